@@ -1,0 +1,85 @@
+"""A base model or a tuned one, brought to local disk: a folder, an `s3://` prefix, or `org/name@revision`.
+
+Only safetensors weights and JSON or text files are taken; code and pickles never are. A digest after `#` (see
+`storage.fingerprint`) is checked first.
+"""
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from mixtune import storage
+from mixtune.errors import ModelError
+
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt", "config.json", "generation_config.json"]
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
+
+
+def cache_dir() -> Path:
+    """The node's folder for fetched models: `MIXTUNE_CACHE_DIR`, else one under the temporary folder."""
+    return Path(os.environ.get("MIXTUNE_CACHE_DIR") or Path(tempfile.gettempdir()) / "mixtune-cache")
+
+
+def fetch_model(name: str, *, weights: bool = True) -> Path:
+    """Bring a model to local disk, once per node.
+
+    Args:
+        name: A folder, an `s3://` prefix, or `org/name@revision`; with or without `#digest`.
+        weights: False: configuration and tokenizer are enough.
+
+    Returns:
+        The local folder, with `config.json` or `adapter_config.json` in it.
+
+    Raises:
+        ModelError: There is no model under that name, or a hub name without its revision.
+        DataError: Its files changed since they were fingerprinted.
+    """
+    plain = storage.check_fingerprint(name)
+    if storage.is_s3(plain):
+        key = hashlib.sha256(name.encode()).hexdigest()[:16]
+        folder = storage.fetch(plain, cache_dir() / "models" / key)
+    elif Path(plain).is_dir():
+        folder = Path(plain)
+    elif _HUB_NAME.match(plain):
+        folder = _fetch_from_hub(plain, weights)
+    else:
+        raise ModelError(
+            f"base_model {plain!r}: no such folder, and not a hub name with its revision; "
+            "give a folder, an s3:// prefix, or org/name@revision"
+        )
+    if not any((folder / item).is_file() for item in ("config.json", "adapter_config.json")):
+        raise ModelError(f"{plain}: neither config.json nor adapter_config.json in it; this is no Hugging Face model")
+    return folder
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model is named as on the hub, by `org/name@revision`."""
+    return bool(_HUB_NAME.match(name)) and not storage.is_s3(name) and not Path(name).exists()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter rather than whole weights."""
+    return (folder / "adapter_config.json").is_file()
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """What tokenizer and chat template a model folder holds: the run's `tokenizer_version`, 16 hex digits."""
+    total = hashlib.sha256()
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
+        if (folder / name).is_file():
+            total.update(f"{name}\0{storage.sha256_file(str(folder / name))}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def _fetch_from_hub(name: str, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repository, revision = name.split("@", 1)
+    patterns = [*TOKENIZER_FILES, *(["*.safetensors", "*.safetensors.index.json"] if weights else [])]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f"{name}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error

@@ -1,0 +1,111 @@
+"""A record: one training example in canonical chat form, as a plain dictionary.
+
+    {"id": "3f2a...", "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}],
+     "origin": {"file": "train.csv", "line": 17}, "label": "card_arrival"}
+
+| key        | value                                                                                            |
+|------------|--------------------------------------------------------------------------------------------------|
+| `id`       | 32 hex digits: the digest of `messages` and `tools`; the same content has the same id            |
+| `messages` | `role` (system, user, assistant, tool), `content` (text), and, where there are any, `reasoning`  |
+|            | (assistant), `tool_calls` (assistant: list of `id`, `name`, `arguments`), `tool_call_id` (tool)  |
+| `tools`    | optional: list of `name`, `description`, `parameters` (a JSON schema)                            |
+| `origin`   | `file` and `line` (1-based; the row for formats without lines)                                   |
+| `label`    | optional: the class of a classification example                                                  |
+| `consent`  | optional: what the consent column said                                                           |
+| `group`    | optional: records of one group never straddle two splits                                         |
+"""
+
+import hashlib
+import json
+from typing import Any, NotRequired, TypedDict
+
+from mixtune.errors import DataError
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class ToolCall(TypedDict):
+    """One call of a tool by the assistant."""
+
+    id: NotRequired[str]
+    name: str
+    arguments: dict[str, Any]
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
+
+
+class Origin(TypedDict):
+    """Where a record was read."""
+
+    file: str
+    line: int
+
+
+class Record(TypedDict):
+    """One training example."""
+
+    id: str
+    messages: list[Message]
+    origin: Origin
+    tools: NotRequired[list[dict[str, Any]]]
+    label: NotRequired[str]
+    consent: NotRequired[str]
+    group: NotRequired[str]
+
+
+def content_id(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
+    """The digest of what a record says: 32 hex digits, whatever the order of keys."""
+    value = [messages, tools or []]
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def where(record: Record) -> str:
+    """`file line n`, for messages about a record."""
+    return f"{record['origin']['file']} line {record['origin']['line']}"
+
+
+def prompt_and_answer(record: Record) -> tuple[list[Message], Message]:
+    """The messages before the last assistant turn, and that turn.
+
+    Raises:
+        DataError: The last message is not the assistant's.
+    """
+    *prompt, answer = record["messages"]
+    if answer["role"] != "assistant":
+        raise DataError(f"{where(record)}: the last message is the {answer['role']}'s, an answer is needed")
+    return prompt, answer
+
+
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """Messages as chat templates expect them: OpenAI's form of tool calls, `reasoning_content`."""
+    return [_template_message(message) for message in messages]
+
+
+def template_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Tools as chat templates expect them: OpenAI's function form; None where there are none."""
+    return [{"type": "function", "function": tool} for tool in tools] if tools else None
+
+
+def _template_message(message: Message) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": message["role"], "content": message["content"]}
+    if message.get("reasoning"):
+        out["reasoning_content"] = message["reasoning"]
+    if message.get("tool_calls"):
+        out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
+    if message.get("tool_call_id"):
+        out["tool_call_id"] = message["tool_call_id"]
+    return out
+
+
+def _template_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"type": "function", "function": function, **({"id": call["id"]} if "id" in call else {})}

@@ -1,0 +1,186 @@
+"""MLflow: one parent run per pipeline run, one child run per task that reports.
+
+The parent is the run whose id is injected as `MLFLOW_RUN_ID` (Kubeflow's own MLflow plugin does that); else the run
+tagged `pipeline_run_id`, with the id that the environment carries in `MIXTUNE_RUN_ID` (`mixtune run` sets it, on a
+cluster the pod's run-id label does); it is made if it is not there yet. Where there is neither, a task's run stands
+alone. A task that is run again continues its child run: nothing is doubled.
+
+Without a tracking URI (`tracking={"uri": ...}` or `MLFLOW_TRACKING_URI`) nothing is tracked, and the log says so.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixtune.errors import ConfigError
+
+ARTICLE_TAGS = ["project", "experiment", "mix_ratio", "lora_rank", "lr", "lora_lr", "seed", "steps", "dataset_version", "tokenizer_version", "commit_hash", "hyperpod"]
+"""The tags that every parent run carries; one that does not apply says `none`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where and under which names runs are tracked: the `tracking` parameter of pipelines and components."""
+
+    uri: str = ""
+    """MLflow tracking URI; empty: `MLFLOW_TRACKING_URI`, and without that none."""
+    experiment: str = "mixtune"
+    project: str = "mixtune"
+    hyperpod: str = "none"
+    """The article's tag for the hardware, such as `4x-p5.48xlarge`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Further tags of the parent run."""
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "Tracking":
+        """Read the `tracking` parameter.
+
+        Raises:
+            ConfigError: An unknown key.
+        """
+        unknown = sorted(set(options) - set(cls.__dataclass_fields__))
+        if unknown:
+            known = ", ".join(cls.__dataclass_fields__)
+            raise ConfigError(f"tracking: unknown option {unknown[0]!r}; there are {known}")
+        values = {key: value for key, value in options.items() if value}
+        return cls(**{"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), **values})
+
+
+class Run:
+    """One MLflow run; without a tracking URI it takes everything and keeps nothing."""
+
+    def __init__(self, client: Any, run_id: str, parent_id: str = "") -> None:
+        self.client, self.run_id, self.parent_id = client, run_id, parent_id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters; values are cut at MLflow's 6,000 characters."""
+        if self.client:
+            from mlflow.entities import Param
+
+            values = [Param(key, str(value)[:6000]) for key, value in params.items()]
+            for start in range(0, len(values), 100):
+                self.client.log_batch(self.run_id, params=values[start : start + 100])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics of a step."""
+        if self.client:
+            import time
+
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            values = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+            for start in range(0, len(values), 500):
+                self.client.log_batch(self.run_id, metrics=values[start : start + 500])
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags of this run."""
+        if self.client:
+            for key, value in tags.items():
+                self.client.set_tag(self.run_id, key, str(value))
+
+    def log_artifact(self, path: str | Path, folder: str = "") -> None:
+        """Log a local file or folder as an artifact."""
+        if self.client:
+            log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+            log(self.run_id, str(path), folder or None)
+
+    @property
+    def parent(self) -> "Run":
+        """The pipeline run's own run; this one where there is no other."""
+        return Run(self.client, self.parent_id or self.run_id)
+
+
+@contextmanager
+def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
+    """The child run of a task, finished or failed as the block is.
+
+    Args:
+        tracking: Where to.
+        name: The task's name, the same whenever it is run again within a pipeline run.
+    """
+    if not tracking.uri:
+        print(f"MLflow: no tracking URI, {name} is not tracked", flush=True)
+        yield Run(None, "")
+        return
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.uri)
+    experiment_id = _experiment(client, tracking.experiment)
+    parent_id = _parent(client, experiment_id, tracking)
+    run_id = _child(client, experiment_id, parent_id, name)
+    client.update_run(run_id, status="RUNNING")
+    try:
+        yield Run(client, run_id, parent_id)
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:
+    """The article's tags, all of them; what is not given is `none`."""
+    known = {"project": tracking.project, "experiment": tracking.experiment, "hyperpod": tracking.hyperpod}
+    known["commit_hash"] = commit_hash()
+    return {**{key: str({**known, **values}.get(key, "none")) for key in ARTICLE_TAGS}, **tracking.tags}
+
+
+def commit_hash() -> str:
+    """The commit that an image was built from (`MIXTUNE_COMMIT`), or that the sources are at; else `unknown`."""
+    if commit := os.environ.get("MIXTUNE_COMMIT"):
+        return commit
+    import subprocess
+
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _experiment(client: Any, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:  # another task made it at the same moment
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _parent(client: Any, experiment_id: str, tracking: Tracking) -> str:
+    if injected := os.environ.get("MLFLOW_RUN_ID"):
+        return injected
+    pipeline_run = os.environ.get("MIXTUNE_RUN_ID", "")
+    if not pipeline_run:
+        return ""
+    tags = {"pipeline_run_id": pipeline_run, "project": tracking.project, **tracking.tags}
+    return _find_or_create(client, experiment_id, {"pipeline_run_id": pipeline_run}, pipeline_run, tags)
+
+
+def _child(client: Any, experiment_id: str, parent_id: str, name: str) -> str:
+    if not parent_id:
+        return str(client.create_run(experiment_id, run_name=name).info.run_id)
+    key = {"mixtune_task": name, "mlflow.parentRunId": parent_id}
+    return _find_or_create(client, client.get_run(parent_id).info.experiment_id, key, name, key)
+
+
+def _find_or_create(client: Any, experiment_id: str, key: dict[str, str], name: str, tags: dict[str, str]) -> str:
+    """The oldest run with these tags; when two tasks make one at the same moment, both settle on the older."""
+
+    def found() -> list[str]:
+        clause = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in key.items())
+        runs = client.search_runs([experiment_id], clause, order_by=["attributes.start_time ASC"])
+        return [run.info.run_id for run in runs]
+
+    if old := found():
+        return str(old[0])
+    mine = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    oldest = found()[0]
+    if oldest != mine:
+        client.delete_run(mine)
+    return str(oldest)
