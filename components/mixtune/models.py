@@ -13,7 +13,18 @@ from pathlib import Path
 from mixtune import storage
 from mixtune.errors import ModelError
 
-TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "tokenizer.model", "vocab.json", "merges.txt", "config.json", "generation_config.json"]
+TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "config.json",
+    "generation_config.json",
+]
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
 

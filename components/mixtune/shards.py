@@ -132,5 +132,6 @@ def open_shards(path: str, folder: Path) -> Shards:
         DataError: No manifest, or files that are missing, cut or changed.
     """
     manifest = storage.read_manifest(path, "shards")
-    storage.verify(manifest)
-    return Shards(storage.fetch(manifest["data_uri"], folder), manifest)
+    local = storage.fetch(manifest["data_uri"], folder)
+    storage.verify(manifest, str(local))
+    return Shards(local, manifest)

@@ -127,7 +127,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         DataError: There is no such file.
     """
     try:
-        stream: IO[bytes] = BufferedReader(_S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else open(uri, "rb")
+        stream: IO[bytes] = BufferedReader(_S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else Path(uri).open("rb")  # noqa: SIM115
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
     with stream:
@@ -202,14 +202,18 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def verify(manifest: dict[str, Any]) -> None:
+def verify(manifest: dict[str, Any], folder: str = "") -> None:
     """Check the files of a manifest against their sizes and, where they are local, their SHA-256.
+
+    Args:
+        manifest: As read.
+        folder: Where the files are; empty: where the manifest says, its `data_uri`.
 
     Raises:
         DataError: A file is missing, cut or changed.
     """
     for item in manifest["files"]:
-        uri = join(manifest["data_uri"], item["path"])
+        uri = join(folder or manifest["data_uri"], item["path"])
         size = file_size(uri)
         if size != item["num_bytes"]:
             raise DataError(f"{uri}: {size} bytes, the manifest says {item['num_bytes']}; make it again")
@@ -352,6 +356,8 @@ def _head(uri: str) -> dict[str, Any]:
         raise
 
 
+# The io protocol's methods are inherited in meaning from io.RawIOBase and say nothing of their own.
+# ruff: noqa: D102
 class _S3Reader(RawIOBase):
     """Ranged reads of one object; the ETag is pinned, so that an object replaced meanwhile is an error."""
 

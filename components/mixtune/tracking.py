@@ -17,7 +17,10 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 
-ARTICLE_TAGS = ["project", "experiment", "mix_ratio", "lora_rank", "lr", "lora_lr", "seed", "steps", "dataset_version", "tokenizer_version", "commit_hash", "hyperpod"]
+ARTICLE_TAGS = (
+    "project", "experiment", "mix_ratio", "lora_rank", "lr", "lora_lr",
+    "seed", "steps", "dataset_version", "tokenizer_version", "commit_hash", "hyperpod",
+)  # fmt: skip
 """The tags that every parent run carries; one that does not apply says `none`."""
 
 
@@ -147,9 +150,16 @@ def _experiment(client: Any, name: str) -> str:
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     try:
-        return str(client.create_experiment(name))
+        return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
     except MlflowException:  # another task made it at the same moment
         return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside the database for SQLite; a server knows its own."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts").as_uri()
 
 
 def _parent(client: Any, experiment_id: str, tracking: Tracking) -> str:

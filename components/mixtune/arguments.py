@@ -1,0 +1,124 @@
+"""Arguments of a compiled pipeline: `key=value` texts, checked against the YAML before anything runs.
+
+Neither KFP's client nor its command line checks names or types; a wrong one would fail late, or not at all.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixtune.errors import ConfigError
+
+_KINDS = {
+    "STRING": "text",
+    "NUMBER_INTEGER": "a whole number",
+    "NUMBER_DOUBLE": "a number",
+    "BOOLEAN": "true or false",
+    "LIST": "a JSON list",
+    "STRUCT": "a JSON object",
+}
+
+
+def find_pipeline(name: str) -> Path:
+    """The YAML file of a pipeline: a path, or the name of one that mixtune ships (`finetune`).
+
+    Raises:
+        ConfigError: Neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = Path(str(resources.files("mixtune") / "compiled"))
+    if (shipped / f"{name}.yaml").is_file():
+        return shipped / f"{name}.yaml"
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    raise ConfigError(f"{name}: no such file, and mixtune ships no pipeline of that name; there are {names}")
+
+
+def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
+    """The parameters of a compiled pipeline: `parameterType`, `isOptional`, `defaultValue`, `description`.
+
+    Raises:
+        ConfigError: The file is no compiled pipeline.
+    """
+    try:
+        spec = next(iter(yaml.safe_load_all(path.read_text())))
+        return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
+    except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+        raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
+
+
+def read_arguments(path: Path, texts: Iterable[str]) -> dict[str, Any]:
+    """Turn `key=value` texts into a pipeline's arguments.
+
+    A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`.
+
+    Raises:
+        ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
+    """
+    definitions = read_definitions(path)
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ConfigError(f"{text!r}: an argument is written key=value")
+        if name not in definitions:
+            raise ConfigError(f"{path.stem} has no parameter {name!r}; {_nearest(name, definitions)}")
+        if name in arguments:
+            raise ConfigError(f"{name} is given twice")
+        arguments[name] = _read_value(name, value, definitions[name]["parameterType"])
+    check_arguments(path, arguments)
+    return arguments
+
+
+def check_arguments(path: Path, arguments: dict[str, Any]) -> None:
+    """Check that arguments fit a compiled pipeline: names, types, and nothing required missing.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    definitions = read_definitions(path)
+    for name, value in arguments.items():
+        if name not in definitions:
+            raise ConfigError(f"{path.stem} has no parameter {name!r}; {_nearest(name, definitions)}")
+        kind = definitions[name]["parameterType"]
+        if not _fits(value, kind):
+            raise ConfigError(f"{name} is {_KINDS[kind]}; got {value!r}")
+    missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
+    if missing:
+        raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
+
+
+def _nearest(name: str, definitions: dict[str, Any]) -> str:
+    near = difflib.get_close_matches(name, definitions, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(definitions))}"
+
+
+def _read_value(name: str, text: str, kind: str) -> Any:
+    if kind == "STRING":
+        return text
+    if kind in ("LIST", "STRUCT") and text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except OSError as error:
+            raise ConfigError(f"{name}: {text[1:]} cannot be read ({error.strerror})") from error
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} is {_KINDS[kind]}; got {text!r}") from error
+    return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
+
+
+def _fits(value: Any, kind: str) -> bool:
+    return {
+        "STRING": lambda: isinstance(value, str),
+        "NUMBER_INTEGER": lambda: type(value) is int,
+        "NUMBER_DOUBLE": lambda: type(value) in (int, float),
+        "BOOLEAN": lambda: isinstance(value, bool),
+        "LIST": lambda: isinstance(value, list),
+        "STRUCT": lambda: isinstance(value, dict),
+    }[kind]()

@@ -1,0 +1,140 @@
+"""The command `mixtune`: run a pipeline here, submit it to a cluster, see the demo.
+
+Exit codes: 0 pass, 3 fail, 4 inconclusive (verdicts); 1 an error while running; 2 a wrong command line.
+"""
+
+import argparse
+import builtins
+import contextlib
+import os
+import secrets
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixtune import __version__
+from mixtune.arguments import find_pipeline, read_arguments
+from mixtune.errors import ConfigError, MixtuneError, TrainingError
+from mixtune.local import TaskLog, WorkDir, check_text, task_names
+
+EXIT_CODES = {"pass": 0, "fail": 3, "inconclusive": 4}
+"""Exit code by verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a local run came to."""
+
+    run_id: str
+    outputs: dict[str, Any]
+    """The pipeline's outputs, by name."""
+    report: Path | None
+    """The HTML report, if the pipeline compared anything."""
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail or inconclusive; empty for a pipeline without one."""
+        return str(self.outputs.get("verdict", ""))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code comes back."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.command(options))
+    except ConfigError as error:
+        print(f"mixtune: {error}", file=sys.stderr)
+        return 2
+    except MixtuneError as error:
+        print(f"mixtune: {error}", file=sys.stderr)
+        return 1
+
+
+def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, cache: bool = True) -> Outcome:
+    """Run a compiled pipeline on this machine through KFP's local runner.
+
+    Args:
+        pipeline: The YAML file.
+        arguments: Values of its parameters.
+        work: Where artifacts, cache, reports and MLflow's database go.
+        cache: Whether steps whose inputs and code did not change are taken from earlier runs.
+
+    Raises:
+        TrainingError: A task failed; the message is that task's own.
+    """
+    for name, value in arguments.items():
+        check_text(name, str(value))
+    run_id = f"{pipeline.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    run_dir = work.run_dir(run_id)
+    run_dir.mkdir(parents=True)
+    defaults = {"MLFLOW_TRACKING_URI": work.mlflow_uri, "GIT_PYTHON_REFRESH": "quiet", "PYTHONWARNINGS": "ignore"}
+    os.environ.update({"MIXTUNE_RUN_ID": run_id, **{key: os.environ.get(key, text) for key, text in defaults.items()}})
+    with open(run_dir / "run.log", "w", encoding="utf-8") as log:
+        shown = TaskLog(screen=sys.stdout, log=log, names=task_names(pipeline))
+        outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, shown)
+    if outputs is None:
+        raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
+    return Outcome(run_id=run_id, outputs=outputs, report=work.keep_report(run_id))
+
+
+def _run_locally(
+    pipeline: Path, arguments: dict[str, Any], run_dir: Path, cache_dir: Path | None, shown: TaskLog
+) -> dict[str, Any] | None:
+    """The pipeline's outputs; None if a task failed."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="kfp")
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from kfp import components, local
+
+    own_print = builtins.print
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(run_dir),
+        enable_caching=cache_dir is not None,
+        cache_root=str(cache_dir or run_dir / "cache"),
+    )
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+            return dict(components.load_component_from_file(str(pipeline))(**arguments).outputs)
+    except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
+        shown.error = shown.error or f"{type(error).__name__}: {error}"
+        return None
+    finally:
+        builtins.print = own_print  # KFP's loops leave it patched
+
+
+def _run(options: argparse.Namespace) -> int:
+    pipeline = find_pipeline(options.pipeline)
+    work = WorkDir(Path(options.work_dir).resolve())
+    outcome = run_pipeline(pipeline, read_arguments(pipeline, options.arguments), work, cache=not options.no_cache)
+    for name, value in outcome.outputs.items():
+        print(f"{name}: {value}")
+    if outcome.report:
+        print(f"report: {outcome.report}")
+    print(f"MLflow: mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (run {outcome.run_id})")
+    return EXIT_CODES.get(outcome.verdict, 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mixtune", description="Fine-tune without forgetting, and prove it.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a compiled pipeline on this machine")
+    run.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
+    run.add_argument(
+        "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
+    )
+    run.add_argument(
+        "--work-dir", default="mixtune-work", help="artifacts, cache, reports, MLflow (default: %(default)s)"
+    )
+    run.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs left")
+    run.set_defaults(command=_run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What a pipeline run on this machine keeps and shows.
+
+Everything lies under one work folder: `runs/<run id>/` (artifacts and the whole log), `cache/<digest of the code>/`,
+`reports/<run id>.html` and `.json`, and `mlflow.db`. The screen shows a line when a task begins and ends, what the
+task itself prints, and, when one fails, its error alone; the log keeps the rest.
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+import mixtune
+from mixtune.errors import ConfigError
+
+_COLOR = re.compile(r"\x1b\[\d+m")
+_BEGIN = re.compile(r"Executing task '([\w-]+)'")
+_END = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
+_HIT = re.compile(r"Task ([\w-]+) cache hit")
+_KFP = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - \w+ - |^-{20,}$")
+_ERROR = re.compile(r"^mixtune\.errors\.\w+: (.*)")
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """The folder that local runs live in."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        """Refuse a path that KFP's local runner would rewrite."""
+        check_text("the work folder", str(self.root))
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking URI of this folder's MLflow."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where outputs of earlier runs are found again, as long as the code is the same."""
+        return self.root / "cache" / source_digest()
+
+    def run_dir(self, run_id: str) -> Path:
+        """Where a run's artifacts and log lie."""
+        return self.root / "runs" / run_id
+
+    def report(self, run_id: str, suffix: str = "html") -> Path:
+        """A run's report, once it has one."""
+        return self.root / "reports" / f"{run_id}.{suffix}"
+
+    def keep_report(self, run_id: str) -> Path | None:
+        """Copy a run's report and comparison to where a person finds them; None where the run made none."""
+        found = sorted(self.run_dir(run_id).glob("*/compare/report"))
+        if not found:
+            return None
+        self.report(run_id).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found[0], self.report(run_id))
+        shutil.copyfile(found[0].with_name("comparison"), self.report(run_id, "json"))
+        return self.report(run_id)
+
+    def comparison(self, run_id: str) -> dict[str, Any]:
+        """What `compare` wrote in a run."""
+        return dict(json.loads(self.report(run_id, "json").read_text()))
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuse a text that KFP's local runner would change on the way.
+
+    Raises:
+        ConfigError: It holds the word that the runner replaces by the interpreter's path.
+    """
+    if "python3" in text:
+        raise ConfigError(f"{name} is {text!r}: KFP's local runner rewrites 'python3' in it; use a path without it")
+
+
+def source_digest() -> str:
+    """What the package's code is, 16 hex digits: part of the local cache's key, since KFP's own does not see it."""
+    folder, total = Path(mixtune.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def task_names(pipeline: Path) -> dict[str, str]:
+    """Display names of a compiled pipeline's tasks, by the names that KFP's log uses."""
+    spec = next(iter(yaml.safe_load_all(pipeline.read_text())))
+    graphs = [spec["root"], *spec["components"].values()]
+    tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
+    return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
+
+
+@dataclass
+class TaskLog(io.TextIOBase):
+    """Takes what KFP's local runner and the steps print; shows what a person wants to see of it."""
+
+    screen: TextIO
+    log: TextIO
+    names: dict[str, str]
+    error: str = ""
+    """The text of the error that ended a task; empty while all is well."""
+    failed: str = ""
+    """The task that failed."""
+    _rest: str = ""
+    _began: float = 0.0
+    _running: bool = False
+    _dump: bool = False
+    _trace: list[str] = field(default_factory=list)
+
+    def write(self, text: str) -> int:
+        """Take a piece of output."""
+        self.log.write(_COLOR.sub("", text))
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(_COLOR.sub("", line).rstrip())
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass everything on."""
+        self.log.flush()
+        self.screen.flush()
+
+    def _line(self, line: str) -> None:
+        if match := _BEGIN.search(line):
+            self._began, self._running, self._trace, self.error = time.monotonic(), True, [], ""
+            self._show(f"{self._name(match[1])} ...")
+        elif match := _HIT.search(line):
+            self._show(f"{self._name(match[1])}: nothing changed, taken from the cache")
+        elif match := _END.search(line):
+            self._end(match[1], match[2])
+        elif self._running and not _KFP.match(line):
+            self._output(line.removeprefix("    "))
+
+    def _end(self, task: str, status: str) -> None:
+        self._running = False
+        if status == "SUCCESS":
+            self._show(f"{self._name(task)}: done in {time.monotonic() - self._began:.1f} s")
+            return
+        self.failed = self._name(task)
+        if not self.error:
+            self.error = "\n".join(self._trace[-30:]) or "it ended without a word; see the log"
+        self._show(f"{self.failed}: FAILED")
+
+    def _output(self, line: str) -> None:
+        """A line that a step printed: KFP's own dumps are left out, a traceback waits until it is known to matter."""
+        if "Got executor_input:" in line:
+            self._dump = True
+        elif self._dump:
+            self._dump = line != "}"
+        elif line.startswith("Traceback (most recent call last):") or (self._trace and line):
+            self._trace.append(line)
+            if match := _ERROR.match(line):
+                self.error = match[1]
+            elif self.error:
+                self.error += "\n" + line
+        elif line.strip() and not line.startswith("[KFP Executor "):
+            self._show("    " + line)
+
+    def _name(self, task: str) -> str:
+        return self.names.get(task, task)
+
+    def _show(self, line: str) -> None:
+        self.screen.write(line + "\n")
+        self.screen.flush()

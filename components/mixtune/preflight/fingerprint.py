@@ -1,0 +1,110 @@
+"""What a run reads from outside, each thing with its digest: so that a cached step sees changed bytes.
+
+KFP's cache key holds parameter values, not the bytes behind a URI. The sources, benchmarks and base model that leave
+here carry `#digest` and go into the cached steps; weights leave apart from the sources, so that a changed mix does
+not sanitize anything again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mixtune import models, storage
+from mixtune.errors import ConfigError
+
+CUSTOMER = "customer"
+"""The customer pool's name."""
+_POOL_KEYS = {"category", "uri", "weight", "columns"}
+
+
+def fingerprint_pools(
+    customer_uri: str, customer_columns: dict[str, str], test_uri: str, general_pools: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
+    """Sources of the customer pool, sources of the general pools, and the weights.
+
+    Raises:
+        ConfigError: A pool is badly described, or the weights do not sum to 100.
+        DataError: Something is not there.
+    """
+    check_pools(general_pools)
+    customer = [_source(CUSTOMER, customer_uri, customer_columns, "train")]
+    if test_uri:
+        customer.append(_source(CUSTOMER, test_uri, customer_columns, "test"))
+    general = [_source(pool["category"], pool["uri"], pool.get("columns") or {}, "train") for pool in general_pools]
+    return customer, general, {pool["category"]: float(pool["weight"]) for pool in general_pools}
+
+
+def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """The benchmarks with digests, and the limits: the largest drop allowed, `max_drop`, by axis.
+
+    A bare text stands for `{"uri": text}`. Limits leave apart, so that a new limit measures nothing again.
+
+    Raises:
+        ConfigError: A benchmark that is neither a URI nor an object.
+    """
+    measured: dict[str, dict[str, Any]] = {}
+    limits: dict[str, float] = {}
+    for name, value in benchmarks.items():
+        options = {"uri": value} if isinstance(value, str) else value
+        if not isinstance(options, dict):
+            raise ConfigError(f"benchmarks: {name!r} is a URI or an object with one; got {value!r}")
+        options = dict(options)
+        if "max_drop" in options:
+            limits[name] = float(options.pop("max_drop"))
+        if options.get("uri"):
+            options["uri"] = _fingerprint(options["uri"])
+        if options:
+            measured[name] = options
+    return measured, limits
+
+
+def fingerprint_model(base_model: str) -> str:
+    """The base model with its digest; a hub name carries its revision instead.
+
+    Raises:
+        ConfigError: None is given.
+        DataError: It is not there.
+    """
+    if not base_model:
+        raise ConfigError("base_model is missing; give a folder, an s3:// prefix, or org/name@revision")
+    return base_model if models.is_hub_name(base_model) else _fingerprint(base_model)
+
+
+def check_pools(general_pools: list[dict[str, Any]]) -> None:
+    """Check the description of the general pools.
+
+    Raises:
+        ConfigError: None, an unknown or missing key, a category twice or named like the customer's, or weights that
+            do not sum to 100.
+    """
+    if not general_pools:
+        raise ConfigError(
+            "general_pools is empty; at least one is needed, also at 100 % customer: forgetting is measured on it"
+        )
+    for number, pool in enumerate(general_pools, start=1):
+        if unknown := sorted(set(pool) - _POOL_KEYS):
+            raise ConfigError(
+                f"general_pools, entry {number}: unknown key {unknown[0]!r}; there are {sorted(_POOL_KEYS)}"
+            )
+        if missing := sorted({"category", "uri", "weight"} - set(pool)):
+            raise ConfigError(f"general_pools, entry {number}: {missing[0]!r} is missing")
+        if float(pool["weight"]) < 0:
+            raise ConfigError(
+                f"general_pools: weight of {pool['category']!r} is {pool['weight']}; it is a percent, 0 to 100"
+            )
+    names = [pool["category"] for pool in general_pools]
+    doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
+    if doubled:
+        raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
+    total = sum(float(pool["weight"]) for pool in general_pools)
+    if abs(total - 100) > 0.01:
+        raise ConfigError(
+            f"general_pools: the weights sum to {total:g}; they are percents of the general share, sum 100"
+        )
+
+
+def _source(name: str, uri: str, columns: dict[str, str], split: str) -> dict[str, Any]:
+    return {"name": name, "uri": _fingerprint(uri), "columns": dict(columns), "split": split}
+
+
+def _fingerprint(uri: str) -> str:
+    return storage.fingerprint(uri if storage.is_s3(uri) else str(Path(uri).resolve()))

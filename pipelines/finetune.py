@@ -1,0 +1,183 @@
+"""The finetune pipeline: sanitize, mix, validate in five steps, train, evaluate base and candidate, compare.
+
+    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) -> mix_shard -> validation run -> training
+                                      |                    |                                               |
+                                      +--> evaluate (base, cached) --------------------------+-------- evaluate
+                                                                                             |             |
+                                                                                             +-- compare --+-> verdict
+
+Steps after `fingerprint` are cached under what they really read; `preflight` and `compare` always run.
+"""
+
+from collections import namedtuple
+from typing import NamedTuple
+
+from kfp import dsl, kubernetes
+from mixtune.evaluate.component import compare, evaluate
+from mixtune.mix_shard.component import mix_shard
+from mixtune.preflight.component import fingerprint, preflight
+from mixtune.sanitize.component import sanitize
+from mixtune.train.component import train_lora, train_sft
+
+VALIDATION_STEPS = 5
+
+
+@dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
+def finetune(
+    customer_uri: str,
+    general_pools: list,
+    base_model: str,
+    customer_columns: dict = {},  # noqa: B006
+    test_uri: str = "",
+    benchmarks: dict = {},  # noqa: B006
+    customer_data_percent: float = 50.0,
+    customer_epochs: float = 1.0,
+    max_steps: int = 0,
+    global_batch_size: int = 32,
+    max_length: int = 8192,
+    seed: int = 42,
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    lora_rank: int = 16,
+    lora_alpha: int = 32,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    tracking: dict = {},  # noqa: B006
+    storage: dict = {},  # noqa: B006
+) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
+    """Fine-tune a base model on customer and general records.
+
+    Args:
+        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
+        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
+        base_model: A folder, an s3:// prefix, or org/name@revision.
+        customer_columns: Column mapping of the customer's files; empty: detected.
+        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
+        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
+        customer_data_percent: Customer share of every global batch, 0 to 100.
+        customer_epochs: Passes over the customer pool; max_steps, where it is not 0, decides instead.
+        max_steps: Optimizer steps; 0: as many as customer_epochs takes.
+        global_batch_size: Records per optimizer step over all GPUs.
+        max_length: Longest record in tokens.
+        seed: Of splits, mix, initialisation.
+        method: "lora" or "sft" (full).
+        learning_rate: Peak learning rate.
+        lora_rank: Rank of the adapter.
+        lora_alpha: Scaling of the adapter.
+        num_nodes: Nodes of the training job; empty: train in this process, without a cluster.
+        gpus_per_node: GPUs per node of the training job and of an evaluation; empty: none.
+        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
+        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
+    """
+    inputs = fingerprint(
+        customer_uri=customer_uri,
+        customer_columns=customer_columns,
+        test_uri=test_uri,
+        general_pools=general_pools,
+        benchmarks=benchmarks,
+        base_model=base_model,
+        storage=storage,
+    ).set_caching_options(False)
+    checks = preflight(
+        customer=inputs.outputs["customer"],
+        general=inputs.outputs["general"],
+        weights=inputs.outputs["weights"],
+        benchmarks=inputs.outputs["benchmarks"],
+        base_model=inputs.outputs["base_model"],
+        settings={
+            "customer_data_percent": customer_data_percent,
+            "customer_epochs": customer_epochs,
+            "max_steps": max_steps,
+            "global_batch_size": global_batch_size,
+            "max_length": max_length,
+            "seed": seed,
+            "method": method,
+            "learning_rate": learning_rate,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "num_nodes": num_nodes,
+            "gpus_per_node": gpus_per_node,
+        },
+        tracking=tracking,
+        storage=storage,
+    ).set_caching_options(False)
+    general = sanitize(
+        sources=inputs.outputs["general"],
+        benchmarks=inputs.outputs["benchmarks"],
+        base_model=inputs.outputs["base_model"],
+        test_ratio=0.0,
+        holdout_records=200,
+        seed=seed,
+        storage=storage,
+    ).after(checks)
+    general.set_display_name("sanitize-general")
+    customer = sanitize(
+        sources=inputs.outputs["customer"],
+        against=general.outputs["pools"],
+        benchmarks=inputs.outputs["benchmarks"],
+        base_model=inputs.outputs["base_model"],
+        seed=seed,
+        storage=storage,
+    )
+    customer.set_display_name("sanitize-customer")
+    mixed = mix_shard(
+        customer=customer.outputs["pools"],
+        general=general.outputs["pools"],
+        base_model=inputs.outputs["base_model"],
+        weights=inputs.outputs["weights"],
+        customer_data_percent=customer_data_percent,
+        global_batch_size=global_batch_size,
+        customer_epochs=customer_epochs,
+        max_steps=max_steps,
+        max_length=max_length,
+        seed=seed,
+        storage=storage,
+    )
+    common = {
+        "shards": mixed.outputs["shards"],
+        "base_model": inputs.outputs["base_model"],
+        "general": general.outputs["pools"],
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "num_nodes": num_nodes,
+        "gpus_per_node": gpus_per_node,
+        "tracking": tracking,
+        "storage": storage,
+    }
+    lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
+    with dsl.If(method == "lora", "lora"):
+        lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora)
+        lora_training = train_lora(**common, **lora).after(lora_validation)
+    with dsl.Else("sft"):
+        sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
+        sft_training = train_sft(**common).after(sft_validation)
+    model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
+    measured = {
+        "base_model": inputs.outputs["base_model"],
+        "customer": customer.outputs["pools"],
+        "general": general.outputs["pools"],
+        "benchmarks": inputs.outputs["benchmarks"],
+        "storage": storage,
+    }
+    base = evaluate(**measured)
+    base.set_display_name("evaluate-base")
+    candidate = evaluate(model_uri=model_uri, **measured)
+    candidate.set_display_name("evaluate-candidate")
+    decision = compare(
+        base=base.outputs["samples"],
+        candidate=candidate.outputs["samples"],
+        shards=mixed.outputs["shards"],
+        tracking=tracking,
+        storage=storage,
+    ).set_caching_options(False)
+    for task in (lora_validation, sft_validation):
+        task.set_display_name("validate-training")
+    for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
+        kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
+    for task in (base, candidate):
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus_per_node)
+        kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    for task in (general, customer, mixed):
+        task.set_cpu_request("4").set_memory_request("16G")
+    outcome = namedtuple("Outcome", "verdict model_uri")
+    return outcome(decision.outputs["Output"], model_uri)

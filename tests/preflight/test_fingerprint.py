@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from mixtune.errors import ConfigError, DataError
+from mixtune.preflight.fingerprint import check_pools, fingerprint_benchmarks, fingerprint_model, fingerprint_pools
+
+CHAT = {"category": "chat", "uri": "chat.jsonl", "weight": 60.0}
+MATH = {"category": "math", "uri": "math.jsonl", "weight": 40.0}
+
+
+def test_sources_carry_digests_and_weights_stay_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("customer.csv", "test.csv", "chat.jsonl", "math.jsonl"):
+        (tmp_path / name).write_text(name)
+    customer, general, weights = fingerprint_pools("customer.csv", {"prompt": "text"}, "test.csv", [CHAT, MATH])
+    assert [(item["name"], item["split"]) for item in customer] == [("customer", "train"), ("customer", "test")]
+    assert customer[0]["uri"].startswith(str(tmp_path / "customer.csv") + "#")
+    assert [item["name"] for item in general] == ["chat", "math"]
+    assert all("weight" not in item for item in general)
+    assert weights == {"chat": 60.0, "math": 40.0}
+    (tmp_path / "chat.jsonl").write_text("changed")
+    again = fingerprint_pools("customer.csv", {"prompt": "text"}, "test.csv", [CHAT, MATH])
+    assert again[0] == customer
+    assert again[1][0] != general[0]
+    assert again[1][1] == general[1]
+
+
+@pytest.mark.parametrize(
+    ("pools", "message"),
+    [
+        ([], "at least one is needed, also at 100 % customer"),
+        ([CHAT], "the weights sum to 60; they are percents of the general share, sum 100"),
+        ([CHAT, {**CHAT, "weight": 40}], "category 'chat' names two pools"),
+        ([{**CHAT, "category": "customer", "weight": 100}], "category 'customer' names two pools"),
+        ([{"category": "chat", "weight": 100}], "entry 1: 'uri' is missing"),
+        ([{**CHAT, "wieght": 1}], "entry 1: unknown key 'wieght'"),
+        ([{**CHAT, "weight": -1}, {**MATH, "weight": 101}], "weight of 'chat' is -1"),
+    ],
+)
+def test_badly_described_pools_are_refused_by_name(pools: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_pools(pools)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.csv: no such file or folder"):
+        fingerprint_pools(str(tmp_path / "nothing.csv"), {}, "", [{**CHAT, "weight": 100.0}])
+    with pytest.raises(ConfigError, match="base_model is missing"):
+        fingerprint_model("")
+    assert fingerprint_model("org/name@3f2a1b") == "org/name@3f2a1b"
+
+
+def test_limits_leave_apart_from_benchmarks_so_that_a_new_limit_measures_nothing_again(tmp_path: Path) -> None:
+    (tmp_path / "mmlu.jsonl").write_text("{}")
+    given = {
+        "mmlu": {"uri": str(tmp_path / "mmlu.jsonl"), "num_fewshot": 0, "max_drop": 0.05},
+        "general_nll": {"max_drop": 0.1},
+    }
+    benchmarks, limits = fingerprint_benchmarks(given)
+    assert list(benchmarks) == ["mmlu"]
+    assert benchmarks["mmlu"]["num_fewshot"] == 0
+    assert benchmarks["mmlu"]["uri"].startswith(str(tmp_path / "mmlu.jsonl") + "#")
+    assert limits == {"mmlu": 0.05, "general_nll": 0.1}
+    assert fingerprint_benchmarks({"ifeval": str(tmp_path / "mmlu.jsonl")})[0]["ifeval"]["uri"].count("#") == 1
+    with pytest.raises(ConfigError, match="'mmlu' is a URI or an object"):
+        fingerprint_benchmarks({"mmlu": 5})

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixtune.arguments import check_arguments, find_pipeline, read_arguments
+from mixtune.errors import ConfigError
+
+PARAMETERS = {
+    "uri": {"parameterType": "STRING"},
+    "percent": {"parameterType": "NUMBER_DOUBLE", "isOptional": True, "defaultValue": 50.0},
+    "steps": {"parameterType": "NUMBER_INTEGER", "isOptional": True, "defaultValue": 0},
+    "pools": {"parameterType": "LIST", "isOptional": True},
+    "options": {"parameterType": "STRUCT", "isOptional": True},
+}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    path = tmp_path / "demo.yaml"
+    path.write_text(yaml.safe_dump({"root": {"inputDefinitions": {"parameters": PARAMETERS}}}))
+    return path
+
+
+def test_texts_become_values_of_the_parameters_type(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "pools.json").write_text('[{"category": "chat"}]')
+    texts = ["uri=s3://b/k=v", "percent=75", "steps=5", f"pools=@{tmp_path}/pools.json", 'options={"a": 1}']
+    assert read_arguments(pipeline, texts) == {
+        "uri": "s3://b/k=v", "percent": 75.0, "steps": 5, "pools": [{"category": "chat"}], "options": {"a": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["uri=a", "percnt=75"], "no parameter 'percnt'; did you mean 'percent'"),
+        (["uri=a", "percent=many"], "percent is a number; got 'many'"),
+        (["uri=a", "steps=2.5"], "steps is a whole number; got 2.5"),
+        (["uri=a", "pools={}"], "pools is a JSON list"),
+        (["uri=a", "pools=@nowhere.json"], "pools: nowhere.json cannot be read"),
+        (["uri=a", "uri=b"], "uri is given twice"),
+        (["percent=1"], "demo needs uri=..."),
+        (["uri"], "'uri': an argument is written key=value"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(pipeline: Path, texts: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        read_arguments(pipeline, texts)
+
+
+def test_values_that_come_as_values_are_checked_too(pipeline: Path) -> None:
+    with pytest.raises(ConfigError, match="steps is a whole number; got '5'"):
+        check_arguments(pipeline, {"uri": "a", "steps": "5"})
+
+
+def test_a_pipeline_is_a_file_or_one_of_ours(pipeline: Path) -> None:
+    assert find_pipeline(str(pipeline)) == pipeline
+    with pytest.raises(ConfigError, match="nothing: no such file, and mixtune ships no pipeline of that name"):
+        find_pipeline("nothing")
+    with pytest.raises(ConfigError, match="not a compiled pipeline"):
+        read_arguments(Path(__file__), [])

@@ -1,0 +1,113 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "folder")
+    return storage.join(request.getfixturevalue("bucket"), "folder")
+
+
+def test_what_is_written_is_read_back_with_its_hash(folder: str) -> None:
+    data = os.urandom(storage.BLOCK_BYTES * 2 + 12345)
+    with storage.open_write(storage.join(folder, "a.bin")) as stream:
+        for start in range(0, len(data), 1_000_000):
+            stream.write(data[start : start + 1_000_000])
+    entry = stream.entry("a.bin")
+    assert (entry.num_bytes, entry.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    with storage.open_read(storage.join(folder, "a.bin")) as stream:
+        assert stream.read() == data
+        stream.seek(-10, os.SEEK_END)
+        assert stream.read() == data[-10:]
+
+
+def test_a_write_that_fails_leaves_nothing_and_keeps_what_was_there(folder: str) -> None:
+    uri = storage.join(folder, "a.txt")
+    storage.write_json(uri, 1)
+    with pytest.raises(RuntimeError), storage.open_write(uri) as stream:
+        stream.write(b"x" * (storage.BLOCK_BYTES + 1))
+        raise RuntimeError
+    assert storage.read_json(uri) == 1
+    assert [entry.path for entry in storage.list_files(folder)] == ["a.txt"]
+
+
+def test_a_fingerprint_sees_a_changed_byte_and_nothing_else(folder: str) -> None:
+    storage.write_json(storage.join(folder, "a.json"), {"a": 1})
+    first = storage.fingerprint(folder)
+    storage.write_json(storage.join(folder, "_hidden"), 0)
+    assert storage.fingerprint(folder) == first
+    assert storage.check_fingerprint(first) == folder
+    storage.write_json(storage.join(folder, "a.json"), {"a": 2})
+    assert storage.fingerprint(folder) != first
+    with pytest.raises(DataError, match="changed since this run looked at it"):
+        storage.check_fingerprint(first)
+
+
+def test_a_manifest_that_is_read_has_whole_files(folder: str) -> None:
+    entry = storage.write_json(storage.join(folder, "data/x/a.json"), [1, 2, 3])
+    storage.write_manifest(storage.join(folder, "m"), {"kind": "pools"}, storage.join(folder, "data/x"), [entry])
+    storage.verify(storage.read_manifest(storage.join(folder, "m"), "pools"))
+    with pytest.raises(DataError, match="a manifest of shards is needed, this is one of 'pools'"):
+        storage.read_manifest(storage.join(folder, "m"), "shards")
+    storage.write_json(storage.join(folder, "data/x/a.json"), [1, 2, 3, 4])
+    with pytest.raises(DataError, match="make it again"):
+        storage.verify(storage.read_manifest(storage.join(folder, "m"), "pools"))
+
+
+def test_a_folder_is_fetched_whole_and_deleted_whole(folder: str, tmp_path: Path) -> None:
+    for name in ("a.json", "sub/b.json"):
+        storage.write_json(storage.join(folder, name), name)
+    local = storage.fetch(folder, tmp_path / "fetched")
+    assert sorted(path.relative_to(local).as_posix() for path in local.rglob("*.json")) == ["a.json", "sub/b.json"]
+    storage.delete(folder)
+    assert not storage.exists(folder)
+    with pytest.raises(DataError, match="no such file or folder"):
+        storage.list_files(folder)
+
+
+def test_one_file_in_s3_is_fetched_under_its_name(bucket: str, tmp_path: Path) -> None:
+    storage.write_json(f"{bucket}/deep/a.json", 5)
+    assert storage.read_json(str(storage.fetch(f"{bucket}/deep/a.json", tmp_path / "f") / "a.json")) == 5
+
+
+def test_objects_are_encrypted_with_the_key_that_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIXTUNE_KMS_KEY_ID", raising=False)
+    storage.use({"kms_key_id": "alias/data"})
+    monkeypatch.setenv("MIXTUNE_KMS_KEY_ID", os.environ["MIXTUNE_KMS_KEY_ID"])
+    for name, size in (("small", 10), ("large", storage.BLOCK_BYTES + 1)):
+        with storage.open_write(f"{bucket}/{name}") as stream:
+            stream.write(b"x" * size)
+        head = storage._head(f"{bucket}/{name}")
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/data")
+
+
+def test_an_unknown_storage_option_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown option 'kms'; there are kms_key_id"):
+        storage.use({"kms": "x"})
+
+
+def test_a_writer_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from mixtune import storage\n"
+        "with storage.open_write(sys.argv[1]) as stream:\n"
+        "    stream.write(b'x' * 1000000); print('there', flush=True); time.sleep(60)\n"
+    )
+    target = tmp_path / "a.bin"
+    with subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        process.send_signal(signal.SIGKILL)
+    time.sleep(0.05)
+    assert not target.exists()
+    with pytest.raises(DataError):
+        storage.list_files(str(tmp_path))

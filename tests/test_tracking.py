@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mixtune.errors import ConfigError
+from mixtune.tracking import ARTICLE_TAGS, Tracking, article_tags, task_run
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def test_tasks_of_a_pipeline_run_share_a_parent_and_a_repeated_task_its_run(
+    uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    tracking = Tracking.from_options({"uri": uri, "experiment": "e", "tags": {"team": "support"}})
+    (tmp_path / "report.html").write_text("hello")
+    with task_run(tracking, "mix") as mix:
+        mix.log_params({"seed": 1})
+        mix.parent.log_artifact(tmp_path / "report.html")
+    with task_run(tracking, "train") as train:
+        for step in range(3):
+            train.log_metrics({"loss": 1.0 / (step + 1)}, step)
+        train.parent.set_tags(article_tags({"seed": 1, "mix_ratio": 0.75}, tracking))
+    with task_run(tracking, "train") as again:
+        assert again.run_id == train.run_id
+    client = MlflowClient(uri)
+    parent = client.get_run(mix.parent_id)
+    assert train.parent_id == mix.parent_id
+    assert set(ARTICLE_TAGS) <= set(parent.data.tags)
+    assert (parent.data.tags["mix_ratio"], parent.data.tags["team"], parent.data.tags["lora_rank"]) == (
+        "0.75", "support", "none",
+    )  # fmt: skip
+    assert [point.value for point in client.get_metric_history(train.run_id, "loss")] == [
+        1.0,
+        0.5,
+        pytest.approx(1 / 3),
+    ]
+    assert client.get_run(mix.run_id).info.status == "FINISHED"
+    assert [item.path for item in client.list_artifacts(mix.parent_id)] == ["report.html"]
+
+
+def test_an_injected_run_is_the_parent(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = MlflowClient(uri)
+    injected = client.create_run(client.create_experiment("given")).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", injected)
+    with task_run(Tracking(uri=uri, experiment="other"), "train") as run:
+        pass
+    assert run.parent_id == injected
+    assert client.get_run(run.run_id).info.experiment_id == client.get_run(injected).info.experiment_id
+
+
+def test_a_task_that_fails_is_marked_failed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIXTUNE_RUN_ID", raising=False)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    with pytest.raises(ValueError, match="x"), task_run(Tracking(uri=uri), "alone") as run:
+        raise ValueError("x")
+    assert MlflowClient(uri).get_run(run.run_id).info.status == "FAILED"
+
+
+def test_without_a_uri_nothing_is_tracked_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with task_run(Tracking.from_options({}), "train") as run:
+        run.log_metrics({"loss": 1.0})
+    assert "no tracking URI, train is not tracked" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="unknown option 'url'"):
+        Tracking.from_options({"url": "x"})
