@@ -30,6 +30,14 @@ def test_texts_become_values_of_the_parameters_type(pipeline: Path, tmp_path: Pa
     }  # fmt: skip
 
 
+def test_a_file_of_arguments_is_overridden_by_texts(pipeline: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"uri": "a", "steps": 7}')
+    assert read_arguments(pipeline, ["steps=9"], str(tmp_path / "a.json")) == {"uri": "a", "steps": 9}
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ConfigError, match="a JSON object is needed; got a list"):
+        read_arguments(pipeline, [], str(tmp_path / "a.json"))
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

@@ -52,10 +52,11 @@ def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
 
 
-def read_arguments(path: Path, texts: Iterable[str]) -> dict[str, Any]:
+def read_arguments(path: Path, texts: Iterable[str], file: str = "") -> dict[str, Any]:
     """Turn `key=value` texts into a pipeline's arguments.
 
-    A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`.
+    A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. A file holds a JSON
+    object of arguments, which the texts override.
 
     Raises:
         ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
@@ -71,6 +72,7 @@ def read_arguments(path: Path, texts: Iterable[str]) -> dict[str, Any]:
         if name in arguments:
             raise ConfigError(f"{name} is given twice")
         arguments[name] = _read_value(name, value, definitions[name]["parameterType"])
+    arguments = {**(_read_file(file) if file else {}), **arguments}
     check_arguments(path, arguments)
     return arguments
 
@@ -91,6 +93,16 @@ def check_arguments(path: Path, arguments: dict[str, Any]) -> None:
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
     if missing:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
+
+
+def _read_file(file: str) -> dict[str, Any]:
+    try:
+        value = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--arguments {file}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--arguments {file}: a JSON object is needed; got a {type(value).__name__}")
+    return value
 
 
 def _nearest(name: str, definitions: dict[str, Any]) -> str:

@@ -6,9 +6,11 @@ Exit codes: 0 pass, 3 fail, 4 inconclusive (verdicts); 1 an error while running;
 import argparse
 import builtins
 import contextlib
+import json
 import os
 import secrets
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from mixtune import __version__
 from mixtune.arguments import find_pipeline, read_arguments
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.local import TaskLog, WorkDir, check_text, task_names
+from mixtune.submit import ecr_digests, listed_digests, rewrite_images
 
 EXIT_CODES = {"pass": 0, "fail": 3, "inconclusive": 4}
 """Exit code by verdict."""
@@ -110,7 +113,9 @@ def _run_locally(
 def _run(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     work = WorkDir(Path(options.work_dir).resolve())
-    outcome = run_pipeline(pipeline, read_arguments(pipeline, options.arguments), work, cache=not options.no_cache)
+    outcome = run_pipeline(
+        pipeline, read_arguments(pipeline, options.arguments, options.arguments_file), work, cache=not options.no_cache
+    )
     for name, value in outcome.outputs.items():
         print(f"{name}: {value}")
     if outcome.report:
@@ -119,12 +124,33 @@ def _run(options: argparse.Namespace) -> int:
     return EXIT_CODES.get(outcome.verdict, 0)
 
 
+def _submit(options: argparse.Namespace) -> int:
+    from kfp import Client
+
+    pipeline = find_pipeline(options.pipeline)
+    arguments = read_arguments(pipeline, options.arguments, options.arguments_file)
+    listed = json.loads(Path(options.digests).read_text()) if options.digests else None
+    digest_of = ecr_digests(options.registry) if listed is None else listed_digests(listed)
+    text = rewrite_images(pipeline.read_text(), options.registry, digest_of)
+    with tempfile.TemporaryDirectory() as folder:
+        sent = Path(folder) / pipeline.name
+        sent.write_text(text)
+        run = Client(host=options.host, namespace=options.namespace).create_run_from_pipeline_package(
+            str(sent),
+            arguments=arguments,
+            experiment_name=options.experiment,
+            pipeline_root=options.pipeline_root or None,
+            service_account=options.service_account or None,
+        )
+    print(f"run: {options.host.rstrip('/')}/#/runs/details/{run.run_id}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mixtune", description="Fine-tune without forgetting, and prove it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run a compiled pipeline on this machine")
-    run.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
     run.add_argument(
         "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
     )
@@ -133,7 +159,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs left")
     run.set_defaults(command=_run)
+    submit = commands.add_parser("submit", help="submit a compiled pipeline to Kubeflow Pipelines")
+    _add_arguments(submit)
+    submit.add_argument("--host", required=True, help="address of Kubeflow Pipelines")
+    submit.add_argument("--registry", default="", help="goes before the images' names")
+    submit.add_argument("--digests", default="", metavar="FILE", help="JSON of image digests; without it ECR is asked")
+    submit.add_argument("--namespace", default="kubeflow", help="(default: %(default)s)")
+    submit.add_argument("--experiment", default="mixtune", help="KFP's experiment (default: %(default)s)")
+    submit.add_argument("--pipeline-root", default="", help="s3:// prefix of the artifacts; else the cluster's default")
+    submit.add_argument("--service-account", default="", help="that the tasks run as; else the cluster's default")
+    submit.set_defaults(command=_submit)
     return parser
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
+    )
+    parser.add_argument(
+        "--arguments", dest="arguments_file", default="", metavar="FILE", help="JSON object of parameters"
+    )
 
 
 if __name__ == "__main__":

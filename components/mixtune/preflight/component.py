@@ -1,0 +1,62 @@
+"""KFP components that look at a run's inputs before it starts: `fingerprint` and `preflight`."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from mixtune import images
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def fingerprint(
+    customer_uri: str,
+    general_pools: list,
+    base_model: str,
+    customer_columns: dict = {},  # noqa: B006
+    test_uri: str = "",
+    benchmarks: dict = {},  # noqa: B006
+    storage: dict = {},  # noqa: B006
+) -> NamedTuple(
+    "Fingerprint",
+    [
+        ("customer", list),
+        ("general", list),
+        ("weights", dict),
+        ("benchmarks", dict),
+        ("limits", dict),
+        ("base_model", str),
+    ],
+):
+    """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
+
+    Never cache this task itself. Weights and limits come out apart from what they belong to, so that a changed weight
+    sanitizes nothing again and a changed limit measures nothing again.
+
+    Args:
+        customer_uri: The customer's records: a file or folder, a local path or s3://.
+        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
+        base_model: A folder, an s3:// prefix, or org/name@revision.
+        customer_columns: Column mapping of the customer's files; empty: detected.
+        test_uri: The customer's held-out set; empty: sanitize splits one off.
+        benchmarks: {name: {"uri": ..., "max_drop": ..., options}}; max_drop is the axis's limit for compare.
+        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
+
+    Returns:
+        customer: Sources for sanitize, digests attached.
+        general: Sources for sanitize, digests attached.
+        weights: Percent of the general share by pool name, for mix_shard.
+        benchmarks: For sanitize and evaluate, digests attached.
+        limits: Largest drop allowed by axis, for compare.
+        base_model: With its digest; a hub name keeps its revision instead.
+    """
+    from collections import namedtuple
+
+    from mixtune.preflight import fingerprint as taken
+    from mixtune.storage import use
+
+    use(storage)
+    customer, general, weights = taken.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
+    measured, limits = taken.fingerprint_benchmarks(benchmarks)
+    model = taken.fingerprint_model(base_model)
+    outputs = namedtuple("Fingerprint", "customer general weights benchmarks limits base_model")
+    return outputs(customer, general, weights, measured, limits, model)
