@@ -27,9 +27,9 @@ def finetune(
     customer_uri: str,
     general_pools: list,
     base_model: str,
-    customer_columns: dict = {},  # noqa: B006
+    customer_columns: dict = {},
     test_uri: str = "",
-    benchmarks: dict = {},  # noqa: B006
+    benchmarks: dict = {},
     customer_data_percent: float = 50.0,
     customer_epochs: float = 1.0,
     max_steps: int = 0,
@@ -42,8 +42,8 @@ def finetune(
     lora_alpha: int = 32,
     num_nodes: str = "",
     gpus_per_node: str = "",
-    tracking: dict = {},  # noqa: B006
-    storage: dict = {},  # noqa: B006
+    tracking: dict = {},
+    storage: dict = {},
 ) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
     """Fine-tune a base model on customer and general records.
 
@@ -167,6 +167,7 @@ def finetune(
         base=base.outputs["samples"],
         candidate=candidate.outputs["samples"],
         shards=mixed.outputs["shards"],
+        limits=inputs.outputs["limits"],
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)

@@ -12,10 +12,10 @@ def fingerprint(
     customer_uri: str,
     general_pools: list,
     base_model: str,
-    customer_columns: dict = {},  # noqa: B006
+    customer_columns: dict = {},
     test_uri: str = "",
-    benchmarks: dict = {},  # noqa: B006
-    storage: dict = {},  # noqa: B006
+    benchmarks: dict = {},
+    storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
     [
