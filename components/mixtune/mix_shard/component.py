@@ -1,0 +1,68 @@
+"""The `mix_shard` component."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Input, Markdown, Output
+
+from mixtune import images
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def mix_shard(
+    customer: Input[Dataset],
+    general: Input[Dataset],
+    base_model: str,
+    weights: dict,
+    customer_data_percent: float,
+    shards: Output[Dataset],
+    receipt: Output[HTML],
+    summary: Output[Markdown],
+    global_batch_size: int = 32,
+    customer_epochs: float = 1.0,
+    max_steps: int = 0,
+    max_length: int = 8192,
+    seed: int = 42,
+    storage: dict = {},
+) -> None:
+    """Decide the whole training order, tokenize it, and write it as shards with a mix receipt.
+
+    Every global batch holds the customer's share and the categories' shares of the rest: after any record, the count
+    of every pool is within one record of its target.
+
+    Args:
+        customer: The customer pool, from `sanitize`.
+        general: The general pools, from `sanitize`.
+        base_model: Folder, `s3://` prefix or `org/name@revision` whose tokenizer and chat template are used.
+        weights: Percent of the general share for each general pool; they sum to 100.
+        customer_data_percent: Customer share of every global batch, 0 to 100.
+        global_batch_size: Records of one optimizer step, over all GPUs.
+        customer_epochs: Passes over the customer pool, where `max_steps` is 0.
+        max_steps: Number of steps; 0: by `customer_epochs`.
+        max_length: Longest record in tokens; longer ones are dropped and counted.
+        seed: Seed of every order.
+        storage: Options of the storage: `kms_key_id`, `endpoint_url`, `region`.
+        shards: The tokenized records in training order.
+        receipt: Planned and realized share of every pool.
+        summary: The receipt in short.
+    """
+    from mixtune import storage as files
+    from mixtune.mix_shard.exposure import Mix
+    from mixtune.mix_shard.mixing import Places, mix_shard
+
+    files.use(storage)
+    mix = Mix(
+        customer_data_percent=customer_data_percent,
+        weights=weights,
+        global_batch_size=int(global_batch_size),
+        customer_epochs=customer_epochs,
+        max_steps=int(max_steps),
+        seed=int(seed),
+    )
+    places = Places(
+        customer_path=customer.path,
+        general_path=general.path,
+        manifest_path=shards.path,
+        data_uri=files.data_uri(shards.uri, "shards"),
+        html_path=receipt.path,
+        markdown_path=summary.path,
+    )
+    mix_shard(base_model, mix, places, max_length=int(max_length))

@@ -1,0 +1,109 @@
+"""Pools to shards: tokenize, plan, write, and say what came of it."""
+
+import tempfile
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixtune import models, storage
+from mixtune.errors import ConfigError
+from mixtune.mix_shard.exposure import Mix, check_sizes, plan_shares, plan_steps
+from mixtune.mix_shard.plan import Plan, PlanPool
+from mixtune.mix_shard.receipt import make_receipt, receipt_html, receipt_lines, receipt_markdown
+from mixtune.mix_shard.store import Drops, Store, write_store
+from mixtune.mix_shard.tokenizing import ChatTokenizer
+from mixtune.mix_shard.writing import write_shards
+from mixtune.pools import Pools, read_pools
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things are read and written."""
+
+    customer_path: str
+    """Manifest of the customer's pool."""
+    general_path: str
+    """Manifest of the general pools."""
+    manifest_path: str
+    """Manifest of the shards, written last."""
+    data_uri: str
+    """Folder of the shards."""
+    html_path: str
+    """The receipt as a page."""
+    markdown_path: str
+    """The receipt in short."""
+
+
+def mix_shard(base_model: str, mix: Mix, places: Places, max_length: int = 8192) -> dict[str, Any]:
+    """Mix the customer pool with the general pools into shards.
+
+    Args:
+        base_model: The model whose tokenizer and chat template are used.
+        mix: What is asked for.
+        places: Where things are read and written.
+        max_length: Longest record in tokens; longer ones are dropped and counted.
+
+    Returns:
+        The receipt.
+    """
+    customer, general = read_pools(places.customer_path), read_pools(places.general_path)
+    if len(customer.pools) != 1:
+        raise ConfigError(f"customer: one pool is needed; there are {', '.join(pool.name for pool in customer.pools)}")
+    names = [pool.name for pool in (*customer.pools, *general.pools)]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"customer: a general pool has the name {names[0]!r} too; give it another")
+    shares = plan_shares(mix, names[1:])
+    folder = models.fetch_model(base_model, weights=False)
+    tokenizer = ChatTokenizer(folder)
+    with tempfile.TemporaryDirectory(prefix="mixtune-mix-") as scratch, ExitStack() as opened:
+        sources = [customer] + [general] * len(general.pools)
+        drops = [
+            _tokenize_pool(Path(scratch), number, source, name, tokenizer, max_length)
+            for number, (source, name) in enumerate(zip(sources, names, strict=True))
+        ]
+        stores = [opened.enter_context(closing(Store(Path(scratch), str(number)))) for number in range(len(names))]
+        check_sizes(names, [len(store) for store in stores], shares)
+        plan = Plan(
+            pools=tuple(
+                PlanPool(name=name, size=len(store), share=share)
+                for name, store, share in zip(names, stores, shares, strict=True)
+            ),
+            global_batch_size=mix.global_batch_size,
+            num_steps=plan_steps(mix, len(stores[0])),
+            seed=mix.seed,
+        )
+        receipt, loss_tokens = make_receipt(plan, stores, drops)
+        entries, listed = write_shards(plan, stores, places.data_uri)
+        longest = max(int(store.rows["length"].max()) for store in stores if len(store))
+    print("\n".join(receipt_lines(receipt)), flush=True)
+    Path(places.html_path).write_text(receipt_html(receipt))
+    Path(places.markdown_path).write_text(receipt_markdown(receipt))
+    manifest = {
+        "kind": "shards",
+        "num_steps": plan.num_steps,
+        "global_batch_size": plan.global_batch_size,
+        "pools": names,
+        "shards": listed,
+        "loss_tokens": loss_tokens,
+        "max_record_tokens": longest,
+        "tokenizer_digest": models.tokenizer_digest(folder),
+        "seed": mix.seed,
+        "mix_ratio": float(mix.mix_ratio),
+        "inputs": {"customer": _described(customer), "general": _described(general)},
+        "receipt": receipt,
+    }
+    storage.write_manifest(places.manifest_path, manifest, places.data_uri, entries)
+    return receipt
+
+
+def _tokenize_pool(
+    scratch: Path, number: int, pools: Pools, name: str, tokenizer: ChatTokenizer, max_length: int
+) -> Drops:
+    print(f"pool {name}: tokenizing {pools[name].num_records('train'):,} records", flush=True)
+    return write_store(scratch, str(number), tokenizer.tokenize(pools.records(name, "train")), max_length)
+
+
+def _described(pools: Pools) -> dict[str, Any]:
+    content = {key: value for key, value in pools.manifest.items() if key not in ("files", "data_uri")}
+    return {**content, "digest": pools.digest}

@@ -1,0 +1,67 @@
+"""Tokenized pools on scratch disk: any record is one read away, memory holds none of them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mixtune.mix_shard.tokenizing import Tokenized
+
+ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("loss_tokens", "<i4"), ("weight", "<f4"), ("record_id", "V16")])
+MASK_BYTES = 5
+"""Bytes of a token on disk: its id (int32), then, after all ids of the record, its mask (uint8)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drops:
+    """What became of a pool's records."""
+
+    num_read: int
+    dropped: dict[str, int]
+    """Number of records by the reason for which they never enter a batch."""
+    num_truncated: int = 0
+
+
+class Store:
+    """The tokenized records of a pool."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.rows: np.ndarray = _map_rows(folder / f"{name}.rows")
+        self._tokens = open(folder / f"{name}.tokens", "rb")  # noqa: SIM115 - held open while batches are gathered
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._tokens.close()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read_into(self, index: int, ids: np.ndarray, mask: np.ndarray) -> None:
+        """Read one record's tokens and mask into arrays of its length."""
+        os.preadv(self._tokens.fileno(), [ids.view(np.uint8).data, mask.data], int(self.rows[index]["offset"]))
+
+
+def write_store(folder: Path, name: str, records: Iterable[Tokenized], max_length: int) -> Drops:
+    """Write a pool's tokenized records; those that are too long or have nothing to learn are counted, not written."""
+    dropped: Counter[str] = Counter()
+    num_read = offset = 0
+    with open(folder / f"{name}.rows", "wb") as rows, open(folder / f"{name}.tokens", "wb") as tokens:
+        for item in records:
+            num_read += 1
+            problem = item.problem or ("longer than max_length" if len(item.input_ids) > max_length else "")
+            if problem:
+                dropped[problem] += 1
+                continue
+            length = len(item.input_ids)
+            row = (offset, length, int(item.loss_mask[1:].sum()), 1.0, bytes.fromhex(item.record["id"]))
+            rows.write(np.array(row, ROW).tobytes())
+            tokens.write(item.input_ids.tobytes() + item.loss_mask.tobytes())
+            offset += MASK_BYTES * length
+    return Drops(num_read=num_read, dropped=dict(sorted(dropped.items())))
+
+
+def _map_rows(path: Path) -> np.ndarray:
+    return np.memmap(path, ROW, "r") if path.stat().st_size else np.empty(0, ROW)
