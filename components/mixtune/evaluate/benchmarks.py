@@ -1,0 +1,100 @@
+"""Benchmark files: Parquet, JSONL, JSON or CSV, one file or a folder with a split in each name."""
+
+import csv
+import gzip
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixtune import storage
+from mixtune.errors import DataError
+
+FORMATS = (".parquet", ".jsonl", ".json", ".csv")
+SPLITS = ("test", "dev", "validation", "train")
+Item = TypeVar("Item")
+
+
+def read_splits(uri: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
+
+    Raises:
+        DataError: Nothing there, or no file of a known format.
+    """
+    plain = storage.check_fingerprint(uri)
+    splits: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in storage.list_files(plain):
+        name = entry.path.removesuffix(".gz")
+        if name.endswith(FORMATS):
+            source = plain if storage.file_exists(plain) else storage.join(plain, entry.path)
+            splits[_split(name)] += read_rows(source)
+    if not splits:
+        raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
+    return dict(splits)
+
+
+def read_rows(uri: str) -> list[dict[str, Any]]:
+    """The rows of one file.
+
+    Raises:
+        DataError: A line that is no JSON object.
+    """
+    with storage.open_read(uri) as stream:
+        data = stream.read()
+    name = uri
+    if name.endswith(".gz"):
+        data, name = gzip.decompress(data), name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
+    text = data.decode("utf-8-sig")
+    if name.endswith(".csv"):
+        return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    if name.endswith(".json"):
+        return list(json.loads(text))
+    return list(_read_lines(uri, text))
+
+
+def need(row: dict[str, Any], column: str, uri: str, number: int) -> Any:
+    """A column's value.
+
+    Raises:
+        DataError: The row has no such column.
+    """
+    if column not in row:
+        raise DataError(f"{uri} row {number}: no column {column!r}; there are {', '.join(row)}")
+    return row[column]
+
+
+def take(items: Sequence[Item], strata: Sequence[str], limit: int) -> list[Item]:
+    """At most `limit` items, taken in turn from every stratum, in their order; 0: all."""
+    if not limit or len(items) <= limit:
+        return list(items)
+    turn: dict[str, int] = defaultdict(int)
+    ranked = []
+    for index, stratum in enumerate(strata):
+        ranked.append((turn[stratum], index))
+        turn[stratum] += 1
+    return [items[index] for index in sorted(index for _, index in sorted(ranked)[:limit])]
+
+
+def _read_lines(uri: str, text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{uri} line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{uri} line {number}: a JSON object is needed, this is {type(row).__name__}")
+        yield row
+
+
+def _split(path: str) -> str:
+    parts = Path(path).with_suffix("").as_posix().lower().replace("/", "-").replace("_", "-").split("-")
+    return next((split for split in SPLITS if split in parts), "test")

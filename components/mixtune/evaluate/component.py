@@ -1,0 +1,128 @@
+"""The shells of `evaluate` and `compare`."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
+
+from mixtune import images
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def evaluate(
+    base_model: str,
+    customer: Input[Dataset],
+    general: Input[Dataset],
+    samples: Output[Dataset],
+    metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    model_uri: str = "",
+    benchmarks: dict = {},
+    limit: int = 0,
+    max_new_tokens: int = 256,
+    dtype: str = "auto",
+    storage: dict = {},
+):
+    """Evaluate one model on several axes, item by item.
+
+    Axes: `customer` (split `test` of the customer's pools), `general_nll` (split `holdout` of the general pools) and
+    whatever `benchmarks` names. Run it on the base model and on the candidate, then `compare`. An evaluation that
+    was interrupted goes on where it stopped when the task is retried.
+
+    Args:
+        base_model: Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`.
+        customer: Pools artifact of the customer's records.
+        general: Pools artifact of the general records.
+        samples: One row per item, Parquet per axis.
+        metrics: The axes' scores.
+        confusion: Given label by true label, for classification with up to 100 labels.
+        report: Scores and identity, one HTML page.
+        summary: The same as Markdown.
+        model_uri: Empty: the base model itself; else a folder or `s3://` prefix with an adapter or a whole model.
+        benchmarks: Per axis `uri` and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
+            "max_new_tokens": 1280}}`; another name says its `form`, `mmlu` or `ifeval`.
+        limit: Items per axis at most, taken evenly from subjects, pools and labels; 0: all.
+        max_new_tokens: Tokens of a generated answer to a customer's record at most.
+        dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Raises:
+        ModelError: The model cannot be loaded, or the adapter changes nothing.
+        DataError: An input is not whole, or a benchmark's row is not of its form.
+        ConfigError: An unknown option.
+    """
+    from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
+
+    inputs = EvaluationInputs(
+        base_model=base_model,
+        model_uri=model_uri,
+        dtype=dtype,
+        customer_path=customer.path,
+        general_path=general.path,
+        benchmarks=benchmarks,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        storage=storage,
+    )
+    outputs = EvaluationOutputs(
+        samples_uri=samples.uri, samples_path=samples.path, report_path=report.path, summary_path=summary.path
+    )
+    result = run_evaluation(inputs, outputs)
+    for name, value in result.scores.items():
+        metrics.log_metric(name, value)
+    confusion.log_confusion_matrix(result.labels, result.confusion)
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def compare(
+    base: Input[Dataset],
+    candidate: Input[Dataset],
+    comparison: Output[Artifact],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    metrics: Output[Metrics],
+    shards: Input[Dataset] = None,
+    limits: dict = {},
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Compare a candidate with its base model, on the same items: pass, fail or inconclusive.
+
+    A general axis passes when its loss is, with 95 % confidence, at most the allowed one. The customer's axis passes
+    when there is, with 95 % confidence, a gain. The overall verdict is `pass` only if every general axis passes.
+
+    Args:
+        base: Samples of the base model.
+        candidate: Samples of the candidate.
+        comparison: JSON with the verdict, the axes and the identity of both models.
+        report: One self-contained HTML page.
+        summary: The same as Markdown.
+        metrics: Differences by axis.
+        shards: The shards that the candidate was trained on, to log their mix.
+        limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
+            for general NLL.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The verdict: `pass`, `fail` or `inconclusive`.
+
+    Raises:
+        DataError: The two were not asked the same items with the same prompts.
+        ConfigError: An unknown axis or option.
+    """
+    from mixtune.evaluate.steps import CompareInputs, CompareOutputs, run_comparison
+
+    inputs = CompareInputs(
+        base_path=base.path,
+        candidate_path=candidate.path,
+        shards_path=getattr(shards, "path", ""),
+        limits=limits,
+        tracking=tracking,
+        storage=storage,
+    )
+    outputs = CompareOutputs(comparison_path=comparison.path, report_path=report.path, summary_path=summary.path)
+    result = run_comparison(inputs, outputs)
+    for axis in result.axes:
+        metrics.log_metric(axis.axis + "_difference", axis.difference)
+    return result.verdict

@@ -1,0 +1,120 @@
+"""IFEval and whatever has its form: prompts with instructions that a program can verify."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mixtune.errors import ConfigError
+from mixtune.evaluate import benchmarks
+from mixtune.evaluate.checkers import check_instructions, follow
+from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
+from mixtune.evaluate.tokens import encode, render_prompt
+from mixtune.records import Message
+
+PROMPTS_PER_PART = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class IfevalOptions:
+    """Options of an IFEval-form benchmark."""
+
+    uri: str
+    max_new_tokens: int = 1280
+    """Tokens of an answer at most; lm-eval's default."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"benchmark {self.uri}: max_new_tokens is 1 or more, got {self.max_new_tokens}")
+
+
+def plan_parts(axis: str, options: IfevalOptions, tokenizer: Any, limit: int) -> list[Part]:
+    """The benchmark as parts of so many prompts."""
+    rows = read_prompts(options.uri)
+    rows = benchmarks.take(rows, [row["instruction_id_list"][0] for row in rows], limit)
+    check_instructions({name for row in rows for name in row["instruction_id_list"]})
+    return [
+        Part(axis=axis, name=f"{number:05}", num_items=len(part), score=Scorer(axis, options, tuple(part), tokenizer))
+        for number, part in enumerate(chunks(rows, PROMPTS_PER_PART))
+    ]
+
+
+def read_prompts(uri: str) -> list[dict[str, Any]]:
+    """The prompts of a benchmark, with `key`, `prompt`, `instruction_id_list` and `kwargs` in each."""
+    rows = [row for split in benchmarks.read_splits(uri).values() for row in split]
+    read = []
+    for number, row in enumerate(rows, 1):
+        names = _listed(benchmarks.need(row, "instruction_id_list", uri, number))
+        kwargs = _listed(row.get("kwargs") or [{}] * len(names))
+        if len(kwargs) != len(names) or not names:
+            raise ConfigError(
+                f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed"
+            )
+        prompt = str(benchmarks.need(row, "prompt", uri, number))
+        key = str(row.get("key", number))
+        read.append({"key": key, "prompt": prompt, "instruction_id_list": names, "kwargs": kwargs})
+    return read
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Answers the prompts of one part and checks the answers."""
+
+    axis: str
+    options: IfevalOptions
+    rows: tuple[dict[str, Any], ...]
+    tokenizer: Any
+
+    def __call__(self, engine: Any) -> list[Sample]:
+        """The samples of the part."""
+        texts = [render_prompt(self.tokenizer, [Message(role="user", content=row["prompt"])]) for row in self.rows]
+        done = engine.generate([encode(self.tokenizer, text) for text in texts], self.options.max_new_tokens)
+        samples = []
+        for row, text, completion in zip(self.rows, texts, done, strict=True):
+            response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+            samples.append(check(self.axis, row, text, response, completion))
+        return samples
+
+
+def check(axis: str, row: dict[str, Any], text: str, response: str, completion: Any) -> Sample:
+    """One prompt's sample: correct when all its instructions are followed strictly."""
+    strict, loose = follow(row, response)
+    return Sample(
+        axis=axis,
+        subject=row["instruction_id_list"][0].split(":")[0],
+        item_id=row["key"],
+        prompt_hash=prompt_hash(text),
+        correct=float(all(strict)),
+        num_tokens=len(completion.token_ids),
+        response=response,
+        latency_seconds=completion.latency_seconds,
+        truncated=completion.truncated,
+        measures={
+            "prompt_loose": float(all(loose)),
+            "instructions": float(len(strict)),
+            "instructions_strict": float(sum(strict)),
+            "instructions_loose": float(sum(loose)),
+        },
+    )
+
+
+def summarize(table: pa.Table) -> dict[str, float]:
+    """The four scores of IFEval: prompt and instruction level, strict and loose."""
+    measures = [dict(row) for row in table["measures"].to_pylist()]
+    total = sum(row["instructions"] for row in measures)
+    return {
+        "prompt_strict": float(np.mean(table["correct"].to_pylist())),
+        "prompt_loose": float(np.mean([row["prompt_loose"] for row in measures])),
+        "instruction_strict": sum(row["instructions_strict"] for row in measures) / total,
+        "instruction_loose": sum(row["instructions_loose"] for row in measures) / total,
+        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
+    }
+
+
+def _listed(value: Any) -> list[Any]:
+    found = json.loads(value) if isinstance(value, str) else value
+    return [
+        {key: item for key, item in one.items() if item is not None} if isinstance(one, dict) else one for one in found
+    ]

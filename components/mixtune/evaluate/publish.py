@@ -1,0 +1,101 @@
+"""A comparison in MLflow: what every step of the run left in its manifest, cached steps included."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixtune import storage, tracking
+from mixtune.evaluate.compare import Comparison
+from mixtune.evaluate.samples import Samples
+
+
+def publish(
+    options: dict[str, Any],
+    comparison: Comparison,
+    sides: dict[str, Samples],
+    shards: dict[str, Any] | None,
+    files: list[Path],
+) -> None:
+    """Log the comparison, both evaluations and the data steps as child runs of the pipeline's run.
+
+    Args:
+        options: The `tracking` parameter.
+        comparison: What was found.
+        sides: Samples by `evaluate-base` and `evaluate-candidate`.
+        shards: Manifest of the shards that the candidate was trained on.
+        files: Report files to keep with the comparison.
+    """
+    where = tracking.Tracking.from_options(options)
+    for name, samples in sides.items():
+        with tracking.task_run(where, name) as run:
+            run.log_params(_flat({"identity": samples.manifest["identity"]}))
+            run.log_metrics(axis_metrics(samples))
+    if shards:
+        _publish_data(where, shards)
+    with tracking.task_run(where, "compare") as run:
+        for axis in comparison.axes:
+            named = {
+                "base": axis.base,
+                "candidate": axis.candidate,
+                "difference": axis.difference,
+                "lower": axis.lower,
+                "upper": axis.upper,
+                "limit": axis.limit,
+            }
+            run.log_metrics({f"{axis.axis}/{key}": value for key, value in named.items()})
+            run.set_tags({f"verdict.{axis.axis}": axis.verdict})
+        run.set_tags({"verdict": comparison.verdict})
+        for file in files:
+            run.log_artifact(file)
+        if run.run_id:
+            tags = tracking.article_tags(article_values(shards or {}), where) if shards else {}
+            run.parent.set_tags({**tags, "verdict": comparison.verdict})
+
+
+def axis_metrics(samples: Samples) -> dict[str, float]:
+    """Scores as `<axis>/<score>`."""
+    return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis["scores"].items()}
+
+
+def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shards' manifest tells of the run, under the article's tags."""
+    values = {
+        "mix_ratio": shards.get("mix_ratio"),
+        "seed": shards.get("seed"),
+        "steps": shards.get("num_steps"),
+        "tokenizer_version": shards.get("tokenizer_digest"),
+        "dataset_version": storage.manifest_digest(dict(shards)),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
+    for pool, summary in (shards.get("inputs") or {}).items():
+        with tracking.task_run(where, f"sanitize-{pool}") as run:
+            numbers = _flat(summary if isinstance(summary, dict) else {"digest": summary})
+            _log_values(run, numbers)
+    with tracking.task_run(where, "mix-shard") as run:
+        _log_values(run, _flat({"receipt": shards.get("receipt") or {}, "num_steps": shards["num_steps"]}))
+
+
+def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
+    numbers = {
+        key: value for key, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    run.log_metrics(numbers)
+    run.log_params({key: value for key, value in values.items() if key not in numbers})
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested values under names joined with `/`; lists as text."""
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat.update(_flat(item, f"{name}/{key}" if name else str(key)))
+        return flat
+    return {_clean(name): value if isinstance(value, int | float | str) else str(value)}
+
+
+def _clean(name: str) -> str:
+    """A name that MLflow takes: letters, digits, `_-./ ` and space."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)[:240]

@@ -1,0 +1,54 @@
+"""The component's two steps: what a shell hands over, made ready and run."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixtune import storage
+from mixtune.evaluate import report
+from mixtune.evaluate.compare import Comparison, compare_samples
+from mixtune.evaluate.publish import publish
+from mixtune.evaluate.samples import read_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareInputs:
+    """What `compare` reads."""
+
+    base_path: str
+    """Manifest of the base model's samples."""
+    candidate_path: str
+    """Manifest of the candidate's samples."""
+    shards_path: str = ""
+    """Manifest of the shards; empty: not given."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    tracking: dict[str, Any] = field(default_factory=dict)
+    storage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOutputs:
+    """Where `compare` writes."""
+
+    comparison_path: str
+    report_path: str
+    summary_path: str
+
+
+def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison:
+    """Compare two samples artifacts, write the reports and log everything to MLflow."""
+    storage.use(inputs.storage)
+    base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
+    shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
+    comparison = compare_samples(base, candidate, inputs.limits)
+    storage.write_json(outputs.comparison_path, comparison.as_json())
+    report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
+    print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]
+        for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
+            with storage.open_read(uri) as stream:
+                file.write_bytes(stream.read())
+        publish(inputs.tracking, comparison, {"evaluate-base": base, "evaluate-candidate": candidate}, shards, files)
+    return comparison
