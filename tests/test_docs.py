@@ -2,6 +2,7 @@
 
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ def test_the_changelog_knows_the_version() -> None:
 
 def test_every_dependency_is_bounded_and_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    listed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     for item in listed:
         if item.startswith("mixtune["):
             continue

@@ -146,6 +146,33 @@ def _submit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _demo(options: argparse.Namespace) -> int:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny model spends more on waking threads than on arithmetic
+    from mixtune.demo.show import table
+    from mixtune.demo.world import write_world
+
+    folder = Path(options.write_only or Path(options.work_dir) / "world").resolve()
+    check_text("the demo's folder", str(folder))
+    world = write_world(folder, options.seed)
+    if options.write_only:
+        file = folder / "finetune.json"
+        file.write_text(json.dumps(world.arguments(options.method, 75.0), indent=1) + "\n")
+        print(f"the demo's files are in {folder}; run: mixtune run finetune --arguments {file}")
+        return 0
+    work, runs = WorkDir(Path(options.work_dir).resolve()), {}
+    for name, percent in {"customer only": 100.0, "75 % customer": 75.0}.items():
+        print(f"\n== {name}: finetune with customer_data_percent={percent:g}, method={options.method} ==", flush=True)
+        arguments = {**world.arguments(options.method, percent), "max_steps": options.max_steps}
+        runs[name] = run_pipeline(find_pipeline("finetune"), arguments, work)
+    print("\n" + table({name: work.comparison(run.run_id) for name, run in runs.items()}) + "\n")
+    for name, run in runs.items():
+        print(f"{name}: {run.report}   (open it in a browser)")
+    print(
+        f"MLflow: {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"
+    )
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mixtune", description="Fine-tune without forgetting, and prove it.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -159,6 +186,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs left")
     run.set_defaults(command=_run)
+    demo = commands.add_parser("demo", help="see a model forget, and not forget")
+    demo.add_argument("--method", choices=("lora", "sft"), default="lora", help="(default: %(default)s)")
+    demo.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
+    demo.add_argument("--max-steps", type=int, default=0, help="fewer steps than the demo needs, for a quick look")
+    demo.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
+    demo.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+    demo.set_defaults(command=_demo)
     submit = commands.add_parser("submit", help="submit a compiled pipeline to Kubeflow Pipelines")
     _add_arguments(submit)
     submit.add_argument("--host", required=True, help="address of Kubeflow Pipelines")

@@ -1,0 +1,120 @@
+"""The README's commands and examples work as they stand there, without a network."""
+
+import http.server
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mixtune.demo.world import write_world
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+COMMANDS = [
+    line
+    for language, block in BLOCKS
+    if language in ("", "sh")
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("mixtune ")
+]
+HOST = "https://kubeflow.example.com"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's examples have lying about: small files under the names that it uses."""
+    folder = tmp_path_factory.mktemp("readme")
+    world = write_world(folder / "source")
+    pools = [pool["uri"] for pool in world.general_pools]
+    cut(world.customer_uri, folder / "tickets.csv", 121)
+    cut(pools[0], folder / "chat.jsonl", 100)
+    cut(pools[1], folder / "math.jsonl", 100)
+    (folder / "mmlu").mkdir()
+    for name in ("test.jsonl", "dev.jsonl"):
+        cut(f"{world.benchmarks['mmlu']['uri']}/{name}", folder / "mmlu" / name, 20)
+    cut(world.benchmarks["ifeval"]["uri"], folder / "ifeval.jsonl", 10)
+    text = (folder / "tickets.csv").read_text()
+    (folder / "tickets.csv").write_text(text.replace("message", "text", 1))
+    shutil.copytree(world.base_model, folder / "models" / "my-model")
+    (folder / "finetune.json").write_text(json.dumps(world.arguments("lora", 75.0)))
+    digests = {f"mixtune-python-{part}": "sha256:" + "0" * 64 for part in ("data", "train", "evaluate")}
+    (folder / "images.json").write_text(json.dumps(digests))
+    (folder / "components").symlink_to(ROOT / "components")
+    return folder
+
+
+def cut(source: str, target: Path, lines: int) -> None:
+    with open(source) as stream:
+        target.write_text("".join(itertools.islice(stream, lines)))
+
+
+@pytest.fixture(scope="module")
+def kubeflow() -> Iterator[str]:
+    """A server that answers as Kubeflow Pipelines does to the calls of a submission."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            experiment = {"experiment_id": "e1", "display_name": "mixtune", "namespace": "kubeflow"}
+            self.answer({"experiments": [experiment], **experiment, "multi_user": False})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.answer({"run_id": "r1", "experiment_id": "e1", "display_name": "finetune"})
+
+        def answer(self, value: dict) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "tests" / "blocked"), "OMP_NUM_THREADS": "1"}
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[:3]))
+def test_a_command_of_the_readme_runs_without_a_network(command: str, folder: Path, kubeflow: str) -> None:
+    words = shlex.split(command.replace(HOST, kubeflow))
+    done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode in (0, 3, 4), done.stdout[-3000:] + done.stderr[-3000:]
+    if words[1] == "run":
+        assert "verdict: " in done.stdout
+    if words[1] == "submit":
+        assert f"run: {kubeflow}/#/runs/details/r1" in done.stdout
+
+
+def test_the_pipeline_of_ones_own_in_the_readme_runs(folder: Path) -> None:
+    (code,) = [block for language, block in BLOCKS if language == "python"]
+    run = (
+        "from kfp import local\n"
+        "local.init(local.SubprocessRunner(use_venv=False), pipeline_root='own')\n"
+        "clean_twice(uri='chat.jsonl')\n"
+    )
+    (folder / "own.py").write_text(code + "\n\n" + run)
+    done = subprocess.run([sys.executable, "own.py"], cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
