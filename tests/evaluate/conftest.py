@@ -21,7 +21,30 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 INTENTS = ("card_arrival", "card_lost", "exchange_rate")
-WORDS = ["where", "is", "my", "new", "card", "i", "lost", "it", "again", "what", "rate", "do", "you", "use", "for", "euros", "to", "pounds", "please", "tell", "me", "now"]
+WORDS = [
+    "where",
+    "is",
+    "my",
+    "new",
+    "card",
+    "i",
+    "lost",
+    "it",
+    "again",
+    "what",
+    "rate",
+    "do",
+    "you",
+    "use",
+    "for",
+    "euros",
+    "to",
+    "pounds",
+    "please",
+    "tell",
+    "me",
+    "now",
+]
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

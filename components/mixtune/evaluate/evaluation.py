@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import transformers
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError
-from mixtune.evaluate import benchmarks, classification, generation, ifeval, loading, mmlu, nll, report
+from mixtune.evaluate import benchmarks, classification, generation, ifeval, loading, mmlu, nll, report, spreading
 from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.samples import Part, read_parts, write_part
+from mixtune.evaluate.samples import Part, read_parts
 from mixtune.pools import Pools, read_pools
 from mixtune.records import Record
 
@@ -123,7 +124,11 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     axes = plan_axes(inputs, data, tokenizer)
     identity = describe(inputs, data, fetched)
     folder = storage.data_uri(outputs.samples_uri, "samples")
-    score_parts(axes, folder, begin(folder, identity), lambda: loading.load_engine(inputs.model, fetched))
+    done = begin(folder, identity)
+    missing = [part for axis in axes for part in axis.parts if part.path not in done]
+    load = partial(loading.load_engine, inputs.model, fetched)
+    devices = spreading.find_devices(inputs.model.resolved().device)
+    spreading.score_parts(missing, folder, load, devices)
     tables = {axis.name: read_parts(storage.join(folder, part.path) for part in axis.parts) for axis in axes}
     summaries = {axis.name: summarize_axis(axis, tables[axis.name]) for axis in axes}
     manifest = {
@@ -139,19 +144,6 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     labels, matrix = _confusion(axes, tables)
     report.write_evaluation(manifest, labels, matrix, html=outputs.report_path, markdown=outputs.summary_path)
     return EvaluationResult(scores=flat_scores(summaries), labels=labels, confusion=matrix)
-
-
-def score_parts(axes: list[Axis], folder: str, done: set[str], load: Callable[[], Any]) -> None:
-    """Score and write the parts that are not there yet; the model is loaded when one is missing."""
-    engine = None
-    for axis in axes:
-        started = time.perf_counter()
-        for part in axis.parts:
-            if part.path not in done:
-                engine = engine or load()
-                write_part(storage.join(folder, part.path), part.score(engine))
-        count, seconds = sum(part.num_items for part in axis.parts), time.perf_counter() - started
-        print(f"evaluate: {axis.name}, {count} items in {seconds:.1f} s", flush=True)
 
 
 def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis]:

@@ -76,13 +76,18 @@ def digest(uri: str, folder: Path) -> str:
     return given or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
 
 
-def load_engine(source: ModelSource, fetched: Fetched) -> TransformersEngine:
+def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> TransformersEngine:
     """Load the model and, with an adapter, make sure that it changes what the model says.
+
+    Args:
+        source: Which model.
+        fetched: Its folders.
+        device: Where to, if not where the source says.
 
     Raises:
         ModelError: The weights cannot be read, or the adapter changes no logit.
     """
-    source = source.resolved()
+    source = replace(source, device=device or source.device).resolved()
     if source.device == "cpu":
         torch.use_deterministic_algorithms(True)
     try:

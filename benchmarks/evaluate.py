@@ -1,0 +1,225 @@
+"""Log-probabilities and speed of `evaluate` against lm-eval's own `hf` engine on MMLU, and IFEval's constant answer.
+
+    python benchmarks/evaluate.py --mmlu DIR --ifeval FILE --per-subject 8 --results benchmarks/results/evaluate.md
+
+`DIR` holds `test.parquet` and `dev.parquet` (question, subject, choices, answer); `FILE` is IFEval's JSONL. Models
+have random weights: speed and agreement do not depend on what they learned.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mixtune.evaluate import checkers, ifeval, loading, mmlu
+from mixtune.evaluate.loading import ModelSource
+
+VOCABULARY = 16_000
+SIZES = {"2 M": {"hidden": 64, "layers": 4, "heads": 4}, "14 M": {"hidden": 256, "layers": 8, "heads": 8}}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|im_end|>", chat_template=CHATML
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+def make_model(folder: Path, texts: list[str], *, hidden: int, layers: int, heads: int) -> int:
+    tokenizer = make_tokenizer(texts, folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.05,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def sample_questions(uri: str, per_subject: int) -> tuple[list[mmlu.Question], list[mmlu.Question]]:
+    splits = mmlu.read_questions(uri)
+    taken: dict[str, int] = defaultdict(int)
+    chosen = []
+    for question in splits["test"]:
+        if taken[question.subject] < per_subject:
+            taken[question.subject] += 1
+            chosen.append(question)
+    return chosen, splits["dev"]
+
+
+def run_ours(model: Path, questions: list[mmlu.Question], shots: list[mmlu.Question]) -> dict[str, tuple[str, list]]:
+    source = ModelSource(base_model=str(model), device="cpu", dtype="float32")
+    fetched = loading.fetch(source)
+    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
+    texts = mmlu.prompts(questions, shots, 5)
+    by_subject: dict[str, list] = defaultdict(list)
+    for question, text in zip(questions, texts, strict=True):
+        by_subject[question.subject].append((question, text))
+    found = {}
+    for items in by_subject.values():
+        for (_, text), sample in zip(items, mmlu.Scorer("mmlu", tuple(items), tokenizer)(engine), strict=True):
+            found[sample.item_id] = (text, list(sample.choice_logprobs))
+    return found
+
+
+def lm_eval_tasks(questions: list[mmlu.Question], shots: list[mmlu.Question], folder: Path) -> list[dict[str, Any]]:
+    import lm_eval
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    def write(path: Path, items: list[mmlu.Question]) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"question": q.question, "choices": q.choices, "answer": q.answer}) for q in items]
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+    tasks = Path(lm_eval.__file__).parent / "tasks"
+    found = []
+    for subject in sorted({question.subject for question in questions}):
+        config = load_yaml(tasks / f"mmlu/default/mmlu_{subject}.yaml", resolve_func=True)
+        config.pop("dataset_name", None)
+        files = {
+            "test": write(folder / "test" / f"{subject}.jsonl", [q for q in questions if q.subject == subject]),
+            "dev": write(folder / "dev" / f"{subject}.jsonl", [q for q in shots if q.subject == subject]),
+        }
+        found.append({**config, "dataset_path": "json", "dataset_kwargs": {"data_files": files}})
+    return found
+
+
+def run_lm_eval(model: Path, tasks: list[dict[str, Any]], batch_size: int) -> dict[str, tuple[str, list]]:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    result = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(model), "dtype": "float32"},
+        tasks=tasks,
+        num_fewshot=5,
+        batch_size=batch_size,
+        device="cpu",
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=0,
+        log_samples=True,
+        verbosity="ERROR",
+    )
+    found = {}
+    for name, samples in result["samples"].items():
+        subject = name.removeprefix("mmlu_")
+        for sample in samples:
+            arguments = sample["arguments"].values() if isinstance(sample["arguments"], dict) else sample["arguments"]
+            prompt = next(iter(arguments))
+            prompt = prompt["arg_0"] if isinstance(prompt, dict) else prompt[0]
+            logprobs = [float(one[0][0]) for one in sample["resps"]]
+            found[f"{subject}/{sample['doc_id']}"] = (prompt, logprobs)
+    return found
+
+
+def timed(function: Any, *arguments: Any) -> tuple[Any, float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = function(*arguments)
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def compare_engines(options: argparse.Namespace) -> list[str]:
+    questions, shots = sample_questions(options.mmlu, options.per_subject)
+    texts = [f"{q.question} {' '.join(q.choices)}" for q in mmlu.read_questions(options.mmlu)["test"]]
+    lines = [
+        "| parameters | questions | lm-eval hf, s (CPU s) | evaluate, s (CPU s) | ratio of wall | ratio of CPU | largest difference, nats | same prediction |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tasks = lm_eval_tasks(questions, shots, folder / "data")
+        for label, size in SIZES.items():
+            count = make_model(folder / label, texts, **size)
+            theirs, their_wall, their_cpu = timed(run_lm_eval, folder / label, tasks, options.batch_size)
+            ours, our_wall, our_cpu = timed(run_ours, folder / label, questions, shots)
+            assert set(ours) == set(theirs)
+            prompts = sum(ours[key][0] == theirs[key][0] for key in ours)
+            assert prompts == len(ours), f"{len(ours) - prompts} prompts differ"
+            gap = max(float(np.abs(np.subtract(ours[key][1], theirs[key][1])).max()) for key in ours)
+            same = np.mean([np.argmax(ours[key][1]) == np.argmax(theirs[key][1]) for key in ours])
+            lines.append(
+                f"| {count / 1e6:.1f} M | {len(ours)} of {len({q.subject for q in questions})} subjects | "
+                f"{their_wall:.1f} ({their_cpu:.1f}) | {our_wall:.1f} ({our_cpu:.1f}) | {their_wall / our_wall:.1f} | "
+                f"{their_cpu / our_cpu:.1f} | {gap:.1e} | {100 * same:.1f} % |"
+            )
+            print(lines[-1], flush=True)
+    return lines
+
+
+def constant_answers(path: str) -> list[str]:
+    rows = ifeval.read_prompts(path)
+    checkers.check_instructions({name for row in rows for name in row["instruction_id_list"]})
+    lines = ["| answer to every prompt | prompts, strict | instructions, strict |", "|---|---|---|"]
+    for answer in ("x", "Yes.", "I'm sorry, but I can't help with that."):
+        strict = [checkers.follow(row, answer)[0] for row in rows]
+        prompts = np.mean([all(found) for found in strict])
+        instructions = np.mean([one for found in strict for one in found])
+        lines.append(f"| `{answer}` | {100 * prompts:.1f} % of {len(rows)} | {100 * instructions:.1f} % |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mmlu", required=True)
+    parser.add_argument("--ifeval", required=True)
+    parser.add_argument("--per-subject", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--results", default="")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = [
+        "# evaluate against lm-eval 0.4.13",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, 2 CPU cores, one thread, torch {torch.__version__}, float32, MMLU with five shots, "
+        f"lm-eval's batch size {options.batch_size}. Prompts are byte-identical.",
+        "",
+        *compare_engines(options),
+        "",
+        "IFEval, constant answers:",
+        "",
+        *constant_answers(options.ifeval),
+    ]
+    if options.results:
+        Path(options.results).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

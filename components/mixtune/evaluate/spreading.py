@@ -1,0 +1,81 @@
+"""Parts spread over the GPUs of a pod: one process each, every one with the whole model.
+
+What a part holds and how it is batched does not depend on who scores it, so neither do its rows.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import torch
+
+from mixtune import storage
+from mixtune.evaluate.samples import Part, write_part
+
+Loader = Callable[[str], Any]
+"""Makes an engine on a device, such as `cuda:1`; picklable."""
+
+REPORT_SECONDS = 10.0
+
+_engine: Any = None
+_device = ""
+
+
+def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> None:
+    """Score parts and write each as it is done.
+
+    Args:
+        parts: What is to be scored.
+        folder: URI of the samples' data folder.
+        load: Makes the engine; called once per device, and not at all without parts.
+        devices: One process each; a single one needs no process of its own.
+    """
+    total = sum(part.num_items for part in parts)
+    done, told, started = 0, time.perf_counter(), time.perf_counter()
+    for part in _scored(parts, folder, load, devices):
+        done += part.num_items
+        if time.perf_counter() - told > REPORT_SECONDS or done == total:
+            told = time.perf_counter()
+            print(f"evaluate: {done} of {total} items, {part.axis}, {told - started:.1f} s", flush=True)
+
+
+def find_devices(device: str) -> list[str]:
+    """The devices that share the work: every GPU for `cuda`, else the one that is named."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+
+
+def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> Iterator[Part]:
+    if len(devices) == 1 or len(parts) < 2:
+        engine = load(devices[0]) if parts else None
+        for part in parts:
+            write_part(storage.join(folder, part.path), part.score(engine))
+            yield part
+        return
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for device in devices:
+        places.put(device)
+    with ProcessPoolExecutor(len(devices), context, _take_device, (places,)) as pool:
+        running = {pool.submit(_score, part, folder, load): part for part in parts}
+        try:
+            for future in as_completed(running):
+                future.result()
+                yield running[future]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _take_device(places: Any) -> None:
+    global _device
+    _device = places.get()
+
+
+def _score(part: Part, folder: str, load: Loader) -> None:
+    global _engine
+    if _engine is None:
+        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+        _engine = load(_device)
+    write_part(storage.join(folder, part.path), part.score(_engine))
