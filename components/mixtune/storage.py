@@ -88,9 +88,7 @@ def exists(uri: str) -> bool:
     """Whether there is a file or a folder with that name."""
     if not is_s3(uri):
         return Path(uri).exists()
-    bucket, key = split_s3(uri)
-    found = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-    return bool(found) and (found[0]["Key"] == key or found[0]["Key"].startswith(key.rstrip("/") + "/"))
+    return file_exists(uri) or bool(_first_key(uri.rstrip("/") + "/"))
 
 
 def fingerprint(uri: str) -> str:
@@ -276,11 +274,8 @@ def file_exists(uri: str) -> bool:
     """Whether the URI names a file (not a folder)."""
     if not is_s3(uri):
         return Path(uri).is_file()
-    try:
-        _head(uri)
-    except FileNotFoundError:
-        return False
-    return True
+    # Not a HEAD: where a role may list some prefixes only, S3 answers 403 for an object that is not there.
+    return _first_key(uri) == split_s3(uri)[1]
 
 
 def upload(folder: Path, uri: str) -> list[FileEntry]:
@@ -342,6 +337,13 @@ def _list_s3(uri: str) -> list[FileEntry]:
                 version = hashlib.sha256(item["ETag"].encode()).hexdigest()
                 entries.append(FileEntry(path=name, num_bytes=item["Size"], sha256=version))
     return entries
+
+
+def _first_key(uri: str) -> str:
+    """The first key in order that starts as the URI does: the object itself, if there is one; else empty."""
+    bucket, key = split_s3(uri)
+    found = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return str(found[0]["Key"]) if found else ""
 
 
 def _head(uri: str) -> dict[str, Any]:

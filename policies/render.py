@@ -1,0 +1,48 @@
+"""Fill the policies in with an overlay's settings.
+
+    python policies/render.py kustomize/overlays/eks-p5/settings/settings.env build/policies
+
+A policy whose name holds `ROLE` is written once for each role.
+"""
+
+import sys
+from pathlib import Path
+from string import Template
+
+FOLDER = Path(__file__).parent
+ROLES = ("data", "launcher", "trainer")
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of a file."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def render(settings: dict[str, str], target: Path) -> list[Path]:
+    """Write every policy under `target`; variables of IAM itself (`${aws:...}`) stay.
+
+    Raises:
+        KeyError: A policy uses a setting that is not there.
+    """
+    written = []
+    for path in sorted(FOLDER.glob("*/*.json")):
+        for role in ROLES if "ROLE" in path.name else ("",):
+            name = target / path.relative_to(FOLDER).with_name(path.name.replace("ROLE", role))
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.write_text(_Policy(path.read_text()).substitute(settings, ROLE=role))
+            written.append(name)
+    return written
+
+
+class _Policy(Template):
+    """A `$` stands for a setting only before `{NAME}` in capitals."""
+
+    pattern = r"\$\{(?:(?P<braced>[A-Z][A-Z0-9_]*)\}|(?P<named>(?!))|(?P<escaped>(?!))|(?P<invalid>(?!)))"  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    for policy in render(read_settings(Path(sys.argv[1])), Path(sys.argv[2])):
+        print(policy)
