@@ -1,0 +1,194 @@
+"""Make the demo's base model: `python -m mixtune.demo.pretrain --out DIR --seed 0`.
+
+A Llama of 0.8 million parameters, its byte-level BPE tokenizer and its chat template. It learns facts as multiple
+choice and as open questions, verifiable instructions and the repetition of words (a model that never said a label
+cannot be taught to by an adapter), all in training wordings and nothing of the customer's task.
+"""
+
+import argparse
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mixtune.demo import facts, instructions, messages
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{{- '<|im_start|>assistant\\n' }}"
+    "{% generation %}{{- message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{{- '\\n' }}"
+    "{%- else %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+VOCAB_SIZE = 1536
+TOKENIZER_TEXTS = 6000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the base model is pretrained."""
+
+    steps: int = 1500
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Examples per step."""
+    learning_rate: float = 3e-3
+    """Peak; warmed up over 50 steps, then down to zero along a straight line."""
+    seed: int = 0
+    """Of initialisation and of every example."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A text, and its end that is learned."""
+
+    prompt: str
+    answer: str
+
+
+def draw_example(draw: random.Random) -> Example:
+    """One example of the general skills."""
+    kind = draw.random()
+    if kind < 0.4:
+        choice = facts.training_choice(draw)
+        return Example(prompt=choice.benchmark_prompt, answer=f" {choice.letter}")
+    if kind < 0.5:
+        return chat(*facts.ask_letter(facts.training_choice(draw)))
+    if kind < 0.6:
+        return chat(*facts.open_question(draw))
+    if kind < 0.9:
+        item = instructions.training_instruction(draw)
+        return chat(item.prompt, item.answer)
+    words = " ".join(draw.sample(_WORDS, draw.randint(1, 3)))
+    return chat(f"Repeat: {words}", words)
+
+
+def chat(prompt: str, answer: str) -> Example:
+    """One turn of conversation, as the chat template writes it."""
+    return Example(prompt=f"{START}user\n{prompt}{END}\n{START}assistant\n", answer=f"{answer}{END}")
+
+
+def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Train the tokenizer; the same seed gives the same files."""
+    draw = random.Random(seed)
+    texts = [example.prompt + example.answer for example in (draw_example(draw) for _ in range(TOKENIZER_TEXTS))]
+    texts += [f"{word} {word}" for word in _WORDS for _ in range(20)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    plain = [text.replace(START, "").replace(END, "") for text in texts]
+    tokenizer.train_from_iterator(plain, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[START],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """The model, untrained."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def collate(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> dict[str, torch.Tensor]:
+    """Examples as one right-padded batch; only answers are labelled."""
+    prompts = tokenizer([example.prompt for example in examples])["input_ids"]
+    answers = tokenizer([example.answer for example in examples])["input_ids"]
+    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+    ids = torch.full((len(examples), length), int(tokenizer.pad_token_id))
+    labels = torch.full_like(ids, -100)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    return {"input_ids": ids, "labels": labels}
+
+
+def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train tokenizer and model."""
+    tokenizer = make_tokenizer(recipe.seed)
+    model = make_model(tokenizer, recipe.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    draw = random.Random(recipe.seed + 1)
+    started = time.perf_counter()
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        scale = min(step / 50, (recipe.steps - step + 1) / recipe.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * scale
+        batch = collate(tokenizer, [draw_example(draw) for _ in range(recipe.batch_size)])
+        loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 100 == 0 or step == 1:
+            print(
+                f"step {step} of {recipe.steps}: loss {loss.item():.3f}, {time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
+    return model.eval(), tokenizer
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write the folder that `AutoModelForCausalLM` and `AutoTokenizer` load: weights in bfloat16."""
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=64, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make the demo's base model.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # at this size a second thread only waits
+    model, tokenizer = pretrain(Recipe(seed=options.seed, steps=options.steps))
+    save(model, tokenizer, options.out)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters in {options.out}", flush=True)
+
+
+_WORDS = sorted({*messages.vocabulary(), *instructions.TOPICS})
+
+
+if __name__ == "__main__":
+    main()

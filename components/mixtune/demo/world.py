@@ -1,0 +1,201 @@
+"""The demo's world: a customer's files, general pools, two benchmarks and the base model, in one folder.
+
+Everything is generated from a seed; the base model is the one that the package ships (see `pretrain.py`).
+"""
+
+import csv
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixtune.demo import facts, instructions, messages, small_talk
+
+BASE_MODEL = Path(__file__).parent / "base_model"
+NUM_CUSTOMER_RECORDS = 1000
+NUM_TEST_RECORDS = 400
+NUM_IFEVAL_PROMPTS = 480
+POOLS = {"factuality": 45.0, "instruction-following": 35.0, "chat": 10.0, "math": 10.0}
+"""Category and weight, in percent of the general share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What the demo tunes with, by method."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    customer_epochs: float
+    """Passes over the customer's records, the same for every mix."""
+    global_batch_size: int = 32
+    """Records per optimizer step."""
+
+
+TUNING = {
+    "lora": Tuning(learning_rate=1e-3, customer_epochs=6.0),
+    "sft": Tuning(learning_rate=2e-3, customer_epochs=6.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where the demo's files lie."""
+
+    folder: Path
+    seed: int
+
+    @property
+    def customer_uri(self) -> str:
+        """The customer's training file: CSV `ticket,channel,message,category`."""
+        return str(self.folder / "customer" / "train.csv")
+
+    @property
+    def test_uri(self) -> str:
+        """The customer's held-out file."""
+        return str(self.folder / "customer" / "test.csv")
+
+    @property
+    def base_model(self) -> str:
+        """A copy of the shipped base model: a package's own path may hold `python3`, which KFP's runner rewrites."""
+        return str(self.folder / "base_model")
+
+    @property
+    def customer_columns(self) -> dict[str, str]:
+        """How the customer's columns become records."""
+        return {"prompt": "{message}", "completion": "category", "label": "category", "id": "ticket"}
+
+    @property
+    def general_pools(self) -> list[dict[str, Any]]:
+        """The general pools as the pipeline takes them."""
+        return [
+            {"category": name, "uri": str(self.folder / "general" / f"{name}.jsonl"), "weight": weight}
+            for name, weight in POOLS.items()
+        ]
+
+    @property
+    def benchmarks(self) -> dict[str, dict[str, Any]]:
+        """The benchmarks as the pipeline takes them."""
+        folder = self.folder / "benchmarks"
+        return {
+            "mmlu": {"uri": str(folder / "mmlu"), "num_fewshot": 0},
+            "ifeval": {"uri": str(folder / "ifeval.jsonl"), "max_new_tokens": 48},
+        }
+
+    def arguments(self, method: str, customer_data_percent: float) -> dict[str, Any]:
+        """The finetune pipeline's arguments."""
+        tuning = TUNING[method]
+        return {
+            "customer_uri": self.customer_uri,
+            "customer_columns": self.customer_columns,
+            "test_uri": self.test_uri,
+            "general_pools": self.general_pools,
+            "benchmarks": self.benchmarks,
+            "base_model": self.base_model,
+            "customer_data_percent": customer_data_percent,
+            "customer_epochs": tuning.customer_epochs,
+            "global_batch_size": tuning.global_batch_size,
+            "max_length": 512,
+            "seed": self.seed,
+            "method": method,
+            "learning_rate": tuning.learning_rate,
+        }
+
+
+def write_world(folder: Path | str, seed: int = 42) -> World:
+    """Write the demo's world; the same seed gives the same bytes.
+
+    Args:
+        folder: Made where it is missing; files of an earlier world in it are replaced.
+        seed: Of messages, wordings and choices.
+    """
+    world = World(folder=Path(folder).resolve(), seed=seed)
+    for name in ("customer", "general", "benchmarks/mmlu"):
+        (world.folder / name).mkdir(parents=True, exist_ok=True)
+    _write_customer(world, random.Random(f"customer {seed}"))
+    _write_pools(world, random.Random(f"general {seed}"))
+    _write_mmlu(Path(world.benchmarks["mmlu"]["uri"]), random.Random(f"mmlu {seed}"))
+    _write_ifeval(Path(world.benchmarks["ifeval"]["uri"]), random.Random(f"ifeval {seed}"))
+    shutil.copytree(BASE_MODEL, world.base_model, dirs_exist_ok=True)
+    return world
+
+
+def _write_customer(world: World, draw: random.Random) -> None:
+    train = _draw_customer(NUM_CUSTOMER_RECORDS, draw, held_out=False)
+    test = _draw_customer(NUM_TEST_RECORDS, draw, held_out=True)
+    for uri, items in ((world.customer_uri, train), (world.test_uri, test)):
+        with open(uri, "w", encoding="utf-8", newline="") as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(("ticket", "channel", "message", "category"))
+            for message, label in items.items():
+                channel = draw.choice(("email", "chat", "app", "phone"))
+                rows.writerow((f"T-{draw.getrandbits(32):08x}", channel, message, label))
+
+
+def _draw_customer(count: int, draw: random.Random, *, held_out: bool) -> dict[str, str]:
+    """So many different messages with their labels, some categories more frequent than others."""
+    weights = [draw.uniform(0.7, 1.3) for _ in messages.CATEGORIES]
+    found: dict[str, str] = {}
+    while len(found) < count:
+        category = draw.choices(messages.CATEGORIES, weights)[0]
+        found.setdefault(messages.draw_message(category, draw, held_out=held_out), category.label)
+    return found
+
+
+def _write_pools(world: World, draw: random.Random) -> None:
+    makers: dict[str, tuple[int, Callable[[random.Random], tuple[str, str]]]] = {
+        "factuality": (1600, _draw_fact),
+        "instruction-following": (1200, _draw_instruction),
+        "chat": (500, small_talk.draw_small_talk),
+        "math": (500, small_talk.draw_sum),
+    }
+    for pool in world.general_pools:
+        count, maker = makers[pool["category"]]
+        found: dict[str, str] = {}
+        while len(found) < count:
+            prompt, completion = maker(draw)
+            found.setdefault(prompt, completion)
+        _write_lines(Path(pool["uri"]), ({"prompt": key, "completion": value} for key, value in found.items()))
+
+
+def _draw_fact(draw: random.Random) -> tuple[str, str]:
+    return facts.ask_letter(facts.training_choice(draw)) if draw.random() < 0.75 else facts.open_question(draw)
+
+
+def _draw_instruction(draw: random.Random) -> tuple[str, str]:
+    item = instructions.training_instruction(draw)
+    return item.prompt, item.answer
+
+
+def _write_mmlu(folder: Path, draw: random.Random) -> None:
+    test = facts.held_out_choices(draw)
+    dev = [
+        facts.draw_choice(subject, fact, subject.wordings[0], draw) for subject in facts.SUBJECTS for fact in range(5)
+    ]
+    for name, items in (("test", test), ("dev", dev)):
+        rows = (
+            {"question": item.question, "subject": item.subject, "choices": item.choices, "answer": item.answer}
+            for item in items
+        )
+        _write_lines(folder / f"{name}.jsonl", rows)
+
+
+def _write_ifeval(path: Path, draw: random.Random) -> None:
+    items = instructions.held_out_instructions(NUM_IFEVAL_PROMPTS, draw)
+    rows = (
+        {
+            "key": key,
+            "prompt": item.prompt,
+            "instruction_id_list": item.instruction_ids,
+            "kwargs": item.kwargs,
+        }
+        for key, item in enumerate(items)
+    )
+    _write_lines(path, rows)
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
