@@ -1,54 +1,26 @@
 """Classification on the customer's held-out records: which label the model gives, and how sure it is."""
 
-from collections import Counter, defaultdict
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
+from sklearn.preprocessing import MultiLabelBinarizer
 
-from mixtune.errors import DataError
 from mixtune.evaluate.engine import Request
+from mixtune.evaluate.labels import LabelSet
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import encode, render_record
+from mixtune.evaluate.tokens import encode, render_prompt, render_record, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 256
 CALIBRATION_BINS = 10
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelSet:
-    """The labels of a customer's pool and the answer that says each."""
-
-    labels: tuple[str, ...]
-    answers: tuple[str, ...]
-    """The assistant's text for a label, in the order of `labels`."""
-
-
-def find_labels(records: list[Record]) -> LabelSet | None:
-    """The labels of records and how an answer says them; None where there is no one answer per label."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        if "label" in record:
-            answers[record["label"]][prompt_and_answer(record)[1]["content"]] += 1
-    if len(answers) < 2 or any(len(found) > 1 for found in answers.values()):
-        return None
-    labels = tuple(sorted(answers))
-    return LabelSet(labels=labels, answers=tuple(next(iter(answers[label])) for label in labels))
-
-
-def plan_parts(axis: str, records: list[Record], labels: LabelSet, tokenizer: Any) -> list[Part]:
-    """The records as parts of so many."""
-    return [
-        Part(axis=axis, name=f"{number:05}", num_items=len(part), score=Scorer(axis, tuple(part), labels, tokenizer))
-        for number, part in enumerate(chunks(records, RECORDS_PER_PART))
-    ]
-
-
 @dataclass(frozen=True)
-class Scorer:
+class LogprobScorer:
     """Ranks the labels of one part's records by the log-probability of their answers."""
 
     axis: str
@@ -72,6 +44,7 @@ class Scorer:
                     item_id=record["id"],
                     cluster=record.get("group", ""),
                     prompt_hash=prompt_hash(item.prompt),
+                    text=turns_text(record),
                     prediction=self.labels.labels[best],
                     gold=record["label"],
                     correct=float(best == gold),
@@ -91,23 +64,100 @@ class Scorer:
         return Request(context=context, continuations=tuple(ids[len(context) :] for ids in whole))
 
 
-def summarize(table: pa.Table, labels: tuple[str, ...]) -> dict[str, float]:
-    """Accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them.
+@dataclass(frozen=True)
+class GenerationScorer:
+    """Reads the labels of one part's records from generated answers."""
 
-    Raises:
-        DataError: No row.
+    axis: str
+    records: tuple[Record, ...]
+    labels: LabelSet
+    tokenizer: Any
+    max_new_tokens: int
+
+    def __call__(self, engine: Any) -> list[Sample]:
+        """The samples of the part."""
+        texts = [
+            render_prompt(self.tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in self.records
+        ]
+        done = engine.generate([encode(self.tokenizer, text) for text in texts], self.max_new_tokens)
+        samples = []
+        for record, text, completion in zip(self.records, texts, done, strict=True):
+            response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+            gold, said = self.labels.gold(record), self.labels.parse(response)
+            samples.append(
+                Sample(
+                    axis=self.axis,
+                    subject=record["label"],
+                    item_id=record["id"],
+                    cluster=record.get("group", ""),
+                    prompt_hash=prompt_hash(text),
+                    text=turns_text(record),
+                    prediction=join_labels(said, self.labels),
+                    gold=join_labels(gold, self.labels),
+                    correct=float(said == gold),
+                    num_tokens=len(completion.token_ids),
+                    response=response,
+                    latency_seconds=completion.latency_seconds,
+                    truncated=completion.truncated,
+                    measures={"invalid": float(not said)},
+                )
+            )
+        return samples
+
+
+def plan_parts(axis: str, records: list[Record], labels: LabelSet, tokenizer: Any, max_new_tokens: int) -> list[Part]:
+    """The records as parts of so many.
+
+    Args:
+        axis: The axis's name.
+        records: Records with a label.
+        labels: Their labels.
+        tokenizer: The model's.
+        max_new_tokens: Tokens of a generated answer at most; 0: rank the labels by log-probability.
     """
-    if not len(table):
-        raise DataError("the customer's test split has no labelled record; give a test file or a test_ratio")
+    parts = []
+    for number, part in enumerate(chunks(records, RECORDS_PER_PART)):
+        score: Any = LogprobScorer(axis, tuple(part), labels, tokenizer)
+        if max_new_tokens:
+            score = GenerationScorer(axis, tuple(part), labels, tokenizer, max_new_tokens)
+        parts.append(Part(axis=axis, name=f"{number:05}", num_items=len(part), score=score))
+    return parts
+
+
+def join_labels(labels: list[str], known: LabelSet) -> str:
+    """Labels in a sample's column: the one label, or a JSON list where records have several."""
+    return json.dumps(labels) if known.separator else (labels[0] if labels else "")
+
+
+def read_labels(texts: list[str], several: bool) -> list[list[str]]:
+    """The labels of a sample's column."""
+    return [json.loads(text) if several else [text] if text else [] for text in texts]
+
+
+def summarize(table: pa.Table, labels: LabelSet) -> dict[str, float]:
+    """Accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them."""
     gold, predicted = table["gold"].to_pylist(), table["prediction"].to_pylist()
-    seen = sorted(set(gold) | (set(predicted) & set(labels)))
-    scores = {
-        "accuracy": float(sk.accuracy_score(gold, predicted)),
-        "balanced_accuracy": float(np.mean(sk.recall_score(gold, predicted, labels=sorted(set(gold)), average=None))),
-    }
+    scores = {"accuracy": float(np.mean(table["correct"].to_pylist()))}
+    if labels.separator:
+        return {**scores, **_several_scores(gold, predicted), **_answer_scores(table)}
+    seen = sorted({*gold, *predicted} - {""})
+    recall = sk.recall_score(gold, predicted, labels=sorted(set(gold)), average=None, zero_division=0)
+    scores["balanced_accuracy"] = float(np.mean(recall))
     for average in ("macro", "micro", "weighted"):
         scores[f"f1_{average}"] = float(sk.f1_score(gold, predicted, labels=seen, average=average, zero_division=0))
-    return {**scores, **_probability_scores(table, labels)}
+    return {**scores, **_probability_scores(table, labels), **_answer_scores(table)}
+
+
+def scores_per_class(table: pa.Table, labels: LabelSet) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and number of records of every label."""
+    several = bool(labels.separator)
+    known = MultiLabelBinarizer(classes=list(labels.labels)).fit([])
+    gold, said = (known.transform(read_labels(table[name].to_pylist(), several)) for name in ("gold", "prediction"))
+    precision, recall, f1, count = sk.precision_recall_fscore_support(gold, said, average=None, zero_division=0)
+    return [
+        {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "records": int(n)}
+        for label, p, r, f, n in zip(labels.labels, precision, recall, f1, count, strict=True)
+    ]
 
 
 def probabilities(table: pa.Table) -> np.ndarray:
@@ -128,19 +178,51 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = C
 
 
 def confusion(table: pa.Table, labels: tuple[str, ...]) -> list[list[int]]:
-    """How often each label (row) was given each label (column)."""
+    """How often each label (row) was given each label (column); invalid answers are in no column."""
     found = sk.confusion_matrix(table["gold"].to_pylist(), table["prediction"].to_pylist(), labels=list(labels))
     return [[int(value) for value in row] for row in found]
 
 
-def _probability_scores(table: pa.Table, labels: tuple[str, ...]) -> dict[str, float]:
+def _several_scores(gold: list[str], predicted: list[str]) -> dict[str, float]:
+    """F1 by sets of labels: extra labels cost, and their order does not matter."""
+    sets = [read_labels(column, True) for column in (gold, predicted)]
+    known = MultiLabelBinarizer().fit([*sets[0], *sets[1]])
+    wanted, said = (known.transform(column) for column in sets)
+    return {
+        f"f1_{average}": float(sk.f1_score(wanted, said, average=average, zero_division=0))
+        for average in ("macro", "micro", "weighted", "samples")
+    }
+
+
+def _probability_scores(table: pa.Table, labels: LabelSet) -> dict[str, float]:
+    if not len(table["choice_logprobs"][0].as_py()):
+        return {}
     shares = probabilities(table)
     correct = np.array(table["correct"].to_pylist(), dtype=float)
     scores = {"calibration_error": calibration_error(shares.max(axis=1), correct)}
     gold = np.array(table["gold"].to_pylist())
-    areas = []
-    for index, label in enumerate(labels):
-        hits = gold == label
-        if 0 < hits.sum() < len(hits):
-            areas.append(float(sk.roc_auc_score(hits, shares[:, index])))
+    areas = [
+        float(sk.roc_auc_score(gold == label, shares[:, index]))
+        for index, label in enumerate(labels.labels)
+        if 0 < (gold == label).sum() < len(gold)
+    ]
     return {**scores, "auc_macro": float(np.mean(areas))} if areas else scores
+
+
+def _answer_scores(table: pa.Table) -> dict[str, float]:
+    """What only generated answers have: how many say no label, and how long they took."""
+    measures = [dict(row) for row in table["measures"].to_pylist()]
+    if not measures or "invalid" not in measures[0]:
+        return {}
+    return {"invalid_ratio": float(np.mean([row["invalid"] for row in measures])), **latency_scores(table)}
+
+
+def latency_scores(table: pa.Table) -> dict[str, float]:
+    """Latency of generated answers at the batch size that was used, and the tokens of an answer per second."""
+    latency, tokens = table["latency_seconds"].to_numpy(), table["num_tokens"].to_numpy()
+    return {
+        "latency_p50_seconds": float(np.quantile(latency, 0.5)),
+        "latency_p95_seconds": float(np.quantile(latency, 0.95)),
+        "tokens_per_second": float(tokens.sum() / latency.sum()) if latency.sum() > 0 else 0.0,
+        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
+    }

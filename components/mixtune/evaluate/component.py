@@ -19,7 +19,7 @@ def evaluate(
     model_uri: str = "",
     benchmarks: dict = {},
     limit: int = 0,
-    max_new_tokens: int = 256,
+    customer_options: dict = {},
     dtype: str = "auto",
     storage: dict = {},
 ):
@@ -40,9 +40,11 @@ def evaluate(
         summary: The same as Markdown.
         model_uri: Empty: the base model itself; else a folder or `s3://` prefix with an adapter or a whole model.
         benchmarks: Per axis `uri` and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
-            "max_new_tokens": 1280}}`; another name says its `form`, `mmlu` or `ifeval`.
+            "max_new_tokens": 1280}}`; another name says its `form`: `mmlu`, `ifeval`, or `lm_eval` with the `task`.
         limit: Items per axis at most, taken evenly from subjects, pools and labels; 0: all.
-        max_new_tokens: Tokens of a generated answer to a customer's record at most.
+        customer_options: How the customer's records are scored: `method` (`auto`, `logprobs`, `generation`),
+            `max_new_tokens` (256), `aliases` (further names of labels), `separator` (of several labels in one
+            record), `pattern` (that a good answer matches); all optional.
         dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -61,7 +63,7 @@ def evaluate(
         general_path=general.path,
         benchmarks=benchmarks,
         limit=limit,
-        max_new_tokens=max_new_tokens,
+        customer_options=customer_options,
         storage=storage,
     )
     outputs = EvaluationOutputs(
@@ -83,6 +85,7 @@ def compare(
     metrics: Output[Metrics],
     shards: Input[Dataset] = None,
     limits: dict = {},
+    allow_overlap: bool = False,
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -98,9 +101,11 @@ def compare(
         report: One self-contained HTML page.
         summary: The same as Markdown.
         metrics: Differences by axis.
-        shards: The shards that the candidate was trained on, to log their mix.
+        shards: The shards that the candidate was trained on: its mix is logged, and evaluated items are looked for
+            in it.
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
             for general NLL.
+        allow_overlap: Go on although items of a benchmark are in the training data word for word.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -108,7 +113,8 @@ def compare(
         The verdict: `pass`, `fail` or `inconclusive`.
 
     Raises:
-        DataError: The two were not asked the same items with the same prompts.
+        DataError: The two were not asked the same items with the same prompts, or items of a benchmark are in the
+            training data.
         ConfigError: An unknown axis or option.
     """
     from mixtune.evaluate.steps import CompareInputs, CompareOutputs, run_comparison
@@ -118,6 +124,7 @@ def compare(
         candidate_path=candidate.path,
         shards_path=getattr(shards, "path", ""),
         limits=limits,
+        allow_overlap=allow_overlap,
         tracking=tracking,
         storage=storage,
     )

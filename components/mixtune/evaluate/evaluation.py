@@ -8,8 +8,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,22 @@ import torch
 import transformers
 
 from mixtune import models, storage
-from mixtune.errors import ConfigError
-from mixtune.evaluate import benchmarks, classification, generation, ifeval, loading, mmlu, nll, report, spreading
+from mixtune.errors import ConfigError, ModelError
+from mixtune.evaluate import classification, customer, ifeval, lm_eval_task, loading, mmlu, nll, report, spreading
+from mixtune.evaluate.axes import Axis
+from mixtune.evaluate.customer import CustomerOptions
 from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.samples import Part, read_parts
+from mixtune.evaluate.samples import TOKENIZER_FILE, read_parts
 from mixtune.pools import Pools, read_pools
-from mixtune.records import Record
 
-CUSTOMER_AXIS = "customer"
-FORMS: dict[str, Any] = {"mmlu": mmlu.MmluOptions, "ifeval": ifeval.IfevalOptions}
+FORMS: dict[str, tuple[Any, Any, str]] = {
+    "mmlu": (mmlu, mmlu.MmluOptions, "accuracy"),
+    "ifeval": (ifeval, ifeval.IfevalOptions, "prompt_strict"),
+    "lm_eval": (lm_eval_task, lm_eval_task.LmEvalOptions, "score"),
+}
+"""Per form of a benchmark: its module, its options, and the score that the verdict is about."""
+MAX_CONFUSION = 100
+"""Labels at most for which KFP's page shows the confusion table."""
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 PROGRESS = "_progress.json"
 """Says which evaluation the parts beside it belong to; hidden from listings by its name."""
@@ -49,20 +55,18 @@ class EvaluationInputs:
     """Per axis its options; `form` says which benchmark's form it has, else its name does."""
     limit: int = 0
     """Items of an axis at most, taken evenly from its strata; 0: all."""
-    max_new_tokens: int = 256
-    """Tokens of a generated answer to a customer's record at most."""
+    customer_options: dict[str, Any] = field(default_factory=dict)
+    """Fields of `CustomerOptions`."""
     storage: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ConfigError(f"limit is 0 (all items) or more, got {self.limit}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is 1 or more, got {self.max_new_tokens}")
         for name in self.benchmarks:
-            if name in (CUSTOMER_AXIS, nll.AXIS) or not _NAME.match(name):
+            if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
                 raise ConfigError(
                     f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
-                    f"but not {CUSTOMER_AXIS} or {nll.AXIS}"
+                    f"but not {customer.AXIS} or {nll.AXIS}"
                 )
 
     @property
@@ -88,19 +92,6 @@ class Data:
 
     customer: Pools
     general: Pools
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """One scored dimension: its parts, and how their rows become scores."""
-
-    name: str
-    metric: str
-    """The score that the verdict is about."""
-    parts: list[Part]
-    summarize: Callable[[pa.Table], dict[str, float]]
-    labels: tuple[str, ...] = ()
-    form: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +121,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     devices = spreading.find_devices(inputs.model.resolved().device)
     spreading.score_parts(missing, folder, load, devices)
     tables = {axis.name: read_parts(storage.join(folder, part.path) for part in axis.parts) for axis in axes}
-    summaries = {axis.name: summarize_axis(axis, tables[axis.name]) for axis in axes}
+    summaries = {axis.name: axis.summary(tables[axis.name]) for axis in axes}
     manifest = {
         "kind": "samples",
         "axes": summaries,
@@ -138,7 +129,8 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
         "limit": int(inputs.limit),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    paths = {part.path for axis in axes for part in axis.parts}
+    _keep_tokenizer(fetched.base, folder)
+    paths = {TOKENIZER_FILE, *(part.path for axis in axes for part in axis.parts)}
     files = [entry for entry in storage.list_files(folder) if entry.path in paths]
     storage.write_manifest(outputs.samples_path, manifest, folder, files)
     labels, matrix = _confusion(axes, tables)
@@ -149,11 +141,12 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
 def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis]:
     """All axes that the inputs hold, in a fixed order."""
     limit = int(inputs.limit)
-    axes = [_benchmark_axis(name, options, tokenizer, limit) for name, options in sorted(inputs.benchmarks.items())]
+    options = parse_options("customer_options", inputs.customer_options, CustomerOptions)
+    axes = [benchmark_axis(name, given, tokenizer, limit) for name, given in sorted(inputs.benchmarks.items())]
     if parts := nll.plan_parts(data.general, tokenizer, limit):
         axes.append(Axis(name=nll.AXIS, metric="nll_per_token", parts=parts, summarize=nll.summarize, form="nll"))
-    if customer := _customer_axis(inputs, data.customer, tokenizer):
-        axes.append(customer)
+    if axis := customer.plan_axis(data.customer, options, tokenizer, limit):
+        axes.append(axis)
     if not axes:
         raise ConfigError("nothing to evaluate on: no benchmark, no holdout and no test records; give one of them")
     return axes
@@ -163,7 +156,8 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> 
     """Everything that the rows depend on."""
     source = inputs.model.resolved()
     digests = {
-        name: {**options, "uri": _digest(str(options["uri"]))} for name, options in sorted(inputs.benchmarks.items())
+        name: {**options, "uri": _digest(str(options.get("uri", "")))}
+        for name, options in sorted(inputs.benchmarks.items())
     }
     return {
         "base_model": loading.digest(source.base_model, fetched.base),
@@ -177,7 +171,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> 
         "customer": data.customer.digest,
         "general": data.general.digest,
         "limit": int(inputs.limit),
-        "max_new_tokens": int(inputs.max_new_tokens),
+        "customer_options": inputs.customer_options,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
@@ -197,19 +191,6 @@ def begin(folder: str, identity: dict[str, Any]) -> set[str]:
     return set()
 
 
-def summarize_axis(axis: Axis, table: pa.Table) -> dict[str, Any]:
-    """An axis in the manifest."""
-    scores = axis.summarize(table)
-    return {
-        "form": axis.form,
-        "metric": axis.metric,
-        "score": scores[axis.metric],
-        "scores": scores,
-        "num_items": len(table),
-        "labels": list(axis.labels),
-    }
-
-
 def flat_scores(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Scores under names that KFP's page can show."""
     flat = {}
@@ -219,71 +200,53 @@ def flat_scores(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     return flat
 
 
-def _benchmark_axis(name: str, options: dict[str, Any], tokenizer: Any, limit: int) -> Axis:
+def benchmark_axis(name: str, options: dict[str, Any], tokenizer: Any, limit: int) -> Axis:
+    """The axis of a benchmark, by its form."""
     form = str(options.get("form", name))
     if form not in FORMS:
         raise ConfigError(f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(FORMS)}")
-    parsed = _parse(name, options, FORMS[form])
-    if form == "mmlu":
-        parts = mmlu.plan_parts(name, parsed, tokenizer, limit)
-        return Axis(name=name, metric="accuracy", parts=parts, summarize=mmlu.summarize, form=form)
-    parts = ifeval.plan_parts(name, parsed, tokenizer, limit)
-    return Axis(name=name, metric="prompt_strict", parts=parts, summarize=ifeval.summarize, form=form)
-
-
-def _parse(name: str, options: dict[str, Any], form: Any) -> Any:
-    """Options as their dataclass; numbers in a dictionary come as floats."""
-    known = form.__dataclass_fields__
+    module, kind, metric = FORMS[form]
     given = {key: value for key, value in options.items() if key != "form"}
-    if unknown := sorted(set(given) - set(known)):
-        raise ConfigError(f"benchmark {name!r}: unknown option {unknown[0]!r}; there are {', '.join(known)}")
-    if "uri" not in given:
-        raise ConfigError(f"benchmark {name!r}: no uri; give the file or folder that holds it")
-    whole = {
-        key: int(value) if isinstance(value, float) and value.is_integer() else value for key, value in given.items()
-    }
-    return form(**whole)
+    parsed = parse_options(f"benchmark {name!r}", given, kind)
+    parts = module.plan_parts(name, parsed, tokenizer, limit)
+    return Axis(name=name, form=form, metric=metric, parts=parts, summarize=module.summarize)
 
 
-def _customer_axis(inputs: EvaluationInputs, customer: Pools, tokenizer: Any) -> Axis | None:
-    test = _records(customer, "test", int(inputs.limit))
-    if not test:
-        return None
-    everything = [
-        r for pool in customer.pools for split in ("train", "test") for r in customer.records(pool.name, split)
-    ]
-    labels = classification.find_labels(everything) if all("label" in record for record in test) else None
-    if labels:
-        chosen = labels
-        return Axis(
-            name=CUSTOMER_AXIS,
-            metric="f1_macro",
-            parts=classification.plan_parts(CUSTOMER_AXIS, test, chosen, tokenizer),
-            summarize=lambda table: classification.summarize(table, chosen.labels),
-            labels=chosen.labels,
-            form="classification",
-        )
-    parts = generation.plan_parts(CUSTOMER_AXIS, test, tokenizer, int(inputs.max_new_tokens))
-    return Axis(name=CUSTOMER_AXIS, metric="token_f1", parts=parts, summarize=generation.summarize, form="generation")
+def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
+    """Options as their dataclass; whole numbers in a dictionary come as floats.
 
-
-def _records(pools: Pools, split: str, limit: int) -> list[Record]:
-    found: dict[str, Record] = {}
-    for pool in pools.pools:
-        for record in pools.records(pool.name, split):
-            found.setdefault(record["id"], record)
-    records = list(found.values())
-    return benchmarks.take(records, [record.get("label", "") for record in records], limit)
+    Raises:
+        ConfigError: An unknown option, or a needed one is missing.
+    """
+    known = kind.__dataclass_fields__
+    if unknown := sorted(set(options) - set(known)):
+        raise ConfigError(f"{name}: unknown option {unknown[0]!r}; there are {', '.join(known)}")
+    needed = [key for key, one in known.items() if one.default is MISSING and one.default_factory is MISSING]
+    if missing := [key for key in needed if key not in options]:
+        raise ConfigError(f"{name}: no {missing[0]}; it is needed")
+    whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in options.items()}
+    return kind(**whole)
 
 
 def _confusion(axes: list[Axis], tables: dict[str, pa.Table]) -> tuple[list[str], list[list[int]]]:
     for axis in axes:
-        if axis.form == "classification" and len(axis.labels) <= 100:
-            return list(axis.labels), classification.confusion(tables[axis.name], axis.labels)
+        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= MAX_CONFUSION:
+            return list(axis.labels.labels), classification.confusion(tables[axis.name], axis.labels.labels)
     return [], []
 
 
+def _keep_tokenizer(base: Path, folder: str) -> None:
+    """Put the tokenizer beside the rows, so that training shards can be turned back into text."""
+    source = base / "tokenizer.json"
+    if not source.is_file():
+        raise ModelError(f"{base}: it has no tokenizer.json; save a fast tokenizer with the model")
+    with storage.open_write(storage.join(folder, TOKENIZER_FILE)) as stream:
+        stream.write(source.read_bytes())
+
+
 def _digest(uri: str) -> str:
+    if not uri:
+        return ""
     return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(uri))[1]
 
 

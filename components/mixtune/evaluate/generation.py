@@ -1,30 +1,29 @@
 """Generated answers on the customer's held-out records, held against the reference answers."""
 
 import re
-import string
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from mixtune.evaluate.classification import latency_scores
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import encode, render_prompt
+from mixtune.evaluate.text_metrics import compare_texts, corpus_bleu, is_json, same_json
+from mixtune.evaluate.tokens import encode, render_prompt, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 128
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
-def plan_parts(axis: str, records: list[Record], tokenizer: Any, max_new_tokens: int) -> list[Part]:
+def plan_parts(axis: str, records: list[Record], tokenizer: Any, max_new_tokens: int, pattern: str) -> list[Part]:
     """The records as parts of so many."""
     return [
         Part(
             axis=axis,
             name=f"{number:05}",
             num_items=len(part),
-            score=Scorer(axis, tuple(part), tokenizer, max_new_tokens),
+            score=Scorer(axis, tuple(part), tokenizer, max_new_tokens, pattern),
         )
         for number, part in enumerate(chunks(records, RECORDS_PER_PART))
     ]
@@ -38,6 +37,7 @@ class Scorer:
     records: tuple[Record, ...]
     tokenizer: Any
     max_new_tokens: int
+    pattern: str
 
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
@@ -50,7 +50,7 @@ class Scorer:
         samples = []
         for record, (_, answer), text, completion in zip(self.records, turns, texts, done, strict=True):
             response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            measures = compare_texts(response, answer["content"])
+            measures = measure(response, answer["content"], self.pattern)
             samples.append(
                 Sample(
                     axis=self.axis,
@@ -58,6 +58,7 @@ class Scorer:
                     item_id=record["id"],
                     cluster=record.get("group", ""),
                     prompt_hash=prompt_hash(text),
+                    text=turns_text(record),
                     prediction=response,
                     gold=answer["content"],
                     correct=measures["exact_match"],
@@ -71,37 +72,26 @@ class Scorer:
         return samples
 
 
-def normalise(text: str) -> str:
-    """Text for comparing: lower case, no punctuation, no articles, single spaces."""
-    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(_ARTICLES.sub(" ", plain).split())
+def measure(response: str, reference: str, pattern: str) -> dict[str, float]:
+    """All measures of one response.
 
-
-def token_f1(response: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over normalised words, as in SQuAD."""
-    said, wanted = normalise(response).split(), normalise(reference).split()
-    if not said or not wanted:
-        return float(said == wanted)
-    common = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * common / (len(said) + len(wanted))
-
-
-def compare_texts(response: str, reference: str) -> dict[str, float]:
-    """A response's measures against its reference."""
-    return {
-        "exact_match": float(normalise(response) == normalise(reference)),
-        "token_f1": token_f1(response, reference),
-    }
+    Args:
+        response: What the model said.
+        reference: What the record's answer says.
+        pattern: Regular expression that a good answer matches from end to end; empty: not measured.
+    """
+    measures = compare_texts(response, reference)
+    if is_json(reference) and reference.strip()[:1] in ("{", "["):
+        measures |= {"json_valid": float(is_json(response)), "json_equal": float(same_json(response, reference))}
+    if pattern:
+        measures["pattern"] = float(re.fullmatch(pattern, response.strip(), re.DOTALL) is not None)
+    return measures
 
 
 def summarize(table: pa.Table) -> dict[str, float]:
-    """Means of all measures, and how long the answers took."""
+    """Means of all measures over the items that have them, BLEU, and how long the answers took."""
     rows = [dict(row) for row in table["measures"].to_pylist()]
-    scores = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    latency = table["latency_seconds"].to_numpy()
-    return {
-        **scores,
-        "latency_p50_seconds": float(np.quantile(latency, 0.5)),
-        "latency_p95_seconds": float(np.quantile(latency, 0.95)),
-        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
-    }
+    names = sorted({name for row in rows for name in row})
+    scores = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    bleu = corpus_bleu(table["response"].to_pylist(), table["gold"].to_pylist())
+    return {**scores, "bleu": bleu, **latency_scores(table)}

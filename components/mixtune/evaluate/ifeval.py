@@ -86,6 +86,7 @@ def check(axis: str, row: dict[str, Any], text: str, response: str, completion: 
         subject=row["instruction_id_list"][0].split(":")[0],
         item_id=row["key"],
         prompt_hash=prompt_hash(text),
+        text=row["prompt"],
         correct=float(all(strict)),
         num_tokens=len(completion.token_ids),
         response=response,

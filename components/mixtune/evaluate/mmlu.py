@@ -132,6 +132,7 @@ class Scorer:
                     subject=question.subject,
                     item_id=question.item_id,
                     prompt_hash=prompt_hash(text),
+                    text=question.question,
                     prediction=question.letters[best],
                     gold=question.letters[question.answer],
                     correct=float(best == question.answer),

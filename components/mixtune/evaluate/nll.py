@@ -13,7 +13,7 @@ import pyarrow as pa
 from mixtune.evaluate import benchmarks
 from mixtune.evaluate.engine import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import Rendered, encode, render_record
+from mixtune.evaluate.tokens import Rendered, encode, render_record, turns_text
 from mixtune.pools import Pools
 from mixtune.records import Record
 
@@ -56,6 +56,7 @@ class Scorer:
                     item_id=f"{self.pool}/{record['id']}",
                     cluster=record.get("group", ""),
                     prompt_hash=prompt_hash(item.prompt + "\0" + item.answer),
+                    text=turns_text(record),
                     nll=-scores.logprobs[0],
                     num_tokens=len(request.continuations[0]),
                     latency_seconds=scores.latency_seconds,

@@ -44,6 +44,8 @@ def publish(
             }
             run.log_metrics({f"{axis.axis}/{key}": value for key, value in named.items()})
             run.set_tags({f"verdict.{axis.axis}": axis.verdict})
+        for found in comparison.contamination:
+            run.log_metrics({f"contamination/{found.axis}": found.exact})
         run.set_tags({"verdict": comparison.verdict})
         for file in files:
             run.log_artifact(file)

@@ -6,7 +6,8 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.evaluate import charts
-from mixtune.evaluate.compare import AxisVerdict, Comparison
+from mixtune.evaluate.compare import Comparison
+from mixtune.evaluate.verdicts import AxisVerdict
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:960px;margin:24px auto;padding:0 16px}

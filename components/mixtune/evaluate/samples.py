@@ -9,6 +9,7 @@ processes share the work.
 | `axis`, `subject` | the axis; MMLU subject, pool, or label: the stratum of the comparison |
 | `cluster` | items of one cluster are not independent (a customer's `group`); else the item itself |
 | `item_id`, `prompt_hash` | which item; SHA-256 of the rendered prompt, 32 hex digits |
+| `text` | what the item itself says, without template and shots: looked for in the training data |
 | `prediction`, `gold`, `correct` | label, letter or text; 1.0, 0.0 or null where nothing can be right |
 | `choice_logprobs` | nats, one per choice or label, in their order |
 | `nll`, `num_tokens` | negative log-likelihood of the gold answer in nats, and its tokens |
@@ -27,6 +28,9 @@ import pyarrow.parquet as pq
 from mixtune import storage
 from mixtune.errors import DataError
 
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+"""The tokenizer that the items were read with, beside the rows."""
+
 SCHEMA = pa.schema(
     [
         ("axis", pa.string()),
@@ -34,6 +38,7 @@ SCHEMA = pa.schema(
         ("cluster", pa.string()),
         ("item_id", pa.string()),
         ("prompt_hash", pa.string()),
+        ("text", pa.string()),
         ("prediction", pa.string()),
         ("gold", pa.string()),
         ("correct", pa.float64()),
@@ -57,6 +62,7 @@ class Sample:
     subject: str
     item_id: str
     prompt_hash: str
+    text: str = ""
     cluster: str = ""
     prediction: str = ""
     gold: str = ""

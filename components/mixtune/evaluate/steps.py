@@ -8,8 +8,9 @@ from typing import Any
 from mixtune import storage
 from mixtune.evaluate import report
 from mixtune.evaluate.compare import Comparison, compare_samples
+from mixtune.evaluate.contamination import Overlap, check_contamination
 from mixtune.evaluate.publish import publish
-from mixtune.evaluate.samples import read_samples
+from mixtune.evaluate.samples import Samples, read_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class CompareInputs:
     """Manifest of the candidate's samples."""
     shards_path: str = ""
     """Manifest of the shards; empty: not given."""
+    allow_overlap: bool = False
+    """Go on although a benchmark's item is in the training data word for word."""
     limits: dict[str, Any] = field(default_factory=dict)
     tracking: dict[str, Any] = field(default_factory=dict)
     storage: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +44,8 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     storage.use(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
-    comparison = compare_samples(base, candidate, inputs.limits)
+    overlaps = _contamination(base, inputs)
+    comparison = compare_samples(base, candidate, inputs.limits, overlaps)
     storage.write_json(outputs.comparison_path, comparison.as_json())
     report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
     print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
@@ -52,3 +56,10 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
                 file.write_bytes(stream.read())
         publish(inputs.tracking, comparison, {"evaluate-base": base, "evaluate-candidate": candidate}, shards, files)
     return comparison
+
+
+def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:
+    if not inputs.shards_path:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        return check_contamination(samples, inputs.shards_path, Path(folder), allow=inputs.allow_overlap)

@@ -61,6 +61,11 @@ def render_record(tokenizer: Any, record: Record, answer: str | None = None) -> 
     return Rendered(prompt=prompt, answer=whole[start:].rstrip("\n"))
 
 
+def turns_text(record: Record) -> str:
+    """What the user says in a record."""
+    return "\n".join(message["content"] for message in record["messages"] if message["role"] == "user")
+
+
 def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Tokens of a rendered text, in which special tokens are already written out."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

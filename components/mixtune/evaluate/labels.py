@@ -1,0 +1,84 @@
+"""The labels of a customer's pool: how answers say them, and which of them a generated text says."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mixtune.errors import DataError
+from mixtune.records import Record, prompt_and_answer, where
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSet:
+    """All labels, in order."""
+
+    labels: tuple[str, ...]
+    answers: tuple[str, ...]
+    """The one answer text of each label; empty where a label has several."""
+    separator: str = ""
+    """What joins the labels of a record that has several; empty: one label per record."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names of labels."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.aliases.values()) - set(self.labels)):
+            raise DataError(
+                f"alias of {unknown[0]!r}: no record has that label; labels are {', '.join(self.labels[:20])}"
+            )
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Label by normalised name: its own, its answer's, its aliases'."""
+        named = {normalise(alias): label for alias, label in self.aliases.items()}
+        named |= {normalise(answer): label for label, answer in zip(self.labels, self.answers, strict=False)}
+        return named | {normalise(label): label for label in self.labels}
+
+    def parse(self, text: str) -> list[str]:
+        """The labels that a text says, sorted; none where it says none, or (of one) several."""
+        names = self.names
+        if self.separator:
+            pieces = [normalise(piece) for piece in text.split(self.separator)]
+            return sorted({names[piece] for piece in pieces if piece in names})
+        for candidate in (text, text.strip().split("\n", 1)[0]):
+            if normalise(candidate) in names:
+                return [names[normalise(candidate)]]
+        words = f" {normalise(text)} "
+        found = {label for name, label in names.items() if name and f" {name} " in words}
+        return sorted(found) if len(found) == 1 else []
+
+    def gold(self, record: Record) -> list[str]:
+        """The true labels of a record, sorted."""
+        return sorted(split_label(record["label"], self.separator))
+
+
+def find_labels(records: list[Record], separator: str, aliases: Mapping[str, str]) -> LabelSet:
+    """The labels of a pool's records, and the answers that say them.
+
+    Raises:
+        DataError: Fewer than two labels, or an empty one.
+    """
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        for label in split_label(record["label"], separator):
+            if not label:
+                raise DataError(f"{where(record)}: an empty label")
+            answers[label][prompt_and_answer(record)[1]["content"]] += 1
+    if len(answers) < 2:
+        raise DataError(f"classification needs two labels, the records have {', '.join(answers) or 'none'}")
+    labels = tuple(sorted(answers))
+    single = not separator and all(len(found) == 1 for found in answers.values())
+    texts = tuple(next(iter(answers[label])) for label in labels) if single else ()
+    return LabelSet(labels=labels, answers=texts, separator=separator, aliases=dict(aliases))
+
+
+def split_label(text: str, separator: str) -> list[str]:
+    """The labels in a record's label field."""
+    return [piece.strip() for piece in text.split(separator)] if separator else [text]
+
+
+def normalise(text: str) -> str:
+    """A name for comparing: lower case, words only."""
+    return _NOT_WORD.sub(" ", text.lower()).strip()
