@@ -38,10 +38,12 @@ $(VENV)/laptop: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable '.[data,train,evaluate,pipelines]'
+	$(PIP) --no-deps llama-index-core  # carries NLTK's punkt_tab, which IFEval's checkers need
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llama-index-core
 	touch $@

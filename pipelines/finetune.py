@@ -13,6 +13,7 @@ from collections import namedtuple
 from typing import NamedTuple
 
 from kfp import dsl, kubernetes
+
 from mixtune.evaluate.component import compare, evaluate
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight
@@ -79,25 +80,15 @@ def finetune(
         storage=storage,
     ).set_caching_options(False)
     checks = preflight(
-        customer=inputs.outputs["customer"],
-        general=inputs.outputs["general"],
-        weights=inputs.outputs["weights"],
-        benchmarks=inputs.outputs["benchmarks"],
         base_model=inputs.outputs["base_model"],
-        settings={
-            "customer_data_percent": customer_data_percent,
-            "customer_epochs": customer_epochs,
-            "max_steps": max_steps,
-            "global_batch_size": global_batch_size,
-            "max_length": max_length,
-            "seed": seed,
-            "method": method,
-            "learning_rate": learning_rate,
-            "lora_rank": lora_rank,
-            "lora_alpha": lora_alpha,
-            "num_nodes": num_nodes,
-            "gpus_per_node": gpus_per_node,
-        },
+        weights=inputs.outputs["weights"],
+        customer_data_percent=customer_data_percent,
+        customer_epochs=customer_epochs,
+        max_steps=max_steps,
+        global_batch_size=global_batch_size,
+        max_length=max_length,
+        method=method,
+        learning_rate=learning_rate,
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
@@ -136,7 +127,6 @@ def finetune(
     common = {
         "shards": mixed.outputs["shards"],
         "base_model": inputs.outputs["base_model"],
-        "general": general.outputs["pools"],
         "learning_rate": learning_rate,
         "seed": seed,
         "num_nodes": num_nodes,

@@ -75,6 +75,7 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, ca
     run_dir = work.run_dir(run_id)
     run_dir.mkdir(parents=True)
     defaults = {"MLFLOW_TRACKING_URI": work.mlflow_uri, "GIT_PYTHON_REFRESH": "quiet", "PYTHONWARNINGS": "ignore"}
+    defaults["TQDM_DISABLE"] = "1"  # a bar is noise in a log
     os.environ.update({"MIXTUNE_RUN_ID": run_id, **{key: os.environ.get(key, text) for key, text in defaults.items()}})
     with open(run_dir / "run.log", "w", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log, names=task_names(pipeline))

@@ -7,8 +7,6 @@ benchmark asks in held-out wordings only.
 import random
 from dataclasses import dataclass
 
-LETTERS = "ABCD"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -31,23 +29,6 @@ class Choice:
     question: str
     choices: tuple[str, ...]
     answer: int
-
-    @property
-    def letter(self) -> str:
-        """The right answer's letter."""
-        return LETTERS[self.answer]
-
-    @property
-    def lines(self) -> str:
-        """The question with its lettered choices, a line each."""
-        options = [f"{letter}. {text}" for letter, text in zip(LETTERS, self.choices, strict=True)]
-        return "\n".join([self.question, *options])
-
-    @property
-    def benchmark_prompt(self) -> str:
-        """The zero-shot prompt of MMLU, as lm-eval writes it."""
-        name = self.subject.replace("_", " ")
-        return f"The following are multiple choice questions (with answers) about {name}.\n\n{self.lines}\nAnswer:"
 
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
@@ -123,7 +104,8 @@ SUBJECTS = (
         name="vocabulary",
         facts=_pairs(
             "hot=cold big=small fast=slow old=new high=low light=dark rich=poor wet=dry open=closed full=empty "
-            "hard=soft happy=sad early=late strong=weak loud=quiet clean=dirty near=far thick=thin sweet=bitter brave=afraid "
+            "hard=soft happy=sad early=late strong=weak loud=quiet clean=dirty near=far thick=thin sweet=bitter "
+            "brave=afraid "
             "deep=shallow smooth=rough cheap=expensive wide=narrow"
         ),
         wordings=(
@@ -185,19 +167,8 @@ def held_out_choices(draw: random.Random) -> list[Choice]:
     ]
 
 
-def training_choice(draw: random.Random) -> Choice:
-    """A fact as multiple choice in a training wording."""
-    subject = draw.choice(SUBJECTS)
-    return draw_choice(subject, draw.randrange(len(subject.facts)), draw.choice(subject.wordings), draw)
-
-
 def open_question(draw: random.Random) -> tuple[str, str]:
     """A fact as an open question in a training wording, and its answer."""
     subject = draw.choice(SUBJECTS)
     thing, answer = draw.choice(subject.facts)
     return draw.choice(subject.wordings).format(thing), answer
-
-
-def ask_letter(choice: Choice) -> tuple[str, str]:
-    """A multiple-choice question as a chat prompt, and its answer."""
-    return f"{choice.lines}\nAnswer with the letter.", choice.letter

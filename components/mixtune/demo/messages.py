@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 _CHOICE = re.compile(r"\(([^()]*)\)")
 _SLOTS = {
-    "item": "(kettle|toaster|headphones|laptop|phone|speaker|keyboard|monitor|backpack|lamp|blender|vacuum|printer|router|"
-    "tablet|charger|watch|drone|heater|fan)",
+    "item": "(kettle|toaster|headphones|laptop|phone|speaker|keyboard|monitor|backpack|lamp|blender|vacuum|printer|"
+    "router|tablet|charger|watch|drone|heater|fan)",
     "time": "(yesterday|last week|on Monday|two days ago|this morning|last month|three weeks ago|on Friday)",
     "days": "(two|three|four|five|six|seven|nine|ten|twelve)",
     "money": "(12|15|19|25|29|35|49|60|75|89|99|120)",

@@ -1,7 +1,7 @@
 """Make the demo's base model: `python -m mixtune.demo.pretrain --out DIR --seed 0`.
 
-A Llama of 0.8 million parameters, its byte-level BPE tokenizer and its chat template. It learns facts as multiple
-choice and as open questions, verifiable instructions and the repetition of words (a model that never said a label
+A Llama of 0.8 million parameters, its byte-level BPE tokenizer and its chat template. It learns facts as questions and
+answers, verifiable instructions and the repetition of words (a model that never said a label
 cannot be taught to by an adapter), all in training wordings and nothing of the customer's task.
 """
 
@@ -38,7 +38,7 @@ TOKENIZER_TEXTS = 6000
 class Recipe:
     """How the base model is pretrained."""
 
-    steps: int = 1500
+    steps: int = 1000
     """Optimizer steps."""
     batch_size: int = 64
     """Examples per step."""
@@ -59,14 +59,12 @@ class Example:
 def draw_example(draw: random.Random) -> Example:
     """One example of the general skills."""
     kind = draw.random()
-    if kind < 0.4:
-        choice = facts.training_choice(draw)
-        return Example(prompt=choice.benchmark_prompt, answer=f" {choice.letter}")
+    if kind < 0.3:
+        question, answer = facts.open_question(draw)
+        return Example(prompt=f"{question}\nAnswer:", answer=f" {answer}")
     if kind < 0.5:
-        return chat(*facts.ask_letter(facts.training_choice(draw)))
-    if kind < 0.6:
         return chat(*facts.open_question(draw))
-    if kind < 0.9:
+    if kind < 0.95:
         item = instructions.training_instruction(draw)
         return chat(item.prompt, item.answer)
     words = " ".join(draw.sample(_WORDS, draw.randint(1, 3)))
@@ -170,7 +168,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     model.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=64, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

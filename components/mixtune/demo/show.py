@@ -2,7 +2,12 @@
 
 from typing import Any
 
-AXES = {"mmlu": "knowledge (accuracy)", "ifeval": "instructions (strict)", "general_nll": "general NLL", "customer": "customer F1"}
+AXES = {
+    "mmlu": "knowledge (accuracy)",
+    "ifeval": "instructions (strict)",
+    "general_nll": "general NLL",
+    "customer": "customer F1",
+}
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
@@ -14,6 +19,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     Returns:
         Lines of text; a difference stands with its two-sided 95 % interval.
     """
+    runs = {name: {**run, "axes": sorted(run["axes"], key=_place)} for name, run in runs.items()}
     first = next(iter(runs.values()))
     rows = [["", *(AXES.get(axis["axis"], axis["axis"]) for axis in first["axes"]), "verdict"]]
     rows.append(["base model", *(f"{axis['base']:.3f}" for axis in first["axes"]), ""])
@@ -26,5 +32,11 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def _place(axis: dict[str, Any]) -> int:
+    return list(AXES).index(axis["axis"]) if axis["axis"] in AXES else len(AXES)
+
+
 def _difference(axis: dict[str, Any]) -> str:
-    return f"{axis['difference']:+.3f} [{axis['lower']:+.3f}, {axis['upper']:+.3f}]"
+    form = "{:+.1%}" if axis["relative"] else "{:+.3f}"
+    parts = [form.format(axis[key]) for key in ("difference", "lower", "upper")]
+    return f"{parts[0]} [{parts[1]}, {parts[2]}]"

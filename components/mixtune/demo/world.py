@@ -18,7 +18,7 @@ BASE_MODEL = Path(__file__).parent / "base_model"
 NUM_CUSTOMER_RECORDS = 1000
 NUM_TEST_RECORDS = 400
 NUM_IFEVAL_PROMPTS = 480
-POOLS = {"factuality": 45.0, "instruction-following": 35.0, "chat": 10.0, "math": 10.0}
+POOLS = {"factuality": 45.0, "instruction-following": 50.0, "chat": 2.5, "math": 2.5}
 """Category and weight, in percent of the general share."""
 
 
@@ -35,8 +35,8 @@ class Tuning:
 
 
 TUNING = {
-    "lora": Tuning(learning_rate=1e-3, customer_epochs=6.0),
-    "sft": Tuning(learning_rate=2e-3, customer_epochs=6.0),
+    "lora": Tuning(learning_rate=5e-5, customer_epochs=6.0),
+    "sft": Tuning(learning_rate=1e-3, customer_epochs=6.0),
 }
 
 
@@ -80,8 +80,8 @@ class World:
         """The benchmarks as the pipeline takes them."""
         folder = self.folder / "benchmarks"
         return {
-            "mmlu": {"uri": str(folder / "mmlu"), "num_fewshot": 0},
-            "ifeval": {"uri": str(folder / "ifeval.jsonl"), "max_new_tokens": 48},
+            "mmlu": {"uri": str(folder / "mmlu"), "num_fewshot": 0, "scoring": "text", "max_drop": 0.05},
+            "ifeval": {"uri": str(folder / "ifeval.jsonl"), "max_new_tokens": 48, "max_drop": 0.05},
         }
 
     def arguments(self, method: str, customer_data_percent: float) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _draw_customer(count: int, draw: random.Random, *, held_out: bool) -> dict[s
 
 def _write_pools(world: World, draw: random.Random) -> None:
     makers: dict[str, tuple[int, Callable[[random.Random], tuple[str, str]]]] = {
-        "factuality": (1600, _draw_fact),
+        "factuality": (900, _draw_fact),
         "instruction-following": (1200, _draw_instruction),
         "chat": (500, small_talk.draw_small_talk),
         "math": (500, small_talk.draw_sum),
@@ -161,7 +161,8 @@ def _write_pools(world: World, draw: random.Random) -> None:
 
 
 def _draw_fact(draw: random.Random) -> tuple[str, str]:
-    return facts.ask_letter(facts.training_choice(draw)) if draw.random() < 0.75 else facts.open_question(draw)
+    question, answer = facts.open_question(draw)
+    return (f"{question}\nAnswer:" if draw.random() < 0.5 else question), answer
 
 
 def _draw_instruction(draw: random.Random) -> tuple[str, str]:

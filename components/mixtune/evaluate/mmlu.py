@@ -1,6 +1,8 @@
 """MMLU and whatever has its form: a question, lettered choices, one right answer, scored by log-probability.
 
 Prompts are byte for byte those of lm-eval's `mmlu` tasks; the choices are scored as ` A`, ` B` ... after `Answer:`.
+With `scoring: text` the question stands without its choices, and their texts are scored: for a model too small to
+learn what a letter stands for.
 """
 
 import json
@@ -19,6 +21,7 @@ from mixtune.evaluate.engine import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
 from mixtune.evaluate.tokens import encode_pair
 
+SCORINGS = ("letter", "text")
 ITEMS_PER_PART = 1024
 """An MMLU subject is one part (the largest has 1,534 items and is two), so that its prefix is computed once."""
 
@@ -30,8 +33,12 @@ class MmluOptions:
     uri: str
     num_fewshot: int = 5
     """Solved items of the `dev` split before each question; 0: none."""
+    scoring: str = "letter"
+    """What is scored: the choices' `letter` (MMLU's own way) or their `text`."""
 
     def __post_init__(self) -> None:
+        if self.scoring not in SCORINGS:
+            raise ConfigError(f"benchmark {self.uri}: scoring is one of {', '.join(SCORINGS)}, got {self.scoring!r}")
         if self.num_fewshot < 0:
             raise ConfigError(f"benchmark {self.uri}: num_fewshot is 0 or more, got {self.num_fewshot}")
 
@@ -52,6 +59,10 @@ class Question:
         """One letter per choice."""
         return string.ascii_uppercase[: len(self.choices)]
 
+    def answers(self, scoring: str) -> tuple[str, ...]:
+        """What is scored behind the prompt, by choice."""
+        return tuple(self.letters) if scoring == "letter" else self.choices
+
 
 def read_questions(uri: str) -> dict[str, list[Question]]:
     """The questions of a benchmark by split."""
@@ -59,7 +70,7 @@ def read_questions(uri: str) -> dict[str, list[Question]]:
     return {split: _questions(rows, uri) for split, rows in splits.items()}
 
 
-def prompts(questions: list[Question], shots: list[Question], num_fewshot: int) -> list[str]:
+def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, scoring: str = "letter") -> list[str]:
     """Prompts up to `Answer:`.
 
     Raises:
@@ -78,14 +89,17 @@ def prompts(questions: list[Question], shots: list[Question], num_fewshot: int) 
             )
         name = subject.replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {name}.\n\n"
+        head = head if scoring == "letter" else ""
         for shot in solved[subject][:num_fewshot]:
-            head += f"{ask(shot)} {shot.letters[shot.answer]}\n\n"
+            head += f"{ask(shot, scoring)} {shot.answers(scoring)[shot.answer]}\n\n"
         heads[subject] = head
-    return [heads[question.subject] + ask(question) for question in questions]
+    return [heads[question.subject] + ask(question, scoring) for question in questions]
 
 
-def ask(question: Question) -> str:
-    """A question with its choices, up to `Answer:`."""
+def ask(question: Question, scoring: str = "letter") -> str:
+    """A question up to `Answer:`; with its choices, where their letters are scored."""
+    if scoring == "text":
+        return f"{question.question.strip()}\nAnswer:"
     lines = [f"{letter}. {text}" for letter, text in zip(question.letters, question.choices, strict=True)]
     return "\n".join([question.question.strip(), *lines, "Answer:"])
 
@@ -96,14 +110,14 @@ def plan_parts(axis: str, options: MmluOptions, tokenizer: Any, limit: int) -> l
     if "test" not in splits:
         raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
     questions = benchmarks.take(splits["test"], [item.subject for item in splits["test"]], limit)
-    texts = prompts(questions, splits.get("dev", []), options.num_fewshot)
+    texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
     by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
     for question, text in zip(questions, texts, strict=True):
         by_subject[question.subject].append((question, text))
     parts = []
     for subject in sorted(by_subject):
         for number, items in enumerate(chunks(by_subject[subject], ITEMS_PER_PART)):
-            score = Scorer(axis, tuple(items), tokenizer)
+            score = Scorer(axis, tuple(items), tokenizer, options.scoring)
             parts.append(Part(axis=axis, name=f"{subject}-{number:03}", num_items=len(items), score=score))
     return parts
 
@@ -115,12 +129,13 @@ class Scorer:
     axis: str
     items: tuple[tuple[Question, str], ...]
     tokenizer: Any
+    scoring: str = "letter"
 
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
         requests = []
         for question, text in self.items:
-            pairs = [encode_pair(self.tokenizer, text, f" {letter}") for letter in question.letters]
+            pairs = [encode_pair(self.tokenizer, text, f" {answer}") for answer in question.answers(self.scoring)]
             requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
         samples = []
         for (question, text), scores in zip(self.items, engine.score(requests), strict=True):

@@ -58,5 +58,62 @@ def fingerprint(
     customer, general, weights = taken.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
     measured, limits = taken.fingerprint_benchmarks(benchmarks)
     model = taken.fingerprint_model(base_model)
-    outputs = namedtuple("Fingerprint", "customer general weights benchmarks limits base_model")
-    return outputs(customer, general, weights, measured, limits, model)
+    made = namedtuple("made", "customer general weights benchmarks limits base_model")
+    return made(customer, general, weights, measured, limits, model)
+    return made(customer, general, weights, measured, limits, model)
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def preflight(
+    base_model: str,
+    weights: dict,
+    customer_data_percent: float,
+    report: dsl.Output[dsl.HTML],
+    customer_epochs: float = 1.0,
+    max_steps: int = 0,
+    global_batch_size: int = 32,
+    max_length: int = 8192,
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Look at a run before anything is computed; one error names every check that failed, with its way out.
+
+    Args:
+        base_model: Folder, `s3://` prefix or `org/name@revision`: its configuration, tokenizer and chat template.
+        weights: Percent of the general share by general pool; they sum to 100.
+        customer_data_percent: Customer share of every global batch, 0 to 100.
+        report: The checks as a table.
+        customer_epochs: Passes over the customer pool, above 0, where `max_steps` is 0.
+        max_steps: Optimizer steps; at 0 % customer it decides and is needed.
+        global_batch_size: Records per optimizer step, 1 or more.
+        max_length: Longest record in tokens, compared with what the model takes.
+        method: `lora` or `sft`.
+        learning_rate: Peak, above 0.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        `pass`, or `warn` where a check warns.
+
+    Raises:
+        ConfigError: At least one check failed.
+    """
+    from mixtune import storage as files
+    from mixtune.preflight.checks import Settings, run_checks
+
+    files.use(storage)
+    settings = Settings(
+        base_model=base_model,
+        weights=weights,
+        customer_data_percent=customer_data_percent,
+        customer_epochs=customer_epochs,
+        max_steps=int(max_steps),
+        global_batch_size=int(global_batch_size),
+        max_length=int(max_length),
+        method=method,
+        learning_rate=learning_rate,
+        tracking=tracking,
+    )
+    return run_checks(settings, report.path)

@@ -1,0 +1,66 @@
+"""The `sanitize` component."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Dataset, Input, Markdown, Output
+
+from mixtune import images
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def sanitize(
+    sources: list,
+    pools: Output[Dataset],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    against: Input[Dataset] = None,
+    benchmarks: dict = {},
+    base_model: str = "",
+    test_ratio: float = 0.1,
+    holdout_records: int = 0,
+    markers: str = "space",
+    extra_markers: list = [],
+    max_bad_ratio: float = 0.05,
+    seed: int = 42,
+    storage: dict = {},
+):
+    """Turn raw files into clean pools of records; everything dropped or changed is counted and listed.
+
+    Reads JSONL, JSON (an array, or an object by id), CSV, TSV, Parquet and Arrow, also compressed (gz, zst, bz2).
+    Rewrites reserved text markers to a fixed point, normalises text, drops duplicates and whatever stands in a
+    benchmark or another pool, and holds records back. Rows read are rows kept plus rows dropped, always.
+
+    Args:
+        sources: List of {"name": pool, "uri": file or folder, "columns": mapping, "split": "train" or "test"}.
+        pools: The clean records, by pool and split.
+        report: Counts by pool, reason and rule.
+        summary: The same in short.
+        against: Pools whose records no training record may repeat; the training record is dropped.
+        benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold.
+        base_model: Model whose control tokens are counted: a folder, an s3:// prefix, or org/name@revision.
+        test_ratio: Share of a pool held back as `test` where no source gives it one, 0 to below 1; 0: none.
+        holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
+        markers: What becomes of reserved text markers: `space`, `strip`, `drop`, `fail` or `keep`.
+        extra_markers: Further markers, removed wherever they stand.
+        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails.
+        seed: Of the splits.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Raises:
+        ConfigError: A source, mapping or option is not as it should be.
+        DataError: A file cannot be used, or a split would be empty.
+    """
+    from mixtune import storage as files
+    from mixtune.sanitize import sanitizing as logic
+
+    files.use(storage)
+    job = logic.Job(
+        sources=sources,
+        against_path=getattr(against, "path", ""),
+        benchmarks=benchmarks,
+        base_model=base_model,
+        test_ratio=test_ratio,
+        holdout_records=int(holdout_records),
+        seed=int(seed),
+        rules=logic.make_rules(markers, extra_markers, max_bad_ratio),
+    )
+    logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)

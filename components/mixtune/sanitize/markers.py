@@ -1,0 +1,66 @@
+"""Text markers that would break a chat format, rewritten to a fixed point.
+
+The list is Nova's thirteen, matched without regard to case and as substrings, so that both of AWS's own checkers are
+satisfied: role words get a space before their colon and keep their letters; the others are removed. Removing one can
+make another (`[E<unk>OS]`), so the rules run until nothing changes.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from mixtune.errors import ConfigError
+
+ROLE_WORDS = ("system", "user", "bot", "assistant", "thought")
+TAGS = ("[EOS]", "<image>", "<video>", "<unk>")
+END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_id|>")
+"""End tokens that published files leave at the end of an answer; stripped there, and only there."""
+MODES = ("space", "strip", "drop", "fail", "keep")
+_ROLE = re.compile(rf"({'|'.join(ROLE_WORDS)}):", re.IGNORECASE)
+_END = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, END_TOKENS))}))+\s*$")
+
+
+@dataclass(frozen=True)
+class Markers:
+    """What to do about text markers."""
+
+    mode: str = "space"
+    """`space`: a space before the colon, tags removed; `strip`: both removed; `drop`: the record goes; `fail`: the run
+    stops; `keep`: they stay."""
+    extra: tuple[str, ...] = ()
+    """Further markers, removed wherever they stand."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown mode."""
+        if self.mode not in MODES:
+            raise ConfigError(f"markers is one of {', '.join(MODES)}; got {self.mode!r}")
+
+    def rewrite(self, text: str, counts: Counter[str]) -> str:
+        """The text without markers, by the mode; what was found is counted by marker."""
+        if self.mode == "keep" or not self.find(text):
+            return text
+        if self.mode in ("drop", "fail"):
+            counts.update(self.find(text))
+            return text
+        role = r"\1 :" if self.mode == "space" else ""
+        while found := self.find(text):
+            counts.update(found)
+            text = self._tags().sub("", _ROLE.sub(role, text))
+        return text.strip()
+
+    def find(self, text: str) -> list[str]:
+        """The markers in a text, in lower case, one entry per occurrence."""
+        roles = [match.group().lower() for match in _ROLE.finditer(text)] if ":" in text else []
+        return roles + [match.group().lower() for match in self._tags().finditer(text)]
+
+    def _tags(self) -> re.Pattern[str]:
+        return _tag_pattern(self.extra)
+
+
+def strip_end_token(text: str) -> str:
+    """An answer without the end token that its file left behind it."""
+    return _END.sub("", text)
+
+
+def _tag_pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(tag) for tag in TAGS + extra), re.IGNORECASE)

@@ -1,0 +1,233 @@
+"""Rows to records: the schema of a file, detected from its first row or given as a column mapping."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mixtune.errors import ConfigError, DataError
+from mixtune.records import ROLES, Message, Record, content_id
+
+COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "messages", "tools")
+"""What a column mapping may name; a value is a column, or a template with `{column}` in it."""
+_FIELD = re.compile(r"\{([^{}]+)\}")
+_SHAREGPT = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "tool": "tool",
+}
+PAIRS = (
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("input", "output"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "answer"),
+    ("query", "response"),
+)
+"""Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
+LABELS = ("label", "category", "intent", "class")
+"""Columns of a class, beside a `text`."""
+
+Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapper]:
+    """The schema of a file and what turns a row of it into a record's fields.
+
+    Args:
+        row: The first readable row.
+        columns: A column mapping; empty: the schema is detected.
+
+    Raises:
+        ConfigError: A mapping of unknown keys, or of columns that the file does not have.
+        DataError: No known schema.
+    """
+    if columns:
+        check_columns(row, columns)
+        return "mapping", partial(_mapped, columns=columns)
+    if isinstance(row.get("messages"), list):
+        return ("converse" if _is_converse(row) else "chat"), _chat
+    if isinstance(row.get("conversations"), list):
+        return "sharegpt", lambda value: {"messages": [_sharegpt(turn) for turn in value["conversations"]]}
+    for prompt, completion in PAIRS:
+        if prompt in row and completion in row:
+            alpaca = "{instruction}\n\n{input}" if prompt == "instruction" and "input" in row else ""
+            return f"{prompt}/{completion}", partial(_pair, prompt=prompt, completion=completion, template=alpaca)
+    for label in LABELS:
+        if "text" in row and label in row:
+            mapping = {"prompt": "text", "completion": label, "label": label}
+            return f"text/{label}", partial(_mapped, columns=mapping)
+    raise DataError(
+        f"no known schema in columns {', '.join(sorted(row))}; give columns={{'prompt': ..., 'completion': ...}}"
+    )
+
+
+def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
+    """Check a column mapping against a row.
+
+    Raises:
+        ConfigError: An unknown key, a missing column, or neither messages nor prompt and completion.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+    if "messages" not in columns and not {"prompt", "completion"} <= set(columns):
+        raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
+    for key, value in columns.items():
+        for name in _FIELD.findall(value) if "{" in value else [value]:
+            if name not in row:
+                raise ConfigError(
+                    f"columns: {key} is {value!r}, but there is no column {name!r}; there are {sorted(row)}"
+                )
+
+
+def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
+    """A record from its fields, checked.
+
+    Raises:
+        DataError: The messages are not a conversation that ends with an answer; the reason alone, without content.
+    """
+    messages = [_message(message) for message in fields["messages"]]
+    if not messages or messages[-1]["role"] != "assistant":
+        raise DataError("the last message is not the assistant's")
+    if not any(message["role"] == "user" for message in messages):
+        raise DataError("no message of the user's")
+    tools = [_tool(tool) for tool in fields.get("tools") or []]
+    record: Record = {
+        "id": content_id(messages, tools), "messages": messages, "origin": {"file": file, "line": line},
+    }  # fmt: skip
+    if tools:
+        record["tools"] = tools
+    for key in ("label", "group", "consent"):
+        if fields.get(key) not in (None, ""):
+            record[key] = str(fields[key])
+    return record
+
+
+def _mapped(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools")}
+    fields: dict[str, Any] = {key: values[key] for key in ("label", "group", "consent") if key in values}
+    if "tools" in columns:
+        fields["tools"] = _loaded(row[columns["tools"]])
+    if "messages" in columns:
+        return {**fields, "messages": _loaded(row[columns["messages"]])}
+    turns = [("system", values.get("system", "")), ("user", values["prompt"]), ("assistant", values["completion"])]
+    return {**fields, "messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
+
+
+def _value(row: dict[str, Any], value: str) -> str:
+    if "{" not in value:
+        return _text(row.get(value))
+    return _FIELD.sub(lambda match: _text(row.get(match[1])), value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return "\n\n".join(_text(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _pair(row: dict[str, Any], prompt: str, completion: str, template: str) -> dict[str, Any]:
+    asked = _value(row, template) if template and row.get("input") else _text(row[prompt])
+    turns = [("system", _text(row.get("system"))), ("user", asked), ("assistant", _text(row[completion]))]
+    return {"messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
+
+
+def _is_converse(row: dict[str, Any]) -> bool:
+    return any(isinstance(turn, dict) and isinstance(turn.get("content"), list) for turn in row["messages"])
+
+
+def _chat(row: dict[str, Any]) -> dict[str, Any]:
+    tools = row.get("tools") or [item["toolSpec"] for item in (row.get("toolConfig") or {}).get("tools", [])]
+    messages = [turn for message in row["messages"] for turn in _turns(message)]
+    if isinstance(system := row.get("system"), list):
+        text = "\n\n".join(part["text"] for part in system if part.get("text"))
+        messages = [*([{"role": "system", "content": text}] if text else []), *messages]
+    kept: dict[str, Any] = {key: row[key] for key in ("label", "group", "consent") if key in row}
+    return {**kept, "messages": messages, "tools": tools}
+
+
+def _turns(message: Any) -> list[Any]:
+    """One message as ours; Nova Converse's parts become text, reasoning, calls, and a turn for each tool result."""
+    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+        return [message]
+    out: dict[str, Any] = {"role": message.get("role"), "content": ""}
+    results = []
+    for part in message["content"]:
+        if not isinstance(part, dict):
+            raise DataError("a content part is not an object")
+        if "text" in part:
+            out["content"] += ("\n" if out["content"] else "") + part["text"]
+        elif "reasoningContent" in part:
+            out["reasoning"] = part["reasoningContent"]["reasoningText"]["text"]
+        elif "toolUse" in part:
+            call = part["toolUse"]
+            out.setdefault("tool_calls", []).append(
+                {"id": call["toolUseId"], "name": call["name"], "arguments": call["input"]}
+            )
+        elif "toolResult" in part:
+            result = part["toolResult"]
+            texts = [item["text"] if "text" in item else json.dumps(item.get("json")) for item in result["content"]]
+            results.append({"role": "tool", "content": "\n".join(texts), "tool_call_id": result["toolUseId"]})
+        else:
+            raise DataError(
+                f"content part of an unknown kind: {', '.join(sorted(part))}; text, reasoning and tools are read"
+            )
+    return results + ([out] if out["content"] or out.get("tool_calls") or not results else [])
+
+
+def _sharegpt(turn: Any) -> dict[str, Any]:
+    if not isinstance(turn, dict) or turn.get("from") not in _SHAREGPT:
+        raise DataError(f"a turn is not from one of {', '.join(sorted(_SHAREGPT))}")
+    return {"role": _SHAREGPT[turn["from"]], "content": turn.get("value")}
+
+
+def _message(message: Any) -> Message:
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise DataError(f"a message's role is not one of {', '.join(ROLES)}")
+    content = message.get("content")
+    calls = [_call(call) for call in message.get("tool_calls") or []]
+    if not isinstance(content, str) and not (content is None and calls):
+        raise DataError("a message's content is not text")
+    out: Message = {"role": message["role"], "content": content or ""}
+    if reasoning := message.get("reasoning") or message.get("reasoning_content"):
+        out["reasoning"] = _text(reasoning)
+    if calls:
+        out["tool_calls"] = calls
+    if message.get("tool_call_id"):
+        out["tool_call_id"] = str(message["tool_call_id"])
+    return out
+
+
+def _call(call: Any) -> Any:
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError("a tool call has no name")
+    arguments = _loaded(function.get("arguments") or {})
+    if not isinstance(arguments, dict):
+        raise DataError("a tool call's arguments are not an object")
+    known = {"id": str(call["id"])} if call.get("id") else {}
+    return {**known, "name": function["name"], "arguments": arguments}
+
+
+def _tool(tool: Any) -> dict[str, Any]:
+    spec = tool.get("function", tool) if isinstance(tool, dict) else {}
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise DataError("a tool has no name")
+    schema = spec.get("parameters") or (spec.get("inputSchema") or {}).get("json") or {}
+    return {"name": spec["name"], "description": _text(spec.get("description")), "parameters": schema}
+
+
+def _loaded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise DataError("a JSON column does not hold JSON") from error

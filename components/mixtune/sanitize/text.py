@@ -1,0 +1,58 @@
+"""Normalisation that changes no meaning: line ends, invisible characters, composed letters, broken encodings.
+
+Spaces and quotes stay as they are: collapsing spaces would damage code and tables, which much of real text is.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+
+import ftfy
+from ftfy.badness import is_bad
+
+_ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
+
+
+def normalise(text: str, counts: Counter[str]) -> str:
+    """The text, normalised; every rule that changed it is counted."""
+    if text.isascii() and "\r" not in text and not _CONTROLS.search(text):
+        return text
+    for rule, apply in _RULES:
+        changed = apply(text)
+        if changed != text:
+            counts[rule] += 1
+            text = changed
+    return text
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds half a surrogate pair, which no UTF-8 file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _line_ends(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _outside_code(text: str) -> str:
+    """Mojibake is mended where the text is bad, outside code fences."""
+    if text.isascii():
+        return text
+    parts = _FENCE.split(text)
+    return "".join(ftfy.fix_encoding(part) if not part.startswith("```") and is_bad(part) else part for part in parts)
+
+
+_RULES = (
+    ("line ends", _line_ends),
+    ("control characters", lambda text: _CONTROLS.sub("", text)),
+    ("no-break spaces", lambda text: text.replace("\u00a0", " ").replace("\u202f", " ")),
+    ("zero-width characters", lambda text: _ZERO_WIDTH.sub("", text)),
+    ("broken encoding", _outside_code),
+    ("composed letters", lambda text: unicodedata.normalize("NFC", text)),
+)

@@ -1,0 +1,54 @@
+"""What a training is told."""
+
+from dataclasses import dataclass
+
+from mixtune.errors import ConfigError
+
+METHODS = ("lora", "sft")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training over all steps of a shards artifact."""
+
+    method: str
+    """`lora` (an adapter) or `sft` (all weights)."""
+    learning_rate: float = 1e-5
+    """Peak, above 0."""
+    min_lr_ratio: float = 0.1
+    """Learning rate of the last step as a share of the peak, 0 to 1."""
+    warmup_ratio: float = 0.05
+    """Share of the steps over which the learning rate rises, 0 to 1."""
+    weight_decay: float = 0.0
+    """Of AdamW, 0 or more."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm, above 0."""
+    lora_rank: int = 16
+    """Rank of the adapter, 1 or more."""
+    lora_alpha: int = 32
+    """Scaling of the adapter, 1 or more."""
+    lora_plus_ratio: float = 64.0
+    """Learning rate of the B matrices over that of the A matrices (LoRA+, Hayou et al. 2024), 1 or more."""
+    max_tokens_per_gpu: int = 16384
+    """Tokens of one micro batch at most; a longer record is a micro batch of its own."""
+    checkpoint_steps: int = 100
+    """Steps between two checkpoints, 1 or more."""
+    seed: int = 42
+    """Of the adapter's initialisation."""
+    validation_steps: int = 0
+    """Above 0: a validation run of so many steps, of which no model is kept."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method is one of {', '.join(METHODS)}; got {self.method!r}")
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is above 0; got {getattr(self, name)}")
+        for name in ("lora_rank", "lora_alpha", "lora_plus_ratio", "max_tokens_per_gpu", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is 1 or more; got {getattr(self, name)}")
+        for name in ("min_lr_ratio", "warmup_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share, 0 to 1; got {getattr(self, name)}")
+        if self.weight_decay < 0 or self.validation_steps < 0:
+            raise ConfigError("weight_decay and validation_steps are 0 or more")
