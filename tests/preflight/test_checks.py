@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.demo.world import BASE_MODEL
+from mixtune.errors import ConfigError
+from mixtune.preflight.checks import Settings, run_checks
+
+GOOD: dict[str, Any] = {
+    "base_model": str(BASE_MODEL),
+    "weights": {"chat": 100.0},
+    "customer_data_percent": 75.0,
+    "customer_epochs": 1.0,
+    "max_steps": 0,
+    "global_batch_size": 32,
+    "max_length": 512,
+    "method": "lora",
+    "learning_rate": 1e-5,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_checks(Settings(**GOOD), str(tmp_path / "report")) == "warn"  # nothing is tracked
+    assert "pass  base model: llama" in capsys.readouterr().out
+    assert "customer" in (tmp_path / "report").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"customer_data_percent": 120.0}, "a percentage, 0 to 100; got 120"),
+        ({"weights": {"chat": 60.0}}, "sum to 60"),
+        ({"global_batch_size": 0}, "global_batch_size is 1 or more; got 0"),
+        ({"customer_data_percent": 0.0}, "give max_steps"),
+        ({"customer_epochs": 0.0}, "customer_epochs is above 0"),
+        ({"method": "qlora"}, "method is 'lora' or 'sft'; got 'qlora'"),
+        ({"learning_rate": 0.0}, "learning_rate is above 0"),
+        ({"base_model": "org/name"}, "give a folder, an s3:// prefix, or org/name@revision"),
+        ({"tracking": {"url": "x"}}, "unknown option 'url'"),
+    ],
+)
+def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_checks(Settings(**{**GOOD, **wrong}), str(tmp_path / "report"))
+
+
+def test_all_failures_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"2 of 5 checks failed:\n- mix: .*\n- method: "):
+        run_checks(Settings(**{**GOOD, "customer_data_percent": -1.0, "method": "x"}), str(tmp_path / "report"))

@@ -1,0 +1,207 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from mixtune import shards as shards_format
+from mixtune import storage
+from mixtune.demo.world import BASE_MODEL
+from mixtune.errors import ConfigError, TrainingError
+from mixtune.models import tokenizer_digest
+from mixtune.shards import TokenRecord
+from mixtune.train.batches import micro_batches, pack, token_losses
+from mixtune.train.config import TrainConfig
+from mixtune.train.model import load_trainable, rate
+from mixtune.train.training import Places, check_launcher, run_training
+
+STEPS, BATCH = 12, 6
+torch.set_num_threads(1)  # bits depend on the number of threads
+
+
+def draw_records(count: int, seed: int) -> list[TokenRecord]:
+    draw = np.random.default_rng(seed)
+    out = []
+    for number in range(count):
+        length = int(draw.integers(4, 30))
+        ids = draw.integers(5, 500, length).astype(np.int32)
+        mask = (np.arange(length) >= length // 2).astype(np.uint8)
+        weight = 1.0 + 0.5 * (number % 2)
+        out.append(
+            TokenRecord(pool=number % 2, record_id=f"{number:032x}", input_ids=ids, loss_mask=mask, weight=weight)
+        )
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    opened = storage.open_write(str(folder / "data/s.arrow"))
+    with opened as stream, pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
+        for step in range(STEPS):
+            records = draw_records(BATCH, step)
+            columns = [
+                [record.pool for record in records],
+                [bytes.fromhex(record.record_id) for record in records],
+                [record.input_ids.tolist() for record in records],
+                [record.loss_mask.tolist() for record in records],
+                [record.weight for record in records],
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=shards_format.SCHEMA))
+    manifest = {
+        "kind": "shards",
+        "num_steps": STEPS,
+        "pools": ["customer", "chat"],
+        "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
+        "tokenizer_digest": tokenizer_digest(BASE_MODEL),
+    }
+    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
+    return str(folder / "shards")
+
+
+def train(shards_path: str, folder: Path, **options: object) -> str:
+    folder.mkdir(exist_ok=True)
+    config = TrainConfig(**{"method": "lora", "learning_rate": 1e-4, "checkpoint_steps": 2, **options})  # type: ignore[arg-type]
+    places = Places(
+        shards_path=shards_path,
+        base_model=str(BASE_MODEL),
+        model_path=str(folder / "model"),
+        model_uri=str(folder / "model"),
+    )
+    return run_training(config, places)
+
+
+@pytest.fixture(scope="module", params=["lora", "sft"])
+def trained(
+    request: pytest.FixtureRequest, shards_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, Path(storage.check_fingerprint(train(shards_path, folder, method=request.param)))
+
+
+@pytest.mark.parametrize("method", ["lora", "sft"])
+def test_packed_losses_are_those_of_each_record_alone(method: str) -> None:
+    torch.manual_seed(1)
+    model = load_trainable(BASE_MODEL, TrainConfig(method=method, seed=1))
+    for name, value in model.parameters().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    records = draw_records(5, 0)
+    packed = pack(records)
+    got = token_losses(model.causal, packed)
+    alone = []
+    for record in records:
+        ids = torch.from_numpy(record.input_ids.astype(np.int64))[None]
+        labels = ids.masked_fill(torch.from_numpy(record.loss_mask)[None] == 0, -100)
+        logits = model.causal(input_ids=ids, use_cache=False).logits[0, :-1]
+        alone.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="none")[labels[0, 1:] != -100])
+    assert torch.allclose(got, torch.cat(alone), atol=1e-5)
+
+
+def test_the_gradient_does_not_depend_on_how_a_batch_is_cut() -> None:
+    gradients = []
+    for max_tokens in (10_000, 20):
+        model = load_trainable(BASE_MODEL, TrainConfig(method="sft"))
+        records = draw_records(8, 3)
+        total = sum(record.num_loss_tokens * record.weight for record in records)
+        for micro in micro_batches(records, max_tokens):
+            packed = pack(micro)
+            ((token_losses(model.causal, packed) * packed.weights).sum() / total).backward()
+        gradients.append(
+            torch.cat([value.grad.flatten() for value in model.parameters().values() if value.grad is not None])
+        )
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+
+
+def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str, Path]) -> None:
+    method, folder = trained
+    if method == "sft":
+        AutoModelForCausalLM.from_pretrained(str(folder))
+        assert (folder / "tokenizer.json").is_file()
+    else:
+        from peft import PeftModel
+
+        base = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL))
+        PeftModel.from_pretrained(base, str(folder))
+        assert str(BASE_MODEL.parent) not in (folder / "adapter_config.json").read_text()
+
+
+def test_a_killed_training_that_is_run_again_ends_with_the_same_bits(
+    trained: tuple[str, Path], shards_path: str, tmp_path: Path
+) -> None:
+    method, whole = trained
+    code = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from mixtune.train import loop\n"
+        "one = loop._one_step\n"
+        "def slow(*args):\n"
+        "    import time; time.sleep(0.2); return one(*args)\n"
+        "loop._one_step = slow\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"from test_training import train; train({shards_path!r}, Path({str(tmp_path)!r}), method={method!r})\n"
+    )
+    checkpoints = tmp_path / "data" / "checkpoints"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert list(checkpoints.glob("step-*"))
+    assert not (tmp_path / "model").exists()
+    again = Path(storage.check_fingerprint(train(shards_path, tmp_path, method=method)))
+    name = "model.safetensors" if method == "sft" else "adapter_model.safetensors"
+    first, second = load_file(whole / name), load_file(again / name)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not checkpoints.exists()
+
+
+def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str, tmp_path: Path) -> None:
+    assert train(shards_path, tmp_path, validation_steps=3) == ""
+    manifest = storage.read_manifest(str(tmp_path / "model"), "model")
+    assert manifest["files"] == []
+    assert manifest["figures"]["num_steps"] == 3
+    assert manifest["figures"]["peak_memory_bytes"] > 1e6
+
+
+def test_a_validation_run_that_diverges_stops_the_run(shards_path: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lower"):
+        train(shards_path, tmp_path, method="sft", learning_rate=5.0, validation_steps=8, warmup_ratio=0.0)
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_rate_warms_up_and_comes_down() -> None:
+    config = TrainConfig(method="lora", warmup_ratio=0.1, min_lr_ratio=0.1)
+    rates = [rate(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "qlora"}, "method is one of lora, sft; got 'qlora'"),
+        ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
+        ({"lora_rank": 0}, "lora_rank is 1 or more; got 0"),
+        ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
+
+
+def test_nodes_are_refused_rather_than_ignored() -> None:
+    check_launcher("", "8")
+    with pytest.raises(ConfigError, match="trains in the task's own process only"):
+        check_launcher("4", "8")
