@@ -113,7 +113,7 @@ def test_the_pipeline_of_ones_own_in_the_readme_runs(folder: Path) -> None:
     run = (
         "from kfp import local\n"
         "local.init(local.SubprocessRunner(use_venv=False), pipeline_root='own')\n"
-        "clean_twice(uri='chat.jsonl')\n"
+        "clean_twice(tickets_uri='chat.jsonl', archive_uri='math.jsonl')\n"
     )
     (folder / "own.py").write_text(code + "\n\n" + run)
     done = subprocess.run([sys.executable, "own.py"], cwd=folder, env=environment(), capture_output=True, text=True)

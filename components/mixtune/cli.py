@@ -46,7 +46,12 @@ class Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code comes back."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, late = parser.parse_known_args(argv)  # argparse takes no positional arguments after options
+    if any(text.startswith("-") for text in late) or (late and "arguments" not in options):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:
+        options.arguments += late
     try:
         return int(options.command(options))
     except ConfigError as error:
@@ -179,9 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run a compiled pipeline on this machine")
-    run.add_argument(
-        "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
-    )
+    _add_arguments(run)
     run.add_argument(
         "--work-dir", default="mixtune-work", help="artifacts, cache, reports, MLflow (default: %(default)s)"
     )

@@ -42,7 +42,7 @@ def listed_digests(listed: Mapping[str, str]) -> Digests:
 
     def digest_of(name: str, tag: str) -> str:
         if not re.fullmatch(r"sha256:[0-9a-f]{64}", listed.get(name, "")):
-            raise ConfigError(f"no digest of {name}:{tag} in the list; `make images` writes one for every image")
+            raise ConfigError(f"no digest of {name}:{tag} in the list; add it, as sha256:...")
         return listed[name]
 
     return digest_of
