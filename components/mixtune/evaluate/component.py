@@ -54,6 +54,7 @@ def evaluate(
         ConfigError: An unknown option.
     """
     from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
+    from mixtune.storage import write_json
 
     inputs = EvaluationInputs(
         base_model=base_model,
@@ -73,6 +74,9 @@ def evaluate(
     for name, value in result.scores.items():
         metrics.log_metric(name, value)
     confusion.log_confusion_matrix(result.labels, result.confusion)
+    # KFP keeps these two as metadata; its local cache forgets a task of whose artifacts one has no file.
+    write_json(metrics.path, result.scores)
+    write_json(confusion.path, result.labels)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
