@@ -19,6 +19,7 @@ import yaml
 
 import mixtune
 from mixtune.errors import ConfigError
+from mixtune.results import Listed, from_mlflow
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
@@ -65,6 +66,38 @@ class WorkDir:
         shutil.copyfile(found[0], self.report(run_id))
         shutil.copyfile(found[0].with_name("comparison"), self.report(run_id, "json"))
         return self.report(run_id)
+
+    def keep_arguments(self, run_id: str, arguments: dict[str, Any]) -> None:
+        """Keep what a run was started with, for `mixtune runs` and `--like`."""
+        (self.run_dir(run_id) / "arguments.json").write_text(json.dumps(arguments, indent=1) + "\n")
+
+    def arguments(self, run_id: str) -> dict[str, Any]:
+        """What a run was started with.
+
+        Raises:
+            ConfigError: There is no such run here.
+        """
+        file = self.run_dir(run_id) / "arguments.json"
+        if not file.is_file():
+            raise ConfigError(f"no run {run_id!r} in {self.root}; `mixtune runs` lists them")
+        return dict(json.loads(file.read_text()))
+
+    def runs(self) -> list[Listed]:
+        """The runs of this folder, newest first."""
+        files = sorted(self.root.glob("runs/*/arguments.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        return [self._listed(file) for file in files]
+
+    def _listed(self, file: Path) -> Listed:
+        run_id, arguments = file.parent.name, json.loads(file.read_text())
+        _, cost = from_mlflow({"uri": self.mlflow_uri, **(arguments.get("tracking") or {})}, run_id)
+        done = self.report(run_id, "json").is_file()
+        return Listed(
+            run_id=run_id,
+            began=time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime)),
+            arguments=arguments,
+            verdict=str(self.comparison(run_id)["verdict"]) if done else "",
+            cost=cost,
+        )
 
     def comparison(self, run_id: str) -> dict[str, Any]:
         """What `compare` wrote in a run."""
