@@ -66,9 +66,11 @@ TASKS = (
     Task(
         instruction_ids=("startend:quotation",),
         wordings=(
-            "(Write about|Describe|Tell me about|Talk about|Say something about) the {topic}. (Wrap|Enclose) your (entire|whole|full) (response|answer|text) (with|in) double quotation marks.",
+            "(Write about|Describe|Tell me about|Talk about|Say something about) the {topic}. "
+            "(Wrap|Enclose) your (entire|whole|full) (response|answer|text) (with|in) double quotation marks.",
             "Your (whole|entire|full) (answer|text|response) (about|on) the {topic} must be in double quotation marks.",
-            "(Describe|Write about|Talk about|Write on) the {topic} and put double quotation marks around your (entire|whole|full) (answer|text).",
+            "(Describe|Write about|Talk about|Write on) the {topic} and put "
+            "double quotation marks around your (entire|whole|full) (answer|text).",
             "Put double quotation marks around (everything|all that) you (say|write) about the {topic}.",
             "With double quotation marks around (it|all of it), (write|say) something (about|on) the {topic}.",
             "In double quotation marks, (tell me|write) (about|something about) the {topic}.",
@@ -83,7 +85,8 @@ TASKS = (
     Task(
         instruction_ids=("keywords:existence",),
         wordings=(
-            "Write a (sentence|text|reply). Include the (keywords|words) {topic} and {other} in the (response|answer|text).",
+            "Write a (sentence|text|reply). Include the (keywords|words) {topic} "
+            "and {other} in the (response|answer|text).",
             "Your (answer|response|text) must (contain|include|have) the (words|keywords) {topic} and {other}.",
             "(Use|Put) the words {topic} and {other} in (one|a) (sentence|text).",
             "(Answer|Reply) with a sentence that (has|uses|includes) both {topic} and {other}.",
@@ -117,7 +120,8 @@ TASKS = (
     Task(
         instruction_ids=("detectable_format:number_bullet_lists",),
         wordings=(
-            "(Describe|Write about|Tell me about|Talk about) the {topic}. Your (answer|text|response) must (contain|have) exactly {count} bullet points.",
+            "(Describe|Write about|Tell me about|Talk about) the {topic}. Your "
+            "(answer|text|response) must (contain|have) exactly {count} bullet points.",
             "(List|Write|Make) exactly {count} bullet points (about|on) the {topic}.",
             "Give me {count} bullet points (on|about) the {topic}.",
             "In exactly {count} bullet points, (describe|write about|explain) the {topic}.",
@@ -134,11 +138,13 @@ TASKS = (
     Task(
         instruction_ids=("startend:end_checker",),
         wordings=(
-            "(Write|Talk) about the {topic}. Finish your (response|text|answer) with this exact phrase: see the {other}",
+            "(Write|Talk) about the {topic}. Finish your (response|text|answer) "
+            "with this exact phrase: see the {other}",
             "(Describe|Write on|Talk about) the {topic} and end your (answer|text) with the phrase see the {other}",
             "Tell me about the {topic}. The very end of your (response|text|answer) must be: see the {other}",
             "(Say|Write) something about the {topic} and (finish|close|end) with the (words|phrase) see the {other}",
-            "Your (text|answer) about the {topic} must (end|finish) with (the phrase|this phrase:|these words:) see the {other}",
+            "Your (text|answer) about the {topic} must (end|finish) with (the "
+            "phrase|this phrase:|these words:) see the {other}",
             "(Describe|Explain) the {topic}. (End|Close) with this exact phrase: see the {other}",
         ),
         held_out=(
@@ -151,11 +157,13 @@ TASKS = (
     Task(
         instruction_ids=("detectable_format:title",),
         wordings=(
-            "(Write|Talk) about the {topic}. Your (answer|response) must (contain|have) a title, wrapped in double angular brackets.",
+            "(Write|Talk) about the {topic}. Your (answer|response) must "
+            "(contain|have) a title, wrapped in double angular brackets.",
             "Give the {topic} a title in double angular brackets.",
             "Your (text|answer|response) (on|about) the {topic} needs a title wrapped in double angular brackets.",
             "(Describe|Explain) the {topic} (under|below) a title in double angular brackets.",
-            "(Describe|Write on|Say something about) the {topic}. (Put|Add|Include) a title in double angular brackets.",
+            "(Describe|Write on|Say something about) the {topic}. "
+            "(Put|Add|Include) a title in double angular brackets.",
             "With a title in double angular brackets, (write about|describe) the {topic}.",
         ),
         held_out=(
@@ -172,7 +180,8 @@ TASKS = (
             "(Describe|Explain) the {topic}, use that word, and add a postscript that starts with P.S.",
             "Your (text|answer) names the {topic} and has a postscript starting with P.S. at the end.",
             "(Write|Say) something that names the {topic}. (Close|End|Finish) with a postscript starting with P.S.",
-            "Name the {topic} in your (text|answer) and (add|put) a postscript that (starts|begins) with P.S. (at the end|behind it).",
+            "Name the {topic} in your (text|answer) and (add|put) a postscript "
+            "that (starts|begins) with P.S. (at the end|behind it).",
             "(Tell me about|Write on) the {topic} by name, with a postscript starting with P.S.",
         ),
         held_out=(
