@@ -17,7 +17,9 @@ def test_there_is_one_for_each_image_that_components_name() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_hadolint_has_nothing_to_say(path: Path) -> None:
-    answer = subprocess.run([str(Path(sys.executable).with_name("hadolint")), str(path)], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [str(Path(sys.executable).with_name("hadolint")), str(path)], capture_output=True, text=True, timeout=60
+    )
     assert answer.returncode == 0, answer.stdout
 
 
