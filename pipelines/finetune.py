@@ -18,9 +18,7 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, with_run_id
-
-VALIDATION_STEPS = 5
+from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")

@@ -7,6 +7,7 @@ from kfp import dsl, kubernetes
 from mixtune.evaluate.component import evaluate
 from mixtune.sanitize.component import sanitize
 
+VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured."""
 

@@ -62,13 +62,17 @@ class WorkDir:
         return self.root / "reports" / f"{run_id}.{suffix}"
 
     def keep_report(self, run_id: str) -> Path | None:
-        """Copy a run's report and comparison to where a person finds them; None where the run made none."""
-        found = sorted(self.run_dir(run_id).glob("*/compare/report"))
+        """Copy a run's report and its JSON to where a person finds them; None where the run made none.
+
+        A grid's report is that of all its points; else it is the comparison's.
+        """
+        made = [("choose-mix", "grid"), ("compare", "comparison")]
+        found = [path for task, name in made for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
         if not found:
             return None
         self.report(run_id).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found[0], self.report(run_id))
-        shutil.copyfile(found[0].with_name("comparison"), self.report(run_id, "json"))
+        shutil.copyfile(found[0].with_name("report"), self.report(run_id))
+        shutil.copyfile(found[0], self.report(run_id, "json"))
         return self.report(run_id)
 
     def keep_arguments(self, run_id: str, arguments: dict[str, Any]) -> None:
@@ -104,7 +108,7 @@ class WorkDir:
         )
 
     def comparison(self, run_id: str) -> dict[str, Any]:
-        """What `compare` wrote in a run."""
+        """What `compare`, or in a grid `choose_mix`, wrote in a run."""
         return dict(json.loads(self.report(run_id, "json").read_text()))
 
 

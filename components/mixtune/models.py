@@ -27,6 +27,9 @@ TOKENIZER_FILES = [
 ]
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
+FAILED = "failed"
+"""What stands in a model's place, with the reason behind a colon, where a training's failure may not end the run."""
+
 
 def cache_dir() -> Path:
     """The node's folder for fetched models: `MIXTUNE_CACHE_DIR`, else one under the temporary folder."""

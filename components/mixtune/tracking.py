@@ -124,6 +124,11 @@ def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
     client.set_terminated(run_id, "FINISHED")
 
 
+def point_name(task: str, mix_ratio: float) -> str:
+    """A task's name with its mix, `train 75 %`: a pipeline run may hold several mixes, each with runs of its own."""
+    return f"{task} {100 * mix_ratio:g} %"
+
+
 def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:
     """The article's tags, all of them; what is not given is `none`."""
     known = {"project": tracking.project, "experiment": tracking.experiment, "hyperpod": tracking.hyperpod}

@@ -39,6 +39,18 @@ class Dumbbell:
     flagged: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One point of a frontier plot: a general score to the right, the customer's upwards."""
+
+    name: str
+    x: float
+    y: float
+    x_span: tuple[float, float]
+    y_span: tuple[float, float]
+    verdict: str
+
+
 def forest(bars: list[Bar]) -> str:
     """Differences with their intervals, one line each; the shaded part is more than the allowed loss."""
     row, top = 38, 30
@@ -116,6 +128,47 @@ def heat(labels: list[str], counts: list[list[int]]) -> str:
                 ink = "#fff" if share > 0.6 else "#1f2328"
                 parts.append(_text(LEFT + cell * (column + 0.5), y + cell / 2 + 4, str(count), "middle", ink))
     return svg(top + cell * len(labels) + 4, parts, "Given label by true label")
+
+
+def frontier(marks: list[Mark], base: tuple[float, float], titles: tuple[str, str]) -> str:
+    """Points with whiskers in both directions, and the base model as a square.
+
+    Args:
+        marks: The points.
+        base: Scores of the base model, right and up.
+        titles: Names of the axes, right and up.
+    """
+    top, bottom, left = 24, 340, 90
+    xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span))]
+    ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span))]
+
+    def place(value: float, among: list[float], begin: float, end: float) -> float:
+        low, high = min(among), max(among)
+        room = 0.08 * (high - low) or 0.5
+        return begin + (value - low + room) / (high - low + 2 * room) * (end - begin)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return place(x, xs, left, WIDTH - RIGHT), place(y, ys, bottom, top)
+
+    parts = [_line(left, bottom, WIDTH - RIGHT, bottom, MUTED), _line(left, top, left, bottom, MUTED)]
+    for tick in range(5):
+        x, y = (min(values) + (max(values) - min(values)) * tick / 4 for values in (xs, ys))
+        right, up = at(x, y)
+        parts += [_line(right, top, right, bottom, GRID), _line(left, up, WIDTH - RIGHT, up, GRID)]
+        parts.append(_text(right, bottom + 18, f"{x:.3f}", "middle", MUTED))
+        parts.append(_text(left - 8, up + 4, f"{y:.3f}", "end", MUTED))
+    for mark in marks:
+        color, (x, y) = COLORS[mark.verdict], at(mark.x, mark.y)
+        parts.append(_line(at(mark.x_span[0], mark.y)[0], y, at(mark.x_span[1], mark.y)[0], y, color))
+        parts.append(_line(x, at(mark.x, mark.y_span[0])[1], x, at(mark.x, mark.y_span[1])[1], color))
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" fill="{color}"/>')
+        parts.append(_text(x + 11, y - 9, f"{mark.name}: {mark.verdict}", "start", color))
+    x, y = at(*base)
+    parts.append(f'<rect x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12" fill="{MUTED}"/>')
+    parts.append(_text(x + 11, y + 16, "base model", "start", MUTED))
+    parts.append(_text((left + WIDTH - RIGHT) / 2, bottom + 40, titles[0], "middle"))
+    parts.append(_text(left, top - 8, titles[1], "start"))
+    return svg(bottom + 50, parts, f"{titles[1]} against {titles[0]}")
 
 
 def svg(height: float, parts: list[str], title: str) -> str:

@@ -10,6 +10,7 @@ from mixtune.evaluate import statistics
 from mixtune.evaluate.contamination import Overlap
 from mixtune.evaluate.samples import Samples
 from mixtune.evaluate.verdicts import CUSTOMER_AXIS, AxisVerdict, judge_axis, overall_verdict
+from mixtune.models import FAILED
 
 DEFAULT_LIMITS = {"mmlu": 0.02, "ifeval": 0.05, "nll": 0.02, "lm_eval": 0.02}
 """Allowed loss by an axis's form: of accuracy, of prompts followed, the relative rise of NLL, of a task's score."""
@@ -30,11 +31,13 @@ class Comparison:
     """Per axis; empty without shards."""
     mix: dict[str, Any] = field(default_factory=dict)
     """Digest, seed and mix receipt of the shards that the candidate was trained on; empty where they are not given."""
+    reason: str = ""
+    """Why there is no candidate, where its training failed."""
 
     @property
     def blocks(self) -> bool:
         """Whether the verdict stops a release: a fail does, and an inconclusive one on full sets."""
-        return self.verdict == statistics.FAIL or (self.verdict == statistics.INCONCLUSIVE and not self.limit)
+        return self.verdict in (statistics.FAIL, FAILED) or (self.verdict == statistics.INCONCLUSIVE and not self.limit)
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as its JSON file has it."""
@@ -73,6 +76,19 @@ def compare_samples(
         limit=int(base.manifest["limit"]),
         contamination=contamination or [],
         mix=mix or {},
+    )
+
+
+def without_candidate(base: Samples, reason: str, mix: dict[str, Any]) -> Comparison:
+    """What there is to say where the candidate's training failed."""
+    return Comparison(
+        verdict=FAILED,
+        axes=[],
+        identity={"base": base.manifest["identity"]},
+        limit=int(base.manifest["limit"]),
+        contamination=[],
+        mix=mix,
+        reason=reason,
     )
 
 

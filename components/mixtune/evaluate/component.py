@@ -1,5 +1,7 @@
 """The shells of `evaluate` and `compare`."""
 
+from typing import List, NamedTuple  # noqa: UP035  KFP reads typing's
+
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
 
@@ -40,7 +42,8 @@ def evaluate(
         confusion: Given label by true label, for classification with up to 100 labels.
         report: Scores and identity, one HTML page.
         summary: The same as Markdown.
-        model_uri: Empty: the base model itself; else a folder or `s3://` prefix with an adapter or a whole model.
+        model_uri: Empty: the base model itself; else a folder or `s3://` prefix with an adapter or a whole model; the
+            `failed: ...` of a training is passed on to `compare`.
         benchmarks: Per axis `uri` and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
             "max_new_tokens": 1280}}`; another name says its `form`: `mmlu`, `ifeval`, or `lm_eval` with the `task`.
         limit: Items per axis at most, taken evenly from subjects, pools and labels; 0: all.
@@ -120,7 +123,7 @@ def compare(
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:
-        The verdict: `pass`, `fail` or `inconclusive`.
+        The verdict: `pass`, `fail` or `inconclusive`; `failed` where the candidate's training left no model.
 
     Raises:
         DataError: The two were not asked the same items with the same prompts, or items of a benchmark are in the
@@ -143,3 +146,44 @@ def compare(
     for axis in result.axes:
         metrics.log_metric(axis.axis + "_difference", axis.difference)
     return result.verdict
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def choose_mix(
+    comparisons: Input[List[Artifact]],  # noqa: UP006
+    grid: Output[Artifact],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    tracking: dict = {},
+    storage: dict = {},
+) -> NamedTuple("Choice", [("verdict", str), ("customer_data_percent", float)]):
+    """Lay several mixes side by side and name the one to take.
+
+    That is the largest gain on the customer's records among the mixes whose verdict is pass. A mix whose training
+    failed is listed with its reason; the others count.
+
+    Args:
+        comparisons: The JSON of `compare`, one per mix.
+        grid: The same for machines: the choice, its reason, every point.
+        report: Customer's score against each general score with intervals, and a table.
+        summary: The table as Markdown.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        verdict: `pass` where a mix is recommended, else `fail`.
+        customer_data_percent: The recommended mix; -1 where none passed.
+
+    Raises:
+        TrainingError: Not one mix could be trained.
+        DataError: A comparison that does not say its mix.
+    """
+    from collections import namedtuple
+
+    from mixtune import storage as files
+    from mixtune.evaluate.grid import Outputs, report_grid
+
+    files.use(storage)
+    outputs = Outputs(grid_path=grid.path, report_path=report.path, summary_path=summary.path)
+    choice = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
+    return namedtuple("Choice", "verdict customer_data_percent")(choice.verdict, choice.number)

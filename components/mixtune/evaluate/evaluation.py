@@ -115,6 +115,8 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     """Evaluate a model on all axes and write its samples and its report."""
     started = time.perf_counter()
     storage.use(inputs.storage)
+    if inputs.model_uri.startswith(f"{models.FAILED}: "):
+        return _pass_on(inputs.model_uri.removeprefix(f"{models.FAILED}: "), inputs, outputs)
     fetched = loading.fetch(inputs.model)
     tokenizer = loading.load_tokenizer(fetched)
     data = Data(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
@@ -149,6 +151,16 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     places = {"html": outputs.report_path, "markdown": outputs.summary_path}
     report.write_evaluation(manifest, labels, matrix, per_class, **places)
     return EvaluationResult(scores=flat_scores(summaries), labels=labels, confusion=matrix)
+
+
+def _pass_on(reason: str, inputs: EvaluationInputs, outputs: EvaluationOutputs) -> EvaluationResult:
+    """No model came of the training: samples that say why."""
+    manifest = {"kind": "samples", "axes": {}, "identity": {}, "limit": int(inputs.limit), "failed": reason}
+    folder = storage.data_uri(outputs.samples_uri, "samples")
+    storage.write_manifest(outputs.samples_path, manifest, folder, [])
+    report.write_evaluation(manifest, [], [], [], html=outputs.report_path, markdown=outputs.summary_path)
+    print(f"evaluate: no model to evaluate: {reason}", flush=True)
+    return EvaluationResult(scores={}, labels=[], confusion=[])
 
 
 def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis]:

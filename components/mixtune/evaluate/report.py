@@ -92,6 +92,8 @@ def axis_row(axis: AxisVerdict) -> list[str]:
 
 def summary(comparison: Comparison) -> str:
     """The whole comparison in one or two sentences."""
+    if comparison.reason:
+        return f"There is no candidate: {comparison.reason}"
     general = [axis for axis in comparison.axes if axis.question == "non-inferiority"]
     words = {
         "pass": f"Nothing was forgotten beyond what is allowed on {_names(general)}.",

@@ -7,9 +7,9 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.evaluate import report
-from mixtune.evaluate.compare import Comparison, compare_samples
+from mixtune.evaluate.compare import Comparison, compare_samples, without_candidate
 from mixtune.evaluate.contamination import Overlap, check_contamination
-from mixtune.evaluate.publish import publish
+from mixtune.evaluate.publish import point_name, publish
 from mixtune.evaluate.samples import Samples, read_samples
 
 
@@ -44,8 +44,10 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     storage.use(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
-    overlaps = _contamination(base, inputs)
-    comparison = compare_samples(base, candidate, inputs.limits, overlaps, mix_of(shards))
+    if reason := candidate.manifest.get("failed", ""):
+        comparison = without_candidate(base, reason, mix_of(shards))
+    else:
+        comparison = compare_samples(base, candidate, inputs.limits, _contamination(base, inputs), mix_of(shards))
     storage.write_json(outputs.comparison_path, comparison.as_json())
     report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
     print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
@@ -54,7 +56,13 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
         for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
             with storage.open_read(uri) as stream:
                 file.write_bytes(stream.read())
-        publish(inputs.tracking, comparison, {"evaluate-base": base, "evaluate-candidate": candidate}, shards, files)
+        publish(
+            inputs.tracking,
+            comparison,
+            {"evaluate-base": base, point_name("evaluate-candidate", shards): candidate},
+            shards,
+            files,
+        )
     return comparison
 
 

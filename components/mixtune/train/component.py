@@ -21,6 +21,8 @@ def train_lora(
     validation_steps: int = 0,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    validated: str = "",
+    on_error: str = "raise",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -43,6 +45,8 @@ def train_lora(
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Empty: train in the task's own process; nothing else is possible in this version.
         gpus_per_node: Empty, like `num_nodes`.
+        validated: What the validation run returned; a failure is passed on and nothing is trained.
+        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -55,7 +59,7 @@ def train_lora(
     """
     from mixtune import storage as files
     from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, check_launcher, run_training
+    from mixtune.train.training import Places, check_launcher, run_or_report
 
     files.use(storage)
     check_launcher(num_nodes, gpus_per_node)
@@ -73,7 +77,7 @@ def train_lora(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return run_training(config, places)
+    return run_or_report(config, places, validated, on_error)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
@@ -88,6 +92,8 @@ def train_sft(
     validation_steps: int = 0,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    validated: str = "",
+    on_error: str = "raise",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -106,6 +112,8 @@ def train_sft(
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Empty: train in the task's own process; nothing else is possible in this version.
         gpus_per_node: Empty, like `num_nodes`.
+        validated: What the validation run returned; a failure is passed on and nothing is trained.
+        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -118,7 +126,7 @@ def train_sft(
     """
     from mixtune import storage as files
     from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, check_launcher, run_training
+    from mixtune.train.training import Places, check_launcher, run_or_report
 
     files.use(storage)
     check_launcher(num_nodes, gpus_per_node)
@@ -133,4 +141,4 @@ def train_sft(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return run_training(config, places)
+    return run_or_report(config, places, validated, on_error)

@@ -3,6 +3,7 @@
 import resource
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from mixtune import models, storage
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.shards import Shards, open_shards
-from mixtune.tracking import Tracking, article_tags, task_run
+from mixtune.tracking import Tracking, article_tags, point_name, task_run
 from mixtune.train.config import TrainConfig
 from mixtune.train.loop import StepFigures, track, train_steps
 from mixtune.train.model import load_trainable
@@ -56,8 +57,9 @@ def run_training(config: TrainConfig, places: Places) -> str:
     folder = models.fetch_model(places.base_model)
     name = "validate-training" if config.validation_steps else "train"
     tracking = Tracking.from_options(places.tracking)
-    with tempfile.TemporaryDirectory() as scratch, task_run(tracking, name) as run:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as entered:
         shards = open_shards(places.shards_path, Path(scratch) / "shards")
+        run = entered.enter_context(task_run(tracking, point_name(name, shards.manifest["mix_ratio"])))
         _check_tokenizer(shards, folder)
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
@@ -89,6 +91,34 @@ def run_training(config: TrainConfig, places: Places) -> str:
     if not storage.is_s3(places.model_uri):
         storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
     return storage.fingerprint(target)
+
+
+def run_or_report(config: TrainConfig, places: Places, validated: str, on_error: str) -> str:
+    """Train as `run_training` does; where a failure may not end the run, `failed: <reason>` comes back instead.
+
+    Args:
+        config: How.
+        places: Where.
+        validated: What the validation run returned; its failure is passed on, and nothing is trained.
+        on_error: `raise` or `report`.
+
+    Raises:
+        ConfigError: `on_error` is neither.
+        TrainingError: As `run_training`, with `raise`.
+    """
+    if on_error not in ("raise", "report"):
+        raise ConfigError(f"on_error is raise or report; got {on_error!r}")
+    try:
+        if validated.startswith(models.FAILED):
+            raise TrainingError(validated.removeprefix(f"{models.FAILED}: "))
+        return run_training(config, places)
+    except TrainingError as error:
+        if on_error == "raise":
+            raise
+        print(f"no model: {error}", flush=True)
+        target = storage.data_uri(places.model_uri, "model")
+        storage.write_manifest(places.model_path, {"kind": "model", "failed": str(error)}, target, [])
+        return f"{models.FAILED}: {error}"
 
 
 def summarise(seen: list[StepFigures]) -> dict[str, float]:

@@ -1,0 +1,133 @@
+"""The mix_grid pipeline: several mixes on the same customer exposure, one report, one recommendation.
+
+    fingerprint -> sanitize (general) -> sanitize (customer) --+-> evaluate (base, cached) --------+
+                                                               |                                   |
+      for each percentage: mix_shard -> validation run -> training -> evaluate (candidate) -> compare --> choose_mix
+
+Every point sees the customer's records equally often; the general share adds steps. A point whose training fails is
+reported with its reason, and the others count.
+"""
+
+from collections import namedtuple
+from typing import NamedTuple
+
+from kfp import dsl
+
+from mixtune.evaluate.component import choose_mix, compare
+from mixtune.mix_shard.component import mix_shard
+from mixtune.preflight.component import fingerprint
+from mixtune.train.component import train_lora, train_sft
+from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
+
+PARALLELISM = 2
+
+
+@dsl.pipeline(name="mix-grid", description="Try several mixes and name the one to take.")
+def mix_grid(
+    customer_uri: str,
+    general_pools: list,
+    base_model: str,
+    customer_columns: dict = {},
+    test_uri: str = "",
+    benchmarks: dict = {},
+    customer_data_percents: list = [100.0, 75.0, 50.0],
+    customer_epochs: float = 1.0,
+    global_batch_size: int = 32,
+    max_length: int = 8192,
+    seed: int = 42,
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    lora_rank: int = 16,
+    lora_alpha: int = 32,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    tracking: dict = {},
+    storage: dict = {},
+) -> NamedTuple("Outcome", [("verdict", str), ("customer_data_percent", float)]):
+    """Fine-tune the base model on several mixes of customer and general records, and name the mix to take.
+
+    Args:
+        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
+        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
+        base_model: A folder, an s3:// prefix, or org/name@revision.
+        customer_columns: Column mapping of the customer's files; empty: detected.
+        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
+        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
+        customer_data_percents: Customer shares to try, each above 0 and at most 100.
+        customer_epochs: Passes over the customer pool, the same for every mix.
+        global_batch_size: Records per optimizer step over all GPUs.
+        max_length: Longest record in tokens.
+        seed: Of splits, mix, initialisation.
+        method: "lora" or "sft" (full).
+        learning_rate: Peak learning rate.
+        lora_rank: Rank of the adapter.
+        lora_alpha: Scaling of the adapter.
+        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
+        gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
+        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
+        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
+    """
+    inputs = fingerprint(
+        customer_uri=customer_uri,
+        customer_columns=customer_columns,
+        test_uri=test_uri,
+        general_pools=general_pools,
+        benchmarks=benchmarks,
+        base_model=base_model,
+        storage=storage,
+    ).set_caching_options(False)
+    general, customer = sanitize_pools(inputs, seed, storage)
+    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
+    with dsl.ParallelFor(customer_data_percents, parallelism=PARALLELISM, name="points") as percent:
+        mixed = mix_shard(
+            customer=customer.outputs["pools"],
+            general=general.outputs["pools"],
+            base_model=inputs.outputs["base_model"],
+            weights=inputs.outputs["weights"],
+            customer_data_percent=percent,
+            global_batch_size=global_batch_size,
+            customer_epochs=customer_epochs,
+            max_length=max_length,
+            seed=seed,
+            storage=storage,
+        )
+        data_resources(mixed)
+        common = {
+            "shards": mixed.outputs["shards"],
+            "base_model": inputs.outputs["base_model"],
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "num_nodes": num_nodes,
+            "gpus_per_node": gpus_per_node,
+            "on_error": "report",
+            "tracking": tracking,
+            "storage": storage,
+        }
+        lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
+        with dsl.If(method == "lora", "lora"):
+            lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora)
+            lora_training = train_lora(validated=lora_validation.outputs["Output"], **common, **lora)
+        with dsl.Else("sft"):
+            sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
+            sft_training = train_sft(validated=sft_validation.outputs["Output"], **common)
+        for task in (lora_validation, sft_validation):
+            with_run_id(task).set_display_name("validate-training")
+        for task in (lora_training, sft_training):
+            with_run_id(task).set_display_name("train")
+        model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
+        candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
+        decision = compare(
+            base=base.outputs["samples"],
+            candidate=candidate.outputs["samples"],
+            shards=mixed.outputs["shards"],
+            limits=inputs.outputs["limits"],
+            tracking=tracking,
+            storage=storage,
+        ).set_caching_options(False)
+        with_run_id(decision)
+    choice = choose_mix(
+        comparisons=dsl.Collected(decision.outputs["comparison"]), tracking=tracking, storage=storage
+    ).set_caching_options(False)
+    with_run_id(choice)
+    outcome = namedtuple("Outcome", "verdict customer_data_percent")
+    return outcome(choice.outputs["verdict"], choice.outputs["customer_data_percent"])
