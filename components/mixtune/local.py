@@ -29,6 +29,7 @@ _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 _HIT = re.compile(r"Task ([\w-]+) cache hit")
 _KFP = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - \w+ - |^-{20,}$")
+_TRACE = ("Traceback (most recent call last):", "concurrent.futures.process._RemoteTraceback:")
 _ERROR = re.compile(r"^mixtune\.errors\.\w+: (.*)")
 
 
@@ -205,7 +206,7 @@ class TaskLog(io.TextIOBase):
             self._dump = True
         elif self._dump:
             self._dump = line != "}"
-        elif line.startswith("Traceback (most recent call last):") or (self._trace and line):
+        elif line.startswith(_TRACE) or (self._trace and line):
             self._trace.append(line)
             if match := _ERROR.match(line):
                 self.error = match[1]

@@ -32,8 +32,6 @@ FORMS: dict[str, tuple[Any, Any, str]] = {
     "lm_eval": (lm_eval_task, lm_eval_task.LmEvalOptions, "score"),
 }
 """Per form of a benchmark: its module, its options, and the score that the verdict is about."""
-MAX_CONFUSION = 100
-"""Labels at most for which KFP's page shows the confusion table."""
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 PROGRESS = "_progress.json"
 """Says which evaluation the parts beside it belong to; hidden from listings by its name."""
@@ -134,7 +132,14 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     files = [entry for entry in storage.list_files(folder) if entry.path in paths]
     storage.write_manifest(outputs.samples_path, manifest, folder, files)
     labels, matrix = _confusion(axes, tables)
-    report.write_evaluation(manifest, labels, matrix, html=outputs.report_path, markdown=outputs.summary_path)
+    per_class = [
+        one
+        for axis in axes
+        if axis.form in ("classification", "multilabel") and axis.labels
+        for one in classification.scores_per_class(tables[axis.name], axis.labels)
+    ]
+    places = {"html": outputs.report_path, "markdown": outputs.summary_path}
+    report.write_evaluation(manifest, labels, matrix, per_class, **places)
     return EvaluationResult(scores=flat_scores(summaries), labels=labels, confusion=matrix)
 
 
@@ -230,7 +235,7 @@ def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
 
 def _confusion(axes: list[Axis], tables: dict[str, pa.Table]) -> tuple[list[str], list[list[int]]]:
     for axis in axes:
-        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= MAX_CONFUSION:
+        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= classification.MAX_CONFUSION:
             return list(axis.labels.labels), classification.confusion(tables[axis.name], axis.labels.labels)
     return [], []
 
