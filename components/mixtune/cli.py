@@ -21,7 +21,7 @@ from mixtune import __version__
 from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_arguments
 from mixtune.commands import looking, planning, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
-from mixtune.local import TaskLog, WorkDir, check_text, task_names
+from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
 
 
@@ -105,7 +105,7 @@ def _run_locally(
         cache_root=str(cache_dir or run_dir / "cache"),
     )
     try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), cache_hits(shown):
             return dict(components.load_component_from_file(str(pipeline))(**arguments).outputs)
     except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
         shown.error = shown.error or f"{type(error).__name__}: {error}"

@@ -21,6 +21,8 @@ def evaluate(
     limit: int = 0,
     customer_options: dict = {},
     dtype: str = "auto",
+    engine: str = "transformers",
+    gpus_per_model: int = 1,
     storage: dict = {},
 ):
     """Evaluate one model on several axes, item by item.
@@ -46,6 +48,8 @@ def evaluate(
             `max_new_tokens` (256), `aliases` (further names of labels), `separator` (of several labels in one
             record), `pattern` (that a good answer matches); all optional.
         dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
+        engine: `transformers` on any device, or `vllm` on GPUs, in an image that has it.
+        gpus_per_model: GPUs that share one model, for a model that one cannot hold.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:
@@ -60,6 +64,8 @@ def evaluate(
         base_model=base_model,
         model_uri=model_uri,
         dtype=dtype,
+        engine=engine,
+        gpus_per_model=gpus_per_model,
         customer_path=customer.path,
         general_path=general.path,
         benchmarks=benchmarks,

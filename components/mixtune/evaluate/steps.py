@@ -45,7 +45,7 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
     overlaps = _contamination(base, inputs)
-    comparison = compare_samples(base, candidate, inputs.limits, overlaps)
+    comparison = compare_samples(base, candidate, inputs.limits, overlaps, mix_of(shards))
     storage.write_json(outputs.comparison_path, comparison.as_json())
     report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
     print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
@@ -56,6 +56,14 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
                 file.write_bytes(stream.read())
         publish(inputs.tracking, comparison, {"evaluate-base": base, "evaluate-candidate": candidate}, shards, files)
     return comparison
+
+
+def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
+    """What a comparison says of the data that the candidate was trained on; empty without shards."""
+    if not shards:
+        return {}
+    kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
+    return {"digest": storage.manifest_digest(shards), **{key: shards[key] for key in kept if key in shards}}
 
 
 def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:
