@@ -1,6 +1,5 @@
 """What goes wrong before a run is one clear error of `mixtune run`, and nothing half-written stays."""
 
-import itertools
 import json
 import subprocess
 import sys
@@ -8,23 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from mixtune.demo.world import write_world
-
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Arguments of a run that would go well, on small files."""
-    folder = tmp_path_factory.mktemp("world")
-    world = write_world(folder / "whole")
-    arguments = {**world.arguments("lora", 75.0), "benchmarks": {}, "max_steps": 1}
-    for uri in (world.customer_uri, world.test_uri, *(pool["uri"] for pool in world.general_pools)):
-        with open(uri) as stream:
-            lines = list(itertools.islice(stream, 60))
-        Path(uri).write_text("".join(lines))
-    return arguments
 
 
 def run(folder: Path, arguments: dict[str, Any], *texts: str) -> tuple[int, str]:
@@ -77,9 +59,9 @@ def wrong_sum(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
     ],
 )
 def test_bad_input_is_one_error_that_names_the_thing_and_the_way_out(
-    spoil: Any, texts: list[str], good: dict[str, Any], tmp_path: Path
+    spoil: Any, texts: list[str], small_run: dict[str, Any], tmp_path: Path
 ) -> None:
-    code, shown = run(tmp_path, spoil(good, tmp_path))
+    code, shown = run(tmp_path, spoil(small_run, tmp_path))
     assert code == 1, shown
     (error,) = [line for line in shown.splitlines() if line.startswith("mixtune: ")]
     for text in texts:
@@ -91,8 +73,8 @@ def test_bad_input_is_one_error_that_names_the_thing_and_the_way_out(
     assert all(path.exists() for path in manifests), "data without a manifest"
 
 
-def test_an_unknown_parameter_is_refused_before_anything_runs(good: dict[str, Any], tmp_path: Path) -> None:
-    code, shown = run(tmp_path, good, "customer_percent=75")
+def test_an_unknown_parameter_is_refused_before_anything_runs(small_run: dict[str, Any], tmp_path: Path) -> None:
+    code, shown = run(tmp_path, small_run, "customer_percent=75")
     assert code == 2
     assert "no parameter 'customer_percent'; did you mean 'customer_data_percent'?" in shown
     assert not (tmp_path / "mixtune-work").exists()

@@ -49,6 +49,8 @@ class EvaluationInputs:
     model_uri: str = ""
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
     dtype: str = "auto"
+    engine: str = "transformers"
+    gpus_per_model: int = 1
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per axis its options; `form` says which benchmark's form it has, else its name does."""
     limit: int = 0
@@ -70,7 +72,13 @@ class EvaluationInputs:
     @property
     def model(self) -> ModelSource:
         """The model to load."""
-        return ModelSource(base_model=self.base_model, model_uri=self.model_uri, dtype=self.dtype)
+        return ModelSource(
+            base_model=self.base_model,
+            model_uri=self.model_uri,
+            dtype=self.dtype,
+            engine=self.engine,
+            gpus_per_model=int(self.gpus_per_model),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +124,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     done = begin(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in done]
     load = partial(loading.load_engine, inputs.model, fetched)
-    devices = spreading.find_devices(inputs.model.resolved().device)
+    devices = spreading.find_devices(inputs.model.resolved().device, inputs.model.gpus_per_model)
     spreading.score_parts(missing, folder, load, devices)
     tables = {axis.name: read_parts(storage.join(folder, part.path) for part in axis.parts) for axis in axes}
     summaries = {axis.name: axis.summary(tables[axis.name]) for axis in axes}
@@ -169,7 +177,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> 
         "model": loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
         "model_kind": "base" if not fetched.tuned else "adapter" if fetched.adapter else "weights",
         "tokenizer": models.tokenizer_digest(fetched.base),
-        "engine": "transformers",
+        "engine": source.engine,
         "dtype": source.dtype,
         "device": source.device.split(":")[0],
         "benchmarks": digests,

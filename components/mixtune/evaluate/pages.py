@@ -148,10 +148,11 @@ def _measures(axis: AxisVerdict) -> str:
 
 def _slices(axis: AxisVerdict) -> str:
     ends = [value for one in axis.slices for value in (one.base, one.candidate)]
-    low, high = (0.0, 1.0) if axis.form != "nll" else (min(0.0, *ends), max(ends) or 1.0)
+    margin = 0.05 * (max(ends) - min(ends)) or 0.05
+    low, high = min(ends) - margin, max(ends) + margin
     lines = [
         charts.Dumbbell(
-            name=f"{one.name} ({one.num_items})",
+            name=f"{one.name.replace('_', ' ')} ({one.num_items})",
             base=one.base,
             candidate=one.candidate,
             better=(one.candidate > one.base) is (axis.form != "nll") and one.candidate != one.base,
