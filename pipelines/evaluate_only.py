@@ -52,8 +52,8 @@ def evaluate_only(
         storage=storage,
     ).set_caching_options(False)
     general, customer = sanitize_pools(inputs, seed, storage)
-    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
-    candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
+    measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
+    base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
     decision = compare(
         base=base.outputs["samples"],
         candidate=candidate.outputs["samples"],

@@ -87,6 +87,12 @@ def finetune(
         max_length=max_length,
         method=method,
         learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        sources=inputs.outputs["customer"],
+        general=inputs.outputs["general"],
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
@@ -123,8 +129,8 @@ def finetune(
         sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
         sft_training = train_sft(**common).after(sft_validation)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
-    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
-    candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
+    measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
+    base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
     decision = compare(
         base=base.outputs["samples"],
         candidate=candidate.outputs["samples"],

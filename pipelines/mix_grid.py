@@ -15,7 +15,7 @@ from kfp import dsl
 
 from mixtune.evaluate.component import choose_mix, compare
 from mixtune.mix_shard.component import mix_shard
-from mixtune.preflight.component import fingerprint
+from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
 
@@ -77,14 +77,23 @@ def mix_grid(
         storage=storage,
     ).set_caching_options(False)
     general, customer = sanitize_pools(inputs, seed, storage)
-    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
-    with dsl.ParallelFor(customer_data_percents, parallelism=PARALLELISM, name="points") as percent:
+    base = evaluate_model(
+        inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage
+    )
+    points = plan_points(
+        customer_data_percents=customer_data_percents,
+        base_model=inputs.outputs["base_model"],
+        weights=inputs.outputs["weights"],
+        benchmarks=inputs.outputs["benchmarks"],
+        limits=inputs.outputs["limits"],
+    )
+    with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
         mixed = mix_shard(
             customer=customer.outputs["pools"],
             general=general.outputs["pools"],
-            base_model=inputs.outputs["base_model"],
-            weights=inputs.outputs["weights"],
-            customer_data_percent=percent,
+            base_model=point.base_model,
+            weights=point.weights,
+            customer_data_percent=point.percent,
             global_batch_size=global_batch_size,
             customer_epochs=customer_epochs,
             max_length=max_length,
@@ -94,7 +103,7 @@ def mix_grid(
         data_resources(mixed)
         common = {
             "shards": mixed.outputs["shards"],
-            "base_model": inputs.outputs["base_model"],
+            "base_model": point.base_model,
             "learning_rate": learning_rate,
             "seed": seed,
             "num_nodes": num_nodes,
@@ -115,12 +124,14 @@ def mix_grid(
         for task in (lora_training, sft_training):
             with_run_id(task).set_display_name("train")
         model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
-        candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
+        candidate = evaluate_model(
+            point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
+        )
         decision = compare(
             base=base.outputs["samples"],
             candidate=candidate.outputs["samples"],
             shards=mixed.outputs["shards"],
-            limits=inputs.outputs["limits"],
+            limits=point.limits,
             tracking=tracking,
             storage=storage,
         ).set_caching_options(False)

@@ -46,7 +46,8 @@ def data_resources(task: dsl.PipelineTask) -> None:
 
 
 def evaluate_model(
-    inputs: dsl.PipelineTask,
+    base_model: Any,
+    benchmarks: Any,
     general: dsl.PipelineTask,
     customer: dsl.PipelineTask,
     gpus: Any,
@@ -56,7 +57,8 @@ def evaluate_model(
     """Evaluate the base model, or a tuned one, on all axes.
 
     Args:
-        inputs: The `fingerprint` task.
+        base_model: From `fingerprint`.
+        benchmarks: From `fingerprint`.
         general: The task that sanitized the general pools.
         customer: The task that sanitized the customer's pool.
         gpus: Number of GPUs as text; empty: none.
@@ -64,10 +66,10 @@ def evaluate_model(
         model_uri: The tuned model; empty: the base model.
     """
     task = evaluate(
-        base_model=inputs.outputs["base_model"],
+        base_model=base_model,
         customer=customer.outputs["pools"],
         general=general.outputs["pools"],
-        benchmarks=inputs.outputs["benchmarks"],
+        benchmarks=benchmarks,
         model_uri=model_uri,
         storage=storage,
     )

@@ -112,9 +112,10 @@ def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking.uri)
-    experiment_id = _experiment(client, tracking.experiment)
-    parent_id = _parent(client, experiment_id, tracking)
-    run_id = _child(client, experiment_id, parent_id, name)
+    with _one_at_a_time(tracking.uri):
+        experiment_id = _experiment(client, tracking.experiment)
+        parent_id = _parent(client, experiment_id, tracking)
+        run_id = _child(client, experiment_id, parent_id, name)
     client.update_run(run_id, status="RUNNING")
     try:
         yield Run(client, run_id, parent_id)
@@ -122,6 +123,21 @@ def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Keep tasks that start together from each making the tables of one SQLite file."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    import fcntl
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def point_name(task: str, mix_ratio: float) -> str:
