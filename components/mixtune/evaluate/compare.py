@@ -45,8 +45,10 @@ def compare_samples(
     base: Samples,
     candidate: Samples,
     limits: dict[str, Any],
+    *,
     contamination: list[Overlap] | None = None,
     mix: dict[str, Any] | None = None,
+    judged: AxisVerdict | None = None,
 ) -> Comparison:
     """Compare two evaluations item by item.
 
@@ -56,6 +58,7 @@ def compare_samples(
         limits: Allowed loss per axis, over the defaults.
         contamination: What of the items is in the training data.
         mix: What the candidate was trained on, for the report.
+        judged: What a judge says, as a further axis.
 
     Raises:
         DataError: They are not about the same items and prompts.
@@ -66,6 +69,7 @@ def compare_samples(
     axes = [
         judge_axis(name, base.axes[name], join(base, candidate, name), allowed.get(name, 0.0)) for name in base.axes
     ]
+    axes += [judged] if judged else []
     return Comparison(
         verdict=overall_verdict(axes),
         axes=axes,

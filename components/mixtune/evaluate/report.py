@@ -76,14 +76,14 @@ def axis_row(axis: AxisVerdict) -> list[str]:
     """An axis as the cells of a table."""
     scale, unit, digits = (100.0, " %", 2) if axis.relative else (1.0, "", 4)
     difference, lower, upper = (f"{scale * v:+.{digits}f}{unit}" for v in (axis.difference, axis.lower, axis.upper))
-    limit = f"{scale * axis.limit:g}{unit}" if axis.question == "non-inferiority" else "any gain"
+    asked = {"non-inferiority": f"{scale * axis.limit:g}{unit}", "superiority": "any gain"}
     return [
         f"{axis.axis} ({axis.metric})",
         f"{axis.base:.4f}",
         f"{axis.candidate:.4f}",
         difference,
         f"{lower} to {upper}",
-        limit,
+        asked.get(axis.question, "none"),
         f"{scale * axis.detectable:.2g}{unit}",
         f"{axis.num_items:,}",
         axis.verdict,
