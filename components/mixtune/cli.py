@@ -19,9 +19,9 @@ from typing import Any
 
 from mixtune import __version__
 from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_arguments
-from mixtune.commands import looking, submitting
+from mixtune.commands import checking, looking, planning, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
-from mixtune.local import TaskLog, WorkDir, check_text, task_names
+from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
 
 
@@ -105,7 +105,7 @@ def _run_locally(
         cache_root=str(cache_dir or run_dir / "cache"),
     )
     try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), cache_hits(shown):
             return dict(components.load_component_from_file(str(pipeline))(**arguments).outputs)
     except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
         shown.error = shown.error or f"{type(error).__name__}: {error}"
@@ -147,11 +147,11 @@ def _demo(options: argparse.Namespace) -> int:
         arguments = {**world.arguments(options.method, percent), "max_steps": options.max_steps}
         runs[name] = run_pipeline(find_pipeline("finetune"), arguments, work)
     print("\n" + table({name: work.comparison(run.run_id) for name, run in runs.items()}) + "\n")
+    print("An interval holds the one-sided 95 % bounds of the difference to the base model.\n")
     for name, run in runs.items():
-        print(f"{name}: {run.report}   (open it in a browser)")
-    print(
-        f"MLflow: {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"
-    )
+        print(f"{name}: report {run.report} (open it in a browser), MLflow run {run.run_id}")
+    mlflow = Path(sys.executable).with_name("mlflow")
+    print(f"MLflow: {mlflow} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (then http://127.0.0.1:5000)")
     return 0
 
 
@@ -176,6 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
     submitting.add_commands(commands)
     looking.add_commands(commands)
+    planning.add_commands(commands)
+    checking.add_commands(commands)
     return parser
 
 

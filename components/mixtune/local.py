@@ -5,12 +5,15 @@ Everything lies under one work folder: `runs/<run id>/` (artifacts and the whole
 task itself prints, and, when one fails, its error alone; the log keeps the rest.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +29,7 @@ _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 _HIT = re.compile(r"Task ([\w-]+) cache hit")
 _KFP = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - \w+ - |^-{20,}$")
+_TRACE = ("Traceback (most recent call last):", "concurrent.futures.process._RemoteTraceback:")
 _ERROR = re.compile(r"^mixtune\.errors\.\w+: (.*)")
 
 
@@ -114,6 +118,21 @@ def check_text(name: str, text: str) -> None:
         raise ConfigError(f"{name} is {text!r}: KFP's local runner rewrites 'python3' in it; use a path without it")
 
 
+@contextlib.contextmanager
+def cache_hits(shown: TextIO) -> Iterator[None]:
+    """Make KFP's word of a cached task visible: it logs one, but to a logger that nobody has set up at that moment."""
+    root, handler = logging.getLogger(), logging.StreamHandler(shown)
+    handler.addFilter(lambda record: bool(_HIT.search(record.getMessage())))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
 def source_digest() -> str:
     """What the package's code is, 16 hex digits: part of the local cache's key, since KFP's own does not see it."""
     folder, total = Path(mixtune.__file__).parent, hashlib.sha256()
@@ -165,7 +184,7 @@ class TaskLog(io.TextIOBase):
             self._began, self._running, self._trace, self.error = time.monotonic(), True, [], ""
             self._show(f"{self._name(match[1])} ...")
         elif match := _HIT.search(line):
-            self._show(f"{self._name(match[1])}: nothing changed, taken from the cache")
+            self._show(f"{self._name(match[1])}: from the cache")
         elif match := _END.search(line):
             self._end(match[1], match[2])
         elif self._running and not _KFP.match(line):
@@ -187,7 +206,7 @@ class TaskLog(io.TextIOBase):
             self._dump = True
         elif self._dump:
             self._dump = line != "}"
-        elif line.startswith("Traceback (most recent call last):") or (self._trace and line):
+        elif line.startswith(_TRACE) or (self._trace and line):
             self._trace.append(line)
             if match := _ERROR.match(line):
                 self.error = match[1]
