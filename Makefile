@@ -4,8 +4,16 @@ PYTHON ?= python3
 PIP = $(VENV)/bin/pip install --quiet --constraint constraints.txt
 # A registry goes before the image names in what `make compile` writes: make compile REGISTRY=...
 REGISTRY ?=
+# Of `make images`: the program that builds, another base for all three (without it, each Dockerfile's own), and further
+# options, such as a private package index: --secret id=pip,src=pip.conf --secret id=ca,src=ca.crt (docs/cluster.md).
+ENGINE ?= docker
+BASE_IMAGE ?=
+BUILD_OPTIONS ?=
+IMAGES = data train evaluate
+VERSION = $(shell sed -nE 's/^__version__ = "(.*)"/\1/p' components/mixtune/__init__.py)
+image = $(if $(REGISTRY),$(REGISTRY)/)mixtune-python-$(1):$(VERSION)
 
-.PHONY: help demo test lint format docs compile constraints
+.PHONY: help demo test lint format docs compile constraints images push sbom $(IMAGES:%=image-%)
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -14,7 +22,7 @@ demo: $(VENV)/laptop  ## see a model forget, and not forget: about six minutes o
 	$(VENV)/bin/mixtune demo
 
 test: $(VENV)/dev  ## run all tests
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/dev  ## check style and types
 	$(VENV)/bin/ruff check .
@@ -30,6 +38,34 @@ compile: $(VENV)/dev  ## compile pipelines and components to YAML
 
 docs: $(VENV)/dev  ## write component READMEs and the tree in ARCHITECTURE.md from the docstrings
 	$(VENV)/bin/python docs/write.py
+
+images: $(IMAGES:%=image-%)  ## build the three container images: make images REGISTRY=...
+
+$(IMAGES:%=image-%): image-%:
+	mkdir -p build/wheels
+	DOCKER_BUILDKIT=1 $(ENGINE) build --file images/$*/Dockerfile --tag $(call image,$*) \
+		--build-arg VERSION=$(VERSION) --build-arg COMMIT=$$(git rev-parse HEAD) \
+		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) $(BUILD_OPTIONS) .
+
+push:  ## push them and write their digests to build/images.json: make push REGISTRY=...
+	for part in $(IMAGES); do $(ENGINE) push $(call image,$$part) || exit 1; done
+	for part in $(IMAGES); do \
+		$(ENGINE) image inspect $(call image,$$part) --format \
+			"\"mixtune-python-$$part\": \"{{index (split (index .RepoDigests 0) \"@\") 1}}\"" || exit 1; \
+	done | paste -sd, | sed 's/.*/{&}/' > build/images.json
+
+sbom: build/cyclonedx  ## write what is in each image as build/sbom/*.json (CycloneDX): make sbom REGISTRY=...
+	mkdir -p build/sbom
+	for part in $(IMAGES); do \
+		$(ENGINE) run --rm --network none --read-only $(call image,$$part) python3 -m pip list --format freeze \
+			> build/sbom/$$part.txt && \
+		build/cyclonedx/bin/cyclonedx-py requirements --output-reproducible --output-file build/sbom/$$part.json \
+			build/sbom/$$part.txt || exit 1; \
+	done
+
+build/cyclonedx:  # its dependencies do not go together with ours
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet cyclonedx-bom==7.5.0
 
 constraints: $(VENV)/dev  ## pin what is installed now
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > constraints.txt

@@ -12,13 +12,13 @@ Steps after `fingerprint` are cached under what they really read; `preflight` an
 from collections import namedtuple
 from typing import NamedTuple
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
-from mixtune.evaluate.component import compare, evaluate
+from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight
-from mixtune.sanitize.component import sanitize
 from mixtune.train.component import train_lora, train_sft
+from pipelines.steps import data_resources, evaluate_model, sanitize_pools, with_run_id
 
 VALIDATION_STEPS = 5
 
@@ -89,28 +89,17 @@ def finetune(
         max_length=max_length,
         method=method,
         learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        sources=inputs.outputs["customer"],
+        general=inputs.outputs["general"],
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
-    general = sanitize(
-        sources=inputs.outputs["general"],
-        benchmarks=inputs.outputs["benchmarks"],
-        base_model=inputs.outputs["base_model"],
-        test_ratio=0.0,
-        holdout_records=200,
-        seed=seed,
-        storage=storage,
-    ).after(checks)
-    general.set_display_name("sanitize-general")
-    customer = sanitize(
-        sources=inputs.outputs["customer"],
-        against=general.outputs["pools"],
-        benchmarks=inputs.outputs["benchmarks"],
-        base_model=inputs.outputs["base_model"],
-        seed=seed,
-        storage=storage,
-    )
-    customer.set_display_name("sanitize-customer")
+    general, customer = sanitize_pools(inputs, seed, storage)
+    general.after(checks)
     mixed = mix_shard(
         customer=customer.outputs["pools"],
         general=general.outputs["pools"],
@@ -142,17 +131,8 @@ def finetune(
         sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
         sft_training = train_sft(**common).after(sft_validation)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
-    measured = {
-        "base_model": inputs.outputs["base_model"],
-        "customer": customer.outputs["pools"],
-        "general": general.outputs["pools"],
-        "benchmarks": inputs.outputs["benchmarks"],
-        "storage": storage,
-    }
-    base = evaluate(**measured)
-    base.set_display_name("evaluate-base")
-    candidate = evaluate(model_uri=model_uri, **measured)
-    candidate.set_display_name("evaluate-candidate")
+    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
+    candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
     decision = compare(
         base=base.outputs["samples"],
         candidate=candidate.outputs["samples"],
@@ -164,11 +144,7 @@ def finetune(
     for task in (lora_validation, sft_validation):
         task.set_display_name("validate-training")
     for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
-        kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
-    for task in (base, candidate):
-        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus_per_node)
-        kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-    for task in (general, customer, mixed):
-        task.set_cpu_request("4").set_memory_request("16G")
+        with_run_id(task)
+    data_resources(mixed)
     outcome = namedtuple("Outcome", "verdict model_uri")
     return outcome(decision.outputs["Output"], model_uri)

@@ -1,15 +1,18 @@
-"""Fixtures that several parts share: a local S3 server, the trainer's API models in more than one version."""
+"""Fixtures that several parts share: a local S3 server, a small run's arguments, the trainer's API models."""
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mixtune import storage
+from mixtune.demo.world import write_world
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +66,14 @@ def trainer_api(pytestconfig: pytest.Config) -> Callable[[str], Path]:
 
 def _dist_info(version: str) -> str:
     return f"kubeflow_trainer_api-{version}.dist-info"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Arguments of a finetune run that goes well, on sixty lines of every file of the demo's."""
+    world = write_world(tmp_path_factory.mktemp("small"))
+    for uri in (world.customer_uri, world.test_uri, *(pool["uri"] for pool in world.general_pools)):
+        with open(uri) as stream:
+            lines = list(itertools.islice(stream, 60))
+        Path(uri).write_text("".join(lines))
+    return {**world.arguments("lora", 75.0), "benchmarks": {}, "max_steps": 1}

@@ -1,10 +1,13 @@
 import io
+import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
+import mixtune
 from mixtune.errors import ConfigError
-from mixtune.local import TaskLog, WorkDir, source_digest
+from mixtune.local import TaskLog, WorkDir, cache_hits, source_digest
 
 GOOD = """02:23:43.322 - INFO - Executing task \x1b[96m'evaluate-2'\x1b[0m
 02:23:43.322 - INFO - Streamed logs:
@@ -75,3 +78,23 @@ def test_a_work_folder_that_the_runner_would_rewrite_is_refused(tmp_path: Path) 
 
 def test_the_cache_belongs_to_the_code(tmp_path: Path) -> None:
     assert WorkDir(tmp_path).cache_dir.name == source_digest()
+
+
+def test_a_cached_task_shows_one_line() -> None:
+    screen = io.StringIO()
+    log = TaskLog(screen=screen, log=io.StringIO(), names={"sanitize-2": "sanitize-customer"})
+    with cache_hits(log):
+        logging.getLogger().info("Task sanitize-2 cache hit (key=0123456789ab); skipping execution.")
+        logging.getLogger().info("something else")
+    logging.getLogger().info("Task sanitize-2 cache hit (key=0123456789ab); skipping execution.")
+    assert screen.getvalue() == "sanitize-customer: from the cache\n"
+
+
+def test_changed_code_has_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(mixtune.__file__).parent
+    copy = tmp_path / "mixtune"
+    shutil.copytree(here, copy, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    monkeypatch.setattr(mixtune, "__file__", str(copy / "__init__.py"))
+    before = WorkDir(tmp_path).cache_dir
+    (copy / "sanitize" / "markers.py").write_text("# other rules\n")
+    assert WorkDir(tmp_path).cache_dir != before

@@ -3,12 +3,13 @@
 Neither KFP's client nor its command line checks names or types; a wrong one would fail late, or not at all.
 """
 
+import argparse
 import difflib
 import json
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -22,6 +23,20 @@ _KINDS = {
     "LIST": "a JSON list",
     "STRUCT": "a JSON object",
 }
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a group of commands adds its own."""
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a pipeline and its `key=value` arguments to a command."""
+    parser.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
+    )
+    parser.add_argument(
+        "--arguments", dest="arguments_file", default="", metavar="FILE", help="JSON object of parameters"
+    )
 
 
 def find_pipeline(name: str) -> Path:
@@ -52,11 +67,13 @@ def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
 
 
-def read_arguments(path: Path, texts: Iterable[str], file: str = "") -> dict[str, Any]:
+def read_arguments(
+    path: Path, texts: Iterable[str], file: str = "", earlier: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Turn `key=value` texts into a pipeline's arguments.
 
     A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. A file holds a JSON
-    object of arguments, which the texts override.
+    object of arguments, which the texts override; both override those of an earlier run.
 
     Raises:
         ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
@@ -72,7 +89,8 @@ def read_arguments(path: Path, texts: Iterable[str], file: str = "") -> dict[str
         if name in arguments:
             raise ConfigError(f"{name} is given twice")
         arguments[name] = _read_value(name, value, definitions[name]["parameterType"])
-    arguments = {**(_read_file(file) if file else {}), **arguments}
+    before = {name: _whole(value, definitions.get(name, {})) for name, value in (earlier or {}).items()}
+    arguments = {**before, **(_read_file(file) if file else {}), **arguments}
     check_arguments(path, arguments)
     return arguments
 
@@ -93,6 +111,12 @@ def check_arguments(path: Path, arguments: dict[str, Any]) -> None:
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
     if missing:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
+
+
+def _whole(value: Any, definition: dict[str, Any]) -> Any:
+    """KFP gives whole numbers back as 5.0."""
+    whole = definition.get("parameterType") == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
 
 
 def _read_file(file: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import __version__
-from mixtune.arguments import find_pipeline, read_arguments
+from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_arguments
+from mixtune.commands import checking, looking, planning, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
-from mixtune.local import TaskLog, WorkDir, check_text, task_names
-from mixtune.submit import ecr_digests, listed_digests, rewrite_images
-
-EXIT_CODES = {"pass": 0, "fail": 3, "inconclusive": 4}
-"""Exit code by verdict."""
+from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
+from mixtune.results import EXIT_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +76,7 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, ca
     run_id = f"{pipeline.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     run_dir = work.run_dir(run_id)
     run_dir.mkdir(parents=True)
+    work.keep_arguments(run_id, arguments)
     defaults = {"MLFLOW_TRACKING_URI": work.mlflow_uri, "GIT_PYTHON_REFRESH": "quiet", "PYTHONWARNINGS": "ignore"}
     defaults["TQDM_DISABLE"] = "1"  # a bar is noise in a log
     os.environ.update({"MIXTUNE_RUN_ID": run_id, **{key: os.environ.get(key, text) for key, text in defaults.items()}})
@@ -107,7 +105,7 @@ def _run_locally(
         cache_root=str(cache_dir or run_dir / "cache"),
     )
     try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), cache_hits(shown):
             return dict(components.load_component_from_file(str(pipeline))(**arguments).outputs)
     except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
         shown.error = shown.error or f"{type(error).__name__}: {error}"
@@ -119,37 +117,15 @@ def _run_locally(
 def _run(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     work = WorkDir(Path(options.work_dir).resolve())
-    outcome = run_pipeline(
-        pipeline, read_arguments(pipeline, options.arguments, options.arguments_file), work, cache=not options.no_cache
-    )
+    earlier = work.arguments(options.like) if options.like else None
+    arguments = read_arguments(pipeline, options.arguments, options.arguments_file, earlier)
+    outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache)
     for name, value in outcome.outputs.items():
         print(f"{name}: {value}")
     if outcome.report:
         print(f"report: {outcome.report}")
     print(f"MLflow: mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (run {outcome.run_id})")
     return EXIT_CODES.get(outcome.verdict, 0)
-
-
-def _submit(options: argparse.Namespace) -> int:
-    from kfp import Client
-
-    pipeline = find_pipeline(options.pipeline)
-    arguments = read_arguments(pipeline, options.arguments, options.arguments_file)
-    listed = json.loads(Path(options.digests).read_text()) if options.digests else None
-    digest_of = ecr_digests(options.registry) if listed is None else listed_digests(listed)
-    text = rewrite_images(pipeline.read_text(), options.registry, digest_of)
-    with tempfile.TemporaryDirectory() as folder:
-        sent = Path(folder) / pipeline.name
-        sent.write_text(text)
-        run = Client(host=options.host, namespace=options.namespace).create_run_from_pipeline_package(
-            str(sent),
-            arguments=arguments,
-            experiment_name=options.experiment,
-            pipeline_root=options.pipeline_root or None,
-            service_account=options.service_account or None,
-        )
-    print(f"run: {options.host.rstrip('/')}/#/runs/details/{run.run_id}")
-    return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -171,11 +147,11 @@ def _demo(options: argparse.Namespace) -> int:
         arguments = {**world.arguments(options.method, percent), "max_steps": options.max_steps}
         runs[name] = run_pipeline(find_pipeline("finetune"), arguments, work)
     print("\n" + table({name: work.comparison(run.run_id) for name, run in runs.items()}) + "\n")
+    print("An interval holds the one-sided 95 % bounds of the difference to the base model.\n")
     for name, run in runs.items():
-        print(f"{name}: {run.report}   (open it in a browser)")
-    print(
-        f"MLflow: {Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}"
-    )
+        print(f"{name}: report {run.report} (open it in a browser), MLflow run {run.run_id}")
+    mlflow = Path(sys.executable).with_name("mlflow")
+    print(f"MLflow: {mlflow} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (then http://127.0.0.1:5000)")
     return 0
 
 
@@ -184,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run a compiled pipeline on this machine")
-    _add_arguments(run)
+    add_pipeline_arguments(run)
+    run.add_argument("--like", default="", metavar="RUN_ID", help="start from the arguments of an earlier run here")
     run.add_argument(
         "--work-dir", default="mixtune-work", help="artifacts, cache, reports, MLflow (default: %(default)s)"
     )
@@ -197,27 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
     demo.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     demo.set_defaults(command=_demo)
-    submit = commands.add_parser("submit", help="submit a compiled pipeline to Kubeflow Pipelines")
-    _add_arguments(submit)
-    submit.add_argument("--host", required=True, help="address of Kubeflow Pipelines")
-    submit.add_argument("--registry", default="", help="goes before the images' names")
-    submit.add_argument("--digests", default="", metavar="FILE", help="JSON of image digests; without it ECR is asked")
-    submit.add_argument("--namespace", default="kubeflow", help="(default: %(default)s)")
-    submit.add_argument("--experiment", default="mixtune", help="KFP's experiment (default: %(default)s)")
-    submit.add_argument("--pipeline-root", default="", help="s3:// prefix of the artifacts; else the cluster's default")
-    submit.add_argument("--service-account", default="", help="that the tasks run as; else the cluster's default")
-    submit.set_defaults(command=_submit)
+    submitting.add_commands(commands)
+    looking.add_commands(commands)
+    planning.add_commands(commands)
+    checking.add_commands(commands)
     return parser
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
-    parser.add_argument(
-        "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
-    )
-    parser.add_argument(
-        "--arguments", dest="arguments_file", default="", metavar="FILE", help="JSON object of parameters"
-    )
 
 
 if __name__ == "__main__":

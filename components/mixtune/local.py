@@ -5,12 +5,15 @@ Everything lies under one work folder: `runs/<run id>/` (artifacts and the whole
 task itself prints, and, when one fails, its error alone; the log keeps the rest.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import logging
 import re
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,12 +22,14 @@ import yaml
 
 import mixtune
 from mixtune.errors import ConfigError
+from mixtune.results import Listed, from_mlflow
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
 _HIT = re.compile(r"Task ([\w-]+) cache hit")
 _KFP = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - \w+ - |^-{20,}$")
+_TRACE = ("Traceback (most recent call last):", "concurrent.futures.process._RemoteTraceback:")
 _ERROR = re.compile(r"^mixtune\.errors\.\w+: (.*)")
 
 
@@ -66,6 +71,38 @@ class WorkDir:
         shutil.copyfile(found[0].with_name("comparison"), self.report(run_id, "json"))
         return self.report(run_id)
 
+    def keep_arguments(self, run_id: str, arguments: dict[str, Any]) -> None:
+        """Keep what a run was started with, for `mixtune runs` and `--like`."""
+        (self.run_dir(run_id) / "arguments.json").write_text(json.dumps(arguments, indent=1) + "\n")
+
+    def arguments(self, run_id: str) -> dict[str, Any]:
+        """What a run was started with.
+
+        Raises:
+            ConfigError: There is no such run here.
+        """
+        file = self.run_dir(run_id) / "arguments.json"
+        if not file.is_file():
+            raise ConfigError(f"no run {run_id!r} in {self.root}; `mixtune runs` lists them")
+        return dict(json.loads(file.read_text()))
+
+    def runs(self) -> list[Listed]:
+        """The runs of this folder, newest first."""
+        files = sorted(self.root.glob("runs/*/arguments.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        return [self._listed(file) for file in files]
+
+    def _listed(self, file: Path) -> Listed:
+        run_id, arguments = file.parent.name, json.loads(file.read_text())
+        _, cost = from_mlflow({"uri": self.mlflow_uri, **(arguments.get("tracking") or {})}, run_id)
+        done = self.report(run_id, "json").is_file()
+        return Listed(
+            run_id=run_id,
+            began=time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime)),
+            arguments=arguments,
+            verdict=str(self.comparison(run_id)["verdict"]) if done else "",
+            cost=cost,
+        )
+
     def comparison(self, run_id: str) -> dict[str, Any]:
         """What `compare` wrote in a run."""
         return dict(json.loads(self.report(run_id, "json").read_text()))
@@ -79,6 +116,21 @@ def check_text(name: str, text: str) -> None:
     """
     if "python3" in text:
         raise ConfigError(f"{name} is {text!r}: KFP's local runner rewrites 'python3' in it; use a path without it")
+
+
+@contextlib.contextmanager
+def cache_hits(shown: TextIO) -> Iterator[None]:
+    """Make KFP's word of a cached task visible: it logs one, but to a logger that nobody has set up at that moment."""
+    root, handler = logging.getLogger(), logging.StreamHandler(shown)
+    handler.addFilter(lambda record: bool(_HIT.search(record.getMessage())))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def source_digest() -> str:
@@ -132,7 +184,7 @@ class TaskLog(io.TextIOBase):
             self._began, self._running, self._trace, self.error = time.monotonic(), True, [], ""
             self._show(f"{self._name(match[1])} ...")
         elif match := _HIT.search(line):
-            self._show(f"{self._name(match[1])}: nothing changed, taken from the cache")
+            self._show(f"{self._name(match[1])}: from the cache")
         elif match := _END.search(line):
             self._end(match[1], match[2])
         elif self._running and not _KFP.match(line):
@@ -154,7 +206,7 @@ class TaskLog(io.TextIOBase):
             self._dump = True
         elif self._dump:
             self._dump = line != "}"
-        elif line.startswith("Traceback (most recent call last):") or (self._trace and line):
+        elif line.startswith(_TRACE) or (self._trace and line):
             self._trace.append(line)
             if match := _ERROR.match(line):
                 self.error = match[1]

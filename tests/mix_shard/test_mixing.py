@@ -7,6 +7,10 @@ from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.mixing import Places, mix_shard
+from mixtune.mix_shard.planning import make_plan
+from mixtune.mix_shard.store import Store, write_store
+from mixtune.mix_shard.tokenizing import ChatTokenizer
+from mixtune.mix_shard.writing import Target, write_shards
 from mixtune.shards import Shards, open_shards
 
 from .conftest import make_record, make_records, write_pools
@@ -111,3 +115,86 @@ def test_the_same_pools_in_another_folder_give_the_same_shards(tmp_path: Path, c
     assert storage.sha256_file(str(first.folder / "shard-00000.arrow")) == storage.sha256_file(
         str(second.folder / "shard-00000.arrow")
     )
+
+
+@pytest.mark.parametrize("unit", ["tokens", "loss_tokens"])
+def test_shares_may_count_tokens_and_stay_within_the_longest_record(tmp_path: Path, chatml: Path, unit: str) -> None:
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix(unit=unit))
+    receipt = shards.manifest["receipt"]
+    ids = [record.record_id for step in range(shards.num_steps) for record in shards.step(step) if record.pool == 0]
+    assert set(ids) == {record["id"] for record in make_records("customer", 60)}
+    assert receipt["bound"] > 1
+    for pool in receipt["pools"]:
+        assert pool["worst_deviation"] <= receipt["bound"]
+
+
+def test_the_receipt_says_when_the_general_share_of_what_is_learned_is_another(tmp_path: Path, chatml: Path) -> None:
+    contents = {**three_pools(), "chat": make_records("chat", 40, words=60)}
+    receipt = mixed(tmp_path, chatml, contents, make_mix()).manifest["receipt"]
+    assert "75.0% customer to 25.0% general in records" in receipt["notes"][0]
+    general = sum(pool["share_of_loss_tokens"] for pool in receipt["pools"][1:])
+    assert f"to {general:.1%} in loss tokens" in receipt["notes"][0]
+    page = (tmp_path / "receipt.html").read_text()
+    assert "<svg" in page
+    assert "<script" not in page
+    assert receipt["notes"][0].split(":")[0] in page
+
+
+def test_the_windows_of_the_receipt_hold_the_share_of_their_steps(tmp_path: Path, chatml: Path) -> None:
+    stages = [{"steps": 4, "customer_data_percent": 25}]
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix(stages=stages, max_steps=10))
+    windows = shards.manifest["receipt"]["windows"]
+    assert [window["records"][0] for window in windows] == [0.25] * 4 + [0.75] * 6
+    assert sum(window["num_steps"] for window in windows) == 10
+
+
+@pytest.mark.parametrize("when", ["refuse", "warn", "redistribute"])
+def test_a_pool_that_repeats_too_often_is_refused_said_or_relieved(tmp_path: Path, chatml: Path, when: str) -> None:
+    contents = {**three_pools(), "math": make_records("math", 1)}
+    mix = make_mix(max_epochs_per_pool=2, when_exhausted=when)
+    if when == "refuse":
+        with pytest.raises(
+            ConfigError, match=r"pool 'math' gives 4 records of 1: 4\.00 epochs, max_epochs_per_pool is 2"
+        ):
+            mixed(tmp_path, chatml, contents, mix)
+        return
+    receipt = mixed(tmp_path, chatml, contents, mix).manifest["receipt"]
+    assert receipt["pools"][2]["epochs"] == 4 if when == "warn" else 1 <= receipt["pools"][2]["epochs"] <= 2
+    assert any("'math' gives 4" in note for note in receipt["notes"]) == (when == "warn")
+
+
+def test_weights_may_follow_from_pool_sizes_by_temperature(tmp_path: Path, chatml: Path) -> None:
+    mix = make_mix(weights={}, temperature=2.0, customer_data_percent=40, max_steps=30)
+    receipt = mixed(tmp_path, chatml, three_pools(), mix).manifest["receipt"]
+    assert [round(pool["planned_share"], 3) for pool in receipt["pools"]] == [0.4, 0.4, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"unit": "words"}, "unit is 'words'"),
+        ({"granularity": "batch", "unit": "tokens"}, "granularity 'batch' counts records"),
+        ({"temperature": 2.0}, "give one of the two"),
+        ({"stages": [{"steps": 0}]}, "stages, entry 1: steps is 1 or more"),
+        ({"stages": [{"step": 3}]}, "stages, entry 1: unknown key 'step'"),
+        ({"when_exhausted": "stop"}, "when_exhausted is 'stop'"),
+    ],
+)
+def test_policies_that_are_not_known_are_refused_by_name(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_mix(**changed)
+
+
+def test_the_bytes_are_the_same_for_one_two_and_four_writers(tmp_path: Path, chatml: Path) -> None:
+    records = make_records("customer", 50)
+    write_store(tmp_path, "0", ChatTokenizer(chatml).tokenize(records), 8192)
+    write_store(tmp_path, "1", ChatTokenizer(chatml).tokenize(make_records("chat", 30)), 8192)
+    stores = [Store(tmp_path, "0"), Store(tmp_path, "1")]
+    plan = make_plan(make_mix(weights={"chat": 100}), ["customer", "chat"], stores, tmp_path / "plan")
+    found = []
+    for writers in (1, 2, 4):
+        target = Target(plan=plan, scratch=tmp_path, data_uri=str(tmp_path / str(writers)), shard_bytes=4000)
+        entries, _ = write_shards(target, stores, writers)
+        found.append([(entry.path, entry.sha256) for entry in entries])
+    assert len(found[0]) > 3
+    assert found[0] == found[1] == found[2]

@@ -7,6 +7,8 @@ benchmark asks in held-out wordings only.
 import random
 from dataclasses import dataclass
 
+from mixtune.demo.grammar import expand
+
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
@@ -16,7 +18,7 @@ class Subject:
     facts: tuple[tuple[str, str], ...]
     """(thing, answer); no two things share an answer, so that every other answer is a wrong choice."""
     wordings: tuple[str, ...]
-    """Questions with `{}` for the thing: those that training may see."""
+    """Grammars of questions, `{thing}` their slot: those that training may see."""
     held_out: tuple[str, ...]
     """Questions that only the benchmark asks."""
 
@@ -45,17 +47,22 @@ SUBJECTS = (
             "Hungary=Budapest Finland=Helsinki"
         ),
         wordings=(
-            "What is the capital of {}?",
-            "Which city is the capital of {}?",
-            "The capital city of {} is which of these?",
-            "Name the capital of {}.",
-            "Tell me which city {} has as its capital.",
+            "(What|Which city|What city|Which place) is the capital( city|) of {thing}?",
+            "The capital( city|) of {thing} is (which of these|what|which city|called what)?",
+            "(Name|Give|State|Tell me) the capital( city|) of {thing}.",
+            "(Tell me|Say|Do you know) (which|what) city {thing} has as its capital.",
+            "{thing} has (what|which city|which of these cities) as its capital?",
+            "In {thing}, (which|what) city is the capital?",
+            "(Pick|Choose|Find) the capital( city|) of {thing}.",
+            "Of (these places|all cities), which is the capital of {thing}?",
+            "The government of {thing} (sits|meets) in (which|what) capital?",
+            "{thing}'s capital( city|) is (which one|what)?",
         ),
         held_out=(
-            "{} has which capital city?",
-            "Of these cities, which one is {}'s capital?",
-            "If you visit the government in the capital of {}, in which city are you?",
-            "Pick the city that is capital in {}.",
+            "{thing} has which capital city?",
+            "Of these cities, which one is {thing}'s capital?",
+            "If you visit the government in the capital of {thing}, in which city are you?",
+            "Pick the city that is capital in {thing}.",
         ),
     ),
     Subject(
@@ -66,17 +73,22 @@ SUBJECTS = (
             "iodine=I uranium=U silicon=Si"
         ),
         wordings=(
-            "What is the chemical symbol of {}?",
-            "Which symbol stands for {}?",
-            "The element {} has which symbol?",
-            "Give the chemical symbol for {}.",
-            "In the periodic table {} is written how?",
+            "(What|Which) is the (chemical |)symbol (of|for) {thing}?",
+            "(Which|What) symbol stands for {thing}?",
+            "The (element|chemical element) {thing} has (which|what) symbol?",
+            "(Give|Name|State|Tell me) the (chemical |)symbol (of|for) {thing}.",
+            "In the periodic table {thing} is written how?",
+            "How (is|do people write) {thing} in (chemistry|the periodic table)?",
+            "(Pick|Choose|Find) the (chemical |)symbol (of|for) {thing}.",
+            "Of these symbols, which (stands for|is) {thing}?",
+            "What (letter or letters|letters) (stand|are used) for {thing} in chemistry?",
+            "{thing}'s (chemical |)symbol is (which one|what)?",
         ),
         held_out=(
-            "How do chemists write the symbol for {}?",
-            "Which of these is the symbol of the element {}?",
-            "In a chemical table, what symbol would {} have?",
-            "Find the symbol that {} has in chemistry.",
+            "How do chemists write the symbol for {thing}?",
+            "Which of these is the symbol of the element {thing}?",
+            "In a chemical table, what symbol would {thing} have?",
+            "Find the symbol that {thing} has in chemistry.",
         ),
     ),
     Subject(
@@ -87,17 +99,22 @@ SUBJECTS = (
             "hare=leveret eel=elver fish=fry"
         ),
         wordings=(
-            "What is a young {} called?",
-            "A baby {} is known as what?",
-            "Which word means a young {}?",
-            "Name the young of a {}.",
-            "People call the baby of a {} what?",
+            "What is a (young|baby) {thing} called?",
+            "A (young|baby) {thing} is (known as|called) what?",
+            "(Which|What) word means a (young|baby) {thing}?",
+            "(Name|Tell me|Give) (the young of a|a word for a young) {thing}.",
+            "People call the (baby|young) of a {thing} what?",
+            "The (baby|young) of a {thing} (has which name|is which of these)?",
+            "(Pick|Choose|Find) the (name|word) of a young {thing}.",
+            "How do (we|people) call a (baby|little) {thing}?",
+            "Of these words, which (means|is) a (baby|young) {thing}?",
+            "A {thing} has a (baby|young one), what is it called?",
         ),
         held_out=(
-            "Which name is given to the baby of a {}?",
-            "What do people call a young {}?",
-            "The young of the {} is known as which of these?",
-            "Pick the word for a baby {}.",
+            "Which name is given to the baby of a {thing}?",
+            "What do people call a young {thing}?",
+            "The young of the {thing} is known as which of these?",
+            "Pick the word for a baby {thing}.",
         ),
     ),
     Subject(
@@ -109,17 +126,22 @@ SUBJECTS = (
             "deep=shallow smooth=rough cheap=expensive wide=narrow"
         ),
         wordings=(
-            "What is the opposite of {}?",
-            "Which word means the opposite of {}?",
-            "The word {} is the opposite of which word?",
-            "Name the opposite of {}.",
-            "Something that is not {} at all is what?",
+            "What is the (opposite|very opposite) of {thing}?",
+            "(Which|What) word (means|is) the opposite of {thing}?",
+            "The word {thing} is the opposite of (which|what) word?",
+            "(Name|Give|Tell me|Say) the opposite of {thing}.",
+            "Something that is not {thing} at all is what?",
+            "(Pick|Choose|Find) (the opposite|a word for the opposite) of {thing}.",
+            "The opposite of {thing} is (which of these|which word|what)?",
+            "{thing} is the opposite of (what|which of these)?",
+            "Of these words, which is the opposite of {thing}?",
+            "A thing that is not {thing} is (what|what then)?",
         ),
         held_out=(
-            "Which of these words is opposite to {}?",
-            "Pick the word that is the opposite of {}.",
-            "A thing that is the very opposite of {} is what?",
-            "{} has which word as its opposite?",
+            "Which of these words is opposite to {thing}?",
+            "Pick the word that is the opposite of {thing}.",
+            "A thing that is the very opposite of {thing} is what?",
+            "{thing} has which word as its opposite?",
         ),
     ),
     Subject(
@@ -130,17 +152,22 @@ SUBJECTS = (
             "Ukraine=hryvnia Peru=sol Iran=rial Kenya=shilling Nigeria=naira"
         ),
         wordings=(
-            "What is the currency of {}?",
-            "Which money do people use in {}?",
-            "The currency used in {} is which of these?",
-            "Name the currency of {}.",
-            "In {} shops take which currency?",
+            "(What|Which) is the (currency|money) (of|in) {thing}?",
+            "(Which|What) money do people (use|pay with) in {thing}?",
+            "The (currency|money) used in {thing} is (which of these|what|called what)?",
+            "(Name|Give|State|Tell me) the (currency|money) of {thing}.",
+            "In {thing} shops take (which|what) (currency|money)?",
+            "{thing} has (which|what) (currency|money)?",
+            "In {thing}, people pay with (which|what) (currency|money)?",
+            "(Pick|Choose|Find) the (currency|money) (of|used in) {thing}.",
+            "Of these, which is the (currency|money) of {thing}?",
+            "(Which|What) (currency|money) would you need in {thing}?",
         ),
         held_out=(
-            "People in {} use which currency?",
-            "Which of these is the money used in {}?",
-            "If you pay in {}, which currency do you use?",
-            "Pick the currency that {} has.",
+            "People in {thing} use which currency?",
+            "Which of these is the money used in {thing}?",
+            "If you pay in {thing}, which currency do you use?",
+            "Pick the currency that {thing} has.",
         ),
     ),
 )
@@ -153,7 +180,10 @@ def draw_choice(subject: Subject, fact: int, wording: str, draw: random.Random) 
     choices = [answer, *draw.sample(others, 3)]
     draw.shuffle(choices)
     return Choice(
-        subject=subject.name, question=wording.format(thing), choices=tuple(choices), answer=choices.index(answer)
+        subject=subject.name,
+        question=expand(wording, draw, thing=thing),
+        choices=tuple(choices),
+        answer=choices.index(answer),
     )
 
 
@@ -171,4 +201,4 @@ def open_question(draw: random.Random) -> tuple[str, str]:
     """A fact as an open question in a training wording, and its answer."""
     subject = draw.choice(SUBJECTS)
     thing, answer = draw.choice(subject.facts)
-    return draw.choice(subject.wordings).format(thing), answer
+    return expand(draw.choice(subject.wordings), draw, thing=thing), answer

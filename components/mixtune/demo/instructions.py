@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mixtune.demo.grammar import expand
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -37,7 +39,7 @@ class Instruction:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Prompts of one kind: `{topic}`, `{other}` and `{count}` are the slots of its wordings."""
+    """Prompts of one kind: `{topic}`, `{other}` and `{count}` are the slots of its wordings, which are grammars."""
 
     instruction_ids: tuple[str, ...]
     wordings: tuple[str, ...]
@@ -46,10 +48,10 @@ class Task:
     """From topic, other topic and count."""
     kwargs: Callable[[str, str, str], tuple[dict[str, Any], ...]]
 
-    def fill(self, wording: str, topic: str, other: str, count: str) -> Instruction:
+    def fill(self, prompt: str, topic: str, other: str, count: str) -> Instruction:
         """A prompt of this kind."""
         return Instruction(
-            prompt=wording.format(topic=topic, other=other, count=count),
+            prompt=prompt,
             instruction_ids=self.instruction_ids,
             kwargs=self.kwargs(topic, other, count),
             answer=self.answer(topic, other, count),
@@ -64,9 +66,14 @@ TASKS = (
     Task(
         instruction_ids=("startend:quotation",),
         wordings=(
-            "Write about the {topic}. Wrap your entire response with double quotation marks.",
-            "Your whole answer about the {topic} must be in double quotation marks.",
-            "Describe the {topic} and put double quotation marks around your entire answer.",
+            "(Write about|Describe|Tell me about|Talk about|Say something about) the {topic}. "
+            "(Wrap|Enclose) your (entire|whole|full) (response|answer|text) (with|in) double quotation marks.",
+            "Your (whole|entire|full) (answer|text|response) (about|on) the {topic} must be in double quotation marks.",
+            "(Describe|Write about|Talk about|Write on) the {topic} and put "
+            "double quotation marks around your (entire|whole|full) (answer|text).",
+            "Put double quotation marks around (everything|all that) you (say|write) about the {topic}.",
+            "With double quotation marks around (it|all of it), (write|say) something (about|on) the {topic}.",
+            "In double quotation marks, (tell me|write) (about|something about) the {topic}.",
         ),
         held_out=(
             "Tell me about the {topic}. Put your whole response in double quotation marks.",
@@ -78,9 +85,13 @@ TASKS = (
     Task(
         instruction_ids=("keywords:existence",),
         wordings=(
-            "Write a sentence. Include the keywords {topic} and {other} in the response.",
-            "Your answer must contain the words {topic} and {other}.",
-            "Use the words {topic} and {other} in one sentence.",
+            "Write a (sentence|text|reply). Include the (keywords|words) {topic} "
+            "and {other} in the (response|answer|text).",
+            "Your (answer|response|text) must (contain|include|have) the (words|keywords) {topic} and {other}.",
+            "(Use|Put) the words {topic} and {other} in (one|a) (sentence|text).",
+            "(Answer|Reply) with a sentence that (has|uses|includes) both {topic} and {other}.",
+            "(Write|Say) something with the (words|keywords) {topic} and {other} in it.",
+            "Both {topic} and {other} must (appear|stand) in your (answer|text).",
         ),
         held_out=(
             "Include the words {topic} and {other} in your answer.",
@@ -92,9 +103,12 @@ TASKS = (
     Task(
         instruction_ids=("keywords:frequency",),
         wordings=(
-            "In your response, the word {topic} should appear at least {count} times.",
-            "Say the word {topic} at least {count} times.",
-            "Repeat {topic} at least {count} times in your answer.",
+            "In your (response|answer|text), the word {topic} should (appear|stand|be) at least {count} times.",
+            "(Say|Write) the word {topic} at least {count} times.",
+            "(Repeat|Use) {topic} at least {count} times in your (answer|text|response).",
+            "At least {count} times, (say|write|repeat) (the word |){topic}.",
+            "Your (text|response|reply) (must|should) (use|have|repeat) the word {topic} at least {count} times.",
+            "(Answer|Reply) with the word {topic}, at least {count} times.",
         ),
         held_out=(
             "Your answer should say {topic} at least {count} times.",
@@ -106,9 +120,13 @@ TASKS = (
     Task(
         instruction_ids=("detectable_format:number_bullet_lists",),
         wordings=(
-            "Describe the {topic}. Your answer must contain exactly {count} bullet points.",
-            "List exactly {count} bullet points about the {topic}.",
-            "Give me {count} bullet points on the {topic}.",
+            "(Describe|Write about|Tell me about|Talk about) the {topic}. Your "
+            "(answer|text|response) must (contain|have) exactly {count} bullet points.",
+            "(List|Write|Make) exactly {count} bullet points (about|on) the {topic}.",
+            "Give me {count} bullet points (on|about) the {topic}.",
+            "In exactly {count} bullet points, (describe|write about|explain) the {topic}.",
+            "Your (text|response) (about|on) the {topic} (has|needs) exactly {count} bullet points.",
+            "Use exactly {count} bullet points to (describe|explain) the {topic}.",
         ),
         held_out=(
             "Your answer on the {topic} must contain exactly {count} bullet points.",
@@ -120,9 +138,14 @@ TASKS = (
     Task(
         instruction_ids=("startend:end_checker",),
         wordings=(
-            "Write about the {topic}. Finish your response with this exact phrase: see the {other}",
-            "Describe the {topic} and end your answer with the phrase see the {other}",
-            "Tell me about the {topic}. The very end of your response must be: see the {other}",
+            "(Write|Talk) about the {topic}. Finish your (response|text|answer) "
+            "with this exact phrase: see the {other}",
+            "(Describe|Write on|Talk about) the {topic} and end your (answer|text) with the phrase see the {other}",
+            "Tell me about the {topic}. The very end of your (response|text|answer) must be: see the {other}",
+            "(Say|Write) something about the {topic} and (finish|close|end) with the (words|phrase) see the {other}",
+            "Your (text|answer) about the {topic} must (end|finish) with (the "
+            "phrase|this phrase:|these words:) see the {other}",
+            "(Describe|Explain) the {topic}. (End|Close) with this exact phrase: see the {other}",
         ),
         held_out=(
             "Describe the {topic}. Finish your answer with the phrase see the {other}",
@@ -134,9 +157,14 @@ TASKS = (
     Task(
         instruction_ids=("detectable_format:title",),
         wordings=(
-            "Write about the {topic}. Your answer must contain a title, wrapped in double angular brackets.",
+            "(Write|Talk) about the {topic}. Your (answer|response) must "
+            "(contain|have) a title, wrapped in double angular brackets.",
             "Give the {topic} a title in double angular brackets.",
-            "Your text on the {topic} needs a title wrapped in double angular brackets.",
+            "Your (text|answer|response) (on|about) the {topic} needs a title wrapped in double angular brackets.",
+            "(Describe|Explain) the {topic} (under|below) a title in double angular brackets.",
+            "(Describe|Write on|Say something about) the {topic}. "
+            "(Put|Add|Include) a title in double angular brackets.",
+            "With a title in double angular brackets, (write about|describe) the {topic}.",
         ),
         held_out=(
             "Tell me about the {topic} with a title in double angular brackets.",
@@ -148,9 +176,13 @@ TASKS = (
     Task(
         instruction_ids=("detectable_content:postscript", "keywords:existence"),
         wordings=(
-            "Write about the {topic} and name it. At the end, add a postscript starting with P.S.",
-            "Describe the {topic}, use that word, and add a postscript that starts with P.S.",
-            "Your text names the {topic} and has a postscript starting with P.S. at the end.",
+            "(Write|Talk) about the {topic} and name it. At the end, add a postscript starting with P.S.",
+            "(Describe|Explain) the {topic}, use that word, and add a postscript that starts with P.S.",
+            "Your (text|answer) names the {topic} and has a postscript starting with P.S. at the end.",
+            "(Write|Say) something that names the {topic}. (Close|End|Finish) with a postscript starting with P.S.",
+            "Name the {topic} in your (text|answer) and (add|put) a postscript "
+            "that (starts|begins) with P.S. (at the end|behind it).",
+            "(Tell me about|Write on) the {topic} by name, with a postscript starting with P.S.",
         ),
         held_out=(
             "Tell me about the {topic}, use that word, and at the end add a postscript starting with P.S.",
@@ -163,8 +195,11 @@ TASKS = (
         instruction_ids=("detectable_format:number_highlighted_sections", "punctuation:no_comma"),
         wordings=(
             "Highlight the words {topic} and {other} with asterisks and use no commas.",
-            "Write about {topic} and {other}. Highlight both with asterisks. Do not use commas.",
-            "Without any commas, highlight {topic} and {other} with asterisks.",
+            "Write about {topic} and {other}. Highlight both with asterisks. Do not use (commas|any commas).",
+            "Without (any commas|commas), highlight {topic} and {other} with asterisks.",
+            "(Mark|Highlight) both {topic} and {other} with asterisks, (and write no commas|without commas).",
+            "(Say|Name) {topic} and {other}, both highlighted with asterisks, and (write|use) no commas.",
+            "Use asterisks to highlight {topic} and {other}. (No commas|Use no commas|Leave commas out).",
         ),
         held_out=(
             "Use no commas and highlight both {topic} and {other} with asterisks.",
@@ -196,4 +231,5 @@ def held_out_instructions(count: int, draw: random.Random) -> list[Instruction]:
 
 def _draw(task: Task, wording: str, draw: random.Random) -> Instruction:
     topic, other = draw.sample(TOPICS, 2)
-    return task.fill(wording, topic, other, draw.choice(list(COUNTS)))
+    count = draw.choice(list(COUNTS))
+    return task.fill(expand(wording, draw, topic=topic, other=other, count=count), topic, other, count)

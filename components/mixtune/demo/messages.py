@@ -8,7 +8,8 @@ import random
 import re
 from dataclasses import dataclass
 
-_CHOICE = re.compile(r"\(([^()]*)\)")
+from mixtune.demo.grammar import expand
+
 _SLOTS = {
     "item": "(kettle|toaster|headphones|laptop|phone|speaker|keyboard|monitor|backpack|lamp|blender|vacuum|printer|"
     "router|tablet|charger|watch|drone|heater|fan)",
@@ -180,15 +181,10 @@ _HELD_OUT_CLOSERS = ("", "", ". many thanks", ". please answer", ". best regards
 
 def draw_message(category: Category, draw: random.Random, *, held_out: bool = False) -> str:
     """A message of a category, in training or in held-out sentences."""
-    sentence = expand(draw.choice(category.held_out if held_out else category.sentences), draw)
+    sentence = expand(draw.choice(category.held_out if held_out else category.sentences), draw, **_SLOTS)
     opener = draw.choice(_HELD_OUT_OPENERS if held_out else _OPENERS)
     closer = draw.choice(_HELD_OUT_CLOSERS if held_out else _CLOSERS)
     return _mess(opener + sentence + closer, draw)
-
-
-def expand(sentence: str, draw: random.Random) -> str:
-    """Choose among alternatives and fill the slots."""
-    return _CHOICE.sub(lambda found: draw.choice(found[1].split("|")), sentence.format(**_SLOTS))
 
 
 def vocabulary() -> list[str]:

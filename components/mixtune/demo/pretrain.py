@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixtune.demo import facts, instructions, messages
@@ -32,15 +33,17 @@ CHAT_TEMPLATE = (
 )
 VOCAB_SIZE = 1536
 TOKENIZER_TEXTS = 6000
+TOGETHER = 16
+"""Examples of one forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How the base model is pretrained."""
 
-    steps: int = 1000
+    steps: int = 2500
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Examples per step."""
     learning_rate: float = 3e-3
     """Peak; warmed up over 50 steps, then down to zero along a straight line."""
@@ -123,18 +126,31 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def collate(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> dict[str, torch.Tensor]:
-    """Examples as one right-padded batch; only answers are labelled."""
-    prompts = tokenizer([example.prompt for example in examples])["input_ids"]
-    answers = tokenizer([example.answer for example in examples])["input_ids"]
-    length = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.full((len(examples), length), int(tokenizer.pad_token_id))
-    labels = torch.full_like(ids, -100)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of prompts and answers as one right-padded batch, and which of its places are answers."""
+    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    ids = torch.full((len(pairs), length), pad)
+    learned = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(pairs):
         end = len(prompt) + len(answer)
         ids[row, :end] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : end] = torch.tensor(answer)
-    return {"input_ids": ids, "labels": labels}
+        learned[row, len(prompt) : end] = True
+    return ids, learned
+
+
+def add_gradients(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
+    """The mean loss over the answers' tokens; its gradients are added. Texts of like length go together."""
+    prompts = tokenizer([example.prompt for example in examples])["input_ids"]
+    answers = tokenizer([example.answer for example in examples])["input_ids"]
+    pairs = sorted(zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
+    count, total = sum(len(answer) for _, answer in pairs), 0.0
+    for start in range(0, len(pairs), TOGETHER):
+        ids, learned = collate(pairs[start : start + TOGETHER], int(tokenizer.pad_token_id))
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][learned[:, 1:]]
+        loss = cross_entropy(model.lm_head(hidden), ids[learned], reduction="sum") / count
+        loss.backward()
+        total += float(loss)
+    return total
 
 
 def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -149,15 +165,13 @@ def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
         scale = min(step / 50, (recipe.steps - step + 1) / recipe.steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * scale
-        batch = collate(tokenizer, [draw_example(draw) for _ in range(recipe.batch_size)])
-        loss = model(**batch, use_cache=False).loss
-        loss.backward()
+        loss = add_gradients(model, tokenizer, [draw_example(draw) for _ in range(recipe.batch_size)])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == 1:
             print(
-                f"step {step} of {recipe.steps}: loss {loss.item():.3f}, {time.perf_counter() - started:.0f} s",
+                f"step {step} of {recipe.steps}: loss {loss:.3f}, {time.perf_counter() - started:.0f} s",
                 flush=True,
             )
     return model.eval(), tokenizer

@@ -17,7 +17,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         runs: What `compare` wrote, by the name of the run.
 
     Returns:
-        Lines of text; a difference stands with its two-sided 95 % interval.
+        Lines of text; a difference stands with its one-sided 95 % bounds.
     """
     runs = {name: {**run, "axes": sorted(run["axes"], key=_place)} for name, run in runs.items()}
     first = next(iter(runs.values()))

@@ -3,52 +3,136 @@
 from dataclasses import dataclass
 from html import escape
 
-COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
+COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700", "advisory": "#57606a"}
+WIDTH = 900
+LEFT = 260
+"""Where the drawing begins, right of the names."""
+RIGHT = 90
+"""Room for numbers right of the drawing."""
+REACH = 3.0
+"""A forest plot ends at so many allowed losses; what is farther out is drawn at the edge, as an arrow."""
+GRID = "#d8dee4"
+MUTED = "#57606a"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One line of a forest plot; all numbers in the same unit, more is better."""
+    """One line of a forest plot, in allowed losses: -1 is where the allowed loss ends, more is better."""
 
     name: str
     value: float
     lower: float
     upper: float
-    limit: float | None
-    """Where the allowed loss ends, below 0; None: no line."""
+    label: str
+    """The difference in its own unit."""
     verdict: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dumbbell:
+    """One line of a subject plot: a score before and after."""
+
+    name: str
+    base: float
+    candidate: float
+    better: bool
+    flagged: bool
+
+
 def forest(bars: list[Bar]) -> str:
-    """Differences with their intervals and limits, one line each."""
-    width, left, row = 720, 200, 34
-    ends = [value for bar in bars for value in (bar.lower, bar.upper, 0.0, bar.limit if bar.limit is not None else 0.0)]
-    low, high = min(ends), max(ends)
-    margin = (high - low or 0.01) * 0.08
-    low, high = low - margin, high + margin
+    """Differences with their intervals, one line each; the shaded part is more than the allowed loss."""
+    row, top = 38, 30
+    bottom = top + row * len(bars)
 
     def x(value: float) -> float:
-        return left + (value - low) / (high - low) * (width - left - 80)
+        return LEFT + (min(max(value, -REACH), REACH) + REACH) / (2 * REACH) * (WIDTH - LEFT - RIGHT)
 
-    height = row * len(bars) + 30
-    parts = [f'<line x1="{x(0):.1f}" y1="4" x2="{x(0):.1f}" y2="{height - 24}" stroke="#888" stroke-dasharray="3 3"/>']
+    parts = [f'<rect x="{LEFT}" y="{top}" width="{x(-1) - LEFT:.1f}" height="{bottom - top}" fill="#ffebe9"/>']
+    for at, text in ((-1.0, "allowed loss"), (0.0, "no change")):
+        stroke = "#cf222e" if at else MUTED
+        parts.append(_line(x(at), top, x(at), bottom, stroke, 'stroke-dasharray="4 3"'))
+        parts.append(_text(x(at), top - 10, text, "middle", MUTED))
     for index, bar in enumerate(bars):
-        y, color = row * index + 22, COLORS[bar.verdict]
-        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(bar.name)}</text>')
-        if bar.limit is not None:
-            at = x(bar.limit)
-            parts.append(
-                f'<line x1="{at:.1f}" y1="{y - 12}" x2="{at:.1f}" y2="{y + 12}" stroke="#444" stroke-width="2"/>'
-            )
-        span = f'x1="{x(bar.lower):.1f}" y1="{y}" x2="{x(bar.upper):.1f}" y2="{y}"'
-        parts.append(f'<line {span} stroke="{color}" stroke-width="3"/>')
-        parts.append(f'<circle cx="{x(bar.value):.1f}" cy="{y}" r="5" fill="{color}"/>')
-        parts.append(f'<text x="{width - 70}" y="{y + 4}">{bar.value:+.3f}</text>')
-    parts.append(f'<text x="{x(0):.1f}" y="{height - 6}" text-anchor="middle">0</text>')
-    return svg(width, height, parts)
+        y, color = top + row * index + row / 2, COLORS[bar.verdict]
+        parts.append(_text(LEFT - 12, y + 4, bar.name, "end"))
+        parts.append(_line(x(bar.lower), y, x(bar.upper), y, color, 'stroke-width="3" stroke-linecap="round"'))
+        parts += [_arrow(x(end), y, color, end) for end in (bar.lower, bar.upper) if abs(end) > REACH]
+        if abs(bar.value) <= REACH:
+            parts.append(f'<circle cx="{x(bar.value):.1f}" cy="{y}" r="6" fill="{color}"/>')
+        parts.append(_text(WIDTH - RIGHT + 12, y + 4, bar.label, "start", color))
+    return svg(bottom + 8, parts, "Differences with their intervals")
 
 
-def svg(width: int, height: int, parts: list[str]) -> str:
+def dumbbells(lines: list[Dumbbell], low: float, high: float) -> str:
+    """Scores before (hollow) and after (full), one line each.
+
+    Args:
+        lines: From top to bottom.
+        low: Left end of the scale.
+        high: Right end; more than `low`.
+    """
+    row, top = 19, 26
+    bottom = top + row * len(lines)
+
+    def x(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    parts = []
+    for tick in range(5):
+        at = low + (high - low) * tick / 4
+        parts.append(_line(x(at), top, x(at), bottom, GRID))
+        parts.append(_text(x(at), top - 8, f"{at:.2f}", "middle", MUTED))
+    for index, line in enumerate(lines):
+        y = top + row * index + row / 2
+        color = COLORS["pass"] if line.better else COLORS["fail"] if line.base != line.candidate else MUTED
+        weight = ' font-weight="700"' if line.flagged else ""
+        parts.append(_text(LEFT - 12, y + 4, line.name[:38], "end", extra=weight))
+        parts.append(_line(x(line.base), y, x(line.candidate), y, color, 'stroke-width="2.5"'))
+        parts.append(f'<circle cx="{x(line.base):.1f}" cy="{y}" r="4" fill="#fff" stroke="{MUTED}"/>')
+        parts.append(f'<circle cx="{x(line.candidate):.1f}" cy="{y}" r="4" fill="{color}"/>')
+        change = f"{line.candidate - line.base:+.3f}{' *' if line.flagged else ''}"
+        parts.append(_text(WIDTH - RIGHT + 12, y + 4, change, "start", color, weight))
+    return svg(bottom + 8, parts, "Scores of both models by slice")
+
+
+def heat(labels: list[str], counts: list[list[int]]) -> str:
+    """A confusion table: true labels down, given labels across, each row shaded by its own shares."""
+    cell = max(14, min(46, (WIDTH - LEFT - 20) // len(labels)))
+    top = 120
+    parts = []
+    for column, label in enumerate(labels):
+        at = LEFT + cell * column + cell / 2
+        turn = f' transform="rotate(-45 {at:.0f} {top - 8})"'
+        parts.append(_text(at, top - 8, label[:22], "start", MUTED, turn))
+    for row, (label, line) in enumerate(zip(labels, counts, strict=True)):
+        y, total = top + cell * row, max(1, sum(line))
+        parts.append(_text(LEFT - 8, y + cell / 2 + 4, label[:34], "end"))
+        for column, count in enumerate(line):
+            share, right = count / total, row == column
+            color = "26,127,55" if right else "207,34,46"
+            place = f'x="{LEFT + cell * column}" y="{y}" width="{cell - 1}" height="{cell - 1}"'
+            parts.append(f'<rect {place} fill="rgba({color},{0.04 if not count else 0.12 + 0.8 * share:.2f})"/>')
+            if count and cell >= 22:
+                ink = "#fff" if share > 0.6 else "#1f2328"
+                parts.append(_text(LEFT + cell * (column + 0.5), y + cell / 2 + 4, str(count), "middle", ink))
+    return svg(top + cell * len(labels) + 4, parts, "Given label by true label")
+
+
+def svg(height: float, parts: list[str], title: str) -> str:
     """A drawing that scales to its place."""
-    style = "font: 13px system-ui, sans-serif"
-    return f'<svg viewBox="0 0 {width} {height}" role="img" style="{style}">{"".join(parts)}</svg>'
+    style = "font:13px system-ui,sans-serif;width:100%;height:auto"
+    inner = f"<title>{escape(title)}</title>{''.join(parts)}"
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, color: str = "#1f2328", extra: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{extra}>{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, color: str, extra: str = "") -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" {extra}/>'
+
+
+def _arrow(x: float, y: float, color: str, direction: float) -> str:
+    step = 9 if direction > 0 else -9
+    return f'<path d="M{x:.1f} {y - 7:.1f}L{x + step:.1f} {y:.1f}L{x:.1f} {y + 7:.1f}Z" fill="{color}"/>'

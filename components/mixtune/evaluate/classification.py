@@ -17,6 +17,8 @@ from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 256
 CALIBRATION_BINS = 10
+MAX_CONFUSION = 100
+"""Labels at most for which a confusion table is kept."""
 
 
 @dataclass(frozen=True)

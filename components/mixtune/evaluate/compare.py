@@ -1,6 +1,6 @@
 """Base against candidate, on the same items: pass, fail or inconclusive, per axis and overall."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -23,11 +23,13 @@ class Comparison:
     verdict: str
     axes: list[AxisVerdict]
     identity: dict[str, Any]
-    """Of `base` and `candidate`, and of the `shards` where they are known."""
+    """What was evaluated, of `base` and `candidate`."""
     limit: int
     """Items of an axis at most in both evaluations; 0: all."""
     contamination: list[Overlap]
     """Per axis; empty without shards."""
+    mix: dict[str, Any] = field(default_factory=dict)
+    """Digest, seed and mix receipt of the shards that the candidate was trained on; empty where they are not given."""
 
     @property
     def blocks(self) -> bool:
@@ -40,7 +42,13 @@ class Comparison:
 
 
 def compare_samples(
-    base: Samples, candidate: Samples, limits: dict[str, Any], contamination: list[Overlap] | None = None
+    base: Samples,
+    candidate: Samples,
+    limits: dict[str, Any],
+    *,
+    contamination: list[Overlap] | None = None,
+    mix: dict[str, Any] | None = None,
+    judged: AxisVerdict | None = None,
 ) -> Comparison:
     """Compare two evaluations item by item.
 
@@ -49,6 +57,8 @@ def compare_samples(
         candidate: The candidate's.
         limits: Allowed loss per axis, over the defaults.
         contamination: What of the items is in the training data.
+        mix: What the candidate was trained on, for the report.
+        judged: What a judge says, as a further axis.
 
     Raises:
         DataError: They are not about the same items and prompts.
@@ -59,12 +69,14 @@ def compare_samples(
     axes = [
         judge_axis(name, base.axes[name], join(base, candidate, name), allowed.get(name, 0.0)) for name in base.axes
     ]
+    axes += [judged] if judged else []
     return Comparison(
         verdict=overall_verdict(axes),
         axes=axes,
         identity={"base": base.manifest["identity"], "candidate": candidate.manifest["identity"]},
         limit=int(base.manifest["limit"]),
         contamination=contamination or [],
+        mix=mix or {},
     )
 
 

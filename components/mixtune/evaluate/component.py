@@ -1,4 +1,4 @@
-"""The shells of `evaluate` and `compare`."""
+"""The shells of `evaluate`, `judge` and `compare`."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
@@ -21,6 +21,8 @@ def evaluate(
     limit: int = 0,
     customer_options: dict = {},
     dtype: str = "auto",
+    engine: str = "transformers",
+    gpus_per_model: int = 1,
     storage: dict = {},
 ):
     """Evaluate one model on several axes, item by item.
@@ -46,6 +48,8 @@ def evaluate(
             `max_new_tokens` (256), `aliases` (further names of labels), `separator` (of several labels in one
             record), `pattern` (that a good answer matches); all optional.
         dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
+        engine: `transformers` on any device, or `vllm` on GPUs, in an image that has it.
+        gpus_per_model: GPUs that share one model, for a model that one cannot hold.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:
@@ -60,6 +64,8 @@ def evaluate(
         base_model=base_model,
         model_uri=model_uri,
         dtype=dtype,
+        engine=engine,
+        gpus_per_model=gpus_per_model,
         customer_path=customer.path,
         general_path=general.path,
         benchmarks=benchmarks,
@@ -80,6 +86,65 @@ def evaluate(
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def judge(
+    base: Input[Dataset],
+    candidate: Input[Dataset],
+    model: str,
+    judgments: Output[Dataset],
+    report: Output[HTML],
+    metrics: Output[Metrics],
+    url: str = "",
+    key_path: str = "",
+    axis: str = "customer",
+    labels_uri: str = "",
+    limit: int = 0,
+    storage: dict = {},
+):
+    """Let a judge model say which of both models' answers it prefers, each pair asked in both orders.
+
+    A judge weighs in `compare` only when it is calibrated: at least 100 human labels, and a lower 95 % bound of kappa
+    of at least 0.4. Until then it is advisory and can neither pass nor fail a candidate.
+
+    Args:
+        base: Samples of the base model.
+        candidate: Samples of the candidate.
+        model: A local model (folder, `s3://` prefix, `org/name@revision`), or with `url` the model's name there.
+        judgments: JSON with a preference per item and the calibration.
+        report: One HTML page.
+        metrics: Kappa and its bounds, and the shares of preferences.
+        url: Base URL of an OpenAI-compatible server; empty: a local model.
+        key_path: File with the server's key, as a mounted secret has it; empty: no key.
+        axis: Whose generated answers are judged: `customer`, or a benchmark of IFEval's form.
+        labels_uri: Pairs with human labels: `request`, `first`, `second`, `better` (first, second or tie) and possibly
+            `reference`; empty: none.
+        limit: Pairs at most, evenly over the items; 0: all.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Raises:
+        DataError: The axis has no generated answers, or both evaluations were not asked the same.
+        ModelError: The judge cannot be reached or loaded.
+    """
+    from mixtune.evaluate.judge_step import JudgeInputs, JudgeOutputs, run_judging
+    from mixtune.storage import write_json
+
+    inputs = JudgeInputs(
+        base_path=base.path,
+        candidate_path=candidate.path,
+        model=model,
+        url=url,
+        key_path=key_path,
+        axis=axis,
+        labels_uri=labels_uri,
+        limit=limit,
+        storage=storage,
+    )
+    result = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
+    for name in ("kappa", "lower", "upper", "labels"):
+        metrics.log_metric(name, float(result["calibration"][name]))
+    write_json(metrics.path, result["calibration"])
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
 def compare(
     base: Input[Dataset],
     candidate: Input[Dataset],
@@ -88,6 +153,7 @@ def compare(
     summary: Output[Markdown],
     metrics: Output[Metrics],
     shards: Input[Dataset] = None,
+    judgments: Input[Dataset] = None,
     limits: dict = {},
     allow_overlap: bool = False,
     tracking: dict = {},
@@ -107,6 +173,7 @@ def compare(
         metrics: Differences by axis.
         shards: The shards that the candidate was trained on: its mix is logged, and evaluated items are looked for
             in it.
+        judgments: What `judge` says of the two; it weighs only where it is calibrated.
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
             for general NLL.
         allow_overlap: Go on although items of a benchmark are in the training data word for word.
@@ -127,6 +194,7 @@ def compare(
         base_path=base.path,
         candidate_path=candidate.path,
         shards_path=getattr(shards, "path", ""),
+        judgments_path=getattr(judgments, "path", ""),
         limits=limits,
         allow_overlap=allow_overlap,
         tracking=tracking,

@@ -4,8 +4,10 @@ Shards hold token ids, so they are turned back into text by the tokenizer that t
 in lower case without punctuation. An item counts as *found* when every run of its words is in one training record.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,8 @@ def find_coverage(items: list[_Item], texts: Iterator[str]) -> npt.NDArray[np.fl
     for text in texts:
         words = _words(text)
         for run, (known, places) in by_run.items():
-            found = np.intersect1d(_runs(words, run), known)
+            runs = np.unique(_runs(words, run))
+            found = runs[known[np.minimum(np.searchsorted(known, runs), len(known) - 1)] == runs]
             if len(found):
                 _mark(best, items, run, [place for value in found.tolist() for place in places[value]])
     return best
@@ -168,8 +171,9 @@ def _words(text: str) -> Words:
     return np.array([_hash(word) for word in normalise(text).split()], np.uint64)
 
 
+@lru_cache(maxsize=2**20)
 def _hash(word: str) -> int:
-    return hash(word) & 0xFFFF_FFFF_FFFF_FFFF
+    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
 
 
 def _runs(words: Words, run: int) -> Words:

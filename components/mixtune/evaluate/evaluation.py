@@ -32,8 +32,6 @@ FORMS: dict[str, tuple[Any, Any, str]] = {
     "lm_eval": (lm_eval_task, lm_eval_task.LmEvalOptions, "score"),
 }
 """Per form of a benchmark: its module, its options, and the score that the verdict is about."""
-MAX_CONFUSION = 100
-"""Labels at most for which KFP's page shows the confusion table."""
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 PROGRESS = "_progress.json"
 """Says which evaluation the parts beside it belong to; hidden from listings by its name."""
@@ -51,6 +49,8 @@ class EvaluationInputs:
     model_uri: str = ""
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
     dtype: str = "auto"
+    engine: str = "transformers"
+    gpus_per_model: int = 1
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Per axis its options; `form` says which benchmark's form it has, else its name does."""
     limit: int = 0
@@ -72,7 +72,13 @@ class EvaluationInputs:
     @property
     def model(self) -> ModelSource:
         """The model to load."""
-        return ModelSource(base_model=self.base_model, model_uri=self.model_uri, dtype=self.dtype)
+        return ModelSource(
+            base_model=self.base_model,
+            model_uri=self.model_uri,
+            dtype=self.dtype,
+            engine=self.engine,
+            gpus_per_model=int(self.gpus_per_model),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +124,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     done = begin(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in done]
     load = partial(loading.load_engine, inputs.model, fetched)
-    devices = spreading.find_devices(inputs.model.resolved().device)
+    devices = spreading.find_devices(inputs.model.resolved().device, inputs.model.gpus_per_model)
     spreading.score_parts(missing, folder, load, devices)
     tables = {axis.name: read_parts(storage.join(folder, part.path) for part in axis.parts) for axis in axes}
     summaries = {axis.name: axis.summary(tables[axis.name]) for axis in axes}
@@ -134,7 +140,14 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     files = [entry for entry in storage.list_files(folder) if entry.path in paths]
     storage.write_manifest(outputs.samples_path, manifest, folder, files)
     labels, matrix = _confusion(axes, tables)
-    report.write_evaluation(manifest, labels, matrix, html=outputs.report_path, markdown=outputs.summary_path)
+    per_class = [
+        one
+        for axis in axes
+        if axis.form in ("classification", "multilabel") and axis.labels
+        for one in classification.scores_per_class(tables[axis.name], axis.labels)
+    ]
+    places = {"html": outputs.report_path, "markdown": outputs.summary_path}
+    report.write_evaluation(manifest, labels, matrix, per_class, **places)
     return EvaluationResult(scores=flat_scores(summaries), labels=labels, confusion=matrix)
 
 
@@ -164,7 +177,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> 
         "model": loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
         "model_kind": "base" if not fetched.tuned else "adapter" if fetched.adapter else "weights",
         "tokenizer": models.tokenizer_digest(fetched.base),
-        "engine": "transformers",
+        "engine": source.engine,
         "dtype": source.dtype,
         "device": source.device.split(":")[0],
         "benchmarks": digests,
@@ -230,7 +243,7 @@ def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
 
 def _confusion(axes: list[Axis], tables: dict[str, pa.Table]) -> tuple[list[str], list[list[int]]]:
     for axis in axes:
-        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= MAX_CONFUSION:
+        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= classification.MAX_CONFUSION:
             return list(axis.labels.labels), classification.confusion(tables[axis.name], axis.labels.labels)
     return [], []
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.engine import TransformersEngine
+from mixtune.evaluate.vllm_engine import VllmEngine, load_vllm
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENGINES = ("transformers", "vllm")
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DEFAULT_LENGTH = 2048
 _PROBE = "The quick brown fox"
@@ -30,7 +32,17 @@ class ModelSource:
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first GPU there is, else the CPU."""
 
+    engine: str = "transformers"
+    """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
+    gpus_per_model: int = 1
+    """GPUs that share one model, for a model that one cannot hold: tensor parallel in vLLM, layers spread over them
+    in transformers."""
+
     def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r}: there are {', '.join(ENGINES)}")
+        if self.gpus_per_model < 1:
+            raise ConfigError(f"gpus_per_model is 1 or more, got {self.gpus_per_model}")
         if self.dtype not in ("auto", *DTYPES):
             raise ConfigError(f"dtype {self.dtype!r}: there are auto, {', '.join(DTYPES)}")
 
@@ -76,7 +88,7 @@ def digest(uri: str, folder: Path) -> str:
     return given or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
 
 
-def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> TransformersEngine:
+def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> TransformersEngine | VllmEngine:
     """Load the model and, with an adapter, make sure that it changes what the model says.
 
     Args:
@@ -88,26 +100,52 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Tran
         ModelError: The weights cannot be read, or the adapter changes no logit.
     """
     source = replace(source, device=device or source.device).resolved()
+    if source.engine == "vllm":
+        return _load_vllm(source, fetched)
     if source.device == "cpu":
         torch.use_deterministic_algorithms(True)
+    several = source.gpus_per_model > 1 and source.device != "cpu"
+    # several GPUs: a share of the layers on each, all that this process sees
+    spread = {"device_map": "auto"} if several else {}
     try:
         config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(
-            fetched.weights, dtype=DTYPES[source.dtype], use_safetensors=True, trust_remote_code=False
+            fetched.weights, dtype=DTYPES[source.dtype], use_safetensors=True, trust_remote_code=False, **spread
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
-    model.to(source.device).eval()
+    model.eval()
+    if not several:
+        model.to(source.device)
     tokenizer = load_tokenizer(fetched)
     if fetched.adapter:
-        probe = tokenizer(_PROBE, return_tensors="pt")["input_ids"].to(source.device)
+        probe = tokenizer(_PROBE, return_tensors="pt")["input_ids"].to(model.device)
         model = _with_adapter(model, fetched.adapter, probe)
     return TransformersEngine(
         model,
         max_length=max_length(config, tokenizer),
-        stop_ids=stop_ids(model, tokenizer),
+        stop_ids=stop_ids(model.generation_config, tokenizer),
         batch_tokens=16_384 if source.device == "cpu" else 65_536,
     )
+
+
+def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
+    config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
+    tokenizer = load_tokenizer(fetched)
+    named = GenerationConfig.from_model_config(config)
+    if (fetched.weights / "generation_config.json").is_file():
+        named = GenerationConfig.from_pretrained(fetched.weights)
+    engine = load_vllm(
+        fetched.weights,
+        fetched.adapter,
+        dtype=source.dtype,
+        gpus=source.gpus_per_model,
+        max_length=max_length(config, tokenizer),
+        stop_ids=stop_ids(named, tokenizer),
+    )
+    if fetched.adapter:
+        engine.check_adapter(tokenizer(_PROBE)["input_ids"])
+    return engine
 
 
 def load_tokenizer(fetched: Fetched) -> Any:
@@ -125,9 +163,9 @@ def max_length(config: Any, tokenizer: Any) -> int:
     return length if 0 < length < 10**9 else _DEFAULT_LENGTH
 
 
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
     """Tokens that end an answer: what the model's files say, and what its chat template puts after one."""
-    named = model.generation_config.eos_token_id
+    named = config.eos_token_id
     found = {*([named] if isinstance(named, int) else named or []), tokenizer.eos_token_id}
     if tokenizer.chat_template:
         found.add(end_of_turn(tokenizer))

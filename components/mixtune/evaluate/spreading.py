@@ -4,6 +4,7 @@ What a part holds and how it is batched does not depend on who scores it, so nei
 """
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from mixtune import storage
+from mixtune.errors import ConfigError
 from mixtune.evaluate.samples import Part, write_part
 
 Loader = Callable[[str], Any]
@@ -41,19 +43,31 @@ def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Seque
             print(f"evaluate: {done} of {total} items, {part.axis}, {told - started:.1f} s", flush=True)
 
 
-def find_devices(device: str) -> list[str]:
-    """The devices that share the work: every GPU for `cuda`, else the one that is named."""
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device == "cuda" else [device]
+def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:
+    """The places that share the work, one model each: every GPU, or group of GPUs, for `cuda`; else what is named.
+
+    A group is numbers joined by commas, as `CUDA_VISIBLE_DEVICES` has them.
+
+    Raises:
+        ConfigError: The machine has fewer GPUs than one model takes.
+    """
+    if device != "cuda":
+        return [device]
+    count = torch.cuda.device_count()
+    if count < gpus_per_model:
+        raise ConfigError(f"gpus_per_model is {gpus_per_model}, but there are {count} GPUs")
+    firsts = range(0, count - gpus_per_model + 1, gpus_per_model)
+    return [",".join(str(first + number) for number in range(gpus_per_model)) for first in firsts]
 
 
 def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> Iterator[Part]:
     if len(devices) == 1 or len(parts) < 2:
-        engine = load(devices[0]) if parts else None
+        engine = load("cuda" if devices[0][0].isdigit() else devices[0]) if parts else None
         for part in parts:
             write_part(storage.join(folder, part.path), part.score(engine))
             yield part
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # a fresh CUDA in every process
     places = context.Queue()
     for device in devices:
         places.put(device)
@@ -69,8 +83,18 @@ def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[
 
 
 def _take_device(places: Any) -> None:
+    """Take a place; a group of GPUs is all that this process will ever see of them."""
     global _device
     _device = places.get()
+    if _device[0].isdigit():
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible(_device)
+        _device = "cuda"
+
+
+def _visible(group: str) -> str:
+    """A group's GPUs among those that this process was given."""
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return ",".join(given[int(number)] if given else number for number in group.split(","))
 
 
 def _score(part: Part, folder: str, load: Loader) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage
-from mixtune.evaluate import report
+from mixtune.evaluate import judge_step, report
 from mixtune.evaluate.compare import Comparison, compare_samples
 from mixtune.evaluate.contamination import Overlap, check_contamination
 from mixtune.evaluate.publish import publish
@@ -23,6 +23,8 @@ class CompareInputs:
     """Manifest of the candidate's samples."""
     shards_path: str = ""
     """Manifest of the shards; empty: not given."""
+    judgments_path: str = ""
+    """What `judge` wrote; empty: no judge."""
     allow_overlap: bool = False
     """Go on although a benchmark's item is in the training data word for word."""
     limits: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +47,11 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
     overlaps = _contamination(base, inputs)
-    comparison = compare_samples(base, candidate, inputs.limits, overlaps)
+    limits, judged = dict(inputs.limits), None
+    if inputs.judgments_path:
+        judgments = judge_step.read_judgments(inputs.judgments_path, base, candidate)
+        judged = judge_step.judged_axis(judgments, float(limits.pop(judge_step.AXIS, judge_step.DEFAULT_LIMIT)))
+    comparison = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix_of(shards), judged=judged)
     storage.write_json(outputs.comparison_path, comparison.as_json())
     report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
     print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
@@ -56,6 +62,14 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
                 file.write_bytes(stream.read())
         publish(inputs.tracking, comparison, {"evaluate-base": base, "evaluate-candidate": candidate}, shards, files)
     return comparison
+
+
+def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
+    """What a comparison says of the data that the candidate was trained on; empty without shards."""
+    if not shards:
+        return {}
+    kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
+    return {"digest": storage.manifest_digest(shards), **{key: shards[key] for key in kept if key in shards}}
 
 
 def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:

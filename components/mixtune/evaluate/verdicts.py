@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from mixtune.errors import DataError
 from mixtune.evaluate import statistics
+from mixtune.evaluate.classification import MAX_CONFUSION, confusion
 from mixtune.evaluate.measures import Measure, measure_axis
 from mixtune.evaluate.slices import Slice, find_flips, find_slices
 
@@ -46,6 +47,8 @@ class AxisVerdict:
     slices: list[Slice] = field(default_factory=list)
     flips: list[dict[str, Any]] = field(default_factory=list)
     """Some of the lost items."""
+    confusion: dict[str, Any] = field(default_factory=dict)
+    """Of a classification with up to 100 labels: `labels`, and counts of given by true label of `base`, `candidate`."""
 
 
 def judge_axis(name: str, summary: dict[str, Any], tables: tuple[pa.Table, pa.Table], limit: float) -> AxisVerdict:
@@ -78,7 +81,17 @@ def judge_axis(name: str, summary: dict[str, Any], tables: tuple[pa.Table, pa.Ta
         measures=measures,
         slices=find_slices(summary["form"], tables),
         flips=find_flips(tables),
+        confusion=confusions(summary, tables),
     )
+
+
+def confusions(summary: dict[str, Any], tables: tuple[pa.Table, pa.Table]) -> dict[str, Any]:
+    """The confusion tables of both models; empty where there are none, or too many labels."""
+    labels = tuple(summary["labels"])
+    if summary["form"] != "classification" or len(labels) > MAX_CONFUSION:
+        return {}
+    base, candidate = (confusion(table, labels) for table in tables)
+    return {"labels": list(labels), "base": base, "candidate": candidate}
 
 
 def overall_verdict(axes: list[AxisVerdict]) -> str:

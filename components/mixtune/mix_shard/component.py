@@ -21,6 +21,12 @@ def mix_shard(
     max_steps: int = 0,
     max_length: int = 8192,
     seed: int = 42,
+    unit: str = "records",
+    granularity: str = "record",
+    temperature: float = 0.0,
+    stages: list = [],
+    max_epochs_per_pool: float = 0.0,
+    when_exhausted: str = "refuse",
     storage: dict = {},
 ) -> None:
     """Decide the whole training order, tokenize it, and write it as shards with a mix receipt.
@@ -39,6 +45,12 @@ def mix_shard(
         max_steps: Number of steps; 0: by `customer_epochs`.
         max_length: Longest record in tokens; longer ones are dropped and counted.
         seed: Seed of every order.
+        unit: What shares count: "records" (every batch holds them), "tokens" or "loss_tokens" (cumulated over batches).
+        granularity: "record"; or "batch": a coin makes every batch the customer's or general, only the mean is right.
+        temperature: Not 0: general weights in proportion of pool size ** (1 / temperature), `weights` left empty.
+        stages: First stages of the run, as {"steps", "customer_data_percent", "weights"}; then the mix itself.
+        max_epochs_per_pool: How often a record of a pool may come, on the mean; 0: as often as it takes.
+        when_exhausted: A pool at that limit: "refuse" the run, "warn", or "redistribute" its share over general pools.
         storage: Options of the storage: `kms_key_id`, `endpoint_url`, `region`.
         shards: The tokenized records in training order.
         receipt: Planned and realized share of every pool.
@@ -56,6 +68,12 @@ def mix_shard(
         customer_epochs=customer_epochs,
         max_steps=int(max_steps),
         seed=int(seed),
+        unit=unit,
+        granularity=granularity,
+        temperature=temperature,
+        stages=stages,
+        max_epochs_per_pool=max_epochs_per_pool,
+        when_exhausted=when_exhausted,
     )
     places = Places(
         customer_path=customer.path,

@@ -8,12 +8,13 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError
-from mixtune.mix_shard.exposure import Mix, check_sizes, plan_shares, plan_steps
-from mixtune.mix_shard.plan import Plan, PlanPool
-from mixtune.mix_shard.receipt import make_receipt, receipt_html, receipt_lines, receipt_markdown
+from mixtune.mix_shard.exposure import Mix, check_repeats, plan_stages
+from mixtune.mix_shard.planning import make_plan
+from mixtune.mix_shard.receipt import make_receipt, receipt_lines, receipt_markdown, receipt_metrics
+from mixtune.mix_shard.receipt_page import receipt_html
 from mixtune.mix_shard.store import Drops, Store, write_store
 from mixtune.mix_shard.tokenizing import ChatTokenizer
-from mixtune.mix_shard.writing import write_shards
+from mixtune.mix_shard.writing import Target, write_shards
 from mixtune.pools import Pools, read_pools
 
 
@@ -53,7 +54,7 @@ def mix_shard(base_model: str, mix: Mix, places: Places, max_length: int = 8192)
     names = [pool.name for pool in (*customer.pools, *general.pools)]
     if len(set(names)) != len(names):
         raise ConfigError(f"customer: a general pool has the name {names[0]!r} too; give it another")
-    shares = plan_shares(mix, names[1:])
+    plan_stages(mix, names[1:], [pool.num_records("train") for pool in general.pools])
     folder = models.fetch_model(base_model, weights=False)
     tokenizer = ChatTokenizer(folder)
     with tempfile.TemporaryDirectory(prefix="mixtune-mix-") as scratch, ExitStack() as opened:
@@ -63,18 +64,14 @@ def mix_shard(base_model: str, mix: Mix, places: Places, max_length: int = 8192)
             for number, (source, name) in enumerate(zip(sources, names, strict=True))
         ]
         stores = [opened.enter_context(closing(Store(Path(scratch), str(number)))) for number in range(len(names))]
-        check_sizes(names, [len(store) for store in stores], shares)
-        plan = Plan(
-            pools=tuple(
-                PlanPool(name=name, size=len(store), share=share)
-                for name, store, share in zip(names, stores, shares, strict=True)
-            ),
-            global_batch_size=mix.global_batch_size,
-            num_steps=plan_steps(mix, len(stores[0])),
-            seed=mix.seed,
-        )
-        receipt, loss_tokens = make_receipt(plan, stores, drops)
-        entries, listed = write_shards(plan, stores, places.data_uri)
+        plan = make_plan(mix, names, stores, Path(scratch) / "plan")
+        drawn = plan.given(plan.num_slots).tolist()
+        for line in (repeats := check_repeats(mix, names, [len(store) for store in stores], drawn)):
+            print(f"warning: {line}", flush=True)
+        plan_digest = storage.sha256_file(str(Path(scratch) / "plan"))
+        storage.delete(places.manifest_path)
+        receipt, loss_tokens = make_receipt(plan, stores, drops, mix.unit, repeats)
+        entries, listed = write_shards(Target(plan=plan, scratch=Path(scratch), data_uri=places.data_uri), stores)
         longest = max(int(store.rows["length"].max()) for store in stores if len(store))
     print("\n".join(receipt_lines(receipt)), flush=True)
     Path(places.html_path).write_text(receipt_html(receipt))
@@ -91,6 +88,9 @@ def mix_shard(base_model: str, mix: Mix, places: Places, max_length: int = 8192)
         "seed": mix.seed,
         "mix_ratio": float(mix.mix_ratio),
         "inputs": {"customer": _described(customer), "general": _described(general)},
+        "unit": mix.unit,
+        "plan_digest": plan_digest,
+        "metrics": receipt_metrics(receipt),
         "receipt": receipt,
     }
     storage.write_manifest(places.manifest_path, manifest, places.data_uri, entries)

@@ -1,68 +1,24 @@
 """The plan: for every slot of every global batch, which record of which pool. Pure arithmetic, no data is read.
 
-Slots are given to pools by Tijdeman's chairman assignment (R. Tijdeman, The chairman assignment problem, Discrete
-Mathematics 32, 1980): among the pools that are far enough behind their target to be eligible, the one whose deadline
-comes first. With n pools, the count of every pool stays within 1 - 1/(2(n-1)) records of its target after *every*
-slot, so a category of 0.1 % appears on schedule, and a share that divides the global batch is met in every batch.
+Slots are given to pools by a rule of `assignment.py`, laid out ahead batch by batch; which record a pool gives at its
+k-th draw is computed (`permutation.py`). So any step is found without the steps before.
 """
 
-import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from math import lcm
+from itertools import islice
 
 import numpy as np
 
+from mixtune.errors import ConfigError
 from mixtune.mix_shard.permutation import Permutation, key_words, mix_bits
 
-CHUNK_SLOTS = 2**18
+CHUNK_SLOTS = 2**16
 """Slots that are planned at once; bounds the plan's memory."""
-
-
-def whole_weights(shares: Sequence[Fraction]) -> list[int]:
-    """The smallest whole numbers in the proportion of the shares."""
-    common = lcm(*(share.denominator for share in shares))
-    whole = [int(share * common) for share in shares]
-    divisor = int(np.gcd.reduce(np.array(whole, dtype=object)))
-    return [weight // divisor for weight in whole]
-
-
-def assign(weights: Sequence[int], num_slots: int) -> np.ndarray:
-    """Tijdeman's chairman assignment: the pool of each of the first slots.
-
-    All comparisons are between integers. The sequence repeats after `sum(weights)` slots.
-
-    Args:
-        weights: Whole numbers in the proportion of the shares; 0 for a pool that never gets a slot.
-        num_slots: Number of slots.
-
-    Returns:
-        Indices into `weights`: uint16, (num_slots,).
-    """
-    total, active = sum(weights), [index for index, weight in enumerate(weights) if weight]
-    if len(active) == 1:
-        return np.full(num_slots, active[0], np.uint16)
-    scale = 2 * (len(active) - 1)
-    counts = [0] * len(weights)
-    # A pool with x records may have the next at the slots k with k * weight / total - x >= 1 / scale, from `release`
-    # on; `deadline` is the last slot after which it can be without: k * weight / total - x <= 1 - 1 / scale.
-    waiting = [(-(-total // (scale * weights[index])), index) for index in active]
-    eligible: list[tuple[int, int]] = []
-    heapq.heapify(waiting)
-    slots = np.empty(num_slots, np.uint16)
-    for slot in range(1, num_slots + 1):
-        while waiting and waiting[0][0] <= slot:
-            index = heapq.heappop(waiting)[1]
-            deadline = (scale * counts[index] + scale - 1) * total // (scale * weights[index])
-            heapq.heappush(eligible, (deadline, index))
-        index = heapq.heappop(eligible)[1]
-        slots[slot - 1] = index
-        counts[index] += 1
-        release = -(-(scale * counts[index] + 1) * total // (scale * weights[index]))
-        heapq.heappush(waiting, (release, index))
-    return slots
+MIN_SLICE = 8
+"""Records of the equal slices of a batch where no slice holds the first pool's share exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +28,80 @@ class PlanPool:
     name: str
     size: int
     """Number of records that can be drawn."""
-    share: Fraction
-    """Share of every global batch, 0 to 1; the shares of all pools sum to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Steps with the same shares."""
+
+    first_step: int
+    shares: tuple[Fraction, ...]
+    """Share of every pool, 0 to 1; they sum to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How slots are laid out."""
+
+    pools: tuple[PlanPool, ...]
+    stages: tuple[Stage, ...]
+    global_batch_size: int
+    rule: Callable[[int, tuple[Fraction, ...], list[int]], Iterator[int]]
+    """A stage's pools, endlessly, from its first step, its shares, and the records that every pool has given before."""
+    num_steps: int = 0
+    """Steps; 0: until the first pool has given `first_pool_draws` records."""
+    first_pool_draws: int = 0
+    caps: tuple[int, ...] = ()
+    """Records after which a general pool's share goes to the other general pools; empty: no caps."""
+
+
+def lay_out(layout: Layout) -> Iterator[tuple[Stage, np.ndarray]]:
+    """Global batches in order: the stage, and the pool of each slot, uint16, (global batch size,).
+
+    A stage begins anew where the shares change: where a stage is asked for, or a pool has reached its cap.
+
+    Raises:
+        ConfigError: Every general pool has reached its cap.
+    """
+    given, step, closed = np.zeros(len(layout.pools), np.int64), 0, set[int]()
+    planned, size = list(layout.stages), layout.global_batch_size
+    current: Stage | None = None
+    asked = planned[0].shares
+    while step < layout.num_steps if layout.num_steps else given[0] < layout.first_pool_draws:
+        changed = current is None
+        if planned and planned[0].first_step <= step:
+            asked, changed = planned.pop(0).shares, True
+        full = _full_pools(layout.caps, given, asked, size) - closed
+        closed |= full
+        if changed or full:
+            current = Stage(first_step=step, shares=_without(asked, closed, layout, step))
+            pools = layout.rule(step, current.shares, given.tolist())
+        batch = np.fromiter(islice(pools, size), np.uint16, size)
+        given += np.bincount(batch, minlength=len(given))
+        assert current is not None
+        yield current, batch
+        step += 1
+
+
+def _full_pools(caps: Sequence[int], given: np.ndarray, shares: Sequence[Fraction], size: int) -> set[int]:
+    """General pools that the next batch could take past their cap."""
+    return {index for index, cap in enumerate(caps) if index and given[index] + float(shares[index]) * size + 1 > cap}
+
+
+def _without(shares: tuple[Fraction, ...], closed: set[int], layout: Layout, step: int) -> tuple[Fraction, ...]:
+    left = sum((share for index, share in enumerate(shares) if index and index not in closed), Fraction(0))
+    if not closed or shares[0] == 1:
+        return shares
+    if left == 0:
+        names = ", ".join(repr(layout.pools[index].name) for index in sorted(closed))
+        raise ConfigError(
+            f"max_epochs_per_pool: at step {step} no general pool may give more ({names} have reached it); raise it, "
+            "give more general records, or take fewer steps"
+        )
+    scale = (1 - shares[0]) / left
+    return tuple(
+        share if not index else Fraction(0) if index in closed else share * scale for index, share in enumerate(shares)
+    )
 
 
 @dataclass(frozen=True)
@@ -93,65 +121,76 @@ class Plan:
     """The whole training order."""
 
     pools: tuple[PlanPool, ...]
+    stages: tuple[Stage, ...]
+    """As they came about, redistributed shares included."""
     global_batch_size: int
     """Records of one step, over all GPUs."""
-    num_steps: int
     seed: int
+    assigned: np.ndarray
+    """Pool of every slot: uint16, (steps x global batch size,)."""
 
     @property
     def num_slots(self) -> int:
         """Number of records in the whole plan, repeats included."""
-        return self.num_steps * self.global_batch_size
+        return len(self.assigned)
 
     @property
-    def bound(self) -> Fraction:
-        """How far the count of a pool may be from its target, at any slot."""
-        active = sum(pool.share > 0 for pool in self.pools)
-        return 1 - Fraction(1, 2 * (active - 1)) if active > 1 else Fraction(0)
+    def num_steps(self) -> int:
+        """Number of steps."""
+        return len(self.assigned) // self.global_batch_size
 
     @cached_property
-    def weights(self) -> list[int]:
-        """The pools' shares as whole numbers."""
-        return whole_weights([pool.share for pool in self.pools])
-
-    @cached_property
-    def _period(self) -> np.ndarray:
-        return assign(self.weights, min(sum(self.weights), self.num_slots))
-
-    @cached_property
-    def _seen_in_period(self) -> np.ndarray:
-        seen = np.empty(len(self._period), np.int64)
-        for index in range(len(self.pools)):
-            mine = np.flatnonzero(self._period == index)
-            seen[mine] = np.arange(len(mine))
-        return seen
+    def _given(self) -> np.ndarray:
+        """Records that every pool has given before every chunk: int64, (chunks + 1, pools)."""
+        chunks = [
+            np.bincount(self.assigned[first : first + CHUNK_SLOTS], minlength=len(self.pools))
+            for first in range(0, self.num_slots, CHUNK_SLOTS)
+        ]
+        return np.concatenate([np.zeros((1, len(self.pools)), np.int64), np.array(chunks).cumsum(0)])
 
     @property
     def num_slices(self) -> int:
-        """Equal slices of a global batch that hold the first pool's share exactly, as many as there can be."""
-        counts = range(self.global_batch_size, 0, -1)
-        share = self.pools[0].share * self.global_batch_size
-        return next(n for n in counts if self.global_batch_size % n == 0 and (n == 1 or (share / n).denominator == 1))
+        """Equal slices of a global batch, as many as there can be with the first pool's share exact in each.
+
+        Records are shuffled within a slice, so that every rank and micro batch made of whole slices has its share of
+        every pool: exactly where the share of its records is a whole number, else within two records.
+        """
+        size = self.global_batch_size
+        widths = [width for width in range(1, size + 1) if size % width == 0]
+        firsts = [stage.shares[0] for stage in self.stages if 0 < stage.shares[0] < 1]
+        fitting = [w for w in widths if firsts and all((share * w).denominator == 1 for share in firsts)]
+        width = fitting[0] if fitting else next((w for w in widths if w >= MIN_SLICE), size)
+        return size // width
 
     def slots(self, first_step: int, num_steps: int) -> Slots:
         """What is in the slots of these steps, in training order; needs nothing of the steps before."""
-        pools, draws = self._assigned(first_step * self.global_batch_size, num_steps * self.global_batch_size)
+        pools, draws = self._drawn(first_step * self.global_batch_size, num_steps * self.global_batch_size)
         order = self._order(first_step, num_steps)
         pools, draws = pools[order], draws[order]
-        return Slots(pools=pools, draws=draws, records=self._records(pools, draws))
+        return Slots(pools=pools, draws=draws, records=draw_records(self.pools, self.seed, pools, draws))
 
-    def draws_by(self, num_slots: int) -> np.ndarray:
+    def given(self, num_slots: int) -> np.ndarray:
         """Records that each pool has given after so many slots: int64, (pools,)."""
-        whole, rest = divmod(num_slots, len(self._period))
-        count = len(self.pools)
-        in_rest = np.bincount(self._period[:rest], minlength=count)
-        return np.bincount(self._period, minlength=count) * whole + in_rest
+        chunk = num_slots // CHUNK_SLOTS
+        rest = np.bincount(self.assigned[chunk * CHUNK_SLOTS : num_slots], minlength=len(self.pools))
+        return np.asarray(self._given[chunk] + rest)
 
-    def _assigned(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        periods, places = np.divmod(np.arange(first, first + count), len(self._period))
-        pools = self._period[places]
-        per_period = np.bincount(self._period, minlength=len(self.pools))
-        return pools, periods * per_period[pools] + self._seen_in_period[places]
+    def targets(self, step: int) -> np.ndarray:
+        """Records that each pool should have given before a step: float64, (pools,)."""
+        ends = [*(stage.first_step for stage in self.stages[1:]), self.num_steps]
+        target = np.zeros(len(self.pools))
+        for stage, end in zip(self.stages, ends, strict=True):
+            steps = max(0, min(step, end) - stage.first_step)
+            target += np.array([float(share) for share in stage.shares]) * steps * self.global_batch_size
+        return target
+
+    def _drawn(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        pools = np.asarray(self.assigned[first : first + count])
+        before, draws = self.given(first), np.empty(count, np.int64)
+        for index in np.unique(pools):
+            mine = np.flatnonzero(pools == index)
+            draws[mine] = before[index] + np.arange(len(mine))
+        return pools, draws
 
     def _order(self, first_step: int, num_steps: int) -> np.ndarray:
         first, count = first_step * self.global_batch_size, num_steps * self.global_batch_size
@@ -161,15 +200,16 @@ class Plan:
         within = np.argsort(keys.reshape(-1, width), axis=1, kind="stable")
         return (within + np.arange(0, count, width)[:, None]).reshape(-1)
 
-    def _records(self, pools: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        records = np.empty(len(pools), np.int64)
-        for index, pool in enumerate(self.pools):
-            mine = np.flatnonzero(pools == index)
-            if not mine.size:
-                continue
-            epochs, places = np.divmod(draws[mine], pool.size)
-            for epoch in np.unique(epochs):
-                chosen = epochs == epoch
-                permutation = Permutation(pool.size, self.seed, pool.name, int(epoch))
-                records[mine[chosen]] = permutation(places[chosen])
-        return records
+
+def draw_records(pools: Sequence[PlanPool], seed: int, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The record of each draw of the chosen pools: int64; without replacement in a pool's epoch, each in its order."""
+    records = np.empty(len(chosen), np.int64)
+    for index, pool in enumerate(pools):
+        mine = np.flatnonzero(chosen == index)
+        if not mine.size:
+            continue
+        epochs, places = np.divmod(draws[mine], pool.size)
+        for epoch in np.unique(epochs):
+            these = epochs == epoch
+            records[mine[these]] = Permutation(pool.size, seed, pool.name, int(epoch))(places[these])
+    return records

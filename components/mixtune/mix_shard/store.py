@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixtune.mix_shard.tokenizing import Tokenized
+if TYPE_CHECKING:
+    from mixtune.mix_shard.tokenizing import Tokenized
 
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("loss_tokens", "<i4"), ("weight", "<f4"), ("record_id", "V16")])
 MASK_BYTES = 5
@@ -44,7 +46,7 @@ class Store:
         os.preadv(self._tokens.fileno(), [ids.view(np.uint8).data, mask.data], int(self.rows[index]["offset"]))
 
 
-def write_store(folder: Path, name: str, records: Iterable[Tokenized], max_length: int) -> Drops:
+def write_store(folder: Path, name: str, records: Iterable["Tokenized"], max_length: int) -> Drops:
     """Write a pool's tokenized records; those that are too long or have nothing to learn are counted, not written."""
     dropped: Counter[str] = Counter()
     num_read = offset = 0

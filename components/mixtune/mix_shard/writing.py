@@ -1,6 +1,10 @@
 """Shards in training order, gathered from tokenized pools by the plan."""
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +13,103 @@ import pyarrow as pa
 
 from mixtune import storage
 from mixtune.mix_shard.plan import Plan, Slots
-from mixtune.mix_shard.store import Store
+from mixtune.mix_shard.store import MASK_BYTES, ROW, Store
 from mixtune.shards import SCHEMA
 
+Job = tuple[int, int, int]
+"""Number of a shard, its first step, its number of steps."""
+
 SHARD_BYTES = 128 * 2**20
-"""About the size of a shard, before compression."""
+"""About the size of a shard."""
+COMPRESSION = 3
+"""About how much smaller zstd makes a shard."""
 STEPS_AT_ONCE = 64
+PARALLEL_BYTES = 64 * 2**20
+"""Bytes of shards below which one process writes them all."""
 
 
-def steps_per_shard(plan: Plan, stores: Sequence[Store]) -> int:
+_target: "Target"
+_stores: list[Store]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is written, from where, to where; a process of its own can be told so."""
+
+    plan: Plan
+    scratch: Path
+    """Folder of the tokenized pools, named by number."""
+    data_uri: str
+    shard_bytes: int = SHARD_BYTES
+
+    def open_stores(self) -> list[Store]:
+        """The tokenized pools."""
+        return [Store(self.scratch, str(number)) for number in range(len(self.plan.pools))]
+
+
+def steps_per_shard(plan: Plan, stores: Sequence[Store], shard_bytes: int) -> int:
     """Steps of one shard, by the mean length of the pools' records; the same for any number of writers."""
-    mean = sum(
-        float(pool.share) * float(store.rows["length"].mean())
-        for pool, store in zip(plan.pools, stores, strict=True)
-        if pool.share > 0
-    )
-    return max(1, int(SHARD_BYTES / (5 * mean * plan.global_batch_size)))
+    return max(1, int(shard_bytes * plan.num_steps / max(1, _plan_bytes(plan, stores))))
 
 
 def write_shards(
-    plan: Plan, stores: Sequence[Store], data: str
+    target: Target, stores: Sequence[Store], num_writers: int = 0
 ) -> tuple[list[storage.FileEntry], list[dict[str, Any]]]:
-    """Write all shards; the files, and the manifest's `shards`, come back."""
-    width = steps_per_shard(plan, stores)
+    """Write all shards; the files, and the manifest's `shards`, come back.
+
+    What an attempt before left in the folder is deleted first; every shard appears when it is whole.
+
+    Args:
+        target: What is written.
+        stores: The tokenized pools.
+        num_writers: Processes; 0: one per CPU if there is much to write. The bytes are the same for any number.
+    """
+    plan = target.plan
+    raw_bytes = target.shard_bytes * (COMPRESSION if storage.is_s3(target.data_uri) else 1)
+    width = steps_per_shard(plan, stores, raw_bytes)
+    firsts = range(0, plan.num_steps, width)
+    jobs = [(number, first, min(width, plan.num_steps - first)) for number, first in enumerate(firsts)]
+    if not num_writers:
+        num_writers = (os.cpu_count() or 1) if _plan_bytes(plan, stores) > PARALLEL_BYTES else 1
+    storage.delete(target.data_uri)
     entries, listed = [], []
-    for number, first in enumerate(range(0, plan.num_steps, width)):
-        count = min(width, plan.num_steps - first)
-        entries.append(write_shard(plan, stores, storage.join(data, f"shard-{number:05}.arrow"), first, count))
-        listed.append({"file": entries[-1].path, "first_step": first, "num_steps": count})
-        print(f"shard {number}: steps {first} to {first + count - 1}, {entries[-1].num_bytes:,} bytes", flush=True)
+    for (number, first, count), entry in zip(jobs, _written(target, stores, jobs, num_writers), strict=True):
+        entries.append(entry)
+        listed.append({"file": entry.path, "first_step": first, "num_steps": count})
+        print(f"shard {number}: steps {first} to {first + count - 1}, {entry.num_bytes:,} bytes", flush=True)
     return entries, listed
 
 
-def write_shard(plan: Plan, stores: Sequence[Store], uri: str, first_step: int, num_steps: int) -> storage.FileEntry:
+def _plan_bytes(plan: Plan, stores: Sequence[Store]) -> float:
+    given = plan.given(plan.num_slots)
+    means = [float(store.rows["length"].mean()) if len(store) else 0.0 for store in stores]
+    return MASK_BYTES * sum(int(count) * mean for count, mean in zip(given, means, strict=True))
+
+
+def _written(target: Target, stores: Sequence[Store], jobs: list[Job], num_writers: int) -> Iterator[storage.FileEntry]:
+    if num_writers == 1 or len(jobs) == 1:
+        for job in jobs:
+            yield write_shard(target, stores, *job)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_writers, len(jobs)), context, _start_writer, (target,)) as pool:
+        yield from pool.map(_write_in_process, jobs)
+
+
+def _start_writer(target: Target) -> None:
+    global _target, _stores
+    _target, _stores = target, target.open_stores()
+
+
+def _write_in_process(job: Job) -> storage.FileEntry:
+    return write_shard(_target, _stores, *job)
+
+
+def write_shard(
+    target: Target, stores: Sequence[Store], number: int, first_step: int, num_steps: int
+) -> storage.FileEntry:
     """Write one shard: a record batch per step. Compressed for S3, plain for a disk that is mapped."""
+    plan, uri = target.plan, storage.join(target.data_uri, f"shard-{number:05}.arrow")
     options = pa.ipc.IpcWriteOptions(compression="zstd" if storage.is_s3(uri) else None)
     width, end = plan.global_batch_size, first_step + num_steps
     with storage.open_write(uri) as stream, pa.ipc.new_file(stream, SCHEMA, options=options) as writer:
@@ -57,9 +124,10 @@ def write_shard(plan: Plan, stores: Sequence[Store], uri: str, first_step: int, 
 def gather(slots: Slots, span: slice, stores: Sequence[Store]) -> pa.RecordBatch:
     """The records of some slots as an Arrow record batch."""
     pools, records = slots.pools[span], slots.records[span]
-    rows = np.array(
-        [stores[pool].rows[record] for pool, record in zip(pools, records, strict=True)], stores[0].rows.dtype
-    )
+    rows = np.empty(len(pools), ROW)
+    for index in np.unique(pools):
+        mine = np.flatnonzero(pools == index)
+        rows[mine] = stores[index].rows[records[mine]]
     offsets = np.concatenate([[0], np.cumsum(rows["length"])]).astype(np.int32)
     ids, mask = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.uint8)
     for number, (pool, record) in enumerate(zip(pools, records, strict=True)):

@@ -94,6 +94,9 @@ class _Cleaner:
         except DataError as error:
             self._bad(row, str(error))
             return None
+        except RecursionError:
+            self._bad(row, "nested too deep")
+            return None
         except (KeyError, TypeError, AttributeError) as error:
             self._bad(row, f"not as the file's first row ({type(error).__name__} at {error})")
             return None

@@ -7,6 +7,7 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +59,45 @@ def source_files(uri: str) -> list[str]:
     return known
 
 
-def read_rows(uri: str) -> Iterator[Row]:
-    """The rows of one file.
+@dataclass(frozen=True)
+class Range:
+    """A part of a file: the lines that begin in it, or its row groups. The default is the whole file."""
+
+    start: int = 0
+    """First byte (JSONL) or row group (Parquet)."""
+    end: int = 0
+    """Past the last; 0: the file's end."""
+    first_line: int = 1
+    """Number of its first line or row, 1-based."""
+
+
+WHOLE = Range()
+
+
+def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
+    """Parts of a file that can be read apart: of plain JSONL by bytes, of Parquet by row groups, else the whole file.
+
+    The parts depend on the file and on `range_bytes` alone, never on how many processes read them.
+    """
+    if _format_of(uri) == "parquet":
+        return _plan_row_groups(uri, range_bytes)
+    if _format_of(uri) != "jsonl" or uri.endswith(COMPRESSIONS) or storage.file_size(uri) <= range_bytes:
+        return [WHOLE]
+    ranges, start, line, total = [], 0, 1, storage.file_size(uri)
+    with storage.open_read(uri) as stream:
+        while start < total:
+            number, left = 0, range_bytes
+            while left and (block := stream.read(min(left, storage.BLOCK_BYTES))):
+                number += block.count(b"\n")
+                left -= len(block)
+            end = min(start + range_bytes, total)
+            ranges.append(Range(start, end, line))
+            start, line = end, line + number
+    return ranges
+
+
+def read_rows(uri: str, part: Range = WHOLE) -> Iterator[Row]:
+    """The rows of one file, or of a part of it.
 
     Raises:
         DataError: The file cannot be read at all: unknown format, broken compression, not this format.
@@ -68,9 +106,35 @@ def read_rows(uri: str) -> Iterator[Row]:
     read = {"jsonl": _jsonl, "json": _json, "csv": _csv, "tsv": _csv, "parquet": _parquet, "arrow": _arrow}[kind]
     try:
         with _opened(uri) as stream:
-            yield from read(stream, "\t" if kind == "tsv" else ",")
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowInvalid, pa.ArrowException) as error:
-        raise DataError(f"{uri}: cannot be read as {kind} ({str(error).splitlines()[0]}); is it whole?") from error
+            if kind in ("jsonl", "json", "csv", "tsv") and part.start == 0:
+                _refuse_utf16(stream, uri)
+            yield from read(stream, "\t" if kind == "tsv" else ",", part)
+    except (EOFError, OSError, zlib.error, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{uri}: cannot be read as {kind} ({reason}); is it whole?") from error
+
+
+def _refuse_utf16(stream: IO[bytes], uri: str) -> None:
+    head = stream.read(2)
+    stream.seek(0)
+    if head in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{uri}: a UTF-16 file; convert it to UTF-8")
+
+
+def _plan_row_groups(uri: str, range_bytes: int) -> list[Range]:
+    try:
+        with _opened(uri) as stream:
+            meta = pq.ParquetFile(stream).metadata
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{uri}: cannot be read as parquet ({str(error).splitlines()[0]}); is it whole?") from error
+    ranges, start, line, size, rows = [], 0, 1, 0, 0
+    for group in range(meta.num_row_groups):
+        size += meta.row_group(group).total_byte_size
+        rows += meta.row_group(group).num_rows
+        if size >= range_bytes or group == meta.num_row_groups - 1:
+            ranges.append(Range(start, group + 1, line))
+            start, line, size, rows = group + 1, line + rows, 0, 0
+    return ranges or [WHOLE]
 
 
 def _suffix(path: str) -> str:
@@ -98,18 +162,23 @@ def _opened(uri: str) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def _jsonl(stream: IO[bytes], _: str) -> Iterator[Row]:
-    number = 0
-    while line := stream.readline(MAX_LINE_BYTES):
+def _jsonl(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
+    number, at = part.first_line - 1, part.start
+    if part.start:
+        stream.seek(part.start - 1)
+        at += len(stream.readline()) - 1
+        number += at > part.start  # the line that began before this part belongs to the part before
+    while (not part.end or at < part.end) and (line := stream.readline(MAX_LINE_BYTES)):
         number += 1
+        at += len(line)
         if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-            while (rest := stream.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-                pass
+            while rest := stream.readline(MAX_LINE_BYTES):
+                at += len(rest)
+                if rest.endswith(b"\n"):
+                    break
             yield Row(number, {}, f"line longer than {MAX_LINE_BYTES} bytes")
             continue
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if number == 1 and text.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError("a UTF-16 file; convert it to UTF-8")
         if text.strip():
             yield _json_row(number, text)
 
@@ -118,8 +187,40 @@ def _json_row(number: int, text: bytes) -> Row:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        return Row(number, {}, "not UTF-8" if "utf-8" in str(error).lower() else "not JSON")
+        return Row(number, {}, _why_not_json(str(error).lower(), text))
+    if isinstance(value, dict) and text.count(b'":') - text.count(b'\\":') != _count_keys(value) and _repeats_key(text):
+        return Row(number, {}, "the same key twice")
     return _checked(number, value)
+
+
+def _why_not_json(error: str, text: bytes) -> str:
+    if "utf-8" in error:
+        return "not UTF-8"
+    if "surrogate" in error:
+        return "half a surrogate pair"
+    if "recursion" in error or "depth" in error or text.count(b"{") + text.count(b"[") > 1000:
+        return "nested too deep"
+    return "not JSON (a NUL byte)" if b"\0" in text else "not JSON"
+
+
+def _count_keys(value: Any) -> int:
+    """Keys of all objects in a value; JSON text without repeated keys has as many `":`, but for those in strings."""
+    if isinstance(value, dict):
+        return len(value) + sum(_count_keys(item) for item in value.values() if isinstance(item, dict | list))
+    return sum(_count_keys(item) for item in value if isinstance(item, dict | list))
+
+
+def _repeats_key(text: bytes) -> bool:
+    found = False
+
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal found
+        value = dict(pairs)
+        found = found or len(value) < len(pairs)
+        return value
+
+    json.loads(text, object_pairs_hook=check)
+    return found
 
 
 def _checked(number: int, value: Any) -> Row:
@@ -128,7 +229,7 @@ def _checked(number: int, value: Any) -> Row:
     return Row(number, value)
 
 
-def _json(stream: IO[bytes], _: str) -> Iterator[Row]:
+def _json(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
     """An array of objects, or an object of objects by id, read piece by piece."""
     first = stream.read(1)
     while first.isspace():
@@ -147,7 +248,7 @@ def _json(stream: IO[bytes], _: str) -> Iterator[Row]:
         raise DataError(f"not whole JSON ({str(error).splitlines()[0]})") from error
 
 
-def _csv(stream: IO[bytes], delimiter: str) -> Iterator[Row]:
+def _csv(stream: IO[bytes], delimiter: str, part: Range) -> Iterator[Row]:
     csv.field_size_limit(MAX_LINE_BYTES)
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
@@ -171,11 +272,13 @@ def _csv(stream: IO[bytes], delimiter: str) -> Iterator[Row]:
             yield Row(number, dict(zip(names, fields, strict=True)))
 
 
-def _parquet(stream: IO[bytes], _: str) -> Iterator[Row]:
-    yield from _batches(pq.ParquetFile(stream).iter_batches(batch_size=1024))
+def _parquet(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
+    file = pq.ParquetFile(stream)
+    groups = list(range(part.start, part.end or file.metadata.num_row_groups))
+    yield from _batches(file.iter_batches(batch_size=1024, row_groups=groups), part.first_line)
 
 
-def _arrow(stream: IO[bytes], _: str) -> Iterator[Row]:
+def _arrow(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
     try:
         reader = pa.ipc.open_file(stream)
         yield from _batches(reader.get_batch(number) for number in range(reader.num_record_batches))
@@ -184,8 +287,8 @@ def _arrow(stream: IO[bytes], _: str) -> Iterator[Row]:
         yield from _batches(pa.ipc.open_stream(stream))
 
 
-def _batches(batches: Any) -> Iterator[Row]:
-    number = 0
+def _batches(batches: Any, first: int = 1) -> Iterator[Row]:
+    number = first - 1
     for batch in batches:
         for value in batch.to_pylist():
             number += 1

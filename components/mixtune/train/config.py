@@ -1,10 +1,12 @@
 """What a training is told."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from mixtune.errors import ConfigError
 
 METHODS = ("lora", "sft")
+_NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "validation_steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,10 @@ class TrainConfig:
     """Of AdamW, 0 or more."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm, above 0."""
+    max_loss_rise: float = 5.0
+    """A loss so many nats above the mean of the last 20 steps stops the training; 0: never."""
+    max_grad_ratio: float = 100.0
+    """A gradient norm so many times the mean of the last 20 steps (or `max_grad_norm`) stops it; 0: never."""
     lora_rank: int = 16
     """Rank of the adapter, 1 or more."""
     lora_alpha: int = 32
@@ -33,6 +39,8 @@ class TrainConfig:
     """Tokens of one micro batch at most; a longer record is a micro batch of its own."""
     checkpoint_steps: int = 100
     """Steps between two checkpoints, 1 or more."""
+    checkpoint_seconds: float = 0.0
+    """Above 0: a checkpoint also whenever so many seconds have passed since the last."""
     seed: int = 42
     """Of the adapter's initialisation."""
     validation_steps: int = 0
@@ -50,5 +58,10 @@ class TrainConfig:
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share, 0 to 1; got {getattr(self, name)}")
-        if self.weight_decay < 0 or self.validation_steps < 0:
-            raise ConfigError("weight_decay and validation_steps are 0 or more")
+        for name in ("weight_decay", "validation_steps", "max_loss_rise", "max_grad_ratio", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is 0 or more; got {getattr(self, name)}")
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trajectory: a checkpoint is taken up only by a training that has the same."""
+        return {key: value for key, value in asdict(self).items() if key not in _NO_MATTER}

@@ -1,0 +1,175 @@
+"""The whole demo over three seeds, by LoRA and by full SFT: what is kept, what is gained, what it costs.
+
+    python benchmarks/demo.py --work DIR --results benchmarks/results/demo.md
+
+Every figure is read from what `mixtune demo` left. Both methods of a seed share a work folder, so that the second finds
+sanitized pools and the base model's evaluation in the cache; the first one's time is that of `make demo`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METHODS = {"lora": "LoRA", "sft": "full SFT"}
+GENERAL = ("mmlu", "ifeval")
+RUNS = ("customer only", "75 % customer")
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One demo."""
+
+    method: str
+    seed: int
+    runs: dict[str, dict[str, Any]]
+    """What `compare` wrote: on customer records only, on the mix."""
+    wall_seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    """Largest sum of resident memory over all processes of the demo."""
+
+    def axis(self, run: str, name: str) -> dict[str, Any]:
+        """An axis of a run."""
+        (found,) = [axis for axis in self.runs[run]["axes"] if axis["axis"] == name]
+        return dict(found)
+
+    def general(self, run: str, side: str) -> float:
+        """Mean score of the general axes."""
+        return statistics.mean(self.axis(run, name)[side] for name in GENERAL)
+
+
+def run_demo(method: str, seed: int, work: Path) -> Done:
+    """Run the demo in processes of its own."""
+    known = set(work.glob("reports/*.json"))
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [sys.executable, "-m", "mixtune.cli", "demo", "--method", method, "--seed", str(seed)]
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / f"{method}.log", "w", encoding="utf-8") as log:
+        demo = subprocess.Popen([*command, "--work-dir", str(work)], stdout=log)
+        peak = watch_memory(demo)
+    if demo.returncode:
+        raise SystemExit(
+            f"{method}, seed {seed}: the demo ended with {demo.returncode}; see {work / (method + '.log')}"
+        )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    reports = sorted(set(work.glob("reports/*.json")) - known)  # names begin with the time
+    return Done(
+        method=method,
+        seed=seed,
+        runs={name: json.loads(path.read_text()) for name, path in zip(RUNS, reports, strict=True)},
+        wall_seconds=time.monotonic() - began,
+        cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        peak_bytes=peak,
+    )
+
+
+def watch_memory(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process; the largest sum of resident memory of it and its descendants."""
+    largest, ended = 0, threading.Event()
+    threading.Thread(target=lambda: (process.wait(), ended.set()), daemon=True).start()
+    while not ended.wait(POLL_SECONDS):
+        largest = max(largest, sum(map(resident_bytes, family(process.pid))))
+    return largest
+
+
+def family(pid: int) -> Iterable[int]:
+    """A process and its descendants, by Linux's process table."""
+    yield pid
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from family(int(child))
+    except OSError:
+        return  # it ended meanwhile
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 if it ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def table(done: list[Done]) -> list[str]:
+    """One table: a row per seed and run."""
+    lines = [
+        "| seed | run | knowledge | instructions | general score | of the base's | general NLL | customer F1 | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for item in done:
+        base = item.general(RUNS[0], "base")
+        scores = [f"{item.axis(RUNS[0], name)['base']:.3f}" for name in (*GENERAL, "general_nll", "customer")]
+        lines.append(f"| {item.seed} | base | {scores[0]} | {scores[1]} | {base:.3f} | | {scores[2]} | {scores[3]} | |")
+        for run in RUNS:
+            mean = item.general(run, "candidate")
+            cells = [cell(item.axis(run, name)) for name in (*GENERAL, "general_nll", "customer")]
+            lines.append(
+                f"| | {run} | {cells[0]} | {cells[1]} | {mean:.3f} ({mean - base:+.3f}) | {mean / base:.1%} "
+                f"| {cells[2]} | {cells[3]} | **{item.runs[run]['verdict']}** |"
+            )
+    return lines
+
+
+def cell(axis: dict[str, Any]) -> str:
+    """Score, one-sided 95 % bounds of the difference, verdict."""
+    form = "{:+.1%}" if axis["relative"] else "{:+.3f}"
+    bounds = ", ".join(form.format(axis[key]) for key in ("lower", "upper"))
+    return f"{axis['candidate']:.3f} [{bounds}] {axis['verdict']}"
+
+
+def text(done: list[Done], command: str) -> str:
+    """The page of results."""
+    lines = [
+        "# The demo over seeds",
+        "",
+        f"2026-11-25, {os.cpu_count()} CPU cores, shared with other work; `{command}`",
+        "",
+    ]
+    lines += [
+        "Intervals are one-sided 95 % bounds of the difference to the base model, each. Allowed loss: 0.05 of knowledge",
+        "and of instructions, 2 % of general NLL. The general score is the mean of knowledge and instructions.",
+    ]
+    for method, name in METHODS.items():
+        chosen = [item for item in done if item.method == method]
+        if chosen:
+            lines += ["", f"## {name}", "", *table(chosen)]
+    lines += ["", "## Cost", "", "| method | seed | wall | CPU | peak memory, all processes |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {METHODS[item.method]} | {item.seed} | {item.wall_seconds:.0f} s | {item.cpu_seconds:.0f} s "
+        f"| {item.peak_bytes / 1e9:.2f} GB |"
+        for item in done
+    ]
+    lines += ["", "The second method of a seed takes sanitized pools and the base's evaluation from the cache."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True, help="an empty folder")
+    parser.add_argument("--results", type=Path, required=True, help="Markdown file; written anew after every demo")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    options = parser.parse_args()
+    done: list[Done] = []
+    for seed in options.seeds:
+        for method in options.methods:
+            done.append(run_demo(method, seed, options.work / f"seed-{seed}"))
+            options.results.write_text(text(done, "python benchmarks/demo.py --work DIR --results FILE"))
+            print(f"{method}, seed {seed}: {done[-1].wall_seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

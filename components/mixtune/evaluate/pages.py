@@ -1,0 +1,239 @@
+"""The HTML of a report: one self-contained page, with inline style and SVG, no script and no network."""
+
+from html import escape
+from typing import Any
+
+from mixtune.evaluate import charts
+from mixtune.evaluate.compare import Comparison
+from mixtune.evaluate.verdicts import AxisVerdict
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:960px;margin:32px auto;padding:0 16px}
+h1{font-size:24px;margin-bottom:8px}h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th{color:#57606a;font-weight:600;font-size:13px}
+th,td{padding:7px 8px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
+th:first-child,td:first-child{text-align:left}
+.words td,.words th{text-align:left;overflow-wrap:anywhere}
+.pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
+.inconclusive{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
+.verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
+.summary{font-size:17px;padding:14px 18px;background:var(--b);border-left:5px solid var(--c);border-radius:4px}
+.note{color:#57606a;font-size:13px}
+details{margin:6px 0}summary{cursor:pointer}
+pre{font-size:12px;background:#f6f8fa;padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
+"""
+MAX_HEAT = 20
+"""Labels at most that a confusion table is drawn for; of more, the largest confusions are listed."""
+MAX_LISTED = 15
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML page."""
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def table(header: list[str], rows: list[list[str]], kind: str = "") -> str:
+    """An HTML table; cells are HTML."""
+    head = "".join(f"<th>{cell}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def words(rows: dict[str, Any]) -> str:
+    """Names and values as a table of two columns."""
+    return table(["", ""], [[escape(str(name)), escape(str(value))] for name, value in rows.items()], "words")
+
+
+def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
+    """The whole report of a comparison.
+
+    Args:
+        comparison: What was found.
+        sentence: The summary.
+        header: Of the axes' table.
+        rows: A row per axis, as text; the verdict is the last cell.
+    """
+    cells = [[*map(escape, row[:-1]), f'<span class="verdict {row[-1]}">{row[-1]}</span>'] for row in rows]
+    advice = "".join(f"<li>{escape(axis.advice)}</li>" for axis in comparison.axes if axis.advice)
+    parts = [
+        f"<h1>Base model against candidate</h1>"
+        f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',
+        f"<h2>What to do</h2><ul>{advice}</ul>" if advice else "",
+        "<h2>Scores</h2>",
+        table(header, cells),
+        '<p class="note">The bounds are one-sided, 95 % each. A general axis passes when even the worse bound is in '
+        "the allowed loss, and fails when even the better one is beyond it; between the two, the items cannot tell. "
+        "<i>Detectable</i> is the smallest allowed loss under which an unchanged model would pass in 80 % of runs with "
+        "this many items.</p>",
+        _forest(comparison.axes),
+        *(_axis(axis) for axis in comparison.axes),
+        _contamination(comparison),
+        _identity(comparison),
+    ]
+    return "".join(parts)
+
+
+def confusion(labels: list[str], counts: list[list[int]]) -> str:
+    """A confusion table as a drawing, or the largest confusions where there are many labels."""
+    if len(labels) <= MAX_HEAT:
+        return charts.heat(labels, counts)
+    wrong = [
+        (count, labels[row], labels[column])
+        for row, line in enumerate(counts)
+        for column, count in enumerate(line)
+        if count and row != column
+    ]
+    listed = sorted(wrong, key=lambda one: (-one[0], one[1], one[2]))[:MAX_LISTED]
+    rows = [[escape(true), escape(given), str(count)] for count, true, given in listed]
+    return (
+        table(["true label", "given label", "records"], rows) if rows else "<p>No record was given a wrong label.</p>"
+    )
+
+
+def _forest(axes: list[AxisVerdict]) -> str:
+    """The general axes, each in units of its own allowed loss."""
+    bars = []
+    for axis in axes:
+        if axis.question == "non-inferiority" and axis.limit > 0:
+            sign = (1.0 if axis.higher_is_better else -1.0) / axis.limit
+            ends = sorted([sign * axis.lower, sign * axis.upper])
+            change = f"{100 * axis.difference:+.1f} %" if axis.relative else f"{axis.difference:+.3f}"
+            bars.append(
+                charts.Bar(
+                    name=axis.axis,
+                    value=sign * axis.difference,
+                    lower=ends[0],
+                    upper=ends[1],
+                    label=change,
+                    verdict=axis.verdict,
+                )
+            )
+    if not bars:
+        return ""
+    return (
+        "<h2>What was kept</h2>"
+        '<p class="note">Change of every general axis with its bounds, in units of its allowed loss; right is better, '
+        "the shaded part is more than is allowed.</p>" + charts.forest(bars)
+    )
+
+
+def _axis(axis: AxisVerdict) -> str:
+    parts = [f"<h2>{escape(axis.axis)}</h2>", _measures(axis)]
+    if len(axis.slices) > 1:
+        parts.append("<h3>By slice, worst first</h3>" + _slices(axis))
+    if axis.confusion:
+        parts.append("<h3>Given label by true label, candidate</h3>")
+        parts.append(confusion(axis.confusion["labels"], axis.confusion["candidate"]))
+    if axis.flips:
+        parts.append(f"<h3>Lost items ({axis.lost} lost, {axis.gained} gained)</h3>")
+        parts += [_flip(item) for item in axis.flips]
+    return "".join(parts)
+
+
+def _measures(axis: AxisVerdict) -> str:
+    rows = []
+    for one in axis.measures:
+        scale, unit = (100.0, " %") if one.relative else (1.0, "")
+        ends = [f"{scale * value:+.4f}{unit}" for value in (one.difference, one.lower, one.upper)]
+        gain = "proved" if one.significant else ""
+        rows.append(
+            [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}", gain]
+        )
+    return table(["score", "base", "candidate", "difference", "95 % bounds", "gain"], rows)
+
+
+def _slices(axis: AxisVerdict) -> str:
+    ends = [value for one in axis.slices for value in (one.base, one.candidate)]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.05
+    low, high = min(ends) - margin, max(ends) + margin
+    lines = [
+        charts.Dumbbell(
+            name=f"{one.name.replace('_', ' ')} ({one.num_items})",
+            base=one.base,
+            candidate=one.candidate,
+            better=(one.candidate > one.base) is (axis.form != "nll") and one.candidate != one.base,
+            flagged=one.flagged,
+        )
+        for one in axis.slices
+    ]
+    note = (
+        '<p class="note">Hollow: base; full: candidate. A star marks a slice that differs after control of false '
+        "discoveries (Benjamini and Hochberg, 0.05); exploratory, it decides nothing.</p>"
+    )
+    drawing = charts.dumbbells(lines, low, high)
+    if len(lines) > 30:
+        drawing = f"<details><summary>All {len(lines)} slices</summary>{drawing}</details>"
+        drawing = charts.dumbbells([*lines[:8], *lines[-4:]], low, high) + drawing
+        note += '<p class="note">The eight worst and the four best:</p>'
+    return note + drawing
+
+
+def _flip(item: dict[str, Any]) -> str:
+    told = {
+        "asked": item["text"],
+        "right": item["gold"],
+        "base said": item["base"],
+        "candidate said": item["candidate"],
+    }
+    told = {name: value for name, value in told.items() if value}
+    title = escape(f"{item['subject']}: {item['text'][:90]}")
+    return f"<details><summary>{title}</summary>{words(told)}</details>"
+
+
+def _contamination(comparison: Comparison) -> str:
+    if not comparison.contamination:
+        return ""
+    rows = [
+        [
+            escape(one.axis),
+            str(one.num_items),
+            str(one.searched),
+            str(one.exact),
+            str(one.short_exact),
+            str(one.partial),
+            f"{100 * one.mean_coverage:.2f} %",
+        ]
+        for one in comparison.contamination
+    ]
+    header = ["axis", "items", "looked for", "found whole", "short ones found", "half or more", "mean coverage"]
+    note = (
+        "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
+    )
+    return f'<h2>Overlap with the training data</h2>{table(header, rows)}<p class="note">{note}</p>'
+
+
+def _identity(comparison: Comparison) -> str:
+    base, candidate = comparison.identity["base"], comparison.identity["candidate"]
+    told = {
+        "base model": base["base_model"],
+        "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
+        **{name: candidate[name] for name in ("tokenizer", "engine", "dtype", "device") if name in candidate},
+        "items per axis": comparison.limit or "all",
+        **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
+    }
+    parts = ["<h2>What was run</h2>", words(told)]
+    mix = comparison.mix
+    if mix:
+        plain = {name: value for name, value in mix.items() if name != "receipt"}
+        parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
+        parts.append(_receipt(mix.get("receipt") or {}))
+    return "".join(parts)
+
+
+def _receipt(receipt: dict[str, Any]) -> str:
+    shares = ("planned_share", "share_of_records", "share_of_tokens", "share_of_loss_tokens")
+    counts = ("num_records", "unique_records", "repeats")
+    rows = [
+        [
+            escape(str(pool["name"])),
+            *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in shares),
+            *(f"{pool[key]:,}" if key in pool else "" for key in counts),
+        ]
+        for pool in receipt.get("pools", [])
+    ]
+    header = ["pool", "planned", "of records", "of tokens", "of loss tokens", "drawn", "unique", "repeats"]
+    return table(header, rows) if rows else ""

@@ -1,0 +1,105 @@
+"""Which pool has the next slot: three rules, each an endless sequence of pools.
+
+- `chairman`: by records. R. Tijdeman's chairman assignment (The chairman assignment problem, Discrete Mathematics 32,
+  1980): among the pools that are far enough behind their target to be eligible, the one whose deadline comes first.
+  With n pools, every pool's count is within 1 - 1/(2(n-1)) records of its target after *every* slot.
+- `by_size`: by tokens. Worst-case fair weighted fair queueing (J. Bennett, H. Zhang, WF2Q, INFOCOM 1996): among the
+  pools that are not ahead of their share, the one whose next record ends first. Every pool's tokens are within the
+  longest record of their target after every slot.
+- `whole_batches`: a coin decides whether a whole batch is the customer's or general, as some descriptions of data
+  mixing have it. Only the expectation is right: a batch is never mixed. It is there for comparison.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+from math import gcd, lcm
+
+from mixtune.mix_shard.permutation import key_words
+
+
+def whole_weights(shares: Sequence[Fraction]) -> list[int]:
+    """The smallest whole numbers in the proportion of the shares."""
+    common = lcm(*(share.denominator for share in shares))
+    whole = [int(share * common) for share in shares]
+    divisor = gcd(*whole)
+    return [weight // divisor for weight in whole]
+
+
+def chairman(shares: Sequence[Fraction]) -> Iterator[int]:
+    """Tijdeman's chairman assignment: the pool of each slot, endlessly. All comparisons are between integers.
+
+    Args:
+        shares: Share of each pool; 0 for one that never gets a slot.
+    """
+    weights = whole_weights(shares)
+    total, active = sum(weights), [index for index, weight in enumerate(weights) if weight]
+    scale = max(1, 2 * (len(active) - 1))
+    counts = [0] * len(weights)
+    # A pool with x records may have the next at the slots k with k * weight / total - x >= 1 / scale, from `release`
+    # on; `deadline` is the last slot after which it can be without: k * weight / total - x <= 1 - 1 / scale.
+    waiting = [(-(-total // (scale * weights[index])), index) for index in active]
+    eligible: list[tuple[int, int]] = []
+    heapq.heapify(waiting)
+    slot = 0
+    while True:
+        slot += 1
+        while waiting and waiting[0][0] <= slot:
+            index = heapq.heappop(waiting)[1]
+            deadline = (scale * counts[index] + scale - 1) * total // (scale * weights[index])
+            heapq.heappush(eligible, (deadline, index))
+        index = heapq.heappop(eligible)[1]
+        yield index
+        counts[index] += 1
+        release = -(-(scale * counts[index] + 1) * total // (scale * weights[index]))
+        heapq.heappush(waiting, (release, index))
+
+
+def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Iterator[int]:
+    """Worst-case fair weighted fair queueing: the pool of each slot, endlessly, so that *sizes* are in proportion.
+
+    Args:
+        shares: Share of each pool; 0 for one that never gets a slot.
+        sizes: Per pool, the sizes of its records in the order in which they are drawn, each at least 1.
+    """
+    weights = whole_weights(shares)
+    active = [index for index, weight in enumerate(weights) if weight]
+    whole = sum(weights)
+    common = lcm(*(weights[index] for index in active))
+    per_unit = {index: common // weights[index] for index in active}
+    done, total = dict.fromkeys(active, 0), 0
+    # On the clock that runs `common` per unit of all pools' work over `whole`, a pool's next record starts when the
+    # pool's work so far would be done at exactly its share, and ends when the record would be.
+    waiting = [(0, index) for index in active]
+    eligible: list[tuple[int, int, int]] = []
+    while True:
+        while waiting and waiting[0][0] * whole <= total * common:
+            start, index = heapq.heappop(waiting)
+            size = next(sizes[index])
+            heapq.heappush(eligible, (start + size * per_unit[index], index, size))
+        end, index, size = heapq.heappop(eligible)
+        yield index
+        done[index] += size
+        total += size
+        heapq.heappush(waiting, (end, index))
+
+
+def whole_batches(shares: Sequence[Fraction], batch: int, seed: int, first_step: int = 0) -> Iterator[int]:
+    """Whole batches by coin: the pool of each slot, endlessly; the general pools share their batches by `chairman`.
+
+    Args:
+        shares: Share of each pool, the customer's first.
+        batch: Records of a batch.
+        seed: Of the coin.
+        first_step: The coin's throw for the first batch.
+    """
+    general = chairman([Fraction(0), *shares[1:]]) if any(shares[1:]) else iter(())
+    step = first_step
+    while True:
+        coin = int(key_words(seed, "coin", step, count=1)[0])
+        if coin < shares[0] * 2**64:
+            yield from [0] * batch
+        else:
+            yield from islice(general, batch)
+        step += 1

@@ -1,0 +1,175 @@
+"""How much memory a training needs, and how much arithmetic, from the model's own shape.
+
+The count follows what the training loop holds: weights, gradients, AdamW's two moments, what autograd keeps of a
+layer for the backward pass, and one chunk of logits. No logits are ever whole (`train/batches.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mixtune.errors import ModelError
+
+LOGIT_CHUNK = 1024
+"""Positions whose logits the training loop holds at once."""
+PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
+"""Model types whose MLP has two matrices; the others' is gated and has three."""
+RESERVE = 0.90
+"""Share of a GPU's memory that a training may be planned to fill; the rest is CUDA, NCCL and fragmentation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A decoder-only transformer's sizes."""
+
+    layers: int
+    hidden: int
+    inner: int
+    """Width of the MLP."""
+    query: int
+    """Width of all query heads together."""
+    key_value: int
+    """Width of all key heads together, which is that of all value heads."""
+    vocabulary: int
+    tied: bool
+    """Whether input and output embeddings are one matrix."""
+    mlp_matrices: int = 3
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Shape":
+        """Read a model's `config.json`.
+
+        Raises:
+            ModelError: A size is missing, or the model is a mixture of experts, whose memory is counted otherwise.
+        """
+        config = config.get("text_config") or config
+        if any(config.get(key) for key in ("num_local_experts", "num_experts", "n_routed_experts")):
+            raise ModelError("a mixture of experts: its memory is not estimated; measure it in the validation run")
+        sizes = {name: _first(config, names) for name, names in _NAMES.items()}
+        missing = [_NAMES[name][0] for name, value in sizes.items() if not value]
+        if missing:
+            raise ModelError(f"config.json gives no {missing[0]}; the memory is measured in the validation run")
+        hidden, heads = sizes["hidden"], sizes["heads"]
+        width = config.get("head_dim") or hidden // heads
+        return cls(
+            layers=sizes["layers"],
+            hidden=hidden,
+            inner=_first(config, ("intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
+            query=heads * width,
+            key_value=(config.get("num_key_value_heads") or heads) * width,
+            vocabulary=sizes["vocabulary"],
+            tied=bool(config.get("tie_word_embeddings", True)),
+            mlp_matrices=2 if config.get("model_type") in PLAIN_MLP else 3,
+        )
+
+    @property
+    def linear(self) -> int:
+        """Parameters in the layers' matrices."""
+        attention = 2 * self.hidden * (self.query + self.key_value)
+        return self.layers * (attention + self.mlp_matrices * self.hidden * self.inner)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; norms counted, biases not."""
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings + self.linear + (2 * self.layers + 1) * self.hidden
+
+    def adapter(self, rank: int) -> int:
+        """Parameters of a LoRA adapter on all linear layers."""
+        attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
+        return self.layers * rank * (attention + self.mlp_matrices * (self.hidden + self.inner))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained and in what portions."""
+
+    method: str
+    """`lora` or `sft`."""
+    micro_tokens: int
+    """Tokens of a micro batch: `max_tokens_per_gpu`, or the longest record where that is longer."""
+    lora_rank: int = 16
+    frozen_bytes: int = 2
+    """Of a parameter that is not trained: 2 (bf16, GPU) or 4 (float32, CPU)."""
+    activation_bytes: int = 2
+    """Of an activation: 2 (bf16, GPU) or 4 (float32, CPU)."""
+    checkpointing: bool = True
+    """Whether layers are computed again for the backward pass, so that only their inputs are kept."""
+    packed: bool = False
+    """Whether attention takes a mask over the whole micro batch (several records packed, without varlen kernels)."""
+    shards: int = 1
+    """GPUs over which full fine-tuning spreads weights, gradients and moments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that one GPU needs at the peak."""
+
+    weights: int
+    states: int
+    """Gradients and AdamW's moments."""
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.states + self.activations + self.logits
+
+    def line(self) -> str:
+        """In words."""
+        parts = {"weights": self.weights, "optimizer": self.states, "activations": self.activations}
+        listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in {**parts, "logits": self.logits}.items())
+        return f"{self.total / 1e9:.1f} GB per GPU ({listed})"
+
+
+def estimate_memory(shape: Shape, training: Training) -> Memory:
+    """Peak memory of one GPU."""
+    lora = training.method == "lora"
+    trained = shape.adapter(training.lora_rank) if lora else shape.parameters
+    kept = shape.parameters * training.frozen_bytes if lora else 0
+    tokens, size = training.micro_tokens, training.activation_bytes
+    layer = _layer_activations(shape, training)
+    per_token = layer + shape.layers * shape.hidden if training.checkpointing else layer * shape.layers
+    mask = tokens * tokens * (5 if training.packed else 0)
+    activations = tokens * size * (per_token + 3 * shape.hidden) + mask
+    return Memory(
+        weights=(kept + trained * 4 // training.shards),
+        states=trained * 12 // training.shards,
+        activations=activations,
+        logits=3 * 4 * min(LOGIT_CHUNK, tokens) * shape.vocabulary,
+    )
+
+
+def _layer_activations(shape: Shape, training: Training) -> int:
+    """Values per token that autograd keeps of one layer.
+
+    Input, normed input and its scaled form, query, key, value, attention's output; the same of the MLP with gate, up,
+    the activation and their product. A frozen norm keeps one form less.
+    """
+    norms = 4 if training.method == "lora" else 6
+    attention = 2 * shape.query + 2 * shape.key_value
+    inner = (4 if shape.mlp_matrices == 3 else 2) * shape.inner
+    return norms * shape.hidden + attention + inner
+
+
+def operations_per_token(shape: Shape, method: str, length: int) -> float:
+    """Arithmetic of one trained token: 6 per parameter (Kaplan et al. 2020), 4 where the parameters are frozen.
+
+    Attention adds 6 (or 4) times layers, width and the mean number of tokens that a token looks at: half the length.
+    What is computed again for checkpointing is not counted.
+    """
+    factor = 4 if method == "lora" else 6
+    head = shape.vocabulary * shape.hidden
+    return float(factor * (shape.linear + head + shape.layers * shape.query * length))
+
+
+_NAMES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head"),
+    "vocabulary": ("vocab_size",),
+}
+
+
+def _first(config: dict[str, Any], names: tuple[str, ...]) -> int:
+    return next((int(config[name]) for name in names if config.get(name)), 0)

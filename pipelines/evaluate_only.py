@@ -1,0 +1,65 @@
+"""The evaluate_only pipeline: for those who train elsewhere, base against a tuned model, with a verdict.
+
+fingerprint -> sanitize (general) -> sanitize (customer) -> evaluate (base, cached) and evaluate -> compare
+"""
+
+from collections import namedtuple
+from typing import NamedTuple
+
+from kfp import dsl
+
+from mixtune.evaluate.component import compare
+from mixtune.preflight.component import fingerprint
+from pipelines.steps import evaluate_model, sanitize_pools, with_run_id
+
+
+@dsl.pipeline(name="evaluate-only", description="Measure what a tuned model gained and forgot.")
+def evaluate_only(
+    customer_uri: str,
+    general_pools: list,
+    base_model: str,
+    model_uri: str,
+    customer_columns: dict = {},
+    test_uri: str = "",
+    benchmarks: dict = {},
+    seed: int = 42,
+    gpus_per_node: str = "",
+    tracking: dict = {},
+    storage: dict = {},
+) -> NamedTuple("Outcome", [("verdict", str)]):
+    """Compare a model that was tuned elsewhere with its base model.
+
+    Args:
+        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
+        general_pools: List of {category, uri, weight, columns}: on their held-out records forgetting is measured.
+        base_model: A folder, an s3:// prefix, or org/name@revision.
+        model_uri: The tuned model or adapter: a folder or an s3:// prefix.
+        customer_columns: Column mapping of the customer's files; empty: detected.
+        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
+        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
+        seed: Of splits.
+        gpus_per_node: GPUs of an evaluation; empty: none.
+        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
+        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
+    """
+    inputs = fingerprint(
+        customer_uri=customer_uri,
+        customer_columns=customer_columns,
+        test_uri=test_uri,
+        general_pools=general_pools,
+        benchmarks=benchmarks,
+        base_model=base_model,
+        storage=storage,
+    ).set_caching_options(False)
+    general, customer = sanitize_pools(inputs, seed, storage)
+    base = evaluate_model(inputs, general, customer, gpus_per_node, storage)
+    candidate = evaluate_model(inputs, general, customer, gpus_per_node, storage, model_uri)
+    decision = compare(
+        base=base.outputs["samples"],
+        candidate=candidate.outputs["samples"],
+        limits=inputs.outputs["limits"],
+        tracking=tracking,
+        storage=storage,
+    ).set_caching_options(False)
+    with_run_id(decision)
+    return namedtuple("Outcome", "verdict")(decision.outputs["Output"])

@@ -1,0 +1,82 @@
+"""The steps that several pipelines share: sanitize both kinds of pools, evaluate base and candidate."""
+
+from typing import Any
+
+from kfp import dsl, kubernetes
+
+from mixtune.evaluate.component import evaluate
+from mixtune.sanitize.component import sanitize
+
+HOLDOUT_RECORDS = 200
+"""General records held back from every pool, on which forgetting is measured."""
+
+
+def sanitize_pools(inputs: dsl.PipelineTask, seed: Any, storage: Any) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
+    """General pools first; the customer's pool then loses what stands in them or in a benchmark.
+
+    Args:
+        inputs: The `fingerprint` task.
+        seed: Of the splits.
+        storage: Of `s3://` data.
+
+    Returns:
+        The tasks `sanitize-general` and `sanitize-customer`.
+    """
+    common = {
+        "benchmarks": inputs.outputs["benchmarks"],
+        "base_model": inputs.outputs["base_model"],
+        "seed": seed,
+        "storage": storage,
+    }
+    general = sanitize(
+        sources=inputs.outputs["general"], test_ratio=0.0, holdout_records=HOLDOUT_RECORDS, **common
+    ).set_display_name("sanitize-general")
+    customer = sanitize(
+        sources=inputs.outputs["customer"], against=general.outputs["pools"], **common
+    ).set_display_name("sanitize-customer")
+    for task in (general, customer):
+        data_resources(task)
+    return general, customer
+
+
+def data_resources(task: dsl.PipelineTask) -> None:
+    """What a task that works on records asks for."""
+    task.set_cpu_request("4").set_memory_request("16G")
+
+
+def evaluate_model(
+    inputs: dsl.PipelineTask,
+    general: dsl.PipelineTask,
+    customer: dsl.PipelineTask,
+    gpus: Any,
+    storage: Any,
+    model_uri: Any = "",
+) -> dsl.PipelineTask:
+    """Evaluate the base model, or a tuned one, on all axes.
+
+    Args:
+        inputs: The `fingerprint` task.
+        general: The task that sanitized the general pools.
+        customer: The task that sanitized the customer's pool.
+        gpus: Number of GPUs as text; empty: none.
+        storage: Of `s3://` data.
+        model_uri: The tuned model; empty: the base model.
+    """
+    task = evaluate(
+        base_model=inputs.outputs["base_model"],
+        customer=customer.outputs["pools"],
+        general=general.outputs["pools"],
+        benchmarks=inputs.outputs["benchmarks"],
+        model_uri=model_uri,
+        storage=storage,
+    )
+    task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base")
+    task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
+    kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    return task
+
+
+def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Let a task find the run's parent in MLflow, by the pod's label."""
+    kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
+    return task

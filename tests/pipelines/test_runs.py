@@ -1,0 +1,40 @@
+"""Every compiled pipeline beside finetune, which the demo's tests run, runs on this machine."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.arguments import find_pipeline, read_definitions
+from mixtune.cli import run_pipeline
+from mixtune.local import WorkDir
+
+
+def arguments_of(name: str, small_run: dict[str, Any], **further: Any) -> dict[str, Any]:
+    """What of a finetune run's arguments a pipeline takes."""
+    known = read_definitions(find_pipeline(name))
+    return {key: value for key, value in {**small_run, **further}.items() if key in known}
+
+
+@pytest.mark.slow
+def test_prepare_data_ends_in_shards_with_a_receipt(small_run: dict[str, Any], tmp_path: Path) -> None:
+    work = WorkDir(tmp_path)
+    outcome = run_pipeline(find_pipeline("prepare_data"), arguments_of("prepare_data", small_run, max_steps=3), work)
+    (manifest,) = work.run_dir(outcome.run_id).glob("*/mix-shard/shards")
+    shards = json.loads(manifest.read_text())
+    assert (shards["num_steps"], shards["mix_ratio"]) == (3, 0.75)
+    assert next(pool["per_batch"] for pool in shards["receipt"]["pools"]) == [24, 24]
+    assert not outcome.verdict
+
+
+@pytest.mark.slow
+def test_evaluate_only_finds_no_difference_between_a_model_and_itself(
+    small_run: dict[str, Any], tmp_path: Path
+) -> None:
+    arguments = arguments_of("evaluate_only", small_run, model_uri=small_run["base_model"])
+    work = WorkDir(tmp_path)
+    outcome = run_pipeline(find_pipeline("evaluate_only"), arguments, work)
+    comparison = work.comparison(outcome.run_id)
+    assert outcome.verdict == comparison["verdict"]
+    assert {axis["axis"]: axis["difference"] for axis in comparison["axes"]} == {"customer": 0.0, "general_nll": 0.0}

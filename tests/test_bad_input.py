@@ -1,0 +1,80 @@
+"""What goes wrong before a run is one clear error of `mixtune run`, and nothing half-written stays."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def run(folder: Path, arguments: dict[str, Any], *texts: str) -> tuple[int, str]:
+    """Exit code, and all that is shown."""
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    command = [sys.executable, "-m", "mixtune.cli", "run", "finetune", "--arguments", "arguments.json", *texts]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def no_file(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {**arguments, "customer_uri": str(folder / "nowhere.csv")}
+
+
+def no_text(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    (folder / "broken.parquet").write_bytes(b"PAR1 and then nothing that belongs there")
+    return {**arguments, "customer_uri": str(folder / "broken.parquet")}
+
+
+def bad_line(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    rows = [json.dumps({"prompt": f"question {number}", "completion": "answer"}) for number in range(9)]
+    (folder / "bad.jsonl").write_text("\n".join([*rows[:4], '{"prompt": oops', *rows[4:]]) + "\n")
+    return {**arguments, "customer_uri": str(folder / "bad.jsonl"), "customer_columns": {}}
+
+
+def missing_column(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {**arguments, "customer_columns": {"prompt": "{text}", "completion": "category"}}
+
+
+def no_such_pool(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    first, *rest = arguments["general_pools"]
+    return {**arguments, "general_pools": [{**first, "uri": str(folder / "chatter.jsonl")}, *rest]}
+
+
+def wrong_sum(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
+    first, *rest = arguments["general_pools"]
+    return {**arguments, "general_pools": [{**first, "weight": first["weight"] - 5}, *rest]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "texts"),
+    [
+        (no_file, ["nowhere.csv"]),
+        (no_text, ["broken.parquet"]),
+        (bad_line, ["bad.jsonl", "line 5", "max_bad_ratio"]),
+        (missing_column, ["train.csv", "text", "message"]),
+        (no_such_pool, ["chatter.jsonl"]),
+        (wrong_sum, ["weight", "95"]),
+    ],
+)
+def test_bad_input_is_one_error_that_names_the_thing_and_the_way_out(
+    spoil: Any, texts: list[str], small_run: dict[str, Any], tmp_path: Path
+) -> None:
+    code, shown = run(tmp_path, spoil(small_run, tmp_path))
+    assert code == 1, shown
+    (error,) = [line for line in shown.splitlines() if line.startswith("mixtune: ")]
+    for text in texts:
+        assert text in error, shown
+    assert "Traceback" not in shown
+    assert not list(tmp_path.glob("mixtune-work/reports/*"))
+    unfinished = [path for path in tmp_path.glob("mixtune-work/runs/**/data/*") if any(path.iterdir())]
+    manifests = [path.parents[1] / path.name for path in unfinished]
+    assert all(path.exists() for path in manifests), "data without a manifest"
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(small_run: dict[str, Any], tmp_path: Path) -> None:
+    code, shown = run(tmp_path, small_run, "customer_percent=75")
+    assert code == 2
+    assert "no parameter 'customer_percent'; did you mean 'customer_data_percent'?" in shown
+    assert not (tmp_path / "mixtune-work").exists()
