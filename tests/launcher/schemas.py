@@ -93,10 +93,9 @@ def trainjob_schema(version: str, models: Path) -> Any:
 
 def errors(schema: Any, value: Object) -> list[str]:
     """What is wrong with an object."""
-    return [
-        f"{'.'.join(map(str, error.absolute_path))}: {error.message[:300]}"
-        for error in jsonschema.Draft202012Validator(schema).iter_errors(value)
-    ]
+    found = list(jsonschema.Draft202012Validator(schema).iter_errors(value))
+    worst = jsonschema.exceptions.best_match(found)
+    return [f"{'.'.join(map(str, worst.absolute_path))}: {worst.message[:300]}"] if worst else []
 
 
 def pytorchjob_errors(value: Object) -> list[str]:
