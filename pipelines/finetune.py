@@ -89,6 +89,12 @@ def finetune(
         max_length=max_length,
         method=method,
         learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        sources=inputs.outputs["customer"],
+        general=inputs.outputs["general"],
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)

@@ -19,7 +19,7 @@ from typing import Any
 
 from mixtune import __version__
 from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_arguments
-from mixtune.commands import looking, planning, submitting
+from mixtune.commands import checking, looking, planning, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
@@ -177,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     submitting.add_commands(commands)
     looking.add_commands(commands)
     planning.add_commands(commands)
+    checking.add_commands(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ import pytest
 from kfp import components, local
 
 from mixtune import __version__, images
-from mixtune.demo.world import write_world
+from mixtune.demo.world import World, write_world
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"data": images.DATA, "train": images.TRAIN, "evaluate": images.EVALUATE}
@@ -24,6 +24,8 @@ SHUT_IN: dict[str, Any] = {
     "mem_limit": "6g",
 }
 """What a pod of a `restricted` namespace has, and no network at all."""
+LINES = 60
+"""Records kept of each of the demo's files: enough for every step to have work."""
 
 pytestmark = [
     pytest.mark.skipif("MIXTUNE_CONTAINERS" not in os.environ, reason="no images here: .ci/containers builds them"),
@@ -76,17 +78,27 @@ def test_no_program_raises_its_rights_and_nothing_is_written_outside_tmp(engine:
     assert say(engine, images.TRAIN, "sh", "-c", script) == "x"
 
 
+def small_run(world: World) -> dict[str, Any]:
+    for file in [*world.folder.rglob("*.csv"), *world.folder.rglob("*.jsonl")]:
+        file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:LINES]))
+    arguments = world.arguments("lora", 75.0)
+    return {
+        **arguments,
+        "benchmarks": {"ifeval": {**arguments["benchmarks"]["ifeval"], "max_new_tokens": 8}},
+        "max_steps": 2,
+    }
+
+
 def test_the_finetune_pipeline_runs_in_containers_without_network_root_or_a_writable_root(tmp_path: Path) -> None:
     umask = os.umask(0)  # user 10001 writes where KFP's local runner, perhaps root, makes folders
     try:
         root = tmp_path / "run"
         root.mkdir(mode=0o777)
-        world = write_world(root / "world")
-        arguments = {**world.arguments("lora", 75.0), "max_steps": 5}
+        arguments = small_run(write_world(root / "world"))
         local.init(local.DockerRunner(**SHUT_IN), pipeline_root=str(root), enable_caching=False)
         done = components.load_component_from_file(str(ROOT / "pipelines/finetune.yaml"))(**arguments)
     finally:
         os.umask(umask)
     assert done.outputs["verdict"] in ("pass", "fail", "inconclusive")
-    assert Path(done.outputs["model_uri"]).is_dir()
+    assert Path(done.outputs["model_uri"].split("#")[0]).is_dir()
     assert list(root.glob("finetune-*/compare/report"))

@@ -29,6 +29,8 @@ def pod_specs(documents: list[Document]) -> Iterator[tuple[str, Document, dict[s
         if document["kind"] == "Deployment":
             template = document["spec"]["template"]
             yield name, template["spec"], template["metadata"]["labels"]
+        elif document["kind"] == "PodTemplate":
+            yield name, document["template"]["spec"], document["template"]["metadata"]["labels"]
         elif document["kind"].endswith("TrainingRuntime"):
             for job in document["spec"]["template"]["spec"]["replicatedJobs"]:
                 template = job["template"]["spec"]["template"]
@@ -106,7 +108,10 @@ def test_training_pods_carry_the_label_that_lets_ranks_meet(build: Build, overla
 
 @pytest.mark.parametrize("overlay", ["eks-p5", "hyperpod-eks", "profile"])
 def test_a_p5_job_asks_for_the_whole_node_and_fits_it(build: Build, overlay: str) -> None:
-    (spec,) = [spec for name, spec, _ in pod_specs(build(overlay)) if name.endswith("mixtune-torch-p5")]
+    specs = [spec for name, spec, _ in pod_specs(build(overlay)) if name.endswith("mixtune-torch-p5")]
+    assert len(specs) == (2 if overlay == "hyperpod-eks" else 1)
+    assert specs[0] == specs[-1]
+    spec = specs[0]
     instance = spec["nodeSelector"]["node.kubernetes.io/instance-type"].removeprefix("ml.")
     requests, limits = (spec["containers"][0]["resources"][key] for key in ("requests", "limits"))
     assert {key: int(requests[key]) for key in DEVICES[instance]} == DEVICES[instance]
@@ -231,3 +236,18 @@ def number(quantity: Any) -> float:
     match = re.fullmatch(r"([\d.]+)([A-Za-z]*)", str(quantity))
     assert match, quantity
     return float(match[1]) * UNITS[match[2]]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("kind", {"backend": "trainjob"}),
+        ("eks-p5", {"backend": "trainjob", "queue": "mixtune", "priority": "mixtune-training",
+                    "validation_priority": "mixtune-validation"}),
+        ("hyperpod-eks", {"backend": "pytorchjob", "queue": "hyperpod-ns-mixtune-localqueue"}),
+        ("profile", {"backend": "trainjob", "runtime_kind": "TrainingRuntime"}),
+    ],
+)  # fmt: skip
+def test_the_launcher_is_told_what_jobs_are_here(build: Build, overlay: str, expected: dict[str, str]) -> None:
+    (jobs,) = of_kind(build(overlay), "ConfigMap", "mixtune-jobs")
+    assert jobs["data"] == expected

@@ -2,68 +2,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from mixtune import shards as shards_format
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.models import tokenizer_digest
 from mixtune.shards import TokenRecord
-from mixtune.train.batches import micro_batches, pack, token_losses
+from mixtune.train.batches import pack, plan_micro_batches, token_losses
 from mixtune.train.config import TrainConfig
 from mixtune.train.model import load_trainable, rate
 from mixtune.train.training import Places, check_launcher, run_training
 
-STEPS, BATCH = 12, 6
+Draw = Callable[[int, int], list[TokenRecord]]
 torch.set_num_threads(1)  # bits depend on the number of threads
-
-
-def draw_records(count: int, seed: int) -> list[TokenRecord]:
-    draw = np.random.default_rng(seed)
-    out = []
-    for number in range(count):
-        length = int(draw.integers(4, 30))
-        ids = draw.integers(5, 500, length).astype(np.int32)
-        mask = (np.arange(length) >= length // 2).astype(np.uint8)
-        weight = 1.0 + 0.5 * (number % 2)
-        out.append(
-            TokenRecord(pool=number % 2, record_id=f"{number:032x}", input_ids=ids, loss_mask=mask, weight=weight)
-        )
-    return out
-
-
-@pytest.fixture(scope="module")
-def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("shards")
-    opened = storage.open_write(str(folder / "data/s.arrow"))
-    with opened as stream, pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
-        for step in range(STEPS):
-            records = draw_records(BATCH, step)
-            columns = [
-                [record.pool for record in records],
-                [bytes.fromhex(record.record_id) for record in records],
-                [record.input_ids.tolist() for record in records],
-                [record.loss_mask.tolist() for record in records],
-                [record.weight for record in records],
-            ]
-            writer.write_batch(pa.record_batch(columns, schema=shards_format.SCHEMA))
-    manifest = {
-        "kind": "shards",
-        "num_steps": STEPS,
-        "pools": ["customer", "chat"],
-        "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
-        "tokenizer_digest": tokenizer_digest(BASE_MODEL),
-    }
-    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
-    return str(folder / "shards")
 
 
 def train(shards_path: str, folder: Path, **options: object) -> str:
@@ -87,7 +45,7 @@ def trained(
 
 
 @pytest.mark.parametrize("method", ["lora", "sft"])
-def test_packed_losses_are_those_of_each_record_alone(method: str) -> None:
+def test_packed_losses_are_those_of_each_record_alone(method: str, draw_records: Draw) -> None:
     torch.manual_seed(1)
     model = load_trainable(BASE_MODEL, TrainConfig(method=method, seed=1))
     for name, value in model.parameters().items():
@@ -105,14 +63,15 @@ def test_packed_losses_are_those_of_each_record_alone(method: str) -> None:
     assert torch.allclose(got, torch.cat(alone), atol=1e-5)
 
 
-def test_the_gradient_does_not_depend_on_how_a_batch_is_cut() -> None:
+def test_the_gradient_does_not_depend_on_how_a_batch_is_cut(draw_records: Draw) -> None:
     gradients = []
     for max_tokens in (10_000, 20):
         model = load_trainable(BASE_MODEL, TrainConfig(method="sft"))
         records = draw_records(8, 3)
         total = sum(record.num_loss_tokens * record.weight for record in records)
-        for micro in micro_batches(records, max_tokens):
-            packed = pack(micro)
+        (plan,) = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
+        for micro in plan:
+            packed = pack([records[index] for index in micro])
             ((token_losses(model.causal, packed) * packed.weights).sum() / total).backward()
         gradients.append(
             torch.cat([value.grad.flatten() for value in model.parameters().values() if value.grad is not None])
@@ -152,10 +111,10 @@ def test_a_killed_training_that_is_run_again_ends_with_the_same_bits(
         [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+        while not list(checkpoints.glob("step-*/checkpoint.json")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    assert list(checkpoints.glob("step-*"))
+    assert list(checkpoints.glob("step-*/checkpoint.json"))
     assert not (tmp_path / "model").exists()
     again = Path(storage.check_fingerprint(train(shards_path, tmp_path, method=method)))
     name = "model.safetensors" if method == "sft" else "adapter_model.safetensors"
@@ -194,6 +153,10 @@ def test_the_rate_warms_up_and_comes_down() -> None:
         ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
         ({"lora_rank": 0}, "lora_rank is 1 or more; got 0"),
         ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
+        ({"lora_options": {"use_qalora": True}}, "unknown option 'use_qalora'"),
+        ({"lora_options": {"use_dora": 1}}, "use_dora is bool; got 1"),
+        ({"lora_options": {"init_lora_weights": "eva"}}, "gaussian or orthogonal; got 'eva'"),
+        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options are for method lora"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
@@ -205,3 +168,27 @@ def test_nodes_are_refused_rather_than_ignored() -> None:
     check_launcher("", "8")
     with pytest.raises(ConfigError, match="trains in the task's own process only"):
         check_launcher("4", "8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"use_rslora": True, "target_modules": ["q_proj"]}, {"init_lora_weights": "orthogonal"}],
+    ids=str,
+)
+def test_options_of_peft_reach_the_adapter_and_it_loads(
+    options: dict[str, object], shards_path: str, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = storage.check_fingerprint(train(shards_path, tmp_path, lora_options=options))
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(BASE_MODEL)), folder)
+    saved = adapted.peft_config["default"]
+    assert saved.use_dora == options.get("use_dora", False)
+    assert saved.use_rslora == options.get("use_rslora", False)
+    assert any("lora_B" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_learning_rate_at_which_an_adapter_does_not_learn_is_warned_of() -> None:
+    assert "hardly learns" in TrainConfig(method="lora", lora_plus_ratio=1.0).warning()
+    assert not TrainConfig(method="lora").warning()
+    assert not TrainConfig(method="sft", lora_plus_ratio=1.0).warning()

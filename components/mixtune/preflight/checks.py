@@ -1,5 +1,6 @@
-"""The checks of a run that need nothing but its parameters and the base model's small files."""
+"""The checks of a run before anything is computed: parameters, places, base model, memory, cluster, tracking."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import escape
@@ -7,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
-from mixtune.errors import ConfigError, MixtuneError
-from mixtune.tracking import Tracking
+from mixtune.errors import ConfigError, MixtuneError, ModelError
+from mixtune.preflight.cluster import check_cluster
+from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
+from mixtune.preflight.places import check_artifacts, check_region, check_sources
+from mixtune.preflight.prices import read_prices
+from mixtune.tracking import Tracking, commit_hash
 
+MICRO_TOKENS = 16384
+"""Tokens of a micro batch as the train components take them, unless a record is longer."""
 SLOW_LORA = 5e-7
 """Peak learning rate under which not even LoRA+ lets an adapter learn in a usual number of steps."""
 
@@ -28,6 +35,18 @@ class Settings:
     method: str
     learning_rate: float
     tracking: dict[str, Any] = field(default_factory=dict)
+    storage: dict[str, Any] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """`{"name", "uri"}` of everything that is read, as `fingerprint` leaves it."""
+    artifacts: str = ""
+    """Folder or prefix that artifacts are written to; empty: not looked at."""
+    lora_rank: int = 16
+    seed: int = 42
+    num_nodes: str = ""
+    """Nodes of the training job; empty or `0`: it runs in the task's process, and no cluster is looked at."""
+    gpus_per_node: str = ""
+    namespace: str = ""
+    """Of the training job; empty: the pod's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +69,7 @@ def run_checks(settings: Settings, report_path: str) -> str:
     checks = [_run(name, check, settings) for name, check in CHECKS.items()]
     for check in checks:
         print(f"{check.outcome:<4}  {check.name}: {check.text}", flush=True)
-    _write_report(checks, report_path)
+    _write_report(checks, checklist(settings), report_path)
     failed = [f"- {check.name}: {check.text}" for check in checks if check.outcome == "fail"]
     if failed:
         raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))
@@ -63,6 +82,7 @@ def _run(name: str, check: Callable[[Settings], Iterator[tuple[str, str]]], sett
         found = list(check(settings))
     except MixtuneError as error:
         found = [("fail", str(error))]
+    found = found or [("pass", "not looked at")]
     outcome, text = max(found, key=lambda item: ("pass", "warn", "fail").index(item[0]))
     return Check(name=name, outcome=outcome, text=text)
 
@@ -112,8 +132,92 @@ def _check_model(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "warn", f"max_length {settings.max_length} is more than the {longest} tokens that the model was made for"
     if not _has_template(folder):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
+    if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):
+        yield (
+            "warn",
+            f"{folder.name}: no licence lies beside it (LICENSE or README.md); find out whether you may tune it",
+        )
     if not list(folder.glob("*.safetensors")) and not models.is_hub_name(settings.base_model):
         yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"
+
+
+def _check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
+    folder = models.fetch_model(settings.base_model, weights=False)
+    try:
+        shape = Shape.from_config(storage.read_json(str(folder / "config.json")))
+    except ModelError as error:
+        yield "warn", str(error)
+        return
+    name = Tracking.from_options(settings.tracking).hyperpod.rpartition("x-")[2]
+    gpus = _count("gpus_per_node", settings.gpus_per_node)
+    training = Training(
+        method=settings.method,
+        micro_tokens=max(MICRO_TOKENS, settings.max_length),
+        lora_rank=settings.lora_rank,
+        frozen_bytes=2 if gpus else 4,
+        activation_bytes=2 if gpus else 4,
+        checkpointing=bool(gpus),
+        shards=max(1, gpus * max(1, _count("num_nodes", settings.num_nodes))) if settings.method == "sft" else 1,
+    )
+    memory = estimate_memory(shape, training)
+    line = f"{memory.line()}, estimated for micro batches of {training.micro_tokens} tokens"
+    instance = read_prices().instances.get(name)
+    if not gpus or not instance:
+        where = "on a CPU" if not gpus else "tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"
+        yield "pass", f"{line}; {where}"
+        return
+    room = instance.gpu_memory_gb * 1e9 * RESERVE
+    yield "pass", f"{line}; {instance.gpu} has {room / 1e9:.0f} GB to give"
+    if memory.total > room:
+        yield (
+            "fail",
+            f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; "
+            "method=lora, more nodes (sft), or a smaller max_length",
+        )
+    if gpus > instance.gpus:
+        yield "fail", f"gpus_per_node is {gpus}; {name} has {instance.gpus}"
+
+
+def _count(name: str, text: str) -> int:
+    if text and not text.isdecimal():
+        raise ConfigError(f"{name} is a whole number as text, or empty; got {text!r}")
+    return int(text or 0)
+
+
+def _check_cluster(settings: Settings) -> Iterator[tuple[str, str]]:
+    if not _count("num_nodes", settings.num_nodes):
+        yield "pass", "num_nodes is empty: training runs in the task's own process, no cluster is asked"
+        return
+    runtime = "mixtune-torch-p5" if _count("gpus_per_node", settings.gpus_per_node) else "mixtune-torch-cpu"
+    yield from check_cluster(settings.namespace, runtime)
+
+
+def _check_tags(settings: Settings) -> Iterator[tuple[str, str]]:
+    options = Tracking.from_options(settings.tracking)
+    yield "pass", f"project {options.project}, experiment {options.experiment}, hyperpod {options.hyperpod}"
+    if settings.num_nodes not in ("", "0") and options.hyperpod == "none":
+        yield "warn", "tracking.hyperpod is not set; name the hardware, such as 4x-p5.48xlarge, so that cost is known"
+
+
+def checklist(settings: Settings) -> list[tuple[str, str, bool]]:
+    """The article's reproducibility checklist: what is recorded, its value, and whether it is there."""
+    try:
+        tokenizer = models.tokenizer_digest(models.fetch_model(settings.base_model, weights=False))
+    except MixtuneError:
+        tokenizer = ""
+    base = storage.split_fingerprint(settings.base_model)[1] or settings.base_model.partition("@")[2]
+    images = os.environ.get("MIXTUNE_IMAGE_DIGEST", "")
+    rows = [
+        ("seed", str(settings.seed)),
+        ("mix", f"{settings.customer_data_percent:g} % customer; {settings.weights}"),
+        ("base model", base),
+        ("tokenizer version", tokenizer),
+        ("commit", "" if commit_hash() == "unknown" else commit_hash()),
+        ("image digest", images or "as `mixtune submit` pins it in the run's pipeline"),
+        ("personal data and consent", "in sanitize's report and quarantine file, by pool"),
+    ]
+    rows += [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in settings.sources]
+    return [(name, value or "not recorded", bool(value)) for name, value in rows]
 
 
 def _check_tracking(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -136,7 +240,13 @@ CHECKS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
     "mix": _check_mix,
     "exposure": _check_exposure,
     "method": _check_method,
+    "data": lambda settings: check_sources(settings.sources),
+    "region": lambda settings: check_region(settings.sources, settings.storage),
+    "artifacts": lambda settings: check_artifacts(settings.artifacts, settings.storage),
     "base model": _check_model,
+    "memory": _check_memory,
+    "cluster": _check_cluster,
+    "tags": _check_tags,
     "tracking": _check_tracking,
 }
 
@@ -148,8 +258,20 @@ def _has_template(folder: Path) -> bool:
     return file.is_file() and bool(storage.read_json(str(file)).get("chat_template"))
 
 
-def _write_report(checks: list[Check], path: str) -> None:
-    rows = "".join(f"<tr><td>{escape(item.outcome)}<td>{escape(item.name)}<td>{escape(item.text)}" for item in checks)
-    text = f"<!doctype html><meta charset=utf-8><title>preflight</title><table>{rows}</table>\n"
+def _write_report(checks: list[Check], listed: list[tuple[str, str, bool]], path: str) -> None:
+    rows = "".join(
+        f"<tr class={item.outcome}><td>{escape(item.outcome)}<td>{escape(item.name)}<td>{escape(item.text)}"
+        for item in checks
+    )
+    marks = "".join(
+        f"<tr><td>{'&#9745;' if there else '&#9744;'}<td>{escape(name)}<td>{escape(value)}"
+        for name, value, there in listed
+    )
+    text = (
+        "<!doctype html><meta charset=utf-8><title>preflight</title><style>body{font:15px sans-serif;margin:2em}"
+        "td{padding:.25em .8em;border-bottom:1px solid #ddd}"
+        ".fail td:first-child{color:#b00}.warn td:first-child{color:#a60}"
+        f"</style><h1>Preflight</h1><table>{rows}</table><h2>Reproducibility</h2><table>{marks}</table>\n"
+    )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(text, encoding="utf-8")

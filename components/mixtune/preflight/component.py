@@ -75,6 +75,12 @@ def preflight(
     max_length: int = 8192,
     method: str = "lora",
     learning_rate: float = 1e-5,
+    lora_rank: int = 16,
+    seed: int = 42,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    sources: list = [],
+    general: list = [],
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -91,6 +97,12 @@ def preflight(
         max_length: Longest record in tokens, compared with what the model takes.
         method: `lora` or `sft`.
         learning_rate: Peak, above 0.
+        lora_rank: Rank of the adapter, for the memory estimate.
+        seed: Recorded in the reproducibility checklist.
+        num_nodes: Nodes of the training job; empty: no cluster is looked at.
+        gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
+        sources: The customer's sources, `{name, uri}`, as `fingerprint` leaves them.
+        general: Those of the general pools.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -104,6 +116,7 @@ def preflight(
     from mixtune.preflight.checks import Settings, run_checks
 
     files.use(storage)
+    folder = files.data_uri(report.uri, "report")
     settings = Settings(
         base_model=base_model,
         weights=weights,
@@ -114,6 +127,13 @@ def preflight(
         max_length=int(max_length),
         method=method,
         learning_rate=learning_rate,
+        lora_rank=int(lora_rank),
+        seed=int(seed),
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        sources=[*sources, *general],
+        artifacts=folder,
+        storage=storage,
         tracking=tracking,
     )
     return run_checks(settings, report.path)

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.train.config import TrainConfig
+from mixtune.train.world import World
 
 BETAS = (0.9, 0.95)
 
@@ -30,6 +32,29 @@ class Trainable:
         """What is trained, by name."""
         return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
 
+    @property
+    def even_tokens(self) -> int:
+        """Length of a record at which attention costs about as much as the matrices do."""
+        return 12 * int(self.causal.config.get_text_config().hidden_size)
+
+    def add_gradients(self, world: World) -> None:
+        """Sum the gradients over all processes, where each holds all parameters, in one collective."""
+        plain = [value for value in self.parameters().values() if not isinstance(value, DTensor)]
+        if world.size == 1 or not plain:
+            return
+        for value in plain:
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        gradients = [value.grad for value in plain if value.grad is not None]
+        flat = world.add(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, flat.split([item.numel() for item in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def clip_gradients(self, max_norm: float) -> float:
+        """Clip the gradient to a norm; the norm before comes back."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters().values(), max_norm)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors."""
         self.saved.save_pretrained(str(folder))
@@ -37,6 +62,16 @@ class Trainable:
             AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
         else:
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
+    """The rows of a tensor that this process holds, the first one's number, and whether it is the one to save them."""
+    if not isinstance(value, DTensor):
+        return (value if value.dim() else value.view(1)), 0, is_main
+    mesh, rows = value.device_mesh, value.to_local()
+    place = mesh.get_local_rank(mesh.ndim - 1)
+    chunk = -(-value.shape[0] // mesh.size(mesh.ndim - 1))
+    return rows, min(place * chunk, value.shape[0]), mesh.ndim == 1 or mesh.get_local_rank(0) == 0
 
 
 def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
@@ -47,9 +82,8 @@ def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     causal.train()
     if config.method == "sft":
         return Trainable(causal, causal, folder, config.method)
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    options = {"target_modules": "all-linear", **config.lora_options}
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
     adapted = get_peft_model(causal, lora)
     for settings in adapted.peft_config.values():
         settings.base_model_name_or_path = folder.name  # not this machine's path

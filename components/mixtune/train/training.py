@@ -1,8 +1,11 @@
 """From a component's arguments to a trained model in its place."""
 
+import hashlib
 import resource
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,12 @@ from typing import Any
 from mixtune import models, storage
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.shards import Shards, open_shards
-from mixtune.tracking import Tracking, article_tags, task_run
+from mixtune.tracking import Run, Tracking, article_tags, task_run
+from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
-from mixtune.train.loop import StepFigures, track, train_steps
+from mixtune.train.loop import StepFigures, Trainer, make_trainer, track, train_steps
 from mixtune.train.model import load_trainable
+from mixtune.train.world import World, join_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,47 +58,78 @@ def run_training(config: TrainConfig, places: Places) -> str:
         TrainingError: Loss or gradient is not finite, or a validation run's loss does not fall.
         ModelError: The base model cannot be used, or its tokenizer is not the one that the shards were made with.
     """
-    folder = models.fetch_model(places.base_model)
-    name = "validate-training" if config.validation_steps else "train"
-    tracking = Tracking.from_options(places.tracking)
-    with tempfile.TemporaryDirectory() as scratch, task_run(tracking, name) as run:
-        shards = open_shards(places.shards_path, Path(scratch) / "shards")
+    with join_world() as world, tempfile.TemporaryDirectory() as scratch, _run(config, places, world) as run:
+        with world.one_a_node_first():
+            folder = models.fetch_model(places.base_model)
+            shards = open_shards(places.shards_path, _shards_folder(places.shards_path, Path(scratch), world))
         _check_tokenizer(shards, folder)
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
-            run.parent.set_tags(article_tags(_tags(config, shards), tracking))
-        model = load_trainable(folder, config)
-        steps = min(config.validation_steps, shards.num_steps) or shards.num_steps
-        checkpoint_dir = None if config.validation_steps else _checkpoint_dir(places.model_uri, Path(scratch))
-        seen = track(train_steps(shards, model, config, checkpoint_dir), steps, run)
-        figures = summarise(seen)
-        run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, steps)
-        out = Path(scratch) / "model"
-        out.mkdir()
+            run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+        if world.is_main and config.warning():
+            print(f"warning: {config.warning()}", flush=True)
+        trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
+        steps = train_steps(trainer, checkpoints)
+        seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
         if config.validation_steps:
             check_falling(seen)
-        else:
-            model.save(out)
-        target = storage.data_uri(places.model_uri, "model")
-        entries = storage.upload(out, target)
+        if checkpoints:
+            checkpoints.wait()
+        uri = _leave(trainer, places, seen, run, Path(scratch)) if world.is_main else ""
+        world.wait()
+        if checkpoints:
+            checkpoints.delete()
+        return uri
+
+
+def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, scratch: Path) -> str:
+    """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
+    config, figures = trainer.config, summarise(seen)
+    run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
+    out = scratch / "model"
+    out.mkdir()
+    if not config.validation_steps:
+        trainer.model.save(out)
+    target = storage.data_uri(places.model_uri, "model")
+    entries = storage.upload(out, target)
     manifest = {
         "kind": "model",
         "config": asdict(config),
         "base_model": places.base_model,
-        "shards": shards.digest,
+        "shards": trainer.shards.digest,
         "figures": figures,
     }
     storage.write_manifest(places.model_path, manifest, target, entries)
-    if config.validation_steps:
-        return ""
-    if not storage.is_s3(places.model_uri):
-        storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
-    return storage.fingerprint(target)
+    return "" if config.validation_steps else storage.fingerprint(target)
+
+
+@contextmanager
+def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
+    """The task's MLflow run in the main process; one that keeps nothing in the others."""
+    if not world.is_main:
+        yield Run(None, "")
+        return
+    name = "validate-training" if config.validation_steps else "train"
+    with task_run(Tracking.from_options(places.tracking), name) as run:
+        yield run
+
+
+def _shards_folder(path: str, scratch: Path, world: World) -> Path:
+    """Where shards from S3 are brought: one place a node."""
+    if world.local_size == 1:
+        return scratch / "shards"
+    return models.cache_dir() / "shards" / hashlib.sha256(path.encode()).hexdigest()[:16]
+
+
+def _checkpoints(config: TrainConfig, places: Places, shards: Shards, world: World) -> Checkpoints:
+    identity = {**config.identity(), "shards": shards.digest, "base_model": places.base_model}
+    return Checkpoints(storage.data_uri(places.model_uri, "checkpoints"), config, identity, world)
 
 
 def summarise(seen: list[StepFigures]) -> dict[str, float]:
     """Figures of a whole run: losses, speed in tokens a second, peak memory in bytes."""
-    seconds = sum(item.seconds for item in seen)
+    seconds = sum(sum(item.seconds.values()) for item in seen)
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "num_steps": len(seen),
@@ -124,13 +160,6 @@ def _check_tokenizer(shards: Shards, folder: Path) -> None:
         raise ConfigError(
             f"the shards were made with tokenizer {made}, the base model has {here}; run mix_shard with this base model"
         )
-
-
-def _checkpoint_dir(model_uri: str, scratch: Path) -> Path:
-    """Beside a local artifact, so that a killed task goes on; on scratch disk where the artifact is in S3."""
-    if storage.is_s3(model_uri):
-        return scratch / "checkpoints"
-    return Path(storage.data_uri(model_uri, "checkpoints"))
 
 
 def _tags(config: TrainConfig, shards: Shards) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""The command `preflight`: every check of a run, here, before anything is submitted."""
+
+import argparse
+from typing import Any
+
+from mixtune import storage
+from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_arguments, read_definitions
+from mixtune.preflight.checks import Settings, run_checks
+from mixtune.preflight.fingerprint import fingerprint_benchmarks, fingerprint_model, fingerprint_pools
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `preflight` to the command line."""
+    preflight = commands.add_parser("preflight", help="check a run before it is submitted")
+    add_pipeline_arguments(preflight)
+    preflight.add_argument("--pipeline-root", default="", help="where artifacts will go; it is tried out")
+    preflight.add_argument("--namespace", default="", help="of the run on the cluster; else the kubeconfig's")
+    preflight.add_argument("--report", default="preflight.html", help="the page (default: %(default)s)")
+    preflight.set_defaults(command=_preflight)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    pipeline = find_pipeline(options.pipeline)
+    given = read_arguments(pipeline, options.arguments, options.arguments_file)
+    defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
+    outcome = run_checks(settings_of({**defaults, **given}, options.pipeline_root, options.namespace), options.report)
+    print(f"preflight: {outcome}; the page is {options.report}")
+    return 0
+
+
+def settings_of(values: dict[str, Any], artifacts: str = "", namespace: str = "") -> Settings:
+    """What is checked of a run with these arguments.
+
+    Raises:
+        ConfigError: Pools or benchmarks are badly described.
+        DataError: A file is not there.
+    """
+    storage.use(values["storage"])
+    customer, general, weights = fingerprint_pools(
+        values["customer_uri"], values["customer_columns"], values["test_uri"], values["general_pools"]
+    )
+    measured, _ = fingerprint_benchmarks(values["benchmarks"])
+    named = [{"name": name, "uri": item["uri"]} for name, item in measured.items() if item.get("uri")]
+    return Settings(
+        base_model=fingerprint_model(values["base_model"]),
+        weights=weights,
+        customer_data_percent=float(values["customer_data_percent"]),
+        customer_epochs=float(values["customer_epochs"]),
+        max_steps=int(values["max_steps"]),
+        global_batch_size=int(values["global_batch_size"]),
+        max_length=int(values["max_length"]),
+        method=values["method"],
+        learning_rate=float(values["learning_rate"]),
+        lora_rank=int(values["lora_rank"]),
+        seed=int(values["seed"]),
+        num_nodes=values["num_nodes"],
+        gpus_per_node=values["gpus_per_node"],
+        sources=[*customer, *general, *named],
+        artifacts=artifacts,
+        namespace=namespace,
+        storage=values["storage"],
+        tracking=values["tracking"],
+    )

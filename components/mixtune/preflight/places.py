@@ -1,0 +1,107 @@
+"""What a run reads and where it writes: is it there, is it readable, writable, in the right region, encrypted."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+
+PROBE = "preflight-probe"
+
+
+def check_sources(sources: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Every source: there, readable, not empty, unchanged since it was fingerprinted."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    total = 0
+    for source in sources:
+        uri = storage.split_fingerprint(source["uri"])[0]
+        try:
+            files = storage.list_files(uri)
+            storage.check_fingerprint(source["uri"])
+            total += sum(file.num_bytes for file in files)
+            yield from _check_files(source["name"], uri, files)
+        except (ClientError, BotoCoreError) as error:
+            yield "fail", f"{source['name']}: {uri}: {explain(error)}"
+        except (ConfigError, DataError) as error:
+            yield "fail", f"{source['name']}: {error}"
+    yield "pass", f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable"
+
+
+def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether something can be written where artifacts go, under the key that is asked for."""
+    if not folder:
+        return
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    probe = storage.join(folder, PROBE)
+    try:
+        storage.write_json(probe, {})
+        sealed = _encryption(probe) if storage.is_s3(probe) else ""
+        storage.delete(probe)
+    except (ClientError, BotoCoreError) as error:
+        yield "fail", f"{folder} cannot be written: {explain(error)}"
+        return
+    except OSError as error:
+        yield "fail", f"{folder} cannot be written ({error.strerror}); give a folder that you may write to"
+        return
+    key = options.get("kms_key_id") or os.environ.get("MIXTUNE_KMS_KEY_ID", "")
+    yield "pass", f"{folder} can be written" + (f", encrypted by {sealed}" if sealed else "")
+    if storage.is_s3(probe) and not key and "kms" not in sealed:
+        yield "warn", f"{folder}: no key of your own (storage.kms_key_id) and no default one on the bucket"
+
+
+def explain(error: Exception) -> str:
+    """What S3 refused, with the way out."""
+    answer = getattr(error, "response", {})
+    code = str(answer.get("Error", {}).get("Code", type(error).__name__))
+    region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+    ways = {
+        "NoSuchBucket": "there is no such bucket; check its name and the account",
+        "AccessDenied": "no right to do this; the role's policy has to allow it (policies/iam)",
+        "403": "no right to do this; the role's policy has to allow it (policies/iam)",
+        "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
+        "InvalidAccessKeyId": "the access key is not known; check the credentials",
+        "ExpiredToken": "the credentials have expired; log in again",
+        "NoCredentialsError": "no AWS credentials are found; give the pod a role, or log in",
+        "EndpointConnectionError": "S3 does not answer; check storage.endpoint_url and the network",
+        "KMS.NotFoundException": "there is no such KMS key; check storage.kms_key_id",
+        "PermanentRedirect": f"the bucket is in region {region or 'another one'}; set storage.region",
+        "AuthorizationHeaderMalformed": f"the bucket is in region {region or 'another one'}; set storage.region",
+    }
+    return f"{code}: {ways.get(code, 'S3 refused it; see its documentation of this code')}"
+
+
+def check_region(sources: list[dict[str, Any]], options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether the buckets are in the region of the run: reading across regions is slow and costs."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
+    buckets = sorted({storage.split_s3(item["uri"])[0] for item in sources if storage.is_s3(item["uri"])})
+    for bucket in buckets:
+        try:
+            answer = storage.s3_client().head_bucket(Bucket=bucket)
+        except (ClientError, BotoCoreError):
+            continue  # whoever may not ask this may still read; that is checked on its own
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        where = str(answer.get("BucketRegion") or headers.get("x-amz-bucket-region", ""))
+        if region and where and where != region:
+            yield "fail", f"bucket {bucket} is in {where}, the run in {region}; set storage.region, or copy the data"
+    yield "pass", f"{len(buckets)} buckets, region {region or 'not set'}" if buckets else "no data in S3"
+
+
+def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        if not file.num_bytes:
+            yield "fail", f"{name}: {uri}: {file.path} is empty (0 bytes); fill it or take it away"
+            return
+    single = Path(uri).is_file() if not storage.is_s3(uri) else storage.file_exists(uri)
+    with storage.open_read(uri if single else storage.join(uri, files[0].path)) as stream:
+        stream.read(1)
+
+
+def _encryption(uri: str) -> str:
+    bucket, key = storage.split_s3(uri)
+    return str(storage.s3_client().head_object(Bucket=bucket, Key=key).get("ServerSideEncryption", ""))

@@ -1,0 +1,107 @@
+"""The whole finetune pipeline with all its data in S3, behind the policies: nothing denied, every object encrypted."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import kfp.local
+import pytest
+from kfp import components
+from kfp.local import executor_input_utils, subprocess_task_handler
+
+from mixtune import storage
+from mixtune.demo.world import World, write_world
+
+from .conftest import ROOT, Account, administrator
+
+LINES = 60
+"""Records kept of each of the demo's files: enough for every step to have work."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_whole_run_is_permitted_to_its_role_and_leaves_every_object_encrypted_with_our_key(
+    account: Account, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = upload_world(write_world(tmp_path / "world"), account)
+    account.act_as("launcher", monkeypatch)
+    monkeypatch.delenv("MIXTUNE_KMS_KEY_ID", raising=False)
+    keep_artifacts_in_s3(monkeypatch, account.bucket, tmp_path)
+    kfp.local.init(kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "local"))
+
+    done = components.load_component_from_file(str(ROOT / "pipelines/finetune.yaml"))(**arguments)
+
+    assert done.outputs["verdict"] in ("pass", "fail", "inconclusive")
+    storage.check_fingerprint(done.outputs["model_uri"])
+    assert done.outputs["model_uri"].startswith(f"s3://{account.bucket}/kfp/finetune")
+    assert account.gate.denials == []
+    kept = {key.split("/")[3]: 0 for key in objects(account)}
+    assert {"sanitize", "mix-shard", "train-lora", "evaluate", "compare"} <= set(kept)
+    client = administrator(account.url)
+    for key in objects(account):
+        answer = client.head_object(Bucket=account.bucket, Key=key)
+        assert (answer.get("ServerSideEncryption"), answer.get("SSEKMSKeyId")) == ("aws:kms", account.key), key
+
+
+def objects(account: Account) -> list[str]:
+    """Keys of what the run left."""
+    pages = administrator(account.url).get_paginator("list_objects_v2")
+    found = pages.paginate(Bucket=account.bucket, Prefix="kfp/finetune")
+    return [item["Key"] for page in found for item in page.get("Contents", [])]
+
+
+def upload_world(world: World, account: Account) -> dict[str, Any]:
+    """Put a small part of the demo's world into the bucket; the pipeline's arguments for it."""
+    client = administrator(account.url)
+
+    def moved(path: str, prefix: str) -> str:
+        local = Path(path)
+        for file in [local] if local.is_file() else sorted(item for item in local.rglob("*") if item.is_file()):
+            body = file.read_bytes()
+            if file.suffix in (".csv", ".jsonl"):
+                body = b"".join(body.splitlines(keepends=True)[:LINES])
+            key = f"{prefix}/{file.relative_to(world.folder)}"
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": account.key}
+            client.put_object(Bucket=account.bucket, Key=key, Body=body, **encryption)
+        return f"s3://{account.bucket}/{prefix}/{local.relative_to(world.folder)}"
+
+    arguments = world.arguments("lora", 75.0)
+    pools = [{**pool, "uri": moved(pool["uri"], "raw")} for pool in arguments["general_pools"]]
+    ifeval = {**arguments["benchmarks"]["ifeval"], "max_new_tokens": 8}
+    return {
+        **arguments,
+        "customer_uri": moved(arguments["customer_uri"], "raw"),
+        "test_uri": moved(arguments["test_uri"], "raw"),
+        "general_pools": pools,
+        "benchmarks": {"ifeval": {**ifeval, "uri": moved(ifeval["uri"], "benchmarks")}},
+        "base_model": moved(arguments["base_model"], "models"),
+        "max_steps": 2,
+        "storage": {"kms_key_id": account.key, "endpoint_url": account.url, "region": "us-east-1"},
+    }
+
+
+def keep_artifacts_in_s3(monkeypatch: pytest.MonkeyPatch, bucket: str, folder: Path) -> None:
+    """Do locally what KFP's launcher does in a pod: artifacts have s3:// names, and their files go up without headers."""
+    mount, local = folder / "mount", str(folder / "local")
+    monkeypatch.setenv("MIXTUNE_TEST_MOUNT", str(mount))
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{Path(__file__).parent / 'mounted'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
+    make = executor_input_utils.artifact_type_schema_to_artifact_list
+    run = subprocess_task_handler.run_local_subprocess
+
+    def in_s3(*, name: str, artifact_type: Any, task_root: str) -> Any:
+        # A task's folder in KFP's layout: <root>/<pipeline>/<run id>/<task>/<execution>.
+        pipeline, task = Path(task_root).relative_to(local).parts
+        uri = f"s3://{bucket}/kfp/finetune/{pipeline}/{task}/1"
+        return make(name=name, artifact_type=artifact_type, task_root=uri)
+
+    def with_upload(**options: Any) -> int:
+        code = run(**options)
+        client = storage.s3_client()
+        for path in [item for item in mount.rglob("*") if item.is_file()]:
+            client.put_object(Bucket=bucket, Key=str(path.relative_to(mount / bucket)), Body=path.read_bytes())
+        return code
+
+    monkeypatch.setattr(executor_input_utils, "artifact_type_schema_to_artifact_list", in_s3)
+    monkeypatch.setattr(subprocess_task_handler, "run_local_subprocess", with_upload)

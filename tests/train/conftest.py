@@ -1,0 +1,62 @@
+"""Small shards, and records drawn from a seed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from mixtune import shards as shards_format
+from mixtune import storage
+from mixtune.demo.world import BASE_MODEL
+from mixtune.models import tokenizer_digest
+from mixtune.shards import TokenRecord
+
+STEPS, BATCH = 12, 6
+torch.set_num_threads(1)  # bits depend on the number of threads
+
+
+def drawn(count: int, seed: int) -> list[TokenRecord]:
+    draw = np.random.default_rng(seed)
+    out = []
+    for number in range(count):
+        length = int(draw.integers(4, 30))
+        ids = draw.integers(5, 500, length).astype(np.int32)
+        mask = (np.arange(length) >= length // 2).astype(np.uint8)
+        weight = 1.0 + 0.5 * (number % 2)
+        out.append(
+            TokenRecord(pool=number % 2, record_id=f"{number:032x}", input_ids=ids, loss_mask=mask, weight=weight)
+        )
+    return out
+
+
+@pytest.fixture(scope="session")
+def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    opened = storage.open_write(str(folder / "data/s.arrow"))
+    with opened as stream, pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
+        for step in range(STEPS):
+            records = drawn(BATCH, step)
+            columns = [
+                [record.pool for record in records],
+                [bytes.fromhex(record.record_id) for record in records],
+                [record.input_ids.tolist() for record in records],
+                [record.loss_mask.tolist() for record in records],
+                [record.weight for record in records],
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=shards_format.SCHEMA))
+    manifest = {
+        "kind": "shards",
+        "num_steps": STEPS,
+        "pools": ["customer", "chat"],
+        "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
+        "tokenizer_digest": tokenizer_digest(BASE_MODEL),
+    }
+    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def draw_records() -> Callable[[int, int], list[TokenRecord]]:
+    return drawn
