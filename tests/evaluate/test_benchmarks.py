@@ -137,7 +137,7 @@ def test_prompts_are_byte_for_byte_those_of_lm_eval_and_so_are_log_probabilities
     splits = mmlu.read_questions(str(tmp_path / "mmlu"))
     texts = mmlu.prompts(splits["test"], splits["dev"], 5)
     for place, sample in enumerate(sorted(theirs, key=lambda one: one["doc_id"])):
-        assert sample["arguments"]["gen_args_0"]["arg_0"] == texts[place]
+        assert sample["arguments"][0][0] == texts[place]
         logprobs = [float(one[0][0]) for one in sample["resps"]]
         assert ours["choice_logprobs"][place].as_py() == pytest.approx(logprobs, abs=1e-5)
 
