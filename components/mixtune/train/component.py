@@ -15,6 +15,7 @@ def train_lora(
     lora_rank: int = 16,
     lora_alpha: int = 32,
     lora_plus_ratio: float = 64.0,
+    lora_options: dict = {},
     max_tokens_per_gpu: int = 16384,
     checkpoint_steps: int = 100,
     seed: int = 42,
@@ -37,6 +38,8 @@ def train_lora(
         lora_rank: Rank of the adapter, 1 or more.
         lora_alpha: Scaling of the adapter, 1 or more.
         lora_plus_ratio: Learning rate of the B matrices over that of the A matrices (LoRA+), 1 or more.
+        lora_options: Options of PEFT's LoraConfig: `target_modules` (default `all-linear`), `exclude_modules`,
+            `use_rslora`, `use_dora`, `init_lora_weights` (`gaussian`, `orthogonal`), `rank_pattern`, `alpha_pattern`.
         max_tokens_per_gpu: Tokens of one micro batch at most.
         checkpoint_steps: Steps between two checkpoints.
         seed: Of the adapter's initialisation.
@@ -65,6 +68,7 @@ def train_lora(
         lora_rank=int(lora_rank),
         lora_alpha=int(lora_alpha),
         lora_plus_ratio=lora_plus_ratio,
+        lora_options=lora_options,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         checkpoint_steps=int(checkpoint_steps),
         seed=int(seed),
