@@ -35,19 +35,6 @@ class Places:
     tracking: dict[str, Any] = field(default_factory=dict)
 
 
-def check_launcher(num_nodes: str, gpus_per_node: str) -> None:
-    """Refuse a training job on nodes of its own, which this version cannot start.
-
-    Raises:
-        ConfigError: Nodes are asked for.
-    """
-    if num_nodes not in ("", "0"):
-        raise ConfigError(
-            f"num_nodes is {num_nodes!r} (gpus_per_node {gpus_per_node!r}): this version trains in the task's own "
-            "process only; leave num_nodes empty"
-        )
-
-
 def run_training(config: TrainConfig, places: Places) -> str:
     """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
 
@@ -66,6 +53,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+        if world.is_main and config.warning():
+            print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
@@ -124,34 +113,6 @@ def _shards_folder(path: str, scratch: Path, world: World) -> Path:
 def _checkpoints(config: TrainConfig, places: Places, shards: Shards, world: World) -> Checkpoints:
     identity = {**config.identity(), "shards": shards.digest, "base_model": places.base_model}
     return Checkpoints(storage.data_uri(places.model_uri, "checkpoints"), config, identity, world)
-
-
-def run_or_report(config: TrainConfig, places: Places, validated: str, on_error: str) -> str:
-    """Train as `run_training` does; where a failure may not end the run, `failed: <reason>` comes back instead.
-
-    Args:
-        config: How.
-        places: Where.
-        validated: What the validation run returned; its failure is passed on, and nothing is trained.
-        on_error: `raise` or `report`.
-
-    Raises:
-        ConfigError: `on_error` is neither.
-        TrainingError: As `run_training`, with `raise`.
-    """
-    if on_error not in ("raise", "report"):
-        raise ConfigError(f"on_error is raise or report; got {on_error!r}")
-    try:
-        if validated.startswith(models.FAILED):
-            raise TrainingError(validated.removeprefix(f"{models.FAILED}: "))
-        return run_training(config, places)
-    except TrainingError as error:
-        if on_error == "raise":
-            raise
-        print(f"no model: {error}", flush=True)
-        target = storage.data_uri(places.model_uri, "model")
-        storage.write_manifest(places.model_path, {"kind": "model", "failed": str(error)}, target, [])
-        return f"{models.FAILED}: {error}"
 
 
 def summarise(seen: list[StepFigures]) -> dict[str, float]:
