@@ -123,7 +123,7 @@ def check_text(name: str, text: str) -> None:
 
 
 @contextlib.contextmanager
-def cache_hits(shown: TextIO) -> Iterator[None]:
+def cache_hits(shown: io.TextIOBase | TextIO) -> Iterator[None]:
     """Make KFP's word of a cached task visible: it logs one, but to a logger that nobody has set up at that moment."""
     root, handler = logging.getLogger(), logging.StreamHandler(shown)
     handler.addFilter(lambda record: bool(_HIT.search(record.getMessage())))

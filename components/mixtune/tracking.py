@@ -111,8 +111,8 @@ def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
         return
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking.uri)
     with _one_at_a_time(tracking.uri):
+        client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
         experiment_id = _experiment(client, tracking.experiment)
         parent_id = _parent(client, experiment_id, tracking)
         run_id = _child(client, experiment_id, parent_id, name)
