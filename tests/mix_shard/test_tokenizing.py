@@ -1,7 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mixtune.mix_shard import encoding
+from mixtune.mix_shard.lengths import shorten
 from mixtune.mix_shard.tokenizing import ChatTokenizer, Tokenized
 from mixtune.records import Record
 
@@ -36,3 +39,44 @@ def test_text_that_spells_control_tokens_never_yields_one(chatml: Path, text: st
     assert tokenizer.decode(item.input_ids) == (
         f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}!<|im_end|>\n"
     )
+
+
+def test_fastokens_is_used_only_where_it_gives_the_same_ids(chatml: Path) -> None:
+    records = [make_record(f"Où est {n} ? 日本 🙂", f"Voilà {n}.\n\n\tdone", n) for n in range(50)]
+    plain, fast = ChatTokenizer(chatml), ChatTokenizer(chatml)
+    backend = fast.choose_encoder(records)
+    assert backend in ("fastokens", "tokenizers")
+    for mine, theirs in zip(plain.tokenize(records), fast.tokenize(records), strict=True):
+        assert mine.input_ids.tolist() == theirs.input_ids.tolist()
+        assert mine.loss_mask.tolist() == theirs.loss_mask.tolist()
+
+
+def test_a_tokenizer_that_fastokens_disagrees_with_keeps_its_own_encoding(
+    chatml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = ChatTokenizer(chatml)
+    wrong = (np.zeros(3, np.int32), np.array([0, 3]))
+    monkeypatch.setattr(encoding, "_flat", lambda fast, texts: wrong)
+    assert tokenizer.choose_encoder([make_record("a", "b")]) == "tokenizers"
+
+
+@pytest.mark.parametrize("answer", ["\n\nhello", " hello", "\thello\n", "héllo"])
+def test_no_token_lies_across_the_beginning_of_an_answer(chatml: Path, answer: str) -> None:
+    tokenizer = ChatTokenizer(chatml)
+    item = one(tokenizer, make_record("question", answer))
+    assert item.problem == ""
+    assert learned(tokenizer, item) == f"{answer}<|im_end|>"
+
+
+def test_a_long_record_ends_after_its_last_whole_answer_that_fits() -> None:
+    mask = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 0], np.uint8)
+    ids = np.arange(10, dtype=np.int32)
+    assert shorten(ids, mask, 8) is not None
+    assert [part.tolist() for part in shorten(ids, mask, 8) or ()] == [[0, 1, 2, 3], [0, 0, 1, 1]]
+
+
+def test_a_long_prompt_loses_its_middle_and_the_answer_stays_whole() -> None:
+    mask = np.array([0] * 8 + [1, 1], np.uint8)
+    ids = np.arange(10, dtype=np.int32)
+    assert [part.tolist() for part in shorten(ids, mask, 6) or ()] == [[0, 1, 6, 7, 8, 9], [0, 0, 0, 0, 1, 1]]
+    assert shorten(ids, mask, 3) is None

@@ -32,7 +32,7 @@ def test_a_whole_run_is_permitted_to_its_role_and_leaves_every_object_encrypted_
     done = components.load_component_from_file(str(ROOT / "pipelines/finetune.yaml"))(**arguments)
 
     assert done.outputs["verdict"] in ("pass", "fail", "inconclusive")
-    assert storage.exists(done.outputs["model_uri"])
+    storage.check_fingerprint(done.outputs["model_uri"])
     assert done.outputs["model_uri"].startswith(f"s3://{account.bucket}/kfp/finetune")
     assert account.gate.denials == []
     kept = {key.split("/")[3]: 0 for key in objects(account)}

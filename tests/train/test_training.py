@@ -18,7 +18,7 @@ from mixtune.shards import TokenRecord
 from mixtune.train.batches import pack, plan_micro_batches, token_losses
 from mixtune.train.config import TrainConfig
 from mixtune.train.model import load_trainable, rate
-from mixtune.train.training import Places, check_launcher, run_training
+from mixtune.train.training import Places, run_training
 
 Draw = Callable[[int, int], list[TokenRecord]]
 torch.set_num_threads(1)  # bits depend on the number of threads
@@ -153,6 +153,10 @@ def test_the_rate_warms_up_and_comes_down() -> None:
         ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
         ({"lora_rank": 0}, "lora_rank is 1 or more; got 0"),
         ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
+        ({"lora_options": {"use_qalora": True}}, "unknown option 'use_qalora'"),
+        ({"lora_options": {"use_dora": 1}}, "use_dora is bool; got 1"),
+        ({"lora_options": {"init_lora_weights": "eva"}}, "gaussian or orthogonal; got 'eva'"),
+        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options are for method lora"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
@@ -160,7 +164,25 @@ def test_an_option_out_of_range_is_named(options: dict[str, object], message: st
         TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
 
 
-def test_nodes_are_refused_rather_than_ignored() -> None:
-    check_launcher("", "8")
-    with pytest.raises(ConfigError, match="trains in the task's own process only"):
-        check_launcher("4", "8")
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"use_rslora": True, "target_modules": ["q_proj"]}, {"init_lora_weights": "orthogonal"}],
+    ids=str,
+)
+def test_options_of_peft_reach_the_adapter_and_it_loads(
+    options: dict[str, object], shards_path: str, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = storage.check_fingerprint(train(shards_path, tmp_path, lora_options=options))
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(BASE_MODEL)), folder)
+    saved = adapted.peft_config["default"]
+    assert saved.use_dora == options.get("use_dora", False)
+    assert saved.use_rslora == options.get("use_rslora", False)
+    assert any("lora_B" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_learning_rate_at_which_an_adapter_does_not_learn_is_warned_of() -> None:
+    assert "hardly learns" in TrainConfig(method="lora", lora_plus_ratio=1.0).warning()
+    assert not TrainConfig(method="lora").warning()
+    assert not TrainConfig(method="sft", lora_plus_ratio=1.0).warning()

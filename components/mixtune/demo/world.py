@@ -35,7 +35,7 @@ class Tuning:
 
 
 TUNING = {
-    "lora": Tuning(learning_rate=5e-5, customer_epochs=6.0),
+    "lora": Tuning(learning_rate=1.5e-4, customer_epochs=6.0),
     "sft": Tuning(learning_rate=1e-3, customer_epochs=6.0),
 }
 

@@ -20,6 +20,7 @@ def mix_shard(
     customer_epochs: float = 1.0,
     max_steps: int = 0,
     max_length: int = 8192,
+    too_long: str = "drop",
     seed: int = 42,
     unit: str = "records",
     granularity: str = "record",
@@ -43,7 +44,8 @@ def mix_shard(
         global_batch_size: Records of one optimizer step, over all GPUs.
         customer_epochs: Passes over the customer pool, where `max_steps` is 0.
         max_steps: Number of steps; 0: by `customer_epochs`.
-        max_length: Longest record in tokens; longer ones are dropped and counted.
+        max_length: Longest record in tokens; longer ones are treated by `too_long` and counted.
+        too_long: "drop"; "truncate": cut so that an answer stays whole; or "error".
         seed: Seed of every order.
         unit: What shares count: "records" (every batch holds them), "tokens" or "loss_tokens" (cumulated over batches).
         granularity: "record"; or "batch": a coin makes every batch the customer's or general, only the mean is right.
@@ -83,4 +85,4 @@ def mix_shard(
         html_path=receipt.path,
         markdown_path=summary.path,
     )
-    mix_shard(base_model, mix, places, max_length=int(max_length))
+    mix_shard(base_model, mix, places, max_length=int(max_length), too_long=too_long)

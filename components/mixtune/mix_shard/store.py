@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixtune.errors import DataError
+from mixtune.mix_shard.lengths import shorten
+from mixtune.records import where
+
 if TYPE_CHECKING:
     from mixtune.mix_shard.tokenizing import Tokenized
 
@@ -46,23 +50,48 @@ class Store:
         os.preadv(self._tokens.fileno(), [ids.view(np.uint8).data, mask.data], int(self.rows[index]["offset"]))
 
 
-def write_store(folder: Path, name: str, records: Iterable["Tokenized"], max_length: int) -> Drops:
-    """Write a pool's tokenized records; those that are too long or have nothing to learn are counted, not written."""
+def write_store(
+    folder: Path, name: str, records: Iterable["Tokenized"], max_length: int, too_long: str = "drop"
+) -> Drops:
+    """Write a pool's tokenized records; those that have nothing to learn are counted, not written.
+
+    Args:
+        folder: Where to.
+        name: Of the files.
+        records: Tokenized.
+        max_length: Longest record in tokens.
+        too_long: What becomes of longer ones: "drop", "truncate" (an answer stays whole), or "error".
+
+    Raises:
+        DataError: A record is longer, and `too_long` is "error".
+    """
     dropped: Counter[str] = Counter()
-    num_read = offset = 0
+    num_read = num_truncated = offset = 0
     with open(folder / f"{name}.rows", "wb") as rows, open(folder / f"{name}.tokens", "wb") as tokens:
         for item in records:
             num_read += 1
-            problem = item.problem or ("longer than max_length" if len(item.input_ids) > max_length else "")
+            ids, mask, problem = item.input_ids, item.loss_mask, item.problem
+            if not problem and len(ids) > max_length:
+                if too_long == "error":
+                    raise DataError(
+                        f"{where(item.record)}: {len(ids):,} tokens, max_length is {max_length:,}; raise it, or let "
+                        "too_long be drop or truncate"
+                    )
+                cut = shorten(ids, mask, max_length) if too_long == "truncate" else None
+                if cut:
+                    ids, mask = cut
+                    num_truncated += 1
+                else:
+                    problem = "longer than max_length"
             if problem:
                 dropped[problem] += 1
                 continue
-            length = len(item.input_ids)
-            row = (offset, length, int(item.loss_mask[1:].sum()), 1.0, bytes.fromhex(item.record["id"]))
+            length = len(ids)
+            row = (offset, length, int(mask[1:].sum()), 1.0, bytes.fromhex(item.record["id"]))
             rows.write(np.array(row, ROW).tobytes())
-            tokens.write(item.input_ids.tobytes() + item.loss_mask.tobytes())
+            tokens.write(ids.tobytes() + mask.tobytes())
             offset += MASK_BYTES * length
-    return Drops(num_read=num_read, dropped=dict(sorted(dropped.items())))
+    return Drops(num_read=num_read, dropped=dict(sorted(dropped.items())), num_truncated=num_truncated)
 
 
 def _map_rows(path: Path) -> np.ndarray:

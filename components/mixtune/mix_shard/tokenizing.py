@@ -6,10 +6,11 @@ is set aside before rendering and encoded as the ordinary text it is: only the t
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from mixtune.errors import ModelError
+from mixtune.mix_shard.encoding import Encoder
 from mixtune.mix_shard.templates import Probe, Rendered, find_spans, probe_template, template_messages
 from mixtune.records import Record
 
@@ -34,6 +36,7 @@ TEMPLATE_DATE = date(2024, 7, 26)
 # Noncharacters: never in text that came through `sanitize`, and dropped from a record that has them.
 _ASIDE_START, _ASIDE_END, _CONTROL_START, _CONTROL_END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 _NONCHARACTERS = re.compile(f"[{_ASIDE_START}-{_CONTROL_END}]")
+_CONTROL = re.compile(f"[{_CONTROL_START}{_CONTROL_END}]")
 _ASIDE = re.compile(f"{_ASIDE_START}(\\d+){_ASIDE_END}")
 
 
@@ -78,6 +81,7 @@ class ChatTokenizer:
         self._control_text = re.compile("|".join(map(re.escape, sorted(self.control, key=len, reverse=True))) or "(?!)")
         self._tokenizer = tokenizer.backend_tokenizer
         self._renamed: Tokenizer | None = None
+        self.encoder = Encoder(self._tokenizer)
         self.probe: Probe = probe_template(self.render, self._control_text)
 
     def tokenize(self, records: Iterable[Record]) -> Iterator[Tokenized]:
@@ -96,18 +100,49 @@ class ChatTokenizer:
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def _tokenize_batch(self, records: list[Record]) -> Iterator[Tokenized]:
-        plain: list[str] = []
-        rendered: list[tuple[str, list[tuple[int, int]], str, bool]] = []
-        for record in records:
-            rendered.append(self._render_record(record))
-            plain.append("" if rendered[-1][3] else rendered[-1][0])
-        encodings = self._tokenizer.encode_batch(plain, add_special_tokens=False)
-        for record, (text, spans, problem, aside), encoding in zip(records, rendered, encodings, strict=True):
-            if aside:
-                encoding = self._renamed_tokenizer().encode(text, add_special_tokens=False)
+        rendered = [self._render_record(record) for record in records]
+        plain = ["" if aside else text for text, _, _, aside in rendered]
+        flat, bounds = self.encoder.encode(plain)
+        proved = self.encoder.spells(flat, plain)
+        for number, (record, (text, spans, problem, aside)) in enumerate(zip(records, rendered, strict=True)):
+            ids = flat[bounds[number] : bounds[number + 1]]
+            mask = self.encoder.mask(ids, text, spans) if proved and not aside else None
+            if mask is None:
+                ids, mask, disproved = self._encode_alone(text, spans, aside)
+                problem = problem or disproved
+            yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
+
+    def _encode_alone(self, text: str, spans: list[tuple[int, int]], aside: bool) -> tuple[np.ndarray, np.ndarray, str]:
+        """One record's tokens and mask; what is wrong if the tokens to learn do not decode to the assistant's text.
+
+        A byte-level text is encoded in pieces, cut where a turn begins or ends, as it is when a model is asked: no
+        token lies across.
+        """
+        tokenizer = self._renamed_tokenizer() if aside else self._tokenizer
+        if self.encoder.bytes:
+            cuts = [0, *(place for span in spans for place in span), len(text)]
+            pieces = tokenizer.encode_batch(
+                [text[start:end] for start, end in pairwise(cuts)], add_special_tokens=False
+            )
+            ids = np.array([number for piece in pieces for number in piece.ids], np.int32)
+            mask = np.repeat(np.arange(len(pieces)) % 2, [len(piece.ids) for piece in pieces]).astype(np.uint8)
+        else:
+            encoding = tokenizer.encode(text, add_special_tokens=False)
             ids = np.array(encoding.ids, np.int32)
             mask = _mask(np.array(encoding.offsets, np.int64).reshape(-1, 2), spans)
-            yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
+        wanted = _CONTROL.sub("", "".join(text[start:end] for start, end in spans))
+        same = _comparable(self.decode(ids[mask == 1])) == _comparable(wanted)
+        return ids, mask, "" if same else "the tokens to learn are not the assistant's text"
+
+    def choose_encoder(self, records: Iterable[Record]) -> str:
+        """Encode with fastokens if it gives the ids of the Hugging Face tokenizer for all these records.
+
+        Returns:
+            The library that encodes from now on: `fastokens` or `tokenizers`.
+        """
+        rendered = (self._render_record(record) for record in records)
+        self.encoder.try_fastokens([text for text, _, _, aside in rendered if text and not aside])
+        return self.encoder.backend
 
     def _render_record(self, record: Record) -> tuple[str, list[tuple[int, int]], str, bool]:
         """Text, spans to learn, what is wrong with the record, and whether text was set aside."""
@@ -210,3 +245,8 @@ def _mask(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
     for start, end in spans:
         mask[(offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > start)] = 1
     return mask
+
+
+def _comparable(text: str) -> str:
+    """Text without the white space that decoders add and take, in composed letters."""
+    return "".join(unicodedata.normalize("NFC", text).split())

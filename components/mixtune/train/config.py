@@ -1,11 +1,25 @@
 """What a training is told."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixtune.errors import ConfigError
 
 METHODS = ("lora", "sft")
+LORA_OPTIONS: dict[str, tuple[type, ...]] = {
+    "target_modules": (str, list),
+    "exclude_modules": (str, list),
+    "use_rslora": (bool,),
+    "use_dora": (bool,),
+    "init_lora_weights": (bool, str),
+    "rank_pattern": (dict,),
+    "alpha_pattern": (dict,),
+}
+"""Options of PEFT that are passed through, and their types."""
+LORA_INITS = ("gaussian", "orthogonal")
+"""Initialisations by name, beside PEFT's own default (True). Those that change the base weights are not taken."""
+SLOW_LORA = 5e-5
+"""Learning rate of the B matrices under which an adapter hardly learns."""
 _NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "validation_steps"}
 
 
@@ -33,6 +47,8 @@ class TrainConfig:
     """Rank of the adapter, 1 or more."""
     lora_alpha: int = 32
     """Scaling of the adapter, 1 or more."""
+    lora_options: dict[str, Any] = field(default_factory=dict)
+    """Further options of PEFT's LoraConfig, those of `LORA_OPTIONS` alone; by default all linear layers are adapted."""
     lora_plus_ratio: float = 64.0
     """Learning rate of the B matrices over that of the A matrices (LoRA+, Hayou et al. 2024), 1 or more."""
     max_tokens_per_gpu: int = 16384
@@ -58,9 +74,29 @@ class TrainConfig:
         for name in ("min_lr_ratio", "warmup_ratio"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share, 0 to 1; got {getattr(self, name)}")
+        self._check_lora()
         for name in ("weight_decay", "validation_steps", "max_loss_rise", "max_grad_ratio", "checkpoint_seconds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is 0 or more; got {getattr(self, name)}")
+
+    def _check_lora(self) -> None:
+        for name, value in self.lora_options.items():
+            if name not in LORA_OPTIONS:
+                raise ConfigError(f"lora_options: unknown option {name!r}; there are {', '.join(LORA_OPTIONS)}")
+            if not isinstance(value, LORA_OPTIONS[name]):
+                raise ConfigError(f"lora_options: {name} is {LORA_OPTIONS[name][0].__name__}; got {value!r}")
+        if self.lora_options and self.method != "lora":
+            raise ConfigError("lora_options are for method lora; leave them empty")
+        init = self.lora_options.get("init_lora_weights", True)
+        if init is not True and init not in LORA_INITS:
+            raise ConfigError(f"lora_options: init_lora_weights is true, {' or '.join(LORA_INITS)}; got {init!r}")
+
+    def warning(self) -> str:
+        """What is likely to be wrong, empty where nothing is."""
+        fastest = self.learning_rate * self.lora_plus_ratio
+        if self.method == "lora" and fastest < SLOW_LORA:
+            return f"an adapter hardly learns at {fastest:.1e} (learning_rate times lora_plus_ratio); raise one of them"
+        return ""
 
     def identity(self) -> dict[str, Any]:
         """What decides the trajectory: a checkpoint is taken up only by a training that has the same."""

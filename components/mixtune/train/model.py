@@ -82,9 +82,8 @@ def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     causal.train()
     if config.method == "sft":
         return Trainable(causal, causal, folder, config.method)
-    lora = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    options = {"target_modules": "all-linear", **config.lora_options}
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
     adapted = get_peft_model(causal, lora)
     for settings in adapted.peft_config.values():
         settings.base_model_name_or_path = folder.name  # not this machine's path

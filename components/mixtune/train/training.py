@@ -35,19 +35,6 @@ class Places:
     tracking: dict[str, Any] = field(default_factory=dict)
 
 
-def check_launcher(num_nodes: str, gpus_per_node: str) -> None:
-    """Refuse a training job on nodes of its own, which this version cannot start.
-
-    Raises:
-        ConfigError: Nodes are asked for.
-    """
-    if num_nodes not in ("", "0"):
-        raise ConfigError(
-            f"num_nodes is {num_nodes!r} (gpus_per_node {gpus_per_node!r}): this version trains in the task's own "
-            "process only; leave num_nodes empty"
-        )
-
-
 def run_training(config: TrainConfig, places: Places) -> str:
     """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
 
@@ -66,6 +53,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+        if world.is_main and config.warning():
+            print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)

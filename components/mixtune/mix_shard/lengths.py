@@ -1,0 +1,29 @@
+"""Records that are longer than a model may see: dropped, refused, or cut so that an answer stays whole."""
+
+import numpy as np
+
+POLICIES = ("drop", "truncate", "error")
+
+
+def shorten(ids: np.ndarray, mask: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Cut a record to `max_length` tokens; None where its first answer alone is longer.
+
+    It ends after the last whole answer that fits. Where not even the first does, the middle of what comes before that
+    answer is taken out, so that the record's beginning and the words right before the answer stay.
+
+    Args:
+        ids: int32, (length,).
+        mask: uint8, (length,): 1 where the token is to be learned.
+        max_length: In tokens.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]])))
+    starts, ends = edges[::2], edges[1::2]
+    fitting = ends[ends <= max_length]
+    if len(fitting):
+        return ids[: fitting[-1]], mask[: fitting[-1]]
+    room = max_length - int(ends[0] - starts[0]) if len(starts) else 0
+    if room < 2:
+        return None
+    head = room // 2
+    kept = np.concatenate([np.arange(head), np.arange(starts[0] - (room - head), ends[0])])
+    return ids[kept], mask[kept]
