@@ -1,8 +1,11 @@
-"""Fixtures that several parts share: a local S3 server, the arguments of a small run."""
+"""Fixtures that several parts share: a local S3 server, a small run's arguments, the trainer's API models."""
 
+import importlib.util
 import itertools
+import subprocess
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,29 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.s3_client().create_bucket(Bucket=name)
     yield f"s3://{name}"
     storage.s3_client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def trainer_api(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """Folder of the trainer's own models (PyPI `kubeflow-trainer-api`) in a given version, kept between runs."""
+
+    def install(version: str) -> Path:
+        installed = importlib.util.find_spec("kubeflow_trainer_api")
+        if installed and installed.origin and Path(installed.origin).parent.with_name(_dist_info(version)).exists():
+            return Path(installed.origin).parents[1]
+        folder = Path(pytestconfig.cache.mkdir(f"kubeflow-trainer-api-{version}"))
+        if not (folder / _dist_info(version)).exists():
+            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+            answer = subprocess.run([*command, f"kubeflow-trainer-api=={version}"], capture_output=True, text=True)
+            if answer.returncode:
+                pytest.skip(f"kubeflow-trainer-api {version} cannot be installed here: {answer.stderr[-200:]}")
+        return folder
+
+    return install
+
+
+def _dist_info(version: str) -> str:
+    return f"kubeflow_trainer_api-{version}.dist-info"
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ Splits: `train`, `validation`, `test` (the customer's held-out set), `holdout` (
 forgetting is measured).
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from mixtune import storage
@@ -94,12 +94,16 @@ def read_pools(path: str) -> Pools:
 
 def read_records(uri: str) -> Iterator[Record]:
     """The records of one file of a pool."""
+    return map(orjson.loads, read_lines(uri))
+
+
+def read_lines(uri: str) -> Iterator[bytes]:
+    """The lines of one file of a pool, each with one record."""
     with storage.open_read(uri) as stream, pa.CompressedInputStream(stream, "zstd") as lines:
         rest = b""
         while block := lines.read(storage.BLOCK_BYTES):
             *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
-                yield json.loads(line)
+            yield from whole
 
 
 def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
@@ -112,7 +116,7 @@ def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
 
 def record_line(record: Record) -> bytes:
     """One record as a line of JSON, keys sorted."""
-    return (json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
 def pool_summary(pools: Iterable[Pool]) -> list[dict[str, Any]]:

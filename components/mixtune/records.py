@@ -16,8 +16,9 @@
 """
 
 import hashlib
-import json
 from typing import Any, NotRequired, TypedDict
+
+import orjson
 
 from mixtune.errors import DataError
 
@@ -63,9 +64,8 @@ class Record(TypedDict):
 
 def content_id(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
     """The digest of what a record says: 32 hex digits, whatever the order of keys."""
-    value = [messages, tools or []]
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    text = orjson.dumps([messages, tools or []], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def where(record: Record) -> str:

@@ -1,9 +1,7 @@
-"""Fixtures: overlays as `kubectl kustomize` builds them, and the trainer's API models in more than one version."""
+"""Fixtures: overlays as `kubectl kustomize` builds them."""
 
-import importlib.util
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -33,26 +31,3 @@ def build() -> Build:
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed: overlays are not built")
     return lambda name: kustomize(name if isinstance(name, Path) else ROOT / "overlays" / name)
-
-
-@pytest.fixture(scope="session")
-def trainer_api(pytestconfig: pytest.Config) -> Callable[[str], Path]:
-    """Folder of the trainer's own models (PyPI `kubeflow-trainer-api`) in a given version, kept between runs."""
-
-    def install(version: str) -> Path:
-        installed = importlib.util.find_spec("kubeflow_trainer_api")
-        if installed and installed.origin and Path(installed.origin).parent.with_name(_dist_info(version)).exists():
-            return Path(installed.origin).parents[1]
-        folder = Path(pytestconfig.cache.mkdir(f"kubeflow-trainer-api-{version}"))
-        if not (folder / _dist_info(version)).exists():
-            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-            answer = subprocess.run([*command, f"kubeflow-trainer-api=={version}"], capture_output=True, text=True)
-            if answer.returncode:
-                pytest.skip(f"kubeflow-trainer-api {version} cannot be installed here: {answer.stderr[-200:]}")
-        return folder
-
-    return install
-
-
-def _dist_info(version: str) -> str:
-    return f"kubeflow_trainer_api-{version}.dist-info"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.pools import read_pools
+from mixtune.sanitize.fates import Choice
 from mixtune.sanitize.markers import Markers, strip_end_token
 from mixtune.sanitize.sanitizing import Job, make_rules, sanitize
 from mixtune.sanitize.text import normalise
@@ -22,7 +23,8 @@ ROWS = [{"prompt": f"question number {n}", "completion": f"answer {n}", "label":
 
 
 def run(folder: Path, **options: Any) -> dict[str, Any]:
-    job = Job(**{"test_ratio": 0.0, **options})
+    named = {name: options.pop(name) for name in list(options) if name in Choice.__dataclass_fields__}
+    job = Job(choice=Choice(**{"test_ratio": 0.0, **named}), **options)
     return sanitize(job, str(folder / "pools"), str(folder / "data"), str(folder / "r.html"), str(folder / "s.md"))
 
 
@@ -127,7 +129,11 @@ def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
         sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
         test_ratio=0.2,
     )
-    assert first["labels"]["chat"]["test"] == {"a": 4, "b": 4}
+    assert first["labels"]["chat"] == {
+        "read": {"a": 20, "b": 20},
+        "test": {"a": 4, "b": 4},
+        "train": {"a": 16, "b": 16},
+    }
     again = run(
         tmp_path / "2",
         sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],

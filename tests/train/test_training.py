@@ -18,7 +18,7 @@ from mixtune.shards import TokenRecord
 from mixtune.train.batches import pack, plan_micro_batches, token_losses
 from mixtune.train.config import TrainConfig
 from mixtune.train.model import load_trainable, rate
-from mixtune.train.training import Places, check_launcher, run_training
+from mixtune.train.training import Places, run_training
 
 Draw = Callable[[int, int], list[TokenRecord]]
 torch.set_num_threads(1)  # bits depend on the number of threads
@@ -162,12 +162,6 @@ def test_the_rate_warms_up_and_comes_down() -> None:
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
-
-
-def test_nodes_are_refused_rather_than_ignored() -> None:
-    check_launcher("", "8")
-    with pytest.raises(ConfigError, match="trains in the task's own process only"):
-        check_launcher("4", "8")
 
 
 @pytest.mark.parametrize(

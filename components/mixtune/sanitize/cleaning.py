@@ -1,22 +1,29 @@
-"""One file to clean records: read, map, normalise, rewrite markers; every row is kept, or dropped for a reason."""
+"""A part of a file to clean records: read, map, normalise, rewrite; every row is kept, or dropped for a reason."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixtune import pools, storage
+import orjson
+
+from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, content_id
+from mixtune.sanitize.consent import Consent
 from mixtune.sanitize.markers import Markers, strip_end_token
-from mixtune.sanitize.readers import Row, read_rows
+from mixtune.sanitize.personal import Personal
+from mixtune.sanitize.readers import WHOLE, Range, Row, read_rows
 from mixtune.sanitize.schemas import Mapper, find_mapper, to_record
-from mixtune.sanitize.text import has_surrogate, normalise
+from mixtune.sanitize.text import has_surrogate, is_clean, normalise
 
 NOTED_PER_RULE = 1000
-"""Lines noted in the quarantine per rule and file for records that were changed; those dropped are all noted."""
+"""Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
+EXAMPLES_PER_RULE = 3
+"""Examples kept per rule and part, personal data hidden."""
+_AROUND = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,8 @@ class Rules:
     """What is done to records, whatever their source."""
 
     markers: Markers = field(default_factory=Markers)
+    personal: Personal = field(default_factory=Personal)
+    consent: Consent = field(default_factory=Consent)
     control_tokens: tuple[str, ...] = ()
     """The base model's own control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
@@ -36,12 +45,13 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One file of one source."""
+    """One file of one source, or a part of it."""
 
     pool: str
     split: str
     uri: str
     columns: dict[str, str]
+    part: Range = WHOLE
 
     @property
     def name(self) -> str:
@@ -55,10 +65,19 @@ class Tally:
 
     read: int = 0
     schema: str = ""
+    first_bad: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     """Control tokens of the base model, by token."""
+    personal: Counter[str] = field(default_factory=Counter)
+    """Personal data, by kind."""
+    consent: Counter[str] = field(default_factory=Counter)
+    """Records by what was said on consent."""
+    labels_read: Counter[str] = field(default_factory=Counter)
+    """Records by label, before any was dropped."""
+    examples: dict[str, list[list[str]]] = field(default_factory=dict)
+    """Place, text before and text after, by rule."""
 
     @property
     def kept(self) -> int:
@@ -66,92 +85,129 @@ class Tally:
         return self.read - sum(self.dropped.values())
 
 
-class _Cleaner:
-    def __init__(self, source: SourceFile, rules: Rules, notes: Path) -> None:
+class _Refused(Exception):
+    """A record is dropped, for a reason."""
+
+
+class Cleaner:
+    """Cleans the rows of one part of a file."""
+
+    def __init__(self, source: SourceFile, rules: Rules) -> None:
         self.source, self.rules, self.tally = source, rules, Tally()
-        self.noted: Counter[str] = Counter()
-        self.notes = open(notes, "w", encoding="utf-8")  # noqa: SIM115 - held open over the whole file
-        self.first_bad = ""
-        self.mapper: Mapper | None = None
+        self.notes: list[bytes] = []
+        self._noted: Counter[str] = Counter()
+        self._mapper: Mapper | None = None
 
     def records(self) -> Iterator[Record]:
-        for row in read_rows(self.source.uri):
+        """The records that are kept, in order."""
+        for row in read_rows(self.source.uri, self.source.part):
             self.tally.read += 1
-            record = self._record(row)
-            if record is not None:
-                yield record
-        self.notes.close()
-        self._check_bad()
+            try:
+                yield self._record(row)
+            except _Refused as reason:
+                self._drop(row.line, str(reason))
+            except DataError as error:
+                self._bad(row, str(error))
+            except (RecursionError, orjson.JSONEncodeError):
+                self._bad(row, "nested too deep, or a value that JSON has no form for")
+            except (KeyError, TypeError, AttributeError) as error:
+                self._bad(row, f"not as the file's first row ({type(error).__name__} at {error})")
 
-    def _record(self, row: Row) -> Record | None:
+    def _record(self, row: Row) -> Record:
         if row.problem:
-            self._bad(row, row.problem)
-            return None
-        if self.mapper is None:
-            self.tally.schema, self.mapper = find_mapper(row.value, self.source.columns)
-        try:
-            record = to_record(self.mapper(row.value), self.source.name, row.line)
-        except DataError as error:
-            self._bad(row, str(error))
-            return None
-        except RecursionError:
-            self._bad(row, "nested too deep")
-            return None
-        except (KeyError, TypeError, AttributeError) as error:
-            self._bad(row, f"not as the file's first row ({type(error).__name__} at {error})")
-            return None
-        texts = [text for message in record["messages"] for text in _texts(message)]
-        if any(map(has_surrogate, texts)):
-            self._bad(row, "half a surrogate pair")
-            return None
-        return self._cleaned(record)
-
-    def _cleaned(self, record: Record) -> Record | None:
-        counts: Counter[str] = Counter()
-        markers: Counter[str] = Counter()
-        messages = [self._message(message, counts, markers) for message in record["messages"]]
-        if markers and self.rules.markers.mode == "fail":
-            at = f"{self.source.name} line {record['origin']['line']}"
-            raise DataError(
-                f"{at}: reserved marker {next(iter(markers))!r}; rewrite it, or choose another markers mode"
-            )
-        if markers and self.rules.markers.mode == "drop":
-            self._drop(record["origin"]["line"], "reserved marker")
-            return None
-        if not any(
-            message["content"] or message.get("tool_calls") for message in messages if message["role"] != "system"
-        ):
-            self._drop(record["origin"]["line"], "empty")
-            return None
-        if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
-            self._drop(record["origin"]["line"], "empty answer")
-            return None
-        for rule in [*counts, *(f"marker {marker}" for marker in markers)]:
-            self._changed(record["origin"]["line"], rule)
+            raise DataError(row.problem)
+        if self._mapper is None:
+            first = row.value if self.source.part.start == 0 else _first_value(self.source.uri)
+            self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
+        record = to_record(self._mapper(row.value), self.source.name, row.line)
+        if verdict := self.rules.consent.verdict(record):
+            self.tally.consent[verdict] += 1
+            if verdict != "granted":
+                raise _Refused(f"consent {verdict}")
+        if "label" in record:
+            self.tally.labels_read[record["label"]] += 1
+        text = "\n".join(_texts(record))
+        if has_surrogate(text):
+            raise DataError("half a surrogate pair")
         for token in self.rules.control_tokens:
-            if number := sum(message["content"].count(token) for message in messages):
+            if number := text.count(token):
                 self.tally.found[token] += number
-        return {**record, "messages": messages, "id": content_id(messages, record.get("tools"))}
+        return self._cleaned(record, text)
 
-    def _message(self, message: Message, counts: Counter[str], markers: Counter[str]) -> Message:
+    def _cleaned(self, record: Record, text: str) -> Record:
+        counts: Counter[str] = Counter()
+        messages = [_without_end_token(message, counts) for message in record["messages"]]
+        rules = self._needed(text)
+        if rules:
+            had = [bool(message["content"].strip()) for message in messages]
+            clean = self._clean_by(rules, counts, record)
+            messages = [_map_message(message, clean) for message in messages]
+            if "tools" in record:
+                record["tools"] = _map_texts(record["tools"], clean)
+            if "label" in record:
+                record["label"] = clean(record["label"])
+            self._check_markers(record, counts)
+            _check_emptied(messages, had)
+        _check_empty(messages)
+        for rule in counts:
+            self._changed(record["origin"]["line"], rule)
+        record["messages"] = messages
+        record["id"] = content_id(messages, record.get("tools"))
+        return record
+
+    def _needed(self, text: str) -> tuple[bool, bool, bool]:
+        """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
+        ordinary = is_clean(text)
+        marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
+        personal = not ordinary or bool(self.rules.personal.find(text))
+        needed = (not ordinary, marked, personal)
+        return needed if any(needed) else ()  # type: ignore[return-value]
+
+    def _clean_by(self, needed: tuple[bool, bool, bool], counts: Counter[str], record: Record) -> Callable[[str], str]:
+        normal, marked, personal = needed
+
         def clean(text: str) -> str:
-            return self.rules.markers.rewrite(normalise(text, counts), markers)
+            for name, wanted, rule in (("", normal, normalise), ("marker ", marked, self.rules.markers.rewrite),
+                                       ("personal data ", personal, self._personal)):  # fmt: skip
+                if not wanted:
+                    continue
+                found: Counter[str] = Counter()
+                changed = rule(text, found)
+                for key, number in found.items():
+                    counts[name + key] += number
+                    self._example(name + key, record, text, changed)
+                text = changed
+            return text
 
-        content = message["content"]
-        if message["role"] == "assistant" and (stripped := strip_end_token(content)) != content:
-            counts["end token at the end of an answer"] += 1
-            content = stripped
-        out: Message = {**message, "content": clean(content)}
-        if "reasoning" in out:
-            out["reasoning"] = clean(out["reasoning"])
-        if "tool_calls" in out:
-            out["tool_calls"] = [
-                {**call, "arguments": _map_texts(call["arguments"], clean)} for call in out["tool_calls"]
-            ]
-        return out
+        return clean
+
+    def _personal(self, text: str, counts: Counter[str]) -> str:
+        changed = self.rules.personal.apply(text, counts)
+        self.tally.personal.update(counts)
+        for kind in counts:
+            if self.rules.personal.policy(kind) == "drop":
+                raise _Refused(f"personal data: {kind}")
+        return changed
+
+    def _check_markers(self, record: Record, counts: Counter[str]) -> None:
+        marker = next((key.removeprefix("marker ") for key in counts if key.startswith("marker ")), "")
+        if marker and self.rules.markers.mode == "fail":
+            at = f"{self.source.name} line {record['origin']['line']}"
+            raise ConfigError(f"{at}: reserved marker {marker!r}; rewrite it, or choose another markers mode")
+        if marker and self.rules.markers.mode == "drop":
+            raise _Refused("reserved marker")
+
+    def _example(self, rule: str, record: Record, before: str, after: str) -> None:
+        examples = self.tally.examples.setdefault(rule, [])
+        if before != after and len(examples) < EXAMPLES_PER_RULE:
+            at = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
+            start = max(0, at - _AROUND)
+            place = f"{self.source.name} line {record['origin']['line']}"
+            shown = [self.rules.personal.hide(text)[start : at + _AROUND] for text in (before, after)]
+            examples.append([place, *shown])
 
     def _bad(self, row: Row, reason: str) -> None:
-        self.first_bad = self.first_bad or f"line {row.line}: {reason}"
+        self.tally.first_bad = self.tally.first_bad or f"line {row.line}: {reason}"
         self.tally.dropped["unreadable"] += 1
         self._note(row.line, "dropped", reason)
 
@@ -161,43 +217,35 @@ class _Cleaner:
 
     def _changed(self, line: int, rule: str) -> None:
         self.tally.changed[rule] += 1
-        self.noted[rule] += 1
-        if self.noted[rule] <= NOTED_PER_RULE:
+        self._noted[rule] += 1
+        if self._noted[rule] <= NOTED_PER_RULE:
             self._note(line, "changed", rule)
 
     def _note(self, line: int, what: str, rule: str) -> None:
-        value = {"pool": self.source.pool, "file": self.source.name, "line": line, "what": what, "rule": rule}
-        self.notes.write(json.dumps(value, ensure_ascii=False) + "\n")
-
-    def _check_bad(self) -> None:
-        bad, total = self.tally.dropped["unreadable"], self.tally.read
-        if total == 0:
-            raise DataError(f"{self.source.uri}: no rows in it")
-        if bad > self.rules.max_bad_ratio * total:
-            raise DataError(
-                f"{self.source.uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio "
-                f"{self.rules.max_bad_ratio:g}; the first: {self.first_bad}"
-            )
+        self.notes.append(note_line(self.source.pool, self.source.name, line, what, rule))
 
 
-def clean_file(source: SourceFile, rules: Rules, target: Path, notes: Path) -> Tally:
-    """Clean one file's records into a file of the pools' form, and note what was dropped or changed.
+def note_line(pool: str, file: str, line: int, what: str, rule: str) -> bytes:
+    """A line of the quarantine file."""
+    value = {"pool": pool, "file": file, "line": line, "what": what, "rule": rule}
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+
+
+def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
+    """Check a file's share of rows that cannot be used.
 
     Raises:
-        DataError: The file cannot be read, has no rows, or too many that cannot be used.
-        ConfigError: The column mapping does not fit it.
+        DataError: No rows, or more of them than `max_bad_ratio`.
     """
-    cleaner = _Cleaner(source, rules, notes)
-    try:
-        pools.write_records(str(target), cleaner.records())
-    except ConfigError as error:
-        raise ConfigError(f"{source.name}: {error}") from error
-    except DataError as error:
-        at = "" if source.name in str(error) else f"{source.name}: "
-        raise DataError(f"{at}{error}") from error
-    tally = cleaner.tally
-    print(f"{source.pool}: {source.name}, {tally.schema}: {tally.read:,} rows, {tally.kept:,} kept", flush=True)
-    return tally
+    bad, total = sum(tally.dropped["unreadable"] for tally in tallies), sum(tally.read for tally in tallies)
+    if total == 0:
+        raise DataError(f"{uri}: no rows in it")
+    if bad > max_bad_ratio * total:
+        first = next(tally.first_bad for tally in tallies if tally.first_bad)
+        raise DataError(
+            f"{uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio {max_bad_ratio:g}; "
+            f"the first: {first}"
+        )
 
 
 def control_tokens(folder: Path) -> tuple[str, ...]:
@@ -209,16 +257,67 @@ def control_tokens(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(token["content"] for token in added if token.get("special")))
 
 
-def _texts(message: Message) -> Iterator[str]:
-    yield message["content"]
-    yield message.get("reasoning", "")
-    for call in message.get("tool_calls", []):
-        yield json.dumps(call["arguments"], ensure_ascii=False)
+def _first_value(uri: str) -> dict[str, Any]:
+    return next((row.value for row in read_rows(uri) if not row.problem), {})
 
 
-def _map_texts(value: Any, apply: Any) -> Any:
+def _without_end_token(message: Message, counts: Counter[str]) -> Message:
+    content = message["content"]
+    if message["role"] != "assistant" or (stripped := strip_end_token(content)) == content:
+        return message
+    counts["end token at the end of an answer"] += 1
+    return {**message, "content": stripped}
+
+
+def _check_emptied(messages: list[Message], had: list[bool]) -> None:
+    for message, before in zip(messages, had, strict=True):
+        if before and not message["content"].strip() and not message.get("tool_calls"):
+            raise _Refused("empty")
+
+
+def _check_empty(messages: list[Message]) -> None:
+    if not any(message["content"].strip() for message in messages if message["role"] in ("user", "tool")):
+        raise _Refused("empty")
+    if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
+        raise _Refused("empty answer")
+
+
+def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
+    out: Message = {**message, "content": clean(message["content"])}
+    if "reasoning" in out:
+        out["reasoning"] = clean(out["reasoning"])
+    if "tool_calls" in out:
+        out["tool_calls"] = _map_texts(out["tool_calls"], clean)
+    return out
+
+
+def _texts(record: Record) -> Iterator[str]:
+    for message in record["messages"]:
+        yield message["content"]
+        if "reasoning" in message:
+            yield message["reasoning"]
+        if "tool_calls" in message:
+            yield from _strings(message["tool_calls"])
+    if "tools" in record:
+        yield from _strings(record["tools"])
+    yield record.get("label", "")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _strings(item)
+
+
+def _map_texts(value: Any, apply: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return apply(value)
     if isinstance(value, list):
         return [_map_texts(item, apply) for item in value]
-    return {key: _map_texts(item, apply) for key, item in value.items()} if isinstance(value, dict) else value
+    return {apply(key): _map_texts(item, apply) for key, item in value.items()} if isinstance(value, dict) else value

@@ -20,14 +20,23 @@ def sanitize(
     markers: str = "space",
     extra_markers: list = [],
     max_bad_ratio: float = 0.05,
+    near_duplicates: float = 0.9,
+    conflicts: str = "keep",
+    personal_data: dict = {},
+    phone_region: str = "US",
+    consent: dict = {},
+    validation_ratio: float = 0.0,
+    work_uri: str = "",
     seed: int = 42,
     storage: dict = {},
 ):
     """Turn raw files into clean pools of records; everything dropped or changed is counted and listed.
 
     Reads JSONL, JSON (an array, or an object by id), CSV, TSV, Parquet and Arrow, also compressed (gz, zst, bz2).
-    Rewrites reserved text markers to a fixed point, normalises text, drops duplicates and whatever stands in a
-    benchmark or another pool, and holds records back. Rows read are rows kept plus rows dropped, always.
+    Rewrites reserved text markers to a fixed point, normalises text, replaces personal data, drops duplicates, near
+    duplicates and whatever stands in a benchmark or another pool, and holds records back. With a base model, every
+    record is rendered and tokenized to prove that it holds no control token but the template's. Rows read are rows
+    kept plus rows dropped, always.
 
     Args:
         sources: List of {"name": pool, "uri": file or folder, "columns": mapping, "split": "train" or "test"}.
@@ -36,12 +45,21 @@ def sanitize(
         summary: The same in short.
         against: Pools whose records no training record may repeat; the training record is dropped.
         benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold.
-        base_model: Model whose control tokens are counted: a folder, an s3:// prefix, or org/name@revision.
+        base_model: Model whose control tokens the proof is about: a folder, an s3:// prefix, or org/name@revision.
         test_ratio: Share of a pool held back as `test` where no source gives it one, 0 to below 1; 0: none.
         holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
         markers: What becomes of reserved text markers: `space`, `strip`, `drop`, `fail` or `keep`.
         extra_markers: Further markers, removed wherever they stand.
         max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails.
+        near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
+        conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
+        personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
+            and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
+            and `keep`.
+        phone_region: Country whose telephone numbers may stand without its code; two letters.
+        consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
+        validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
+        work_uri: Folder for finished parts, so that a killed task goes on where it was; empty: a temporary one.
         seed: Of the splits.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -51,16 +69,24 @@ def sanitize(
     """
     from mixtune import storage as files
     from mixtune.sanitize import sanitizing as logic
+    from mixtune.sanitize.fates import Choice
 
     files.use(storage)
+    choice = Choice(
+        near_duplicates=near_duplicates,
+        conflicts=conflicts,
+        test_ratio=test_ratio,
+        validation_ratio=validation_ratio,
+        holdout_records=int(holdout_records),
+        seed=int(seed),
+    )
     job = logic.Job(
         sources=sources,
         against_path=getattr(against, "path", ""),
         benchmarks=benchmarks,
         base_model=base_model,
-        test_ratio=test_ratio,
-        holdout_records=int(holdout_records),
-        seed=int(seed),
-        rules=logic.make_rules(markers, extra_markers, max_bad_ratio),
+        choice=choice,
+        rules=logic.make_rules(markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent),
+        work_uri=work_uri,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)

@@ -114,10 +114,8 @@ def read_rows(uri: str, part: Range = WHOLE) -> Iterator[Row]:
         raise DataError(f"{uri}: cannot be read as {kind} ({reason}); is it whole?") from error
 
 
-def _refuse_utf16(stream: IO[bytes], uri: str) -> None:
-    head = stream.read(2)
-    stream.seek(0)
-    if head in (b"\xff\xfe", b"\xfe\xff"):
+def _refuse_utf16(stream: Any, uri: str) -> None:
+    if stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{uri}: a UTF-16 file; convert it to UTF-8")
 
 
@@ -231,10 +229,10 @@ def _checked(number: int, value: Any) -> Row:
 
 def _json(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
     """An array of objects, or an object of objects by id, read piece by piece."""
-    first = stream.read(1)
-    while first.isspace():
-        first = stream.read(1)
-    stream.seek(0)
+    buffered: Any = stream
+    if buffered.peek(3)[:3] == b"\xef\xbb\xbf":
+        stream.read(3)
+    first = buffered.peek(1).lstrip()[:1]
     try:
         if first == b"[":
             for number, value in enumerate(ijson.items(stream, "item", use_float=True), start=1):

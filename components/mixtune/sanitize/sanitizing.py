@@ -1,27 +1,36 @@
-"""Sources to pools: clean every file, drop what repeats, hold records back, write pools and say what was done."""
+"""Sources to pools: clean every part, drop what repeats, hold records back, write pools and say what was done."""
 
-import json
 import multiprocessing
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError
-from mixtune.pools import Pool, Split, pool_summary, read_pools, read_records, write_records
-from mixtune.records import Record
-from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, clean_file, control_tokens
-from mixtune.sanitize.duplicates import Benchmarks, record_key
+from mixtune.pools import Pool, Split, pool_summary, read_pools
+from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
+from mixtune.sanitize.consent import make_consent
+from mixtune.sanitize.fates import Choice, Fates, count, decide
 from mixtune.sanitize.markers import Markers
-from mixtune.sanitize.readers import read_rows, source_files
+from mixtune.sanitize.parts import Features, Part, Plan, make_part
+from mixtune.sanitize.personal import Personal
+from mixtune.sanitize.readers import plan_ranges, source_files
 from mixtune.sanitize.report import write_report
-from mixtune.sanitize.splits import check_not_empty, draw_split
+from mixtune.sanitize.splits import check_not_empty
+from mixtune.sanitize.writing import Written, write_part
 
+RANGE_BYTES = 64 * 2**20
+"""Bytes of input of one part; parts, not processes, decide what comes out."""
+_ALONE_BYTES = 8 * 2**20
+"""Less input than this is not worth another process."""
 _SOURCE_KEYS = {"name", "uri", "columns", "split"}
 
 
@@ -34,33 +43,34 @@ class Job:
     """Manifest of pools whose records no training record may repeat; empty: none."""
     benchmarks: dict[str, Any] = field(default_factory=dict)
     base_model: str = ""
-    test_ratio: float = 0.1
-    """Share of a pool held back as `test` where no source gives it one, 0 to below 1."""
-    holdout_records: int = 0
-    """Records of each pool held back as `holdout`, at most a tenth of it."""
-    seed: int = 42
+    choice: Choice = field(default_factory=Choice)
     rules: Rules = field(default_factory=Rules)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.test_ratio < 1:
-            raise ConfigError(f"test_ratio is a share, 0 to below 1; got {self.test_ratio}")
-        if self.holdout_records < 0:
-            raise ConfigError(f"holdout_records is 0 or more; got {self.holdout_records}")
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """A cleaned file on scratch disk."""
-
-    source: SourceFile
-    records: Path
-    notes: Path
-    tally: Tally
+    work_uri: str = ""
+    """Folder where finished parts stay, so that a killed run goes on; empty: a temporary one."""
+    num_workers: int = 0
+    """Processes; 0: one per core, one alone for little data."""
+    range_bytes: int = RANGE_BYTES
 
 
-def make_rules(markers: str, extra_markers: list[str], max_bad_ratio: float) -> Rules:
-    """The rules that the shell's options name."""
-    return Rules(markers=Markers(markers, tuple(extra_markers)), max_bad_ratio=max_bad_ratio)
+def make_rules(
+    markers: str,
+    extra_markers: list[str],
+    max_bad_ratio: float,
+    personal_data: dict[str, str] | None = None,
+    phone_region: str = "US",
+    consent: dict[str, Any] | None = None,
+) -> Rules:
+    """The rules that the shell's options name.
+
+    Raises:
+        ConfigError: An option is not as it should be.
+    """
+    return Rules(
+        markers=Markers(markers, tuple(extra_markers)),
+        personal=Personal(policies=dict(personal_data or {}), region=phone_region),
+        consent=make_consent(consent or {}),
+        max_bad_ratio=max_bad_ratio,
+    )
 
 
 def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_path: str) -> dict[str, Any]:
@@ -70,36 +80,47 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
         ConfigError: A source or an option is not as it should be.
         DataError: A file cannot be used, or a split would be empty.
     """
-    files = list_sources(job.sources)
-    rules = replace(job.rules, control_tokens=_control_tokens(job.base_model))
-    guard = Guard(job)
-    with tempfile.TemporaryDirectory() as scratch:
-        cleaned = clean_all(files, rules, Path(scratch))
-        entries, pools, tallies = [], [], {}
-        for name in dict.fromkeys(file.pool for file in files):
-            pool = PoolBuilder(name, [item for item in cleaned if item.source.pool == name], job, guard)
-            written, made = pool.write(data)
-            entries += written
-            pools.append(made)
-            tallies[name] = pool
-        entries.append(_write_quarantine(cleaned, list(tallies.values()), storage.join(data, "quarantine.jsonl")))
+    with _work_folder(job.work_uri) as work:
+        sources, plan, model = prepare(job, work)
+        parts = make_parts(sources, plan, job)
+        _check_bad(parts, job.rules.max_bad_ratio)
+        guard = _guard(job.against_path, plan.near)
+        made, pools, entries = {}, [], []
+        for name, group in groupby(parts, key=lambda part: part.source.pool):
+            builder = PoolBuilder(name, list(group), job, guard)
+            pools.append(builder.write(data, model))
+            entries += builder.entries
+            made[name] = builder
+        entries.append(_write_quarantine(parts, made, storage.join(data, "quarantine.jsonl")))
     manifest = {
         "kind": "pools",
         "pools": pool_summary(pools),
-        "counts": {name: builder.counts() for name, builder in tallies.items()},
-        "labels": {name: builder.labels for name, builder in tallies.items()},
-        "lengths": {name: builder.lengths for name, builder in tallies.items()},
+        "counts": {name: builder.counts() for name, builder in made.items()},
+        "labels": {name: builder.labels() for name, builder in made.items()},
+        "lengths": {name: builder.lengths for name, builder in made.items()},
+        "details": {name: builder.details() for name, builder in made.items()},
         "inputs": [{key: value for key, value in source.items() if key != "columns"} for source in job.sources],
-        "rules": {"markers": rules.markers.mode, "test_ratio": job.test_ratio, "holdout_records": job.holdout_records},
-        "seed": job.seed,
+        "rules": _describe(job),
+        "seed": job.choice.seed,
     }
     write_report(manifest, report_path, summary_path)
     storage.write_manifest(pools_path, manifest, data, entries)
     return manifest
 
 
-def list_sources(sources: list[dict[str, Any]]) -> list[SourceFile]:
-    """The files of all sources, in order.
+def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
+    """The parts to make, how, and the folder of the base model (empty: none)."""
+    sources = list_sources(job.sources, job.range_bytes)
+    model = str(models.fetch_model(job.base_model, weights=False)) if job.base_model else ""
+    tokens = control_tokens(models.fetch_model(job.base_model, weights=False)) if job.base_model else ()
+    named = tuple((name, options["uri"]) for name, options in sorted(job.benchmarks.items()) if options.get("uri"))
+    rules = replace(job.rules, control_tokens=tokens)
+    near = job.choice.near_duplicates > 0
+    return sources, Plan(rules=rules, benchmarks=named, near=near, work_uri=work), model
+
+
+def list_sources(sources: list[dict[str, Any]], range_bytes: int = RANGE_BYTES) -> list[SourceFile]:
+    """The parts of the files of all sources, pool by pool, in order.
 
     Raises:
         ConfigError: No source, an unknown or missing key, or a split that is not `train` or `test`.
@@ -116,163 +137,183 @@ def list_sources(sources: list[dict[str, Any]]) -> list[SourceFile]:
         split = source.get("split") or "train"
         if split not in ("train", "test"):
             raise ConfigError(f"sources, entry {number}: split is 'train' or 'test'; got {split!r}")
+        columns = dict(source.get("columns") or {})
         for uri in source_files(storage.check_fingerprint(source["uri"])):
-            columns = dict(source.get("columns") or {})
-            files.append(SourceFile(pool=source["name"], split=split, uri=uri, columns=columns))
-    return files
+            for part in plan_ranges(uri, range_bytes):
+                files.append(SourceFile(pool=source["name"], split=split, uri=uri, columns=columns, part=part))
+    names = list(dict.fromkeys(file.pool for file in files))
+    return sorted(files, key=lambda file: names.index(file.pool))
 
 
-def clean_all(files: list[SourceFile], rules: Rules, scratch: Path) -> list[Cleaned]:
-    """Clean every file, several at once in processes of their own; the order of the files stays."""
-    targets = [(scratch / f"{n:05d}.jsonl.zst", scratch / f"{n:05d}.notes") for n in range(len(files))]
-    jobs = [(file, rules, *target) for file, target in zip(files, targets, strict=True)]
-    workers = min(len(files), os.cpu_count() or 1)
-    if workers == 1:
-        tallies = [clean_file(*job) for job in jobs]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
-            tallies = list(executor.map(clean_file, *zip(*jobs, strict=True)))
-    return [Cleaned(file, *target, tally) for file, target, tally in zip(files, targets, tallies, strict=True)]
-
-
-class Guard:
-    """What no training record may repeat: benchmarks, and records of other pools."""
-
-    def __init__(self, job: Job) -> None:
-        self.benchmarks = Benchmarks()
-        for name, options in job.benchmarks.items():
-            if options.get("uri"):
-                _add_benchmark(self.benchmarks, name, storage.check_fingerprint(options["uri"]))
-        self.elsewhere: set[int] = set()
-        if job.against_path:
-            against = read_pools(job.against_path)
-            for pool in against.pools:
-                for split in pool.splits:
-                    self.elsewhere.update(map(record_key, against.records(pool.name, split)))
-
-    def reason(self, record: Record, key: int) -> str:
-        """Why a record may not be trained on; empty where it may."""
-        if key in self.elsewhere:
-            return "in another pool"
-        if self.benchmarks.holds(message["content"] for message in record["messages"]):
-            return "in a benchmark"
-        return ""
+def make_parts(sources: list[SourceFile], plan: Plan, job: Job) -> list[Part]:
+    """Make every part, several at once in processes of their own; the order of the parts stays."""
+    jobs = [(source, plan, number) for number, source in enumerate(sources)]
+    workers = job.num_workers or _num_workers(sources)
+    return _spread(make_part, jobs, workers)
 
 
 class PoolBuilder:
-    """One pool: what is kept of its cleaned files, and in which split."""
+    """One pool: what is kept of its parts, and in which split."""
 
-    def __init__(self, name: str, cleaned: list[Cleaned], job: Job, guard: Guard) -> None:
-        self.name, self.cleaned, self.job, self.guard = name, cleaned, job, guard
-        self.dropped: Counter[str] = Counter()
-        self.notes: list[dict[str, Any]] = []
-        self.labels: dict[str, dict[str, int]] = {}
+    def __init__(self, name: str, parts: list[Part], job: Job, guard: dict[str, np.ndarray] | None) -> None:
+        self.name, self.parts, self.job = name, parts, job
+        self.fates: Fates = decide(name, parts, job.choice, guard)
+        self.entries: list[storage.FileEntry] = []
         self.lengths: dict[str, int] = {}
-        self.kept = 0
+        self.written: list[Written] = []
+        self.kept, self.dropped = count(self.fates)
 
-    def write(self, data: str) -> tuple[list[storage.FileEntry], Pool]:
-        """Write the pool's splits."""
-        members = {"test": list(self._unique("test", set())), "train": []}
-        test_keys = {key for key, *_ in members["test"]}
-        members["train"] = list(self._unique("train", test_keys))
-        chosen = self._choose(members)
-        entries, splits = [], {}
-        for split, places in sorted(chosen.items()):
-            check_not_empty(self.name, split, len(places), sum(len(value) for value in members.values()))
-            path = f"{self.name}/{split}-00000.jsonl.zst"
-            entry = write_records(storage.join(data, path), self._records(split, places))
-            entries.append(replace(entry, path=path))
-            splits[split] = Split(num_records=len(places), files=(path,))
-            self.kept += len(places)
+    def write(self, data: str, model: str) -> Pool:
+        """Write the pool's splits, part by part.
+
+        Raises:
+            DataError: A split that was asked for has no records.
+        """
+        total = sum(part.tally.kept for part in self.parts)
+        for split in sorted(self.fates.asked):
+            check_not_empty(self.name, split, self.kept[split], total)
+        at, jobs = 0, []
+        for number, part in enumerate(self.parts):
+            jobs.append((part, self.fates.fate[at : at + part.tally.kept], data, self.name, number, model))
+            at += part.tally.kept
+        workers = self.job.num_workers or _num_workers([part.source for part in self.parts])
+        self.written = _spread(write_part, jobs, workers)
+        self.entries = [entry for item in self.written for entry in item.entries.values()]
+        for item in self.written:
+            for key, number in item.lengths.items():
+                self.lengths[key] = self.lengths.get(key, 0) + number
+        unproved = sum(item.unproved for item in self.written)
+        self.dropped["cannot be told from a control token"] = unproved
+        splits = {
+            split: Split(
+                num_records=sum(item.counts[split] for item in self.written),
+                files=tuple(item.entries[split].path for item in self.written if split in item.entries),
+            )
+            for split in sorted(self.kept)
+        }
         print(f"{self.name}: " + ", ".join(f"{item.num_records:,} {name}" for name, item in splits.items()), flush=True)
-        if self.kept + sum(self.counts()["dropped"].values()) != self.counts()["read"]:
+        if self.counts()["kept"] + sum(self.counts()["dropped"].values()) != self.counts()["read"]:
             raise AssertionError(f"{self.name}: rows were lost: {self.counts()}")
-        return entries, Pool(name=self.name, splits=splits)
+        return Pool(name=self.name, splits=splits)
 
     def counts(self) -> dict[str, Any]:
         """Rows read, kept, dropped by reason and changed by rule."""
-        tallies = [item.tally for item in self.cleaned]
-        dropped = sum((tally.dropped for tally in tallies), Counter()) + self.dropped
+        tallies = [part.tally for part in self.parts]
+
+        def summed(name: str) -> dict[str, int]:
+            return dict(sorted((+sum((getattr(tally, name) for tally in tallies), Counter())).items()))
+
         return {
             "read": sum(tally.read for tally in tallies),
-            "kept": self.kept,
-            "dropped": dict(sorted(dropped.items())),
-            "changed": dict(sorted(sum((tally.changed for tally in tallies), Counter()).items())),
-            "control_tokens": dict(sorted(sum((tally.found for tally in tallies), Counter()).items())),
-            "schemas": sorted({tally.schema for tally in tallies}),
+            "kept": sum(sum(item.counts.values()) for item in self.written),
+            "dropped": dict(sorted((Counter(summed("dropped")) + self.dropped).items())),
+            "changed": summed("changed"),
+            "control_tokens": summed("found"),
+            "personal_data": summed("personal"),
+            "consent": summed("consent"),
+            "schemas": sorted({tally.schema for tally in tallies if tally.schema}),
         }
 
-    def _unique(self, split: str, taken: set[int]) -> Iterator[tuple[int, str, str, tuple[int, int]]]:
-        """Key, label, group and place of the records of a split that stay; the others are counted."""
-        seen: set[int] = set()
-        for number, item in enumerate(self.cleaned):
-            if item.source.split != split:
-                continue
-            for row, record in enumerate(read_records(str(item.records))):
-                key = record_key(record)
-                reason = "duplicate" if key in seen else "in the test set" if key in taken else ""
-                reason = reason or (self.guard.reason(record, key) if split == "train" else "")
-                seen.add(key)
-                if reason:
-                    self.dropped[reason] += 1
-                    at = record["origin"]
-                    self.notes.append({"pool": self.name, **at, "what": "dropped", "rule": reason})
-                else:
-                    yield key, record.get("label", ""), record.get("group", ""), (number, row)
+    def labels(self) -> dict[str, dict[str, int]]:
+        """Records by label: as read, and by split."""
+        out: dict[str, Counter[str]] = {}
+        for part in self.parts:
+            out.setdefault("read", Counter()).update(part.tally.labels_read)
+        for item in self.written:
+            for split, labels in item.labels.items():
+                out.setdefault(split, Counter()).update(labels)
+        return {split: dict(sorted(labels.items())) for split, labels in out.items() if labels}
 
-    def _choose(self, members: dict[str, list[Any]]) -> dict[str, set[tuple[int, int]]]:
-        """Places of the records by split."""
-        train, chosen = members["train"], {}
-        held = "holdout" if self.job.holdout_records else "test"
-        wanted = min(self.job.holdout_records, len(train) // 10)
-        if members["test"]:
-            chosen["test"] = {place for *_, place in members["test"]}
-        elif held == "test":
-            wanted = round(self.job.test_ratio * len(train))
-        labels, groups = [item[1] for item in train], [item[2] for item in train]
-        back: set[int] = set()
-        asked = self.job.holdout_records > 0 or (self.job.test_ratio > 0 and not members["test"])
-        if asked:
-            back = draw_split(labels, groups, wanted, f"{self.job.seed} {self.name} {held}")
-            chosen[held] = {train[index][3] for index in back}
-        chosen["train"] = {item[3] for index, item in enumerate(train) if index not in back}
-        return chosen
+    def details(self) -> dict[str, Any]:
+        """Examples, clusters, conflicts, languages, tokens and the proof."""
+        examples: dict[str, list[list[str]]] = {}
+        for part in self.parts:
+            for rule, items in part.tally.examples.items():
+                examples[rule] = [*examples.get(rule, []), *items][:3]
+        return {
+            "examples": dict(sorted(examples.items())),
+            "near_duplicates": self.fates.clusters,
+            "conflicts": {"count": self.fates.num_conflicts, "first": self.fates.conflicts},
+            "label_words_in_question": sum(item.label_words for item in self.written),
+            "languages": dict(sum((item.languages for item in self.written), Counter()).most_common()),
+            "tokens": sum(item.tokens for item in self.written),
+            "proved": sum(item.proved for item in self.written),
+            "control_ids": sum(item.control_ids for item in self.written),
+        }
 
-    def _records(self, split: str, places: set[tuple[int, int]]) -> Iterator[Record]:
-        counts: Counter[str] = Counter()
-        for number, item in enumerate(self.cleaned):
-            for row, record in enumerate(read_records(str(item.records))):
-                if (number, row) in places:
-                    counts[record.get("label", "")] += 1
-                    length = sum(len(message["content"]) for message in record["messages"])
-                    key = f"< {1 << max(4, length.bit_length())} characters"
-                    self.lengths[key] = self.lengths.get(key, 0) + 1
-                    yield record
-        self.labels[split] = {label: count for label, count in sorted(counts.items()) if label}
+    def notes(self) -> Iterator[bytes]:
+        """A quarantine line for every record that was dropped as a copy."""
+        at = 0
+        for part in self.parts:
+            lines = part.features()["line"].tolist()
+            for line, fate in zip(lines, self.fates.fate[at : at + part.tally.kept], strict=True):
+                if fate.startswith("!"):
+                    yield note_line(self.name, part.source.name, line, "dropped", fate[1:])
+            at += part.tally.kept
+        for item in self.written:
+            yield from item.notes
 
 
-def _add_benchmark(benchmarks: Benchmarks, name: str, uri: str) -> None:
-    """Take a benchmark's prompts: `question` (MMLU's form) or `prompt` (IFEval's)."""
-    for file in source_files(uri):
-        for row in read_rows(file):
-            prompt = row.value.get("question") or row.value.get("prompt")
-            if not isinstance(prompt, str):
-                raise ConfigError(f"benchmarks: {name}, {file} row {row.line}: neither a question nor a prompt")
-            benchmarks.add(prompt)
+def _describe(job: Job) -> dict[str, Any]:
+    personal, choice = job.rules.personal, job.choice
+    return {
+        "markers": job.rules.markers.mode,
+        "extra_markers": list(job.rules.markers.extra),
+        "personal_data": dict(personal.policies) or {"default": "redact"},
+        "consent_required": job.rules.consent.required,
+        "max_bad_ratio": job.rules.max_bad_ratio,
+        **{key: value for key, value in vars(choice).items() if key != "seed"},
+    }
 
 
-def _control_tokens(base_model: str) -> tuple[str, ...]:
-    if not base_model:
-        return ()
-    return control_tokens(models.fetch_model(base_model, weights=False))
+@contextmanager
+def _work_folder(uri: str) -> Iterator[str]:
+    if uri:
+        yield uri
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
 
 
-def _write_quarantine(cleaned: list[Cleaned], builders: list[PoolBuilder], uri: str) -> storage.FileEntry:
+def _num_workers(sources: list[SourceFile]) -> int:
+    sizes = {source.uri: storage.file_size(source.uri) for source in sources}
+    return 1 if sum(sizes.values()) < _ALONE_BYTES else min(len(sources), os.cpu_count() or 1)
+
+
+def _spread(work: Any, jobs: list[tuple[Any, ...]], workers: int) -> list[Any]:
+    if workers == 1 or len(jobs) == 1:
+        return [work(*job) for job in jobs]
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+        return list(executor.map(work, *zip(*jobs, strict=True)))
+
+
+def _check_bad(parts: list[Part], max_bad_ratio: float) -> None:
+    tallies: dict[str, list[Tally]] = {}
+    for part in parts:
+        tallies.setdefault(part.source.uri, []).append(part.tally)
+    for uri, items in tallies.items():
+        check_bad(uri, items, max_bad_ratio)
+
+
+def _guard(against_path: str, near: bool) -> dict[str, np.ndarray] | None:
+    """What the records say that no training record may repeat."""
+    if not against_path:
+        return None
+    features, against = Features(near), read_pools(against_path)
+    for pool in against.pools:
+        for split in pool.splits:
+            for record in against.records(pool.name, split):
+                features.add(record, False)
+    return features.arrays()
+
+
+def _write_quarantine(parts: list[Part], made: dict[str, PoolBuilder], uri: str) -> storage.FileEntry:
     """Every record that was dropped or changed, by file, line and rule; nothing of its content."""
     with storage.open_write(uri) as stream:
-        for item in cleaned:
-            stream.write(item.notes.read_bytes())
-        for builder in builders:
-            for note in builder.notes:
-                stream.write((json.dumps(note, ensure_ascii=False) + "\n").encode())
+        for part in parts:
+            with storage.open_read(f"{part.uri}.notes") as notes:
+                stream.write(notes.read())
+        for builder in made.values():
+            for note in builder.notes():
+                stream.write(note)
     return stream.entry("quarantine.jsonl")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from mixtune.errors import ConfigError, DataError
-from mixtune.records import ROLES, Message, Record, content_id
+from mixtune.records import ROLES, Message, Record
 
 COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "messages", "tools")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
@@ -86,7 +86,7 @@ def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
 
 
 def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
-    """A record from its fields, checked.
+    """A record from its fields, checked; its `id` is still empty, since cleaning changes what it says.
 
     Raises:
         DataError: The messages are not a conversation that ends with an answer; the reason alone, without content.
@@ -97,9 +97,7 @@ def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
     if not any(message["role"] == "user" for message in messages):
         raise DataError("no message of the user's")
     tools = [_tool(tool) for tool in fields.get("tools") or []]
-    record: Record = {
-        "id": content_id(messages, tools), "messages": messages, "origin": {"file": file, "line": line},
-    }  # fmt: skip
+    record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
     if tools:
         record["tools"] = tools
     for key in ("label", "group", "consent"):

@@ -17,7 +17,7 @@ _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
 def normalise(text: str, counts: Counter[str]) -> str:
     """The text, normalised; every rule that changed it is counted."""
-    if text.isascii() and "\r" not in text and not _CONTROLS.search(text):
+    if is_clean(text):
         return text
     for rule, apply in _RULES:
         changed = apply(text)
@@ -25,6 +25,11 @@ def normalise(text: str, counts: Counter[str]) -> str:
             counts[rule] += 1
             text = changed
     return text
+
+
+def is_clean(text: str) -> bool:
+    """Whether a text is plain ASCII in which nothing is to be normalised: the quick way out."""
+    return text.isascii() and "\r" not in text and not _CONTROLS.search(text)
 
 
 def has_surrogate(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The `train_lora` and `train_sft` components: two shells over one loop."""
+"""The `train_lora` and `train_sft` components, two shells over one loop, and the exit task of runs that start jobs."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -22,6 +22,7 @@ def train_lora(
     validation_steps: int = 0,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    launcher: str = "",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -44,8 +45,11 @@ def train_lora(
         checkpoint_steps: Steps between two checkpoints.
         seed: Of the adapter's initialisation.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
-        num_nodes: Empty: train in the task's own process; nothing else is possible in this version.
-        gpus_per_node: Empty, like `num_nodes`.
+        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
+            task's own process.
+        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
+        launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
+            without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -53,15 +57,17 @@ def train_lora(
         The fingerprinted URI of the adapter's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, or a validation run diverges.
-        ConfigError: An option out of its range, nodes asked for, or shards made with another tokenizer.
+        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        ConfigError: An option out of its range, or shards made with another tokenizer.
+        ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
     from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, check_launcher, run_training
+    from mixtune.train.launcher.nodes import Nodes, train
+    from mixtune.train.training import Places
 
     files.use(storage)
-    check_launcher(num_nodes, gpus_per_node)
+    nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
     config = TrainConfig(
         method="lora",
         learning_rate=learning_rate,
@@ -77,7 +83,7 @@ def train_lora(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return run_training(config, places)
+    return train(config, places, nodes)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
@@ -92,6 +98,7 @@ def train_sft(
     validation_steps: int = 0,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    launcher: str = "",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -108,8 +115,11 @@ def train_sft(
         checkpoint_steps: Steps between two checkpoints.
         seed: Recorded with the run; the weights are the base model's.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
-        num_nodes: Empty: train in the task's own process; nothing else is possible in this version.
-        gpus_per_node: Empty, like `num_nodes`.
+        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
+            task's own process.
+        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
+        launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
+            without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -117,15 +127,17 @@ def train_sft(
         The fingerprinted URI of the model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, or a validation run diverges.
-        ConfigError: An option out of its range, nodes asked for, or shards made with another tokenizer.
+        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        ConfigError: An option out of its range, or shards made with another tokenizer.
+        ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
     from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, check_launcher, run_training
+    from mixtune.train.launcher.nodes import Nodes, train
+    from mixtune.train.training import Places
 
     files.use(storage)
-    check_launcher(num_nodes, gpus_per_node)
+    nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
     config = TrainConfig(
         method="sft",
         learning_rate=learning_rate,
@@ -137,4 +149,20 @@ def train_sft(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return run_training(config, places)
+    return train(config, places, nodes)
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def clean_up():
+    """Delete what is left of this run's training jobs: the exit task of a pipeline that starts any (`dsl.ExitHandler`).
+
+    Jobs are found by the run's id (`MIXTUNE_RUN_ID`, else the pod's label). Outside a cluster there are none, and the
+    log says so. KFP lets no output leave an exit handler: a pipeline with outputs relies on the job's owner, the
+    run's workflow, and on its deadline.
+
+    Raises:
+        ClusterError: The Kubernetes API is away.
+    """
+    from mixtune.train.launcher import launching
+
+    launching.clean_up()

@@ -35,19 +35,6 @@ class Places:
     tracking: dict[str, Any] = field(default_factory=dict)
 
 
-def check_launcher(num_nodes: str, gpus_per_node: str) -> None:
-    """Refuse a training job on nodes of its own, which this version cannot start.
-
-    Raises:
-        ConfigError: Nodes are asked for.
-    """
-    if num_nodes not in ("", "0"):
-        raise ConfigError(
-            f"num_nodes is {num_nodes!r} (gpus_per_node {gpus_per_node!r}): this version trains in the task's own "
-            "process only; leave num_nodes empty"
-        )
-
-
 def run_training(config: TrainConfig, places: Places) -> str:
     """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
 

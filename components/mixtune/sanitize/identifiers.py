@@ -1,0 +1,123 @@
+"""Checks that tell a real card, account or identity number from any other number: checksums, lengths, prefixes."""
+
+import re
+from collections.abc import Callable
+
+_IBAN_LENGTHS = {
+    "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "BR": 29, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18,
+    "EE": 20, "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26,
+    "IT": 27, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25,
+    "RO": 24, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TR": 26, "UA": 29,
+}  # fmt: skip
+_VERHOEFF = (
+    "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
+    "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
+)  # fmt: skip
+_VERHOEFF_TURN = (
+    "0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258",
+)  # fmt: skip
+_ODD_LETTERS = (
+    1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23,
+)  # fmt: skip
+_ODD = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _ODD_LETTERS, strict=True))
+_ODD |= {str(digit): _ODD_LETTERS[digit] for digit in range(10)}
+
+
+def digits_of(text: str) -> str:
+    """The ASCII digits of a text."""
+    return re.sub("[^0-9]", "", text)
+
+
+def is_luhn(text: str) -> bool:
+    """Whether the digits pass Luhn's check (ISO/IEC 7812-1)."""
+    total = 0
+    for place, digit in enumerate(map(int, reversed(digits_of(text)))):
+        doubled = digit * 2 if place % 2 else digit
+        total += doubled - 9 if doubled > 9 else doubled
+    return total % 10 == 0
+
+
+def is_card(text: str) -> bool:
+    """A payment card: 13 to 19 digits of an issuer's range, Luhn."""
+    digits = digits_of(text)
+    return 13 <= len(digits) <= 19 and digits[0] in "23456" and len(set(digits)) > 1 and is_luhn(digits)
+
+
+def is_iban(text: str) -> bool:
+    """An IBAN of its country's length, modulo 97 (ISO 13616)."""
+    code = re.sub(r"[\s-]", "", text).upper()
+    if len(code) != _IBAN_LENGTHS.get(code[:2], 0):
+        return False
+    return int("".join(str(int(letter, 36)) for letter in code[4:] + code[:4])) % 97 == 1
+
+
+def is_ssn(text: str) -> bool:
+    """A United States social security number that can have been issued."""
+    area, group, serial = text[:3], text[4:6], text[7:]
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def is_dni(text: str) -> bool:
+    """A Spanish DNI or NIE by its letter."""
+    number = text[:-1].replace("X", "0").replace("Y", "1").replace("Z", "2")
+    return len(text) == 9 and number.isdigit() and "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == text[-1]
+
+
+def is_codice_fiscale(text: str) -> bool:
+    """An Italian fiscal code by its letter."""
+    total = sum(_ODD[letter] if place % 2 == 0 else int(letter, 36) % 10 if letter.isdigit() else ord(letter) - 65
+                for place, letter in enumerate(text[:15]))  # fmt: skip
+    return chr(65 + total % 26) == text[15]
+
+
+def is_cpf(text: str) -> bool:
+    """A Brazilian CPF by its two digits."""
+    digits = [int(digit) for digit in digits_of(text)]
+    checks = [
+        sum((length + 1 - place) * digit for place, digit in enumerate(digits[:length])) * 10 % 11 % 10
+        for length in (9, 10)
+    ]
+    return len(set(digits)) > 1 and checks == digits[9:]
+
+
+def is_nir(text: str) -> bool:
+    """A French social security number, modulo 97."""
+    digits = digits_of(text)
+    return len(digits) == 15 and digits[0] in "12" and 97 - int(digits[:13]) % 97 == int(digits[13:])
+
+
+def is_pesel(text: str) -> bool:
+    """A Polish PESEL."""
+    digits = [int(digit) for digit in digits_of(text)]
+    return (10 - sum(w * d for w, d in zip((1, 3, 7, 9) * 3, digits[:10], strict=False)) % 10) % 10 == digits[10]
+
+
+def is_nhs(text: str) -> bool:
+    """A number of the United Kingdom's National Health Service, modulo 11."""
+    digits = [int(digit) for digit in digits_of(text)]
+    check = 11 - sum((10 - place) * digit for place, digit in enumerate(digits[:9])) % 11
+    return check % 11 == digits[9] and check != 10
+
+
+def is_aadhaar(text: str) -> bool:
+    """An Indian Aadhaar number by Verhoeff's check."""
+    check = 0
+    for place, digit in enumerate(reversed(digits_of(text))):
+        check = int(_VERHOEFF[check][int(_VERHOEFF_TURN[place % 8][int(digit)])])
+    return check == 0 and text[0] not in "01"
+
+
+NATIONAL_IDS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
+    (r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)", is_cpf, ""),
+    (r"(?<!\d)[12] ?\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{2}(?!\d)", is_nir, ""),
+    (r"(?<!\d)\d{4} \d{4} \d{4}(?! ?\d)", is_aadhaar, ""),
+    (r"(?<!\d)\d{11}(?!\d)", is_pesel, r"(?i)pesel"),
+    (r"(?<!\d)\d{3} ?\d{3} ?\d{4}(?!\d)", is_nhs, r"(?i)nhs"),
+)
+"""Pattern, check, and the word that must stand before where the check alone is too weak."""
+CODED_IDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    (r"[XYZ]?\d{7,8}[A-Z]", is_dni),
+    (r"[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]", is_codice_fiscale),
+    (r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda text: True),
+)
+"""Identity numbers with letters: Spain, Italy, United Kingdom (whose number has no checksum)."""

@@ -1,0 +1,204 @@
+"""Personal data in texts: candidates by one linear-time scan, decided by validators; then dropped or replaced.
+
+The scan is one RE2 alternation, whose time is linear in the text however hostile it is. What it finds is small, so
+that checksums and the telephone numbering plans (phonenumbers) may be slow. Names and addresses need a language
+model and are not looked for here.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import re2
+
+from mixtune.errors import ConfigError
+from mixtune.sanitize import identifiers as ids
+
+KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
+POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
+KEY_FILE = "MIXTUNE_PSEUDONYM_KEY_FILE"
+"""Environment variable: the file, of a mounted secret, that holds the key of pseudonyms."""
+_DEFAULT_KEY_FILE = "/etc/mixtune/pseudonym-key"
+
+_SECRETS = (
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,}|sk-[A-Za-z0-9_-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35}"
+    r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]+-----END [A-Z ]*PRIVATE KEY-----)?"
+)
+_IP6_FORM = r"(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}"
+_GROUPS = (
+    ("secret", _SECRETS),
+    ("email", r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}"),
+    ("medical_record", r"(?i:\b(?:mrn|medical record (?:number|no\.?|#))\s{0,3}[:#]?\s{0,3}[A-Z]{0,3}-?\d{5,12})\b"),
+    ("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"),
+    ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _ in ids.CODED_IDS)})\b"),
+    ("ip6", _IP6_FORM),
+    ("number", r"\+?\(?\d[\d() .-]{5,40}\d"),
+)
+_SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
+_IP6 = re2.compile(_IP6_FORM)
+_IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
+_SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
+_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
+_NO_PHONE = re.compile(
+    r"\d+\.\d+$|(?:19|20)\d\d[-. ][01]?\d[-. ][0-3]?\d(?!\d)|[0-3]?\d[-. ][0-3]?\d[-. ](?:19|20)\d\d(?!\d)"
+)
+_CALL = re.compile(r"(?i)phone|tel\b|call|mobile|cell|fax|contact|sms|whatsapp|ring|dial")
+_NATIONAL = tuple((re.compile(pattern), check, context) for pattern, check, context in ids.NATIONAL_IDS)
+Found = tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personal:
+    """What becomes of personal data, by kind."""
+
+    policies: Mapping[str, str] = field(default_factory=dict)
+    """`redact` (a placeholder such as `[EMAIL]`), `pseudonym` (`[EMAIL-1f0c...]`, the same for the same datum),
+    `drop` (the record goes), `report` (counted only) or `keep` (not looked for). The key `default` is for the kinds
+    that are not named; without it they are redacted."""
+    region: str = "US"
+    """Country whose telephone numbers may stand without their country's code; two letters."""
+
+    def __post_init__(self) -> None:
+        """Check kinds and policies, and that there is a key where one is needed."""
+        for kind, policy in self.policies.items():
+            if kind not in (*KINDS, "default"):
+                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {', '.join(KINDS)} and default")
+            if policy not in POLICIES:
+                raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
+        if "pseudonym" in map(self.policy, KINDS):
+            _key()
+
+    def policy(self, kind: str) -> str:
+        """The policy for a kind."""
+        return self.policies.get(kind) or self.policies.get("default") or "redact"
+
+    def find(self, text: str) -> list[Found]:
+        """Kind, start and end of what is found, in order, without overlaps."""
+        if not _SCAN.search(text):
+            return []
+        found, at = [], 0
+        for kind, start, end in sorted(self._candidates(text), key=lambda item: (item[1], -item[2])):
+            if start >= at and self.policy(kind) != "keep":
+                found.append((kind, start, end))
+                at = end
+        return found
+
+    def apply(self, text: str, counts: Counter[str]) -> str:
+        """The text by the policies; what was found is counted by kind."""
+        pieces, at = [], 0
+        for kind, start, end in self.find(text):
+            counts[kind] += 1
+            pieces += [text[at:start], self._replaced(kind, text[start:end])]
+            at = end
+        return "".join([*pieces, text[at:]]) if pieces else text
+
+    def hide(self, text: str) -> str:
+        """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
+        for kind, start, end in reversed(Personal(region=self.region).find(text)):
+            text = f"{text[:start]}[{kind.upper()}]{text[end:]}"
+        return text
+
+    def _replaced(self, kind: str, datum: str) -> str:
+        policy = self.policy(kind)
+        if policy == "redact":
+            return f"[{kind.upper()}]"
+        if policy == "pseudonym":
+            plain = re.sub(r"[\s().-]", "", datum).lower() if kind != "email" else datum.lower()
+            return f"[{kind.upper()}-{hmac.new(_key(), f'{kind} {plain}'.encode(), hashlib.sha256).hexdigest()[:12]}]"
+        return datum
+
+    def _candidates(self, text: str) -> Iterator[Found]:
+        for match in _IP6.finditer(text) if text.count(":") > 2 else ():
+            if _is_ip6(match[0]):
+                yield "ip", *match.span()
+        for match in _SCAN.finditer(text):
+            kind = next(name for name, value in match.groupdict().items() if value is not None)
+            start, end = match.span()
+            if kind == "number":
+                yield from self._in_number(text, start, end)
+            elif kind == "iban":
+                if length := _iban_length(match[0]):
+                    yield kind, start, start + length
+            elif kind == "ip6":
+                continue
+            elif kind != "national_id" or any(re.fullmatch(p, match[0]) and ok(match[0]) for p, ok in ids.CODED_IDS):
+                yield kind, start, end
+
+    def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
+        """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
+        before, taken = text[max(0, start - 40) : start], False
+        for kind, pattern, check in _FORMS:
+            for match in pattern.finditer(text, start, end):
+                if check(match[0]):
+                    taken = True
+                    yield kind, *match.span()
+        for pattern, check, context in _NATIONAL:
+            for match in pattern.finditer(text, start, end):
+                if (not context or re.search(context, before)) and check(match[0]):
+                    taken = True
+                    yield "national_id", *match.span()
+        if not taken:
+            yield from self._phones(text, start, end, before)
+
+    def _phones(self, text: str, start: int, end: int, before: str) -> Iterator[Found]:
+        import phonenumbers
+
+        raw = text[start:end]
+        if not 7 <= len(ids.digits_of(raw)) <= 30 or _NO_PHONE.match(raw):
+            return
+        if raw.isdigit() and not _CALL.search(before):
+            return
+        for match in phonenumbers.PhoneNumberMatcher(raw, self.region):
+            yield "phone", start + match.start, start + match.end
+
+
+def _is_ip4(text: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or text.startswith("255."))
+
+
+def _is_ip6(text: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return sum(bool(part) for part in text.split(":")) >= 3 and not address.is_loopback
+
+
+_FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("ip", _IP, _is_ip4),
+    ("ssn", _SSN, ids.is_ssn),
+    ("card", _CARD, ids.is_card),
+)
+
+
+def _iban_length(text: str) -> int:
+    """Characters of the IBAN that a candidate begins with; 0: none."""
+    for end in range(len(text), 14, -1):
+        if text[end - 1].isalnum() and ids.is_iban(text[:end]):
+            return end
+    return 0
+
+
+def _key() -> bytes:
+    path = Path(os.environ.get(KEY_FILE) or _DEFAULT_KEY_FILE)
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"personal_data: pseudonyms need a key; mount a secret as {path}, or set {KEY_FILE}"
+        ) from error
+    if len(key) < 16:
+        raise ConfigError(f"personal_data: the key in {path} has {len(key)} bytes; at least 16 are needed")
+    return key

@@ -1,0 +1,112 @@
+"""Why a pod failed or does not start, in words, and what to do about it."""
+
+import re
+from dataclasses import dataclass
+
+from mixtune.train.launcher.jobs import Object
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What happened and the way out."""
+
+    what: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.do}" if self.do else self.what
+
+
+NOT_STARTING = {
+    "ErrImagePull": "the image cannot be pulled",
+    "ImagePullBackOff": "the image cannot be pulled",
+    "InvalidImageName": "the image's name is wrong",
+    "CreateContainerConfigError": "a ConfigMap or Secret that the container needs is missing",
+    "CreateContainerError": "the container cannot be made",
+}
+_IN_LOG = (
+    (r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory", "out of GPU memory", "lower max_tokens_per_gpu"),
+    (r"(?m)^error: (.*)", "", ""),
+    (
+        r"NCCL error|ncclSystemError|ncclInternalError|ncclRemoteError|collective operation timeout|ncclUnhandled",
+        "NCCL failed between the nodes",
+        "look at the first node that died; else check that the nodes' security group allows all traffic among "
+        "themselves (EFA) and that no pod was moved",
+    ),
+    (r"No space left on device", "the node's disk is full", "raise ephemeral-storage in the runtime"),
+    (r"Bus error|unable to open shared memory", "shared memory is too small", "raise the shm volume in the runtime"),
+    (
+        r"AccessDenied|403 Forbidden|Unable to locate credentials",
+        "S3 refused access",
+        "check the role of service account mixtune-trainer",
+    ),
+    (
+        r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|Connection refused",
+        "the nodes could not meet",
+        "check network policy mixtune-ranks and that all nodes started",
+    ),
+)
+
+
+def failure(pod: Object, log: str) -> Reason:
+    """Why a pod failed, from its status and the end of its log."""
+    status = pod.get("status", {})
+    ended = terminated(pod)
+    if status.get("reason") == "Evicted":
+        return Reason(f"evicted: {status.get('message', '')}", "raise the runtime's requests to what it needs")
+    disrupted = _condition(pod, "DisruptionTarget")
+    if disrupted or status.get("reason") in ("NodeLost", "NodeShutdown", "Terminated", "UnexpectedAdmissionError"):
+        cause = (disrupted or status).get("reason", "")
+        return Reason(
+            f"its node was lost or taken away ({cause} {(disrupted or status).get('message', '')})".strip(),
+            "a restarted job goes on from its newest checkpoint",
+        )
+    if ended.get("reason") == "OOMKilled":
+        return Reason(
+            "out of memory: the kernel ended it at the container's limit",
+            "raise memory in the runtime, or lower max_tokens_per_gpu",
+        )
+    for pattern, what, do in _IN_LOG:
+        if found := re.search(pattern, log):
+            return Reason(what or found[1][:500], do)
+    if ended.get("exitCode") == 137:
+        return Reason("killed (SIGKILL)", "it was evicted, or the node ran out of memory: see the node's events")
+    if ended:
+        return Reason(f"exit status {ended.get('exitCode')} {ended.get('reason', '')}".strip(), "see the log above")
+    return Reason(str(status.get("message") or status.get("reason") or "no reason given"), "")
+
+
+def not_starting(pod: Object) -> Reason | None:
+    """Why a pod's container does not start, if it is something that waiting does not mend."""
+    for item in _containers(pod):
+        waiting = item.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in NOT_STARTING:
+            what = f"{NOT_STARTING[waiting['reason']]} ({waiting['reason']}: {waiting.get('message', '')[:300]})"
+            return Reason(what, f"check image {item.get('image', '')} and what the pod refers to")
+    return None
+
+
+def terminated(pod: Object) -> Object:
+    """How the pod's container ended, now or before it was started again; empty while it never did."""
+    for item in _containers(pod):
+        for key in ("state", "lastState"):
+            if ended := item.get(key, {}).get("terminated"):
+                return dict(ended)
+    return {}
+
+
+def restarts(pod: Object) -> int:
+    """How often the pod's containers were started again."""
+    return sum(int(item.get("restartCount", 0)) for item in _containers(pod))
+
+
+def _containers(pod: Object) -> list[Object]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
+def _condition(pod: Object, kind: str) -> Object:
+    for item in pod.get("status", {}).get("conditions", []):
+        if item.get("type") == kind and item.get("status") == "True":
+            return dict(item)
+    return {}

