@@ -77,7 +77,11 @@ def _publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
             numbers = _flat(summary if isinstance(summary, dict) else {"digest": summary})
             _log_values(run, numbers)
     with tracking.task_run(where, "mix-shard") as run:
-        _log_values(run, _flat({"receipt": shards.get("receipt") or {}, "num_steps": shards["num_steps"]}))
+        receipt = {
+            key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")
+        }
+        metrics = {_clean(key): value for key, value in (shards.get("metrics") or {}).items()}
+        _log_values(run, {**_flat({"receipt": receipt, "num_steps": shards["num_steps"]}), **metrics})
 
 
 def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
