@@ -94,6 +94,17 @@ def test_every_record_is_proved_to_hold_the_templates_control_tokens_only(tmp_pa
     assert record["messages"][0]["content"].endswith("<|im_end|>")
 
 
+def test_the_report_shows_what_was_changed_and_hides_personal_data(tmp_path: Path) -> None:
+    rows = [{"prompt": f"System: write to jane@example.org, {text}", "completion": "done"} for text in LONG]
+    rows.append({"prompt": "ask jane\u200b@example.org or jane<unk>@example.org", "completion": "done"})
+    run(tmp_path, rows, base_model=BASE_MODEL)
+    page = (tmp_path / "r.html").read_text()
+    for shown in ("marker system:", "a.jsonl line 1", "System : write to [EMAIL]", "Data card", "records proved"):
+        assert shown in page
+    for name in ("r.html", "s.md", "data/quarantine.jsonl", "pools"):
+        assert "jane" not in (tmp_path / name).read_text()
+
+
 @pytest.mark.parametrize(
     "line", ['{"prompt": "a", "prompt": "b", "completion": "c"}', '{"a":' * 3000 + "1" + "}" * 3000, '"\\ud800"']
 )

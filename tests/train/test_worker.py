@@ -115,3 +115,13 @@ def test_a_job_in_s3_that_is_told_to_end_goes_on_in_fewer_processes(
     run_job(job)
     assert furthest(weights_of(place, tmp_path / "fetched"), expected) < 1e-5
     assert not storage.exists(checkpoints)
+
+
+def test_a_job_that_is_done_is_not_trained_again(
+    shards_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_job(tmp_path, shards_path)
+    first = run_job(job)
+    assert "step 12/12" in capsys.readouterr().out
+    assert run_job(job) == first
+    assert "step" not in capsys.readouterr().out

@@ -248,4 +248,5 @@ def choose_mix(
     files.use(storage)
     outputs = Outputs(grid_path=grid.path, report_path=report.path, summary_path=summary.path)
     choice = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
-    return namedtuple("Choice", "verdict customer_data_percent")(choice.verdict, choice.number)
+    made = namedtuple("made", "verdict customer_data_percent")
+    return made(choice.verdict, choice.number)

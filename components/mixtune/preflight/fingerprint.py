@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
+from mixtune.preflight.places import explain
 
 CUSTOMER = "customer"
 """The customer pool's name."""
@@ -107,7 +108,12 @@ def _source(name: str, uri: str, columns: dict[str, str], split: str) -> dict[st
 
 
 def _fingerprint(uri: str) -> str:
-    return storage.fingerprint(uri if storage.is_s3(uri) else str(Path(uri).resolve()))
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return storage.fingerprint(uri if storage.is_s3(uri) else str(Path(uri).resolve()))
+    except (ClientError, BotoCoreError) as error:
+        raise DataError(f"{uri}: {explain(error)}") from error
 
 
 def plan_points(percents: list[Any], shared: dict[str, Any]) -> list[dict[str, Any]]:

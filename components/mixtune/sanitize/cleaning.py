@@ -199,12 +199,17 @@ class Cleaner:
 
     def _example(self, rule: str, record: Record, before: str, after: str) -> None:
         examples = self.tally.examples.setdefault(rule, [])
-        if before != after and len(examples) < EXAMPLES_PER_RULE:
+        if before != after and len(examples) < EXAMPLES_PER_RULE and not self._hidden_by_form(before):
             at = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
             start = max(0, at - _AROUND)
             place = f"{self.source.name} line {record['origin']['line']}"
             shown = [self.rules.personal.hide(text)[start : at + _AROUND] for text in (before, after)]
             examples.append([place, *shown])
+
+    def _hidden_by_form(self, text: str) -> bool:
+        """Whether personal data shows only once a text is clean (`jane<unk>@x.org`): then it is no example."""
+        plain = self.rules.markers.rewrite(normalise(text, Counter()), Counter())
+        return self.rules.personal.hide(plain).count("[") != self.rules.personal.hide(text).count("[")
 
     def _bad(self, row: Row, reason: str) -> None:
         self.tally.first_bad = self.tally.first_bad or f"line {row.line}: {reason}"

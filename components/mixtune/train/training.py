@@ -50,6 +50,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
             folder = models.fetch_model(places.base_model)
             shards = open_shards(places.shards_path, _shards_folder(places.shards_path, Path(scratch), world))
         _check_tokenizer(shards, folder)
+        if finished := world.text(_finished(config, places, shards) if world.is_main else ""):
+            return finished
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
@@ -89,6 +91,19 @@ def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, 
     }
     storage.write_manifest(places.model_path, manifest, target, entries)
     return "" if config.validation_steps else storage.fingerprint(target)
+
+
+def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:
+    """The model's fingerprinted URI where this very training has already left it: a job may be started once more."""
+    if config.validation_steps or not storage.file_exists(places.model_path):
+        return ""
+    manifest = storage.read_manifest(places.model_path, "model")
+    made = (manifest["config"], manifest["shards"], manifest["base_model"])
+    if made != (asdict(config), shards.digest, places.base_model):
+        return ""
+    storage.verify(manifest)
+    print(f"this training is done: {manifest['data_uri']}", flush=True)
+    return storage.fingerprint(manifest["data_uri"])
 
 
 @contextmanager

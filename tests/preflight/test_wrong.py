@@ -1,0 +1,327 @@
+"""Ways to get a run wrong, each with the line that preflight prints: a real S3 server that enforces IAM, a cluster's API."""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from mixtune import storage
+from mixtune.cli import main
+from mixtune.demo.world import BASE_MODEL
+
+BUCKET = "team-data"
+POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{BUCKET}"},
+        {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/raw/*"},
+        {"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], "Resource": f"arn:aws:s3:::{BUCKET}/kfp/*"},
+    ],
+}  # fmt: skip
+SERVER = """
+import time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+time.sleep(900)
+"""
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[str, str, str]]:
+    """URL of a server that enforces IAM, and the keys of a user who may read raw/ and write kfp/."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    session = boto3.Session(aws_access_key_id="admin", aws_secret_access_key="secret", region_name="us-east-1")
+    client, iam = session.client("s3", endpoint_url=url), session.client("iam", endpoint_url=url)
+    client.create_bucket(Bucket=BUCKET)
+    client.put_object(Bucket=BUCKET, Key="raw/customer.jsonl", Body=b'{"prompt": "a", "completion": "b"}\n')
+    client.put_object(Bucket=BUCKET, Key="raw/empty.jsonl", Body=b"")
+    client.put_object(Bucket=BUCKET, Key="other/secret.jsonl", Body=b"{}\n")
+    client.create_bucket(Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    client.put_object(Bucket="far-away", Key="raw/customer.jsonl", Body=b"{}\n")
+    iam.create_user(UserName="pod")
+    everywhere = json.loads(json.dumps(POLICY))
+    everywhere["Statement"].append(
+        {"Effect": "Allow", "Action": "s3:*", "Resource": ["arn:aws:s3:::far-away", "arn:aws:s3:::far-away/*"]}
+    )
+    iam.put_user_policy(UserName="pod", PolicyName="pod", PolicyDocument=json.dumps(everywhere))
+    key = iam.create_access_key(UserName="pod")["AccessKey"]
+    request = urllib.request.Request(f"{url}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"})
+    urllib.request.urlopen(request, timeout=10).read()
+    yield url, key["AccessKeyId"], key["SecretAccessKey"]
+    process.kill()
+    process.wait()
+
+
+class Cluster(http.server.ThreadingHTTPServer):
+    """The Kubernetes API as preflight uses it: discovery, three kinds of objects, access reviews."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Api)
+        self.objects = {
+            "/apis/trainer.kubeflow.org", "/apis/kueue.x-k8s.io",
+            "/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5",
+            "/apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/mixtune",
+            "/api/v1/namespaces/team/serviceaccounts/mixtune-trainer",
+        }  # fmt: skip
+        self.forbidden: set[str] = set()
+        self.rights = {
+            ("create", "trainjobs"),
+            ("get", "trainjobs"),
+            ("delete", "trainjobs"),
+            ("list", "pods"),
+            ("get", "pods/log"),
+        }
+        self.reviews: list[dict[str, Any]] = []
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    server: Cluster
+
+    def do_GET(self) -> None:
+        if self.path in self.server.forbidden:
+            self.answer(403, {"kind": "Status"})
+        elif self.path in self.server.objects:
+            self.answer(200, {"preferredVersion": {"version": "v1beta2"}})
+        else:
+            self.answer(404, {"kind": "Status"})
+
+    def do_POST(self) -> None:
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.reviews.append(review)
+        asked = review["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked["subresource"]) if part)
+        self.answer(201, {**review, "status": {"allowed": (asked["verb"], resource) in self.server.rights}})
+
+    def answer(self, status: int, value: dict[str, Any]) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    server = Cluster()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "team"}}],
+    }  # fmt: skip
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def run(
+    s3: tuple[str, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Any:
+    """Preflight of a good run with something changed: exit code and what was printed."""
+    url, key, secret = s3
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MLFLOW_", "MIXTUNE_"))]:
+        monkeypatch.delenv(name)
+    values = {
+        "AWS_ENDPOINT_URL_S3": url,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_REGION": "us-east-1",
+    }
+    for name, value in {**values, "AWS_EC2_METADATA_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.chdir(tmp_path)
+    storage.s3_client.cache_clear()
+    shutil.copytree(BASE_MODEL, tmp_path / "model")
+    (tmp_path / "model" / "LICENSE").write_text("Apache-2.0")
+    (tmp_path / "chat.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    good = {
+        "customer_uri": f"s3://{BUCKET}/raw/customer.jsonl",
+        "general_pools": [{"category": "chat", "uri": "chat.jsonl", "weight": 100}],
+        "base_model": "model",
+        "customer_data_percent": 75.0,
+        "max_length": 512,
+        "tracking": {"hyperpod": "4x-p5.48xlarge"},
+    }
+
+    def preflight(change: dict[str, Any], *options: str) -> tuple[int, str]:
+        (tmp_path / "run.json").write_text(json.dumps({**good, **change}))
+        options = options or ("--pipeline-root", f"s3://{BUCKET}/kfp")
+        code = main(["preflight", "finetune", "--arguments", "run.json", "--namespace", "team", *options])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    yield preflight
+    storage.s3_client.cache_clear()
+
+
+def test_a_run_that_is_well_passes_every_check(run: Any, cluster: Cluster, tmp_path: Path) -> None:
+    code, said = run({"num_nodes": "4", "gpus_per_node": "8"})
+    assert code == 0, said
+    assert "fail  " not in said
+    assert (
+        "pass  cluster: namespace team: trainer, runtime mixtune-torch-p5, queue mixtune, service account and rights"
+        in said
+    )
+    assert f"pass  artifacts: s3://{BUCKET}/kfp can be written" in said or f"warn  artifacts: s3://{BUCKET}/kfp" in said
+    page = (tmp_path / "preflight.html").read_text()
+    assert "Reproducibility" in page and "<td>seed<td>42" in page and "data: customer" in page
+    assert {review["spec"]["resourceAttributes"]["namespace"] for review in cluster.reviews} == {"team"}
+
+
+POOL = {"category": "chat", "uri": "chat.jsonl", "weight": 100}
+BIG = {
+    "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "vocab_size": 128256,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "tie_word_embeddings": False, "max_position_embeddings": 131072,
+}  # fmt: skip
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "bucket": ({"customer_uri": "s3://no-such-bucket/x.jsonl"}, "s3://no-such-bucket/x.jsonl: AccessDenied: no right"),
+    "bucket without a key": ({"customer_uri": "s3://team-data"}, "not a whole S3 address; write s3://bucket/key"),
+    "object": ({"customer_uri": f"s3://{BUCKET}/raw/none.jsonl"}, "none.jsonl: no such file or folder"),
+    "forbidden prefix": (
+        {"customer_uri": f"s3://{BUCKET}/other/secret.jsonl"},
+        "no right to do this; the role's policy",
+    ),
+    "empty file": ({"customer_uri": f"s3://{BUCKET}/raw/empty.jsonl"}, "empty.jsonl is empty (0 bytes)"),
+    "region": (
+        {"customer_uri": "s3://far-away/raw/customer.jsonl"},
+        "bucket far-away is in eu-west-1, the run in us-east-1",
+    ),
+    "local file": ({"customer_uri": "tickets.csv"}, "tickets.csv: no such file or folder"),
+    "no general pool": ({"general_pools": []}, "general_pools is empty; at least one is needed"),
+    "weights": ({"general_pools": [{**POOL, "weight": 60}]}, "the weights sum to 60; they are percents"),
+    "pool twice": (
+        {"general_pools": [{**POOL, "weight": 50}, {**POOL, "weight": 50}]},
+        "category 'chat' names two pools",
+    ),
+    "pool key": ({"general_pools": [{**POOL, "wight": 1}]}, "unknown key 'wight'"),
+    "benchmark": ({"benchmarks": {"mmlu": 5}}, "'mmlu' is a URI or an object with one"),
+    "percent": (
+        {"customer_data_percent": 120.0},
+        "fail  mix: customer_data_percent is a percentage, 0 to 100; got 120",
+    ),
+    "no mix": ({"customer_data_percent": 100.0}, "warn  mix: 100 % customer: nothing is mixed in"),
+    "no steps": ({"customer_data_percent": 0.0}, "fail  exposure: at 0 % customer no epoch of theirs ends"),
+    "epochs": ({"customer_epochs": 0.0}, "fail  exposure: customer_epochs is above 0; got 0"),
+    "batch": ({"global_batch_size": 0}, "fail  exposure: global_batch_size is 1 or more; got 0"),
+    "method": ({"method": "qlora"}, "fail  method: method is 'lora' or 'sft'; got 'qlora'"),
+    "learning rate": ({"learning_rate": 0.0}, "fail  method: learning_rate is above 0; got 0"),
+    "slow": ({"learning_rate": 1e-7}, "warn  method: learning rate 1e-07 is too low for LoRA to learn"),
+    "no such model": ({"base_model": "nothing"}, "nothing: no such file or folder"),
+    "hub without revision": ({"base_model": "org/name"}, "org/name: no such file or folder"),
+    "too long": ({"max_length": 65536}, "warn  base model: max_length 65536 is more than the"),
+    "nodes as words": ({"num_nodes": "four"}, "num_nodes is a whole number as text, or empty; got 'four'"),
+    "tracking key": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown option 'url'"),
+    "mlflow away": (
+        {"tracking": {"uri": "mlflow-nowhere:///x"}},
+        "fail  tracking: MLflow at mlflow-nowhere:///x does not answer",
+    ),
+    "nothing tracked": ({"tracking": {}}, "warn  tracking: no MLflow tracking URI"),
+    "storage key": ({"storage": {"kms": "x"}}, "storage: unknown option 'kms'"),
+}
+
+
+@pytest.mark.parametrize(("change", "line"), WRONG.values(), ids=WRONG)
+def test_a_wrong_run_gets_its_line(run: Any, change: dict[str, Any], line: str) -> None:
+    code, said = run(change)
+    assert line in said
+    assert "Traceback" not in said
+    assert code == (0 if line.startswith("warn") else 2 if "fail  " in said or code == 2 else 1)
+
+
+@pytest.mark.parametrize(
+    ("root", "line"),
+    [
+        (f"s3://{BUCKET}/other", "fail  artifacts: s3://team-data/other cannot be written: AccessDenied: no right"),
+        ("s3://no-such-bucket/kfp", "fail  artifacts: s3://no-such-bucket/kfp cannot be written"),
+        ("/proc/nowhere", "fail  artifacts: /proc/nowhere cannot be written"),
+    ],
+)
+def test_a_place_that_cannot_be_written_gets_its_line(run: Any, root: str, line: str) -> None:
+    code, said = run({}, "--pipeline-root", root)
+    assert (code, line in said) == (2, True), said
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("tokenizer.json", None, "fail  base model: model: no tokenizer.json in it"),
+        ("model.safetensors", None, "fail  base model: model: no safetensors weights in it"),
+        ("LICENSE", None, "warn  base model: model: no licence lies beside it"),
+        ("config.json", "not json", "config.json: not JSON"),
+        ("config.json", json.dumps(BIG), "too big for H100, which has 72 to give; method=lora, more nodes"),
+    ],
+)
+def test_a_wrong_base_model_gets_its_line(
+    run: Any, cluster: Cluster, tmp_path: Path, file: str, text: str | None, line: str
+) -> None:
+    run({})  # copies are in place
+    target = tmp_path / "model" / file
+    target.unlink() if text is None else target.write_text(text)
+    _, said = run({"num_nodes": "1", "gpus_per_node": "8", "method": "sft"})
+    assert line in said, said
+
+
+CLUSTER = {
+    "no trainer": ("/apis/trainer.kubeflow.org", "fail  cluster: no trainer.kubeflow.org API: the TrainJob CRDs are missing"),
+    "no runtime": ("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5", "fail  cluster: no runtime mixtune-torch-p5"),
+    "no kueue": ("/apis/kueue.x-k8s.io", "warn  cluster: no kueue.x-k8s.io API: jobs do not queue"),
+    "no queue": ("/apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/mixtune", "fail  cluster: no queue mixtune in team"),
+    "no account": ("/api/v1/namespaces/team/serviceaccounts/mixtune-trainer", "fail  cluster: no service account mixtune-trainer in team"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "line"), CLUSTER.values(), ids=CLUSTER)
+def test_what_is_missing_in_the_cluster_gets_its_line(run: Any, cluster: Cluster, path: str, line: str) -> None:
+    cluster.objects.discard(path)
+    code, said = run({"num_nodes": "4", "gpus_per_node": "8"})
+    assert line in said, said
+    assert code == (2 if line.startswith("fail") else 0)
+
+
+def test_missing_rights_are_named_one_by_one(run: Any, cluster: Cluster) -> None:
+    cluster.rights -= {("create", "trainjobs"), ("get", "pods/log")}
+    cluster.forbidden.add("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5")
+    code, said = run({"num_nodes": "4", "gpus_per_node": "8"})
+    assert "fail  cluster: no right in team to create trainjobs, get pods/log; run as mixtune-launcher" in said
+    assert code == 2
+
+
+def test_wrong_gpus_and_no_cluster_get_their_lines(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "nowhere"))
+    _, said = run({"num_nodes": "4", "gpus_per_node": "16"})
+    assert "fail  cluster: no cluster is configured" in said
+    assert "fail  memory: gpus_per_node is 16; p5.48xlarge has 8" in said
+
+
+def test_wrong_credentials_get_their_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    code, said = run({})
+    assert "SignatureDoesNotMatch" in said and "Traceback" not in said
+    assert code in (1, 2)
