@@ -216,7 +216,7 @@ class TaskLog(io.TextIOBase):
                 self.error = match[1]
             elif self.error:
                 self.error += "\n" + line
-        elif line.strip() and not line.startswith("[KFP Executor "):
+        elif line.strip() and not line.lstrip().startswith("[KFP Executor "):
             self._show("    " + line)
 
     def _name(self, task: str) -> str:

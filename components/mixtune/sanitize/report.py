@@ -3,6 +3,7 @@
 Of the records' content only short examples of changes are in the page, with personal data hidden.
 """
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _card(manifest: dict[str, Any]) -> str:
     return "<h2>Data card</h2>" + _rows("Inputs, with digests", inputs) + _rows("Rules", rules)
 
 
-def _rows(title: str, rows: list[tuple[str, ...]]) -> str:
+def _rows(title: str, rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     body = "".join("<tr>" + "".join(f"<td class=t>{escape(cell)}" for cell in row) for row in rows)

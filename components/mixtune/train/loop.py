@@ -88,7 +88,8 @@ class Trainer:
 
 
 def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
-    """A training that has done nothing yet."""
+    """A training that has done nothing yet, on the process's device."""
+    model.causal.to(world.device)
     return Trainer(shards, model, make_optimizer(model, config), config, world, Guard(config))
 
 

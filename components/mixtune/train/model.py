@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mixtune.errors import TrainingError
 from mixtune.train.config import TrainConfig
 from mixtune.train.world import World
 
@@ -54,6 +55,16 @@ class Trainable:
         """Clip the gradient to a norm; the norm before comes back."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters().values(), max_norm)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def check_finite(self) -> None:
+        """Make sure that every trained value is a number: no later step would see what the last one did.
+
+        Raises:
+            TrainingError: One is not.
+        """
+        for name, value in self.parameters().items():
+            if not bool(torch.isfinite(value.detach()).all()):
+                raise TrainingError(f"{name} is not finite after the last step; lower the learning rate")
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors."""

@@ -74,6 +74,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
 
 def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, scratch: Path) -> str:
     """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
+    trainer.model.check_finite()
     config, figures = trainer.config, summarise(seen)
     run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
     out = scratch / "model"
