@@ -206,18 +206,17 @@ def checklist(settings: Settings) -> list[tuple[str, str, bool]]:
     except MixtuneError:
         tokenizer = ""
     base = storage.split_fingerprint(settings.base_model)[1] or settings.base_model.partition("@")[2]
-    images = os.environ.get("MIXTUNE_IMAGE_DIGEST", "")
     rows = [
         ("seed", str(settings.seed)),
         ("mix", f"{settings.customer_data_percent:g} % customer; {settings.weights}"),
         ("base model", base),
         ("tokenizer version", tokenizer),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),
-        ("image digest", images or "as `mixtune submit` pins it in the run's pipeline"),
-        ("personal data and consent", "in sanitize's report and quarantine file, by pool"),
+        ("image digest", os.environ.get("MIXTUNE_IMAGE_DIGEST", "")),
     ]
     rows += [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in settings.sources]
-    return [(name, value or "not recorded", bool(value)) for name, value in rows]
+    later = ("personal data and consent", "not known before sanitize, whose report says it by pool", False)
+    return [*((name, value or "not recorded", bool(value)) for name, value in rows), later]
 
 
 def _check_tracking(settings: Settings) -> Iterator[tuple[str, str]]:
