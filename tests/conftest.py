@@ -1,5 +1,6 @@
 """Fixtures that several parts share: a local S3 server, a small run's arguments, the trainer's API models."""
 
+import fcntl
 import importlib.util
 import itertools
 import subprocess
@@ -54,11 +55,13 @@ def trainer_api(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         if installed and installed.origin and Path(installed.origin).parent.with_name(_dist_info(version)).exists():
             return Path(installed.origin).parents[1]
         folder = Path(pytestconfig.cache.mkdir(f"kubeflow-trainer-api-{version}"))
-        if not (folder / _dist_info(version)).exists():
-            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-            answer = subprocess.run([*command, f"kubeflow-trainer-api=={version}"], capture_output=True, text=True)
-            if answer.returncode:
-                pytest.skip(f"kubeflow-trainer-api {version} cannot be installed here: {answer.stderr[-200:]}")
+        with open(folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+            if not (folder / _dist_info(version)).exists():
+                command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+                answer = subprocess.run([*command, f"kubeflow-trainer-api=={version}"], capture_output=True, text=True)
+                if answer.returncode:
+                    pytest.skip(f"kubeflow-trainer-api {version} cannot be installed here: {answer.stderr[-200:]}")
         return folder
 
     return install

@@ -140,9 +140,14 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         yield
 
 
-def point_name(task: str, mix_ratio: float) -> str:
-    """A task's name with its mix, `train 75 %`: a pipeline run may hold several mixes, each with runs of its own."""
-    return f"{task} {100 * mix_ratio:g} %"
+def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
+    """A task's name with the mix that it worked on, `train 75 %`: a pipeline run may hold several mixes.
+
+    Args:
+        task: Its name.
+        shards: Manifest of the shards; None: there are none.
+    """
+    return f"{task} {100 * shards['mix_ratio']:g} %" if shards and "mix_ratio" in shards else task
 
 
 def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:

@@ -32,7 +32,7 @@ def publish(
             run.log_metrics(axis_metrics(samples))
     if shards:
         _publish_data(where, shards)
-    with tracking.task_run(where, point_name("compare", shards)) as run:
+    with tracking.task_run(where, tracking.point_name("compare", shards)) as run:
         for axis in comparison.axes:
             named = {
                 "base": axis.base,
@@ -52,11 +52,6 @@ def publish(
         if run.run_id:
             tags = tracking.article_tags(article_values(shards or {}), where) if shards else {}
             run.parent.set_tags({**tags, "verdict": comparison.verdict})
-
-
-def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
-    """A task's name with the mix that it worked on: a run may hold several."""
-    return tracking.point_name(task, shards["mix_ratio"]) if shards else task
 
 
 def axis_metrics(samples: Samples) -> dict[str, float]:
@@ -81,7 +76,7 @@ def _publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
         with tracking.task_run(where, f"sanitize-{pool}") as run:
             numbers = _flat(summary if isinstance(summary, dict) else {"digest": summary})
             _log_values(run, numbers)
-    with tracking.task_run(where, point_name("mix-shard", shards)) as run:
+    with tracking.task_run(where, tracking.point_name("mix-shard", shards)) as run:
         receipt = {
             key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")
         }

@@ -9,8 +9,9 @@ from mixtune import storage
 from mixtune.evaluate import judge_step, report
 from mixtune.evaluate.compare import Comparison, compare_samples, without_candidate
 from mixtune.evaluate.contamination import Overlap, check_contamination
-from mixtune.evaluate.publish import point_name, publish
+from mixtune.evaluate.publish import publish
 from mixtune.evaluate.samples import Samples, read_samples
+from mixtune.tracking import point_name
 
 
 @dataclass(frozen=True, kw_only=True)

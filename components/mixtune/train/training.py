@@ -114,8 +114,8 @@ def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
         yield Run(None, "")
         return
     task = "validate-training" if config.validation_steps else "train"
-    mix_ratio = storage.read_manifest(places.shards_path, "shards")["mix_ratio"]
-    with task_run(Tracking.from_options(places.tracking), point_name(task, mix_ratio)) as run:
+    shards = storage.read_manifest(places.shards_path, "shards")
+    with task_run(Tracking.from_options(places.tracking), point_name(task, shards)) as run:
         yield run
 
 
