@@ -36,7 +36,7 @@ class Tuning:
 
 TUNING = {
     "lora": Tuning(learning_rate=1.5e-4, customer_epochs=6.0),
-    "sft": Tuning(learning_rate=1e-3, customer_epochs=6.0),
+    "sft": Tuning(learning_rate=5e-4, customer_epochs=4.0),
 }
 
 

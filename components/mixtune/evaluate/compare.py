@@ -88,7 +88,7 @@ def without_candidate(base: Samples, reason: str, mix: dict[str, Any]) -> Compar
     return Comparison(
         verdict=FAILED,
         axes=[],
-        identity={"base": base.manifest["identity"]},
+        identity={"base": base.manifest["identity"], "candidate": {"model": "none", "model_kind": FAILED}},
         limit=int(base.manifest["limit"]),
         contamination=[],
         mix=mix,
