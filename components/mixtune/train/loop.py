@@ -146,6 +146,8 @@ def _one_step(trainer: Trainer, step: int, flags: torch.Tensor) -> tuple[StepFig
     share = rate(step, trainer.shards.num_steps, config)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"] * share
+    if dropout := model.dropout:
+        dropout.begin_step(step)
     sums = _accumulate(trainer, records, clock)
     model.add_gradients(trainer.world)
     told = trainer.world.add(torch.cat([sums, flags.to(sums)]))
@@ -180,6 +182,8 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], clock: "Clock") ->
     sums = torch.zeros(len(records), dtype=torch.float64, device=world.device)
     for micro in plan[world.rank]:
         packed = pack([records[index] for index in micro], micro).to(world.device)
+        if model.dropout:
+            model.dropout.begin_micro_batch(micro, [lengths[index] for index in micro])
         clock.stop("data")
         weighted = token_losses(model.causal, packed) * packed.weights
         clock.stop("forward")
