@@ -1,7 +1,7 @@
 """How much memory a training needs, and how much arithmetic, from the model's own shape.
 
 The count follows what the training loop holds: weights, gradients, AdamW's two moments, what autograd keeps of a
-layer for the backward pass, and one chunk of logits. No logits are ever whole (`train/batches.py`).
+layer for the backward pass, and one chunk of logits. No logits are ever whole (`train/loss.py`).
 """
 
 from dataclasses import dataclass
