@@ -2,10 +2,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,13 +12,10 @@ from transformers import AutoModelForCausalLM
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.shards import TokenRecord
-from mixtune.train.batches import pack, plan_micro_batches, token_losses
 from mixtune.train.config import TrainConfig
-from mixtune.train.model import load_trainable, rate
+from mixtune.train.model import rate
 from mixtune.train.training import Places, run_training
 
-Draw = Callable[[int, int], list[TokenRecord]]
 torch.set_num_threads(1)  # bits depend on the number of threads
 
 
@@ -42,41 +37,6 @@ def trained(
 ) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
     return request.param, Path(storage.check_fingerprint(train(shards_path, folder, method=request.param)))
-
-
-@pytest.mark.parametrize("method", ["lora", "sft"])
-def test_packed_losses_are_those_of_each_record_alone(method: str, draw_records: Draw) -> None:
-    torch.manual_seed(1)
-    model = load_trainable(BASE_MODEL, TrainConfig(method=method, seed=1))
-    for name, value in model.parameters().items():
-        if "lora_B" in name:
-            torch.nn.init.normal_(value, std=0.05)
-    records = draw_records(5, 0)
-    packed = pack(records)
-    got = token_losses(model.causal, packed)
-    alone = []
-    for record in records:
-        ids = torch.from_numpy(record.input_ids.astype(np.int64))[None]
-        labels = ids.masked_fill(torch.from_numpy(record.loss_mask)[None] == 0, -100)
-        logits = model.causal(input_ids=ids, use_cache=False).logits[0, :-1]
-        alone.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="none")[labels[0, 1:] != -100])
-    assert torch.allclose(got, torch.cat(alone), atol=1e-5)
-
-
-def test_the_gradient_does_not_depend_on_how_a_batch_is_cut(draw_records: Draw) -> None:
-    gradients = []
-    for max_tokens in (10_000, 20):
-        model = load_trainable(BASE_MODEL, TrainConfig(method="sft"))
-        records = draw_records(8, 3)
-        total = sum(record.num_loss_tokens * record.weight for record in records)
-        (plan,) = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
-        for micro in plan:
-            packed = pack([records[index] for index in micro])
-            ((token_losses(model.causal, packed) * packed.weights).sum() / total).backward()
-        gradients.append(
-            torch.cat([value.grad.flatten() for value in model.parameters().values() if value.grad is not None])
-        )
-    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
 
 def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str, Path]) -> None:

@@ -81,7 +81,7 @@ def test_the_trajectory_is_the_same_for_any_number_of_processes(
     method, expected = alone
     run_forked(write_job(tmp_path, shards_path, method=method), size)
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
-    assert gap < 5e-5
+    assert gap < 1e-6
     assert not (tmp_path / "data" / "checkpoints").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_job_in_s3_that_is_told_to_end_goes_on_in_fewer_processes(
     if b"told to end" in told:
         assert any(entry.path.endswith("checkpoint.json") for entry in storage.list_files(checkpoints))
     run_job(job)
-    assert furthest(weights_of(place, tmp_path / "fetched"), expected) < 5e-5
+    assert furthest(weights_of(place, tmp_path / "fetched"), expected) < 1e-6
     assert not storage.exists(checkpoints)
 
 

@@ -38,6 +38,8 @@ class Checkpoints:
 
     def __init__(self, uri: str, config: TrainConfig, identity: dict[str, Any], world: World) -> None:
         self.uri, self._config, self._identity, self._world = uri, config, identity, world
+        self.num_parts = world.size
+        """Processes that the training began with: its global batches are cut for them, whoever goes on."""
         self._attempt = world.text(uuid.uuid4().hex[:8])
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -75,7 +77,7 @@ class Checkpoints:
         self.wait()
         self._saved_at = time.monotonic()
         parts = _snapshot(model, optimizer, self._world.is_main)
-        state = {"losses": guard.losses, "norms": guard.norms}
+        state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts}
         self._thread = threading.Thread(target=self._write, args=(done, parts, state), daemon=True)
         self._thread.start()
 
@@ -108,6 +110,7 @@ class Checkpoints:
             storage.verify(manifest, str(local))
             _restore([local / item["path"] for item in manifest["files"]], manifest["steps_done"], model, optimizer)
         guard.losses, guard.norms = manifest["state"]["losses"], manifest["state"]["norms"]
+        self.num_parts = manifest["state"]["num_parts"]
         return int(manifest["steps_done"])
 
     def delete(self) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
 from mixtune.train.config import TrainConfig
-from mixtune.train.world import World
+from mixtune.train.loss import PackedLoss
 
 BETAS = (0.9, 0.95)
 
@@ -21,13 +21,18 @@ BETAS = (0.9, 0.95)
 class Trainable:
     """A model in training."""
 
-    causal: Any
-    """The causal language model that runs; its layers hold the adapter, where there is one."""
+    loss: PackedLoss
+    """The causal language model that runs, as a loss; its layers hold the adapter, where there is one."""
     saved: Any
     """What is saved: the same, or the adapter around it."""
     folder: Path
     """The base model's."""
     method: str
+
+    @property
+    def causal(self) -> Any:
+        """The causal language model that runs."""
+        return self.loss.causal
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name."""
@@ -37,19 +42,6 @@ class Trainable:
     def even_tokens(self) -> int:
         """Length of a record at which attention costs about as much as the matrices do."""
         return 12 * int(self.causal.config.get_text_config().hidden_size)
-
-    def add_gradients(self, world: World) -> None:
-        """Sum the gradients over all processes, where each holds all parameters, in one collective."""
-        plain = [value for value in self.parameters().values() if not isinstance(value, DTensor)]
-        if world.size == 1 or not plain:
-            return
-        for value in plain:
-            if value.grad is None:
-                value.grad = torch.zeros_like(value)
-        gradients = [value.grad for value in plain if value.grad is not None]
-        flat = world.add(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([item.numel() for item in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def clip_gradients(self, max_norm: float) -> float:
         """Clip the gradient to a norm; the norm before comes back."""
@@ -92,13 +84,13 @@ def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     causal.config.use_cache = False
     causal.train()
     if config.method == "sft":
-        return Trainable(causal, causal, folder, config.method)
+        return Trainable(PackedLoss(causal), causal, folder, config.method)
     options = {"target_modules": "all-linear", **config.lora_options}
     lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
     adapted = get_peft_model(causal, lora)
     for settings in adapted.peft_config.values():
         settings.base_model_name_or_path = folder.name  # not this machine's path
-    return Trainable(causal, adapted, folder, config.method)
+    return Trainable(PackedLoss(causal), adapted, folder, config.method)
 
 
 def make_optimizer(model: Trainable, config: TrainConfig) -> torch.optim.AdamW:
