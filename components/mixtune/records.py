@@ -11,8 +11,8 @@
 | `tools`    | optional: list of `name`, `description`, `parameters` (a JSON schema)                            |
 | `origin`   | `file` and `line` (1-based; the row for formats without lines)                                   |
 | `label`    | optional: the class of a classification example                                                  |
-| `consent`  | optional: what the consent column said                                                           |
-| `group`    | optional: records of one group never straddle two splits                                         |
+| `consent`  | optional: `granted`, where the file says who consented                                           |
+| `group`    | optional: digest of the group's name; records of one group never straddle two splits             |
 """
 
 import hashlib

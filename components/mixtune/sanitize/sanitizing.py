@@ -171,7 +171,7 @@ class PoolBuilder:
         """
         total = sum(part.tally.kept for part in self.parts)
         for split in sorted(self.fates.asked):
-            check_not_empty(self.name, split, self.kept[split], total)
+            check_not_empty(self.name, split, self.kept[split], total, self.dropped)
         at, jobs = 0, []
         for number, part in enumerate(self.parts):
             jobs.append((part, self.fates.fate[at : at + part.tally.kept], data, self.name, number, model))
@@ -182,8 +182,7 @@ class PoolBuilder:
         for item in self.written:
             for key, number in item.lengths.items():
                 self.lengths[key] = self.lengths.get(key, 0) + number
-        unproved = sum(item.unproved for item in self.written)
-        self.dropped["cannot be told from a control token"] = unproved
+            self.dropped += item.unproved
         splits = {
             split: Split(
                 num_records=sum(item.counts[split] for item in self.written),
@@ -191,9 +190,13 @@ class PoolBuilder:
             )
             for split in sorted(self.kept)
         }
+        for split in sorted(self.fates.asked):
+            check_not_empty(self.name, split, splits[split].num_records, total, self.dropped)
         print(f"{self.name}: " + ", ".join(f"{item.num_records:,} {name}" for name, item in splits.items()), flush=True)
         if self.counts()["kept"] + sum(self.counts()["dropped"].values()) != self.counts()["read"]:
             raise AssertionError(f"{self.name}: rows were lost: {self.counts()}")
+        if model and self.details()["proved"] != self.counts()["kept"]:
+            raise AssertionError(f"{self.name}: records were kept without a proof")
         return Pool(name=self.name, splits=splits)
 
     def counts(self) -> dict[str, Any]:
@@ -222,7 +225,10 @@ class PoolBuilder:
         for item in self.written:
             for split, labels in item.labels.items():
                 out.setdefault(split, Counter()).update(labels)
-        return {split: dict(sorted(labels.items())) for split, labels in out.items() if labels}
+        hide = self.job.rules.personal.hide
+        return {
+            split: _summed([(hide(label), n) for label, n in labels.items()]) for split, labels in out.items() if labels
+        }
 
     def details(self) -> dict[str, Any]:
         """Examples, clusters, conflicts, languages, tokens and the proof."""
@@ -252,6 +258,13 @@ class PoolBuilder:
             at += part.tally.kept
         for item in self.written:
             yield from item.notes
+
+
+def _summed(pairs: list[tuple[str, int]]) -> dict[str, int]:
+    out: Counter[str] = Counter()
+    for key, number in sorted(pairs):
+        out[key] += number
+    return dict(out)
 
 
 def _describe(job: Job) -> dict[str, Any]:

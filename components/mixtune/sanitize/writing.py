@@ -37,7 +37,8 @@ class Written:
     proved: int = 0
     """Records rendered and tokenized, which hold the control tokens that the template wrote and no other."""
     control_ids: int = 0
-    unproved: int = 0
+    unproved: Counter[str] = field(default_factory=Counter)
+    """Records refused, by reason."""
     notes: list[bytes] = field(default_factory=list)
 
 
@@ -56,12 +57,10 @@ def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, 
             record = orjson.loads(line)
             if prover is not None:
                 proof = prover.prove(record)
-                if not proof.holds:
-                    out.unproved += 1
+                if proof.problem:
+                    out.unproved[proof.problem] += 1
                     place = record["origin"]["line"]
-                    out.notes.append(
-                        note_line(pool, part.source.name, place, "dropped", "cannot be told from a control token")
-                    )
+                    out.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
                     continue
                 out.proved, out.tokens = out.proved + 1, out.tokens + proof.num_tokens
                 out.control_ids += proof.num_control
