@@ -1,11 +1,7 @@
 """Every object that the overlays make is one that Kubernetes and Kubeflow Trainer know, field by field."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -15,6 +11,7 @@ from .conftest import OVERLAYS, ROOT, Build, Document
 
 KUBERNETES_VERSIONS = ("1.33", "1.36")
 TRAINER_VERSIONS = ("2.2.1", "2.3.0")
+RoundTrip = Callable[[str, list[Any]], list[tuple[Any, Any]]]
 CORE_GROUPS = {"v1", "apps/v1", "rbac.authorization.k8s.io/v1", "networking.k8s.io/v1", "policy/v1"}
 
 
