@@ -1,5 +1,6 @@
 """A part of a file to clean records: read, map, normalise, rewrite; every row is kept, or dropped for a reason."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from mixtune.sanitize.text import has_surrogate, is_clean, normalise
 
 NOTED_PER_RULE = 1000
 """Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
+EARLY_ROWS = 2000
+"""Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
 EXAMPLES_PER_RULE = 3
 """Examples kept per rule and part, personal data hidden."""
 _AROUND = 60
@@ -36,7 +39,8 @@ class Rules:
     control_tokens: tuple[str, ...] = ()
     """The base model's own control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
-    """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops."""
+    """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops: at the file's
+    end, or earlier where it holds for the first EARLY_ROWS or more of one of its parts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_ratio <= 1:
@@ -85,6 +89,9 @@ class Tally:
         return self.read - sum(self.dropped.values())
 
 
+Rule = Callable[[str, Counter[str]], str]
+
+
 class _Refused(Exception):
     """A record is dropped, for a reason."""
 
@@ -118,14 +125,20 @@ class Cleaner:
             raise DataError(row.problem)
         if self._mapper is None:
             first = row.value if self.source.part.start == 0 else _first_value(self.source.uri)
-            self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
+            try:
+                self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
+            except ConfigError as error:  # it lists the columns, which are data where a file has no header
+                raise ConfigError(self.rules.personal.hide(str(error))) from None
         record = to_record(self._mapper(row.value), self.source.name, row.line)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
                 raise _Refused(f"consent {verdict}")
+            record["consent"] = verdict
         if "label" in record:
             self.tally.labels_read[record["label"]] += 1
+        if "group" in record:
+            record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
         text = "\n".join(_texts(record))
         if has_surrogate(text):
             raise DataError("half a surrogate pair")
@@ -136,10 +149,9 @@ class Cleaner:
 
     def _cleaned(self, record: Record, text: str) -> Record:
         counts: Counter[str] = Counter()
-        messages = [_without_end_token(message, counts) for message in record["messages"]]
-        rules = self._needed(text)
-        if rules:
-            had = [bool(message["content"].strip()) for message in messages]
+        messages = record["messages"]
+        had = [bool(message["content"].strip()) for message in messages]
+        if rules := self._needed(text):
             clean = self._clean_by(rules, counts, record)
             messages = [_map_message(message, clean) for message in messages]
             if "tools" in record:
@@ -147,7 +159,8 @@ class Cleaner:
             if "label" in record:
                 record["label"] = clean(record["label"])
             self._check_markers(record, counts)
-            _check_emptied(messages, had)
+        messages = [_without_end_token(message, counts) for message in messages]
+        _check_emptied(messages, had)
         _check_empty(messages)
         for rule in counts:
             self._changed(record["origin"]["line"], rule)
@@ -166,18 +179,21 @@ class Cleaner:
     def _clean_by(self, needed: tuple[bool, bool, bool], counts: Counter[str], record: Record) -> Callable[[str], str]:
         normal, marked, personal = needed
 
+        def apply(name: str, rule: Rule, text: str) -> str:
+            found: Counter[str] = Counter()
+            changed = rule(text, found)
+            for key, number in found.items():
+                counts[name + key] += number
+                self._example(name + key, record, text, changed)
+            return changed
+
         def clean(text: str) -> str:
-            for name, wanted, rule in (("", normal, normalise), ("marker ", marked, self.rules.markers.rewrite),
-                                       ("personal data ", personal, self._personal)):  # fmt: skip
-                if not wanted:
-                    continue
-                found: Counter[str] = Counter()
-                changed = rule(text, found)
-                for key, number in found.items():
-                    counts[name + key] += number
-                    self._example(name + key, record, text, changed)
-                text = changed
-            return text
+            before = None
+            while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
+                before = text
+                text = apply("", normalise, text) if normal else text
+                text = apply("marker ", self.rules.markers.rewrite, text) if marked else text
+            return apply("personal data ", self._personal, text) if personal else text
 
         return clean
 
@@ -212,9 +228,12 @@ class Cleaner:
         return self.rules.personal.hide(plain).count("[") != self.rules.personal.hide(text).count("[")
 
     def _bad(self, row: Row, reason: str) -> None:
+        reason = self.rules.personal.hide(reason)
         self.tally.first_bad = self.tally.first_bad or f"line {row.line}: {reason}"
         self.tally.dropped["unreadable"] += 1
         self._note(row.line, "dropped", reason)
+        if self.tally.read >= EARLY_ROWS:
+            check_bad(self.source.uri, [self.tally], self.rules.max_bad_ratio)
 
     def _drop(self, line: int, reason: str) -> None:
         self.tally.dropped[reason] += 1
@@ -230,9 +249,10 @@ class Cleaner:
         self.notes.append(note_line(self.source.pool, self.source.name, line, what, rule))
 
 
-def note_line(pool: str, file: str, line: int, what: str, rule: str) -> bytes:
+def note_line(pool: str, file: str, line: int, what: str, rule: str, copy_of: str = "") -> bytes:
     """A line of the quarantine file."""
     value = {"pool": pool, "file": file, "line": line, "what": what, "rule": rule}
+    value |= {"copy_of": copy_of} if copy_of else {}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
@@ -289,10 +309,12 @@ def _check_empty(messages: list[Message]) -> None:
 
 def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
     out: Message = {**message, "content": clean(message["content"])}
-    if "reasoning" in out:
-        out["reasoning"] = clean(out["reasoning"])
+    if reasoning := clean(out.pop("reasoning", "")):
+        out["reasoning"] = reasoning
     if "tool_calls" in out:
         out["tool_calls"] = _map_texts(out["tool_calls"], clean)
+    if "tool_call_id" in out:
+        out["tool_call_id"] = clean(out["tool_call_id"])
     return out
 
 
@@ -303,6 +325,7 @@ def _texts(record: Record) -> Iterator[str]:
             yield message["reasoning"]
         if "tool_calls" in message:
             yield from _strings(message["tool_calls"])
+        yield message.get("tool_call_id", "")
     if "tools" in record:
         yield from _strings(record["tools"])
     yield record.get("label", "")
@@ -325,4 +348,9 @@ def _map_texts(value: Any, apply: Callable[[str], str]) -> Any:
         return apply(value)
     if isinstance(value, list):
         return [_map_texts(item, apply) for item in value]
-    return {apply(key): _map_texts(item, apply) for key, item in value.items()} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    out = {apply(key): _map_texts(item, apply) for key, item in value.items()}
+    if len(out) < len(value):
+        raise _Refused("two keys of an object are one once they are clean")
+    return out

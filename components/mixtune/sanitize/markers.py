@@ -20,7 +20,6 @@ END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_i
 """End tokens that published files leave at the end of an answer; stripped there, and only there."""
 MODES = ("space", "strip", "drop", "fail", "keep")
 _ROLE = re.compile(rf"({'|'.join(ROLE_WORDS)}):", re.IGNORECASE)
-_END = re.compile(rf"(?:\s*(?:{'|'.join(map(re.escape, END_TOKENS))}))+\s*$")
 
 
 @dataclass(frozen=True)
@@ -34,22 +33,36 @@ class Markers:
     """Further markers, removed wherever they stand."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown mode."""
+        """Refuse an unknown mode and a blank marker."""
         if self.mode not in MODES:
             raise ConfigError(f"markers is one of {', '.join(MODES)}; got {self.mode!r}")
+        if any(not tag.strip() for tag in self.extra):
+            raise ConfigError("extra_markers holds a blank one, which stands everywhere; take it out")
 
     def rewrite(self, text: str, counts: Counter[str]) -> str:
         """The text without markers, by the mode; what was found is counted by marker."""
-        if self.mode == "keep" or not self.find(text):
+        if self.mode == "keep" or not (found := self.find(text)):
             return text
+        counts.update(found)
         if self.mode in ("drop", "fail"):
-            counts.update(self.find(text))
             return text
-        role = r"\1 :" if self.mode == "space" else ""
-        while found := self.find(text):
-            counts.update(found)
-            text = self._tags().sub("", _ROLE.sub(role, text))
-        return text.strip()
+        text = self._tags().sub("", _ROLE.sub(r"\1 :" if self.mode == "space" else "", text))
+        return (self._settled(text, counts) if self.find(text) else text).strip()
+
+    def _settled(self, text: str, counts: Counter[str]) -> str:
+        """The text without the markers that the removal of others made, in one pass: linear however they are nested."""
+        any_at_end = re.compile(f"(?:{_ROLE.pattern}|{self._tags().pattern})\\Z", re.IGNORECASE)
+        longest = max(map(len, (*ROLE_WORDS, *TAGS, *self.extra))) + 1
+        ahead, out = list(reversed(text)), list[str]()
+        while ahead:
+            out.append(ahead.pop())
+            if match := any_at_end.search("".join(out[-longest:])):
+                counts[match[0].lower()] += 1
+                del out[-len(match[0]) :]
+                if self.mode == "space" and _ROLE.fullmatch(match[0]):
+                    out += match[0][:-1]
+                    ahead += ":", " "
+        return "".join(out)
 
     def may_hold(self, text: str) -> bool:
         """Whether a marker may be in a text: false is certain, and found at a gigabyte a second."""
@@ -72,8 +85,15 @@ def _automaton(extra: tuple[str, ...]) -> AhoCorasick:
 
 
 def strip_end_token(text: str) -> str:
-    """An answer without the end token that its file left behind it."""
-    return _END.sub("", text)
+    """An answer without the end tokens that its file left behind it."""
+    end = kept = len(text)
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        token = next((token for token in END_TOKENS if text.endswith(token, 0, end)), "")
+        if not token:
+            return text[:end] if kept < len(text) else text
+        end = kept = end - len(token)
 
 
 @lru_cache

@@ -93,18 +93,13 @@ class Personal:
 
     def apply(self, text: str, counts: Counter[str]) -> str:
         """The text by the policies; what was found is counted by kind."""
-        pieces, at = [], 0
-        for kind, start, end in self.find(text):
-            counts[kind] += 1
-            pieces += [text[at:start], self._replaced(kind, text[start:end])]
-            at = end
-        return "".join([*pieces, text[at:]]) if pieces else text
+        found = self.find(text)
+        counts.update(kind for kind, _, _ in found)
+        return _replace(text, found, self._replaced)
 
     def hide(self, text: str) -> str:
         """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
-        for kind, start, end in reversed(Personal(region=self.region).find(text)):
-            text = f"{text[:start]}[{kind.upper()}]{text[end:]}"
-        return text
+        return _replace(text, Personal(region=self.region).find(text), lambda kind, _: f"[{kind.upper()}]")
 
     def _replaced(self, kind: str, datum: str) -> str:
         policy = self.policy(kind)
@@ -120,7 +115,7 @@ class Personal:
             if _is_ip6(match[0]):
                 yield "ip", *match.span()
         for match in _SCAN.finditer(text):
-            kind = next(name for name, value in match.groupdict().items() if value is not None)
+            kind = next(name for place, (name, _) in enumerate(_GROUPS, start=1) if match.start(place) >= 0)
             start, end = match.span()
             if kind == "number":
                 yield from self._in_number(text, start, end)
@@ -158,6 +153,14 @@ class Personal:
             return
         for match in phonenumbers.PhoneNumberMatcher(raw, self.region):
             yield "phone", start + match.start, start + match.end
+
+
+def _replace(text: str, found: list[Found], by: Callable[[str, str], str]) -> str:
+    pieces, at = [], 0
+    for kind, start, end in found:
+        pieces += [text[at:start], by(kind, text[start:end])]
+        at = end
+    return "".join([*pieces, text[at:]]) if pieces else text
 
 
 def _is_ip4(text: str) -> bool:

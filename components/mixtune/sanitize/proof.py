@@ -2,7 +2,7 @@
 
 Text of the record that spells a control token is set aside before rendering. Whatever stands between the control
 tokens that the template wrote is then encoded as ordinary text; if a control id comes out all the same, no tokenizer
-setting can keep this text apart, and the record is refused.
+setting can keep this text apart, and the record is refused. So is one that the template will not render.
 """
 
 import json
@@ -31,7 +31,8 @@ _DATE = date(2024, 7, 26)
 class Proof:
     """What one record came to."""
 
-    holds: bool
+    problem: str = ""
+    """Why the record is refused; empty: it is proved."""
     num_tokens: int = 0
     num_control: int = 0
     """Control ids in it: those that the template put there."""
@@ -61,7 +62,7 @@ class Prover:
         if not (path / "tokenizer.json").is_file():
             raise ModelError(f"{folder}: it has no tokenizer.json; save a fast tokenizer with the model")
         settings = storage.read_json(str(path / "tokenizer_config.json"))
-        template = _template_of(path, settings)
+        self._template = template = _template_of(path, settings)
         value = storage.read_json(str(path / "tokenizer.json"))
         self.control = {
             token["content"]: token["id"]
@@ -78,7 +79,7 @@ class Prover:
         self._render = _compile(template, settings)
 
     def prove(self, record: Record) -> Proof:
-        """Render, tokenize, compare. A template that refuses the record proves nothing against it: mixing decides."""
+        """Render, tokenize, compare."""
         aside: list[str] = []
 
         def keep(match: re.Match[str]) -> str:
@@ -89,8 +90,9 @@ class Prover:
         tools = _map(template_tools(record.get("tools")), lambda text: self._control.sub(keep, text))
         try:
             rendered = self._render(messages, tools)
-        except TemplateError:
-            return Proof(holds=True)
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            said = str(error) if str(error) in self._template else type(error).__name__  # nothing of the record
+            return Proof(problem=f"the chat template refuses it: {said}")
         written = len(self._control.findall(rendered))
         ordinary = [
             _ASIDE_FORM.sub(lambda match: aside[int(match[1])], piece)
@@ -99,8 +101,8 @@ class Prover:
         ]
         encoded = self._tokenizer.encode_batch_fast(ordinary, add_special_tokens=False)
         if any(not self._ids.isdisjoint(item.ids) for item in encoded):
-            return Proof(holds=False)
-        return Proof(holds=True, num_tokens=written + sum(len(item.ids) for item in encoded), num_control=written)
+            return Proof(problem="cannot be told from a control token")
+        return Proof(num_tokens=written + sum(len(item.ids) for item in encoded), num_control=written)
 
 
 def _template_of(folder: Path, settings: dict[str, Any]) -> str:

@@ -249,7 +249,13 @@ def _json(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
 def _csv(stream: IO[bytes], delimiter: str, part: Range) -> Iterator[Row]:
     csv.field_size_limit(MAX_LINE_BYTES)
     text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        yield from _csv_rows(csv.reader(text, delimiter=delimiter, strict=True))
+    finally:
+        text.detach()
+
+
+def _csv_rows(reader: Any) -> Iterator[Row]:
     names = next(reader, None)
     while names is not None:
         number = reader.line_num + 1

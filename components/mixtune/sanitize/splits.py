@@ -1,6 +1,7 @@
 """Which records of a pool are held back: seeded, by label where there are labels, groups kept together."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from mixtune.errors import DataError
@@ -43,13 +44,14 @@ def draw_split(labels: Sequence[str], groups: Sequence[str], wanted: int, seed: 
     return held
 
 
-def check_not_empty(pool: str, split: str, size: int, total: int) -> None:
+def check_not_empty(pool: str, split: str, size: int, total: int, dropped: Counter[str]) -> None:
     """Refuse a split without records.
 
     Raises:
         DataError: It is empty.
     """
     if size == 0:
+        why = "".join(f"; {number:,} dropped: {reason}" for reason, number in dropped.most_common(3))
         raise DataError(
-            f"pool {pool!r}: of its {total} records none is left for {split!r}; give more records or no split"
+            f"pool {pool!r}: of its {total} records none is left for {split!r}{why}; give more records or no split"
         )

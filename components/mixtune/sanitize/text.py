@@ -11,7 +11,7 @@ import ftfy
 from ftfy.badness import is_bad
 
 _ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufdd0-\ufdef\uffff]")
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
 
@@ -56,8 +56,8 @@ def _outside_code(text: str) -> str:
 _RULES = (
     ("line ends", _line_ends),
     ("control characters", lambda text: _CONTROLS.sub("", text)),
+    ("broken encoding", _outside_code),
     ("no-break spaces", lambda text: text.replace("\u00a0", " ").replace("\u202f", " ")),
     ("zero-width characters", lambda text: _ZERO_WIDTH.sub("", text)),
-    ("broken encoding", _outside_code),
     ("composed letters", lambda text: unicodedata.normalize("NFC", text)),
 )

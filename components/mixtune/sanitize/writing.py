@@ -13,7 +13,6 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.records import Record
 from mixtune.sanitize.cleaning import note_line
-from mixtune.sanitize.duplicates import words
 from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Prover
 
@@ -31,13 +30,12 @@ class Written:
     lengths: Counter[str] = field(default_factory=Counter)
     """Records by number of characters: the upper end of powers of two."""
     languages: Counter[str] = field(default_factory=Counter)
-    label_words: int = 0
-    """Records whose question holds the words of their label."""
     tokens: int = 0
     proved: int = 0
     """Records rendered and tokenized, which hold the control tokens that the template wrote and no other."""
     control_ids: int = 0
-    unproved: int = 0
+    unproved: Counter[str] = field(default_factory=Counter)
+    """Records refused, by reason."""
     notes: list[bytes] = field(default_factory=list)
 
 
@@ -56,12 +54,10 @@ def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, 
             record = orjson.loads(line)
             if prover is not None:
                 proof = prover.prove(record)
-                if not proof.holds:
-                    out.unproved += 1
+                if proof.problem:
+                    out.unproved[proof.problem] += 1
                     place = record["origin"]["line"]
-                    out.notes.append(
-                        note_line(pool, part.source.name, place, "dropped", "cannot be told from a control token")
-                    )
+                    out.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
                     continue
                 out.proved, out.tokens = out.proved + 1, out.tokens + proof.num_tokens
                 out.control_ids += proof.num_control
@@ -77,8 +73,6 @@ def _measure(out: Written, record: Record, split: str) -> None:
     out.lengths[f"< {1 << max(4, len(text).bit_length())} characters"] += 1
     if label := record.get("label"):
         out.labels.setdefault(split, Counter())[label] += 1
-        asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
-        out.label_words += f" {' '.join(words(label))} " in f" {asked} "
     if sum(out.languages.values()) < LANGUAGE_SAMPLE:
         out.languages[_language(text)] += 1
 
