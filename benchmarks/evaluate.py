@@ -185,7 +185,7 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
 
 def constant_answers(path: str) -> list[str]:
     rows = ifeval.read_prompts(path)
-    checkers.check_instructions({name for row in rows for name in row["instruction_id_list"]})
+    checkers.check_instructions(rows)
     lines = ["| answer to every prompt | prompts, strict | instructions, strict |", "|---|---|---|"]
     for answer in ("x", "Yes.", "I'm sorry, but I can't help with that."):
         strict = [checkers.follow(row, answer)[0] for row in rows]

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from mixtune import storage
 from mixtune.demo.world import write_world
+from mixtune.pools import Pool, Split, pool_summary, write_records
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -48,6 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "finetune.json").write_text(json.dumps(world.arguments("lora", 75.0)))
     digests = {f"mixtune-python-{part}": "sha256:" + "0" * 64 for part in ("data", "train", "evaluate")}
     (folder / "images.json").write_text(json.dumps(digests))
+    make_pools(folder / "sanitized")
+    categories = {pool["category"]: pool["weight"] for pool in world.general_pools}
+    mix = {"customer_data_percent": 75, "nova_data_percentages": categories}
+    (folder / "nova-mix.yaml").write_text(json.dumps(mix))
     (folder / "components").symlink_to(ROOT / "components")
     return folder
 
@@ -55,6 +61,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cut(source: str, target: Path, lines: int) -> None:
     with open(source) as stream:
         target.write_text("".join(itertools.islice(stream, lines)))
+
+
+def make_pools(folder: Path) -> None:
+    messages = [{"role": "user", "content": "Where is Ulm?"}, {"role": "assistant", "content": "On the Danube."}]
+    entry = write_records(
+        str(folder / "data" / "train.jsonl.zst"),
+        [{"id": "1", "messages": messages, "origin": {"file": "a", "line": 1}}],
+    )
+    pool = Pool(name="customer", splits={"train": Split(num_records=1, files=("train.jsonl.zst",))})
+    manifest = {"kind": "pools", "pools": pool_summary([pool])}
+    storage.write_manifest(str(folder / "pools"), manifest, str(folder / "data"), [entry])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from mixtune.errors import ConfigError
+from mixtune.mixes import read_mix, with_mix
 
 _KINDS = {
     "STRING": "text",
@@ -36,6 +37,9 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--arguments", dest="arguments_file", default="", metavar="FILE", help="JSON object of parameters"
+    )
+    parser.add_argument(
+        "--mix", default="", metavar="FILE", help="a Nova mix; its percents take the place of the arguments'"
     )
 
 
@@ -65,6 +69,19 @@ def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
         return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
     except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
+
+
+def read_options(options: argparse.Namespace, path: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The arguments that a command line gives, by `add_pipeline_arguments`.
+
+    Raises:
+        ConfigError: As `read_arguments` and `read_mix` do.
+    """
+    arguments = read_arguments(path, options.arguments, options.arguments_file, earlier)
+    if options.mix:
+        arguments = with_mix(arguments, read_mix(options.mix))
+        check_arguments(path, arguments)
+    return arguments
 
 
 def read_arguments(

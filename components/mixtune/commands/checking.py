@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from mixtune import storage
-from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_arguments, read_definitions
+from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
 from mixtune.preflight.checks import Settings, run_checks
 from mixtune.preflight.fingerprint import fingerprint_benchmarks, fingerprint_model, fingerprint_pools
 
@@ -21,7 +21,7 @@ def add_commands(commands: Commands) -> None:
 
 def _preflight(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    given = read_arguments(pipeline, options.arguments, options.arguments_file)
+    given = read_options(options, pipeline)
     defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
     outcome = run_checks(settings_of({**defaults, **given}, options.pipeline_root, options.namespace), options.report)
     print(f"preflight: {outcome}; the page is {options.report}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import results, storage
-from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_arguments
+from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options
 from mixtune.errors import ClusterError, ConfigError
 from mixtune.submit import ecr_digests, listed_digests, rewrite_images
 
@@ -127,7 +127,7 @@ def _submit(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     listed = json.loads(Path(options.digests).read_text()) if options.digests else None
     earlier = run_arguments(connect(options), options.like) if options.like else None
-    arguments = read_arguments(pipeline, options.arguments, options.arguments_file, earlier)
+    arguments = read_options(options, pipeline, earlier)
     digest_of = ecr_digests(options.registry) if listed is None else listed_digests(listed)
     text = rewrite_images(pipeline.read_text(), options.registry, digest_of)
     client = connect(options)

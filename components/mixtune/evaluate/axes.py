@@ -10,6 +10,11 @@ from mixtune.evaluate.labels import LabelSet
 from mixtune.evaluate.samples import Part
 
 
+def count_errors(table: pa.Table) -> int:
+    """Items that could not be scored; they count as wrong."""
+    return sum(map(bool, table["error"].to_pylist()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Axis:
     """One scored dimension: its parts, and how their rows become scores."""
@@ -32,5 +37,6 @@ class Axis:
             "score": scores[self.metric],
             "scores": scores,
             "num_items": len(table),
+            "errors": count_errors(table),
             "labels": list(self.labels.labels) if self.labels else [],
         }

@@ -42,20 +42,24 @@ def read_rows(uri: str) -> list[dict[str, Any]]:
     """The rows of one file.
 
     Raises:
-        DataError: A line that is no JSON object.
+        DataError: A file that is not of its format, or a row that is no object.
     """
     with storage.open_read(uri) as stream:
         data = stream.read()
-    name = uri
-    if name.endswith(".gz"):
-        data, name = gzip.decompress(data), name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-    text = data.decode("utf-8-sig")
-    if name.endswith(".csv"):
-        return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
-    if name.endswith(".json"):
-        return list(json.loads(text))
+    name = uri.removesuffix(".gz")
+    try:
+        plain = gzip.decompress(data) if name != uri else data
+        if name.endswith(".parquet"):
+            return list(pq.read_table(pa.BufferReader(plain)).to_pylist())
+        text = plain.decode("utf-8-sig")
+        if name.endswith(".csv"):
+            return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+        if name.endswith(".json"):
+            return [_object(uri, f"row {number}", row) for number, row in enumerate(json.loads(text), 1)]
+    except (ValueError, TypeError, OSError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{uri}: not a readable {Path(name).suffix[1:]} file ({error})") from error
     return list(_read_lines(uri, text))
 
 
@@ -90,9 +94,13 @@ def _read_lines(uri: str, text: str) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{uri} line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{uri} line {number}: a JSON object is needed, this is {type(row).__name__}")
-        yield row
+        yield _object(uri, f"line {number}", row)
+
+
+def _object(uri: str, place: str, row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{uri} {place}: a JSON object is needed, this is {type(row).__name__}")
+    return row
 
 
 def _split(path: str) -> str:

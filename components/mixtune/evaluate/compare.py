@@ -107,7 +107,7 @@ def check_same(base: Samples, candidate: Samples) -> None:
             f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}; "
             "evaluate both with the same benchmarks and pools"
         )
-    for key in ("base_model", "tokenizer", "engine", "dtype", "device", "limit"):
+    for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit"):
         ours, theirs = (side.manifest["identity"].get(key) for side in (base, candidate))
         if ours != theirs:
             raise DataError(f"base was evaluated with {key} {ours!r}, candidate with {theirs!r}; evaluate both alike")

@@ -127,7 +127,7 @@ def judge(
         DataError: The axis has no generated answers, or both evaluations were not asked the same.
         ModelError: The judge cannot be reached or loaded.
     """
-    from mixtune.evaluate.judge_step import JudgeInputs, JudgeOutputs, run_judging
+    from mixtune.evaluate.judge_step import JudgeInputs, JudgeOutputs, preferences, run_judging
     from mixtune.storage import write_json
 
     inputs = JudgeInputs(
@@ -142,9 +142,10 @@ def judge(
         storage=storage,
     )
     result = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
-    for name in ("kappa", "lower", "upper", "labels"):
-        metrics.log_metric(name, float(result["calibration"][name]))
-    write_json(metrics.path, result["calibration"])
+    shown = {**result["calibration"], **preferences(result)}
+    for name, value in shown.items():
+        metrics.log_metric(name, float(value))
+    write_json(metrics.path, shown)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)

@@ -6,14 +6,17 @@ are shared. Logits are computed only where they are read.
 """
 
 import inspect
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from mixtune.errors import ModelError
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
@@ -83,7 +86,11 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Log-probabilities of continuations; what requests have in common is computed once."""
+        """Log-probabilities of continuations; what requests have in common is computed once.
+
+        Raises:
+            ModelError: One is not finite.
+        """
         logprobs = [[0.0] * len(request.continuations) for request in requests]
         seconds = [0.0] * len(requests)
         limit = self.max_length
@@ -98,6 +105,7 @@ class TransformersEngine:
             share = (time.perf_counter() - started) / len({row.request for row in rows})
             for index in {row.request for row in rows}:
                 seconds[index] = share
+        check_finite(value for values in logprobs for value in values)
         cut = [len(request.context) + max(map(len, request.continuations)) - 1 > limit for request in requests]
         return [
             Scores(logprobs=tuple(values), truncated=long, latency_seconds=spent)
@@ -106,7 +114,11 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
-        """Greedy continuations, each up to its end of turn or `max_new_tokens`."""
+        """Greedy continuations, each up to its end of turn or `max_new_tokens`.
+
+        Raises:
+            ModelError: The model's logits are not finite.
+        """
         room = max(1, self.max_length - max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         out: dict[int, Completion] = {}
@@ -176,7 +188,8 @@ class TransformersEngine:
         for _ in range(max_new_tokens):
             inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
             out = self._forward(ids, keep=1, **inputs)
-            chosen = out.logits[:, -1].argmax(-1)
+            best, chosen = out.logits[:, -1].max(-1)
+            check_finite(best.tolist())
             past, tokens = out.past_key_values, chosen.tolist()
             keep = []
             for row, (index, token) in enumerate(zip(alive, tokens, strict=True)):
@@ -196,6 +209,19 @@ class TransformersEngine:
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
                 alive = [alive[row] for row in keep]
         return [(tuple(answer), long, time_) for answer, long, time_ in zip(answers, cut, spent, strict=True)]
+
+
+def check_finite(values: Iterable[float]) -> None:
+    """Make sure that what a model says can be measured.
+
+    Raises:
+        ModelError: A log-probability, or the largest logit of a position, is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        raise ModelError(
+            "the model's logits are not finite: its weights are broken, or too large for this dtype; "
+            "evaluate with dtype float32, else train again with a lower learning rate"
+        )
 
 
 def _inner(model: Any) -> Any:

@@ -11,7 +11,7 @@ import time
 from dataclasses import MISSING, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pyarrow as pa
 import torch
@@ -62,7 +62,9 @@ class EvaluationInputs:
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise ConfigError(f"limit is 0 (all items) or more, got {self.limit}")
-        for name in self.benchmarks:
+        for name, options in self.benchmarks.items():
+            if not isinstance(options, dict):
+                raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
             if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
                 raise ConfigError(
                     f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
@@ -121,7 +123,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     tokenizer = loading.load_tokenizer(fetched)
     data = Data(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     axes = plan_axes(inputs, data, tokenizer)
-    identity = describe(inputs, data, fetched)
+    identity = describe(inputs, data, fetched, tokenizer)
     folder = storage.data_uri(outputs.samples_uri, "samples")
     done = begin(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in done]
@@ -177,7 +179,7 @@ def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis
     return axes
 
 
-def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> dict[str, Any]:
+def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tokenizer: Any) -> dict[str, Any]:
     """Everything that the rows depend on."""
     source = inputs.model.resolved()
     digests = {
@@ -189,6 +191,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> 
         "model": loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
         "model_kind": "base" if not fetched.tuned else "adapter" if fetched.adapter else "weights",
         "tokenizer": models.tokenizer_digest(fetched.base),
+        "chat_template": loading.template_digest(tokenizer),
         "engine": source.engine,
         "dtype": source.dtype,
         "device": source.device.split(":")[0],
@@ -241,7 +244,7 @@ def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
     """Options as their dataclass; whole numbers in a dictionary come as floats.
 
     Raises:
-        ConfigError: An unknown option, or a needed one is missing.
+        ConfigError: An unknown option, one of a wrong type, or a needed one is missing.
     """
     known = kind.__dataclass_fields__
     if unknown := sorted(set(options) - set(known)):
@@ -250,6 +253,10 @@ def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
     if missing := [key for key in needed if key not in options]:
         raise ConfigError(f"{name}: no {missing[0]}; it is needed")
     whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in options.items()}
+    for key, value in whole.items():
+        wanted = get_origin(known[key].type) or known[key].type
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigError(f"{name}: {key} is {wanted.__name__}, got {value!r}")
     return kind(**whole)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmarks
 from mixtune.evaluate.checkers import check_instructions, follow
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
@@ -34,7 +34,7 @@ def plan_parts(axis: str, options: IfevalOptions, tokenizer: Any, limit: int) ->
     """The benchmark as parts of so many prompts."""
     rows = read_prompts(options.uri)
     rows = benchmarks.take(rows, [row["instruction_id_list"][0] for row in rows], limit)
-    check_instructions({name for row in rows for name in row["instruction_id_list"]})
+    check_instructions(rows)
     return [
         Part(axis=axis, name=f"{number:05}", num_items=len(part), score=Scorer(axis, options, tuple(part), tokenizer))
         for number, part in enumerate(chunks(rows, PROMPTS_PER_PART))
@@ -46,15 +46,16 @@ def read_prompts(uri: str) -> list[dict[str, Any]]:
     rows = [row for split in benchmarks.read_splits(uri).values() for row in split]
     read = []
     for number, row in enumerate(rows, 1):
-        names = _listed(benchmarks.need(row, "instruction_id_list", uri, number))
-        kwargs = _listed(row.get("kwargs") or [{}] * len(names))
+        names = _listed(benchmarks.need(row, "instruction_id_list", uri, number), uri, number)
+        kwargs = _listed(row.get("kwargs") or [{}] * len(names), uri, number)
+        if not all(isinstance(one, dict) for one in kwargs):
+            raise DataError(f"{uri} row {number}: kwargs is a list of objects, got {kwargs!r}")
         if len(kwargs) != len(names) or not names:
-            raise ConfigError(
-                f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed"
-            )
+            raise DataError(f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed")
         prompt = str(benchmarks.need(row, "prompt", uri, number))
         key = str(row.get("key", number))
-        read.append({"key": key, "prompt": prompt, "instruction_id_list": names, "kwargs": kwargs})
+        given = [{name: value for name, value in one.items() if value is not None} for one in kwargs]
+        read.append({"key": key, "prompt": prompt, "instruction_id_list": names, "kwargs": given})
     return read
 
 
@@ -79,8 +80,13 @@ class Scorer:
 
 
 def check(axis: str, row: dict[str, Any], text: str, response: str, completion: Any) -> Sample:
-    """One prompt's sample: correct when all its instructions are followed strictly."""
-    strict, loose = follow(row, response)
+    """One prompt's sample: correct when all its instructions are followed strictly, wrong where a checker fails."""
+    problem = ""
+    try:
+        strict, loose = follow(row, response)
+    except Exception as error:  # whatever lm-eval's checkers make of a model's text is that item's trouble
+        strict = loose = [False] * len(row["instruction_id_list"])
+        problem = f"{type(error).__name__}: {error}"
     return Sample(
         axis=axis,
         subject=row["instruction_id_list"][0].split(":")[0],
@@ -92,6 +98,7 @@ def check(axis: str, row: dict[str, Any], text: str, response: str, completion: 
         response=response,
         latency_seconds=completion.latency_seconds,
         truncated=completion.truncated,
+        error=problem,
         measures={
             "prompt_loose": float(all(loose)),
             "instructions": float(len(strict)),
@@ -114,8 +121,12 @@ def summarize(table: pa.Table) -> dict[str, float]:
     }
 
 
-def _listed(value: Any) -> list[Any]:
-    found = json.loads(value) if isinstance(value, str) else value
-    return [
-        {key: item for key, item in one.items() if item is not None} if isinstance(one, dict) else one for one in found
-    ]
+def _listed(value: Any, uri: str, number: int) -> list[Any]:
+    """A list, given as such or as JSON."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise DataError(f"{uri} row {number}: {value!r} is not a JSON list ({error})") from error
+    if not isinstance(found, list):
+        raise DataError(f"{uri} row {number}: a list is needed, got {value!r}")
+    return found

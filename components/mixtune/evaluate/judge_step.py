@@ -17,6 +17,7 @@ from mixtune.evaluate.verdicts import CUSTOMER_AXIS, AxisVerdict
 
 AXIS = "judge"
 ADVISORY = "advisory"
+NO_VERDICT = "no verdict"
 DEFAULT_LIMIT = 0.05
 """Allowed loss where a general axis is judged: how far the base's wins may exceed the candidate's, as a share."""
 MAX_MISSING = 0.1
@@ -180,9 +181,15 @@ def judged_axis(judgments: dict[str, Any], limit: float) -> AxisVerdict:
     )
 
 
+def preferences(judgments: dict[str, Any]) -> dict[str, float]:
+    """Share of the pairs on which each model is preferred, neither is, or the judge gave no verdict."""
+    counts = Counter(item["preferred"] or NO_VERDICT for item in judgments["items"])
+    return {name: counts[name] / len(judgments["items"]) for name in ("base", "candidate", "tie", NO_VERDICT)}
+
+
 def write_report(judgments: dict[str, Any], path: str) -> None:
     """The judge's page: what it preferred, and how well it agrees with people."""
-    counts = Counter(item["preferred"] or "no verdict" for item in judgments["items"])
+    counts = Counter(item["preferred"] or NO_VERDICT for item in judgments["items"])
     kept = {name: round(value, 4) for name, value in judgments["calibration"].items()}
     body = (
         f"<h1>Judge</h1>{pages.words(judgments['judge'])}<h2>Preferred on {judgments['axis']}</h2>"

@@ -1,5 +1,6 @@
 """A model ready to be evaluated: a base model, a base model with its adapter, or a whole tuned model."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,27 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
 
 
 def load_tokenizer(fetched: Fetched) -> Any:
-    """The tokenizer, always the base model's, so that both evaluations read the same prompts."""
-    return AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False)
+    """The tokenizer, always the base model's, so that both evaluations read the same prompts.
+
+    Raises:
+        ModelError: The tuned model comes with another chat template than its base model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False)
+    if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
+        tuned = AutoTokenizer.from_pretrained(fetched.tuned, trust_remote_code=False)
+        ours, theirs = template_digest(tokenizer), template_digest(tuned)
+        if theirs and ours != theirs:
+            raise ModelError(
+                f"{fetched.tuned}: its chat template ({theirs}) is not the base model's ({ours or 'none'}); both are "
+                "evaluated with one: put the same template into both folders"
+            )
+    return tokenizer
+
+
+def template_digest(tokenizer: Any) -> str:
+    """Which chat template a tokenizer has, 16 hex digits; empty where it has none."""
+    template = tokenizer.chat_template
+    return hashlib.sha256(str(template).encode()).hexdigest()[:16] if template else ""
 
 
 def max_length(config: Any, tokenizer: Any) -> int:

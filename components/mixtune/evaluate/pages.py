@@ -123,6 +123,11 @@ def _forest(axes: list[AxisVerdict]) -> str:
 
 def _axis(axis: AxisVerdict) -> str:
     parts = [f"<h2>{escape(axis.axis)}</h2>", _measures(axis)]
+    if any(axis.errors):
+        parts.append(
+            f'<p class="note">Items that could not be scored, and count as wrong: {axis.errors[0]} of the base, '
+            f"{axis.errors[1]} of the candidate.</p>"
+        )
     if len(axis.slices) > 1:
         parts.append("<h3>By slice, worst first</h3>" + _slices(axis))
     if axis.confusion:
@@ -211,7 +216,11 @@ def _identity(comparison: Comparison) -> str:
     told = {
         "base model": base["base_model"],
         "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
-        **{name: candidate[name] for name in ("tokenizer", "engine", "dtype", "device") if name in candidate},
+        **{
+            name: candidate[name]
+            for name in ("tokenizer", "chat_template", "engine", "dtype", "device")
+            if name in candidate
+        },
         "items per axis": comparison.limit or "all",
         **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage, tracking
+from mixtune.evaluate import judge_step
 from mixtune.evaluate.compare import Comparison
 from mixtune.evaluate.samples import Samples
 
@@ -14,24 +15,32 @@ def publish(
     comparison: Comparison,
     sides: dict[str, Samples],
     shards: dict[str, Any] | None,
+    judgments: dict[str, Any] | None,
     files: list[Path],
 ) -> None:
-    """Log the comparison, both evaluations and the data steps as child runs of the pipeline's run.
+    """Log the comparison, both evaluations, the judge and the data steps as child runs of the pipeline's run.
 
     Args:
         options: The `tracking` parameter.
         comparison: What was found.
-        sides: Samples by `evaluate-base` and `evaluate-candidate`.
+        sides: Samples of `base` and `candidate`.
         shards: Manifest of the shards that the candidate was trained on.
+        judgments: What `judge` said of the two.
         files: Report files to keep with the comparison.
     """
     where = tracking.Tracking.from_options(options)
-    for name, samples in sides.items():
-        with tracking.task_run(where, name) as run:
+    names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", shards)}
+    for side, samples in sides.items():
+        with tracking.task_run(where, names[side]) as run:
             run.log_params(_flat({"identity": samples.manifest["identity"]}))
             run.log_metrics(axis_metrics(samples))
+            run.log_metrics(slice_metrics(comparison, side))
     if shards:
         _publish_data(where, shards)
+    if judgments:
+        with tracking.task_run(where, tracking.point_name("judge", shards)) as run:
+            run.log_params(_flat({"judge": judgments["judge"], "axis": judgments["axis"]}))
+            run.log_metrics({**judgments["calibration"], **judge_step.preferences(judgments)})
     with tracking.task_run(where, tracking.point_name("compare", shards)) as run:
         for axis in comparison.axes:
             named = {
@@ -57,6 +66,16 @@ def publish(
 def axis_metrics(samples: Samples) -> dict[str, float]:
     """Scores as `<axis>/<score>`."""
     return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis["scores"].items()}
+
+
+def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
+    """Share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
+    return {
+        _clean(f"{axis.axis}/subject/{one.name}"): getattr(one, side)
+        for axis in comparison.axes
+        if len(axis.slices) > 1 and axis.form != "nll"
+        for one in axis.slices
+    }
 
 
 def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:

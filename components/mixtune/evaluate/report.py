@@ -47,6 +47,11 @@ def write_evaluation(
         for name, axis in manifest["axes"].items()
         for key, value in axis["scores"].items()
     ]
+    rows += [
+        [name, "items that could not be scored, and count as wrong", str(axis["errors"]), str(axis["num_items"])]
+        for name, axis in manifest["axes"].items()
+        if axis["errors"]
+    ]
     header = ["axis", "score", "value", "items"]
     body = f"<h1>Evaluation</h1>{pages.table(header, [[escape(cell) for cell in row] for row in rows])}"
     if labels:

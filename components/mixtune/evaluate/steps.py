@@ -11,7 +11,6 @@ from mixtune.evaluate.compare import Comparison, compare_samples, without_candid
 from mixtune.evaluate.contamination import Overlap, check_contamination
 from mixtune.evaluate.publish import publish
 from mixtune.evaluate.samples import Samples, read_samples
-from mixtune.tracking import point_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,8 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     storage.use(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
-    comparison = _compared(base, candidate, shards, inputs)
+    judgments = judge_step.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
+    comparison = _compared(base, candidate, shards, judgments, inputs)
     storage.write_json(outputs.comparison_path, comparison.as_json())
     report.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
     print(f"compare: {comparison.verdict}; {report.summary(comparison)}", flush=True)
@@ -56,23 +56,22 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
         for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
             with storage.open_read(uri) as stream:
                 file.write_bytes(stream.read())
-        publish(
-            inputs.tracking,
-            comparison,
-            {"evaluate-base": base, point_name("evaluate-candidate", shards): candidate},
-            shards,
-            files,
-        )
+        publish(inputs.tracking, comparison, {"base": base, "candidate": candidate}, shards, judgments, files)
     return comparison
 
 
-def _compared(base: Samples, candidate: Samples, shards: dict[str, Any] | None, inputs: CompareInputs) -> Comparison:
+def _compared(
+    base: Samples,
+    candidate: Samples,
+    shards: dict[str, Any] | None,
+    judgments: dict[str, Any] | None,
+    inputs: CompareInputs,
+) -> Comparison:
     if reason := candidate.manifest.get("failed", ""):
         return without_candidate(base, reason, mix_of(shards))
     overlaps = _contamination(base, inputs)
     limits, judged = dict(inputs.limits), None
-    if inputs.judgments_path:
-        judgments = judge_step.read_judgments(inputs.judgments_path, base, candidate)
+    if judgments:
         judged = judge_step.judged_axis(judgments, float(limits.pop(judge_step.AXIS, judge_step.DEFAULT_LIMIT)))
     return compare_samples(base, candidate, limits, contamination=overlaps, mix=mix_of(shards), judged=judged)
 

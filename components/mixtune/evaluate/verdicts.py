@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from mixtune.errors import DataError
 from mixtune.evaluate import statistics
+from mixtune.evaluate.axes import count_errors
 from mixtune.evaluate.classification import MAX_CONFUSION, confusion
 from mixtune.evaluate.measures import Measure, measure_axis
 from mixtune.evaluate.slices import Slice, find_flips, find_slices
@@ -43,6 +44,8 @@ class AxisVerdict:
     """Items that the base had right and the candidate has wrong; 0 where nothing is right or wrong."""
     gained: int
     advice: str
+    errors: tuple[int, int] = (0, 0)
+    """Items of base and candidate that could not be scored; they count as wrong."""
     measures: list[Measure] = field(default_factory=list)
     slices: list[Slice] = field(default_factory=list)
     flips: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +81,7 @@ def judge_axis(name: str, summary: dict[str, Any], tables: tuple[pa.Table, pa.Ta
         lost=lost,
         gained=gained,
         advice=advise(name, first, verdict, limit=limit, num_items=len(tables[0])),
+        errors=(count_errors(tables[0]), count_errors(tables[1])),
         measures=measures,
         slices=find_slices(summary["form"], tables),
         flips=find_flips(tables),

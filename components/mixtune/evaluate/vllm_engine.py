@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune.errors import ModelError
-from mixtune.evaluate.engine import Completion, Request, Scores
+from mixtune.evaluate.engine import Completion, Request, Scores, check_finite
 
 TOP_LOGPROBS = 20
 """Most probable tokens whose log-probabilities come with a generated one: vLLM's own default maximum."""
@@ -41,7 +41,11 @@ class VllmEngine:
         self.max_length, self.stop_ids = max_length, stop_ids
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Log-probabilities of continuations, in nats, one sum per continuation."""
+        """Log-probabilities of continuations, in nats, one sum per continuation.
+
+        Raises:
+            ModelError: One is not finite.
+        """
         started = time.perf_counter()
         known: dict[tuple[int, int], float] = {}
         short = [index for index, one in enumerate(requests) if all(len(item) == 1 for item in one.continuations)]
@@ -53,6 +57,7 @@ class VllmEngine:
                 if token in likely:
                     known[index, choice] = float(likely[token].logprob)
         self._score_whole(requests, known)
+        check_finite(known.values())
         share = (time.perf_counter() - started) / max(1, len(requests))
         return [
             Scores(

@@ -252,9 +252,10 @@ class Cleaner:
         self.notes.append(note_line(self.source.pool, self.source.name, line, what, rule))
 
 
-def note_line(pool: str, file: str, line: int, what: str, rule: str) -> bytes:
+def note_line(pool: str, file: str, line: int, what: str, rule: str, copy_of: str = "") -> bytes:
     """A line of the quarantine file."""
     value = {"pool": pool, "file": file, "line": line, "what": what, "rule": rule}
+    value |= {"copy_of": copy_of} if copy_of else {}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 

@@ -1,18 +1,12 @@
-"""Micro batches of a global batch, and the loss of one: packed without padding, no document sees another."""
+"""Micro batches of a global batch: who takes which records, packed without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 
 from mixtune.shards import TokenRecord
-
-LOGITS_AT_ONCE = 2**25
-"""Logits that are held at once (128 MiB in float32): a whole batch's never are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,43 +30,59 @@ class Packed:
 
 
 def plan_micro_batches(
-    lengths: Sequence[int], max_tokens: int, num_ranks: int = 1, even_tokens: int = 2**15
-) -> list[list[list[int]]]:
-    """Spread the records of a global batch over ranks and micro batches; every rank computes the same plan.
+    lengths: Sequence[int], max_tokens: int, num_parts: int = 1, even_tokens: int = 2**15
+) -> list[list[int]]:
+    """Cut a global batch into micro batches of about the same cost; whoever takes them, the cut is the same.
 
-    Records go, the dearest first, to the rank that has least to do; within a rank, the longest first, to the first
-    micro batch that has room. Only sums change with the plan, not what is summed.
+    Their number is `num_parts` times a power of two, so that processes share them evenly. Records go, the dearest
+    first, to the cheapest micro batch that has room (longest processing time first, Graham 1969).
 
     Args:
         lengths: Tokens per record.
         max_tokens: Of a micro batch at most; a longer record is one of its own.
-        num_ranks: Processes.
+        num_parts: Micro batches at least, where there are as many records.
         even_tokens: Length at which attention costs as much as everything else does.
 
     Returns:
-        For every rank its micro batches, each the indices of its records in their order.
+        The indices of the records of each micro batch, in their order.
+    """
+    count = num_parts
+    while count * max_tokens < sum(lengths):
+        count *= 2
+    micros: list[list[int]] = [[] for _ in range(min(count, len(lengths)))]
+    used, load = [0] * len(micros), [0.0] * len(micros)
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        fits = [place for place, tokens in enumerate(used) if not tokens or tokens + lengths[index] <= max_tokens]
+        if not fits:
+            fits = [len(micros)]
+            micros.append([])
+            used.append(0)
+            load.append(0.0)
+        place = min(fits, key=lambda number: (load[number], number))
+        micros[place].append(index)
+        used[place] += lengths[index]
+        load[place] += cost(lengths[index], even_tokens)
+    return [sorted(micro) for micro in micros]
+
+
+def cost(length: int, even_tokens: int) -> float:
+    """What a record costs, in tokens: its matrices grow with the length, its attention with the length's square."""
+    return length * (1 + length / even_tokens)
+
+
+def spread(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
+    """Micro batches by rank: the dearest first, each to the rank that has least to do of those that have a place left.
+
+    Every rank has as many places: no rank takes more than one micro batch more than it would in equal shares.
     """
     ranks: list[list[int]] = [[] for _ in range(num_ranks)]
     load = [0.0] * num_ranks
-    longest_first = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
-    for index in longest_first:
-        rank = min(range(num_ranks), key=lambda number: (load[number], number))
+    places = -(-len(costs) // num_ranks)
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        rank = min((number for number in range(num_ranks) if len(ranks[number]) < places), key=lambda n: (load[n], n))
         ranks[rank].append(index)
-        load[rank] += lengths[index] * (1 + lengths[index] / even_tokens)
-    return [_fill(own, lengths, max_tokens) for own in ranks]
-
-
-def _fill(longest_first: list[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    micros: list[list[int]] = []
-    room: list[int] = []
-    for index in longest_first:
-        place = next((number for number, left in enumerate(room) if lengths[index] <= left), len(micros))
-        if place == len(micros):
-            micros.append([])
-            room.append(max_tokens)
-        micros[place].append(index)
-        room[place] -= lengths[index]
-    return [sorted(micro) for micro in micros]
+        load[rank] += costs[index]
+    return [sorted(own) for own in ranks]
 
 
 def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -> Packed:
@@ -89,24 +99,3 @@ def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -
         weights=torch.from_numpy(np.array([record.weight for record in records], np.float32)[row]),
         rows=torch.from_numpy(places[row]),
     )
-
-
-def token_losses(model: Any, packed: Packed) -> torch.Tensor:
-    """Cross entropy of every token to learn, float32, (loss tokens,).
-
-    No attention mask is given and `use_cache` is off: only then does transformers keep packed records apart by their
-    positions. Logits are made in chunks, at the places that carry loss, and made again for the gradient.
-    """
-    trunk, head = model.get_decoder(), model.get_output_embeddings()
-    out = trunk(input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False)
-    hidden = out.last_hidden_state[0][packed.targets - 1]
-    wanted = packed.input_ids[packed.targets]
-
-    def chunk_loss(states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(head(states).float(), ids, reduction="none")
-
-    size = max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
-    if len(wanted) <= size:
-        return chunk_loss(hidden, wanted)
-    chunks = zip(hidden.split(size), wanted.split(size), strict=True)
-    return torch.cat([checkpoint(chunk_loss, states, ids, use_reentrant=False) for states, ids in chunks])

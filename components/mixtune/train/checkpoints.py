@@ -26,8 +26,6 @@ from mixtune.train.model import Trainable, local_rows
 from mixtune.train.world import World
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
-KEPT = 2
-"""Newest checkpoints that stay."""
 MANIFEST = "checkpoint.json"
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
@@ -38,6 +36,8 @@ class Checkpoints:
 
     def __init__(self, uri: str, config: TrainConfig, identity: dict[str, Any], world: World) -> None:
         self.uri, self._config, self._identity, self._world = uri, config, identity, world
+        self.num_parts = world.size
+        """Processes that the training began with: its global batches are cut for them, whoever goes on."""
         self._attempt = world.text(uuid.uuid4().hex[:8])
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -75,7 +75,7 @@ class Checkpoints:
         self.wait()
         self._saved_at = time.monotonic()
         parts = _snapshot(model, optimizer, self._world.is_main)
-        state = {"losses": guard.losses, "norms": guard.norms}
+        state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts}
         self._thread = threading.Thread(target=self._write, args=(done, parts, state), daemon=True)
         self._thread.start()
 
@@ -108,6 +108,7 @@ class Checkpoints:
             storage.verify(manifest, str(local))
             _restore([local / item["path"] for item in manifest["files"]], manifest["steps_done"], model, optimizer)
         guard.losses, guard.norms = manifest["state"]["losses"], manifest["state"]["norms"]
+        self.num_parts = manifest["state"]["num_parts"]
         return int(manifest["steps_done"])
 
     def delete(self) -> None:
@@ -142,7 +143,7 @@ class Checkpoints:
             entries += self._peers(folder)
             manifest = {"kind": "checkpoint", "identity": self._identity, "steps_done": done, "state": state}
             storage.write_manifest(storage.join(folder, MANIFEST), manifest, folder, entries)
-            for old in self._listed()[0][:-KEPT]:
+            for old in self._listed()[0][: -self._config.keep_checkpoints]:
                 storage.delete(storage.join(self.uri, old))
         except BaseException as error:
             self._error = error

@@ -12,11 +12,12 @@ import torch
 
 from mixtune.shards import Shards, TokenRecord
 from mixtune.tracking import Run
-from mixtune.train.batches import pack, plan_micro_batches, token_losses
+from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
 from mixtune.train.guards import Guard
 from mixtune.train.model import Trainable, make_optimizer, rate
+from mixtune.train.sums import GradientSums
 from mixtune.train.world import World
 
 TRACKED_AT_ONCE = 20
@@ -107,9 +108,10 @@ def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[S
     done = checkpoints.load(trainer.model, trainer.optimizer, trainer.guard) if checkpoints else 0
     if done and trainer.world.is_main:
         print(f"going on after step {done} of {trainer.shards.num_steps}", flush=True)
+    num_parts = checkpoints.num_parts if checkpoints else trainer.world.size
     for step in range(done, trainer.last_step):
         flags = checkpoints.wishes() if checkpoints else torch.zeros(2)
-        figures, wishes = _one_step(trainer, step, flags)
+        figures, wishes = _one_step(trainer, step, num_parts, flags)
         if checkpoints and step + 1 < trainer.last_step:
             checkpoints.after_step(step + 1, trainer.model, trainer.optimizer, trainer.guard, wishes)
         yield figures
@@ -138,7 +140,7 @@ def _log(run: Run, seen: list[StepFigures], tracked: int) -> int:
     return len(seen)
 
 
-def _one_step(trainer: Trainer, step: int, flags: torch.Tensor) -> tuple[StepFigures, torch.Tensor]:
+def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) -> tuple[StepFigures, torch.Tensor]:
     """One optimizer step; the flags come back summed over all processes, in the same collective as the losses."""
     clock = Clock(trainer.world.device)
     config, model = trainer.config, trainer.model
@@ -146,8 +148,9 @@ def _one_step(trainer: Trainer, step: int, flags: torch.Tensor) -> tuple[StepFig
     share = rate(step, trainer.shards.num_steps, config)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"] * share
-    sums = _accumulate(trainer, records, clock)
-    model.add_gradients(trainer.world)
+    if dropout := model.dropout:
+        dropout.begin_step(step)
+    sums = _accumulate(trainer, records, num_parts, clock)
     told = trainer.world.add(torch.cat([sums, flags.to(sums)]))
     losses, wishes = told[: len(records)].tolist(), told[len(records) :].cpu()
     total = sum(record.num_loss_tokens * record.weight for record in records)
@@ -171,22 +174,33 @@ def _one_step(trainer: Trainer, step: int, flags: torch.Tensor) -> tuple[StepFig
     return figures, wishes
 
 
-def _accumulate(trainer: Trainer, records: list[TokenRecord], clock: "Clock") -> torch.Tensor:
-    """Gradients of this process's share of the global batch; weighted losses by record, float64, (records,)."""
+def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, clock: "Clock") -> torch.Tensor:
+    """Gradients of the global batch; weighted losses of this process's share, by record, float64, (records,)."""
     world, model = trainer.world, trainer.model
-    lengths = [len(record.input_ids) for record in records]
-    plan = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, world.size, model.even_tokens)
     total = sum(record.num_loss_tokens * record.weight for record in records)
-    sums = torch.zeros(len(records), dtype=torch.float64, device=world.device)
-    for micro in plan[world.rank]:
+    losses = torch.zeros(len(records), dtype=torch.float64, device=world.device)
+    sums = GradientSums(model.parameters().values(), model.method == "lora" or world.device.type == "cpu")
+    for micro in own_micro_batches(trainer, records, num_parts):
         packed = pack([records[index] for index in micro], micro).to(world.device)
+        if model.dropout:
+            model.dropout.begin_micro_batch(micro, [len(records[index].input_ids) for index in micro])
         clock.stop("data")
-        weighted = token_losses(model.causal, packed) * packed.weights
+        weighted = model.loss(packed) * packed.weights
         clock.stop("forward")
         (weighted.sum() / max(total, 1e-9)).backward()
-        sums.index_add_(0, packed.rows, weighted.detach().double())
+        sums.take()
+        losses.index_add_(0, packed.rows, weighted.detach().double())
         clock.stop("backward")
-    return sums
+    sums.finish(world)
+    return losses
+
+
+def own_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> list[list[int]]:
+    """This process's micro batches of a global batch, which is cut for `num_parts` processes."""
+    lengths, even = [len(record.input_ids) for record in records], trainer.model.even_tokens
+    micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
+    costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
+    return [micros[number] for number in spread(costs, trainer.world.size)[trainer.world.rank]]
 
 
 def _by_pool(records: list[TokenRecord], losses: list[float], pools: list[str]) -> dict[str, float]:

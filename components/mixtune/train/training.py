@@ -16,9 +16,14 @@ from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
+from mixtune.train.finishing import finish
 from mixtune.train.loop import StepFigures, Trainer, make_trainer, track, train_steps
+from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
 from mixtune.train.world import World, join_world
+
+PROBE_NATS = 1e-3
+"""A packed token's loss is nearer than this to that of its record alone, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
 
     Raises:
         TrainingError: Loss or gradient is not finite, or a validation run's loss does not fall.
-        ModelError: The base model cannot be used, or its tokenizer is not the one that the shards were made with.
+        ModelError: The base model cannot be used, or does not keep packed records apart.
+        ConfigError: Its tokenizer is not the one that the shards were made with.
     """
     with join_world() as world, tempfile.TemporaryDirectory() as scratch, _run(config, places, world) as run:
         with world.one_a_node_first():
@@ -58,6 +64,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
         seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
@@ -81,6 +88,7 @@ def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, 
     out.mkdir()
     if not config.validation_steps:
         trainer.model.save(out)
+        finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
     manifest = {

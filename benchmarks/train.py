@@ -1,0 +1,263 @@
+"""The training loop beside a bare torch loop and TRL's `SFTTrainer`: the same records, the same model, one thread.
+
+    python benchmarks/train.py FILE.jsonl ... --method lora
+
+Every FILE holds `question` and `answer` on each line. The model is a Llama with random weights; speed does not depend
+on what it learned. Each engine runs in a process of its own, one after the other, as often as `--repeats` says; TRL
+may live in another environment (`--trl-python`). Tokens per second are of CPU time, from the end of the first step on.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ENGINES = ("bare", "mixtune", "trl")
+BATCH, LENGTH = 32, 1024
+RANK, ALPHA, RATE = 16, 32, 1e-4
+
+
+def prepare(files: list[str], steps: int, folder: Path) -> None:
+    """Tokenized records as shards, and a model of 5 M parameters."""
+    import numpy as np
+    import pyarrow as pa
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from mixtune import models, shards, storage
+    from mixtune.demo.world import BASE_MODEL
+
+    tokenizer = AutoTokenizer.from_pretrained(str(BASE_MODEL))
+    tokenizer.save_pretrained(str(folder / "base"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(str(folder / "base"))
+    rows = [json.loads(line) for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    kept = []
+    for row in np.random.default_rng(0).permutation(len(rows)):
+        prompt, answer = (
+            tokenizer(rows[row][key], add_special_tokens=False).input_ids for key in ("question", "answer")
+        )
+        if len(prompt) + len(answer) <= LENGTH:
+            kept.append((prompt + answer, [0] * len(prompt) + [1] * len(answer)))
+        if len(kept) == steps * BATCH:
+            break
+    opened = storage.open_write(str(folder / "data/s.arrow"))
+    with opened as stream, pa.ipc.new_file(stream, shards.SCHEMA) as writer:
+        for first in range(0, len(kept), BATCH):
+            ids, masks = zip(*kept[first : first + BATCH], strict=True)
+            names = [number.to_bytes(16, "big") for number in range(first, first + BATCH)]
+            columns = [[0] * BATCH, names, list(ids), list(masks), [1.0] * BATCH]
+            writer.write_batch(pa.record_batch(columns, schema=shards.SCHEMA))
+    manifest = {"kind": "shards", "num_steps": steps, "pools": ["all"], "global_batch_size": BATCH}
+    manifest["shards"] = [{"file": "s.arrow", "first_step": 0, "num_steps": steps}]
+    manifest["tokenizer_digest"] = models.tokenizer_digest(folder / "base")
+    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
+
+
+class Marks:
+    """CPU seconds and tokens, at the end of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.tokens: list[int] = []
+
+    def step(self, tokens: int) -> None:
+        """A step ended that took in so many tokens."""
+        self.seconds.append(time.process_time())
+        self.tokens.append(tokens)
+
+    def figures(self) -> dict[str, float]:
+        """CPU seconds to the first step, tokens a CPU second after it, peak memory in MB."""
+        spent = self.seconds[-1] - self.seconds[0]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"start": self.seconds[0], "speed": sum(self.tokens[1:]) / spent, "peak": peak}
+
+
+def bare(folder: Path, method: str, marks: Marks) -> None:
+    """The same micro batches, and nothing but forward, backward and AdamW."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import LlamaForCausalLM
+
+    from mixtune.shards import open_shards
+    from mixtune.train.batches import pack, plan_micro_batches
+
+    shards = open_shards(str(folder / "shards"), folder)
+    model = LlamaForCausalLM.from_pretrained(str(folder / "base"), dtype=torch.float32).train()
+    if method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        get_peft_model(model, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"))
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=RATE, foreach=True)
+    for step in range(shards.num_steps):
+        records = shards.step(step)
+        total = sum(record.num_loss_tokens for record in records)
+        for micro in plan_micro_batches([len(record.input_ids) for record in records], LENGTH)[0]:
+            packed = pack([records[index] for index in micro])
+            hidden = model.model(
+                input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
+            ).last_hidden_state[0]
+            logits = model.lm_head(hidden[packed.targets - 1])
+            (cross_entropy(logits, packed.input_ids[packed.targets], reduction="sum") / total).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        marks.step(sum(len(record.input_ids) for record in records))
+
+
+def mixtune(folder: Path, method: str, marks: Marks) -> None:
+    """The whole training task, from its manifest to the model's."""
+    from mixtune.train import loop
+    from mixtune.train.config import TrainConfig
+    from mixtune.train.training import Places, run_training
+
+    one_step = loop._one_step
+
+    def marked(*args: Any) -> Any:
+        out = one_step(*args)
+        marks.step(out[0].num_tokens)
+        return out
+
+    loop._one_step = marked
+    out = str(folder / f"out-{os.getpid()}")
+    places = Places(
+        shards_path=str(folder / "shards"), base_model=str(folder / "base"), model_path=f"{out}/m", model_uri=f"{out}/m"
+    )
+    options = {"lora_rank": RANK, "lora_alpha": ALPHA} if method == "lora" else {}
+    run_training(TrainConfig(method=method, learning_rate=RATE, max_tokens_per_gpu=LENGTH, **options), places)
+
+
+def trl(folder: Path, method: str, marks: Marks) -> None:
+    """TRL from its tokenized form: packed by best fit to the same length, as many packs to a step."""
+    from datasets import Dataset, disable_progress_bars
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from mixtune.shards import open_shards
+
+    disable_progress_bars()
+    shards = open_shards(str(folder / "shards"), folder)
+    records = [record for step in range(shards.num_steps) for record in shards.step(step)]
+    rows = [record.input_ids.tolist() for record in records]
+    data = Dataset.from_dict({"input_ids": rows, "completion_mask": [record.loss_mask.tolist() for record in records]})
+    packs = max(1, sum(map(len, rows)) // (LENGTH * shards.num_steps))
+
+    class Watch(TrainerCallback):
+        seen = 0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            marks.step(int(state.num_input_tokens_seen) - self.seen)
+            self.seen = int(state.num_input_tokens_seen)
+
+    config = SFTConfig(
+        output_dir=str(folder / f"trl-{os.getpid()}"),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=packs,
+        max_steps=shards.num_steps,
+        learning_rate=RATE,
+        max_length=LENGTH,
+        packing=True,
+        completion_only_loss=True,
+        bf16=False,
+        activation_checkpointing=False,
+        include_num_input_tokens_seen="all",
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        model_init_kwargs={"dtype": "float32"},
+    )
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
+    SFTTrainer(
+        model=str(folder / "base"),
+        args=config,
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(str(folder / "base")),
+        peft_config=lora if method == "lora" else None,
+        callbacks=[Watch()],
+    ).train()
+
+
+def run_engine(engine: str, folder: Path, method: str, python: str) -> dict[str, float]:
+    """One engine in its own process."""
+    command = [python, __file__, "--engine", engine, "--method", method, str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{engine}: {done.stderr[-3000:]}")
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{method} {engine}: {figures}", file=sys.stderr, flush=True)
+    return figures
+
+
+def table(method: str, runs: dict[str, list[dict[str, float]]]) -> str:
+    """Medians, and each as a ratio to the bare loop's."""
+    lines = [
+        f"| {method} | tokens per CPU second | of the bare loop | CPU seconds to the first step | peak memory, MB |",
+        "|---|---|---|---|---|",
+    ]
+    middle = {
+        engine: {key: statistics.median(run[key] for run in found) for key in ("speed", "start", "peak")}
+        for engine, found in runs.items()
+    }
+    for engine, found in middle.items():
+        share = statistics.median(
+            run["speed"] / other["speed"] for run, other in zip(runs[engine], runs["bare"], strict=True)
+        )
+        lines.append(
+            f"| {engine} | {found['speed']:.0f} | {share:.3f} | {found['start']:.1f} "
+            f"({found['start'] / middle['bare']['start']:.2f}) | {found['peak']:.0f} "
+            f"({found['peak'] / middle['bare']['peak']:.2f}) |"
+        )
+    if "trl" in middle:
+        ratio = statistics.median(a["speed"] / b["speed"] for a, b in zip(runs["mixtune"], runs["trl"], strict=True))
+        lines.append(f"\nmixtune over TRL: {ratio:.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--method", default="lora", choices=("lora", "sft"))
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--trl-python", default=sys.executable)
+    parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.engine:
+        marks = Marks()
+        {"bare": bare, "mixtune": mixtune, "trl": trl}[options.engine](Path(options.files[0]), options.method, marks)
+        print(json.dumps(marks.figures()))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        prepare(options.files, options.steps, Path(scratch))
+        runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
+        for _ in range(options.repeats):
+            for engine in ENGINES:
+                python = options.trl_python if engine == "trl" else sys.executable
+                runs[engine].append(run_engine(engine, Path(scratch), options.method, python))
+    print(table(options.method, runs))
+
+
+if __name__ == "__main__":
+    main()

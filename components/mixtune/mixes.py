@@ -1,0 +1,113 @@
+"""A mix as Nova writes it, in and out: the recipe's `data_mixing`, and the SDKs' two lists of percentages.
+
+    data_mixing:                                   customer_data_percent: 75
+      sources:                                     nova_data_percentages: {code: 60, math: 40}
+        customer_data: {percent: 75}
+        nova_data: {code: 60, math: 40}            customer_data_percent: 75
+                                                   nova_code_percent: 60
+                                                   nova_math_percent: 40
+
+A category's percent is the weight of the general pool with that name. `dataset_catalog` names Nova's own data, which
+nobody else has: your pools stand in its place.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mixtune.errors import ConfigError
+
+_TOLERANCE = 0.01
+"""As far as a sum of percents may be from 100."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What a global batch is made of."""
+
+    customer_data_percent: float
+    """Customer share of every global batch, 0 to 100."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Percents of the general share by category, sum 100; may be empty at 100 % customer."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        if not 0 <= self.customer_data_percent <= 100:
+            raise ConfigError(f"customer_data_percent is 0 to 100; got {self.customer_data_percent:g}")
+        if negative := [name for name, weight in self.weights.items() if weight < 0]:
+            raise ConfigError(f"the percent of {negative[0]} is {self.weights[negative[0]]:g}; it is 0 or more")
+        total = sum(self.weights.values())
+        if abs(total - 100) > _TOLERANCE and self.customer_data_percent < 100:
+            raise ConfigError(f"the categories' percents sum to {total:g}; they are shares of 100")
+
+
+def read_mix(file: str) -> Mix:
+    """The mix in a YAML or JSON file, in any of the three forms.
+
+    Raises:
+        ConfigError: No such file, another form, the customer's percent left out (Nova takes that for 0), or a sum
+            that is not 100.
+    """
+    try:
+        value = yaml.safe_load(Path(file).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"--mix {file}: cannot be read as YAML ({error})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"--mix {file}: a mapping is needed; got a {type(value).__name__}")
+    try:
+        percent, weights = _recipe(value["data_mixing"]) if "data_mixing" in value else _percentages(value)
+        return Mix(
+            customer_data_percent=float(percent),
+            weights={name.replace("_", "-"): float(weight) for name, weight in weights.items()},
+        )
+    except KeyError as error:
+        raise ConfigError(f"--mix {file}: {error.args[0]} is left out; say it, 0 included") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"--mix {file}: {error}") from error
+
+
+def write_mix(mix: Mix) -> str:
+    """The mix as the recipe's `data_mixing`."""
+    sources = {"customer_data": {"percent": mix.customer_data_percent}, "nova_data": dict(mix.weights)}
+    return str(yaml.safe_dump({"data_mixing": {"sources": sources}}, sort_keys=False))
+
+
+def with_mix(arguments: dict[str, Any], mix: Mix) -> dict[str, Any]:
+    """A pipeline's arguments with the mix in them: the customer's percent, and a weight for every general pool.
+
+    Raises:
+        ConfigError: A category without a pool of that name, or a pool without a category.
+    """
+    pools = arguments.get("general_pools") or []
+    names = [str(pool.get("category", "")).replace("_", "-") for pool in pools]
+    wanted = {name: weight for name, weight in mix.weights.items() if weight or name in names}
+    if wanted or mix.customer_data_percent < 100:
+        if missing := sorted(set(wanted) - set(names)):
+            raise ConfigError(f"the mix wants {', '.join(missing)}, but general_pools has only {', '.join(names)}")
+        if left := sorted(set(names) - set(wanted)):
+            raise ConfigError(f"the mix gives no percent for the pool {', '.join(left)}; say it, 0 included")
+        pools = [{**pool, "weight": wanted[name]} for pool, name in zip(pools, names, strict=True)]
+    return {**arguments, "general_pools": pools, "customer_data_percent": mix.customer_data_percent}
+
+
+def mix_of(arguments: dict[str, Any]) -> Mix:
+    """The mix that a pipeline's arguments ask for."""
+    weights = {str(pool["category"]): float(pool["weight"]) for pool in arguments["general_pools"]}
+    return Mix(customer_data_percent=float(arguments["customer_data_percent"]), weights=weights)
+
+
+def _recipe(value: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    sources = value["sources"]
+    return sources["customer_data"]["percent"], sources.get("nova_data") or {}
+
+
+def _percentages(value: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    percent = value["customer_data_percent"]
+    rest = {key: item for key, item in value.items() if key not in ("customer_data_percent", "dataset_catalog")}
+    if "nova_data_percentages" in rest:
+        return percent, rest["nova_data_percentages"] or {}
+    if unknown := [key for key in rest if not (key.startswith("nova_") and key.endswith("_percent"))]:
+        raise ValueError(f"unknown key {unknown[0]!r}; there are customer_data_percent and nova_<category>_percent")
+    return percent, {key.removeprefix("nova_").removesuffix("_percent"): item for key, item in rest.items()}

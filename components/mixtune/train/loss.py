@@ -1,0 +1,94 @@
+"""The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+from mixtune.errors import ModelError
+from mixtune.shards import TokenRecord
+from mixtune.train.batches import Packed, pack
+
+LOGITS_AT_ONCE = 2**25
+"""Logits that are held at once (128 MiB in float32)."""
+PROBED_TOKENS = 64
+"""Of each record that `probe` looks at."""
+
+
+class PackedLoss(torch.nn.Module):
+    """A causal language model as a function from packed records to the losses of their tokens.
+
+    No attention mask is given and `use_cache` is off: only then does transformers keep packed records apart by their
+    positions. Logits are made in chunks, at the places that carry loss, and made again for the gradient.
+    """
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, packed: Packed) -> torch.Tensor:
+        """Cross entropy of every token to learn, float32, (loss tokens,)."""
+        out = self.causal.get_decoder()(
+            input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
+        )
+        hidden = out.last_hidden_state[0][packed.targets - 1]
+        wanted = packed.input_ids[packed.targets]
+        size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
+        if len(wanted) <= size:
+            return self._chunk(hidden, wanted)
+        chunks = zip(hidden.split(size), wanted.split(size), strict=True)
+        return torch.cat([checkpoint(self._chunk, states, ids, use_reentrant=False) for states, ids in chunks])
+
+    def _chunk(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        logits = self.causal.get_output_embeddings()(states)
+        return cross_entropy(_scaled(logits, self.causal.config.get_text_config()).float(), ids, reduction="none")
+
+
+def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What a model does with its logits: Cohere's factor, Granite's divisor, Gemma 2's soft cap."""
+    if factor := getattr(config, "logit_scale", None):
+        logits = logits * factor
+    if divisor := getattr(config, "logits_scaling", None):
+        logits = logits / divisor
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+def probe(loss: PackedLoss, records: list[TokenRecord], tolerance: float) -> None:
+    """Hold the losses of a few packed records against the model's own logits for each record alone.
+
+    Args:
+        loss: The model; one whose logits are made otherwise, or whose records see one another, is found here.
+        records: Any; their first tokens are taken, all as tokens to learn.
+        tolerance: Nats, of a token's loss.
+
+    Raises:
+        ModelError: They differ: this model cannot be trained.
+    """
+    device = next(loss.parameters()).device
+    short = [
+        TokenRecord(
+            pool=record.pool,
+            record_id=record.record_id,
+            input_ids=record.input_ids[:PROBED_TOKENS],
+            loss_mask=record.loss_mask[:PROBED_TOKENS] | 1,
+            weight=1.0,
+        )
+        for record in records
+    ]
+    training = loss.training
+    loss.eval()
+    with torch.no_grad():
+        got = loss(pack(short).to(device))
+        alone = [pack([record]).input_ids.to(device) for record in short]
+        own = [(loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:]) for ids in alone]
+        wanted = torch.cat([cross_entropy(logits.float(), ids, reduction="none") for logits, ids in own])
+    loss.train(training)
+    gap = float((got - wanted).abs().max())
+    if not gap <= tolerance:
+        raise ModelError(
+            f"{type(loss.causal).__name__}: packed records have other losses than each alone, by {gap:.2g} nats; "
+            "this architecture lets records see one another, or scales its logits in a way that mixtune does not know"
+        )

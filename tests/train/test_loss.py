@@ -1,0 +1,120 @@
+"""The loss and its gradients, packed, cut and chunked, against transformers' own forward over each record alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from mixtune.errors import ModelError
+from mixtune.shards import TokenRecord
+from mixtune.train import loss as losses
+from mixtune.train.batches import pack
+from mixtune.train.config import TrainConfig
+from mixtune.train.loss import probe
+from mixtune.train.model import Trainable, load_trainable
+
+Draw = Callable[[int, int], list[TokenRecord]]
+SHAPE = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.1,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"tie_word_embeddings": True},
+    "gemma2": {"sliding_window": 8, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 8},
+    "cohere": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 4.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(request.param, **SHAPE, **ARCHITECTURES[request.param])
+    place: Path = tmp_path_factory.mktemp(request.param)
+    AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    return place
+
+
+def load(folder: Path, method: str) -> Trainable:
+    model = load_trainable(folder, TrainConfig(method=method, lora_rank=4))
+    torch.manual_seed(4)
+    for name, value in model.parameters().items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    return model
+
+
+def gradients(model: Trainable, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    loss.backward()
+    found = {name: value.grad for name, value in model.parameters().items()}
+    model.saved.zero_grad()
+    assert all(value is not None for value in found.values())
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def alone(model: Trainable, records: list[TokenRecord]) -> torch.Tensor:
+    """The weighted mean loss by transformers: each record by itself, with labels, through the model's own head."""
+    total = torch.zeros(())
+    for record in records:
+        ids = torch.from_numpy(record.input_ids).long()[None]
+        labels = ids.masked_fill(torch.from_numpy(record.loss_mask)[None] == 0, -100)
+        total = total + model.causal(input_ids=ids, labels=labels).loss * record.num_loss_tokens * record.weight
+    return total / sum(record.num_loss_tokens * record.weight for record in records)
+
+
+@pytest.mark.parametrize("method", ["lora", "sft"])
+def test_loss_and_gradients_are_those_of_a_plain_forward_over_each_record_alone(
+    method: str, folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, records = load(folder, method), draw_records(6, 0)
+    wanted = alone(model, records)
+    wanted_gradients = gradients(model, wanted)
+    total = sum(record.num_loss_tokens * record.weight for record in records)
+    whole, single = [records], [[record] for record in records]
+    for cut, logits_at_once in ((whole, 2**25), (single, 2**25), (whole, 7 * SHAPE["vocab_size"])):
+        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", logits_at_once)
+        packs = [pack(micro) for micro in cut]
+        got = sum(((model.loss(packed) * packed.weights).sum() for packed in packs), torch.zeros(())) / total
+        found = gradients(model, got)
+        assert float(got.detach()) == pytest.approx(float(wanted.detach()), abs=1e-5)
+        assert max(float((found[name] - wanted_gradients[name]).abs().max()) for name in found) < 1e-5
+
+
+def test_a_model_that_mixtune_knows_passes_the_probe_and_one_that_leaks_does_not(
+    folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, records = load(folder, "lora"), draw_records(3, 1)
+    probe(model.loss, records, 1e-4)
+    assert model.loss.training
+    decoder = model.causal.get_decoder()
+    plain = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda **given: plain(**{**given, "use_cache": True}))
+    with pytest.raises(ModelError, match="packed records have other losses than each alone"):
+        probe(model.loss, records, 1e-4)
+
+
+def test_a_model_whose_logits_are_scaled_in_an_unknown_way_is_refused(
+    folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, records = load(folder, "sft"), draw_records(3, 1)
+    monkeypatch.setattr(losses, "_scaled", lambda logits, _config: logits)
+    if folder.name[:-1] in ("gemma2", "cohere", "granite"):
+        with pytest.raises(ModelError, match="scales its logits"):
+            probe(model.loss, records, 1e-4)
+    else:
+        probe(model.loss, records, 1e-4)
