@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mixtune import storage
@@ -97,7 +96,7 @@ def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterato
         if not file.num_bytes:
             yield "fail", f"{name}: {uri}: {file.path} is empty (0 bytes); fill it or take it away"
             return
-    single = Path(uri).is_file() if not storage.is_s3(uri) else storage.file_exists(uri)
+    single = storage.file_exists(uri)
     with storage.open_read(uri if single else storage.join(uri, files[0].path)) as stream:
         stream.read(1)
 
