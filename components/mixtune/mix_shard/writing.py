@@ -1,9 +1,7 @@
 """Shards in training order, gathered from tokenized pools by the plan."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.mix_shard.plan import Plan, Slots
 from mixtune.mix_shard.store import MASK_BYTES, ROW, Store
+from mixtune.processes import start_processes
 from mixtune.shards import SCHEMA
 
 Job = tuple[int, int, int]
@@ -92,8 +91,7 @@ def _written(target: Target, stores: Sequence[Store], jobs: list[Job], num_write
         for job in jobs:
             yield write_shard(target, stores, *job)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_writers, len(jobs)), context, _start_writer, (target,)) as pool:
+    with start_processes(min(num_writers, len(jobs)), _start_writer, target) as pool:
         yield from pool.map(_write_in_process, jobs)
 
 
