@@ -16,7 +16,9 @@ from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
-from mixtune.train.loop import StepFigures, Trainer, make_trainer, track, train_steps
+from mixtune.train.figures import StepFigures, track
+from mixtune.train.finishing import finish
+from mixtune.train.loop import Trainer, make_trainer, train_steps
 from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
 from mixtune.train.world import World, join_world
@@ -82,11 +84,16 @@ def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, 
     """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
     trainer.model.check_finite()
     config, figures = trainer.config, summarise(seen)
-    run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
+    if trainer.watch:
+        figures["base_general_nll"] = trainer.watch.base.nll
+    if trainer.watch:
+        figures["base_general_nll"] = trainer.watch.base.nll
+    run.log_metrics(figures, trainer.last_step)
     out = scratch / "model"
     out.mkdir()
     if not config.validation_steps:
         trainer.model.save(out)
+        finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
     manifest = {
@@ -143,6 +150,7 @@ def summarise(seen: list[StepFigures]) -> dict[str, float]:
     unit = 1 if sys.platform == "darwin" else 1024
     return {
         "num_steps": len(seen),
+        "kept_step": (seen[-1].kept or seen[-1].step) if seen else 0,
         "first_loss": seen[0].loss if seen else 0.0,
         "final_loss": seen[-1].loss if seen else 0.0,
         "mean_tokens_per_second": sum(item.num_tokens for item in seen) / max(seconds, 1e-9),
