@@ -78,10 +78,11 @@ def explain(error: Exception) -> str:
     answer = getattr(error, "response", {})
     code = str(answer.get("Error", {}).get("Code", type(error).__name__))
     region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+    refused = "no right to do this; the role's policy (policies/iam) and the key's (policies/kms) have to allow it"
     ways = {
         "NoSuchBucket": "there is no such bucket; check its name and the account",
-        "AccessDenied": "no right to do this; the role's policy (policies/iam) and the key's (policies/kms) have to allow it",
-        "403": "no right to do this; the role's policy (policies/iam) and the key's (policies/kms) have to allow it",
+        "AccessDenied": refused,
+        "403": refused,
         "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
         "InvalidAccessKeyId": "the access key is not known; check the credentials",
         "ExpiredToken": "the credentials have expired; log in again",
