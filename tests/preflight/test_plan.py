@@ -8,7 +8,7 @@ from mixtune.cli import main
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape, operations_per_token
-from mixtune.preflight.prices import OWN_TABLE, read_prices
+from mixtune.prices import OWN_TABLE, read_prices
 
 LLAMA_8B = {
     "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256,

@@ -11,7 +11,7 @@ from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, r
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape
 from mixtune.preflight.plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.prices import Instance, read_prices
+from mixtune.prices import Instance, read_prices
 
 
 def add_commands(commands: Commands) -> None:

@@ -11,10 +11,10 @@ from html import escape
 from typing import Any
 
 from mixtune.errors import ConfigError
+from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, operations_per_token
-from mixtune.preflight.prices import Instance, Prices
+from mixtune.prices import Instance, Prices
 
-VALIDATION_STEPS = 5
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
