@@ -185,6 +185,7 @@ COLUMNS = {
     "num_records": "drawn",
     "epochs": "epochs",
     "repeats": "repeats",
+    "num_truncated": "truncated",
     "dropped": "dropped",
 }
 
