@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
-        seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
+        with checkpoints.until_told() if checkpoints else nullcontext():
+            seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
         figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
         if checkpoints:
             checkpoints.wait()
