@@ -61,6 +61,7 @@ def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
         "num_steps": STEPS,
         "pools": ["customer", "chat"],
         "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
+        "max_record_tokens": 29,
         "tokenizer_digest": tokenizer_digest(BASE_MODEL),
     }
     storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])

@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,18 @@ class Checkpoints:
         self._error: BaseException | None = None
         self._saved_at = time.monotonic()
         self._terminated = False
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    @contextmanager
+    def until_told(self) -> Iterator[None]:
+        """A block in which SIGTERM is a wish to save and stop, not the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _on_sigterm(self, _number: int, _frame: Any) -> None:
         self._terminated = True
@@ -89,7 +101,7 @@ class Checkpoints:
         parts = _snapshot(model, optimizer, self._world.is_main)
         state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts}
         name = f"step-{done:08d}-{self._attempt}{WITHIN if within else ''}"
-        self._thread = threading.Thread(target=self._write, args=(name, done, parts, state), daemon=True)
+        self._thread = threading.Thread(None, self._write, "checkpoint", (name, done, parts, state), daemon=True)
         self._thread.start()
 
     def wait(self) -> None:

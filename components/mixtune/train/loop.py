@@ -15,7 +15,7 @@ from mixtune.shards import Shards, TokenRecord
 from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
-from mixtune.train.figures import StepFigures
+from mixtune.train.figures import StepFigures, peak_memory, peak_operations
 from mixtune.train.guards import Guard
 from mixtune.train.model import Trainable, make_optimizer, rate
 from mixtune.train.sums import GradientSums
@@ -40,6 +40,12 @@ class Trainer:
     def last_step(self) -> int:
         """Steps of this training."""
         return min(self.config.validation_steps, self.shards.num_steps) or self.shards.num_steps
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate at a step, 0-based; a validation run warms up over all its steps."""
+        if self.config.validation_steps:
+            return (step + 1) / self.last_step
+        return rate(step, self.shards.num_steps, self.config)
 
     def forgets(self, seen: Seen) -> bool:
         """Whether more is forgotten than `max_nll_rise` allows."""
@@ -118,7 +124,7 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
     clock = Clock(trainer.world.device)
     config, model = trainer.config, trainer.model
     records = trainer.shards.step(step)
-    share = rate(step, trainer.shards.num_steps, config)
+    share = trainer.rate(step)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"] * share
     if dropout := model.dropout:
@@ -142,6 +148,9 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
         num_loss_tokens=sum(record.num_loss_tokens for record in records),
         seconds=clock.seconds,
         num_ranks=trainer.world.size,
+        operations=sum(model.operations(len(record.input_ids)) for record in records),
+        peak_operations=peak_operations(trainer.world.device),
+        memory_bytes=peak_memory(trainer.world.device),
         pool_losses=_by_pool(records, losses, trainer.shards.pools),
     )
     return figures, wishes
@@ -174,6 +183,37 @@ def own_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts: i
     micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
     costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
     return [micros[number] for number in spread(costs, trainer.world.size)[trainer.world.rank]]
+
+
+def batch_loss(trainer: Trainer, step: int) -> float:
+    """Loss of a step's global batch by the model as it is, over all processes; nothing is learned from it."""
+    records = trainer.shards.step(step)
+    total = torch.zeros(1, dtype=torch.float64, device=trainer.world.device)
+    trainer.model.loss.eval()
+    with torch.no_grad():
+        for micro in own_micro_batches(trainer, records, trainer.world.size):
+            packed = pack([records[index] for index in micro], micro).to(trainer.world.device)
+            total += (trainer.model.loss(packed) * packed.weights).double().sum()
+    trainer.model.loss.train()
+    return float(trainer.world.add(total)) / max(sum(item.num_loss_tokens * item.weight for item in records), 1e-9)
+
+
+def summarise(trainer: Trainer, seen: list[StepFigures]) -> dict[str, float]:
+    """Figures of a whole run: losses, speed in tokens a second, peak memory of a process in bytes."""
+    timed = seen[1:] or seen
+    speed = sum(item.num_tokens for item in timed) / max(sum(sum(item.seconds.values()) for item in timed), 1e-9)
+    figures = {
+        "num_steps": len(seen),
+        "kept_step": (seen[-1].kept or seen[-1].step) if seen else 0,
+        "first_loss": seen[0].loss if seen else 0.0,
+        "final_loss": seen[-1].loss if seen else 0.0,
+        "mean_tokens_per_second": speed,
+        "tokens_per_second_per_gpu": speed / trainer.world.size,
+        "num_processes": trainer.world.size,
+        "seconds": sum(sum(item.seconds.values()) for item in seen),
+        "peak_memory_bytes": peak_memory(trainer.world.device),
+    }
+    return {**figures, **({"base_general_nll": trainer.watch.base.nll} if trainer.watch else {})}
 
 
 def _by_pool(records: list[TokenRecord], losses: list[float], pools: list[str]) -> dict[str, float]:
