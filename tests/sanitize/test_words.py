@@ -1,7 +1,7 @@
 """Words hashed in bulk are the words found one by one."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtune.sanitize.words import SHINGLE, distinct, hash_words, runs, shingle_sets, words
@@ -9,6 +9,7 @@ from mixtune.sanitize.words import SHINGLE, distinct, hash_words, runs, shingle_
 TEXTS = st.lists(st.text(st.sampled_from("aBé٣²_ -\n日本İßσς9\U00010400\U0001d7d9·")) | st.text(), max_size=8)
 
 
+@settings(deadline=None)  # the first one makes the table of letters
 @given(TEXTS)
 def test_two_words_have_one_digest_exactly_if_they_are_the_same(texts: list[str]) -> None:
     found = hash_words(texts)
@@ -19,6 +20,7 @@ def test_two_words_have_one_digest_exactly_if_they_are_the_same(texts: list[str]
     assert found.numeric.tolist() == [any(map(str.isdigit, word)) for word in every]
 
 
+@settings(deadline=None)  # the first one makes the table of letters
 @given(TEXTS)
 def test_a_texts_words_and_shingles_do_not_depend_on_its_neighbours(texts: list[str]) -> None:
     found = hash_words(texts)
