@@ -69,13 +69,21 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of a step."""
+        self.log_steps({step: metrics})
+
+    def log_steps(self, steps: Mapping[int, Mapping[str, float]]) -> None:
+        """Log metrics of several steps, in few requests."""
         if self.client:
             import time
 
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            values = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+            values = [
+                Metric(metric_name(key), float(value), now, step)
+                for step, metrics in steps.items()
+                for key, value in metrics.items()
+            ]
             for start in range(0, len(values), 500):
                 self.client.log_batch(self.run_id, metrics=values[start : start + 500])
 
@@ -166,6 +174,11 @@ def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
         shards: Manifest of the shards; None: there are none.
     """
     return f"{task} {100 * shards['mix_ratio']:g} %" if shards and "mix_ratio" in shards else task
+
+
+def metric_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, `_-./` and space, 240 at most."""
+    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)[:240]
 
 
 def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:

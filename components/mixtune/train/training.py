@@ -1,9 +1,10 @@
 """From a component's arguments to a trained model in its place."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,21 @@ def run_training(config: TrainConfig, places: Places) -> str:
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+            _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
         probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
-        seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
+        with checkpoints.until_told() if checkpoints else nullcontext():
+            seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
         figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
         if checkpoints:
             checkpoints.wait()
         uri = _leave(trainer, places, figures, run, Path(scratch)) if world.is_main else ""
+        if checkpoints:
+            run.set_tags({"model_uri": uri, "attempts": checkpoints.attempts})
         world.wait()
         if checkpoints:
             checkpoints.delete()
@@ -99,6 +104,16 @@ def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run
     }
     storage.write_manifest(places.model_path, manifest, target, entries)
     return "" if config.validation_steps else storage.fingerprint(target)
+
+
+def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> None:
+    """What a model comes from: its base, its shards, their pools and their receipt."""
+    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
+    run.log_metrics(shards.manifest.get("metrics", {}))
+    receipt = scratch / "mix_receipt.json"
+    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
+    run.log_artifact(receipt)
 
 
 def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:
