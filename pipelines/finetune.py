@@ -18,10 +18,11 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
+from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_clean_up, with_run_id
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
+@with_clean_up
 def finetune(
     customer_uri: str,
     general_pools: list,
