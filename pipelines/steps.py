@@ -7,6 +7,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from mixtune import images
 from mixtune.evaluate.component import evaluate
 from mixtune.sanitize.component import sanitize
 from mixtune.train.component import clean_up
@@ -106,3 +107,8 @@ def with_clean_up(pipeline: Callable[..., Any]) -> Callable[..., None]:
     cleaned.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
     cleaned.__annotations__ = {name: signature.parameters[name].annotation for name in signature.parameters}
     return cleaned
+
+
+def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Tell a task the run's images, so that it can record them: `mixtune submit` pins these names as it does all."""
+    return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))

@@ -1,5 +1,7 @@
 """Files by URI: a local path or `s3://bucket/key`, read and written alike, in bounded memory.
 
+`hf://datasets/org/name@revision/path` is read only: the Hugging Face hub's files, brought to its local cache.
+
 Writes are atomic: a file appears under its name when it is whole, or not at all. What is written is hashed on the
 way (SHA-256). A *manifest* lists the files of an artifact and is written last, so that its presence means that the
 folder is whole; `verify` checks that it still is.
@@ -8,13 +10,16 @@ Credentials come from the default AWS chain. `use` sets the few options there ar
 processes see them too.
 """
 
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +32,7 @@ from mixtune.streams import Writer as Writer
 from mixtune.streams import s3_client as s3_client
 from mixtune.streams import split_s3 as split_s3
 
+_HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
 
 
@@ -49,6 +55,28 @@ def is_s3(uri: str) -> bool:
     return uri.startswith("s3://")
 
 
+def _path(uri: str) -> Path:
+    """Where a URI lies on this machine, if it is not in S3."""
+    return Path(_fetch_from_hub(uri)) if uri.startswith("hf://") else Path(uri)
+
+
+@lru_cache(maxsize=1024)
+def _fetch_from_hub(uri: str) -> str:
+    named = _HUB_DATASET.match(uri)
+    if not named:
+        raise DataError(f"{uri}: a data set of the hub is hf://datasets/org/name@revision/path, revision included")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
+    wanted = [path, f"{path}/*"] if path else None
+    try:
+        folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(f"{uri}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error
+    return f"{folder}/{path}".rstrip("/")
+
+
 def join(uri: str, *parts: str) -> str:
     """The URI of something inside a folder."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
@@ -62,22 +90,41 @@ def data_uri(artifact_uri: str, output: str) -> str:
 def list_files(uri: str) -> list[FileEntry]:
     """The files under a folder, or the one file, sorted by path; hidden names (`.x`, `_x`) are left out.
 
+    Where there is nothing of that very name, `*`, `?` and `[...]` in it stand for parts of names, never for a `/`;
+    the paths are then relative to the folder before the first of them.
+
     `sha256` is the digest of the content for local files. For S3 it stands for the version: the digest of version id
     or ETag, which changes whenever the content does.
 
     Raises:
         DataError: There is nothing under that name.
     """
-    entries = _list_s3(uri) if is_s3(uri) else _list_local(Path(uri))
+    folder, pattern = split_pattern(uri)
+    entries = _list_s3(folder) if is_s3(uri) else _list_local(_path(folder))
+    if pattern:
+        entries = [entry for entry in entries if _fits(entry.path.split("/"), pattern.split("/"))]
     if not entries:
         raise DataError(f"{uri}: no such file or folder; give a local path or s3://bucket/key that exists")
     return sorted(entries, key=lambda entry: entry.path)
 
 
+def split_pattern(uri: str) -> tuple[str, str]:
+    """The folder before a name with `*`, `?` or `[` in it, and the rest; a URI without them, and an empty text."""
+    first = re.search(r"[*?[]", uri)
+    if first is None or exists(uri):
+        return uri, ""
+    folder, _, _ = uri[: first.start()].rpartition("/")
+    return folder or ("/" if uri.startswith("/") else "."), uri[len(folder) :].lstrip("/")
+
+
+def _fits(names: list[str], pattern: list[str]) -> bool:
+    return len(names) == len(pattern) and all(map(fnmatch.fnmatchcase, names, pattern))
+
+
 def exists(uri: str) -> bool:
     """Whether there is a file or a folder with that name."""
     if not is_s3(uri):
-        return Path(uri).exists()
+        return _path(uri).exists()
     return file_exists(uri) or bool(_first_key(uri.rstrip("/") + "/"))
 
 
@@ -115,7 +162,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         DataError: There is no such file.
     """
     try:
-        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else Path(uri).open("rb")  # noqa: SIM115
+        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else _path(uri).open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
     with stream:
@@ -216,7 +263,7 @@ def file_size(uri: str) -> int:
         DataError: There is no such file.
     """
     try:
-        return int(head(uri)["ContentLength"]) if is_s3(uri) else os.path.getsize(uri)
+        return int(head(uri)["ContentLength"]) if is_s3(uri) else _path(uri).stat().st_size
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
 
@@ -247,9 +294,9 @@ def delete(uri: str) -> None:
 def fetch(uri: str, folder: Path) -> Path:
     """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`."""
     if not is_s3(uri):
-        if not Path(uri).exists():
+        if not _path(uri).exists():
             raise DataError(f"{uri}: no such file or folder")
-        return Path(uri)
+        return _path(uri)
     for entry in list_files(uri):
         source = uri if entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri) else join(uri, entry.path)
         target = folder / entry.path
@@ -263,7 +310,7 @@ def fetch(uri: str, folder: Path) -> Path:
 def file_exists(uri: str) -> bool:
     """Whether the URI names a file (not a folder)."""
     if not is_s3(uri):
-        return Path(uri).is_file()
+        return _path(uri).is_file()
     # Not a HEAD: where a role may list some prefixes only, S3 answers 403 for an object that is not there.
     return _first_key(uri) == split_s3(uri)[1]
 
