@@ -7,8 +7,11 @@
                                         +---> evaluate (base, cached)                 evaluate (candidate)
                                                          |                                     |
                                                          +------------> compare <--------------+
+                                                                           |
+                                                                    record_outcome
 
-Steps after `fingerprint` are cached under what they really read; the preflights and `compare` always run.
+Steps after `fingerprint` are cached under what they really read; the preflights, `compare` and `record_outcome` always
+run.
 """
 
 from collections import namedtuple
@@ -23,6 +26,7 @@ from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import (
     VALIDATION_STEPS,
     data_resources,
+    end_run,
     evaluate_model,
     sanitize_pools,
     with_clean_up,
@@ -155,6 +159,7 @@ def finetune(
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
+    end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
     for task in (lora_validation, sft_validation):
         task.set_display_name("validate-training")
     for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
