@@ -116,7 +116,7 @@ def test_of_a_run_that_failed_the_webhook_hears_its_state_and_page(
     kubeflow: Any, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("mixtune.commands.submitting.send", lambda message: told.append(message) or "told")
+    monkeypatch.setattr("mixtune.commands.submitting.send", told.append)
     kubeflow.ends = "FAILED"
     assert main([*words, *REQUIRED, "--wait"]) == 1
     page = f"{kubeflow.url}/#/runs/details/run-1"
