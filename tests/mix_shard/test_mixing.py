@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,9 @@ from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.mix_shard import encoding, workers
 from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.mixing import Places, mix_shard, read_template
-from mixtune.mix_shard.planning import make_plan
-from mixtune.mix_shard.store import Store, make_part, write_store
 from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
 from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
-from mixtune.mix_shard.writing import Target, write_shards
-from mixtune.shards import Shards, open_shards
+from mixtune.shards import SCHEMA, Shards, open_shards
 
 from .conftest import make_record, make_records, write_pools
 
@@ -187,22 +186,6 @@ def test_policies_that_are_not_known_are_refused_by_name(changed: dict[str, Any]
         make_mix(**changed)
 
 
-def test_the_bytes_are_the_same_for_one_two_and_four_writers(tmp_path: Path, chatml: Path) -> None:
-    for number, records in enumerate([make_records("customer", 50), make_records("chat", 30)]):
-        write_store(tmp_path, str(number), [make_part(ChatTokenizer(chatml).tokenize(records), 8192)])
-    stores = [Store(tmp_path, "0"), Store(tmp_path, "1")]
-    plan = make_plan(make_mix(weights={"chat": 100}), ["customer", "chat"], stores, tmp_path / "plan")
-    found = []
-    for writers in (1, 2, 4):
-        target = Target(plan=plan, scratch=tmp_path, data_uri=str(tmp_path / str(writers)), shard_bytes=4000)
-        entries, _ = write_shards(target, stores, writers)
-        found.append([(entry.path, entry.sha256) for entry in entries])
-    for store in stores:
-        store.close()
-    assert len(found[0]) > 3
-    assert found[0] == found[1] == found[2]
-
-
 def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(
     tmp_path: Path, chatml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,3 +249,19 @@ def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path:
         read_template(str(tmp_path / "empty.jinja"))
     with pytest.raises(ModelError, match="the chat template is not valid"):
         ChatTokenizer(chatml, TokenConfig(chat_template="{% for m in messages %}"))
+
+
+def test_shards_are_read_with_pyarrow_alone_as_the_documentation_shows(tmp_path: Path, chatml: Path) -> None:
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix())
+    text = (Path(__file__).parents[2] / "docs" / "shards.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert {line.split()[1].split(".")[0] for line in code.splitlines() if line.startswith("import")} == {
+        "json",
+        "pyarrow",
+    }
+    done = subprocess.run([sys.executable, "-Ic", code], cwd=tmp_path / "out", capture_output=True, text=True)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        [shards.pools[record.pool], record.record_id, "1.0", str(len(record.input_ids))] for record in shards.step(3)
+    ]
+    for name in (*SCHEMA.names, *(set(shards.manifest) - {"kind", "data_uri", "metrics"})):
+        assert f"`{name}`" in text

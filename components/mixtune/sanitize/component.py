@@ -45,7 +45,7 @@ def sanitize(
     Args:
         sources: List of {"name": pool, "uri": file, folder or pattern such as part-*.csv, "columns": mapping,
             "split": "train" or "test"}. A mapping names the columns of prompt and completion (or messages), system,
-            label, group, consent and tools; a value may be a template: {"prompt": "{context} Question: {question}"}.
+            label, group, consent, weight and tools; a value may be a template: {"prompt": "{context} {question}"}.
         pools: The clean records, by pool and split.
         report: Counts by pool, reason and rule.
         summary: The same in short.
@@ -72,7 +72,8 @@ def sanitize(
         name_model: spaCy model for `name` and `address`, in an image built with the extra `names`; never downloaded.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
-        work_uri: Folder for finished parts, so that a killed task goes on where it was; empty: a temporary one.
+        work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
+            Indexed Job made (`mixtune.sanitize.ranges`); empty: a temporary one.
         seed: Of the splits.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -82,27 +83,28 @@ def sanitize(
     """
     from mixtune import storage as files
     from mixtune.sanitize import sanitizing as logic
-    from mixtune.sanitize.fates import Choice
 
     files.use(storage)
-    choice = Choice(
-        near_duplicates=near_duplicates,
-        conflicts=conflicts,
-        label_leaks=label_leaks,
-        test_ratio=test_ratio,
-        validation_ratio=validation_ratio,
-        holdout_records=int(holdout_records),
-        seed=int(seed),
-    )
-    job = logic.Job(
+    job = logic.make_job(
         sources=sources,
         against_path=getattr(against, "path", ""),
         benchmarks=benchmarks,
         base_model=base_model,
-        choice=choice,
-        rules=logic.make_rules(
-            markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent, also_normalise, name_model
-        ),
+        test_ratio=test_ratio,
+        holdout_records=holdout_records,
+        markers=markers,
+        extra_markers=extra_markers,
+        max_bad_ratio=max_bad_ratio,
+        near_duplicates=near_duplicates,
+        conflicts=conflicts,
+        label_leaks=label_leaks,
+        personal_data=personal_data,
+        phone_region=phone_region,
+        consent=consent,
+        validation_ratio=validation_ratio,
+        also_normalise=also_normalise,
+        name_model=name_model,
         work_uri=work_uri,
+        seed=seed,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)
