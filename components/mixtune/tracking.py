@@ -99,6 +99,24 @@ class Run:
             log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
             log(self.run_id, str(path), folder or None)
 
+    def log_text(self, name: str, text: str) -> None:
+        """Log a text as an artifact."""
+        if self.client:
+            self.client.log_text(self.run_id, text, name)
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment that this run belongs to; empty where nothing is tracked."""
+        return str(self.client.get_run(self.run_id).info.experiment_id) if self.client else ""
+
+    def siblings_hours(self, beginnings: tuple[str, ...]) -> list[float]:
+        """Hours that each ended child of this run's parent took, of those whose names begin so."""
+        if not self.client or not self.parent_id:
+            return []
+        clause = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+        ended = [run.info for run in self.client.search_runs([self.experiment_id], clause) if run.info.end_time]
+        return [(run.end_time - run.start_time) / 3.6e6 for run in ended if run.run_name.startswith(beginnings)]
+
     @property
     def parent(self) -> "Run":
         """The pipeline run's own run; this one where there is no other."""
