@@ -50,8 +50,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return place
 
 
-def load(folder: Path, method: str) -> Trainable:
-    model = load_trainable(folder, TrainConfig(method=method, lora_rank=4))
+def load(folder: Path, method: str, **options: Any) -> Trainable:
+    model = load_trainable(folder, TrainConfig(method=method, lora_rank=4, **options))
     torch.manual_seed(4)
     for name, value in model.parameters().items():
         if "lora_B" in name:
@@ -118,3 +118,28 @@ def test_a_model_whose_logits_are_scaled_in_an_unknown_way_is_refused(
             probe(model.loss, records, 1e-4)
     else:
         probe(model.loss, records, 1e-4)
+
+
+@pytest.mark.parametrize("activations", ["recompute", "offload"])
+def test_activations_made_again_or_offloaded_give_the_same_gradients(
+    activations: str, folder: Path, draw_records: Draw
+) -> None:
+    packed, found = pack(draw_records(4, 2)), []
+    for choice in ("keep", activations):
+        model = load(folder, "lora", activations=choice)
+        found.append(gradients(model, model.loss(packed).sum()))
+        assert model.causal.is_gradient_checkpointing == (choice != "keep")
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("method", ["lora", "sft"])
+def test_arithmetic_in_bfloat16_is_near_and_what_is_trained_stays_float32(
+    method: str, folder: Path, draw_records: Draw
+) -> None:
+    packed = pack(draw_records(4, 2))
+    exact, rounded = (load(folder, method, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    gap = (exact.loss(packed) - rounded.loss(packed)).abs().max()
+    assert 0 < gap < 0.2
+    assert {value.dtype for value in rounded.parameters().values()} == {torch.float32}
+    frozen = {value.dtype for value in rounded.causal.parameters() if not value.requires_grad}
+    assert frozen == ({torch.bfloat16} if method == "lora" else set())

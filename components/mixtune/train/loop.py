@@ -16,7 +16,7 @@ from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
 from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, make_optimizer, rate
+from mixtune.train.model import Trainable, make_optimizer, place, rate
 from mixtune.train.sums import GradientSums
 from mixtune.train.world import World
 
@@ -90,7 +90,7 @@ class Trainer:
 
 def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
     """A training that has done nothing yet, on the process's device."""
-    model.causal.to(world.device)
+    place(model, config, world)
     return Trainer(shards, model, make_optimizer(model, config), config, world, Guard(config))
 
 
@@ -179,13 +179,16 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, cl
     world, model = trainer.world, trainer.model
     total = sum(record.num_loss_tokens * record.weight for record in records)
     losses = torch.zeros(len(records), dtype=torch.float64, device=world.device)
-    sums = GradientSums(model.parameters().values(), model.method == "lora" or world.device.type == "cpu")
-    for micro in own_micro_batches(trainer, records, num_parts):
+    on_cpu = world.device.type == "cpu"
+    sums = GradientSums(model.parameters().values(), exact=on_cpu or model.method == "lora")
+    turns = own_turns(trainer, records, num_parts)
+    for number, (micro, share) in enumerate(turns, 1):
         packed = pack([records[index] for index in micro], micro).to(world.device)
         if model.dropout:
             model.dropout.begin_micro_batch(micro, [len(records[index].input_ids) for index in micro])
+        model.add_over_processes(number == len(turns) or not on_cpu)
         clock.stop("data")
-        weighted = model.loss(packed) * packed.weights
+        weighted = model.loss(packed) * packed.weights * share
         clock.stop("forward")
         (weighted.sum() / max(total, 1e-9)).backward()
         sums.take()
@@ -195,12 +198,21 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, cl
     return losses
 
 
-def own_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> list[list[int]]:
-    """This process's micro batches of a global batch, which is cut for `num_parts` processes."""
+def own_turns(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> list[tuple[list[int], float]]:
+    """This process's micro batches of a global batch, which is cut for `num_parts` processes; each counts once.
+
+    Processes that hold slices of a model meet at every layer. One that has fewer micro batches than others takes the
+    cheapest once more, at a weight of 0.
+    """
     lengths, even = [len(record.input_ids) for record in records], trainer.model.even_tokens
     micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
     costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
-    return [micros[number] for number in spread(costs, trainer.world.size)[trainer.world.rank]]
+    ranks = spread(costs, trainer.world.size)
+    turns = [(micros[number], 1.0) for number in ranks[trainer.world.rank]]
+    if trainer.model.in_slices:
+        cheapest = micros[costs.index(min(costs))]
+        turns += [(cheapest, 0.0)] * (max(len(own) for own in ranks) - len(turns))
+    return turns
 
 
 def _by_pool(records: list[TokenRecord], losses: list[float], pools: list[str]) -> dict[str, float]:

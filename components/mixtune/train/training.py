@@ -22,9 +22,6 @@ from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
 from mixtune.train.world import World, join_world
 
-PROBE_NATS = 1e-3
-"""A packed token's loss is nearer than this to that of its record alone, in float32."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
@@ -64,7 +61,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
-        probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
+        probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
         seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
@@ -72,7 +69,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
             check_falling(seen)
         if checkpoints:
             checkpoints.wait()
-        uri = _leave(trainer, places, seen, run, Path(scratch)) if world.is_main else ""
+        uri = _leave(trainer, places, seen, run, Path(scratch))
         world.wait()
         if checkpoints:
             checkpoints.delete()
@@ -80,14 +77,17 @@ def run_training(config: TrainConfig, places: Places) -> str:
 
 
 def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, scratch: Path) -> str:
-    """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
+    """Save the model, upload it, and write its manifest, last; in the main process its fingerprinted URI comes back."""
     trainer.model.check_finite()
-    config, figures = trainer.config, summarise(seen)
-    run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
-    out = scratch / "model"
+    config, is_main, out = trainer.config, trainer.world.is_main, scratch / "model"
     out.mkdir()
     if not config.validation_steps:
-        trainer.model.save(out)
+        trainer.model.save(out, is_main)
+    if not is_main:
+        return ""
+    figures = summarise(seen)
+    run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
+    if not config.validation_steps:
         finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
