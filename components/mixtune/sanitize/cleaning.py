@@ -5,10 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import orjson
+from ahocorasick_rs import AhoCorasick
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from mixtune.sanitize.markers import Markers, strip_end_token
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.readers import WHOLE, Range, Row, read_rows
 from mixtune.sanitize.schemas import Mapper, find_mapper, to_record
-from mixtune.sanitize.text import has_surrogate, is_clean, normalise
+from mixtune.sanitize.text import ALSO, has_surrogate, is_clean, normalise, tidy
 
 NOTED_PER_RULE = 1000
 """Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
@@ -36,6 +37,8 @@ class Rules:
     markers: Markers = field(default_factory=Markers)
     personal: Personal = field(default_factory=Personal)
     consent: Consent = field(default_factory=Consent)
+    also: tuple[str, ...] = ()
+    """Normalisation on request: `quotes`, `spaces`."""
     control_tokens: tuple[str, ...] = ()
     """The base model's own control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
@@ -45,6 +48,8 @@ class Rules:
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_ratio <= 1:
             raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
+        if unknown := sorted(set(self.also) - set(ALSO)):
+            raise ConfigError(f"also_normalise: unknown rule {unknown[0]!r}; there are {', '.join(ALSO)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +120,14 @@ class Cleaner:
                 self._drop(row.line, str(reason))
             except DataError as error:
                 self._bad(row, str(error))
-            except (RecursionError, orjson.JSONEncodeError):
-                self._bad(row, "nested too deep, or a value that JSON has no form for")
-            except (KeyError, TypeError, AttributeError) as error:
-                self._bad(row, f"not as the file's first row ({type(error).__name__} at {error})")
+            except ConfigError:
+                raise
+            except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+                if "ecursion" in str(error):
+                    self._bad(row, "nested too deep")
+                    continue
+                at = f" at {error}" if isinstance(error, KeyError) else ""
+                self._bad(row, f"not as the file's first row ({type(error).__name__}{at})")
 
     def _record(self, row: Row) -> Record:
         if row.problem:
@@ -142,9 +151,9 @@ class Cleaner:
         text = "\n".join(_texts(record))
         if has_surrogate(text):
             raise DataError("half a surrogate pair")
-        for token in self.rules.control_tokens:
-            if number := text.count(token):
-                self.tally.found[token] += number
+        if tokens := self.rules.control_tokens:
+            found = _finder(tokens).find_matches_as_indexes(text, overlapping=True)
+            self.tally.found.update(tokens[place] for place, _, _ in found)
         return self._cleaned(record, text)
 
     def _cleaned(self, record: Record, text: str) -> Record:
@@ -170,9 +179,9 @@ class Cleaner:
 
     def _needed(self, text: str) -> tuple[bool, bool, bool]:
         """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
-        ordinary = is_clean(text)
+        ordinary = not self.rules.also and is_clean(text)
         marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
-        personal = not ordinary or bool(self.rules.personal.find(text))
+        personal = not ordinary or marked or bool(self.rules.personal.find(text))
         needed = (not ordinary, marked, personal)
         return needed if any(needed) else ()  # type: ignore[return-value]
 
@@ -192,7 +201,9 @@ class Cleaner:
             while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
                 before = text
                 text = apply("", normalise, text) if normal else text
-                text = apply("marker ", self.rules.markers.rewrite, text) if marked else text
+                text = apply("", partial(tidy, rules=self.rules.also), text) if self.rules.also else text
+                if marked and self.rules.markers.may_hold(text):
+                    text = apply("marker ", self.rules.markers.rewrite, text)
             return apply("personal data ", self._personal, text) if personal else text
 
         return clean
@@ -282,6 +293,11 @@ def control_tokens(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(token["content"] for token in added if token.get("special")))
 
 
+@lru_cache(maxsize=1)
+def _finder(tokens: tuple[str, ...]) -> AhoCorasick:
+    return AhoCorasick(tokens)
+
+
 def _first_value(uri: str) -> dict[str, Any]:
     return next((row.value for row in read_rows(uri) if not row.problem), {})
 
@@ -318,17 +334,13 @@ def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
     return out
 
 
-def _texts(record: Record) -> Iterator[str]:
+def _texts(record: Record) -> list[str]:
+    texts = [message["content"] for message in record["messages"]]
     for message in record["messages"]:
-        yield message["content"]
-        if "reasoning" in message:
-            yield message["reasoning"]
-        if "tool_calls" in message:
-            yield from _strings(message["tool_calls"])
-        yield message.get("tool_call_id", "")
-    if "tools" in record:
-        yield from _strings(record["tools"])
-    yield record.get("label", "")
+        if len(message) > 2:
+            for key in ("reasoning", "tool_calls", "tool_call_id"):
+                texts += _strings(message.get(key))
+    return [*texts, *_strings(record.get("tools")), record.get("label", "")]
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ def sanitize(
     holdout_records: int = 0,
     markers: str = "space",
     extra_markers: list = [],
+    also_normalise: list = [],
     max_bad_ratio: float = 0.05,
     near_duplicates: float = 0.9,
     conflicts: str = "keep",
@@ -34,13 +35,16 @@ def sanitize(
     """Turn raw files into clean pools of records; everything dropped or changed is counted and listed.
 
     Reads JSONL, JSON (an array, or an object by id), CSV, TSV, Parquet and Arrow, also compressed (gz, zst, bz2).
-    Rewrites reserved text markers to a fixed point, normalises text, replaces personal data, drops duplicates, near
-    duplicates and whatever stands in a benchmark or another pool, and holds records back. With a base model, every
-    record is rendered and tokenized to prove that it holds no control token but the template's. Rows read are rows
-    kept plus rows dropped, always.
+    Plain JSONL (by bytes) and Parquet (by row groups) are read by several processes at once; any other file by one,
+    since a quoted field of CSV may hold line ends. Rewrites reserved text markers to a fixed point, normalises text,
+    replaces personal data, drops duplicates, near duplicates and whatever stands in a benchmark or another pool, and
+    holds records back. With a base model, every record is rendered and tokenized to prove that it holds no control
+    token but the template's; what the template refuses is dropped. Rows read are rows kept plus rows dropped, always.
 
     Args:
-        sources: List of {"name": pool, "uri": file or folder, "columns": mapping, "split": "train" or "test"}.
+        sources: List of {"name": pool, "uri": file, folder or pattern such as part-*.csv, "columns": mapping,
+            "split": "train" or "test"}. A mapping names the columns of prompt and completion (or messages), system,
+            label, group, consent and tools; a value may be a template: {"prompt": "{context} Question: {question}"}.
         pools: The clean records, by pool and split.
         report: Counts by pool, reason and rule.
         summary: The same in short.
@@ -52,7 +56,10 @@ def sanitize(
         holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
         markers: What becomes of reserved text markers: `space`, `strip`, `drop`, `fail` or `keep`.
         extra_markers: Further markers, removed wherever they stand.
-        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails.
+        also_normalise: Rules on request, in lines of prose alone, never in code, tables or JSON: `quotes` makes
+            typographic quotes straight, `spaces` makes runs of spaces within a line one.
+        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
+            or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
         label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.
@@ -90,7 +97,9 @@ def sanitize(
         benchmarks=benchmarks,
         base_model=base_model,
         choice=choice,
-        rules=logic.make_rules(markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent),
+        rules=logic.make_rules(
+            markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent, also_normalise
+        ),
         work_uri=work_uri,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)

@@ -61,6 +61,7 @@ def make_rules(
     personal_data: dict[str, str] | None = None,
     phone_region: str = "US",
     consent: dict[str, Any] | None = None,
+    also_normalise: list[str] | None = None,
 ) -> Rules:
     """The rules that the shell's options name.
 
@@ -71,6 +72,7 @@ def make_rules(
         markers=Markers(markers, tuple(extra_markers)),
         personal=Personal(policies=dict(personal_data or {}), region=phone_region),
         consent=make_consent(consent or {}),
+        also=tuple(also_normalise or ()),
         max_bad_ratio=max_bad_ratio,
     )
 
@@ -278,6 +280,7 @@ def _describe(job: Job) -> dict[str, Any]:
     return {
         "markers": job.rules.markers.mode,
         "extra_markers": list(job.rules.markers.extra),
+        "also_normalise": list(job.rules.also),
         "personal_data": dict(personal.policies) or {"default": "redact"},
         "consent_required": job.rules.consent.required,
         "max_bad_ratio": job.rules.max_bad_ratio,
