@@ -24,6 +24,10 @@ def train_lora(
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
+    shard_base: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -64,6 +68,11 @@ def train_lora(
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
+        shard_base: Hold the base model in slices over the GPUs (FSDP2), where it is too large for one.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -111,6 +120,10 @@ def train_lora(
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
+        shard_base=shard_base,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),
@@ -137,6 +150,9 @@ def train_sft(
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -167,6 +183,10 @@ def train_sft(
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -209,6 +229,9 @@ def train_sft(
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),

@@ -72,6 +72,8 @@ class TrainConfig:
     activations: str = ""
     """For the backward pass: `keep` them, `recompute` each layer's, or `offload` the layers' inputs to the host's
     memory as well; empty: `recompute` on GPUs, else `keep`."""
+    fused_kernels: bool = False
+    """Liger's kernels for norms, rotary embeddings and MLPs, on GPUs."""
     shard_base: bool = False
     """LoRA: hold the base model in slices over the processes, where it is too large for one; full SFT always does."""
     checkpoint_steps: int = 100

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from mixtune.errors import ModelError
 from mixtune.shards import TokenRecord
 from mixtune.train.batches import Packed, pack
+from mixtune.train.kernels import PACKED
 
 LOGITS_AT_ONCE = 2**25
 """Logits that are held at once (128 MiB in float32)."""
@@ -24,7 +25,8 @@ class PackedLoss(torch.nn.Module):
     """A causal language model as a function from packed records to the losses of their tokens.
 
     No attention mask is given and `use_cache` is off: only then does transformers keep packed records apart by their
-    positions. Logits are made in chunks, at the places that carry loss, and made again for the gradient.
+    positions, or by where they begin. Logits are made in chunks, at the places that carry loss, and made again for the
+    gradient.
 
     Args:
         causal: A model of transformers.
@@ -46,7 +48,10 @@ class PackedLoss(torch.nn.Module):
             return self._token_losses(packed)
 
     def _token_losses(self, packed: Packed) -> torch.Tensor:
-        places = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        places: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        if self.causal.config._attn_implementation in PACKED:
+            places |= {"cu_seq_lens_q": packed.starts, "cu_seq_lens_k": packed.starts}
+            places |= {"max_length_q": packed.longest, "max_length_k": packed.longest}
         with save_on_cpu(packed.input_ids.is_cuda) if self._offload else nullcontext():
             out = self.causal.get_decoder()(**places, use_cache=False)
         hidden = out.last_hidden_state[0][packed.targets - 1]

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
 from mixtune.train.adapters import Adapter, add_adapter
 from mixtune.train.config import TrainConfig
 from mixtune.train.dropout import Dropout
+from mixtune.train.kernels import choose_attention, fuse
 from mixtune.train.loss import PackedLoss
 from mixtune.train.sharding import shard
 from mixtune.train.world import World
@@ -97,6 +98,7 @@ class Trainable:
         if not is_main:
             return
         whole |= {name: value.cpu() for name, value in self.saved.state_dict().items() if name in _buffers(self.saved)}
+        self.saved.config.use_cache = True
         self.saved.save_pretrained(str(folder), state_dict=whole)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
 
@@ -124,7 +126,11 @@ def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     torch.manual_seed(config.seed)
     dtype = compute_dtype(config)
     held = dtype if config.method == "lora" and not config.changes_base else torch.float32
-    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held))
+    attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
+    given = {"attn_implementation": attention} if attention else {}
+    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held, **given))
+    if config.fused_kernels:
+        fuse(causal)
     causal.config.use_cache = False
     causal.train()
     adapter = add_adapter(causal, config, folder.name) if config.method == "lora" else None
