@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from mixtune import images
 from mixtune.evaluate.component import evaluate
 from mixtune.sanitize.component import sanitize
 
@@ -83,3 +84,8 @@ def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Let a task find the run's parent in MLflow, by the pod's label."""
     kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
     return task
+
+
+def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Tell a task the run's images, so that it can record them: `mixtune submit` pins these names as it does all."""
+    return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))

@@ -61,6 +61,8 @@ class SourceFile:
     uri: str
     columns: dict[str, str]
     part: Range = WHOLE
+    digest: str = ""
+    """What the source's bytes are; empty where nothing is kept for another run."""
 
     @property
     def name(self) -> str:

@@ -69,7 +69,8 @@ def sanitize(
         phone_region: Country whose telephone numbers may stand without its code; two letters.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
-        work_uri: Folder for finished parts, so that a killed task goes on where it was; empty: a temporary one.
+        work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
+            Indexed Job made (`mixtune.sanitize.ranges`); empty: a temporary one.
         seed: Of the splits.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -79,27 +80,27 @@ def sanitize(
     """
     from mixtune import storage as files
     from mixtune.sanitize import sanitizing as logic
-    from mixtune.sanitize.fates import Choice
 
     files.use(storage)
-    choice = Choice(
-        near_duplicates=near_duplicates,
-        conflicts=conflicts,
-        label_leaks=label_leaks,
-        test_ratio=test_ratio,
-        validation_ratio=validation_ratio,
-        holdout_records=int(holdout_records),
-        seed=int(seed),
-    )
-    job = logic.Job(
+    job = logic.make_job(
         sources=sources,
         against_path=getattr(against, "path", ""),
         benchmarks=benchmarks,
         base_model=base_model,
-        choice=choice,
-        rules=logic.make_rules(
-            markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent, also_normalise
-        ),
+        test_ratio=test_ratio,
+        holdout_records=holdout_records,
+        markers=markers,
+        extra_markers=extra_markers,
+        max_bad_ratio=max_bad_ratio,
+        near_duplicates=near_duplicates,
+        conflicts=conflicts,
+        label_leaks=label_leaks,
+        personal_data=personal_data,
+        phone_region=phone_region,
+        consent=consent,
+        validation_ratio=validation_ratio,
+        also_normalise=also_normalise,
         work_uri=work_uri,
+        seed=seed,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)

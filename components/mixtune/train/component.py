@@ -23,6 +23,7 @@ def train_lora(
     max_grad_norm: float = 1.0,
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
+    max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
     dtype: str = "",
     activations: str = "",
@@ -67,6 +68,8 @@ def train_lora(
         max_grad_norm: Gradients are clipped to this norm, above 0.
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
+            the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
         dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
         activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
@@ -119,6 +122,7 @@ def train_lora(
         max_grad_norm=max_grad_norm,
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
+        max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         dtype=dtype,
         activations=activations,
@@ -149,6 +153,7 @@ def train_sft(
     max_grad_norm: float = 1.0,
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
+    max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
     dtype: str = "",
     activations: str = "",
@@ -182,6 +187,8 @@ def train_sft(
         max_grad_norm: Gradients are clipped to this norm, above 0.
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
+            the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
         dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
         activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
@@ -228,6 +235,7 @@ def train_sft(
         max_grad_norm=max_grad_norm,
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
+        max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         dtype=dtype,
         activations=activations,

@@ -1,5 +1,6 @@
 """The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,6 +20,14 @@ PROBED_TOKENS = 64
 """Of each record that `probe` looks at."""
 PROBE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
 """A token's loss is nearer than this to that of its record alone, by dtype of the arithmetic."""
+
+Reading = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits, float32, (tokens, vocabulary), and ids, (tokens,), to something by token, (tokens, ...)."""
+
+
+def cross_entropies(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The loss of each token, (tokens,)."""
+    return cross_entropy(logits, ids, reduction="none")
 
 
 class PackedLoss(torch.nn.Module):
@@ -42,12 +51,12 @@ class PackedLoss(torch.nn.Module):
         """A context in which the model computes in its dtype."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def forward(self, packed: Packed) -> torch.Tensor:
-        """Cross entropy of every token to learn, float32, (loss tokens,)."""
+    def forward(self, packed: Packed, read: Reading = cross_entropies) -> torch.Tensor:
+        """Cross entropy of every token to learn, float32, (loss tokens,); or what else is read off its logits."""
         with self.precision(packed.input_ids.device):
-            return self._token_losses(packed)
+            return self._read(packed, read)
 
-    def _token_losses(self, packed: Packed) -> torch.Tensor:
+    def _read(self, packed: Packed, read: Reading) -> torch.Tensor:
         places: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
         if self.causal.config._attn_implementation in PACKED:
             places |= {"cu_seq_lens_q": packed.starts, "cu_seq_lens_k": packed.starts}
@@ -58,13 +67,13 @@ class PackedLoss(torch.nn.Module):
         wanted = packed.input_ids[packed.targets]
         size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
         if len(wanted) <= size:
-            return self._chunk(hidden, wanted)
+            return self._chunk(hidden, wanted, read)
         chunks = zip(hidden.split(size), wanted.split(size), strict=True)
-        return torch.cat([checkpoint(self._chunk, states, ids, use_reentrant=False) for states, ids in chunks])
+        return torch.cat([checkpoint(self._chunk, states, ids, read, use_reentrant=False) for states, ids in chunks])
 
-    def _chunk(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def _chunk(self, states: torch.Tensor, ids: torch.Tensor, read: Reading) -> torch.Tensor:
         logits = self.causal.get_output_embeddings()(states)
-        return cross_entropy(_scaled(logits, self.causal.config.get_text_config()).float(), ids, reduction="none")
+        return read(_scaled(logits, self.causal.config.get_text_config()).float(), ids)
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
