@@ -7,8 +7,11 @@
                                         +---> evaluate (base, cached)                 evaluate (candidate)
                                                          |                                     |
                                                          +------------> compare <--------------+
+                                                                           |
+                                                                    record_outcome
 
-Steps after `fingerprint` are cached under what they really read; the preflights and `compare` always run.
+Steps after `fingerprint` are cached under what they really read; the preflights, `compare` and `record_outcome` always
+run.
 """
 
 from collections import namedtuple
@@ -20,7 +23,15 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_images, with_run_id
+from pipelines.steps import (
+    VALIDATION_STEPS,
+    data_resources,
+    end_run,
+    evaluate_model,
+    sanitize_pools,
+    with_images,
+    with_run_id,
+)
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
@@ -146,6 +157,7 @@ def finetune(
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
+    end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
     for task in (lora_validation, sft_validation):
         task.set_display_name("validate-training")
     for task in (lora_validation, lora_training, sft_validation, sft_training, decision):

@@ -6,6 +6,7 @@ from kfp import dsl, kubernetes
 
 from mixtune import images
 from mixtune.evaluate.component import evaluate
+from mixtune.outcome.component import record_outcome
 from mixtune.sanitize.component import sanitize
 
 VALIDATION_STEPS = 5
@@ -89,3 +90,28 @@ def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
 def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Tell a task the run's images, so that it can record them: `mixtune submit` pins these names as it does all."""
     return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))
+
+
+def end_run(
+    pipeline: str, decision: dsl.PipelineTask, shards: Any, model_uri: Any, tracking: Any, storage: Any
+) -> dsl.PipelineTask:
+    """The last task: audit record, cost, webhook. A run that failed does not reach it; `mixtune follow` tells then.
+
+    Args:
+        pipeline: Name, for the message.
+        decision: The `compare` task.
+        shards: What was trained on.
+        model_uri: The tuned model.
+        tracking: MLflow.
+        storage: Of `s3://` data.
+    """
+    task = record_outcome(
+        comparison=decision.outputs["comparison"],
+        shards=shards,
+        pipeline=pipeline,
+        model_uri=model_uri,
+        tracking=tracking,
+        storage=storage,
+    )
+    kubernetes.use_secret_as_volume(task, "mixtune-webhook", mount_path="/etc/mixtune/webhook", optional=True)
+    return with_images(with_run_id(task.set_caching_options(False)))

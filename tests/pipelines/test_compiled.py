@@ -67,7 +67,7 @@ def test_only_what_depends_on_nothing_outside_is_cached() -> None:
     spec = load(ROOT / "pipelines/finetune.yaml")[0]
     tasks = spec["root"]["dag"]["tasks"]
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {"fingerprint", "preflight", "compare"}.isdisjoint(cached)
+    assert {"fingerprint", "preflight", "preflight-mixed", "compare", "record-outcome"}.isdisjoint(cached)
     assert {"sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"} <= cached
     for name in ("sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"):
         assert not {"tracking", "num_nodes", "gpus_per_node"} & set(tasks[name]["inputs"]["parameters"]), name
@@ -89,3 +89,14 @@ def test_a_component_says_what_each_of_its_inputs_is(path: Path) -> None:
     documentation = inspect.getdoc(FILES[path].python_func) or ""
     for name in FILES[path].component_spec.inputs or {}:
         assert f"\n    {name}: " in documentation, f"{path.stem}: {name} is not described"
+
+
+def test_the_webhook_is_a_mounted_secret_that_need_not_be_there_and_no_parameter() -> None:
+    spec, platform = load(ROOT / "pipelines/finetune.yaml")
+    mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-record-outcome"][
+        "secretAsVolume"
+    ]
+    assert [(item["secretName"], item["mountPath"], item["optional"]) for item in mounted] == [
+        ("mixtune-webhook", "/etc/mixtune/webhook", True)
+    ]
+    assert "webhook" not in str(spec["root"]["inputDefinitions"])

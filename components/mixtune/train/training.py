@@ -1,6 +1,7 @@
 """From a component's arguments to a trained model in its place."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -58,6 +59,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+            _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
@@ -70,6 +72,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if checkpoints:
             checkpoints.wait()
         uri = _leave(trainer, places, figures, run, Path(scratch))
+        if checkpoints:
+            run.set_tags({"model_uri": uri, "attempts": checkpoints.attempts})
         world.wait()
         if checkpoints:
             checkpoints.delete()
@@ -99,6 +103,16 @@ def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run
     }
     storage.write_manifest(places.model_path, manifest, target, entries)
     return "" if config.validation_steps else storage.fingerprint(target)
+
+
+def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> None:
+    """What a model comes from: its base, its shards, their pools and their receipt."""
+    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
+    run.log_metrics(shards.manifest.get("metrics", {}))
+    receipt = scratch / "mix_receipt.json"
+    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
+    run.log_artifact(receipt)
 
 
 def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:
