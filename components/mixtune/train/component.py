@@ -1,7 +1,7 @@
 """The `train_lora` and `train_sft` components, two shells over one loop, and the exit task of runs that start jobs."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from mixtune import images
 
@@ -11,6 +11,7 @@ def train_lora(
     shards: Input[Dataset],
     base_model: str,
     model: Output[Model],
+    metrics: Output[Metrics],
     learning_rate: float = 1e-5,
     lora_rank: int = 16,
     lora_alpha: int = 32,
@@ -52,6 +53,7 @@ def train_lora(
         shards: Steps in training order, from `mix_shard`.
         base_model: Folder, `s3://` prefix or `org/name@revision`.
         model: Manifest of the adapter, which lies in PEFT's format beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         learning_rate: Peak, above 0; that of the A matrices.
         lora_rank: Rank of the adapter, 1 or more.
         lora_alpha: Scaling of the adapter, 1 or more.
@@ -138,7 +140,7 @@ def train_lora(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return train_or_report(config, places, nodes, validated, on_error)
+    return train_or_report(config, places, nodes, validated, on_error, metrics)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
@@ -146,6 +148,7 @@ def train_sft(
     shards: Input[Dataset],
     base_model: str,
     model: Output[Model],
+    metrics: Output[Metrics],
     learning_rate: float = 1e-5,
     min_lr_ratio: float = 0.1,
     warmup_ratio: float = 0.05,
@@ -180,6 +183,7 @@ def train_sft(
         shards: Steps in training order, from `mix_shard`.
         base_model: Folder, `s3://` prefix or `org/name@revision`.
         model: Manifest of the model, which lies as a Hugging Face folder beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         learning_rate: Peak, above 0.
         min_lr_ratio: Learning rate of the last step as a share of the peak, 0 to 1; a cosine leads there.
         warmup_ratio: Share of the steps over which the learning rate rises, 0 to 1.
@@ -250,20 +254,19 @@ def train_sft(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return train_or_report(config, places, nodes, validated, on_error)
+    return train_or_report(config, places, nodes, validated, on_error, metrics)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
 def clean_up():
-    """Delete what is left of this run's training jobs: the exit task of a pipeline that starts any (`dsl.ExitHandler`).
+    """Delete what is left of this run's training jobs: the exit task of the pipelines that start any.
 
     Jobs are found by the run's id (`MIXTUNE_RUN_ID`, else the pod's label). Outside a cluster there are none, and the
-    log says so. KFP lets no output leave an exit handler: a pipeline with outputs relies on the job's owner, the
-    run's workflow, and on its deadline.
+    log says so.
 
     Raises:
-        ClusterError: The Kubernetes API is away.
+        ClusterError: The Kubernetes API is away, or the service account may not delete jobs.
     """
-    from mixtune.train.launcher import launching
+    from mixtune.train.launcher import cleaning
 
-    launching.clean_up()
+    cleaning.clean_up()
