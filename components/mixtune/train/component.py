@@ -26,6 +26,10 @@ def train_lora(
     max_grad_ratio: float = 100.0,
     max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
+    shard_base: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -69,6 +73,11 @@ def train_lora(
         max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
             the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
+        shard_base: Hold the base model in slices over the GPUs (FSDP2), where it is too large for one.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -117,6 +126,10 @@ def train_lora(
         max_grad_ratio=max_grad_ratio,
         max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
+        shard_base=shard_base,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),
@@ -145,6 +158,9 @@ def train_sft(
     max_grad_ratio: float = 100.0,
     max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -178,6 +194,10 @@ def train_sft(
         max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
             the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -221,6 +241,9 @@ def train_sft(
         max_grad_ratio=max_grad_ratio,
         max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),
