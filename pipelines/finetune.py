@@ -29,12 +29,14 @@ from pipelines.steps import (
     end_run,
     evaluate_model,
     sanitize_pools,
+    with_clean_up,
     with_images,
     with_run_id,
 )
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
+@with_clean_up
 def finetune(
     customer_uri: str,
     general_pools: list,

@@ -17,12 +17,13 @@ from mixtune.evaluate.component import choose_mix, compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
+from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_clean_up, with_run_id
 
 PARALLELISM = 2
 
 
 @dsl.pipeline(name="mix-grid", description="Try several mixes and name the one to take.")
+@with_clean_up
 def mix_grid(
     customer_uri: str,
     general_pools: list,

@@ -1,5 +1,8 @@
 """The steps that several pipelines share: sanitize both kinds of pools, evaluate base and candidate."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -8,6 +11,7 @@ from mixtune import images
 from mixtune.evaluate.component import evaluate
 from mixtune.outcome.component import record_outcome
 from mixtune.sanitize.component import sanitize
+from mixtune.train.component import clean_up
 
 VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
@@ -85,6 +89,25 @@ def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Let a task find the run's parent in MLflow, by the pod's label."""
     kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
     return task
+
+
+def with_clean_up(pipeline: Callable[..., Any]) -> Callable[..., None]:
+    """Let the task `clean_up` follow on all of a pipeline's tasks, whether the run succeeds, fails or is stopped.
+
+    KFP lets no output leave an exit handler, so the pipeline that comes back has none: its verdict and its model stand
+    in the comparison that `compare` writes.
+    """
+
+    @functools.wraps(pipeline)
+    def cleaned(*args: Any, **values: Any) -> None:
+        task = with_run_id(clean_up()).set_caching_options(False)
+        with dsl.ExitHandler(task, name="run"):
+            pipeline(*args, **values)
+
+    signature = inspect.signature(pipeline)
+    cleaned.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
+    cleaned.__annotations__ = {name: signature.parameters[name].annotation for name in signature.parameters}
+    return cleaned
 
 
 def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:

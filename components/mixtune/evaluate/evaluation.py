@@ -136,6 +136,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
         "kind": "samples",
         "axes": summaries,
         "identity": identity,
+        "model_uri": inputs.model_uri,
         "limit": int(inputs.limit),
         "seconds": round(time.perf_counter() - started, 3),
     }

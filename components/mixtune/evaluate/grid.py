@@ -127,7 +127,8 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
     points = sorted((read_point(path) for path in paths), key=lambda point: -point.percent)
     choice = choose(points)
     print(f"choose-mix: {choice.reason}", flush=True)
-    storage.write_json(outputs.grid_path, {"kind": "grid", **asdict(choice), "points": [asdict(p) for p in points]})
+    found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [asdict(p) for p in points]}
+    storage.write_json(outputs.grid_path, found)
     report.write_text(outputs.report_path, pages.page("Which mix?", _body(points, choice)))
     rows = [_row(point) for point in points]
     table = report.markdown_table(HEADER, rows)
