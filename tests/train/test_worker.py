@@ -129,5 +129,8 @@ def test_a_job_that_is_done_is_not_trained_again(
     job = job_in(tmp_path, shards_path)
     first = run_job(job)
     assert "step 12/12" in capsys.readouterr().out
+    left = tmp_path / "data" / "checkpoints" / "step-00000011-killed"  # while it was cleaned up
+    left.mkdir(parents=True)
     assert run_job(job) == first
+    assert not left.exists()
     assert "step" not in capsys.readouterr().out
