@@ -77,6 +77,17 @@ def test_a_model_in_slices_ends_with_the_same_weights(
     assert sorted(num_values) == ([all_values // 2] * 2 if method == "sft" else [all_values])
 
 
+def test_full_sft_in_bfloat16_is_saved_in_it_and_is_the_same_in_two_processes(shards_path: str, tmp_path: Path) -> None:
+    found = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        run_forked(job_in(folder, shards_path, method="sft", dtype="bfloat16", activations="recompute"), size)
+        found.append(weights_of(str(folder), folder))
+    assert {value.dtype for value in found[0].values()} == {torch.bfloat16}
+    assert furthest(*found) < 1e-6
+    assert furthest(found[0], load_file(BASE_MODEL / "model.safetensors")) > 1e-5
+
+
 @pytest.mark.parametrize("sizes", [[1], [2, 1, 4]], ids=str)
 def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     sizes: list[int], alone: tuple[str, Weights], shards_path: str, tmp_path: Path
