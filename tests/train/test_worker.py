@@ -40,7 +40,7 @@ def alone(
     return request.param, weights_of(str(folder), folder)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("alone", "size"), [("lora", 2), ("lora", 4), ("sft", 2)], indirect=["alone"])
 def test_the_trajectory_is_the_same_for_any_number_of_processes(
     size: int, alone: tuple[str, Weights], shards_path: str, tmp_path: Path
 ) -> None:
@@ -77,11 +77,13 @@ def test_a_model_in_slices_ends_with_the_same_weights(
     assert sorted(num_values) == ([all_values // 2] * 2 if method == "sft" else [all_values])
 
 
-def test_full_sft_in_bfloat16_is_saved_in_it_and_is_the_same_in_two_processes(shards_path: str, tmp_path: Path) -> None:
+def test_full_sft_in_bfloat16_watched_and_saved_is_the_same_in_two_processes(
+    watched_shards: str, tmp_path: Path
+) -> None:
     found = []
     for size in (1, 2):
         folder = tmp_path / str(size)
-        run_forked(job_in(folder, shards_path, method="sft", dtype="bfloat16", activations="recompute"), size)
+        run_forked(job_in(folder, watched_shards, method="sft", dtype="bfloat16", activations="recompute"), size)
         found.append(weights_of(str(folder), folder))
     assert {value.dtype for value in found[0].values()} == {torch.bfloat16}
     assert furthest(*found) < 1e-6
