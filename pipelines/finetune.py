@@ -18,7 +18,7 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_run_id
+from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_run_id
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
@@ -123,11 +123,9 @@ def finetune(
     }
     lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
     with dsl.If(method == "lora", "lora"):
-        lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora)
-        lora_training = train_lora(**common, **lora).after(lora_validation)
+        lora_training = train(train_lora, **common, **lora)
     with dsl.Else("sft"):
-        sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
-        sft_training = train_sft(**common).after(sft_validation)
+        sft_training = train(train_sft, **common)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
@@ -139,10 +137,7 @@ def finetune(
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
-    for task in (lora_validation, sft_validation):
-        task.set_display_name("validate-training")
-    for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
-        with_run_id(task)
+    with_run_id(decision)
     data_resources(mixed)
     outcome = namedtuple("Outcome", "verdict model_uri")
     return outcome(decision.outputs["Output"], model_uri)
