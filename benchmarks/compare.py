@@ -47,6 +47,26 @@ def formula_power(count: int, discordance: float, margin: float, loss: float) ->
     return 0.5 * (1 + math.erf(((margin - loss) / error - Z95) / math.sqrt(2)))
 
 
+def known_cases() -> list[str]:
+    """What `compare` says of MMLU at 0.75 against 0.74 and against 0.47, with 9 % of the answers changed at least."""
+    count = 14_042
+    lines = [
+        "| base | candidate | changed answers | lower bound | at 0.005 | at 0.01 | at 0.02 | at 0.05 |",
+        "|" + "---|" * 8,
+    ]
+    for lost, gained in ((0.05, 0.04), (0.30, 0.02)):
+        base = (np.arange(count) < round(0.75 * count)).astype(float)
+        candidate = base.copy()
+        candidate[: round(lost * count)] = 0
+        candidate[count - round(gained * count) :] = 1
+        found = paired_mean(base, candidate, [str(n % 57) for n in range(count)], [str(n) for n in range(count)])
+        verdicts = " | ".join(non_inferiority(found, margin) for margin in (0.005, 0.01, 0.02, 0.05))
+        lines.append(
+            f"| {base.mean():.2f} | {candidate.mean():.2f} | {100 * (lost + gained):.0f} % | {found.lower:+.4f} | {verdicts} |"
+        )
+    return lines
+
+
 def superiority_size(draws: int) -> float:
     """How often a gain of macro F1 is claimed where there is none: 400 items, 10 labels."""
     random = np.random.default_rng(5)
@@ -93,6 +113,7 @@ def main() -> None:
         f"A gain of macro F1 (400 items, 10 labels) is claimed where there is none in {100 * claimed:.1f} % of runs.",
     ]
     print(lines[-1])
+    lines += ["", "MMLU's 14,042 questions, verdict by allowed loss:", "", *known_cases()]
     if options.results:
         Path(options.results).write_text("\n".join(lines) + "\n")
 

@@ -56,6 +56,7 @@ def test_messages_reach_a_template_in_openais_form() -> None:
         "role": "assistant",
         "content": "",
         "reasoning_content": "hm",
+        "thinking": "hm",
         "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"x": 1}}, "id": "1"}],
     }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mixtune import storage
+from mixtune import storage, streams
 from mixtune.errors import ConfigError, DataError
 
 
@@ -88,7 +88,7 @@ def test_objects_are_encrypted_with_the_key_that_is_named(bucket: str, monkeypat
     for name, size in (("small", 10), ("large", storage.BLOCK_BYTES + 1)):
         with storage.open_write(f"{bucket}/{name}") as stream:
             stream.write(b"x" * size)
-        head = storage._head(f"{bucket}/{name}")
+        head = streams.head(f"{bucket}/{name}")
         assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", "alias/data")
 
 

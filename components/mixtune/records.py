@@ -13,6 +13,7 @@
 | `label`    | optional: the class of a classification example                                                  |
 | `consent`  | optional: `granted`, where the file says who consented                                           |
 | `group`    | optional: digest of the group's name; records of one group never straddle two splits             |
+| `weight`   | optional: factor on the record's loss in training, 0 or more; 1 where there is none              |
 """
 
 import hashlib
@@ -60,6 +61,7 @@ class Record(TypedDict):
     label: NotRequired[str]
     consent: NotRequired[str]
     group: NotRequired[str]
+    weight: NotRequired[float]
 
 
 def content_id(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
@@ -86,7 +88,7 @@ def prompt_and_answer(record: Record) -> tuple[list[Message], Message]:
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them: OpenAI's form of tool calls, `reasoning_content`."""
+    """Messages as chat templates expect them: OpenAI's form of tool calls; reasoning under both names it is read by."""
     return [_template_message(message) for message in messages]
 
 
@@ -98,7 +100,7 @@ def template_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] |
 def _template_message(message: Message) -> dict[str, Any]:
     out: dict[str, Any] = {"role": message["role"], "content": message["content"]}
     if message.get("reasoning"):
-        out["reasoning_content"] = message["reasoning"]
+        out["reasoning_content"] = out["thinking"] = message["reasoning"]
     if message.get("tool_calls"):
         out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):

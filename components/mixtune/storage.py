@@ -12,32 +12,22 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from io import BufferedReader, RawIOBase
+from dataclasses import asdict
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from mixtune.errors import ConfigError, DataError
-
-BLOCK_BYTES = 8 * 2**20
-"""Bytes of one ranged read and of one part of a multipart upload (S3 asks for at least 5 MiB)."""
+from mixtune.streams import BLOCK_BYTES as BLOCK_BYTES
+from mixtune.streams import FileEntry as FileEntry
+from mixtune.streams import LocalWriter, S3Reader, S3Writer, head
+from mixtune.streams import Writer as Writer
+from mixtune.streams import s3_client as s3_client
+from mixtune.streams import split_s3 as split_s3
 
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry:
-    """One file of an artifact."""
-
-    path: str
-    """Relative to the artifact's data folder, with `/`."""
-    num_bytes: int
-    sha256: str
-    """Hex."""
 
 
 def use(options: dict[str, Any]) -> None:
@@ -125,7 +115,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         DataError: There is no such file.
     """
     try:
-        stream: IO[bytes] = BufferedReader(_S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else Path(uri).open("rb")  # noqa: SIM115
+        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else Path(uri).open("rb")  # noqa: SIM115
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
     with stream:
@@ -133,9 +123,9 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def open_write(uri: str) -> Iterator["Writer"]:
+def open_write(uri: str) -> Iterator[Writer]:
     """A stream into a new file, which appears under its name only if the block ends without an error."""
-    writer = _S3Writer(uri) if is_s3(uri) else _LocalWriter(uri)
+    writer = S3Writer(uri) if is_s3(uri) else LocalWriter(uri)
     try:
         yield writer
     except BaseException:
@@ -226,7 +216,7 @@ def file_size(uri: str) -> int:
         DataError: There is no such file.
     """
     try:
-        return int(_head(uri)["ContentLength"]) if is_s3(uri) else os.path.getsize(uri)
+        return int(head(uri)["ContentLength"]) if is_s3(uri) else os.path.getsize(uri)
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
 
@@ -289,27 +279,6 @@ def upload(folder: Path, uri: str) -> list[FileEntry]:
     return entries
 
 
-def split_s3(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://` URI.
-
-    Raises:
-        ConfigError: There is no bucket or no key in it.
-    """
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or not key:
-        raise ConfigError(f"{uri}: not a whole S3 address; write s3://bucket/key")
-    return bucket, key
-
-
-@lru_cache(maxsize=1)
-def s3_client() -> Any:
-    """The S3 client of this process, by the default AWS chain."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 8}))
-
-
 def _list_local(path: Path) -> list[FileEntry]:
     if path.is_file():
         return [FileEntry(path=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(str(path)))]
@@ -344,166 +313,3 @@ def _first_key(uri: str) -> str:
     bucket, key = split_s3(uri)
     found = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
     return str(found[0]["Key"]) if found else ""
-
-
-def _head(uri: str) -> dict[str, Any]:
-    from botocore.exceptions import ClientError
-
-    bucket, key = split_s3(uri)
-    try:
-        return dict(s3_client().head_object(Bucket=bucket, Key=key))
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
-            raise FileNotFoundError(uri) from error
-        raise
-
-
-# The io protocol's methods are inherited in meaning from io.RawIOBase and say nothing of their own.
-# ruff: noqa: D102
-class _S3Reader(RawIOBase):
-    """Ranged reads of one object; the ETag is pinned, so that an object replaced meanwhile is an error."""
-
-    def __init__(self, uri: str) -> None:
-        self._bucket, self._key = split_s3(uri)
-        head = _head(uri)
-        self._size, self._etag = int(head["ContentLength"]), head["ETag"]
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
-            return 0
-        span = f"bytes={self._at}-{self._at + wanted - 1}"
-        answer = s3_client().get_object(Bucket=self._bucket, Key=self._key, Range=span, IfMatch=self._etag)
-        block = answer["Body"].read()
-        buffer[: len(block)] = block
-        self._at += len(block)
-        return len(block)
-
-
-class Writer(RawIOBase):
-    """A stream into a file that is not there yet; it counts and hashes what goes through."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.num_bytes = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        self._put(data)
-        size = memoryview(data).nbytes
-        self.num_bytes += size
-        return size
-
-    def entry(self, path: str) -> FileEntry:
-        """What was written, for a manifest."""
-        return FileEntry(path=path, num_bytes=self.num_bytes, sha256=self._hash.hexdigest())
-
-    def _put(self, data: Any) -> None:
-        raise NotImplementedError
-
-    def commit(self) -> None:
-        """Make the file appear."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        raise NotImplementedError
-
-
-class _LocalWriter(Writer):
-    def __init__(self, uri: str) -> None:
-        super().__init__()
-        self._target = Path(uri)
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="." + self._target.name + ".", dir=self._target.parent)
-        self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
-
-    def _put(self, data: Any) -> None:
-        self._file.write(data)
-
-    def commit(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.chmod(0o666 & ~_umask())
-        self._temporary.replace(self._target)
-        self.close()
-
-    def abort(self) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
-        self.close()
-
-
-class _S3Writer(Writer):
-    """One PUT for a small object, a multipart upload for a larger one; SSE-KMS where a key is set."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__()
-        self._bucket, self._key = split_s3(uri)
-        self._buffer = bytearray()
-        self._upload_id = ""
-        self._parts: list[dict[str, Any]] = []
-
-    def _put(self, data: Any) -> None:
-        self._buffer += data
-        while len(self._buffer) >= BLOCK_BYTES:
-            self._send(bytes(self._buffer[:BLOCK_BYTES]))
-            del self._buffer[:BLOCK_BYTES]
-
-    def _send(self, block: bytes) -> None:
-        if not self._upload_id:
-            answer = s3_client().create_multipart_upload(Bucket=self._bucket, Key=self._key, **_encryption())
-            self._upload_id = answer["UploadId"]
-        number = len(self._parts) + 1
-        answer = s3_client().upload_part(
-            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=block
-        )
-        self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
-
-    def commit(self) -> None:
-        if not self._upload_id:
-            s3_client().put_object(Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), **_encryption())
-        else:
-            if self._buffer:
-                self._send(bytes(self._buffer))
-            s3_client().complete_multipart_upload(
-                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
-            )
-        self._buffer.clear()
-        self.close()
-
-    def abort(self) -> None:
-        if self._upload_id:
-            s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
-        self.close()
-
-
-def _encryption() -> dict[str, str]:
-    key = os.environ.get("MIXTUNE_KMS_KEY_ID", "")
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
-
-
-@lru_cache(maxsize=1)
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -13,10 +14,10 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import classification, generation
 from mixtune.evaluate.labels import LabelSet, find_labels
 from mixtune.evaluate.samples import Sample, read_part, write_part
-from mixtune.evaluate.text_metrics import same_json, token_f1
+from mixtune.evaluate.text_metrics import corpus_bleu, same_json, token_f1
 
-from .conftest import INTENTS, make_record, sentence, write_pools
-from .test_evaluation import evaluate
+from .conftest import INTENTS, customer_records, make_record, sentence, write_pools
+from .test_evaluation import compare, evaluate
 
 LABELS = LabelSet(labels=INTENTS, answers=(), aliases={"lost it": "card_lost"})
 
@@ -108,6 +109,48 @@ def test_generated_answers_are_measured_against_their_reference() -> None:
     assert (found["json_valid"], found["json_equal"], found["pattern"]) == (1, 1, 1)
     assert not same_json("{", "{}")
     assert generation.measure("no", '{"a": 1}', "")["json_valid"] == 0
+
+
+def test_texts_are_measured_as_the_libraries_measure_them() -> None:
+    found = generation.measure("the cat sat", "the cat sat down", "")
+    assert found["rouge_l"] == pytest.approx(2 * 1 * 0.75 / 1.75)
+    assert found["chrf"] == pytest.approx(
+        sacrebleu.CHRF().sentence_score("the cat sat", ["the cat sat down"]).score / 100
+    )
+    assert corpus_bleu(["a b c d e"], ["a b c d e"]) == pytest.approx(1)
+    assert corpus_bleu(["a b c d x", "y"], ["a b c d e", "y"]) == pytest.approx(
+        sacrebleu.BLEU().corpus_score(["a b c d x", "y"], [["a b c d e", "y"]]).score / 100
+    )
+    assert generation.measure("yes", "no", r"yes|no")["pattern"] == 1
+    assert generation.measure("yes, I do", "no", r"yes|no")["pattern"] == 0
+
+
+def test_latency_is_told_by_its_median_its_95th_percentile_and_tokens_per_second(tmp_path: Path) -> None:
+    samples = [
+        Sample(axis="customer", subject="a", item_id=str(n), prompt_hash="x", latency_seconds=n / 10, num_tokens=5,
+               truncated=n == 7) for n in range(101)
+    ]  # fmt: skip
+    write_part(str(tmp_path / "part"), samples)
+    scores = classification.latency_scores(read_part(str(tmp_path / "part")))
+    assert scores["latency_p50_seconds"] == pytest.approx(5.0)
+    assert scores["latency_p95_seconds"] == pytest.approx(9.5)
+    assert scores["tokens_per_second"] == pytest.approx(505 / 505)
+    assert scores["truncated_ratio"] == pytest.approx(1 / 101)
+
+
+@pytest.mark.parametrize("method", ["logprobs", "generation"])
+def test_macro_f1_of_an_evaluated_model_is_scikit_learns(world: Any, tmp_path: Path, method: str) -> None:
+    options = {"method": method, "max_new_tokens": 12, "aliases": {"i": "card_arrival", "my": "card_lost"}}
+    found = evaluate(world, tmp_path / "out", benchmarks={}, customer_options=options)
+    table = found.table("customer")
+    truth = {record["id"]: record["label"] for record in customer_records(24, 100)}
+    gold = [truth[item] for item in table["item_id"].to_pylist()]
+    said = table["prediction"].to_pylist()
+    labels = sorted({*gold, *said} - {""})
+    expected = sk.f1_score(gold, said, labels=labels, average="macro", zero_division=0)
+    assert found.axes["customer"]["score"] == pytest.approx(expected, abs=1e-12)
+    compared = {axis["axis"]: axis for axis in compare(tmp_path / "out", tmp_path / "out", tmp_path)["axes"]}
+    assert compared["customer"]["base"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_labels_by_generation_and_records_without_labels_are_evaluated(world: Any, tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """An evaluation that is cut, spread or kept from the network gives the rows of one that is not."""
 
+import multiprocessing
 import os
-import signal
+import random
 import socket
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,47 +12,53 @@ from typing import Any
 import pytest
 
 from mixtune.evaluate import loading, spreading
-from mixtune.evaluate.evaluation import Data, EvaluationInputs, plan_axes
+from mixtune.evaluate.evaluation import PROGRESS, Data, EvaluationInputs, plan_axes
 from mixtune.evaluate.samples import read_parts
 from mixtune.pools import read_pools
 
 from .test_evaluation import evaluate, rows
 
-SCRIPT = """
-import json, sys
-from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
-inputs, outputs = json.loads(sys.argv[1])
-run_evaluation(EvaluationInputs(**inputs), EvaluationOutputs(**outputs))
-"""
+
+@pytest.fixture(scope="module")
+def whole(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, float]:
+    """The rows of an evaluation that nothing disturbs, and its seconds."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluate(world, folder / "first")  # imports and warms up
+    started = time.perf_counter()
+    return rows(evaluate(world, folder / "second")), time.perf_counter() - started
 
 
-def start(world: Any, folder: Path) -> subprocess.Popen[bytes]:
-    import json
-
-    inputs = {
-        "base_model": str(world.base),
-        "customer_path": str(world.customer),
-        "general_path": str(world.general),
-        "benchmarks": world.benchmarks,
-    }
-    names = ("samples_uri", "samples_path", "report_path", "summary_path")
-    outputs = {name: str(folder / name.split("_")[0]) for name in names}
-    folder.mkdir()
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps([inputs, outputs])], stderr=subprocess.DEVNULL)
-
-
-def test_a_killed_evaluation_goes_on_and_gives_the_same_rows(world: Any, tmp_path: Path) -> None:
-    whole = rows(evaluate(world, tmp_path / "whole"))
+@pytest.mark.parametrize("share", [round(random.Random(seed).uniform(0.1, 1.0), 3) for seed in range(5)])
+def test_an_evaluation_killed_at_any_moment_goes_on_and_gives_the_same_rows(
+    world: Any, whole: tuple[Any, float], tmp_path: Path, share: float
+) -> None:
+    expected, seconds = whole
+    process = multiprocessing.get_context("fork").Process(target=evaluate, args=(world, tmp_path / "killed"))
+    process.start()
+    process.join(share * seconds)
+    process.kill()
+    process.join()
     data = tmp_path / "killed" / "data" / "samples"
-    process = start(world, tmp_path / "killed")
-    while not list(data.rglob("*.parquet")) and process.poll() is None:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed" / "samples").exists(), "killed too late: the manifest is there"
     written = {path: path.stat().st_mtime_ns for path in data.rglob("*.parquet")}
-    assert rows(evaluate(world, tmp_path / "killed")) == whole
-    assert all(path.stat().st_mtime_ns == moment for path, moment in written.items())
+    again = evaluate(world, tmp_path / "killed")
+    assert rows(again) == expected
+    assert all(path.stat().st_mtime_ns == moment for path, moment in written.items()), "a part was scored again"
+    there = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
+    assert there == {item["path"] for item in again.manifest["files"]} | {PROGRESS}
+
+
+def test_an_evaluation_killed_after_its_first_part_keeps_it(
+    world: Any, whole: tuple[Any, float], tmp_path: Path
+) -> None:
+    data = tmp_path / "killed" / "data" / "samples"
+    process = multiprocessing.get_context("fork").Process(target=evaluate, args=(world, tmp_path / "killed"))
+    process.start()
+    while not list(data.rglob("*.parquet")) and process.is_alive():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert not (tmp_path / "killed" / "samples").exists(), "killed too late: the manifest is there"
+    assert rows(evaluate(world, tmp_path / "killed")) == whole[0]
 
 
 def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) -> None:
@@ -62,7 +67,11 @@ def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) ->
     assert rows(changed) == rows(evaluate(world, tmp_path / "fresh", model_uri=str(world.damaged)))
 
 
-def test_the_rows_do_not_depend_on_the_number_of_processes(world: Any, tmp_path: Path) -> None:
+def test_the_rows_do_not_depend_on_the_number_of_processes(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked = multiprocessing.get_context("fork")  # what GPUs forbid; everything is pickled as for spawned processes
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: forked)
     inputs = EvaluationInputs(
         base_model=str(world.base),
         customer_path=str(world.customer),
@@ -74,13 +83,13 @@ def test_the_rows_do_not_depend_on_the_number_of_processes(world: Any, tmp_path:
     axes = plan_axes(inputs, data, loading.load_tokenizer(fetched))
     parts = [part for axis in axes for part in axis.parts]
     found = []
-    for count in (1, 2):
+    for count in (1, 2, 3):
         folder = str(tmp_path / str(count))
         load = partial(loading.load_engine, inputs.model, fetched)
         spreading.score_parts(parts, folder, load, ["cpu"] * count)
         table = read_parts(f"{folder}/{part.path}" for part in parts)
         found.append(table.drop_columns(["latency_seconds"]))
-    assert found[0].equals(found[1])
+    assert found[0].equals(found[1]) and found[0].equals(found[2])
 
 
 def test_an_evaluation_needs_no_network(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,22 @@ from typing import Any
 
 import pytest
 
-from mixtune import storage
-from mixtune.errors import ConfigError, DataError
+from mixtune import pools, storage
+from mixtune.errors import ConfigError, DataError, ModelError
+from mixtune.mix_shard import encoding, workers
 from mixtune.mix_shard.exposure import Mix
-from mixtune.mix_shard.mixing import Places, mix_shard
+from mixtune.mix_shard.mixing import Places, mix_shard, read_template
 from mixtune.mix_shard.planning import make_plan
-from mixtune.mix_shard.store import Store, write_store
-from mixtune.mix_shard.tokenizing import ChatTokenizer
+from mixtune.mix_shard.store import Store, make_part, write_store
+from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
 from mixtune.mix_shard.writing import Target, write_shards
 from mixtune.shards import Shards, open_shards
 
 from .conftest import make_record, make_records, write_pools
 
 
-def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: Mix, max_length: int = 8192) -> Shards:
+def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: Mix, **config: Any) -> Shards:
     customer = write_pools(folder / "customer", {"customer": contents.pop("customer")})
     general = write_pools(folder / "general", contents)
     places = Places(
@@ -27,7 +29,7 @@ def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: Mix, max_len
         html_path=str(folder / "receipt.html"),
         markdown_path=str(folder / "receipt.md"),
     )
-    mix_shard(str(model), mix, places, max_length)
+    mix_shard(str(model), mix, places, TokenConfig(**config))
     return open_shards(places.manifest_path, folder / "unused")
 
 
@@ -186,9 +188,8 @@ def test_policies_that_are_not_known_are_refused_by_name(changed: dict[str, Any]
 
 
 def test_the_bytes_are_the_same_for_one_two_and_four_writers(tmp_path: Path, chatml: Path) -> None:
-    records = make_records("customer", 50)
-    write_store(tmp_path, "0", ChatTokenizer(chatml).tokenize(records), 8192)
-    write_store(tmp_path, "1", ChatTokenizer(chatml).tokenize(make_records("chat", 30)), 8192)
+    for number, records in enumerate([make_records("customer", 50), make_records("chat", 30)]):
+        write_store(tmp_path, str(number), [make_part(ChatTokenizer(chatml).tokenize(records), 8192)])
     stores = [Store(tmp_path, "0"), Store(tmp_path, "1")]
     plan = make_plan(make_mix(weights={"chat": 100}), ["customer", "chat"], stores, tmp_path / "plan")
     found = []
@@ -196,5 +197,72 @@ def test_the_bytes_are_the_same_for_one_two_and_four_writers(tmp_path: Path, cha
         target = Target(plan=plan, scratch=tmp_path, data_uri=str(tmp_path / str(writers)), shard_bytes=4000)
         entries, _ = write_shards(target, stores, writers)
         found.append([(entry.path, entry.sha256) for entry in entries])
+    for store in stores:
+        store.close()
     assert len(found[0]) > 3
     assert found[0] == found[1] == found[2]
+
+
+def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(
+    tmp_path: Path, chatml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "BATCH_RECORDS", 7)
+    contents = {"customer": make_records("customer", 30), "chat": make_records("chat", 20, words=9)}
+    opened = pools.read_pools(write_pools(tmp_path / "pools", contents))
+    found = []
+    for count in (1, 2):
+        (scratch := tmp_path / str(count)).mkdir()
+        job = Tokenizing(folder=chatml, config=TokenConfig(max_length=60), scratch=scratch, num_workers=count)
+        drops = tokenize_pools(job, [(opened, "customer"), (opened, "chat")]).drops
+        files = {path.name: path.read_bytes() for path in scratch.iterdir()}
+        found.append((drops, files))
+    assert found[0] == found[1]
+    assert found[0][0][0].num_read == 30
+    assert len(found[0][1]["0.tokens"]) > 1000
+
+
+def test_records_that_fastokens_gets_wrong_are_all_tokenized_again_by_the_models_own(
+    tmp_path: Path, chatml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = mixed(tmp_path / "right", chatml, three_pools(), make_mix())
+    really = encoding._flat
+    shifted: Any = lambda fast, texts: (really(fast, texts)[0] + ("question 32" in texts[-1]), really(fast, texts)[1])  # noqa: E731
+    monkeypatch.setattr(encoding, "_flat", shifted)
+    again = mixed(tmp_path / "again", chatml, three_pools(), make_mix())
+    assert (right.manifest["tokenizer_backend"], again.manifest["tokenizer_backend"]) == ("fastokens", "tokenizers")
+    assert right.manifest["files"] == again.manifest["files"]
+
+
+def test_a_records_weight_reaches_the_shards_and_a_record_of_weight_0_never_enters_a_batch(
+    tmp_path: Path, chatml: Path
+) -> None:
+    contents = three_pools()
+    for number, record in enumerate(contents["chat"]):
+        record["weight"] = number % 3 / 2
+    shards = mixed(tmp_path, chatml, contents, make_mix(max_steps=60))
+    assert shards.manifest["receipt"]["pools"][1]["dropped"] == {"weight 0": 14}
+    weights = {record["id"]: record["weight"] for record in contents["chat"]}
+    found = [record for step in range(60) for record in shards.step(step)]
+    assert {record.weight for record in found if record.pool != 1} == {1.0}
+    assert all(record.weight == weights[record.record_id] > 0 for record in found if record.pool == 1)
+
+
+def test_another_chat_template_may_be_given_and_is_in_the_manifest(tmp_path: Path, chatml: Path) -> None:
+    path = tmp_path / "chat.jinja"
+    path.write_text(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+    )
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix(), chat_template=read_template(str(path)))
+    tokens = shards.step(0)[0].input_ids
+    assert ChatTokenizer(chatml).decode(tokens).startswith("<|im_start|>user: ")
+    assert shards.manifest["chat_template"] == path.read_text()
+
+
+def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path: Path, chatml: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_template(str(tmp_path / "none.jinja"))
+    (tmp_path / "empty.jinja").write_text(" ")
+    with pytest.raises(DataError, match=r"empty\.jinja is empty"):
+        read_template(str(tmp_path / "empty.jinja"))
+    with pytest.raises(ModelError, match="the chat template is not valid"):
+        ChatTokenizer(chatml, TokenConfig(chat_template="{% for m in messages %}"))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mixtune.mix_shard.tokenizing import ChatTokenizer
+from mixtune.errors import ConfigError
+from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
 from mixtune.records import Record, content_id
 
 from .conftest import CHATML, save_model
@@ -75,3 +76,22 @@ def test_reasoning_and_tool_calls_are_learned_and_what_the_tool_says_is_not(tmp_
     assert '"name": "look"' in text
     assert "It is two." not in text
     assert text.endswith("Two?\nYes.<|im_end|>")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_turns_of_other_roles_are_learned_where_they_are_asked_for(tmp_path: Path, shape: str) -> None:
+    template, special, answers = SHAPES[shape]
+    folder = save_model(tmp_path, template, special)
+    end = answers[answers.rindex("Yes.") + 4 :]
+    asked = "What is first?And then?" if shape == "mistral" else f"What is first?{end}And then?{end}"
+    assert learned(ChatTokenizer(folder, TokenConfig(train_on=("user",))), conversation()) == asked
+    both = learned(ChatTokenizer(folder, TokenConfig(train_on=("user", "assistant"))), conversation())
+    assert sorted(both.replace(" ", "")) == sorted((asked + answers).replace(" ", ""))
+    assert both.index("What is first?") < both.index("One.") < both.index("And then?") < both.index("Yes.")
+
+
+def test_a_role_that_is_not_known_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="there is no role 'bot'; there are system, user, assistant, tool"):
+        TokenConfig(train_on=("assistant", "bot"))
+    with pytest.raises(ConfigError, match="train_on names no role"):
+        TokenConfig(train_on=())

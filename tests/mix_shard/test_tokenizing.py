@@ -41,23 +41,20 @@ def test_text_that_spells_control_tokens_never_yields_one(chatml: Path, text: st
     )
 
 
-def test_fastokens_is_used_only_where_it_gives_the_same_ids(chatml: Path) -> None:
+def test_both_libraries_give_the_same_tokens_and_masks(chatml: Path) -> None:
     records = [make_record(f"Où est {n} ? 日本 🙂", f"Voilà {n}.\n\n\tdone", n) for n in range(50)]
-    plain, fast = ChatTokenizer(chatml), ChatTokenizer(chatml)
-    backend = fast.choose_encoder(records)
-    assert backend in ("fastokens", "tokenizers")
+    fast, plain = ChatTokenizer(chatml), ChatTokenizer(chatml, fast=False)
+    assert (fast.encoder.backend, plain.encoder.backend) == ("fastokens", "tokenizers")
     for mine, theirs in zip(plain.tokenize(records), fast.tokenize(records), strict=True):
         assert mine.input_ids.tolist() == theirs.input_ids.tolist()
         assert mine.loss_mask.tolist() == theirs.loss_mask.tolist()
+    assert fast.encoder.num_compared == len(encoding.HOSTILE) + 2
 
 
-def test_a_tokenizer_that_fastokens_disagrees_with_keeps_its_own_encoding(
-    chatml: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tokenizer = ChatTokenizer(chatml)
+def test_fastokens_is_not_taken_where_it_gives_other_ids(chatml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = (np.zeros(3, np.int32), np.array([0, 3]))
     monkeypatch.setattr(encoding, "_flat", lambda fast, texts: wrong)
-    assert tokenizer.choose_encoder([make_record("a", "b")]) == "tokenizers"
+    assert ChatTokenizer(chatml).encoder.backend == "tokenizers"
 
 
 @pytest.mark.parametrize("answer", ["\n\nhello", " hello", "\thello\n", "héllo"])

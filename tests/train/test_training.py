@@ -1,12 +1,7 @@
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mixtune import storage
@@ -50,37 +45,6 @@ def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str
         base = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL))
         PeftModel.from_pretrained(base, str(folder))
         assert str(BASE_MODEL.parent) not in (folder / "adapter_config.json").read_text()
-
-
-def test_a_killed_training_that_is_run_again_ends_with_the_same_bits(
-    trained: tuple[str, Path], shards_path: str, tmp_path: Path
-) -> None:
-    method, whole = trained
-    code = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from mixtune.train import loop\n"
-        "one = loop._one_step\n"
-        "def slow(*args):\n"
-        "    import time; time.sleep(0.2); return one(*args)\n"
-        "loop._one_step = slow\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"from test_training import train; train({shards_path!r}, Path({str(tmp_path)!r}), method={method!r})\n"
-    )
-    checkpoints = tmp_path / "data" / "checkpoints"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not list(checkpoints.glob("step-*/checkpoint.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    assert list(checkpoints.glob("step-*/checkpoint.json"))
-    assert not (tmp_path / "model").exists()
-    again = Path(storage.check_fingerprint(train(shards_path, tmp_path, method=method)))
-    name = "model.safetensors" if method == "sft" else "adapter_model.safetensors"
-    first, second = load_file(whole / name), load_file(again / name)
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not checkpoints.exists()
 
 
 def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str, tmp_path: Path) -> None:

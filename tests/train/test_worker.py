@@ -1,8 +1,8 @@
 """Training jobs of several processes, forked or started by torchrun, against one process."""
 
-import json
-import multiprocessing
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,58 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.train.worker import run_job
 
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.kills import furthest, run_forked, run_with_kills, weights_of, write_job  # noqa: E402
+
 Weights = dict[str, torch.Tensor]
 
 
-def write_job(folder: Path, shards_path: str, place: str = "", **options: object) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
-    place = place or str(folder)
-    config = {"method": "lora", "learning_rate": 1e-5, "checkpoint_steps": 2, "max_tokens_per_gpu": 40, **options}
-    places = {
-        "shards_path": shards_path,
-        "base_model": str(BASE_MODEL),
-        "model_path": storage.join(place, "model"),
-        "model_uri": storage.join(place, "model"),
-    }
-    job = folder / "job.json"
-    job.write_text(json.dumps({"config": config, "places": places, "storage": {}}))
-    return str(job)
-
-
-def weights_of(uri: str, folder: Path) -> Weights:
-    manifest = storage.read_manifest(storage.join(uri, "model"), "model")
-    (name,) = [item["path"] for item in manifest["files"] if item["path"].endswith("model.safetensors")]
-    return load_file(storage.fetch(manifest["data_uri"], folder) / name)
-
-
-def furthest(one: Weights, other: Weights) -> float:
-    assert set(one) == set(other)
-    return max(float((one[key] - other[key]).abs().max()) for key in one)
-
-
-def _process(job: str, rank: int, size: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    run_job(job)
-
-
-def run_forked(job: str, size: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_process, args=(job, rank, size, port)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0] * size
+def job_in(folder: Path, shards_path: str, place: str = "", **options: object) -> str:
+    options = {"max_tokens_per_gpu": 40, "checkpoint_steps": 2, **options}
+    return write_job(folder, shards_path, str(BASE_MODEL), place, **options)
 
 
 @pytest.fixture(scope="module", params=["lora", "sft"])
@@ -70,7 +34,7 @@ def alone(
     request: pytest.FixtureRequest, shards_path: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Weights]:
     folder = tmp_path_factory.mktemp("alone")
-    run_job(write_job(folder, shards_path, method=request.param))
+    run_job(job_in(folder, shards_path, method=request.param))
     return request.param, weights_of(str(folder), folder)
 
 
@@ -79,9 +43,22 @@ def test_the_trajectory_is_the_same_for_any_number_of_processes(
     size: int, alone: tuple[str, Weights], shards_path: str, tmp_path: Path
 ) -> None:
     method, expected = alone
-    run_forked(write_job(tmp_path, shards_path, method=method), size)
+    run_forked(job_in(tmp_path, shards_path, method=method), size)
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
     assert gap < 1e-6
+    assert not (tmp_path / "data" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("sizes", [[1], [2, 1, 4]], ids=str)
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
+    sizes: list[int], alone: tuple[str, Weights], shards_path: str, tmp_path: Path
+) -> None:
+    method, expected = alone
+    job = job_in(tmp_path, shards_path, method=method, checkpoint_steps=1)
+    tally = run_with_kills(job, itertools.cycle(sizes), 3, 4, random.Random(5))
+    assert tally.in_saves
+    gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
+    assert gap == 0 if sizes == [1] else gap < 1e-6
     assert not (tmp_path / "data" / "checkpoints").exists()
 
 
@@ -94,12 +71,13 @@ def start(job: str, processes: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
+@pytest.mark.parametrize("alone", ["sft"], indirect=True)
 def test_a_job_in_s3_that_is_told_to_end_goes_on_in_fewer_processes(
     shards_path: str, alone: tuple[str, Weights], bucket: str, tmp_path: Path
 ) -> None:
     method, expected = alone
     place = f"{bucket}/job/task"
-    job = write_job(tmp_path, shards_path, place, method=method)
+    job = job_in(tmp_path, shards_path, place, method=method)
     process = start(job, 2)
     assert process.stdout
     for line in process.stdout:
@@ -120,7 +98,7 @@ def test_a_job_in_s3_that_is_told_to_end_goes_on_in_fewer_processes(
 def test_a_job_that_is_done_is_not_trained_again(
     shards_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = write_job(tmp_path, shards_path)
+    job = job_in(tmp_path, shards_path)
     first = run_job(job)
     assert "step 12/12" in capsys.readouterr().out
     assert run_job(job) == first

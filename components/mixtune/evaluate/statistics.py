@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
 Z95 = 1.6448536269514722
@@ -97,25 +98,13 @@ def overall(verdicts: list[str]) -> str:
 
 def _stratified_error(values: Floats, strata: list[str], clusters: list[str]) -> float:
     """Standard error of the sum of values: clusters within fixed strata; lone clusters share one stratum."""
-    sums: dict[tuple[str, str], list[float]] = {}
-    for value, stratum, cluster in zip(values, strata, clusters, strict=True):
-        entry = sums.setdefault((stratum, cluster), [0.0, 0.0])
-        entry[0] += float(value)
-        entry[1] += 1
-    by_stratum: dict[str, list[list[float]]] = {}
-    for (stratum, _), entry in sums.items():
-        by_stratum.setdefault(stratum, []).append(entry)
-    pooled = [entry for entries in by_stratum.values() if len(entries) == 1 for entry in entries]
-    groups = [entries for entries in by_stratum.values() if len(entries) > 1]
-    variance = sum(
-        _cluster_variance(np.array(entries)) for entries in [*groups, *([pooled] if len(pooled) > 1 else [])]
-    )
-    return math.sqrt(variance)
-
-
-def _cluster_variance(entries: Floats) -> float:
-    """Variance of a stratum's sum over clusters, (clusters, [sum, size])."""
-    count = len(entries)
-    mean = entries[:, 0].sum() / entries[:, 1].sum()
-    residuals = entries[:, 0] - mean * entries[:, 1]
-    return float(count / (count - 1) * (residuals**2).sum())
+    stratum, cluster = (pa.array(names).dictionary_encode().indices.to_numpy() for names in (strata, clusters))
+    group, place = np.unique(stratum * np.int64(len(values)) + cluster, return_inverse=True)
+    sums, sizes = np.bincount(place, weights=values), np.bincount(place)
+    stratum = group // len(values)
+    alone = np.bincount(stratum)[stratum] == 1
+    stratum = np.where(alone, stratum.max() + 1, stratum)
+    counts = np.bincount(stratum)
+    mean = np.bincount(stratum, weights=sums) / np.maximum(np.bincount(stratum, weights=sizes), 1)
+    squares = np.bincount(stratum, weights=(sums - mean[stratum] * sizes) ** 2)
+    return math.sqrt(float((counts / np.maximum(counts - 1, 1) * squares).sum()))

@@ -21,6 +21,8 @@ def mix_shard(
     max_steps: int = 0,
     max_length: int = 8192,
     too_long: str = "drop",
+    train_on: list = ["assistant"],
+    chat_template_uri: str = "",
     seed: int = 42,
     unit: str = "records",
     granularity: str = "record",
@@ -46,6 +48,8 @@ def mix_shard(
         max_steps: Number of steps; 0: by `customer_epochs`.
         max_length: Longest record in tokens; longer ones are treated by `too_long` and counted.
         too_long: "drop"; "truncate": cut so that an answer stays whole; or "error".
+        train_on: Roles whose turns are learned: "assistant", "user", "system", "tool".
+        chat_template_uri: File with a Jinja chat template, instead of the model's own; ask the tuned model by it too.
         seed: Seed of every order.
         unit: What shares count: "records" (every batch holds them), "tokens" or "loss_tokens" (cumulated over batches).
         granularity: "record"; or "batch": a coin makes every batch the customer's or general, only the mean is right.
@@ -60,7 +64,8 @@ def mix_shard(
     """
     from mixtune import storage as files
     from mixtune.mix_shard.exposure import Mix
-    from mixtune.mix_shard.mixing import Places, mix_shard
+    from mixtune.mix_shard.mixing import Places, mix_shard, read_template
+    from mixtune.mix_shard.tokenizing import TokenConfig
 
     files.use(storage)
     mix = Mix(
@@ -85,4 +90,10 @@ def mix_shard(
         html_path=receipt.path,
         markdown_path=summary.path,
     )
-    mix_shard(base_model, mix, places, max_length=int(max_length), too_long=too_long)
+    config = TokenConfig(
+        chat_template=read_template(chat_template_uri),
+        train_on=tuple(train_on),
+        max_length=int(max_length),
+        too_long=too_long,
+    )
+    mix_shard(base_model, mix, places, config)

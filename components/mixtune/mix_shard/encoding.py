@@ -12,62 +12,117 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+Spans = list[tuple[int, int]]
+
+COMPARED_EVERY = 32
+"""One text of so many is encoded by the model's own tokenizer too, all through a corpus."""
+HOSTILE = (
+    "",
+    " ",
+    "\n\n\t \r\n  x",
+    "I'm you'RE they'll WE'D it's",
+    "1234567890 3.14e-10 1,000,000 12:30",
+    "a  b   c    d\u00a0e\u2003f\u200bg\ufeffh",
+    "caf\u00e9 cafe\u0301 \u212b \ufb01 \u1e9b\u0323",
+    "\u65e5\u672c\u8a9e\u306e\u6587 \ud55c\uae00 \u0e44\u0e17\u0e22 \u0639\u0631\u0628\u064a",
+    "\u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940",
+    "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f1e9\U0001f1ea\U0001d54f",
+    "def f(x):\n\treturn {'a': [x**2, \"\\n\"]}  # <b>&amp;</b>\n\n\n",
+    "<|endoftext|><|im_start|>user\n</s>[INST] <bos><unk>",
+    "!!!???...---___===###@@@$$$%%%^^^&&&***((()))",
+    "\x00\x01\x7f\u0080\ufffd\ue000",
+    "a" * 300 + " " * 300 + "\n" * 40,
+)
+"""Texts on which tokenizers are known to differ."""
+
+
+class Disagreement(Exception):
+    """fastokens gives other ids than the model's own tokenizer."""
+
 
 class Encoder:
     """A tokenizer's encoding, by the Hugging Face library or by fastokens."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, fast: bool = True) -> None:
+        """Take fastokens if it is allowed, there, and gives the tokenizer's ids for hostile texts."""
         self._tokenizer = tokenizer
-        self.bytes: list[bytes] = token_bytes(tokenizer)
-        """What every token id spells; empty where the tokenizer is not byte-level."""
-        self.lengths: np.ndarray = np.array([len(item) for item in self.bytes], np.int64)
-        self._fast: Any = None
+        spelled = token_bytes(tokenizer)
+        self.is_byte_level = bool(spelled)
+        """Whether tokens are bytes."""
+        self._lengths = np.array([len(item) for item in spelled], np.int64)
+        self._starts = (self._lengths.cumsum() - self._lengths).astype(np.int32)
+        self._bytes = np.frombuffer(b"".join(spelled), np.uint8)
+        self._fast: Any = _load_fastokens(tokenizer) if fast and spelled else None
+        self.num_compared = 0
+        """Texts for which both libraries gave the same ids."""
+        try:
+            self.compare(HOSTILE)
+        except Disagreement:
+            self._fast = None
 
     @property
     def backend(self) -> str:
         """The library that encodes: `fastokens` or `tokenizers`."""
         return "fastokens" if self._fast else "tokenizers"
 
-    def try_fastokens(self, texts: Sequence[str]) -> bool:
-        """Encode with fastokens from now on, if it is installed and gives the same ids for all these texts."""
-        if not self.bytes or not texts:
-            return False
-        try:
-            fast = importlib.import_module("fastokens").Tokenizer.from_json_str(self._tokenizer.to_str())
-            found = _flat(fast, texts)
-        except (ImportError, ValueError, RuntimeError, NotImplementedError):
-            return False
-        wanted = self.encode(texts)
-        if all(np.array_equal(mine, theirs) for mine, theirs in zip(wanted, found, strict=True)):
-            self._fast = fast
-        return self._fast is not None
-
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts, one behind the other (int32), and where each text begins and ends (int64, texts + 1)."""
-        if self._fast:
-            return _flat(self._fast, texts)
+        return _flat(self._fast, texts) if self._fast else self._encode_exactly(texts)
+
+    def compare(self, texts: Sequence[str]) -> None:
+        """Encode texts by both libraries.
+
+        Raises:
+            Disagreement: They give different ids.
+        """
+        if not self._fast:
+            return
+        pairs = zip(_flat(self._fast, texts), self._encode_exactly(texts), strict=True)
+        if not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
+            raise Disagreement
+        self.num_compared += len(texts)
+
+    def masks(
+        self, ids: np.ndarray, bounds: np.ndarray, texts: Sequence[str], spans: Sequence[Spans]
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Which tokens lie in the spans of characters.
+
+        Args:
+            ids: Of all texts, one behind the other: int32, (tokens,).
+            bounds: Where each text begins and ends in them: int64, (texts + 1,).
+            texts: What was encoded.
+            spans: Of each text; they do not overlap.
+
+        Returns:
+            1 for the tokens of a span, uint8, (tokens,); and for each text whether that is exact: its tokens spell it,
+            byte for byte, and none lies across a span's border.
+        """
+        ends = np.concatenate([[0], self._lengths[ids].cumsum()])
+        spelled, starts = self._spell(ids, ends), ends[bounds].tolist()
+        exact = [spelled[a:b] == text.encode() for a, b, text in zip(starts, starts[1:], texts, strict=False)]
+        places: list[int] = []
+        for start, text, found, good in zip(starts, texts, spans, exact, strict=False):
+            if good and text.isascii():
+                places += [start + place for span in found for place in span]
+            elif good:
+                places += [start + len(text[:place].encode()) for span in found for place in span]
+        tokens = np.searchsorted(ends, places)
+        edges = np.zeros(len(ids) + 1, np.int8)
+        np.add.at(edges, tokens[0::2], 1)
+        np.add.at(edges, tokens[1::2], -1)
+        for text_index in np.searchsorted(starts, np.array(places)[ends[tokens] != places], "right") - 1:
+            exact[text_index] = False
+        return edges[:-1].cumsum().astype(np.uint8), exact
+
+    def _spell(self, ids: np.ndarray, ends: np.ndarray) -> bytes:
+        """What tokens spell, by where each token ends."""
+        shifts = np.repeat(self._starts[ids] - ends[:-1].astype(np.int32), self._lengths[ids])
+        return bytes(self._bytes[np.arange(ends[-1], dtype=np.int32) + shifts])
+
+    def _encode_exactly(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
         bounds = np.cumsum([0, *map(len, ids)])
         return np.concatenate([np.array(item, np.int32) for item in ids]) if ids else np.empty(0, np.int32), bounds
-
-    def spells(self, ids: np.ndarray, texts: Sequence[str]) -> bool:
-        """Whether tokens are, byte for byte, these texts one behind the other."""
-        return bool(self.bytes) and b"".join(map(self.bytes.__getitem__, ids.tolist())) == "".join(texts).encode()
-
-    def mask(self, ids: np.ndarray, text: str, spans: Sequence[tuple[int, int]]) -> np.ndarray | None:
-        """1 for the tokens of the spans, uint8; None where a token lies across a span's border."""
-        if text.isascii():
-            places = [place for span in spans for place in span]
-        else:
-            places = [len(text[:place].encode()) for span in spans for place in span]
-        ends = np.concatenate([[0], self.lengths[ids].cumsum()])
-        found = np.searchsorted(ends, places)
-        if not np.array_equal(ends[np.minimum(found, len(ends) - 1)], places):
-            return None
-        mask = np.zeros(len(ids), np.uint8)
-        for start, end in found.reshape(-1, 2):
-            mask[start:end] = 1
-        return mask
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
@@ -91,6 +146,13 @@ def _byte_letters() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+def _load_fastokens(tokenizer: Tokenizer) -> Any:
+    try:
+        return importlib.import_module("fastokens").Tokenizer.from_json_str(tokenizer.to_str())
+    except (ImportError, ValueError, RuntimeError, NotImplementedError):
+        return None
 
 
 def _flat(fast: Any, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,25 +4,21 @@ A turn is what the model would have to write: from the end of the generation pro
 which is part of it.
 """
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-from mixtune.records import Message, Record
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 Messages = list[dict[str, Any]]
 
-_QUESTION, _ANSWER, _SECOND = "mixtune question", "mixtune answer", "mixtune second"
+_QUESTION, _ANSWER, _ELSE = "mixtune question", "mixtune answer", "mixtune something else"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
+class Rendered(NamedTuple):
     """A conversation as text."""
 
     text: str
-    marks: list[tuple[int, int]] = field(default_factory=list)
+    marks: list[tuple[int, int]]
     """Character spans of the template's generation marks."""
 
 
@@ -38,23 +34,16 @@ class Probe:
     """The control token that it writes after an answer; empty if there is none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spans:
-    """A conversation as text, and where the assistant's turns are in it."""
+class Turns(NamedTuple):
+    """A conversation as text, and where the turns to learn are in it."""
 
-    text: str = ""
-    spans: list[tuple[int, int]] = field(default_factory=list)
+    text: str
+    spans: list[tuple[int, int]]
     problem: str = ""
     """Why they cannot be told; empty if they can."""
 
 
 Render = Callable[..., Rendered]
-
-
-def template_messages(record: Record) -> tuple[Messages, list[dict[str, Any]] | None]:
-    """A record's messages and tools under the names that chat templates read."""
-    tools = [{"type": "function", "function": tool} for tool in record.get("tools") or []]
-    return [_template_message(message) for message in record["messages"]], tools or None
 
 
 def probe_template(render: Render, control: re.Pattern[str]) -> Probe:
@@ -69,12 +58,30 @@ def probe_template(render: Render, control: re.Pattern[str]) -> Probe:
     return Probe(has_marks=bool(whole.marks), header=header, end_of_turn=after[0] if after else "")
 
 
-def find_spans(render: Render, messages: Messages, tools: Any, probe: Probe) -> Spans:
-    """Render a conversation and find the assistant's turns in it.
+def find_spans(
+    render: Render, messages: Messages, tools: Any, probe: Probe, train_on: Set[str] = frozenset({"assistant"})
+) -> Turns:
+    """Render a conversation and find the turns of some roles in it.
 
-    Every turn found is checked to hold what the assistant said in it.
+    Every turn of the assistant's that is found is checked to hold what the assistant said in it.
     """
     rendered = render(messages, tools)
+    found = Turns(rendered.text, [])
+    if "assistant" in train_on:
+        found = _assistant_turns(render, messages, tools, probe, rendered)
+    if found.problem or train_on == {"assistant"}:
+        return found
+    spans = list(found.spans)
+    for number, message in enumerate(messages):
+        if message["role"] in train_on - {"assistant"} and _said(message):
+            span = _content_span(render, messages, tools, number, rendered.text)
+            if not span:
+                return Turns("", [], f"the template does not write what the {message['role']} says")
+            spans.append((span[0], _past_end_of_turn(rendered.text, span[1], probe)))
+    return Turns(rendered.text, sorted(spans))
+
+
+def _assistant_turns(render: Render, messages: Messages, tools: Any, probe: Probe, rendered: Rendered) -> Turns:
     answers = [number for number, message in enumerate(messages) if message["role"] == "assistant"]
     if probe.has_marks:
         starts = [start for start, _ in rendered.marks]
@@ -86,30 +93,19 @@ def find_spans(render: Render, messages: Messages, tools: Any, probe: Probe) -> 
         ends = _turn_ends(rendered.text, starts, [_said(messages[number]) for number in answers], probe)
     spans = list(zip(starts, ends, strict=True))
     if len(spans) != len(answers):
-        return Spans(problem="the template does not show where the assistant speaks")
+        return Turns("", [], "the template does not show where the assistant speaks")
     for number, (start, end) in zip(answers, spans, strict=True):
         if _said(messages[number]) not in rendered.text[start:end]:
-            return Spans(problem="the template does not write what the assistant says")
-    return Spans(text=rendered.text, spans=spans)
+            return Turns("", [], "the template does not write what the assistant says")
+    return Turns(rendered.text, spans)
 
 
-def _template_message(message: Message) -> dict[str, Any]:
-    written: dict[str, Any] = {"role": message["role"], "content": message["content"]}
-    if message.get("reasoning"):
-        written["reasoning_content"] = written["thinking"] = message["reasoning"]
-    if message.get("tool_calls"):
-        written["tool_calls"] = [
-            {"type": "function", **({"id": call["id"]} if "id" in call else {}), "function": _function(dict(call))}
-            for call in message["tool_calls"]
-        ]
-    if message.get("tool_call_id"):
-        written["tool_call_id"] = message["tool_call_id"]
-    return written
-
-
-def _function(call: dict[str, Any]) -> dict[str, Any]:
-    arguments = call.get("arguments", {})
-    return {"name": call["name"], "arguments": json.loads(arguments) if isinstance(arguments, str) else arguments}
+def _content_span(render: Render, messages: Messages, tools: Any, number: int, text: str) -> tuple[int, int] | None:
+    """Where a message's content is: found by rendering with something else in its place."""
+    other = [*messages[:number], {**messages[number], "content": _ELSE}, *messages[number + 1 :]]
+    before, found, _ = render(other, tools).text.partition(_ELSE)
+    end = len(before) + len(_said(messages[number]))
+    return (len(before), end) if found and text[:end] == before + _said(messages[number]) else None
 
 
 def _after_headers(text: str, probe: Probe) -> list[int]:

@@ -7,27 +7,29 @@ is set aside before rendering and encoded as the ordinary text it is: only the t
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from jinja2.exceptions import TemplateError
+from jinja2.runtime import new_context
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import (
     _compile_jinja_template,
     _get_template_literal_text,
-    _render_with_assistant_indices,
 )
 
-from mixtune.errors import ModelError
-from mixtune.mix_shard.encoding import Encoder
-from mixtune.mix_shard.templates import Probe, Rendered, find_spans, probe_template, template_messages
-from mixtune.records import Record
+from mixtune.errors import ConfigError, ModelError
+from mixtune.mix_shard.encoding import COMPARED_EVERY, Encoder, Spans
+from mixtune.mix_shard.lengths import POLICIES
+from mixtune.mix_shard.templates import Probe, Rendered, find_spans, probe_template
+from mixtune.records import ROLES, Record, template_messages, template_tools
 
 BATCH_RECORDS = 1024
 TEMPLATE_DATE = date(2024, 7, 26)
@@ -40,8 +42,31 @@ _CONTROL = re.compile(f"[{_CONTROL_START}{_CONTROL_END}]")
 _ASIDE = re.compile(f"{_ASIDE_START}(\\d+){_ASIDE_END}")
 
 
-@dataclass(frozen=True)
-class Tokenized:
+@dataclass(frozen=True, kw_only=True)
+class TokenConfig:
+    """How records become tokens, and which of them are learned."""
+
+    chat_template: str = ""
+    """A Jinja template instead of the model's own; empty: the model's own."""
+    train_on: tuple[str, ...] = ("assistant",)
+    """Roles whose turns are learned: `assistant`, `user`, `system`, `tool`."""
+    max_length: int = 8192
+    """Longest record in tokens; 2 or more."""
+    too_long: str = "drop"
+    """What becomes of longer ones: "drop"; "truncate": cut so that an answer stays whole; or "error"."""
+
+    def __post_init__(self) -> None:
+        if self.too_long not in POLICIES:
+            raise ConfigError(f"too_long is {self.too_long!r}; it is one of {', '.join(POLICIES)}")
+        if self.max_length < 2:
+            raise ConfigError(f"max_length counts tokens, 2 or more; got {self.max_length}")
+        if not self.train_on:
+            raise ConfigError("train_on names no role, so there is nothing to learn; the usual is assistant")
+        if unknown := sorted(set(self.train_on) - set(ROLES)):
+            raise ConfigError(f"train_on: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
+
+
+class Tokenized(NamedTuple):
     """A record as tokens."""
 
     record: Record
@@ -53,15 +78,27 @@ class Tokenized:
     """Why the record cannot be learned from; empty where it can."""
 
 
+class _Text(NamedTuple):
+    """A record as text."""
+
+    text: str = ""
+    spans: Spans = []  # noqa: RUF012 - never changed
+    """To be learned."""
+    problem: str = ""
+    aside: bool = False
+    """Text that spells a control token was set aside: only the renamed tokenizer may encode it."""
+
+
 class ChatTokenizer:
     """The tokenizer and chat template of a model folder."""
 
-    def __init__(self, folder: Path, chat_template: str = "") -> None:
+    def __init__(self, folder: Path, config: TokenConfig = TokenConfig(), *, fast: bool = True) -> None:
         """Load them.
 
         Args:
             folder: A model folder.
-            chat_template: A Jinja template instead of the model's own; empty: the model's own.
+            config: Template and roles.
+            fast: Whether fastokens may encode.
 
         Raises:
             ModelError: The folder has no fast tokenizer, or no chat template and none is given.
@@ -72,54 +109,93 @@ class ChatTokenizer:
             raise ModelError(f"{folder}: its tokenizer cannot be loaded ({error})") from error
         if not tokenizer.is_fast:
             raise ModelError(f"{folder}: it has no tokenizer.json; save a fast tokenizer with the model")
-        self.template = chat_template or tokenizer.chat_template
+        self.template = config.chat_template or tokenizer.chat_template
         if not isinstance(self.template, str):
-            raise ModelError(f"{folder}: its tokenizer has no chat template; give chat_template")
-        self._variables = {**tokenizer.special_tokens_map, "strftime_now": TEMPLATE_DATE.strftime}
-        self._compiled = _compile_jinja_template(self.template)
+            raise ModelError(f"{folder}: its tokenizer has no chat template; give chat_template_uri")
+        try:
+            self._compiled = _compile_jinja_template(self.template)
+        except TemplateError as error:
+            raise ModelError(f"the chat template is not valid: {error}") from error
+        self._variables = {
+            **self._compiled.globals,
+            **tokenizer.special_tokens_map,
+            "strftime_now": TEMPLATE_DATE.strftime,
+        }
+        self._train_on = frozenset(config.train_on)
         self.control = _control_tokens(tokenizer, _get_template_literal_text(self.template))
         self._control_text = re.compile("|".join(map(re.escape, sorted(self.control, key=len, reverse=True))) or "(?!)")
+        self._suspicious = _suspicious(self.control)
         self._tokenizer = tokenizer.backend_tokenizer
         self._renamed: Tokenizer | None = None
-        self.encoder = Encoder(self._tokenizer)
+        self.encoder = Encoder(self._tokenizer, fast=fast)
         self.probe: Probe = probe_template(self.render, self._control_text)
 
     def tokenize(self, records: Iterable[Record]) -> Iterator[Tokenized]:
         """Tokenize records in their order, a batch at a time."""
         records = iter(records)
         while batch := list(islice(records, BATCH_RECORDS)):
-            yield from self._tokenize_batch(batch)
+            yield from self.tokenize_batch(batch)
+
+    def tokenize_batch(self, records: Sequence[Record]) -> Iterator[Tokenized]:
+        """Tokenize records in their order, all of them at once.
+
+        Raises:
+            Disagreement: fastokens gives other ids than the model's own tokenizer.
+        """
+        texts = [self._render_record(record) for record in records]
+        plain = ["" if item.aside else item.text for item in texts]
+        spans = [[] if item.aside else item.spans for item in texts]
+        flat, bounds, masks, exact = self._encode_together(plain, spans)
+        for number, (record, item) in enumerate(zip(records, texts, strict=True)):
+            part = slice(bounds[number], bounds[number + 1])
+            ids, mask, problem = flat[part], masks[part], item.problem
+            if not problem and (item.aside or not exact[number]):
+                ids, mask, problem = self._encode_alone(item)
+            yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
 
     def render(self, messages: list[dict[str, Any]], tools: Any = None, *, prompt: bool = False) -> Rendered:
         """A conversation as the template writes it, with the spans of its generation marks."""
-        text, marks = _render_with_assistant_indices(self._compiled, messages, tools, None, prompt, **self._variables)
-        return Rendered(text=text, marks=marks)
+        blocks: list[str] = []
+        marks: Spans = []
+        values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt}
+        environment, write = self._compiled.environment, self._compiled.root_render_func
+        context = new_context(environment, None, self._compiled.blocks, {**self._variables, **values}, shared=True)
+        with environment.activate_tracker(blocks, marks):
+            for block in write(context):
+                blocks.append(block)
+        return Rendered("".join(blocks), marks)
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of tokens, control tokens included."""
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
-    def _tokenize_batch(self, records: list[Record]) -> Iterator[Tokenized]:
-        rendered = [self._render_record(record) for record in records]
-        plain = ["" if aside else text for text, _, _, aside in rendered]
-        flat, bounds = self.encoder.encode(plain)
-        proved = self.encoder.spells(flat, plain)
-        for number, (record, (text, spans, problem, aside)) in enumerate(zip(records, rendered, strict=True)):
-            ids = flat[bounds[number] : bounds[number + 1]]
-            mask = self.encoder.mask(ids, text, spans) if proved and not aside else None
-            if mask is None:
-                ids, mask, disproved = self._encode_alone(text, spans, aside)
-                problem = problem or disproved
-            yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
+    def _encode_together(
+        self, texts: list[str], spans: list[Spans]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[bool]]:
+        """Ids one behind the other, each text's bounds in them, masks, and for which texts these are exact."""
+        if self.encoder.is_byte_level:
+            self.encoder.compare(texts[::COMPARED_EVERY])
+            flat, bounds = self.encoder.encode(texts)
+            return flat, bounds, *self.encoder.masks(flat, bounds, texts, spans)
+        encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        bounds = np.cumsum([0, *(len(encoding.ids) for encoding in encodings)])
+        flat = np.array([number for encoding in encodings for number in encoding.ids], np.int32)
+        masks = [_mask(encoding.offsets, found) for encoding, found in zip(encodings, spans, strict=True)]
+        learned = [flat[a:b][mask == 1].tolist() for (a, b), mask in zip(pairwise(bounds), masks, strict=True)]
+        decoded = self._tokenizer.decode_batch(learned, skip_special_tokens=False)
+        wanted = ["".join(text[a:b] for a, b in found) for text, found in zip(texts, spans, strict=True)]
+        exact = [_comparable(is_) == _comparable(should) for is_, should in zip(decoded, wanted, strict=True)]
+        return flat, bounds, np.concatenate([np.empty(0, np.uint8), *masks]), exact
 
-    def _encode_alone(self, text: str, spans: list[tuple[int, int]], aside: bool) -> tuple[np.ndarray, np.ndarray, str]:
+    def _encode_alone(self, item: _Text) -> tuple[np.ndarray, np.ndarray, str]:
         """One record's tokens and mask; what is wrong if the tokens to learn do not decode to the assistant's text.
 
         A byte-level text is encoded in pieces, cut where a turn begins or ends, as it is when a model is asked: no
         token lies across.
         """
-        tokenizer = self._renamed_tokenizer() if aside else self._tokenizer
-        if self.encoder.bytes:
+        text, spans = item.text, item.spans
+        tokenizer = self._renamed_tokenizer() if item.aside else self._tokenizer
+        if self.encoder.is_byte_level:
             cuts = [0, *(place for span in spans for place in span), len(text)]
             pieces = tokenizer.encode_batch(
                 [text[start:end] for start, end in pairwise(cuts)], add_special_tokens=False
@@ -128,48 +204,40 @@ class ChatTokenizer:
             mask = np.repeat(np.arange(len(pieces)) % 2, [len(piece.ids) for piece in pieces]).astype(np.uint8)
         else:
             encoding = tokenizer.encode(text, add_special_tokens=False)
-            ids = np.array(encoding.ids, np.int32)
-            mask = _mask(np.array(encoding.offsets, np.int64).reshape(-1, 2), spans)
+            ids, mask = np.array(encoding.ids, np.int32), _mask(encoding.offsets, spans)
         wanted = _CONTROL.sub("", "".join(text[start:end] for start, end in spans))
         same = _comparable(self.decode(ids[mask == 1])) == _comparable(wanted)
-        return ids, mask, "" if same else "the tokens to learn are not the assistant's text"
+        return ids, mask, "" if same else "the tokens to learn are not the text to learn"
 
-    def choose_encoder(self, records: Iterable[Record]) -> str:
-        """Encode with fastokens if it gives the ids of the Hugging Face tokenizer for all these records.
-
-        Returns:
-            The library that encodes from now on: `fastokens` or `tokenizers`.
-        """
-        rendered = (self._render_record(record) for record in records)
-        self.encoder.try_fastokens([text for text, _, _, aside in rendered if text and not aside])
-        return self.encoder.backend
-
-    def _render_record(self, record: Record) -> tuple[str, list[tuple[int, int]], str, bool]:
-        """Text, spans to learn, what is wrong with the record, and whether text was set aside."""
+    def _render_record(self, record: Record) -> _Text:
+        messages, tools = template_messages(record["messages"]), template_tools(record.get("tools"))
         aside: list[str] = []
+        if self._suspicious.search(orjson.dumps([messages, tools])):
+            messages, tools = self._set_aside(messages, aside), self._set_aside(tools, aside)
+        try:
+            found = find_spans(self.render, messages, tools, self.probe, self._train_on)
+        except TemplateError as error:
+            return _Text(problem=f"template refuses it: {error}")
+        if found.problem:
+            return _Text(problem=found.problem)
+        if not aside:
+            return _Text(found.text, found.spans)
+        return _Text(*self._restore(found.text, found.spans, aside), aside=True)
 
-        def set_aside(value: Any) -> Any:
-            if isinstance(value, str):
-                return self._control_text.sub(keep, _NONCHARACTERS.sub("", value))
-            if isinstance(value, list):
-                return [set_aside(item) for item in value]
-            return {key: set_aside(item) for key, item in value.items()} if isinstance(value, dict) else value
+    def _set_aside(self, value: Any, aside: list[str]) -> Any:
+        """A value without the text in it that spells control tokens; that text is added to `aside`."""
 
         def keep(match: re.Match[str]) -> str:
             aside.append(match[0])
             return f"{_ASIDE_START}{len(aside) - 1}{_ASIDE_END}"
 
-        messages, tools = template_messages(record)
-        messages, tools = set_aside(messages), set_aside(tools)
-        try:
-            spans = find_spans(self.render, messages, tools, self.probe)
-        except TemplateError as error:
-            return "", [], f"template refuses it: {error}", False
-        if spans.problem:
-            return "", [], spans.problem, False
-        if not aside:
-            return spans.text, spans.spans, "", False
-        return (*self._restore(spans.text, spans.spans, aside), "", True)
+        if isinstance(value, str):
+            return self._control_text.sub(keep, _NONCHARACTERS.sub("", value))
+        if isinstance(value, list):
+            return [self._set_aside(item, aside) for item in value]
+        if isinstance(value, dict):
+            return {self._set_aside(key, aside): self._set_aside(item, aside) for key, item in value.items()}
+        return value
 
     def _restore(self, text: str, spans: list[tuple[int, int]], aside: list[str]) -> tuple[str, list[tuple[int, int]]]:
         """Put set-aside text back, and give the template's own control tokens the names of the renamed tokenizer."""
@@ -240,10 +308,16 @@ def _control_tokens(tokenizer: Any, template_text: str) -> dict[str, int]:
     }
 
 
-def _mask(offsets: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
-    mask = np.zeros(len(offsets), np.uint8)
+def _suspicious(control: Iterable[str]) -> re.Pattern[bytes]:
+    """What a record's JSON holds if text in it spells a control token, or has a noncharacter of those used here."""
+    spelled = [orjson.dumps(text)[1:-1] for text in sorted(control, key=len, reverse=True)]
+    return re.compile(b"|".join([b"\\xef\\xb7[\\x90-\\x93]", *map(re.escape, spelled)]))
+
+
+def _mask(offsets: Sequence[tuple[int, int]], spans: Spans) -> np.ndarray:
+    places, mask = np.array(offsets, np.int64).reshape(-1, 2), np.zeros(len(offsets), np.uint8)
     for start, end in spans:
-        mask[(offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > start)] = 1
+        mask[(places[:, 0] >= start) & (places[:, 1] <= end) & (places[:, 1] > start)] = 1
     return mask
 
 

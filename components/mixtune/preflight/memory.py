@@ -1,7 +1,9 @@
 """How much memory a training needs, and how much arithmetic, from the model's own shape.
 
-The count follows what the training loop holds: weights, gradients, AdamW's two moments, what autograd keeps of a
-layer for the backward pass, and one chunk of logits. No logits are ever whole (`train/loss.py`).
+The count follows what the training loop holds at its two highest moments. One is the end of a forward pass, with the
+gradients of an earlier micro batch still there: weights, gradients, AdamW's moments, what autograd keeps for the
+backward pass, one chunk of logits. The other is the optimizer's step: no activations, but a temporary of its own. It is
+held against measured peaks in `benchmarks/results/preflight.md`.
 """
 
 from dataclasses import dataclass
@@ -9,8 +11,8 @@ from typing import Any
 
 from mixtune.errors import ModelError
 
-LOGIT_CHUNK = 1024
-"""Positions whose logits the training loop holds at once."""
+LOGITS_AT_ONCE = 2**25
+"""Logits that the training loop holds at once, at most."""
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
 """Model types whose MLP has two matrices; the others' is gated and has three."""
 RESERVE = 0.90
@@ -95,7 +97,7 @@ class Training:
     checkpointing: bool = True
     """Whether layers are computed again for the backward pass, so that only their inputs are kept."""
     packed: bool = False
-    """Whether attention takes a mask over the whole micro batch (several records packed, without varlen kernels)."""
+    """Whether attention takes a mask over the whole micro batch: several records in it, and no varlen kernels."""
     shards: int = 1
     """GPUs over which full fine-tuning spreads weights, gradients and moments."""
 
@@ -109,11 +111,13 @@ class Memory:
     """Gradients and AdamW's moments."""
     activations: int
     logits: int
+    update: int
+    """The optimizer's temporary, at a moment when there are neither activations nor logits."""
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.weights + self.states + self.activations + self.logits
+        """At the higher of the two moments."""
+        return self.weights + self.states + max(self.activations + self.logits, self.update)
 
     def line(self) -> str:
         """In words."""
@@ -127,17 +131,32 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
     lora = training.method == "lora"
     trained = shape.adapter(training.lora_rank) if lora else shape.parameters
     kept = shape.parameters * training.frozen_bytes if lora else 0
-    tokens, size = training.micro_tokens, training.activation_bytes
-    layer = _layer_activations(shape, training)
-    per_token = layer + shape.layers * shape.hidden if training.checkpointing else layer * shape.layers
-    mask = tokens * tokens * (5 if training.packed else 0)
-    activations = tokens * size * (per_token + 3 * shape.hidden) + mask
     return Memory(
-        weights=(kept + trained * 4 // training.shards),
+        weights=kept + trained * 4 // training.shards,
         states=trained * 12 // training.shards,
-        activations=activations,
-        logits=3 * 4 * min(LOGIT_CHUNK, tokens) * shape.vocabulary,
+        activations=_activations(shape, training),
+        logits=_logits(shape, training),
+        update=trained * 4 // training.shards,
     )
+
+
+def _activations(shape: Shape, training: Training) -> int:
+    """Bytes kept for the backward pass: of all layers, or with checkpointing their inputs and all of one layer.
+
+    A mask over packed records is a square of yes and no, and once more as numbers in every layer that is kept.
+    """
+    tokens, size = training.micro_tokens, training.activation_bytes
+    kept = 1 if training.checkpointing else shape.layers
+    inputs = shape.layers * shape.hidden if training.checkpointing else 0
+    mask = tokens * tokens * (1 + size * kept) if training.packed else 0
+    return tokens * size * (kept * _layer_activations(shape, training) + inputs + 3 * shape.hidden) + mask
+
+
+def _logits(shape: Shape, training: Training) -> int:
+    """Bytes of one chunk, float32: logits, their logarithms and gradient; in full tuning the head's own gradient."""
+    chunk = 4 * min(LOGITS_AT_ONCE, training.micro_tokens * shape.vocabulary)
+    head = 4 * shape.vocabulary * shape.hidden if training.method == "sft" else 0
+    return max(3 * chunk, chunk + head)
 
 
 def _layer_activations(shape: Shape, training: Training) -> int:

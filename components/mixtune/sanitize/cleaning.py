@@ -5,10 +5,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import orjson
+from ahocorasick_rs import AhoCorasick
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
@@ -142,9 +144,9 @@ class Cleaner:
         text = "\n".join(_texts(record))
         if has_surrogate(text):
             raise DataError("half a surrogate pair")
-        for token in self.rules.control_tokens:
-            if number := text.count(token):
-                self.tally.found[token] += number
+        if tokens := self.rules.control_tokens:
+            found = _finder(tokens).find_matches_as_indexes(text, overlapping=True)
+            self.tally.found.update(tokens[place] for place, _, _ in found)
         return self._cleaned(record, text)
 
     def _cleaned(self, record: Record, text: str) -> Record:
@@ -172,7 +174,7 @@ class Cleaner:
         """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
         ordinary = is_clean(text)
         marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
-        personal = not ordinary or bool(self.rules.personal.find(text))
+        personal = not ordinary or marked or bool(self.rules.personal.find(text))
         needed = (not ordinary, marked, personal)
         return needed if any(needed) else ()  # type: ignore[return-value]
 
@@ -192,7 +194,8 @@ class Cleaner:
             while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
                 before = text
                 text = apply("", normalise, text) if normal else text
-                text = apply("marker ", self.rules.markers.rewrite, text) if marked else text
+                if marked and self.rules.markers.may_hold(text):
+                    text = apply("marker ", self.rules.markers.rewrite, text)
             return apply("personal data ", self._personal, text) if personal else text
 
         return clean
@@ -249,9 +252,10 @@ class Cleaner:
         self.notes.append(note_line(self.source.pool, self.source.name, line, what, rule))
 
 
-def note_line(pool: str, file: str, line: int, what: str, rule: str) -> bytes:
+def note_line(pool: str, file: str, line: int, what: str, rule: str, copy_of: str = "") -> bytes:
     """A line of the quarantine file."""
     value = {"pool": pool, "file": file, "line": line, "what": what, "rule": rule}
+    value |= {"copy_of": copy_of} if copy_of else {}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
@@ -279,6 +283,11 @@ def control_tokens(folder: Path) -> tuple[str, ...]:
         return ()
     added = storage.read_json(str(file)).get("added_tokens") or []
     return tuple(sorted(token["content"] for token in added if token.get("special")))
+
+
+@lru_cache(maxsize=1)
+def _finder(tokens: tuple[str, ...]) -> AhoCorasick:
+    return AhoCorasick(tokens)
 
 
 def _first_value(uri: str) -> dict[str, Any]:
@@ -317,17 +326,13 @@ def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
     return out
 
 
-def _texts(record: Record) -> Iterator[str]:
+def _texts(record: Record) -> list[str]:
+    texts = [message["content"] for message in record["messages"]]
     for message in record["messages"]:
-        yield message["content"]
-        if "reasoning" in message:
-            yield message["reasoning"]
-        if "tool_calls" in message:
-            yield from _strings(message["tool_calls"])
-        yield message.get("tool_call_id", "")
-    if "tools" in record:
-        yield from _strings(record["tools"])
-    yield record.get("label", "")
+        if len(message) > 2:
+            for key in ("reasoning", "tool_calls", "tool_call_id"):
+                texts += _strings(message.get(key))
+    return [*texts, *_strings(record.get("tools")), record.get("label", "")]
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -22,6 +22,7 @@ def sanitize(
     max_bad_ratio: float = 0.05,
     near_duplicates: float = 0.9,
     conflicts: str = "keep",
+    label_leaks: str = "keep",
     personal_data: dict = {},
     phone_region: str = "US",
     consent: dict = {},
@@ -43,8 +44,9 @@ def sanitize(
         pools: The clean records, by pool and split.
         report: Counts by pool, reason and rule.
         summary: The same in short.
-        against: Pools whose records no training record may repeat; the training record is dropped.
-        benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold.
+        against: Pools whose records no training record may repeat, exactly or nearly; nor may it hold half of the
+            13-grams of a text that they hold back (test, validation, holdout). The training record is dropped.
+        benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold in these three ways.
         base_model: Model whose control tokens the proof is about: a folder, an s3:// prefix, or org/name@revision.
         test_ratio: Share of a pool held back as `test` where no source gives it one, 0 to below 1; 0: none.
         holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
@@ -53,6 +55,7 @@ def sanitize(
         max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
+        label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.
         personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
             and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
             and `keep`.
@@ -75,6 +78,7 @@ def sanitize(
     choice = Choice(
         near_duplicates=near_duplicates,
         conflicts=conflicts,
+        label_leaks=label_leaks,
         test_ratio=test_ratio,
         validation_ratio=validation_ratio,
         holdout_records=int(holdout_records),

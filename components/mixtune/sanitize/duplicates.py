@@ -6,12 +6,13 @@ at a time.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
 from mixtune.records import Record
+from mixtune.sanitize.near import COMMON
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
@@ -101,50 +102,69 @@ def _digest(*parts: np.ndarray) -> int:
     return xxhash.xxh3_64_intdigest(b"\0".join(part.tobytes() for part in parts))
 
 
-@dataclass
-class Benchmarks:
-    """Items that no training record may repeat."""
+def holds_label(record: Record) -> bool:
+    """Whether the words of a record's label stand in its question."""
+    label = " ".join(words(record.get("label", "")))
+    asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
+    return bool(label) and f" {label} " in f" {asked} "
 
-    exact: set[int] = field(default_factory=set)
-    """Digests of whole prompts."""
-    items: dict[int, list[int]] = field(default_factory=dict)
-    """Items by the digest of a 13-gram."""
-    sizes: list[int] = field(default_factory=list)
-    """Number of different 13-grams by item."""
-    known: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    """All 13-grams, sorted; set by `ready`."""
 
-    def add(self, prompt: str) -> None:
-        """Take an item."""
-        hashes = hash_words(words(prompt))
-        self.exact.add(_digest(hashes))
-        runs = grams(hashes, NGRAM).tolist()
-        if runs:
-            for gram in runs:
-                self.items.setdefault(gram, []).append(len(self.sizes))
-            self.sizes.append(len(runs))
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Texts that no training record may repeat, indexed by their 13-grams."""
 
-    def ready(self) -> "Benchmarks":
-        """Call it when all items are in."""
-        self.known = np.array(sorted(self.items), np.uint64)
-        return self
+    exact: np.ndarray
+    """Digests of whole texts, uint64, sorted."""
+    known: np.ndarray
+    """13-grams, uint64, sorted; those of more than COMMON items are a template's and left out."""
+    at: np.ndarray
+    """Offsets into `owner` by 13-gram, (13-grams + 1,)."""
+    owner: np.ndarray
+    """The items that hold a 13-gram."""
+    sizes: np.ndarray
+    """Number of different 13-grams by item, (items,)."""
 
-    def holds(self, texts: Iterable[str]) -> bool:
+    def hold(self, texts: Iterable[str]) -> bool:
         """Whether one of the texts is an item, or holds most of one."""
-        if not self.exact:
-            return False
-        for text in texts:
+        for text in texts if len(self.exact) else ():
             hashes = hash_words(words(text))
-            if _digest(hashes) in self.exact:
+            if len(hashes) and _is_in(np.array([_digest(hashes)], np.uint64), self.exact)[0]:
                 return True
             runs = grams(hashes, NGRAM)
-            if not len(runs) or not len(self.known):
-                continue
-            places = np.minimum(np.searchsorted(self.known, runs), len(self.known) - 1)
-            found: dict[int, int] = {}
-            for gram in runs[self.known[places] == runs].tolist():
-                for item in self.items[gram]:
-                    found[item] = found.get(item, 0) + 1
-            if any(count >= COVERAGE * self.sizes[item] for item, count in found.items()):
+            places = np.searchsorted(self.known, runs[_is_in(runs, self.known)])
+            owners = [self.owner[self.at[place] : self.at[place + 1]] for place in places]
+            items, counts = np.unique(np.concatenate(owners or [self.owner[:0]]), return_counts=True)
+            if (counts >= COVERAGE * self.sizes[items]).any():
                 return True
         return False
+
+
+def index_items(texts: Iterable[str]) -> Items:
+    """Index texts as items that no training record may repeat."""
+    exact, found = [], [np.empty(0, np.uint64)]
+    for text in texts:
+        hashes = hash_words(words(text))
+        exact.append(_digest(hashes))
+        found.append(grams(hashes, NGRAM))
+    flat = np.concatenate(found)
+    owner = np.repeat(np.arange(-1, len(exact)), [len(item) for item in found])
+    order = np.argsort(flat, kind="stable")
+    known, counts = np.unique(flat[order], return_counts=True)
+    rare = counts <= COMMON
+    kept = np.repeat(rare, counts)
+    owner = owner[order][kept]
+    return Items(
+        exact=np.unique(np.array(exact, np.uint64)),
+        known=known[rare],
+        at=np.concatenate([[0], np.cumsum(counts[rare])]),
+        owner=owner,
+        sizes=np.bincount(owner, minlength=len(exact)),
+    )
+
+
+def _is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """For each value whether it stands in a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return found

@@ -8,12 +8,13 @@ import numpy as np
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.near import Sets, find_pairs
-from mixtune.sanitize.parts import Part
+from mixtune.sanitize.parts import BLOCKED, Part
 from mixtune.sanitize.splits import draw_split
 
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
 CONFLICTS = ("keep", "drop")
+_OTHERS = "another pool", "a benchmark"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Choice:
     """Least Jaccard similarity of near-duplicates, above 0 to 1; 0: they are not looked for."""
     conflicts: str = "keep"
     """Nearly equal questions with different answers: `keep` or `drop`; counted and listed in any case."""
+    label_leaks: str = "keep"
+    """Questions that hold the words of their label: `keep` or `drop`; counted in any case."""
     test_ratio: float = 0.1
     """Share of a pool held back as `test` where no source gives it one, 0 to below 1."""
     validation_ratio: float = 0.0
@@ -40,8 +43,9 @@ class Choice:
             raise ConfigError(f"near_duplicates is a similarity, 0 to 1; got {self.near_duplicates}")
         if self.holdout_records < 0:
             raise ConfigError(f"holdout_records is 0 or more; got {self.holdout_records}")
-        if self.conflicts not in CONFLICTS:
-            raise ConfigError(f"conflicts is one of {', '.join(CONFLICTS)}; got {self.conflicts!r}")
+        for name in ("conflicts", "label_leaks"):
+            if getattr(self, name) not in CONFLICTS:
+                raise ConfigError(f"{name} is one of {', '.join(CONFLICTS)}; got {getattr(self, name)!r}")
 
 
 @dataclass(kw_only=True)
@@ -57,6 +61,10 @@ class Fates:
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     """Nearly equal questions with different answers; the first LISTED."""
     num_conflicts: int = 0
+    num_label_words: int = 0
+    """Records kept whose question holds the words of their label."""
+    copy_of: dict[int, str] = field(default_factory=dict)
+    """Where the record stands that a dropped one is a copy of, by the dropped one's place."""
 
 
 def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.ndarray] | None = None) -> Fates:
@@ -72,10 +80,14 @@ def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.nda
     total = len(data["key"])
     is_test = np.repeat([part.source.split == "test" for part in parts], [part.tally.kept for part in parts])
     fates = Fates(fate=np.full(total, "", object))
-    _drop_exact(fates.fate, data, is_test, guard)
+    places = _places(parts, data)
+    _drop_exact(fates, data, is_test, guard, places)
+    if choice.label_leaks == "drop":
+        fates.fate[(fates.fate == "") & ~is_test & (data["label_words"] > 0)] = "!label in the question"
     groups = _group(data)
     if choice.near_duplicates:
-        _drop_near(fates, data, is_test, guard, choice, groups, _places(parts, data))
+        _drop_near(fates, data, is_test, guard, choice, groups, places)
+    fates.num_label_words = int((data["label_words"][fates.fate == ""] > 0).sum())
     _split(fates, data, is_test, groups, choice, pool)
     return fates
 
@@ -91,18 +103,23 @@ def join(features: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return out
 
 
-def _drop_exact(fate: np.ndarray, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any) -> None:
+def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any, places: list[str]) -> None:
+    fate = fates.fate
     for rows in (np.flatnonzero(is_test), np.flatnonzero(~is_test)):
-        _, firsts = np.unique(data["key"][rows], return_index=True)
-        copies = np.ones(len(rows), bool)
-        copies[firsts] = False
+        _, firsts, inverse = np.unique(data["key"][rows], return_index=True, return_inverse=True)
+        originals = firsts[inverse]
+        copies = originals != np.arange(len(rows))
         fate[rows[copies]] = "!duplicate"
+        fates.copy_of.update(
+            (int(row), places[rows[first]]) for row, first in zip(rows[copies], originals[copies], strict=True)
+        )
     free = (fate == "") & ~is_test
     held = np.isin(data["key"], data["key"][is_test])
     fate[free & held] = "!in the test set"
     if guard is not None:
         fate[free & ~held & np.isin(data["key"], guard["key"])] = "!in another pool"
-    fate[(fate == "") & ~is_test & (data["blocked"] > 0)] = "!in a benchmark"
+    for number, reason in enumerate(BLOCKED[1:], start=1):
+        fate[(fate == "") & ~is_test & (data["blocked"] == number)] = f"!{reason}"
 
 
 def _drop_near(
@@ -130,29 +147,33 @@ def _drop_near(
         first = int(rows[pair.first - others]) if pair.first >= others else -1
         if fates.fate[second] or (first >= 0 and fates.fate[first]):
             continue
-        where = places[first] if first >= 0 else "another pool"
-        if not pair.same_answer:
+        other = _OTHERS[int(guard["benchmark"][pair.first])] if first < 0 else ""
+        where = places[first] if first >= 0 else other
+        if not pair.same_answer and not (other and guard["any_answer"][pair.first]):
             if first >= 0:
-                _conflict(fates, first, second, places, choice)
+                _conflict(fates, [first, second], is_test, places, choice)
                 groups.join(first, second)
             continue
-        if first >= 0 and is_test[second]:
-            groups.join(first, second)
+        if is_test[second]:
+            if first >= 0:
+                groups.join(first, second)
             continue
-        reason = "near another pool" if first < 0 else "near the test set" if is_test[first] else "near duplicate"
+        reason = f"near {other}" if other else "near the test set" if is_test[first] else "near duplicate"
         fates.fate[second] = f"!{reason}"
+        fates.copy_of[second] = where
         cluster = seen.setdefault(pair.first, {"kept": where, "dropped": []})
         cluster["dropped"].append({"at": places[second], "similarity": round(pair.similarity, 3)})
     fates.clusters = list(seen.values())[:LISTED]
 
 
-def _conflict(fates: Fates, first: int, second: int, places: list[str], choice: Choice) -> None:
+def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, places: list[str], choice: Choice) -> None:
     fates.num_conflicts += 1
     if len(fates.conflicts) < LISTED:
-        fates.conflicts.append({"first": places[first], "second": places[second]})
+        fates.conflicts.append({"first": places[pair[0]], "second": places[pair[1]]})
     if choice.conflicts == "drop":
-        for index in (first, second):
-            fates.fate[index] = "!conflicting answer"
+        for index in pair:
+            if not is_test[index]:
+                fates.fate[index] = "!conflicting answer"
 
 
 def _chosen(data: Any, key: str, rows: np.ndarray) -> Sets:

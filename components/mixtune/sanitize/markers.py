@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ahocorasick_rs import AhoCorasick
+from ahocorasick_rs import BytesAhoCorasick
 
 from mixtune.errors import ConfigError
 
@@ -66,7 +66,10 @@ class Markers:
 
     def may_hold(self, text: str) -> bool:
         """Whether a marker may be in a text: false is certain, and found at a gigabyte a second."""
-        folded = text.lower() if text.isascii() else text.casefold().replace("ı", "i").replace("\u0307", "")
+        if text.isascii():
+            folded = text.encode().lower()
+        else:
+            folded = text.casefold().replace("ı", "i").replace("\u0307", "").encode(errors="surrogatepass")
         return bool(_automaton(self.extra).find_matches_as_indexes(folded))
 
     def find(self, text: str) -> list[str]:
@@ -79,13 +82,15 @@ class Markers:
 
 
 @lru_cache
-def _automaton(extra: tuple[str, ...]) -> AhoCorasick:
+def _automaton(extra: tuple[str, ...]) -> BytesAhoCorasick:
     words = [f"{word}:" for word in ROLE_WORDS] + [tag.casefold() for tag in TAGS + extra]
-    return AhoCorasick(words)
+    return BytesAhoCorasick([word.encode() for word in words])
 
 
 def strip_end_token(text: str) -> str:
     """An answer without the end tokens that its file left behind it."""
+    if not text.rstrip().endswith(END_TOKENS):
+        return text
     end = kept = len(text)
     while True:
         while end and text[end - 1].isspace():

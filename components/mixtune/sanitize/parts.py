@@ -18,9 +18,11 @@ from mixtune import pools, storage
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.records import Record
 from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile, Tally
-from mixtune.sanitize.duplicates import Benchmarks, said
+from mixtune.sanitize.duplicates import Items, holds_label, index_items, said
 from mixtune.sanitize.readers import read_rows, source_files
 
+BLOCKED = ("", "in a benchmark", "in another pool")
+"""Where else a training record's text stands, exactly or by most of an item's 13-grams."""
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
@@ -33,6 +35,9 @@ class Plan:
     rules: Rules
     benchmarks: tuple[tuple[str, str], ...] = ()
     """Name and URI of what no training record may hold."""
+    held: str = ""
+    """URI of an index (`Items`) of what other pools hold back; empty: there is none."""
+    held_digest: str = ""
     near: bool = True
     """Whether near-duplicates are looked for."""
     work_uri: str
@@ -50,8 +55,7 @@ class Part:
 
     def features(self) -> dict[str, np.ndarray]:
         """What its records say, in arrays by name (see `Features`)."""
-        with storage.open_read(f"{self.uri}.npz") as stream:
-            return dict(np.load(io.BytesIO(stream.read()), allow_pickle=False))
+        return _read_arrays(f"{self.uri}.npz")
 
     def lines(self) -> Iterator[bytes]:
         """Its records as lines."""
@@ -68,24 +72,24 @@ class Features:
         self._labels: list[str] = []
         self._near = near
 
-    def add(self, record: Record, blocked: bool) -> None:
-        """Take a record."""
+    def add(self, record: Record, blocked: int = 0) -> None:
+        """Take a record; `blocked` says where else its text stands (see BLOCKED)."""
         what = said(record)
         group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
         chars = sum(len(message["content"]) for message in record["messages"])
         line = record["origin"]["line"]
-        self._rows.append((what.key, what.prompt, what.numbers, group, line, chars, int(blocked)))
+        self._rows.append((what.key, what.prompt, what.numbers, group, line, chars, blocked, int(holds_label(record))))
         self._labels.append(record.get("label", ""))
         if self._near:
             self._questions.append(what.question)
             self._answers.append(what.answer)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays: key, prompt, numbers, group, line, chars, blocked, label, each (records,).
+        """The arrays: key, prompt, numbers, group, line, chars, blocked, label_words, label, each (records,).
 
         With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
         """
-        names = ("key", "prompt", "numbers", "group", "line", "chars", "blocked")
+        names = ("key", "prompt", "numbers", "group", "line", "chars", "blocked", "label_words")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
         out["label"] = np.array(self._labels, np.str_)
@@ -124,12 +128,12 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
                         for key, value in done.items()}  # fmt: skip
             return Part(source, uri, Tally(**counters))  # type: ignore[arg-type]
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near)
-    benchmarks = _benchmarks(plan.benchmarks)
+    blocking = (_benchmarks(plan.benchmarks), _held_back(plan.held)) if source.split == "train" else ()
 
     def seen() -> Iterator[Record]:
         for record in cleaner.records():
             texts = [message["content"] for message in record["messages"]]
-            features.add(record, source.split == "train" and benchmarks.holds(texts))
+            features.add(record, next((place for place, items in enumerate(blocking, 1) if items.hold(texts)), 0))
             yield record
 
     try:
@@ -138,10 +142,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
         if source.name in str(error):
             raise
         raise type(error)(f"{source.name}: {error}") from error
-    with storage.open_write(f"{uri}.npz") as stream:
-        buffer = io.BytesIO()
-        np.savez(buffer, **features.arrays())  # type: ignore[arg-type]
-        stream.write(buffer.getvalue())
+    write_arrays(f"{uri}.npz", features.arrays())
     with storage.open_write(f"{uri}.notes") as stream:
         stream.write(b"".join(cleaner.notes))
     storage.write_json(f"{uri}.json", {**vars(cleaner.tally), "digest": what})
@@ -165,12 +166,13 @@ def read_benchmark(name: str, uri: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _benchmarks(named: tuple[tuple[str, str], ...]) -> Benchmarks:
-    benchmarks = Benchmarks()
-    for name, uri in named:
-        for prompt in read_benchmark(name, uri):
-            benchmarks.add(prompt)
-    return benchmarks.ready()
+def _benchmarks(named: tuple[tuple[str, str], ...]) -> Items:
+    return index_items(prompt for name, uri in named for prompt in read_benchmark(name, uri))
+
+
+@lru_cache(maxsize=1)
+def _held_back(uri: str) -> Items:
+    return Items(**_read_arrays(uri)) if uri else index_items(())
 
 
 def _digest(source: SourceFile, plan: Plan) -> str:
@@ -178,8 +180,29 @@ def _digest(source: SourceFile, plan: Plan) -> str:
     from mixtune import __version__
 
     rules = {key: repr(value) for key, value in sorted(vars(plan.rules).items())}
-    value = [asdict(source), rules, plan.benchmarks, plan.near, __version__, storage.file_size(source.uri)]
+    value = [
+        asdict(source),
+        rules,
+        plan.benchmarks,
+        plan.held_digest,
+        plan.near,
+        __version__,
+        storage.file_size(source.uri),
+    ]
     return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+
+
+def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays by name (npz)."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    with storage.open_write(uri) as stream:
+        stream.write(buffer.getvalue())
+
+
+def _read_arrays(uri: str) -> dict[str, np.ndarray]:
+    with storage.open_read(uri) as stream:
+        return dict(np.load(io.BytesIO(stream.read()), allow_pickle=False))
 
 
 def _flat(sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

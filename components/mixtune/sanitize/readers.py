@@ -177,7 +177,7 @@ def _jsonl(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
             yield Row(number, {}, f"line longer than {MAX_LINE_BYTES} bytes")
             continue
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if text.strip():
+        if not text.isspace():
             yield _json_row(number, text)
 
 
@@ -203,9 +203,14 @@ def _why_not_json(error: str, text: bytes) -> str:
 
 def _count_keys(value: Any) -> int:
     """Keys of all objects in a value; JSON text without repeated keys has as many `":`, but for those in strings."""
-    if isinstance(value, dict):
-        return len(value) + sum(_count_keys(item) for item in value.values() if isinstance(item, dict | list))
-    return sum(_count_keys(item) for item in value if isinstance(item, dict | list))
+    number, ahead = 0, [value]
+    for item in ahead:
+        if type(item) is dict:
+            number += len(item)
+            ahead += item.values()
+        elif type(item) is list:
+            ahead += item
+    return number
 
 
 def _repeats_key(text: bytes) -> bool:

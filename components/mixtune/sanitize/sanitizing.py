@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count as count_from
 from itertools import groupby
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError
-from mixtune.pools import Pool, Split, pool_summary, read_pools
+from mixtune.pools import Pool, Split, pool_summary
+from mixtune.sanitize.against import index_held_back, make_guard
 from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
 from mixtune.sanitize.consent import make_consent
 from mixtune.sanitize.fates import Choice, Fates, count, decide
 from mixtune.sanitize.markers import Markers
-from mixtune.sanitize.parts import Features, Part, Plan, make_part
+from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.readers import plan_ranges, source_files
 from mixtune.sanitize.report import write_report
@@ -84,7 +86,7 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
         sources, plan, model = prepare(job, work)
         parts = make_parts(sources, plan, job)
         _check_bad(parts, job.rules.max_bad_ratio)
-        guard = _guard(job.against_path, plan.near)
+        guard = make_guard(job.against_path, plan)
         made, pools, entries = {}, [], []
         for name, group in groupby(parts, key=lambda part: part.source.pool):
             builder = PoolBuilder(name, list(group), job, guard)
@@ -116,7 +118,9 @@ def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
     named = tuple((name, options["uri"]) for name, options in sorted(job.benchmarks.items()) if options.get("uri"))
     rules = replace(job.rules, control_tokens=tokens)
     near = job.choice.near_duplicates > 0
-    return sources, Plan(rules=rules, benchmarks=named, near=near, work_uri=work), model
+    held, digest = index_held_back(job.against_path, work)
+    plan = Plan(rules=rules, benchmarks=named, held=held, held_digest=digest, near=near, work_uri=work)
+    return sources, plan, model
 
 
 def list_sources(sources: list[dict[str, Any]], range_bytes: int = RANGE_BYTES) -> list[SourceFile]:
@@ -240,7 +244,7 @@ class PoolBuilder:
             "examples": dict(sorted(examples.items())),
             "near_duplicates": self.fates.clusters,
             "conflicts": {"count": self.fates.num_conflicts, "first": self.fates.conflicts},
-            "label_words_in_question": sum(item.label_words for item in self.written),
+            "label_words_in_question": self.fates.num_label_words,
             "languages": dict(sum((item.languages for item in self.written), Counter()).most_common()),
             "tokens": sum(item.tokens for item in self.written),
             "proved": sum(item.proved for item in self.written),
@@ -252,9 +256,11 @@ class PoolBuilder:
         at = 0
         for part in self.parts:
             lines = part.features()["line"].tolist()
-            for line, fate in zip(lines, self.fates.fate[at : at + part.tally.kept], strict=True):
+            for row, line, fate in zip(count_from(at), lines, self.fates.fate[at : at + part.tally.kept], strict=False):
                 if fate.startswith("!"):
-                    yield note_line(self.name, part.source.name, line, "dropped", fate[1:])
+                    yield note_line(
+                        self.name, part.source.name, line, "dropped", fate[1:], self.fates.copy_of.get(row, "")
+                    )
             at += part.tally.kept
         for item in self.written:
             yield from item.notes
@@ -306,18 +312,6 @@ def _check_bad(parts: list[Part], max_bad_ratio: float) -> None:
         tallies.setdefault(part.source.uri, []).append(part.tally)
     for uri, items in tallies.items():
         check_bad(uri, items, max_bad_ratio)
-
-
-def _guard(against_path: str, near: bool) -> dict[str, np.ndarray] | None:
-    """What the records say that no training record may repeat."""
-    if not against_path:
-        return None
-    features, against = Features(near), read_pools(against_path)
-    for pool in against.pools:
-        for split in pool.splits:
-            for record in against.records(pool.name, split):
-                features.add(record, False)
-    return features.arrays()
 
 
 def _write_quarantine(parts: list[Part], made: dict[str, PoolBuilder], uri: str) -> storage.FileEntry:

@@ -143,7 +143,9 @@ def _is_converse(row: dict[str, Any]) -> bool:
 
 def _chat(row: dict[str, Any]) -> dict[str, Any]:
     tools = row.get("tools") or [item["toolSpec"] for item in (row.get("toolConfig") or {}).get("tools", [])]
-    messages = [turn for message in row["messages"] for turn in _turns(message)]
+    messages = row["messages"]
+    if _is_converse(row):
+        messages = [turn for message in messages for turn in _turns(message)]
     if isinstance(system := row.get("system"), list):
         text = "\n\n".join(part["text"] for part in system if part.get("text"))
         messages = [*([{"role": "system", "content": text}] if text else []), *messages]
@@ -190,6 +192,8 @@ def _message(message: Any) -> Message:
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise DataError(f"a message's role is not one of {', '.join(ROLES)}")
     content = message.get("content")
+    if len(message) == 2 and isinstance(content, str):
+        return {"role": message["role"], "content": content}
     calls = [_call(call) for call in message.get("tool_calls") or []]
     if not isinstance(content, str) and not (content is None and calls):
         raise DataError("a message's content is not text")

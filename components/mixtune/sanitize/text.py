@@ -10,8 +10,12 @@ from collections import Counter
 import ftfy
 from ftfy.badness import is_bad
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufdd0-\ufdef\uffff]")
+_ASCII_CONTROLS = bytes((*range(9), *range(11, 32), 127))
+_SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00a0\u200b\u202f\u2060\ufdd0-\ufdef\ufeff\uffff]")
+_FOREIGN = re.compile("[\x80-\u2fff]+(?:[^\x80-\u2fff]{1,8}[\x80-\u2fff]+)*")
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
 
@@ -28,17 +32,19 @@ def normalise(text: str, counts: Counter[str]) -> str:
 
 
 def is_clean(text: str) -> bool:
-    """Whether a text is plain ASCII in which nothing is to be normalised: the quick way out."""
-    return text.isascii() and "\r" not in text and not _CONTROLS.search(text)
+    """Whether nothing in a text is to be normalised, surely: the quick way out."""
+    if text.isascii():
+        return len(text.encode().translate(None, _ASCII_CONTROLS)) == len(text)
+    if _SUSPECT.search(text) or "```" in text or not unicodedata.is_normalized("NFC", text):
+        return False
+    # Every form of broken text that ftfy knows holds one of these letters, and is shorter than what is looked at here.
+    near = "\n".join(text[max(0, found.start() - 4) : found.end() + 4] for found in _FOREIGN.finditer(text))
+    return not is_bad(near)
 
 
 def has_surrogate(text: str) -> bool:
     """Whether a text holds half a surrogate pair, which no UTF-8 file can."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+    return not text.isascii() and bool(_SURROGATE.search(text))
 
 
 def _line_ends(text: str) -> str:

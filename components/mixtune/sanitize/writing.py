@@ -13,7 +13,6 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.records import Record
 from mixtune.sanitize.cleaning import note_line
-from mixtune.sanitize.duplicates import words
 from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Prover
 
@@ -31,8 +30,6 @@ class Written:
     lengths: Counter[str] = field(default_factory=Counter)
     """Records by number of characters: the upper end of powers of two."""
     languages: Counter[str] = field(default_factory=Counter)
-    label_words: int = 0
-    """Records whose question holds the words of their label."""
     tokens: int = 0
     proved: int = 0
     """Records rendered and tokenized, which hold the control tokens that the template wrote and no other."""
@@ -76,8 +73,6 @@ def _measure(out: Written, record: Record, split: str) -> None:
     out.lengths[f"< {1 << max(4, len(text).bit_length())} characters"] += 1
     if label := record.get("label"):
         out.labels.setdefault(split, Counter())[label] += 1
-        asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
-        out.label_words += f" {' '.join(words(label))} " in f" {asked} "
     if sum(out.languages.values()) < LANGUAGE_SAMPLE:
         out.languages[_language(text)] += 1
 

@@ -26,8 +26,6 @@ from mixtune.train.model import Trainable, local_rows
 from mixtune.train.world import World
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
-KEPT = 2
-"""Newest checkpoints that stay."""
 MANIFEST = "checkpoint.json"
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
@@ -145,7 +143,7 @@ class Checkpoints:
             entries += self._peers(folder)
             manifest = {"kind": "checkpoint", "identity": self._identity, "steps_done": done, "state": state}
             storage.write_manifest(storage.join(folder, MANIFEST), manifest, folder, entries)
-            for old in self._listed()[0][:-KEPT]:
+            for old in self._listed()[0][: -self._config.keep_checkpoints]:
                 storage.delete(storage.join(self.uri, old))
         except BaseException as error:
             self._error = error

@@ -16,8 +16,18 @@ def train_lora(
     lora_alpha: int = 32,
     lora_plus_ratio: float = 64.0,
     lora_options: dict = {},
+    merge: bool = False,
+    min_lr_ratio: float = 0.1,
+    warmup_ratio: float = 0.05,
+    weight_decay: float = 0.0,
+    max_grad_norm: float = 1.0,
+    max_loss_rise: float = 5.0,
+    max_grad_ratio: float = 100.0,
     max_tokens_per_gpu: int = 16384,
     checkpoint_steps: int = 100,
+    checkpoint_seconds: float = 0.0,
+    keep_checkpoints: int = 2,
+    interpolate: float = 1.0,
     seed: int = 42,
     validation_steps: int = 0,
     num_nodes: str = "",
@@ -42,9 +52,23 @@ def train_lora(
         lora_alpha: Scaling of the adapter, 1 or more.
         lora_plus_ratio: Learning rate of the B matrices over that of the A matrices (LoRA+), 1 or more.
         lora_options: Options of PEFT's LoraConfig: `target_modules` (default `all-linear`), `exclude_modules`,
-            `use_rslora`, `use_dora`, `init_lora_weights` (`gaussian`, `orthogonal`), `rank_pattern`, `alpha_pattern`.
-        max_tokens_per_gpu: Tokens of one micro batch at most.
-        checkpoint_steps: Steps between two checkpoints.
+            `use_rslora`, `use_dora`, `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`,
+            `olora`), `rank_pattern`, `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in
+            which `lora_rank` directions of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
+        merge: Whether base and adapter are written as one model too (bf16, with tokenizer and chat template), into
+            the folder `merged` beside the adapter.
+        min_lr_ratio: Learning rate of the last step as a share of the peak, 0 to 1; a cosine leads there.
+        warmup_ratio: Share of the steps over which the learning rate rises, 0 to 1.
+        weight_decay: Of AdamW, 0 or more.
+        max_grad_norm: Gradients are clipped to this norm, above 0.
+        max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
+        max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
+        checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
+        keep_checkpoints: Newest checkpoints that stay until the model is there.
+        interpolate: How far the saved model goes from the base (0) to the tuned weights (1), above 0: a dial against
+            forgetting (WiSE-FT).
         seed: Of the adapter's initialisation.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
@@ -79,8 +103,18 @@ def train_lora(
         lora_alpha=int(lora_alpha),
         lora_plus_ratio=lora_plus_ratio,
         lora_options=lora_options,
+        merge=merge,
+        min_lr_ratio=min_lr_ratio,
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        max_loss_rise=max_loss_rise,
+        max_grad_ratio=max_grad_ratio,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         checkpoint_steps=int(checkpoint_steps),
+        checkpoint_seconds=checkpoint_seconds,
+        keep_checkpoints=int(keep_checkpoints),
+        interpolate=interpolate,
         seed=int(seed),
         validation_steps=int(validation_steps),
     )
@@ -96,8 +130,17 @@ def train_sft(
     base_model: str,
     model: Output[Model],
     learning_rate: float = 1e-5,
+    min_lr_ratio: float = 0.1,
+    warmup_ratio: float = 0.05,
+    weight_decay: float = 0.0,
+    max_grad_norm: float = 1.0,
+    max_loss_rise: float = 5.0,
+    max_grad_ratio: float = 100.0,
     max_tokens_per_gpu: int = 16384,
     checkpoint_steps: int = 100,
+    checkpoint_seconds: float = 0.0,
+    keep_checkpoints: int = 2,
+    interpolate: float = 1.0,
     seed: int = 42,
     validation_steps: int = 0,
     num_nodes: str = "",
@@ -117,8 +160,18 @@ def train_sft(
         base_model: Folder, `s3://` prefix or `org/name@revision`.
         model: Manifest of the model, which lies as a Hugging Face folder beside it.
         learning_rate: Peak, above 0.
-        max_tokens_per_gpu: Tokens of one micro batch at most.
-        checkpoint_steps: Steps between two checkpoints.
+        min_lr_ratio: Learning rate of the last step as a share of the peak, 0 to 1; a cosine leads there.
+        warmup_ratio: Share of the steps over which the learning rate rises, 0 to 1.
+        weight_decay: Of AdamW, 0 or more.
+        max_grad_norm: Gradients are clipped to this norm, above 0.
+        max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
+        max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
+        checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
+        keep_checkpoints: Newest checkpoints that stay until the model is there.
+        interpolate: How far the saved model goes from the base (0) to the tuned weights (1), above 0: a dial against
+            forgetting (WiSE-FT).
         seed: Recorded with the run; the weights are the base model's.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
@@ -149,8 +202,17 @@ def train_sft(
     config = TrainConfig(
         method="sft",
         learning_rate=learning_rate,
+        min_lr_ratio=min_lr_ratio,
+        warmup_ratio=warmup_ratio,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        max_loss_rise=max_loss_rise,
+        max_grad_ratio=max_grad_ratio,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         checkpoint_steps=int(checkpoint_steps),
+        checkpoint_seconds=checkpoint_seconds,
+        keep_checkpoints=int(keep_checkpoints),
+        interpolate=interpolate,
         seed=int(seed),
         validation_steps=int(validation_steps),
     )

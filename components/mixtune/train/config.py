@@ -1,5 +1,6 @@
 """What a training is told."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,16 +12,19 @@ LORA_OPTIONS: dict[str, tuple[type, ...]] = {
     "exclude_modules": (str, list),
     "use_rslora": (bool,),
     "use_dora": (bool,),
+    "use_osf": (bool,),
+    "lora_dropout": (float, int),
     "init_lora_weights": (bool, str),
     "rank_pattern": (dict,),
     "alpha_pattern": (dict,),
 }
 """Options of PEFT that are passed through, and their types."""
-LORA_INITS = ("gaussian", "orthogonal")
-"""Initialisations by name, beside PEFT's own default (True). Those that change the base weights are not taken."""
+LORA_INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora")
+"""Initialisations by name, beside PEFT's own default (true). None that needs data."""
 SLOW_LORA = 5e-5
 """Learning rate of the B matrices under which an adapter hardly learns."""
-_NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "validation_steps"}
+_NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "keep_checkpoints", "validation_steps"}
+_NO_MATTER |= {"interpolate", "merge"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,15 @@ class TrainConfig:
     """Steps between two checkpoints, 1 or more."""
     checkpoint_seconds: float = 0.0
     """Above 0: a checkpoint also whenever so many seconds have passed since the last."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that stay, 1 or more."""
+    interpolate: float = 1.0
+    """How far the saved model goes from the base (0) to the tuned weights (1), above 0 (WiSE-FT, Wortsman et al. 2022);
+    for LoRA, a factor on what the adapter adds."""
+    merge: bool = False
+    """Whether an adapter is written merged into its base too."""
     seed: int = 42
-    """Of the adapter's initialisation."""
+    """Of the adapter's initialisation and its dropout."""
     validation_steps: int = 0
     """Above 0: a validation run of so many steps, of which no model is kept."""
 
@@ -68,7 +79,8 @@ class TrainConfig:
         for name in ("learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is above 0; got {getattr(self, name)}")
-        for name in ("lora_rank", "lora_alpha", "lora_plus_ratio", "max_tokens_per_gpu", "checkpoint_steps"):
+        at_least_one = ("lora_rank", "lora_alpha", "lora_plus_ratio", "max_tokens_per_gpu")
+        for name in (*at_least_one, "checkpoint_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is 1 or more; got {getattr(self, name)}")
         for name in ("min_lr_ratio", "warmup_ratio"):
@@ -85,15 +97,34 @@ class TrainConfig:
                 raise ConfigError(f"lora_options: unknown option {name!r}; there are {', '.join(LORA_OPTIONS)}")
             if not isinstance(value, LORA_OPTIONS[name]):
                 raise ConfigError(f"lora_options: {name} is {LORA_OPTIONS[name][0].__name__}; got {value!r}")
-        if self.lora_options and self.method != "lora":
-            raise ConfigError("lora_options are for method lora; leave them empty")
+        if (self.lora_options or self.merge) and self.method != "lora":
+            raise ConfigError("lora_options and merge are for method lora; leave them empty")
         init = self.lora_options.get("init_lora_weights", True)
-        if init is not True and init not in LORA_INITS:
+        if init is not True and not re.fullmatch(r"gaussian|orthogonal|pissa(_niter_\d+)?|olora", str(init)):
             raise ConfigError(f"lora_options: init_lora_weights is true, {' or '.join(LORA_INITS)}; got {init!r}")
+        if not 0 <= self.lora_options.get("lora_dropout", 0) < 1:
+            raise ConfigError(f"lora_options: lora_dropout is 0 to below 1; got {self.lora_options['lora_dropout']}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        used = {name for name, value in self.lora_options.items() if value}
+        if "use_osf" in used and used - {"use_osf", "target_modules"}:
+            raise ConfigError("lora_options: beside use_osf there is target_modules alone; leave the others out")
+        if self.changes_base and used & {"use_dora", "rank_pattern", "alpha_pattern"}:
+            raise ConfigError("lora_options: pissa and olora go without use_dora, rank_pattern and alpha_pattern")
+        if not 0 < self.interpolate <= 1:
+            raise ConfigError(f"interpolate is above 0, at most 1; got {self.interpolate}")
+        if self.interpolate < 1 and used & {"use_osf", "use_dora"}:
+            raise ConfigError("interpolate: what use_osf and use_dora add cannot be scaled; leave interpolate at 1")
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether the adapter begins by taking a part out of the base weights."""
+        return str(self.lora_options.get("init_lora_weights")).startswith(("pissa", "olora"))
 
     def warning(self) -> str:
         """What is likely to be wrong, empty where nothing is."""
-        fastest = self.learning_rate * self.lora_plus_ratio
+        fastest = self.learning_rate * (1 if self.lora_options.get("use_osf") else self.lora_plus_ratio)
         if self.method == "lora" and fastest < SLOW_LORA:
             return f"an adapter hardly learns at {fastest:.1e} (learning_rate times lora_plus_ratio); raise one of them"
         return ""

@@ -148,6 +148,8 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
     share = rate(step, trainer.shards.num_steps, config)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"] * share
+    if dropout := model.dropout:
+        dropout.begin_step(step)
     sums = _accumulate(trainer, records, num_parts, clock)
     told = trainer.world.add(torch.cat([sums, flags.to(sums)]))
     losses, wishes = told[: len(records)].tolist(), told[len(records) :].cpu()
@@ -180,6 +182,8 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, cl
     sums = GradientSums(model.parameters().values(), model.method == "lora" or world.device.type == "cpu")
     for micro in own_micro_batches(trainer, records, num_parts):
         packed = pack([records[index] for index in micro], micro).to(world.device)
+        if model.dropout:
+            model.dropout.begin_micro_batch(micro, [len(records[index].input_ids) for index in micro])
         clock.stop("data")
         weighted = model.loss(packed) * packed.weights
         clock.stop("forward")

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
+from mixtune.train.adapters import Adapter, add_adapter
 from mixtune.train.config import TrainConfig
+from mixtune.train.dropout import Dropout
 from mixtune.train.loss import PackedLoss
 
 BETAS = (0.9, 0.95)
@@ -28,6 +29,7 @@ class Trainable:
     folder: Path
     """The base model's."""
     method: str
+    adapter: Adapter | None = None
 
     @property
     def causal(self) -> Any:
@@ -37,6 +39,11 @@ class Trainable:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name."""
         return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
+
+    @property
+    def dropout(self) -> Dropout | None:
+        """What decides which values an adapter drops; None: none are."""
+        return self.adapter.dropout if self.adapter else None
 
     @property
     def even_tokens(self) -> int:
@@ -60,11 +67,11 @@ class Trainable:
 
     def save(self, folder: Path) -> None:
         """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors."""
+        if self.adapter:
+            self.adapter.save(folder)
+            return
         self.saved.save_pretrained(str(folder))
-        if self.method == "sft":
-            AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
-        else:
-            (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
 
 
 def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
@@ -80,17 +87,23 @@ def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, b
 def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     """Load a base model in float32; for LoRA, put an adapter into all its linear layers."""
     torch.manual_seed(config.seed)
-    causal = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
+    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32))
     causal.config.use_cache = False
     causal.train()
     if config.method == "sft":
         return Trainable(PackedLoss(causal), causal, folder, config.method)
-    options = {"target_modules": "all-linear", **config.lora_options}
-    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
-    adapted = get_peft_model(causal, lora)
-    for settings in adapted.peft_config.values():
-        settings.base_model_name_or_path = folder.name  # not this machine's path
-    return Trainable(PackedLoss(causal), adapted, folder, config.method)
+    adapter = add_adapter(causal, config, folder.name)
+    return Trainable(PackedLoss(causal), adapter.peft, folder, config.method, adapter)
+
+
+def without_dropout(causal: Any) -> Any:
+    """A model with its own dropout switched off: its draws would depend on how a batch is cut."""
+    for module in causal.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    return causal
 
 
 def make_optimizer(model: Trainable, config: TrainConfig) -> torch.optim.AdamW:

@@ -16,6 +16,7 @@ from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
+from mixtune.train.finishing import finish
 from mixtune.train.loop import StepFigures, Trainer, make_trainer, track, train_steps
 from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
@@ -87,6 +88,7 @@ def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, 
     out.mkdir()
     if not config.validation_steps:
         trainer.model.save(out)
+        finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
     manifest = {

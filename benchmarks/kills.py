@@ -1,0 +1,175 @@
+"""kill -9 at random moments: does every resume work, and does the training end with the same weights?
+
+    python benchmarks/kills.py SHARDS BASE_MODEL --kills 20 --results benchmarks/results/kills.md
+
+SHARDS is the manifest of a shards artifact, made with BASE_MODEL (a `mixtune demo` leaves some). For LoRA and full SFT:
+once without a kill; then with kills in one process; then with kills and another number of processes after each. Half
+of the kills come in the middle of a save, as soon as a checkpoint's folder is there without its manifest.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import socket
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from mixtune import storage
+from mixtune.shards import open_shards
+from mixtune.train.worker import run_job
+
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What a training went through."""
+
+    kills: int = 0
+    in_saves: int = 0
+    """Kills that left a checkpoint without its manifest."""
+    resumed_after: list[int] = field(default_factory=list)
+    """Steps that were saved at each kill."""
+
+
+def write_job(folder: Path, shards: str, base_model: str, place: str = "", **options: Any) -> str:
+    """A job for `mixtune.train.worker`, in a folder; what it makes goes to `place`, by default the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    artifact = storage.join(place or str(folder), "model")
+    config = {"method": "lora", "learning_rate": 1e-5, "checkpoint_steps": 1, **options}
+    places = {"shards_path": shards, "base_model": base_model, "model_path": artifact, "model_uri": artifact}
+    (folder / "job.json").write_text(json.dumps({"config": config, "places": places, "storage": {}}))
+    return str(folder / "job.json")
+
+
+def weights_of(place: str, folder: Path) -> dict[str, torch.Tensor]:
+    """The weights that a job left at `place`; what lies in S3 is fetched to `folder`."""
+    manifest = storage.read_manifest(storage.join(place, "model"), "model")
+    (name,) = [item["path"] for item in manifest["files"] if item["path"].endswith("model.safetensors")]
+    return load_file(storage.fetch(manifest["data_uri"], folder) / name)
+
+
+def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Largest difference of a weight."""
+    assert set(one) == set(other)
+    return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
+
+
+def _process(job: str, rank: int, size: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    run_job(job)
+
+
+def start_forked(job: str, size: int) -> list[ForkProcess]:
+    """Start a job in processes that need not import anything again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_process, args=(job, rank, size, port)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def run_forked(job: str, size: int) -> None:
+    """Run a job to its end."""
+    processes = start_forked(job, size)
+    for process in processes:
+        process.join(PATIENCE_SECONDS)
+    codes = [process.exitcode for process in processes]
+    assert codes == [0] * size, f"processes ended with {codes}"
+
+
+def run_with_kills(job: str, sizes: Iterable[int], num_kills: int, steps_between: int, draw: random.Random) -> Tally:
+    """Run a job, kill all its processes again and again, and let the last attempt end.
+
+    Args:
+        job: From `write_job`, in a folder of its own.
+        sizes: Processes of each attempt.
+        num_kills: How often.
+        steps_between: Steps that an attempt gets on with before it is killed, at most.
+        draw: Decides the moments.
+    """
+    checkpoints, tally, of_attempt = Path(job).parent / "data" / "checkpoints", Tally(), iter(sizes)
+    for number in range(num_kills):
+        target = _saved(checkpoints) + draw.randint(0, steps_between)
+        processes = start_forked(job, next(of_attempt))
+        _wait_for(lambda target=target: _saved(checkpoints) >= target, processes)
+        if number % 2:
+            _wait_for(lambda: _torn(checkpoints), processes)
+        else:
+            time.sleep(draw.uniform(0, 0.1))
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        tally.kills += 1
+        tally.in_saves += _torn(checkpoints)
+        tally.resumed_after.append(_saved(checkpoints))
+    run_forked(job, next(of_attempt))
+    return tally
+
+
+def _wait_for(condition: Any, processes: list[ForkProcess]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert all(process.is_alive() for process in processes), "a process ended by itself"
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.001)
+
+
+def _saved(checkpoints: Path) -> int:
+    """Steps in the newest whole checkpoint."""
+    return max((int(path.parent.name.split("-")[1]) for path in checkpoints.glob("*/checkpoint.json")), default=0)
+
+
+def _torn(checkpoints: Path) -> bool:
+    folders = list(checkpoints.iterdir()) if checkpoints.exists() else []
+    return any(not (folder / "checkpoint.json").exists() for folder in folders)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards")
+    parser.add_argument("base_model")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        steps = open_shards(given.shards, Path(scratch) / "shards").num_steps
+        between = max(1, 2 * steps // given.kills - 2)
+        for method in ("lora", "sft"):
+            run_forked(write_job(Path(scratch) / method, given.shards, given.base_model, method=method), 1)
+            whole = weights_of(str(Path(scratch) / method), Path(scratch))
+            for name, sizes in (("1", [1]), ("1, 2, 4 in turn", [1, 2, 4])):
+                folder = Path(scratch) / f"{method}-{len(sizes)}"
+                job = write_job(folder, given.shards, given.base_model, method=method)
+                draw = random.Random(given.seed)
+                tally = run_with_kills(job, itertools.cycle(sizes), given.kills, between, draw)
+                gap = furthest(whole, weights_of(str(folder), folder))
+                row = f"| {method} | {name} | {tally.kills} | {tally.in_saves} | {tally.kills} of {tally.kills} | {gap:.1e} |"
+                print(row, flush=True)
+                rows.append(row)
+    if given.results:
+        given.results.write_text("\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Peak memory of real training steps against preflight's estimate, on CPU: three model shapes, both methods.
+
+    python benchmarks/preflight.py --results benchmarks/results/preflight.md
+
+Every case runs in a process of its own, float32, through the training loop itself: two steps of two micro batches each,
+of one long record or of four packed ones. Measured is resident memory at its highest, less what the process held before
+the model was loaded.
+"""
+
+import argparse
+import gc
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixtune.preflight.memory import Memory, Shape, Training, estimate_memory
+from mixtune.shards import Shards, TokenRecord
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama, deep and narrow": {
+        "model_type": "llama", "num_hidden_layers": 20, "hidden_size": 384, "intermediate_size": 1024,
+        "num_attention_heads": 6, "num_key_value_heads": 6, "vocab_size": 8000, "tie_word_embeddings": True,
+    },
+    "qwen2, grouped keys, large vocabulary": {
+        "model_type": "qwen2", "num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 2048,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 64000, "tie_word_embeddings": True,
+    },
+    "llama, wide, embeddings untied": {
+        "model_type": "llama", "num_hidden_layers": 6, "hidden_size": 1024, "intermediate_size": 2816,
+        "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 16000, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+PACKED = 4
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""What is freed leaves the process at once, so that its resident memory is what is in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One training that is measured."""
+
+    shape: str
+    method: str
+    tokens: int
+    """Of a micro batch."""
+    records: int
+    """Of a micro batch, all equally long."""
+
+    @property
+    def training(self) -> Training:
+        """What the estimate is told."""
+        return Training(
+            method=self.method,
+            micro_tokens=self.tokens,
+            frozen_bytes=4,
+            activation_bytes=4,
+            checkpointing=False,
+            packed=self.records > 1,
+        )
+
+    def estimate(self) -> Memory:
+        """Preflight's."""
+        return estimate_memory(Shape.from_config(SHAPES[self.shape]), self.training)
+
+
+class Drawn(Shards):
+    """Two steps of two micro batches each, of random tokens."""
+
+    def step(self, step: int) -> list[TokenRecord]:
+        """The records of a global batch."""
+        draw, length = np.random.default_rng(step), self.manifest["length"]
+        ones = np.ones(length, np.uint8)
+        return [
+            TokenRecord(
+                pool=0,
+                record_id=str(number),
+                input_ids=draw.integers(0, 8000, length).astype(np.int32),
+                loss_mask=ones,
+                weight=1.0,
+            )
+            for number in range(2 * self.manifest["records"])
+        ]
+
+
+def measure(case: Case) -> int:
+    """Bytes over what the process had before, at the peak of two steps; in a process of its own."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=lambda: sender.send(_train(case)))
+    child.start()
+    sender.close()
+    peak: int = receiver.recv()
+    child.join()
+    return peak
+
+
+def _train(case: Case) -> int:
+    from mixtune.train.config import TrainConfig
+    from mixtune.train.loop import make_trainer, train_steps
+    from mixtune.train.model import load_trainable
+    from mixtune.train.world import World
+
+    config = TrainConfig(method=case.method, max_tokens_per_gpu=case.tokens)
+    shards = Drawn(
+        Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _save_model(SHAPES[case.shape], case.tokens, folder)
+        gc.collect()
+        before = _resident()
+        model = load_trainable(Path(folder), config)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: loading is not training
+        list(train_steps(make_trainer(shards, model, config, World()), None))
+        return _peak() - before
+
+
+def _save_model(shape: dict[str, Any], tokens: int, folder: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options = {key: value for key, value in shape.items() if key != "model_type"}
+    config = AutoConfig.for_model(shape["model_type"], max_position_embeddings=tokens, **options)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _peak() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def main() -> None:
+    """Measure every case, print the table as it grows, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=2048, help="of a micro batch (default: %(default)s)")
+    parser.add_argument("--results", default="", metavar="FILE")
+    options = parser.parse_args()
+    if any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    import transformers
+
+    import mixtune.train.model  # noqa: F401  # imported once, before the processes part
+
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    lines = [
+        "| model | method | records in a micro batch | measured, MB | estimated, MB | ratio |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    print("\n".join(lines), flush=True)
+    for shape in SHAPES:
+        for method in ("lora", "sft"):
+            for records in (1, PACKED):
+                case = Case(shape=shape, method=method, tokens=options.tokens, records=records)
+                measured, estimated = measure(case) / 1e6, case.estimate().total / 1e6
+                lines.append(
+                    f"| {shape} | {method} | {records} | {measured:,.0f} | {estimated:,.0f} | {estimated / measured:.2f} |"
+                )
+                print(lines[-1], flush=True)
+    if options.results:
+        Path(options.results).write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Whole public sets through `evaluate`: MMLU's 14,042 questions, and banking77 with its macro F1 held against scikit-learn's.
+
+    python benchmarks/whole_sets.py --mmlu DIR --banking DIR --results benchmarks/results/whole_sets.md
+
+`DIR`s hold `test.parquet` and `dev.parquet` (question, subject, choices, answer), and `train.csv` and `test.csv` (text,
+category). The model of 0.8 M parameters is trained for a minute on banking77's training records, so that its answers
+are labels, some of them right; of MMLU it knows nothing.
+"""
+
+import argparse
+import csv
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.metrics import f1_score
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from benchmarks import evaluate as models
+from mixtune.evaluate import mmlu
+from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
+from mixtune.evaluate.samples import Samples, read_samples
+from mixtune.evaluate.tokens import encode, render_record
+from mixtune.pools import read_pools
+from mixtune.sanitize.fates import Choice
+from mixtune.sanitize.sanitizing import Job, sanitize
+
+COLUMNS = {"prompt": "text", "completion": "category", "label": "category"}
+STEPS, BATCH = 600, 32
+
+
+def make_pools(folder: Path, name: str, sources: list[dict[str, Any]], **choice: Any) -> str:
+    """A pools artifact of some CSV files; its manifest's path comes back."""
+    path = folder / name
+    path.mkdir()
+    chosen = Choice(near_duplicates=0, **choice)
+    job = Job(sources=[{**source, "name": name, "columns": COLUMNS} for source in sources], choice=chosen)
+    sanitize(job, str(path / "pools"), str(path / "data"), str(path / "report"), str(path / "summary"))
+    return str(path / "pools")
+
+
+def train(folder: Path, pools: str) -> None:
+    """Teach the model in `folder` the labels of the training records."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), LlamaForCausalLM.from_pretrained(folder)
+    examples = []
+    for record in read_pools(pools).records("customer", "train"):
+        rendered = render_record(tokenizer, record)
+        examples.append((encode(tokenizer, rendered.prompt), encode(tokenizer, rendered.answer)))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(STEPS):
+        chosen = [examples[place] for place in torch.randint(len(examples), (BATCH,), generator=draw).tolist()]
+        length = max(len(prompt) + len(answer) for prompt, answer in chosen)
+        ids = torch.tensor([[*p, *a, *[0] * (length - len(p) - len(a))] for p, a in chosen])
+        targets = torch.tensor([[-100] * len(p) + [*a] + [-100] * (length - len(p) - len(a)) for p, a in chosen])
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, step / 50) * (1 - step / STEPS)
+        loss = cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+
+
+def evaluate(folder: Path, model: Path, customer: str, general: str, **changes: Any) -> tuple[Samples, float, float]:
+    """An evaluation, with its wall and its processor seconds."""
+    folder.mkdir()
+    inputs = EvaluationInputs(base_model=str(model), customer_path=customer, general_path=general, **changes)
+    path = str(folder / "samples")
+    outputs = EvaluationOutputs(
+        samples_uri=path, samples_path=path, report_path=f"{folder}/report.html", summary_path=f"{folder}/summary.md"
+    )
+    _, wall, cpu = models.timed(run_evaluation, inputs, outputs)
+    return read_samples(path), wall, cpu
+
+
+def scikit_f1(samples: Samples, truth: dict[str, str]) -> float:
+    """Macro F1 of the predictions by scikit-learn, with the labels that the CSV file itself gives."""
+    rows = samples.table("customer").select(["text", "prediction"]).to_pylist()
+    gold, said = [truth[row["text"].strip()] for row in rows], [row["prediction"] for row in rows]
+    labels = sorted({*gold, *said} - {""})
+    return float(f1_score(gold, said, labels=labels, average="macro", zero_division=0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mmlu", required=True)
+    parser.add_argument("--banking", required=True)
+    parser.add_argument("--results", default="")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    banking = Path(options.banking)
+    lines = [
+        "| set | items | labels or choices by | score | scikit-learn's | s (CPU s) | items per CPU second |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        both = [{"uri": str(banking / "train.csv")}, {"uri": str(banking / "test.csv"), "split": "test"}]
+        customer = make_pools(folder, "customer", both)
+        nothing = make_pools(folder, "general", both[:1], test_ratio=0.0)
+        with open(banking / "test.csv", newline="") as file:
+            truth = {row["text"].strip(): row["category"] for row in csv.DictReader(file)}
+        texts = [f"{q.question} {' '.join(q.choices)}" for q in mmlu.read_questions(options.mmlu)["test"]]
+        texts += [f"{text} {label}" for text, label in truth.items()] * 4
+        model = folder / "model"
+        models.VOCABULARY = 4096
+        count = models.make_model(model, texts, hidden=64, layers=4, heads=4)
+        train(model, customer)
+        for method in ("logprobs", "generation"):
+            given = {"method": method, "max_new_tokens": 24}
+            found, wall, cpu = evaluate(folder / method, model, customer, nothing, customer_options=given)
+            axis = found.axes["customer"]
+            lines.append(
+                f"| banking77 | {axis['num_items']:,} | {method} | macro F1 {axis['score']:.6f} | "
+                f"{scikit_f1(found, truth):.6f} | {wall:.0f} ({cpu:.0f}) | {axis['num_items'] / cpu:.0f} |"
+            )
+            print(lines[-1], flush=True)
+        found, wall, cpu = evaluate(
+            folder / "mmlu", model, nothing, nothing, benchmarks={"mmlu": {"uri": options.mmlu, "num_fewshot": 5}}
+        )
+        axis = found.axes["mmlu"]
+        lines.append(
+            f"| MMLU, five shots | {axis['num_items']:,} | letters | accuracy {axis['score']:.4f} ± "
+            f"{axis['scores']['standard_error']:.4f} | | {wall:.0f} ({cpu:.0f}) | {axis['num_items'] / cpu:.0f} |"
+        )
+        print(lines[-1], flush=True)
+    head = [
+        "# Whole sets through evaluate",
+        "",
+        f"{time.strftime('%Y-%m-%d')}, 2 CPU cores, one thread, torch {torch.__version__}, float32, a Llama of "
+        f"{count / 1e6:.1f} M parameters; times are those of the whole step, reading and reports included.",
+        "",
+        "`python benchmarks/whole_sets.py --mmlu DIR --banking DIR --results benchmarks/results/whole_sets.md`",
+        "",
+    ]
+    if options.results:
+        Path(options.results).write_text("\n".join([*head, *lines]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

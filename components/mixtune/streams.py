@@ -1,0 +1,220 @@
+"""Streams of bytes: a file that appears whole or not at all, and an object in S3 read by ranges or written in parts.
+
+`storage` is the way to them.
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from io import RawIOBase
+from pathlib import Path
+from typing import Any
+
+from mixtune.errors import ConfigError
+
+BLOCK_BYTES = 8 * 2**20
+"""Bytes of one ranged read and of one part of a multipart upload (S3 asks for at least 5 MiB)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact."""
+
+    path: str
+    """Relative to the artifact's data folder, with `/`."""
+    num_bytes: int
+    sha256: str
+    """Hex."""
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """Bucket and key of an `s3://` URI.
+
+    Raises:
+        ConfigError: There is no bucket or no key in it.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise ConfigError(f"{uri}: not a whole S3 address; write s3://bucket/key")
+    return bucket, key
+
+
+@lru_cache(maxsize=1)
+def s3_client() -> Any:
+    """The S3 client of this process, by the default AWS chain."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 8}))
+
+
+def head(uri: str) -> dict[str, Any]:
+    """What S3 says of an object.
+
+    Raises:
+        FileNotFoundError: There is no such object, or no such bucket.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_s3(uri)
+    try:
+        return dict(s3_client().head_object(Bucket=bucket, Key=key))
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
+            raise FileNotFoundError(uri) from error
+        raise
+
+
+# The io protocol's methods are inherited in meaning from io.RawIOBase and say nothing of their own.
+# ruff: noqa: D102
+class S3Reader(RawIOBase):
+    """Ranged reads of one object; the ETag is pinned, so that an object replaced meanwhile is an error."""
+
+    def __init__(self, uri: str) -> None:
+        self._bucket, self._key = split_s3(uri)
+        found = head(uri)
+        self._size, self._etag = int(found["ContentLength"]), found["ETag"]
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        span = f"bytes={self._at}-{self._at + wanted - 1}"
+        answer = s3_client().get_object(Bucket=self._bucket, Key=self._key, Range=span, IfMatch=self._etag)
+        block = answer["Body"].read()
+        buffer[: len(block)] = block
+        self._at += len(block)
+        return len(block)
+
+
+class Writer(RawIOBase):
+    """A stream into a file that is not there yet; it counts and hashes what goes through."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        self._put(data)
+        size = memoryview(data).nbytes
+        self.num_bytes += size
+        return size
+
+    def entry(self, path: str) -> FileEntry:
+        """What was written, for a manifest."""
+        return FileEntry(path=path, num_bytes=self.num_bytes, sha256=self._hash.hexdigest())
+
+    def _put(self, data: Any) -> None:
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """Make the file appear."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        raise NotImplementedError
+
+
+class LocalWriter(Writer):
+    """A file beside the one that it will replace, under a hidden name until it is whole."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self._target = Path(uri)
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix="." + self._target.name + ".", dir=self._target.parent)
+        self._temporary, self._file = Path(name), os.fdopen(handle, "wb")
+
+    def _put(self, data: Any) -> None:
+        self._file.write(data)
+
+    def commit(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.chmod(0o666 & ~_umask())
+        self._temporary.replace(self._target)
+        self.close()
+
+    def abort(self) -> None:
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+        self.close()
+
+
+class S3Writer(Writer):
+    """One PUT for a small object, a multipart upload for a larger one; SSE-KMS where a key is set."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self._bucket, self._key = split_s3(uri)
+        self._buffer = bytearray()
+        self._upload_id = ""
+        self._parts: list[dict[str, Any]] = []
+
+    def _put(self, data: Any) -> None:
+        self._buffer += data
+        while len(self._buffer) >= BLOCK_BYTES:
+            self._send(bytes(self._buffer[:BLOCK_BYTES]))
+            del self._buffer[:BLOCK_BYTES]
+
+    def _send(self, block: bytes) -> None:
+        if not self._upload_id:
+            answer = s3_client().create_multipart_upload(Bucket=self._bucket, Key=self._key, **_encryption())
+            self._upload_id = answer["UploadId"]
+        number = len(self._parts) + 1
+        answer = s3_client().upload_part(
+            Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=block
+        )
+        self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
+
+    def commit(self) -> None:
+        if not self._upload_id:
+            s3_client().put_object(Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), **_encryption())
+        else:
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            s3_client().complete_multipart_upload(
+                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+            )
+        self._buffer.clear()
+        self.close()
+
+    def abort(self) -> None:
+        if self._upload_id:
+            s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+        self.close()
+
+
+def _encryption() -> dict[str, str]:
+    key = os.environ.get("MIXTUNE_KMS_KEY_ID", "")
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

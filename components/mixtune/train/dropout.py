@@ -1,0 +1,68 @@
+"""Dropout whose draws depend on the seed, the step, the record and the layer alone: nothing of it needs saving."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+from mixtune.errors import ConfigError
+
+
+class Dropout:
+    """Says which values are dropped in the micro batch that runs; all layers of a model share one."""
+
+    def __init__(self, share: float, seed: int) -> None:
+        self.share, self._seed = share, seed
+        self.num_layers = 0
+        self._step = 0
+        self._records: list[tuple[int, int]] = []
+
+    def begin_step(self, step: int) -> None:
+        """A step begins, 0-based."""
+        self._step = step
+
+    def begin_micro_batch(self, places: Sequence[int], lengths: Sequence[int]) -> None:
+        """A micro batch begins.
+
+        Args:
+            places: Of its records in the global batch.
+            lengths: Of its records, in tokens.
+        """
+        self._records = list(zip(places, lengths, strict=True))
+
+    def mask(self, layer: int, like: torch.Tensor) -> torch.Tensor:
+        """What a layer's input is multiplied with: 0, or 1 / (1 - share).
+
+        Args:
+            layer: Its number.
+            like: The input, (1, tokens, features).
+
+        Raises:
+            ConfigError: The layer does not see every token of the micro batch, such as an expert or the head.
+        """
+        if sum(length for _, length in self._records) != like.shape[-2]:
+            raise ConfigError(
+                "lora_options: lora_dropout reaches only layers that see every token; leave experts and the head out "
+                "of target_modules"
+            )
+        return torch.cat([self._draw(layer, place, length, like) for place, length in self._records])
+
+    def _draw(self, layer: int, place: int, length: int, like: torch.Tensor) -> torch.Tensor:
+        name = f"{self._seed} {self._step} {place} {layer}"
+        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
+        draws = torch.Generator(like.device).manual_seed(number)
+        kept = torch.rand((length, like.shape[-1]), generator=draws, device=like.device) >= self.share
+        return kept.to(like.dtype) / (1 - self.share)
+
+
+class RecordDropout(torch.nn.Module):
+    """The dropout of one layer, in the place of PEFT's."""
+
+    def __init__(self, dropout: Dropout) -> None:
+        super().__init__()
+        self._dropout, self._layer = dropout, dropout.num_layers
+        dropout.num_layers += 1
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """The value, in training with some of it dropped."""
+        return value * self._dropout.mask(self._layer, value) if self.training else value

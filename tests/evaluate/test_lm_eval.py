@@ -1,0 +1,93 @@
+"""Any lm-eval task by its name, here one of our own, defined beside its data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.errors import ConfigError
+
+from .conftest import sentence, write_jsonl
+from .test_evaluation import compare, evaluate
+
+CHOICES = """
+task: trivia
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}\\nAnswer:"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}, {metric: acc_norm, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1}
+"""
+ANSWERS = """
+task: spoken
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{choices[answer]}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 4, do_sample: false}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+metadata: {version: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [
+        {"question": sentence(n), "choices": [sentence(n + 1, 2), sentence(n + 2, 3)], "answer": n % 2}
+        for n in range(9)
+    ]
+    data = write_jsonl(folder / "data.jsonl", rows)
+    for name, text in (("trivia", CHOICES), ("spoken", ANSWERS)):
+        (folder / f"{name}.yaml").write_text(text.replace("DATA", json.dumps(str(data))))
+    (folder / "far.yaml").write_text(CHOICES.replace("trivia", "far").replace("json", "nobody/nothing", 1))
+    return folder
+
+
+def named(tasks: Path, task: str, **options: Any) -> dict[str, Any]:
+    return {task: {"form": "lm_eval", "task": task, "uri": str(tasks), **options}}
+
+
+def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, tmp_path: Path) -> None:
+    benchmarks = {**named(tasks, "trivia", metric="acc_norm"), **named(tasks, "spoken")}
+    base = evaluate(world, tmp_path / "base", benchmarks=benchmarks)
+    evaluate(world, tmp_path / "candidate", benchmarks=benchmarks, model_uri=str(world.damaged))
+    table, scores = base.table("trivia"), base.axes["trivia"]["scores"]
+    measures = [dict(row) for row in table["measures"].to_pylist()]
+    assert len(set(table["item_id"].to_pylist())) == 9
+    assert scores["score"] == scores["acc_norm"] == pytest.approx(sum(row["acc_norm"] for row in measures) / 9)
+    assert scores["acc"] == pytest.approx(sum(row["acc"] for row in measures) / 9)
+    assert any(base.table("spoken")["response"].to_pylist())
+    found = compare(tmp_path / "base", tmp_path / "candidate", tmp_path, limits={"trivia": 0.5})
+    axes = {axis["axis"]: axis for axis in found["axes"]}
+    assert (axes["trivia"]["limit"], axes["spoken"]["limit"], axes["spoken"]["num_items"]) == (0.5, 0.02, 9)
+
+
+def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) -> None:
+    found = evaluate(world, tmp_path / "out", benchmarks=named(tasks, "trivia"), limit=4)
+    assert found.axes["trivia"]["num_items"] == 4
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [("far", {}, r"lm-eval task far: its data cannot be had \(HF_HUB_OFFLINE is set\)"),
+     ("quiz", {}, "lm-eval has no task 'quiz'"), ("trivia", {"metric": "bleu"}, "no number 'bleu' per item; there are acc")],
+)  # fmt: skip
+def test_a_task_that_cannot_be_run_is_told_why(
+    world: Any, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, options: Any, words: str
+) -> None:
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=words):
+        evaluate(world, tmp_path / "out", benchmarks=named(tasks, task, **options))

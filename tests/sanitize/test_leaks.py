@@ -1,0 +1,154 @@
+"""Copies, near copies and leaks: it is always the training record that goes, and it says of what it was a copy."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.errors import ConfigError
+from mixtune.pools import read_pools
+from mixtune.sanitize.fates import Choice
+from mixtune.sanitize.sanitizing import Job, sanitize
+
+WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(600)]
+TEXTS = [" ".join(random.Random(n).sample(WORDS, 42)) for n in range(40)]
+
+
+def rows(texts: list[str], answer: str = "yes") -> list[dict[str, Any]]:
+    return [{"prompt": text, "completion": answer} for text in texts]
+
+
+def near(text: str) -> str:
+    return f"{text} indeed"
+
+
+def run(folder: Path, train: list[Any], test: list[Any] = (), **options: Any) -> dict[str, Any]:  # type: ignore[assignment]
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = []
+    for split, items in (("train", train), ("test", test)):
+        if items:
+            (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
+            sources.append({"name": "chat", "uri": str(folder / f"{split}.jsonl"), "split": split})
+    job_options = {key: options.pop(key) for key in ("against_path", "benchmarks") if key in options}
+    choice = Choice(**{"test_ratio": 0, "near_duplicates": 0.7, **options})
+    return sanitize(
+        Job(sources=sources, choice=choice, **job_options),
+        *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")),
+    )
+
+
+def copies(folder: Path) -> dict[str, tuple[str, str]]:
+    """What was dropped: reason, and of what it is a copy, by place."""
+    notes = [json.loads(line) for line in (folder / "data/quarantine.jsonl").read_text().splitlines()]
+    return {f"{note['file']} {note['line']}": (note["rule"], note.get("copy_of", "")) for note in notes}
+
+
+def test_exact_and_near_copies_are_listed_with_what_was_kept(tmp_path: Path) -> None:
+    manifest = run(tmp_path, rows([*TEXTS[:4], TEXTS[0], near(TEXTS[1])]), rows([TEXTS[2].upper(), near(TEXTS[3])]))
+    assert manifest["counts"]["chat"]["dropped"] == {
+        "duplicate": 1, "in the test set": 1, "near duplicate": 1, "near the test set": 1,
+    }  # fmt: skip
+    assert copies(tmp_path)["train.jsonl 5"] == ("duplicate", "train.jsonl line 1")
+    assert copies(tmp_path)["train.jsonl 6"] == ("near duplicate", "train.jsonl line 2")
+    assert copies(tmp_path)["train.jsonl 4"] == ("near the test set", "test.jsonl line 2")
+    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 2
+
+
+def test_nothing_that_stands_in_a_benchmark_or_is_held_back_elsewhere_is_trained_on(tmp_path: Path) -> None:
+    general = tmp_path / "general"
+    run(general, rows(TEXTS[:3]), rows(TEXTS[3:6]))
+    (tmp_path / "bench.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS[6:10]))
+    essay = f"An essay begins. {TEXTS[5]} And it goes on for a while, and ends."
+    train = [
+        *rows([TEXTS[0], near(TEXTS[1])]),  # trained on elsewhere: copy and near copy
+        *rows([TEXTS[2], TEXTS[3], near(TEXTS[4]), essay], "another answer"),  # held back elsewhere: the question is enough
+        *rows([TEXTS[6], near(TEXTS[7]), f"First. {TEXTS[8]} Then more. {TEXTS[20]}"], "c"),
+        {"prompt": "say it", "completion": TEXTS[9]},
+        *rows([" ".join(TEXTS[3].split()[:18] + TEXTS[21].split()), *TEXTS[22:30]]),
+    ]  # fmt: skip
+    test = rows([near(TEXTS[0]), TEXTS[3], TEXTS[6]])
+    options = {"against_path": str(general / "pools"), "benchmarks": {"b": {"uri": str(tmp_path / "bench.jsonl")}}}
+    manifest = run(tmp_path / "c", train, test, **options)
+    found = {place: rule for place, (rule, _) in copies(tmp_path / "c").items()}
+    assert found == {
+        "train.jsonl 1": "in another pool",
+        "train.jsonl 2": "near another pool",
+        "train.jsonl 4": "in another pool",
+        "train.jsonl 5": "in another pool",
+        "train.jsonl 6": "in another pool",
+        "train.jsonl 7": "in a benchmark",
+        "train.jsonl 8": "in a benchmark",
+        "train.jsonl 9": "in a benchmark",
+        "train.jsonl 10": "in a benchmark",
+    }
+    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 3
+    kept = list(read_pools(str(tmp_path / "c/pools")).records("chat", "train"))
+    assert kept[0]["messages"][0]["content"] == TEXTS[2]
+    assert len(kept) == 10
+
+
+def test_a_near_copy_of_a_benchmark_question_is_found_without_a_common_thirteen_gram(tmp_path: Path) -> None:
+    asked = [text.split()[:25] for text in TEXTS[:3]]
+    changed = [" ".join([*words[:12], "changed", *words[13:]]) for words in asked]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"prompt": " ".join(words)}) + "\n" for words in asked))
+    train = rows([*changed, *TEXTS[3:]], "whatever")
+    counts = run(tmp_path, train, benchmarks={"b": {"uri": str(tmp_path / "b.jsonl")}}, near_duplicates=0.65)["counts"]
+    assert counts["chat"]["dropped"] == {"near a benchmark": 3}
+
+
+def test_a_template_that_many_benchmark_items_share_is_no_leak(tmp_path: Path) -> None:
+    template = " ".join(WORDS[:60])
+    items = [f"{template} {' '.join(WORDS[100 + n : 120 + n])}" for n in range(0, 400, 13)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in items))
+    train = rows([f"{template} {WORDS[n]} {WORDS[n + 7]}" for n in range(500, 540)])
+    options = {"benchmarks": {"b": {"uri": str(tmp_path / "b.jsonl")}}}
+    assert run(tmp_path, train, **options)["counts"]["chat"]["kept"] == 40
+
+
+def test_a_conflict_never_costs_a_test_record(tmp_path: Path) -> None:
+    train, test = rows([near(TEXTS[0]), TEXTS[1], near(TEXTS[1]), TEXTS[2]], "no"), rows([TEXTS[0]], "yes")
+    train[2]["completion"] = "maybe"
+    kept = run(tmp_path / "k", train, test)
+    assert kept["details"]["chat"]["conflicts"] == {
+        "count": 2,
+        "first": [
+            {"first": "test.jsonl line 1", "second": "train.jsonl line 1"},
+            {"first": "train.jsonl line 2", "second": "train.jsonl line 3"},
+        ],
+    }
+    assert kept["counts"]["chat"]["dropped"] == {}
+    manifest = run(tmp_path / "d", train, test, conflicts="drop")
+    assert manifest["counts"]["chat"]["dropped"] == {"conflicting answer": 3}
+    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 1
+
+
+def test_questions_that_hold_their_label_are_counted_and_dropped_on_request(tmp_path: Path) -> None:
+    train = [{"text": f"{text} {said}", "label": "card_arrival"} for text, said in
+             zip(TEXTS[:6], ["card arrival", "Card-Arrival!", "arrival card", "scard arrival", "", "x"], strict=True)]  # fmt: skip
+    kept = run(tmp_path / "k", train)
+    assert (kept["details"]["chat"]["label_words_in_question"], kept["counts"]["chat"]["kept"]) == (2, 6)
+    assert kept["rules"]["label_leaks"] == "keep"
+    dropped = run(tmp_path / "d", train, label_leaks="drop")
+    assert dropped["counts"]["chat"]["dropped"] == {"label in the question": 2}
+    assert dropped["details"]["chat"]["label_words_in_question"] == 0
+    with pytest.raises(ConfigError, match="label_leaks is one of keep, drop; got 'no'"):
+        Choice(label_leaks="no")
+
+
+def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Path) -> None:
+    train = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}],
+              "group": f"g{n // 4}"} for n, text in enumerate(TEXTS)]  # fmt: skip
+    pairs = [{"messages": [{"role": "user", "content": change(f"{WORDS[n]} {text}")}, {"role": "assistant", "content": answer}]}
+             for n, text in enumerate(" ".join(reversed(text.split())) for text in TEXTS[:20])
+             for change, answer in ((str, "one"), (near, "two"))]  # fmt: skip
+    run(tmp_path, train + pairs, test_ratio=0.3, validation_ratio=0.2)
+    seen: dict[str, set[str]] = {}
+    for split in ("train", "test", "validation"):
+        for record in read_pools(str(tmp_path / "pools")).records("chat", split):
+            together = record.get("group") or record["messages"][0]["content"].removesuffix(" indeed")
+            seen.setdefault(together, set()).add(split)
+    assert len(seen) == 30
+    assert all(len(splits) == 1 for splits in seen.values())
+    assert set.union(*seen.values()) == {"train", "test", "validation"}
