@@ -63,6 +63,7 @@ def test_mix_grid_fails_with_every_reason_when_no_point_can_be_trained(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_lora_then_sft_climbs_to_full_fine_tuning_where_the_target_is_missed_and_the_budget_allows_it(
     small_run: dict[str, Any], tmp_path: Path
 ) -> None:
