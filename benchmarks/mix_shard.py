@@ -1,115 +1,152 @@
-"""Mixing rules side by side, tokenizing against the bare Hugging Face tokenizer, and a receipt of real pools.
+"""Tokens per CPU-second: mixtune, the bare Hugging Face tokenizer, TRL's and `datasets`' preparation, the same records.
 
-python benchmarks/mix_shard.py MODEL CUSTOMER_POOLS GENERAL_POOLS > benchmarks/results/mix_shard.md
+OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python benchmarks/mix_shard.py MODEL POOLS...
 
-MODEL is a model folder with a chat template; the others are manifests that `sanitize` wrote.
+MODEL is a model folder with a chat template that has generation marks (TRL needs them); POOLS are manifests that
+`sanitize` wrote. Needs `datasets` and `trl` beside mixtune.
 """
 
+import os
 import sys
 import tempfile
 import time
-from fractions import Fraction
-from itertools import chain, islice
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from mixtune.mix_shard.assignment import chairman, whole_batches
-from mixtune.mix_shard.exposure import Mix
-from mixtune.mix_shard.mixing import Places, mix_shard
-from mixtune.mix_shard.receipt import receipt_markdown
-from mixtune.mix_shard.tokenizing import ChatTokenizer
+from mixtune.mix_shard.store import Store
+from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
 from mixtune.pools import read_pools
+from mixtune.records import Record, template_messages
 
-NOVA = [1, 10, 0.5, 10, 0.1, 1, 1, 2, 1, 13, 0.5, 10, 0.5, 0.5, 0.5, 45, 0.5, 0.5, 0.4, 0.5, 0.4, 1, 0.1]
-BATCH, STEPS = 32, 2000
-
-
-def worst(slots: np.ndarray, shares: list[Fraction]) -> tuple[float, float, int]:
-    """Largest distance of a pool from its target within one batch and cumulated; records of the rarest pool."""
-    count = len(shares)
-    cells = np.bincount(np.repeat(np.arange(STEPS), BATCH) * count + slots, minlength=STEPS * count)
-    counts = cells.reshape(STEPS, count)
-    target = np.array([float(share) for share in shares]) * BATCH
-    steps = np.arange(1, STEPS + 1)[:, None]
-    rarest = int(np.argmin(target))
-    return (
-        float(np.abs(counts - target).max()),
-        float(np.abs(counts.cumsum(0) - steps * target).max()),
-        int(counts[:, rarest].sum()),
-    )
+LETTERS_VOCABULARY = 4000
+REPEATS = 3
 
 
-def rules(shares: list[Fraction]) -> dict[str, np.ndarray]:
-    count, size = len(shares), BATCH * STEPS
-    weights = np.array([float(share) for share in shares])
-    rounded = np.floor(weights * BATCH).astype(int)
-    for index in np.argsort(rounded - weights * BATCH)[: BATCH - rounded.sum()]:
-        rounded[index] += 1
-    return {
-        "mixtune (chairman)": np.fromiter(islice(chairman(shares), size), np.int64, size),
-        "independent draws (interleave_datasets' rule)": np.random.default_rng(1).choice(count, size, p=weights),
-        "largest remainder per batch (stratified's rule)": np.tile(np.repeat(np.arange(count), rounded), STEPS),
-        "whole batches by coin": np.fromiter(islice(whole_batches(shares, BATCH, 1), size), np.int64, size),
-    }
-
-
-def mixing_table() -> None:
-    print(f"## Mixing rules: {STEPS} steps of {BATCH}\n")
-    print("| mix | rule | worst in one batch | worst cumulated | rarest pool: records (planned) |")
-    print("|---|---|---|---|---|")
-    halves = {"75/25": [75, 25], "50/50": [50, 50], "90/10": [90, 10]}
-    mixes = {name: [Fraction(part, 100) for part in parts] for name, parts in halves.items()}
-    general = [Fraction(str(weight)) / Fraction(str(sum(map(Fraction, map(str, NOVA))))) / 4 for weight in NOVA]
-    mixes["75/25 over Nova's 23 categories"] = [Fraction(3, 4), *general]
-    for name, shares in mixes.items():
-        for rule, slots in rules(shares).items():
-            step, total, rare = worst(slots, shares)
-            planned = float(min(shares)) * BATCH * STEPS
-            print(f"| {name} | {rule} | {step:.2f} | {total:.2f} | {rare} ({planned:.0f}) |")
-
-
-def tokenizing_table(model: str, pools: list[str]) -> None:
-    opened = [read_pools(path) for path in pools]
-    records = list(chain.from_iterable(p.records(pool.name, "train") for p in opened for pool in p.pools))[::3]
-    tokenizer = ChatTokenizer(Path(model))
-    texts = [tokenizer._render_record(record)[0] for record in records]
-    began = time.process_time()
-    tokens = sum(len(e.ids) for e in tokenizer._tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-    bare = tokens / (time.process_time() - began)
-    print(
-        f"\n## Tokenizing {len(records):,} records, {tokens:,} tokens\n\n| what | Mtok per CPU-second | ratio |\n|---|---|---|"
-    )
-    print(f"| bare Hugging Face tokenizer, text already rendered | {bare / 1e6:.2f} | 1.00 |")
-    for encoder in ("tokenizers", "fastokens"):
-        if encoder == "fastokens" and tokenizer.choose_encoder(records[:2000]) != encoder:
-            print("| fastokens | disagrees with the tokenizer, not used | - |")
-            return
-        began = time.process_time()
-        count = sum(len(item.input_ids) for item in tokenizer.tokenize(records))
-        speed = count / (time.process_time() - began)
-        print(f"| mixtune: template, tokens, mask, proof; {encoder} | {speed / 1e6:.2f} | {speed / bare:.2f} |")
-
-
-def receipt(model: str, customer: str, general: str) -> None:
-    names = [pool.name for pool in read_pools(general).pools]
-    mix = Mix(customer_data_percent=75, weights=dict.fromkeys(names, 100 / len(names)), global_batch_size=32)
+def main(model: Path, paths: list[str]) -> None:
+    opened = [(pools, pool.name) for pools in map(read_pools, paths) for pool in pools.pools]
+    records = [record for pools, name in opened for record in pools.records(name, "train")]
+    print(f"\n## {model.name}'s byte-level tokenizer: {len(records):,} records\n")
+    bare = table_head(model, records)
+    for fast in (True, False):
+        tokenizer = ChatTokenizer(model, fast=fast)
+        seconds, tokens = best(lambda tokenizer=tokenizer: count(tokenizer, records))
+        row(f"mixtune: template, tokens, mask, proof; {tokenizer.encoder.backend}", tokens, seconds, bare)
+    seconds, tokens = best(lambda: through_store(model, opened))
+    row("mixtune: the same, from the pools' files to the store on disk", tokens, seconds, bare)
+    row("`datasets`: map over apply_chat_template with its mask", *reversed(by_datasets(model, records)), bare)
+    row("TRL: SFTTrainer's preparation, assistant_only_loss", *reversed(by_trl(model, records)), bare)
     with tempfile.TemporaryDirectory() as folder:
-        places = Places(
-            customer_path=customer,
-            general_path=general,
-            manifest_path=f"{folder}/shards",
-            data_uri=f"{folder}/data/shards",
-            html_path=f"{folder}/receipt.html",
-            markdown_path=f"{folder}/receipt.md",
+        other = letters_model(Path(folder), model, records)
+        print("\n## A tokenizer of letters (SentencePiece's form), trained on these records\n")
+        bare = table_head(other, records)
+        tokenizer = ChatTokenizer(other)
+        seconds, tokens = best(lambda: count(tokenizer, records))
+        row(f"mixtune: template, tokens, mask, proof; {tokenizer.encoder.backend}", tokens, seconds, bare)
+
+
+def best(measure: Callable[[], int]) -> tuple[float, int]:
+    """The least CPU seconds of some repeats, and the tokens."""
+    found = []
+    for _ in range(REPEATS):
+        began = time.process_time()
+        tokens = measure()
+        found.append((time.process_time() - began, tokens))
+    return min(found)
+
+
+def row(what: str, tokens: int, seconds: float, bare: float) -> None:
+    speed = tokens / seconds
+    print(f"| {what} | {tokens:,} | {speed / 1e6:.2f} | {speed / bare:.2f} |", flush=True)
+
+
+def table_head(model: Path, records: list[Record]) -> float:
+    """The head of a table, and its first row: the bare tokenizer, whose tokens per CPU-second come back."""
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    texts = [tokenizer.apply_chat_template(template_messages(r["messages"]), tokenize=False) for r in records]
+    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    seconds, tokens = best(lambda: sum(len(item.ids) for item in encode(texts, add_special_tokens=False)))
+    print("| what | tokens | Mtok per CPU-second | ratio |\n|---|---|---|---|")
+    row("bare Hugging Face tokenizer, text already rendered", tokens, seconds, tokens / seconds)
+    return tokens / seconds
+
+
+def count(tokenizer: ChatTokenizer, records: list[Record]) -> int:
+    return sum(len(item.input_ids) for item in tokenizer.tokenize(records))
+
+
+def through_store(model: Path, opened: list[Any]) -> int:
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Tokenizing(folder=model, config=TokenConfig(max_length=10**6), scratch=Path(scratch), num_workers=1)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            drops = tokenize_pools(job, opened).drops
+        return sum(int(Store(Path(scratch), str(number)).rows["length"].sum()) for number in range(len(drops)))
+
+
+def by_datasets(model: Path, records: list[Record]) -> tuple[float, int]:
+    from datasets import Dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(str(model))
+    data = Dataset.from_list([{"messages": template_messages(record["messages"])} for record in records])
+
+    def prepare(batch: dict[str, Any]) -> Any:
+        found = tokenizer.apply_chat_template(batch["messages"], return_dict=True, return_assistant_tokens_mask=True)
+        return {"input_ids": found["input_ids"], "assistant_masks": found["assistant_masks"]}
+
+    began = time.process_time()
+    done = data.map(prepare, batched=True, remove_columns=data.column_names, load_from_cache_file=False)
+    seconds = time.process_time() - began
+    return seconds, sum(map(len, done["input_ids"]))
+
+
+def by_trl(model: Path, records: list[Record]) -> tuple[float, int]:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    data = Dataset.from_list([{"messages": template_messages(record["messages"])} for record in records])
+    seconds = 0.0
+
+    class Timed(SFTTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, *arguments: Any, **named: Any) -> Any:
+            nonlocal seconds
+            began = time.process_time()
+            done = super()._prepare_dataset(*arguments, **named)
+            seconds += time.process_time() - began
+            return done
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = SFTConfig(
+            folder, assistant_only_loss=True, max_length=None, use_cpu=True, bf16=False, report_to=[], packing=False
         )
-        sys.stdout, out = sys.stderr, sys.stdout
-        found = mix_shard(model, mix, places)
-        sys.stdout = out
-    print("\n#" + receipt_markdown(found))
+        trainer = Timed(
+            model=AutoModelForCausalLM.from_pretrained(str(model)),
+            args=config,
+            train_dataset=data,
+            processing_class=AutoTokenizer.from_pretrained(str(model)),
+        )
+        return seconds, sum(map(len, trainer.train_dataset["input_ids"]))
+
+
+def letters_model(folder: Path, model: Path, records: list[Record]) -> Path:
+    """A model folder with the same template and a tokenizer whose tokens are letters, or bytes where there are none."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=LETTERS_VOCABULARY, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator((m["content"] for record in records[::20] for m in record["messages"]), trainer)
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|im_end|>")
+    made.chat_template = AutoTokenizer.from_pretrained(str(model)).chat_template
+    made.save_pretrained(str(folder))
+    return folder
 
 
 if __name__ == "__main__":
-    mixing_table()
-    tokenizing_table(sys.argv[1], sys.argv[2:4])
-    receipt(*sys.argv[1:4])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,12 +1,14 @@
 """The finetune pipeline: sanitize, mix, validate in five steps, train, evaluate base and candidate, compare.
 
-    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) -> mix_shard -> validation run -> training
-                                      |                    |                                               |
-                                      +--> evaluate (base, cached) --------------------------+-------- evaluate
-                                                                                             |             |
-                                                                                             +-- compare --+-> verdict
+    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) -> mix_shard -> preflight_mixed
+                                        |                   |                                  |
+                                        |                   |                    validation run -> training
+                                        |                   |                                          |
+                                        +---> evaluate (base, cached)                 evaluate (candidate)
+                                                         |                                     |
+                                                         +------------> compare <--------------+
 
-Steps after `fingerprint` are cached under what they really read; `preflight` and `compare` always run.
+Steps after `fingerprint` are cached under what they really read; the preflights and `compare` always run.
 """
 
 from collections import namedtuple
@@ -16,9 +18,9 @@ from kfp import dsl
 
 from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
-from mixtune.preflight.component import fingerprint, preflight
+from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_run_id
+from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_images, with_run_id
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
@@ -111,21 +113,26 @@ def finetune(
         seed=seed,
         storage=storage,
     )
+    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
+    data_checks = preflight_mixed(
+        shards=mixed.outputs["shards"],
+        base_model=inputs.outputs["base_model"],
+        method=method,
+        lora_rank=lora_rank,
+        **machine,
+    ).set_caching_options(False)
     common = {
         "shards": mixed.outputs["shards"],
         "base_model": inputs.outputs["base_model"],
         "learning_rate": learning_rate,
         "seed": seed,
-        "num_nodes": num_nodes,
-        "gpus_per_node": gpus_per_node,
-        "tracking": tracking,
-        "storage": storage,
+        **machine,
     }
     lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
     with dsl.If(method == "lora", "lora"):
-        lora_training = train(train_lora, **common, **lora)
+        lora_training = train(train_lora, data_checks, **common, **lora)
     with dsl.Else("sft"):
-        sft_training = train(train_sft, **common)
+        sft_training = train(train_sft, data_checks, **common)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
@@ -138,6 +145,8 @@ def finetune(
         storage=storage,
     ).set_caching_options(False)
     with_run_id(decision)
+    for task in (checks, data_checks):
+        with_images(task)
     data_resources(mixed)
     outcome = namedtuple("Outcome", "verdict model_uri")
     return outcome(decision.outputs["Output"], model_uri)

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from mixtune import images
 from mixtune.evaluate.component import evaluate
 from mixtune.sanitize.component import sanitize
 
@@ -46,11 +47,14 @@ def data_resources(task: dsl.PipelineTask) -> None:
     task.set_cpu_request("4").set_memory_request("16G")
 
 
-def train(component: Callable[..., dsl.PipelineTask], **inputs: Any) -> dsl.PipelineTask:
+def train(
+    component: Callable[..., dsl.PipelineTask], checks: dsl.PipelineTask | None = None, **inputs: Any
+) -> dsl.PipelineTask:
     """A validation run of five steps, and the training once that went well.
 
     Args:
         component: `train_lora` or `train_sft`.
+        checks: What must have gone well before.
         inputs: Of both.
 
     Returns:
@@ -58,6 +62,8 @@ def train(component: Callable[..., dsl.PipelineTask], **inputs: Any) -> dsl.Pipe
     """
     validation = component(validation_steps=VALIDATION_STEPS, **inputs).set_display_name("validate-training")
     training = component(validated=validation.outputs["Output"], **inputs).set_display_name("train")
+    if checks:
+        validation.after(checks)
     with_run_id(validation)
     return with_run_id(training)
 
@@ -100,3 +106,8 @@ def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Let a task find the run's parent in MLflow, by the pod's label."""
     kubernetes.use_field_path_as_env(task, "MIXTUNE_RUN_ID", "metadata.labels['pipeline/runid']")
     return task
+
+
+def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Tell a task the run's images, so that it can record them: `mixtune submit` pins these names as it does all."""
+    return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))

@@ -11,9 +11,10 @@ A shards artifact is a manifest (`kind: shards`) beside `shard-<number>.arrow`: 
 | `loss_mask`  | list<uint8>       | 1 where the token is one to learn (its prediction carries loss), else 0       |
 | `weight`     | float32           | factor on the record's loss                                                   |
 
-The manifest holds `num_steps`, `global_batch_size`, `pools` (names), `shards` (file, first step, number of steps),
-`loss_tokens` per step, `max_record_tokens`, and the digests of tokenizer, template and inputs. Reading them needs
-pyarrow alone:
+Beside them may lie `holdout.arrow`: one record batch of held-out general records, on which a training watches what it
+forgets. The manifest holds `num_steps`, `global_batch_size`, `pools` (names), `shards` (file, first step, number of
+steps), `loss_tokens` per step, `max_record_tokens`, and the digests of tokenizer, template and inputs. Reading them
+needs pyarrow alone:
 
     reader = pyarrow.ipc.open_file(pyarrow.memory_map("shard-00000.arrow"))
     batch = reader.get_batch(step - first_step)
@@ -32,6 +33,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.errors import DataError
 
+HOLDOUT_FILE = "holdout.arrow"
 SCHEMA = pa.schema(
     [
         ("pool", pa.uint16()),
@@ -106,6 +108,14 @@ class Shards:
     def step(self, step: int) -> list[TokenRecord]:
         """The records of the global batch of a step, in their order."""
         return list(token_records(self.batch(step)))
+
+    def holdout(self) -> list[TokenRecord]:
+        """The held-out general records; none where none were held out."""
+        path = self.folder / HOLDOUT_FILE
+        if not path.is_file():
+            return []
+        with pa.memory_map(str(path)) as source:
+            return list(token_records(pa.ipc.open_file(source).get_batch(0)))
 
 
 def token_records(batch: pa.RecordBatch) -> Iterator[TokenRecord]:

@@ -8,9 +8,11 @@ Credentials come from the default AWS chain. `use` sets the few options there ar
 processes see them too.
 """
 
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,16 +64,35 @@ def data_uri(artifact_uri: str, output: str) -> str:
 def list_files(uri: str) -> list[FileEntry]:
     """The files under a folder, or the one file, sorted by path; hidden names (`.x`, `_x`) are left out.
 
+    Where there is nothing of that very name, `*`, `?` and `[...]` in it stand for parts of names, never for a `/`;
+    the paths are then relative to the folder before the first of them.
+
     `sha256` is the digest of the content for local files. For S3 it stands for the version: the digest of version id
     or ETag, which changes whenever the content does.
 
     Raises:
         DataError: There is nothing under that name.
     """
-    entries = _list_s3(uri) if is_s3(uri) else _list_local(Path(uri))
+    folder, pattern = split_pattern(uri)
+    entries = _list_s3(folder) if is_s3(uri) else _list_local(Path(folder))
+    if pattern:
+        entries = [entry for entry in entries if _fits(entry.path.split("/"), pattern.split("/"))]
     if not entries:
         raise DataError(f"{uri}: no such file or folder; give a local path or s3://bucket/key that exists")
     return sorted(entries, key=lambda entry: entry.path)
+
+
+def split_pattern(uri: str) -> tuple[str, str]:
+    """The folder before a name with `*`, `?` or `[` in it, and the rest; a URI without them, and an empty text."""
+    first = re.search(r"[*?[]", uri)
+    if first is None or exists(uri):
+        return uri, ""
+    folder, _, _ = uri[: first.start()].rpartition("/")
+    return folder or ("/" if uri.startswith("/") else "."), uri[len(folder) :].lstrip("/")
+
+
+def _fits(names: list[str], pattern: list[str]) -> bool:
+    return len(names) == len(pattern) and all(map(fnmatch.fnmatchcase, names, pattern))
 
 
 def exists(uri: str) -> bool:

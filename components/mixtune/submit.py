@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from mixtune.errors import ConfigError
 
-_IMAGE = re.compile(r"(image: )([\w./:@-]*?)(mixtune-python-\w+):([\w.+-]+)(@sha256:[0-9a-f]{64})?")
+_IMAGE = re.compile(r"(?<![\w./:-])([\w./:-]*?)(mixtune-python-\w+):([\w.+-]+)(@sha256:[0-9a-f]{64})?")
 _ECR = re.compile(r"^(\d{12})\.dkr\.ecr\.([\w-]+)\.amazonaws\.com(?:\.cn)?/?(.*)$")
 
 Digests = Callable[[str, str], str]
@@ -17,7 +17,7 @@ Digests = Callable[[str, str], str]
 
 
 def rewrite_images(text: str, registry: str, digest_of: Digests) -> str:
-    """A compiled pipeline with every mixtune image named in a registry and pinned by digest.
+    """A compiled pipeline with every mixtune image, wherever it is named, in a registry and pinned by digest.
 
     Args:
         text: The YAML.
@@ -26,9 +26,9 @@ def rewrite_images(text: str, registry: str, digest_of: Digests) -> str:
     """
 
     def pinned(match: re.Match[str]) -> str:
-        name, tag = match[3], match[4]
-        prefix = registry.rstrip("/") + "/" if registry else match[2]
-        return f"{match[1]}{prefix}{name}:{tag}@{digest_of(name, tag)}"
+        name, tag = match[2], match[3]
+        prefix = registry.rstrip("/") + "/" if registry else match[1]
+        return f"{prefix}{name}:{tag}@{digest_of(name, tag)}"
 
     return _IMAGE.sub(pinned, text)
 

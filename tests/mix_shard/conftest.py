@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mixtune import pools, storage
@@ -33,8 +33,25 @@ def make_tokenizer(special: list[str], plain: list[str] = []) -> Tokenizer:  # n
     return tokenizer
 
 
-def save_model(folder: Path, template: str, special: list[str], **names: str) -> Path:
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=make_tokenizer(special), **names)
+def make_letters_tokenizer(special: list[str], *, space_before: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    base = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=base, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS[:3] * 5, trainer)
+    spaces = normalizers.Replace(" ", "\u2581")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces]) if space_before else spaces
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if space_before else steps)
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def save_model(
+    folder: Path, template: str, special: list[str], tokenizer: Tokenizer | None = None, **names: str
+) -> Path:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer or make_tokenizer(special), **names)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": len(tokenizer)}))

@@ -8,11 +8,8 @@ from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.mix_shard import encoding, workers
 from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.mixing import Places, mix_shard, read_template
-from mixtune.mix_shard.planning import make_plan
-from mixtune.mix_shard.store import Store, make_part, write_store
 from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
 from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
-from mixtune.mix_shard.writing import Target, write_shards
 from mixtune.shards import Shards, open_shards
 
 from .conftest import make_record, make_records, write_pools
@@ -185,22 +182,6 @@ def test_weights_may_follow_from_pool_sizes_by_temperature(tmp_path: Path, chatm
 def test_policies_that_are_not_known_are_refused_by_name(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_mix(**changed)
-
-
-def test_the_bytes_are_the_same_for_one_two_and_four_writers(tmp_path: Path, chatml: Path) -> None:
-    for number, records in enumerate([make_records("customer", 50), make_records("chat", 30)]):
-        write_store(tmp_path, str(number), [make_part(ChatTokenizer(chatml).tokenize(records), 8192)])
-    stores = [Store(tmp_path, "0"), Store(tmp_path, "1")]
-    plan = make_plan(make_mix(weights={"chat": 100}), ["customer", "chat"], stores, tmp_path / "plan")
-    found = []
-    for writers in (1, 2, 4):
-        target = Target(plan=plan, scratch=tmp_path, data_uri=str(tmp_path / str(writers)), shard_bytes=4000)
-        entries, _ = write_shards(target, stores, writers)
-        found.append([(entry.path, entry.sha256) for entry in entries])
-    for store in stores:
-        store.close()
-    assert len(found[0]) > 3
-    assert found[0] == found[1] == found[2]
 
 
 def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(

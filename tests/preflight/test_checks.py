@@ -5,7 +5,7 @@ import pytest
 
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError
-from mixtune.preflight.checks import Settings, run_checks
+from mixtune.preflight.checks import Settings, run_preflight
 
 GOOD: dict[str, Any] = {
     "base_model": str(BASE_MODEL),
@@ -26,7 +26,7 @@ def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_checks(Settings(**GOOD), str(tmp_path / "report")) == "warn"  # nothing is tracked
+    assert run_preflight(Settings(**GOOD), str(tmp_path / "report")) == "warn"  # nothing is tracked
     assert "no licence lies beside it" in capsys.readouterr().out
     assert "customer" in (tmp_path / "report").read_text()
 
@@ -47,9 +47,9 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
 )
 def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        run_checks(Settings(**{**GOOD, **wrong}), str(tmp_path / "report"))
+        run_preflight(Settings(**{**GOOD, **wrong}), str(tmp_path / "report"))
 
 
 def test_all_failures_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"2 of 11 checks failed:\n- mix: .*\n- method: "):
-        run_checks(Settings(**{**GOOD, "customer_data_percent": -1.0, "method": "x"}), str(tmp_path / "report"))
+        run_preflight(Settings(**{**GOOD, "customer_data_percent": -1.0, "method": "x"}), str(tmp_path / "report"))

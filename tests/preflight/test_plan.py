@@ -8,7 +8,7 @@ from mixtune.cli import main
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape, operations_per_token
-from mixtune.preflight.prices import OWN_TABLE, read_prices
+from mixtune.prices import OWN_TABLE, read_prices
 
 LLAMA_8B = {
     "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256,
@@ -53,16 +53,20 @@ def test_the_articles_pilot_costs_what_the_price_table_says(model: str, capsys: 
 def test_measured_throughput_wins_and_the_plan_says_so(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = {"kind": "model", "figures": {"mean_tokens_per_second": 5000.0}}
+    manifest = {"kind": "model", "figures": {"tokens_per_second_per_gpu": 5000.0, "peak_memory_bytes": 95e9}}
     (tmp_path / "validation").write_text(json.dumps(manifest))
     plan = planned(
         capsys,
         words(
             model, "max_steps=100", "--measured", str(tmp_path / "validation"), "--tokens-per-record", "1000", *START
         ),
+        code=1,
     )
     assert plan["stages"][1]["basis"] == "measured: 5,000 tokens/s per GPU"
     assert plan["stages"][1]["hours"] == pytest.approx(0.25 + 100 * 32 * 1000 / (5000 * 8) / 3600)
+    assert plan["memory"] == "measured: 95.0 GB per GPU"
+    assert not plan["fits"]
+    assert "needs 95 GB" in " ".join(plan["warnings"])
 
 
 def test_shards_give_exact_steps_and_tokens(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

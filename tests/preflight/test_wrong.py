@@ -201,49 +201,67 @@ BIG = {
     "num_attention_heads": 64, "num_key_value_heads": 8, "tie_word_embeddings": False, "max_position_embeddings": 131072,
 }  # fmt: skip
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "bucket": ({"customer_uri": "s3://no-such-bucket/x.jsonl"}, "s3://no-such-bucket/x.jsonl: AccessDenied: no right"),
-    "bucket without a key": ({"customer_uri": "s3://team-data"}, "not a whole S3 address; write s3://bucket/key"),
-    "object": ({"customer_uri": f"s3://{BUCKET}/raw/none.jsonl"}, "none.jsonl: no such file or folder"),
-    "forbidden prefix": (
-        {"customer_uri": f"s3://{BUCKET}/other/secret.jsonl"},
-        "no right to do this; the role's policy",
+    "a bucket that is not there": (
+        {"customer_uri": "s3://no-such-bucket/x.jsonl"},
+        "s3://no-such-bucket/x.jsonl: AccessDenied: no right",
     ),
-    "empty file": ({"customer_uri": f"s3://{BUCKET}/raw/empty.jsonl"}, "empty.jsonl is empty (0 bytes)"),
-    "region": (
+    "a bucket without a key": ({"customer_uri": "s3://team-data"}, "not a whole S3 address; write s3://bucket/key"),
+    "an object that is not there": (
+        {"customer_uri": f"s3://{BUCKET}/raw/none.jsonl"},
+        "none.jsonl: no such file or folder",
+    ),
+    "a prefix that the role may not read": (
+        {"customer_uri": f"s3://{BUCKET}/other/secret.jsonl"},
+        "no right to do this; the role's policy (policies/iam) and the key's",
+    ),
+    "an empty file": ({"customer_uri": f"s3://{BUCKET}/raw/empty.jsonl"}, "empty.jsonl is empty (0 bytes)"),
+    "a bucket in another region": (
         {"customer_uri": "s3://far-away/raw/customer.jsonl"},
         "bucket far-away is in eu-west-1, the run in us-east-1",
     ),
-    "local file": ({"customer_uri": "tickets.csv"}, "tickets.csv: no such file or folder"),
+    "a local file that is not there": ({"customer_uri": "tickets.csv"}, "tickets.csv: no such file or folder"),
     "no general pool": ({"general_pools": []}, "general_pools is empty; at least one is needed"),
-    "weights": ({"general_pools": [{**POOL, "weight": 60}]}, "the weights sum to 60; they are percents"),
-    "pool twice": (
+    "weights that do not sum to 100": (
+        {"general_pools": [{**POOL, "weight": 60}]},
+        "the weights sum to 60; they are percents",
+    ),
+    "a pool named twice": (
         {"general_pools": [{**POOL, "weight": 50}, {**POOL, "weight": 50}]},
         "category 'chat' names two pools",
     ),
-    "pool key": ({"general_pools": [{**POOL, "wight": 1}]}, "unknown key 'wight'"),
-    "benchmark": ({"benchmarks": {"mmlu": 5}}, "'mmlu' is a URI or an object with one"),
-    "percent": (
+    "a misspelt key of a pool": ({"general_pools": [{**POOL, "wight": 1}]}, "unknown key 'wight'"),
+    "a benchmark without a URI": ({"benchmarks": {"mmlu": 5}}, "'mmlu' is a URI or an object with one"),
+    "a percentage of 120": (
         {"customer_data_percent": 120.0},
         "fail  mix: customer_data_percent is a percentage, 0 to 100; got 120",
     ),
-    "no mix": ({"customer_data_percent": 100.0}, "warn  mix: 100 % customer: nothing is mixed in"),
-    "no steps": ({"customer_data_percent": 0.0}, "fail  exposure: at 0 % customer no epoch of theirs ends"),
-    "epochs": ({"customer_epochs": 0.0}, "fail  exposure: customer_epochs is above 0; got 0"),
-    "batch": ({"global_batch_size": 0}, "fail  exposure: global_batch_size is 1 or more; got 0"),
-    "method": ({"method": "qlora"}, "fail  method: method is 'lora' or 'sft'; got 'qlora'"),
-    "learning rate": ({"learning_rate": 0.0}, "fail  method: learning_rate is above 0; got 0"),
-    "slow": ({"learning_rate": 1e-7}, "warn  method: learning rate 1e-07 is too low for LoRA to learn"),
-    "no such model": ({"base_model": "nothing"}, "nothing: no such file or folder"),
-    "hub without revision": ({"base_model": "org/name"}, "org/name: no such file or folder"),
-    "too long": ({"max_length": 65536}, "warn  base model: max_length 65536 is more than the"),
-    "nodes as words": ({"num_nodes": "four"}, "num_nodes is a whole number as text, or empty; got 'four'"),
-    "tracking key": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown option 'url'"),
-    "mlflow away": (
+    "nothing mixed in": ({"customer_data_percent": 100.0}, "warn  mix: 100 % customer: nothing is mixed in"),
+    "0 % customer without max_steps": (
+        {"customer_data_percent": 0.0},
+        "fail  exposure: at 0 % customer no epoch of theirs ends",
+    ),
+    "no epochs": ({"customer_epochs": 0.0}, "fail  exposure: customer_epochs is above 0; got 0"),
+    "an empty batch": ({"global_batch_size": 0}, "fail  exposure: global_batch_size is 1 or more; got 0"),
+    "an unknown method": ({"method": "qlora"}, "fail  method: method is 'lora' or 'sft'; got 'qlora'"),
+    "a learning rate of 0": ({"learning_rate": 0.0}, "fail  method: learning_rate is above 0; got 0"),
+    "a learning rate too low for LoRA": (
+        {"learning_rate": 1e-7},
+        "warn  method: learning rate 1e-07 is too low for LoRA to learn",
+    ),
+    "a model that is not there": ({"base_model": "nothing"}, "nothing: no such file or folder"),
+    "a hub name without its revision": ({"base_model": "org/name"}, "org/name: no such file or folder"),
+    "records longer than the model takes": (
+        {"max_length": 65536},
+        "warn  base model: max_length 65536 is more than the",
+    ),
+    "a number of nodes in words": ({"num_nodes": "four"}, "num_nodes is a whole number as text, or empty; got 'four'"),
+    "a misspelt key of tracking": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown option 'url'"),
+    "an MLflow that does not answer": (
         {"tracking": {"uri": "mlflow-nowhere:///x"}},
         "fail  tracking: MLflow at mlflow-nowhere:///x does not answer",
     ),
     "nothing tracked": ({"tracking": {}}, "warn  tracking: no MLflow tracking URI"),
-    "storage key": ({"storage": {"kms": "x"}}, "storage: unknown option 'kms'"),
+    "a misspelt key of storage": ({"storage": {"kms": "x"}}, "storage: unknown option 'kms'"),
 }
 
 
@@ -255,29 +273,57 @@ def test_a_wrong_run_gets_its_line(run: Any, change: dict[str, Any], line: str) 
     assert code == (0 if line.startswith("warn") else 2 if "fail  " in said or code == 2 else 1)
 
 
-@pytest.mark.parametrize(
-    ("root", "line"),
-    [
-        (f"s3://{BUCKET}/other", "fail  artifacts: s3://team-data/other cannot be written: AccessDenied: no right"),
-        ("s3://no-such-bucket/kfp", "fail  artifacts: s3://no-such-bucket/kfp cannot be written"),
-        ("/proc/nowhere", "fail  artifacts: /proc/nowhere cannot be written"),
-    ],
-)
+PLACES = {
+    "a pipeline root that may not be written": (
+        f"s3://{BUCKET}/other",
+        "fail  artifacts: s3://team-data/other cannot be written: AccessDenied: no right",
+    ),
+    "a pipeline root in no bucket": (
+        "s3://no-such-bucket/kfp",
+        "fail  artifacts: s3://no-such-bucket/kfp cannot be written",
+    ),
+    "a folder that may not be written": ("/proc/nowhere", "fail  artifacts: /proc/nowhere cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("root", "line"), PLACES.values(), ids=PLACES)
 def test_a_place_that_cannot_be_written_gets_its_line(run: Any, root: str, line: str) -> None:
     code, said = run({}, "--pipeline-root", root)
     assert (code, line in said) == (2, True), said
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "line"),
-    [
-        ("tokenizer.json", None, "fail  base model: model: no tokenizer.json in it"),
-        ("model.safetensors", None, "fail  base model: model: no safetensors weights in it"),
-        ("LICENSE", None, "warn  base model: model: no licence lies beside it"),
-        ("config.json", "not json", "config.json: not JSON"),
-        ("config.json", json.dumps(BIG), "too big for H100, which has 72 to give; method=lora, more nodes"),
-    ],
-)
+MODELS = {
+    "a model without its tokenizer": (
+        "tokenizer.json",
+        None,
+        "fail  base model: model: no tokenizer.json in it; save the tokenizer beside the model",
+    ),
+    "a model without safetensors": (
+        "model.safetensors",
+        None,
+        "fail  base model: model: no safetensors weights in it; convert the model, pickles are not loaded",
+    ),
+    "a model without a chat template": (
+        "chat_template.jinja",
+        None,
+        "fail  base model: model: the tokenizer has no chat template; take the instruct version, or add one",
+    ),
+    "a model without a licence": ("LICENSE", None, "warn  base model: model: no licence lies beside it"),
+    "a broken config.json": ("config.json", "not json", "config.json: not JSON"),
+    "a mixture of experts": (
+        "config.json",
+        json.dumps({**BIG, "num_local_experts": 8}),
+        "warn  memory: a mixture of experts: its memory is not estimated",
+    ),
+    "full tuning of a model too big for the GPUs": (
+        "config.json",
+        json.dumps(BIG),
+        "too big for H100, which has 72 to give; method=lora, more nodes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("file", "text", "line"), MODELS.values(), ids=MODELS)
 def test_a_wrong_base_model_gets_its_line(
     run: Any, cluster: Cluster, tmp_path: Path, file: str, text: str | None, line: str
 ) -> None:
@@ -289,11 +335,11 @@ def test_a_wrong_base_model_gets_its_line(
 
 
 CLUSTER = {
-    "no trainer": ("/apis/trainer.kubeflow.org", "fail  cluster: no trainer.kubeflow.org API: the TrainJob CRDs are missing"),
-    "no runtime": ("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5", "fail  cluster: no runtime mixtune-torch-p5"),
-    "no kueue": ("/apis/kueue.x-k8s.io", "warn  cluster: no kueue.x-k8s.io API: jobs do not queue"),
-    "no queue": ("/apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/mixtune", "fail  cluster: no queue mixtune in team"),
-    "no account": ("/api/v1/namespaces/team/serviceaccounts/mixtune-trainer", "fail  cluster: no service account mixtune-trainer in team"),
+    "a cluster without Kubeflow Trainer": ("/apis/trainer.kubeflow.org", "fail  cluster: no trainer.kubeflow.org API: the TrainJob CRDs are missing"),
+    "a cluster without the runtime": ("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5", "fail  cluster: no runtime mixtune-torch-p5"),
+    "a cluster without Kueue": ("/apis/kueue.x-k8s.io", "warn  cluster: no kueue.x-k8s.io API: jobs do not queue"),
+    "a namespace without its queue": ("/apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/mixtune", "fail  cluster: no queue mixtune in team"),
+    "a namespace without the service account": ("/api/v1/namespaces/team/serviceaccounts/mixtune-trainer", "fail  cluster: no service account mixtune-trainer in team"),
 }  # fmt: skip
 
 
@@ -305,23 +351,38 @@ def test_what_is_missing_in_the_cluster_gets_its_line(run: Any, cluster: Cluster
     assert code == (2 if line.startswith("fail") else 0)
 
 
+RIGHTS = "fail  cluster: no right in team to create trainjobs, get pods/log; run as mixtune-launcher, or bind its role"
+NO_CLUSTER = "fail  cluster: no cluster is configured"
+GPUS = "fail  memory: gpus_per_node is 16; p5.48xlarge has 8"
+KEY = "SignatureDoesNotMatch: the secret key is wrong; check the credentials"
+
+
 def test_missing_rights_are_named_one_by_one(run: Any, cluster: Cluster) -> None:
     cluster.rights -= {("create", "trainjobs"), ("get", "pods/log")}
     cluster.forbidden.add("/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5")
     code, said = run({"num_nodes": "4", "gpus_per_node": "8"})
-    assert "fail  cluster: no right in team to create trainjobs, get pods/log; run as mixtune-launcher" in said
+    assert RIGHTS in said
     assert code == 2
 
 
 def test_wrong_gpus_and_no_cluster_get_their_lines(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "nowhere"))
     _, said = run({"num_nodes": "4", "gpus_per_node": "16"})
-    assert "fail  cluster: no cluster is configured" in said
-    assert "fail  memory: gpus_per_node is 16; p5.48xlarge has 8" in said
+    assert NO_CLUSTER in said
+    assert GPUS in said
 
 
 def test_wrong_credentials_get_their_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     code, said = run({})
-    assert "SignatureDoesNotMatch" in said and "Traceback" not in said
+    assert KEY in said and "Traceback" not in said
     assert code in (1, 2)
+
+
+def test_the_documents_list_every_way_with_its_line() -> None:
+    tables = (WRONG, PLACES, MODELS, CLUSTER)
+    ways = {name: entry[-1] for table in tables for name, entry in table.items()}
+    ways |= {"missing rights": RIGHTS, "no cluster": NO_CLUSTER, "more GPUs than a node has": GPUS, "a wrong key": KEY}
+    rows = "".join(f"| {name} | `{line}` |\n" for name, line in ways.items())
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text()
+    assert "| what is wrong | what preflight prints of it |\n|---|---|\n" + rows in page, rows

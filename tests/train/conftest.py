@@ -1,12 +1,15 @@
 """Small shards, and records drawn from a seed."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mixtune import shards as shards_format
 from mixtune import storage
@@ -34,13 +37,9 @@ def drawn(count: int, seed: int) -> list[TokenRecord]:
     return out
 
 
-@pytest.fixture(scope="session")
-def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("shards")
-    opened = storage.open_write(str(folder / "data/s.arrow"))
-    with opened as stream, pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
-        for step in range(STEPS):
-            records = drawn(BATCH, step)
+def write_steps(stream: Any, steps: list[list[TokenRecord]]) -> None:
+    with pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
+        for records in steps:
             columns = [
                 [record.pool for record in records],
                 [bytes.fromhex(record.record_id) for record in records],
@@ -49,11 +48,20 @@ def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
                 [record.weight for record in records],
             ]
             writer.write_batch(pa.record_batch(columns, schema=shards_format.SCHEMA))
+
+
+@pytest.fixture(scope="session")
+def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    opened = storage.open_write(str(folder / "data/s.arrow"))
+    with opened as stream:
+        write_steps(stream, [drawn(BATCH, step) for step in range(STEPS)])
     manifest = {
         "kind": "shards",
         "num_steps": STEPS,
         "pools": ["customer", "chat"],
         "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
+        "max_record_tokens": 29,
         "tokenizer_digest": tokenizer_digest(BASE_MODEL),
     }
     storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
@@ -80,3 +88,24 @@ def train(shards_path: str) -> Callable[..., str]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def watched_shards(shards_path: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same shards with held-out records beside them: what the base model itself says after a few tokens."""
+    model = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL), dtype=torch.float32)
+    said = model.generate(torch.arange(5, 41).view(9, 4), max_new_tokens=12, do_sample=False, eos_token_id=-1)
+    mask = np.repeat(np.array([0, 1], np.uint8), [4, 12])
+    held_out = [
+        TokenRecord(pool=1, record_id=f"{row:032x}", input_ids=ids.astype(np.int32), loss_mask=mask, weight=1.0)
+        for row, ids in enumerate(said.numpy())
+    ]
+    folder = tmp_path_factory.mktemp("watched")
+    manifest = storage.read_manifest(shards_path, "shards")
+    shutil.copytree(manifest["data_uri"], folder / "data")
+    with storage.open_write(str(folder / "data/holdout.arrow")) as stream:
+        write_steps(stream, [held_out])
+    kept = {key: value for key, value in manifest.items() if key not in ("files", "data_uri")}
+    entries = [storage.FileEntry(**item) for item in manifest["files"]] + [stream.entry("holdout.arrow")]
+    storage.write_manifest(str(folder / "shards"), kept, str(folder / "data"), entries)
+    return str(folder / "shards")

@@ -177,8 +177,8 @@ def test_a_training_with_dropout_goes_on_with_the_same_bits(
     whole = trained(train(tmp_path / "whole", **options))
     save = Checkpoints.save
 
-    def save_and_die(self: Checkpoints, *others: Any) -> None:
-        save(self, *others)
+    def save_and_die(self: Checkpoints, *others: Any, **named: Any) -> None:
+        save(self, *others, **named)
         self.wait()
         raise KeyboardInterrupt
 

@@ -79,8 +79,8 @@ def test_the_rate_warms_up_and_comes_down() -> None:
         ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
         ({"lora_options": {"use_qalora": True}}, "unknown option 'use_qalora'"),
         ({"lora_options": {"use_dora": 1}}, "use_dora is bool; got 1"),
-        ({"lora_options": {"init_lora_weights": "eva"}}, "gaussian or orthogonal; got 'eva'"),
-        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options are for method lora"),
+        ({"lora_options": {"init_lora_weights": "eva"}}, "pissa_niter_<number> or olora; got 'eva'"),
+        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options and merge are for method lora"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:

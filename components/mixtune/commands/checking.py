@@ -5,7 +5,7 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
-from mixtune.preflight.checks import Settings, run_checks
+from mixtune.preflight.checks import Settings, run_preflight
 from mixtune.preflight.fingerprint import fingerprint_benchmarks, fingerprint_model, fingerprint_pools
 
 
@@ -14,6 +14,7 @@ def add_commands(commands: Commands) -> None:
     preflight = commands.add_parser("preflight", help="check a run before it is submitted")
     add_pipeline_arguments(preflight)
     preflight.add_argument("--pipeline-root", default="", help="where artifacts will go; it is tried out")
+    preflight.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: look at the mixed data too")
     preflight.add_argument("--namespace", default="", help="of the run on the cluster; else the kubeconfig's")
     preflight.add_argument("--report", default="preflight.html", help="the page (default: %(default)s)")
     preflight.set_defaults(command=_preflight)
@@ -23,7 +24,9 @@ def _preflight(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     given = read_options(options, pipeline)
     defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
-    outcome = run_checks(settings_of({**defaults, **given}, options.pipeline_root, options.namespace), options.report)
+    outcome = run_preflight(
+        settings_of({**defaults, **given}, options.pipeline_root, options.namespace), options.report
+    )
     print(f"preflight: {outcome}; the page is {options.report}")
     return 0
 

@@ -11,7 +11,7 @@ from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, r
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape
 from mixtune.preflight.plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.prices import Instance, read_prices
+from mixtune.prices import Instance, read_prices
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,12 +58,14 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
     folder = models.fetch_model(arguments["base_model"], weights=False)
     prices = read_prices(options.prices)
     instance = prices[options.instance]
+    measured = _measured(options.measured, instance)
     hardware = Hardware(
         instance=instance,
         nodes=int(arguments["num_nodes"] or options.nodes),
         evaluation=prices[options.evaluate_on or options.instance],
         evaluation_hours=options.evaluation_hours,
-        measured=_measured(options.measured, instance),
+        measured=measured.get("tokens_per_second_per_gpu", 0.0),
+        measured_memory=measured.get("peak_memory_bytes", 0.0),
         mfu=options.mfu,
     )
     try:
@@ -103,15 +105,15 @@ def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
     )
 
 
-def _measured(manifest: str, instance: Instance) -> float:
-    """Tokens a second of one GPU, as a validation run had them."""
+def _measured(manifest: str, instance: Instance) -> dict[str, float]:
+    """What a validation run measured; empty where there was none."""
     if not manifest:
-        return 0.0
-    figures = storage.read_manifest(manifest, "model").get("figures") or {}
-    if not figures.get("mean_tokens_per_second"):
+        return {}
+    figures: dict[str, float] = storage.read_manifest(manifest, "model").get("figures") or {}
+    if not figures.get("tokens_per_second_per_gpu"):
         raise ConfigError(f"--measured {manifest}: no throughput in it; give the manifest of a validation run")
-    print(f"throughput of {manifest} is taken for one {instance.gpu}; it holds if it was measured on one", flush=True)
-    return float(figures["mean_tokens_per_second"])
+    print(f"figures of {manifest} are taken for one {instance.gpu}; they hold if they were measured on one", flush=True)
+    return figures
 
 
 def _time(text: str) -> datetime | None:

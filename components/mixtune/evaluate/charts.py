@@ -5,7 +5,7 @@ from html import escape
 
 COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700", "advisory": "#57606a"}
 WIDTH = 900
-LEFT = 260
+LEFT = 285
 """Where the drawing begins, right of the names."""
 RIGHT = 90
 """Room for numbers right of the drawing."""
@@ -98,7 +98,7 @@ def dumbbells(lines: list[Dumbbell], low: float, high: float) -> str:
         y = top + row * index + row / 2
         color = COLORS["pass"] if line.better else COLORS["fail"] if line.base != line.candidate else MUTED
         weight = ' font-weight="700"' if line.flagged else ""
-        parts.append(_text(LEFT - 12, y + 4, line.name[:38], "end", extra=weight))
+        parts.append(_text(LEFT - 12, y + 4, line.name[:44], "end", extra=weight))
         parts.append(_line(x(line.base), y, x(line.candidate), y, color, 'stroke-width="2.5"'))
         parts.append(f'<circle cx="{x(line.base):.1f}" cy="{y}" r="4" fill="#fff" stroke="{MUTED}"/>')
         parts.append(f'<circle cx="{x(line.candidate):.1f}" cy="{y}" r="4" fill="{color}"/>')

@@ -12,9 +12,9 @@ body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:960px;margin:32p
 h1{font-size:24px;margin-bottom:8px}h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{color:#57606a;font-weight:600;font-size:13px}
-th,td{padding:7px 8px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
-th:first-child,td:first-child{text-align:left}
-.words td,.words th{text-align:left;overflow-wrap:anywhere}
+th,td{padding:7px 6px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
+td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}
+.words td:first-child{white-space:nowrap;color:#57606a;width:170px}
 .pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
 .inconclusive{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
 .verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
@@ -36,16 +36,26 @@ def page(title: str, body: str) -> str:
     )
 
 
-def table(header: list[str], rows: list[list[str]], kind: str = "") -> str:
-    """An HTML table; cells are HTML."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+def table(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    """An HTML table.
+
+    Args:
+        header: Titles of the columns; none: a table without titles.
+        rows: Cells, in HTML.
+        texts: How many columns, from the left, hold text; the others hold numbers.
+    """
+
+    def line(cells: list[str], tag: str) -> str:
+        kinds = [f'{tag} class="text"' if place < texts else tag for place in range(len(cells))]
+        return f"<tr>{''.join(f'<{kind}>{cell}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
+
+    head = f"<table><thead>{line(header, 'th')}</thead>" if header else '<table class="words">'
+    return f"{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
 
 
 def words(rows: dict[str, Any]) -> str:
-    """Names and values as a table of two columns."""
-    return table(["", ""], [[escape(str(name)), escape(str(value))] for name, value in rows.items()], "words")
+    """Names and values as a table of two columns; values that hold several have a line each."""
+    return table([], [[escape(name.replace("_", " ")), _value(value)] for name, value in rows.items()], texts=2)
 
 
 def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
@@ -80,7 +90,8 @@ def comparison_body(comparison: Comparison, sentence: str, header: list[str], ro
 def confusion(labels: list[str], counts: list[list[int]]) -> str:
     """A confusion table as a drawing, or the largest confusions where there are many labels."""
     if len(labels) <= MAX_HEAT:
-        return charts.heat(labels, counts)
+        note = "Shaded by the share of each row; answers that say no label are in no column."
+        return f'<p class="note">{note}</p>{charts.heat(labels, counts)}'
     wrong = [
         (count, labels[row], labels[column])
         for row, line in enumerate(counts)
@@ -89,9 +100,15 @@ def confusion(labels: list[str], counts: list[list[int]]) -> str:
     ]
     listed = sorted(wrong, key=lambda one: (-one[0], one[1], one[2]))[:MAX_LISTED]
     rows = [[escape(true), escape(given), str(count)] for count, true, given in listed]
-    return (
-        table(["true label", "given label", "records"], rows) if rows else "<p>No record was given a wrong label.</p>"
-    )
+    if not rows:
+        return "<p>No record was given a wrong label.</p>"
+    return table(["true label", "given label", "records"], rows, texts=2)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "<br>".join(f"{escape(str(name))}: {escape(str(one))}" for name, one in value.items()) or "none"
+    return escape(str(value)) or "none"
 
 
 def _forest(axes: list[AxisVerdict]) -> str:
@@ -140,21 +157,21 @@ def _axis(axis: AxisVerdict) -> str:
 
 
 def _measures(axis: AxisVerdict) -> str:
-    rows = []
+    rows, gains = [], axis.question == "superiority"
     for one in axis.measures:
         scale, unit = (100.0, " %") if one.relative else (1.0, "")
         ends = [f"{scale * value:+.4f}{unit}" for value in (one.difference, one.lower, one.upper)]
-        gain = "proved" if one.significant else ""
-        rows.append(
-            [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}", gain]
-        )
-    return table(["score", "base", "candidate", "difference", "95 % bounds", "gain"], rows)
+        cells = [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}"]
+        rows.append([*cells, *(["proved" if one.significant else "not proved"] if gains else [])])
+    return table(["score", "base", "candidate", "difference", "95 % bounds", *(["gain"] if gains else [])], rows)
 
 
 def _slices(axis: AxisVerdict) -> str:
     ends = [value for one in axis.slices for value in (one.base, one.candidate)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     low, high = min(ends) - margin, max(ends) + margin
+    if axis.form != "nll":
+        low, high = max(0.0, low), min(1.0, high)
     lines = [
         charts.Dumbbell(
             name=f"{one.name.replace('_', ' ')} ({one.num_items})",
@@ -185,7 +202,7 @@ def _flip(item: dict[str, Any]) -> str:
         "candidate said": item["candidate"],
     }
     told = {name: value for name, value in told.items() if value}
-    title = escape(f"{item['subject']}: {item['text'][:90]}")
+    title = escape(f"{item['subject'].replace('_', ' ')}: {item['text'][:90]}")
     return f"<details><summary>{title}</summary>{words(told)}</details>"
 
 

@@ -53,15 +53,16 @@ def write_evaluation(
         if axis["errors"]
     ]
     header = ["axis", "score", "value", "items"]
-    body = f"<h1>Evaluation</h1>{pages.table(header, [[escape(cell) for cell in row] for row in rows])}"
+    cells = [[escape(cell) for cell in row] for row in rows]
+    body = f"<h1>Evaluation</h1>{pages.table(header, cells, texts=2)}"
     if labels:
         body += f"<h2>Given label by true label</h2>{pages.confusion(labels, confusion)}"
     if per_class:
-        cells = [
+        lines = [
             [escape(one["label"]), *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["records"])]
             for one in per_class
         ]
-        body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], cells)}"
+        body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], lines)}"
     body += f"<h2>What was run</h2>{pages.words(manifest['identity'])}"
     write_text(html, pages.page("Evaluation", body))
     write_text(markdown, f"# Evaluation\n\n{markdown_table(header, rows)}\n")

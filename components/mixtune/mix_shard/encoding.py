@@ -1,18 +1,22 @@
 """Texts to token ids, as fast as can be had exactly: fastokens where it agrees with the model's own tokenizer.
 
-A byte-level tokenizer's tokens are bytes. Their lengths say where in a text every token lies, and their bytes, joined,
-prove that the tokens spell the text.
+Most tokenizers' tokens are bytes, or letters. Their lengths say where in a text every token lies, and their bytes,
+joined, prove that the tokens spell the text.
 """
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 Spans = list[tuple[int, int]]
+
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
+_SPACE = "\u2581"
 
 COMPARED_EVERY = 32
 """One text of so many is encoded by the model's own tokenizer too, all through a corpus."""
@@ -47,8 +51,8 @@ class Encoder:
         """Take fastokens if it is allowed, there, and gives the tokenizer's ids for hostile texts."""
         self._tokenizer = tokenizer
         spelled = token_bytes(tokenizer)
-        self.is_byte_level = bool(spelled)
-        """Whether tokens are bytes."""
+        self.spells = bool(spelled)
+        """Whether it is known what tokens spell."""
         self._lengths = np.array([len(item) for item in spelled], np.int64)
         self._starts = (self._lengths.cumsum() - self._lengths).astype(np.int32)
         self._bytes = np.frombuffer(b"".join(spelled), np.uint8)
@@ -126,19 +130,38 @@ class Encoder:
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """What every token id of a byte-level tokenizer spells; empty for another tokenizer."""
+    """What every token id spells: of a BPE tokenizer of bytes, or of letters with bytes to fall back on; else empty."""
     value = json.loads(tokenizer.to_str())
-    if (value.get("decoder") or {}).get("type") != "ByteLevel" or value["model"].get("type") != "BPE":
+    if value["model"].get("type") != "BPE":
         return []
-    letters = _byte_letters()
+    if is_byte_level(tokenizer):
+        spell = _spell_bytes
+    elif value["model"].get("byte_fallback"):
+        spell = _spell_letters
+    else:
+        return []
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     added = {token["id"]: token["content"].encode() for token in value["added_tokens"]}
     table = [b""] * (max([*vocabulary.values(), *added], default=-1) + 1)
     for text, number in vocabulary.items():
-        table[number] = bytes(letters[letter] for letter in text) if all(map(letters.__contains__, text)) else b""
+        table[number] = spell(text)
     for number, content in added.items():
         table[number] = content
     return table
+
+
+def is_byte_level(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer's tokens are bytes."""
+    return isinstance(tokenizer.decoder, decoders.ByteLevel)
+
+
+def _spell_bytes(text: str) -> bytes:
+    return bytes(LETTERS[letter] for letter in text) if all(map(LETTERS.__contains__, text)) else b""
+
+
+def _spell_letters(text: str) -> bytes:
+    found = _BYTE.fullmatch(text)
+    return bytes([int(found[1], 16)]) if found else text.replace(_SPACE, " ").encode()
 
 
 def _byte_letters() -> dict[str, int]:
@@ -146,6 +169,9 @@ def _byte_letters() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+LETTERS = _byte_letters()
 
 
 def _load_fastokens(tokenizer: Tokenizer) -> Any:

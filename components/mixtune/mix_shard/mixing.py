@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mixtune import models, storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.exposure import Mix, check_repeats, plan_stages
+from mixtune.mix_shard.holdout import write_holdout
 from mixtune.mix_shard.plan import Plan
 from mixtune.mix_shard.planning import make_plan
 from mixtune.mix_shard.receipt import make_receipt, receipt_lines, receipt_markdown, receipt_metrics
@@ -72,6 +73,7 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         receipt, loss_tokens = make_receipt(planned.plan, stores, found.drops, mix.unit, planned.notes)
         target = Target(plan=planned.plan, scratch=Path(scratch), data_uri=places.data_uri)
         entries, listed = write_shards(target, stores)
+        entries += write_holdout(general, folder, config, places.data_uri)
         longest = max(int(store.rows["length"].max()) for store in stores if len(store))
     print("\n".join(receipt_lines(receipt)), flush=True)
     Path(places.html_path).write_text(receipt_html(receipt))

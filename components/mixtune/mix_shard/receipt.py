@@ -134,8 +134,15 @@ def _pool(plan: Plan, index: int, store: Store, drop: Drops, tally: Tally, plann
         "epochs": drawn / len(store) if len(store) else 0.0,
         "per_batch": [int(tally.low[index]), int(tally.high[index])],
         "worst_deviation": float(tally.worst[index]),
+        "lengths": length_histogram(store.rows["length"]),
         **asdict(drop),
     }
+
+
+def length_histogram(tokens: np.ndarray) -> dict[str, int]:
+    """Records of a pool by their length in tokens, between powers of two."""
+    sizes = np.bincount(np.frexp(tokens)[1])
+    return {f"< {2**power}": int(count) for power, count in enumerate(sizes) if count}
 
 
 def _sentences(pools: Sequence[dict[str, Any]], unit: str) -> list[str]:

@@ -55,9 +55,9 @@ class Store:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read_into(self, index: int, ids: np.ndarray, mask: np.ndarray) -> None:
-        """Read one record's tokens and mask into arrays of its length."""
-        os.preadv(self._tokens.fileno(), [ids.view(np.uint8).data, mask.data], int(self.rows[index]["offset"]))
+    def read_into(self, offset: int, ids: memoryview, mask: memoryview) -> None:
+        """Read the tokens and mask at a row's offset into buffers of their length, in bytes."""
+        os.preadv(self._tokens.fileno(), [ids, mask], offset)
 
 
 @dataclass(frozen=True, kw_only=True)

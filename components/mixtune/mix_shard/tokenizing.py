@@ -26,7 +26,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from mixtune.errors import ConfigError, ModelError
-from mixtune.mix_shard.encoding import COMPARED_EVERY, Encoder, Spans
+from mixtune.mix_shard.encoding import COMPARED_EVERY, Encoder, Spans, is_byte_level
 from mixtune.mix_shard.lengths import POLICIES
 from mixtune.mix_shard.templates import Probe, Rendered, find_spans, probe_template
 from mixtune.records import ROLES, Record, template_messages, template_tools
@@ -129,6 +129,7 @@ class ChatTokenizer:
         self._renamed: Tokenizer | None = None
         self.encoder = Encoder(self._tokenizer, fast=fast)
         self.probe: Probe = probe_template(self.render, self._control_text)
+        self._spelled = self._is_spelled()
 
     def tokenize(self, records: Iterable[Record]) -> Iterator[Tokenized]:
         """Tokenize records in their order, a batch at a time."""
@@ -173,7 +174,7 @@ class ChatTokenizer:
         self, texts: list[str], spans: list[Spans]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[bool]]:
         """Ids one behind the other, each text's bounds in them, masks, and for which texts these are exact."""
-        if self.encoder.is_byte_level:
+        if self._spelled:
             self.encoder.compare(texts[::COMPARED_EVERY])
             flat, bounds = self.encoder.encode(texts)
             return flat, bounds, *self.encoder.masks(flat, bounds, texts, spans)
@@ -184,18 +185,25 @@ class ChatTokenizer:
         learned = [flat[a:b][mask == 1].tolist() for (a, b), mask in zip(pairwise(bounds), masks, strict=True)]
         decoded = self._tokenizer.decode_batch(learned, skip_special_tokens=False)
         wanted = ["".join(text[a:b] for a, b in found) for text, found in zip(texts, spans, strict=True)]
-        exact = [_comparable(is_) == _comparable(should) for is_, should in zip(decoded, wanted, strict=True)]
+        exact = [_comparable(one) == _comparable(other) for one, other in zip(decoded, wanted, strict=True)]
         return flat, bounds, np.concatenate([np.empty(0, np.uint8), *masks]), exact
+
+    def _is_spelled(self) -> bool:
+        """Whether tokens spell the texts that the template writes, as they do unless spaces are put before them."""
+        if not self.encoder.spells:
+            return False
+        texts = [self.render([{"role": "user", "content": "a b"}]).text]
+        return is_byte_level(self._tokenizer) or self.encoder.masks(*self.encoder.encode(texts), texts, [[]])[1][0]
 
     def _encode_alone(self, item: _Text) -> tuple[np.ndarray, np.ndarray, str]:
         """One record's tokens and mask; what is wrong if the tokens to learn do not decode to the assistant's text.
 
-        A byte-level text is encoded in pieces, cut where a turn begins or ends, as it is when a model is asked: no
-        token lies across.
+        Where tokens spell the text, it is encoded in pieces, cut where a turn begins or ends, as it is when a model is
+        asked: no token lies across.
         """
         text, spans = item.text, item.spans
         tokenizer = self._renamed_tokenizer() if item.aside else self._tokenizer
-        if self.encoder.is_byte_level:
+        if self._spelled:
             cuts = [0, *(place for span in spans for place in span), len(text)]
             pieces = tokenizer.encode_batch(
                 [text[start:end] for start, end in pairwise(cuts)], add_special_tokens=False

@@ -1,6 +1,5 @@
 """Pools to tokenized stores, in one process or several: the bytes are the same for any number."""
 
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from mixtune.mix_shard.encoding import Disagreement
 from mixtune.mix_shard.store import Drops, Part, make_part, write_store
 from mixtune.mix_shard.tokenizing import BATCH_RECORDS, ChatTokenizer, TokenConfig
 from mixtune.pools import Pools, read_lines
+from mixtune.processes import start_processes
 
 PART_BYTES = 4 * 2**20
 """Bytes of records at which a part ends, if it has not as many as it may."""
@@ -74,8 +74,7 @@ def _tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]], *, fa
     drops = []
     with ExitStack() as running:
         if num_workers > 1:
-            context = multiprocessing.get_context("spawn")
-            processes = running.enter_context(ProcessPoolExecutor(num_workers, context, _start_worker, (job, fast)))
+            processes = running.enter_context(start_processes(num_workers, _start_worker, job, fast))
         for number, (pools, name) in enumerate(sources):
             print(f"pool {name}: tokenizing {pools[name].num_records('train'):,} records", flush=True)
             batches = _batches(pools, name)

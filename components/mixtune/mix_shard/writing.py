@@ -1,10 +1,9 @@
 """Shards in training order, gathered from tokenized pools by the plan."""
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.mix_shard.plan import Plan, Slots
 from mixtune.mix_shard.store import MASK_BYTES, ROW, Store
+from mixtune.processes import start_processes
 from mixtune.shards import SCHEMA
 
 Job = tuple[int, int, int]
@@ -91,8 +91,7 @@ def _written(target: Target, stores: Sequence[Store], jobs: list[Job], num_write
         for job in jobs:
             yield write_shard(target, stores, *job)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_writers, len(jobs)), context, _start_writer, (target,)) as pool:
+    with start_processes(min(num_writers, len(jobs)), _start_writer, target) as pool:
         yield from pool.map(_write_in_process, jobs)
 
 
@@ -128,16 +127,19 @@ def gather(slots: Slots, span: slice, stores: Sequence[Store]) -> pa.RecordBatch
     for index in np.unique(pools):
         mine = np.flatnonzero(pools == index)
         rows[mine] = stores[index].rows[records[mine]]
-    offsets = np.concatenate([[0], np.cumsum(rows["length"])]).astype(np.int32)
-    ids, mask = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.uint8)
-    for number, (pool, record) in enumerate(zip(pools, records, strict=True)):
-        part = slice(offsets[number], offsets[number + 1])
-        stores[pool].read_into(int(record), ids[part], mask[part])
+    bounds = np.concatenate([[0], np.cumsum(rows["length"])])
+    ids, mask = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.uint8)
+    id_bytes, mask_bytes = ids.data.cast("B"), mask.data
+    for pool, place, (start, end) in zip(
+        pools.tolist(), rows["offset"].tolist(), pairwise(bounds.tolist()), strict=True
+    ):
+        stores[pool].read_into(place, id_bytes[4 * start : 4 * end], mask_bytes[start:end])
+    offsets = pa.array(bounds.astype(np.int32))
     columns = [
         pa.array(pools),
-        pa.array([value.tobytes() for value in rows["record_id"]], pa.binary(16)),
-        pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids)),
-        pa.ListArray.from_arrays(pa.array(offsets), pa.array(mask)),
+        pa.Array.from_buffers(pa.binary(16), len(rows), [None, pa.py_buffer(rows["record_id"].tobytes())]),
+        pa.ListArray.from_arrays(offsets, pa.array(ids)),
+        pa.ListArray.from_arrays(offsets, pa.array(mask)),
         pa.array(rows["weight"]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)

@@ -3,20 +3,22 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster import check_cluster
+from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
-from mixtune.preflight.places import check_artifacts, check_region, check_sources
-from mixtune.preflight.prices import read_prices
+from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
+from mixtune.prices import read_prices
 from mixtune.tracking import Tracking, commit_hash
 
 MICRO_TOKENS = 16384
 """Tokens of a micro batch as the train components take them, unless a record is longer."""
+VALIDATION_STEPS = 5
+"""Of the validation run that goes before every training."""
 SLOW_LORA = 5e-7
 """Peak learning rate under which not even LoRA+ lets an adapter learn in a usual number of steps."""
 
@@ -28,12 +30,12 @@ class Settings:
     base_model: str
     weights: dict[str, float]
     customer_data_percent: float
-    customer_epochs: float
-    max_steps: int
-    global_batch_size: int
     max_length: int
     method: str
-    learning_rate: float
+    max_steps: int
+    global_batch_size: int
+    customer_epochs: float = 1.0
+    learning_rate: float = 1e-5
     tracking: dict[str, Any] = field(default_factory=dict)
     storage: dict[str, Any] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -49,42 +51,14 @@ class Settings:
     """Of the training job; empty: the pod's own."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One check and what came of it."""
-
-    name: str
-    outcome: str
-    """`pass`, `warn` or `fail`."""
-    text: str
-    """What was found; for a warning or failure, the way out."""
-
-
-def run_checks(settings: Settings, report_path: str) -> str:
+def run_preflight(settings: Settings, report_path: str) -> str:
     """Run all checks, print and write them; `pass`, or `warn` where one warns.
 
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
-    checks = [_run(name, check, settings) for name, check in CHECKS.items()]
-    for check in checks:
-        print(f"{check.outcome:<4}  {check.name}: {check.text}", flush=True)
-    _write_report(checks, checklist(settings), report_path)
-    failed = [f"- {check.name}: {check.text}" for check in checks if check.outcome == "fail"]
-    if failed:
-        raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))
-    return "warn" if any(check.outcome == "warn" for check in checks) else "pass"
-
-
-def _run(name: str, check: Callable[[Settings], Iterator[tuple[str, str]]], settings: Settings) -> Check:
-    """The worst thing that a check found."""
-    try:
-        found = list(check(settings))
-    except MixtuneError as error:
-        found = [("fail", str(error))]
-    found = found or [("pass", "not looked at")]
-    outcome, text = max(found, key=lambda item: ("pass", "warn", "fail").index(item[0]))
-    return Check(name=name, outcome=outcome, text=text)
+    checks = [look(name, check, settings) for name, check in CHECKS.items()]
+    return conclude(checks, "Preflight", checklist(settings), report_path)
 
 
 def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -141,7 +115,8 @@ def _check_model(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"
 
 
-def _check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
+def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Whether a GPU holds a micro batch, or one record of `max_length` where that is longer."""
     folder = models.fetch_model(settings.base_model, weights=False)
     try:
         shape = Shape.from_config(storage.read_json(str(folder / "config.json")))
@@ -199,24 +174,37 @@ def _check_tags(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "warn", "tracking.hyperpod is not set; name the hardware, such as 4x-p5.48xlarge, so that cost is known"
 
 
-def checklist(settings: Settings) -> list[tuple[str, str, bool]]:
+def checklist(settings: Settings) -> list[Row]:
     """The article's reproducibility checklist: what is recorded, its value, and whether it is there."""
     try:
         tokenizer = models.tokenizer_digest(models.fetch_model(settings.base_model, weights=False))
     except MixtuneError:
         tokenizer = ""
     base = storage.split_fingerprint(settings.base_model)[1] or settings.base_model.partition("@")[2]
-    rows = [
+    named = os.environ.get("MIXTUNE_IMAGES", "").split()
+    rows = [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in settings.sources]
+    rows += [
+        ("MLflow experiment and tags", _tracked(settings)),
         ("seed", str(settings.seed)),
-        ("mix", f"{settings.customer_data_percent:g} % customer; {settings.weights}"),
-        ("base model", base),
         ("tokenizer version", tokenizer),
+        ("base model", base),
+        ("mix", f"{settings.customer_data_percent:g} % customer; {settings.weights}"),
+        ("validation run", f"max_steps={VALIDATION_STEPS}, before the training"),
+        ("encryption of artifacts", encryption_key(settings.storage)),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),
-        ("image digest", os.environ.get("MIXTUNE_IMAGE_DIGEST", "")),
+        ("image digests", " ".join(named) if named and all("@sha256:" in name for name in named) else ""),
     ]
-    rows += [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in settings.sources]
-    later = ("personal data and consent", "not known before sanitize, whose report says it by pool", False)
-    return [*((name, value or "not recorded", bool(value)) for name, value in rows), later]
+    return [(name, value or "not recorded", bool(value)) for name, value in rows]
+
+
+def _tracked(settings: Settings) -> str:
+    """Where and under which tags; empty where nothing is tracked, or the hardware's tag is missing."""
+    try:
+        options = Tracking.from_options(settings.tracking)
+    except ConfigError:
+        return ""
+    named = f"{options.experiment}: project {options.project}, hyperpod {options.hyperpod}"
+    return named if options.uri and (options.hyperpod != "none" or not settings.num_nodes) else ""
 
 
 def _check_tracking(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -243,7 +231,7 @@ CHECKS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
     "region": lambda settings: check_region(settings.sources, settings.storage),
     "artifacts": lambda settings: check_artifacts(settings.artifacts, settings.storage),
     "base model": _check_model,
-    "memory": _check_memory,
+    "memory": check_memory,
     "cluster": _check_cluster,
     "tags": _check_tags,
     "tracking": _check_tracking,
@@ -255,22 +243,3 @@ def _has_template(folder: Path) -> bool:
         return True
     file = folder / "tokenizer_config.json"
     return file.is_file() and bool(storage.read_json(str(file)).get("chat_template"))
-
-
-def _write_report(checks: list[Check], listed: list[tuple[str, str, bool]], path: str) -> None:
-    rows = "".join(
-        f"<tr class={item.outcome}><td>{escape(item.outcome)}<td>{escape(item.name)}<td>{escape(item.text)}"
-        for item in checks
-    )
-    marks = "".join(
-        f"<tr><td>{'&#9745;' if there else '&#9744;'}<td>{escape(name)}<td>{escape(value)}"
-        for name, value, there in listed
-    )
-    text = (
-        "<!doctype html><meta charset=utf-8><title>preflight</title><style>body{font:15px sans-serif;margin:2em}"
-        "td{padding:.25em .8em;border-bottom:1px solid #ddd}"
-        ".fail td:first-child{color:#b00}.warn td:first-child{color:#a60}"
-        f"</style><h1>Preflight</h1><table>{rows}</table><h2>Reproducibility</h2><table>{marks}</table>\n"
-    )
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""KFP components that look at a run's inputs before it starts: `fingerprint` and `preflight`."""
+"""KFP components that look at a run before a GPU is asked for: `fingerprint`, `preflight`, `preflight_mixed`."""
 
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ def preflight(
         ConfigError: At least one check failed.
     """
     from mixtune import storage as files
-    from mixtune.preflight.checks import Settings, run_checks
+    from mixtune.preflight.checks import Settings, run_preflight
 
     files.use(storage)
     folder = files.data_uri(report.uri, "report")
@@ -136,7 +136,54 @@ def preflight(
         storage=storage,
         tracking=tracking,
     )
-    return run_checks(settings, report.path)
+    return run_preflight(settings, report.path)
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def preflight_mixed(
+    shards: dsl.Input[dsl.Dataset],
+    base_model: str,
+    report: dsl.Output[dsl.HTML],
+    method: str = "lora",
+    lora_rank: int = 16,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Look at the mixed data before a GPU is asked for: pools, lengths, steps, people, memory.
+
+    Args:
+        shards: From `mix_shard`; their manifest says what sanitize found, too.
+        base_model: From `fingerprint`.
+        report: The checks as a table, with the reproducibility checklist.
+        method: `lora` or `sft`.
+        lora_rank: Rank of the adapter, for the memory estimate.
+        num_nodes: Nodes of the training job; empty: none.
+        gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        `pass`, or `warn` where a check warns.
+
+    Raises:
+        ConfigError: At least one check failed.
+    """
+    from mixtune import storage as files
+    from mixtune.preflight.mixed import Mixed, run_mixed_preflight
+
+    files.use(storage)
+    mixed = Mixed(manifest=files.read_manifest(shards.path, "shards"))
+    settings = mixed.settings(
+        base_model,
+        method,
+        lora_rank=int(lora_rank),
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        tracking=tracking,
+    )
+    return run_mixed_preflight(mixed, settings, report.path)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

@@ -9,13 +9,19 @@ from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 
 PROBE = "preflight-probe"
+DUPLICATE_BYTES = 2500
+"""Memory that sanitize needs for a record while it looks for duplicates."""
+SANITIZE_BYTES = 16 * 10**9
+"""What the pipelines ask for a sanitize task."""
+LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
+"""Of files with a record a line; of other formats, and of compressed files, lines are not counted."""
 
 
 def check_sources(sources: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Every source: there, readable, not empty, unchanged since it was fingerprinted."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    total = 0
+    total = records = 0
     for source in sources:
         uri = storage.split_fingerprint(source["uri"])[0]
         try:
@@ -23,11 +29,23 @@ def check_sources(sources: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             storage.check_fingerprint(source["uri"])
             total += sum(file.num_bytes for file in files)
             yield from _check_files(source["name"], uri, files)
+            records += _count_records(uri, files)
         except (ClientError, BotoCoreError) as error:
             yield "fail", f"{source['name']}: {uri}: {explain(error)}"
         except (ConfigError, DataError) as error:
             yield "fail", f"{source['name']}: {error}"
-    yield "pass", f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable"
+    needed = records * DUPLICATE_BYTES
+    yield (
+        "pass",
+        f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} lines, for whose duplicates "
+        f"sanitize needs {needed / 1e9:.1f} GB of memory",
+    )
+    if needed > SANITIZE_BYTES:
+        yield (
+            "warn",
+            f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB, its tasks ask for "
+            f"{SANITIZE_BYTES / 1e9:.0f}; raise their memory in pipelines/steps.py, or give fewer records",
+        )
 
 
 def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -39,7 +57,7 @@ def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str,
     probe = storage.join(folder, PROBE)
     try:
         storage.write_json(probe, {})
-        sealed = _encryption(probe) if storage.is_s3(probe) else ""
+        sealed, used = _encryption(probe) if storage.is_s3(probe) else ("", "")
         storage.delete(probe)
     except (ClientError, BotoCoreError) as error:
         yield "fail", f"{folder} cannot be written: {explain(error)}"
@@ -47,8 +65,10 @@ def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str,
     except OSError as error:
         yield "fail", f"{folder} cannot be written ({error.strerror}); give a folder that you may write to"
         return
-    key = options.get("kms_key_id") or os.environ.get("MIXTUNE_KMS_KEY_ID", "")
-    yield "pass", f"{folder} can be written" + (f", encrypted by {sealed}" if sealed else "")
+    key = encryption_key(options)
+    yield "pass", f"{folder} can be written" + (f", encrypted by {sealed} {used}".rstrip() if sealed else "")
+    if key and storage.is_s3(probe) and "alias/" not in key and not used.endswith(key.rpartition("/")[2]):
+        yield "fail", f"{folder}: encrypted by {used or sealed or 'no key'}, not by {key}; check storage.kms_key_id"
     if storage.is_s3(probe) and not key and "kms" not in sealed:
         yield "warn", f"{folder}: no key of your own (storage.kms_key_id) and no default one on the bucket"
 
@@ -58,10 +78,11 @@ def explain(error: Exception) -> str:
     answer = getattr(error, "response", {})
     code = str(answer.get("Error", {}).get("Code", type(error).__name__))
     region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+    refused = "no right to do this; the role's policy (policies/iam) and the key's (policies/kms) have to allow it"
     ways = {
         "NoSuchBucket": "there is no such bucket; check its name and the account",
-        "AccessDenied": "no right to do this; the role's policy has to allow it (policies/iam)",
-        "403": "no right to do this; the role's policy has to allow it (policies/iam)",
+        "AccessDenied": refused,
+        "403": refused,
         "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
         "InvalidAccessKeyId": "the access key is not known; check the credentials",
         "ExpiredToken": "the credentials have expired; log in again",
@@ -92,16 +113,37 @@ def check_region(sources: list[dict[str, Any]], options: dict[str, Any]) -> Iter
     yield "pass", f"{len(buckets)} buckets, region {region or 'not set'}" if buckets else "no data in S3"
 
 
+def _count_records(uri: str, files: list[storage.FileEntry]) -> int:
+    """Lines of files that have a record a line, from the length of the first ones."""
+    count = 0.0
+    for file in (file for file in files if file.num_bytes and file.path.endswith(LINES)):
+        with storage.open_read(_place(uri, file)) as stream:
+            block = stream.read(2**16)
+        count += file.num_bytes / len(block) * max(1, block.count(b"\n"))
+    return round(count)
+
+
+def _place(uri: str, file: storage.FileEntry) -> str:
+    single = Path(uri).is_file() if not storage.is_s3(uri) else storage.file_exists(uri)
+    return uri if single else storage.join(uri, file.path)
+
+
 def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterator[tuple[str, str]]:
     for file in files:
         if not file.num_bytes:
             yield "fail", f"{name}: {uri}: {file.path} is empty (0 bytes); fill it or take it away"
             return
-    single = Path(uri).is_file() if not storage.is_s3(uri) else storage.file_exists(uri)
-    with storage.open_read(uri if single else storage.join(uri, files[0].path)) as stream:
+    with storage.open_read(_place(uri, files[0])) as stream:
         stream.read(1)
 
 
-def _encryption(uri: str) -> str:
+def encryption_key(options: dict[str, Any]) -> str:
+    """The key that artifacts are to be encrypted by; empty: whatever the bucket does by itself."""
+    return str(options.get("kms_key_id") or os.environ.get("MIXTUNE_KMS_KEY_ID", ""))
+
+
+def _encryption(uri: str) -> tuple[str, str]:
+    """How an object is encrypted, and by which key."""
     bucket, key = storage.split_s3(uri)
-    return str(storage.s3_client().head_object(Bucket=bucket, Key=key).get("ServerSideEncryption", ""))
+    head = storage.s3_client().head_object(Bucket=bucket, Key=key)
+    return str(head.get("ServerSideEncryption", "")), str(head.get("SSEKMSKeyId", ""))

@@ -11,10 +11,10 @@ from html import escape
 from typing import Any
 
 from mixtune.errors import ConfigError
+from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, operations_per_token
-from mixtune.preflight.prices import Instance, Prices
+from mixtune.prices import Instance, Prices
 
-VALIDATION_STEPS = 5
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
@@ -66,6 +66,8 @@ class Hardware:
     """Both evaluations together; the user's guess, there is no figure before the first run."""
     measured: float = 0.0
     """Tokens a second of one GPU of this kind, from a validation run; 0: none."""
+    measured_memory: float = 0.0
+    """Bytes that a process of a validation run took at most; 0: none was run."""
     mfu: float = 0.4
     """Assumed share of the GPUs' peak, 0 to 1, where nothing is measured."""
 
@@ -146,6 +148,7 @@ def make_plan(
         deadline: When all has to be done.
     """
     memory = estimate_memory(shape, training_of(work, hardware))
+    needed = hardware.measured_memory or memory.total
     room = hardware.instance.gpu_memory_gb * 1e9 * RESERVE
     stages = _stages(work, shape, hardware, prices)
     points = []
@@ -157,8 +160,8 @@ def make_plan(
     ends = start + timedelta(hours=sum(stage.hours for stage in stages))
     training_ends = start + timedelta(hours=sum(stage.hours for stage in stages[:2]))
     warnings = [prices.warning(start.date())]
-    if memory.total > room:
-        need = f"needs {memory.total / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
+    if needed > room:
+        need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
         warnings.append(f"does not fit: {need}; more nodes (sft), a smaller max_length, or method=lora")
     if block_ends and training_ends > block_ends:
         late = (training_ends - block_ends).total_seconds() / 3600
@@ -172,8 +175,8 @@ def make_plan(
         stages=stages,
         grid=points,
         usd_per_hour=hardware.nodes * hardware.instance.usd_per_hour + hardware.evaluation.usd_per_hour,
-        memory=memory.line(),
-        fits=memory.total <= room,
+        memory=f"measured: {needed / 1e9:.1f} GB per GPU" if hardware.measured_memory else memory.line(),
+        fits=needed <= room,
         prices=f"{prices.source}, {prices.date}",
         ends=ends.astimezone(UTC).isoformat(timespec="minutes"),
         warnings=[warning for warning in warnings if warning],

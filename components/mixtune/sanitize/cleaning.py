@@ -5,11 +5,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 from ahocorasick_rs import AhoCorasick
 
 from mixtune import storage
@@ -20,7 +19,7 @@ from mixtune.sanitize.markers import Markers, strip_end_token
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.readers import WHOLE, Range, Row, read_rows
 from mixtune.sanitize.schemas import Mapper, find_mapper, to_record
-from mixtune.sanitize.text import has_surrogate, is_clean, normalise
+from mixtune.sanitize.text import ALSO, has_surrogate, is_clean, normalise, tidy
 
 NOTED_PER_RULE = 1000
 """Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
@@ -38,6 +37,8 @@ class Rules:
     markers: Markers = field(default_factory=Markers)
     personal: Personal = field(default_factory=Personal)
     consent: Consent = field(default_factory=Consent)
+    also: tuple[str, ...] = ()
+    """Normalisation on request: `quotes`, `spaces`."""
     control_tokens: tuple[str, ...] = ()
     """The base model's own control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
@@ -47,6 +48,8 @@ class Rules:
     def __post_init__(self) -> None:
         if not 0 <= self.max_bad_ratio <= 1:
             raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
+        if unknown := sorted(set(self.also) - set(ALSO)):
+            raise ConfigError(f"also_normalise: unknown rule {unknown[0]!r}; there are {', '.join(ALSO)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,8 @@ class SourceFile:
     uri: str
     columns: dict[str, str]
     part: Range = WHOLE
+    digest: str = ""
+    """What the source's bytes are; empty where nothing is kept for another run."""
 
     @property
     def name(self) -> str:
@@ -117,10 +122,14 @@ class Cleaner:
                 self._drop(row.line, str(reason))
             except DataError as error:
                 self._bad(row, str(error))
-            except (RecursionError, orjson.JSONEncodeError):
-                self._bad(row, "nested too deep, or a value that JSON has no form for")
-            except (KeyError, TypeError, AttributeError) as error:
-                self._bad(row, f"not as the file's first row ({type(error).__name__} at {error})")
+            except ConfigError:
+                raise
+            except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+                if "ecursion" in str(error):
+                    self._bad(row, "nested too deep")
+                    continue
+                at = f" at {error}" if isinstance(error, KeyError) else ""
+                self._bad(row, f"not as the file's first row ({type(error).__name__}{at})")
 
     def _record(self, row: Row) -> Record:
         if row.problem:
@@ -172,7 +181,7 @@ class Cleaner:
 
     def _needed(self, text: str) -> tuple[bool, bool, bool]:
         """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
-        ordinary = is_clean(text)
+        ordinary = not self.rules.also and is_clean(text)
         marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
         personal = not ordinary or marked or bool(self.rules.personal.find(text))
         needed = (not ordinary, marked, personal)
@@ -194,6 +203,7 @@ class Cleaner:
             while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
                 before = text
                 text = apply("", normalise, text) if normal else text
+                text = apply("", partial(tidy, rules=self.rules.also), text) if self.rules.also else text
                 if marked and self.rules.markers.may_hold(text):
                     text = apply("marker ", self.rules.markers.rewrite, text)
             return apply("personal data ", self._personal, text) if personal else text

@@ -19,6 +19,7 @@ def sanitize(
     holdout_records: int = 0,
     markers: str = "space",
     extra_markers: list = [],
+    also_normalise: list = [],
     max_bad_ratio: float = 0.05,
     near_duplicates: float = 0.9,
     conflicts: str = "keep",
@@ -34,13 +35,16 @@ def sanitize(
     """Turn raw files into clean pools of records; everything dropped or changed is counted and listed.
 
     Reads JSONL, JSON (an array, or an object by id), CSV, TSV, Parquet and Arrow, also compressed (gz, zst, bz2).
-    Rewrites reserved text markers to a fixed point, normalises text, replaces personal data, drops duplicates, near
-    duplicates and whatever stands in a benchmark or another pool, and holds records back. With a base model, every
-    record is rendered and tokenized to prove that it holds no control token but the template's. Rows read are rows
-    kept plus rows dropped, always.
+    Plain JSONL (by bytes) and Parquet (by row groups) are read by several processes at once; any other file by one,
+    since a quoted field of CSV may hold line ends. Rewrites reserved text markers to a fixed point, normalises text,
+    replaces personal data, drops duplicates, near duplicates and whatever stands in a benchmark or another pool, and
+    holds records back. With a base model, every record is rendered and tokenized to prove that it holds no control
+    token but the template's; what the template refuses is dropped. Rows read are rows kept plus rows dropped, always.
 
     Args:
-        sources: List of {"name": pool, "uri": file or folder, "columns": mapping, "split": "train" or "test"}.
+        sources: List of {"name": pool, "uri": file, folder or pattern such as part-*.csv, "columns": mapping,
+            "split": "train" or "test"}. A mapping names the columns of prompt and completion (or messages), system,
+            label, group, consent and tools; a value may be a template: {"prompt": "{context} Question: {question}"}.
         pools: The clean records, by pool and split.
         report: Counts by pool, reason and rule.
         summary: The same in short.
@@ -52,7 +56,10 @@ def sanitize(
         holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
         markers: What becomes of reserved text markers: `space`, `strip`, `drop`, `fail` or `keep`.
         extra_markers: Further markers, removed wherever they stand.
-        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails.
+        also_normalise: Rules on request, in lines of prose alone, never in code, tables or JSON: `quotes` makes
+            typographic quotes straight, `spaces` makes runs of spaces within a line one.
+        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
+            or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
         label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.
@@ -62,7 +69,8 @@ def sanitize(
         phone_region: Country whose telephone numbers may stand without its code; two letters.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
-        work_uri: Folder for finished parts, so that a killed task goes on where it was; empty: a temporary one.
+        work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
+            Indexed Job made (`mixtune.sanitize.ranges`); empty: a temporary one.
         seed: Of the splits.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -72,25 +80,27 @@ def sanitize(
     """
     from mixtune import storage as files
     from mixtune.sanitize import sanitizing as logic
-    from mixtune.sanitize.fates import Choice
 
     files.use(storage)
-    choice = Choice(
-        near_duplicates=near_duplicates,
-        conflicts=conflicts,
-        label_leaks=label_leaks,
-        test_ratio=test_ratio,
-        validation_ratio=validation_ratio,
-        holdout_records=int(holdout_records),
-        seed=int(seed),
-    )
-    job = logic.Job(
+    job = logic.make_job(
         sources=sources,
         against_path=getattr(against, "path", ""),
         benchmarks=benchmarks,
         base_model=base_model,
-        choice=choice,
-        rules=logic.make_rules(markers, extra_markers, max_bad_ratio, personal_data, phone_region, consent),
+        test_ratio=test_ratio,
+        holdout_records=holdout_records,
+        markers=markers,
+        extra_markers=extra_markers,
+        max_bad_ratio=max_bad_ratio,
+        near_duplicates=near_duplicates,
+        conflicts=conflicts,
+        label_leaks=label_leaks,
+        personal_data=personal_data,
+        phone_region=phone_region,
+        consent=consent,
+        validation_ratio=validation_ratio,
+        also_normalise=also_normalise,
         work_uri=work_uri,
+        seed=seed,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)

@@ -179,17 +179,8 @@ def _digest(source: SourceFile, plan: Plan) -> str:
     """What a part is made of: the file's bytes, the range, the rules, the code's version."""
     from mixtune import __version__
 
-    rules = {key: repr(value) for key, value in sorted(vars(plan.rules).items())}
-    value = [
-        asdict(source),
-        rules,
-        plan.benchmarks,
-        plan.held_digest,
-        plan.near,
-        __version__,
-        storage.file_size(source.uri),
-    ]
-    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+    value = [asdict(source), asdict(plan.rules), plan.benchmarks, plan.held_digest, plan.near, __version__]
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=sorted).encode())
 
 
 def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:

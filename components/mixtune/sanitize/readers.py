@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-import ijson
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtune import storage
 from mixtune.errors import DataError
+from mixtune.sanitize.elements import split_elements
 
 FORMATS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -44,7 +44,7 @@ class Row:
 
 
 def source_files(uri: str) -> list[str]:
-    """URIs of the readable files that a file or folder stands for, sorted.
+    """URIs of the readable files that a file, a folder or a pattern (`part-*.jsonl`) stands for, sorted.
 
     Raises:
         DataError: None, or one of a format that is not known.
@@ -53,7 +53,11 @@ def source_files(uri: str) -> list[str]:
     if storage.file_exists(uri):
         _format_of(uri)
         return [uri]
-    known = [storage.join(uri, entry.path) for entry in entries if _suffix(entry.path) in FORMATS]
+    folder = storage.split_pattern(uri)[0]
+    known = [storage.join(folder, entry.path) for entry in entries if _suffix(entry.path) in FORMATS]
+    if len(known) < len(entries):
+        names = ", ".join(entry.path for entry in entries if _suffix(entry.path) not in FORMATS)
+        print(f"{uri}: left out, of no known format: {names[:500]}", flush=True)
     if not known:
         raise DataError(f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also .gz, .zst, .bz2)")
     return known
@@ -234,21 +238,13 @@ def _checked(number: int, value: Any) -> Row:
 
 def _json(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
     """An array of objects, or an object of objects by id, read piece by piece."""
-    buffered: Any = stream
-    if buffered.peek(3)[:3] == b"\xef\xbb\xbf":
-        stream.read(3)
-    first = buffered.peek(1).lstrip()[:1]
-    try:
-        if first == b"[":
-            for number, value in enumerate(ijson.items(stream, "item", use_float=True), start=1):
-                yield _checked(number, value)
-        elif first == b"{":
-            for number, (key, value) in enumerate(ijson.kvitems(stream, "", use_float=True), start=1):
-                yield _checked(number, {"_key": key, **value} if isinstance(value, dict) else value)
-        else:
-            raise DataError("neither a JSON array nor an object")
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        raise DataError(f"not whole JSON ({str(error).splitlines()[0]})") from error
+    bracket, texts = split_elements(stream, MAX_LINE_BYTES)
+    for number, text in enumerate(texts, start=1):
+        row = _json_row(number, text if bracket == b"[" else b"{%b}" % text)
+        if bracket == b"{" and not row.problem:
+            ((key, value),) = row.value.items() or [("", None)]
+            row = _checked(number, {"_key": key, **value} if isinstance(value, dict) else value)
+        yield row
 
 
 def _csv(stream: IO[bytes], delimiter: str, part: Range) -> Iterator[Row]:

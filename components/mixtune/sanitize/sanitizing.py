@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from itertools import count as count_from
 from itertools import groupby
 from typing import Any
@@ -24,16 +26,13 @@ from mixtune.sanitize.fates import Choice, Fates, count, decide
 from mixtune.sanitize.markers import Markers
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.personal import Personal
-from mixtune.sanitize.readers import plan_ranges, source_files
 from mixtune.sanitize.report import write_report
+from mixtune.sanitize.sources import RANGE_BYTES, list_sources, with_digest
 from mixtune.sanitize.splits import check_not_empty
 from mixtune.sanitize.writing import Written, write_part
 
-RANGE_BYTES = 64 * 2**20
-"""Bytes of input of one part; parts, not processes, decide what comes out."""
 _ALONE_BYTES = 8 * 2**20
 """Less input than this is not worth another process."""
-_SOURCE_KEYS = {"name", "uri", "columns", "split"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +49,34 @@ class Job:
     work_uri: str = ""
     """Folder where finished parts stay, so that a killed run goes on; empty: a temporary one."""
     num_workers: int = 0
-    """Processes; 0: one per core, one alone for little data."""
+    """Processes of this pod; 0: one per core, one alone for little data."""
     range_bytes: int = RANGE_BYTES
 
 
+def make_job(**options: Any) -> Job:
+    """A job from the component's parameters: those of `Job`, `Choice` and `make_rules`, by their names.
+
+    Raises:
+        ConfigError: An option is not as it should be, or unknown.
+    """
+    for name in {"holdout_records", "seed"} & set(options):
+        options[name] = int(options[name])
+    parts = []
+    for names in (signature(make_rules).parameters, signature(Choice).parameters):
+        parts.append({name: options.pop(name) for name in names if name in options})
+    if unknown := sorted(set(options) - set(signature(Job).parameters)):
+        raise ConfigError(f"sanitize has no parameter {unknown[0]!r}")
+    return Job(**{"sources": [], **options}, rules=make_rules(**parts[0]), choice=Choice(**parts[1]))
+
+
 def make_rules(
-    markers: str,
-    extra_markers: list[str],
-    max_bad_ratio: float,
+    markers: str = "space",
+    extra_markers: Sequence[str] = (),
+    max_bad_ratio: float = 0.05,
     personal_data: dict[str, str] | None = None,
     phone_region: str = "US",
     consent: dict[str, Any] | None = None,
+    also_normalise: list[str] | None = None,
 ) -> Rules:
     """The rules that the shell's options name.
 
@@ -71,6 +87,7 @@ def make_rules(
         markers=Markers(markers, tuple(extra_markers)),
         personal=Personal(policies=dict(personal_data or {}), region=phone_region),
         consent=make_consent(consent or {}),
+        also=tuple(also_normalise or ()),
         max_bad_ratio=max_bad_ratio,
     )
 
@@ -84,7 +101,7 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
     """
     with _work_folder(job.work_uri) as work:
         sources, plan, model = prepare(job, work)
-        parts = make_parts(sources, plan, job)
+        parts = make_parts(list(enumerate(sources)), plan, job)
         _check_bad(parts, job.rules.max_bad_ratio)
         guard = make_guard(job.against_path, plan)
         made, pools, entries = {}, [], []
@@ -112,10 +129,11 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
 
 def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
     """The parts to make, how, and the folder of the base model (empty: none)."""
-    sources = list_sources(job.sources, job.range_bytes)
+    sources = list_sources(job.sources, job.range_bytes, job.work_uri)
     model = str(models.fetch_model(job.base_model, weights=False)) if job.base_model else ""
     tokens = control_tokens(models.fetch_model(job.base_model, weights=False)) if job.base_model else ()
-    named = tuple((name, options["uri"]) for name, options in sorted(job.benchmarks.items()) if options.get("uri"))
+    uris = {name: options["uri"] for name, options in sorted(job.benchmarks.items()) if options.get("uri")}
+    named = tuple((name, with_digest(uri) if job.work_uri else uri) for name, uri in uris.items())
     rules = replace(job.rules, control_tokens=tokens)
     near = job.choice.near_duplicates > 0
     held, digest = index_held_back(job.against_path, work)
@@ -123,36 +141,10 @@ def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
     return sources, plan, model
 
 
-def list_sources(sources: list[dict[str, Any]], range_bytes: int = RANGE_BYTES) -> list[SourceFile]:
-    """The parts of the files of all sources, pool by pool, in order.
-
-    Raises:
-        ConfigError: No source, an unknown or missing key, or a split that is not `train` or `test`.
-        DataError: Nothing is there, or its bytes changed since they were fingerprinted.
-    """
-    if not sources:
-        raise ConfigError("sources is empty; give at least one {name, uri}")
-    files = []
-    for number, source in enumerate(sources, start=1):
-        if unknown := sorted(set(source) - _SOURCE_KEYS):
-            raise ConfigError(f"sources, entry {number}: unknown key {unknown[0]!r}; there are {sorted(_SOURCE_KEYS)}")
-        if missing := sorted({"name", "uri"} - set(source)):
-            raise ConfigError(f"sources, entry {number}: {missing[0]!r} is missing")
-        split = source.get("split") or "train"
-        if split not in ("train", "test"):
-            raise ConfigError(f"sources, entry {number}: split is 'train' or 'test'; got {split!r}")
-        columns = dict(source.get("columns") or {})
-        for uri in source_files(storage.check_fingerprint(source["uri"])):
-            for part in plan_ranges(uri, range_bytes):
-                files.append(SourceFile(pool=source["name"], split=split, uri=uri, columns=columns, part=part))
-    names = list(dict.fromkeys(file.pool for file in files))
-    return sorted(files, key=lambda file: names.index(file.pool))
-
-
-def make_parts(sources: list[SourceFile], plan: Plan, job: Job) -> list[Part]:
-    """Make every part, several at once in processes of their own; the order of the parts stays."""
-    jobs = [(source, plan, number) for number, source in enumerate(sources)]
-    workers = job.num_workers or _num_workers(sources)
+def make_parts(sources: list[tuple[int, SourceFile]], plan: Plan, job: Job) -> list[Part]:
+    """Make parts, given with their numbers, several at once in processes of their own; their order stays."""
+    jobs = [(source, plan, number) for number, source in sources]
+    workers = job.num_workers or _num_workers([source for _, source in sources])
     return _spread(make_part, jobs, workers)
 
 
@@ -278,6 +270,7 @@ def _describe(job: Job) -> dict[str, Any]:
     return {
         "markers": job.rules.markers.mode,
         "extra_markers": list(job.rules.markers.extra),
+        "also_normalise": list(job.rules.also),
         "personal_data": dict(personal.policies) or {"default": "redact"},
         "consent_required": job.rules.consent.required,
         "max_bad_ratio": job.rules.max_bad_ratio,
@@ -302,8 +295,21 @@ def _num_workers(sources: list[SourceFile]) -> int:
 def _spread(work: Any, jobs: list[tuple[Any, ...]], workers: int) -> list[Any]:
     if workers == 1 or len(jobs) == 1:
         return [work(*job) for job in jobs]
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as executor:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as executor:
         return list(executor.map(work, *zip(*jobs, strict=True)))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is no more, killed perhaps: nobody would take what it makes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _check_bad(parts: list[Part], max_bad_ratio: float) -> None:

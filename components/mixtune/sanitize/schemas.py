@@ -2,6 +2,7 @@
 
 import json
 import re
+import string
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,13 +14,11 @@ COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", 
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _SHAREGPT = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "tool": "tool",
-}
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "tool": "tool",
+    "observation": "tool", "function_response": "tool",
+}  # fmt: skip
+_ROLE_NAMES = {"developer": "system", "bot": "assistant", "function": "tool"}
+"""Other names of roles, as OpenAI and Nova have them."""
 PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
@@ -30,6 +29,10 @@ PAIRS = (
     ("query", "response"),
 )
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
+_BESIDE = ("input", "context")
+"""Columns that an instruction goes on in, as Alpaca and Dolly have them."""
+_KEPT = ("group", "consent")
+"""Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
 LABELS = ("label", "category", "intent", "class")
 """Columns of a class, beside a `text`."""
 
@@ -50,14 +53,21 @@ def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapp
     if columns:
         check_columns(row, columns)
         return "mapping", partial(_mapped, columns=columns)
+    name, mapper = _detect(row)
+    return name, lambda value: {**{key: value[key] for key in _KEPT if key in value}, **mapper(value)}
+
+
+def _detect(row: dict[str, Any]) -> tuple[str, Mapper]:
     if isinstance(row.get("messages"), list):
         return ("converse" if _is_converse(row) else "chat"), _chat
     if isinstance(row.get("conversations"), list):
-        return "sharegpt", lambda value: {"messages": [_sharegpt(turn) for turn in value["conversations"]]}
+        return "sharegpt", _sharegpt
+    if {"question", "choices", "answer"} <= set(row) and not isinstance(row["choices"], str):
+        return "question/choices/answer", _multiple_choice
     for prompt, completion in PAIRS:
         if prompt in row and completion in row:
-            alpaca = "{instruction}\n\n{input}" if prompt == "instruction" and "input" in row else ""
-            return f"{prompt}/{completion}", partial(_pair, prompt=prompt, completion=completion, template=alpaca)
+            beside = next((key for key in _BESIDE if prompt == "instruction" and key in row), "")
+            return f"{prompt}/{completion}", partial(_pair, prompt=prompt, completion=completion, beside=beside)
     for label in LABELS:
         if "text" in row and label in row:
             mapping = {"prompt": "text", "completion": label, "label": label}
@@ -111,6 +121,7 @@ def _mapped(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {key: values[key] for key in ("label", "group", "consent") if key in values}
     if "tools" in columns:
         fields["tools"] = _loaded(row[columns["tools"]])
+    fields |= {key: row[key] for key in _KEPT if key in row and key not in columns}
     if "messages" in columns:
         return {**fields, "messages": _loaded(row[columns["messages"]])}
     turns = [("system", values.get("system", "")), ("user", values["prompt"]), ("assistant", values["completion"])]
@@ -131,8 +142,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _pair(row: dict[str, Any], prompt: str, completion: str, template: str) -> dict[str, Any]:
-    asked = _value(row, template) if template and row.get("input") else _text(row[prompt])
+def _multiple_choice(row: dict[str, Any]) -> dict[str, Any]:
+    """A question with lettered choices; the answer is a place, counted from 0, or a letter."""
+    letters = string.ascii_uppercase[: len(row["choices"])]
+    answer = row["answer"] if row["answer"] in list(letters) else letters[int(row["answer"])]
+    lines = [f"{letter}. {_text(choice)}" for letter, choice in zip(letters, row["choices"], strict=True)]
+    asked = "\n".join([_text(row["question"]), *lines])
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+
+
+def _pair(row: dict[str, Any], prompt: str, completion: str, beside: str) -> dict[str, Any]:
+    asked = "\n\n".join([_text(row[prompt]), *([_text(row[beside])] if beside and row.get(beside) else [])])
     turns = [("system", _text(row.get("system"))), ("user", asked), ("assistant", _text(row[completion]))]
     return {"messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
 
@@ -149,8 +169,7 @@ def _chat(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(system := row.get("system"), list):
         text = "\n\n".join(part["text"] for part in system if part.get("text"))
         messages = [*([{"role": "system", "content": text}] if text else []), *messages]
-    kept: dict[str, Any] = {key: row[key] for key in ("label", "group", "consent") if key in row}
-    return {**kept, "messages": messages, "tools": tools}
+    return {"label": row.get("label"), "messages": messages, "tools": _loaded(tools)}
 
 
 def _turns(message: Any) -> list[Any]:
@@ -182,22 +201,31 @@ def _turns(message: Any) -> list[Any]:
     return results + ([out] if out["content"] or out.get("tool_calls") or not results else [])
 
 
-def _sharegpt(turn: Any) -> dict[str, Any]:
+def _sharegpt(row: dict[str, Any]) -> dict[str, Any]:
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return {"messages": system + [_turn(turn) for turn in row["conversations"]], "tools": _loaded(row.get("tools"))}
+
+
+def _turn(turn: Any) -> Any:
+    if isinstance(turn, dict) and "role" in turn:
+        return turn
     if not isinstance(turn, dict) or turn.get("from") not in _SHAREGPT:
         raise DataError(f"a turn is not from one of {', '.join(sorted(_SHAREGPT))}")
     return {"role": _SHAREGPT[turn["from"]], "content": turn.get("value")}
 
 
 def _message(message: Any) -> Message:
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
+    role = message.get("role") if isinstance(message, dict) else None
+    role = _ROLE_NAMES.get(str(role), role)
+    if role not in ROLES:
         raise DataError(f"a message's role is not one of {', '.join(ROLES)}")
     content = message.get("content")
     if len(message) == 2 and isinstance(content, str):
-        return {"role": message["role"], "content": content}
+        return {"role": role, "content": content}
     calls = [_call(call) for call in message.get("tool_calls") or []]
     if not isinstance(content, str) and not (content is None and calls):
         raise DataError("a message's content is not text")
-    out: Message = {"role": message["role"], "content": content or ""}
+    out: Message = {"role": role, "content": content or ""}
     if reasoning := message.get("reasoning") or message.get("reasoning_content"):
         out["reasoning"] = _text(reasoning)
     if calls:

@@ -1,11 +1,13 @@
 """Normalisation that changes no meaning: line ends, invisible characters, composed letters, broken encodings.
 
-Spaces and quotes stay as they are: collapsing spaces would damage code and tables, which much of real text is.
+Spaces and quotes stay as they are unless it is asked for: collapsing spaces would damage code and tables, which much
+of real text is.
 """
 
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 
 import ftfy
 from ftfy.badness import is_bad
@@ -18,6 +20,16 @@ _SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00a0\u200b\u202f\u2060\ufdd0-\uf
 _FOREIGN = re.compile("[\x80-\u2fff]+(?:[^\x80-\u2fff]{1,8}[\x80-\u2fff]+)*")
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
+_CODE = re.compile(r"^\s|[|{}\[\]<>=;`\t\\]")
+"""A line that is indented, or holds what prose seldom does, is left as it is."""
+_SPACES = re.compile(r"(?<=\S) {2,}(?=\S)")
+_QUOTES = str.maketrans("\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f", "'" * 4 + '"' * 4)
+ALSO: dict[str, Callable[[str], str]] = {
+    "quotes": lambda line: line.translate(_QUOTES),
+    "spaces": lambda line: _SPACES.sub(" ", line),
+}
+"""Rules on request: typographic quotes become straight ones, runs of spaces within a line become one."""
+
 
 def normalise(text: str, counts: Counter[str]) -> str:
     """The text, normalised; every rule that changed it is counted."""
@@ -29,6 +41,22 @@ def normalise(text: str, counts: Counter[str]) -> str:
             counts[rule] += 1
             text = changed
     return text
+
+
+def tidy(text: str, counts: Counter[str], rules: tuple[str, ...]) -> str:
+    """The text by rules on request (ALSO), in lines of prose alone: never in code, tables, JSON or markup."""
+    if not rules:
+        return text
+    parts = _FENCE.split(text)
+    for place in range(0, len(parts), 2):  # every other part is a code fence
+        lines = parts[place].split("\n")
+        for rule in rules:
+            changed = [line if _CODE.search(line) else ALSO[rule](line) for line in lines]
+            if changed != lines:
+                counts[f"{rule} in prose"] += 1
+            lines = changed
+        parts[place] = "\n".join(lines)
+    return "".join(parts)
 
 
 def is_clean(text: str) -> bool:

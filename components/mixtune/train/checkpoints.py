@@ -11,6 +11,8 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from mixtune.train.world import World
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
 MANIFEST = "checkpoint.json"
+WITHIN = "-within"
+"""How the name ends of a checkpoint that was looked at and found to forget no more than it may."""
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
 
@@ -43,8 +47,18 @@ class Checkpoints:
         self._error: BaseException | None = None
         self._saved_at = time.monotonic()
         self._terminated = False
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    @contextmanager
+    def until_told(self) -> Iterator[None]:
+        """A block in which SIGTERM is a wish to save and stop, not the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _on_sigterm(self, _number: int, _frame: Any) -> None:
         self._terminated = True
@@ -65,18 +79,29 @@ class Checkpoints:
         """
         stop, due = (bool(wish) for wish in wishes.tolist())
         if stop or due or done % self._config.checkpoint_steps == 0:
-            self.save(done, model, optimizer, guard)
+            self.save(done, model, optimizer, guard, within=done % self._config.checkpoint_steps == 0)
         if stop:
             self.wait()
             raise TrainingError(f"told to end (SIGTERM) after step {done}, which is saved; run it again to go on")
 
-    def save(self, done: int, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard) -> None:
-        """Copy the state, and begin to write it."""
+    def save(
+        self, done: int, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard, *, within: bool = False
+    ) -> None:
+        """Copy the state, and begin to write it.
+
+        Args:
+            done: Steps done.
+            model: In training.
+            optimizer: Its optimizer.
+            guard: What remembers the last steps.
+            within: Whether it is known not to forget too much: the newest such checkpoint stays too.
+        """
         self.wait()
         self._saved_at = time.monotonic()
         parts = _snapshot(model, optimizer, self._world.is_main)
         state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts}
-        self._thread = threading.Thread(target=self._write, args=(done, parts, state), daemon=True)
+        name = f"step-{done:08d}-{self._attempt}{WITHIN if within else ''}"
+        self._thread = threading.Thread(None, self._write, "checkpoint", (name, done, parts, state), daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
@@ -87,16 +112,18 @@ class Checkpoints:
         if self._error:
             raise TrainingError(f"{self.uri}: the checkpoint could not be written ({self._error})") from self._error
 
-    def load(self, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard) -> int:
-        """Take up the newest whole checkpoint; the steps done come back, 0 where there is none.
+    def load(self, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard, *, within: bool = False) -> int:
+        """Take up the newest whole checkpoint, or the newest `within`; the steps done come back, 0 where there is none.
 
         Raises:
             ConfigError: It is another training's.
         """
+        self.wait()
         whole, torn = self._listed() if self._world.is_main else ([], [])
         for name in torn:
             storage.delete(storage.join(self.uri, name))
-        name = self._world.text(whole[-1] if whole else "")
+        fitting = [name for name in whole if not within or name.endswith(WITHIN)]
+        name = self._world.text(fitting[-1] if fitting else "")
         if not name:
             return 0
         folder = storage.join(self.uri, name)
@@ -126,9 +153,17 @@ class Checkpoints:
         whole = [name for name in folders if f"{name}/{MANIFEST}" in paths]
         return whole, [name for name in folders if name not in whole]
 
-    def _write(self, done: int, parts: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]], state: Any) -> None:
+    def _clear(self) -> None:
+        """Delete all but the newest, and the newest that is `within`."""
+        whole = self._listed()[0]
+        kept = whole[-self._config.keep_checkpoints :] + [name for name in whole if name.endswith(WITHIN)][-1:]
+        for name in set(whole) - set(kept):
+            storage.delete(storage.join(self.uri, name))
+
+    def _write(
+        self, name: str, done: int, parts: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]], state: Any
+    ) -> None:
         try:
-            name = f"step-{done:08d}-{self._attempt}"
             folder = storage.join(self.uri, name)
             entries = []
             for kind, (tensors, offsets) in parts.items():
@@ -143,8 +178,7 @@ class Checkpoints:
             entries += self._peers(folder)
             manifest = {"kind": "checkpoint", "identity": self._identity, "steps_done": done, "state": state}
             storage.write_manifest(storage.join(folder, MANIFEST), manifest, folder, entries)
-            for old in self._listed()[0][: -self._config.keep_checkpoints]:
-                storage.delete(storage.join(self.uri, old))
+            self._clear()
         except BaseException as error:
             self._error = error
 

@@ -23,6 +23,7 @@ def train_lora(
     max_grad_norm: float = 1.0,
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
+    max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
@@ -63,6 +64,8 @@ def train_lora(
         max_grad_norm: Gradients are clipped to this norm, above 0.
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
+            the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
@@ -110,6 +113,7 @@ def train_lora(
         max_grad_norm=max_grad_norm,
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
+        max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
@@ -136,6 +140,7 @@ def train_sft(
     max_grad_norm: float = 1.0,
     max_loss_rise: float = 5.0,
     max_grad_ratio: float = 100.0,
+    max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
@@ -166,6 +171,8 @@ def train_sft(
         max_grad_norm: Gradients are clipped to this norm, above 0.
         max_loss_rise: A loss so many nats above the mean of the last 20 steps stops the training; 0: never.
         max_grad_ratio: A gradient norm so many times the mean of the last 20 steps stops it; 0: never.
+        max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
+            the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
@@ -208,6 +215,7 @@ def train_sft(
         max_grad_norm=max_grad_norm,
         max_loss_rise=max_loss_rise,
         max_grad_ratio=max_grad_ratio,
+        max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,

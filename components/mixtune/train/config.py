@@ -24,7 +24,7 @@ LORA_INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora"
 SLOW_LORA = 5e-5
 """Learning rate of the B matrices under which an adapter hardly learns."""
 _NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "keep_checkpoints", "validation_steps"}
-_NO_MATTER |= {"interpolate", "merge"}
+_NO_MATTER |= {"interpolate", "merge", "max_nll_rise"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,9 @@ class TrainConfig:
     """A loss so many nats above the mean of the last 20 steps stops the training; 0: never."""
     max_grad_ratio: float = 100.0
     """A gradient norm so many times the mean of the last 20 steps (or `max_grad_norm`) stops it; 0: never."""
+    max_nll_rise: float = 0.0
+    """Nats a token by which the NLL of held-out general records may rise above the base model's; beyond, the training
+    ends with the newest checkpoint that is within. 0: never. Looked at every `checkpoint_steps` and at the end."""
     lora_rank: int = 16
     """Rank of the adapter, 1 or more."""
     lora_alpha: int = 32
@@ -87,7 +90,8 @@ class TrainConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is a share, 0 to 1; got {getattr(self, name)}")
         self._check_lora()
-        for name in ("weight_decay", "validation_steps", "max_loss_rise", "max_grad_ratio", "checkpoint_seconds"):
+        limits = ("max_loss_rise", "max_grad_ratio", "max_nll_rise")
+        for name in ("weight_decay", "validation_steps", "checkpoint_seconds", *limits):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is 0 or more; got {getattr(self, name)}")
 

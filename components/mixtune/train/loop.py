@@ -6,69 +6,21 @@ Rank 0 prints steps, each on its own line, in one stable form that job monitors 
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from mixtune.errors import ConfigError, TrainingError
 from mixtune.shards import Shards, TokenRecord
-from mixtune.tracking import Run
 from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
+from mixtune.train.figures import StepFigures, peak_memory, peak_operations
 from mixtune.train.guards import Guard
 from mixtune.train.model import Trainable, make_optimizer, rate
 from mixtune.train.sums import GradientSums
+from mixtune.train.watch import Seen, Watch
 from mixtune.train.world import World
-
-TRACKED_AT_ONCE = 20
-"""Steps whose figures go to MLflow together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepFigures:
-    """What one step came to, over all processes."""
-
-    step: int
-    """1-based."""
-    loss: float
-    """Mean over the loss tokens of the global batch, weighted."""
-    grad_norm: float
-    """Before clipping."""
-    learning_rate: float
-    """Of the parameters that are not sped up by LoRA+."""
-    num_tokens: int
-    num_loss_tokens: int
-    seconds: dict[str, float]
-    """Of this process, by phase: `data`, `forward`, `backward`, `step`."""
-    num_ranks: int
-    pool_losses: dict[str, float]
-    """Mean loss by pool, for the pools that are in the batch."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Over all processes."""
-        return self.num_tokens / max(sum(self.seconds.values()), 1e-9)
-
-    def line(self, num_steps: int) -> str:
-        """The log line, in its stable form."""
-        return (
-            f"step {self.step}/{num_steps} loss {self.loss:.4f} grad_norm {self.grad_norm:.3f} "
-            f"lr {self.learning_rate:.1e} tokens/s {self.tokens_per_second:.0f}"
-        )
-
-    def metrics(self) -> dict[str, float]:
-        """For MLflow."""
-        return {
-            "loss": self.loss,
-            "grad_norm": self.grad_norm,
-            "learning_rate": self.learning_rate,
-            "tokens": self.num_tokens,
-            "loss_tokens": self.num_loss_tokens,
-            "tokens_per_second": self.tokens_per_second,
-            "tokens_per_second_per_gpu": self.tokens_per_second / self.num_ranks,
-            **{f"seconds/{phase}": value for phase, value in self.seconds.items()},
-            **{f"loss/{pool}": loss for pool, loss in self.pool_losses.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -81,17 +33,38 @@ class Trainer:
     config: TrainConfig
     world: World
     guard: Guard
+    watch: Watch | None
+    """What looks at held-out records; None: nothing does."""
 
     @property
     def last_step(self) -> int:
         """Steps of this training."""
         return min(self.config.validation_steps, self.shards.num_steps) or self.shards.num_steps
 
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate at a step, 0-based; a validation run warms up over all its steps."""
+        if self.config.validation_steps:
+            return (step + 1) / self.last_step
+        return rate(step, self.shards.num_steps, self.config)
+
+    def forgets(self, seen: Seen) -> bool:
+        """Whether more is forgotten than `max_nll_rise` allows."""
+        limit = self.config.max_nll_rise
+        return bool(limit and self.watch and not seen.nll - self.watch.base.nll <= limit)
+
 
 def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
-    """A training that has done nothing yet, on the process's device."""
+    """A training that has done nothing yet, on the process's device.
+
+    Raises:
+        ConfigError: There is a limit on what may be forgotten, and no record to see it by.
+    """
     model.causal.to(world.device)
-    return Trainer(shards, model, make_optimizer(model, config), config, world, Guard(config))
+    held_out = [] if config.validation_steps else shards.holdout()
+    if config.max_nll_rise and not config.validation_steps and not held_out:
+        raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
+    watch = Watch(held_out, model.loss, config.max_tokens_per_gpu) if held_out else None
+    return Trainer(shards, model, make_optimizer(model, config), config, world, Guard(config), watch)
 
 
 def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[StepFigures]:
@@ -112,32 +85,38 @@ def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[S
     for step in range(done, trainer.last_step):
         flags = checkpoints.wishes() if checkpoints else torch.zeros(2)
         figures, wishes = _one_step(trainer, step, num_parts, flags)
+        seen = _look(trainer, step + 1)
+        figures = replace(figures, seen=seen)
+        if checkpoints and seen and trainer.forgets(seen):
+            yield replace(figures, kept=_go_back(trainer, checkpoints, figures))
+            return
         if checkpoints and step + 1 < trainer.last_step:
             checkpoints.after_step(step + 1, trainer.model, trainer.optimizer, trainer.guard, wishes)
         yield figures
 
 
-def track(figures: Iterator[StepFigures], num_steps: int, run: Run) -> list[StepFigures]:
-    """Print and track the steps as they come; all of them come back."""
-    seen: list[StepFigures] = []
-    shown = max(1, num_steps // 20)
-    tracked = 0
-    try:
-        for item in figures:
-            seen.append(item)
-            if item.step % shown == 0 or item.step in (1, num_steps):
-                print(item.line(num_steps), flush=True)
-            if len(seen) - tracked >= TRACKED_AT_ONCE:
-                tracked = _log(run, seen, tracked)
-    finally:
-        _log(run, seen, tracked)
-    return seen
+def _look(trainer: Trainer, done: int) -> Seen | None:
+    """What the watch sees where it is time to look; rank 0's figures, so that all decide alike."""
+    if not trainer.watch or (done % trainer.config.checkpoint_steps and done != trainer.last_step):
+        return None
+    seen = trainer.watch.look()
+    told = trainer.world.copy(torch.tensor([seen.nll, seen.kl], dtype=torch.float64, device=trainer.world.device))
+    return Seen(nll=float(told[0]), kl=float(told[1]))
 
 
-def _log(run: Run, seen: list[StepFigures], tracked: int) -> int:
-    for item in seen[tracked:]:
-        run.log_metrics(item.metrics(), item.step)
-    return len(seen)
+def _go_back(trainer: Trainer, checkpoints: Checkpoints, figures: StepFigures) -> int:
+    """Take up the newest checkpoint within the limit; its steps come back."""
+    kept = checkpoints.load(trainer.model, trainer.optimizer, trainer.guard, within=True)
+    if trainer.watch and figures.seen:
+        rise = (
+            f"step {figures.step}: the NLL of held-out general records rose from {trainer.watch.base.nll:.3f} to "
+            f"{figures.seen.nll:.3f}, more than max_nll_rise {trainer.config.max_nll_rise:g} allows"
+        )
+        if not kept:
+            raise TrainingError(f"{rise}, and no checkpoint is within; lower learning_rate, or mix in more")
+        if trainer.world.is_main:
+            print(f"{rise}; the training ends, with the weights after step {kept}", flush=True)
+    return kept
 
 
 def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) -> tuple[StepFigures, torch.Tensor]:
@@ -145,7 +124,7 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
     clock = Clock(trainer.world.device)
     config, model = trainer.config, trainer.model
     records = trainer.shards.step(step)
-    share = rate(step, trainer.shards.num_steps, config)
+    share = trainer.rate(step)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"] * share
     if dropout := model.dropout:
@@ -169,6 +148,9 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
         num_loss_tokens=sum(record.num_loss_tokens for record in records),
         seconds=clock.seconds,
         num_ranks=trainer.world.size,
+        operations=sum(model.operations(len(record.input_ids)) for record in records),
+        peak_operations=peak_operations(trainer.world.device),
+        memory_bytes=peak_memory(trainer.world.device),
         pool_losses=_by_pool(records, losses, trainer.shards.pools),
     )
     return figures, wishes
@@ -201,6 +183,37 @@ def own_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts: i
     micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
     costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
     return [micros[number] for number in spread(costs, trainer.world.size)[trainer.world.rank]]
+
+
+def batch_loss(trainer: Trainer, step: int) -> float:
+    """Loss of a step's global batch by the model as it is, over all processes; nothing is learned from it."""
+    records = trainer.shards.step(step)
+    total = torch.zeros(1, dtype=torch.float64, device=trainer.world.device)
+    trainer.model.loss.eval()
+    with torch.no_grad():
+        for micro in own_micro_batches(trainer, records, trainer.world.size):
+            packed = pack([records[index] for index in micro], micro).to(trainer.world.device)
+            total += (trainer.model.loss(packed) * packed.weights).double().sum()
+    trainer.model.loss.train()
+    return float(trainer.world.add(total)) / max(sum(item.num_loss_tokens * item.weight for item in records), 1e-9)
+
+
+def summarise(trainer: Trainer, seen: list[StepFigures]) -> dict[str, float]:
+    """Figures of a whole run: losses, speed in tokens a second, peak memory of a process in bytes."""
+    timed = seen[1:] or seen
+    speed = sum(item.num_tokens for item in timed) / max(sum(sum(item.seconds.values()) for item in timed), 1e-9)
+    figures = {
+        "num_steps": len(seen),
+        "kept_step": (seen[-1].kept or seen[-1].step) if seen else 0,
+        "first_loss": seen[0].loss if seen else 0.0,
+        "final_loss": seen[-1].loss if seen else 0.0,
+        "mean_tokens_per_second": speed,
+        "tokens_per_second_per_gpu": speed / trainer.world.size,
+        "num_processes": trainer.world.size,
+        "seconds": sum(sum(item.seconds.values()) for item in seen),
+        "peak_memory_bytes": peak_memory(trainer.world.device),
+    }
+    return {**figures, **({"base_general_nll": trainer.watch.base.nll} if trainer.watch else {})}
 
 
 def _by_pool(records: list[TokenRecord], losses: list[float], pools: list[str]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,14 @@ LOGITS_AT_ONCE = 2**25
 PROBED_TOKENS = 64
 """Of each record that `probe` looks at."""
 
+Reading = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits, float32, (tokens, vocabulary), and ids, (tokens,), to something by token, (tokens, ...)."""
+
+
+def cross_entropies(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """The loss of each token, (tokens,)."""
+    return cross_entropy(logits, ids, reduction="none")
+
 
 class PackedLoss(torch.nn.Module):
     """A causal language model as a function from packed records to the losses of their tokens.
@@ -27,8 +36,8 @@ class PackedLoss(torch.nn.Module):
         super().__init__()
         self.causal = causal
 
-    def forward(self, packed: Packed) -> torch.Tensor:
-        """Cross entropy of every token to learn, float32, (loss tokens,)."""
+    def forward(self, packed: Packed, read: Reading = cross_entropies) -> torch.Tensor:
+        """Cross entropy of every token to learn, float32, (loss tokens,); or what else is read off its logits."""
         out = self.causal.get_decoder()(
             input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
         )
@@ -36,13 +45,13 @@ class PackedLoss(torch.nn.Module):
         wanted = packed.input_ids[packed.targets]
         size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
         if len(wanted) <= size:
-            return self._chunk(hidden, wanted)
+            return self._chunk(hidden, wanted, read)
         chunks = zip(hidden.split(size), wanted.split(size), strict=True)
-        return torch.cat([checkpoint(self._chunk, states, ids, use_reentrant=False) for states, ids in chunks])
+        return torch.cat([checkpoint(self._chunk, states, ids, read, use_reentrant=False) for states, ids in chunks])
 
-    def _chunk(self, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def _chunk(self, states: torch.Tensor, ids: torch.Tensor, read: Reading) -> torch.Tensor:
         logits = self.causal.get_output_embeddings()(states)
-        return cross_entropy(_scaled(logits, self.causal.config.get_text_config()).float(), ids, reduction="none")
+        return read(_scaled(logits, self.causal.config.get_text_config()).float(), ids)
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ class Trainable:
     def dropout(self) -> Dropout | None:
         """What decides which values an adapter drops; None: none are."""
         return self.adapter.dropout if self.adapter else None
+
+    @cached_property
+    def _matrices(self) -> int:
+        """Values in the matrices that every token goes through; an adapter's are not counted."""
+        layers = {name: module for name, module in self.causal.named_modules() if isinstance(module, torch.nn.Linear)}
+        return sum(module.weight.numel() for name, module in layers.items() if ".lora_" not in name)
+
+    def operations(self, length: int) -> float:
+        """Arithmetic to train on a record of so many tokens: 6 per token and value (Kaplan et al. 2020), 4 if frozen.
+
+        Attention looks at half the tokens on average. What is computed again is not counted.
+        """
+        config = self.causal.config.get_text_config()
+        attention = config.num_hidden_layers * config.hidden_size * length
+        return float((4 if self.adapter else 6) * length * (self._matrices + attention))
 
     @property
     def even_tokens(self) -> int:

@@ -1,25 +1,25 @@
 """From a component's arguments to a trained model in its place."""
 
 import hashlib
-import resource
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
-from mixtune.errors import ConfigError, TrainingError
+from mixtune.errors import ConfigError
 from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
+from mixtune.train.figures import track
 from mixtune.train.finishing import finish
-from mixtune.train.loop import StepFigures, Trainer, make_trainer, track, train_steps
+from mixtune.train.loop import Trainer, make_trainer, summarise, train_steps
 from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
+from mixtune.train.validation import validate
 from mixtune.train.world import World, join_world
 
 PROBE_NATS = 1e-3
@@ -67,23 +67,23 @@ def run_training(config: TrainConfig, places: Places) -> str:
         probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
-        seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
-        if config.validation_steps:
-            check_falling(seen)
+        with checkpoints.until_told() if checkpoints else nullcontext():
+            seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
+        figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
         if checkpoints:
             checkpoints.wait()
-        uri = _leave(trainer, places, seen, run, Path(scratch)) if world.is_main else ""
+        uri = _leave(trainer, places, figures, run, Path(scratch)) if world.is_main else ""
         world.wait()
         if checkpoints:
             checkpoints.delete()
         return uri
 
 
-def _leave(trainer: Trainer, places: Places, seen: list[StepFigures], run: Run, scratch: Path) -> str:
+def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run, scratch: Path) -> str:
     """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
     trainer.model.check_finite()
-    config, figures = trainer.config, summarise(seen)
-    run.log_metrics({key: value for key, value in figures.items() if key != "num_steps"}, trainer.last_step)
+    config = trainer.config
+    run.log_metrics(figures, trainer.last_step)
     out = scratch / "model"
     out.mkdir()
     if not config.validation_steps:
@@ -138,33 +138,6 @@ def _shards_folder(path: str, scratch: Path, world: World) -> Path:
 def _checkpoints(config: TrainConfig, places: Places, shards: Shards, world: World) -> Checkpoints:
     identity = {**config.identity(), "shards": shards.digest, "base_model": places.base_model}
     return Checkpoints(storage.data_uri(places.model_uri, "checkpoints"), config, identity, world)
-
-
-def summarise(seen: list[StepFigures]) -> dict[str, float]:
-    """Figures of a whole run: losses, speed in tokens a second, peak memory in bytes."""
-    seconds = sum(sum(item.seconds.values()) for item in seen)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "num_steps": len(seen),
-        "first_loss": seen[0].loss if seen else 0.0,
-        "final_loss": seen[-1].loss if seen else 0.0,
-        "mean_tokens_per_second": sum(item.num_tokens for item in seen) / max(seconds, 1e-9),
-        "seconds": seconds,
-        "peak_memory_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit),
-    }
-
-
-def check_falling(seen: list[StepFigures]) -> None:
-    """Stop before the expensive part when a validation run diverges.
-
-    Raises:
-        TrainingError: The last loss is more than twice the first.
-    """
-    first, last = seen[0].loss, seen[-1].loss
-    if last > 2 * first:
-        raise TrainingError(
-            f"validation run: the loss went from {first:.3f} to {last:.3f} in {len(seen)} steps; lower learning_rate"
-        )
 
 
 def _check_tokenizer(shards: Shards, folder: Path) -> None:

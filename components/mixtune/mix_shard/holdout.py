@@ -1,0 +1,52 @@
+"""Held-out general records, tokenized beside the shards: on them a training watches what it forgets."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from mixtune import storage
+from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig, Tokenized
+from mixtune.pools import Pools
+from mixtune.shards import HOLDOUT_FILE, SCHEMA
+
+HOLDOUT_RECORDS = 64
+"""About so many, in equal parts from every pool; a pool that holds fewer back gives those."""
+
+
+def write_holdout(general: Pools, folder: Path, config: TokenConfig, data_uri: str) -> list[storage.FileEntry]:
+    """Write the first records of every general pool's `holdout` split, as one record batch; where none is, no file.
+
+    Args:
+        general: The general pools.
+        folder: Of the model whose tokenizer is used.
+        config: How records become tokens; too long ones are left out.
+        data_uri: Folder of the shards.
+    """
+    tokenizer = ChatTokenizer(folder, config)
+    each = -(-HOLDOUT_RECORDS // max(1, len(general.pools)))
+    rows = [
+        {
+            "pool": number,
+            "record_id": bytes.fromhex(item.record["id"]),
+            "input_ids": item.input_ids,
+            "loss_mask": item.loss_mask,
+            "weight": 1.0,
+        }
+        for number, pool in enumerate(general.pools, 1)
+        for item in islice(_usable(general, pool.name, tokenizer, config.max_length), each)
+    ]
+    if not rows:
+        return []
+    with (
+        storage.open_write(storage.join(data_uri, HOLDOUT_FILE)) as stream,
+        pa.ipc.new_file(stream, SCHEMA) as writer,
+    ):
+        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    return [stream.entry(HOLDOUT_FILE)]
+
+
+def _usable(pools: Pools, name: str, tokenizer: ChatTokenizer, max_length: int) -> Iterator[Tokenized]:
+    tokenized = tokenizer.tokenize(islice(pools.records(name, "holdout"), 4 * HOLDOUT_RECORDS))
+    return (item for item in tokenized if not item.problem and len(item.input_ids) <= max_length)

@@ -1,0 +1,79 @@
+"""What checks found: lines for a log, a page, and the error that ends a run that cannot go well."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mixtune.errors import ConfigError, MixtuneError
+
+Found: TypeAlias = Iterable[tuple[str, str]]
+"""Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
+Row: TypeAlias = tuple[str, str, bool]
+"""Of the reproducibility checklist: what is recorded, its value, and whether it is there."""
+OUTCOMES = ("pass", "warn", "fail")
+_STYLE = "body{font:15px sans-serif;margin:2em}td{padding:.25em .8em;border-bottom:1px solid #ddd}"
+_STYLE += ".fail td:first-child{color:#b00}.warn td:first-child{color:#a60}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check and what came of it."""
+
+    name: str
+    outcome: str
+    """`pass`, `warn` or `fail`."""
+    text: str
+    """What was found; for a warning or failure, the way out."""
+
+    def line(self) -> str:
+        """For a log."""
+        return f"{self.outcome:<4}  {self.name}: {self.text}"
+
+
+def look(name: str, check: Callable[..., Found], *given: Any) -> Check:
+    """Run one check and keep the worst that it found, all of that. An error of ours is a failure with its text."""
+    try:
+        found = list(check(*given)) or [("pass", "not looked at")]
+    except MixtuneError as error:
+        found = [("fail", str(error))]
+    worst = max((outcome for outcome, _ in found), key=OUTCOMES.index)
+    return Check(name=name, outcome=worst, text="; ".join(text for outcome, text in found if outcome == worst))
+
+
+def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> str:
+    """Print the checks and write their page; `pass`, or `warn` where one warns.
+
+    Args:
+        checks: What was looked at.
+        title: Of the page.
+        listed: The reproducibility checklist.
+        path: Where the page goes.
+
+    Raises:
+        ConfigError: At least one failed; all of those are named.
+    """
+    for check in checks:
+        print(check.line(), flush=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(_page(checks, title, listed), encoding="utf-8")
+    failed = [f"- {check.name}: {check.text}" for check in checks if check.outcome == "fail"]
+    if failed:
+        raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))
+    return "warn" if any(check.outcome == "warn" for check in checks) else "pass"
+
+
+def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
+    rows = "".join(
+        f"<tr class={item.outcome}><td>{escape(item.outcome)}<td>{escape(item.name)}<td>{escape(item.text)}"
+        for item in checks
+    )
+    marks = "".join(
+        f"<tr><td>{'&#9745;' if there else '&#9744;'}<td>{escape(name)}<td>{escape(value)}"
+        for name, value, there in listed
+    )
+    return (
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+        f"<table>{rows}</table><h2>Reproducibility</h2><table>{marks}</table>\n"
+    )

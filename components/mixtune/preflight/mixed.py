@@ -1,0 +1,173 @@
+"""The checks of a run once its data is mixed, before a GPU is asked for: pools, lengths, steps, people, memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mixtune import storage
+from mixtune.preflight.checks import Settings, check_memory, checklist
+from mixtune.preflight.findings import Row, conclude, look
+
+MANY_EPOCHS = 5.0
+"""Passes over a pool above which its records are more likely learned by heart than learned from."""
+MUCH_LOST = 0.01
+"""Share of a pool's records, 0 to 1, cut or dropped above which it is said as a warning."""
+FEW_STEPS = 20
+"""Optimizer steps under which a training hardly moves a model, and a warm-up is most of it."""
+STORED = ("report", "keep")
+"""Policies of sanitize that leave personal data as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """What a mix came to, as the manifest of its shards tells."""
+
+    manifest: dict[str, Any]
+
+    @property
+    def receipt(self) -> dict[str, Any]:
+        """Planned and realized shares."""
+        return dict(self.manifest["receipt"])
+
+    @property
+    def sanitized(self) -> dict[str, dict[str, Any]]:
+        """By pool: its `counts` and the `rules` that it was sanitized by."""
+        parts = self.manifest.get("inputs", {}).values()
+        return {
+            name: {"counts": counts, "rules": part.get("rules", {})}
+            for part in parts
+            for name, counts in part.get("counts", {}).items()
+        }
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Digest of every source by its pool and split."""
+        sources = [source for part in self.manifest.get("inputs", {}).values() for source in part.get("inputs", [])]
+        return {
+            f"{item['name']}, {item.get('split') or 'train'}": storage.split_fingerprint(item["uri"])[1]
+            for item in sources
+        }
+
+    def settings(self, base_model: str, method: str, **options: Any) -> Settings:
+        """Of the run, as far as the mix knows; its longest record stands for `max_length`."""
+        receipt = self.receipt
+        return Settings(
+            base_model=base_model,
+            weights={pool["name"]: round(100 * pool["planned_share"], 4) for pool in receipt["pools"]},
+            customer_data_percent=100 * receipt["mix_ratio"],
+            max_length=int(self.manifest["max_record_tokens"]),
+            method=method,
+            max_steps=int(receipt["num_steps"]),
+            global_batch_size=int(receipt["global_batch_size"]),
+            seed=int(receipt["seed"]),
+            **options,
+        )
+
+
+def run_mixed_preflight(mixed: Mixed, settings: Settings, report_path: str) -> str:
+    """Look at the mixed data, print and write what was found; `pass`, or `warn` where a check warns.
+
+    Args:
+        mixed: What is looked at.
+        settings: Of the run, from `mixed.settings`.
+        report_path: Where the page goes.
+
+    Raises:
+        ConfigError: At least one check failed; all of those are named.
+    """
+    checks = [look(f"pool {pool['name']}", _check_pool, pool, mixed) for pool in mixed.receipt["pools"]]
+    checks += [
+        look("steps", _check_steps, mixed),
+        look("personal data", _check_personal, mixed),
+        look("consent", _check_consent, mixed),
+        look("memory", check_memory, settings),
+    ]
+    return conclude(checks, "Preflight of the mixed data", _checklist(mixed, settings), report_path)
+
+
+def _check_pool(pool: dict[str, Any], mixed: Mixed) -> Iterator[tuple[str, str]]:
+    lost = sum(pool["dropped"].values()) + pool["num_truncated"]
+    yield (
+        "pass",
+        f"{pool['planned_share']:.2%} of the mix: {pool['pool_records']:,} records, {pool['num_records']:,} drawn, "
+        f"{pool['epochs']:.2f} epochs; tokens {_histogram(pool.get('lengths', {}))}; "
+        f"{pool['num_truncated']:,} truncated, {sum(pool['dropped'].values()):,} dropped",
+    )
+    if pool["planned_share"] and pool["epochs"] > MANY_EPOCHS:
+        yield (
+            "warn",
+            f"{pool['epochs']:.1f} passes over its {pool['pool_records']:,} records; more data, a smaller weight, or "
+            "fewer epochs",
+        )
+    if lost > MUCH_LOST * max(1, pool["num_read"]):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool["dropped"].items())
+        yield (
+            "warn",
+            f"{lost / pool['num_read']:.1%} of its {pool['num_read']:,} records are cut or dropped when tokenized "
+            f"({pool['num_truncated']:,} truncated{', ' if reasons else ''}{reasons}); a larger max_length keeps them",
+        )
+    counts = mixed.sanitized.get(pool["name"], {}).get("counts", {})
+    if counts and counts["kept"] < counts["read"] / 2:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items())
+        yield (
+            "warn",
+            f"sanitize kept {counts['kept']:,} of {counts['read']:,} records ({reasons}); see its quarantine file",
+        )
+
+
+def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:
+    receipt = mixed.receipt
+    steps = int(receipt["num_steps"])
+    yield (
+        "pass",
+        f"{steps:,} of {receipt['global_batch_size']} records, {receipt['num_tokens']:,} tokens, "
+        f"{receipt['num_loss_tokens']:,} of them to learn",
+    )
+    if steps < FEW_STEPS:
+        yield "warn", f"{steps} steps hardly move a model; more customer_epochs, or a smaller global_batch_size"
+
+
+def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
+    """The reports on personal data: of every pool, and what was done about what was found."""
+    pools = mixed.sanitized
+    if missing := [name for name in mixed.manifest["pools"] if name not in pools]:
+        yield "fail", f"no report on personal data of {', '.join(missing)}; make the pools by sanitize"
+        return
+    found = {name: sum(pool["counts"]["personal_data"].values()) for name, pool in pools.items()}
+    listed = ", ".join(f"{name} {count:,}" for name, count in found.items() if count) or "none"
+    yield "pass", f"reports of {len(pools)} pools; findings: {listed}"
+    for name, pool in pools.items():
+        policies = pool["rules"].get("personal_data", {})
+        left = {
+            kind: count
+            for kind, count in pool["counts"]["personal_data"].items()
+            if policies.get(kind, policies.get("default")) in STORED
+        }
+        if left:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in left.items())
+            yield "warn", f"{name}: {kinds} left as they are; let sanitize's personal_data be redact or drop"
+
+
+def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
+    """Whether the customer's records say that they may be used; a general pool has its licence instead."""
+    customer = mixed.sanitized.get(mixed.manifest["pools"][0])
+    if customer is None:
+        yield "fail", "no report on consent; make the customer's pool by sanitize"
+        return
+    counts = customer["counts"]["consent"]
+    yield "pass", ", ".join(f"{count:,} {said}" for said, count in counts.items()) or "no record says a word on it"
+    if not counts and not customer["rules"].get("consent_required"):
+        yield "warn", "no record says whether it may be used; map a consent column, or keep the agreement elsewhere"
+
+
+def _histogram(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{edge}: {count:,}" for edge, count in lengths.items()) or "not counted"
+
+
+def _checklist(mixed: Mixed, settings: Settings) -> list[Row]:
+    reports = mixed.sanitized
+    there = bool(reports) and all(name in reports for name in mixed.manifest["pools"])
+    rows = [(f"data: {name}", digest or "not recorded", bool(digest)) for name, digest in mixed.data.items()]
+    shards = storage.manifest_digest(mixed.manifest)
+    people = ("personal data and consent", "reported by pool" if there else "not reported", there)
+    return [*checklist(settings), ("dataset version", shards, True), *rows, people]

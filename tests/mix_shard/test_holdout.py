@@ -1,0 +1,40 @@
+"""Held-out general records beside the shards."""
+
+from pathlib import Path
+
+from mixtune import pools, storage
+from mixtune.mix_shard.holdout import HOLDOUT_RECORDS, write_holdout
+from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
+from mixtune.shards import Shards
+
+from .conftest import make_record, make_records
+
+
+def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.Pools:
+    listed = []
+    for name, records in contents.items():
+        file = f"{name}/holdout-00000.jsonl.zst"
+        pools.write_records(storage.join(str(folder), file), records)
+        listed.append(pools.Pool(name=name, splits={"holdout": pools.Split(num_records=len(records), files=(file,))}))
+    return pools.Pools(data_uri=str(folder), pools=tuple(listed), manifest={})
+
+
+def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: Path, chatml: Path) -> None:
+    long = make_record("why", " ".join(["word"] * 200))
+    general = held_back(
+        tmp_path / "pools", {"chat": [long, *make_records("chat", 100)], "math": make_records("math", 5)}
+    )
+    config = TokenConfig(max_length=100)
+    (entry,) = write_holdout(general, chatml, config, str(tmp_path / "shards"))
+    assert entry.path == "holdout.arrow"
+    records = Shards(tmp_path / "shards", {}).holdout()
+    assert [record.pool for record in records] == [1] * (HOLDOUT_RECORDS // 2) + [2] * 5
+    first, tokenizer = general.records("math", "holdout"), ChatTokenizer(chatml, config)
+    (wanted,) = tokenizer.tokenize([next(first)])
+    assert records[32].input_ids.tolist() == wanted.input_ids.tolist()
+    assert records[32].record_id == wanted.record["id"]
+
+
+def test_pools_that_hold_nothing_back_leave_no_file(tmp_path: Path, chatml: Path) -> None:
+    assert write_holdout(held_back(tmp_path / "pools", {}), chatml, TokenConfig(), str(tmp_path / "shards")) == []
+    assert Shards(tmp_path / "shards", {}).holdout() == []

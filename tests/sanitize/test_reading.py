@@ -1,0 +1,211 @@
+"""Files of every kind into rows and records: formats, schemas, mappings, patterns, and what is broken in them."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize import elements
+from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
+from mixtune.sanitize.readers import read_rows, source_files
+from mixtune.sanitize.schemas import find_mapper, to_record
+from mixtune.sanitize.text import tidy
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)  # fmt: skip
+CALL = {"id": "c1", "name": "find", "arguments": {"q": "x"}}
+TOOL = {"name": "find", "description": "finds", "parameters": {"type": "object"}}
+
+
+@settings(max_examples=200)
+@given(st.lists(JSON) | st.dictionaries(st.text(), JSON), st.integers(1, 40), st.sampled_from([None, 1]))
+def test_a_json_text_falls_into_its_elements_wherever_blocks_end(value: Any, block: int, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elements, "BLOCK_BYTES", block)
+        bracket, texts = elements.split_elements(io.BytesIO(text), 10_000)
+        found = [json.loads(item if bracket == b"[" else b"{%b}" % item) for item in texts]
+    assert found == (value if isinstance(value, list) else [{key: item} for key, item in value.items()])
+
+
+def problems(path: Path, content: bytes) -> list[tuple[int, str]]:
+    path.write_bytes(content)
+    return [(row.line, row.problem) for row in read_rows(str(path)) if row.problem]
+
+
+def test_a_broken_element_of_a_json_file_costs_none_of_the_others(tmp_path: Path) -> None:
+    parts = [b'{"a": 1}', b'{"a": "\\ud800"}', b'{"a": 1, "a": 2}', b"3", b'{"a": "\xff"}', b"{'a': 1}", b'{"b": "]"}']
+    reasons = ["half a surrogate pair", "the same key twice", "not an object", "not UTF-8", "not JSON"]
+    found = problems(tmp_path / "a.json", b"\xef\xbb\xbf [" + b",\n".join(parts) + b"]\n")
+    assert found == list(zip(range(2, 7), reasons, strict=True))
+    keyed = b"{" + b",".join(b'"k%d": %b' % (n, part) for n, part in enumerate(parts)) + b"}"
+    assert problems(tmp_path / "a.json", keyed) == found
+    assert next(read_rows(str(tmp_path / "a.json"))).value == {"_key": "k0", "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"a": 1}, {"a"', "it ends early"),
+        (b'{"a": 1}\n{"a": 2}', "one object a line is named .jsonl"),
+        (b"", "neither a JSON array nor an object"),
+        ('[{"a": 1}]'.encode("utf-16"), "a UTF-16 file"),
+    ],
+)
+def test_a_json_file_that_is_none_is_one_error(content: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        problems(tmp_path / "a.json", content)
+
+
+def test_feather_and_streams_of_arrow_are_read(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["a", "b"], "completion": ["c", "d"]})
+    pa.feather.write_feather(table, str(tmp_path / "a.feather"), compression="zstd")
+    with pa.ipc.new_stream(str(tmp_path / "b.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.feather", "b.arrow"):
+        assert [row.value for row in read_rows(str(tmp_path / name))] == table.to_pylist()
+
+
+def test_a_field_of_csv_may_hold_line_ends_and_a_bad_row_names_its_line(tmp_path: Path) -> None:
+    content = b'\xef\xbb\xbfprompt,completion\r\n"two\nlines, ""quoted""",a\r\nonly one\r\n\xff,b\r\nlast,"c"\r\n'
+    found = problems(tmp_path / "a.csv", content)
+    assert found == [(4, "1 fields where the header has 2"), (5, "not UTF-8")]
+    assert next(read_rows(str(tmp_path / "a.csv"))).value["prompt"] == 'two\nlines, "quoted"'
+
+
+def test_a_pattern_stands_for_the_files_that_fit_it_here_and_in_s3(tmp_path: Path, bucket: str) -> None:
+    names = ("part-1.jsonl", "part-2.jsonl.gz", "notes.txt", "other.csv", "deep/part-3.jsonl")
+    for folder in (str(tmp_path / "data"), f"{bucket}/data"):
+        for name in names:
+            with storage.open_write(f"{folder}/{name}") as stream:
+                stream.write(b"x")
+        assert source_files(f"{folder}/part-*") == [f"{folder}/part-1.jsonl", f"{folder}/part-2.jsonl.gz"]
+        assert source_files(f"{folder}/*/part-[0-9].jsonl") == [f"{folder}/deep/part-3.jsonl"]
+        assert len(source_files(folder)) == 4
+        digest = storage.fingerprint(f"{folder}/part-?.jsonl")
+        with storage.open_write(f"{folder}/part-1.jsonl") as stream:
+            stream.write(b"changed")
+        assert storage.fingerprint(f"{folder}/part-?.jsonl") != digest
+        with pytest.raises(DataError, match="no such file or folder"):
+            source_files(f"{folder}/nothing-*")
+
+
+USER = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+SCHEMAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chat": ({"messages": [USER, ANSWER], "label": "l", "group": "g"}, {"label": "l", "group": "g"}),
+    "openai": (
+        {"tools": [{"type": "function", "function": TOOL}],
+         "messages": [{"role": "developer", "content": "s"}, USER,
+                      {"role": "assistant", "content": None, "tool_calls": [
+                          {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"q": "x"}'}}]},
+                      {"role": "tool", "content": "r", "tool_call_id": "c1"}, ANSWER]},
+        {"tools": [TOOL], "messages": [
+            {"role": "system", "content": "s"}, USER, {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "content": "r", "tool_call_id": "c1"}, ANSWER]},
+    ),
+    "converse": (
+        {"schemaVersion": "bedrock-conversation-2024", "system": [{"text": "s"}],
+         "toolConfig": {"tools": [{"toolSpec": {"name": "find", "description": "finds", "inputSchema": {"json": {"type": "object"}}}}]},
+         "messages": [{"role": "user", "content": [{"text": "q"}]},
+                      {"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": "t"}}},
+                                                        {"toolUse": {"toolUseId": "c1", "name": "find", "input": {"q": "x"}}}]},
+                      {"role": "user", "content": [{"toolResult": {"toolUseId": "c1", "content": [{"json": {"n": 1}}]}}]},
+                      {"role": "assistant", "content": [{"text": "a"}]}]},
+        {"tools": [TOOL], "messages": [
+            {"role": "system", "content": "s"}, USER,
+            {"role": "assistant", "content": "", "reasoning": "t", "tool_calls": [CALL]},
+            {"role": "tool", "content": '{"n": 1}', "tool_call_id": "c1"}, ANSWER]},
+    ),
+    "sharegpt": ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
+                 {"messages": [{"role": "system", "content": "s"}, USER, ANSWER]}),
+    "sharegpt with roles": ({"conversations": [USER, ANSWER]}, {}),
+    "alpaca": ({"instruction": "q", "input": "", "output": "a"}, {}),
+    "alpaca with input": ({"instruction": "q", "input": "i", "output": "a"}, {"messages": [{"role": "user", "content": "q\n\ni"}, ANSWER]}),
+    "dolly": ({"instruction": "q", "context": "c", "response": "a", "category": "x"}, {"messages": [{"role": "user", "content": "q\n\nc"}, ANSWER]}),
+    "input/output": ({"input": "q", "output": "a"}, {}),
+    "prompt/completion": ({"prompt": "q", "completion": "a", "system": "s", "consent": "yes"},
+                          {"messages": [{"role": "system", "content": "s"}, USER, ANSWER], "consent": "yes"}),
+    "question/answer": ({"question": "q", "answer": "a"}, {}),
+    "text/label": ({"text": "q", "label": "a"}, {"label": "a"}),
+    "choices": ({"question": "q", "subject": "s", "choices": ["x", "y"], "answer": 1},
+                {"messages": [{"role": "user", "content": "q\nA. x\nB. y"}, {"role": "assistant", "content": "B"}]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_is_detected_and_says_the_same_as_chat(name: str) -> None:
+    row, expected = SCHEMAS[name]
+    _, mapper = find_mapper(row, {})
+    record = to_record(mapper(row), "a", 1)
+    assert record == {"id": "", "origin": {"file": "a", "line": 1}, "messages": [USER, ANSWER], **expected}
+
+
+def test_a_mapping_overrides_the_schema_and_fills_a_template() -> None:
+    row = {"CONTEXTS": ["one", "two"], "QUESTION": "why?", "final_decision": "yes", "messages": "x", "consent": "no"}
+    columns = {
+        "prompt": "{CONTEXTS}\n\nQuestion: {QUESTION}",
+        "completion": "final_decision",
+        "label": "final_decision",
+    }
+    name, mapper = find_mapper(row, columns)
+    record = to_record(mapper(row), "a", 1)
+    assert (name, record["label"], record["consent"]) == ("mapping", "yes", "no")
+    assert record["messages"][0]["content"] == "one\n\ntwo\n\nQuestion: why?"
+    with pytest.raises(ConfigError, match=r"prompt is '\{nothing\}', but there is no column 'nothing'"):
+        find_mapper(row, {"prompt": "{nothing}", "completion": "final_decision"})
+
+
+def test_a_row_unlike_the_first_is_counted_without_its_content(tmp_path: Path) -> None:
+    rows = [{"question": "q", "choices": ["x", "y"], "answer": 1}, {"question": "q2", "choices": ["x"], "answer": 7}]
+    rows += [
+        {"question": "q3", "choices": None, "answer": 0},
+        {"question": "q4", "choices": ["x", "y"], "answer": "jane"},
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cleaner = Cleaner(SourceFile(pool="a", split="train", uri=str(path), columns={}), Rules(max_bad_ratio=1))
+    assert len(list(cleaner.records())) == 1
+    assert [json.loads(note)["rule"] for note in cleaner.notes] == [
+        f"not as the file's first row ({kind})" for kind in ("IndexError", "TypeError", "ValueError")
+    ]
+
+
+UNDAMAGED = [
+    "def f(x):\n    return  x  # two  spaces",
+    "```\nif a  ==  b:\n    say(“x”)\n```",
+    "| a  | b |\n|----|---|\n| “x”  | y |",
+    '{"k":  [1,  2], "quote": "“x”"}',
+    "  indented  text  stays",
+    "a\tb  c",
+    "SELECT  *  FROM t;",
+    "use `a  b` here",
+    "<b>x  y</b>",
+]
+
+
+@pytest.mark.parametrize("text", UNDAMAGED)
+def test_spaces_and_quotes_on_request_damage_no_code_json_or_table(text: str) -> None:
+    assert tidy(text, Counter(), ("spaces", "quotes")) == text
+
+
+def test_spaces_and_quotes_of_prose_are_mended_on_request_only(tmp_path: Path) -> None:
+    text = "“Yes,”  she said.  It’s\n\n```\na  “b”\n```\ndone  now"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": text, "completion": text}))
+    source = SourceFile(pool="a", split="train", uri=str(tmp_path / "a.jsonl"), columns={})
+    (plain,) = Cleaner(source, Rules()).records()
+    cleaner = Cleaner(source, Rules(also=("spaces", "quotes")))
+    (record,) = cleaner.records()
+    assert plain["messages"][0]["content"] == text
+    assert record["messages"][0]["content"] == '"Yes," she said. It\'s\n\n```\na  “b”\n```\ndone now'
+    assert cleaner.tally.changed == {"spaces in prose": 1, "quotes in prose": 1}
+    with pytest.raises(ConfigError, match="unknown rule 'dashes'; there are quotes, spaces"):
+        Rules(also=("dashes",))
