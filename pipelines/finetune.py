@@ -7,12 +7,12 @@
                                         +---> evaluate (base, cached)                 evaluate (candidate)
                                                          |                                     |
                                                          +------------> compare <--------------+
+                                                                           |
+                                                                    record_outcome
 
-Steps after `fingerprint` are cached under what they really read; the preflights and `compare` always run.
+Steps after `fingerprint` are cached under what they really read; the preflights, `compare` and `record_outcome` always
+run.
 """
-
-from collections import namedtuple
-from typing import NamedTuple
 
 from kfp import dsl
 
@@ -20,10 +20,20 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_images, with_run_id
+from pipelines.steps import (
+    data_resources,
+    end_run,
+    evaluate_model,
+    sanitize_pools,
+    train,
+    with_clean_up,
+    with_images,
+    with_run_id,
+)
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
+@with_clean_up
 def finetune(
     customer_uri: str,
     general_pools: list,
@@ -45,7 +55,7 @@ def finetune(
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
+) -> None:
     """Fine-tune a base model on customer and general records.
 
     Args:
@@ -144,9 +154,8 @@ def finetune(
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
+    end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
     with_run_id(decision)
     for task in (checks, data_checks):
         with_images(task)
     data_resources(mixed)
-    outcome = namedtuple("Outcome", "verdict model_uri")
-    return outcome(decision.outputs["Output"], model_uri)

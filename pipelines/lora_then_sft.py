@@ -9,9 +9,8 @@
 KFP has no loop that ends on a result, so the ladder is written out: at most three rungs, each with its validation run.
 """
 
-from collections import namedtuple
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from kfp import dsl
 
@@ -19,13 +18,14 @@ from mixtune.evaluate.component import choose_rung, climb, compare, go_on
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_run_id
+from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_clean_up, with_run_id
 
 STEP = ("action", "customer_data_percent", "ladder_uri")
 """What a rung says of the next one."""
 
 
 @dsl.pipeline(name="lora-then-sft", description="LoRA first; full fine-tuning only where LoRA misses the target.")
+@with_clean_up
 def lora_then_sft(
     customer_uri: str,
     general_pools: list,
@@ -47,7 +47,7 @@ def lora_then_sft(
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
+) -> None:
     """Tune with LoRA, go on while the customer's target is missed and nothing is forgotten, and name the candidate.
 
     Args:
@@ -152,4 +152,3 @@ def lora_then_sft(
         storage=storage,
     ).set_caching_options(False)
     with_run_id(choice)
-    return namedtuple("Outcome", "verdict model_uri")(choice.outputs["verdict"], choice.outputs["model_uri"])

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -46,6 +47,22 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.s3_client().create_bucket(Bucket=name)
     yield f"s3://{name}"
     storage.s3_client.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs: to make its tables takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
+    """A fresh SQLite database for MLflow."""
+    return f"sqlite:///{shutil.copy(empty_mlflow, tmp_path / 'mlflow.db')}"
 
 
 @pytest.fixture(scope="session")

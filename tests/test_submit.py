@@ -221,18 +221,16 @@ def test_a_verdict_that_cannot_be_read_is_no_pass(words: list[str], capsys: pyte
 def test_the_verdict_comes_from_mlflow_where_runs_are_tracked(
     kubeflow: Kubeflow,
     words: list[str],
-    tmp_path: Path,
+    mlflow_uri: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from mlflow import MlflowClient
 
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    client = MlflowClient(tracking_uri=uri)
-    tags = {"pipeline_run_id": "run-1", "verdict": "fail"}
-    run = client.create_run(client.create_experiment("mixtune"), tags=tags)
-    client.log_metric(run.info.run_id, "cost_usd", 275.2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    client = MlflowClient(tracking_uri=mlflow_uri)
+    tags = {"pipeline_run_id": "run-1", "verdict": "fail", "cost_usd": "275.20"}
+    client.create_run(client.create_experiment("mixtune"), tags=tags)
     assert main([*words, *REQUIRED, "customer_data_percent=75", "--wait"]) == 3
     capsys.readouterr()
     assert main(["runs", "--host", kubeflow.url]) == 0

@@ -47,7 +47,8 @@ def from_mlflow(tracking: dict[str, Any], run_id: str) -> tuple[str, float | Non
         return "", None
     if not runs:
         return "", None
-    return runs[0].data.tags.get("verdict", ""), runs[0].data.metrics.get("cost_usd")
+    tags = runs[0].data.tags
+    return tags.get("verdict", ""), float(tags["cost_usd"]) if "cost_usd" in tags else None
 
 
 def from_artifacts(folder: str) -> str:

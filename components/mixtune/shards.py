@@ -1,24 +1,8 @@
 """Shards on disk: tokenized records in training order, read by step in O(1).
 
 A shards artifact is a manifest (`kind: shards`) beside `shard-<number>.arrow`: Arrow IPC files in which record batch
-`i` holds the records of one global batch, so that step `s` is found by arithmetic alone. Columns:
-
-| column       | type              | meaning                                                                       |
-|--------------|-------------------|-------------------------------------------------------------------------------|
-| `pool`       | uint16            | index into the manifest's `pools`                                             |
-| `record_id`  | binary(16)        | the record's id                                                               |
-| `input_ids`  | list<int32>       | its tokens, chat template applied                                             |
-| `loss_mask`  | list<uint8>       | 1 where the token is one to learn (its prediction carries loss), else 0       |
-| `weight`     | float32           | factor on the record's loss                                                   |
-
-Beside them may lie `holdout.arrow`: one record batch of held-out general records, on which a training watches what it
-forgets. The manifest holds `num_steps`, `global_batch_size`, `pools` (names), `shards` (file, first step, number of
-steps), `loss_tokens` per step, `max_record_tokens`, and the digests of tokenizer, template and inputs. Reading them
-needs pyarrow alone:
-
-    reader = pyarrow.ipc.open_file(pyarrow.memory_map("shard-00000.arrow"))
-    batch = reader.get_batch(step - first_step)
-    batch["input_ids"][0].as_py()
+`i` holds the records of one global batch, so that step `s` is found by arithmetic alone. Columns, the manifest's keys,
+and how to read them with pyarrow alone are in `docs/shards.md`.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """Files by URI: a local path or `s3://bucket/key`, read and written alike, in bounded memory.
 
+`hf://datasets/org/name@revision/path` is read only: the Hugging Face hub's files, brought to its local cache.
+
 Writes are atomic: a file appears under its name when it is whole, or not at all. What is written is hashed on the
 way (SHA-256). A *manifest* lists the files of an artifact and is written last, so that its presence means that the
 folder is whole; `verify` checks that it still is.
@@ -17,6 +19,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +32,7 @@ from mixtune.streams import Writer as Writer
 from mixtune.streams import s3_client as s3_client
 from mixtune.streams import split_s3 as split_s3
 
+_HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
 
 
@@ -49,6 +53,28 @@ def use(options: dict[str, Any]) -> None:
 def is_s3(uri: str) -> bool:
     """Whether the URI names an object in S3 rather than a local path."""
     return uri.startswith("s3://")
+
+
+def _path(uri: str) -> Path:
+    """Where a URI lies on this machine, if it is not in S3."""
+    return Path(_fetch_from_hub(uri)) if uri.startswith("hf://") else Path(uri)
+
+
+@lru_cache(maxsize=1024)
+def _fetch_from_hub(uri: str) -> str:
+    named = _HUB_DATASET.match(uri)
+    if not named:
+        raise DataError(f"{uri}: a data set of the hub is hf://datasets/org/name@revision/path, revision included")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
+    wanted = [path, f"{path}/*"] if path else None
+    try:
+        folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise DataError(f"{uri}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error
+    return f"{folder}/{path}".rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:
@@ -74,7 +100,7 @@ def list_files(uri: str) -> list[FileEntry]:
         DataError: There is nothing under that name.
     """
     folder, pattern = split_pattern(uri)
-    entries = _list_s3(folder) if is_s3(uri) else _list_local(Path(folder))
+    entries = _list_s3(folder) if is_s3(uri) else _list_local(_path(folder))
     if pattern:
         entries = [entry for entry in entries if _fits(entry.path.split("/"), pattern.split("/"))]
     if not entries:
@@ -98,7 +124,7 @@ def _fits(names: list[str], pattern: list[str]) -> bool:
 def exists(uri: str) -> bool:
     """Whether there is a file or a folder with that name."""
     if not is_s3(uri):
-        return Path(uri).exists()
+        return _path(uri).exists()
     return file_exists(uri) or bool(_first_key(uri.rstrip("/") + "/"))
 
 
@@ -136,7 +162,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         DataError: There is no such file.
     """
     try:
-        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else Path(uri).open("rb")  # noqa: SIM115
+        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else _path(uri).open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
     with stream:
@@ -237,7 +263,7 @@ def file_size(uri: str) -> int:
         DataError: There is no such file.
     """
     try:
-        return int(head(uri)["ContentLength"]) if is_s3(uri) else os.path.getsize(uri)
+        return int(head(uri)["ContentLength"]) if is_s3(uri) else _path(uri).stat().st_size
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
 
@@ -268,9 +294,9 @@ def delete(uri: str) -> None:
 def fetch(uri: str, folder: Path) -> Path:
     """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`."""
     if not is_s3(uri):
-        if not Path(uri).exists():
+        if not _path(uri).exists():
             raise DataError(f"{uri}: no such file or folder")
-        return Path(uri)
+        return _path(uri)
     for entry in list_files(uri):
         source = uri if entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri) else join(uri, entry.path)
         target = folder / entry.path
@@ -284,7 +310,7 @@ def fetch(uri: str, folder: Path) -> Path:
 def file_exists(uri: str) -> bool:
     """Whether the URI names a file (not a folder)."""
     if not is_s3(uri):
-        return Path(uri).is_file()
+        return _path(uri).is_file()
     # Not a HEAD: where a role may list some prefixes only, S3 answers 403 for an object that is not there.
     return _first_key(uri) == split_s3(uri)[1]
 

@@ -69,13 +69,21 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of a step."""
+        self.log_steps({step: metrics})
+
+    def log_steps(self, steps: Mapping[int, Mapping[str, float]]) -> None:
+        """Log metrics of several steps, in few requests."""
         if self.client:
             import time
 
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            values = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+            values = [
+                Metric(metric_name(key), float(value), now, step)
+                for step, metrics in steps.items()
+                for key, value in metrics.items()
+            ]
             for start in range(0, len(values), 500):
                 self.client.log_batch(self.run_id, metrics=values[start : start + 500])
 
@@ -90,6 +98,24 @@ class Run:
         if self.client:
             log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
             log(self.run_id, str(path), folder or None)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Log a text as an artifact."""
+        if self.client:
+            self.client.log_text(self.run_id, text, name)
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment that this run belongs to; empty where nothing is tracked."""
+        return str(self.client.get_run(self.run_id).info.experiment_id) if self.client else ""
+
+    def siblings_hours(self, beginnings: tuple[str, ...]) -> list[float]:
+        """Hours that each ended child of this run's parent took, of those whose names begin so."""
+        if not self.client or not self.parent_id:
+            return []
+        clause = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
+        ended = [run.info for run in self.client.search_runs([self.experiment_id], clause) if run.info.end_time]
+        return [(run.end_time - run.start_time) / 3.6e6 for run in ended if run.run_name.startswith(beginnings)]
 
     @property
     def parent(self) -> "Run":
@@ -149,6 +175,11 @@ def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
         shards: Manifest of the shards; None: there are none.
     """
     return f"{task} {100 * shards['mix_ratio']:g} %" if shards and "mix_ratio" in shards else task
+
+
+def metric_name(name: str) -> str:
+    """A name that MLflow takes: letters, digits, `_-./` and space, 240 at most."""
+    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)[:240]
 
 
 def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:

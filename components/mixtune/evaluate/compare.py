@@ -33,6 +33,8 @@ class Comparison:
     """Digest, seed and mix receipt of the shards that the candidate was trained on; empty where they are not given."""
     reason: str = ""
     """Why there is no candidate, where its training failed."""
+    model_uri: str = ""
+    """Fingerprinted URI of the candidate; empty where there is none."""
 
     @property
     def blocks(self) -> bool:
@@ -80,6 +82,7 @@ def compare_samples(
         limit=int(base.manifest["limit"]),
         contamination=contamination or [],
         mix=mix or {},
+        model_uri=candidate.manifest["model_uri"],
     )
 
 

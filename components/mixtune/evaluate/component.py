@@ -44,7 +44,8 @@ def evaluate(
         summary: The same as Markdown.
         model_uri: Empty: the base model itself; else a folder or `s3://` prefix with an adapter or a whole model; the
             `failed: ...` of a training is passed on to `compare`.
-        benchmarks: Per axis `uri` and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
+        benchmarks: Per axis `uri` (a file or folder, local, `s3://` or `hf://datasets/org/name@revision/path`; Parquet,
+            JSONL, JSON or CSV) and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
             "max_new_tokens": 1280}}`; another name says its `form`: `mmlu`, `ifeval`, or `lm_eval` with the `task`.
         limit: Items per axis at most, taken evenly from subjects, pools and labels; 0: all.
         customer_options: How the customer's records are scored: `method` (`auto`, `logprobs`, `generation`),

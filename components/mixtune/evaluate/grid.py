@@ -129,7 +129,8 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
     points = sorted((read_point(path) for path in paths), key=lambda point: -point.percent)
     choice = choose(points)
     print(f"choose-mix: {choice.reason}", flush=True)
-    storage.write_json(outputs.grid_path, {"kind": "grid", **asdict(choice), "points": [asdict(p) for p in points]})
+    found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [asdict(p) for p in points]}
+    storage.write_json(outputs.grid_path, found)
     write_points("Which mix?", points, choice.verdict, choice.reason, outputs)
     _track(points, choice, outputs, options)
     return choice

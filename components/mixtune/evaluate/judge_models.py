@@ -11,9 +11,10 @@ from typing import Any
 
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import loading
+from mixtune.evaluate.answers import generate
 from mixtune.evaluate.judging import Ask
 from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.tokens import encode, render_prompt
+from mixtune.evaluate.tokens import render_prompt
 from mixtune.records import Message
 
 MAX_TOKENS = 64
@@ -65,8 +66,7 @@ def ask_local(model: str, dtype: str = "auto") -> Ask:
 
     def ask(prompts: Sequence[str]) -> list[str]:
         texts = [render_prompt(tokenizer, [Message(role="user", content=prompt)]) for prompt in prompts]
-        done = engine.generate([encode(tokenizer, text) for text in texts], MAX_TOKENS)
-        return [str(tokenizer.decode(one.token_ids, skip_special_tokens=True)) for one in done]
+        return [answer["response"] for answer in generate(engine, tokenizer, texts, MAX_TOKENS)]
 
     return ask
 

@@ -129,9 +129,7 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
         method=settings.method,
         micro_tokens=max(MICRO_TOKENS, settings.max_length),
         lora_rank=settings.lora_rank,
-        frozen_bytes=2 if gpus else 4,
-        activation_bytes=2 if gpus else 4,
-        checkpointing=bool(gpus),
+        gpu=bool(gpus),
         shards=max(1, gpus * max(1, _count("num_nodes", settings.num_nodes))) if settings.method == "sft" else 1,
     )
     memory = estimate_memory(shape, training)

@@ -111,7 +111,7 @@ def _fingerprint(uri: str) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return storage.fingerprint(uri if storage.is_s3(uri) else str(Path(uri).resolve()))
+        return storage.fingerprint(uri if "://" in uri else str(Path(uri).resolve()))
     except (ClientError, BotoCoreError) as error:
         raise DataError(f"{uri}: {explain(error)}") from error
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mixtune import storage
@@ -124,8 +123,7 @@ def _count_records(uri: str, files: list[storage.FileEntry]) -> int:
 
 
 def _place(uri: str, file: storage.FileEntry) -> str:
-    single = Path(uri).is_file() if not storage.is_s3(uri) else storage.file_exists(uri)
-    return uri if single else storage.join(uri, file.path)
+    return uri if storage.file_exists(uri) else storage.join(uri, file.path)
 
 
 def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterator[tuple[str, str]]:

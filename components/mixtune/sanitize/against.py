@@ -9,8 +9,9 @@ import xxhash
 from mixtune import storage
 from mixtune.pools import read_pools
 from mixtune.records import Record
-from mixtune.sanitize.duplicates import NGRAM, index_items, words
+from mixtune.sanitize.duplicates import NGRAM, index_items
 from mixtune.sanitize.parts import Features, Plan, read_benchmark, write_arrays
+from mixtune.sanitize.words import words
 
 
 def make_guard(pools_path: str, plan: Plan) -> dict[str, np.ndarray] | None:

@@ -1,112 +1,98 @@
-"""What a record says, in numbers: word by word, so that copies, near copies and benchmark items can be found.
+"""What records say, in numbers: word by word, so that copies, near copies and benchmark items can be found."""
 
-Words are hashed once; runs of five (shingles) and of thirteen are sums over those hashes, computed for a whole text
-at a time.
-"""
-
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import xxhash
 
 from mixtune.records import Record
 from mixtune.sanitize.near import COMMON
+from mixtune.sanitize.words import Sets, Words, distinct, hash_words, runs, shingle_sets, words
 
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 NGRAM = 13
 COVERAGE = 0.5
 """Share of a benchmark item's 13-grams in one record from which on the record counts as a copy. Any single shared
 13-gram would flag templated text by the thousand."""
-SHINGLE = 5
-"""Words of a shingle, the unit of near-duplicates."""
-_MULTIPLIER = 0x9E3779B97F4A7C15
-_POWERS = np.array([pow(_MULTIPLIER, power, 2**64) for power in range(1, NGRAM + 1)], np.uint64)
-_HASHES: dict[str, int] = {}
-_MAX_HASHES = 1_000_000
+BATCH = 256
+"""Texts or records whose words are hashed at once."""
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words, without punctuation and spacing; an ideograph is a word."""
-    return _WORD.findall(text.lower())
-
-
-def hash_words(found: list[str]) -> np.ndarray:
-    """64-bit digests of words, uint64 (words,)."""
-    if len(_HASHES) > _MAX_HASHES:
-        _HASHES.clear()
-    try:
-        return np.array([_HASHES[word] for word in found], np.uint64)
-    except KeyError:
-        for word in found:
-            if word not in _HASHES:
-                _HASHES[word] = xxhash.xxh3_64_intdigest(word.encode())
-        return np.array([_HASHES[word] for word in found], np.uint64)
-
-
-def grams(hashes: np.ndarray, size: int) -> np.ndarray:
-    """Digests of all runs of `size` words, uint64, sorted and without repeats; none where there are fewer words."""
-    length = len(hashes) - size + 1
-    if length < 1:
-        return np.empty(0, np.uint64)
-    total = np.zeros(length, np.uint64)
-    for place in range(size):
-        total += hashes[place : place + length] * _POWERS[place]
-    return np.unique(total ^ (total >> np.uint64(29)))
-
-
-def shingles(hashes: np.ndarray) -> np.ndarray:
-    """Digests of runs of five words, the ends padded so that each word counts alike; uint32, sorted."""
-    if not len(hashes):
-        return np.empty(0, np.uint32)
-    edge = np.zeros(SHINGLE - 1, np.uint64)
-    mixed = grams(np.concatenate([edge, hashes, edge]), SHINGLE) * np.uint64(_MULTIPLIER)
-    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Said:
-    """What one record says."""
+    """What some records say, whatever its case, punctuation and spacing."""
 
-    key: int
-    """Digest of question and answer."""
-    prompt: int
-    """Digest of the question: everything but system messages and the last answer."""
-    numbers: int
-    """Digest of the numbers in the question, in order."""
-    question: np.ndarray
-    """Shingles of the question."""
-    answer: np.ndarray
-    """Shingles of the answer, and of its label."""
+    keys: list[tuple[int, int, int]]
+    """By record: digests of question and answer, of the question (everything but the last answer), and of the numbers
+    in it, in order; the question without system messages for the numbers."""
+    words: Words
+    """The words of the records' messages, in the order of `records`' messages but system messages first."""
+    contents: np.ndarray
+    """Which texts of `words` are the contents of messages."""
+    owners: np.ndarray
+    """The record of each of them."""
+    spans: np.ndarray
+    """Where question and answer begin and end in the words, (records, 2, 2)."""
+
+    def shingles(self, part: int) -> Sets:
+        """Shingles of the questions (0), or of the answers with their labels (1)."""
+        return shingle_sets(self.words.flat, self.spans[:, part, 0], self.spans[:, part, 1])
 
 
-def said(record: Record) -> Said:
-    """What a record says, whatever its case, punctuation and spacing."""
-    *turns, last = record["messages"]
-    asked = [word for turn in turns if turn["role"] != "system" for word in (turn["role"], *words(turn["content"]))]
-    system = [word for turn in turns if turn["role"] == "system" for word in words(turn["content"])]
-    answered = words(" ".join((last["content"], record.get("label", ""), _called(record))))
-    question, answer = hash_words(asked), hash_words(answered)
-    prompt = _digest(question, hash_words(system))
-    numbers = _digest(hash_words([word for word in asked if not word.isalpha() and any(map(str.isdigit, word))]))
-    return Said(_digest(question, hash_words(system), answer), prompt, numbers, shingles(question), shingles(answer))
+def read_out(records: Sequence[Record]) -> Said:
+    """What records say."""
+    texts: list[str] = []
+    contents, owners, bounds = list[int](), list[int](), []
+    for number, record in enumerate(records):
+        *turns, last = record["messages"]
+        begin = len(texts)
+        texts += [turn["content"] for turn in turns if turn["role"] == "system"]
+        contents += range(begin, len(texts))
+        asked = len(texts)
+        for turn in turns:
+            if turn["role"] != "system":
+                texts += turn["role"], turn["content"]
+                contents.append(len(texts) - 1)
+        contents.append(len(texts))
+        owners += [number] * len(record["messages"])
+        bounds.append((begin, asked, len(texts), len(texts) + 2))
+        texts += last["content"], f"{record.get('label', '')} {_called(record)}"
+    found = hash_words(texts)
+    at = found.at[np.array(bounds).reshape(len(records), 4)]
+    return Said(
+        keys=[_keys(found, *row) for row in at.tolist()],
+        words=found,
+        contents=np.array(contents),
+        owners=np.array(owners),
+        spans=np.stack([at[:, 1:3], at[:, 2:4]], axis=1),
+    )
+
+
+def _keys(found: Words, begin: int, asked: int, answered: int, end: int) -> tuple[int, int, int]:
+    flat, question = found.flat, found.flat[asked:answered]
+    numbers = question[found.numeric[asked:answered]]
+    return (
+        _digest(flat[begin:end], answered - asked << 32 | asked - begin),
+        _digest(flat[begin:answered], asked - begin),
+        _digest(numbers),
+    )
 
 
 def _called(record: Record) -> str:
     return " ".join(f"{call['name']} {call['arguments']}" for call in record["messages"][-1].get("tool_calls", []))
 
 
-def _digest(*parts: np.ndarray) -> int:
-    return xxhash.xxh3_64_intdigest(b"\0".join(part.tobytes() for part in parts))
+def _digest(found: np.ndarray, seed: int = 0) -> int:
+    return xxhash.xxh3_64_intdigest(found.data, seed)
 
 
 def holds_label(record: Record) -> bool:
     """Whether the words of a record's label stand in its question."""
-    label = " ".join(words(record.get("label", "")))
+    if not (label := " ".join(words(record.get("label", "")))):
+        return False
     asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
-    return bool(label) and f" {label} " in f" {asked} "
+    return f" {label} " in f" {asked} "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,28 +110,34 @@ class Items:
     sizes: np.ndarray
     """Number of different 13-grams by item, (items,)."""
 
-    def hold(self, texts: Iterable[str]) -> bool:
-        """Whether one of the texts is an item, or holds most of one."""
-        for text in texts if len(self.exact) else ():
-            hashes = hash_words(words(text))
-            if len(hashes) and _is_in(np.array([_digest(hashes)], np.uint64), self.exact)[0]:
-                return True
-            runs = grams(hashes, NGRAM)
-            places = np.searchsorted(self.known, runs[_is_in(runs, self.known)])
-            owners = [self.owner[self.at[place] : self.at[place + 1]] for place in places]
-            items, counts = np.unique(np.concatenate(owners or [self.owner[:0]]), return_counts=True)
-            if (counts >= COVERAGE * self.sizes[items]).any():
-                return True
-        return False
+    def hold(self, found: Words, chosen: np.ndarray) -> np.ndarray:
+        """For each of the chosen texts whether it is an item, or holds most of one; bool (chosen,)."""
+        held = np.zeros(len(chosen), bool)
+        if not len(self.exact):
+            return held
+        begins, sizes = found.at[chosen], found.at[chosen + 1] - found.at[chosen]
+        whole = np.array([_digest(found[text]) for text in chosen], np.uint64)
+        held |= (sizes > 0) & _is_in(whole, self.exact)
+        every = runs(found.flat, NGRAM)
+        place = np.flatnonzero(_is_in(every, self.known))
+        text = np.searchsorted(begins, place, "right") - 1
+        inside = (text >= 0) & (place + NGRAM <= (begins + sizes)[text])
+        for number in np.unique(text[inside]):
+            known = np.searchsorted(self.known, distinct(every[place[inside & (text == number)]]))
+            owners = np.concatenate([self.owner[self.at[item] : self.at[item + 1]] for item in known])
+            items, counts = np.unique(owners, return_counts=True)
+            held[number] |= (counts >= COVERAGE * self.sizes[items]).any()
+        return held
 
 
 def index_items(texts: Iterable[str]) -> Items:
     """Index texts as items that no training record may repeat."""
-    exact, found = [], [np.empty(0, np.uint64)]
-    for text in texts:
-        hashes = hash_words(words(text))
-        exact.append(_digest(hashes))
-        found.append(grams(hashes, NGRAM))
+    exact, found = list[int](), [np.empty(0, np.uint64)]
+    texts = iter(texts)
+    while batch := list(islice(texts, BATCH)):
+        hashed = hash_words(batch)
+        exact += [_digest(hashed[number]) for number in range(len(batch))]
+        found += [distinct(runs(hashed[number], NGRAM)) for number in range(len(batch))]
     flat = np.concatenate(found)
     owner = np.repeat(np.arange(-1, len(exact)), [len(item) for item in found])
     order = np.argsort(flat, kind="stable")

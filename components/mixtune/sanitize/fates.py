@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from mixtune.errors import ConfigError
-from mixtune.sanitize.near import Sets, find_pairs
+from mixtune.sanitize.near import find_pairs
 from mixtune.sanitize.parts import BLOCKED, Part
 from mixtune.sanitize.splits import draw_split
+from mixtune.sanitize.words import Sets
 
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""

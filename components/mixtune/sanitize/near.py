@@ -10,24 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixtune.sanitize.words import Sets
+
 BANDS, ROWS = 21, 6
 """At a Jaccard similarity of 0.8 a pair is proposed with probability 1 - (1 - 0.8^6)^21 = 0.998."""
 COMMON = 20
 """Records in which a shingle may stand before it counts as a template's; also the largest bucket that is followed."""
 _MARGIN = 0.25
 _SAMPLE = 200_000
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Sets of shingles that lie one after another."""
-
-    flat: np.ndarray
-    at: np.ndarray
-    """Offsets, (sets + 1,)."""
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.flat[self.at[index] : self.at[index + 1]]
 
 
 @dataclass(frozen=True)

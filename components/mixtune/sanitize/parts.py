@@ -7,7 +7,7 @@ Indexed Job, goes on where it was. Parts depend on their input alone, never on h
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -18,8 +18,9 @@ from mixtune import pools, storage
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.records import Record
 from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile, Tally
-from mixtune.sanitize.duplicates import Items, holds_label, index_items, said
+from mixtune.sanitize.duplicates import BATCH, Items, holds_label, index_items, read_out
 from mixtune.sanitize.readers import read_rows, source_files
+from mixtune.sanitize.words import Sets
 
 BLOCKED = ("", "in a benchmark", "in another pool")
 """Where else a training record's text stands, exactly or by most of an item's 13-grams."""
@@ -65,49 +66,65 @@ class Part:
 class Features:
     """Collects what the records of a part say: arrays with a row per record."""
 
-    def __init__(self, near: bool) -> None:
+    def __init__(self, near: bool, blocking: Sequence[Items] = ()) -> None:
+        """Blocking texts are numbered from 1, as in BLOCKED."""
         self._rows: list[tuple[int, ...]] = []
-        self._questions: list[np.ndarray] = []
-        self._answers: list[np.ndarray] = []
+        self._sets: dict[str, list[Sets]] = {"question": [], "answer": []}
+        self._minhash: list[np.ndarray] = []
         self._labels: list[str] = []
-        self._near = near
+        self._near, self._blocking = near, blocking
+        self._waiting: list[Record] = []
 
-    def add(self, record: Record, blocked: int = 0) -> None:
-        """Take a record; `blocked` says where else its text stands (see BLOCKED)."""
-        what = said(record)
-        group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
-        chars = sum(len(message["content"]) for message in record["messages"])
-        line = record["origin"]["line"]
-        self._rows.append((what.key, what.prompt, what.numbers, group, line, chars, blocked, int(holds_label(record))))
-        self._labels.append(record.get("label", ""))
-        if self._near:
-            self._questions.append(what.question)
-            self._answers.append(what.answer)
+    def add(self, record: Record) -> None:
+        """Take a record."""
+        self._waiting.append(record)
+        if len(self._waiting) == BATCH:
+            self._read_out()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays: key, prompt, numbers, group, line, chars, blocked, label_words, label, each (records,).
 
         With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
         """
-        names = ("key", "prompt", "numbers", "group", "line", "chars", "blocked", "label_words")
+        self._read_out()
+        names = ("key", "prompt", "numbers", "group", "line", "chars", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
         out["label"] = np.array(self._labels, np.str_)
         if self._near:
-            out["question"], out["question_at"] = _flat(self._questions)
-            out["answer"], out["answer_at"] = _flat(self._answers)
-            out["minhash"] = minhash(out["question"], out["question_at"])
+            for name, sets in self._sets.items():
+                out[name] = np.concatenate([item.flat for item in sets] or [np.empty(0, np.uint32)])
+                sizes = [np.diff(item.at) for item in sets]
+                out[f"{name}_at"] = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
+            out["minhash"] = np.concatenate([np.empty((0, NUM_HASHES), np.uint32), *self._minhash])
         return out
 
+    def _read_out(self) -> None:
+        records, self._waiting = self._waiting, []
+        if not records:
+            return
+        said = read_out(records)
+        blocked = np.zeros(len(records), np.uint64)
+        for number, items in reversed(list(enumerate(self._blocking, start=1))):
+            blocked[said.owners[items.hold(said.words, said.contents)]] = number
+        for record, keys, block in zip(records, said.keys, blocked.tolist(), strict=True):
+            group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
+            chars = sum(len(message["content"]) for message in record["messages"])
+            self._rows.append((*keys, group, record["origin"]["line"], chars, int(holds_label(record)), block))
+            self._labels.append(record.get("label", ""))
+        if self._near:
+            sets = [said.shingles(0), said.shingles(1)]
+            for found, item in zip(self._sets.values(), sets, strict=True):
+                found.append(item)
+            self._minhash.append(minhash(sets[0]))
 
-def minhash(flat: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """MinHash values of sets that lie one after another, uint32 (sets, NUM_HASHES) (Broder 1997; by rensa)."""
+
+def minhash(sets: Sets) -> np.ndarray:
+    """MinHash values of sets, uint32 (sets, NUM_HASHES) (Broder 1997; by rensa)."""
     from rensa import RMinHash
 
-    if len(offsets) == 1:
-        return np.empty((0, NUM_HASHES), np.uint32)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        flat.astype(np.uint64), offsets.astype(np.uint64), num_perm=NUM_HASHES, seed=_SEED
+        sets.flat.astype(np.uint64), sets.at.astype(np.uint64), num_perm=NUM_HASHES, seed=_SEED
     )
     return np.array(matrix.to_rows(), np.uint32)
 
@@ -127,13 +144,12 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
             counters = {key: Counter(value) if isinstance(value, dict) and key != "examples" else value
                         for key, value in done.items()}  # fmt: skip
             return Part(source, uri, Tally(**counters))  # type: ignore[arg-type]
-    cleaner, features = Cleaner(source, plan.rules), Features(plan.near)
     blocking = (_benchmarks(plan.benchmarks), _held_back(plan.held)) if source.split == "train" else ()
+    cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
     def seen() -> Iterator[Record]:
         for record in cleaner.records():
-            texts = [message["content"] for message in record["messages"]]
-            features.add(record, next((place for place, items in enumerate(blocking, 1) if items.hold(texts)), 0))
+            features.add(record)
             yield record
 
     try:
@@ -194,8 +210,3 @@ def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
 def _read_arrays(uri: str) -> dict[str, np.ndarray]:
     with storage.open_read(uri) as stream:
         return dict(np.load(io.BytesIO(stream.read()), allow_pickle=False))
-
-
-def _flat(sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.concatenate([[0], np.cumsum([len(item) for item in sets])]).astype(np.int64)
-    return (np.concatenate(sets) if sets else np.empty(0, np.uint32)), offsets

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch.distributed.fsdp import FSDPModule
 
 from mixtune import storage
 from mixtune.errors import ConfigError, TrainingError
@@ -40,6 +41,8 @@ class Checkpoints:
 
     def __init__(self, uri: str, config: TrainConfig, identity: dict[str, Any], world: World) -> None:
         self.uri, self._config, self._identity, self._world = uri, config, identity, world
+        self.attempts = [0]
+        """Steps after which this training began or went on: its lineage."""
         self.num_parts = world.size
         """Processes that the training began with: its global batches are cut for them, whoever goes on."""
         self._attempt = world.text(uuid.uuid4().hex[:8])
@@ -99,7 +102,7 @@ class Checkpoints:
         self.wait()
         self._saved_at = time.monotonic()
         parts = _snapshot(model, optimizer, self._world.is_main)
-        state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts}
+        state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts, "attempts": self.attempts}
         name = f"step-{done:08d}-{self._attempt}{WITHIN if within else ''}"
         self._thread = threading.Thread(None, self._write, "checkpoint", (name, done, parts, state), daemon=True)
         self._thread.start()
@@ -136,6 +139,7 @@ class Checkpoints:
             _restore([local / item["path"] for item in manifest["files"]], manifest["steps_done"], model, optimizer)
         guard.losses, guard.norms = manifest["state"]["losses"], manifest["state"]["norms"]
         self.num_parts = manifest["state"]["num_parts"]
+        self.attempts = [*manifest["state"]["attempts"], manifest["steps_done"]]
         return int(manifest["steps_done"])
 
     def delete(self) -> None:
@@ -219,6 +223,8 @@ def _restore(files: list[Path], steps_done: int, model: Trainable, optimizer: to
             offsets = handle.metadata() or {}
             for name in handle.keys():  # noqa: SIM118
                 read[file.name.split("-")[0]].setdefault(name, []).append((int(offsets[name]), handle.get_slice(name)))
+    if isinstance(model.loss, FSDPModule):
+        model.loss.reshard()  # what was gathered to look at the model is not what is restored
     step = torch.tensor(float(steps_done))
     with torch.no_grad():
         for name, parameter in model.parameters().items():

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from mixtune.train.watch import Seen
 
 TRACKED_AT_ONCE = 20
 """Steps whose figures go to MLflow together."""
+TRACKED_SECONDS = 10.0
+"""After so long, fewer go too."""
+PRINTED_SECONDS = 60.0
+"""A step is printed at least so often."""
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "L40S": 362}
 """Of GPUs, by a word of their name: bfloat16, dense, as NVIDIA's data sheets say."""
 
@@ -96,29 +101,26 @@ class StepFigures:
 
 
 def track(figures: Iterator[StepFigures], num_steps: int, run: Run) -> list[StepFigures]:
-    """Print and track the steps as they come; all of them come back."""
+    """Print and track the steps as they come, some at once, but never long after; all of them come back."""
     seen: list[StepFigures] = []
     shown = max(1, num_steps // 20)
-    tracked = 0
+    tracked, told, printed = 0, time.monotonic(), time.monotonic()
     try:
         for item in figures:
             seen.append(item)
-            if item.step % shown == 0 or item.step in (1, num_steps):
+            now = time.monotonic()
+            if item.step % shown == 0 or item.step in (1, num_steps) or now - printed > PRINTED_SECONDS:
                 print(item.line(num_steps), flush=True)
+                printed = now
             if item.seen:
-                print(
-                    f"after step {item.step}: held-out general NLL {item.seen.nll:.4f}, KL to the base "
-                    f"{item.seen.kl:.4f}",
-                    flush=True,
-                )
-            if len(seen) - tracked >= TRACKED_AT_ONCE:
-                tracked = _log(run, seen, tracked)
+                print(f"after step {item.step}: {item.seen.line()}", flush=True)
+            if len(seen) - tracked >= TRACKED_AT_ONCE or now - told > TRACKED_SECONDS:
+                tracked, told = _log(run, seen, tracked), now
     finally:
         _log(run, seen, tracked)
     return seen
 
 
 def _log(run: Run, seen: list[StepFigures], tracked: int) -> int:
-    for item in seen[tracked:]:
-        run.log_metrics(item.metrics(), item.step)
+    run.log_steps({item.step: item.metrics() for item in seen[tracked:]})
     return len(seen)

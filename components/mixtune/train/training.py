@@ -1,6 +1,7 @@
 """From a component's arguments to a trained model in its place."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,9 +22,6 @@ from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
 from mixtune.train.validation import validate
 from mixtune.train.world import World, join_world
-
-PROBE_NATS = 1e-3
-"""A packed token's loss is nearer than this to that of its record alone, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +59,11 @@ def run_training(config: TrainConfig, places: Places) -> str:
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
+            _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
-        probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
+        probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
         with checkpoints.until_told() if checkpoints else nullcontext():
@@ -72,7 +71,9 @@ def run_training(config: TrainConfig, places: Places) -> str:
         figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
         if checkpoints:
             checkpoints.wait()
-        uri = _leave(trainer, places, figures, run, Path(scratch)) if world.is_main else ""
+        uri = _leave(trainer, places, figures, run, Path(scratch))
+        if checkpoints:
+            run.set_tags({"model_uri": uri, "attempts": checkpoints.attempts})
         world.wait()
         if checkpoints:
             checkpoints.delete()
@@ -80,14 +81,16 @@ def run_training(config: TrainConfig, places: Places) -> str:
 
 
 def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run, scratch: Path) -> str:
-    """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
+    """Save the model, upload it, and write its manifest, last; in the main process its fingerprinted URI comes back."""
     trainer.model.check_finite()
-    config = trainer.config
-    run.log_metrics(figures, trainer.last_step)
-    out = scratch / "model"
+    config, is_main, out = trainer.config, trainer.world.is_main, scratch / "model"
     out.mkdir()
     if not config.validation_steps:
-        trainer.model.save(out)
+        trainer.model.save(out, is_main)
+    if not is_main:
+        return ""
+    run.log_metrics(figures, trainer.last_step)
+    if not config.validation_steps:
         finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
@@ -100,6 +103,16 @@ def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run
     }
     storage.write_manifest(places.model_path, manifest, target, entries)
     return "" if config.validation_steps else storage.fingerprint(target)
+
+
+def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> None:
+    """What a model comes from: its base, its shards, their pools and their receipt."""
+    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
+    run.log_metrics(shards.manifest.get("metrics", {}))
+    receipt = scratch / "mix_receipt.json"
+    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
+    run.log_artifact(receipt)
 
 
 def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:

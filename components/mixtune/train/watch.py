@@ -23,6 +23,10 @@ class Seen:
     """Kullback-Leibler divergence from the base model's predictions to this model's, over the base's `TOP` likeliest
     tokens and the rest as one: a lower bound of the whole. It rises before the NLL does (early warning)."""
 
+    def line(self) -> str:
+        """In words."""
+        return f"held-out general NLL {self.nll:.4f}, KL to the base {self.kl:.4f}"
+
 
 class Watch:
     """Looks at the same records again and again; the first look, at the model as it is given, is the base."""

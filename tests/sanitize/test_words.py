@@ -1,0 +1,41 @@
+"""Words hashed in bulk are the words found one by one."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixtune.sanitize.words import SHINGLE, distinct, hash_words, runs, shingle_sets, words
+
+TEXTS = st.lists(st.text(st.sampled_from("aBé٣²_ -\n日本İßσς9\U00010400\U0001d7d9·")) | st.text(), max_size=8)
+
+
+@settings(deadline=None)  # the first one makes the table of letters
+@given(TEXTS)
+def test_two_words_have_one_digest_exactly_if_they_are_the_same(texts: list[str]) -> None:
+    found = hash_words(texts)
+    one_by_one = [words(text) for text in texts]
+    assert [len(found[number]) for number in range(len(texts))] == [len(item) for item in one_by_one]
+    every = [word for item in one_by_one for word in item]
+    assert len(set(zip(every, found.flat.tolist(), strict=True))) == len(set(every)) == len(set(found.flat.tolist()))
+    assert found.numeric.tolist() == [any(map(str.isdigit, word)) for word in every]
+
+
+@settings(deadline=None)  # the first one makes the table of letters
+@given(TEXTS)
+def test_a_texts_words_and_shingles_do_not_depend_on_its_neighbours(texts: list[str]) -> None:
+    found = hash_words(texts)
+    sets = shingle_sets(found.flat, found.at[:-1], found.at[1:])
+    for number, text in enumerate(texts):
+        alone = hash_words([text])
+        assert np.array_equal(found[number], alone.flat)
+        edge = np.zeros(SHINGLE - 1, np.uint64)
+        padded = runs(np.concatenate([edge, alone.flat, edge]), SHINGLE) if len(alone.flat) else alone.flat
+        expected = distinct((padded * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)).astype(np.uint32))
+        assert np.array_equal(sets[number], expected)
+        assert len(expected) <= len(alone.flat) + SHINGLE - 1
+
+
+def test_letters_beyond_one_block_give_the_same_digests() -> None:
+    text = "customer " * 80_000
+    assert len(set(hash_words([text]).flat.tolist())) == 1
+    assert hash_words(["x" * 600_000]).flat.tolist() == hash_words(["a", "x" * 600_000]).flat.tolist()[1:]

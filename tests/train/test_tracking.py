@@ -1,0 +1,84 @@
+"""What MLflow shows of a training: while it runs, and of where it came from."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mixtune import storage
+from mixtune.train import figures, loop
+
+Train = Callable[..., str]
+
+
+def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
+    train: Train, watched_shards: str, mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
+    manifest = json.loads(Path(watched_shards).read_text())
+    manifest |= {"receipt": {"mix_ratio": 0.5}, "metrics": {"mix/customer/share": 0.5}}
+    manifest["inputs"] = {"customer": {"digest": "abc"}}
+    (tmp_path / "shards").write_text(json.dumps(manifest))
+    one_step = loop._one_step
+
+    def failing(trainer: Any, step: int, *others: Any) -> Any:
+        if step == 5:
+            raise KeyboardInterrupt
+        return one_step(trainer, step, *others)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop, "_one_step", failing)
+        train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
+    model = train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_experiment_by_name("mixtune")
+    (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train"]
+
+    def steps(name: str) -> list[int]:
+        return [item.step for item in client.get_metric_history(run.info.run_id, name)]
+
+    assert sorted(set(steps("loss/customer")) | set(steps("loss/chat"))) == list(range(1, 13))
+    curve = {(item.step, item.value) for item in client.get_metric_history(run.info.run_id, "loss")}
+    assert sorted(step for step, _ in curve) == list(range(1, 13))
+    assert set(steps("general_nll")) == {4, 8, 12}
+    named = {f"seconds/{phase}" for phase in ("data", "forward", "backward", "step")}
+    named |= {"tokens", "loss_tokens", "learning_rate", "grad_norm", "tokens_per_second_per_gpu", "tflops_per_gpu"}
+    assert named | {"memory_bytes", "kl_to_base", "mix/customer/share"} <= set(run.data.metrics)
+    tags = run.data.tags
+    assert (tags["attempts"], tags["model_uri"], tags["customer_pools"]) == ("[0, 4]", model, "abc")
+    assert tags["shards"] == storage.manifest_digest(manifest)
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["mix_receipt.json"]
+
+
+class Slow:
+    """A run that notes when it is told what."""
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = []
+
+    def log_steps(self, steps: dict[int, dict[str, float]]) -> None:
+        self.told.append(list(steps))
+
+
+def test_slow_steps_are_told_and_printed_before_there_are_many(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter(range(0, 10_000, 8))
+    monkeypatch.setattr(figures.time, "monotonic", lambda: float(next(now)))
+    named: dict[str, Any] = dict.fromkeys(
+        ("loss", "grad_norm", "learning_rate", "memory_bytes", "operations", "peak_operations"), 1.0
+    )
+    steps = (
+        figures.StepFigures(
+            **named, step=step, num_tokens=9, num_loss_tokens=9, seconds={"step": 8.0}, num_ranks=1, pool_losses={}
+        )
+        for step in range(1, 21)
+    )
+    run: Any = Slow()
+    figures.track(steps, 2000, run)
+    assert max(len(told) for told in run.told) <= 2
+    assert [step for told in run.told for step in told] == list(range(1, 21))
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/2000", "9/2000", "17/2000"]
