@@ -66,27 +66,29 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
 
 
-def _process(job: str, rank: int, size: int, port: int) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+def _process(job: str, rank: int, size: int, nodes: int, port: int) -> None:
+    local = size // nodes
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"LOCAL_RANK": str(rank % local), "LOCAL_WORLD_SIZE": str(local)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     run_job(job)
 
 
-def start_forked(job: str, size: int) -> list[ForkProcess]:
-    """Start a job in processes that need not import anything again."""
+def start_forked(job: str, size: int, nodes: int = 1) -> list[ForkProcess]:
+    """Start a job in processes that need not import anything again, as if on so many nodes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_process, args=(job, rank, size, port)) for rank in range(size)]
+    processes = [context.Process(target=_process, args=(job, rank, size, nodes, port)) for rank in range(size)]
     for process in processes:
         process.start()
     return processes
 
 
-def run_forked(job: str, size: int) -> None:
+def run_forked(job: str, size: int, nodes: int = 1) -> None:
     """Run a job to its end."""
-    processes = start_forked(job, size)
+    processes = start_forked(job, size, nodes)
     for process in processes:
         process.join(PATIENCE_SECONDS)
     codes = [process.exitcode for process in processes]

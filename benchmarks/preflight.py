@@ -60,9 +60,7 @@ class Case:
         return Training(
             method=self.method,
             micro_tokens=self.tokens,
-            frozen_bytes=4,
-            activation_bytes=4,
-            checkpointing=False,
+            gpu=False,
             packed=self.records > 1,
         )
 

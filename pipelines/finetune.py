@@ -7,12 +7,12 @@
                                         +---> evaluate (base, cached)                 evaluate (candidate)
                                                          |                                     |
                                                          +------------> compare <--------------+
+                                                                           |
+                                                                    record_outcome
 
-Steps after `fingerprint` are cached under what they really read; the preflights and `compare` always run.
+Steps after `fingerprint` are cached under what they really read; the preflights, `compare` and `record_outcome` always
+run.
 """
-
-from collections import namedtuple
-from typing import NamedTuple
 
 from kfp import dsl
 
@@ -20,10 +20,20 @@ from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_images, with_run_id
+from pipelines.steps import (
+    data_resources,
+    end_run,
+    evaluate_model,
+    sanitize_pools,
+    train,
+    with_clean_up,
+    with_images,
+    with_run_id,
+)
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
+@with_clean_up
 def finetune(
     customer_uri: str,
     general_pools: list,
@@ -45,7 +55,7 @@ def finetune(
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
+) -> None:
     """Fine-tune a base model on customer and general records.
 
     Args:
@@ -130,11 +140,9 @@ def finetune(
     }
     lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
     with dsl.If(method == "lora", "lora"):
-        lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora).after(data_checks)
-        lora_training = train_lora(**common, **lora).after(lora_validation)
+        lora_training = train(train_lora, data_checks, **common, **lora)
     with dsl.Else("sft"):
-        sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common).after(data_checks)
-        sft_training = train_sft(**common).after(sft_validation)
+        sft_training = train(train_sft, data_checks, **common)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
@@ -146,12 +154,8 @@ def finetune(
         tracking=tracking,
         storage=storage,
     ).set_caching_options(False)
-    for task in (lora_validation, sft_validation):
-        task.set_display_name("validate-training")
-    for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
-        with_run_id(task)
+    end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
+    with_run_id(decision)
     for task in (checks, data_checks):
         with_images(task)
     data_resources(mixed)
-    outcome = namedtuple("Outcome", "verdict model_uri")
-    return outcome(decision.outputs["Output"], model_uri)

@@ -1,12 +1,17 @@
-"""The steps that several pipelines share: sanitize both kinds of pools, evaluate base and candidate."""
+"""The steps that several pipelines share: sanitize both kinds of pools, validate and train, evaluate."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from kfp import dsl, kubernetes
 
 from mixtune import images
 from mixtune.evaluate.component import evaluate
+from mixtune.outcome.component import record_outcome
 from mixtune.sanitize.component import sanitize
+from mixtune.train.component import clean_up
 
 VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
@@ -44,6 +49,27 @@ def sanitize_pools(inputs: dsl.PipelineTask, seed: Any, storage: Any) -> tuple[d
 def data_resources(task: dsl.PipelineTask) -> None:
     """What a task that works on records asks for."""
     task.set_cpu_request("4").set_memory_request("16G")
+
+
+def train(
+    component: Callable[..., dsl.PipelineTask], checks: dsl.PipelineTask | None = None, **inputs: Any
+) -> dsl.PipelineTask:
+    """A validation run of five steps, and the training once that went well.
+
+    Args:
+        component: `train_lora` or `train_sft`.
+        checks: What must have gone well before.
+        inputs: Of both.
+
+    Returns:
+        The training; its `Output` is the model's URI.
+    """
+    validation = component(validation_steps=VALIDATION_STEPS, **inputs).set_display_name("validate-training")
+    training = component(validated=validation.outputs["Output"], **inputs).set_display_name("train")
+    if checks:
+        validation.after(checks)
+    with_run_id(validation)
+    return with_run_id(training)
 
 
 def evaluate_model(
@@ -86,6 +112,50 @@ def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task
 
 
+def with_clean_up(pipeline: Callable[..., Any]) -> Callable[..., None]:
+    """Let the task `clean_up` follow on all of a pipeline's tasks, whether the run succeeds, fails or is stopped.
+
+    KFP lets no output leave an exit handler, so the pipeline that comes back has none: its verdict and its model stand
+    in the comparison that `compare` writes.
+    """
+
+    @functools.wraps(pipeline)
+    def cleaned(*args: Any, **values: Any) -> None:
+        task = with_run_id(clean_up()).set_caching_options(False)
+        with dsl.ExitHandler(task, name="run"):
+            pipeline(*args, **values)
+
+    signature = inspect.signature(pipeline)
+    cleaned.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
+    cleaned.__annotations__ = {name: signature.parameters[name].annotation for name in signature.parameters}
+    return cleaned
+
+
 def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Tell a task the run's images, so that it can record them: `mixtune submit` pins these names as it does all."""
     return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))
+
+
+def end_run(
+    pipeline: str, decision: dsl.PipelineTask, shards: Any, model_uri: Any, tracking: Any, storage: Any
+) -> dsl.PipelineTask:
+    """The last task: audit record, cost, webhook. A run that failed does not reach it; `mixtune follow` tells then.
+
+    Args:
+        pipeline: Name, for the message.
+        decision: The `compare` task.
+        shards: What was trained on.
+        model_uri: The tuned model.
+        tracking: MLflow.
+        storage: Of `s3://` data.
+    """
+    task = record_outcome(
+        comparison=decision.outputs["comparison"],
+        shards=shards,
+        pipeline=pipeline,
+        model_uri=model_uri,
+        tracking=tracking,
+        storage=storage,
+    )
+    kubernetes.use_secret_as_volume(task, "mixtune-webhook", mount_path="/etc/mixtune/webhook", optional=True)
+    return with_images(with_run_id(task.set_caching_options(False)))

@@ -65,6 +65,12 @@ def test_a_failed_task_leaves_its_error_without_the_traceback() -> None:
     assert lines == ["sanitize ...", "sanitize: FAILED"]
 
 
+def test_the_error_of_the_first_task_that_failed_stays_though_others_run_after_it() -> None:
+    log, lines = shown(BAD + GOOD + BAD.replace("'sanitize'", "'clean-up'").replace("two things", "another"))
+    assert (log.failed, log.error.splitlines()[0]) == ("sanitize", "train.csv line 3: two things:")
+    assert lines[-1] == "clean-up: FAILED"
+
+
 def test_an_error_of_no_kind_we_know_keeps_its_traceback() -> None:
     log, _ = shown(BAD.replace("mixtune.errors.DataError", "KeyError"))
     assert log.error.startswith("Traceback (most recent call last):")

@@ -7,9 +7,9 @@ from mixtune.errors import ConfigError
 from mixtune.tracking import ARTICLE_TAGS, Tracking, article_tags, task_run
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+@pytest.fixture
+def uri(mlflow_uri: str) -> str:
+    return mlflow_uri
 
 
 def test_tasks_of_a_pipeline_run_share_a_parent_and_a_repeated_task_its_run(

@@ -22,7 +22,7 @@ import yaml
 
 import mixtune
 from mixtune.errors import ConfigError
-from mixtune.results import Listed, from_mlflow
+from mixtune.results import REPORTS, Listed, from_mlflow
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
@@ -64,10 +64,9 @@ class WorkDir:
     def keep_report(self, run_id: str) -> Path | None:
         """Copy a run's report and its JSON to where a person finds them; None where the run made none.
 
-        A grid's report is that of all its points; else it is the comparison's.
+        A grid's report is that of all its points, a ladder's that of its rungs; else it is the comparison's.
         """
-        made = [("choose-mix", "grid"), ("compare", "comparison")]
-        found = [path for task, name in made for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
+        found = [path for task, name in REPORTS for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
         if not found:
             return None
         self.report(run_id).parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +107,7 @@ class WorkDir:
         )
 
     def comparison(self, run_id: str) -> dict[str, Any]:
-        """What `compare`, or in a grid `choose_mix`, wrote in a run."""
+        """What the task that judges the whole run wrote."""
         return dict(json.loads(self.report(run_id, "json").read_text()))
 
 
@@ -161,14 +160,15 @@ class TaskLog(io.TextIOBase):
     log: TextIO
     names: dict[str, str]
     error: str = ""
-    """The text of the error that ended a task; empty while all is well."""
+    """The text of the error that ended the first task that failed; empty while all is well."""
     failed: str = ""
-    """The task that failed."""
+    """That task."""
     _rest: str = ""
     _began: float = 0.0
     _running: bool = False
     _dump: bool = False
     _trace: list[str] = field(default_factory=list)
+    _error: str = ""
 
     def write(self, text: str) -> int:
         """Take a piece of output."""
@@ -185,7 +185,7 @@ class TaskLog(io.TextIOBase):
 
     def _line(self, line: str) -> None:
         if match := _BEGIN.search(line):
-            self._began, self._running, self._trace, self.error = time.monotonic(), True, [], ""
+            self._began, self._running, self._trace, self._error = time.monotonic(), True, [], ""
             self._show(f"{self._name(match[1])} ...")
         elif match := _HIT.search(line):
             self._show(f"{self._name(match[1])}: from the cache")
@@ -199,10 +199,10 @@ class TaskLog(io.TextIOBase):
         if status == "SUCCESS":
             self._show(f"{self._name(task)}: done in {time.monotonic() - self._began:.1f} s")
             return
-        self.failed = self._name(task)
-        if not self.error:
-            self.error = "\n".join(self._trace[-30:]) or "it ended without a word; see the log"
-        self._show(f"{self.failed}: FAILED")
+        self._show(f"{self._name(task)}: FAILED")
+        if not self.failed:  # tasks that do not depend on it, and the exit task, still run
+            self.failed = self._name(task)
+            self.error = self._error or "\n".join(self._trace[-30:]) or "it ended without a word; see the log"
 
     def _output(self, line: str) -> None:
         """A line that a step printed: KFP's own dumps are left out, a traceback waits until it is known to matter."""
@@ -213,9 +213,9 @@ class TaskLog(io.TextIOBase):
         elif line.startswith(_TRACE) or (self._trace and line):
             self._trace.append(line)
             if match := _ERROR.match(line):
-                self.error = match[1]
-            elif self.error:
-                self.error += "\n" + line
+                self._error = match[1]
+            elif self._error:
+                self._error += "\n" + line
         elif line.strip() and not line.lstrip().startswith("[KFP Executor "):
             self._show("    " + line)
 

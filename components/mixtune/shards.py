@@ -1,24 +1,8 @@
 """Shards on disk: tokenized records in training order, read by step in O(1).
 
 A shards artifact is a manifest (`kind: shards`) beside `shard-<number>.arrow`: Arrow IPC files in which record batch
-`i` holds the records of one global batch, so that step `s` is found by arithmetic alone. Columns:
-
-| column       | type              | meaning                                                                       |
-|--------------|-------------------|-------------------------------------------------------------------------------|
-| `pool`       | uint16            | index into the manifest's `pools`                                             |
-| `record_id`  | binary(16)        | the record's id                                                               |
-| `input_ids`  | list<int32>       | its tokens, chat template applied                                             |
-| `loss_mask`  | list<uint8>       | 1 where the token is one to learn (its prediction carries loss), else 0       |
-| `weight`     | float32           | factor on the record's loss                                                   |
-
-Beside them may lie `holdout.arrow`: one record batch of held-out general records, on which a training watches what it
-forgets. The manifest holds `num_steps`, `global_batch_size`, `pools` (names), `shards` (file, first step, number of
-steps), `loss_tokens` per step, `max_record_tokens`, and the digests of tokenizer, template and inputs. Reading them
-needs pyarrow alone:
-
-    reader = pyarrow.ipc.open_file(pyarrow.memory_map("shard-00000.arrow"))
-    batch = reader.get_batch(step - first_step)
-    batch["input_ids"][0].as_py()
+`i` holds the records of one global batch, so that step `s` is found by arithmetic alone. Columns, the manifest's keys,
+and how to read them with pyarrow alone are in `docs/shards.md`.
 """
 
 from collections.abc import Iterator
@@ -121,17 +105,17 @@ class Shards:
 def token_records(batch: pa.RecordBatch) -> Iterator[TokenRecord]:
     """The rows of a record batch as arrays, without copying the tokens."""
     ids, mask = batch.column("input_ids"), batch.column("loss_mask")
-    offsets = ids.offsets.to_numpy()
+    bounds = ids.offsets.to_numpy().tolist()
     tokens, flags = ids.values.to_numpy(), mask.values.to_numpy()
-    pools, weights = batch.column("pool").to_numpy(), batch.column("weight").to_numpy()
+    pools, weights = batch.column("pool").to_pylist(), batch.column("weight").to_pylist()
     for row, record_id in enumerate(batch.column("record_id").to_pylist()):
-        span = slice(offsets[row], offsets[row + 1])
+        span = slice(bounds[row], bounds[row + 1])
         yield TokenRecord(
-            pool=int(pools[row]),
+            pool=pools[row],
             record_id=record_id.hex(),
             input_ids=tokens[span],
             loss_mask=flags[span],
-            weight=float(weights[row]),
+            weight=weights[row],
         )
 
 

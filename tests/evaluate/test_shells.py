@@ -35,9 +35,9 @@ def run_evaluate(world: Any, folder: Path, model_uri: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def tracked(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "run-7")
-    return f"sqlite:///{tmp_path}/mlflow.db"
+    return mlflow_uri
 
 
 def test_two_evaluations_and_a_comparison_leave_scores_reports_and_runs(

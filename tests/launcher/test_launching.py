@@ -13,8 +13,9 @@ import pytest
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
 from mixtune.train.config import TrainConfig
+from mixtune.train.launcher.cleaning import clean_up
 from mixtune.train.launcher.cluster import Clock
-from mixtune.train.launcher.launching import clean_up, run_job
+from mixtune.train.launcher.launching import run_job
 from mixtune.train.launcher.nodes import Nodes
 from mixtune.train.training import Places
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.mixing import Places, mix_shard, read_template
 from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
 from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
-from mixtune.shards import Shards, open_shards
+from mixtune.shards import SCHEMA, Shards, open_shards
 
 from .conftest import make_record, make_records, write_pools
 
@@ -247,3 +249,19 @@ def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path:
         read_template(str(tmp_path / "empty.jinja"))
     with pytest.raises(ModelError, match="the chat template is not valid"):
         ChatTokenizer(chatml, TokenConfig(chat_template="{% for m in messages %}"))
+
+
+def test_shards_are_read_with_pyarrow_alone_as_the_documentation_shows(tmp_path: Path, chatml: Path) -> None:
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix())
+    text = (Path(__file__).parents[2] / "docs" / "shards.md").read_text()
+    code = text.partition("```python\n")[2].partition("```")[0]
+    assert {line.split()[1].split(".")[0] for line in code.splitlines() if line.startswith("import")} == {
+        "json",
+        "pyarrow",
+    }
+    done = subprocess.run([sys.executable, "-Ic", code], cwd=tmp_path / "out", capture_output=True, text=True)
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        [shards.pools[record.pool], record.record_id, "1.0", str(len(record.input_ids))] for record in shards.step(3)
+    ]
+    for name in (*SCHEMA.names, *(set(shards.manifest) - {"kind", "data_uri", "metrics"})):
+        assert f"`{name}`" in text

@@ -71,6 +71,54 @@ def test_every_pool_is_within_the_bound_of_its_target_after_every_slot(plan: Pla
     assert worst_deviation(plan.assigned, weights) <= bound
 
 
+@st.composite
+def staged_plans(draw: st.DrawFn) -> Plan:
+    """Plans with several stages, in which general pools may reach caps and give their shares to others."""
+    count, batch, lengths = draw(st.integers(2, 7)), draw(st.integers(1, 40)), st.integers(1, 15)
+    stages, first = [], 0
+    for length in draw(st.lists(lengths, min_size=1, max_size=4)):
+        weights = draw(st.lists(st.integers(1, 900), min_size=count, max_size=count))
+        stages.append((first, [Fraction(weight, sum(weights)) for weight in weights]))
+        first += length
+    caps = draw(st.lists(st.integers(3 * batch, 20 * batch), min_size=count - 2, max_size=count - 2))
+    layout = make_layout(stages, [50] * count, batch, num_steps=first, caps=(10**9, *caps, 10**9))
+    return laid_out(layout, draw(st.integers(0, 2**40)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(staged_plans())
+def test_within_every_stage_every_pool_is_within_the_bound_after_every_slot(plan: Plan) -> None:
+    ends = [*(stage.first_step for stage in plan.stages[1:]), plan.num_steps]
+    for stage, end in zip(plan.stages, ends, strict=True):
+        weights = whole_weights(stage.shares)
+        active = sum(weight > 0 for weight in weights)
+        slots = plan.assigned[stage.first_step * plan.global_batch_size : end * plan.global_batch_size]
+        if len(slots):
+            assert worst_deviation(slots, weights) <= 1 - Fraction(1, 2 * max(1, active - 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8), st.integers(1, 7), st.integers(0, 2**40))
+def test_every_rank_and_micro_batch_has_its_customer_records_where_that_divides(
+    ranks: int, micros: int, ours: int, theirs: int, seed: int
+) -> None:
+    width = ours + theirs
+    shares = [Fraction(ours, width), Fraction(theirs, 2 * width), Fraction(theirs, 2 * width)]
+    plan = make_plan(shares, [40, 30, 20], ranks * micros * width, 6, seed)
+    customer = plan.slots(0, 6).pools.reshape(6 * ranks * micros, width) == 0
+    assert (customer.sum(1) == ours).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 99), st.integers(1, 3000))
+def test_a_category_of_a_thousandth_comes_as_often_as_it_should(batch: int, customer: int, steps: int) -> None:
+    rest = 1 - Fraction(customer, 100)
+    shares = [Fraction(customer, 100), rest / 1000, rest * Fraction(999, 1000)]
+    slots = assign(shares, min(batch * steps, 40_000))
+    for part in (len(slots), len(slots) // 2, len(slots) // 3):
+        assert abs(int((slots[:part] == 1).sum()) - shares[1] * part) < 1
+
+
 @pytest.mark.parametrize("customer", ["0.5", "0.75", "0.01"])
 def test_nova_categories_stay_within_the_bound_and_the_rarest_appears_on_schedule(customer: str) -> None:
     shares = nova_shares(Fraction(customer))

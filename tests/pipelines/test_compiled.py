@@ -56,7 +56,7 @@ def test_finetune_has_its_twenty_parameters_and_the_articles_defaults() -> None:
 
 def test_the_validation_run_comes_before_the_training_and_has_five_steps() -> None:
     spec = load(ROOT / "pipelines/finetune.yaml")[0]
-    for branch, training in (("comp-condition-2", "train-lora"), ("comp-condition-3", "train-sft")):
+    for branch, training in (("comp-condition-3", "train-lora"), ("comp-condition-4", "train-sft")):
         tasks = spec["components"][branch]["dag"]["tasks"]
         steps = tasks[training]["inputs"]["parameters"]["validation_steps"]["runtimeValue"]["constant"]
         assert steps == 5.0
@@ -65,14 +65,26 @@ def test_the_validation_run_comes_before_the_training_and_has_five_steps() -> No
 
 def test_only_what_depends_on_nothing_outside_is_cached() -> None:
     spec = load(ROOT / "pipelines/finetune.yaml")[0]
-    tasks = spec["root"]["dag"]["tasks"]
+    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {"fingerprint", "preflight", "compare"}.isdisjoint(cached)
+    assert {"fingerprint", "preflight", "preflight-mixed", "compare", "record-outcome"}.isdisjoint(cached)
     assert {"sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"} <= cached
     for name in ("sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"):
         assert not {"tracking", "num_nodes", "gpus_per_node"} & set(tasks[name]["inputs"]["parameters"]), name
     for name in ("sanitize", "sanitize-2", "evaluate"):
         assert not {"weights", "customer_data_percent", "limits"} & set(tasks[name]["inputs"]["parameters"]), name
+
+
+@pytest.mark.parametrize("name", ["finetune", "mix_grid"])
+def test_whatever_becomes_of_a_run_that_starts_jobs_its_last_task_deletes_them(name: str) -> None:
+    spec, platform = load(ROOT / f"pipelines/{name}.yaml")
+    tasks = spec["root"]["dag"]["tasks"]
+    assert set(tasks) == {"exit-handler-1", "clean-up"}, "every other task is inside the exit handler"
+    assert tasks["clean-up"]["dependentTasks"] == ["exit-handler-1"]
+    assert tasks["clean-up"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert not tasks["clean-up"]["cachingOptions"]
+    executor = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-clean-up"]
+    assert executor["fieldPathAsEnv"] == [{"fieldPath": "metadata.labels['pipeline/runid']", "name": "MIXTUNE_RUN_ID"}]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -89,3 +101,14 @@ def test_a_component_says_what_each_of_its_inputs_is(path: Path) -> None:
     documentation = inspect.getdoc(FILES[path].python_func) or ""
     for name in FILES[path].component_spec.inputs or {}:
         assert f"\n    {name}: " in documentation, f"{path.stem}: {name} is not described"
+
+
+def test_the_webhook_is_a_mounted_secret_that_need_not_be_there_and_no_parameter() -> None:
+    spec, platform = load(ROOT / "pipelines/finetune.yaml")
+    mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-record-outcome"][
+        "secretAsVolume"
+    ]
+    assert [(item["secretName"], item["mountPath"], item["optional"]) for item in mounted] == [
+        ("mixtune-webhook", "/etc/mixtune/webhook", True)
+    ]
+    assert "webhook" not in str(spec["root"]["inputDefinitions"])

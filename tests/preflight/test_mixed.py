@@ -14,7 +14,14 @@ from mixtune.preflight.mixed import Mixed, run_mixed_preflight
 def pool(name: str, share: float, **changed: Any) -> dict[str, Any]:
     """A pool as the receipt has it."""
     counted = {"num_read": 1000, "pool_records": 1000, "num_records": 1500, "epochs": 1.5, "num_truncated": 0}
-    return {"name": name, "planned_share": share, "dropped": {}, "lengths": {"< 64": 1000}, **counted, **changed}
+    return {
+        "name": name,
+        "planned_share": share,
+        "dropped": {},
+        "lengths": {"< 128": 400, "< 64": 600},
+        **counted,
+        **changed,
+    }
 
 
 def counts(**changed: Any) -> dict[str, Any]:
@@ -52,8 +59,8 @@ def test_every_pool_gets_its_records_epochs_lengths_and_losses(
     assert looked_at(SHARDS, tmp_path / "page.html") == "pass"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "pass  pool customer: 75.00% of the mix: 1,000 records, 1,500 drawn, 1.50 epochs; tokens < 64: 1,000; "
-        "0 truncated, 0 dropped"
+        "pass  pool customer: 75.00% of the mix: 1,000 records, 1,500 drawn, 1.50 epochs; tokens < 64: 600, "
+        "< 128: 400; 0 truncated, 0 dropped"
     )
     assert lines[2] == "pass  steps: 100 of 32 records, 9,000 tokens, 3,000 of them to learn"
     assert lines[4] == "pass  consent: 1,000 granted"
@@ -83,6 +90,10 @@ def changed(where: str, **values: Any) -> dict[str, Any]:
         (
             changed("counts", read=3000, dropped={"duplicate": 2000}),
             "warn  pool customer: sanitize kept 1,000 of 3,000 records (2,000 duplicate); see its quarantine",
+        ),
+        (
+            changed("pool", num_records=0, epochs=0.0),
+            "warn  pool customer: not one of its records is drawn in so few steps; more steps, or a larger weight",
         ),
         (changed("receipt", num_steps=3), "warn  steps: 3 steps hardly move a model; more customer_epochs"),
         (changed("counts", consent={}), "pass  consent: no record says a word on it"),

@@ -1,5 +1,6 @@
 """Personal data: what is found, what is not, and what becomes of it."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from mixtune.sanitize.personal import KEY_FILE, Personal
         ("from 8.8.8.8 and 2001:db8:0:0:8:800:200c:417a", "from [IP] and [IP]"),
         ("key AKIAIOSFODNN7EXAMPLE", "key [SECRET]"),
         ("MRN: 12345678", "[MEDICAL_RECORD]"),
+        ("DE89 3704 0044 0532 0130 00 SSN 123-45-6789", "[IBAN] SSN [SSN]"),
+        ("AB12 4111 1111 1111 1111", "AB12 [CARD]"),
+        ("password: hunter2hunter2, API_KEY='9f8e7d6c5b'", "password: [SECRET] API_KEY='[SECRET]'"),
+        ("fax 451-267-6122, you can reach us: 6992315827", "fax [PHONE], you can reach us: [PHONE]"),
+        ("NIR 207012B03356554", "NIR [NATIONAL_ID]"),
         (
             "DNI 12345678Z, fiscal RSSMRA85T10A562S, CPF 529.982.247-25",
             "DNI [NATIONAL_ID], fiscal [NATIONAL_ID], CPF [NATIONAL_ID]",
@@ -41,6 +47,9 @@ def test_personal_data_becomes_a_placeholder_of_its_kind(text: str, redacted: st
         "order 1234567890, pi 3.14159265358, 2024-01-15 10:00",
         "Natalia sold 48/2 = 24 clips, 1,000,000 and 12 - 3 - 45",
         "std::vector at 12:30:45",
+        "token = tokenizer.encode(text1), password=password, secret: something",
+        "during 2023 1234567890 rings, rows 123-456-789, recall 10 000 000 000",
+        "account 3704 0044 0532 0130 01",
     ],
 )
 def test_numbers_that_fail_their_check_stay(text: str) -> None:
@@ -69,3 +78,32 @@ def test_an_unknown_kind_or_policy_is_refused() -> None:
         Personal(policies={"mail": "redact"})
     with pytest.raises(ConfigError, match="email is 'erase'"):
         Personal(policies={"email": "erase"})
+
+
+def test_names_are_looked_for_only_on_request_and_need_presidio_and_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Jane Doe of Springfield, jane@example.org"
+    assert Personal().apply(text, Counter()) == "Jane Doe of Springfield, [EMAIL]"
+    assert Personal(policies={"default": "drop"}).policy("name") == "keep"
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    with pytest.raises(ConfigError, match="need presidio; build the data image with the extra `names`"):
+        Personal(policies={"name": "redact"})
+
+
+def test_names_and_places_become_placeholders_by_an_installed_model_offline(tmp_path: Path) -> None:
+    pytest.importorskip("presidio_analyzer", reason="the extra `names` is not installed")
+    import spacy
+
+    with pytest.raises(ConfigError, match="'nowhere' is neither installed nor a folder"):
+        Personal(policies={"name": "redact"}, name_model="nowhere")
+    tiny = spacy.blank("en")
+    ruler = tiny.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "PERSON", "pattern": "Jane Doe"}, {"label": "GPE", "pattern": "Springfield"},
+                        {"label": "PERSON", "pattern": "NAME"}])  # fmt: skip
+    tiny.to_disk(tmp_path / "tiny")
+    personal = Personal(policies={"name": "redact", "address": "report"}, name_model=str(tmp_path / "tiny"))
+    counts: Counter[str] = Counter()
+    clean = personal.apply("Jane Doe of Springfield, jane@example.org", counts)
+    assert clean == "[NAME] of Springfield, [EMAIL]"
+    assert counts == {"name": 1, "address": 1, "email": 1}
+    assert personal.apply(clean, Counter()) == clean
+    assert personal.hide("Jane Doe of Springfield") == "[NAME] of [ADDRESS]"

@@ -209,3 +209,13 @@ def test_spaces_and_quotes_of_prose_are_mended_on_request_only(tmp_path: Path) -
     assert cleaner.tally.changed == {"spaces in prose": 1, "quotes in prose": 1}
     with pytest.raises(ConfigError, match="unknown rule 'dashes'; there are quotes, spaces"):
         Rules(also=("dashes",))
+
+
+def test_a_column_of_weights_reaches_the_records_and_one_that_is_no_weight_is_counted(tmp_path: Path) -> None:
+    rows = [{"q": "a", "a": "b", "w": weight} for weight in (0.5, "2", 0, None, -1, "much", "nan")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mapping = {"prompt": "q", "completion": "a", "weight": "w"}
+    source = SourceFile(pool="a", split="train", uri=str(tmp_path / "a.jsonl"), columns=mapping)
+    cleaner = Cleaner(source, Rules(max_bad_ratio=1))
+    assert [record.get("weight") for record in cleaner.records()] == [0.5, 2.0, 0.0, None]
+    assert [json.loads(note)["line"] for note in cleaner.notes] == [5, 6, 7]

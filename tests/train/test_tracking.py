@@ -15,14 +15,14 @@ Train = Callable[..., str]
 
 
 def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
-    train: Train, watched_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    train: Train, watched_shards: str, mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
     manifest = json.loads(Path(watched_shards).read_text())
     manifest |= {"receipt": {"mix_ratio": 0.5}, "metrics": {"mix/customer/share": 0.5}}
     manifest["inputs"] = {"customer": {"digest": "abc"}}
     (tmp_path / "shards").write_text(json.dumps(manifest))
-    uri, one_step = f"sqlite:///{tmp_path}/mlflow.db", loop._one_step
+    one_step = loop._one_step
 
     def failing(trainer: Any, step: int, *others: Any) -> Any:
         if step == 5:
@@ -31,9 +31,9 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(loop, "_one_step", failing)
-        train(tmp_path, str(tmp_path / "shards"), tracking=uri, checkpoint_steps=4)
-    model = train(tmp_path, str(tmp_path / "shards"), tracking=uri, checkpoint_steps=4)
-    client = MlflowClient(uri)
+        train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
+    model = train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
+    client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("mixtune")
     (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train"]
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
+from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.worker import run_job
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,32 @@ def test_the_trajectory_is_the_same_for_any_number_of_processes(
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
     assert gap < 1e-6
     assert not (tmp_path / "data" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("alone", "size", "nodes", "options"),
+    [("sft", 4, 2, {}), ("lora", 2, 1, {"shard_base": True})],
+    ids=["sft-2-nodes", "lora-on-a-sliced-base"],
+    indirect=["alone"],
+)
+def test_a_model_in_slices_ends_with_the_same_weights(
+    size: int,
+    nodes: int,
+    options: dict[str, object],
+    alone: tuple[str, Weights],
+    shards_path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, expected = alone
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)  # so that the last one can be looked at
+    run_forked(job_in(tmp_path, shards_path, method=method, checkpoint_steps=11, **options), size, nodes)
+    assert furthest(weights_of(str(tmp_path), tmp_path), expected) < 1e-6
+    saved = (tmp_path / "data" / "checkpoints").glob("step-00000011-*/weights-*")
+    num_values = [sum(value.numel() for value in load_file(file).values()) for file in saved]
+    all_values = sum(value.numel() for value in expected.values())
+    assert sum(num_values) == all_values
+    assert sorted(num_values) == ([all_values // 2] * 2 if method == "sft" else [all_values])
 
 
 @pytest.mark.parametrize("sizes", [[1], [2, 1, 4]], ids=str)

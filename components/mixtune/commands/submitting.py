@@ -13,6 +13,7 @@ from typing import Any
 from mixtune import results, storage
 from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options
 from mixtune.errors import ClusterError, ConfigError
+from mixtune.outcome.webhook import send
 from mixtune.submit import ecr_digests, listed_digests, rewrite_images
 
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "ERROR", "CANCELED")
@@ -143,7 +144,7 @@ def _submit(options: argparse.Namespace) -> int:
             pipeline_root=options.pipeline_root or None,
             service_account=options.service_account or None,
         )
-    print(f"run: {options.host.rstrip('/')}/#/runs/details/{run.run_id}", flush=True)
+    print(f"run: {_page(options, run.run_id)}", flush=True)
     return _follow(options, run.run_id) if options.wait else 0
 
 
@@ -186,6 +187,7 @@ def _ended(options: argparse.Namespace, run: Any) -> int:
             if task.state == "FAILED"
         ]
         why = "; ".join(failed) or (run.error and run.error.message) or "see its page"
+        _tell(options, run)
         raise ClusterError(f"run {run.run_id} ended as {run.state.lower()}: {why}")
     arguments = dict((run.runtime_config and run.runtime_config.parameters) or {})
     root = (run.runtime_config and run.runtime_config.pipeline_root) or getattr(options, "pipeline_root", "")
@@ -194,6 +196,17 @@ def _ended(options: argparse.Namespace, run: Any) -> int:
     verdict = results.find_verdict(arguments.get("tracking") or {}, folder, run.run_id)
     print(f"verdict: {verdict}", flush=True)
     return results.EXIT_CODES[verdict]
+
+
+def _tell(options: argparse.Namespace, run: Any) -> None:
+    """Tell the webhook, where this machine has one, that a run did not reach the task that tells it otherwise."""
+    name, state = _pipeline_name(run), run.state.lower()
+    message = {"text": f"{name} {run.run_id}: {state}", "run_id": run.run_id, "pipeline": name, "verdict": state}
+    print(send({**message, "cost_usd": None, "links": {"run": _page(options, run.run_id)}}), flush=True)
+
+
+def _page(options: argparse.Namespace, run_id: str) -> str:
+    return f"{options.host.rstrip('/')}/#/runs/details/{run_id}"
 
 
 def _pipeline_name(run: Any) -> str:

@@ -9,11 +9,12 @@ import pyarrow as pa
 from sklearn import metrics as sk
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from mixtune.evaluate.answers import answer_records, describe
 from mixtune.evaluate.engine import Request
 from mixtune.evaluate.labels import LabelSet
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import encode, render_prompt, render_record, turns_text
-from mixtune.records import Record, prompt_and_answer
+from mixtune.evaluate.tokens import encode, render_record
+from mixtune.records import Record
 
 RECORDS_PER_PART = 256
 CALIBRATION_BINS = 10
@@ -43,10 +44,8 @@ class LogprobScorer:
                 Sample(
                     axis=self.axis,
                     subject=record["label"],
-                    item_id=record["id"],
-                    cluster=record.get("group", ""),
+                    **describe(record),
                     prompt_hash=prompt_hash(item.prompt),
-                    text=turns_text(record),
                     prediction=self.labels.labels[best],
                     gold=record["label"],
                     correct=float(best == gold),
@@ -78,29 +77,18 @@ class GenerationScorer:
 
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
-        texts = [
-            render_prompt(self.tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in self.records
-        ]
-        done = engine.generate([encode(self.tokenizer, text) for text in texts], self.max_new_tokens)
         samples = []
-        for record, text, completion in zip(self.records, texts, done, strict=True):
-            response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            gold, said = self.labels.gold(record), self.labels.parse(response)
+        answers = answer_records(engine, self.tokenizer, self.records, self.max_new_tokens)
+        for record, answer in zip(self.records, answers, strict=True):
+            gold, said = self.labels.gold(record), self.labels.parse(answer["response"])
             samples.append(
                 Sample(
                     axis=self.axis,
                     subject=record["label"],
-                    item_id=record["id"],
-                    cluster=record.get("group", ""),
-                    prompt_hash=prompt_hash(text),
-                    text=turns_text(record),
+                    **answer,
                     prediction=join_labels(said, self.labels),
                     gold=join_labels(gold, self.labels),
                     correct=float(said == gold),
-                    num_tokens=len(completion.token_ids),
-                    response=response,
-                    latency_seconds=completion.latency_seconds,
-                    truncated=completion.truncated,
                     measures={"invalid": float(not said)},
                 )
             )

@@ -33,6 +33,8 @@ class Comparison:
     """Digest, seed and mix receipt of the shards that the candidate was trained on; empty where they are not given."""
     reason: str = ""
     """Why there is no candidate, where its training failed."""
+    model_uri: str = ""
+    """Fingerprinted URI of the candidate; empty where there is none."""
 
     @property
     def blocks(self) -> bool:
@@ -80,6 +82,7 @@ def compare_samples(
         limit=int(base.manifest["limit"]),
         contamination=contamination or [],
         mix=mix or {},
+        model_uri=candidate.manifest["model_uri"],
     )
 
 
@@ -136,13 +139,13 @@ def resolve_limits(axes: dict[str, dict[str, Any]], limits: dict[str, Any]) -> d
     """The allowed loss of every general axis.
 
     Raises:
-        ConfigError: A limit for no general axis, or one below 0.
+        ConfigError: A limit for no general axis, or one that is no number from 0.
     """
     general = {name: summary for name, summary in axes.items() if name != CUSTOMER_AXIS}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
-    allowed = {name: float(limits.get(name, DEFAULT_LIMITS[summary["form"]])) for name, summary in general.items()}
+    allowed = {name: limits.get(name, DEFAULT_LIMITS[summary["form"]]) for name, summary in general.items()}
     for name, limit in allowed.items():
-        if limit < 0:
-            raise ConfigError(f"limits: the allowed loss on {name} is 0 or more, got {limit}")
-    return allowed
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+            raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")
+    return {name: float(limit) for name, limit in allowed.items()}

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from mixtune import models, storage
-from mixtune.errors import ConfigError, ModelError
+from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate import classification, customer, ifeval, lm_eval_task, loading, mmlu, nll, report, spreading
 from mixtune.evaluate.axes import Axis
 from mixtune.evaluate.customer import CustomerOptions
@@ -136,6 +136,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
         "kind": "samples",
         "axes": summaries,
         "identity": identity,
+        "model_uri": inputs.model_uri,
         "limit": int(inputs.limit),
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -210,9 +211,11 @@ def begin(folder: str, identity: dict[str, Any]) -> set[str]:
     digest = hashlib.sha256(text.encode()).hexdigest()
     progress = storage.join(folder, PROGRESS)
     if storage.file_exists(progress) and storage.read_json(progress) == {"evaluation": digest}:
-        found = {entry.path for entry in storage.list_files(folder)} if _has_parts(folder) else set()
-        if found:
-            print(f"evaluate: {len(found)} parts are there already, going on with the rest", flush=True)
+        try:
+            found = {entry.path for entry in storage.list_files(folder)}
+        except DataError:  # nothing but the hidden progress file
+            return set()
+        print(f"evaluate: {len(found)} parts are there already, going on with the rest", flush=True)
         return found
     storage.delete(folder)
     storage.write_json(progress, {"evaluation": digest})
@@ -280,9 +283,3 @@ def _digest(uri: str) -> str:
     if not uri:
         return ""
     return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(uri))[1]
-
-
-def _has_parts(folder: str) -> bool:
-    if storage.is_s3(folder):
-        return storage.exists(folder)
-    return any(path.suffix == ".parquet" for path in Path(folder).rglob("*.parquet"))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mixtune.evaluate.answers import answer_records
 from mixtune.evaluate.classification import latency_scores
-from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
+from mixtune.evaluate.samples import Part, Sample, chunks
 from mixtune.evaluate.text_metrics import compare_texts, corpus_bleu, is_json, same_json
-from mixtune.evaluate.tokens import encode, render_prompt, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 128
@@ -41,31 +41,19 @@ class Scorer:
 
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
-        turns = [prompt_and_answer(record) for record in self.records]
-        texts = [
-            render_prompt(self.tokenizer, prompt, record.get("tools"))
-            for record, (prompt, _) in zip(self.records, turns, strict=True)
-        ]
-        done = engine.generate([encode(self.tokenizer, text) for text in texts], self.max_new_tokens)
         samples = []
-        for record, (_, answer), text, completion in zip(self.records, turns, texts, done, strict=True):
-            response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            measures = measure(response, answer["content"], self.pattern)
+        answers = answer_records(engine, self.tokenizer, self.records, self.max_new_tokens)
+        for record, answer in zip(self.records, answers, strict=True):
+            gold = prompt_and_answer(record)[1]["content"]
+            measures = measure(answer["response"], gold, self.pattern)
             samples.append(
                 Sample(
                     axis=self.axis,
                     subject=record.get("label", "all"),
-                    item_id=record["id"],
-                    cluster=record.get("group", ""),
-                    prompt_hash=prompt_hash(text),
-                    text=turns_text(record),
-                    prediction=response,
-                    gold=answer["content"],
+                    **answer,
+                    prediction=answer["response"],
+                    gold=gold,
                     correct=measures["exact_match"],
-                    num_tokens=len(completion.token_ids),
-                    response=response,
-                    latency_seconds=completion.latency_seconds,
-                    truncated=completion.truncated,
                     measures=measures,
                 )
             )

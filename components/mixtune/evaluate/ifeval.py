@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmarks
+from mixtune.evaluate.answers import generate
 from mixtune.evaluate.checkers import check_instructions, follow
-from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import encode, render_prompt
+from mixtune.evaluate.samples import Part, Sample, chunks
+from mixtune.evaluate.tokens import render_prompt
 from mixtune.records import Message
 
 PROMPTS_PER_PART = 128
@@ -71,19 +72,15 @@ class Scorer:
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
         texts = [render_prompt(self.tokenizer, [Message(role="user", content=row["prompt"])]) for row in self.rows]
-        done = engine.generate([encode(self.tokenizer, text) for text in texts], self.options.max_new_tokens)
-        samples = []
-        for row, text, completion in zip(self.rows, texts, done, strict=True):
-            response = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            samples.append(check(self.axis, row, text, response, completion))
-        return samples
+        answers = generate(engine, self.tokenizer, texts, self.options.max_new_tokens)
+        return [check(self.axis, row, answer) for row, answer in zip(self.rows, answers, strict=True)]
 
 
-def check(axis: str, row: dict[str, Any], text: str, response: str, completion: Any) -> Sample:
+def check(axis: str, row: dict[str, Any], answer: dict[str, Any]) -> Sample:
     """One prompt's sample: correct when all its instructions are followed strictly, wrong where a checker fails."""
     problem = ""
     try:
-        strict, loose = follow(row, response)
+        strict, loose = follow(row, answer["response"])
     except Exception as error:  # whatever lm-eval's checkers make of a model's text is that item's trouble
         strict = loose = [False] * len(row["instruction_id_list"])
         problem = f"{type(error).__name__}: {error}"
@@ -91,13 +88,9 @@ def check(axis: str, row: dict[str, Any], text: str, response: str, completion: 
         axis=axis,
         subject=row["instruction_id_list"][0].split(":")[0],
         item_id=row["key"],
-        prompt_hash=prompt_hash(text),
         text=row["prompt"],
+        **answer,
         correct=float(all(strict)),
-        num_tokens=len(completion.token_ids),
-        response=response,
-        latency_seconds=completion.latency_seconds,
-        truncated=completion.truncated,
         error=problem,
         measures={
             "prompt_loose": float(all(loose)),

@@ -11,9 +11,10 @@ from typing import Any
 
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import loading
+from mixtune.evaluate.answers import generate
 from mixtune.evaluate.judging import Ask
 from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.tokens import encode, render_prompt
+from mixtune.evaluate.tokens import render_prompt
 from mixtune.records import Message
 
 MAX_TOKENS = 64
@@ -21,6 +22,7 @@ MAX_TOKENS = 64
 TIMEOUT_SECONDS = 60
 TRIES = 4
 THREADS = 8
+REPORT_SECONDS = 10.0
 RETRIED = (408, 409, 429, 500, 502, 503, 504)
 """HTTP statuses after which it is worth asking again."""
 
@@ -51,8 +53,15 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
         return _said(_send(request, url))
 
     def ask(prompts: Sequence[str]) -> list[str]:
+        said: list[str] = []
+        told = time.perf_counter()
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(ask_one, prompts))
+            for text in pool.map(ask_one, prompts):
+                said.append(text)
+                if time.perf_counter() - told > REPORT_SECONDS:
+                    told = time.perf_counter()
+                    print(f"judge: {len(said)} of {len(prompts)} prompts answered", flush=True)
+        return said
 
     return ask
 
@@ -65,8 +74,7 @@ def ask_local(model: str, dtype: str = "auto") -> Ask:
 
     def ask(prompts: Sequence[str]) -> list[str]:
         texts = [render_prompt(tokenizer, [Message(role="user", content=prompt)]) for prompt in prompts]
-        done = engine.generate([encode(tokenizer, text) for text in texts], MAX_TOKENS)
-        return [str(tokenizer.decode(one.token_ids, skip_special_tokens=True)) for one in done]
+        return [answer["response"] for answer in generate(engine, tokenizer, texts, MAX_TOKENS)]
 
     return ask
 

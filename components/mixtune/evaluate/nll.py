@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.evaluate import benchmarks
+from mixtune.evaluate.answers import describe
 from mixtune.evaluate.engine import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.tokens import Rendered, encode, render_record, turns_text
+from mixtune.evaluate.tokens import Rendered, encode, render_record
 from mixtune.pools import Pools
 from mixtune.records import Record
 
@@ -53,10 +54,8 @@ class Scorer:
                 Sample(
                     axis=AXIS,
                     subject=self.pool,
-                    item_id=f"{self.pool}/{record['id']}",
-                    cluster=record.get("group", ""),
+                    **{**describe(record), "item_id": f"{self.pool}/{record['id']}"},
                     prompt_hash=prompt_hash(item.prompt + "\0" + item.answer),
-                    text=turns_text(record),
                     nll=-scores.logprobs[0],
                     num_tokens=len(request.continuations[0]),
                     latency_seconds=scores.latency_seconds,

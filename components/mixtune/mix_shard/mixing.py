@@ -84,6 +84,7 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         "global_batch_size": mix.global_batch_size,
         "pools": names,
         "shards": listed,
+        "num_slices": planned.plan.num_slices,
         "loss_tokens": loss_tokens,
         "max_record_tokens": longest,
         "tokenizer_digest": models.tokenizer_digest(folder),

@@ -192,6 +192,7 @@ COLUMNS = {
     "num_records": "drawn",
     "epochs": "epochs",
     "repeats": "repeats",
+    "num_truncated": "truncated",
     "dropped": "dropped",
 }
 

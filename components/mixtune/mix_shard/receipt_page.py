@@ -27,7 +27,8 @@ def receipt_html(receipt: dict[str, Any]) -> str:
     return (
         f"<!doctype html><meta charset='utf-8'><title>Mix receipt</title><style>{_STYLE}</style>"
         f"<h1>Mix receipt</h1><p>{escape(receipt_lines(receipt)[0])}. Shares are planned in "
-        f"{escape(receipt['unit'])}; a pool is at most {receipt['bound']:.4g} from its target at any place.</p>{notes}"
+        f"{escape(receipt['unit'])}; within every stage "
+        f"a pool is at most {receipt['bound']:.4g} from its target at any place.</p>{notes}"
         f"<table><tr>{head}</tr>{rows}</table><h2>Planned and realized</h2>{_bars(receipt)}{plots}"
     )
 
@@ -39,13 +40,15 @@ def _bars(receipt: dict[str, Any]) -> str:
     for index, pool in enumerate(receipt["pools"]):
         top = index * row + 8
         parts.append(f'<text x="{left - 10}" y="{top + 26}" text-anchor="end">{escape(pool["name"])}</text>')
+        at = left + pool["planned_share"] * width
         for number, unit in enumerate(UNITS):
             share, y = pool[f"share_of_{unit}"], top + number * 16
+            end = left + share * width
+            beside = at if end < at < end + 100 else end
             parts.append(
                 f'<rect x="{left}" y="{y}" width="{share * width:.1f}" height="12" fill="{COLORS[number]}"/>'
-                f'<text x="{left + share * width + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
+                f'<text x="{beside + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
             )
-        at = left + pool["planned_share"] * width
         parts.append(f'<line x1="{at:.1f}" y1="{top - 4}" x2="{at:.1f}" y2="{top + 50}" stroke="#222"/>')
     return _svg(left + width + 150, row * len(receipt["pools"]) + 10, parts)
 

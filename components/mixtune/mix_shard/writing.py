@@ -23,6 +23,8 @@ SHARD_BYTES = 128 * 2**20
 """About the size of a shard."""
 COMPRESSION = 3
 """About how much smaller zstd makes a shard."""
+RECORD_BYTES = 48
+"""About what a record takes in a shard beside its tokens: the other columns, and its part of a batch's description."""
 STEPS_AT_ONCE = 64
 PARALLEL_BYTES = 64 * 2**20
 """Bytes of shards below which one process writes them all."""
@@ -83,7 +85,7 @@ def write_shards(
 def _plan_bytes(plan: Plan, stores: Sequence[Store]) -> float:
     given = plan.given(plan.num_slots)
     means = [float(store.rows["length"].mean()) if len(store) else 0.0 for store in stores]
-    return MASK_BYTES * sum(int(count) * mean for count, mean in zip(given, means, strict=True))
+    return sum(int(count) * (RECORD_BYTES + MASK_BYTES * mean) for count, mean in zip(given, means, strict=True))
 
 
 def _written(target: Target, stores: Sequence[Store], jobs: list[Job], num_writers: int) -> Iterator[storage.FileEntry]:

@@ -129,10 +129,8 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
         method=settings.method,
         micro_tokens=max(MICRO_TOKENS, settings.max_length),
         lora_rank=settings.lora_rank,
-        frozen_bytes=2 if gpus else 4,
-        activation_bytes=2 if gpus else 4,
-        checkpointing=bool(gpus),
-        shards=max(1, gpus * max(1, _count("num_nodes", settings.num_nodes))) if settings.method == "sft" else 1,
+        gpu=bool(gpus),
+        shards=max(1, gpus) if settings.method == "sft" else 1,
     )
     memory = estimate_memory(shape, training)
     line = f"{memory.line()}, estimated for micro batches of {training.micro_tokens} tokens"
@@ -147,7 +145,7 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
         yield (
             "fail",
             f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; "
-            "method=lora, more nodes (sft), or a smaller max_length",
+            "method=lora, larger GPUs, or a smaller max_length",
         )
     if gpus > instance.gpus:
         yield "fail", f"gpus_per_node is {gpus}; {name} has {instance.gpus}"

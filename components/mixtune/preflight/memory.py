@@ -1,9 +1,9 @@
 """How much memory a training needs, and how much arithmetic, from the model's own shape.
 
-The count follows what the training loop holds at its two highest moments. One is the end of a forward pass, with the
-gradients of an earlier micro batch still there: weights, gradients, AdamW's moments, what autograd keeps for the
-backward pass, one chunk of logits. The other is the optimizer's step: no activations, but a temporary of its own. It is
-held against measured peaks in `benchmarks/results/preflight.md`.
+The count follows what the training loop holds at its two highest moments. One is the end of a forward pass: weights,
+AdamW's moments, the gradients of earlier micro batches, what autograd keeps for the backward pass, one chunk of logits.
+The other is after the last backward pass: no activations, but gradients twice. It is held against measured peaks in
+`benchmarks/results/preflight.md`.
 """
 
 from dataclasses import dataclass
@@ -70,10 +70,14 @@ class Shape:
         return self.layers * (attention + self.mlp_matrices * self.hidden * self.inner)
 
     @property
+    def embeddings(self) -> int:
+        """Parameters of the embeddings, in and out."""
+        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    @property
     def parameters(self) -> int:
         """All parameters; norms counted, biases not."""
-        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return embeddings + self.linear + (2 * self.layers + 1) * self.hidden
+        return self.embeddings + self.linear + (2 * self.layers + 1) * self.hidden
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA adapter on all linear layers."""
@@ -83,23 +87,30 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is trained and in what portions."""
+    """What is trained and in what portions; the rest follows from the method and the device, as in `train/`."""
 
     method: str
     """`lora` or `sft`."""
     micro_tokens: int
     """Tokens of a micro batch: `max_tokens_per_gpu`, or the longest record where that is longer."""
     lora_rank: int = 16
-    frozen_bytes: int = 2
-    """Of a parameter that is not trained: 2 (bf16, GPU) or 4 (float32, CPU)."""
-    activation_bytes: int = 2
-    """Of an activation: 2 (bf16, GPU) or 4 (float32, CPU)."""
-    checkpointing: bool = True
-    """Whether layers are computed again for the backward pass, so that only their inputs are kept."""
-    packed: bool = False
-    """Whether attention takes a mask over the whole micro batch: several records in it, and no varlen kernels."""
+    gpu: bool = True
+    """On a GPU: bfloat16 over float32 weights, layers computed again for the backward pass, no mask over packed
+    records. On a CPU: float32, all kept."""
+    packed: bool = True
+    """Whether there are several records in a micro batch; on a CPU attention then takes a mask."""
     shards: int = 1
-    """GPUs over which full fine-tuning spreads weights, gradients and moments."""
+    """GPUs over which full fine-tuning spreads weights, gradients and moments (FSDP2)."""
+
+    @property
+    def value_bytes(self) -> int:
+        """Of a value in the arithmetic, and of a weight that is not trained."""
+        return 2 if self.gpu else 4
+
+    @property
+    def sum_bytes(self) -> int:
+        """Per trained parameter, of the sums of gradients over micro batches: float64 but in slices on GPUs."""
+        return 0 if self.gpu and self.method == "sft" else 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,49 +118,63 @@ class Memory:
     """Bytes that one GPU needs at the peak."""
 
     weights: int
-    states: int
-    """Gradients and AdamW's moments."""
+    gradients: int
+    """Those of earlier micro batches."""
+    moments: int
+    """AdamW's two."""
     activations: int
     logits: int
     update: int
-    """The optimizer's temporary, at a moment when there are neither activations nor logits."""
+    """Gradients, and their sums or the optimizer's temporary, when there are neither activations nor logits."""
 
     @property
     def total(self) -> int:
         """At the higher of the two moments."""
-        return self.weights + self.states + max(self.activations + self.logits, self.update)
+        return self.weights + self.moments + max(self.gradients + self.activations + self.logits, self.update)
 
     def line(self) -> str:
         """In words."""
-        parts = {"weights": self.weights, "optimizer": self.states, "activations": self.activations}
-        listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in {**parts, "logits": self.logits}.items())
+        states = self.moments + self.gradients
+        parts = {"weights": self.weights, "optimizer": states, "activations": self.activations, "logits": self.logits}
+        listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
         return f"{self.total / 1e9:.1f} GB per GPU ({listed})"
 
 
 def estimate_memory(shape: Shape, training: Training) -> Memory:
-    """Peak memory of one GPU."""
+    """Peak memory of one GPU, or of a process on a CPU."""
     lora = training.method == "lora"
     trained = shape.adapter(training.lora_rank) if lora else shape.parameters
-    kept = shape.parameters * training.frozen_bytes if lora else 0
+    kept = shape.parameters * training.value_bytes if lora else _gathered(shape, training)
+    own = trained // training.shards
     return Memory(
-        weights=kept + trained * 4 // training.shards,
-        states=trained * 12 // training.shards,
+        weights=kept + 4 * own,
+        gradients=(training.sum_bytes or 4) * own,
+        moments=8 * own,
         activations=_activations(shape, training),
         logits=_logits(shape, training),
-        update=trained * 4 // training.shards,
+        update=(4 + (training.sum_bytes or 4)) * own,
     )
 
 
+def _gathered(shape: Shape, training: Training) -> int:
+    """Bytes that full fine-tuning in slices holds whole on a GPU: embeddings and two layers, with their gradients."""
+    if not training.gpu:
+        return 0
+    layer = (shape.parameters - shape.embeddings) // shape.layers
+    return 2 * training.value_bytes * (shape.embeddings + 2 * layer)
+
+
 def _activations(shape: Shape, training: Training) -> int:
-    """Bytes kept for the backward pass: of all layers, or with checkpointing their inputs and all of one layer.
+    """Bytes kept for the backward pass: of all layers, or, computed again, their inputs and all of one layer.
 
     A mask over packed records is a square of yes and no, and once more as numbers in every layer that is kept.
     """
-    tokens, size = training.micro_tokens, training.activation_bytes
-    kept = 1 if training.checkpointing else shape.layers
-    inputs = shape.layers * shape.hidden if training.checkpointing else 0
-    mask = tokens * tokens * (1 + size * kept) if training.packed else 0
-    return tokens * size * (kept * _layer_activations(shape, training) + inputs + 3 * shape.hidden) + mask
+    tokens = training.micro_tokens
+    layer = tokens * _layer_bytes(shape, training)
+    if training.gpu:
+        return layer + tokens * training.value_bytes * shape.hidden * (shape.layers + 3)
+    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed else 0
+    return shape.layers * layer + 12 * tokens * shape.hidden + mask
 
 
 def _logits(shape: Shape, training: Training) -> int:
@@ -159,16 +184,16 @@ def _logits(shape: Shape, training: Training) -> int:
     return max(3 * chunk, chunk + head)
 
 
-def _layer_activations(shape: Shape, training: Training) -> int:
-    """Values per token that autograd keeps of one layer.
+def _layer_bytes(shape: Shape, training: Training) -> int:
+    """Bytes per token that autograd keeps of one layer.
 
     Input, normed input and its scaled form, query, key, value, attention's output; the same of the MLP with gate, up,
-    the activation and their product. A frozen norm keeps one form less.
+    the activation and their product. A frozen norm keeps one form less. Norms compute in float32 everywhere.
     """
     norms = 4 if training.method == "lora" else 6
     attention = 2 * shape.query + 2 * shape.key_value
     inner = (4 if shape.mlp_matrices == 3 else 2) * shape.inner
-    return norms * shape.hidden + attention + inner
+    return 4 * norms * shape.hidden + training.value_bytes * (attention + inner)
 
 
 def operations_per_token(shape: Shape, method: str, length: int) -> float:

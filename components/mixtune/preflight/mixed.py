@@ -93,7 +93,9 @@ def _check_pool(pool: dict[str, Any], mixed: Mixed) -> Iterator[tuple[str, str]]
         f"{pool['epochs']:.2f} epochs; tokens {_histogram(pool.get('lengths', {}))}; "
         f"{pool['num_truncated']:,} truncated, {sum(pool['dropped'].values()):,} dropped",
     )
-    if pool["planned_share"] and pool["epochs"] > MANY_EPOCHS:
+    if pool["planned_share"] and not pool["num_records"]:
+        yield "warn", "not one of its records is drawn in so few steps; more steps, or a larger weight"
+    if pool["epochs"] > MANY_EPOCHS:
         yield (
             "warn",
             f"{pool['epochs']:.1f} passes over its {pool['pool_records']:,} records; more data, a smaller weight, or "
@@ -161,7 +163,8 @@ def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
 
 
 def _histogram(lengths: dict[str, int]) -> str:
-    return ", ".join(f"{edge}: {count:,}" for edge, count in lengths.items()) or "not counted"
+    edges = sorted(lengths, key=lambda edge: int(edge.removeprefix("< ")))
+    return ", ".join(f"{edge}: {lengths[edge]:,}" for edge in edges) or "not counted"
 
 
 def _checklist(mixed: Mixed, settings: Settings) -> list[Row]:

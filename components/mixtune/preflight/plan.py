@@ -15,6 +15,8 @@ from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, operations_per_token
 from mixtune.prices import Instance, Prices
 
+DRAINED = timedelta(minutes=40)
+"""Before a capacity block ends: EC2 takes nodes back 30 minutes before, Karpenter drains them 10 minutes earlier."""
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
@@ -162,11 +164,12 @@ def make_plan(
     warnings = [prices.warning(start.date())]
     if needed > room:
         need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
-        warnings.append(f"does not fit: {need}; more nodes (sft), a smaller max_length, or method=lora")
-    if block_ends and training_ends > block_ends:
-        late = (training_ends - block_ends).total_seconds() / 3600
+        warnings.append(f"does not fit: {need}; larger GPUs, a smaller max_length, or method=lora")
+    if block_ends and training_ends > block_ends - DRAINED:
+        late = (training_ends - block_ends + DRAINED).total_seconds() / 3600
         warnings.append(
-            f"the capacity block ends {late:.1f} hours before the training does; more nodes, or fewer epochs"
+            f"the capacity block's nodes are drained {late:.1f} hours before the training ends (40 minutes before "
+            "the block does); more nodes, or fewer epochs"
         )
     if deadline and ends > deadline:
         late = (ends - deadline).total_seconds() / 3600
@@ -189,7 +192,7 @@ def training_of(work: Work, hardware: Hardware) -> Training:
         method=work.method,
         micro_tokens=max(work.max_tokens_per_gpu, work.max_length),
         lora_rank=work.lora_rank,
-        shards=hardware.nodes * hardware.instance.gpus if work.method == "sft" else 1,
+        shards=hardware.instance.gpus if work.method == "sft" else 1,
     )
 
 

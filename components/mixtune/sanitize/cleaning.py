@@ -183,7 +183,8 @@ class Cleaner:
         """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
         ordinary = not self.rules.also and is_clean(text)
         marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
-        personal = not ordinary or marked or bool(self.rules.personal.find(text))
+        look = self.rules.personal
+        personal = not ordinary or marked or look.wants_names or bool(look.find(text))
         needed = (not ordinary, marked, personal)
         return needed if any(needed) else ()  # type: ignore[return-value]
 

@@ -9,6 +9,10 @@ _IBAN_LENGTHS = {
     "IT": 27, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25,
     "RO": 24, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TR": 26, "UA": 29,
 }  # fmt: skip
+_ISSUER = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|5\d{15}|(?:50|5[6-8])\d{11,17}|2[2-7]\d{14}|6\d{12,18}"
+    r"|3[47]\d{13}|3[0689]\d{12,17}|35\d{14,17}"
+)
 _VERHOEFF = (
     "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
     "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
@@ -38,9 +42,9 @@ def is_luhn(text: str) -> bool:
 
 
 def is_card(text: str) -> bool:
-    """A payment card: 13 to 19 digits of an issuer's range, Luhn."""
+    """A payment card: an issuer's first digits and lengths (ISO/IEC 7812), Luhn."""
     digits = digits_of(text)
-    return 13 <= len(digits) <= 19 and digits[0] in "23456" and len(set(digits)) > 1 and is_luhn(digits)
+    return bool(_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
 
 
 def is_iban(text: str) -> bool:
@@ -81,8 +85,8 @@ def is_cpf(text: str) -> bool:
 
 
 def is_nir(text: str) -> bool:
-    """A French social security number, modulo 97."""
-    digits = digits_of(text)
+    """A French social security number, modulo 97; Corsica's departments 2A and 2B count as 19 and 18."""
+    digits = digits_of(text.replace("2A", "19").replace("2B", "18"))
     return len(digits) == 15 and digits[0] in "12" and 97 - int(digits[:13]) % 97 == int(digits[13:])
 
 
@@ -118,6 +122,7 @@ NATIONAL_IDS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
 CODED_IDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (r"[XYZ]?\d{7,8}[A-Z]", is_dni),
     (r"[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]", is_codice_fiscale),
+    (r"[12] ?\d{2} ?\d{2} ?2[AB] ?\d{3} ?\d{3} ?\d{2}", is_nir),
     (r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda text: True),
 )
-"""Identity numbers with letters: Spain, Italy, United Kingdom (whose number has no checksum)."""
+"""Identity numbers with letters: Spain, Italy, Corsica, United Kingdom (whose number has no checksum)."""

@@ -2,7 +2,7 @@
 
 The scan is one RE2 alternation, whose time is linear in the text however hostile it is. What it finds is small, so
 that checksums and the telephone numbering plans (phonenumbers) may be slow. Names and addresses need a language
-model and are not looked for here.
+model (`names`), and are looked for only where a policy asks for it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import re2
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize import identifiers as ids
+from mixtune.sanitize import names
 
 KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
 POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
@@ -38,7 +39,11 @@ _GROUPS = (
     ("secret", _SECRETS),
     ("email", r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}"),
     ("medical_record", r"(?i:\b(?:mrn|medical record (?:number|no\.?|#))\s{0,3}[:#]?\s{0,3}[A-Z]{0,3}-?\d{5,12})\b"),
-    ("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}\b"),
+    (
+        "password",
+        r"(?i:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8,80}",
+    ),
+    ("iban", r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b"),
     ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _ in ids.CODED_IDS)})\b"),
     ("ip6", _IP6_FORM),
     ("number", r"\+?\(?\d[\d() .-]{5,40}\d"),
@@ -60,7 +65,13 @@ _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
 _NO_PHONE = re.compile(
     r"\d+\.\d+$|(?:19|20)\d\d[-. ][01]?\d[-. ][0-3]?\d(?!\d)|[0-3]?\d[-. ][0-3]?\d[-. ](?:19|20)\d\d(?!\d)"
 )
-_CALL = re.compile(r"(?i)phone|tel\b|call|mobile|cell|fax|contact|sms|whatsapp|ring|dial")
+_CALL = re.compile(
+    r"(?i)(?<![a-z])(?:(?:tele|cell)?phones?|tel|call(?:ed|ing)?|mobile|cell|fax|contact|sms|whatsapp|ring|dial|reach)(?![a-z])"
+)
+_DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
+_MIN_DIALLED = 9
+"""Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
+_PASSWORD = re.compile(r"[:=]\s*['\"]?(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])([^\s'\"(){}]+)$")
 _NATIONAL = tuple((re.compile(pattern), check, context) for pattern, check, context in ids.NATIONAL_IDS)
 Found = tuple[str, int, int]
 
@@ -75,27 +86,40 @@ class Personal:
     that are not named; without it they are redacted."""
     region: str = "US"
     """Country whose telephone numbers may stand without their country's code; two letters."""
+    name_model: str = "en_core_web_sm"
+    """spaCy model that finds names and addresses, where `name` or `address` has a policy: installed, or a folder."""
 
     def __post_init__(self) -> None:
         """Check kinds and policies, and that there is a key where one is needed."""
         for kind, policy in self.policies.items():
-            if kind not in (*KINDS, "default"):
-                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {', '.join(KINDS)} and default")
+            if kind not in (*KINDS, *names.KINDS, "default"):
+                known = ", ".join((*KINDS, *names.KINDS))
+                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {known} and default")
             if policy not in POLICIES:
                 raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
-        if "pseudonym" in map(self.policy, KINDS):
+        if "pseudonym" in map(self.policy, (*KINDS, *names.KINDS)):
             _key()
+        if self.wants_names:
+            names.load_analyzer(self.name_model)
+
+    @property
+    def wants_names(self) -> bool:
+        """Whether the slow tier runs."""
+        return any(self.policy(kind) != "keep" for kind in names.KINDS)
 
     def policy(self, kind: str) -> str:
-        """The policy for a kind."""
+        """The policy for a kind; names and addresses stay where they are not named."""
+        if kind in names.KINDS:
+            return self.policies.get(kind, "keep")
         return self.policies.get(kind) or self.policies.get("default") or "redact"
 
     def find(self, text: str) -> list[Found]:
         """Kind, start and end of what is found, in order, without overlaps."""
-        if not _MAY_HOLD.search(text.encode(errors="surrogatepass")):
-            return []
+        candidates = list(self._candidates(text)) if _MAY_HOLD.search(text.encode(errors="surrogatepass")) else []
+        if self.wants_names:
+            candidates += names.find_names(text, self.name_model)
         found, at = [], 0
-        for kind, start, end in sorted(self._candidates(text), key=lambda item: (item[1], -item[2])):
+        for kind, start, end in sorted(candidates, key=lambda item: (item[1], -item[2])):
             if start >= at and self.policy(kind) != "keep":
                 found.append((kind, start, end))
                 at = end
@@ -109,7 +133,9 @@ class Personal:
 
     def hide(self, text: str) -> str:
         """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
-        return _replace(text, Personal(region=self.region).find(text), lambda kind, _: f"[{kind.upper()}]")
+        policies = {kind: "redact" for kind in names.KINDS if self.policy(kind) != "keep"}
+        found = replace(self, policies=policies).find(text)
+        return _replace(text, found, lambda kind, _: f"[{kind.upper()}]")
 
     def _replaced(self, kind: str, datum: str) -> str:
         policy = self.policy(kind)
@@ -130,12 +156,24 @@ class Personal:
             if kind == "number":
                 yield from self._in_number(text, start, end)
             elif kind == "iban":
-                if length := _iban_length(match[0]):
+                length = _iban_length(match[0])
+                if length:
                     yield kind, start, start + length
+                yield from self._again(text, start + (length or 4), end)
+            elif kind == "password":
+                if found := _PASSWORD.search(match[0]):
+                    yield "secret", start + found.start(1), start + found.end(1)
             elif kind == "ip6":
                 continue
             elif kind != "national_id" or any(re.fullmatch(p, match[0]) and ok(match[0]) for p, ok in ids.CODED_IDS):
                 yield kind, start, end
+
+    def _again(self, text: str, start: int, end: int) -> Iterator[Found]:
+        """What begins in a stretch that looked like an IBAN and was none, or went on after it."""
+        piece = text[start : end + 40]
+        for match in _SCAN.finditer(piece):
+            if match.start(_SCAN.groupindex["number"]) >= 0 and start + match.start() < end:
+                yield from self._in_number(text, start + match.start(), start + match.end())
 
     def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
         """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
@@ -163,7 +201,9 @@ class Personal:
             return
         if raw.isdigit() and not _CALL.search(before):
             return
-        for match in phonenumbers.PhoneNumberMatcher(raw, self.region):
+        dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
+        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.VALID
+        for match in phonenumbers.PhoneNumberMatcher(raw, self.region, leniency):
             yield "phone", start + match.start, start + match.end
 
 

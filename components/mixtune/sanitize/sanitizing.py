@@ -77,6 +77,7 @@ def make_rules(
     phone_region: str = "US",
     consent: dict[str, Any] | None = None,
     also_normalise: list[str] | None = None,
+    name_model: str = Personal.name_model,
 ) -> Rules:
     """The rules that the shell's options name.
 
@@ -85,7 +86,7 @@ def make_rules(
     """
     return Rules(
         markers=Markers(markers, tuple(extra_markers)),
-        personal=Personal(policies=dict(personal_data or {}), region=phone_region),
+        personal=Personal(policies=dict(personal_data or {}), region=phone_region, name_model=name_model),
         consent=make_consent(consent or {}),
         also=tuple(also_normalise or ()),
         max_bad_ratio=max_bad_ratio,

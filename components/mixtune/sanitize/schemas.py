@@ -1,6 +1,7 @@
 """Rows to records: the schema of a file, detected from its first row or given as a column mapping."""
 
 import json
+import math
 import re
 import string
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import ROLES, Message, Record
 
-COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "messages", "tools")
+COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "weight", "messages", "tools")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _SHAREGPT = {
@@ -113,12 +114,24 @@ def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
     for key in ("label", "group", "consent"):
         if fields.get(key) not in (None, ""):
             record[key] = str(fields[key])
+    if fields.get("weight") not in (None, ""):
+        record["weight"] = _weight(fields["weight"])
     return record
+
+
+def _weight(value: Any) -> float:
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < math.inf:
+        raise DataError("its weight is not a number of 0 or more")
+    return weight
 
 
 def _mapped(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools")}
-    fields: dict[str, Any] = {key: values[key] for key in ("label", "group", "consent") if key in values}
+    fields: dict[str, Any] = {key: values[key] for key in ("label", "group", "consent", "weight") if key in values}
     if "tools" in columns:
         fields["tools"] = _loaded(row[columns["tools"]])
     fields |= {key: row[key] for key in _KEPT if key in row and key not in columns}

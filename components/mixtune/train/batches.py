@@ -1,7 +1,8 @@
 """Micro batches of a global batch: who takes which records, packed without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,16 @@ class Packed:
     """float32, (loss tokens,)"""
     rows: torch.Tensor
     """int64, (loss tokens,): index in the global batch of the record that each token to learn belongs to."""
+    starts: torch.Tensor
+    """int32, (records + 1,): where records begin, and the end."""
+    longest: int
+    """Tokens of the longest record."""
 
     def to(self, device: torch.device) -> "Packed":
         """The same on a device."""
-        return Packed(**{item.name: getattr(self, item.name).to(device) for item in fields(self)})
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in found.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **moved)
 
 
 def plan_micro_batches(
@@ -98,4 +105,6 @@ def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -
         targets=torch.from_numpy(np.flatnonzero(mask)),
         weights=torch.from_numpy(np.array([record.weight for record in records], np.float32)[row]),
         rows=torch.from_numpy(places[row]),
+        starts=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
+        longest=max(lengths),
     )

@@ -1,7 +1,7 @@
 """The `train_lora` and `train_sft` components, two shells over one loop, and the exit task of runs that start jobs."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from mixtune import images
 
@@ -11,6 +11,7 @@ def train_lora(
     shards: Input[Dataset],
     base_model: str,
     model: Output[Model],
+    metrics: Output[Metrics],
     learning_rate: float = 1e-5,
     lora_rank: int = 16,
     lora_alpha: int = 32,
@@ -25,6 +26,10 @@ def train_lora(
     max_grad_ratio: float = 100.0,
     max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
+    shard_base: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -48,6 +53,7 @@ def train_lora(
         shards: Steps in training order, from `mix_shard`.
         base_model: Folder, `s3://` prefix or `org/name@revision`.
         model: Manifest of the adapter, which lies in PEFT's format beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         learning_rate: Peak, above 0; that of the A matrices.
         lora_rank: Rank of the adapter, 1 or more.
         lora_alpha: Scaling of the adapter, 1 or more.
@@ -67,6 +73,11 @@ def train_lora(
         max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
             the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
+        shard_base: Hold the base model in slices over the GPUs (FSDP2), where it is too large for one.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -115,6 +126,10 @@ def train_lora(
         max_grad_ratio=max_grad_ratio,
         max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
+        shard_base=shard_base,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),
@@ -125,7 +140,7 @@ def train_lora(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return train_or_report(config, places, nodes, validated, on_error)
+    return train_or_report(config, places, nodes, validated, on_error, metrics)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
@@ -133,6 +148,7 @@ def train_sft(
     shards: Input[Dataset],
     base_model: str,
     model: Output[Model],
+    metrics: Output[Metrics],
     learning_rate: float = 1e-5,
     min_lr_ratio: float = 0.1,
     warmup_ratio: float = 0.05,
@@ -142,6 +158,9 @@ def train_sft(
     max_grad_ratio: float = 100.0,
     max_nll_rise: float = 0.0,
     max_tokens_per_gpu: int = 16384,
+    dtype: str = "",
+    activations: str = "",
+    fused_kernels: bool = False,
     checkpoint_steps: int = 100,
     checkpoint_seconds: float = 0.0,
     keep_checkpoints: int = 2,
@@ -164,6 +183,7 @@ def train_sft(
         shards: Steps in training order, from `mix_shard`.
         base_model: Folder, `s3://` prefix or `org/name@revision`.
         model: Manifest of the model, which lies as a Hugging Face folder beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         learning_rate: Peak, above 0.
         min_lr_ratio: Learning rate of the last step as a share of the peak, 0 to 1; a cosine leads there.
         warmup_ratio: Share of the steps over which the learning rate rises, 0 to 1.
@@ -174,6 +194,10 @@ def train_sft(
         max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
             the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
+        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
+            GPUs, else `keep`.
+        fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
         checkpoint_steps: Steps between two checkpoints, which are written while training goes on.
         checkpoint_seconds: Above 0: a checkpoint also whenever so many seconds have passed since the last.
         keep_checkpoints: Newest checkpoints that stay until the model is there.
@@ -217,6 +241,9 @@ def train_sft(
         max_grad_ratio=max_grad_ratio,
         max_nll_rise=max_nll_rise,
         max_tokens_per_gpu=int(max_tokens_per_gpu),
+        dtype=dtype,
+        activations=activations,
+        fused_kernels=fused_kernels,
         checkpoint_steps=int(checkpoint_steps),
         checkpoint_seconds=checkpoint_seconds,
         keep_checkpoints=int(keep_checkpoints),
@@ -227,20 +254,19 @@ def train_sft(
     places = Places(
         shards_path=shards.path, base_model=base_model, model_path=model.path, model_uri=model.uri, tracking=tracking
     )
-    return train_or_report(config, places, nodes, validated, on_error)
+    return train_or_report(config, places, nodes, validated, on_error, metrics)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
 def clean_up():
-    """Delete what is left of this run's training jobs: the exit task of a pipeline that starts any (`dsl.ExitHandler`).
+    """Delete what is left of this run's training jobs: the exit task of the pipelines that start any.
 
     Jobs are found by the run's id (`MIXTUNE_RUN_ID`, else the pod's label). Outside a cluster there are none, and the
-    log says so. KFP lets no output leave an exit handler: a pipeline with outputs relies on the job's owner, the
-    run's workflow, and on its deadline.
+    log says so.
 
     Raises:
-        ClusterError: The Kubernetes API is away.
+        ClusterError: The Kubernetes API is away, or the service account may not delete jobs.
     """
-    from mixtune.train.launcher import launching
+    from mixtune.train.launcher import cleaning
 
-    launching.clean_up()
+    cleaning.clean_up()

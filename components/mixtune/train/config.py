@@ -23,7 +23,17 @@ LORA_INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora"
 """Initialisations by name, beside PEFT's own default (true). None that needs data."""
 SLOW_LORA = 5e-5
 """Learning rate of the B matrices under which an adapter hardly learns."""
-_NO_MATTER = {"max_tokens_per_gpu", "checkpoint_steps", "checkpoint_seconds", "keep_checkpoints", "validation_steps"}
+DTYPES = ("", "float32", "bfloat16")
+ACTIVATIONS = ("", "keep", "recompute", "offload")
+_NO_MATTER = {
+    "activations",
+    "checkpoint_seconds",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "max_tokens_per_gpu",
+    "shard_base",
+    "validation_steps",
+}
 _NO_MATTER |= {"interpolate", "merge", "max_nll_rise"}
 
 
@@ -60,6 +70,15 @@ class TrainConfig:
     """Learning rate of the B matrices over that of the A matrices (LoRA+, Hayou et al. 2024), 1 or more."""
     max_tokens_per_gpu: int = 16384
     """Tokens of one micro batch at most; a longer record is a micro batch of its own."""
+    dtype: str = ""
+    """Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs alone."""
+    activations: str = ""
+    """For the backward pass: `keep` them, `recompute` each layer's, or `offload` the layers' inputs to the host's
+    memory as well; empty: `recompute` on GPUs, else `keep`."""
+    fused_kernels: bool = False
+    """Liger's kernels for norms, rotary embeddings and MLPs, on GPUs."""
+    shard_base: bool = False
+    """LoRA: hold the base model in slices over the processes, where it is too large for one; full SFT always does."""
     checkpoint_steps: int = 100
     """Steps between two checkpoints, 1 or more."""
     checkpoint_seconds: float = 0.0
@@ -79,6 +98,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"method is one of {', '.join(METHODS)}; got {self.method!r}")
+        for name, allowed in (("dtype", DTYPES), ("activations", ACTIVATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is one of {', '.join(allowed[1:])} or empty; got {getattr(self, name)!r}")
         for name in ("learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is above 0; got {getattr(self, name)}")

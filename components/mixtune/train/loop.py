@@ -17,7 +17,7 @@ from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
 from mixtune.train.figures import StepFigures, peak_memory, peak_operations
 from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, make_optimizer, rate
+from mixtune.train.model import Trainable, make_optimizer, place, rate
 from mixtune.train.sums import GradientSums
 from mixtune.train.watch import Seen, Watch
 from mixtune.train.world import World
@@ -59,7 +59,7 @@ def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: W
     Raises:
         ConfigError: There is a limit on what may be forgotten, and no record to see it by.
     """
-    model.causal.to(world.device)
+    place(model, config, world)
     held_out = [] if config.validation_steps else shards.holdout()
     if config.max_nll_rise and not config.validation_steps and not held_out:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
@@ -161,13 +161,16 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, cl
     world, model = trainer.world, trainer.model
     total = sum(record.num_loss_tokens * record.weight for record in records)
     losses = torch.zeros(len(records), dtype=torch.float64, device=world.device)
-    sums = GradientSums(model.parameters().values(), model.method == "lora" or world.device.type == "cpu")
-    for micro in own_micro_batches(trainer, records, num_parts):
+    on_cpu = world.device.type == "cpu"
+    sums = GradientSums(model.parameters().values(), exact=on_cpu or model.method == "lora")
+    turns = own_turns(trainer, records, num_parts)
+    for number, (micro, share) in enumerate(turns, 1):
         packed = pack([records[index] for index in micro], micro).to(world.device)
         if model.dropout:
             model.dropout.begin_micro_batch(micro, [len(records[index].input_ids) for index in micro])
+        model.add_over_processes(number == len(turns) or not on_cpu)
         clock.stop("data")
-        weighted = model.loss(packed) * packed.weights
+        weighted = model.loss(packed) * packed.weights * share
         clock.stop("forward")
         (weighted.sum() / max(total, 1e-9)).backward()
         sums.take()
@@ -177,12 +180,21 @@ def _accumulate(trainer: Trainer, records: list[TokenRecord], num_parts: int, cl
     return losses
 
 
-def own_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> list[list[int]]:
-    """This process's micro batches of a global batch, which is cut for `num_parts` processes."""
+def own_turns(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> list[tuple[list[int], float]]:
+    """This process's micro batches of a global batch, which is cut for `num_parts` processes; each counts once.
+
+    Processes that hold slices of a model meet at every layer. One that has fewer micro batches than others takes the
+    cheapest once more, at a weight of 0.
+    """
     lengths, even = [len(record.input_ids) for record in records], trainer.model.even_tokens
     micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
     costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
-    return [micros[number] for number in spread(costs, trainer.world.size)[trainer.world.rank]]
+    ranks = spread(costs, trainer.world.size)
+    turns = [(micros[number], 1.0) for number in ranks[trainer.world.rank]]
+    if trainer.model.in_slices:
+        cheapest = micros[costs.index(min(costs))]
+        turns += [(cheapest, 0.0)] * (max(len(own) for own in ranks) - len(turns))
+    return turns
 
 
 def batch_loss(trainer: Trainer, step: int) -> float:
@@ -191,9 +203,9 @@ def batch_loss(trainer: Trainer, step: int) -> float:
     total = torch.zeros(1, dtype=torch.float64, device=trainer.world.device)
     trainer.model.loss.eval()
     with torch.no_grad():
-        for micro in own_micro_batches(trainer, records, trainer.world.size):
+        for micro, share in own_turns(trainer, records, trainer.world.size):
             packed = pack([records[index] for index in micro], micro).to(trainer.world.device)
-            total += (trainer.model.loss(packed) * packed.weights).double().sum()
+            total += (trainer.model.loss(packed) * packed.weights * share).double().sum()
     trainer.model.loss.train()
     return float(trainer.world.add(total)) / max(sum(item.num_loss_tokens * item.weight for item in records), 1e-9)
 

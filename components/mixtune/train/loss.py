@@ -1,20 +1,25 @@
 """The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.autograd.graph import save_on_cpu
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from mixtune.errors import ModelError
 from mixtune.shards import TokenRecord
 from mixtune.train.batches import Packed, pack
+from mixtune.train.kernels import PACKED
 
 LOGITS_AT_ONCE = 2**25
 """Logits that are held at once (128 MiB in float32)."""
 PROBED_TOKENS = 64
 """Of each record that `probe` looks at."""
+PROBE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
+"""A token's loss is nearer than this to that of its record alone, by dtype of the arithmetic."""
 
 Reading = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits, float32, (tokens, vocabulary), and ids, (tokens,), to something by token, (tokens, ...)."""
@@ -29,18 +34,35 @@ class PackedLoss(torch.nn.Module):
     """A causal language model as a function from packed records to the losses of their tokens.
 
     No attention mask is given and `use_cache` is off: only then does transformers keep packed records apart by their
-    positions. Logits are made in chunks, at the places that carry loss, and made again for the gradient.
+    positions, or by where they begin. Logits are made in chunks, at the places that carry loss, and made again for the
+    gradient.
+
+    Args:
+        causal: A model of transformers.
+        dtype: Of the arithmetic; weights may be float32 all the same.
+        offload: Keep what the backward pass needs of the layers in the host's memory.
     """
 
-    def __init__(self, causal: Any) -> None:
+    def __init__(self, causal: Any, dtype: torch.dtype, offload: bool = False) -> None:
         super().__init__()
-        self.causal = causal
+        self.causal, self.dtype, self._offload = causal, dtype, offload
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """A context in which the model computes in its dtype."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def forward(self, packed: Packed, read: Reading = cross_entropies) -> torch.Tensor:
         """Cross entropy of every token to learn, float32, (loss tokens,); or what else is read off its logits."""
-        out = self.causal.get_decoder()(
-            input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
-        )
+        with self.precision(packed.input_ids.device):
+            return self._read(packed, read)
+
+    def _read(self, packed: Packed, read: Reading) -> torch.Tensor:
+        places: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        if self.causal.config._attn_implementation in PACKED:
+            places |= {"cu_seq_lens_q": packed.starts, "cu_seq_lens_k": packed.starts}
+            places |= {"max_length_q": packed.longest, "max_length_k": packed.longest}
+        with save_on_cpu(packed.input_ids.is_cuda) if self._offload else nullcontext():
+            out = self.causal.get_decoder()(**places, use_cache=False)
         hidden = out.last_hidden_state[0][packed.targets - 1]
         wanted = packed.input_ids[packed.targets]
         size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
@@ -65,18 +87,17 @@ def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
     return logits
 
 
-def probe(loss: PackedLoss, records: list[TokenRecord], tolerance: float) -> None:
+def probe(loss: PackedLoss, records: list[TokenRecord]) -> None:
     """Hold the losses of a few packed records against the model's own logits for each record alone.
 
     Args:
         loss: The model; one whose logits are made otherwise, or whose records see one another, is found here.
         records: Any; their first tokens are taken, all as tokens to learn.
-        tolerance: Nats, of a token's loss.
 
     Raises:
         ModelError: They differ: this model cannot be trained.
     """
-    device = next(loss.parameters()).device
+    device, tolerance = next(loss.parameters()).device, PROBE_NATS[loss.dtype]
     short = [
         TokenRecord(
             pool=record.pool,
@@ -89,7 +110,7 @@ def probe(loss: PackedLoss, records: list[TokenRecord], tolerance: float) -> Non
     ]
     training = loss.training
     loss.eval()
-    with torch.no_grad():
+    with torch.no_grad(), loss.precision(device):
         got = loss(pack(short).to(device))
         alone = [pack([record]).input_ids.to(device) for record in short]
         own = [(loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:]) for ids in alone]

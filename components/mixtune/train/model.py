@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
 from mixtune.train.adapters import Adapter, add_adapter
 from mixtune.train.config import TrainConfig
 from mixtune.train.dropout import Dropout
+from mixtune.train.kernels import choose_attention, fuse
 from mixtune.train.loss import PackedLoss
+from mixtune.train.sharding import shard
+from mixtune.train.world import World
 
 BETAS = (0.9, 0.95)
 
@@ -40,6 +44,16 @@ class Trainable:
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """What is trained, by name."""
         return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
+
+    @property
+    def in_slices(self) -> bool:
+        """Whether each process holds a slice of every layer (FSDP2)."""
+        return isinstance(self.loss, FSDPModule)
+
+    def add_over_processes(self, now: bool) -> None:
+        """Of a model in slices: whether the next backward pass adds up gradients over processes, or keeps its own."""
+        if isinstance(self.loss, FSDPModule):
+            self.loss.set_requires_gradient_sync(now)
 
     @property
     def dropout(self) -> Dropout | None:
@@ -81,13 +95,32 @@ class Trainable:
             if not bool(torch.isfinite(value.detach()).all()):
                 raise TrainingError(f"{name} is not finite after the last step; lower the learning rate")
 
-    def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors."""
+    def save(self, folder: Path, is_main: bool = True) -> None:
+        """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors.
+
+        Args:
+            folder: Of the main process.
+            is_main: Whether this process writes; where the model lies in slices, all processes hand theirs over.
+        """
         if self.adapter:
-            self.adapter.save(folder)
+            if is_main:
+                self.adapter.save(folder)
             return
-        self.saved.save_pretrained(str(folder))
+        whole = {}
+        for name, value in self.saved.named_parameters():
+            full = value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
+            if is_main:
+                whole[name] = full.to("cpu", self.loss.dtype)
+        if not is_main:
+            return
+        whole |= {name: value.cpu() for name, value in self.saved.state_dict().items() if name in _buffers(self.saved)}
+        self.saved.config.use_cache = True
+        self.saved.save_pretrained(str(folder), state_dict=whole)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
+
+
+def _buffers(module: torch.nn.Module) -> set[str]:
+    return {name for name, _ in module.named_buffers()}
 
 
 def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
@@ -101,15 +134,46 @@ def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, b
 
 
 def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
-    """Load a base model in float32; for LoRA, put an adapter into all its linear layers."""
+    """Load a base model on the CPU; for LoRA, put an adapter into all its linear layers.
+
+    What is trained is float32. A base under an adapter is in the dtype of the arithmetic, unless the adapter's
+    initialisation changes it: that would be rounded away.
+    """
     torch.manual_seed(config.seed)
-    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32))
+    dtype = compute_dtype(config)
+    held = dtype if config.method == "lora" and not config.changes_base else torch.float32
+    attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
+    given = {"attn_implementation": attention} if attention else {}
+    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held, **given))
+    if config.fused_kernels:
+        fuse(causal)
     causal.config.use_cache = False
     causal.train()
-    if config.method == "sft":
-        return Trainable(PackedLoss(causal), causal, folder, config.method)
-    adapter = add_adapter(causal, config, folder.name)
-    return Trainable(PackedLoss(causal), adapter.peft, folder, config.method, adapter)
+    adapter = add_adapter(causal, config, folder.name) if config.method == "lora" else None
+    activations = config.activations or ("recompute" if torch.cuda.is_available() else "keep")
+    if activations != "keep":
+        causal.activation_checkpointing_enable({"use_reentrant": False})
+    saved = adapter.peft if adapter else causal
+    return Trainable(PackedLoss(causal, dtype, activations == "offload"), saved, folder, config.method, adapter)
+
+
+def compute_dtype(config: TrainConfig) -> torch.dtype:
+    """The dtype of the arithmetic."""
+    if config.dtype:
+        return torch.float32 if config.dtype == "float32" else torch.bfloat16
+    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+
+
+def place(model: Trainable, config: TrainConfig, world: World) -> None:
+    """Bring a model to its device: in slices (FSDP2) for full SFT in several processes or in bfloat16, else whole."""
+    if model.method == "sft":
+        in_slices = world.size > 1 or model.loss.dtype != torch.float32
+    else:
+        in_slices = world.size > 1 and config.shard_base
+    if in_slices:
+        shard(model.loss, world, model.loss.dtype)
+    else:
+        model.causal.to(world.device)
 
 
 def without_dropout(causal: Any) -> Any:

@@ -23,9 +23,6 @@ from mixtune.train.model import load_trainable
 from mixtune.train.validation import validate
 from mixtune.train.world import World, join_world
 
-PROBE_NATS = 1e-3
-"""A packed token's loss is nearer than this to that of its record alone, in float32."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
@@ -66,7 +63,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
-        probe(trainer.model.loss, shards.step(0)[:3], PROBE_NATS)
+        probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
         with checkpoints.until_told() if checkpoints else nullcontext():
@@ -74,7 +71,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
         figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
         if checkpoints:
             checkpoints.wait()
-        uri = _leave(trainer, places, figures, run, Path(scratch)) if world.is_main else ""
+        uri = _leave(trainer, places, figures, run, Path(scratch))
         if checkpoints:
             run.set_tags({"model_uri": uri, "attempts": checkpoints.attempts})
         world.wait()
@@ -84,14 +81,16 @@ def run_training(config: TrainConfig, places: Places) -> str:
 
 
 def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run, scratch: Path) -> str:
-    """Save the model, upload it, and write its manifest, last; its fingerprinted URI comes back."""
+    """Save the model, upload it, and write its manifest, last; in the main process its fingerprinted URI comes back."""
     trainer.model.check_finite()
-    config = trainer.config
-    run.log_metrics(figures, trainer.last_step)
-    out = scratch / "model"
+    config, is_main, out = trainer.config, trainer.world.is_main, scratch / "model"
     out.mkdir()
     if not config.validation_steps:
-        trainer.model.save(out)
+        trainer.model.save(out, is_main)
+    if not is_main:
+        return ""
+    run.log_metrics(figures, trainer.last_step)
+    if not config.validation_steps:
         finish(out, trainer.model.folder, config)
     target = storage.data_uri(places.model_uri, "model")
     entries = storage.upload(out, target)
@@ -137,7 +136,8 @@ def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
         return
     task = "validate-training" if config.validation_steps else "train"
     shards = storage.read_manifest(places.shards_path, "shards")
-    with task_run(Tracking.from_options(places.tracking), point_name(task, shards)) as run:
+    subject = storage.manifest_digest(asdict(config))
+    with task_run(Tracking.from_options(places.tracking), point_name(task, shards), subject) as run:
         yield run
 
 

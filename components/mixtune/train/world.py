@@ -67,13 +67,18 @@ class World:
 @contextmanager
 def join_world() -> Iterator[World]:
     """The world that torchrun describes in the environment (gloo on CPUs, NCCL on GPUs); without it, one process."""
-    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+    if dist.is_initialized():
         yield World()
         return
     local_rank, local_size = (int(os.environ.get(key, "0")) for key in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
     try:
         yield World(
             rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, local_size=max(1, local_size)

@@ -9,17 +9,17 @@ id. A restarted job goes on from its newest whole checkpoint, with however many 
 import hashlib
 import json
 import os
-import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from mixtune import images, storage
+from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
 from mixtune.train.config import TrainConfig
 from mixtune.train.launcher.cluster import Clock, Cluster
 from mixtune.train.launcher.following import Follower
 from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job, Object
 from mixtune.train.launcher.nodes import Nodes
+from mixtune.train.launcher.origin import Origin, read_origin
 from mixtune.train.launcher.platform import CONFIG_MAP, Platform
 from mixtune.train.training import Places
 
@@ -28,18 +28,6 @@ WAITING_POLL_SECONDS = 15.0
 """While a queue holds the job back."""
 HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
 """What the processes of a job get of the launcher's environment; credentials are the runtime's business."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Who starts a job, as the launcher's own pod tells."""
-
-    run_id: str
-    task: str
-    image: str
-    """The launcher's own: a job runs the code that launched it."""
-    owner: dict[str, str] | None
-    """The workflow of the run."""
 
 
 def run_job(config: TrainConfig, places: Places, nodes: Nodes, clock: Clock | None = None) -> str:
@@ -63,47 +51,6 @@ def run_job(config: TrainConfig, places: Places, nodes: Nodes, clock: Clock | No
         storage.write_json(places.model_path, manifest)
         cluster.delete(backend, job.name)
     return "" if config.validation_steps else storage.fingerprint(manifest["data_uri"])
-
-
-def clean_up() -> None:
-    """Delete every job of this run that is still there; outside a cluster there are none.
-
-    Raises:
-        ClusterError: The API is away.
-    """
-    if not os.environ.get("KUBERNETES_SERVICE_HOST"):
-        print("not on a cluster: there are no jobs to clean up", flush=True)
-        return
-    cluster = Cluster()
-    run_id = read_origin(cluster).run_id
-    for backend in BACKENDS.values():
-        try:
-            found = cluster.jobs_of(backend, run_id)
-        except ClusterError as error:
-            print(f"{backend.kind}: {error}", flush=True)
-            continue
-        for item in found:
-            cluster.delete(backend, item["metadata"]["name"])
-            print(f"{backend.kind} {item['metadata']['name']}: deleted, its run has ended", flush=True)
-        print(f"{backend.kind}: {len(found)} left over from run {run_id}", flush=True)
-
-
-def read_origin(cluster: Cluster) -> Origin:
-    """Read run, task, image and owner from the launcher's own pod; outside a cluster, from the environment."""
-    pod = cluster.own_pod() or {"metadata": {}, "spec": {"containers": []}}
-    metadata = pod["metadata"]
-    run_id = os.environ.get("MIXTUNE_RUN_ID") or metadata.get("labels", {}).get("pipeline/runid", "")
-    owners = [item for item in metadata.get("ownerReferences", []) if item.get("kind") == "Workflow"]
-    own = [item["image"] for item in pod["spec"]["containers"] if item["name"] == "main"]
-    owner = {key: owners[0][key] for key in ("apiVersion", "kind", "name", "uid")} if owners else None
-    if not run_id:
-        print("no run id (MIXTUNE_RUN_ID): the job is named after what it trains alone", flush=True)
-    return Origin(
-        run_id=re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)[:63].strip("-_.") or "none",
-        task=metadata.get("annotations", {}).get("pipelines.kubeflow.org/task_display_name", ""),
-        image=own[0] if own else images.TRAIN,
-        owner=owner,
-    )
 
 
 def plan_job(config: TrainConfig, places: Places, nodes: Nodes, platform: Platform, origin: Origin, now: float) -> Job:

@@ -1,6 +1,7 @@
 """Where a training runs: in the task's own process, or as a job on nodes of its own."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, TrainingError
@@ -8,6 +9,15 @@ from mixtune.train.config import TrainConfig
 from mixtune.train.training import Places, run_training
 
 LAUNCHERS = ("", "process", "trainjob", "pytorchjob")
+
+
+class Metrics(Protocol):
+    """A KFP artifact of that kind, whose values the task's page shows."""
+
+    path: str
+
+    def log_metric(self, metric: str, value: float) -> None:
+        """Show a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,9 @@ def train(config: TrainConfig, places: Places, nodes: Nodes) -> str:
     return run_job(config, places, nodes)
 
 
-def train_or_report(config: TrainConfig, places: Places, nodes: Nodes, validated: str, on_error: str) -> str:
+def train_or_report(
+    config: TrainConfig, places: Places, nodes: Nodes, validated: str, on_error: str, metrics: Metrics
+) -> str:
     """Train as `train` does; where a failure may not end the run, `failed: <reason>` comes back instead.
 
     Args:
@@ -71,6 +83,7 @@ def train_or_report(config: TrainConfig, places: Places, nodes: Nodes, validated
         nodes: Where it runs.
         validated: What the validation run returned; its failure is passed on, and nothing is trained.
         on_error: `raise` or `report`.
+        metrics: Gets the figures of the model's manifest, wherever the training ran.
 
     Raises:
         ConfigError: `on_error` is neither.
@@ -81,11 +94,16 @@ def train_or_report(config: TrainConfig, places: Places, nodes: Nodes, validated
     try:
         if validated.startswith(models.FAILED):
             raise TrainingError(validated.removeprefix(f"{models.FAILED}: "))
-        return train(config, places, nodes)
+        trained = train(config, places, nodes)
     except TrainingError as error:
         if on_error == "raise":
             raise
         print(f"no model: {error}", flush=True)
         target = storage.data_uri(places.model_uri, "model")
         storage.write_manifest(places.model_path, {"kind": "model", "failed": str(error)}, target, [])
-        return f"{models.FAILED}: {error}"
+        trained = f"{models.FAILED}: {error}"
+    figures = storage.read_json(places.model_path).get("figures", {})
+    for name, value in figures.items():
+        metrics.log_metric(name, value)
+    storage.write_json(metrics.path, figures)  # KFP's local cache forgets a task of whose artifacts one has no file
+    return trained

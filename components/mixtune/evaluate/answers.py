@@ -1,0 +1,35 @@
+"""Generated answers and the records that they answer, as columns of samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mixtune.evaluate.samples import prompt_hash
+from mixtune.evaluate.tokens import encode, render_prompt, turns_text
+from mixtune.records import Record, prompt_and_answer
+
+
+def generate(engine: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
+    """The answers to rendered prompts: `prompt_hash`, `response`, `num_tokens`, `latency_seconds`, `truncated`."""
+    done = engine.generate([encode(tokenizer, prompt) for prompt in prompts], max_new_tokens)
+    return [
+        {
+            "prompt_hash": prompt_hash(prompt),
+            "response": str(tokenizer.decode(completion.token_ids, skip_special_tokens=True)),
+            "num_tokens": len(completion.token_ids),
+            "latency_seconds": completion.latency_seconds,
+            "truncated": completion.truncated,
+        }
+        for prompt, completion in zip(prompts, done, strict=True)
+    ]
+
+
+def answer_records(engine: Any, tokenizer: Any, records: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:
+    """The model's own answers to records, with the columns that say which record it is."""
+    prompts = [render_prompt(tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in records]
+    found = generate(engine, tokenizer, prompts, max_new_tokens)
+    return [{**describe(record), **answer} for record, answer in zip(records, found, strict=True)]
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """Which record it is: `item_id`, `cluster`, `text`."""
+    return {"item_id": record["id"], "cluster": record.get("group", ""), "text": turns_text(record)}

@@ -1,0 +1,208 @@
+"""The end of a run: an audit record, its cost in MLflow, and a message to a real HTTPS server."""
+
+import datetime
+import http.server
+import ipaddress
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from mlflow import MlflowClient
+
+from mixtune.outcome import webhook
+from mixtune.outcome.audit import make_record
+from mixtune.outcome.outcome import Ended, conclude_run
+from mixtune.results import from_mlflow
+
+COUNTS = {
+    "read": 120, "kept": 100, "dropped": {"duplicate": 20}, "changed": {"markers": 3}, "personal_data": {"email": 4},
+    "consent": {"granted": 100},
+}  # fmt: skip
+SHARDS: dict[str, Any] = {
+    "kind": "shards",
+    "receipt": {
+        "mix_ratio": 0.75, "seed": 7, "num_steps": 10,
+        "pools": [{"name": "customer", "num_records": 240, "dropped": {"too long": 2}, "num_truncated": 1}],
+    },
+    "inputs": {
+        "customer": {
+            "inputs": [{"name": "customer", "split": "train", "uri": "s3://b/c.csv#d1g35t"}],
+            "counts": {"customer": COUNTS}, "rules": {"consent_required": True},
+        }
+    },
+}  # fmt: skip
+COMPARISON: dict[str, Any] = {
+    "verdict": "pass", "reason": "", "contamination": [{"axis": "mmlu", "exact": 0, "items": ["a record's text"]}],
+    "axes": [{"axis": "mmlu", "verdict": "pass", "base": 0.5, "candidate": 0.49, "flips": ["a record's text"]}],
+    "identity": {
+        "base": {"base_model": "b453", "tokenizer": "70k", "benchmarks": {"mmlu": "s3://b/mmlu#m"}},
+        "candidate": {"model": "7un3d"},
+    },
+}  # fmt: skip
+
+
+class Hook(http.server.ThreadingHTTPServer):
+    """Takes messages over TLS; answers as it is told to, the last answer for good."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.answers = [200]
+        self.bodies: list[dict[str, Any]] = []
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    server: Hook
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        status = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "https://elsewhere.example.com/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1, and its key, in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    signed = built.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    file.write_bytes(signed.public_bytes(pem) + secret)
+    return file
+
+
+@pytest.fixture
+def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    """A webhook that the environment leads to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = Hook(context)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "url").write_text(f"https://127.0.0.1:{server.server_port}/hooks/s3cr3t\n")
+    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(webhook, "PAUSE_SECONDS", 0.0)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def ended() -> Ended:
+    return Ended(
+        pipeline="finetune",
+        comparison=COMPARISON,
+        shards=SHARDS,
+        model_uri="s3://b/kfp/model#7un3d",
+        record_uri="s3://b/kfp/record",
+    )
+
+
+def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("mixtune", artifact_location=(tmp_path / "artifacts").as_uri())
+    parent = client.create_run(experiment, tags={"pipeline_run_id": "run-1"}).info.run_id
+    for name, minutes in (("validate-training 75 %", 6), ("train 75 %", 54), ("evaluate-base", 600)):
+        child = client.create_run(experiment, run_name=name, tags={"mlflow.parentRunId": parent}, start_time=60_000)
+        client.set_terminated(child.info.run_id, end_time=(minutes + 1) * 60_000)
+    options = {"uri": uri, "hyperpod": "4x-p5.48xlarge", "tags": {"submitted_by": "ada"}}
+
+    assert conclude_run(ended(), str(tmp_path / "record"), options) == "220.16"  # an hour of four
+
+    record = json.loads((tmp_path / "record").read_text())
+    assert (record["run_id"], record["who"], record["cost_usd"]) == ("run-1", "ada", 220.16)
+    assert record["data"] == [{"pool": "customer", "split": "train", "uri": "s3://b/c.csv", "digest": "d1g35t"}]
+    assert from_mlflow({"uri": uri}, "run-1") == ("", 220.16)
+    assert [item.path for item in client.list_artifacts(parent)] == ["audit.json"]
+    (said,) = hook.bodies
+    assert said == {
+        "text": "finetune run-1: pass, $220.16",
+        "run_id": "run-1",
+        "pipeline": "finetune",
+        "verdict": "pass",
+        "cost_usd": 220.16,
+        "links": {"model": "s3://b/kfp/model#7un3d", "record": "s3://b/kfp/record"},
+    }
+    shown = capsys.readouterr().out
+    assert "webhook: 127.0.0.1 was told (200)" in shown
+    assert "s3cr3t" not in shown
+
+
+def test_the_record_says_what_was_removed_and_decided_and_no_records_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXTUNE_IMAGES", "r/data@sha256:1 r/train@sha256:2")
+    record = make_record(COMPARISON, SHARDS)
+    assert record["removed"]["customer"] == {
+        **COUNTS,
+        "dropped_when_tokenized": {"too long": 2},
+        "truncated": 1,
+    }
+    assert record["versions"]["images"] == ["r/data@sha256:1", "r/train@sha256:2"]
+    assert (record["versions"]["base_model"], record["versions"]["model"]) == ("b453", "7un3d")
+    assert record["decided"]["verdict"] == "pass"
+    assert record["decided"]["axes"][0]["candidate"] == 0.49
+    assert record["decided"]["in_training_data"] == {"mmlu": 0}
+    assert "a record's text" not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("answers", "tries", "said"),
+    [
+        ([503, 200], 2, "webhook: 127.0.0.1 was told (200)"),
+        ([503], 3, "warning: webhook 127.0.0.1 was not told: it answered 503; the run is not affected"),
+        ([404], 1, "warning: webhook 127.0.0.1 was not told: it answered 404"),
+        ([302], 1, "warning: webhook 127.0.0.1 was not told: it answered 302"),
+    ],
+)
+def test_a_webhook_is_asked_again_only_where_that_may_help(
+    hook: Hook, answers: list[int], tries: int, said: str
+) -> None:
+    hook.answers = answers
+    assert webhook.send({"text": "x"}).startswith(said)
+    assert len(hook.bodies) == tries
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/s3cr3t", "ftp://host/s3cr3t", "s3cr3t", "https:///s3cr3t"])
+def test_nothing_is_sent_to_what_is_no_https_address(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_text(url)
+    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
+    said = webhook.send({"text": "x"})
+    assert "a webhook's URL begins with https://; this one does not" in said
+    assert "s3cr3t" not in said
+
+
+def test_a_server_that_cannot_prove_itself_is_told_nothing(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert "was not told: it does not answer" in webhook.send({"text": "x"})
+    assert hook.bodies == []
+
+
+def test_a_run_without_tracking_or_webhook_still_leaves_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "none"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert conclude_run(ended(), str(tmp_path / "record"), {"hyperpod": "4x-p5.48xlarge"}) == ""
+    assert json.loads((tmp_path / "record").read_text())["cost_usd"] is None
+    assert "webhook: none" in capsys.readouterr().out
