@@ -138,7 +138,8 @@ def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
         return
     task = "validate-training" if config.validation_steps else "train"
     shards = storage.read_manifest(places.shards_path, "shards")
-    with task_run(Tracking.from_options(places.tracking), point_name(task, shards)) as run:
+    subject = storage.manifest_digest(asdict(config))
+    with task_run(Tracking.from_options(places.tracking), point_name(task, shards), subject) as run:
         yield run
 
 
