@@ -1,9 +1,9 @@
 """Tokens per CPU-second: mixtune, the bare Hugging Face tokenizer, TRL's and `datasets`' preparation, the same records.
 
-OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python benchmarks/mix_shard.py MODEL POOLS...
+OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python benchmarks/mix_shard.py EVERY MODEL POOLS...
 
-MODEL is a model folder with a chat template that has generation marks (TRL needs them); POOLS are manifests that
-`sanitize` wrote. Needs `datasets` and `trl` beside mixtune.
+EVERY is 3 for every third record. MODEL is a model folder with a chat template that has generation marks (TRL needs
+them); POOLS are manifests that `sanitize` wrote. Needs `datasets` and `trl` beside mixtune.
 """
 
 import os
@@ -28,9 +28,9 @@ LETTERS_VOCABULARY = 4000
 REPEATS = 3
 
 
-def main(model: Path, paths: list[str]) -> None:
+def main(every: int, model: Path, paths: list[str]) -> None:
     opened = [(pools, pool.name) for pools in map(read_pools, paths) for pool in pools.pools]
-    records = [record for pools, name in opened for record in pools.records(name, "train")]
+    records = [record for pools, name in opened for record in pools.records(name, "train")][::every]
     print(f"\n## {model.name}'s byte-level tokenizer: {len(records):,} records\n")
     bare = table_head(model, records)
     for fast in (True, False):
@@ -149,4 +149,4 @@ def letters_model(folder: Path, model: Path, records: list[Record]) -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,6 +1,5 @@
 """The README's commands and examples work as they stand there, without a network."""
 
-import http.server
 import itertools
 import json
 import os
@@ -9,9 +8,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,36 +72,6 @@ def make_pools(folder: Path) -> None:
     storage.write_manifest(str(folder / "pools"), manifest, str(folder / "data"), [entry])
 
 
-@pytest.fixture(scope="module")
-def kubeflow() -> Iterator[str]:
-    """A server that answers as Kubeflow Pipelines does to the calls of a submission."""
-
-    class Answers(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            experiment = {"experiment_id": "e1", "display_name": "mixtune", "namespace": "kubeflow"}
-            self.answer({"experiments": [experiment], **experiment, "multi_user": False})
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.answer({"run_id": "r1", "experiment_id": "e1", "display_name": "finetune"})
-
-        def answer(self, value: dict) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-
-
 def environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT / "tests" / "blocked"), "OMP_NUM_THREADS": "1"}
@@ -115,14 +83,14 @@ def test_the_readme_has_commands() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[:3]))
-def test_a_command_of_the_readme_runs_without_a_network(command: str, folder: Path, kubeflow: str) -> None:
-    words = shlex.split(command.replace(HOST, kubeflow))
+def test_a_command_of_the_readme_runs_without_a_network(command: str, folder: Path, kubeflow: Any) -> None:
+    words = shlex.split(command.replace(HOST, kubeflow.url))
     done = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode in (0, 3, 4), done.stdout[-3000:] + done.stderr[-3000:]
     if words[1] == "run":
         assert "verdict: " in done.stdout
     if words[1] == "submit":
-        assert f"run: {kubeflow}/#/runs/details/r1" in done.stdout
+        assert f"run: {kubeflow.url}/#/runs/details/run-1" in done.stdout
 
 
 def test_the_pipeline_of_ones_own_in_the_readme_runs(folder: Path) -> None:

@@ -1,9 +1,6 @@
 """`mixtune submit` and its kin, with the real KFP client, against a server that answers as KFP's API does."""
 
-import http.server
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import yaml
 from mixtune import storage
 from mixtune.cli import main
 
-TASKS = ("fingerprint", "train-lora", "compare")
 REQUIRED = [
     "customer_uri=s3://b/c.csv",
     'general_pools=[{"category": "chat", "uri": "s3://b/g", "weight": 100}]',
@@ -21,99 +17,8 @@ REQUIRED = [
 ]
 
 
-class Kubeflow(http.server.ThreadingHTTPServer):
-    """Experiments and runs of Kubeflow Pipelines, v2beta1; a run moves on by one task at each look."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.bodies: list[dict[str, Any]] = []
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.looks = 0
-        self.token = ""
-        self.ends = "SUCCEEDED"
-        self.expires_at_look = -1
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def look(self, run_id: str) -> dict[str, Any]:
-        run, self.looks = self.runs[run_id], self.looks + 1
-        done = min(self.looks, len(TASKS))
-        ended = self.looks >= len(TASKS)
-        states = ["SUCCEEDED"] * (done - 1) + [self.ends if ended else "RUNNING"]
-        tasks: list[dict[str, Any]] = [
-            {"task_id": name, "display_name": name, "state": state} for name, state in zip(TASKS, states, strict=False)
-        ]
-        if ended and self.ends == "FAILED":
-            tasks[-1]["error"] = {"code": 1, "message": "GPU out of memory"}
-        return {**run, "state": self.ends if ended else "RUNNING", "run_details": {"task_details": tasks}}
-
-
-class Answers(http.server.BaseHTTPRequestHandler):
-    server: Kubeflow
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        if self.refused():
-            return
-        if path.endswith("/healthz"):
-            self.answer(200, {"multi_user": False})
-        elif path.endswith("/experiments"):
-            self.answer(200, {"experiments": [{"experiment_id": "e1", "display_name": "mixtune", "namespace": "team"}]})
-        elif path.endswith("/runs"):
-            self.answer(200, {"runs": list(self.server.runs.values())})
-        elif (run_id := path.rsplit("/", 1)[-1]) in self.server.runs:
-            self.answer(200, self.server.look(run_id))
-        else:
-            self.answer(404, {"message": f"{path} not found"})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.refused():
-            return
-        self.server.bodies.append(body)
-        if body["runtime_config"]["parameters"].get("seed") == 13:
-            self.answer(400, {"message": "parameter seed: 13 is not allowed here"})
-            return
-        run_id = f"run-{len(self.server.runs) + 1}"
-        self.server.runs[run_id] = {**body, "run_id": run_id, "state": "PENDING", "created_at": "2026-11-25T10:00:00Z"}
-        self.answer(200, self.server.runs[run_id])
-
-    def refused(self) -> bool:
-        """A token was given, and it is not the one that counts now."""
-        if self.server.token and self.headers.get("authorization") != f"Bearer {self.server.token}":
-            self.answer(401, {"message": "Unauthenticated"})
-            return True
-        if self.server.looks == self.server.expires_at_look and self.server.token:
-            self.server.token = "new"
-        return False
-
-    def answer(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
-    monkeypatch.setenv("HOME", str(tmp_path))  # kfp keeps a context file there
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    server = Kubeflow()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def words(kubeflow: Kubeflow, tmp_path: Path) -> list[str]:
+def words(kubeflow: Any, tmp_path: Path) -> list[str]:
     listed = {f"mixtune-python-{part}": f"sha256:{'ab' * 32}" for part in ("data", "train", "evaluate")}
     (tmp_path / "images.json").write_text(json.dumps(listed))
     return [
@@ -127,7 +32,7 @@ def finished(bucket: str, verdict: str, run_id: str = "run-1") -> None:
 
 
 def test_what_is_sent_is_the_compiled_pipeline_its_arguments_and_nothing_else(
-    kubeflow: Kubeflow, words: list[str], capsys: pytest.CaptureFixture[str]
+    kubeflow: Any, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--pipeline-root", "s3://b/kfp", "--service-account", "mixtune-launcher"]
     assert main([*words, *REQUIRED, "customer_data_percent=75", "seed=7", *options]) == 0
@@ -173,7 +78,7 @@ def test_a_wrong_submission_is_refused_in_words(
     assert said in capsys.readouterr().err
 
 
-def test_a_wrong_parameter_never_reaches_the_server(kubeflow: Kubeflow, words: list[str]) -> None:
+def test_a_wrong_parameter_never_reaches_the_server(kubeflow: Any, words: list[str]) -> None:
     assert main([*words, *REQUIRED, "customer_epochs=two"]) == 2
     assert kubeflow.bodies == []
 
@@ -198,15 +103,30 @@ def test_waiting_shows_every_task_and_ends_with_the_verdicts_code(
 
 
 def test_a_run_that_failed_ends_with_one_and_says_which_task_and_why(
-    kubeflow: Kubeflow, words: list[str], capsys: pytest.CaptureFixture[str]
+    kubeflow: Any, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     kubeflow.ends = "FAILED"
     assert main([*words, *REQUIRED, "--wait"]) == 1
-    assert "run run-1 ended as failed: compare: GPU out of memory" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "run run-1 ended as failed: compare: GPU out of memory" in said.err
+    assert "webhook: none" in said.out  # a run that fails never reaches the task that tells it
+
+
+def test_of_a_run_that_failed_the_webhook_hears_its_state_and_page(
+    kubeflow: Any, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("mixtune.commands.submitting.send", told.append)
+    kubeflow.ends = "FAILED"
+    assert main([*words, *REQUIRED, "--wait"]) == 1
+    page = f"{kubeflow.url}/#/runs/details/run-1"
+    assert [(item["text"], item["verdict"], item["links"]) for item in told] == [
+        ("finetune run-1: failed", "failed", {"run": page})
+    ]
 
 
 def test_a_run_that_was_terminated_does_not_keep_one_waiting(
-    kubeflow: Kubeflow, words: list[str], capsys: pytest.CaptureFixture[str]
+    kubeflow: Any, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     kubeflow.ends = "CANCELED"
     assert main([*words, *REQUIRED, "--wait"]) == 1
@@ -219,7 +139,7 @@ def test_a_verdict_that_cannot_be_read_is_no_pass(words: list[str], capsys: pyte
 
 
 def test_the_verdict_comes_from_mlflow_where_runs_are_tracked(
-    kubeflow: Kubeflow,
+    kubeflow: Any,
     words: list[str],
     mlflow_uri: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +159,7 @@ def test_the_verdict_comes_from_mlflow_where_runs_are_tracked(
 
 
 def test_an_expired_token_is_renewed_from_its_file_while_waiting(
-    kubeflow: Kubeflow, words: list[str], bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kubeflow: Any, words: list[str], bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finished(bucket, "pass")
     file = tmp_path / "token"
@@ -255,7 +175,7 @@ def test_an_expired_token_is_renewed_from_its_file_while_waiting(
     assert main(follow) == 0
 
 
-def test_an_earlier_run_is_run_again_with_one_thing_changed(kubeflow: Kubeflow, words: list[str]) -> None:
+def test_an_earlier_run_is_run_again_with_one_thing_changed(kubeflow: Any, words: list[str]) -> None:
     assert main([*words, *REQUIRED, "seed=7", "customer_data_percent=75"]) == 0
     first = kubeflow.bodies[0]["runtime_config"]["parameters"]
     kubeflow.runs["run-1"]["runtime_config"]["parameters"]["seed"] = 7.0  # as KFP gives numbers back

@@ -105,17 +105,17 @@ class Shards:
 def token_records(batch: pa.RecordBatch) -> Iterator[TokenRecord]:
     """The rows of a record batch as arrays, without copying the tokens."""
     ids, mask = batch.column("input_ids"), batch.column("loss_mask")
-    offsets = ids.offsets.to_numpy()
+    bounds = ids.offsets.to_numpy().tolist()
     tokens, flags = ids.values.to_numpy(), mask.values.to_numpy()
-    pools, weights = batch.column("pool").to_numpy(), batch.column("weight").to_numpy()
+    pools, weights = batch.column("pool").to_pylist(), batch.column("weight").to_pylist()
     for row, record_id in enumerate(batch.column("record_id").to_pylist()):
-        span = slice(offsets[row], offsets[row + 1])
+        span = slice(bounds[row], bounds[row + 1])
         yield TokenRecord(
-            pool=int(pools[row]),
+            pool=pools[row],
             record_id=record_id.hex(),
             input_ids=tokens[span],
             loss_mask=flags[span],
-            weight=float(weights[row]),
+            weight=weights[row],
         )
 
 

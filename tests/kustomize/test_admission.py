@@ -5,11 +5,13 @@ from typing import Any
 import cel
 import pytest
 
+from mixtune.train.launcher.jobs import Job, trainjob
+
 from .conftest import Build
 
 JOB: dict[str, Any] = {
     "metadata": {"labels": {"kueue.x-k8s.io/queue-name": "mixtune"}},
-    "spec": {"runtimeRef": {"name": "mixtune-torch-p5"}},
+    "spec": {"runtimeRef": {"name": "mixtune-torch-p5"}, "trainer": {"numProcPerNode": 8}},
 }
 
 
@@ -27,10 +29,21 @@ def verdicts(build: Build, policy: str, value: dict[str, Any]) -> list[bool]:
 
 
 def test_a_training_job_needs_a_queue_and_one_of_our_runtimes(build: Build) -> None:
-    assert verdicts(build, "mixtune-training-jobs", JOB) == [True, True]
-    assert verdicts(build, "mixtune-training-jobs", {**JOB, "metadata": {}}) == [False, True]
+    assert verdicts(build, "mixtune-training-jobs", JOB) == [True, True, True]
+    assert verdicts(build, "mixtune-training-jobs", {**JOB, "metadata": {}}) == [False, True, True]
     other = {**JOB, "spec": {"runtimeRef": {"name": "torch-distributed"}}}
-    assert verdicts(build, "mixtune-training-jobs", other) == [True, False]
+    assert verdicts(build, "mixtune-training-jobs", other) == [True, False, True]
+
+
+@pytest.mark.parametrize(("runtime", "processes", "allowed"), [("p5", 8, True), ("p5", 4, False), ("cpu", 4, True)])
+def test_a_job_runs_as_many_processes_as_its_node_has_gpus(
+    build: Build, runtime: str, processes: int, allowed: bool
+) -> None:
+    job = Job(
+        name="train-x", run_id="run", job_uri="s3://b/job.json", image="i", num_nodes=4, processes_per_node=processes,
+        runtime=f"mixtune-torch-{runtime}", queue="mixtune",
+    )  # fmt: skip
+    assert verdicts(build, "mixtune-training-jobs", trainjob(job, {})) == [True, True, allowed]
 
 
 @pytest.mark.parametrize(

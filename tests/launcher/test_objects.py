@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mixtune.errors import TrainingError
+from mixtune.errors import ConfigError, TrainingError
 from mixtune.train.config import TrainConfig
 from mixtune.train.launcher.cleaning import clean_up
 from mixtune.train.launcher.cluster import Clock
@@ -46,6 +46,14 @@ def test_a_trainjob_survives_a_round_trip_through_the_trainers_models(round_trip
     (same, lost) = round_trip(version, [body, older])
     assert same[1] == same[0]
     assert lost[1] == same[0], "Trainer 2.1's field is the only one that goes"
+
+
+def test_a_pytorchjob_with_another_number_of_processes_than_gpus_is_refused() -> None:
+    container = {"name": "node", "resources": {"limits": {"nvidia.com/gpu": 8}}}
+    template = {"spec": {"containers": [container]}}
+    assert BACKENDS["pytorchjob"].body(FULL, template)["spec"]["nprocPerNode"] == "8"
+    with pytest.raises(ConfigError, match=r"gpus_per_node is 4, but a node .* with its 8 GPUs: set gpus_per_node to 8"):
+        BACKENDS["pytorchjob"].body(replace(FULL, processes_per_node=4), template)
 
 
 def asked(request: str) -> tuple[str, str, str]:

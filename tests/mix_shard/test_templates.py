@@ -90,6 +90,14 @@ def test_turns_of_other_roles_are_learned_where_they_are_asked_for(tmp_path: Pat
     assert both.index("What is first?") < both.index("One.") < both.index("And then?") < both.index("Yes.")
 
 
+def test_reasoning_that_the_template_leaves_out_of_earlier_turns_is_not_learned(tmp_path: Path) -> None:
+    template = QWEN.replace("{% if m.reasoning_content %}", "{% if m.reasoning_content and loop.last %}")
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, SHAPES["qwen"][1]))
+    record = conversation()
+    record["messages"][1]["reasoning"], record["messages"][3]["reasoning"] = "Early.", "Late."
+    assert learned(tokenizer, record) == "One.<|im_end|><think>\nLate.\n</think>\n\nTwo?\nYes.<|im_end|>"
+
+
 def test_a_role_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="there is no role 'bot'; there are system, user, assistant, tool"):
         TokenConfig(train_on=("assistant", "bot"))

@@ -85,7 +85,10 @@ def test_shards_give_exact_steps_and_tokens(model: str, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--block-ends", "2026-08-01T09:10"], "the capacity block ends"),
+        (
+            ["--block-ends", "2026-08-01T09:10"],
+            "the capacity block's nodes are drained 1.4 hours before the training ends (40 minutes",
+        ),
         (["--deadline", "2026-08-01T09:30+00:00"], "after the deadline"),
         (["method=sft", "--instance", "g5.12xlarge"], "does not fit: needs"),
     ],

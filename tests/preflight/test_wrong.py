@@ -318,7 +318,7 @@ MODELS = {
     "full tuning of a model too big for the GPUs": (
         "config.json",
         json.dumps(BIG),
-        "too big for H100, which has 72 to give; method=lora, more nodes",
+        "too big for H100, which has 72 to give; method=lora, larger GPUs",
     ),
 }
 

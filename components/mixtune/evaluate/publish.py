@@ -31,18 +31,19 @@ def publish(
     """
     where = tracking.Tracking.from_options(options)
     names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", shards)}
+    subject = storage.manifest_digest(comparison.identity["candidate"])
     for side, samples in sides.items():
-        with tracking.task_run(where, names[side]) as run:
+        with tracking.task_run(where, names[side], subject if side == "candidate" else "") as run:
             run.log_params(_flat({"identity": samples.manifest["identity"]}))
             run.log_metrics(axis_metrics(samples))
             run.log_metrics(slice_metrics(comparison, side))
     if shards:
         publish_data(where, shards)
     if judgments:
-        with tracking.task_run(where, tracking.point_name("judge", shards)) as run:
+        with tracking.task_run(where, tracking.point_name("judge", shards), subject) as run:
             run.log_params(_flat({"judge": judgments["judge"], "axis": judgments["axis"]}))
             run.log_metrics({**judgments["calibration"], **judge_step.preferences(judgments)})
-    with tracking.task_run(where, tracking.point_name("compare", shards)) as run:
+    with tracking.task_run(where, tracking.point_name("compare", shards), subject) as run:
         for axis in comparison.axes:
             named = {
                 "base": axis.base,

@@ -20,7 +20,7 @@ from mixtune.processes import start_processes
 
 PART_BYTES = 4 * 2**20
 """Bytes of records at which a part ends, if it has not as many as it may."""
-PARALLEL_RECORDS = 20_000
+PARALLEL_RECORDS = 200_000
 """Records below which one process tokenizes them all."""
 PROGRESS_RECORDS = 100_000
 

@@ -78,7 +78,9 @@ def _sources(inputs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
 
 def _removed(pool: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Of one pool: records read and kept, dropped and changed by rule, findings of personal data, consent."""
-    counts = next((part["counts"][pool["name"]] for part in inputs.values() if pool["name"] in part["counts"]), {})
+    counts: dict[str, Any] = next(
+        (part["counts"][pool["name"]] for part in inputs.values() if pool["name"] in part["counts"]), {}
+    )
     kept = {key: counts.get(key, 0) for key in ("read", "kept")}
     named = {key: counts.get(key, {}) for key in ("dropped", "changed", "personal_data", "consent")}
     return {**kept, **named, "dropped_when_tokenized": pool["dropped"], "truncated": pool["num_truncated"]}

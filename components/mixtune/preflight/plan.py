@@ -12,9 +12,19 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import VALIDATION_STEPS
-from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, operations_per_token
+from mixtune.preflight.memory import (
+    MICRO_TOKENS,
+    RESERVE,
+    Shape,
+    Training,
+    estimate_memory,
+    micro_tokens,
+    operations_per_token,
+)
 from mixtune.prices import Instance, Prices
 
+DRAINED = timedelta(minutes=40)
+"""Before a capacity block ends: EC2 takes nodes back 30 minutes before, Karpenter drains them 10 minutes earlier."""
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
@@ -35,7 +45,7 @@ class Work:
     """Mean over the mix."""
     max_length: int
     lora_rank: int = 16
-    max_tokens_per_gpu: int = 16384
+    max_tokens_per_gpu: int = MICRO_TOKENS
 
     def __post_init__(self) -> None:
         if self.tokens_per_record <= 0 or self.global_batch_size < 1:
@@ -162,11 +172,12 @@ def make_plan(
     warnings = [prices.warning(start.date())]
     if needed > room:
         need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
-        warnings.append(f"does not fit: {need}; more nodes (sft), a smaller max_length, or method=lora")
-    if block_ends and training_ends > block_ends:
-        late = (training_ends - block_ends).total_seconds() / 3600
+        warnings.append(f"does not fit: {need}; larger GPUs, a smaller max_length, or method=lora")
+    if block_ends and training_ends > block_ends - DRAINED:
+        late = (training_ends - block_ends + DRAINED).total_seconds() / 3600
         warnings.append(
-            f"the capacity block ends {late:.1f} hours before the training does; more nodes, or fewer epochs"
+            f"the capacity block's nodes are drained {late:.1f} hours before the training ends (40 minutes before "
+            "the block does); more nodes, or fewer epochs"
         )
     if deadline and ends > deadline:
         late = (ends - deadline).total_seconds() / 3600
@@ -187,9 +198,9 @@ def training_of(work: Work, hardware: Hardware) -> Training:
     """What the estimate takes for a GPU."""
     return Training(
         method=work.method,
-        micro_tokens=max(work.max_tokens_per_gpu, work.max_length),
+        micro_tokens=micro_tokens(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
         lora_rank=work.lora_rank,
-        shards=hardware.nodes * hardware.instance.gpus if work.method == "sft" else 1,
+        shards=hardware.instance.gpus if work.method == "sft" else 1,
     )
 
 

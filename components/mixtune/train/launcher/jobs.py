@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mixtune.errors import ConfigError
+
 RUN_LABEL = "pipelines.kubeflow.org/run-id"
 JOB_ANNOTATION = "mixtune/job-uri"
 WORKER = ["-m", "mixtune.train.worker"]
@@ -115,9 +117,18 @@ def pytorchjob(job: Job, template: Object) -> Object:
 
     The operator gives `PET_NNODES`, `PET_NODE_RANK` and `PET_NPROC_PER_NODE`, but the master's address as
     `MASTER_ADDR` only; Kubernetes puts it into the command.
+
+    Raises:
+        ConfigError: The template's node has another number of GPUs than the job has processes there.
     """
     pod = copy.deepcopy(template)
     container = pod["spec"]["containers"][0]
+    gpus = int(container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu", 0))
+    if gpus and gpus != job.processes_per_node:
+        raise ConfigError(
+            f"gpus_per_node is {job.processes_per_node}, but a node of PodTemplate {job.runtime} is taken with its "
+            f"{gpus} GPUs: set gpus_per_node to {gpus}, or runtime in ConfigMap mixtune-jobs"
+        )
     container["name"] = "pytorch"
     container["image"] = job.image
     meeting = ["--master-addr=$(MASTER_ADDR)", "--master-port=$(MASTER_PORT)"]
