@@ -1,6 +1,6 @@
 """Peak memory of real training steps against preflight's estimate, on CPU: three model shapes, both methods.
 
-    python benchmarks/preflight.py --results benchmarks/results/preflight.md
+    python benchmarks/preflight.py
 
 Every case runs in a process of its own, through the training loop itself: two steps of two micro batches each, of one
 long record or of four packed ones. Measured is resident memory at its highest, less what the process held before the
@@ -165,11 +165,10 @@ def _cases(shapes: list[str], tokens: int) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure every case, print the table as it grows, and write it."""
+    """Measure every case and print the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1024, help="of a micro batch (default: %(default)s)")
     parser.add_argument("--models", nargs="*", choices=list(SHAPES), help="these alone (default: all)")
-    parser.add_argument("--results", default="", metavar="FILE")
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
@@ -179,17 +178,13 @@ def main() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    lines = ["| model | method | as on | records in a micro batch | measured, MB | estimated, MB | ratio |"]
-    lines += ["|---|---|---|--:|--:|--:|--:|"]
-    print("\n".join(lines), flush=True)
+    print("| model | method | as on | records in a micro batch | measured, MB | estimated, MB | ratio |")
+    print("|---|---|---|--:|--:|--:|--:|", flush=True)
     for case in _cases(options.models or list(SHAPES), options.tokens):
         measured, estimated = measure(case) / 1e6, case.estimate().total / 1e6
         device, ratio = "GPU" if case.as_gpu else "CPU", estimated / measured
         sizes = f"{measured:,.0f} | {estimated:,.0f} | {ratio:.2f}"
-        lines.append(f"| {case.shape} | {case.method} | {device} | {case.records} | {sizes} |")
-        print(lines[-1], flush=True)
-    if options.results:
-        Path(options.results).write_text("\n".join(lines) + "\n")
+        print(f"| {case.shape} | {case.method} | {device} | {case.records} | {sizes} |", flush=True)
 
 
 if __name__ == "__main__":
