@@ -248,7 +248,7 @@ class PoolBuilder:
         """A quarantine line for every record that was dropped as a copy."""
         at = 0
         for part in self.parts:
-            lines = part.features()["line"].tolist()
+            lines = part.features(["line"])["line"].tolist()
             for row, line, fate in zip(count_from(at), lines, self.fates.fate[at : at + part.tally.kept], strict=False):
                 if fate.startswith("!"):
                     yield note_line(
