@@ -18,7 +18,7 @@ image = $(if $(REGISTRY),$(REGISTRY)/)mixtune-python-$(1):$(VERSION)
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
-demo: $(VENV)/laptop  ## see a model forget, and not forget: about four minutes on two cores
+demo: $(VENV)/laptop  ## see a model forget, and not forget: about five minutes on two cores
 	$(VENV)/bin/mixtune demo
 
 test: $(VENV)/dev  ## run all tests

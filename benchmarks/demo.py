@@ -22,7 +22,7 @@ from typing import Any
 
 METHODS = {"lora": "LoRA", "sft": "full SFT"}
 GENERAL = ("mmlu", "ifeval")
-RUNS = ("customer only", "75 % customer")
+RUNS = {100.0: "customer only", 75.0: "75 % customer", 50.0: "50 % customer"}
 POLL_SECONDS = 0.2
 
 
@@ -32,21 +32,25 @@ class Done:
 
     method: str
     seed: int
-    runs: dict[str, dict[str, Any]]
-    """What `compare` wrote: on customer records only, on the mix."""
+    grid: dict[str, Any]
+    """What `choose_mix` wrote."""
     wall_seconds: float
     cpu_seconds: float
     peak_bytes: int
     """Largest sum of resident memory over all processes of the demo."""
 
-    def axis(self, run: str, name: str) -> dict[str, Any]:
-        """An axis of a run."""
-        (found,) = [axis for axis in self.runs[run]["axes"] if axis["axis"] == name]
+    def point(self, percent: float) -> dict[str, Any]:
+        """What the grid found of a mix."""
+        (found,) = [point for point in self.grid["points"] if point["percent"] == percent]
         return dict(found)
 
-    def general(self, run: str, side: str) -> float:
+    def axis(self, percent: float, name: str) -> dict[str, Any]:
+        """An axis of a mix."""
+        return dict(self.point(percent)["axes"][name])
+
+    def general(self, percent: float, side: str) -> float:
         """Mean score of the general axes."""
-        return statistics.mean(self.axis(run, name)[side] for name in GENERAL)
+        return statistics.mean(self.axis(percent, name)[side] for name in GENERAL)
 
 
 def run_demo(method: str, seed: int, work: Path) -> Done:
@@ -63,11 +67,11 @@ def run_demo(method: str, seed: int, work: Path) -> Done:
             f"{method}, seed {seed}: the demo ended with {demo.returncode}; see {work / (method + '.log')}"
         )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    reports = sorted(set(work.glob("reports/*.json")) - known)  # names begin with the time
+    (report,) = set(work.glob("reports/*.json")) - known
     return Done(
         method=method,
         seed=seed,
-        runs={name: json.loads(path.read_text()) for name, path in zip(RUNS, reports, strict=True)},
+        grid=json.loads(report.read_text()),
         wall_seconds=time.monotonic() - began,
         cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         peak_bytes=peak,
@@ -109,16 +113,17 @@ def table(done: list[Done]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for item in done:
-        base = item.general(RUNS[0], "base")
-        scores = [f"{item.axis(RUNS[0], name)['base']:.3f}" for name in (*GENERAL, "general_nll", "customer")]
+        base = item.general(100.0, "base")
+        scores = [f"{item.axis(100.0, name)['base']:.3f}" for name in (*GENERAL, "general_nll", "customer")]
         lines.append(f"| {item.seed} | base | {scores[0]} | {scores[1]} | {base:.3f} | | {scores[2]} | {scores[3]} | |")
-        for run in RUNS:
-            mean = item.general(run, "candidate")
-            cells = [cell(item.axis(run, name)) for name in (*GENERAL, "general_nll", "customer")]
+        for percent, run in RUNS.items():
+            mean = item.general(percent, "candidate")
+            cells = [cell(item.axis(percent, name)) for name in (*GENERAL, "general_nll", "customer")]
             lines.append(
                 f"| | {run} | {cells[0]} | {cells[1]} | {mean:.3f} ({mean - base:+.3f}) | {mean / base:.1%} "
-                f"| {cells[2]} | {cells[3]} | **{item.runs[run]['verdict']}** |"
+                f"| {cells[2]} | {cells[3]} | **{item.point(percent)['verdict']}** |"
             )
+        lines.append(f"| | {item.grid['reason']} | | | | | | | |")
     return lines
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/preflight.py --results benchmarks/results/preflight.md
 
-Every case runs in a process of its own, float32, through the training loop itself: two steps of two micro batches each,
-of one long record or of four packed ones. Measured is resident memory at its highest, less what the process held before
-the model was loaded.
+Every case runs in a process of its own, through the training loop itself: two steps of two micro batches each, of one
+long record or of four packed ones. Measured is resident memory at its highest, less what the process held before the
+model was loaded. `GPU` rows train as on a GPU, in bfloat16 with layers computed again, but on the CPU: full tuning is then
+in slices, which takes several processes, and is not measured.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import resource
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ class Case:
     """Of a micro batch."""
     records: int
     """Of a micro batch, all equally long."""
+    as_gpu: bool = False
+    """Whether it trains as on a GPU."""
 
     @property
     def training(self) -> Training:
@@ -60,7 +64,7 @@ class Case:
         return Training(
             method=self.method,
             micro_tokens=self.tokens,
-            gpu=False,
+            gpu=self.as_gpu,
             packed=self.records > 1,
         )
 
@@ -105,7 +109,8 @@ def _train(case: Case) -> int:
     from mixtune.train.model import load_trainable
     from mixtune.train.world import World
 
-    config = TrainConfig(method=case.method, max_tokens_per_gpu=case.tokens)
+    how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}
+    config = TrainConfig(method=case.method, max_tokens_per_gpu=case.tokens, validation_steps=2, **how)
     shards = Drawn(
         Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
     )
@@ -135,34 +140,37 @@ def _peak() -> int:
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
+def _cases(tokens: int) -> Iterator[Case]:
+    for shape in SHAPES:
+        for method in ("lora", "sft"):
+            for records in (1, PACKED):
+                yield Case(shape=shape, method=method, tokens=tokens, records=records)
+        yield Case(shape=shape, method="lora", tokens=tokens, records=1, as_gpu=True)
+
+
 def main() -> None:
     """Measure every case, print the table as it grows, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=2048, help="of a micro batch (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a micro batch (default: %(default)s)")
     parser.add_argument("--results", default="", metavar="FILE")
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
     import transformers
 
-    import mixtune.train.model  # noqa: F401  # imported once, before the processes part
+    import mixtune.train.loop  # noqa: F401  # imported once, before the processes part
 
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    lines = [
-        "| model | method | records in a micro batch | measured, MB | estimated, MB | ratio |",
-        "|---|---|--:|--:|--:|--:|",
-    ]
+    lines = ["| model | method | as on | records in a micro batch | measured, MB | estimated, MB | ratio |"]
+    lines += ["|---|---|---|--:|--:|--:|--:|"]
     print("\n".join(lines), flush=True)
-    for shape in SHAPES:
-        for method in ("lora", "sft"):
-            for records in (1, PACKED):
-                case = Case(shape=shape, method=method, tokens=options.tokens, records=records)
-                measured, estimated = measure(case) / 1e6, case.estimate().total / 1e6
-                lines.append(
-                    f"| {shape} | {method} | {records} | {measured:,.0f} | {estimated:,.0f} | {estimated / measured:.2f} |"
-                )
-                print(lines[-1], flush=True)
+    for case in _cases(options.tokens):
+        measured, estimated = measure(case) / 1e6, case.estimate().total / 1e6
+        device, ratio = "GPU" if case.as_gpu else "CPU", estimated / measured
+        sizes = f"{measured:,.0f} | {estimated:,.0f} | {ratio:.2f}"
+        lines.append(f"| {case.shape} | {case.method} | {device} | {case.records} | {sizes} |")
+        print(lines[-1], flush=True)
     if options.results:
         Path(options.results).write_text("\n".join(lines) + "\n")
 

@@ -14,9 +14,6 @@ Steps after `fingerprint` are cached under what they really read; the preflights
 run.
 """
 
-from collections import namedtuple
-from typing import NamedTuple
-
 from kfp import dsl
 
 from mixtune.evaluate.component import compare
@@ -24,11 +21,11 @@ from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import (
-    VALIDATION_STEPS,
     data_resources,
     end_run,
     evaluate_model,
     sanitize_pools,
+    train,
     with_clean_up,
     with_images,
     with_run_id,
@@ -58,7 +55,7 @@ def finetune(
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Outcome", [("verdict", str), ("model_uri", str)]):
+) -> None:
     """Fine-tune a base model on customer and general records.
 
     Args:
@@ -143,11 +140,9 @@ def finetune(
     }
     lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
     with dsl.If(method == "lora", "lora"):
-        lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora).after(data_checks)
-        lora_training = train_lora(**common, **lora).after(lora_validation)
+        lora_training = train(train_lora, data_checks, **common, **lora)
     with dsl.Else("sft"):
-        sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common).after(data_checks)
-        sft_training = train_sft(**common).after(sft_validation)
+        sft_training = train(train_sft, data_checks, **common)
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
@@ -160,12 +155,7 @@ def finetune(
         storage=storage,
     ).set_caching_options(False)
     end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
-    for task in (lora_validation, sft_validation):
-        task.set_display_name("validate-training")
-    for task in (lora_validation, lora_training, sft_validation, sft_training, decision):
-        with_run_id(task)
+    with_run_id(decision)
     for task in (checks, data_checks):
         with_images(task)
     data_resources(mixed)
-    outcome = namedtuple("Outcome", "verdict model_uri")
-    return outcome(decision.outputs["Output"], model_uri)

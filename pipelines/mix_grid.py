@@ -8,16 +8,13 @@ Every point sees the customer's records equally often; the general share adds st
 reported with its reason, and the others count.
 """
 
-from collections import namedtuple
-from typing import NamedTuple
-
 from kfp import dsl
 
 from mixtune.evaluate.component import choose_mix, compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import VALIDATION_STEPS, data_resources, evaluate_model, sanitize_pools, with_clean_up, with_run_id
+from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_clean_up, with_run_id
 
 PARALLELISM = 2
 
@@ -44,7 +41,7 @@ def mix_grid(
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Outcome", [("verdict", str), ("customer_data_percent", float)]):
+) -> None:
     """Fine-tune the base model on several mixes of customer and general records, and name the mix to take.
 
     Args:
@@ -115,15 +112,9 @@ def mix_grid(
         }
         lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
         with dsl.If(method == "lora", "lora"):
-            lora_validation = train_lora(validation_steps=VALIDATION_STEPS, **common, **lora)
-            lora_training = train_lora(validated=lora_validation.outputs["Output"], **common, **lora)
+            lora_training = train(train_lora, **common, **lora)
         with dsl.Else("sft"):
-            sft_validation = train_sft(validation_steps=VALIDATION_STEPS, **common)
-            sft_training = train_sft(validated=sft_validation.outputs["Output"], **common)
-        for task in (lora_validation, sft_validation):
-            with_run_id(task).set_display_name("validate-training")
-        for task in (lora_training, sft_training):
-            with_run_id(task).set_display_name("train")
+            sft_training = train(train_sft, **common)
         model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
         candidate = evaluate_model(
             point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
@@ -141,5 +132,3 @@ def mix_grid(
         comparisons=dsl.Collected(decision.outputs["comparison"]), tracking=tracking, storage=storage
     ).set_caching_options(False)
     with_run_id(choice)
-    outcome = namedtuple("Outcome", "verdict customer_data_percent")
-    return outcome(choice.outputs["verdict"], choice.outputs["customer_data_percent"])

@@ -1,4 +1,4 @@
-"""The steps that several pipelines share: sanitize both kinds of pools, evaluate base and candidate."""
+"""The steps that several pipelines share: sanitize both kinds of pools, validate and train, evaluate."""
 
 import functools
 import inspect
@@ -49,6 +49,27 @@ def sanitize_pools(inputs: dsl.PipelineTask, seed: Any, storage: Any) -> tuple[d
 def data_resources(task: dsl.PipelineTask) -> None:
     """What a task that works on records asks for."""
     task.set_cpu_request("4").set_memory_request("16G")
+
+
+def train(
+    component: Callable[..., dsl.PipelineTask], checks: dsl.PipelineTask | None = None, **inputs: Any
+) -> dsl.PipelineTask:
+    """A validation run of five steps, and the training once that went well.
+
+    Args:
+        component: `train_lora` or `train_sft`.
+        checks: What must have gone well before.
+        inputs: Of both.
+
+    Returns:
+        The training; its `Output` is the model's URI.
+    """
+    validation = component(validation_steps=VALIDATION_STEPS, **inputs).set_display_name("validate-training")
+    training = component(validated=validation.outputs["Output"], **inputs).set_display_name("train")
+    if checks:
+        validation.after(checks)
+    with_run_id(validation)
+    return with_run_id(training)
 
 
 def evaluate_model(

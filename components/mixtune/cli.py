@@ -139,20 +139,19 @@ def _demo(options: argparse.Namespace) -> int:
     folder = Path(options.write_only or Path(options.work_dir) / "world").resolve()
     check_text("the demo's folder", str(folder))
     world = write_world(folder, options.seed)
+    arguments = world.grid_arguments(options.method, options.epochs)
     if options.write_only:
-        file = folder / "finetune.json"
-        file.write_text(json.dumps(world.arguments(options.method, 75.0), indent=1) + "\n")
-        print(f"the demo's files are in {folder}; run: mixtune run finetune --arguments {file}")
+        for name, made in {"finetune": world.arguments(options.method, 75.0), "mix_grid": arguments}.items():
+            (folder / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
+        print(f"the demo's files are in {folder}; run: mixtune run finetune --arguments {folder / 'finetune.json'}")
         return 0
-    work, runs = WorkDir(Path(options.work_dir).resolve()), {}
-    for name, percent in {"customer only": 100.0, "75 % customer": 75.0}.items():
-        print(f"\n== {name}: finetune with customer_data_percent={percent:g}, method={options.method} ==", flush=True)
-        arguments = {**world.arguments(options.method, percent), "max_steps": options.max_steps}
-        runs[name] = run_pipeline(find_pipeline("finetune"), arguments, work)
-    print("\n" + table({name: work.comparison(run.run_id) for name, run in runs.items()}) + "\n")
-    print("An interval holds the one-sided 95 % bounds of the difference to the base model.\n")
-    for name, run in runs.items():
-        print(f"{name}: report {run.report} (open it in a browser), MLflow run {run.run_id}")
+    work = WorkDir(Path(options.work_dir).resolve())
+    shown = arguments["customer_data_percents"]
+    print(f"\n== mix_grid with customer_data_percents={shown}, method={options.method} ==", flush=True)
+    run = run_pipeline(find_pipeline("mix_grid"), arguments, work)
+    grid = work.comparison(run.run_id)
+    print(f"\n{table(grid)}\n\nAn interval holds the one-sided 95 % bounds of the difference to the base model.\n")
+    print(f"{grid['reason']}\n\nreport: {run.report} (open it in a browser)")
     mlflow = Path(sys.executable).with_name("mlflow")
     print(f"MLflow: {mlflow} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (then http://127.0.0.1:5000)")
     return 0
@@ -173,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="see a model forget, and not forget")
     demo.add_argument("--method", choices=("lora", "sft"), default="lora", help="(default: %(default)s)")
     demo.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
-    demo.add_argument("--max-steps", type=int, default=0, help="fewer steps than the demo needs, for a quick look")
+    demo.add_argument("--epochs", type=float, default=0.0, help="fewer customer epochs than the demo needs, for a look")
     demo.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
     demo.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     demo.set_defaults(command=_demo)

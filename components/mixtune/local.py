@@ -22,7 +22,7 @@ import yaml
 
 import mixtune
 from mixtune.errors import ConfigError
-from mixtune.results import Listed, from_mlflow
+from mixtune.results import REPORTS, Listed, from_mlflow
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
@@ -64,10 +64,9 @@ class WorkDir:
     def keep_report(self, run_id: str) -> Path | None:
         """Copy a run's report and its JSON to where a person finds them; None where the run made none.
 
-        A grid's report is that of all its points; else it is the comparison's.
+        A grid's report is that of all its points, a ladder's that of its rungs; else it is the comparison's.
         """
-        made = [("choose-mix", "grid"), ("compare", "comparison")]
-        found = [path for task, name in made for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
+        found = [path for task, name in REPORTS for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
         if not found:
             return None
         self.report(run_id).parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +107,7 @@ class WorkDir:
         )
 
     def comparison(self, run_id: str) -> dict[str, Any]:
-        """What `compare`, or in a grid `choose_mix`, wrote in a run."""
+        """What the task that judges the whole run wrote."""
         return dict(json.loads(self.report(run_id, "json").read_text()))
 
 

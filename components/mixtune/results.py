@@ -10,6 +10,8 @@ from mixtune.tracking import Tracking
 
 EXIT_CODES = {"pass": 0, "fail": 3, "inconclusive": 4}
 """Exit code of a command by verdict."""
+REPORTS = (("choose-rung", "ladder"), ("choose-mix", "grid"), ("compare", "comparison"))
+"""Tasks that judge a whole run, and their JSON; where several do, the first is the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +95,14 @@ def runs_table(listed: list[Listed]) -> str:
 
 
 def _comparisons(folder: str) -> Iterator[str]:
-    """`compare/<execution>/comparison` under a run's folder, as KFP lays artifacts out."""
+    """`compare/<execution>/comparison` and the like under a run's folder, as KFP lays artifacts out."""
     if not storage.is_s3(folder):
         return
-    try:
-        entries = storage.list_files(storage.join(folder, "compare"))
-    except DataError:
-        return
-    for entry in entries:
-        if entry.path.split("/")[-1] == "comparison":
-            yield storage.join(folder, "compare", entry.path)
+    for task, name in REPORTS:
+        try:
+            entries = storage.list_files(storage.join(folder, task))
+        except DataError:
+            continue
+        for entry in entries:
+            if entry.path.split("/")[-1] == name:
+                yield storage.join(folder, task, entry.path)

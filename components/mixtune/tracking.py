@@ -124,12 +124,13 @@ class Run:
 
 
 @contextmanager
-def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
+def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
     """The child run of a task, finished or failed as the block is.
 
     Args:
         tracking: Where to.
         name: The task's name, the same whenever it is run again within a pipeline run.
+        subject: What tells tasks of one name apart within a pipeline run, a digest; empty: there is but one.
     """
     if not tracking.uri:
         print(f"MLflow: no tracking URI, {name} is not tracked", flush=True)
@@ -141,7 +142,7 @@ def task_run(tracking: Tracking, name: str) -> Iterator[Run]:
         client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
         experiment_id = _experiment(client, tracking.experiment)
         parent_id = _parent(client, experiment_id, tracking)
-        run_id = _child(client, experiment_id, parent_id, name)
+        run_id = _child(client, experiment_id, parent_id, name, subject)
     client.update_run(run_id, status="RUNNING")
     try:
         yield Run(client, run_id, parent_id)
@@ -229,10 +230,10 @@ def _parent(client: Any, experiment_id: str, tracking: Tracking) -> str:
     return _find_or_create(client, experiment_id, {"pipeline_run_id": pipeline_run}, pipeline_run, tags)
 
 
-def _child(client: Any, experiment_id: str, parent_id: str, name: str) -> str:
+def _child(client: Any, experiment_id: str, parent_id: str, name: str, subject: str) -> str:
     if not parent_id:
         return str(client.create_run(experiment_id, run_name=name).info.run_id)
-    key = {"mixtune_task": name, "mlflow.parentRunId": parent_id}
+    key = {"mixtune_task": f"{name} {subject}".strip(), "mlflow.parentRunId": parent_id}
     return _find_or_create(client, client.get_run(parent_id).info.experiment_id, key, name, key)
 
 

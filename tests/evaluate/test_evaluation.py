@@ -18,13 +18,16 @@ from mixtune.evaluate.steps import CompareInputs, CompareOutputs, run_comparison
 from .conftest import make_tokenizer, write_pools
 
 
-def evaluate(world: Any, folder: Path, **changes: Any) -> Samples:
+def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) -> Samples:
     given = {"base_model": str(world.base), "benchmarks": world.benchmarks, **changes}
     inputs = EvaluationInputs(customer_path=str(world.customer), general_path=str(world.general), **given)
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "samples")
     outputs = EvaluationOutputs(
-        samples_uri=path, samples_path=path, report_path=str(folder / "report"), summary_path=str(folder / "summary")
+        samples_uri=samples_uri or path,
+        samples_path=path,
+        report_path=str(folder / "report"),
+        summary_path=str(folder / "summary"),
     )
     run_evaluation(inputs, outputs)
     return read_samples(path)
@@ -67,6 +70,16 @@ def test_an_unchanged_model_never_fails_and_a_damaged_one_does(evaluated: Path, 
     nll = next(axis for axis in changed["axes"] if axis["axis"] == "general_nll")
     assert nll["verdict"] == "fail" and nll["difference"] > 0.02
     assert changed["verdict"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [({"mmlu": "a little"}, "on mmlu is a number from 0, got 'a little'"), ({"mmlu": -0.1}, "number from 0, got -0.1"),
+     ({"mmlu": float("nan")}, "number from 0, got nan"), ({"customer": 0.1}, "no general axis 'customer'")],
+)  # fmt: skip
+def test_a_limit_that_is_none_is_refused(evaluated: Path, tmp_path: Path, limits: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compare(evaluated / "base", evaluated / "base", tmp_path, limits=limits)
 
 
 def test_an_adapter_that_changes_nothing_is_refused(world: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mixtune import storage
 from mixtune.evaluate import loading, spreading
 from mixtune.evaluate.evaluation import PROGRESS, Data, EvaluationInputs, plan_axes
 from mixtune.evaluate.samples import read_parts
@@ -44,6 +45,7 @@ def test_an_evaluation_killed_at_any_moment_goes_on_and_gives_the_same_rows(
     assert rows(again) == expected
     assert all(path.stat().st_mtime_ns == moment for path, moment in written.items()), "a part was scored again"
     there = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
+    there = {path for path in there if "/." not in path}  # a file that was being written stays hidden
     assert there == {item["path"] for item in again.manifest["files"]} | {PROGRESS}
 
 
@@ -59,6 +61,18 @@ def test_an_evaluation_killed_after_its_first_part_keeps_it(
     process.join()
     assert not (tmp_path / "killed" / "samples").exists(), "killed too late: the manifest is there"
     assert rows(evaluate(world, tmp_path / "killed")) == whole[0]
+
+
+def test_parts_in_s3_are_kept_too(
+    world: Any, whole: tuple[Any, float], tmp_path: Path, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = storage.join(bucket, "run", "samples")
+    evaluate(world, tmp_path / "out", samples_uri=at)
+    lost = storage.join(storage.data_uri(at, "samples"), "mmlu", "anatomy-000.parquet")
+    storage.delete(lost)
+    capsys.readouterr()
+    assert rows(evaluate(world, tmp_path / "out", samples_uri=at)) == whole[0]
+    assert "evaluate: 10 of 10 items, mmlu" in capsys.readouterr().out
 
 
 def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) -> None:

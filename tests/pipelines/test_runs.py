@@ -1,4 +1,4 @@
-"""Every compiled pipeline beside finetune, which the demo's tests run, runs on this machine."""
+"""Every compiled pipeline beside finetune and mix_grid, which the demo's tests run, runs on this machine."""
 
 import json
 from pathlib import Path
@@ -42,21 +42,24 @@ def test_evaluate_only_finds_no_difference_between_a_model_and_itself(
 
 
 @pytest.mark.slow
-def test_mix_grid_names_every_mix_it_tried(small_run: dict[str, Any], tmp_path: Path) -> None:
-    grid = {"customer_data_percents": [100.0, 50.0], "customer_epochs": 0.5, "global_batch_size": 16}
-    arguments = arguments_of("mix_grid", small_run, **grid)
-    work = WorkDir(tmp_path)
-    outcome = run_pipeline(find_pipeline("mix_grid"), arguments, work)
-    found = work.comparison(outcome.run_id)
-    assert [(point["percent"], point["num_steps"]) for point in found["points"]] == [(100.0, 2), (50.0, 4)]
-    assert all(set(point["axes"]) == {"customer", "general_nll"} for point in found["points"])
-    assert outcome.verdict == ("fail" if found["percent"] is None else "pass")
-
-
-@pytest.mark.slow
 def test_mix_grid_fails_with_every_reason_when_no_point_can_be_trained(
     small_run: dict[str, Any], tmp_path: Path
 ) -> None:
     grid = {"customer_data_percents": [100.0], "customer_epochs": 2.0, "learning_rate": 1e30}
     with pytest.raises(TrainingError, match=r"no mix could be trained \(100 %: step \d+: "):
         run_pipeline(find_pipeline("mix_grid"), arguments_of("mix_grid", small_run, **grid), WorkDir(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_lora_then_sft_climbs_to_full_fine_tuning_where_the_target_is_missed_and_the_budget_allows_it(
+    small_run: dict[str, Any], tmp_path: Path
+) -> None:
+    ladder = {"customer_epochs": 0.25, "learning_rate": 1e-6, "customer_target": 0.99, "sft_max_steps": 10}
+    arguments = arguments_of("lora_then_sft", small_run, **ladder)
+    work = WorkDir(tmp_path)
+    outcome = run_pipeline(find_pipeline("lora_then_sft"), arguments, work)
+    found = work.comparison(outcome.run_id)
+    assert [(rung["method"], rung["lora_rank"]) for rung in found["rungs"]][1:] == [("lora", 64), ("sft", 64)]
+    assert outcome.verdict == found["verdict"] in ("pass", "fail", "inconclusive")
+    assert len({rung["model_uri"] for rung in found["rungs"]}) == 3

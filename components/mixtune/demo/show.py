@@ -1,4 +1,4 @@
-"""What `mixtune demo` shows: the same pipeline on customer records only and on a mix, side by side."""
+"""What `mixtune demo` shows: the base model and every mix that was tried, side by side."""
 
 from typing import Any
 
@@ -10,23 +10,24 @@ AXES = {
 }
 
 
-def table(runs: dict[str, dict[str, Any]]) -> str:
-    """A table of scores and verdicts: the base model, then every run.
+def table(grid: dict[str, Any]) -> str:
+    """A table of scores and verdicts: the base model, then every mix.
 
     Args:
-        runs: What `compare` wrote, by the name of the run.
+        grid: What `choose_mix` wrote.
 
     Returns:
         Lines of text; a difference stands with its one-sided 95 % bounds.
     """
-    runs = {name: {**run, "axes": sorted(run["axes"], key=_place)} for name, run in runs.items()}
-    first = next(iter(runs.values()))
-    rows = [["", *(AXES.get(axis["axis"], axis["axis"]) for axis in first["axes"]), "verdict"]]
-    rows.append(["base model", *(f"{axis['base']:.3f}" for axis in first["axes"]), ""])
-    for name, comparison in runs.items():
-        rows.append([name, *(f"{axis['candidate']:.3f}" for axis in comparison["axes"]), comparison["verdict"]])
-        rows.append(["  difference", *(_difference(axis) for axis in comparison["axes"]), ""])
-        rows.append(["  verdict", *(axis["verdict"] for axis in comparison["axes"]), ""])
+    axes = sorted(grid["points"][0]["axes"].values(), key=_place)
+    rows = [["", *(AXES.get(axis["axis"], axis["axis"]) for axis in axes), "verdict"]]
+    rows.append(["base model", *(f"{axis['base']:.3f}" for axis in axes), ""])
+    for point in grid["points"]:
+        axes = sorted(point["axes"].values(), key=_place)
+        name = "customer only" if point["percent"] == 100 else f"{point['percent']:g} % customer"
+        rows.append([name, *(f"{axis['candidate']:.3f}" for axis in axes), point["verdict"]])
+        rows.append(["  difference", *(_difference(axis) for axis in axes), ""])
+        rows.append(["  verdict", *(axis["verdict"] for axis in axes), ""])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

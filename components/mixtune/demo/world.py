@@ -38,6 +38,8 @@ TUNING = {
     "lora": Tuning(learning_rate=1.5e-4, customer_epochs=6.0),
     "sft": Tuning(learning_rate=5e-4, customer_epochs=4.0),
 }
+PERCENTS = (100.0, 75.0, 50.0)
+"""The mixes that the demo tries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,17 @@ class World:
             "method": method,
             "learning_rate": tuning.learning_rate,
         }
+
+    def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, Any]:
+        """The mix_grid pipeline's arguments.
+
+        Args:
+            method: `lora` or `sft`.
+            epochs: Passes over the customer's records; 0: as many as the method needs.
+        """
+        arguments = {**self.arguments(method, 100.0), "customer_data_percents": list(PERCENTS)}
+        del arguments["customer_data_percent"]
+        return {**arguments, "customer_epochs": epochs or arguments["customer_epochs"]}
 
 
 def write_world(folder: Path | str, seed: int = 42) -> World:

@@ -139,13 +139,13 @@ def resolve_limits(axes: dict[str, dict[str, Any]], limits: dict[str, Any]) -> d
     """The allowed loss of every general axis.
 
     Raises:
-        ConfigError: A limit for no general axis, or one below 0.
+        ConfigError: A limit for no general axis, or one that is no number from 0.
     """
     general = {name: summary for name, summary in axes.items() if name != CUSTOMER_AXIS}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
-    allowed = {name: float(limits.get(name, DEFAULT_LIMITS[summary["form"]])) for name, summary in general.items()}
+    allowed = {name: limits.get(name, DEFAULT_LIMITS[summary["form"]]) for name, summary in general.items()}
     for name, limit in allowed.items():
-        if limit < 0:
-            raise ConfigError(f"limits: the allowed loss on {name} is 0 or more, got {limit}")
-    return allowed
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+            raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")
+    return {name: float(limit) for name, limit in allowed.items()}

@@ -12,7 +12,7 @@ from mixtune.evaluate.statistics import FAIL, INCONCLUSIVE, PASS
 from mixtune.evaluate.verdicts import CUSTOMER_AXIS
 from mixtune.models import FAILED
 
-HEADER = ["customer share", "verdict", "steps", "tokens", "customer", "gain", "worst general loss", "advice"]
+HEADER = ["candidate", "verdict", "steps", "tokens", "customer", "gain", "worst general loss", "advice"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class Point:
     """Tokens trained on: what the point costs, in proportion."""
     axes: dict[str, dict[str, Any]]
     """What `compare` found on each axis."""
+    label: str = ""
+    """What a report calls it; empty: its percent."""
 
     @property
     def gain(self) -> float:
@@ -38,8 +40,8 @@ class Point:
 
     @property
     def name(self) -> str:
-        """`75 %`."""
-        return f"{self.percent:g} %"
+        """`75 %`, or its label."""
+        return self.label or f"{self.percent:g} %"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +131,16 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
     print(f"choose-mix: {choice.reason}", flush=True)
     found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [asdict(p) for p in points]}
     storage.write_json(outputs.grid_path, found)
-    report.write_text(outputs.report_path, pages.page("Which mix?", _body(points, choice)))
-    rows = [_row(point) for point in points]
-    table = report.markdown_table(HEADER, rows)
-    report.write_text(outputs.summary_path, f"# Which mix?\n\n{choice.reason}\n\n{table}\n")
+    write_points("Which mix?", points, choice.verdict, choice.reason, outputs)
     _track(points, choice, outputs, options)
     return choice
+
+
+def write_points(title: str, points: list[Point], verdict: str, reason: str, outputs: Outputs) -> None:
+    """Write the report of several candidates: the page with its plots, and the table as Markdown."""
+    report.write_text(outputs.report_path, pages.page(title, _body(title, points, verdict, reason)))
+    table = report.markdown_table(HEADER, [_row(point) for point in points])
+    report.write_text(outputs.summary_path, f"# {title}\n\n{reason}\n\n{table}\n")
 
 
 def _track(points: list[Point], choice: Choice, outputs: Outputs, options: dict[str, Any]) -> None:
@@ -149,7 +155,7 @@ def _track(points: list[Point], choice: Choice, outputs: Outputs, options: dict[
             run.parent.set_tags({**tags, "verdict": choice.verdict})
 
 
-def _body(points: list[Point], choice: Choice) -> str:
+def _body(title: str, points: list[Point], verdict: str, reason: str) -> str:
     rows = [[escape(cell) for cell in _row(point)] for point in points]
     trained = [point for point in points if point.axes]
     plots = []
@@ -162,7 +168,7 @@ def _body(points: list[Point], choice: Choice) -> str:
             plots.append(f"<h2>{escape(name)}</h2>{charts.frontier(marks, base, (right, up))}")
     note = "<p class='note'>Whiskers are 95 % bounds of the difference from the base model, paired by item.</p>"
     return (
-        f"<h1>Which mix?</h1><p class='summary {choice.verdict}'>{escape(choice.reason)}</p>"
+        f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>"
         f"{pages.table(HEADER, rows)}{''.join(plots)}{note}"
     )
 

@@ -22,6 +22,7 @@ MAX_TOKENS = 64
 TIMEOUT_SECONDS = 60
 TRIES = 4
 THREADS = 8
+REPORT_SECONDS = 10.0
 RETRIED = (408, 409, 429, 500, 502, 503, 504)
 """HTTP statuses after which it is worth asking again."""
 
@@ -52,8 +53,15 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
         return _said(_send(request, url))
 
     def ask(prompts: Sequence[str]) -> list[str]:
+        said: list[str] = []
+        told = time.perf_counter()
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(ask_one, prompts))
+            for text in pool.map(ask_one, prompts):
+                said.append(text)
+                if time.perf_counter() - told > REPORT_SECONDS:
+                    told = time.perf_counter()
+                    print(f"judge: {len(said)} of {len(prompts)} prompts answered", flush=True)
+        return said
 
     return ask
 

@@ -10,13 +10,11 @@ from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
-from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
+from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, micro_tokens
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.prices import read_prices
 from mixtune.tracking import Tracking, commit_hash
 
-MICRO_TOKENS = 16384
-"""Tokens of a micro batch as the train components take them, unless a record is longer."""
 VALIDATION_STEPS = 5
 """Of the validation run that goes before every training."""
 SLOW_LORA = 5e-7
@@ -125,15 +123,17 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     name = Tracking.from_options(settings.tracking).hyperpod.rpartition("x-")[2]
     gpus = _count("gpus_per_node", settings.gpus_per_node)
+    tokens = micro_tokens(settings.max_length, settings.global_batch_size)
     training = Training(
         method=settings.method,
-        micro_tokens=max(MICRO_TOKENS, settings.max_length),
+        micro_tokens=tokens,
+        packed=tokens > settings.max_length,
         lora_rank=settings.lora_rank,
         gpu=bool(gpus),
         shards=max(1, gpus) if settings.method == "sft" else 1,
     )
     memory = estimate_memory(shape, training)
-    line = f"{memory.line()}, estimated for micro batches of {training.micro_tokens} tokens"
+    line = f"{memory.line()}, estimated for micro batches of {tokens} tokens"
     instance = read_prices().instances.get(name)
     if not gpus or not instance:
         where = "on a CPU" if not gpus else "tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"

@@ -11,6 +11,8 @@ from typing import Any
 
 from mixtune.errors import ModelError
 
+MICRO_TOKENS = 16384
+"""Tokens of a micro batch at most as the train components pack them; a longer record is one of its own."""
 LOGITS_AT_ONCE = 2**25
 """Logits that the training loop holds at once, at most."""
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
@@ -138,6 +140,11 @@ class Memory:
         parts = {"weights": self.weights, "optimizer": states, "activations": self.activations, "logits": self.logits}
         listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
         return f"{self.total / 1e9:.1f} GB per GPU ({listed})"
+
+
+def micro_tokens(longest: int, global_batch_size: int, at_most: int = MICRO_TOKENS) -> int:
+    """Tokens of the largest micro batch: packed up to `at_most`, or one record where that is longer."""
+    return max(longest, min(at_most, longest * max(1, global_batch_size)))
 
 
 def estimate_memory(shape: Shape, training: Training) -> Memory:

@@ -12,7 +12,15 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import VALIDATION_STEPS
-from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, operations_per_token
+from mixtune.preflight.memory import (
+    MICRO_TOKENS,
+    RESERVE,
+    Shape,
+    Training,
+    estimate_memory,
+    micro_tokens,
+    operations_per_token,
+)
 from mixtune.prices import Instance, Prices
 
 DRAINED = timedelta(minutes=40)
@@ -37,7 +45,7 @@ class Work:
     """Mean over the mix."""
     max_length: int
     lora_rank: int = 16
-    max_tokens_per_gpu: int = 16384
+    max_tokens_per_gpu: int = MICRO_TOKENS
 
     def __post_init__(self) -> None:
         if self.tokens_per_record <= 0 or self.global_batch_size < 1:
@@ -190,7 +198,7 @@ def training_of(work: Work, hardware: Hardware) -> Training:
     """What the estimate takes for a GPU."""
     return Training(
         method=work.method,
-        micro_tokens=max(work.max_tokens_per_gpu, work.max_length),
+        micro_tokens=micro_tokens(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
         lora_rank=work.lora_rank,
         shards=hardware.instance.gpus if work.method == "sft" else 1,
     )

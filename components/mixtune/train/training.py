@@ -55,6 +55,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
             shards = open_shards(places.shards_path, _shards_folder(places.shards_path, Path(scratch), world))
         _check_tokenizer(shards, folder)
         if finished := world.text(_finished(config, places, shards) if world.is_main else ""):
+            if world.is_main:
+                storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
             return finished
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
@@ -137,7 +139,8 @@ def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
         return
     task = "validate-training" if config.validation_steps else "train"
     shards = storage.read_manifest(places.shards_path, "shards")
-    with task_run(Tracking.from_options(places.tracking), point_name(task, shards)) as run:
+    subject = storage.manifest_digest(asdict(config))
+    with task_run(Tracking.from_options(places.tracking), point_name(task, shards), subject) as run:
         yield run
 
 

@@ -1,0 +1,47 @@
+"""The examples compile and run."""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixtune.cli import run_pipeline
+from mixtune.demo.world import World, write_world
+from mixtune.local import WorkDir
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return write_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_ones_own_reuses_three_components(world: World, tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "examples" / "support_desk.py", tmp_path / "support_desk.py")
+    subprocess.run([sys.executable, "support_desk.py"], cwd=tmp_path, check=True, env={**os.environ})
+    tickets = [
+        {"question": f"Where is parcel {n}?", "answer": f"In depot {n % 7}.", "status": "open" if n % 3 else "solved"}
+        for n in range(90)
+    ]
+    (tmp_path / "tickets.jsonl").write_text("".join(json.dumps(ticket) + "\n" for ticket in tickets))
+    with open(world.general_pools[0]["uri"]) as stream:
+        (tmp_path / "general.jsonl").write_text("".join(itertools.islice(stream, 60)))
+    arguments = {
+        "tickets_uri": str(tmp_path / "tickets.jsonl"),
+        "general_uri": str(tmp_path / "general.jsonl"),
+        "base_model": str(world.base_model),
+        "max_steps": 2,
+    }
+    work = WorkDir(tmp_path / "work")
+    outcome = run_pipeline(tmp_path / "support_desk.yaml", arguments, work)
+    adapter = Path(outcome.outputs["Output"].split("#")[0])
+    assert (adapter / "adapter_model.safetensors").is_file()
+    (kept,) = work.run_dir(outcome.run_id).glob("*/keep-solved/kept")
+    assert json.loads(kept.read_text()) == {"kept": 30, "left_out": 60}
