@@ -41,6 +41,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
             shards = open_shards(places.shards_path, _shards_folder(places.shards_path, Path(scratch), world))
         _check_tokenizer(shards, folder)
         if finished := world.text(_finished(config, places, shards) if world.is_main else ""):
+            if world.is_main:
+                storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
             return finished
         run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
@@ -49,6 +51,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        if trainer.watch:
+            run.log_metrics({"general_nll": trainer.watch.base.nll, "kl_to_base": 0.0})
         probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
@@ -95,7 +99,6 @@ def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> No
     """What a model comes from: its base, its shards, their pools and their receipt."""
     pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
     run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
-    run.log_metrics(shards.manifest.get("metrics", {}))
     receipt = scratch / "mix_receipt.json"
     receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
     run.log_artifact(receipt)
