@@ -69,7 +69,9 @@ def test_any_text_comes_out_clean_counted_and_unchanged_by_a_second_pass(
     records, cleaner = clean(folder, [conversation(text) for text in texts], rules)
     assert cleaner.tally.read == len(texts) == len(records) + sum(cleaner.tally.dropped.values())
     assert sum(json.loads(note)["what"] == "dropped" for note in cleaner.notes) == len(texts) - len(records)
-    said = json.dumps(records, ensure_ascii=False)
+    said = json.dumps(
+        [{**record, "id": ""} for record in records], ensure_ascii=False
+    )  # digits of a digest are no datum
     assert rules.markers.find(said) == []
     assert all(not Personal().find(text) for text in said.split('"'))
     again, second = clean(folder, records, rules)

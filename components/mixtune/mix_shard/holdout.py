@@ -24,7 +24,7 @@ def write_holdout(general: Pools, folder: Path, config: TokenConfig, data_uri: s
         config: How records become tokens; too long ones are left out.
         data_uri: Folder of the shards.
     """
-    tokenizer = ChatTokenizer(folder, config)
+    tokenizer = ChatTokenizer(folder, config, fast=False)
     each = -(-HOLDOUT_RECORDS // max(1, len(general.pools)))
     rows = [
         {

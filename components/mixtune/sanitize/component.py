@@ -22,6 +22,7 @@ def sanitize(
     also_normalise: list = [],
     max_bad_ratio: float = 0.05,
     near_duplicates: float = 0.9,
+    near_engine: str = "memory",
     conflicts: str = "keep",
     label_leaks: str = "keep",
     personal_data: dict = {},
@@ -62,12 +63,13 @@ def sanitize(
         max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
             or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
+        near_engine: What proposes near copies: `memory`, or `daft` for tens of millions of records; one result.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
         label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.
         personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
             and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
             and `keep`. `name` and `address` are looked for only where they have a policy: a language model reads every
-            text then, at about 20 kB a second and core.
+            text then, at some 10 kB a second and core.
         phone_region: Country whose telephone numbers may stand without its code; two letters.
         name_model: spaCy model for `name` and `address`, in an image built with the extra `names`; never downloaded.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
@@ -96,6 +98,7 @@ def sanitize(
         extra_markers=extra_markers,
         max_bad_ratio=max_bad_ratio,
         near_duplicates=near_duplicates,
+        near_engine=near_engine,
         conflicts=conflicts,
         label_leaks=label_leaks,
         personal_data=personal_data,

@@ -1,20 +1,26 @@
 """What becomes of every record of a pool: kept in a split, or dropped as a copy, a near copy or a leak."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mixtune.errors import ConfigError
-from mixtune.sanitize.near import find_pairs
+from mixtune.sanitize.near import Propose, choose, find_pairs, propose_in_memory
+from mixtune.sanitize.near_daft import propose_on_daft
 from mixtune.sanitize.parts import BLOCKED, Part
 from mixtune.sanitize.splits import draw_split
-from mixtune.sanitize.words import Sets
 
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
 CONFLICTS = ("keep", "drop")
+ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
+DECIDING = ("key", "prompt", "group", "line", "blocked", "label_words", "label")
+"""Features that are in memory for all records of a pool."""
+COMPARED = ("numbers", "minhash", "question", "question_at", "answer", "answer_at")
+"""Features of near-duplicates, which are read part by part."""
 _OTHERS = "another pool", "a benchmark"
 
 
@@ -24,6 +30,8 @@ class Choice:
 
     near_duplicates: float = 0.9
     """Least Jaccard similarity of near-duplicates, above 0 to 1; 0: they are not looked for."""
+    near_engine: str = "memory"
+    """What finds candidates for near-duplicates, with the same result: `memory`, or `daft` for tens of millions."""
     conflicts: str = "keep"
     """Nearly equal questions with different answers: `keep` or `drop`; counted and listed in any case."""
     label_leaks: str = "keep"
@@ -44,6 +52,8 @@ class Choice:
             raise ConfigError(f"near_duplicates is a similarity, 0 to 1; got {self.near_duplicates}")
         if self.holdout_records < 0:
             raise ConfigError(f"holdout_records is 0 or more; got {self.holdout_records}")
+        if self.near_engine not in ENGINES:
+            raise ConfigError(f"near_engine is one of {', '.join(ENGINES)}; got {self.near_engine!r}")
         for name in ("conflicts", "label_leaks"):
             if getattr(self, name) not in CONFLICTS:
                 raise ConfigError(f"{name} is one of {', '.join(CONFLICTS)}; got {getattr(self, name)!r}")
@@ -77,17 +87,17 @@ def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.nda
         choice: How.
         guard: Features of the records that no training record may repeat; None: there are none.
     """
-    data = join([part.features() for part in parts])
+    data = join([part.features(DECIDING) for part in parts])
     total = len(data["key"])
     is_test = np.repeat([part.source.split == "test" for part in parts], [part.tally.kept for part in parts])
     fates = Fates(fate=np.full(total, "", object))
-    places = _places(parts, data)
+    places = _Places(parts, data["line"])
     _drop_exact(fates, data, is_test, guard, places)
     if choice.label_leaks == "drop":
         fates.fate[(fates.fate == "") & ~is_test & (data["label_words"] > 0)] = "!label in the question"
     groups = _group(data)
     if choice.near_duplicates:
-        _drop_near(fates, data, is_test, guard, choice, groups, places)
+        _drop_near(fates, parts, is_test, guard, choice, groups, places)
     fates.num_label_words = int((data["label_words"][fates.fate == ""] > 0).sum())
     _split(fates, data, is_test, groups, choice, pool)
     return fates
@@ -97,14 +107,10 @@ def join(features: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Features of parts, one after another."""
     if not features:
         return {}
-    out = {key: np.concatenate([item[key] for item in features]) for key in features[0] if not key.endswith("_at")}
-    for key in (name for name in features[0] if name.endswith("_at")):
-        lengths = np.concatenate([np.diff(item[key]) for item in features])
-        out[key] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return out
+    return {key: np.concatenate([item[key] for item in features]) for key in features[0]}
 
 
-def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any, places: list[str]) -> None:
+def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any, places: "_Places") -> None:
     fate = fates.fate
     for rows in (np.flatnonzero(is_test), np.flatnonzero(~is_test)):
         _, firsts, inverse = np.unique(data["key"][rows], return_index=True, return_inverse=True)
@@ -124,23 +130,30 @@ def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, 
 
 
 def _drop_near(
-    fates: Fates, data: Any, is_test: np.ndarray, guard: Any, choice: Choice, groups: "_Union", places: list[str]
+    fates: Fates,
+    parts: list[Part],
+    is_test: np.ndarray,
+    guard: Any,
+    choice: Choice,
+    groups: "_Union",
+    places: "_Places",
 ) -> None:
     """Drop near copies, in order: what was kept first stays; a training record yields to any other."""
     rows = np.concatenate([np.flatnonzero((fates.fate == "") & side) for side in (is_test, ~is_test)])
-    features = {key: data[key][rows] for key in ("minhash", "numbers")}
-    sets = {key: _chosen(data, key, rows) for key in ("question", "answer")}
-    others = 0
-    if guard is not None and len(guard["key"]):
-        others = len(guard["key"])
-        features = {key: np.concatenate([guard[key], value]) for key, value in features.items()}
-        both = {key: join([{key: guard[key], f"{key}_at": guard[f"{key}_at"]},
-                           {key: value.flat, f"{key}_at": value.at}]) for key, value in sets.items()}  # fmt: skip
-        sets = {key: Sets(both[key][key], both[key][f"{key}_at"]) for key in sets}
+    starts = np.cumsum([0, *(part.tally.kept for part in parts)])
+    chosen = [np.flatnonzero(fates.fate[starts[n] : starts[n + 1]] == "") for n in range(len(parts))]
+    others = 0 if guard is None else len(guard["key"])
+
+    def blocks() -> Iterator[dict[str, np.ndarray]]:
+        if others:
+            yield guard
+        for test in (True, False):
+            for part, mine in zip(parts, chosen, strict=True):
+                if len(mine) and (part.source.split == "test") == test:
+                    yield choose(part.features(COMPARED), mine)
+
     seen: dict[int, dict[str, Any]] = {}
-    pairs = find_pairs(
-        features["minhash"], sets["question"], sets["answer"], features["numbers"], choice.near_duplicates
-    )
+    pairs = find_pairs(blocks, others + len(rows), choice.near_duplicates, ENGINES[choice.near_engine])
     for pair in pairs:
         if pair.second < others:
             continue
@@ -167,7 +180,7 @@ def _drop_near(
     fates.clusters = list(seen.values())[:LISTED]
 
 
-def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, places: list[str], choice: Choice) -> None:
+def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, places: "_Places", choice: Choice) -> None:
     fates.num_conflicts += 1
     if len(fates.conflicts) < LISTED:
         fates.conflicts.append({"first": places[pair[0]], "second": places[pair[1]]})
@@ -177,33 +190,29 @@ def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, places: list[s
                 fates.fate[index] = "!conflicting answer"
 
 
-def _chosen(data: Any, key: str, rows: np.ndarray) -> Sets:
-    whole = Sets(data[key], data[f"{key}_at"])
-    parts = [whole[index] for index in rows]
-    at = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
-    return Sets(np.concatenate(parts) if parts else np.empty(0, np.uint32), at)
-
-
 class _Union:
     """Records that have to stay in one split."""
 
-    def __init__(self, total: int) -> None:
-        self._parent = list(range(total))
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
 
     def find(self, index: int) -> int:
-        while self._parent[index] != index:
-            self._parent[index] = self._parent[self._parent[index]]
-            index = self._parent[index]
-        return index
+        root = index
+        while (parent := self._parent.get(root, root)) != root:
+            root = parent
+        while index != root:
+            self._parent[index], index = root, self._parent[index]
+        return root
 
     def join(self, one: int, other: int) -> None:
         first, second = sorted((self.find(one), self.find(other)))
-        self._parent[second] = first
+        if first != second:
+            self._parent[second] = first
 
 
 def _group(data: dict[str, np.ndarray]) -> _Union:
     """Records of one group, or of one and the same question, belong together."""
-    union = _Union(len(data["key"]))
+    union = _Union()
     for key in ("group", "prompt"):
         values, firsts, inverse = np.unique(data[key], return_index=True, return_inverse=True)
         for index in np.flatnonzero(firsts[inverse] != np.arange(len(inverse))) if len(values) else ():
@@ -233,9 +242,15 @@ def _split(fates: Fates, data: Any, is_test: np.ndarray, groups: _Union, choice:
     fates.asked = {"train", *(split for split, wish in asked.items() if wish)}
 
 
-def _places(parts: list[Part], data: dict[str, np.ndarray]) -> list[str]:
-    names = np.repeat([part.source.name for part in parts], [part.tally.kept for part in parts])
-    return [f"{name} line {line}" for name, line in zip(names.tolist(), data["line"].tolist(), strict=True)]
+class _Places:
+    """Where the records of a pool stand, in words, by their number."""
+
+    def __init__(self, parts: list[Part], lines: np.ndarray) -> None:
+        self._names, self._lines = [part.source.name for part in parts], lines
+        self._ends = np.cumsum([part.tally.kept for part in parts])
+
+    def __getitem__(self, row: int) -> str:
+        return f"{self._names[np.searchsorted(self._ends, row, 'right')]} line {self._lines[row]}"
 
 
 def count(fates: Fates) -> tuple[Counter[str], Counter[str]]:

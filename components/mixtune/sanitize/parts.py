@@ -54,9 +54,9 @@ class Part:
     """Its files are this plus `.jsonl.zst`, `.npz`, `.notes` and `.json`."""
     tally: Tally
 
-    def features(self) -> dict[str, np.ndarray]:
+    def features(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """What its records say, in arrays by name (see `Features`)."""
-        return _read_arrays(f"{self.uri}.npz")
+        return _read_arrays(f"{self.uri}.npz", names)
 
     def lines(self) -> Iterator[bytes]:
         """Its records as lines."""
@@ -71,7 +71,7 @@ class Features:
         self._rows: list[tuple[int, ...]] = []
         self._sets: dict[str, list[Sets]] = {"question": [], "answer": []}
         self._minhash: list[np.ndarray] = []
-        self._labels: list[str] = []
+        self._labels: list[int] = []
         self._near, self._blocking = near, blocking
         self._waiting: list[Record] = []
 
@@ -90,7 +90,7 @@ class Features:
         names = ("key", "prompt", "numbers", "group", "line", "chars", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
-        out["label"] = np.array(self._labels, np.str_)
+        out["label"] = np.array(self._labels, np.uint64)
         if self._near:
             for name, sets in self._sets.items():
                 out[name] = np.concatenate([item.flat for item in sets] or [np.empty(0, np.uint32)])
@@ -111,7 +111,7 @@ class Features:
             group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
             chars = sum(len(message["content"]) for message in record["messages"])
             self._rows.append((*keys, group, record["origin"]["line"], chars, int(holds_label(record)), block))
-            self._labels.append(record.get("label", ""))
+            self._labels.append(xxhash.xxh3_64_intdigest(record["label"].encode()) if "label" in record else 0)
         if self._near:
             sets = [said.shingles(0), said.shingles(1)]
             for found, item in zip(self._sets.values(), sets, strict=True):
@@ -207,6 +207,6 @@ def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
         stream.write(buffer.getvalue())
 
 
-def _read_arrays(uri: str) -> dict[str, np.ndarray]:
-    with storage.open_read(uri) as stream:
-        return dict(np.load(io.BytesIO(stream.read()), allow_pickle=False))
+def _read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    with storage.open_read(uri) as stream, np.load(stream, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in names or arrays.files}

@@ -59,6 +59,7 @@ def _no_captures() -> Any:
 _SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
 _MAY_HOLD = re2.compile("|".join(pattern for _, pattern in _GROUPS).encode(), options=_no_captures())
 _IP6 = re2.compile(_IP6_FORM)
+_MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
@@ -148,7 +149,8 @@ class Personal:
 
     def _candidates(self, text: str) -> Iterator[Found]:
         for match in _IP6.finditer(text) if text.count(":") > 2 else ():
-            if _is_ip6(match[0]):
+            before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
+            if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
                 yield "ip", *match.span()
         for match in _SCAN.finditer(text):
             kind = next(name for place, (name, _) in enumerate(_GROUPS, start=1) if match.start(place) >= 0)
@@ -202,7 +204,7 @@ class Personal:
         if raw.isdigit() and not _CALL.search(before):
             return
         dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
-        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.VALID
+        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
         for match in phonenumbers.PhoneNumberMatcher(raw, self.region, leniency):
             yield "phone", start + match.start, start + match.end
 
