@@ -1,8 +1,8 @@
 """sanitize side by side: megabytes per CPU-second of the pipeline, of each rule and of other tools; memory; kills.
 
-    python benchmarks/sanitize.py speed DATA 60 > speed.md
+    python benchmarks/sanitize.py speed DATA 60 > speed.md      # one more argument: only cases whose title holds it
     python benchmarks/sanitize.py memory DATA 100 1000 >> memory.md
-    python benchmarks/sanitize.py kills DATA 20 >> kills.md
+    python benchmarks/sanitize.py kills DATA 20 2 >> kills.md      # 20 trials with two processes each
 
 DATA is a folder of public data (see corpus.py). Every case runs in a process of its own, on the same file; imports are
 not counted. `datasets`, `polars` and `datatrove` are compared where they are installed.
@@ -38,6 +38,8 @@ from mixtune.sanitize.sanitizing import Job, sanitize
 from mixtune.sanitize.sources import list_sources
 from mixtune.sanitize.text import normalise
 
+PART_BYTES = 8 * 2**20
+"""Smaller parts than the default of 64 MiB, so that little data has several."""
 MARKERS = re.compile(r"(system|user|bot|assistant|thought):", re.IGNORECASE)
 TAGS = re.compile(r"\[EOS\]|<image>|<video>|<unk>", re.IGNORECASE)
 PERSONAL = (
@@ -195,11 +197,11 @@ SPEED = {
     "mixtune: the same with shingles and MinHash": case_part_near,
     "mixtune: the whole pipeline, near-duplicates and splits, written": case_whole_1,
     "mixtune: the whole pipeline, two processes": case_whole_2,
-    "a script: NFC, markers, four regular expressions for personal data, written": case_script,
-    "datasets: load, map of the script's function, to_json": case_datasets,
-    "datasets: the same, two processes": case_datasets_2,
-    "polars: the script's rules as expressions, streamed": case_polars,
-    "datatrove: read, the script's function, write": case_datatrove,
+    "peer: a script: NFC, markers, four regular expressions for personal data, written": case_script,
+    "peer: datasets: load, map of the script's function, to_json": case_datasets,
+    "peer: datasets: the same, two processes": case_datasets_2,
+    "peer: polars: the script's rules as expressions, streamed": case_polars,
+    "peer: datatrove: read, the script's function, write": case_datatrove,
 }
 
 
@@ -225,7 +227,7 @@ def run_child(*arguments: str) -> Any:
     return json.loads(answer.stdout.splitlines()[-1]) if answer.returncode == 0 else answer.stderr.splitlines()[-1]
 
 
-def speed(data: Path, megabytes: float, folder: Path) -> None:
+def speed(data: Path, megabytes: float, wanted: str, folder: Path) -> None:
     file = folder / "corpus.jsonl"
     number = write_corpus(data, megabytes, file)
     size = file.stat().st_size / 1e6
@@ -235,11 +237,13 @@ def speed(data: Path, megabytes: float, folder: Path) -> None:
     )
     limit = 0.0
     for title, case in SPEED.items():
-        runs = [run_child("child", case.__name__, str(file)) for _ in range(2)]
-        if isinstance(runs[0], str):
-            print(f"| {title} | not run: {runs[0]} | | | | |", flush=True)
+        if wanted not in title and case is not case_parse_write:
             continue
-        cpu, wall, peak = min(runs)
+        run = run_child("child", case.__name__, str(file))
+        if isinstance(run, str):
+            print(f"| {title} | not run: {run} | | | | |", flush=True)
+            continue
+        cpu, wall, peak = run
         limit = size / cpu if case is case_parse_write else limit
         share = f"{size / cpu / limit:.2f}" if limit else "-"
         print(f"| {title} | {cpu:.2f} | {size / cpu:.1f} | {share} | {size / wall:.1f} | {peak:.0f} |", flush=True)
@@ -249,9 +253,8 @@ def child_memory(stage: str, file: Path, work: Path) -> None:
     """Peak memory of making the parts, and then, alone, of deciding on duplicates and splits."""
     sys.stdout, out = sys.stderr, sys.stdout
     plan = Plan(rules=Rules(), near=True, work_uri=str(work))
-    parts = [
-        make_part(item, plan, number) for number, item in enumerate(list_sources([{"name": "c", "uri": str(file)}]))
-    ]
+    listed = list_sources([{"name": "c", "uri": str(file)}], PART_BYTES)
+    parts = [make_part(item, plan, number) for number, item in enumerate(listed)]
     if stage == "decide":
         decide("c", parts, Choice())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -281,29 +284,30 @@ def result(folder: Path) -> dict[str, str]:
     return {item["path"]: item["sha256"] for item in manifest["files"]}
 
 
-def kills(data: Path, number: int, folder: Path) -> None:
+def kills(data: Path, number: int, workers: str, folder: Path) -> None:
     """Each trial: start, kill -9 at a random moment of the time that a run takes, run again to the end, compare."""
     file = folder / "kills.jsonl"
-    write_corpus(data, 6, file)
+    write_corpus(data, 3, file)
     began = time.monotonic()
-    run_child("child_run", str(file), str(folder / "whole"), str(folder / "work"))
-    seconds, draw = time.monotonic() - began, random.Random(1)
+    run_child("child_run", str(file), str(folder / "whole"), str(folder / "work"), workers)
+    seconds, draw = time.monotonic() - began, random.Random(f"{number} {workers}")
     same = published = early = 0
     states: Counter[str] = Counter()
     for trial in range(number):
         place, work = folder / f"killed{trial}", folder / f"work{trial}"
         with subprocess.Popen(
-            [sys.executable, __file__, "child_run", str(file), str(place), str(work)], stdout=subprocess.DEVNULL
+            [sys.executable, __file__, "child_run", str(file), str(place), str(work), workers],
+            stdout=subprocess.DEVNULL,
         ) as process:
-            time.sleep(draw.uniform(0.5, 1) if trial == 0 else draw.uniform(0.5, seconds))
+            time.sleep(draw.uniform(0.3 * seconds, 0.98 * seconds))
             early += process.poll() is None
             process.kill()
         published += (place / "pools").exists() and not result(place)
         states[f"{len(list(work.glob('0*.json')))} parts done, {len(list(place.rglob('[!.]*.zst')))} pool files"] += 1
-        run_child("child_run", str(file), str(place), str(work))
+        run_child("child_run", str(file), str(place), str(work), workers)
         same += result(place) == result(folder / "whole")
     print(
-        f"\n## Kills\n\n{number} trials, {early} killed while they ran ({seconds:.1f} s undisturbed, two processes): "
+        f"\n## Kills\n\n{number} trials, {early} killed while they ran ({seconds:.1f} s undisturbed, {workers} processes): "
     )
     print(f"{same} ended with the bytes of the undisturbed run; {published} left a manifest without its files.\n")
     print("| what a kill left | times |\n|---|---|")
@@ -311,9 +315,9 @@ def kills(data: Path, number: int, folder: Path) -> None:
         print(f"| {state} | {times} |")
 
 
-def child_run(file: Path, place: Path, work: Path) -> None:
+def child_run(file: Path, place: Path, work: Path, workers: int) -> None:
     place.mkdir(exist_ok=True)
-    job = Job(sources=[{"name": "chat", "uri": str(file)}], num_workers=2, range_bytes=2**20, work_uri=str(work))
+    job = Job(sources=[{"name": "chat", "uri": str(file)}], num_workers=workers, range_bytes=2**18, work_uri=str(work))
     sanitize(job, *(str(place / name) for name in ("pools", "data", "r.html", "s.md")))
     print("[]")
 
@@ -326,12 +330,12 @@ if __name__ == "__main__":
     elif what == "child_memory":
         child_memory(rest[0], Path(rest[1]), Path(rest[2]))
     elif what == "child_run":
-        child_run(*map(Path, rest))
+        child_run(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]))
     else:
         with tempfile.TemporaryDirectory() as made:
             if what == "speed":
-                speed(Path(rest[0]), float(rest[1]), Path(made))
+                speed(Path(rest[0]), float(rest[1]), rest[2] if len(rest) > 2 else "", Path(made))
             elif what == "memory":
                 memory(Path(rest[0]), [float(size) for size in rest[1:]], Path(made))
             else:
-                kills(Path(rest[0]), int(rest[1]), Path(made))
+                kills(Path(rest[0]), int(rest[1]), rest[2], Path(made))
