@@ -99,8 +99,8 @@ def train_lora(
         The fingerprinted URI of the adapter's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite or far off, more is forgotten at once than `max_nll_rise` allows, a
-            validation run's loss does not fall or its largest micro batch does not fit, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
@@ -220,8 +220,8 @@ def train_sft(
         The fingerprinted URI of the model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite or far off, more is forgotten at once than `max_nll_rise` allows, a
-            validation run's loss does not fall or its largest micro batch does not fit, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
