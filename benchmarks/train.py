@@ -127,8 +127,8 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
 def mixtune(folder: Path, method: str, marks: Marks) -> None:
     """The whole training task, from its manifest to the model's."""
     from mixtune.train import loop
-    from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, run_training
+    from mixtune.train.config import Places, TrainConfig
+    from mixtune.train.training import run_training
 
     one_step = loop._one_step
 

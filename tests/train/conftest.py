@@ -16,8 +16,8 @@ from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.models import tokenizer_digest
 from mixtune.shards import TokenRecord
-from mixtune.train.config import TrainConfig
-from mixtune.train.training import Places, run_training
+from mixtune.train.config import Places, TrainConfig
+from mixtune.train.training import run_training
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mixtune.errors import ConfigError
 from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.figures import track
 from mixtune.train.finishing import finish
 from mixtune.train.loop import Trainer, make_trainer, summarise, train_steps
@@ -24,20 +24,6 @@ from mixtune.train.validation import validate
 from mixtune.train.world import World, join_world
 
 
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """What a training reads and where it writes."""
-
-    shards_path: str
-    """Manifest of the shards."""
-    base_model: str
-    model_path: str
-    """Where the model's manifest goes."""
-    model_uri: str
-    """The artifact's URI: weights and checkpoints lie beside it."""
-    tracking: dict[str, Any] = field(default_factory=dict)
-
-
 def run_training(config: TrainConfig, places: Places) -> str:
     """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
 
@@ -45,7 +31,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
     run keeps no model and returns an empty text.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, or a validation run's loss does not fall.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, or a validation run
+            does not learn or does not fit.
         ModelError: The base model cannot be used, or does not keep packed records apart.
         ConfigError: Its tokenizer is not the one that the shards were made with.
     """
