@@ -67,6 +67,7 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 def _process(job: str, rank: int, size: int, nodes: int, port: int) -> None:
+    torch.set_num_threads(1)  # torch makes its pool anew after a fork: before loading threads race for it
     local = size // nodes
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"LOCAL_RANK": str(rank % local), "LOCAL_WORLD_SIZE": str(local)}

@@ -40,7 +40,7 @@ def alone(
     return request.param, weights_of(str(folder), folder)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("alone", "size"), [("lora", 2), ("lora", 4), ("sft", 2)], indirect=["alone"])
 def test_the_trajectory_is_the_same_for_any_number_of_processes(
     size: int, alone: tuple[str, Weights], shards_path: str, tmp_path: Path
 ) -> None:
@@ -77,17 +77,53 @@ def test_a_model_in_slices_ends_with_the_same_weights(
     assert sorted(num_values) == ([all_values // 2] * 2 if method == "sft" else [all_values])
 
 
+def test_full_sft_in_bfloat16_watched_and_saved_is_the_same_in_two_processes(
+    watched_shards: str, tmp_path: Path
+) -> None:
+    found = []
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        run_forked(
+            job_in(folder, watched_shards, method="sft", dtype="bfloat16", activations="recompute", checkpoint_steps=6),
+            size,
+        )
+        found.append(weights_of(str(folder), folder))
+    assert {value.dtype for value in found[0].values()} == {torch.bfloat16}
+    assert furthest(*found) < 1e-6
+    assert furthest(found[0], load_file(BASE_MODEL / "model.safetensors")) > 1e-5
+
+
 @pytest.mark.parametrize("sizes", [[1], [2, 1, 4]], ids=str)
 def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     sizes: list[int], alone: tuple[str, Weights], shards_path: str, tmp_path: Path
 ) -> None:
     method, expected = alone
     job = job_in(tmp_path, shards_path, method=method, checkpoint_steps=1)
-    tally = run_with_kills(job, itertools.cycle(sizes), 3, 4, random.Random(5))
+    tally = run_with_kills(job, itertools.cycle(sizes), 2, 4, random.Random(5))
     assert tally.in_saves
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
     assert gap == 0 if sizes == [1] else gap < 1e-6
     assert not (tmp_path / "data" / "checkpoints").exists()
+
+
+def test_processes_see_the_same_forgetting_and_end_with_the_same_weights(watched_shards: str, tmp_path: Path) -> None:
+    options = {"method": "sft", "learning_rate": 3e-4, "checkpoint_steps": 3, "max_nll_rise": 0.8}
+    jobs = [job_in(tmp_path / name, watched_shards, **options) for name in ("one", "two")]
+    run_job(jobs[0])
+    run_forked(jobs[1], 2)
+    one, two = (storage.read_manifest(str(tmp_path / name / "model"), "model") for name in ("one", "two"))
+    assert one["figures"]["kept_step"] == two["figures"]["kept_step"] == 3
+    weights = [weights_of(str(tmp_path / name), tmp_path / name) for name in ("one", "two")]
+    assert furthest(*weights) < 1e-5
+
+
+def test_a_validation_run_of_two_processes_measures_what_one_of_them_does(shards_path: str, tmp_path: Path) -> None:
+    run_forked(job_in(tmp_path, shards_path, method="sft", validation_steps=3), 2)
+    figures = storage.read_manifest(str(tmp_path / "model"), "model")["figures"]
+    assert figures["num_processes"] == 2
+    assert figures["tokens_per_second_per_gpu"] == pytest.approx(figures["mean_tokens_per_second"] / 2)
+    assert figures["largest_micro_batch_tokens"] == 40
+    assert figures["first_batch_loss_after"] < figures["first_batch_loss"]
 
 
 def start(job: str, processes: int) -> "subprocess.Popen[bytes]":
@@ -129,5 +165,8 @@ def test_a_job_that_is_done_is_not_trained_again(
     job = job_in(tmp_path, shards_path)
     first = run_job(job)
     assert "step 12/12" in capsys.readouterr().out
+    left = tmp_path / "data" / "checkpoints" / "step-00000011-killed"  # while it was cleaned up
+    left.mkdir(parents=True)
     assert run_job(job) == first
+    assert not left.exists()
     assert "step" not in capsys.readouterr().out

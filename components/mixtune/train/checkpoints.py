@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch.distributed.fsdp import FSDPModule
 
 from mixtune import storage
 from mixtune.errors import ConfigError, TrainingError
@@ -223,8 +222,6 @@ def _restore(files: list[Path], steps_done: int, model: Trainable, optimizer: to
             offsets = handle.metadata() or {}
             for name in handle.keys():  # noqa: SIM118
                 read[file.name.split("-")[0]].setdefault(name, []).append((int(offsets[name]), handle.get_slice(name)))
-    if isinstance(model.loss, FSDPModule):
-        model.loss.reshard()  # what was gathered to look at the model is not what is restored
     step = torch.tensor(float(steps_done))
     with torch.no_grad():
         for name, parameter in model.parameters().items():

@@ -99,14 +99,14 @@ def train_lora(
         The fingerprinted URI of the adapter's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
-    from mixtune.train.config import TrainConfig
+    from mixtune.train.config import Places, TrainConfig
     from mixtune.train.launcher.nodes import Nodes, train_or_report
-    from mixtune.train.training import Places
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
@@ -219,14 +219,14 @@ def train_sft(
         The fingerprinted URI of the model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
-    from mixtune.train.config import TrainConfig
+    from mixtune.train.config import Places, TrainConfig
     from mixtune.train.launcher.nodes import Nodes, train_or_report
-    from mixtune.train.training import Places
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)

@@ -13,6 +13,7 @@ from mixtune.errors import ModelError
 from mixtune.shards import TokenRecord
 from mixtune.train.batches import Packed, pack
 from mixtune.train.kernels import PACKED
+from mixtune.train.sharding import gathered_root
 
 LOGITS_AT_ONCE = 2**25
 """Logits that are held at once (128 MiB in float32)."""
@@ -113,7 +114,8 @@ def probe(loss: PackedLoss, records: list[TokenRecord]) -> None:
     with torch.no_grad(), loss.precision(device):
         got = loss(pack(short).to(device))
         alone = [pack([record]).input_ids.to(device) for record in short]
-        own = [(loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:]) for ids in alone]
+        with gathered_root(loss):
+            own = [(loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:]) for ids in alone]
         wanted = torch.cat([cross_entropy(logits.float(), ids, reduction="none") for logits, ids in own])
     loss.train(training)
     gap = float((got - wanted).abs().max())

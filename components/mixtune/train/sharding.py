@@ -4,6 +4,9 @@ The same code runs on GPUs with NCCL and on CPUs with gloo. Trained weights are 
 to the dtype of the arithmetic when a layer is gathered. Source: Zhao et al. 2023, in torch's `fully_shard`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -16,7 +19,8 @@ def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
     """Slice a model over the processes, layer by layer, and bring the slices to their devices.
 
     Gradients are summed over processes, not averaged: the loss is already that of the whole global batch. On CPUs they
-    are summed in float64, for the same reason as in `sums.py`.
+    are summed in float64, for the same reason as in `sums.py`. Outside of a pass all is in slices, also what no layer
+    holds: whoever looks at the model in between leaves nothing gathered that a step or a checkpoint would miss.
 
     Args:
         module: On the CPU; layers are sliced one after the other, so that a device never holds it whole.
@@ -31,11 +35,21 @@ def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
     for value in adapters:  # small: every process holds them whole, and their gradients are added up in `sums.py`
         value.data = value.data.to(world.device)
     for part in (*layers, module):
-        fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapters)
+        fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapters, reshard_after_forward=True)
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
+
+
+@contextmanager
+def gathered_root(module: torch.nn.Module) -> Iterator[None]:
+    """A block in which what no layer holds (embeddings, head) is whole: parts of a model run by themselves."""
+    if isinstance(module, FSDPModule):
+        module.unshard()
+    yield
+    if isinstance(module, FSDPModule):
+        module.reshard()
 
 
 def _is_adapted(module: torch.nn.Module) -> bool:
