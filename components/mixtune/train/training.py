@@ -64,7 +64,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
             _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
-        trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        trainer = make_trainer(shards, load_trainable(folder, config, world), config, world)
         probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
