@@ -34,12 +34,12 @@ CHATML = (
 )
 
 
-def make_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerFast:
+def make_tokenizer(texts: list[str], folder: Path, vocabulary: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -52,8 +52,10 @@ def make_tokenizer(texts: list[str], folder: Path) -> PreTrainedTokenizerFast:
     return fast
 
 
-def make_model(folder: Path, texts: list[str], *, hidden: int, layers: int, heads: int) -> int:
-    tokenizer = make_tokenizer(texts, folder)
+def make_model(
+    folder: Path, texts: list[str], *, hidden: int, layers: int, heads: int, vocabulary: int = VOCABULARY
+) -> int:
+    tokenizer = make_tokenizer(texts, folder, vocabulary)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -21,6 +21,7 @@ from typing import Any
 
 ENGINES = ("bare", "mixtune", "trl")
 BATCH, LENGTH = 32, 1024
+HIDDEN = 256
 RANK, ALPHA, RATE = 16, 32, 1e-4
 
 
@@ -39,7 +40,7 @@ def prepare(files: list[str], steps: int, folder: Path) -> None:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=4096,
-        hidden_size=256,
+        hidden_size=HIDDEN,
         intermediate_size=768,
         num_hidden_layers=4,
         num_attention_heads=4,
@@ -110,7 +111,7 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
     for step in range(shards.num_steps):
         records = shards.step(step)
         total = sum(record.num_loss_tokens for record in records)
-        for micro in plan_micro_batches([len(record.input_ids) for record in records], LENGTH)[0]:
+        for micro in plan_micro_batches([len(record.input_ids) for record in records], LENGTH, 1, 12 * HIDDEN):
             packed = pack([records[index] for index in micro])
             hidden = model.model(
                 input_ids=packed.input_ids[None], position_ids=packed.position_ids[None], use_cache=False
@@ -126,8 +127,8 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
 def mixtune(folder: Path, method: str, marks: Marks) -> None:
     """The whole training task, from its manifest to the model's."""
     from mixtune.train import loop
-    from mixtune.train.config import TrainConfig
-    from mixtune.train.training import Places, run_training
+    from mixtune.train.config import Places, TrainConfig
+    from mixtune.train.training import run_training
 
     one_step = loop._one_step
 

@@ -36,3 +36,12 @@ def test_an_image_is_pinned_not_root_without_entry_point_and_without_secrets(pat
     assert "--no-deps kfp" in text
     assert not re.search(r"^(ARG|ENV).*(TOKEN|PASSWORD|SECRET|KEY)", text, re.M)
     assert not re.search(r"index-url|trusted-host", text)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_what_an_image_copies_is_there_and_reaches_the_build(path: Path) -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (?!--from)(.*)", path.read_text(), re.M)]
+    for source in {name for names in copied for name in names}:
+        assert (ROOT / source).exists(), source
+        assert source.split("/")[0] in allowed, f"{source} is not let through by .dockerignore"

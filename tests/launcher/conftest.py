@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from mixtune import storage
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.nodes import Nodes
-from mixtune.train.training import Places
 
 from . import schemas
 from .api import FakeCluster, Server, SimulatedClock

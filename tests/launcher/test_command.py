@@ -15,12 +15,12 @@ from torch.distributed.run import config_from_args, parse_args
 from mixtune import shards, storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.models import tokenizer_digest
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.cluster import Clock
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.launching import run_job
 from mixtune.train.launcher.nodes import Nodes
-from mixtune.train.training import Places, run_training
+from mixtune.train.training import run_training
 
 from .api import FakeCluster
 from .operator import Operator, nodes_of

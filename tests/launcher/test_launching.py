@@ -12,12 +12,11 @@ import pytest
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.cleaning import clean_up
 from mixtune.train.launcher.cluster import Clock
 from mixtune.train.launcher.launching import run_job
 from mixtune.train.launcher.nodes import Nodes
-from mixtune.train.training import Places
 
 from .api import FakeCluster
 from .conftest import IMAGE, WORKFLOW, first_labels, write_model
@@ -262,10 +261,9 @@ def test_a_job_ends_with_its_capacity_block(cluster: FakeCluster, training: Trai
 
 CHILD = """
 import sys
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.launching import run_job
 from mixtune.train.launcher.nodes import Nodes
-from mixtune.train.training import Places
 places = Places(shards_path="x", base_model="m", model_path=sys.argv[2] + "/model", model_uri=sys.argv[1] + "/a/model")
 run_job(TrainConfig(method="lora"), places, Nodes(num_nodes="4", gpus_per_node="8", shards_uri=sys.argv[1] + "/s"))
 """
@@ -335,6 +333,9 @@ def test_what_cannot_be_launched_is_refused(options: dict[str, str], message: st
         Nodes(**options)
 
 
-def test_a_laptops_training_never_imports_kubernetes() -> None:
-    code = "import sys, mixtune.train.launcher.nodes; sys.exit('kubernetes' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_a_laptop_never_imports_kubernetes_and_a_launcher_never_pytorch() -> None:
+    here = "import mixtune.train.launcher.nodes, mixtune.train.launcher.cleaning"
+    there = "import mixtune.train.launcher.launching"
+    for code, unwanted in ((here, "kubernetes"), (there, "torch")):
+        told = f"import sys; {code}; sys.exit('{unwanted}' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", told]).returncode == 0, unwanted

@@ -10,13 +10,12 @@ import pytest
 import yaml
 
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.cleaning import clean_up
 from mixtune.train.launcher.cluster import Clock
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.launching import run_job
 from mixtune.train.launcher.nodes import Nodes
-from mixtune.train.training import Places
 
 from . import schemas
 from .api import FakeCluster

@@ -99,7 +99,13 @@ def test_the_report_shows_what_was_changed_and_hides_personal_data(tmp_path: Pat
     rows.append({"prompt": "ask jane\u200b@example.org or jane<unk>@example.org", "completion": "done"})
     run(tmp_path, rows, base_model=BASE_MODEL)
     page = (tmp_path / "r.html").read_text()
-    for shown in ("marker system:", "a.jsonl line 1", "System : write to [EMAIL]", "Data card", "records proved"):
+    for shown in (
+        "marker system:",
+        "a.jsonl line 1",
+        "System<mark> </mark>: write to [EMAIL]",
+        "Data card",
+        "records proved",
+    ):
         assert shown in page
     for name in ("r.html", "s.md", "data/quarantine.jsonl", "pools"):
         assert "jane" not in (tmp_path / name).read_text()

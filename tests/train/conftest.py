@@ -16,8 +16,8 @@ from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.models import tokenizer_digest
 from mixtune.shards import TokenRecord
-from mixtune.train.config import TrainConfig
-from mixtune.train.training import Places, run_training
+from mixtune.train.config import Places, TrainConfig
+from mixtune.train.training import run_training
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads
@@ -94,7 +94,7 @@ def train(shards_path: str) -> Callable[..., str]:
 def watched_shards(shards_path: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same shards with held-out records beside them: what the base model itself says after a few tokens."""
     model = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL), dtype=torch.float32)
-    said = model.generate(torch.arange(5, 41).view(9, 4), max_new_tokens=12, do_sample=False, eos_token_id=-1)
+    said = model.generate(torch.arange(5, 41).view(9, 4), min_new_tokens=12, max_new_tokens=12, do_sample=False)
     mask = np.repeat(np.array([0, 1], np.uint8), [4, 12])
     held_out = [
         TokenRecord(pool=1, record_id=f"{row:032x}", input_ids=ids.astype(np.int32), loss_mask=mask, weight=1.0)

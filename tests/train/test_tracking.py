@@ -19,7 +19,7 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
 ) -> None:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
     manifest = json.loads(Path(watched_shards).read_text())
-    manifest |= {"receipt": {"mix_ratio": 0.5}, "metrics": {"mix/customer/share": 0.5}}
+    manifest |= {"receipt": {"mix_ratio": 0.5}}
     manifest["inputs"] = {"customer": {"digest": "abc"}}
     (tmp_path / "shards").write_text(json.dumps(manifest))
     one_step = loop._one_step
@@ -43,10 +43,10 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
     assert sorted(set(steps("loss/customer")) | set(steps("loss/chat"))) == list(range(1, 13))
     curve = {(item.step, item.value) for item in client.get_metric_history(run.info.run_id, "loss")}
     assert sorted(step for step, _ in curve) == list(range(1, 13))
-    assert set(steps("general_nll")) == {4, 8, 12}
+    assert set(steps("general_nll")) == {0, 4, 8, 12}
     named = {f"seconds/{phase}" for phase in ("data", "forward", "backward", "step")}
     named |= {"tokens", "loss_tokens", "learning_rate", "grad_norm", "tokens_per_second_per_gpu", "tflops_per_gpu"}
-    assert named | {"memory_bytes", "kl_to_base", "mix/customer/share"} <= set(run.data.metrics)
+    assert named | {"memory_bytes", "kl_to_base"} <= set(run.data.metrics)
     tags = run.data.tags
     assert (tags["attempts"], tags["model_uri"], tags["customer_pools"]) == ("[0, 4]", model, "abc")
     assert tags["shards"] == storage.manifest_digest(manifest)

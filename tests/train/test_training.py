@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM
 from mixtune import storage
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.model import rate
-from mixtune.train.training import Places, run_training
+from mixtune.train.training import run_training
 
 torch.set_num_threads(1)  # bits depend on the number of threads
 

@@ -169,8 +169,8 @@ def load_tokenizer(fetched: Fetched) -> Any:
 
 def template_digest(tokenizer: Any) -> str:
     """Which chat template a tokenizer has, 16 hex digits; empty where it has none."""
-    template = tokenizer.chat_template
-    return hashlib.sha256(str(template).encode()).hexdigest()[:16] if template else ""
+    template = str(tokenizer.chat_template or "").strip()
+    return hashlib.sha256(template.encode()).hexdigest()[:16] if template else ""
 
 
 def max_length(config: Any, tokenizer: Any) -> int:

@@ -8,6 +8,7 @@ from mixtune import storage, tracking
 from mixtune.evaluate import judge_step
 from mixtune.evaluate.compare import Comparison
 from mixtune.evaluate.samples import Samples
+from mixtune.pool_report import make_pages
 
 
 def publish(
@@ -37,7 +38,7 @@ def publish(
             run.log_metrics(axis_metrics(samples))
             run.log_metrics(slice_metrics(comparison, side))
     if shards:
-        _publish_data(where, shards)
+        publish_data(where, shards)
     if judgments:
         with tracking.task_run(where, tracking.point_name("judge", shards), subject) as run:
             run.log_params(_flat({"judge": judgments["judge"], "axis": judgments["axis"]}))
@@ -91,11 +92,14 @@ def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
+def publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
+    """Log what sanitize and mix_shard left in the shards' manifest, with a report page for each pool artifact."""
     for pool, summary in (shards.get("inputs") or {}).items():
         with tracking.task_run(where, f"sanitize-{pool}") as run:
-            numbers = _flat(summary if isinstance(summary, dict) else {"digest": summary})
-            _log_values(run, numbers)
+            _log_values(run, _flat({**summary, "details": {}}))
+            if "details" in summary:
+                for name, text in zip(("sanitize.html", "sanitize.md"), make_pages(summary), strict=True):
+                    run.log_text(name, text)
     with tracking.task_run(where, tracking.point_name("mix-shard", shards)) as run:
         receipt = {
             key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")

@@ -71,7 +71,7 @@ class Encoder:
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts, one behind the other (int32), and where each text begins and ends (int64, texts + 1)."""
-        return _flat(self._fast, texts) if self._fast else self._encode_exactly(texts)
+        return _flat(self._fast, texts) if self._fast else encode_exactly(self._tokenizer, texts)
 
     def compare(self, texts: Sequence[str]) -> None:
         """Encode texts by both libraries.
@@ -81,7 +81,7 @@ class Encoder:
         """
         if not self._fast:
             return
-        pairs = zip(_flat(self._fast, texts), self._encode_exactly(texts), strict=True)
+        pairs = zip(_flat(self._fast, texts), encode_exactly(self._tokenizer, texts), strict=True)
         if not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
             raise Disagreement
         self.num_compared += len(texts)
@@ -123,10 +123,12 @@ class Encoder:
         shifts = np.repeat(self._starts[ids] - ends[:-1].astype(np.int32), self._lengths[ids])
         return bytes(self._bytes[np.arange(ends[-1], dtype=np.int32) + shifts])
 
-    def _encode_exactly(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-        bounds = np.cumsum([0, *map(len, ids)])
-        return np.concatenate([np.array(item, np.int32) for item in ids]) if ids else np.empty(0, np.int32), bounds
+
+def encode_exactly(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids by the Hugging Face library, one behind the other (int32), and each text's bounds in them (int64)."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+    bounds = np.cumsum([0, *map(len, ids)])
+    return np.concatenate([np.empty(0, np.int32), *(np.array(item, np.int32) for item in ids)]), bounds
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:

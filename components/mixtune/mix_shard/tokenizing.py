@@ -26,7 +26,7 @@ from transformers.utils.chat_template_utils import (
 )
 
 from mixtune.errors import ConfigError, ModelError
-from mixtune.mix_shard.encoding import COMPARED_EVERY, Encoder, Spans, is_byte_level
+from mixtune.mix_shard.encoding import COMPARED_EVERY, Encoder, Spans, encode_exactly, is_byte_level
 from mixtune.mix_shard.lengths import POLICIES
 from mixtune.mix_shard.templates import Probe, Rendered, find_spans, probe_template
 from mixtune.records import ROLES, Record, template_messages, template_tools
@@ -202,15 +202,16 @@ class ChatTokenizer:
         asked: no token lies across.
         """
         text, spans = item.text, item.spans
-        tokenizer = self._renamed_tokenizer() if item.aside else self._tokenizer
         if self._spelled:
             cuts = [0, *(place for span in spans for place in span), len(text)]
-            pieces = tokenizer.encode_batch(
-                [text[start:end] for start, end in pairwise(cuts)], add_special_tokens=False
-            )
-            ids = np.array([number for piece in pieces for number in piece.ids], np.int32)
-            mask = np.repeat(np.arange(len(pieces)) % 2, [len(piece.ids) for piece in pieces]).astype(np.uint8)
+            pieces = [text[start:end] for start, end in pairwise(cuts)]
+            if item.aside:
+                ids, bounds = encode_exactly(self._renamed_tokenizer(), pieces)
+            else:
+                ids, bounds = self.encoder.encode(pieces)
+            mask = np.repeat(np.arange(len(pieces)) % 2, np.diff(bounds)).astype(np.uint8)
         else:
+            tokenizer = self._renamed_tokenizer() if item.aside else self._tokenizer
             encoding = tokenizer.encode(text, add_special_tokens=False)
             ids, mask = np.array(encoding.ids, np.int32), _mask(encoding.offsets, spans)
         wanted = _CONTROL.sub("", "".join(text[start:end] for start, end in spans))

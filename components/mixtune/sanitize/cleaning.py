@@ -231,10 +231,10 @@ class Cleaner:
         examples = self.tally.examples.setdefault(rule, [])
         if before != after and len(examples) < EXAMPLES_PER_RULE and not self._hidden_by_form(before):
             at = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
-            start = max(0, at - _AROUND)
+            start, end = max(0, at - _AROUND), at + _AROUND
             place = f"{self.source.name} line {record['origin']['line']}"
-            shown = [self.rules.personal.hide(text)[start : at + _AROUND] for text in (before, after)]
-            examples.append([place, *shown])
+            hidden, changed = (self.rules.personal.hide(text) for text in (before, after))
+            examples.append([place, hidden[start:end], changed[start : max(at, end + len(changed) - len(hidden))]])
 
     def _hidden_by_form(self, text: str) -> bool:
         """Whether personal data shows only once a text is clean (`jane<unk>@x.org`): then it is no example."""

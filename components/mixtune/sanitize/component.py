@@ -69,7 +69,7 @@ def sanitize(
         personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
             and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
             and `keep`. `name` and `address` are looked for only where they have a policy: a language model reads every
-            text then, at about 20 kB a second and core.
+            text then, at some 10 kB a second and core.
         phone_region: Country whose telephone numbers may stand without its code; two letters.
         name_model: spaCy model for `name` and `address`, in an image built with the extra `names`; never downloaded.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).

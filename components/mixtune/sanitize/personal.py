@@ -57,8 +57,11 @@ def _no_captures() -> Any:
 
 
 _SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
+_LOOSE = ("password", "iban")
+_STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
 _MAY_HOLD = re2.compile("|".join(pattern for _, pattern in _GROUPS).encode(), options=_no_captures())
 _IP6 = re2.compile(_IP6_FORM)
+_MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
@@ -148,32 +151,35 @@ class Personal:
 
     def _candidates(self, text: str) -> Iterator[Found]:
         for match in _IP6.finditer(text) if text.count(":") > 2 else ():
-            if _is_ip6(match[0]):
+            before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
+            if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
                 yield "ip", *match.span()
         for match in _SCAN.finditer(text):
             kind = next(name for place, (name, _) in enumerate(_GROUPS, start=1) if match.start(place) >= 0)
             start, end = match.span()
-            if kind == "number":
-                yield from self._in_number(text, start, end)
-            elif kind == "iban":
-                length = _iban_length(match[0])
-                if length:
-                    yield kind, start, start + length
-                yield from self._again(text, start + (length or 4), end)
-            elif kind == "password":
-                if found := _PASSWORD.search(match[0]):
-                    yield "secret", start + found.start(1), start + found.end(1)
-            elif kind == "ip6":
+            if kind not in _LOOSE:
+                yield from self._judged(kind, text, start, end)
                 continue
-            elif kind != "national_id" or any(re.fullmatch(p, match[0]) and ok(match[0]) for p, ok in ids.CODED_IDS):
-                yield kind, start, end
+            length = _iban_length(match[0]) if kind == "iban" else 0
+            if length:
+                yield kind, start, start + length
+            elif found := _PASSWORD.search(match[0]):
+                yield "secret", start + found.start(1), end
+            start += length or 4
+            for inner in _STRICT.finditer(text[start : end + 40]):  # a loose form may be wrong, and hide another
+                if inner.start() < end - start:
+                    kind = next(name for name, value in inner.groupdict().items() if value is not None)
+                    yield from self._judged(kind, text, start + inner.start(), start + inner.end())
 
-    def _again(self, text: str, start: int, end: int) -> Iterator[Found]:
-        """What begins in a stretch that looked like an IBAN and was none, or went on after it."""
-        piece = text[start : end + 40]
-        for match in _SCAN.finditer(piece):
-            if match.start(_SCAN.groupindex["number"]) >= 0 and start + match.start() < end:
-                yield from self._in_number(text, start + match.start(), start + match.end())
+    def _judged(self, kind: str, text: str, start: int, end: int) -> Iterator[Found]:
+        datum = text[start:end]
+        if kind == "number":
+            yield from self._in_number(text, start, end)
+        elif kind == "national_id":
+            if any(re.fullmatch(pattern, datum) and check(datum) for pattern, check in ids.CODED_IDS):
+                yield kind, start, end
+        elif kind != "ip6":
+            yield kind, start, end
 
     def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
         """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
@@ -202,7 +208,7 @@ class Personal:
         if raw.isdigit() and not _CALL.search(before):
             return
         dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
-        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.VALID
+        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
         for match in phonenumbers.PhoneNumberMatcher(raw, self.region, leniency):
             yield "phone", start + match.start, start + match.end
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError
+from mixtune.pool_report import write_report
 from mixtune.pools import Pool, Split, pool_summary
 from mixtune.sanitize.against import index_held_back, make_guard
 from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
@@ -26,7 +27,6 @@ from mixtune.sanitize.fates import Choice, Fates, count, decide
 from mixtune.sanitize.markers import Markers
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.personal import Personal
-from mixtune.sanitize.report import write_report
 from mixtune.sanitize.sources import RANGE_BYTES, list_sources, with_digest
 from mixtune.sanitize.splits import check_not_empty
 from mixtune.sanitize.writing import Written, write_part

@@ -104,9 +104,8 @@ def train_lora(
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
-    from mixtune.train.config import TrainConfig
+    from mixtune.train.config import Places, TrainConfig
     from mixtune.train.launcher.nodes import Nodes, train_or_report
-    from mixtune.train.training import Places
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
@@ -224,9 +223,8 @@ def train_sft(
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
-    from mixtune.train.config import TrainConfig
+    from mixtune.train.config import Places, TrainConfig
     from mixtune.train.launcher.nodes import Nodes, train_or_report
-    from mixtune.train.training import Places
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)

@@ -158,3 +158,17 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """What decides the trajectory: a checkpoint is taken up only by a training that has the same."""
         return {key: value for key, value in asdict(self).items() if key not in _NO_MATTER}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """What a training reads and where it writes."""
+
+    shards_path: str
+    """Manifest of the shards."""
+    base_model: str
+    model_path: str
+    """Where the model's manifest goes."""
+    model_uri: str
+    """The artifact's URI: weights and checkpoints lie beside it."""
+    tracking: dict[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from mixtune.errors import ConfigError
 from mixtune.shards import Shards, open_shards
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.figures import track
 from mixtune.train.finishing import finish
 from mixtune.train.loop import Trainer, make_trainer, summarise, train_steps
@@ -22,20 +22,6 @@ from mixtune.train.loss import probe
 from mixtune.train.model import load_trainable
 from mixtune.train.validation import validate
 from mixtune.train.world import World, join_world
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """What a training reads and where it writes."""
-
-    shards_path: str
-    """Manifest of the shards."""
-    base_model: str
-    model_path: str
-    """Where the model's manifest goes."""
-    model_uri: str
-    """The artifact's URI: weights and checkpoints lie beside it."""
-    tracking: dict[str, Any] = field(default_factory=dict)
 
 
 def run_training(config: TrainConfig, places: Places) -> str:
@@ -65,6 +51,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
         trainer = make_trainer(shards, load_trainable(folder, config, world), config, world)
+        if trainer.watch:
+            run.log_metrics({"general_nll": trainer.watch.base.nll, "kl_to_base": 0.0})
         probe(trainer.model.loss, shards.step(0)[:3])
         checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
         steps = train_steps(trainer, checkpoints)
@@ -111,7 +99,6 @@ def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> No
     """What a model comes from: its base, its shards, their pools and their receipt."""
     pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
     run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
-    run.log_metrics(shards.manifest.get("metrics", {}))
     receipt = scratch / "mix_receipt.json"
     receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
     run.log_artifact(receipt)

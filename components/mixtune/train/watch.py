@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 
 from mixtune.shards import TokenRecord
@@ -50,6 +51,8 @@ class Watch:
         with torch.no_grad():
             out: torch.Tensor = self._loss(self._packed[number].to(self._device), read)
         self._loss.train(training)
+        if isinstance(self._loss, FSDPModule):
+            self._loss.reshard()  # which a backward pass would have done
         return out
 
 

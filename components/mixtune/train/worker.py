@@ -10,8 +10,8 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.train.config import TrainConfig
-from mixtune.train.training import Places, run_training
+from mixtune.train.config import Places, TrainConfig
+from mixtune.train.training import run_training
 
 
 def run_job(job_uri: str) -> str:

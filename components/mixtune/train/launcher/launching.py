@@ -14,14 +14,13 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.train.config import Places, TrainConfig
 from mixtune.train.launcher.cluster import Clock, Cluster
 from mixtune.train.launcher.following import Follower
 from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job, Object
 from mixtune.train.launcher.nodes import Nodes
 from mixtune.train.launcher.origin import Origin, read_origin
 from mixtune.train.launcher.platform import CONFIG_MAP, Platform
-from mixtune.train.training import Places
 
 POLL_SECONDS = 5.0
 WAITING_POLL_SECONDS = 15.0

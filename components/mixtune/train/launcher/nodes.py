@@ -5,8 +5,7 @@ from typing import Protocol
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
-from mixtune.train.training import Places, run_training
+from mixtune.train.config import Places, TrainConfig
 
 LAUNCHERS = ("", "process", "trainjob", "pytorchjob")
 
@@ -66,6 +65,8 @@ def train(config: TrainConfig, places: Places, nodes: Nodes) -> str:
         ClusterError: The cluster refused or lost the job.
     """
     if not nodes.count:
+        from mixtune.train.training import run_training  # a launcher never loads PyTorch
+
         return run_training(config, places)
     from mixtune.train.launcher.launching import run_job
 

@@ -1,0 +1,211 @@
+"""What sanitize did to pools, for people: one page of HTML, and the same in Markdown; both from a manifest alone.
+
+Of the records' content only short examples of changes are shown, with personal data hidden.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+FOLDED = 12
+"""Rows above which a table is folded up in HTML, and cut in Markdown."""
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:66em;padding:0 1em;color:#1f2328}
+h2{border-top:2px solid #d0d7de;padding-top:.8em;margin-top:2em}
+h3,summary{font-size:1em;font-weight:600;margin:1.2em 0 .3em}
+table{border-collapse:collapse;margin:.2em 0 1em}
+td,th{padding:.25em .8em;border-bottom:1px solid #d0d7de;text-align:left}
+th{font-weight:600;color:#59636e} td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.t{white-space:pre-wrap;overflow-wrap:anywhere;vertical-align:top;max-width:26em} summary{cursor:pointer}
+i{display:inline-block;height:.7em;background:#0969da;border-radius:2px} mark{background:#fff1c2;padding:0 1px}
+.two{display:flex;flex-wrap:wrap;gap:0 4em} p{max-width:50em}
+"""
+_COUNTED = (
+    ("Dropped, by reason", "dropped"),
+    ("Records changed, by rule", "changed"),
+    ("Personal data found, by kind", "personal_data"),
+    ("Records by consent", "consent"),
+    ("Control tokens of the base model in texts, made harmless when tokenizing", "control_tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table; numbers are given as numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    bars: bool = False
+    """Whether a bar after each row shows its first number."""
+
+
+def write_report(manifest: dict[str, Any], html_path: str, markdown_path: str) -> None:
+    """Write both."""
+    for path, text in zip((html_path, markdown_path), make_pages(manifest), strict=True):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8")
+
+
+def make_pages(manifest: dict[str, Any]) -> tuple[str, str]:
+    """The report as HTML that stands alone, and as Markdown."""
+    overview = _overview(manifest)
+    read, kept = (sum(counts[key] for counts in manifest["counts"].values()) for key in ("read", "kept"))
+    lead = (
+        f"{read:,} rows were read, {kept:,} records are kept, {read - kept:,} are dropped. File, line and rule of "
+        "every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
+    )
+    html = [
+        f"<!doctype html><meta charset=utf-8><title>sanitize</title><style>{_STYLE}</style><h1>What sanitize did</h1>"
+    ]
+    html += [f"<p>{lead}</p>", _html(overview)]
+    lines = ["# What sanitize did", "", lead, "", *_markdown(overview)]
+    for name, counts in manifest["counts"].items():
+        html.append(
+            f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(', '.join(counts['schemas']))}.</p><div class=two>"
+        )
+        lines += [f"## {name}", "", f"Schema: {', '.join(counts['schemas'])}.", ""]
+        for table in _pool_tables(manifest, name):
+            html.append(_html(table))
+            lines += _markdown(table)
+        html += ["</div>", *map(_html_examples, [manifest["details"][name]["examples"]])]
+    html.append("<h2>Data card</h2>")
+    lines += ["## Data card", ""]
+    for table in _card(manifest):
+        html.append(_html(table))
+        lines += _markdown(table)
+    return "\n".join(html) + "\n", "\n".join(lines) + "\n"
+
+
+def _overview(manifest: dict[str, Any]) -> Table:
+    sizes = {pool["name"]: {split: part["num_records"] for split, part in pool["splits"].items()}
+             for pool in manifest["pools"]}  # fmt: skip
+    splits = sorted({split for size in sizes.values() for split in size})
+    rows = []
+    for name, counts in manifest["counts"].items():
+        by_split = (sizes[name].get(split, 0) for split in splits)
+        rows.append((name, counts["read"], sum(counts["dropped"].values()), counts["kept"], *by_split))
+    return Table(title="Records", head=("pool", "read", "dropped", "kept", *splits), rows=rows)
+
+
+def _pool_tables(manifest: dict[str, Any], name: str) -> list[Table]:
+    counts, details = manifest["counts"][name], manifest["details"][name]
+    tables = [
+        Table(title=title, head=("", "number"), rows=sorted(counts[key].items(), key=lambda item: -item[1]), bars=True)
+        for title, key in _COUNTED
+    ]
+    facts = {
+        "records proved by rendering and tokenizing": details["proved"],
+        "control tokens in them, all the template's": details["control_ids"],
+        "tokens": details["tokens"],
+        "questions that hold the words of their label": details["label_words_in_question"],
+        "nearly equal questions with different answers": details["conflicts"]["count"],
+    }
+    lengths = sorted(manifest["lengths"][name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
+    clusters = [(item["kept"], ", ".join(f"{copy['at']} ({copy['similarity']:.2f})" for copy in item["dropped"]))
+                for item in details["near_duplicates"]]  # fmt: skip
+    conflicts = [(item["first"], item["second"]) for item in details["conflicts"]["first"]]
+    return [
+        *tables,
+        Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
+        _labels(manifest["labels"][name]),
+        Table(title="Length of records kept", head=("", "records"), rows=lengths, bars=True),
+        Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details["languages"].items())),
+        Table(title="Near-duplicates: the first", head=("kept", "dropped (similarity)"), rows=clusters),
+        Table(title="Nearly equal questions with different answers: the first", head=("one", "other"), rows=conflicts),
+    ]
+
+
+def _labels(labels: dict[str, dict[str, int]]) -> Table:
+    splits = ["read", *sorted(set(labels) - {"read"})]
+    names = sorted({name for counts in labels.values() for name in counts})
+    rows = [(name, *(labels.get(split, {}).get(name, 0) for split in splits)) for name in names]
+    return Table(title="Labels before and after", head=("label", *splits), rows=rows, bars=True)
+
+
+def _card(manifest: dict[str, Any]) -> list[Table]:
+    """The data card: what went in and by which rules."""
+    inputs = [(item["name"], item.get("split") or "train", item["uri"]) for item in manifest["inputs"]]
+    rules = [(key, str(value)) for key, value in {**manifest["rules"], "seed": manifest["seed"]}.items()]
+    return [
+        Table(title="Inputs, with digests", head=("pool", "split", "where"), rows=inputs),
+        Table(title="Rules", head=("rule", "value"), rows=rules),
+    ]
+
+
+def _html(table: Table) -> str:
+    if not table.rows:
+        return ""
+    numeric = [isinstance(value, int) for value in table.rows[0]]
+    head = "".join(f"<th{' class=n' * number}>{escape(name)}" for name, number in zip(table.head, numeric, strict=True))
+    most = max((row[1] for row in table.rows), default=0) if table.bars else 0
+    body = "".join(
+        "<tr>" + "".join(_cell(value) for value in row)
+        + (f"<td><i style='width:{120 * row[1] / max(1, most):.0f}px'></i>" if table.bars else "")
+        for row in table.rows
+    )  # fmt: skip
+    content = f"<table><tr>{head}{'<th>' if table.bars else ''}</tr>{body}</table>"
+    if len(table.rows) > FOLDED:
+        return f"<details><summary>{escape(table.title)} ({len(table.rows)} rows)</summary>{content}</details>"
+    return f"<div><h3>{escape(table.title)}</h3>{content}</div>"
+
+
+def _cell(value: Any) -> str:
+    return f"<td class=n>{value:,}" if isinstance(value, int) else f"<td class=t>{escape(str(value))}"
+
+
+def _html_examples(examples: dict[str, list[list[str]]]) -> str:
+    """Examples of changes by rule, what differs marked."""
+    rows = [
+        _row([escape(rule), escape(place), *_marked(before, after)])
+        for rule, found in examples.items()
+        for place, before, after in found
+    ]
+    if not rows:
+        return ""
+    head = "<tr><th>rule<th>place<th>before<th>after"
+    return f"<h3>Examples of changes, personal data hidden</h3><table>{head}{''.join(rows)}</table>"
+
+
+def _row(cells: list[str]) -> str:
+    return "<tr>" + "".join(f"<td class=t>{cell}" for cell in cells)
+
+
+def _marked(before: str, after: str) -> tuple[str, str]:
+    start = _shared(before, after)
+    end = _shared(before[start:][::-1], after[start:][::-1])
+
+    def mark(text: str) -> str:
+        middle = text[start : len(text) - end]
+        shown = f"<mark>{escape(_visible(middle))}</mark>" if middle else ""
+        return escape(text[:start]) + shown + escape(text[len(text) - end :])
+
+    return mark(before), mark(after)
+
+
+def _shared(one: str, other: str) -> int:
+    """Letters with which both texts begin."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _visible(text: str) -> str:
+    """Characters that cannot be seen, by their code."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def _markdown(table: Table) -> list[str]:
+    if not table.rows:
+        return []
+    lines = [f"### {table.title}", "", "| " + " | ".join(table.head) + " |", "|---" * len(table.head) + "|"]
+    for row in table.rows[:FOLDED]:
+        cells = [
+            f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
+            for value in row
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    if len(table.rows) > FOLDED:
+        lines.append(f"\n{len(table.rows) - FOLDED:,} more in the HTML report.")
+    return [*lines, ""]

@@ -1,0 +1,64 @@
+"""The report: what it shows, in HTML and Markdown, and that it is in MLflow."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mixtune.evaluate.publish import publish_data
+from mixtune.pool_report import make_pages
+from mixtune.sanitize.fates import Choice
+from mixtune.sanitize.sanitizing import Job, sanitize
+from mixtune.tracking import Tracking
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("report")
+    rows = [{"text": f"System: <b>is {n}</b>\u00a0lost | {'x' * n}", "label": f"label {n % 20:02}"} for n in range(80)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    job = Job(sources=[{"name": "chat & co", "uri": str(folder / "a.jsonl")}], choice=Choice(test_ratio=0.25))
+    return sanitize(job, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
+
+
+def test_both_pages_say_what_became_of_the_rows(manifest: dict[str, Any]) -> None:
+    html, markdown = make_pages(manifest)
+    assert "81 rows were read, 80 records are kept, 1 are dropped" in html
+    assert "| chat & co | 81 | 1 | 80 | 20 | 60 |" in markdown
+    for shown in (
+        "Pool chat &amp; co",
+        "Schema: text/label",
+        "<summary>Labels before and after (20 rows)",
+        "Data card",
+    ):
+        assert shown in html
+    assert "| label | read | test | train |" in markdown
+    assert "| label 00 | 5 | 1 | 3 |" in markdown
+    assert "8 more in the HTML report" in markdown
+    assert markdown.index("< 64 characters") < markdown.index("< 128 characters")
+
+
+def test_an_example_marks_what_changed_and_runs_nothing(manifest: dict[str, Any]) -> None:
+    html, _ = make_pages(manifest)
+    assert "System: &lt;b&gt;is 0&lt;/b&gt;<mark>\\u00a0</mark>lost" in html
+    assert "System<mark> </mark>: &lt;b&gt;" in html
+    assert "<script" not in html
+    assert "<b>" not in html
+
+
+def test_the_report_is_kept_in_mlflow(
+    manifest: dict[str, Any], mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "report-test")
+    where = Tracking(uri=mlflow_uri, experiment="report")
+    publish_data(where, {"inputs": {"customer": {**manifest, "digest": "d"}}, "num_steps": 1})
+    client = MlflowClient(mlflow_uri)
+    experiment = client.get_experiment_by_name("report")
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'sanitize-customer'")
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"sanitize.html", "sanitize.md"}
+    page = client.download_artifacts(run.info.run_id, "sanitize.md")
+    assert Path(page).read_text() == make_pages(manifest)[1]
+    assert run.data.metrics["counts/chat _ co/kept"] == 80
