@@ -1,6 +1,6 @@
 """Peak memory of real training steps against preflight's estimate, on CPU: three model shapes, both methods.
 
-    python benchmarks/preflight.py --results benchmarks/results/preflight.md
+    python benchmarks/preflight.py
 
 Every case runs in a process of its own, through the training loop itself: two steps of two micro batches each, of one
 long record or of four packed ones. Measured is resident memory at its highest, less what the process held before the
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 16000, "tie_word_embeddings": False,
     },
 }  # fmt: skip
+WARM_UP = "warm-up"
+TINY: dict[str, Any] = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8000, "tie_word_embeddings": True,
+}  # fmt: skip
 PACKED = 4
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 """What is freed leaves the process at once, so that its resident memory is what is in use."""
@@ -59,6 +64,11 @@ class Case:
     """Whether it trains as on a GPU."""
 
     @property
+    def sizes(self) -> dict[str, Any]:
+        """Of the model."""
+        return {**SHAPES, WARM_UP: TINY}[self.shape]
+
+    @property
     def training(self) -> Training:
         """What the estimate is told."""
         return Training(
@@ -70,7 +80,7 @@ class Case:
 
     def estimate(self) -> Memory:
         """Preflight's."""
-        return estimate_memory(Shape.from_config(SHAPES[self.shape]), self.training)
+        return estimate_memory(Shape.from_config(self.sizes), self.training)
 
 
 class Drawn(Shards):
@@ -95,12 +105,18 @@ class Drawn(Shards):
 def measure(case: Case) -> int:
     """Bytes over what the process had before, at the peak of two steps; in a process of its own."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=lambda: sender.send(_train(case)))
+    child = multiprocessing.get_context("fork").Process(target=lambda: sender.send(_measure_after_warming(case)))
     child.start()
     sender.close()
     peak: int = receiver.recv()
     child.join()
     return peak
+
+
+def _measure_after_warming(case: Case) -> int:
+    """A tiny training first: what libraries load and keep for themselves is no part of a training's memory."""
+    _train(replace(case, shape=WARM_UP, tokens=64))
+    return _train(case)
 
 
 def _train(case: Case) -> int:
@@ -115,7 +131,7 @@ def _train(case: Case) -> int:
         Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
     )
     with tempfile.TemporaryDirectory() as folder:
-        _save_model(SHAPES[case.shape], case.tokens, folder)
+        _save_model(case.sizes, case.tokens, folder)
         gc.collect()
         before = _resident()
         model = load_trainable(Path(folder), config)
@@ -140,8 +156,8 @@ def _peak() -> int:
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def _cases(tokens: int) -> Iterator[Case]:
-    for shape in SHAPES:
+def _cases(shapes: list[str], tokens: int) -> Iterator[Case]:
+    for shape in shapes:
         for method in ("lora", "sft"):
             for records in (1, PACKED):
                 yield Case(shape=shape, method=method, tokens=tokens, records=records)
@@ -149,10 +165,10 @@ def _cases(tokens: int) -> Iterator[Case]:
 
 
 def main() -> None:
-    """Measure every case, print the table as it grows, and write it."""
+    """Measure every case and print the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1024, help="of a micro batch (default: %(default)s)")
-    parser.add_argument("--results", default="", metavar="FILE")
+    parser.add_argument("--models", nargs="*", choices=list(SHAPES), help="these alone (default: all)")
     options = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
@@ -162,17 +178,13 @@ def main() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    lines = ["| model | method | as on | records in a micro batch | measured, MB | estimated, MB | ratio |"]
-    lines += ["|---|---|---|--:|--:|--:|--:|"]
-    print("\n".join(lines), flush=True)
-    for case in _cases(options.tokens):
+    print("| model | method | as on | records in a micro batch | measured, MB | estimated, MB | ratio |")
+    print("|---|---|---|--:|--:|--:|--:|", flush=True)
+    for case in _cases(options.models or list(SHAPES), options.tokens):
         measured, estimated = measure(case) / 1e6, case.estimate().total / 1e6
         device, ratio = "GPU" if case.as_gpu else "CPU", estimated / measured
         sizes = f"{measured:,.0f} | {estimated:,.0f} | {ratio:.2f}"
-        lines.append(f"| {case.shape} | {case.method} | {device} | {case.records} | {sizes} |")
-        print(lines[-1], flush=True)
-    if options.results:
-        Path(options.results).write_text("\n".join(lines) + "\n")
+        print(f"| {case.shape} | {case.method} | {device} | {case.records} | {sizes} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
+from mixtune.cli import main
 from mixtune.demo.world import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.mix_shard.receipt import length_histogram
@@ -132,3 +134,20 @@ def test_lengths_are_counted_between_powers_of_two() -> None:
         "< 64": 1,
         "< 128": 2,
     }
+
+
+def test_the_command_looks_at_shards_that_are_there_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "records.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "shards").write_text(json.dumps(SHARDS))
+    pools = '[{"category": "chat", "uri": "records.jsonl", "weight": 100}]'
+    run = ["customer_uri=records.jsonl", f"general_pools={pools}", f"base_model={BASE_MODEL}", "max_length=512"]
+    assert main(["preflight", "finetune", *run, "--shards", "shards"]) == 0
+    said = capsys.readouterr().out
+    assert "about 2 lines, for whose duplicates sanitize needs 0.0 GB of memory" in said
+    assert "pass  pool customer: 75.00% of the mix" in said
+    assert "preflight of the mixed data: pass; the page is preflight-mixed.html" in said
+    assert "Preflight of the mixed data" in (tmp_path / "preflight-mixed.html").read_text()

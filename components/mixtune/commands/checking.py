@@ -1,12 +1,14 @@
 """The command `preflight`: every check of a run, here, before anything is submitted."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from mixtune import storage
 from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
 from mixtune.preflight.checks import Settings, run_preflight
 from mixtune.preflight.fingerprint import fingerprint_benchmarks, fingerprint_model, fingerprint_pools
+from mixtune.preflight.mixed import Mixed, run_mixed_preflight
 
 
 def add_commands(commands: Commands) -> None:
@@ -24,11 +26,20 @@ def _preflight(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
     given = read_options(options, pipeline)
     defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
-    outcome = run_preflight(
-        settings_of({**defaults, **given}, options.pipeline_root, options.namespace), options.report
-    )
+    settings = settings_of({**defaults, **given}, options.pipeline_root, options.namespace)
+    outcome = run_preflight(settings, options.report)
     print(f"preflight: {outcome}; the page is {options.report}")
+    if options.shards:
+        _look_at_the_mix(options.shards, settings, options.report)
     return 0
+
+
+def _look_at_the_mix(manifest: str, settings: Settings, report: str) -> None:
+    mixed = Mixed(manifest=storage.read_manifest(manifest, "shards"))
+    same = ("lora_rank", "num_nodes", "gpus_per_node", "tracking", "storage")
+    known = mixed.settings(settings.base_model, settings.method, **{name: getattr(settings, name) for name in same})
+    page = str(Path(report).with_stem(f"{Path(report).stem}-mixed"))
+    print(f"preflight of the mixed data: {run_mixed_preflight(mixed, known, page)}; the page is {page}")
 
 
 def settings_of(values: dict[str, Any], artifacts: str = "", namespace: str = "") -> Settings:

@@ -182,6 +182,7 @@ def preflight_mixed(
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
         tracking=tracking,
+        storage=storage,
     )
     return run_mixed_preflight(mixed, settings, report.path)
 

@@ -8,6 +8,8 @@ from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 
 PROBE = "preflight-probe"
+SAMPLED_FILES = 8
+"""Of a source, whose beginnings tell how long its lines are."""
 DUPLICATE_BYTES = 2500
 """Memory that sanitize needs for a record while it looks for duplicates."""
 SANITIZE_BYTES = 16 * 10**9
@@ -113,13 +115,14 @@ def check_region(sources: list[dict[str, Any]], options: dict[str, Any]) -> Iter
 
 
 def _count_records(uri: str, files: list[storage.FileEntry]) -> int:
-    """Lines of files that have a record a line, from the length of the first ones."""
-    count = 0.0
-    for file in (file for file in files if file.num_bytes and file.path.endswith(LINES)):
+    """Lines of files that have a record a line, from the beginnings of the first ones."""
+    counted = [file for file in files if file.num_bytes and file.path.endswith(LINES)]
+    read = lines = 0
+    for file in counted[:SAMPLED_FILES]:
         with storage.open_read(_place(uri, file)) as stream:
             block = stream.read(2**16)
-        count += file.num_bytes / len(block) * max(1, block.count(b"\n"))
-    return round(count)
+        read, lines = read + len(block), lines + max(1, block.count(b"\n"))
+    return round(sum(file.num_bytes for file in counted) * lines / read) if read else 0
 
 
 def _place(uri: str, file: storage.FileEntry) -> str:
