@@ -31,7 +31,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
     run keeps no model and returns an empty text.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, or a validation run's loss does not fall.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, or a validation run
+            does not learn or does not fit.
         ModelError: The base model cannot be used, or does not keep packed records apart.
         ConfigError: Its tokenizer is not the one that the shards were made with.
     """
