@@ -25,6 +25,7 @@ from mixtune.sanitize.personal import KEY_FILE, Personal
         ("AB12 4111 1111 1111 1111", "AB12 [CARD]"),
         ("password: hunter2hunter2, API_KEY='9f8e7d6c5b'", "password: [SECRET] API_KEY='[SECRET]'"),
         ("fax 451-267-6122, you can reach us: 6992315827", "fax [PHONE], you can reach us: [PHONE]"),
+        ("api_key=jane.doe@example.org, token: +49170-1234567", "api_key=[EMAIL], token: [PHONE]"),
         ("NIR 207012B03356554", "NIR [NATIONAL_ID]"),
         (
             "DNI 12345678Z, fiscal RSSMRA85T10A562S, CPF 529.982.247-25",

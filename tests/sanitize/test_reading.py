@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.sanitize import elements
+from mixtune.sanitize import elements, readers
 from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
 from mixtune.sanitize.readers import read_rows, source_files
 from mixtune.sanitize.schemas import find_mapper, to_record
@@ -25,7 +25,7 @@ CALL = {"id": "c1", "name": "find", "arguments": {"q": "x"}}
 TOOL = {"name": "find", "description": "finds", "parameters": {"type": "object"}}
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(JSON) | st.dictionaries(st.text(), JSON), st.integers(1, 40), st.sampled_from([None, 1]))
 def test_a_json_text_falls_into_its_elements_wherever_blocks_end(value: Any, block: int, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=indent).encode()
@@ -219,3 +219,22 @@ def test_a_column_of_weights_reaches_the_records_and_one_that_is_no_weight_is_co
     cleaner = Cleaner(source, Rules(max_bad_ratio=1))
     assert [record.get("weight") for record in cleaner.records()] == [0.5, 2.0, 0.0, None]
     assert [json.loads(note)["line"] for note in cleaner.notes] == [5, 6, 7]
+
+
+@pytest.mark.parametrize(("name", "problem"), [("a.jsonl", "line longer than"), ("a.json", "element 2 is longer than")])
+def test_a_line_too_long_for_memory_is_named_and_not_held(
+    name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(elements, "BLOCK_BYTES", 100)
+    parts = [json.dumps({"prompt": "x" * size, "completion": "a"}) for size in (10, 5000, 10)]
+    (tmp_path / name).write_text("\n".join(parts) if name.endswith("l") else f"[{','.join(parts)}]")
+    if name == "a.jsonl":
+        assert [(row.line, bool(row.problem)) for row in read_rows(str(tmp_path / name))] == [
+            (1, False),
+            (2, True),
+            (3, False),
+        ]
+    else:
+        with pytest.raises(DataError, match=problem):
+            list(read_rows(str(tmp_path / name)))

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def _no_captures() -> Any:
 
 
 _SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
+_LOOSE = ("password", "iban")
+_STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
 _MAY_HOLD = re2.compile("|".join(pattern for _, pattern in _GROUPS).encode(), options=_no_captures())
 _IP6 = re2.compile(_IP6_FORM)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
@@ -103,7 +106,7 @@ class Personal:
         if self.wants_names:
             names.load_analyzer(self.name_model)
 
-    @property
+    @cached_property
     def wants_names(self) -> bool:
         """Whether the slow tier runs."""
         return any(self.policy(kind) != "keep" for kind in names.KINDS)
@@ -155,27 +158,29 @@ class Personal:
         for match in _SCAN.finditer(text):
             kind = next(name for place, (name, _) in enumerate(_GROUPS, start=1) if match.start(place) >= 0)
             start, end = match.span()
-            if kind == "number":
-                yield from self._in_number(text, start, end)
-            elif kind == "iban":
-                length = _iban_length(match[0])
-                if length:
-                    yield kind, start, start + length
-                yield from self._again(text, start + (length or 4), end)
-            elif kind == "password":
-                if found := _PASSWORD.search(match[0]):
-                    yield "secret", start + found.start(1), start + found.end(1)
-            elif kind == "ip6":
+            if kind not in _LOOSE:
+                yield from self._judged(kind, text, start, end)
                 continue
-            elif kind != "national_id" or any(re.fullmatch(p, match[0]) and ok(match[0]) for p, ok in ids.CODED_IDS):
-                yield kind, start, end
+            length = _iban_length(match[0]) if kind == "iban" else 0
+            if length:
+                yield kind, start, start + length
+            elif found := _PASSWORD.search(match[0]):
+                yield "secret", start + found.start(1), end
+            start += length or 4
+            for inner in _STRICT.finditer(text[start : end + 40]):  # a loose form may be wrong, and hide another
+                if inner.start() < end - start:
+                    kind = next(name for name, value in inner.groupdict().items() if value is not None)
+                    yield from self._judged(kind, text, start + inner.start(), start + inner.end())
 
-    def _again(self, text: str, start: int, end: int) -> Iterator[Found]:
-        """What begins in a stretch that looked like an IBAN and was none, or went on after it."""
-        piece = text[start : end + 40]
-        for match in _SCAN.finditer(piece):
-            if match.start(_SCAN.groupindex["number"]) >= 0 and start + match.start() < end:
-                yield from self._in_number(text, start + match.start(), start + match.end())
+    def _judged(self, kind: str, text: str, start: int, end: int) -> Iterator[Found]:
+        datum = text[start:end]
+        if kind == "number":
+            yield from self._in_number(text, start, end)
+        elif kind == "national_id":
+            if any(re.fullmatch(pattern, datum) and check(datum) for pattern, check in ids.CODED_IDS):
+                yield kind, start, end
+        elif kind != "ip6":
+            yield kind, start, end
 
     def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
         """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
@@ -205,8 +210,15 @@ class Personal:
             return
         dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
         leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
-        for match in phonenumbers.PhoneNumberMatcher(raw, self.region, leniency):
-            yield "phone", start + match.start, start + match.end
+        for begin, stop in _match_phones(raw, self.region, leniency):
+            yield "phone", start + begin, start + stop
+
+
+@lru_cache(maxsize=2**14)
+def _match_phones(raw: str, region: str, leniency: int) -> list[tuple[int, int]]:
+    import phonenumbers
+
+    return [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(raw, region, leniency)]
 
 
 def _replace(text: str, found: list[Found], by: Callable[[str, str], str]) -> str:

@@ -99,7 +99,8 @@ def train_lora(
         The fingerprinted URI of the adapter's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
@@ -218,7 +219,8 @@ def train_sft(
         The fingerprinted URI of the model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """

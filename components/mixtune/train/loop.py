@@ -17,7 +17,7 @@ from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
 from mixtune.train.figures import StepFigures, peak_memory, peak_operations
 from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, make_optimizer, place, rate
+from mixtune.train.model import Trainable, make_optimizer, rate
 from mixtune.train.sums import GradientSums
 from mixtune.train.watch import Seen, Watch
 from mixtune.train.world import World
@@ -54,12 +54,11 @@ class Trainer:
 
 
 def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
-    """A training that has done nothing yet, on the process's device.
+    """A training that has done nothing yet.
 
     Raises:
         ConfigError: There is a limit on what may be forgotten, and no record to see it by.
     """
-    place(model, config, world)
     held_out = [] if config.validation_steps else shards.holdout()
     if config.max_nll_rise and not config.validation_steps and not held_out:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
