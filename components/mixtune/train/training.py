@@ -51,7 +51,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
             _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
-        trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        trainer = make_trainer(shards, load_trainable(folder, config, world), config, world)
         if trainer.watch:
             run.log_metrics({"general_nll": trainer.watch.base.nll, "kl_to_base": 0.0})
         probe(trainer.model.loss, shards.step(0)[:3])
