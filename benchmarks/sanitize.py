@@ -127,7 +127,7 @@ def case_part_near(file: Path, folder: Path) -> None:
 
 def whole(file: Path, folder: Path, workers: int, near: float = 0.9, work: str = "") -> dict[str, Any]:
     job = Job(sources=[{"name": "chat", "uri": str(file)}], choice=Choice(near_duplicates=near), num_workers=workers,
-              range_bytes=16 * 2**20, work_uri=work)  # fmt: skip
+              range_bytes=2**21, work_uri=work)  # fmt: skip
     return sanitize(job, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
 
 

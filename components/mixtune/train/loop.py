@@ -81,6 +81,12 @@ def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[S
     if done and trainer.world.is_main:
         print(f"going on after step {done} of {trainer.shards.num_steps}", flush=True)
     num_parts = checkpoints.num_parts if checkpoints else trainer.world.size
+    if trainer.world.is_main and num_parts < trainer.world.size:
+        print(
+            f"batches stay cut for the {num_parts} processes that the training began in; where some of the "
+            f"{trainer.world.size} have no work, lower max_tokens_per_gpu",
+            flush=True,
+        )
     for step in range(done, trainer.last_step):
         flags = checkpoints.wishes() if checkpoints else torch.zeros(2)
         figures, wishes = _one_step(trainer, step, num_parts, flags)
