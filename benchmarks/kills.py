@@ -167,7 +167,7 @@ def main() -> None:
                 draw = random.Random(given.seed)
                 tally = run_with_kills(job, itertools.cycle(sizes), given.kills, between, draw)
                 gap = furthest(whole, weights_of(str(folder), folder))
-                row = f"| {method} | {name} | {tally.kills} | {tally.in_saves} | {tally.kills} of {tally.kills} | {gap:.1e} |"
+                row = f"| {method} | {name} | {tally.kills} | {tally.in_saves} | {tally.kills} of {tally.kills} | {gap:.1g} |"
                 print(row, flush=True)
                 rows.append(row)
     if given.results:

@@ -77,7 +77,11 @@ def granted(role: str) -> set[tuple[str, str, str]]:
     }
 
 
-LOOKED_AT = {("", "serviceaccounts", "get"), ("kueue.x-k8s.io", "localqueues", "get")}
+LOOKED_AT = {
+    ("", "serviceaccounts", "get"),
+    ("kueue.x-k8s.io", "localqueues", "get"),
+    ("trainer.kubeflow.org", "trainingruntimes", "get"),
+}
 """What preflight looks at beside."""
 
 

@@ -78,6 +78,7 @@ class Cluster(http.server.ThreadingHTTPServer):
             "/api/v1/namespaces/team/serviceaccounts/mixtune-trainer",
         }  # fmt: skip
         self.forbidden: set[str] = set()
+        self.settings: dict[str, str] | None = None
         self.rights = {
             ("create", "trainjobs"),
             ("get", "trainjobs"),
@@ -94,6 +95,8 @@ class Api(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path in self.server.forbidden:
             self.answer(403, {"kind": "Status"})
+        elif self.path.endswith("/configmaps/mixtune-jobs") and self.server.settings is not None:
+            self.answer(200, {"data": self.server.settings})
         elif self.path in self.server.objects:
             self.answer(200, {"preferredVersion": {"version": "v1beta2"}})
         else:
@@ -186,7 +189,7 @@ def test_a_run_that_is_well_passes_every_check(run: Any, cluster: Cluster, tmp_p
     assert code == 0, said
     assert "fail  " not in said
     assert (
-        "pass  cluster: namespace team: trainer, runtime mixtune-torch-p5, queue mixtune, service account and rights"
+        "pass  cluster: namespace team: trainjobs, runtime mixtune-torch-p5, queue mixtune, service account and rights"
         in said
     )
     assert f"pass  artifacts: s3://{BUCKET}/kfp can be written" in said or f"warn  artifacts: s3://{BUCKET}/kfp" in said
@@ -349,6 +352,41 @@ def test_what_is_missing_in_the_cluster_gets_its_line(run: Any, cluster: Cluster
     code, said = run({"num_nodes": "4", "gpus_per_node": "8"})
     assert line in said, said
     assert code == (2 if line.startswith("fail") else 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        (
+            {"backend": "pytorchjob", "queue": "hyperpod-ns-team-localqueue"},
+            {
+                "/apis/kubeflow.org", "/api/v1/namespaces/team/podtemplates/mixtune-torch-p5",
+                "/apis/kueue.x-k8s.io/v1beta2/namespaces/team/localqueues/hyperpod-ns-team-localqueue",
+            },
+        ),
+        (
+            {"runtime_kind": "TrainingRuntime", "queue": ""},
+            {"/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainingruntimes/mixtune-torch-p5"},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_looked_for_is_what_the_namespaces_settings_say(
+    run: Any, cluster: Cluster, settings: dict[str, str], there: set[str]
+) -> None:
+    cluster.settings = settings
+    needed = {
+        "/apis/trainer.kubeflow.org",
+        "/apis/kueue.x-k8s.io",
+        "/api/v1/namespaces/team/serviceaccounts/mixtune-trainer",
+    }
+    cluster.objects = needed | there
+    cluster.rights |= {(verb, "pytorchjobs") for verb in ("create", "get", "delete")}
+    _, said = run({"num_nodes": "4", "gpus_per_node": "8"})
+    assert "fail  cluster" not in said
+    for path in there:
+        cluster.objects = (needed | there) - {path}
+        _, said = run({"num_nodes": "4", "gpus_per_node": "8"})
+        assert "fail  cluster: no " in said, path
 
 
 RIGHTS = "fail  cluster: no right in team to create trainjobs, get pods/log; run as mixtune-launcher, or bind its role"

@@ -8,66 +8,81 @@ from typing import Any
 from mixtune.errors import ClusterError
 
 SERVICE_ACCOUNT = "mixtune-trainer"
-QUEUE = "mixtune"
 TRAINER = "trainer.kubeflow.org"
 KUEUE = "kueue.x-k8s.io"
-RIGHTS = (
-    ("create", TRAINER, "trainjobs"),
-    ("get", TRAINER, "trainjobs"),
-    ("delete", TRAINER, "trainjobs"),
-    ("list", "", "pods"),
-    ("get", "", "pods/log"),
-)
-"""What the launcher does: verb, API group, resource."""
+JOBS = {
+    "trainjob": (TRAINER, "trainjobs", "the TrainJob CRDs are missing; install Kubeflow Trainer 2.2 or later"),
+    "pytorchjob": ("kubeflow.org", "pytorchjobs", "the PyTorchJob CRD is missing; install Training Operator v1"),
+}
+"""API group and resource of each kind of training job, and what to do where the cluster does not know it."""
+DEFAULTS = {"backend": "trainjob", "runtime_kind": "ClusterTrainingRuntime", "queue": "mixtune"}
+"""What is looked for where the namespace has no ConfigMap `mixtune-jobs`."""
 
 
 def check_cluster(namespace: str, runtime: str) -> Iterator[tuple[str, str]]:
     """Look at the cluster with the rights of this process: its service account in a pod, else the kubeconfig's user.
 
+    The ConfigMap `mixtune-jobs` says which kind of job, of runtime and which queue there must be.
+
     Args:
         namespace: Where the run's tasks are; empty: the pod's own.
-        runtime: Name of the ClusterTrainingRuntime.
+        runtime: Name of the runtime, or of the PodTemplate of a PyTorchJob.
 
     Raises:
         ClusterError: No cluster is configured, or its API does not answer.
     """
     api = _Api()
     namespace = namespace or api.namespace
+    settings = _job_settings(api, namespace)
+    group, jobs, way_out = JOBS[settings["backend"]]
+    queue = settings["queue"]
     yield (
         "pass",
-        f"namespace {namespace}: trainer, runtime {runtime}, queue {QUEUE}, service account and rights are there",
+        f"namespace {namespace}: {jobs}, runtime {runtime}, {f'queue {queue}' if queue else 'no queue'}, "
+        "service account and rights are there",
     )
-    versions = api.get(f"/apis/{TRAINER}")
-    if versions is None:
-        yield "fail", f"no {TRAINER} API: the TrainJob CRDs are missing; install Kubeflow Trainer 2.2 or later"
+    if api.get(f"/apis/{group}") is None:
+        yield "fail", f"no {group} API: {way_out}"
     else:
-        yield from _found(
-            api,
-            f"/apis/{TRAINER}/v1alpha1/clustertrainingruntimes/{runtime}",
-            f"runtime {runtime}",
-            "kubectl apply -k kustomize/overlays/.../cluster",
-        )
-    if api.get(f"/apis/{KUEUE}") is None:
-        yield "warn", f"no {KUEUE} API: jobs do not queue; two teams can each hold half of what both need"
+        path = _runtime_path(settings, namespace) + f"/{runtime}"
+        yield from _found(api, path, f"runtime {runtime}", "kubectl apply -k kustomize/overlays/...")
+    kueue = api.get(f"/apis/{KUEUE}") if queue else None
+    if kueue is None:
+        missing = f"{KUEUE} API" if queue else "queue in ConfigMap mixtune-jobs"
+        yield "warn", f"no {missing}: jobs do not queue; two teams can each hold half of what both need"
     else:
-        version = _preferred(api.get(f"/apis/{KUEUE}"))
-        yield from _found(
-            api,
-            f"/apis/{KUEUE}/{version}/namespaces/{namespace}/localqueues/{QUEUE}",
-            f"queue {QUEUE} in {namespace}",
-            "add kustomize/components/kueue",
-        )
+        path = f"/apis/{KUEUE}/{_preferred(kueue)}/namespaces/{namespace}/localqueues/{queue}"
+        yield from _found(api, path, f"queue {queue} in {namespace}", "add kustomize/components/kueue")
     yield from _found(
         api,
         f"/api/v1/namespaces/{namespace}/serviceaccounts/{SERVICE_ACCOUNT}",
         f"service account {SERVICE_ACCOUNT} in {namespace}",
         "kubectl apply -k kustomize/overlays/...",
     )
-    missing = [
-        f"{verb} {resource}" for verb, group, resource in RIGHTS if not api.may(namespace, verb, group, resource)
-    ]
-    if missing:
-        yield "fail", f"no right in {namespace} to {', '.join(missing)}; run as mixtune-launcher, or bind its role"
+    rights = [*((verb, group, jobs) for verb in ("create", "get", "delete")), ("list", "", "pods")]
+    rights.append(("get", "", "pods/log"))
+    lacking = [f"{verb} {resource}" for verb, of, resource in rights if not api.may(namespace, verb, of, resource)]
+    if lacking:
+        yield "fail", f"no right in {namespace} to {', '.join(lacking)}; run as mixtune-launcher, or bind its role"
+
+
+def _job_settings(api: "_Api", namespace: str) -> dict[str, str]:
+    """What the launcher will read: kind of job, kind of runtime, queue."""
+    try:
+        found = api.get(f"/api/v1/namespaces/{namespace}/configmaps/mixtune-jobs")
+    except PermissionError:
+        found = None
+    if found is None:
+        return DEFAULTS
+    return {**DEFAULTS, "queue": "", **{key: value for key, value in (found.get("data") or {}).items() if value}}
+
+
+def _runtime_path(settings: dict[str, str], namespace: str) -> str:
+    if settings["backend"] == "pytorchjob":
+        return f"/api/v1/namespaces/{namespace}/podtemplates"
+    if settings["runtime_kind"] == "TrainingRuntime":
+        return f"/apis/{TRAINER}/v1alpha1/namespaces/{namespace}/trainingruntimes"
+    return f"/apis/{TRAINER}/v1alpha1/clustertrainingruntimes"
 
 
 def _found(api: "_Api", path: str, what: str, way_out: str) -> Iterator[tuple[str, str]]:

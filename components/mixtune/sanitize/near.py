@@ -69,7 +69,9 @@ def find_pairs(blocks: Blocks, total: int, threshold: float, propose: Propose) -
         digests = np.concatenate(numbers)
         pairs = pairs[digests[pairs[:, 0]] == digests[pairs[:, 1]]]
     if len(pairs):
-        yield from _verified(blocks, pairs, _common(np.concatenate(sampled)), threshold)
+        common = _common(np.concatenate(sampled))
+        sampled.clear()
+        yield from _verified(blocks, pairs, common, threshold)
 
 
 def make_buckets(minhash: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Personal:
         if self.wants_names:
             names.load_analyzer(self.name_model)
 
-    @property
+    @cached_property
     def wants_names(self) -> bool:
         """Whether the slow tier runs."""
         return any(self.policy(kind) != "keep" for kind in names.KINDS)
@@ -209,8 +210,15 @@ class Personal:
             return
         dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
         leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
-        for match in phonenumbers.PhoneNumberMatcher(raw, self.region, leniency):
-            yield "phone", start + match.start, start + match.end
+        for begin, stop in _match_phones(raw, self.region, leniency):
+            yield "phone", start + begin, start + stop
+
+
+@lru_cache(maxsize=2**14)
+def _match_phones(raw: str, region: str, leniency: int) -> list[tuple[int, int]]:
+    import phonenumbers
+
+    return [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(raw, region, leniency)]
 
 
 def _replace(text: str, found: list[Found], by: Callable[[str, str], str]) -> str:

@@ -99,7 +99,8 @@ def train_lora(
         The fingerprinted URI of the adapter's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
@@ -193,7 +194,8 @@ def train_sft(
         max_nll_rise: Nats a token by which the NLL of held-out general records may rise above the base model's; beyond,
             the training ends with the newest checkpoint that is within. 0: never.
         max_tokens_per_gpu: Tokens of one micro batch at most; a longer record is a micro batch of its own.
-        dtype: Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs.
+        dtype: Of the arithmetic and of what is saved: `float32`, or `bfloat16` with trained weights in float32; empty:
+            `bfloat16` on GPUs.
         activations: For the backward pass: `keep`, `recompute` or `offload` to the host's memory; empty: `recompute` on
             GPUs, else `keep`.
         fused_kernels: Liger's kernels for norms, rotary embeddings and MLPs, on GPUs.
@@ -218,7 +220,8 @@ def train_sft(
         The fingerprinted URI of the model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, a validation run diverges, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """

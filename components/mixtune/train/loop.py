@@ -17,7 +17,7 @@ from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
 from mixtune.train.figures import StepFigures, peak_memory, peak_operations
 from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, make_optimizer, place, rate
+from mixtune.train.model import Trainable, make_optimizer, rate
 from mixtune.train.sums import GradientSums
 from mixtune.train.watch import Seen, Watch
 from mixtune.train.world import World
@@ -54,12 +54,11 @@ class Trainer:
 
 
 def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
-    """A training that has done nothing yet, on the process's device.
+    """A training that has done nothing yet.
 
     Raises:
         ConfigError: There is a limit on what may be forgotten, and no record to see it by.
     """
-    place(model, config, world)
     held_out = [] if config.validation_steps else shards.holdout()
     if config.max_nll_rise and not config.validation_steps and not held_out:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
@@ -82,6 +81,12 @@ def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[S
     if done and trainer.world.is_main:
         print(f"going on after step {done} of {trainer.shards.num_steps}", flush=True)
     num_parts = checkpoints.num_parts if checkpoints else trainer.world.size
+    if trainer.world.is_main and num_parts < trainer.world.size:
+        print(
+            f"batches stay cut for the {num_parts} processes that the training began in; where some of the "
+            f"{trainer.world.size} have no work, lower max_tokens_per_gpu",
+            flush=True,
+        )
     for step in range(done, trainer.last_step):
         flags = checkpoints.wishes() if checkpoints else torch.zeros(2)
         figures, wishes = _one_step(trainer, step, num_parts, flags)

@@ -17,8 +17,8 @@ from mixtune.train.config import TrainConfig
 from mixtune.train.dropout import Dropout
 from mixtune.train.kernels import choose_attention, fuse
 from mixtune.train.loss import PackedLoss
-from mixtune.train.sharding import shard
-from mixtune.train.world import World
+from mixtune.train.sharding import shard, to_float
+from mixtune.train.world import ALONE, World
 
 BETAS = (0.9, 0.95)
 
@@ -133,15 +133,15 @@ def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, b
     return rows, min(place * chunk, value.shape[0]), mesh.ndim == 1 or mesh.get_local_rank(0) == 0
 
 
-def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
-    """Load a base model on the CPU; for LoRA, put an adapter into all its linear layers.
+def load_trainable(folder: Path, config: TrainConfig, world: World = ALONE) -> Trainable:
+    """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers.
 
     What is trained is float32. A base under an adapter is in the dtype of the arithmetic, unless the adapter's
     initialisation changes it: that would be rounded away.
     """
     torch.manual_seed(config.seed)
     dtype = compute_dtype(config)
-    held = dtype if config.method == "lora" and not config.changes_base else torch.float32
+    held = "auto" if config.method == "sft" else torch.float32 if config.changes_base else dtype
     attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
     given = {"attn_implementation": attention} if attention else {}
     causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held, **given))
@@ -154,7 +154,9 @@ def load_trainable(folder: Path, config: TrainConfig) -> Trainable:
     if activations != "keep":
         causal.activation_checkpointing_enable({"use_reentrant": False})
     saved = adapter.peft if adapter else causal
-    return Trainable(PackedLoss(causal, dtype, activations == "offload"), saved, folder, config.method, adapter)
+    model = Trainable(PackedLoss(causal, dtype, activations == "offload"), saved, folder, config.method, adapter)
+    _place(model, config, world)
+    return model
 
 
 def compute_dtype(config: TrainConfig) -> torch.dtype:
@@ -164,16 +166,15 @@ def compute_dtype(config: TrainConfig) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def place(model: Trainable, config: TrainConfig, world: World) -> None:
-    """Bring a model to its device: in slices (FSDP2) for full SFT in several processes or in bfloat16, else whole."""
-    if model.method == "sft":
-        in_slices = world.size > 1 or model.loss.dtype != torch.float32
-    else:
-        in_slices = world.size > 1 and config.shard_base
-    if in_slices:
+def _place(model: Trainable, config: TrainConfig, world: World) -> None:
+    """In slices (FSDP2) for full SFT in several processes or in bfloat16, else whole."""
+    several, rounded = world.size > 1, model.loss.dtype != torch.float32
+    if several or rounded if model.method == "sft" else several and config.shard_base:
         shard(model.loss, world, model.loss.dtype)
-    else:
-        model.causal.to(world.device)
+        return
+    if model.method == "sft":
+        to_float(model.causal)
+    model.causal.to(world.device)
 
 
 def without_dropout(causal: Any) -> Any:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mixtune.train.world import World
@@ -23,7 +24,8 @@ def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
     holds: whoever looks at the model in between leaves nothing gathered that a step or a checkpoint would miss.
 
     Args:
-        module: On the CPU; layers are sliced one after the other, so that a device never holds it whole.
+        module: On the CPU, in any dtype; layer by layer it is made float32 and sliced, so that only slices are ever
+            float32, and no device holds it whole.
         world: Its nodes hold a copy each.
         dtype: Of the arithmetic.
     """
@@ -31,10 +33,13 @@ def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if on_cpu else torch.float32)
     mesh = _mesh(world)
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    adapters = {value for value in module.parameters() if value.requires_grad} if _is_adapted(module) else set()
+    adapted = not all(value.requires_grad for value in module.parameters())
+    adapters = {value for value in module.parameters() if adapted and value.requires_grad}
     for value in adapters:  # small: every process holds them whole, and their gradients are added up in `sums.py`
         value.data = value.data.to(world.device)
     for part in (*layers, module):
+        if not adapted:
+            to_float(part)
         fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapters, reshard_after_forward=True)
     for part in module.modules():
         if isinstance(part, FSDPModule):
@@ -52,8 +57,11 @@ def gathered_root(module: torch.nn.Module) -> Iterator[None]:
         module.reshard()
 
 
-def _is_adapted(module: torch.nn.Module) -> bool:
-    return not all(value.requires_grad for value in module.parameters())
+def to_float(module: torch.nn.Module) -> None:
+    """Make parameters float32 that are not in slices yet."""
+    for value in module.parameters():
+        if not isinstance(value, DTensor):
+            value.data = value.data.float()
 
 
 def _mesh(world: World) -> DeviceMesh:

@@ -31,7 +31,8 @@ def run_training(config: TrainConfig, places: Places) -> str:
     run keeps no model and returns an empty text.
 
     Raises:
-        TrainingError: Loss or gradient is not finite, or a validation run's loss does not fall.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, or a validation run
+            does not learn or does not fit.
         ModelError: The base model cannot be used, or does not keep packed records apart.
         ConfigError: Its tokenizer is not the one that the shards were made with.
     """
@@ -50,7 +51,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
             _track_origin(run, places, shards, Path(scratch))
         if world.is_main and config.warning():
             print(f"warning: {config.warning()}", flush=True)
-        trainer = make_trainer(shards, load_trainable(folder, config), config, world)
+        trainer = make_trainer(shards, load_trainable(folder, config, world), config, world)
         if trainer.watch:
             run.log_metrics({"general_nll": trainer.watch.base.nll, "kl_to_base": 0.0})
         probe(trainer.model.loss, shards.step(0)[:3])

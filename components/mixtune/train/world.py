@@ -64,6 +64,9 @@ class World:
             self.wait()
 
 
+ALONE = World()
+
+
 @contextmanager
 def join_world() -> Iterator[World]:
     """The world that torchrun describes in the environment (gloo on CPUs, NCCL on GPUs); without it, one process."""
