@@ -14,7 +14,8 @@ from typing import Any
 
 from kfp import dsl
 
-from mixtune.evaluate.component import choose_rung, climb, compare, go_on
+from mixtune.choose.component import choose_rung, climb, go_on
+from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint
 from mixtune.train.component import train_lora, train_sft

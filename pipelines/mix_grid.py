@@ -10,7 +10,8 @@ reported with its reason, and the others count.
 
 from kfp import dsl
 
-from mixtune.evaluate.component import choose_mix, compare
+from mixtune.choose.component import choose_mix
+from mixtune.evaluate.component import compare
 from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft

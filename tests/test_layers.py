@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "components" / "mixtune"
-COMPONENTS = ("sanitize", "mix_shard", "train", "evaluate", "preflight", "outcome")
+COMPONENTS = ("sanitize", "mix_shard", "train", "evaluate", "choose", "preflight", "outcome")
 HEAVY = {"torch", "transformers", "peft"}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 

@@ -8,7 +8,11 @@ from mixtune import storage
 from mixtune.errors import ClusterError, DataError
 from mixtune.tracking import Tracking
 
-EXIT_CODES = {"pass": 0, "fail": 3, "inconclusive": 4}
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+"""The verdicts, on an axis and overall."""
+CUSTOMER_AXIS = "customer"
+"""The axis of the customer's own records; the others are general."""
+EXIT_CODES = {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
 """Exit code of a command by verdict."""
 REPORTS = (("choose-rung", "ladder"), ("choose-mix", "grid"), ("compare", "comparison"))
 """Tasks that judge a whole run, and their JSON; where several do, the first is the run's."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mixtune.evaluate import charts, pages, report
+from mixtune import charts
+from mixtune.evaluate import comparison_page, report
 from mixtune.evaluate.compare import Comparison
 from mixtune.evaluate.contamination import Overlap
 from mixtune.evaluate.measures import Measure
@@ -120,9 +121,9 @@ def test_many_labels_are_listed_by_their_largest_confusions() -> None:
     labels = [f"l{number}" for number in range(30)]
     counts = [[0] * 30 for _ in labels]
     counts[3][4], counts[5][6] = 7, 9
-    listed = pages.confusion(labels, counts)
+    listed = comparison_page.confusion(labels, counts)
     assert listed.index("l5") < listed.index("l3")
-    assert "svg" not in listed and "svg" in pages.confusion(labels[:3], [line[:3] for line in counts[:3]])
+    assert "svg" not in listed and "svg" in comparison_page.confusion(labels[:3], [line[:3] for line in counts[:3]])
 
 
 def test_markdown_has_the_table_and_the_advice(written: str, tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow as pa
 
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import statistics
 from mixtune.evaluate.contamination import Overlap
 from mixtune.evaluate.samples import Samples
-from mixtune.evaluate.verdicts import CUSTOMER_AXIS, AxisVerdict, judge_axis, overall_verdict
+from mixtune.evaluate.verdicts import AxisVerdict, judge_axis, overall_verdict
 from mixtune.models import FAILED
+from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE
 
 DEFAULT_LIMITS = {"mmlu": 0.02, "ifeval": 0.05, "nll": 0.02, "lm_eval": 0.02}
 """Allowed loss by an axis's form: of accuracy, of prompts followed, the relative rise of NLL, of a task's score."""
@@ -39,7 +39,7 @@ class Comparison:
     @property
     def blocks(self) -> bool:
         """Whether the verdict stops a release: a fail does, and an inconclusive one on full sets."""
-        return self.verdict in (statistics.FAIL, FAILED) or (self.verdict == statistics.INCONCLUSIVE and not self.limit)
+        return self.verdict in (FAIL, FAILED) or (self.verdict == INCONCLUSIVE and not self.limit)
 
     def as_json(self) -> dict[str, Any]:
         """The comparison as its JSON file has it."""

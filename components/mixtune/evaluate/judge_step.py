@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from mixtune import storage
+from mixtune import pages, storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import judge_models, judging, pages, report, statistics
+from mixtune.evaluate import judge_models, judging, statistics
 from mixtune.evaluate.compare import check_same, join
 from mixtune.evaluate.judging import Ask, Calibration, Pair
 from mixtune.evaluate.measures import Measure
 from mixtune.evaluate.samples import Samples, prompt_hash, read_samples
-from mixtune.evaluate.verdicts import CUSTOMER_AXIS, AxisVerdict
+from mixtune.evaluate.verdicts import AxisVerdict
+from mixtune.results import CUSTOMER_AXIS, FAIL, PASS
 
 AXIS = "judge"
 ADVISORY = "advisory"
@@ -195,7 +196,7 @@ def write_report(judgments: dict[str, Any], path: str) -> None:
         f"<h1>Judge</h1>{pages.words(judgments['judge'])}<h2>Preferred on {judgments['axis']}</h2>"
         f"{pages.words(dict(counts))}<h2>Agreement with people</h2>{pages.words(kept)}"
     )
-    report.write_text(path, pages.page("Judge", body))
+    pages.write_text(path, pages.page("Judge", body))
 
 
 def _advice(calibration: dict[str, Any], verdict: str, missing: int, count: int) -> str:
@@ -208,10 +209,6 @@ def _advice(calibration: dict[str, Any], verdict: str, missing: int, count: int)
             f"({agreement.lower:.2f} to {agreement.upper:.2f}); at least {judging.MIN_LABELS} labels and a lower bound "
             f"of {judging.MIN_KAPPA} are needed."
         )
-    if verdict == statistics.FAIL:
+    if verdict == FAIL:
         return "judge: the base model's answers are preferred; read the lost items before anything else."
-    return (
-        ""
-        if verdict == statistics.PASS
-        else "judge: the pairs cannot tell which model is preferred: judge more of them."
-    )
+    return "" if verdict == PASS else "judge: the pairs cannot tell which model is preferred: judge more of them."

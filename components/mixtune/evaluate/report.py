@@ -3,24 +3,12 @@
 from html import escape
 from typing import Any
 
-from mixtune import storage
-from mixtune.evaluate import pages
+from mixtune import pages
+from mixtune.evaluate import comparison_page
 from mixtune.evaluate.compare import Comparison
 from mixtune.evaluate.verdicts import AxisVerdict
 
 HEADER = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "detectable", "items", "verdict"]
-
-
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a report's text."""
-    with storage.open_write(path) as stream:
-        stream.write(text.encode("utf-8", "replace"))
 
 
 def write_evaluation(
@@ -56,7 +44,7 @@ def write_evaluation(
     cells = [[escape(cell) for cell in row] for row in rows]
     body = f"<h1>Evaluation</h1>{pages.table(header, cells, texts=2)}"
     if labels:
-        body += f"<h2>Given label by true label</h2>{pages.confusion(labels, confusion)}"
+        body += f"<h2>Given label by true label</h2>{comparison_page.confusion(labels, confusion)}"
     if per_class:
         lines = [
             [escape(one["label"]), *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["records"])]
@@ -64,18 +52,20 @@ def write_evaluation(
         ]
         body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], lines)}"
     body += f"<h2>What was run</h2>{pages.words(manifest['identity'])}"
-    write_text(html, pages.page("Evaluation", body))
-    write_text(markdown, f"# Evaluation\n\n{markdown_table(header, rows)}\n")
+    pages.write_text(html, pages.page("Evaluation", body))
+    pages.write_text(markdown, f"# Evaluation\n\n{pages.markdown_table(header, rows)}\n")
 
 
 def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> None:
     """The report of a comparison."""
     rows = [axis_row(axis) for axis in comparison.axes]
     sentence = summary(comparison)
-    write_text(html, pages.page("Base against candidate", pages.comparison_body(comparison, sentence, HEADER, rows)))
-    lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]
+    pages.write_text(
+        html, pages.page("Base against candidate", comparison_page.comparison_body(comparison, sentence, HEADER, rows))
+    )
+    lines = [f"# {comparison.verdict}", "", sentence, "", pages.markdown_table(HEADER, rows), ""]
     lines += [f"- {axis.advice}" for axis in comparison.axes if axis.advice]
-    write_text(markdown, "\n".join(lines) + "\n")
+    pages.write_text(markdown, "\n".join(lines) + "\n")
 
 
 def axis_row(axis: AxisVerdict) -> list[str]:

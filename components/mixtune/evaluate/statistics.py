@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mixtune.results import FAIL, INCONCLUSIVE, PASS
+
 Floats = npt.NDArray[np.float64]
 Z95 = 1.6448536269514722
 """One-sided 95 % point of the normal distribution."""
 Z80 = 0.8416212335729143
 """80 % point: the power at which the detectable loss is stated."""
-PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 
 
 @dataclass(frozen=True, kw_only=True)

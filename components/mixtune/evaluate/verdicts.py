@@ -11,8 +11,7 @@ from mixtune.evaluate.axes import count_errors
 from mixtune.evaluate.classification import MAX_CONFUSION, confusion
 from mixtune.evaluate.measures import Measure, measure_axis
 from mixtune.evaluate.slices import Slice, find_flips, find_slices
-
-CUSTOMER_AXIS = "customer"
+from mixtune.results import CUSTOMER_AXIS, FAIL, PASS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ def overall_verdict(axes: list[AxisVerdict]) -> str:
         raise DataError(
             "no general axis in these samples; forgetting is measured on one: add a benchmark or holdout records"
         )
-    worse = [axis.verdict for axis in axes if axis.question == "superiority" and axis.verdict == statistics.FAIL]
+    worse = [axis.verdict for axis in axes if axis.question == "superiority" and axis.verdict == FAIL]
     return statistics.overall(general + worse)
 
 
@@ -118,11 +117,11 @@ def advise(name: str, found: Measure, verdict: str, *, limit: float, num_items: 
     change = abs(found.difference)
     amount = f"{100 * change:.1f} %" if found.relative else f"{change:.2f}"
     superior = name == CUSTOMER_AXIS
-    if verdict == statistics.PASS:
+    if verdict == PASS:
         return ""
-    if verdict == statistics.FAIL and superior:
+    if verdict == FAIL and superior:
         return f"{found.metric} on the customer's records fell by {amount}: raise the customer share or train longer."
-    if verdict == statistics.FAIL:
+    if verdict == FAIL:
         verb = "rose" if not found.higher_is_better else "fell"
         return f"{name} {verb} by {amount}: raise the general share before touching the learning rate."
     if superior:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixtune import models, storage
+from mixtune import models, pages, storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import report
-from mixtune.evaluate.statistics import PASS
+from mixtune.results import PASS
 from mixtune.tracking import Tracking, commit_hash
 
 _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
@@ -72,7 +71,7 @@ def register_model(candidate: Candidate, card_path: str, options: dict[str, Any]
     if not tracking.uri:
         raise ConfigError(f"{candidate.name}: a registry needs MLflow; give tracking uri, or set MLFLOW_TRACKING_URI")
     card = write_card(candidate, comparison)
-    report.write_text(card_path, card)
+    pages.write_text(card_path, card)
     return _version(candidate, digest, comparison, card, tracking.uri)
 
 
@@ -81,7 +80,7 @@ def write_card(candidate: Candidate, comparison: dict[str, Any]) -> str:
     base = storage.split_fingerprint(candidate.base_model)[0]
     verdict = f"**{comparison['verdict']}**" + (", registered by force" if comparison["verdict"] != PASS else "")
     header = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "verdict"]
-    proof = report.markdown_table(header, [_axis_row(axis) for axis in comparison["axes"]])
+    proof = pages.markdown_table(header, [_axis_row(axis) for axis in comparison["axes"]])
     identity = comparison["identity"]["candidate"]
     versions = [[name, str(identity[name])] for name in ("customer", "general", "tokenizer") if name in identity]
     versions += [["shards", comparison["mix"].get("digest", "none")], ["code", commit_hash()]]
@@ -89,7 +88,7 @@ def write_card(candidate: Candidate, comparison: dict[str, Any]) -> str:
         f"# {candidate.name}\n\n"
         f"Tuned from `{base}` (licence: {candidate.licence or _licence(candidate.base_model)}). Verdict: {verdict}.\n\n"
         f"## What was kept and gained\n\n{proof}\n\n## The mix\n\n{_mix(comparison['mix'])}\n\n"
-        f"## Versions\n\n{report.markdown_table(['what', 'digest'], versions)}\n\n"
+        f"## Versions\n\n{pages.markdown_table(['what', 'digest'], versions)}\n\n"
         f"## Load it\n\n{_loading(candidate, base, identity['model_kind'])}\n"
     )
 
@@ -118,7 +117,7 @@ def _mix(mix: dict[str, Any]) -> str:
     ]
     header = ["pool", "planned", "of records", "of loss tokens", "records", "epochs"]
     said = f"{receipt['num_steps']} steps of {receipt['global_batch_size']} records, {receipt['num_tokens']:,} tokens."
-    return f"{said}\n\n{report.markdown_table(header, rows)}"
+    return f"{said}\n\n{pages.markdown_table(header, rows)}"
 
 
 def _loading(candidate: Candidate, base: str, kind: str) -> str:

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mixtune import storage
+from mixtune.choose.registering import Candidate, register_model
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.registering import Candidate, register_model
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage, tracking
+from mixtune.choose import grid
+from mixtune.choose.grid import Outputs, Point
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.evaluate import grid
-from mixtune.evaluate.grid import Outputs, Point
-from mixtune.evaluate.statistics import FAIL, INCONCLUSIVE, PASS
-from mixtune.evaluate.verdicts import CUSTOMER_AXIS
 from mixtune.models import FAILED
+from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE, PASS
 
 STOP, LORA, SFT = "stop", "lora", "sft"
 """What comes after a rung: nothing, another adapter, or full fine-tuning."""

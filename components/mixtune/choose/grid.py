@@ -5,12 +5,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mixtune import storage, tracking
+from mixtune import charts, pages, storage, tracking
 from mixtune.errors import DataError, TrainingError
-from mixtune.evaluate import charts, pages, report
-from mixtune.evaluate.statistics import FAIL, INCONCLUSIVE, PASS
-from mixtune.evaluate.verdicts import CUSTOMER_AXIS
 from mixtune.models import FAILED
+from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE, PASS
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "customer", "gain", "worst general loss", "advice"]
 
@@ -138,9 +136,9 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
 
 def write_points(title: str, points: list[Point], verdict: str, reason: str, outputs: Outputs) -> None:
     """Write the report of several candidates: the page with its plots, and the table as Markdown."""
-    report.write_text(outputs.report_path, pages.page(title, _body(title, points, verdict, reason)))
-    table = report.markdown_table(HEADER, [_row(point) for point in points])
-    report.write_text(outputs.summary_path, f"# {title}\n\n{reason}\n\n{table}\n")
+    pages.write_text(outputs.report_path, pages.page(title, _body(title, points, verdict, reason)))
+    table = pages.markdown_table(HEADER, [_row(point) for point in points])
+    pages.write_text(outputs.summary_path, f"# {title}\n\n{reason}\n\n{table}\n")
 
 
 def _track(points: list[Point], choice: Choice, outputs: Outputs, options: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from mixtune.choose.grid import Outputs, Point
+from mixtune.choose.ladder import LORA, SFT, STOP, Rung, climb, next_step, report_ladder
 from mixtune.errors import TrainingError
-from mixtune.evaluate.grid import Outputs, Point
-from mixtune.evaluate.ladder import LORA, SFT, STOP, Rung, climb, next_step, report_ladder
 
 
 def axis(name: str, verdict: str, candidate: float) -> dict[str, Any]:

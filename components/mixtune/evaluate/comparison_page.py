@@ -1,61 +1,16 @@
-"""The HTML of a report: one self-contained page, with inline style and SVG, no script and no network."""
+"""The page of a comparison: what was kept and lost, axis by axis, subject by subject, item by item."""
 
 from html import escape
 from typing import Any
 
-from mixtune.evaluate import charts
+from mixtune import charts
 from mixtune.evaluate.compare import Comparison
 from mixtune.evaluate.verdicts import AxisVerdict
+from mixtune.pages import table, words
 
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:960px;margin:32px auto;padding:0 16px}
-h1{font-size:24px;margin-bottom:8px}h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th{color:#57606a;font-weight:600;font-size:13px}
-th,td{padding:7px 6px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
-td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}
-.words td:first-child{white-space:nowrap;color:#57606a;width:170px}
-.pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
-.inconclusive{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
-.verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
-.summary{font-size:17px;padding:14px 18px;background:var(--b);border-left:5px solid var(--c);border-radius:4px}
-.note{color:#57606a;font-size:13px}
-details{margin:6px 0}summary{cursor:pointer}
-pre{font-size:12px;background:#f6f8fa;padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
-"""
 MAX_HEAT = 20
 """Labels at most that a confusion table is drawn for; of more, the largest confusions are listed."""
 MAX_LISTED = 15
-
-
-def page(title: str, body: str) -> str:
-    """A whole HTML page."""
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
-    )
-
-
-def table(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
-    """An HTML table.
-
-    Args:
-        header: Titles of the columns; none: a table without titles.
-        rows: Cells, in HTML.
-        texts: How many columns, from the left, hold text; the others hold numbers.
-    """
-
-    def line(cells: list[str], tag: str) -> str:
-        kinds = [f'{tag} class="text"' if place < texts else tag for place in range(len(cells))]
-        return f"<tr>{''.join(f'<{kind}>{cell}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
-
-    head = f"<table><thead>{line(header, 'th')}</thead>" if header else '<table class="words">'
-    return f"{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
-
-
-def words(rows: dict[str, Any]) -> str:
-    """Names and values as a table of two columns; values that hold several have a line each."""
-    return table([], [[escape(name.replace("_", " ")), _value(value)] for name, value in rows.items()], texts=2)
 
 
 def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
@@ -103,12 +58,6 @@ def confusion(labels: list[str], counts: list[list[int]]) -> str:
     if not rows:
         return "<p>No record was given a wrong label.</p>"
     return table(["true label", "given label", "records"], rows, texts=2)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "<br>".join(f"{escape(str(name))}: {escape(str(one))}" for name, one in value.items()) or "none"
-    return escape(str(value)) or "none"
 
 
 def _forest(axes: list[AxisVerdict]) -> str:

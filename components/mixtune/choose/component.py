@@ -1,0 +1,220 @@
+"""The components that choose among candidates: `choose_mix`, `climb`, `choose_rung`, `go_on` and `register`."""
+
+from typing import List, NamedTuple  # noqa: UP035
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Input, Markdown, Output
+
+from mixtune import images
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def choose_mix(
+    comparisons: Input[List[Artifact]],  # noqa: UP006
+    grid: Output[Artifact],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    tracking: dict = {},
+    storage: dict = {},
+) -> NamedTuple("Choice", [("verdict", str), ("customer_data_percent", float)]):
+    """Lay several mixes side by side and name the one to take.
+
+    That is the largest gain on the customer's records among the mixes whose verdict is pass. A mix whose training
+    failed is listed with its reason; the others count.
+
+    Args:
+        comparisons: The JSON of `compare`, one per mix.
+        grid: The same for machines: the choice, its reason, every point.
+        report: Customer's score against each general score with intervals, and a table.
+        summary: The table as Markdown.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        verdict: `pass` where a mix is recommended, else `fail`.
+        customer_data_percent: The recommended mix; -1 where none passed.
+
+    Raises:
+        TrainingError: Not one mix could be trained.
+        DataError: A comparison that does not say its mix.
+    """
+    from collections import namedtuple
+
+    from mixtune import storage as files
+    from mixtune.choose.grid import Outputs, report_grid
+
+    files.use(storage)
+    outputs = Outputs(grid_path=grid.path, report_path=report.path, summary_path=summary.path)
+    choice = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
+    made = namedtuple("made", "verdict customer_data_percent")
+    return made(choice.verdict, choice.number)
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def climb(
+    comparison: Input[Artifact],
+    model_uri: str,
+    ladder: Output[Artifact],
+    method: str = "lora",
+    lora_rank: int = 16,
+    lora_alpha: int = 32,
+    earlier: str = "",
+    customer_target: float = 0.0,
+    sft_max_steps: int = 0,
+    storage: dict = {},
+) -> NamedTuple(
+    "Step",
+    [
+        ("action", str),
+        ("customer_data_percent", float),
+        ("lora_rank", int),
+        ("lora_alpha", int),
+        ("ladder_uri", str),
+    ],
+):
+    """Add a candidate to a ladder and say what comes next: at most two adapters, then at most one full fine-tuning.
+
+    An adapter that forgets is followed by one on a smaller customer share, one that keeps everything and misses the
+    target by one of four times the rank. Full fine-tuning follows only an adapter that kept everything, and only
+    within its budget.
+
+    Args:
+        comparison: The JSON of `compare`.
+        model_uri: The candidate.
+        ladder: JSON of the candidates so far.
+        method: How it was trained: `lora` or `sft`.
+        lora_rank: Rank of its adapter.
+        lora_alpha: Scaling of its adapter.
+        earlier: `ladder_uri` of the rung before; empty: this is the first.
+        customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
+        sft_max_steps: Optimizer steps that full fine-tuning may take; 0: it is never tried.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        action: `lora`, `sft` or `stop`.
+        customer_data_percent: Of the next candidate.
+        lora_rank: Of the next candidate.
+        lora_alpha: Of the next candidate.
+        ladder_uri: Of the ladder so far.
+    """
+    from collections import namedtuple
+
+    from mixtune import storage as files
+    from mixtune.choose.ladder import climb as add
+
+    files.use(storage)
+    candidate = {"method": method, "lora_rank": int(lora_rank), "lora_alpha": int(lora_alpha), "model_uri": model_uri}
+    budget = {"target": customer_target, "sft_max_steps": int(sft_max_steps)}
+    step = add(comparison.path, candidate, earlier, ladder.path, budget)
+    made = namedtuple("made", "action customer_data_percent lora_rank lora_alpha ladder_uri")
+    return made(step.action, step.percent, step.lora_rank, step.lora_alpha, ladder.uri)
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def choose_rung(
+    ladder_uri: str,
+    ladder: Output[Artifact],
+    report: Output[HTML],
+    summary: Output[Markdown],
+    tracking: dict = {},
+    storage: dict = {},
+) -> NamedTuple("Choice", [("verdict", str), ("model_uri", str)]):
+    """Lay the candidates of a ladder side by side and name the one to take.
+
+    That is the largest gain on the customer's records among the candidates whose verdict is pass.
+
+    Args:
+        ladder_uri: From the last `climb`.
+        ladder: The choice, its reason and every rung, for machines.
+        report: Customer's score against each general score with intervals, and a table.
+        summary: The table as Markdown.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        verdict: `pass` where a candidate is recommended, else `inconclusive` if one was, else `fail`.
+        model_uri: The recommended candidate; empty where none passed.
+
+    Raises:
+        TrainingError: Not one candidate could be trained.
+    """
+    from collections import namedtuple
+
+    from mixtune import storage as files
+    from mixtune.choose.grid import Outputs
+    from mixtune.choose.ladder import report_ladder
+
+    files.use(storage)
+    outputs = Outputs(grid_path=ladder.path, report_path=report.path, summary_path=summary.path)
+    verdict, best = report_ladder(ladder_uri, outputs, tracking)
+    made = namedtuple("made", "verdict model_uri")
+    return made(verdict, best.model_uri if best else "")
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def go_on(action: str, customer_data_percent: float, ladder_uri: str) -> NamedTuple(
+    "Step", [("action", str), ("customer_data_percent", float), ("ladder_uri", str)]
+):
+    """Hand on what one of two branches said, so that a further branch can hang on it.
+
+    Args:
+        action: What comes next.
+        customer_data_percent: Of the next candidate.
+        ladder_uri: The ladder so far.
+
+    Returns:
+        action: As it came in.
+        customer_data_percent: As it came in.
+        ladder_uri: As it came in.
+    """
+    from collections import namedtuple
+
+    made = namedtuple("made", "action customer_data_percent ladder_uri")
+    return made(action, customer_data_percent, ladder_uri)
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def register(
+    comparison: Input[Artifact],
+    model_uri: str,
+    base_model: str,
+    model_name: str,
+    card: Output[Markdown],
+    licence: str = "",
+    force: bool = False,
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Put a candidate that passed into MLflow's model registry, with a card: verdicts, mix, versions, how to load it.
+
+    Args:
+        comparison: The JSON of `compare`.
+        model_uri: The compared model, with its digest, as the training returned it.
+        base_model: What it was tuned from.
+        model_name: Of the registered model.
+        card: The model card.
+        licence: Of the base model; empty: as its files say.
+        force: Register it although its verdict is not `pass`; the card and the version's tags say so.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The version in the registry; the same model keeps its version.
+
+    Raises:
+        ConfigError: The verdict is not `pass` and nothing is forced, or there is no MLflow.
+        DataError: The comparison is of another model.
+    """
+    from mixtune import storage as files
+    from mixtune.choose.registering import Candidate, register_model
+
+    files.use(storage)
+    candidate = Candidate(
+        comparison_path=comparison.path,
+        model_uri=model_uri,
+        base_model=base_model,
+        name=model_name,
+        licence=licence,
+        force=force,
+    )
+    return register_model(candidate, card.path, tracking)
