@@ -37,7 +37,9 @@ class Adapter:
             if self.initial:
                 save_file(self.initial, initial / "adapter_model.safetensors", {"format": "pt"})
             self.peft.save_pretrained(
-                str(folder), path_initial_model_for_weight_conversion=str(initial) if self.initial else None
+                str(folder),
+                save_embedding_layers=False,  # they are the base's; PEFT would ask the hub whether they grew
+                path_initial_model_for_weight_conversion=str(initial) if self.initial else None,
             )
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
