@@ -8,7 +8,7 @@ import numpy as np
 
 from mixtune import pages, storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import judge_models, judging, statistics
+from mixtune.evaluate import judging, statistics
 from mixtune.evaluate.compare import check_same, join
 from mixtune.evaluate.judging import Ask, Calibration, Pair
 from mixtune.evaluate.measures import Measure
@@ -69,6 +69,8 @@ def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> dict[str, Any]:
         DataError: The axis has no generated answers, or both evaluations were not asked the same.
         ModelError: The judge cannot be reached or loaded.
     """
+    from mixtune.evaluate import judge_models  # `compare` reads judgments too, and needs no model
+
     storage.use(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     pairs = answer_pairs(base, candidate, inputs.axis, int(inputs.limit))
