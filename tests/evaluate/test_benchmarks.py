@@ -16,8 +16,9 @@ from transformers import LlamaForCausalLM
 
 from mixtune.errors import DataError
 from mixtune.evaluate import benchmarks, checkers, loading, mmlu
-from mixtune.evaluate.engine import Request, TransformersEngine
+from mixtune.evaluate.engine import TransformersEngine
 from mixtune.evaluate.loading import ModelSource
+from mixtune.evaluate.requests import Request
 
 from .conftest import mmlu_rows, write_jsonl
 from .test_evaluation import compare, evaluate

@@ -12,8 +12,8 @@ from transformers import LlamaForCausalLM
 
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import loading, spreading
-from mixtune.evaluate.engine import Request
 from mixtune.evaluate.loading import ModelSource
+from mixtune.evaluate.requests import Request
 from mixtune.evaluate.vllm_engine import VllmEngine, lora_room
 
 CONTEXTS = [tuple(range(10, 40)), (*range(10, 40), 50, 51), (7, 8, 9)]

@@ -10,8 +10,8 @@ from sklearn import metrics as sk
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.evaluate.answers import answer_records, describe
-from mixtune.evaluate.engine import Request
 from mixtune.evaluate.labels import LabelSet
+from mixtune.evaluate.requests import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
 from mixtune.evaluate.tokens import encode, render_record
 from mixtune.records import Record

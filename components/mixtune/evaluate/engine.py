@@ -6,9 +6,8 @@ are shared. Logits are computed only where they are read.
 """
 
 import inspect
-import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,45 +15,13 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from mixtune.errors import ModelError
+from mixtune.evaluate.requests import Completion, Request, Scores, check_finite
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
 
 MAX_LOGITS = 2**28
 """Logits of one batch at most: 1 GiB in float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One context and the continuations whose log-probabilities are asked for."""
-
-    context: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """The answer to a request."""
-
-    logprobs: tuple[float, ...]
-    """Sum over the tokens, one per continuation, in nats."""
-    truncated: bool
-    """The context was cut on the left to the model's length."""
-    latency_seconds: float
-    """The request's share of its batch's time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion:
-    """A greedy continuation."""
-
-    token_ids: tuple[int, ...]
-    """Without the token that ended the turn."""
-    truncated: bool
-    """`max_new_tokens` ran out first, or the prompt was cut on the left to the model's length."""
-    latency_seconds: float
-    """From the start of its batch to its own last token."""
 
 
 @dataclass(frozen=True)
@@ -209,19 +176,6 @@ class TransformersEngine:
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
                 alive = [alive[row] for row in keep]
         return [(tuple(answer), long, time_) for answer, long, time_ in zip(answers, cut, spent, strict=True)]
-
-
-def check_finite(values: Iterable[float]) -> None:
-    """Make sure that what a model says can be measured.
-
-    Raises:
-        ModelError: A log-probability, or the largest logit of a position, is not finite.
-    """
-    if not all(map(math.isfinite, values)):
-        raise ModelError(
-            "the model's logits are not finite: its weights are broken, or too large for this dtype; "
-            "evaluate with dtype float32, else train again with a lower learning rate"
-        )
 
 
 def _inner(model: Any) -> Any:

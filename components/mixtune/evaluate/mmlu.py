@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmarks
-from mixtune.evaluate.engine import Request
+from mixtune.evaluate.requests import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
 from mixtune.evaluate.tokens import encode_pair
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mixtune.evaluate import benchmarks
 from mixtune.evaluate.answers import describe
-from mixtune.evaluate.engine import Request
+from mixtune.evaluate.requests import Request
 from mixtune.evaluate.samples import Part, Sample, chunks, prompt_hash
 from mixtune.evaluate.tokens import Rendered, encode, render_record
 from mixtune.pools import Pools

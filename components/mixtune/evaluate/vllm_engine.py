@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune.errors import ModelError
-from mixtune.evaluate.engine import Completion, Request, Scores, check_finite
+from mixtune.evaluate.requests import Completion, Request, Scores, check_finite
 
 TOP_LOGPROBS = 20
 """Most probable tokens whose log-probabilities come with a generated one: vLLM's own default maximum."""
