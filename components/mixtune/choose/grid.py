@@ -10,7 +10,7 @@ from mixtune.errors import DataError, TrainingError
 from mixtune.models import FAILED
 from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE, PASS
 
-HEADER = ["candidate", "verdict", "steps", "tokens", "customer", "gain", "worst general loss", "advice"]
+HEADER = ["candidate", "verdict", "steps", "tokens", "customer", "gain", "worst general loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,8 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
 def write_points(title: str, points: list[Point], verdict: str, reason: str, outputs: Outputs) -> None:
     """Write the report of several candidates: the page with its plots, and the table as Markdown."""
     pages.write_text(outputs.report_path, pages.page(title, _body(title, points, verdict, reason)))
-    table = pages.markdown_table(HEADER, [_row(point) for point in points])
-    pages.write_text(outputs.summary_path, f"# {title}\n\n{reason}\n\n{table}\n")
+    lines = [f"# {title}", "", reason, "", pages.markdown_table(HEADER, [_row(point) for point in points]), ""]
+    pages.write_text(outputs.summary_path, "\n".join([*lines, *(f"- {text}" for text in _advice(points))]) + "\n")
 
 
 def _track(points: list[Point], choice: Choice, outputs: Outputs, options: dict[str, Any]) -> None:
@@ -162,13 +162,18 @@ def _body(title: str, points: list[Point], verdict: str, reason: str) -> str:
             marks = [_mark(point, name) for point in trained]
             axes = {axis: trained[0].axes[axis] for axis in (name, CUSTOMER_AXIS)}
             base = (float(axes[name]["base"]), float(axes[CUSTOMER_AXIS]["base"]))
-            right, up = (f"{axis} ({found['metric']})" for axis, found in axes.items())
+            right, up = (_title(axis, found) for axis, found in axes.items())
             plots.append(f"<h2>{escape(name)}</h2>{charts.frontier(marks, base, (right, up))}")
     note = "<p class='note'>Whiskers are 95 % bounds of the difference from the base model, paired by item.</p>"
+    advice = "".join(f"<li>{escape(text)}</li>" for text in _advice(points))
     return (
         f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>"
-        f"{pages.table(HEADER, rows)}{''.join(plots)}{note}"
+        f"{pages.table(HEADER, rows)}<ul>{advice}</ul>{''.join(plots)}{note}"
     )
+
+
+def _title(name: str, axis: dict[str, Any]) -> str:
+    return f"{name} ({axis['metric']}{'' if axis['higher_is_better'] else ', less is better'})"
 
 
 def _mark(point: Point, name: str) -> charts.Mark:
@@ -195,18 +200,22 @@ def _better(axis: dict[str, Any]) -> float:
 
 
 def _row(point: Point) -> list[str]:
+    seen = [point.name, point.verdict, f"{point.num_steps:,}", f"{point.num_tokens:,}"]
     if not point.axes:
-        return [point.name, point.verdict, str(point.num_steps), f"{point.num_tokens:,}", "", "", "", point.reason]
+        return [*seen, "", "", ""]
     general = [axis for name, axis in point.axes.items() if name != CUSTOMER_AXIS]
     worst = min(general, key=lambda axis: _better(axis) / (axis["limit"] or 1.0))
     scale = f"{worst['difference']:+.2%}" if worst["relative"] else f"{worst['difference']:+.3f}"
-    return [
-        point.name,
-        point.verdict,
-        f"{point.num_steps:,}",
-        f"{point.num_tokens:,}",
-        f"{point.axes[CUSTOMER_AXIS]['candidate']:.3f}",
-        f"{point.gain:+.3f}",
-        f"{worst['axis']} {scale}",
-        " ".join(axis["advice"] for axis in general if axis["advice"] and axis["verdict"] == FAIL),
-    ]
+    customer = point.axes[CUSTOMER_AXIS]["candidate"]
+    return [*seen, f"{customer:.3f}", f"{point.gain:+.3f}", f"{worst['axis']} {scale}"]
+
+
+def _advice(points: list[Point]) -> list[str]:
+    """What to do about the points that did not pass; of a failed training, its reason."""
+    told = []
+    for point in points:
+        failed = [
+            axis["advice"] for name, axis in point.axes.items() if name != CUSTOMER_AXIS and axis["verdict"] == FAIL
+        ]
+        told += [f"{point.name}: {text}" for text in [point.reason, *failed] if text]
+    return told
