@@ -1,7 +1,6 @@
 """The steps that several pipelines share: sanitize both kinds of pools, validate and train, evaluate."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -125,9 +124,6 @@ def with_clean_up(pipeline: Callable[..., Any]) -> Callable[..., None]:
         with dsl.ExitHandler(task, name="run"):
             pipeline(*args, **values)
 
-    signature = inspect.signature(pipeline)
-    cleaned.__signature__ = signature.replace(return_annotation=inspect.Signature.empty)
-    cleaned.__annotations__ = {name: signature.parameters[name].annotation for name in signature.parameters}
     return cleaned
 
 

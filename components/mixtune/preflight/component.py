@@ -60,7 +60,6 @@ def fingerprint(
     model = taken.fingerprint_model(base_model)
     made = namedtuple("made", "customer general weights benchmarks limits base_model")
     return made(customer, general, weights, measured, limits, model)
-    return made(customer, general, weights, measured, limits, model)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
