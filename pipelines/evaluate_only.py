@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from mixtune.evaluate.component import compare
 from mixtune.preflight.component import fingerprint
-from pipelines.steps import evaluate_model, sanitize_pools, with_run_id
+from pipelines.steps import compare_models, evaluate_model, sanitize_pools
 
 
 @dsl.pipeline(name="evaluate-only", description="Measure what a tuned model gained and forgot.")
@@ -54,12 +53,11 @@ def evaluate_only(
     general, customer = sanitize_pools(inputs, seed, storage)
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
-    decision = compare(
-        base=base.outputs["samples"],
-        candidate=candidate.outputs["samples"],
+    decision = compare_models(
+        base,
+        candidate,
         limits=inputs.outputs["limits"],
         tracking=tracking,
         storage=storage,
-    ).set_caching_options(False)
-    with_run_id(decision)
+    )
     return namedtuple("Outcome", "verdict")(decision.outputs["Output"])

@@ -16,19 +16,17 @@ run.
 
 from kfp import dsl
 
-from mixtune.evaluate.component import compare
-from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
 from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import (
-    data_resources,
+    compare_models,
     end_run,
     evaluate_model,
+    mix_pools,
     sanitize_pools,
     train,
     with_clean_up,
     with_images,
-    with_run_id,
 )
 
 
@@ -110,9 +108,9 @@ def finetune(
     ).set_caching_options(False)
     general, customer = sanitize_pools(inputs, seed, storage)
     general.after(checks)
-    mixed = mix_shard(
-        customer=customer.outputs["pools"],
-        general=general.outputs["pools"],
+    mixed = mix_pools(
+        general,
+        customer,
         base_model=inputs.outputs["base_model"],
         weights=inputs.outputs["weights"],
         customer_data_percent=customer_data_percent,
@@ -146,16 +144,14 @@ def finetune(
     model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
-    decision = compare(
-        base=base.outputs["samples"],
-        candidate=candidate.outputs["samples"],
+    decision = compare_models(
+        base,
+        candidate,
         shards=mixed.outputs["shards"],
         limits=inputs.outputs["limits"],
         tracking=tracking,
         storage=storage,
-    ).set_caching_options(False)
+    )
     end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
-    with_run_id(decision)
     for task in (checks, data_checks):
         with_images(task)
-    data_resources(mixed)

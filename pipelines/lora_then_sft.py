@@ -15,11 +15,9 @@ from typing import Any
 from kfp import dsl
 
 from mixtune.choose.component import choose_rung, climb, go_on
-from mixtune.evaluate.component import compare
-from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_clean_up, with_run_id
+from pipelines.steps import compare_models, evaluate_model, mix_pools, sanitize_pools, train, with_clean_up, with_run_id
 
 STEP = ("action", "customer_data_percent", "ladder_uri")
 """What a rung says of the next one."""
@@ -89,9 +87,9 @@ def lora_then_sft(
     def rung(
         component: Callable[..., dsl.PipelineTask], percent: Any, earlier: Any = "", **adapter: Any
     ) -> dsl.PipelineTask:
-        mixed = mix_shard(
-            customer=customer.outputs["pools"],
-            general=general.outputs["pools"],
+        mixed = mix_pools(
+            general,
+            customer,
             base_model=inputs.outputs["base_model"],
             weights=inputs.outputs["weights"],
             customer_data_percent=percent,
@@ -101,7 +99,6 @@ def lora_then_sft(
             seed=seed,
             storage=storage,
         )
-        data_resources(mixed)
         training = train(
             component,
             shards=mixed.outputs["shards"],
@@ -115,16 +112,16 @@ def lora_then_sft(
             storage=storage,
             **adapter,
         )
-        decision = compare(
-            base=base.outputs["samples"],
-            candidate=evaluate_model(*measured, training.outputs["Output"]).outputs["samples"],
+        decision = compare_models(
+            base,
+            evaluate_model(*measured, training.outputs["Output"]),
             shards=mixed.outputs["shards"],
             limits=inputs.outputs["limits"],
             tracking=tracking,
             storage=storage,
-        ).set_caching_options(False)
+        )
         return climb(
-            comparison=with_run_id(decision).outputs["comparison"],
+            comparison=decision.outputs["comparison"],
             model_uri=training.outputs["Output"],
             method="lora" if adapter else "sft",
             earlier=earlier,

@@ -11,11 +11,9 @@ reported with its reason, and the others count.
 from kfp import dsl
 
 from mixtune.choose.component import choose_mix
-from mixtune.evaluate.component import compare
-from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import data_resources, evaluate_model, sanitize_pools, train, with_clean_up, with_run_id
+from pipelines.steps import compare_models, evaluate_model, mix_pools, sanitize_pools, train, with_clean_up, with_run_id
 
 PARALLELISM = 2
 
@@ -87,9 +85,9 @@ def mix_grid(
         limits=inputs.outputs["limits"],
     )
     with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
-        mixed = mix_shard(
-            customer=customer.outputs["pools"],
-            general=general.outputs["pools"],
+        mixed = mix_pools(
+            general,
+            customer,
             base_model=point.base_model,
             weights=point.weights,
             customer_data_percent=point.percent,
@@ -99,7 +97,6 @@ def mix_grid(
             seed=seed,
             storage=storage,
         )
-        data_resources(mixed)
         common = {
             "shards": mixed.outputs["shards"],
             "base_model": point.base_model,
@@ -120,15 +117,14 @@ def mix_grid(
         candidate = evaluate_model(
             point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
         )
-        decision = compare(
-            base=base.outputs["samples"],
-            candidate=candidate.outputs["samples"],
+        decision = compare_models(
+            base,
+            candidate,
             shards=mixed.outputs["shards"],
             limits=point.limits,
             tracking=tracking,
             storage=storage,
-        ).set_caching_options(False)
-        with_run_id(decision)
+        )
     choice = choose_mix(
         comparisons=dsl.Collected(decision.outputs["comparison"]), tracking=tracking, storage=storage
     ).set_caching_options(False)

@@ -5,9 +5,8 @@ fingerprint -> sanitize (general) -> sanitize (customer) -> mix_shard -> shards,
 
 from kfp import dsl
 
-from mixtune.mix_shard.component import mix_shard
 from mixtune.preflight.component import fingerprint
-from pipelines.steps import data_resources, sanitize_pools
+from pipelines.steps import mix_pools, sanitize_pools
 
 
 @dsl.pipeline(name="prepare-data", description="Clean customer and general records and mix them into shards.")
@@ -53,9 +52,9 @@ def prepare_data(
         storage=storage,
     ).set_caching_options(False)
     general, customer = sanitize_pools(inputs, seed, storage)
-    mixed = mix_shard(
-        customer=customer.outputs["pools"],
-        general=general.outputs["pools"],
+    mix_pools(
+        general,
+        customer,
         base_model=inputs.outputs["base_model"],
         weights=inputs.outputs["weights"],
         customer_data_percent=customer_data_percent,
@@ -66,4 +65,3 @@ def prepare_data(
         seed=seed,
         storage=storage,
     )
-    data_resources(mixed)

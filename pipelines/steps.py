@@ -7,7 +7,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from mixtune import images
-from mixtune.evaluate.component import evaluate
+from mixtune.evaluate.component import compare, evaluate
+from mixtune.mix_shard.component import mix_shard
 from mixtune.outcome.component import record_outcome
 from mixtune.sanitize.component import sanitize
 from mixtune.train.component import clean_up
@@ -43,6 +44,13 @@ def sanitize_pools(inputs: dsl.PipelineTask, seed: Any, storage: Any) -> tuple[d
     for task in (general, customer):
         data_resources(task)
     return general, customer
+
+
+def mix_pools(general: dsl.PipelineTask, customer: dsl.PipelineTask, **inputs: Any) -> dsl.PipelineTask:
+    """Mix what both tasks of `sanitize_pools` left; `inputs` are the others of `mix_shard`."""
+    task = mix_shard(customer=customer.outputs["pools"], general=general.outputs["pools"], **inputs)
+    data_resources(task)
+    return task
 
 
 def data_resources(task: dsl.PipelineTask) -> None:
@@ -103,6 +111,12 @@ def evaluate_model(
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
     kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     return task
+
+
+def compare_models(base: dsl.PipelineTask, candidate: dsl.PipelineTask, **inputs: Any) -> dsl.PipelineTask:
+    """Compare both tasks of `evaluate_model`, always anew; `inputs` are the others of `compare`."""
+    task = compare(base=base.outputs["samples"], candidate=candidate.outputs["samples"], **inputs)
+    return with_run_id(task.set_caching_options(False))
 
 
 def with_run_id(task: dsl.PipelineTask) -> dsl.PipelineTask:

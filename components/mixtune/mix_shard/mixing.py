@@ -56,12 +56,8 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         DataError: A pool is not whole, or has a share and no record.
         ModelError: The tokenizer or its chat template cannot be used.
     """
-    customer, general = read_pools(places.customer_path), read_pools(places.general_path)
-    if len(customer.pools) != 1:
-        raise ConfigError(f"customer: one pool is needed; there are {', '.join(pool.name for pool in customer.pools)}")
+    customer, general = _read(places)
     names = [pool.name for pool in (*customer.pools, *general.pools)]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"customer: a general pool has the name {names[0]!r} too; give it another")
     plan_stages(mix, names[1:], [pool.num_records("train") for pool in general.pools])
     folder = models.fetch_model(base_model, weights=False)
     sources = list(zip([customer] + [general] * len(general.pools), names, strict=True))
@@ -119,6 +115,17 @@ def read_template(uri: str) -> str:
     if not template.strip():
         raise DataError(f"chat_template_uri: {uri} is empty; leave it out for the model's own template")
     return template
+
+
+def _read(places: Places) -> tuple[Pools, Pools]:
+    """The customer's pool, and the general pools, all of different names."""
+    customer, general = read_pools(places.customer_path), read_pools(places.general_path)
+    if len(customer.pools) != 1:
+        raise ConfigError(f"customer: one pool is needed; there are {', '.join(pool.name for pool in customer.pools)}")
+    names = [pool.name for pool in (*customer.pools, *general.pools)]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"customer: a general pool has the name {names[0]!r} too; give it another")
+    return customer, general
 
 
 class _Planned(NamedTuple):
