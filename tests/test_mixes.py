@@ -74,3 +74,10 @@ def test_the_command_prints_the_mix_of_a_run_and_takes_another(
     )
     (tmp_path / "out.yaml").write_text(capsys.readouterr().out)
     assert read_mix(str(tmp_path / "out.yaml")) == read_mix(str(tmp_path / "mix.yaml"))
+
+
+def test_arguments_without_one_mix_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no one mix"):
+        mix_of({"general_pools": POOLS, "customer_data_percents": [100, 75]})
+    with pytest.raises(ConfigError, match="code has no weight"):
+        mix_of({**ARGUMENTS, "general_pools": [{"category": "code", "uri": "c.jsonl"}]})

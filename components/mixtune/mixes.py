@@ -93,7 +93,15 @@ def with_mix(arguments: dict[str, Any], mix: Mix) -> dict[str, Any]:
 
 
 def mix_of(arguments: dict[str, Any]) -> Mix:
-    """The mix that a pipeline's arguments ask for."""
+    """The mix that a pipeline's arguments ask for.
+
+    Raises:
+        ConfigError: They ask for none, as a grid's do not, or a pool has no weight.
+    """
+    if "customer_data_percent" not in arguments:
+        raise ConfigError("this pipeline has no one mix: it has no customer_data_percent")
+    if left := [str(pool.get("category")) for pool in arguments["general_pools"] if "weight" not in pool]:
+        raise ConfigError(f"general_pools: {left[0]} has no weight")
     weights = {str(pool["category"]): float(pool["weight"]) for pool in arguments["general_pools"]}
     return Mix(customer_data_percent=float(arguments["customer_data_percent"]), weights=weights)
 
