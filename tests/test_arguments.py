@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixtune.arguments import check_arguments, find_pipeline, read_arguments
+from mixtune.arguments import ONE_RUN, check_arguments, find_pipeline, read_arguments, with_defaults
 from mixtune.errors import ConfigError
 
 PARAMETERS = {
@@ -67,3 +67,9 @@ def test_a_pipeline_is_a_file_or_one_of_ours(pipeline: Path) -> None:
         find_pipeline("nothing")
     with pytest.raises(ConfigError, match="not a compiled pipeline"):
         read_arguments(Path(__file__), [])
+
+
+def test_a_pipeline_that_does_not_train_once_is_refused_by_what_looks_at_one_run() -> None:
+    assert with_defaults(find_pipeline("finetune"), {"max_steps": 5}, ONE_RUN)["max_steps"] == 5
+    with pytest.raises(ConfigError, match=r"mix_grid has no parameter 'customer_data_percent'.*take finetune"):
+        with_defaults(find_pipeline("mix_grid"), {}, ONE_RUN)

@@ -25,6 +25,9 @@ _KINDS = {
     "STRUCT": "a JSON object",
 }
 
+ONE_RUN = ("customer_data_percent", "max_steps", "method")
+"""Parameters of a pipeline that trains once: what it costs and whether it fits can be said ahead."""
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a group of commands adds its own."""
 
@@ -110,6 +113,18 @@ def read_arguments(
     arguments = {**before, **(_read_file(file) if file else {}), **arguments}
     check_arguments(path, arguments)
     return arguments
+
+
+def with_defaults(path: Path, arguments: dict[str, Any], needed: Iterable[str] = ()) -> dict[str, Any]:
+    """A pipeline's arguments with its defaults for what is not given.
+
+    Raises:
+        ConfigError: The pipeline has no parameter of a name that is needed.
+    """
+    values = {**{name: item.get("defaultValue") for name, item in read_definitions(path).items()}, **arguments}
+    if lacking := [name for name in needed if name not in values]:
+        raise ConfigError(f"{path.stem} has no parameter {lacking[0]!r}, which this command looks at; take finetune")
+    return values
 
 
 def check_arguments(path: Path, arguments: dict[str, Any]) -> None:

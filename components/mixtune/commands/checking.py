@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage
-from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
+from mixtune.arguments import ONE_RUN, Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.preflight.checks import Settings, run_preflight
 from mixtune.preflight.fingerprint import fingerprint_benchmarks, fingerprint_model, fingerprint_pools
 from mixtune.preflight.mixed import Mixed, run_mixed_preflight
@@ -24,9 +24,8 @@ def add_commands(commands: Commands) -> None:
 
 def _preflight(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    given = read_options(options, pipeline)
-    defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
-    settings = settings_of({**defaults, **given}, options.pipeline_root, options.namespace)
+    values = with_defaults(pipeline, read_options(options, pipeline), ONE_RUN)
+    settings = settings_of(values, options.pipeline_root, options.namespace)
     outcome = run_preflight(settings, options.report)
     print(f"preflight: {outcome}; the page is {options.report}")
     if options.shards:

@@ -1,9 +1,9 @@
 """The commands that hand over to others: `export` for pools, `mix` for a mix."""
 
 import argparse
-from pathlib import Path
 
-from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
+from mixtune import storage
+from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.mixes import mix_of, write_mix
 from mixtune.pools import SPLITS, read_pools
 from mixtune.sanitize.exports import FORMATS, export_pools
@@ -26,7 +26,7 @@ def add_commands(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> int:
     done = export_pools(read_pools(options.pools), options.format, options.out, options.split, tuple(options.pool))
     for name, count in done["files"].items():
-        print(f"{Path(options.out) / name if '://' not in options.out else f'{options.out}/{name}'}: {count} records")
+        print(f"{storage.join(options.out, name)}: {count} records")
     for reason, count in sorted(done["refused"].items()):
         print(f"not exported: {count} records, since {reason}")
     return 0
@@ -34,6 +34,5 @@ def _export(options: argparse.Namespace) -> int:
 
 def _mix(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
-    print(write_mix(mix_of({**defaults, **read_options(options, pipeline)})), end="")
+    print(write_mix(mix_of(with_defaults(pipeline, read_options(options, pipeline)))), end="")
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
-from mixtune.arguments import Commands, add_pipeline_arguments, find_pipeline, read_definitions, read_options
+from mixtune.arguments import ONE_RUN, Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape
 from mixtune.preflight.plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
@@ -43,9 +43,7 @@ def add_commands(commands: Commands) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    given = read_options(options, pipeline)
-    defaults = {name: item.get("defaultValue") for name, item in read_definitions(pipeline).items()}
-    plan = plan_run({**defaults, **given}, options)
+    plan = plan_run(with_defaults(pipeline, read_options(options, pipeline), ONE_RUN), options)
     print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
     if options.html:
         Path(options.html).write_text(plan_html(plan), encoding="utf-8")

@@ -19,12 +19,16 @@ def table(grid: dict[str, Any]) -> str:
     Returns:
         Lines of text; a difference stands with its one-sided 95 % bounds.
     """
-    axes = sorted(grid["points"][0]["axes"].values(), key=_place)
+    axes = sorted(next(point["axes"] for point in grid["points"] if point["axes"]).values(), key=_place)
+    none = [""] * len(axes)
     rows = [["", *(AXES.get(axis["axis"], axis["axis"]) for axis in axes), "verdict"]]
     rows.append(["base model", *(f"{axis['base']:.3f}" for axis in axes), ""])
     for point in grid["points"]:
-        axes = sorted(point["axes"].values(), key=_place)
         name = "customer only" if point["percent"] == 100 else f"{point['percent']:g} % customer"
+        if not point["axes"]:
+            rows.append([name, *none, f"{point['verdict']}: {point['reason']}"])
+            continue
+        axes = sorted(point["axes"].values(), key=_place)
         rows.append([name, *(f"{axis['candidate']:.3f}" for axis in axes), point["verdict"]])
         rows.append(["  difference", *(_difference(axis) for axis in axes), ""])
         rows.append(["  verdict", *(axis["verdict"] for axis in axes), ""])
