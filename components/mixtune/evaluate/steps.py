@@ -81,7 +81,14 @@ def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
     if not shards:
         return {}
     kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
-    return {"digest": storage.manifest_digest(shards), **{key: shards[key] for key in kept if key in shards}}
+    terms = {
+        source["name"]: source["provenance"]
+        for part in (shards.get("inputs") or {}).values()
+        for source in part.get("inputs", [])
+        if source.get("provenance")
+    }
+    told = {key: shards[key] for key in kept if key in shards}
+    return {"digest": storage.manifest_digest(shards), **told, **({"provenance": terms} if terms else {})}
 
 
 def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:

@@ -55,13 +55,18 @@ def source_files(uri: str) -> list[str]:
         _format_of(uri)
         return [uri]
     folder = storage.split_pattern(uri)[0]
-    known = [storage.join(folder, entry.path) for entry in entries if _suffix(entry.path) in FORMATS]
+    known = [storage.join(folder, entry.path) for entry in entries if is_readable(entry.path)]
     if len(known) < len(entries):
-        names = ", ".join(entry.path for entry in entries if _suffix(entry.path) not in FORMATS)
+        names = ", ".join(entry.path for entry in entries if not is_readable(entry.path))
         print(f"{uri}: left out, of no known format: {names[:500]}", flush=True)
     if not known:
         raise DataError(f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also .gz, .zst, .bz2)")
     return known
+
+
+def is_readable(path: str) -> bool:
+    """Whether a file's name says that it holds records in a format that is known here."""
+    return _suffix(path) in FORMATS
 
 
 @dataclass(frozen=True)

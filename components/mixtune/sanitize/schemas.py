@@ -92,16 +92,25 @@ def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
     Raises:
         ConfigError: An unknown key, a missing column, or neither messages nor prompt and completion.
     """
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
-    if "messages" not in columns and not {"prompt", "completion"} <= set(columns):
-        raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
+    check_mapping(columns)
     for key, value in columns.items():
         for name in _FIELD.findall(value) if "{" in value else [value]:
             if name not in row:
                 raise ConfigError(
                     f"columns: {key} is {value!r}, but there is no column {name!r}; there are {sorted(row)}"
                 )
+
+
+def check_mapping(columns: dict[str, str]) -> None:
+    """Check a column mapping by itself; an empty one is none.
+
+    Raises:
+        ConfigError: An unknown key, or neither messages nor prompt and completion.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+    if columns and "messages" not in columns and not {"prompt", "completion"} <= set(columns):
+        raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
 
 
 def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
