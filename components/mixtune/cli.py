@@ -19,7 +19,7 @@ from typing import Any
 
 from mixtune import __version__
 from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_options
-from mixtune.commands import checking, exporting, looking, planning, submitting
+from mixtune.commands import checking, exporting, looking, planning, pooling, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
@@ -181,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     planning.add_commands(commands)
     checking.add_commands(commands)
     exporting.add_commands(commands)
+    pooling.add_commands(commands)
     return parser
 
 

@@ -210,7 +210,8 @@ def _identity(comparison: Comparison) -> str:
     parts = ["<h2>What was run</h2>", words(told)]
     mix = comparison.mix
     if mix:
-        plain = {name: value for name, value in mix.items() if name not in ("receipt", "inputs")}
+        plain = {name: value for name, value in mix.items() if name not in ("receipt", "provenance", "inputs")}
+        plain |= {f"licence of {pool}": told["licence"] for pool, told in mix.get("provenance", {}).items()}
         parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
         parts.append(_receipt(mix.get("receipt") or {}))
     return "".join(parts)

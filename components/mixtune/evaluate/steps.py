@@ -95,12 +95,23 @@ def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
     if not shards:
         return {}
     kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
+    made = shards.get("inputs") or {}
     pools = {
-        part: {key: found[key] for key in ("inputs", "counts", "rules") if key in found}
-        for part, found in shards.get("inputs", {}).items()
+        name: {key: part[key] for key in ("inputs", "counts", "rules") if key in part} for name, part in made.items()
+    }
+    terms = {
+        source["name"]: source["provenance"]
+        for part in made.values()
+        for source in part.get("inputs", [])
+        if source.get("provenance")
     }
     told = {key: shards[key] for key in kept if key in shards}
-    return {"digest": storage.manifest_digest(shards), **told, "inputs": pools}
+    return {
+        "digest": storage.manifest_digest(shards),
+        **told,
+        "inputs": pools,
+        **({"provenance": terms} if terms else {}),
+    }
 
 
 def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:
