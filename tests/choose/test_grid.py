@@ -117,7 +117,7 @@ def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: G
 def test_a_plot_is_ruled_at_a_few_round_numbers_within_it(low: float, high: float) -> None:
     ticks = charts._ticks(low, high)
     assert 1 <= len(ticks) <= 6
-    assert all(low <= tick <= high and len(f"{tick:g}") <= 6 for tick in ticks)
+    assert all(low <= tick <= high and len(f"{tick:g}") <= 7 for tick in ticks)
 
 
 def test_texts_in_a_plot_lie_neither_on_one_another_nor_on_points() -> None:
