@@ -34,7 +34,7 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"customer_data_percents": [120.0]}, "a percentage, 0 to 100; got 120"),
+        ({"customer_data_percents": [75.0, 120.0]}, "a percentage, 0 to 100; got 120"),
         ({"weights": {"chat": 60.0}}, "sum to 60"),
         ({"global_batch_size": 0}, "global_batch_size is 1 or more; got 0"),
         ({"customer_data_percents": [0.0]}, "give max_steps"),
