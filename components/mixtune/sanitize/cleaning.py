@@ -118,6 +118,7 @@ class Cleaner:
 
     def __init__(self, source: SourceFile, rules: Rules) -> None:
         self.source, self.rules, self.tally = source, rules, Tally()
+        self._name = source.name
         self.notes: list[bytes] = []
         self._noted: Counter[str] = Counter()
         self._mapper: Mapper | None = None
@@ -189,7 +190,7 @@ class Cleaner:
                 self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(self.rules.personal.hide(str(error))) from None
-        record = to_record(self._mapper(row.value), self.source.name, row.line)
+        record = to_record(self._mapper(row.value), self._name, row.line)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
@@ -377,7 +378,10 @@ def _is_blank(text: str) -> bool:
 
 
 def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
-    out: Message = {**message, "content": clean(message["content"])}
+    content = clean(message["content"])
+    if len(message) == 2:
+        return {"role": message["role"], "content": content}
+    out: Message = {**message, "content": content}
     if reasoning := clean(out.pop("reasoning", "")):
         out["reasoning"] = reasoning
     if "tool_calls" in out:
