@@ -72,8 +72,8 @@ class Markers:
         """Whether a marker may be in a text; false is certain."""
         return bool(self.suspects(join_texts([text])))
 
-    def suspects(self, texts: Texts) -> set[str]:
-        """The texts that may hold a marker, or an end token; the others surely hold none, and cost next to nothing."""
+    def suspects(self, texts: Texts) -> set[int]:
+        """The numbers of the texts that may hold a marker or an end token; the others surely hold none."""
         found = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
         owners = texts.owners(start for _, start, _ in found)
         return owners if texts.joined.isascii() else owners | texts.matches(_ODD_LETTERS)

@@ -50,16 +50,16 @@ def hash_words(texts: Sequence[str]) -> Words:
     joined = "\n".join(["", *lowered, "\0" * 8]).encode(errors="surrogatepass")
     letters = np.frombuffer(joined, np.uint8)
     kind, cut = _kinds(128, 256)[letters], np.zeros(len(letters), bool)
-    sizes = list(map(len, lowered))
+    sizes = np.fromiter(map(len, lowered), np.int64, len(lowered))
     if not joined.isascii():
         _judge(letters, kind, cut)
-        sizes = [size if text.isascii() else len(text.encode(errors="surrogatepass"))
-                 for size, text in zip(sizes, lowered, strict=True)]  # fmt: skip
+        for number in [number for number, text in enumerate(lowered) if not text.isascii()]:
+            sizes[number] = len(lowered[number].encode(errors="surrogatepass"))
     letter = (kind & _LETTER).view(bool)
     goes_on = letter[1:] & letter[:-1] & ~cut[1:]
     starts = np.flatnonzero(letter[1:] & ~goes_on) + 1
     ends = np.flatnonzero(letter[:-1] & ~goes_on) + 1
-    at = np.searchsorted(starts, np.cumsum([1, *(size + 1 for size in sizes)]))
+    at = np.searchsorted(starts, np.cumsum(np.concatenate([[1], sizes + 1])))
     numeric = np.zeros(len(starts), bool)
     numeric[np.searchsorted(starts, np.flatnonzero((kind & _DIGIT) > 0), "right") - 1] = True
     return Words(_hash_spans(joined, starts, ends), at, numeric)
