@@ -104,6 +104,14 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return found
 
 
+def is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """For each value whether it stands in a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return found
+
+
 def _hash_spans(letters: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     out, first = np.empty(len(starts), np.uint64), 0
     while first < len(starts):
