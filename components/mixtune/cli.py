@@ -31,7 +31,7 @@ class Outcome:
 
     run_id: str
     outputs: dict[str, Any]
-    """What its comparison found: verdict, and URI of the model or percent of the mix to take; then its outputs."""
+    """What its comparison found: verdict, and URI, mix and strength of the model to take; then its outputs."""
     report: Path | None
     """The HTML report, if the pipeline compared anything."""
 
@@ -87,7 +87,7 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, ca
         raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
     report = work.keep_report(run_id)
     found = work.comparison(run_id) if report else {}
-    told = {key: found[key] for key in ("verdict", "model_uri", "percent") if found.get(key) is not None}
+    told = {key: found[key] for key in ("verdict", "model_uri", "percent", "strength") if found.get(key) is not None}
     return Outcome(run_id=run_id, outputs={**told, **outputs}, report=report)
 
 

@@ -9,7 +9,7 @@ import xxhash
 
 from mixtune.records import Message, Record
 from mixtune.sanitize.near import COMMON
-from mixtune.sanitize.words import Sets, Words, distinct, hash_words, runs, shingle_sets, words
+from mixtune.sanitize.words import Sets, Words, distinct, hash_words, is_in, runs, shingle_sets, words
 
 NGRAM = 13
 COVERAGE = 0.5
@@ -119,9 +119,9 @@ class Items:
             return held
         begins, sizes = found.at[chosen], found.at[chosen + 1] - found.at[chosen]
         whole = np.array([_digest(found[text]) for text in chosen], np.uint64)
-        held |= (sizes > 0) & _is_in(whole, self.exact)
+        held |= (sizes > 0) & is_in(whole, self.exact)
         every = runs(found.flat, NGRAM)
-        place = np.flatnonzero(_is_in(every, self.known))
+        place = np.flatnonzero(is_in(every, self.known))
         text = np.searchsorted(begins, place, "right") - 1
         inside = (text >= 0) & (place + NGRAM <= (begins + sizes)[text])
         for number in np.unique(text[inside]):
@@ -154,11 +154,3 @@ def index_items(texts: Iterable[str]) -> Items:
         owner=owner,
         sizes=np.bincount(owner, minlength=len(exact)),
     )
-
-
-def _is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """For each value whether it stands in a sorted array."""
-    if not len(known):
-        return np.zeros(len(values), bool)
-    found: np.ndarray = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
-    return found

@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mixtune import __version__, storage
@@ -123,9 +122,10 @@ def _check_shards(paths: list[str], folder: str) -> None:
 
 
 def _present(uri: str) -> list[str]:
-    if not storage.exists(uri) or (not storage.is_s3(uri) and not any(Path(uri).iterdir())):
+    try:
+        return [entry.path for entry in storage.list_files(uri)]
+    except DataError:
         return []
-    return [entry.path for entry in storage.list_files(uri)]
 
 
 def _copy(source: str, target: str, path: str) -> storage.FileEntry:

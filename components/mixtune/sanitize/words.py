@@ -104,6 +104,14 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return found
 
 
+def is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """For each value whether it stands in a sorted array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
+    return found
+
+
 def _judge(letters: np.ndarray, kind: np.ndarray, cut: np.ndarray) -> None:
     """Say what letters beyond ASCII are, in all their bytes, and where words end although letters follow."""
     first = np.flatnonzero(letters >= 0xC0)
