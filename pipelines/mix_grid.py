@@ -3,17 +3,29 @@
     fingerprint -> sanitize (general) -> sanitize (customer) --+-> evaluate (base, cached) --------+
                                                                |                                   |
       for each percentage: mix_shard -> validation run -> training -> evaluate (candidate) -> compare --> choose_mix
+                                                               |                                   |
+                                                               +--------> sweep_dial --------------+
 
 Every point sees the customer's records equally often; the general share adds steps. A point whose training fails is
-reported with its reason, and the others count.
+reported with its reason, and the others count. What a training made is also evaluated at the lower strengths of `dial`.
 """
 
 from kfp import dsl
 
 from mixtune.choose.component import choose_mix
+from mixtune.evaluate.component import sweep_dial
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import compare_models, evaluate_model, mix_pools, sanitize_pools, train, with_clean_up, with_run_id
+from pipelines.steps import (
+    compare_models,
+    evaluate_model,
+    mix_pools,
+    on_gpus,
+    sanitize_pools,
+    train,
+    with_clean_up,
+    with_run_id,
+)
 
 PARALLELISM = 2
 
@@ -36,6 +48,7 @@ def mix_grid(
     learning_rate: float = 1e-5,
     lora_rank: int = 16,
     lora_alpha: int = 32,
+    dial: list = [0.5],
     num_nodes: str = "",
     gpus_per_node: str = "",
     tracking: dict = {},
@@ -59,6 +72,7 @@ def mix_grid(
         learning_rate: Peak learning rate.
         lora_rank: Rank of the adapter.
         lora_alpha: Scaling of the adapter.
+        dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.
         num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
@@ -83,7 +97,9 @@ def mix_grid(
         weights=inputs.outputs["weights"],
         benchmarks=inputs.outputs["benchmarks"],
         limits=inputs.outputs["limits"],
+        dial=dial,
     )
+    general.after(points)
     with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
         mixed = mix_pools(
             general,
@@ -117,9 +133,20 @@ def mix_grid(
         candidate = evaluate_model(
             point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
         )
+        swept = sweep_dial(
+            base_model=point.base_model,
+            customer=customer.outputs["pools"],
+            general=general.outputs["pools"],
+            model_uri=model_uri,
+            strengths=point.dial,
+            benchmarks=point.benchmarks,
+            storage=storage,
+        )
+        on_gpus(swept, gpus_per_node)
         decision = compare_models(
             base,
             candidate,
+            dial=swept.outputs["dial"],
             shards=mixed.outputs["shards"],
             limits=point.limits,
             tracking=tracking,

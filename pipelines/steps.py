@@ -99,18 +99,15 @@ def evaluate_model(
         storage: Of `s3://` data.
         model_uri: The tuned model; empty: the base model.
     """
-    task = evaluate(
-        base_model=base_model,
-        customer=customer.outputs["pools"],
-        general=general.outputs["pools"],
-        benchmarks=benchmarks,
-        model_uri=model_uri,
-        storage=storage,
-    )
-    task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base")
+    pools = {"customer": customer.outputs["pools"], "general": general.outputs["pools"]}
+    task = evaluate(base_model=base_model, benchmarks=benchmarks, model_uri=model_uri, storage=storage, **pools)
+    return on_gpus(task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base"), gpus)
+
+
+def on_gpus(task: dsl.PipelineTask, gpus: Any) -> dsl.PipelineTask:
+    """Let a task ask for GPUs, as many as a text says; empty: none."""
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
-    kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-    return task
+    return kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 
 
 def compare_models(base: dsl.PipelineTask, candidate: dsl.PipelineTask, **inputs: Any) -> dsl.PipelineTask:

@@ -1,4 +1,4 @@
-"""Fixtures that several parts share: a local S3 server, a Kubeflow Pipelines, a small run's arguments, the trainer's API models."""
+"""Fixtures that several parts share: a local S3 server, a hub, a Kubeflow Pipelines, a small run's arguments, the trainer's API models."""
 
 import fcntl
 import http.server
@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,68 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.s3_client().create_bucket(Bucket=name)
     yield f"s3://{name}"
     storage.s3_client.cache_clear()
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """Data sets of the hub: each one's files by name, all at one commit, which `v1` names, too."""
+
+    COMMIT = "c" * 40
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), HubAnswers)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.asked: list[str] = []
+
+
+class HubAnswers(http.server.BaseHTTPRequestHandler):
+    """Its answers."""
+
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        found = re.match(r"/(?:api/)?datasets/([^/]+/[^/]+)/(revision/v1|tree|resolve)(?:/c{40}/?)?([^?]*)", self.path)
+        files = self.server.repos.get(found[1]) if found else None
+        if not found or files is None or (found[2] == "resolve" and found[3] not in files):
+            self.send_error(404)
+            return
+        if found[2] == "resolve":
+            self.server.asked.append(found[3])
+            data = files[found[3]]
+        else:
+            listed = [{"type": "file", "path": path, "size": len(data), "oid": "0"} for path, data in files.items()]
+            data = json.dumps(listed if found[2] == "tree" else {"id": found[1], "sha": Hub.COMMIT}).encode()
+        self.send_response(200)
+        for header, value in {"ETag": f'"{hash(data)}"', "X-Repo-Commit": Hub.COMMIT}.items():
+            self.send_header(header, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with no data set in it yet, and an empty cache."""
+    from huggingface_hub import constants
+
+    server = Hub()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    storage._fetch_from_hub.cache_clear()
+    yield server
+    storage._fetch_from_hub.cache_clear()
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Plots as inline SVG: no script, no network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -130,17 +131,21 @@ def heat(labels: list[str], counts: list[list[int]]) -> str:
     return svg(top + cell * len(labels) + 4, parts, "Given label by true label")
 
 
-def frontier(marks: list[Mark], base: tuple[float, float], titles: tuple[str, str]) -> str:
+def frontier(
+    marks: list[Mark], base: tuple[float, float], titles: tuple[str, str], curves: Sequence[list[Mark]] = ()
+) -> str:
     """Points with whiskers in both directions, and the base model as a square.
 
     Args:
         marks: The points.
         base: Scores of the base model, right and up.
         titles: Names of the axes, right and up.
+        curves: Points without whiskers, each curve drawn on from the base model; the last point of one is not drawn.
     """
     top, bottom, left = 24, 340, 90
-    xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span))]
-    ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span))]
+    small = [mark for curve in curves for mark in curve]
+    xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in small)]
+    ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in small)]
 
     def place(value: float, among: list[float], begin: float, end: float) -> float:
         low, high = min(among), max(among)
@@ -157,6 +162,13 @@ def frontier(marks: list[Mark], base: tuple[float, float], titles: tuple[str, st
         parts += [_line(right, top, right, bottom, GRID), _line(left, up, WIDTH - RIGHT, up, GRID)]
         parts.append(_text(right, bottom + 18, f"{x:.3f}", "middle", MUTED))
         parts.append(_text(left - 8, up + 4, f"{y:.3f}", "end", MUTED))
+    for curve in curves:
+        ends = " ".join(f"{x:.1f},{y:.1f}" for x, y in [at(*base), *(at(mark.x, mark.y) for mark in curve)])
+        parts.append(f'<polyline points="{ends}" fill="none" stroke="{MUTED}" stroke-dasharray="2 3"/>')
+        for mark in curve[:-1]:
+            x, y = at(mark.x, mark.y)
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{COLORS[mark.verdict]}"/>')
+            parts.append(_text(x + 8, y + 4, mark.name, "start", COLORS[mark.verdict]))
     for mark in marks:
         color, (x, y) = COLORS[mark.verdict], at(mark.x, mark.y)
         parts.append(_line(at(mark.x_span[0], mark.y)[0], y, at(mark.x_span[1], mark.y)[0], y, color))

@@ -19,7 +19,7 @@ from typing import Any
 
 from mixtune import __version__
 from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_options
-from mixtune.commands import checking, exporting, looking, planning, submitting
+from mixtune.commands import checking, exporting, looking, planning, pooling, submitting
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
@@ -31,7 +31,7 @@ class Outcome:
 
     run_id: str
     outputs: dict[str, Any]
-    """What its comparison found: verdict, and URI of the model or percent of the mix to take; then its outputs."""
+    """What its comparison found: verdict, and URI, mix and strength of the model to take; then its outputs."""
     report: Path | None
     """The HTML report, if the pipeline compared anything."""
 
@@ -87,7 +87,7 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, ca
         raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
     report = work.keep_report(run_id)
     found = work.comparison(run_id) if report else {}
-    told = {key: found[key] for key in ("verdict", "model_uri", "percent") if found.get(key) is not None}
+    told = {key: found[key] for key in ("verdict", "model_uri", "percent", "strength") if found.get(key) is not None}
     return Outcome(run_id=run_id, outputs={**told, **outputs}, report=report)
 
 
@@ -181,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     planning.add_commands(commands)
     checking.add_commands(commands)
     exporting.add_commands(commands)
+    pooling.add_commands(commands)
     return parser
 
 

@@ -1,5 +1,6 @@
 """Reports as text: one self-contained HTML page without script or network, tables in HTML and in Markdown."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -57,6 +58,14 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal, columns aligned; the first row is its head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def write_text(path: str, text: str) -> None:

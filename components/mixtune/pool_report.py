@@ -130,8 +130,14 @@ def _card(manifest: dict[str, Any]) -> list[Table]:
     """The data card: what went in and by which rules."""
     inputs = [(item["name"], item.get("split") or "train", item["uri"]) for item in manifest["inputs"]]
     rules = [(key, str(value)) for key, value in {**manifest["rules"], "seed": manifest["seed"]}.items()]
+    terms = [
+        (item["name"], *(told[key] for key in ("licence", "source", "revision", "attribution")))
+        for item in manifest["inputs"]
+        if (told := item.get("provenance"))
+    ]
     return [
         Table(title="Inputs, with digests", head=("pool", "split", "where"), rows=inputs),
+        Table(title="Licences", head=("pool", "licence", "source", "revision", "attribution"), rows=terms),
         Table(title="Rules", head=("rule", "value"), rows=rules),
     ]
 

@@ -1,6 +1,7 @@
 """What instances cost and hold: the package's own table, or a user's in the same form."""
 
 import datetime
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,17 @@ class Prices:
         if age <= self.stale_after_days:
             return ""
         return f"the prices are {age} days old ({self.source}, {self.date}); look them up, and give --prices FILE"
+
+
+def usd_per_hour(hyperpod: str) -> float | None:
+    """US dollars an hour of all the instances that `tracking.hyperpod` names; None where no price is known.
+
+    Args:
+        hyperpod: Such as `4x-p5.48xlarge`.
+    """
+    named = re.fullmatch(r"(\d+)x-(?:ml\.)?([\w.-]+)", hyperpod)
+    instances = read_prices().instances
+    return int(named[1]) * instances[named[2]].usd_per_hour if named and named[2] in instances else None
 
 
 def read_prices(file: str = "") -> Prices:

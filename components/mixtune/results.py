@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mixtune import storage
+from mixtune import pages, storage
 from mixtune.errors import ClusterError, DataError
 from mixtune.tracking import Tracking
 
@@ -92,10 +92,7 @@ def runs_table(listed: list[Listed]) -> str:
         mix = f"{float(percent):g} %" if percent is not None else ""
         cost = f"${run.cost:,.2f}" if run.cost is not None else "-"
         rows.append((run.run_id, run.began, mix, str(run.arguments.get("method", "")), run.verdict or "-", cost))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return pages.text_table(rows)
 
 
 def _comparisons(folder: str) -> Iterator[str]:

@@ -33,6 +33,8 @@ from mixtune.streams import s3_client as s3_client
 from mixtune.streams import split_s3 as split_s3
 
 _HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
+PROVENANCE = "_provenance.json"
+"""In a folder of data: where its files come from, and on what terms. Hidden, as all names with `_` before them are."""
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
 
 
@@ -65,16 +67,24 @@ def _fetch_from_hub(uri: str) -> str:
     named = _HUB_DATASET.match(uri)
     if not named:
         raise DataError(f"{uri}: a data set of the hub is hf://datasets/org/name@revision/path, revision included")
+    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
+    return f"{fetch_data_set(name, revision, [path, f'{path}/*'] if path else [])}/{path}".rstrip("/")
+
+
+def fetch_data_set(name: str, revision: str, patterns: list[str]) -> str:
+    """The local folder with a data set of the hub, or with the files of it that match; fetched once.
+
+    Raises:
+        DataError: The hub does not give it, or is out of reach and the local cache has it not.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
-    wanted = [path, f"{path}/*"] if path else None
     try:
-        folder = snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted)
+        return snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns or None)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        uri = f"hf://datasets/{name}@{revision}"
         raise DataError(f"{uri}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error
-    return f"{folder}/{path}".rstrip("/")
 
 
 def join(uri: str, *parts: str) -> str:
@@ -102,7 +112,7 @@ def list_files(uri: str) -> list[FileEntry]:
     folder, pattern = split_pattern(uri)
     entries = _list_s3(folder) if is_s3(uri) else _list_local(_path(folder))
     if pattern:
-        entries = [entry for entry in entries if _fits(entry.path.split("/"), pattern.split("/"))]
+        entries = [entry for entry in entries if fits(entry.path, pattern)]
     if not entries:
         raise DataError(f"{uri}: no such file or folder; give a local path or s3://bucket/key that exists")
     return sorted(entries, key=lambda entry: entry.path)
@@ -117,8 +127,10 @@ def split_pattern(uri: str) -> tuple[str, str]:
     return folder or ("/" if uri.startswith("/") else "."), uri[len(folder) :].lstrip("/")
 
 
-def _fits(names: list[str], pattern: list[str]) -> bool:
-    return len(names) == len(pattern) and all(map(fnmatch.fnmatchcase, names, pattern))
+def fits(path: str, pattern: str) -> bool:
+    """Whether a path has the form of a pattern, in which `*`, `?` and `[...]` never stand for a `/`."""
+    names, parts = path.split("/"), pattern.split("/")
+    return len(names) == len(parts) and all(map(fnmatch.fnmatchcase, names, parts))
 
 
 def exists(uri: str) -> bool:
@@ -129,10 +141,15 @@ def exists(uri: str) -> bool:
 
 
 def fingerprint(uri: str) -> str:
-    """`uri#digest`: the name together with what is there now; a cached step that takes it sees changed bytes."""
+    """`uri#digest`: the name together with what is there now; a cached step that takes it sees changed bytes.
+
+    A folder's provenance counts too, since what is made of its files repeats it.
+    """
     total = hashlib.sha256()
     for entry in list_files(uri):
         total.update(f"{entry.path}\0{entry.num_bytes}\0{entry.sha256}\n".encode())
+    if not uri.startswith("hf://") and file_exists(told := join(uri, PROVENANCE)):
+        total.update(sha256_file(told).encode())
     return f"{uri}#{total.hexdigest()[:32]}"
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from mixtune.choose.grid import Outputs, Point
+from mixtune.choose.grid import Outputs
 from mixtune.choose.ladder import LORA, SFT, STOP, Rung, climb, next_step, report_ladder
+from mixtune.choose.points import Point
 from mixtune.errors import TrainingError
 
 
@@ -86,7 +87,10 @@ def write(folder: Path, rungs: list[Rung]) -> Outputs:
     """A ladder as `climb` leaves it, rung by rung."""
     for number, item in enumerate(rungs):
         mix = {"mix_ratio": item.point.percent / 100, "num_steps": item.point.num_steps, "receipt": {"num_tokens": 9}}
-        comparison = {"mix": mix, "verdict": item.point.verdict, "reason": "", "axes": list(item.point.axes.values())}
+        comparison = {
+            "mix": mix, "verdict": item.point.verdict, "reason": "", "axes": list(item.point.axes.values()),
+            "model_uri": item.model_uri, "identity": {}, "contamination": [], "dial": [],
+        }  # fmt: skip
         (folder / "comparison").write_text(json.dumps(comparison))
         candidate = {"method": item.method, "lora_rank": 16, "lora_alpha": 32, "model_uri": item.model_uri}
         earlier = str(folder / "ladder") if number else ""

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mixtune import storage
 from mixtune.choose.registering import Candidate, register_model
 from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate.steps import mix_of
 
 
 @pytest.fixture
@@ -74,6 +75,27 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
         assert said in card
     for code in re.findall(r"```python\n(.*?)```", card, re.S):
         compile(code, "card", "exec")
+
+
+def test_the_card_says_on_what_terms_the_general_pools_are(tmp_path: Path, options: dict[str, Any]) -> None:
+    made = candidate(tmp_path, "pass")
+    comparison = json.loads((tmp_path / "comparison").read_text())
+    pools = comparison["mix"]["receipt"]["pools"]
+    pools += [{**pools[0], "name": name} for name in ("chat", "math")]
+    told = {
+        "licence": "CC-BY-4.0",
+        "licence_url": "https://l",
+        "source": "org/chat",
+        "revision": "c0",
+        "attribution": "A",
+    }
+    shards = {"inputs": {"general": {"inputs": [{"name": "chat", "provenance": told}, {"name": "math"}]}}}
+    comparison["mix"] |= {"provenance": mix_of(shards)["provenance"]}
+    (tmp_path / "comparison").write_text(json.dumps(comparison))
+    register_model(made, str(tmp_path / "card"), options)
+    card = (tmp_path / "card").read_text()
+    assert "| chat | CC-BY-4.0 | https://l | org/chat | c0 | A |" in card
+    assert "| math | not recorded |" in card
 
 
 def test_a_model_that_failed_is_refused_and_forced_only_on_record(tmp_path: Path, options: dict[str, Any]) -> None:

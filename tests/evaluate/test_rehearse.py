@@ -147,7 +147,7 @@ def test_what_cannot_be_used_is_dropped_and_counted_by_reason(tmp_path: Path) ->
 
 
 def test_a_model_that_asks_nothing_of_use_is_refused_with_the_way_out(world: Any, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="0 of 5 records.*prompt: cut.*give prompts_uri"):
+    with pytest.raises(ModelError, match=r"0 of 5 records.*prompt: cut.*give prompts_uri"):
         run(tmp_path, base_model=str(world.base), num_records=5, max_prompt_tokens=8)
 
 
@@ -163,7 +163,7 @@ def test_a_model_that_asks_nothing_of_use_is_refused_with_the_way_out(world: Any
 def test_a_template_without_a_place_for_a_user_s_turn_is_refused(template: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
     tokenizer.chat_template = template
-    with pytest.raises(ModelError, match="no place from which.*give prompts_uri"):
+    with pytest.raises(ModelError, match=r"no place from which.*give prompts_uri"):
         find_turn(tokenizer)
 
 

@@ -133,7 +133,9 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
 
     record = json.loads((tmp_path / "record").read_text())
     assert (record["run_id"], record["who"], record["cost_usd"]) == ("run-1", "ada", 220.16)
-    assert record["data"] == [{"pool": "customer", "split": "train", "uri": "s3://b/c.csv", "digest": "d1g35t"}]
+    assert record["data"] == [
+        {"pool": "customer", "split": "train", "uri": "s3://b/c.csv", "digest": "d1g35t", "licence": ""}
+    ]
     assert from_mlflow({"uri": uri}, "run-1") == ("", 220.16)
     assert [item.path for item in client.list_artifacts(parent)] == ["audit.json"]
     (said,) = hook.bodies

@@ -15,18 +15,27 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.pools import read_pools
 from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
 from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.markers import ROLE_WORDS, TAGS, Markers
+from mixtune.sanitize.markers import ROLE_WORDS, TAGS, Markers, strip_end_token
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.proof import Prover
 from mixtune.sanitize.sanitizing import Job, make_rules, sanitize
+from mixtune.sanitize.text import normalise, suspects
+from mixtune.sanitize.texts import join_texts
 
 BASE_MODEL = Path(mixtune.demo.__file__).parent / "base_model"
 MARKERS = [*(f"{word}:" for word in ROLE_WORDS), *TAGS]
 PIECES = [
     *MARKERS, "MyChatBot:", "_USER:", "ſystem:", "[E", "OS]", "Sys", "tem:", "<im", "age>", "us", "er:", "<|im_end|>",
-    "\u200b", "\u00a0", "\r", "\r\n", "e", "\u0301", "Ã", "¶", "Â", "\ufdd0", "0", "\ufdd1", "jane@", "example.org", "4111 1111 1111 ",
+    "\u00e4NDERN:", "\u673a\u5bc6", "A\nB", "\u200b", "\u00a0", "\r", "\r\n", "e", "\u0301", "Ã", "¶", "Â", "\ufdd0", "0", "\ufdd1", "jane@", "example.org", "4111 1111 1111 ",
     "1111", "+49 170 ", "1234567", "</s>", "<|endoftext|>", " ", "\n", "```", "a",
 ]  # fmt: skip
+BROKEN = st.text(
+    st.sampled_from(
+        "aZ \u00c3\u00c2\u00e2\u20ac\u2122\u0153\u0152\u00d0\u0432\u0402\u00e9\u2019\u00ab\u00b2\u0391\u4e2d\u0130\u017f\u212a\u0344\ufb01\uf8ff\n"
+    ),
+    max_size=6,
+)
+"""What wrong decoding leaves, and what does not."""
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map("".join)
 
 
@@ -78,6 +87,17 @@ def test_any_text_comes_out_clean_counted_and_unchanged_by_a_second_pass(
     assert [item["messages"] for item in again] == [item["messages"] for item in records]
     assert [item["id"] for item in again] == [item["id"] for item in records]
     assert not second.tally.changed
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TEXT | BROKEN, max_size=5), st.sampled_from([(), ("\u00c4ndern:",), ("\u673a\u5bc6",), ("a\nb",)]))
+def test_a_text_that_one_scan_of_many_passes_over_is_one_that_no_rule_changes(texts: list[str], extra: Any) -> None:
+    markers, personal, together = Markers(extra=extra), Personal(), join_texts(texts)
+    unclean, marked, held = suspects(together), markers.suspects(together), personal.suspects(together)
+    for text in texts:
+        assert text in unclean or normalise(text, Counter()) == text
+        assert text in marked or (not markers.find(text) and strip_end_token(text) == text)
+        assert text in held or not personal.find(text)
 
 
 @pytest.mark.parametrize("mode", ["space", "strip", "drop", "fail", "keep"])

@@ -36,6 +36,30 @@ def test_a_json_text_falls_into_its_elements_wherever_blocks_end(value: Any, blo
     assert found == (value if isinstance(value, list) else [{key: item} for key, item in value.items()])
 
 
+LINES = st.lists(
+    st.sampled_from([b'{"a": 1}', b'{"a": 1, "a": 2}', b'{"a": "\\u0022", "a": 1}', b'{"a": {"b": 1, "b": 2}}', b'{"a":', b'"b": 2}',
+                     b'{"a": "x:\\": y"}', b"", b" ", b"[1]", b'{"a": "' + b"x" * 60 + b'"}', b"\xff", b'{"a": 1}\r']),
+    max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(LINES, st.booleans(), st.integers(1, 90), st.integers(1, 200))
+def test_lines_are_read_alike_wherever_blocks_and_parts_end(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool, block: int, part_bytes: int
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_bytes(b"\n".join(lines) + (b"\n" if lines and ended else b""))
+    good = {b'{"a": 1}', b'{"a": "x:\\": y"}', b'{"a": 1}\r'}
+    expected = [(number, line in good) for number, line in enumerate(lines, start=1) if line.strip()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "_BLOCK_BYTES", block)
+        patch.setattr(readers, "MAX_LINE_BYTES", 50)
+        rows = [row for part in readers.plan_ranges(str(path), part_bytes) for row in read_rows(str(path), part)]
+    assert [(row.line, not row.problem) for row in rows] == expected
+    assert all(row.value == json.loads(lines[row.line - 1]) for row in rows if not row.problem)
+
+
 def problems(path: Path, content: bytes) -> list[tuple[int, str]]:
     path.write_bytes(content)
     return [(row.line, row.problem) for row in read_rows(str(path)) if row.problem]

@@ -16,23 +16,26 @@ def choose_mix(
     summary: Output[Markdown],
     tracking: dict = {},
     storage: dict = {},
-) -> NamedTuple("Choice", [("verdict", str), ("customer_data_percent", float)]):
+) -> NamedTuple("Choice", [("verdict", str), ("customer_data_percent", float), ("strength", float)]):
     """Lay several mixes side by side and name the one to take.
 
-    That is the largest gain on the customer's records among the mixes whose verdict is pass. A mix whose training
-    failed is listed with its reason; the others count.
+    That is the largest gain on the customer's records among the mixes whose verdict is pass; where none passed as it
+    was trained, the largest certain gain among those that passed turned down. A mix whose training failed is listed
+    with its reason; the others count.
 
     Args:
         comparisons: The JSON of `compare`, one per mix.
-        grid: The same for machines: the choice, its reason, every point.
-        report: Customer's score against each general score with intervals, and a table.
-        summary: The table as Markdown.
-        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        grid: The same for machines: the choice, its reason, every point with its cost.
+        report: Customer's score against each general score with intervals, and tables.
+        summary: The tables as Markdown.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional. Costs are in dollars where
+            `hyperpod` names known instances, else in hours of GPUs or CPUs.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:
         verdict: `pass` where a mix is recommended, else `fail`.
         customer_data_percent: The recommended mix; -1 where none passed.
+        strength: Of the recommended model: 1 as it was trained, less where it is turned down; -1 where none passed.
 
     Raises:
         TrainingError: Not one mix could be trained.
@@ -46,8 +49,8 @@ def choose_mix(
     files.use(storage)
     outputs = Outputs(grid_path=grid.path, report_path=report.path, summary_path=summary.path)
     choice = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
-    made = namedtuple("made", "verdict customer_data_percent")
-    return made(choice.verdict, choice.number)
+    made = namedtuple("made", "verdict customer_data_percent strength")
+    return made(choice.verdict, *choice.numbers)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)

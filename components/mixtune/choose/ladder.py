@@ -1,12 +1,14 @@
 """LoRA first, full fine-tuning last: after each candidate, whether to go on, with what, and which one to take."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixtune import storage, tracking
-from mixtune.choose import grid
-from mixtune.choose.grid import Outputs, Point
+from mixtune import prices, storage, tracking
+from mixtune.choose.costs import training_cost
+from mixtune.choose.grid import Outputs
+from mixtune.choose.points import Point, read_points
+from mixtune.choose.points_page import write_points
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.models import FAILED
 from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE, PASS
@@ -110,7 +112,7 @@ def climb(
         ladder_path: Where the longer ladder goes.
         budget: `target` and `sft_max_steps` of `next_step`.
     """
-    rung = Rung(point=grid.read_point(comparison_path), **candidate)
+    rung = Rung(point=next(read_points(comparison_path)), **candidate)
     rungs = [*(read_ladder(earlier) if earlier else []), rung]
     step = next_step(rungs, **budget)
     print(f"ladder: {_named(rung)}: {rung.point.verdict}; {step.action}, since {step.reason}", flush=True)
@@ -140,7 +142,8 @@ def report_ladder(uri: str, outputs: Outputs, options: dict[str, Any]) -> tuple[
     Raises:
         TrainingError: Not one rung has a model.
     """
-    found, rungs = storage.read_json(uri), read_ladder(uri)
+    price = prices.usd_per_hour(tracking.Tracking.from_options(options).hyperpod)
+    found, rungs = storage.read_json(uri), [_priced(rung, price) for rung in read_ladder(uri)]
     if all(rung.point.verdict == FAILED for rung in rungs):
         raise TrainingError("; ".join(f"{_named(rung)}: {rung.point.reason}" for rung in rungs))
     passed = [rung for rung in rungs if rung.point.verdict == PASS]
@@ -149,12 +152,17 @@ def report_ladder(uri: str, outputs: Outputs, options: dict[str, Any]) -> tuple[
     verdict = PASS if best else INCONCLUSIVE if unsure else FAIL
     reason = _reason(best, float(found["target"]), found["reason"])
     print(f"choose-rung: {reason}", flush=True)
-    points = [Point(**{**asdict(rung.point), "label": _named(rung)}) for rung in rungs]
     summary = {"verdict": verdict, "reason": reason, "model_uri": best.model_uri if best else ""}
     storage.write_json(outputs.grid_path, {"kind": "ladder", **summary, "rungs": [asdict(rung) for rung in rungs]})
-    grid.write_points("LoRA, or full fine-tuning?", points, verdict, reason, outputs)
+    points, places = [rung.point for rung in rungs], {"html": outputs.report_path, "markdown": outputs.summary_path}
+    write_points("LoRA, or full fine-tuning?", points, [], verdict, reason, **places)
     _track(best, verdict, outputs, options)
     return verdict, best
+
+
+def _priced(rung: Rung, price: float | None) -> Rung:
+    """The rung with its name in a report, and what its training cost."""
+    return replace(rung, point=replace(rung.point, label=_named(rung), cost=training_cost(rung.model_uri, price)))
 
 
 def _reason(best: Rung | None, target: float, stopped: str) -> str:

@@ -117,7 +117,20 @@ def _mix(mix: dict[str, Any]) -> str:
     ]
     header = ["pool", "planned", "of records", "of loss tokens", "records", "epochs"]
     said = f"{receipt['num_steps']} steps of {receipt['global_batch_size']} records, {receipt['num_tokens']:,} tokens."
-    return f"{said}\n\n{pages.markdown_table(header, rows)}"
+    return f"{said}\n\n{pages.markdown_table(header, rows)}" + _terms(mix)
+
+
+def _terms(mix: dict[str, Any]) -> str:
+    """Where the general pools come from and on what terms; a pool that nobody imported has none on record."""
+    header = ("licence", "licence_url", "source", "revision", "attribution")
+    provenance = mix.get("provenance", {})
+    none = dict.fromkeys(header, "") | {"licence": "not recorded"}
+    rows = []
+    for pool in mix["receipt"]["pools"][1:]:
+        told = provenance.get(pool["name"], none)
+        rows.append([pool["name"], *(told[key] for key in header)])
+    titles = ["pool", *(key.replace("_", " ") for key in header)]
+    return f"\n\n## Licences of the general pools\n\n{pages.markdown_table(titles, rows)}" if rows else ""
 
 
 def _loading(candidate: Candidate, base: str, kind: str) -> str:

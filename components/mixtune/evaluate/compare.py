@@ -18,6 +18,20 @@ KEY = ("item_id", "prompt_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Turned:
+    """The candidate at a lower strength."""
+
+    strength: float
+    """Above 0 (the base), below 1 (as trained)."""
+    verdict: str
+    """pass, fail or inconclusive; failed where it could not be evaluated."""
+    reason: str = ""
+    """Why it could not."""
+    axes: list[AxisVerdict] = field(default_factory=list)
+    """Without slices and single items."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """All axes, and what they come to."""
 
@@ -35,6 +49,8 @@ class Comparison:
     """Why there is no candidate, where its training failed."""
     model_uri: str = ""
     """Fingerprinted URI of the candidate; empty where there is none."""
+    dial: list[Turned] = field(default_factory=list)
+    """The candidate turned down, from the lowest strength; it has no say in the verdict."""
 
     @property
     def blocks(self) -> bool:

@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from mixtune import charts
-from mixtune.evaluate.compare import Comparison
+from mixtune.evaluate.compare import Comparison, Turned
 from mixtune.evaluate.verdicts import AxisVerdict
 from mixtune.pages import table, words
 
@@ -36,10 +36,27 @@ def comparison_body(comparison: Comparison, sentence: str, header: list[str], ro
         "this many items.</p>",
         _forest(comparison.axes),
         *(_axis(axis) for axis in comparison.axes),
+        _dial(comparison.dial),
         _contamination(comparison),
         _identity(comparison),
     ]
     return "".join(parts)
+
+
+def _dial(dial: list[Turned]) -> str:
+    """The candidate at lower strengths, as far as it was turned down."""
+    if not dial:
+        return ""
+    names = list(dict.fromkeys(axis.axis for one in dial for axis in one.axes))
+    rows = []
+    for one in dial:
+        scores = {axis.axis: f"{axis.candidate:.4f} ({axis.verdict})" for axis in one.axes}
+        verdict = f'<span class="verdict {one.verdict}">{one.verdict}</span>'
+        said = f"{one.strength:g}{f': {escape(one.reason)}' if one.reason else ''}"
+        rows.append([said, *(scores.get(name, "") for name in names), verdict])
+    note = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
+    head = ["strength", *map(escape, names), "verdict"]
+    return f'<h2>Turned down</h2><p class="note">{note}</p>{table(head, rows)}'
 
 
 def confusion(labels: list[str], counts: list[list[int]]) -> str:
@@ -193,7 +210,8 @@ def _identity(comparison: Comparison) -> str:
     parts = ["<h2>What was run</h2>", words(told)]
     mix = comparison.mix
     if mix:
-        plain = {name: value for name, value in mix.items() if name != "receipt"}
+        plain = {name: value for name, value in mix.items() if name not in ("receipt", "provenance", "inputs")}
+        plain |= {f"licence of {pool}": told["licence"] for pool, told in mix.get("provenance", {}).items()}
         parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
         parts.append(_receipt(mix.get("receipt") or {}))
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""The shells of `evaluate`, `judge`, `compare` and `rehearse`."""
+"""The shells of `evaluate`, `sweep_dial`, `judge`, `compare` and `rehearse`."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
@@ -88,6 +88,66 @@ def evaluate(
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
+def sweep_dial(
+    base_model: str,
+    customer: Input[Dataset],
+    general: Input[Dataset],
+    model_uri: str,
+    dial: Output[Dataset],
+    strengths: list = [],
+    benchmarks: dict = {},
+    limit: int = 0,
+    customer_options: dict = {},
+    dtype: str = "auto",
+    engine: str = "transformers",
+    gpus_per_model: int = 1,
+    storage: dict = {},
+):
+    """Evaluate a tuned model at lower strengths, without training: what it forgets against what it gains.
+
+    A LoRA adapter is scaled; whole weights are drawn towards the base's (WiSE-FT, Wortsman et al. 2022). Every
+    strength is evaluated on the axes and by the options of `evaluate`; `compare` decides on each. A strength that
+    cannot be evaluated is told, and fails nothing.
+
+    Args:
+        base_model: Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`.
+        customer: Pools artifact of the customer's records.
+        general: Pools artifact of the general records.
+        model_uri: Folder or `s3://` prefix with an adapter or a whole model; of the `failed: ...` of a training nothing
+            is evaluated.
+        dial: The samples of every strength, for `compare`.
+        strengths: Each above 0 (the base) and below 1 (as trained), such as `[0.5]`; empty: none.
+        benchmarks: As for `evaluate`.
+        limit: Items per axis at most; 0: all. As for `evaluate`.
+        customer_options: As for `evaluate`.
+        dtype: As for `evaluate`.
+        engine: As for `evaluate`.
+        gpus_per_model: As for `evaluate`.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Raises:
+        ConfigError: A strength out of range.
+    """
+    from mixtune.evaluate.evaluation import EvaluationInputs
+    from mixtune.evaluate.sweeping import sweep
+
+    inputs = EvaluationInputs(
+        base_model=base_model,
+        model_uri=model_uri,
+        dtype=dtype,
+        engine=engine,
+        gpus_per_model=gpus_per_model,
+        customer_path=customer.path,
+        general_path=general.path,
+        benchmarks=benchmarks,
+        limit=limit,
+        customer_options=customer_options,
+        storage=storage,
+    )
+    sweep(inputs, strengths, dial.uri, dial.path)
+
+
+@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
 def judge(
     base: Input[Dataset],
     candidate: Input[Dataset],
@@ -157,6 +217,7 @@ def compare(
     metrics: Output[Metrics],
     shards: Input[Dataset] = None,
     judgments: Input[Dataset] = None,
+    dial: Input[Dataset] = None,
     limits: dict = {},
     allow_overlap: bool = False,
     tracking: dict = {},
@@ -177,6 +238,7 @@ def compare(
         shards: The shards that the candidate was trained on: its mix is logged, and evaluated items are looked for
             in it.
         judgments: What `judge` says of the two; it weighs only where it is calibrated.
+        dial: The candidate at lower strengths, from `sweep_dial`: each gets a verdict of its own.
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
             for general NLL.
         allow_overlap: Go on although items of a benchmark are in the training data word for word.
@@ -198,6 +260,7 @@ def compare(
         candidate_path=candidate.path,
         shards_path=getattr(shards, "path", ""),
         judgments_path=getattr(judgments, "path", ""),
+        dial_path=getattr(dial, "path", ""),
         limits=limits,
         allow_overlap=allow_overlap,
         tracking=tracking,

@@ -7,6 +7,7 @@ interrupted evaluation already wrote are kept.
 import hashlib
 import json
 import re
+import tempfile
 import time
 from dataclasses import MISSING, dataclass, field
 from functools import partial
@@ -48,6 +49,8 @@ class EvaluationInputs:
     """Manifest of the general pools."""
     model_uri: str = ""
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
+    strength: float = 1.0
+    """How far that model goes from the base, above 0 to 1, as trained."""
     dtype: str = "auto"
     engine: str = "transformers"
     gpus_per_model: int = 1
@@ -115,11 +118,16 @@ class EvaluationResult:
 
 def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> EvaluationResult:
     """Evaluate a model on all axes and write its samples and its report."""
-    started = time.perf_counter()
     storage.use(inputs.storage)
     if inputs.model_uri.startswith(f"{models.FAILED}: "):
         return _pass_on(inputs.model_uri.removeprefix(f"{models.FAILED}: "), inputs, outputs)
-    fetched = loading.fetch(inputs.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched = loading.turned(loading.fetch(inputs.model), inputs.strength, Path(scratch))
+        return _evaluate(inputs, outputs, fetched)
+
+
+def _evaluate(inputs: EvaluationInputs, outputs: EvaluationOutputs, fetched: loading.Fetched) -> EvaluationResult:
+    started = time.perf_counter()
     tokenizer = loading.load_tokenizer(fetched)
     data = Data(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     axes = plan_axes(inputs, data, tokenizer)
@@ -190,6 +198,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tok
     return {
         "base_model": loading.digest(source.base_model, fetched.base),
         "model": loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
+        "strength": inputs.strength,
         "model_kind": "base" if not fetched.tuned else "adapter" if fetched.adapter else "weights",
         "tokenizer": models.tokenizer_digest(fetched.base),
         "chat_template": loading.template_digest(tokenizer),

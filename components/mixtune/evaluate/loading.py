@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mixtune import models, storage
+from mixtune.dial import turn_down
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.engine import TransformersEngine
 from mixtune.evaluate.vllm_engine import VllmEngine, load_vllm
@@ -81,6 +82,17 @@ def fetch(source: ModelSource) -> Fetched:
     """Bring the model's folders to local disk."""
     base = models.fetch_model(source.base_model)
     return Fetched(base, models.fetch_model(source.model_uri) if source.model_uri else None)
+
+
+def turned(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
+    """The same with its tuned model at a lower strength, made in an empty folder; at 1 it is as it was.
+
+    Raises:
+        ModelError: An adapter that cannot be scaled.
+    """
+    if strength == 1 or not fetched.tuned:
+        return fetched
+    return replace(fetched, tuned=turn_down(fetched.tuned, fetched.base, strength, scratch / "model"))
 
 
 def digest(uri: str, folder: Path) -> str:

@@ -57,6 +57,9 @@ def publish(
             run.set_tags({f"verdict.{axis.axis}": axis.verdict})
         for found in comparison.contamination:
             run.log_metrics({f"contamination/{found.axis}": found.exact})
+        for turned in comparison.dial:
+            metrics = {f"{axis.axis}/turned_down": axis.candidate for axis in turned.axes}
+            run.log_metrics(metrics, round(100 * turned.strength))
         run.set_tags({"verdict": comparison.verdict})
         for file in files:
             run.log_artifact(file)

@@ -65,6 +65,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
     )
     lines = [f"# {comparison.verdict}", "", sentence, "", pages.markdown_table(HEADER, rows), ""]
     lines += [f"- {axis.advice}" for axis in comparison.axes if axis.advice]
+    lines += [f"- turned down to {one.strength:g}: {one.verdict} {one.reason}".rstrip() for one in comparison.dial]
     pages.write_text(markdown, "\n".join(lines) + "\n")
 
 

@@ -1,16 +1,17 @@
 """The component's two steps: what a shell hands over, made ready and run."""
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mixtune import storage
 from mixtune.evaluate import judge_step, report
-from mixtune.evaluate.compare import Comparison, compare_samples, without_candidate
+from mixtune.evaluate.compare import Comparison, Turned, compare_samples, without_candidate
 from mixtune.evaluate.contamination import Overlap, check_contamination
 from mixtune.evaluate.publish import publish
 from mixtune.evaluate.samples import Samples, read_samples
+from mixtune.models import FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class CompareInputs:
     """Manifest of the shards; empty: not given."""
     judgments_path: str = ""
     """What `judge` wrote; empty: no judge."""
+    dial_path: str = ""
+    """What `sweep_dial` wrote; empty: nothing was turned down."""
     allow_overlap: bool = False
     """Go on although a benchmark's item is in the training data word for word."""
     limits: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +76,18 @@ def _compared(
     limits, judged = dict(inputs.limits), None
     if judgments:
         judged = judge_step.judged_axis(judgments, float(limits.pop(judge_step.AXIS, judge_step.DEFAULT_LIMIT)))
-    return compare_samples(base, candidate, limits, contamination=overlaps, mix=mix_of(shards), judged=judged)
+    found = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix_of(shards), judged=judged)
+    swept = storage.read_manifest(inputs.dial_path, "dial")["turned"] if inputs.dial_path else []
+    return replace(found, dial=[_turned(one, base, limits) for one in swept])
+
+
+def _turned(one: dict[str, Any], base: Samples, limits: dict[str, Any]) -> Turned:
+    """The candidate at one strength; where it was not evaluated, with the reason."""
+    if "reason" in one:
+        return Turned(strength=one["strength"], verdict=FAILED, reason=one["reason"])
+    found = compare_samples(base, read_samples(one["samples"]), limits)
+    axes = [replace(axis, slices=[], flips=[], confusion={}) for axis in found.axes]
+    return Turned(strength=one["strength"], verdict=found.verdict, axes=axes)
 
 
 def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
@@ -81,7 +95,23 @@ def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
     if not shards:
         return {}
     kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
-    return {"digest": storage.manifest_digest(shards), **{key: shards[key] for key in kept if key in shards}}
+    made = shards.get("inputs") or {}
+    pools = {
+        name: {key: part[key] for key in ("inputs", "counts", "rules") if key in part} for name, part in made.items()
+    }
+    terms = {
+        source["name"]: source["provenance"]
+        for part in made.values()
+        for source in part.get("inputs", [])
+        if source.get("provenance")
+    }
+    told = {key: shards[key] for key in kept if key in shards}
+    return {
+        "digest": storage.manifest_digest(shards),
+        **told,
+        "inputs": pools,
+        **({"provenance": terms} if terms else {}),
+    }
 
 
 def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:

@@ -73,7 +73,9 @@ def _sources(inputs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     for pools in inputs.values():
         for source in pools.get("inputs", []):
             uri, digest = storage.split_fingerprint(source["uri"])
-            yield {"pool": source["name"], "split": source.get("split") or "train", "uri": uri, "digest": digest}
+            licence = source.get("provenance", {}).get("licence", "")
+            told = {"pool": source["name"], "split": source.get("split") or "train", "uri": uri, "digest": digest}
+            yield {**told, "licence": licence}
 
 
 def _removed(pool: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:

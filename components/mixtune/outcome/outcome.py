@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 from mixtune import storage
 from mixtune.outcome.audit import make_record, who
 from mixtune.outcome.webhook import send
-from mixtune.prices import read_prices
+from mixtune.prices import usd_per_hour
 from mixtune.tracking import Run, Tracking, task_run
 
 TRAININGS = ("train", "validate-training")
@@ -81,12 +80,8 @@ def cost_of(run: Run, hyperpod: str) -> float | None:
         run: The task's MLflow run: its siblings say how long they took. One from the cache has none, and costs nothing.
         hyperpod: Instances, such as `4x-p5.48xlarge`.
     """
-    named = re.fullmatch(r"(\d+)x-(?:ml\.)?([\w.-]+)", hyperpod)
-    prices = read_prices().instances
-    if not named or named[2] not in prices or not run.parent_id:
-        return None
-    hours = sum(run.siblings_hours(TRAININGS))
-    return round(hours * int(named[1]) * prices[named[2]].usd_per_hour, 2)
+    price = usd_per_hour(hyperpod)
+    return None if price is None or not run.parent_id else round(sum(run.siblings_hours(TRAININGS)) * price, 2)
 
 
 def mlflow_link(run: Run, uri: str) -> str:

@@ -193,6 +193,7 @@ def plan_points(
     weights: dict,
     benchmarks: dict = {},
     limits: dict = {},
+    dial: list = [],
 ) -> list:
     """The points of a mix grid: every mix with what all of them share.
 
@@ -202,14 +203,16 @@ def plan_points(
         weights: From `fingerprint`.
         benchmarks: From `fingerprint`.
         limits: From `fingerprint`.
+        dial: Strengths above 0 and below 1 at which every point is evaluated too; empty: none.
 
     Returns:
-        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`.
+        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `dial`.
 
     Raises:
-        ConfigError: No percentage, one out of range, or one twice.
+        ConfigError: No percentage, one out of range, or one twice; a strength out of range.
     """
+    from mixtune.dial import check_strengths
     from mixtune.preflight.fingerprint import plan_points as planned
 
     shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}
-    return planned(customer_data_percents, shared)
+    return planned(customer_data_percents, {**shared, "dial": check_strengths(dial)})

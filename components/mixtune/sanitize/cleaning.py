@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from ahocorasick_rs import AhoCorasick
+from ahocorasick_rs import BytesAhoCorasick
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
@@ -19,7 +19,8 @@ from mixtune.sanitize.markers import Markers, strip_end_token
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.readers import WHOLE, Range, Row, read_rows
 from mixtune.sanitize.schemas import Mapper, find_mapper, to_record
-from mixtune.sanitize.text import ALSO, has_surrogate, is_clean, normalise, tidy
+from mixtune.sanitize.text import ALSO, normalise, suspects, tidy
+from mixtune.sanitize.texts import join_texts
 
 NOTED_PER_RULE = 1000
 """Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
@@ -27,6 +28,10 @@ EARLY_ROWS = 2000
 """Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
 EXAMPLES_PER_RULE = 3
 """Examples kept per rule and part, personal data hidden."""
+BATCH = 256
+"""Records that are scanned together,"""
+BATCH_CHARACTERS = 2**22
+"""or fewer, of so many characters."""
 _AROUND = 60
 
 
@@ -97,10 +102,15 @@ class Tally:
 
 
 Rule = Callable[[str, Counter[str]], str]
+_Mapped = tuple[Row, Record | Exception, list[str]]
 
 
 class _Refused(Exception):
     """A record is dropped, for a reason."""
+
+
+_Unusable = (_Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""What rows raise that are no records, or none that may be kept."""
 
 
 class Cleaner:
@@ -114,24 +124,63 @@ class Cleaner:
 
     def records(self) -> Iterator[Record]:
         """The records that are kept, in order."""
-        for row in read_rows(self.source.uri, self.source.part):
-            self.tally.read += 1
-            try:
-                yield self._record(row)
-            except _Refused as reason:
-                self._drop(row.line, str(reason))
-            except DataError as error:
-                self._bad(row, str(error))
-            except ConfigError:
-                raise
-            except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-                if "ecursion" in str(error):
-                    self._bad(row, "nested too deep")
+        for batch in self._batches():
+            dirty, personal = self._suspects(batch)
+            suspects = dirty | personal
+            for row, made, texts in batch:
+                self.tally.read += 1
+                if isinstance(made, Exception):
+                    self._refuse(row, made)
                     continue
-                at = f" at {error}" if isinstance(error, KeyError) else ""
-                self._bad(row, f"not as the file's first row ({type(error).__name__}{at})")
+                try:
+                    if not suspects.isdisjoint(texts):
+                        self._clean(made, dirty, personal)
+                    _check_empty(made["messages"])
+                    made["id"] = content_id(made["messages"], made.get("tools"))
+                except _Unusable as error:
+                    self._refuse(row, error)
+                    continue
+                yield made
 
-    def _record(self, row: Row) -> Record:
+    def _batches(self) -> Iterator[list[_Mapped]]:
+        """Rows, what they are as records (or why they are none) and their texts, some at once."""
+        batch, size = list[_Mapped](), 0
+        for row in read_rows(self.source.uri, self.source.part):
+            made: Record | Exception
+            texts: list[str] = []
+            try:
+                made = self._map(row)
+                texts = _texts(made)
+                size += sum(map(len, texts))
+                for text in texts:
+                    if not text.isascii():
+                        text.encode()
+            except _Unusable as error:
+                made = error
+            batch.append((row, made, texts))
+            if len(batch) == BATCH or size > BATCH_CHARACTERS:
+                yield batch
+                batch, size = list[_Mapped](), 0
+        if batch:
+            yield batch
+
+    def _refuse(self, row: Row, reason: Exception) -> None:
+        """Drop a row, for a reason that a rule or the data gave; where the job is to blame, stop."""
+        if isinstance(reason, ConfigError):
+            raise reason
+        if isinstance(reason, _Refused):
+            self._drop(row.line, str(reason))
+        elif isinstance(reason, DataError):
+            self._bad(row, str(reason))
+        elif isinstance(reason, UnicodeEncodeError):
+            self._bad(row, "half a surrogate pair")
+        elif "ecursion" in str(reason):
+            self._bad(row, "nested too deep")
+        else:
+            at = f" at {reason}" if isinstance(reason, KeyError) else ""
+            self._bad(row, f"not as the file's first row ({type(reason).__name__}{at})")
+
+    def _map(self, row: Row) -> Record:
         if row.problem:
             raise DataError(row.problem)
         if self._mapper is None:
@@ -150,47 +199,40 @@ class Cleaner:
             self.tally.labels_read[record["label"]] += 1
         if "group" in record:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
-        text = "\n".join(_texts(record))
-        if has_surrogate(text):
-            raise DataError("half a surrogate pair")
-        if tokens := self.rules.control_tokens:
-            found = _finder(tokens).find_matches_as_indexes(text, overlapping=True)
-            self.tally.found.update(tokens[place] for place, _, _ in found)
-        return self._cleaned(record, text)
-
-    def _cleaned(self, record: Record, text: str) -> Record:
-        counts: Counter[str] = Counter()
-        messages = record["messages"]
-        had = [bool(message["content"].strip()) for message in messages]
-        if rules := self._needed(text):
-            clean = self._clean_by(rules, counts, record)
-            messages = [_map_message(message, clean) for message in messages]
-            if "tools" in record:
-                record["tools"] = _map_texts(record["tools"], clean)
-            if "label" in record:
-                record["label"] = clean(record["label"])
-            self._check_markers(record, counts)
-        messages = [_without_end_token(message, counts) for message in messages]
-        _check_emptied(messages, had)
-        _check_empty(messages)
-        for rule in counts:
-            self._changed(record["origin"]["line"], rule)
-        record["messages"] = messages
-        record["id"] = content_id(messages, record.get("tools"))
         return record
 
-    def _needed(self, text: str) -> tuple[bool, bool, bool]:
-        """Which of normalisation, markers and personal data have work in a record's texts, by one look at them all."""
-        ordinary = not self.rules.also and is_clean(text)
-        marked = self.rules.markers.mode != "keep" and (not ordinary or self.rules.markers.may_hold(text))
-        look = self.rules.personal
-        personal = not ordinary or marked or look.wants_names or bool(look.find(text))
-        needed = (not ordinary, marked, personal)
-        return needed if any(needed) else ()  # type: ignore[return-value]
+    def _suspects(self, batch: list[_Mapped]) -> tuple[set[str], set[str]]:
+        """Texts that may have to be normalised or rewritten, and those that may hold personal data; no others do.
 
-    def _clean_by(self, needed: tuple[bool, bool, bool], counts: Counter[str], record: Record) -> Callable[[str], str]:
-        normal, marked, personal = needed
+        Each rule scans all texts of the batch as one.
+        """
+        texts = join_texts([text for _, made, texts in batch if not isinstance(made, Exception) for text in texts])
+        if tokens := self.rules.control_tokens:
+            found = _finder(tokens).find_matches_as_indexes(texts.joined, overlapping=True)
+            self.tally.found.update(tokens[place] for place, _, _ in found)
+        dirty = set(texts.texts) if self.rules.also else suspects(texts) | self.rules.markers.suspects(texts)
+        return dirty, self.rules.personal.suspects(texts)
 
+    def _clean(self, record: Record, dirty: set[str], personal: set[str]) -> None:
+        """Apply the rules to those texts of a record that are suspect."""
+        counts: Counter[str] = Counter()
+        messages = record["messages"]
+        had = [not _is_blank(message["content"]) for message in messages]
+        clean = self._clean_by(dirty, personal, counts, record)
+        messages = [_map_message(message, clean) for message in messages]
+        if "tools" in record:
+            record["tools"] = _map_texts(record["tools"], clean)
+        if "label" in record:
+            record["label"] = clean(record["label"])
+        self._check_markers(record, counts)
+        record["messages"] = [_without_end_token(message, counts) for message in messages]
+        _check_emptied(record["messages"], had)
+        for rule in counts:
+            self._changed(record["origin"]["line"], rule)
+
+    def _clean_by(
+        self, dirty: set[str], personal: set[str], counts: Counter[str], record: Record
+    ) -> Callable[[str], str]:
         def apply(name: str, rule: Rule, text: str) -> str:
             found: Counter[str] = Counter()
             changed = rule(text, found)
@@ -200,14 +242,15 @@ class Cleaner:
             return changed
 
         def clean(text: str) -> str:
+            if text not in dirty:
+                return apply("personal data ", self._personal, text) if text in personal else text
             before = None
             while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
                 before = text
-                text = apply("", normalise, text) if normal else text
+                text = apply("", normalise, text)
                 text = apply("", partial(tidy, rules=self.rules.also), text) if self.rules.also else text
-                if marked and self.rules.markers.may_hold(text):
-                    text = apply("marker ", self.rules.markers.rewrite, text)
-            return apply("personal data ", self._personal, text) if personal else text
+                text = apply("marker ", self.rules.markers.rewrite, text)
+            return apply("personal data ", self._personal, text)
 
         return clean
 
@@ -297,8 +340,8 @@ def control_tokens(folder: Path) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _finder(tokens: tuple[str, ...]) -> AhoCorasick:
-    return AhoCorasick(tokens)
+def _finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
+    return BytesAhoCorasick([token.encode() for token in tokens])
 
 
 def _first_value(uri: str) -> dict[str, Any]:
@@ -315,15 +358,22 @@ def _without_end_token(message: Message, counts: Counter[str]) -> Message:
 
 def _check_emptied(messages: list[Message], had: list[bool]) -> None:
     for message, before in zip(messages, had, strict=True):
-        if before and not message["content"].strip() and not message.get("tool_calls"):
+        if before and _is_blank(message["content"]) and not message.get("tool_calls"):
             raise _Refused("empty")
 
 
 def _check_empty(messages: list[Message]) -> None:
-    if not any(message["content"].strip() for message in messages if message["role"] in ("user", "tool")):
+    for message in messages:
+        if message["role"] in ("user", "tool") and not _is_blank(message["content"]):
+            break
+    else:
         raise _Refused("empty")
-    if not messages[-1]["content"].strip() and not messages[-1].get("tool_calls"):
+    if _is_blank(messages[-1]["content"]) and not messages[-1].get("tool_calls"):
         raise _Refused("empty answer")
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
@@ -338,12 +388,18 @@ def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
 
 
 def _texts(record: Record) -> list[str]:
-    texts = [message["content"] for message in record["messages"]]
-    for message in record["messages"]:
+    """All texts of a record."""
+    messages = record["messages"]
+    texts = [message["content"] for message in messages]
+    for message in messages:
         if len(message) > 2:
             for key in ("reasoning", "tool_calls", "tool_call_id"):
                 texts += _strings(message.get(key))
-    return [*texts, *_strings(record.get("tools")), record.get("label", "")]
+    if "tools" in record:
+        texts += _strings(record["tools"])
+    if "label" in record:
+        texts.append(record["label"])
+    return texts
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -10,15 +10,19 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ahocorasick_rs import BytesAhoCorasick
+import re2
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
 from mixtune.errors import ConfigError
+from mixtune.sanitize.texts import Texts, join_texts
 
 ROLE_WORDS = ("system", "user", "bot", "assistant", "thought")
 TAGS = ("[EOS]", "<image>", "<video>", "<unk>")
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_id|>")
 """End tokens that published files leave at the end of an answer; stripped there, and only there."""
 MODES = ("space", "strip", "drop", "fail", "keep")
+_ODD_LETTERS = re2.compile("[\u0130\u0131\u017f\u212a]".encode())
+"""Letters beyond ASCII that are an `i`, an `s` or a `k` where case does not count."""
 _ROLE = re.compile(rf"({'|'.join(ROLE_WORDS)}):", re.IGNORECASE)
 
 
@@ -41,7 +45,7 @@ class Markers:
 
     def rewrite(self, text: str, counts: Counter[str]) -> str:
         """The text without markers, by the mode; what was found is counted by marker."""
-        if self.mode == "keep" or not (found := self.find(text)):
+        if self.mode == "keep" or not self.may_hold(text) or not (found := self.find(text)):
             return text
         counts.update(found)
         if self.mode in ("drop", "fail"):
@@ -65,12 +69,14 @@ class Markers:
         return "".join(out)
 
     def may_hold(self, text: str) -> bool:
-        """Whether a marker may be in a text: false is certain, and found at a gigabyte a second."""
-        if text.isascii():
-            folded = text.encode().lower()
-        else:
-            folded = text.casefold().replace("ı", "i").replace("\u0307", "").encode(errors="surrogatepass")
-        return bool(_automaton(self.extra).find_matches_as_indexes(folded))
+        """Whether a marker may be in a text; false is certain."""
+        return bool(self.suspects(join_texts([text])))
+
+    def suspects(self, texts: Texts) -> set[str]:
+        """The texts that may hold a marker, or an end token; the others surely hold none, and cost next to nothing."""
+        found = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
+        owners = texts.owners(start for _, start, _ in found)
+        return owners if texts.joined.isascii() else owners | texts.matches(_ODD_LETTERS)
 
     def find(self, text: str) -> list[str]:
         """The markers in a text, in lower case, one entry per occurrence."""
@@ -83,8 +89,19 @@ class Markers:
 
 @lru_cache
 def _automaton(extra: tuple[str, ...]) -> BytesAhoCorasick:
-    words = [f"{word}:" for word in ROLE_WORDS] + [tag.casefold() for tag in TAGS + extra]
-    return BytesAhoCorasick([word.encode() for word in words])
+    """Finds in bytes, whose ASCII letters are lower case, whatever may be a marker without regard to case.
+
+    Letters beyond ASCII have no case there: of a marker with such, it is a part without any that is looked for.
+    """
+    words = [*(f"{word}:" for word in ROLE_WORDS), *TAGS, *END_TOKENS]
+    for word in map(str.strip, extra):
+        words += re.findall(r"[\x00-\x09\x0b-\x7f]+", word)[:1] or re.findall(re.escape(word[0]), _letters(), re.I)
+    return BytesAhoCorasick([word.encode().lower() for word in words], matchkind=MatchKind.LeftmostFirst)
+
+
+@lru_cache
+def _letters() -> str:
+    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
 
 
 def strip_end_token(text: str) -> str:

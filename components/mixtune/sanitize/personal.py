@@ -22,6 +22,7 @@ import re2
 from mixtune.errors import ConfigError
 from mixtune.sanitize import identifiers as ids
 from mixtune.sanitize import names
+from mixtune.sanitize.texts import Texts
 
 KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
 POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
@@ -60,7 +61,12 @@ def _no_captures() -> Any:
 _SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
 _LOOSE = ("password", "iban")
 _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
-_MAY_HOLD = re2.compile("|".join(pattern for _, pattern in _GROUPS).encode(), options=_no_captures())
+_MAY_BE_NUMBER = r"\d(?:[() .-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
+"""What `_in_number` may find something in: seven digits, or an address."""
+_MAY_HOLD = re2.compile(
+    "|".join([*(pattern for name, pattern in _GROUPS if name != "number"), _MAY_BE_NUMBER]).encode(),
+    options=_no_captures(),
+)
 _IP6 = re2.compile(_IP6_FORM)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
@@ -128,6 +134,10 @@ class Personal:
                 found.append((kind, start, end))
                 at = end
         return found
+
+    def suspects(self, texts: Texts) -> set[str]:
+        """The texts that may hold personal data; the others surely hold none that is looked for."""
+        return set(texts.texts) if self.wants_names else texts.matches(_MAY_HOLD)
 
     def apply(self, text: str, counts: Counter[str]) -> str:
         """The text by the policies; what was found is counted by kind."""
@@ -204,14 +214,24 @@ class Personal:
         import phonenumbers
 
         raw = text[start:end]
-        if not 7 <= len(ids.digits_of(raw)) <= 30 or _NO_PHONE.match(raw):
+        digits = len(ids.digits_of(raw))
+        if not 7 <= digits <= 30 or ("+" not in raw and digits < _shortest_phone(self.region)) or _NO_PHONE.match(raw):
             return
         if raw.isdigit() and not _CALL.search(before):
             return
-        dialled = (_DIALLED.match(raw) or _CALL.search(before)) and len(ids.digits_of(raw)) >= _MIN_DIALLED
+        dialled = (_DIALLED.match(raw) or _CALL.search(before)) and digits >= _MIN_DIALLED
         leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
         for begin, stop in _match_phones(raw, self.region, leniency):
             yield "phone", start + begin, start + stop
+
+
+@lru_cache
+def _shortest_phone(region: str) -> int:
+    """Digits of a region's shortest telephone number, without the country's code."""
+    from phonenumbers import PhoneMetadata
+
+    known = PhoneMetadata.metadata_for_region(region, None)
+    return min(known.general_desc.possible_length) if known and known.general_desc else 0
 
 
 @lru_cache(maxsize=2**14)

@@ -12,8 +12,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import orjson
 import pyarrow as pa
@@ -30,10 +31,10 @@ FORMATS = {
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 MAX_LINE_BYTES = 64 * 2**20
 """A longer line is quarantined rather than held in memory."""
+_BLOCK_BYTES = 2**16
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of a file."""
 
     line: int
@@ -54,13 +55,18 @@ def source_files(uri: str) -> list[str]:
         _format_of(uri)
         return [uri]
     folder = storage.split_pattern(uri)[0]
-    known = [storage.join(folder, entry.path) for entry in entries if _suffix(entry.path) in FORMATS]
+    known = [storage.join(folder, entry.path) for entry in entries if is_readable(entry.path)]
     if len(known) < len(entries):
-        names = ", ".join(entry.path for entry in entries if _suffix(entry.path) not in FORMATS)
+        names = ", ".join(entry.path for entry in entries if not is_readable(entry.path))
         print(f"{uri}: left out, of no known format: {names[:500]}", flush=True)
     if not known:
         raise DataError(f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also .gz, .zst, .bz2)")
     return known
+
+
+def is_readable(path: str) -> bool:
+    """Whether a file's name says that it holds records in a format that is known here."""
+    return _suffix(path) in FORMATS
 
 
 @dataclass(frozen=True)
@@ -165,34 +171,74 @@ def _opened(uri: str) -> Iterator[IO[bytes]]:
 
 
 def _jsonl(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
-    number, at = part.first_line - 1, part.start
+    number, at = part.first_line, part.start
     if part.start:
         stream.seek(part.start - 1)
         at += len(stream.readline()) - 1
         number += at > part.start  # the line that began before this part belongs to the part before
-    while (not part.end or at < part.end) and (line := stream.readline(MAX_LINE_BYTES)):
-        number += 1
-        at += len(line)
-        if not line.endswith(b"\n") and len(line) == MAX_LINE_BYTES:
-            while rest := stream.readline(MAX_LINE_BYTES):
-                at += len(rest)
-                if rest.endswith(b"\n"):
-                    break
-            yield Row(number, {}, f"line longer than {MAX_LINE_BYTES} bytes")
+    for lines in _lines(stream, part.end - at if part.end else None):
+        if number == 1:
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        yield from _json_rows(number, lines)
+        number += len(lines)
+
+
+def _lines(stream: IO[bytes], left: int | None) -> Iterator[list[bytes]]:
+    """Whole lines in lists, those that begin in the next `left` bytes; what is over MAX_LINE_BYTES is cut off."""
+    rest, lost = bytearray(), 0
+    while left is None or left > 0:
+        block = stream.read(_BLOCK_BYTES)
+        end = block.rfind(b"\n") + 1
+        if block and not end:
+            if len(rest) <= MAX_LINE_BYTES:
+                rest += block
+            else:
+                lost += len(block)
             continue
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if not text.isspace():
-            yield _json_row(number, text)
+        text, rest = bytes(rest + block[:end]), bytearray(block[end:])
+        if left is not None:
+            if len(text) + lost > left:
+                text = text[: text.find(b"\n", max(0, left - lost - 1)) + 1 or None]
+            left -= len(text) + lost
+        lost = 0
+        if text:
+            yield text.removesuffix(b"\n").split(b"\n")
+        if not block:
+            return
+
+
+def _json_rows(number: int, lines: list[bytes]) -> Iterator[Row]:
+    try:
+        values = list(map(orjson.loads, lines))
+        alike = _has_all_keys(b"\n".join(lines), values) and max(map(len, lines)) <= MAX_LINE_BYTES
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        alike = False
+    if alike:
+        yield from map(_checked, count(number), values)
+        return
+    for place, line in enumerate(lines, number):
+        if len(line) > MAX_LINE_BYTES:
+            yield Row(place, {}, f"line longer than {MAX_LINE_BYTES} bytes")
+        elif line and not line.isspace():
+            yield _json_row(place, line)
 
 
 def _json_row(number: int, text: bytes) -> Row:
     try:
         value = orjson.loads(text)
+        alike = _has_all_keys(text, value)
     except orjson.JSONDecodeError as error:
         return Row(number, {}, _why_not_json(str(error).lower(), text))
-    if isinstance(value, dict) and text.count(b'":') - text.count(b'\\":') != _count_keys(value) and _repeats_key(text):
+    except orjson.JSONEncodeError:
+        return Row(number, {}, "nested too deep")
+    if not alike and _repeats_key(text):
         return Row(number, {}, "the same key twice")
     return _checked(number, value)
+
+
+def _has_all_keys(text: bytes, value: Any) -> bool:
+    """Whether JSON text surely repeats no key of an object: its value, written again, has as many quotation marks."""
+    return text.count(b'"') == orjson.dumps(value).count(b'"') and b"\\u0022" not in text
 
 
 def _why_not_json(error: str, text: bytes) -> str:
@@ -203,18 +249,6 @@ def _why_not_json(error: str, text: bytes) -> str:
     if "recursion" in error or "depth" in error or text.count(b"{") + text.count(b"[") > 1000:
         return "nested too deep"
     return "not JSON (a NUL byte)" if b"\0" in text else "not JSON"
-
-
-def _count_keys(value: Any) -> int:
-    """Keys of all objects in a value; JSON text without repeated keys has as many `":`, but for those in strings."""
-    number, ahead = 0, [value]
-    for item in ahead:
-        if type(item) is dict:
-            number += len(item)
-            ahead += item.values()
-        elif type(item) is list:
-            ahead += item
-    return number
 
 
 def _repeats_key(text: bytes) -> bool:

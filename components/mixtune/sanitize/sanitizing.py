@@ -27,7 +27,7 @@ from mixtune.sanitize.fates import Choice, Fates, count, decide
 from mixtune.sanitize.markers import Markers
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.personal import Personal
-from mixtune.sanitize.sources import RANGE_BYTES, list_sources, with_digest
+from mixtune.sanitize.sources import RANGE_BYTES, describe_source, list_sources, with_digest
 from mixtune.sanitize.splits import check_not_empty
 from mixtune.sanitize.writing import Written, write_part
 
@@ -100,6 +100,7 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
         ConfigError: A source or an option is not as it should be.
         DataError: A file cannot be used, or a split would be empty.
     """
+    inputs = [describe_source(source) for source in job.sources]
     with _work_folder(job.work_uri) as work:
         sources, plan, model = prepare(job, work)
         parts = make_parts(list(enumerate(sources)), plan, job)
@@ -119,7 +120,7 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
         "labels": {name: builder.labels() for name, builder in made.items()},
         "lengths": {name: builder.lengths for name, builder in made.items()},
         "details": {name: builder.details() for name, builder in made.items()},
-        "inputs": [{key: value for key, value in source.items() if key != "columns"} for source in job.sources],
+        "inputs": inputs,
         "rules": _describe(job),
         "seed": job.choice.seed,
     }

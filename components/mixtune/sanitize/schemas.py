@@ -55,7 +55,15 @@ def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapp
         check_columns(row, columns)
         return "mapping", partial(_mapped, columns=columns)
     name, mapper = _detect(row)
-    return name, lambda value: {**{key: value[key] for key in _KEPT if key in value}, **mapper(value)}
+
+    def with_kept(value: dict[str, Any]) -> dict[str, Any]:
+        fields = mapper(value)
+        for key in _KEPT:
+            if key in value:
+                fields.setdefault(key, value[key])
+        return fields
+
+    return name, with_kept
 
 
 def _detect(row: dict[str, Any]) -> tuple[str, Mapper]:
@@ -84,10 +92,7 @@ def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
     Raises:
         ConfigError: An unknown key, a missing column, or neither messages nor prompt and completion.
     """
-    if unknown := sorted(set(columns) - set(COLUMNS)):
-        raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
-    if "messages" not in columns and not {"prompt", "completion"} <= set(columns):
-        raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
+    check_mapping(columns)
     for key, value in columns.items():
         for name in _FIELD.findall(value) if "{" in value else [value]:
             if name not in row:
@@ -96,27 +101,55 @@ def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
                 )
 
 
+def check_mapping(columns: dict[str, str]) -> None:
+    """Check a column mapping by itself; an empty one is none.
+
+    Raises:
+        ConfigError: An unknown key, or neither messages nor prompt and completion.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
+    if columns and "messages" not in columns and not {"prompt", "completion"} <= set(columns):
+        raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
+
+
 def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
     """A record from its fields, checked; its `id` is still empty, since cleaning changes what it says.
 
     Raises:
         DataError: The messages are not a conversation that ends with an answer; the reason alone, without content.
     """
-    messages = [_message(message) for message in fields["messages"]]
+    messages = fields["messages"]
+    if not _is_canonical(messages):
+        messages = [_message(message) for message in messages]
     if not messages or messages[-1]["role"] != "assistant":
         raise DataError("the last message is not the assistant's")
-    if not any(message["role"] == "user" for message in messages):
+    for message in messages:
+        if message["role"] == "user":
+            break
+    else:
         raise DataError("no message of the user's")
-    tools = [_tool(tool) for tool in fields.get("tools") or []]
     record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
-    if tools:
-        record["tools"] = tools
+    if tools := fields.get("tools"):
+        record["tools"] = [_tool(tool) for tool in tools]
     for key in ("label", "group", "consent"):
         if fields.get(key) not in (None, ""):
             record[key] = str(fields[key])
     if fields.get("weight") not in (None, ""):
         record["weight"] = _weight(fields["weight"])
     return record
+
+
+def _is_canonical(messages: Any) -> bool:
+    """Whether messages are as a record has them, without calls and reasoning: most are, and are taken as they stand."""
+    if type(messages) is not list:
+        return False
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return False
+        if message.get("role") not in ROLES or type(message.get("content")) is not str:
+            return False
+    return True
 
 
 def _weight(value: Any) -> float:
@@ -171,12 +204,13 @@ def _pair(row: dict[str, Any], prompt: str, completion: str, beside: str) -> dic
 
 
 def _is_converse(row: dict[str, Any]) -> bool:
-    return any(isinstance(turn, dict) and isinstance(turn.get("content"), list) for turn in row["messages"])
+    return list in [type(turn.get("content")) for turn in row["messages"] if isinstance(turn, dict)]
 
 
 def _chat(row: dict[str, Any]) -> dict[str, Any]:
-    tools = row.get("tools") or [item["toolSpec"] for item in (row.get("toolConfig") or {}).get("tools", [])]
-    messages = row["messages"]
+    tools, messages = row.get("tools"), row["messages"]
+    if not tools and row.get("toolConfig"):
+        tools = [item["toolSpec"] for item in row["toolConfig"].get("tools", [])]
     if _is_converse(row):
         messages = [turn for message in messages for turn in _turns(message)]
     if isinstance(system := row.get("system"), list):

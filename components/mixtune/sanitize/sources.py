@@ -8,6 +8,7 @@ import xxhash
 from mixtune import storage
 from mixtune.errors import ConfigError
 from mixtune.sanitize.cleaning import SourceFile
+from mixtune.sanitize.importing import read_provenance
 from mixtune.sanitize.readers import Range, plan_ranges, source_files
 
 RANGE_BYTES = 64 * 2**20
@@ -46,6 +47,17 @@ def with_digest(uri: str) -> str:
         DataError: Its bytes are not those of the digest that it came with.
     """
     return storage.fingerprint(storage.check_fingerprint(uri))
+
+
+def describe_source(source: dict[str, Any]) -> dict[str, Any]:
+    """A source as the manifest has it: with its provenance, where it has one.
+
+    Raises:
+        DataError: Its files are not those of its provenance.
+    """
+    told = {key: value for key, value in source.items() if key != "columns"}
+    provenance = read_provenance(source["uri"])
+    return {**told, "provenance": provenance} if provenance else told
 
 
 def _check(sources: list[dict[str, Any]]) -> None:

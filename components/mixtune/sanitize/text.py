@@ -10,13 +10,22 @@ from collections import Counter
 from collections.abc import Callable
 
 import ftfy
+import re2
 from ftfy.badness import is_bad
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from mixtune.sanitize.texts import Texts, join_texts
+
 _ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufdd0-\ufdef\uffff]")
 _ASCII_CONTROLS = bytes((*range(9), *range(11, 32), 127))
+_CONTROL_BYTES = re.compile(b"[%b]" % re.escape(_ASCII_CONTROLS))
 _SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00a0\u200b\u202f\u2060\ufdd0-\ufdef\ufeff\uffff]")
+_MAY_BE_UNCLEAN = re2.compile(  # in UTF-8; ftfy calls a text broken for its pairs of letters, but for these few
+    (
+        r"[\x{80}-\x{a0}\x{200b}\x{202f}\x{2060}\x{fdd0}-\x{fdef}\x{feff}\x{ffff}ŒœÃÂ]"
+        r"|[\x{80}-\x{2fff}\x{f8ff}\x{fb01}\x{fb02}]{2}"
+    ).encode()
+)
 _FOREIGN = re.compile("[\x80-\u2fff]+(?:[^\x80-\u2fff]{1,8}[\x80-\u2fff]+)*")
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
@@ -59,20 +68,30 @@ def tidy(text: str, counts: Counter[str], rules: tuple[str, ...]) -> str:
     return "".join(parts)
 
 
+def suspects(texts: Texts) -> set[str]:
+    """The texts in which something is to be normalised; the others surely need nothing."""
+    foreign = join_texts([text for text in texts.texts if not text.isascii()])
+    found = {text for text in foreign.texts if not unicodedata.is_normalized("NFC", text)}
+    found |= {text for text in foreign.matches(_MAY_BE_UNCLEAN) if not is_clean(text)}
+    if len(texts.joined.translate(None, _ASCII_CONTROLS)) < len(texts.joined):
+        found |= texts.owners(match.start() for match in _CONTROL_BYTES.finditer(texts.joined))
+    return found
+
+
 def is_clean(text: str) -> bool:
     """Whether nothing in a text is to be normalised, surely: the quick way out."""
     if text.isascii():
         return len(text.encode().translate(None, _ASCII_CONTROLS)) == len(text)
     if _SUSPECT.search(text) or "```" in text or not unicodedata.is_normalized("NFC", text):
         return False
+    return not _is_broken(text)
+
+
+def _is_broken(text: str) -> bool:
+    """Whether a text was decoded wrongly, as ftfy sees it."""
     # Every form of broken text that ftfy knows holds one of these letters, and is shorter than what is looked at here.
     near = "\n".join(text[max(0, found.start() - 4) : found.end() + 4] for found in _FOREIGN.finditer(text))
-    return not is_bad(near)
-
-
-def has_surrogate(text: str) -> bool:
-    """Whether a text holds half a surrogate pair, which no UTF-8 file can."""
-    return not text.isascii() and bool(_SURROGATE.search(text))
+    return is_bad(near)
 
 
 def _line_ends(text: str) -> str:
@@ -84,7 +103,9 @@ def _outside_code(text: str) -> str:
     if text.isascii():
         return text
     parts = _FENCE.split(text)
-    return "".join(ftfy.fix_encoding(part) if not part.startswith("```") and is_bad(part) else part for part in parts)
+    return "".join(
+        ftfy.fix_encoding(part) if not part.startswith("```") and _is_broken(part) else part for part in parts
+    )
 
 
 _RULES = (

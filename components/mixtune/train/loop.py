@@ -227,6 +227,7 @@ def summarise(trainer: Trainer, seen: list[StepFigures]) -> dict[str, float]:
         "mean_tokens_per_second": speed,
         "tokens_per_second_per_gpu": speed / trainer.world.size,
         "num_processes": trainer.world.size,
+        "num_gpus": trainer.world.size if trainer.world.device.type == "cuda" else 0,
         "seconds": sum(sum(item.seconds.values()) for item in seen),
         "peak_memory_bytes": peak_memory(trainer.world.device),
     }

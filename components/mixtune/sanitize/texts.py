@@ -1,0 +1,37 @@
+"""Texts scanned together: one look over all of them says which few need a closer one."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Some texts, and all of them as one."""
+
+    texts: Sequence[str]
+    joined: bytes
+    """In UTF-8, a line end after each."""
+    ends: list[int]
+    """Where the next one begins, by text."""
+
+    def owners(self, places: Iterable[int]) -> set[str]:
+        """The texts that these places of `joined` are in."""
+        return {self.texts[bisect_right(self.ends, place)] for place in places}
+
+    def matches(self, pattern: Any) -> set[str]:
+        """The texts in which a match of a compiled pattern begins."""
+        owners, at = set(), 0
+        while found := pattern.search(self.joined, at):
+            owner = bisect_right(self.ends, found.start())
+            owners.add(self.texts[owner])
+            at = self.ends[owner]
+        return owners
+
+
+def join_texts(texts: Sequence[str]) -> Texts:
+    """Texts, to be scanned together."""
+    encoded = [text.encode(errors="surrogatepass") for text in texts]
+    return Texts(texts, b"\n".join([*encoded, b""]), list(accumulate(len(text) + 1 for text in encoded)))

@@ -1,0 +1,155 @@
+"""Several mixes side by side: which model is taken, what the dial says, and what the trainings cost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.choose.costs import said, total, training_cost
+from mixtune.choose.grid import Outputs, report_grid
+from mixtune.errors import DataError, TrainingError
+
+FORGOT = {"axis": "mmlu", "lower": -0.14, "upper": -0.06, "verdict": "fail", "advice": "more general records"}
+KEPT = {"axis": "mmlu", "lower": -0.01, "upper": 0.01, "verdict": "pass", "advice": ""}
+
+
+def axes(gain: float, kept: bool, certain: bool = True) -> list[dict[str, Any]]:
+    common = {"metric": "accuracy", "base": 0.5, "relative": False, "higher_is_better": True}
+    general = {**common, **(KEPT if kept else FORGOT), "limit": 0.02, "candidate": 0.5 if kept else 0.4}
+    customer = {
+        **common, "axis": "customer", "limit": 0.0, "candidate": 0.5 + gain, "difference": gain, "lower": gain - 0.05,
+        "upper": gain + 0.05, "verdict": "pass" if certain else "inconclusive", "advice": "",
+    }  # fmt: skip
+    return [{**general, "difference": general["candidate"] - 0.5}, customer]
+
+
+def turned(strength: float, gain: float, kept: bool, certain: bool = True) -> dict[str, Any]:
+    found = axes(gain, kept, certain)
+    return {"strength": strength, "verdict": "pass" if kept else "fail", "reason": "", "axes": found}
+
+
+class Grid:
+    """Comparisons in a folder, and the report that is made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths: list[str] = []
+
+    def add(
+        self, percent: float, gain: float, kept: bool, dial: list[dict[str, Any]] | None = None, **more: Any
+    ) -> None:
+        path = self.folder / f"comparison-{percent:g}"
+        found = {
+            "mix": {"mix_ratio": percent / 100, "num_steps": 40, "receipt": {"num_tokens": 9000}},
+            "verdict": "pass" if kept else "fail", "reason": "", "axes": axes(gain, kept), "dial": dial or [],
+            "model_uri": f"{self.folder}/{percent:g}/data/model#d1g35t", "identity": {}, "contamination": [],
+        }  # fmt: skip
+        path.write_text(json.dumps({**found, **more}))
+        self.paths.append(str(path))
+
+    def trained(self, percent: float, **figures: Any) -> None:
+        """What a training leaves beside its model."""
+        (self.folder / f"{percent:g}").mkdir()
+        manifest = {"kind": "model", "figures": {"num_steps": 40, **figures}}
+        (self.folder / f"{percent:g}" / "model").write_text(json.dumps(manifest))
+
+    def report(self, **tracking: Any) -> dict[str, Any]:
+        places = {name: str(self.folder / name) for name in ("grid_path", "report_path", "summary_path")}
+        report_grid(self.paths, Outputs(**places), tracking)
+        return dict(json.loads((self.folder / "grid_path").read_text()))
+
+    def page(self) -> str:
+        return (self.folder / "report_path").read_text()
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    return Grid(tmp_path)
+
+
+def test_the_mix_that_gained_most_of_those_that_passed_is_taken_as_it_was_trained(grid: Grid) -> None:
+    grid.add(50, 0.2, kept=True)
+    grid.add(100, 0.4, kept=False, dial=[turned(0.5, 0.3, kept=True)])
+    grid.add(75, 0.25, kept=True, dial=[turned(0.5, 0.1, kept=True)])
+    found = grid.report()
+    assert (found["verdict"], found["percent"], found["strength"]) == ("pass", 75, 1)
+    assert found["model_uri"].endswith("/75/data/model#d1g35t")
+    assert "Take 75 %: the largest gain on the customer's records (+0.250)" in found["reason"]
+    assert "100 % forgot more than is allowed" in found["reason"]
+    assert "Turned down, more is gained and passes too: 100 % at 0.5 (+0.300)" in found["reason"]
+    assert [point["percent"] for point in found["points"]] == [100, 75, 50]
+    assert [(point["percent"], point["strength"]) for point in found["turned_down"]] == [(100, 0.5), (75, 0.5)]
+
+
+def test_where_no_mix_passed_as_trained_the_best_that_passed_turned_down_is_taken_and_said_so(grid: Grid) -> None:
+    grid.add(100, 0.4, kept=False, dial=[turned(0.25, 0.1, kept=True), turned(0.5, 0.2, kept=True)])
+    grid.add(75, 0.3, kept=False, dial=[turned(0.25, 0.3, kept=False)])
+    found = grid.report()
+    assert (found["verdict"], found["percent"], found["strength"]) == ("pass", 100, 0.5)
+    assert "No mix passed as it was trained. Take 100 % turned down to 0.5: +0.200" in found["reason"]
+    assert (
+        f"`mixtune dial {grid.folder}/100/data/model --base-model BASE --strength 0.5 --out FOLDER`" in found["reason"]
+    )
+
+
+def test_what_passes_only_because_it_is_nearly_the_base_is_not_taken(grid: Grid) -> None:
+    grid.add(100, 0.4, kept=False, dial=[turned(0.1, 0.01, kept=True, certain=False)])
+    found = grid.report()
+    assert (found["verdict"], found["percent"], found["strength"], found["model_uri"]) == ("fail", None, None, "")
+    assert "No mix passed; try less than 100 %" in found["reason"]
+
+
+def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: Grid) -> None:
+    grid.add(100, 0.4, kept=False, dial=[turned(0.25, 0.1, kept=True), turned(0.5, 0.2, kept=False)])
+    grid.add(50, 0.2, kept=True, dial=[{"strength": 0.5, "verdict": "failed", "reason": "no memory", "axes": []}])
+    grid.report()
+    page = grid.page()
+    assert page.count("<polyline") == 1, "one mix has a curve, the other's dial failed"
+    assert len(page.split('points="')[1].split('"')[0].split()) == 4
+    assert "<h2>Turned down</h2>" in page and "50 % at 0.5: no memory" in page
+    assert "| 100 % | 0.25 | pass | 0.600 | +0.100 | mmlu +0.000 |" in (grid.folder / "summary_path").read_text()
+
+
+def test_without_a_dial_there_is_neither_table_nor_curve(grid: Grid) -> None:
+    grid.add(50, 0.2, kept=True)
+    assert grid.report()["turned_down"] == []
+    assert "Turned down" not in grid.page() and "<polyline" not in grid.page()
+
+
+def test_a_training_costs_dollars_where_its_machines_have_a_price_else_hours(grid: Grid) -> None:
+    grid.add(100, 0.4, kept=True)
+    grid.add(50, 0.2, kept=True)
+    grid.trained(100, seconds=3600.0, num_processes=32, num_gpus=32)
+    grid.trained(50, seconds=7200.0, num_processes=32, num_gpus=32)
+    known = grid.report(hyperpod="4x-p5.48xlarge")
+    assert [point["cost"]["usd"] for point in known["points"]] == [220.16, 440.32]
+    assert "$220.16" in grid.page() and "The trainings cost $660.48; validation runs" in grid.page()
+    unknown = grid.report(hyperpod="4x-unheard-of")
+    assert [point["cost"]["usd"] for point in unknown["points"]] == [None, None]
+    assert [point["cost"]["hours"] for point in unknown["points"]] == [32, 64]
+    assert "The trainings cost 96.0 GPU-hours" in grid.page() and "No price is known" in grid.page()
+
+
+def test_hours_on_cpus_are_said_as_such_and_a_training_elsewhere_costs_nobody_knows_what(grid: Grid) -> None:
+    grid.trained(75, seconds=90.0, num_processes=2, num_gpus=0)
+    cost = training_cost(f"{grid.folder}/75/data/model#d1g35t", None)
+    assert said(cost) == ["1.5 min", "0.05 CPU-hours"]
+    assert training_cost("s3://elsewhere/model", 10.0) == {} and training_cost("", 10.0) == {}
+    assert total([{}, {}]) == "" and total([{}, cost]).startswith("The trainings cost 0.05 CPU-hours")
+
+
+def test_a_mix_whose_training_failed_is_told_and_the_others_count(grid: Grid) -> None:
+    grid.add(100, 0.0, kept=False, verdict="failed", reason="step 3: the loss is not finite", axes=[], model_uri="")
+    grid.add(50, 0.2, kept=True)
+    assert grid.report()["percent"] == 50
+    assert "100 %: step 3: the loss is not finite" in grid.page()
+
+
+def test_a_grid_without_one_model_is_an_error_and_so_is_a_comparison_without_its_mix(grid: Grid) -> None:
+    grid.add(100, 0.0, kept=False, verdict="failed", reason="no memory", axes=[], model_uri="")
+    with pytest.raises(TrainingError, match=r"no mix could be trained \(100 %: no memory\)"):
+        grid.report()
+    grid.add(50, 0.2, kept=True, mix={})
+    with pytest.raises(DataError, match="compared without shards"):
+        grid.report()
