@@ -73,7 +73,7 @@ def draw_example(draw: random.Random) -> Example:
         return Example(asked=f"{question}\nAnswer:", answer=f" {answer}")
     if kind < 0.5:
         return chat(*facts.open_question(draw))
-    if kind < 0.9:
+    if kind < 0.95:
         item = instructions.training_instruction(draw)
         return chat(item.prompt, item.answer)
     words = " ".join(draw.sample(_WORDS, draw.randint(1, 3)))
