@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from mixtune.sanitize.component import import_pool
 from mixtune.sanitize.importing import import_files, read_provenance
 from mixtune.sanitize.readers import is_readable
 from mixtune.sanitize.sanitizing import make_job, sanitize
+from mixtune.sanitize.schemas import find_mapper, to_record
 
 COMMIT = "c" * 40
 TABLE = f"""
@@ -73,6 +75,30 @@ FILES = {
 TAKEN = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "more.jsonl"]
 
 
+CHAT = {
+    "id": "1", "prompt": "asked", "source": "s", "chat_template_kwargs": {"enable_thinking": True},
+    "messages": [{"content": "asked", "role": "user"}, {"content": "<think>why</think>answered", "role": "assistant"}],
+}  # fmt: skip
+ROWS_OF_CARDS: dict[str, dict[str, Any]] = {
+    "dolly-15k": {"instruction": "asked", "context": "", "response": "answered", "category": "open_qa"},
+    "aya": {"inputs": "asked", "targets": "answered", "language": "English", "user_id": "u"},
+    "magicoder-oss": {"lang": "python", "seed": "x", "problem": "asked", "solution": "answered"},
+    "gsm8k": {"question": "asked", "answer": "answered\n#### 4"},
+    "opencode-reasoning": {"id": "1", "input": "asked", "output": "answered", "license": "mit"},
+    "openscience-reasoning": {"input": "asked", "output": "answered", "expected_answer": "C"},
+    "rag-instruct": {"question": "asked", "answer": "answered", "documents": ["one", "two"]},
+    "coconot": {"id": "1", "category": "c", "prompt": "asked", "response": "answered"},
+    "toolace": {"system": "tools", "conversations": [
+        {"from": "user", "value": "asked"}, {"from": "assistant", "value": "[Find(x=1)]"},
+        {"from": "tool", "value": "1"}, {"from": "assistant", "value": "answered"}]},
+    "hermes-function-calling": {
+        "id": "1", "tools": json.dumps([{"type": "function", "function": {"name": "f", "parameters": {}}}]),
+        "conversations": [{"from": "system", "value": "tools"}, {"from": "human", "value": "asked"},
+                          {"from": "gpt", "value": "answered"}]},
+}  # fmt: skip
+"""Rows with the columns that the sets' cards describe; those not named here have `messages`, as CHAT has."""
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> str:
     (tmp_path / "own.toml").write_text(TABLE)
@@ -110,6 +136,16 @@ def test_every_entry_of_the_shipped_catalogue_can_be_imported_and_accounted_for(
     assert len(CATEGORIES) == len(set(CATEGORIES)) == 23
 
 
+@pytest.mark.parametrize("name", read_catalogue())
+def test_a_row_as_the_card_describes_it_becomes_a_record(name: str) -> None:
+    pool, row = read_catalogue()[name], ROWS_OF_CARDS.get(name, CHAT)
+    schema, mapper = find_mapper(row, pool.columns)
+    record = to_record(mapper(row), "file", 1)
+    asked = [message for message in record["messages"] if message["role"] == "user"]
+    assert "asked" in asked[0]["content"] and "answered" in record["messages"][-1]["content"]
+    assert (schema == "mapping") == bool(pool.columns)
+
+
 def test_a_pool_of_the_hub_is_imported_cleaned_and_accounted_for(hub: Any, table: str, tmp_path: Path) -> None:
     hub.repos["org/questions"] = FILES
     out = str(tmp_path / "out")
@@ -136,8 +172,10 @@ def test_the_same_files_give_the_same_bytes_from_hub_mirror_and_after_a_kill(
     import_files(questions, str(tmp_path / "one"))
     left = tmp_path / "two" / TAKEN[0]  # as a kill may leave it: some files, cut even, and no provenance
     left.parent.mkdir(parents=True)
+    left.with_name(".more.jsonl.x1y2").write_bytes(b"half")
     left.write_bytes(FILES[TAKEN[0]][:50])
     import_files(questions, str(tmp_path / "two"))
+    left.with_name(".more.jsonl.x1y2").unlink()
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     storage.upload(mirror, f"{bucket}/mirror")
     made = import_files(questions, f"{bucket}/out", mirror_uri=f"{bucket}/mirror")
@@ -167,6 +205,7 @@ def test_a_set_that_was_fetched_once_is_there_without_a_network(
         ({"licence": "unknown"}, "'unknown' is not SPDX .* LicenseRef-NAME"),
         ({"category": ""}, "category is missing"),
         ({"files": []}, "files is missing"),
+        ({"files": "more.jsonl"}, "files is a list"),
         ({"source": "org/questions", "revision": "main"}, "can come to mean other files"),
         ({"source": "org/questions"}, "revision is missing"),
         ({"columns": {"question": "q"}}, "unknown key 'question'"),
@@ -216,8 +255,12 @@ def test_files_that_were_not_imported_are_not_taken_for_the_pools(
 ) -> None:
     out = tmp_path / "out"
     import_files(questions, str(out), mirror_uri=str(mirror))
+    other = replace(questions, revision="d" * 40)
+    with pytest.raises(ConfigError, match=r"org/questions at c{40} is there; take an empty folder"):
+        import_files(other, str(out), mirror_uri=str(mirror))
+    assert read_provenance(str(out))["revision"] == COMMIT
     (out / "own.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigError, match=r"own\.jsonl is there, which is not of pool 'questions'"):
+    with pytest.raises(ConfigError, match=r"own\.jsonl is there, no part of pool 'questions'"):
         import_files(questions, str(out), mirror_uri=str(mirror))
     with pytest.raises(DataError, match=r"own\.jsonl was not imported with the pool"):
         read_provenance(str(out))

@@ -3,7 +3,7 @@
 import builtins
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,20 @@ def planted() -> list[str]:
 
 
 def blocks_of(texts: list[str], size: int) -> Any:
-    def blocks() -> Iterator[dict[str, np.ndarray]]:
+    def blocks(names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         for at in range(0, len(texts), size):
             features = Features(near=True)
             for text in texts[at : at + size]:
                 turns = [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
                 features.add({"id": "", "messages": turns, "origin": {"file": "a", "line": 1}})  # type: ignore[typeddict-item]
-            yield features.arrays()
+            arrays = features.arrays()
+            yield {name: arrays[name] for name in names}
 
     return blocks
 
 
 def test_every_planted_copy_is_found_and_nothing_else(planted: list[str]) -> None:
-    whole, pieces = (
-        list(find_pairs(blocks_of(planted, size), len(planted), 0.8, propose_in_memory)) for size in (9999, 700)
-    )
+    whole, pieces = (list(find_pairs(blocks_of(planted, size), 0.8, propose_in_memory)) for size in (9999, 700))
     assert whole == pieces
     found = {(pair.first, pair.second) for pair in whole}
     truth = {
@@ -71,12 +70,12 @@ def jaccard_of(one: str, other: str) -> float:
 
 def test_daft_proposes_exactly_what_memory_does() -> None:
     draw = np.random.default_rng(1)
-    table = draw.integers(0, 2**63, (4000, BANDS)).astype(np.uint64)
+    table = draw.integers(0, 2**32, (4000, BANDS)).astype(np.uint32)
     table[3000:3500, 2] = table[:500, 2]
     table[3000:3100, 7] = table[:100, 7]
     table[100 : 100 + COMMON, 4] = 11
     table[200 : 201 + COMMON, 5] = 12  # one too many
-    table[3990:, 0] = 2**64 - 1
+    table[3990:, 0] = 2**32 - 1
     pieces = np.array_split(table, 3)
     expected = propose_in_memory(pieces)
     assert len(expected) == 500 + COMMON * (COMMON - 1) // 2 + 45

@@ -10,7 +10,7 @@ from mixtune.errors import ConfigError, DataError
 PROBE = "preflight-probe"
 SAMPLED_FILES = 8
 """Of a source, whose beginnings tell how long its lines are."""
-DUPLICATE_BYTES = 2500
+DUPLICATE_BYTES = 1000
 """Memory that sanitize needs for a record while it looks for duplicates."""
 SANITIZE_BYTES = 16 * 10**9
 """What the pipelines ask for a sanitize task."""

@@ -58,6 +58,8 @@ class PoolSource:
         """Refuse what could not be imported, or not be accounted for."""
         if missing := [key for key in ("category", "source", "files", "licence") if not getattr(self, key)]:
             raise ConfigError(f"pool {self.name!r}: {missing[0]} is missing; a pool needs it, a licence above all")
+        if isinstance(self.files, str):
+            raise ConfigError(f"pool {self.name!r}: files is a list; got the text {self.files!r}")
         object.__setattr__(self, "licence", spdx(self.licence, f"pool {self.name!r}"))
         check_mapping(self.columns)
         if self.on_hub and self.revision and not _COMMIT.fullmatch(self.revision):

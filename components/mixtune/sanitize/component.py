@@ -136,6 +136,7 @@ def import_pool(
     The set is an entry of the catalogue (`name`), or one that you describe (`source`, `files`, `licence`, `category`).
     Data files alone are taken, no scripts and no pickles. The folder's `_provenance.json` names source, revision,
     licence, attribution and the SHA-256 of each file; sanitize's manifest and a registered model's card repeat them.
+    Cache this task only where the source is the hub's: what lies in a folder may change under its name.
 
     Args:
         pool: The provenance as a manifest; the files lie at its data_uri.

@@ -1,27 +1,36 @@
 """What becomes of every record of a pool: kept in a split, or dropped as a copy, a near copy or a leak."""
 
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mixtune.errors import ConfigError
-from mixtune.sanitize.near import Propose, choose, find_pairs, propose_in_memory
+from mixtune.sanitize.near import Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.near_daft import propose_on_daft
 from mixtune.sanitize.parts import BLOCKED, Part
 from mixtune.sanitize.splits import draw_split
+from mixtune.sanitize.words import Sets
 
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
 CONFLICTS = ("keep", "drop")
 ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
-DECIDING = ("key", "prompt", "group", "line", "blocked", "label_words", "label")
+DECIDING = {"key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64, "label": np.uint64,
+            "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
 """Features that are in memory for all records of a pool."""
-COMPARED = ("numbers", "minhash", "question", "question_at", "answer", "answer_at")
-"""Features of near-duplicates, which are read part by part."""
-_OTHERS = "another pool", "a benchmark"
+SPLITS = ("train", "test", "validation", "holdout")
+_OTHERS = ("another pool", "a benchmark")
+REASONS = (
+    "duplicate", "in the test set", *BLOCKED[1:], "label in the question", "near duplicate", "near the test set",
+    *(f"near {other}" for other in _OTHERS), "conflicting answer",
+)  # fmt: skip
+FATES = ("", *SPLITS, *REASONS)
+"""What can become of a record, by its number: nothing yet, a split, or why it is dropped."""
+NUMBER = {fate: number for number, fate in enumerate(FATES)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +72,11 @@ class Choice:
 class Fates:
     """The decisions on one pool's records, in the order of its parts."""
 
+    places: "Places"
     fate: np.ndarray
-    """Object array of texts, (records,): a split's name, or `!` and the reason for the drop."""
+    """Numbers in FATES, uint8 (records,)."""
+    copy_of: np.ndarray
+    """The record that a dropped one is a copy of, int64 (records,); -1: of none, below: of one of _OTHERS."""
     asked: set[str] = field(default_factory=set)
     """Splits that have to have records."""
     clusters: list[dict[str, Any]] = field(default_factory=list)
@@ -74,8 +86,22 @@ class Fates:
     num_conflicts: int = 0
     num_label_words: int = 0
     """Records kept whose question holds the words of their label."""
-    copy_of: dict[int, str] = field(default_factory=dict)
-    """Where the record stands that a dropped one is a copy of, by the dropped one's place."""
+
+    def is_open(self) -> np.ndarray:
+        """Which records nothing has become of yet, bool (records,)."""
+        found: np.ndarray = self.fate == 0
+        return found
+
+    def set(self, rows: np.ndarray | int, fate: str) -> None:
+        """Decide on some records, given by number or mask."""
+        self.fate[rows] = NUMBER[fate]
+
+    def dropped(self, rows: slice) -> Iterator[tuple[int, str, str]]:
+        """Line, reason, and the place of what it is a copy of (empty: of nothing), of those dropped among some."""
+        for row in np.flatnonzero(self.fate[rows] > len(SPLITS)) + rows.start:
+            other = int(self.copy_of[row])
+            copied = "" if other == -1 else _OTHERS[-2 - other] if other < 0 else self.places[other]
+            yield int(self.places.lines[row]), FATES[self.fate[row]], copied
 
 
 def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.ndarray] | None = None) -> Fates:
@@ -87,85 +113,93 @@ def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.nda
         choice: How.
         guard: Features of the records that no training record may repeat; None: there are none.
     """
-    data = join([part.features(DECIDING) for part in parts])
+    data = _join(parts)
     total = len(data["key"])
     is_test = np.repeat([part.source.split == "test" for part in parts], [part.tally.kept for part in parts])
-    fates = Fates(fate=np.full(total, "", object))
-    places = _Places(parts, data["line"])
-    _drop_exact(fates, data, is_test, guard, places)
+    places = Places(parts, data["line"])
+    fates = Fates(places=places, fate=np.zeros(total, np.uint8), copy_of=np.full(total, -1))
+    _drop_exact(fates, data, is_test, guard)
     if choice.label_leaks == "drop":
-        fates.fate[(fates.fate == "") & ~is_test & (data["label_words"] > 0)] = "!label in the question"
+        fates.set(fates.is_open() & ~is_test & (data["label_words"] > 0), "label in the question")
     groups = _group(data)
     if choice.near_duplicates:
-        _drop_near(fates, parts, is_test, guard, choice, groups, places)
-    fates.num_label_words = int((data["label_words"][fates.fate == ""] > 0).sum())
-    _split(fates, data, is_test, groups, choice, pool)
+        _drop_near(fates, parts, is_test, guard, choice, groups)
+    fates.num_label_words = int((data["label_words"][fates.is_open()] > 0).sum())
+    _split(fates, data["label"], is_test, groups.roots(), f"{choice.seed} {pool}", choice)
     return fates
 
 
-def join(features: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _join(parts: list[Part]) -> dict[str, np.ndarray]:
     """Features of parts, one after another."""
-    if not features:
-        return {}
-    return {key: np.concatenate([item[key] for item in features]) for key in features[0]}
+    found = [part.features(tuple(DECIDING)) for part in parts]
+    return {name: np.concatenate([item.pop(name).astype(kind) for item in found]) for name, kind in DECIDING.items()}
 
 
-def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any, places: "_Places") -> None:
-    fate = fates.fate
-    for rows in (np.flatnonzero(is_test), np.flatnonzero(~is_test)):
-        _, firsts, inverse = np.unique(data["key"][rows], return_index=True, return_inverse=True)
-        originals = firsts[inverse]
-        copies = originals != np.arange(len(rows))
-        fate[rows[copies]] = "!duplicate"
-        fates.copy_of.update(
-            (int(row), places[rows[first]]) for row, first in zip(rows[copies], originals[copies], strict=True)
-        )
-    free = (fate == "") & ~is_test
-    held = np.isin(data["key"], data["key"][is_test])
-    fate[free & held] = "!in the test set"
+def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any) -> None:
+    key = data["key"]
+    for side in (is_test, ~is_test):
+        rows = np.flatnonzero(side)
+        _, firsts, inverse = np.unique(key[rows], return_index=True, return_inverse=True)
+        originals = rows[firsts[inverse]]
+        copies = originals != rows
+        fates.set(rows[copies], "duplicate")
+        fates.copy_of[rows[copies]] = originals[copies]
+    fates.set(fates.is_open() & ~is_test & np.isin(key, key[is_test]), "in the test set")
     if guard is not None:
-        fate[free & ~held & np.isin(data["key"], guard["key"])] = "!in another pool"
+        fates.set(fates.is_open() & ~is_test & np.isin(key, guard["key"]), "in another pool")
     for number, reason in enumerate(BLOCKED[1:], start=1):
-        fate[(fate == "") & ~is_test & (data["blocked"] == number)] = f"!{reason}"
+        fates.set(fates.is_open() & ~is_test & (data["blocked"] == number), reason)
+
+
+def _choose_records(features: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Some records' features, sets among them."""
+    out: dict[str, np.ndarray] = {}
+    for name in features:
+        if f"{name}_at" in features:
+            sets = keep(Sets(features[name], features[f"{name}_at"]), rows)
+            out |= {name: sets.flat, f"{name}_at": sets.at}
+        elif not name.endswith("_at"):
+            out[name] = features[name][rows]
+    return out
+
+
+def _blocks(parts: list[Part], is_open: np.ndarray, guard: Any) -> Blocks:
+    """Reads the guard's records, a pool's test records and its training records, those alone that are open."""
+    starts = np.cumsum([0, *(part.tally.kept for part in parts)])
+
+    def blocks(names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        if guard is not None:
+            yield guard
+        for test in (True, False):
+            for number, part in enumerate(parts):
+                rows = is_open[starts[number] : starts[number + 1]]
+                if rows.any() and (part.source.split == "test") == test:
+                    yield _choose_records(part.features(names), rows)
+
+    return blocks
 
 
 def _drop_near(
-    fates: Fates,
-    parts: list[Part],
-    is_test: np.ndarray,
-    guard: Any,
-    choice: Choice,
-    groups: "_Union",
-    places: "_Places",
+    fates: Fates, parts: list[Part], is_test: np.ndarray, guard: Any, choice: Choice, groups: "_Union"
 ) -> None:
     """Drop near copies, in order: what was kept first stays; a training record yields to any other."""
-    rows = np.concatenate([np.flatnonzero((fates.fate == "") & side) for side in (is_test, ~is_test)])
-    starts = np.cumsum([0, *(part.tally.kept for part in parts)])
-    chosen = [np.flatnonzero(fates.fate[starts[n] : starts[n + 1]] == "") for n in range(len(parts))]
+    is_open, places = fates.is_open(), fates.places
+    rows = np.concatenate([np.flatnonzero(is_open & side) for side in (is_test, ~is_test)])
     others = 0 if guard is None else len(guard["key"])
-
-    def blocks() -> Iterator[dict[str, np.ndarray]]:
-        if others:
-            yield guard
-        for test in (True, False):
-            for part, mine in zip(parts, chosen, strict=True):
-                if len(mine) and (part.source.split == "test") == test:
-                    yield choose(part.features(COMPARED), mine)
-
     seen: dict[int, dict[str, Any]] = {}
-    pairs = find_pairs(blocks, others + len(rows), choice.near_duplicates, ENGINES[choice.near_engine])
-    for pair in pairs:
+    blocks = _blocks(parts, is_open, guard)
+    for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
         if pair.second < others:
             continue
         second = int(rows[pair.second - others])
         first = int(rows[pair.first - others]) if pair.first >= others else -1
         if fates.fate[second] or (first >= 0 and fates.fate[first]):
             continue
-        other = _OTHERS[int(guard["benchmark"][pair.first])] if first < 0 else ""
-        where = places[first] if first >= 0 else other
+        kind = int(guard["benchmark"][pair.first]) if first < 0 else 0
+        other = _OTHERS[kind] if first < 0 else ""
         if not pair.same_answer and not (other and guard["any_answer"][pair.first]):
             if first >= 0:
-                _conflict(fates, [first, second], is_test, places, choice)
+                _conflict(fates, [first, second], is_test, choice)
                 groups.join(first, second)
             continue
         if is_test[second]:
@@ -173,32 +207,35 @@ def _drop_near(
                 groups.join(first, second)
             continue
         reason = f"near {other}" if other else "near the test set" if is_test[first] else "near duplicate"
-        fates.fate[second] = f"!{reason}"
-        fates.copy_of[second] = where
-        cluster = seen.setdefault(pair.first, {"kept": where, "dropped": []})
-        cluster["dropped"].append({"at": places[second], "similarity": round(pair.similarity, 3)})
-    fates.clusters = list(seen.values())[:LISTED]
+        fates.set(second, reason)
+        fates.copy_of[second] = first if first >= 0 else -2 - kind
+        if pair.first not in seen and len(seen) < LISTED:
+            seen[pair.first] = {"kept": other or places[first], "dropped": []}
+        if pair.first in seen:
+            dropped = {"at": places[second], "similarity": round(pair.similarity, 3)}
+            seen[pair.first]["dropped"].append(dropped)
+    fates.clusters = list(seen.values())
 
 
-def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, places: "_Places", choice: Choice) -> None:
+def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, choice: Choice) -> None:
     fates.num_conflicts += 1
     if len(fates.conflicts) < LISTED:
-        fates.conflicts.append({"first": places[pair[0]], "second": places[pair[1]]})
+        fates.conflicts.append({"first": fates.places[pair[0]], "second": fates.places[pair[1]]})
     if choice.conflicts == "drop":
         for index in pair:
             if not is_test[index]:
-                fates.fate[index] = "!conflicting answer"
+                fates.set(index, "conflicting answer")
 
 
 class _Union:
     """Records that have to stay in one split."""
 
-    def __init__(self) -> None:
-        self._parent: dict[int, int] = {}
+    def __init__(self, total: int) -> None:
+        self._parent = array("q", range(total))
 
     def find(self, index: int) -> int:
-        root = index
-        while (parent := self._parent.get(root, root)) != root:
+        parent = root = self._parent[index]
+        while (parent := self._parent[root]) != root:
             root = parent
         while index != root:
             self._parent[index], index = root, self._parent[index]
@@ -206,55 +243,62 @@ class _Union:
 
     def join(self, one: int, other: int) -> None:
         first, second = sorted((self.find(one), self.find(other)))
-        if first != second:
-            self._parent[second] = first
+        self._parent[second] = first
+
+    def roots(self) -> np.ndarray:
+        """The first record of each one's group, int64 (records,)."""
+        found = np.array(self._parent, np.int64)
+        while (found[found] != found).any():
+            found = found[found]
+        return found
 
 
 def _group(data: dict[str, np.ndarray]) -> _Union:
     """Records of one group, or of one and the same question, belong together."""
-    union = _Union()
+    union = _Union(len(data["key"]))
     for key in ("group", "prompt"):
-        values, firsts, inverse = np.unique(data[key], return_index=True, return_inverse=True)
-        for index in np.flatnonzero(firsts[inverse] != np.arange(len(inverse))) if len(values) else ():
-            if data[key][index]:
-                union.join(int(firsts[inverse[index]]), int(index))
+        _, firsts, inverse = np.unique(data[key], return_index=True, return_inverse=True)
+        originals = firsts[inverse]
+        rows = np.flatnonzero((originals != np.arange(len(originals))) & (data[key] > 0))
+        for one, other in zip(originals[rows], rows, strict=True):
+            union.join(int(one), int(other))
     return union
 
 
-def _split(fates: Fates, data: Any, is_test: np.ndarray, groups: _Union, choice: Choice, pool: str) -> None:
-    fate = fates.fate
-    fate[(fate == "") & is_test] = "test"
+def _split(
+    fates: Fates, labels: np.ndarray, is_test: np.ndarray, groups: np.ndarray, seed: str, choice: Choice
+) -> None:
+    fates.set(fates.is_open() & is_test, "test")
     has_test = bool(is_test.any())
-    total = int(((fate == "") & ~is_test).sum())
+    total = int(fates.is_open().sum())
     wanted = {"test": 0 if has_test or choice.holdout_records else round(choice.test_ratio * total),
               "validation": round(choice.validation_ratio * total),
               "holdout": min(choice.holdout_records, total // 10)}  # fmt: skip
     asked = {"test": has_test or (choice.test_ratio > 0 and not choice.holdout_records),
              "validation": choice.validation_ratio > 0, "holdout": choice.holdout_records > 0}  # fmt: skip
     for split, number in wanted.items():
-        rows = np.flatnonzero(fate == "")
+        rows = np.flatnonzero(fates.is_open())
         if number and len(rows):
-            labels = [str(label) for label in data["label"][rows]]
-            names = [str(groups.find(int(index))) for index in rows]
-            held = draw_split(labels, names, number, f"{choice.seed} {pool} {split}")
-            fate[rows[sorted(held)]] = split
-    fate[fate == ""] = "train"
+            fates.set(rows[draw_split(labels[rows], groups[rows], number, f"{seed} {split}")], split)
+    fates.set(fates.is_open(), "train")
     fates.asked = {"train", *(split for split, wish in asked.items() if wish)}
 
 
-class _Places:
+class Places:
     """Where the records of a pool stand, in words, by their number."""
 
     def __init__(self, parts: list[Part], lines: np.ndarray) -> None:
-        self._names, self._lines = [part.source.name for part in parts], lines
+        self.lines = lines
+        self._names = [part.source.name for part in parts]
         self._ends = np.cumsum([part.tally.kept for part in parts])
 
     def __getitem__(self, row: int) -> str:
-        return f"{self._names[np.searchsorted(self._ends, row, 'right')]} line {self._lines[row]}"
+        return f"{self._names[np.searchsorted(self._ends, row, 'right')]} line {self.lines[row]}"
 
 
 def count(fates: Fates) -> tuple[Counter[str], Counter[str]]:
     """Records by split, and dropped ones by reason."""
-    counted = Counter(fates.fate.tolist())
-    kept = Counter({key: value for key, value in counted.items() if not key.startswith("!")})
-    return kept, Counter({key[1:]: value for key, value in counted.items() if key.startswith("!")})
+    counts = np.bincount(fates.fate, minlength=len(FATES)).tolist()
+    named = {fate: number for fate, number in zip(FATES, counts, strict=True) if number}
+    kept = Counter({fate: number for fate, number in named.items() if fate in SPLITS})
+    return kept, Counter({fate: number for fate, number in named.items() if fate not in SPLITS})

@@ -4,31 +4,38 @@ What is kept apart on purpose, since a false drop is a lost record: text that mo
 template and no evidence; questions whose numbers differ are different questions; and records whose answers or labels
 differ are conflicts, not duplicates.
 
-Records are looked at in blocks that can be read again, so that memory holds 21 numbers of each, and the words of those
-alone that may be copies.
+Records are looked at in blocks that can be read again, so that memory holds a few bytes of each, and the words of those
+alone that are probably copies.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixtune.sanitize.words import Sets, distinct
+from mixtune.sanitize.words import Sets, distinct, is_in
 
 BANDS, ROWS = 21, 6
 """At a Jaccard similarity of 0.8 a pair is proposed with probability 1 - (1 - 0.8^6)^21 = 0.998."""
 COMMON = 20
 """Records in which a shingle may stand before it counts as a template's; also the largest bucket that is followed."""
 _POWERS = np.array([pow(0x9E3779B97F4A7C15, power, 2**64) for power in range(1, ROWS + 2)], np.uint64)
+_LOW = np.uint64(0xFFFFFFFF)
 _MARGIN = 0.25
-_SAMPLE = 100_000
+_MARKS = 63
+"""MinHash values of which a byte each is kept, to estimate how alike two records are."""
+_PAIRS = 2**10
+"""Pairs that are compared at once."""
+_SHINGLES = 2**18
+"""Shingles that are counted at once."""
 
-Blocks = Callable[[], Iterator[dict[str, np.ndarray]]]
-"""Reads the records in order, some at a time: `minhash` uint32 (records, BANDS * ROWS), `numbers` (digests of the
-numbers in the questions), and shingles: `question`, `question_at`, `answer`, `answer_at`."""
+Blocks = Callable[[Sequence[str]], Iterator[dict[str, np.ndarray]]]
+"""Reads the records in order, some at a time, and of each block what is named: `minhash` uint32
+(records, BANDS * ROWS), `numbers` (digests of the numbers in the questions), and sets of shingles, each with its
+offsets: `question` and `question_at`, `answer` and `answer_at`."""
 Propose = Callable[[Iterable[np.ndarray]], np.ndarray]
 """Pairs of records, int64 (pairs, 2), sorted, the smaller number first, that share a bucket in which at most COMMON
-records are; from blocks of the records' buckets, uint64 (records, BANDS)."""
+records are; from blocks of the records' buckets, uint32 (records, BANDS)."""
 
 
 @dataclass(frozen=True)
@@ -42,125 +49,137 @@ class Pair:
     same_answer: bool
 
 
-def find_pairs(blocks: Blocks, total: int, threshold: float, propose: Propose) -> Iterator[Pair]:
+def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[Pair]:
     """Verified pairs, in order.
 
     Args:
         blocks: The records.
-        total: How many they are.
         threshold: Least Jaccard similarity, above 0 to 1.
         propose: What finds candidates among the buckets: `propose_in_memory`, or Daft's.
     """
-    numbers: list[np.ndarray] = []
-    sampled: list[np.ndarray] = []
+    pairs = _likely(blocks, threshold, propose)
+    rows = distinct(pairs.ravel())
+    if not len(rows):
+        return
+    questions, answers = (_read(blocks, name, rows) for name in ("question", "answer"))
+    questions = _without(questions, _common(blocks, distinct(questions.flat)))
+    for at in range(0, len(pairs), _PAIRS):
+        some = pairs[at : at + _PAIRS]
+        first, second = np.searchsorted(rows, some.T)
+        asked = jaccard(questions, first, second)
+        alike = asked >= threshold
+        said = jaccard(answers, first[alike], second[alike]) >= threshold
+        found = zip(*some[alike].T.tolist(), asked[alike].tolist(), said.tolist(), strict=True)
+        yield from (Pair(*pair) for pair in found)
+
+
+def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
+    """Candidates with the same numbers in their questions that the MinHash values estimate to be alike."""
+    numbers, marks = [np.empty(0, np.uint64)], [np.empty((0, _MARKS), np.uint8)]
 
     def buckets() -> Iterator[np.ndarray]:
-        at, every = 0, -(-total // _SAMPLE) or 1
-        for block in blocks():
+        for block in blocks(("minhash", "numbers")):
             numbers.append(block["numbers"])
-            questions = Sets(block["question"], block["question_at"])
-            size = len(block["numbers"])
-            sampled.append(_chosen(questions, np.arange(-at % every, size, every)).flat)
-            at += size
-            yield make_buckets(block["minhash"])
+            marks.append(block["minhash"][:, :_MARKS].astype(np.uint8))
+            yield make_buckets(block["minhash"], block["numbers"])
 
     pairs = propose(buckets())
-    if len(pairs):
-        digests = np.concatenate(numbers)
-        pairs = pairs[digests[pairs[:, 0]] == digests[pairs[:, 1]]]
-    if len(pairs):
-        common = _common(np.concatenate(sampled))
-        sampled.clear()
-        yield from _verified(blocks, pairs, common, threshold)
+    digests, bytes_ = np.concatenate(numbers), np.concatenate(marks)
+    likely = np.empty(len(pairs), bool)
+    for at in range(0, len(pairs), _PAIRS):
+        first, second = pairs[at : at + _PAIRS].T
+        same = (bytes_[first] == bytes_[second]).mean(axis=1) >= threshold - _MARGIN
+        likely[at : at + _PAIRS] = same & (digests[first] == digests[second])
+    return pairs[likely]
 
 
-def make_buckets(minhash: np.ndarray) -> np.ndarray:
-    """A digest for every band of every record, uint64 (records, BANDS); two bands' are never compared."""
-    band = np.arange(1, BANDS + 1, dtype=np.uint64) * _POWERS[ROWS]
-    values = minhash.reshape(len(minhash), BANDS, ROWS).astype(np.uint64)
-    total: np.ndarray = (values * _POWERS[:ROWS]).sum(axis=2) + band
+def make_buckets(minhash: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """For every band of every record a digest of it and of the numbers, uint32 (records, BANDS)."""
+    values = minhash.reshape(len(minhash), BANDS, ROWS)
+    total = np.repeat(numbers[:, None] * _POWERS[ROWS], BANDS, axis=1)
+    for row in range(ROWS):
+        total += values[:, :, row] * _POWERS[row]
     total ^= total >> np.uint64(29)
-    return total
+    total *= _POWERS[0]
+    return (total >> np.uint64(32)).astype(np.uint32)
 
 
 def propose_in_memory(buckets: Iterable[np.ndarray]) -> np.ndarray:
     """Candidates by sorting each band (see `Propose`)."""
-    table = np.concatenate([np.empty((0, BANDS), np.uint64), *buckets])
-    total, found = len(table), [np.empty(0, np.int64)]
-    for band in range(BANDS):
-        order = np.argsort(table[:, band], kind="stable")
-        ordered = table[order, band]
-        bucket = np.cumsum(np.concatenate([[0], ordered[1:] != ordered[:-1]]))[:total]
-        sizes = np.bincount(bucket)[bucket]
+    table = list(buckets)
+    total, found = sum(map(len, table)), [np.empty(0, np.int64)]
+    for band in range(BANDS if total else 0):
+        keys = np.concatenate([block[:, band] for block in table]).astype(np.uint64) << np.uint64(32)
+        keys |= np.arange(total, dtype=np.uint64)
+        keys.sort()
+        starts = np.flatnonzero(np.diff(keys >> np.uint64(32), prepend=np.uint64(2**33)))
+        sizes = np.diff(starts, append=total)
         kept = (sizes > 1) & (sizes <= COMMON)
-        order, bucket = order[kept], bucket[kept]
-        for step in range(1, COMMON):
+        rows = (keys[np.repeat(kept, sizes)] & _LOW).astype(np.int64)
+        bucket = np.repeat(starts[kept], sizes[kept])
+        for step in range(1, min(COMMON, len(rows))):
             same = bucket[step:] == bucket[:-step]
             if not same.any():
                 break
-            found.append(order[:-step][same] * total + order[step:][same])
+            found.append(rows[:-step][same] * total + rows[step:][same])
         found = [distinct(np.concatenate(found))]
     return np.stack(np.divmod(found[0], max(1, total)), axis=1)
 
 
-def jaccard(one: np.ndarray, other: np.ndarray) -> float:
-    """Exact Jaccard similarity of two sets, 0 to 1; 0 where both are empty."""
-    shared = len(np.intersect1d(one, other, assume_unique=True))
-    return shared / max(1, len(one) + len(other) - shared)
+def jaccard(sets: Sets, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Exact Jaccard similarity of pairs of sets, (pairs,) of 0 to 1; 0 where both are empty."""
+    pair = np.arange(len(first), dtype=np.uint64) << np.uint64(32)
+    found = [_take(sets, rows) for rows in (first, second)]
+    keys = np.concatenate([np.repeat(pair, np.diff(item.at)) | item.flat for item in found])
+    keys.sort(kind="stable")  # two sorted runs: merged in linear time
+    owner = (keys >> np.uint64(32)).astype(np.int64)
+    shared = np.bincount(owner[1:][keys[1:] == keys[:-1]], minlength=len(first))
+    similarity: np.ndarray = shared / np.maximum(1, np.bincount(owner, minlength=len(first)) - shared)
+    return similarity
 
 
-def _verified(blocks: Blocks, pairs: np.ndarray, common: np.ndarray, threshold: float) -> Iterator[Pair]:
-    rows = distinct(pairs.ravel())
-    minhash, questions, answers = _read(blocks, rows)
-    questions = _without(questions, common)
-    for block in np.array_split(pairs, len(pairs) // 50_000 + 1):
-        at = np.searchsorted(rows, block)
-        alike = (minhash[at[:, 0]] == minhash[at[:, 1]]).mean(axis=1) >= threshold - _MARGIN
-        for (first, second), (one, other) in zip(block[alike].tolist(), at[alike].tolist(), strict=True):
-            similarity = jaccard(questions[one], questions[other])
-            if similarity >= threshold:
-                yield Pair(first, second, similarity, jaccard(answers[one], answers[other]) >= threshold)
+def keep(sets: Sets, kept: np.ndarray) -> Sets:
+    """Some of the sets: `kept` is bool (sets,)."""
+    sizes = np.diff(sets.at)
+    return Sets(sets.flat[np.repeat(kept, sizes)], np.concatenate([[0], np.cumsum(sizes[kept])]))
 
 
-def choose(block: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Some records of a block."""
-    out = {name: block[name][rows] for name in ("numbers", "minhash")}
-    for name in ("question", "answer"):
-        sets = _chosen(Sets(block[name], block[f"{name}_at"]), rows)
-        out |= {name: sets.flat, f"{name}_at": sets.at}
-    return out
-
-
-def _read(blocks: Blocks, rows: np.ndarray) -> tuple[np.ndarray, Sets, Sets]:
-    """MinHash values, questions and answers of some records."""
-    minhash, parts, at = [], dict[str, list[Sets]](question=[], answer=[]), 0
-    for block in blocks():
-        size = len(block["numbers"])
-        mine = rows[np.searchsorted(rows, at) : np.searchsorted(rows, at + size)] - at
-        minhash.append(block["minhash"][mine])
-        for name, sets in parts.items():
-            sets.append(_chosen(Sets(block[name], block[f"{name}_at"]), mine))
-        at += size
-    return np.concatenate(minhash), _joined(parts["question"]), _joined(parts["answer"])
-
-
-def _chosen(sets: Sets, rows: np.ndarray) -> Sets:
+def _take(sets: Sets, rows: np.ndarray) -> Sets:
+    """Some of the sets, in the order of `rows`, which may repeat them."""
     sizes = np.diff(sets.at)[rows]
     at = np.concatenate([[0], np.cumsum(sizes)])
     return Sets(sets.flat[np.arange(at[-1]) + np.repeat(sets.at[rows] - at[:-1], sizes)], at)
 
 
-def _joined(sets: list[Sets]) -> Sets:
-    sizes = np.concatenate([np.diff(item.at) for item in sets])
-    return Sets(np.concatenate([item.flat for item in sets]), np.concatenate([[0], np.cumsum(sizes)]))
+def _read(blocks: Blocks, name: str, rows: np.ndarray) -> Sets:
+    """A set of some records, by their sorted numbers."""
+    flat, sizes, at = [], [np.zeros(1, np.int64)], 0
+    for block in blocks((name, f"{name}_at")):
+        sets = Sets(block[name], block[f"{name}_at"])
+        kept = np.zeros(len(sets.at) - 1, bool)
+        kept[rows[np.searchsorted(rows, at) : np.searchsorted(rows, at + len(kept))] - at] = True
+        found = keep(sets, kept)
+        flat.append(found.flat)
+        sizes.append(np.diff(found.at))
+        at += len(kept)
+    return Sets(np.concatenate(flat), np.cumsum(np.concatenate(sizes)))
 
 
-def _without(sets: Sets, common: np.ndarray) -> Sets:
-    kept = ~np.isin(sets.flat, common)
-    return Sets(sets.flat[kept], np.concatenate([[0], np.cumsum(kept)])[sets.at])
+def _common(blocks: Blocks, known: np.ndarray) -> np.ndarray:
+    """Which of the shingles, given sorted, stand in more than COMMON records."""
+    counts = np.zeros(len(known), np.uint32)
+    for block in blocks(("question", "question_at")):
+        for at in range(0, len(block["question"]), _SHINGLES):
+            found = np.sort(block["question"][at : at + _SHINGLES])
+            starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
+            place = np.minimum(np.searchsorted(known, found[starts]), len(known) - 1)
+            held = known[place] == found[starts]
+            counts[place[held]] += np.diff(starts, append=len(found))[held].astype(np.uint32)
+    return known[counts > COMMON]
 
 
-def _common(flat: np.ndarray) -> np.ndarray:
-    """Shingles in more than COMMON records, sorted; where there are very many records, of an even sample."""
-    flat.sort()
-    return distinct(flat[COMMON:][flat[COMMON:] == flat[:-COMMON]])
+def _without(sets: Sets, left_out: np.ndarray) -> Sets:
+    kept = np.empty(len(sets.flat), bool)
+    for at in range(0, len(kept), _SHINGLES):
+        kept[at : at + _SHINGLES] = ~is_in(sets.flat[at : at + _SHINGLES], left_out)
+    return Sets(sets.flat[kept], sets.at - np.searchsorted(np.flatnonzero(~kept), sets.at))

@@ -46,6 +46,7 @@ def _write(buckets: Iterable[np.ndarray], folder: Path) -> int:
     total = 0
     for number, block in enumerate(buckets):
         row = np.repeat(np.arange(total, total + len(block)), BANDS)
-        pq.write_table(pa.table({"row": row, "bucket": block.ravel()}), folder / f"{number:05d}.parquet")
+        bucket = np.arange(BANDS, dtype=np.uint64) << np.uint64(32) | block
+        pq.write_table(pa.table({"row": row, "bucket": bucket.ravel()}), folder / f"{number:05d}.parquet")
         total += len(block)
     return total

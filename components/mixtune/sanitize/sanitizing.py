@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from itertools import count as count_from
 from itertools import groupby
 from typing import Any
 
@@ -249,12 +248,8 @@ class PoolBuilder:
         """A quarantine line for every record that was dropped as a copy."""
         at = 0
         for part in self.parts:
-            lines = part.features(["line"])["line"].tolist()
-            for row, line, fate in zip(count_from(at), lines, self.fates.fate[at : at + part.tally.kept], strict=False):
-                if fate.startswith("!"):
-                    yield note_line(
-                        self.name, part.source.name, line, "dropped", fate[1:], self.fates.copy_of.get(row, "")
-                    )
+            for line, reason, copy_of in self.fates.dropped(slice(at, at + part.tally.kept)):
+                yield note_line(self.name, part.source.name, line, "dropped", reason, copy_of)
             at += part.tally.kept
         for item in self.written:
             yield from item.notes

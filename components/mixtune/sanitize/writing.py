@@ -13,6 +13,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.records import Record
 from mixtune.sanitize.cleaning import note_line
+from mixtune.sanitize.fates import FATES, SPLITS
 from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Prover
 
@@ -44,12 +45,12 @@ def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, 
     out, prover = Written(), _prover(model)
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
-        for split in sorted({item for item in fate.tolist() if not item.startswith("!")}):
+        for split in sorted({FATES[item] for item in np.unique(fate)} & {*SPLITS}):
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
             file = stack.enter_context(storage.open_write(storage.join(data, path)))
             writers[split] = (path, file, stack.enter_context(pa.CompressedOutputStream(file, "zstd")))
-        for line, split in zip(part.lines(), fate.tolist(), strict=True):
-            if split.startswith("!"):
+        for line, split in zip(part.lines(), map(FATES.__getitem__, fate), strict=True):
+            if split not in writers:
                 continue
             record = orjson.loads(line)
             if prover is not None:
