@@ -1,6 +1,7 @@
 """Plots as inline SVG: no script, no network."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -146,41 +147,74 @@ def frontier(
     small = [mark for curve in curves for mark in curve]
     xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in small)]
     ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in small)]
-
-    def place(value: float, among: list[float], begin: float, end: float) -> float:
-        low, high = min(among), max(among)
-        room = 0.08 * (high - low) or 0.5
-        return begin + (value - low + room) / (high - low + 2 * room) * (end - begin)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return place(x, xs, left, WIDTH - RIGHT), place(y, ys, bottom, top)
-
+    right, up = _scale(xs, left, WIDTH - RIGHT), _scale(ys, bottom, top)
     parts = [_line(left, bottom, WIDTH - RIGHT, bottom, MUTED), _line(left, top, left, bottom, MUTED)]
-    for tick in range(5):
-        x, y = (min(values) + (max(values) - min(values)) * tick / 4 for values in (xs, ys))
-        right, up = at(x, y)
-        parts += [_line(right, top, right, bottom, GRID), _line(left, up, WIDTH - RIGHT, up, GRID)]
-        parts.append(_text(right, bottom + 18, f"{x:.3f}", "middle", MUTED))
-        parts.append(_text(left - 8, up + 4, f"{y:.3f}", "end", MUTED))
+    for tick in _ticks(min(xs), max(xs)):
+        parts.append(_line(right(tick), top, right(tick), bottom, GRID))
+        parts.append(_text(right(tick), bottom + 18, f"{tick:g}", "middle", MUTED))
+    for tick in _ticks(min(ys), max(ys)):
+        parts.append(_line(left, up(tick), WIDTH - RIGHT, up(tick), GRID))
+        parts.append(_text(left - 8, up(tick) + 4, f"{tick:g}", "end", MUTED))
+    labels = _Labels([(right(mark.x), up(mark.y)) for mark in [*marks, *small]])
     for curve in curves:
-        ends = " ".join(f"{x:.1f},{y:.1f}" for x, y in [at(*base), *(at(mark.x, mark.y) for mark in curve)])
+        ends = " ".join(f"{right(x):.1f},{up(y):.1f}" for x, y in [base, *((mark.x, mark.y) for mark in curve)])
         parts.append(f'<polyline points="{ends}" fill="none" stroke="{MUTED}" stroke-dasharray="2 3"/>')
-        for mark in curve[:-1]:
-            x, y = at(mark.x, mark.y)
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{COLORS[mark.verdict]}"/>')
-            parts.append(_text(x + 8, y + 4, mark.name, "start", COLORS[mark.verdict]))
     for mark in marks:
-        color, (x, y) = COLORS[mark.verdict], at(mark.x, mark.y)
-        parts.append(_line(at(mark.x_span[0], mark.y)[0], y, at(mark.x_span[1], mark.y)[0], y, color))
-        parts.append(_line(x, at(mark.x, mark.y_span[0])[1], x, at(mark.x, mark.y_span[1])[1], color))
+        color, x, y = COLORS[mark.verdict], right(mark.x), up(mark.y)
+        parts.append(_line(right(mark.x_span[0]), y, right(mark.x_span[1]), y, color))
+        parts.append(_line(x, up(mark.y_span[0]), x, up(mark.y_span[1]), color))
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" fill="{color}"/>')
-        parts.append(_text(x + 11, y - 9, f"{mark.name}: {mark.verdict}", "start", color))
-    x, y = at(*base)
+        parts.append(labels.add(x, y, f"{mark.name}: {mark.verdict}", color, always=True))
+    x, y = right(base[0]), up(base[1])
     parts.append(f'<rect x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12" fill="{MUTED}"/>')
-    parts.append(_text(x + 11, y + 16, "base model", "start", MUTED))
+    parts.append(labels.add(x, y, "base model", MUTED, always=True))
+    for mark in (mark for curve in curves for mark in curve[:-1]):
+        color, x, y = COLORS[mark.verdict], right(mark.x), up(mark.y)
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{color}" stroke-width="1.5"/>')
+        parts.append(labels.add(x, y, mark.name, color))
     parts.append(_text((left + WIDTH - RIGHT) / 2, bottom + 40, titles[0], "middle"))
     parts.append(_text(left, top - 8, titles[1], "start"))
     return svg(bottom + 50, parts, f"{titles[1]} against {titles[0]}")
+
+
+def _scale(values: list[float], begin: float, end: float) -> Callable[[float], float]:
+    """Where a value lies between two places, with room around all of them."""
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) or 0.5
+    return lambda value: begin + (value - low + room) / (high - low + 2 * room) * (end - begin)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, at most six."""
+    if low == high:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= 5)
+    return [round(step * number, 12) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+class _Labels:
+    """Texts beside points, each where no other text or point is."""
+
+    def __init__(self, points: list[tuple[float, float]]) -> None:
+        self.taken = [(x - 6, y + 5, 12.0) for x, y in points]
+
+    def add(self, x: float, y: float, text: str, color: str, *, always: bool = False) -> str:
+        """The text at the first free place around a point; empty where there is none, unless it must be shown."""
+        width = 7.0 * len(text)
+        for right, down in ((True, -8), (True, 17), (False, -8), (False, 17), (True, 4), (False, 4)):
+            box = (x + 9 if right else x - 9 - width, y + down, width)
+            if not any(
+                abs(box[1] - at) < 14 and box[0] < begin + wide and begin < box[0] + width
+                for begin, at, wide in self.taken
+            ):
+                break
+        else:
+            if not always:
+                return ""
+            right, box = True, (x + 9, y - 8, width)
+        self.taken.append(box)
+        return _text(x + 9 if right else x - 9, box[1], text, "start" if right else "end", color)
 
 
 def svg(height: float, parts: list[str], title: str) -> str:

@@ -1,11 +1,13 @@
 """Several mixes side by side: which model is taken, what the dial says, and what the trainings cost."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mixtune import charts
 from mixtune.choose.costs import said, total, training_cost
 from mixtune.choose.grid import Outputs, report_grid
 from mixtune.errors import DataError, TrainingError
@@ -109,6 +111,24 @@ def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: G
     assert len(page.split('points="')[1].split('"')[0].split()) == 4
     assert "<h2>Turned down</h2>" in page and "50 % at 0.5: no memory" in page
     assert "| 100 % | 0.25 | pass | 0.600 | +0.100 | mmlu +0.000 |" in (grid.folder / "summary_path").read_text()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.003, 0.998), (0.624, 7.622), (1e-4, 3e-4), (0.5, 0.5)])
+def test_a_plot_is_ruled_at_a_few_round_numbers_within_it(low: float, high: float) -> None:
+    ticks = charts._ticks(low, high)
+    assert 1 <= len(ticks) <= 6
+    assert all(low <= tick <= high and len(f"{tick:g}") <= 7 for tick in ticks)
+
+
+def test_texts_in_a_plot_lie_neither_on_one_another_nor_on_points() -> None:
+    points = [(100.0, 100.0), (103.0, 100.0), (300.0, 100.0)]
+    labels = charts._Labels(points)
+    shown = [labels.add(x, y, "0.75", "red") for x, y in points]
+    places = {re.search(r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', text).groups() for text in shown if text}  # type: ignore[union-attr]
+    assert len(places) == len([text for text in shown if text]) >= 2
+    crowded = charts._Labels([(100.0 + dx, 100.0 + dy) for dx in range(-40, 41, 8) for dy in range(-24, 25, 8)])
+    assert crowded.add(100.0, 100.0, "0.75", "red") == ""
+    assert crowded.add(100.0, 100.0, "75 %: pass", "red", always=True)
 
 
 def test_without_a_dial_there_is_neither_table_nor_curve(grid: Grid) -> None:

@@ -34,7 +34,8 @@ def write_points(
     """
     cost = costs.total([point.cost for point in points])
     pages.write_text(html, pages.page(title, _body(title, points, turned, verdict, reason, cost)))
-    lines = [f"# {title}", "", reason, "", pages.markdown_table(HEADER, [_row(point) for point in points]), "", cost]
+    rows = [_base_row(next(point for point in points if point.axes)), *map(_row, points)]
+    lines = [f"# {title}", "", reason, "", pages.markdown_table(HEADER, rows), "", cost]
     lines += ["", *(f"- {text}" for text in _advice([*points, *turned]))]
     if turned:
         lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, [_dial_row(point) for point in turned])]
@@ -45,18 +46,24 @@ def _body(title: str, points: list[Point], turned: list[Point], verdict: str, re
     trained = [point for point in points if point.axes]
     plots = [_plot(name, trained, turned) for name in trained[0].axes if name != CUSTOMER_AXIS]
     advice = "".join(f"<li>{escape(text)}</li>" for text in _advice([*points, *turned]))
+    table = _table(HEADER, [_base_row(trained[0]), *map(_row, points)])
     dial = ""
     if turned:
         dial = f"<h2>Turned down</h2><p class='note'>{_DIAL}</p>{_table(DIAL_HEADER, map(_dial_row, turned))}"
     return (
         f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>"
-        f"{_table(HEADER, map(_row, points))}<p class='note'>{escape(cost)}</p><ul>{advice}</ul>"
+        f"{table}<p class='note'>{escape(cost)}</p><ul>{advice}</ul>"
         f"{''.join(plots)}<p class='note'>{_WHISKERS}</p>{dial}"
     )
 
 
 def _table(header: list[str], rows: Any) -> str:
-    return pages.table(header, [[escape(cell) for cell in row] for row in rows])
+    """Rows whose verdict, if they have one, is marked."""
+    place = header.index("verdict")
+    cells = [[escape(cell) for cell in row] for row in rows]
+    for row in cells:
+        row[place] = row[place] and f'<span class="verdict {row[place]}">{row[place]}</span>'
+    return pages.table(header, cells)
 
 
 def _plot(name: str, trained: list[Point], turned: list[Point]) -> str:
@@ -95,6 +102,11 @@ def _span(axis: dict[str, Any]) -> tuple[float, float]:
 def _row(point: Point) -> list[str]:
     work = [f"{point.num_steps:,}", f"{point.num_tokens:,}", *costs.said(point.cost)]
     return [point.name, point.verdict, *work, *_scores(point)]
+
+
+def _base_row(point: Point) -> list[str]:
+    """The base model, which every point was compared with."""
+    return ["base model", *[""] * (len(HEADER) - 4), f"{point.axes[CUSTOMER_AXIS]['base']:.3f}", "", ""]
 
 
 def _dial_row(point: Point) -> list[str]:

@@ -110,11 +110,13 @@ class World:
 
         Args:
             method: `lora` or `sft`.
-            epochs: Passes over the customer's records; 0: as many as the method needs.
+            epochs: Passes over the customer's records; 0: as many as the method needs. With fewer, for a look, the dial
+                is turned but once.
         """
         arguments = {**self.arguments(method, 100.0), "customer_data_percents": list(PERCENTS)}
         del arguments["customer_data_percent"]
-        return {**arguments, "customer_epochs": epochs or arguments["customer_epochs"]}
+        dial = [0.5] if epochs else [0.25, 0.5, 0.75]
+        return {**arguments, "dial": dial, "customer_epochs": epochs or arguments["customer_epochs"]}
 
 
 def write_world(folder: Path | str, seed: int = 42) -> World:
