@@ -3,7 +3,8 @@
     python benchmarks/demo.py --work DIR --results benchmarks/results/demo.md
 
 Every figure is read from what `mixtune demo` left. Both methods of a seed share a work folder, so that the second finds
-sanitized pools and the base model's evaluation in the cache; the first one's time is that of `make demo`.
+sanitized pools and the base model's evaluation in the cache; the first one's time is that of `make demo`. A demo that
+was measured in DIR before is not run again.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ class Done:
 
 
 def run_demo(method: str, seed: int, work: Path) -> Done:
-    """Run the demo in processes of its own."""
+    """Run the demo in processes of its own, if it was not measured there before."""
+    measured = work / f"{method}.json"
+    if measured.exists():
+        return Done(**json.loads(measured.read_text()))
     known = set(work.glob("reports/*.json"))
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [sys.executable, "-m", "mixtune.cli", "demo", "--method", method, "--seed", str(seed)]
@@ -68,7 +72,7 @@ def run_demo(method: str, seed: int, work: Path) -> Done:
         )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     (report,) = set(work.glob("reports/*.json")) - known
-    return Done(
+    done = Done(
         method=method,
         seed=seed,
         grid=json.loads(report.read_text()),
@@ -76,6 +80,8 @@ def run_demo(method: str, seed: int, work: Path) -> Done:
         cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         peak_bytes=peak,
     )
+    measured.write_text(json.dumps(asdict(done)))
+    return done
 
 
 def watch_memory(process: subprocess.Popen[bytes]) -> int:

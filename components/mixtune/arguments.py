@@ -34,7 +34,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a pipeline and its `key=value` arguments to a command."""
-    parser.add_argument("pipeline", help="a compiled pipeline, or the name of one that mixtune ships (finetune)")
+    parser.add_argument(
+        "pipeline",
+        help="a compiled pipeline, or the name of one that mixtune ships (finetune, or a component: rehearse)",
+    )
     parser.add_argument(
         "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
     )
@@ -47,17 +50,17 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def find_pipeline(name: str) -> Path:
-    """The YAML file of a pipeline: a path, or the name of one that mixtune ships (`finetune`).
+    """The YAML file of a pipeline: a path, or the name of a pipeline or component that mixtune ships (`finetune`).
 
     Raises:
         ConfigError: Neither.
     """
+    package = Path(str(resources.files("mixtune")))
     if Path(name).is_file():
         return Path(name)
-    shipped = Path(str(resources.files("mixtune") / "compiled"))
-    if (shipped / f"{name}.yaml").is_file():
-        return shipped / f"{name}.yaml"
-    names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+    if found := [path for path in package.glob("*/*.yaml") if path.stem == name]:
+        return found[0]
+    names = ", ".join(sorted(path.stem for path in package.glob("compiled/*.yaml")))
     raise ConfigError(f"{name}: no such file, and mixtune ships no pipeline of that name; there are {names}")
 
 

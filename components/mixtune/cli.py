@@ -124,7 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     arguments = read_options(options, pipeline, earlier)
     outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache)
     for name, value in outcome.outputs.items():
-        print(f"{name}: {value}")
+        print(f"{name}: {getattr(value, 'uri', value)}")  # a component run by itself leaves artifacts
     if outcome.report:
         print(f"report: {outcome.report}")
     print(f"MLflow: mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (run {outcome.run_id})")

@@ -23,6 +23,8 @@ from mixtune.records import Record
 
 SPLITS = ("train", "validation", "test", "holdout")
 RECORDS_PER_FILE = 500_000
+_TOGETHER = 2**16
+"""Bytes that are compressed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +111,13 @@ def read_lines(uri: str) -> Iterator[bytes]:
 def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
     """Write records to one file of a pool; the same records give the same bytes."""
     with storage.open_write(uri) as stream, pa.CompressedOutputStream(stream, "zstd") as lines:
+        block = bytearray()
         for record in records:
-            lines.write(record_line(record))
+            block += record_line(record)
+            if len(block) >= _TOGETHER:
+                lines.write(block)
+                block = bytearray()
+        lines.write(block)
     return stream.entry(uri.rsplit("/", 1)[-1])
 
 

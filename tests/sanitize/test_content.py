@@ -94,10 +94,10 @@ def test_any_text_comes_out_clean_counted_and_unchanged_by_a_second_pass(
 def test_a_text_that_one_scan_of_many_passes_over_is_one_that_no_rule_changes(texts: list[str], extra: Any) -> None:
     markers, personal, together = Markers(extra=extra), Personal(), join_texts(texts)
     unclean, marked, held = suspects(together), markers.suspects(together), personal.suspects(together)
-    for text in texts:
-        assert text in unclean or normalise(text, Counter()) == text
-        assert text in marked or (not markers.find(text) and strip_end_token(text) == text)
-        assert text in held or not personal.find(text)
+    for number, text in enumerate(texts):
+        assert number in unclean or normalise(text, Counter()) == text
+        assert number in marked or (not markers.find(text) and strip_end_token(text) == text)
+        assert number in held or not personal.find(text)
 
 
 @pytest.mark.parametrize("mode", ["space", "strip", "drop", "fail", "keep"])
@@ -186,13 +186,16 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
         *plain,
         {**plain[0], "prompt": "something else", "system": "be kind"},
         {"prompt": "crash jane@example.org", "completion": "yes"},
+        {**plain[0], "prompt": "Something else!", "system": "Be kind."},
     ]
     manifest = job(tmp_path / "1", rows, base_model=str(model))
     refused = "the chat template refuses it: "
     assert manifest["counts"]["chat"]["dropped"] == {
         f"{refused}TypeError": 1,
         f"{refused}no system messages, please": 1,
+        "duplicate": 1,
     }
+    assert manifest["details"]["chat"]["copies_of_refused"] == 1
     assert manifest["details"]["chat"]["proved"] == manifest["counts"]["chat"]["kept"] == 3
     notes = [json.loads(line) for line in (tmp_path / "1/data/quarantine.jsonl").read_text().splitlines()]
     assert {(note["line"], note["rule"]) for note in notes if "refuses" in note["rule"]} == {

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +255,12 @@ def test_files_that_were_not_imported_are_not_taken_for_the_pools(
 ) -> None:
     out = tmp_path / "out"
     import_files(questions, str(out), mirror_uri=str(mirror))
+    other = replace(questions, revision="d" * 40)
+    with pytest.raises(ConfigError, match=r"org/questions at c{40} is there; take an empty folder"):
+        import_files(other, str(out), mirror_uri=str(mirror))
+    assert read_provenance(str(out))["revision"] == COMMIT
     (out / "own.jsonl").write_text("{}\n")
-    with pytest.raises(ConfigError, match=r"own\.jsonl is there, which is not of pool 'questions'"):
+    with pytest.raises(ConfigError, match=r"own\.jsonl is there, no part of pool 'questions'"):
         import_files(questions, str(out), mirror_uri=str(mirror))
     with pytest.raises(DataError, match=r"own\.jsonl was not imported with the pool"):
         read_provenance(str(out))

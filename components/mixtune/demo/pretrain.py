@@ -2,7 +2,8 @@
 
 A Llama of 0.8 million parameters, its byte-level BPE tokenizer and its chat template. It learns facts as questions and
 answers, verifiable instructions and the repetition of words (a model that never said a label
-cannot be taught to by an adapter), all in training wordings and nothing of the customer's task.
+cannot be taught to by an adapter), all in training wordings and nothing of the customer's task. It learns what users
+ask too, so that it can ask itself: `rehearse`.
 """
 
 import argparse
@@ -47,15 +48,20 @@ class Recipe:
     """Examples per step."""
     learning_rate: float = 3e-3
     """Peak; warmed up over 50 steps, then down to zero along a straight line."""
+    asked_weight: float = 0.3
+    """Weight of the mean loss over what users ask, beside the mean loss over answers."""
     seed: int = 0
     """Of initialisation and of every example."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A text, and its end that is learned."""
+    """A text in three parts: its frame, what is asked, and what is answered."""
 
-    prompt: str
+    frame: str = ""
+    """What the chat template writes before a user speaks; not learned."""
+    asked: str
+    """Learned at a lower weight, where there is a frame."""
     answer: str
 
 
@@ -64,7 +70,7 @@ def draw_example(draw: random.Random) -> Example:
     kind = draw.random()
     if kind < 0.3:
         question, answer = facts.open_question(draw)
-        return Example(prompt=f"{question}\nAnswer:", answer=f" {answer}")
+        return Example(asked=f"{question}\nAnswer:", answer=f" {answer}")
     if kind < 0.5:
         return chat(*facts.open_question(draw))
     if kind < 0.95:
@@ -76,13 +82,17 @@ def draw_example(draw: random.Random) -> Example:
 
 def chat(prompt: str, answer: str) -> Example:
     """One turn of conversation, as the chat template writes it."""
-    return Example(prompt=f"{START}user\n{prompt}{END}\n{START}assistant\n", answer=f"{answer}{END}")
+    asked = f"{prompt}{END}\n{START}assistant\n"
+    return Example(frame=f"{START}user\n", asked=asked, answer=f"{answer}{END}")
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer; the same seed gives the same files."""
     draw = random.Random(seed)
-    texts = [example.prompt + example.answer for example in (draw_example(draw) for _ in range(TOKENIZER_TEXTS))]
+    texts = [
+        example.frame + example.asked + example.answer
+        for example in (draw_example(draw) for _ in range(TOKENIZER_TEXTS))
+    ]
     texts += [f"{word} {word}" for word in _WORDS for _ in range(20)]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -126,30 +136,49 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     return LlamaForCausalLM(config)
 
 
-def collate(pairs: list[tuple[list[int], list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of prompts and answers as one right-padded batch, and which of its places are answers."""
-    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
-    ids = torch.full((len(pairs), length), pad)
-    learned = torch.zeros_like(ids, dtype=torch.bool)
-    for row, (prompt, answer) in enumerate(pairs):
-        end = len(prompt) + len(answer)
-        ids[row, :end] = torch.tensor(prompt + answer)
-        learned[row, len(prompt) : end] = True
-    return ids, learned
+def collate(texts: list[list[list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of (frame, asked, answer) as one right-padded batch, and of each place which part it belongs to.
+
+    Parts are 0 (not learned), 1 (asked) and 2 (answer).
+    """
+    length = max(sum(map(len, parts)) for parts in texts)
+    ids = torch.full((len(texts), length), pad)
+    kinds = torch.zeros_like(ids)
+    for row, (frame, asked, answer) in enumerate(texts):
+        whole = frame + asked + answer
+        ids[row, : len(whole)] = torch.tensor(whole)
+        kinds[row, len(frame) : len(whole) - len(answer)] = 1 if frame else 0
+        kinds[row, len(whole) - len(answer) : len(whole)] = 2
+    return ids, kinds
 
 
-def add_gradients(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> float:
-    """The mean loss over the answers' tokens; its gradients are added. Texts of like length go together."""
-    prompts = tokenizer([example.prompt for example in examples])["input_ids"]
-    answers = tokenizer([example.answer for example in examples])["input_ids"]
-    pairs = sorted(zip(prompts, answers, strict=True), key=lambda pair: len(pair[0]) + len(pair[1]))
-    count, total = sum(len(answer) for _, answer in pairs), 0.0
-    for start in range(0, len(pairs), TOGETHER):
-        ids, learned = collate(pairs[start : start + TOGETHER], int(tokenizer.pad_token_id))
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][learned[:, 1:]]
-        loss = cross_entropy(model.lm_head(hidden), ids[learned], reduction="sum") / count
-        loss.backward()
-        total += float(loss)
+def add_gradients(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: list[Example], asked_weight: float
+) -> float:
+    """The mean loss over the answers' tokens; its gradients and those of what is asked are added.
+
+    Texts of like length go together.
+    """
+    parts = ([item.frame for item in examples], [item.asked for item in examples], [item.answer for item in examples])
+    texts = sorted(
+        map(list, zip(*(tokenizer(part)["input_ids"] for part in parts), strict=True)),
+        key=lambda text: sum(map(len, text)),
+    )
+    batches = [
+        collate(texts[start : start + TOGETHER], int(tokenizer.pad_token_id))
+        for start in range(0, len(texts), TOGETHER)
+    ]
+    counts = [max(1, sum(int((kinds == kind).sum()) for _, kinds in batches)) for kind in (1, 2)]
+    total = 0.0
+    for ids, kinds in batches:
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][kinds[:, 1:] > 0]
+        learned = kinds > 0
+        losses = cross_entropy(model.lm_head(hidden), ids[learned], reduction="none")
+        asked, answered = (
+            losses[kinds[learned] == kind].sum() / count for kind, count in zip((1, 2), counts, strict=True)
+        )
+        (asked_weight * asked + answered).backward()
+        total += float(answered.detach())
     return total
 
 
@@ -165,7 +194,9 @@ def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
         scale = min(step / 50, (recipe.steps - step + 1) / recipe.steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * scale
-        loss = add_gradients(model, tokenizer, [draw_example(draw) for _ in range(recipe.batch_size)])
+        loss = add_gradients(
+            model, tokenizer, [draw_example(draw) for _ in range(recipe.batch_size)], recipe.asked_weight
+        )
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from mixtune.evaluate.requests import Completion, Request, Scores, check_finite
+from mixtune.evaluate.requests import Completion, Request, Sampling, Scores, check_finite
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
@@ -34,8 +34,18 @@ class _Row:
     targets: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of one batch of prompts; without `sampling`, the most probable tokens."""
+
+    max_new_tokens: int
+    sampling: Sampling | None
+    uniforms: torch.Tensor | None
+    """(prompts, max_new_tokens)."""
+
+
 class TransformersEngine:
-    """A model and what is asked of it; greedy and deterministic."""
+    """A model and what is asked of it; deterministic, and greedy unless told to draw."""
 
     def __init__(self, model: Any, *, max_length: int, stop_ids: frozenset[int], batch_tokens: int) -> None:
         """Wrap a loaded model.
@@ -80,12 +90,15 @@ class TransformersEngine:
         ]
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
-        """Greedy continuations, each up to its end of turn or `max_new_tokens`.
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """Continuations, each up to its end of turn or `max_new_tokens`; greedy without `sampling`.
 
         Raises:
             ModelError: The model's logits are not finite.
         """
+        uniforms = torch.tensor(sampling.uniforms(max_new_tokens), device=self.device) if sampling else None
         room = max(1, self.max_length - max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         out: dict[int, Completion] = {}
@@ -94,7 +107,8 @@ class TransformersEngine:
             count = max(1, self.batch_tokens // (longest + max_new_tokens))
             batch, order = order[:count], order[count:]
             cut = [list(prompts[index][-room:]) for index in batch]
-            for index, done in zip(batch, self._generate_batch(cut, max_new_tokens), strict=True):
+            asked = _Asked(max_new_tokens, sampling, uniforms[batch] if uniforms is not None else None)
+            for index, done in zip(batch, self._generate_batch(cut, asked), strict=True):
                 long = len(prompts[index]) > room
                 out[index] = Completion(token_ids=done[0], truncated=done[1] or long, latency_seconds=done[2])
         return [out[index] for index in range(len(prompts))]
@@ -141,9 +155,7 @@ class TransformersEngine:
         kept = {"logits_to_keep": keep} if self._keeps_logits else {}
         return self.model(input_ids=ids, use_cache=True, **inputs, **kept)
 
-    def _generate_batch(
-        self, prompts: list[list[int]], max_new_tokens: int
-    ) -> list[tuple[tuple[int, ...], bool, float]]:
+    def _generate_batch(self, prompts: list[list[int]], asked: "_Asked") -> list[tuple[tuple[int, ...], bool, float]]:
         started = time.perf_counter()
         ids, mask = _left_pad(prompts, self.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -152,15 +164,18 @@ class TransformersEngine:
         cut = [True] * len(prompts)
         alive = list(range(len(prompts)))
         past: Any = None
-        for _ in range(max_new_tokens):
+        stop_ids = self.stop_ids | (asked.sampling.stop_ids if asked.sampling else frozenset())
+        for step in range(asked.max_new_tokens):
             inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
             out = self._forward(ids, keep=1, **inputs)
             best, chosen = out.logits[:, -1].max(-1)
             check_finite(best.tolist())
+            if asked.sampling and asked.uniforms is not None:
+                chosen = draw(out.logits[:, -1], asked.uniforms[alive, step], asked.sampling)
             past, tokens = out.past_key_values, chosen.tolist()
             keep = []
             for row, (index, token) in enumerate(zip(alive, tokens, strict=True)):
-                if token in self.stop_ids:
+                if token in stop_ids:
                     cut[index] = False
                 else:
                     answers[index].append(token)
@@ -176,6 +191,28 @@ class TransformersEngine:
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
                 alive = [alive[row] for row in keep]
         return [(tuple(answer), long, time_) for answer, long, time_ in zip(answers, cut, spent, strict=True)]
+
+
+def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """One token per row, by the inverse of its cumulated probabilities.
+
+    Args:
+        logits: (rows, vocabulary).
+        uniforms: (rows,), each in 0..1.
+        sampling: Temperature and top_p.
+
+    Returns:
+        Token ids, (rows,).
+    """
+    chances = (logits.double() / sampling.temperature).softmax(-1)
+    if sampling.top_p < 1:
+        falling = chances.sort(-1, descending=True).values
+        needed = falling.cumsum(-1) - falling < sampling.top_p
+        least = falling.masked_fill(~needed, 1).amin(-1, keepdim=True)
+        chances = chances.masked_fill(chances < least, 0)
+    sums = chances.cumsum(-1)
+    places = torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
+    return places.clamp(max=logits.shape[-1] - 1)
 
 
 def _inner(model: Any) -> Any:

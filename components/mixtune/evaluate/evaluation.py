@@ -224,7 +224,7 @@ def begin(folder: str, identity: dict[str, Any]) -> set[str]:
             found = {entry.path for entry in storage.list_files(folder)}
         except DataError:  # nothing but the hidden progress file
             return set()
-        print(f"evaluate: {len(found)} parts are there already, going on with the rest", flush=True)
+        print(f"{len(found)} parts are there already, going on with the rest", flush=True)
         return found
     storage.delete(folder)
     storage.write_json(progress, {"evaluation": digest})

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from mixtune.errors import ModelError
 
 
@@ -28,8 +30,34 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How continuations are drawn, each with random numbers of its own: who else is in a batch makes no difference."""
+
+    temperature: float
+    """Above 0; 1 is the model's own distribution."""
+    top_p: float
+    """Above 0, at most 1: only the most probable tokens, which together have this probability at least."""
+    seed: int
+    names: tuple[int, ...]
+    """One number per prompt, 0 or more: which random numbers it has."""
+    stop_ids: frozenset[int] = frozenset()
+    """Further tokens that end a continuation."""
+
+    def uniforms(self, count: int) -> np.ndarray:
+        """Random numbers in 0..1, (prompts, count)."""
+        return np.stack([self._numbers(name).random(count) for name in self.names])
+
+    def seeds(self) -> list[int]:
+        """A seed per prompt, for engines that draw by themselves."""
+        return [int(self._numbers(name).integers(2**31)) for name in self.names]
+
+    def _numbers(self, name: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, name]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A greedy continuation."""
+    """A continuation."""
 
     token_ids: tuple[int, ...]
     """Without the token that ended the turn."""

@@ -40,7 +40,7 @@ def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Seque
         done += part.num_items
         if time.perf_counter() - told > REPORT_SECONDS or done == total:
             told = time.perf_counter()
-            print(f"evaluate: {done} of {total} items, {part.axis}, {told - started:.1f} s", flush=True)
+            print(f"{done} of {total} items, {part.axis}, {told - started:.1f} s", flush=True)
 
 
 def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:

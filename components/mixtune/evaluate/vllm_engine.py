@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune.errors import ModelError
-from mixtune.evaluate.requests import Completion, Request, Scores, check_finite
+from mixtune.evaluate.requests import Completion, Request, Sampling, Scores, check_finite
 
 TOP_LOGPROBS = 20
 """Most probable tokens whose log-probabilities come with a generated one: vLLM's own default maximum."""
@@ -23,7 +23,7 @@ MIN_CHANGE = 1e-4
 
 
 class VllmEngine:
-    """A vLLM model and what is asked of it; greedy."""
+    """A vLLM model and what is asked of it; greedy unless told to draw."""
 
     def __init__(
         self, llm: Any, sampling: Any, *, max_length: int, stop_ids: frozenset[int], adapter: Any = None
@@ -68,16 +68,24 @@ class VllmEngine:
             for index, one in enumerate(requests)
         ]
 
-    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[Completion]:
-        """Greedy continuations, each up to its end of turn or `max_new_tokens`."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """Continuations, each up to its end of turn or `max_new_tokens`; greedy without `sampling`."""
         room = max(1, self.max_length - max_new_tokens)
-        wanted = self.sampling(
-            temperature=0, max_tokens=max_new_tokens, stop_token_ids=sorted(self.stop_ids), detokenize=False
-        )
+        stop_ids = self.stop_ids | (sampling.stop_ids if sampling else frozenset())
+        common = {"max_tokens": max_new_tokens, "stop_token_ids": sorted(stop_ids), "detokenize": False}
+        wanted: Any = self.sampling(temperature=0, **common)
+        if sampling:
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, **common}
+            wanted = [self.sampling(seed=seed, **drawn) for seed in sampling.seeds()]
         started = time.perf_counter()
         outputs = self._run([tuple(prompt[-room:]) for prompt in prompts], wanted)
         spent = time.perf_counter() - started
-        return [self._completion(prompt, output, room, spent) for prompt, output in zip(prompts, outputs, strict=True)]
+        return [
+            self._completion(prompt, output, room, spent, stop_ids)
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ]
 
     def check_adapter(self, probe: Sequence[int]) -> None:
         """Make sure that the adapter changes what the model says.
@@ -121,9 +129,11 @@ class VllmEngine:
         chosen = self.adapter if adapter else None
         return list(self.llm.generate(asked, wanted, lora_request=chosen, use_tqdm=False))
 
-    def _completion(self, prompt: Sequence[int], output: Any, room: int, spent: float) -> Completion:
+    def _completion(
+        self, prompt: Sequence[int], output: Any, room: int, spent: float, stop_ids: frozenset[int]
+    ) -> Completion:
         ids = tuple(int(token) for token in output.outputs[0].token_ids)
-        while ids and ids[-1] in self.stop_ids:
+        while ids and ids[-1] in stop_ids:
             ids = ids[:-1]
         metrics = output.metrics
         ended = getattr(metrics, "last_token_ts", 0.0) - getattr(metrics, "scheduled_ts", 0.0) if metrics else 0.0

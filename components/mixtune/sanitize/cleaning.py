@@ -118,6 +118,7 @@ class Cleaner:
 
     def __init__(self, source: SourceFile, rules: Rules) -> None:
         self.source, self.rules, self.tally = source, rules, Tally()
+        self._name = source.name
         self.notes: list[bytes] = []
         self._noted: Counter[str] = Counter()
         self._mapper: Mapper | None = None
@@ -125,15 +126,14 @@ class Cleaner:
     def records(self) -> Iterator[Record]:
         """The records that are kept, in order."""
         for batch in self._batches():
-            dirty, personal = self._suspects(batch)
-            suspects = dirty | personal
-            for row, made, texts in batch:
+            suspects, dirty, personal = self._suspects(batch)
+            for number, (row, made, _) in enumerate(batch):
                 self.tally.read += 1
                 if isinstance(made, Exception):
                     self._refuse(row, made)
                     continue
                 try:
-                    if not suspects.isdisjoint(texts):
+                    if number in suspects:
                         self._clean(made, dirty, personal)
                     _check_empty(made["messages"])
                     made["id"] = content_id(made["messages"], made.get("tools"))
@@ -156,7 +156,7 @@ class Cleaner:
                     if not text.isascii():
                         text.encode()
             except _Unusable as error:
-                made = error
+                made, texts = error, []
             batch.append((row, made, texts))
             if len(batch) == BATCH or size > BATCH_CHARACTERS:
                 yield batch
@@ -189,7 +189,7 @@ class Cleaner:
                 self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(self.rules.personal.hide(str(error))) from None
-        record = to_record(self._mapper(row.value), self.source.name, row.line)
+        record = to_record(self._mapper(row.value), self._name, row.line)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
@@ -201,17 +201,24 @@ class Cleaner:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
         return record
 
-    def _suspects(self, batch: list[_Mapped]) -> tuple[set[str], set[str]]:
-        """Texts that may have to be normalised or rewritten, and those that may hold personal data; no others do.
+    def _suspects(self, batch: list[_Mapped]) -> tuple[set[int], set[str], set[str]]:
+        """What a rule may change, by one scan of each rule over all texts of a batch: surely, it changes no others.
 
-        Each rule scans all texts of the batch as one.
+        Returns:
+            The numbers of the records, their texts to be normalised or rewritten, and those with personal data.
         """
-        texts = join_texts([text for _, made, texts in batch if not isinstance(made, Exception) for text in texts])
+        owners = [number for number, (_, _, texts) in enumerate(batch) for _ in texts]
+        texts = join_texts([text for _, _, texts in batch for text in texts])
         if tokens := self.rules.control_tokens:
             found = _finder(tokens).find_matches_as_indexes(texts.joined, overlapping=True)
             self.tally.found.update(tokens[place] for place, _, _ in found)
-        dirty = set(texts.texts) if self.rules.also else suspects(texts) | self.rules.markers.suspects(texts)
-        return dirty, self.rules.personal.suspects(texts)
+        dirty = set(range(len(owners))) if self.rules.also else suspects(texts) | self.rules.markers.suspects(texts)
+        personal = self.rules.personal.suspects(texts)
+        return (
+            {owners[number] for number in dirty | personal},
+            {texts.texts[number] for number in dirty},
+            {texts.texts[number] for number in personal},
+        )
 
     def _clean(self, record: Record, dirty: set[str], personal: set[str]) -> None:
         """Apply the rules to those texts of a record that are suspect."""
@@ -377,7 +384,10 @@ def _is_blank(text: str) -> bool:
 
 
 def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
-    out: Message = {**message, "content": clean(message["content"])}
+    content = clean(message["content"])
+    if len(message) == 2:
+        return {"role": message["role"], "content": content}
+    out: Message = {**message, "content": content}
     if reasoning := clean(out.pop("reasoning", "")):
         out["reasoning"] = reasoning
     if "tool_calls" in out:

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import xxhash
 
-from mixtune.records import Record
+from mixtune.records import Message, Record
 from mixtune.sanitize.near import COMMON
 from mixtune.sanitize.words import Sets, Words, distinct, hash_words, is_in, runs, shingle_sets, words
 
@@ -51,13 +51,13 @@ def read_out(records: Sequence[Record]) -> Said:
         contents += range(begin, len(texts))
         asked = len(texts)
         for turn in turns:
-            if turn["role"] != "system":
-                texts += turn["role"], turn["content"]
+            if (role := turn["role"]) != "system":
+                texts += role, turn["content"]
                 contents.append(len(texts) - 1)
         contents.append(len(texts))
         owners += [number] * len(record["messages"])
         bounds.append((begin, asked, len(texts), len(texts) + 2))
-        texts += last["content"], f"{record.get('label', '')} {_called(record)}"
+        texts += last["content"], f"{record.get('label', '')} {_called(last)}"
     found = hash_words(texts)
     at = found.at[np.array(bounds).reshape(len(records), 4)]
     return Said(
@@ -79,8 +79,10 @@ def _keys(found: Words, begin: int, asked: int, answered: int, end: int) -> tupl
     )
 
 
-def _called(record: Record) -> str:
-    return " ".join(f"{call['name']} {call['arguments']}" for call in record["messages"][-1].get("tool_calls", []))
+def _called(message: Message) -> str:
+    if "tool_calls" not in message:
+        return ""
+    return " ".join(f"{call['name']} {call['arguments']}" for call in message["tool_calls"])
 
 
 def _digest(found: np.ndarray, seed: int = 0) -> int:
@@ -89,7 +91,7 @@ def _digest(found: np.ndarray, seed: int = 0) -> int:
 
 def holds_label(record: Record) -> bool:
     """Whether the words of a record's label stand in its question."""
-    if not (label := " ".join(words(record.get("label", "")))):
+    if "label" not in record or not (label := " ".join(words(record["label"]))):
         return False
     asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
     return f" {label} " in f" {asked} "

@@ -41,13 +41,7 @@ def import_files(
     check_allowed(pool, allowed_licences)
     folder = mirror_uri.rstrip("/") or _source_folder(pool)
     wanted = _matching(pool, folder)
-    if strange := sorted(set(_present(out_uri)) - set(wanted)):
-        raise ConfigError(
-            f"{out_uri}: {strange[0]} is there, which is not of pool {pool.name!r}; take an empty folder, since "
-            "whatever lies in it is read as the pool"
-        )
-    told = storage.join(out_uri, storage.PROVENANCE)
-    storage.delete(told)
+    _check_place(pool, out_uri, wanted)
     files = []
     for number, path in enumerate(wanted, start=1):
         files.append(_copy(storage.join(folder, path), storage.join(out_uri, path), path))
@@ -59,7 +53,7 @@ def import_files(
         "files": [asdict(file) for file in files],
         "mixtune_version": __version__,
     }
-    storage.write_json(told, provenance)
+    storage.write_json(storage.join(out_uri, storage.PROVENANCE), provenance)
     return provenance
 
 
@@ -74,7 +68,8 @@ def read_provenance(uri: str) -> dict[str, Any]:
         return {}
     provenance: dict[str, Any] = storage.read_manifest(storage.join(plain, storage.PROVENANCE), KIND)
     storage.verify(provenance, plain)
-    if strange := sorted({entry.path for entry in storage.list_files(plain)} - _paths(provenance)):
+    imported = {item["path"] for item in provenance["files"]}
+    if strange := sorted({entry.path for entry in storage.list_files(plain)} - imported):
         raise DataError(f"{plain}: {strange[0]} was not imported with the pool, whose licence may not be its own")
     return {key: value for key, value in provenance.items() if key not in ("kind", "columns", "files")}
 
@@ -121,11 +116,18 @@ def _check_shards(paths: list[str], folder: str) -> None:
                 raise DataError(f"{folder}: of {path}, part {missing[0]:05} is missing; fetch all {int(shard[3])}")
 
 
-def _present(uri: str) -> list[str]:
+def _check_place(pool: PoolSource, out_uri: str, wanted: list[str]) -> None:
+    """Refuse a folder with anything but these files: whatever lies in it would be read as the pool."""
+    told = storage.join(out_uri, storage.PROVENANCE)
+    before = storage.read_json(told) if storage.file_exists(told) else {}
+    if before and (before["source"], before["revision"]) != (pool.source, pool.revision):
+        raise ConfigError(f"{out_uri}: {before['source']} at {before['revision']} is there; take an empty folder")
     try:
-        return [entry.path for entry in storage.list_files(uri)]
-    except DataError:
-        return []
+        strange = sorted({entry.path for entry in storage.list_files(out_uri)} - set(wanted))
+    except DataError:  # nothing is there
+        return
+    if strange:
+        raise ConfigError(f"{out_uri}: {strange[0]} is there, no part of pool {pool.name!r}; take an empty folder")
 
 
 def _copy(source: str, target: str, path: str) -> storage.FileEntry:
@@ -136,7 +138,3 @@ def _copy(source: str, target: str, path: str) -> storage.FileEntry:
         with storage.open_write(target) as writer:
             shutil.copyfileobj(stream, writer, storage.BLOCK_BYTES)
     return writer.entry(path)
-
-
-def _paths(provenance: dict[str, Any]) -> set[str]:
-    return {item["path"] for item in provenance["files"]}

@@ -23,7 +23,6 @@ END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_i
 MODES = ("space", "strip", "drop", "fail", "keep")
 _ODD_LETTERS = re2.compile("[\u0130\u0131\u017f\u212a]".encode())
 """Letters beyond ASCII that are an `i`, an `s` or a `k` where case does not count."""
-_ROLE = re.compile(rf"({'|'.join(ROLE_WORDS)}):", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,13 @@ class Markers:
         counts.update(found)
         if self.mode in ("drop", "fail"):
             return text
-        text = self._tags().sub("", _ROLE.sub(r"\1 :" if self.mode == "space" else "", text))
-        return (self._settled(text, counts) if self.find(text) else text).strip()
+        pattern = _pattern(self.extra)
+        text = pattern.sub(lambda match: f"{match[1]} :" if match[1] and self.mode == "space" else "", text)
+        return (self._settled(text, counts) if pattern.search(text) else text).strip()
 
     def _settled(self, text: str, counts: Counter[str]) -> str:
         """The text without the markers that the removal of others made, in one pass: linear however they are nested."""
-        any_at_end = re.compile(f"(?:{_ROLE.pattern}|{self._tags().pattern})\\Z", re.IGNORECASE)
+        any_at_end = re.compile(f"(?:{_pattern(self.extra).pattern})\\Z", re.IGNORECASE)
         longest = max(map(len, (*ROLE_WORDS, *TAGS, *self.extra))) + 1
         ahead, out = list(reversed(text)), list[str]()
         while ahead:
@@ -63,7 +63,7 @@ class Markers:
             if match := any_at_end.search("".join(out[-longest:])):
                 counts[match[0].lower()] += 1
                 del out[-len(match[0]) :]
-                if self.mode == "space" and _ROLE.fullmatch(match[0]):
+                if self.mode == "space" and match[1]:
                     out += match[0][:-1]
                     ahead += ":", " "
         return "".join(out)
@@ -72,19 +72,15 @@ class Markers:
         """Whether a marker may be in a text; false is certain."""
         return bool(self.suspects(join_texts([text])))
 
-    def suspects(self, texts: Texts) -> set[str]:
-        """The texts that may hold a marker, or an end token; the others surely hold none, and cost next to nothing."""
+    def suspects(self, texts: Texts) -> set[int]:
+        """The numbers of the texts that may hold a marker or an end token; the others surely hold none."""
         found = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
         owners = texts.owners(start for _, start, _ in found)
         return owners if texts.joined.isascii() else owners | texts.matches(_ODD_LETTERS)
 
     def find(self, text: str) -> list[str]:
         """The markers in a text, in lower case, one entry per occurrence."""
-        roles = [match.group().lower() for match in _ROLE.finditer(text)] if ":" in text else []
-        return roles + [match.group().lower() for match in self._tags().finditer(text)]
-
-    def _tags(self) -> re.Pattern[str]:
-        return _tag_pattern(self.extra)
+        return [match[0].lower() for match in _pattern(self.extra).finditer(text)]
 
 
 @lru_cache
@@ -119,5 +115,7 @@ def strip_end_token(text: str) -> str:
 
 
 @lru_cache
-def _tag_pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(tag) for tag in TAGS + extra), re.IGNORECASE)
+def _pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
+    """Any marker; of a role's, the word is the first group."""
+    tags = "|".join(map(re.escape, TAGS + extra))
+    return re.compile(f"({'|'.join(ROLE_WORDS)}):|{tags}", re.IGNORECASE)

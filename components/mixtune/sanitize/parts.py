@@ -56,7 +56,7 @@ class Part:
 
     def features(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """What its records say, in arrays by name (see `Features`)."""
-        return _read_arrays(f"{self.uri}.npz", names)
+        return read_arrays(f"{self.uri}.npz", names)
 
     def lines(self) -> Iterator[bytes]:
         """Its records as lines."""
@@ -82,12 +82,12 @@ class Features:
             self._read_out()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays: key, prompt, numbers, group, line, chars, blocked, label_words, label, each (records,).
+        """The arrays: key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
 
         With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
         """
         self._read_out()
-        names = ("key", "prompt", "numbers", "group", "line", "chars", "label_words", "blocked")
+        names = ("key", "prompt", "numbers", "group", "line", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
         out["label"] = np.array(self._labels, np.uint64)
@@ -109,8 +109,7 @@ class Features:
             blocked[said.owners[items.hold(said.words, said.contents)]] = number
         for record, keys, block in zip(records, said.keys, blocked.tolist(), strict=True):
             group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
-            chars = sum(len(message["content"]) for message in record["messages"])
-            self._rows.append((*keys, group, record["origin"]["line"], chars, int(holds_label(record)), block))
+            self._rows.append((*keys, group, record["origin"]["line"], int(holds_label(record)), block))
             self._labels.append(xxhash.xxh3_64_intdigest(record["label"].encode()) if "label" in record else 0)
         if self._near:
             sets = [said.shingles(0), said.shingles(1)]
@@ -188,7 +187,7 @@ def _benchmarks(named: tuple[tuple[str, str], ...]) -> Items:
 
 @lru_cache(maxsize=1)
 def _held_back(uri: str) -> Items:
-    return Items(**_read_arrays(uri)) if uri else index_items(())
+    return Items(**read_arrays(uri)) if uri else index_items(())
 
 
 def _digest(source: SourceFile, plan: Plan) -> str:
@@ -207,6 +206,7 @@ def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
         stream.write(buffer.getvalue())
 
 
-def _read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays by name; without names, all of a file."""
     with storage.open_read(uri) as stream, np.load(stream, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in names or arrays.files}

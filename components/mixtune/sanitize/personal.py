@@ -59,6 +59,9 @@ def _no_captures() -> Any:
 
 
 _SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
+_SCAN_ASCII = re2.compile(_SCAN.pattern.encode())
+_KINDS_BY_PLACE = list(enumerate((name for name, _ in _GROUPS), start=1))[::-1]
+"""Numbers first, since they are most of what is found."""
 _LOOSE = ("password", "iban")
 _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
 _MAY_BE_NUMBER = r"\d(?:[() .-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
@@ -135,9 +138,9 @@ class Personal:
                 at = end
         return found
 
-    def suspects(self, texts: Texts) -> set[str]:
-        """The texts that may hold personal data; the others surely hold none that is looked for."""
-        return set(texts.texts) if self.wants_names else texts.matches(_MAY_HOLD)
+    def suspects(self, texts: Texts) -> set[int]:
+        """The numbers of the texts that may hold personal data; the others surely hold none that is looked for."""
+        return set(range(len(texts.texts))) if self.wants_names else texts.matches(_MAY_HOLD)
 
     def apply(self, text: str, counts: Counter[str]) -> str:
         """The text by the policies; what was found is counted by kind."""
@@ -165,16 +168,16 @@ class Personal:
             before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
             if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
                 yield "ip", *match.span()
-        for match in _SCAN.finditer(text):
-            kind = next(name for place, (name, _) in enumerate(_GROUPS, start=1) if match.start(place) >= 0)
+        for match in _SCAN_ASCII.finditer(text.encode()) if text.isascii() else _SCAN.finditer(text):
+            kind = next(name for place, name in _KINDS_BY_PLACE if match.start(place) >= 0)
             start, end = match.span()
             if kind not in _LOOSE:
                 yield from self._judged(kind, text, start, end)
                 continue
-            length = _iban_length(match[0]) if kind == "iban" else 0
+            length = _iban_length(text[start:end]) if kind == "iban" else 0
             if length:
                 yield kind, start, start + length
-            elif found := _PASSWORD.search(match[0]):
+            elif found := _PASSWORD.search(text[start:end]):
                 yield "secret", start + found.start(1), end
             start += length or 4
             for inner in _STRICT.finditer(text[start : end + 40]):  # a loose form may be wrong, and hide another

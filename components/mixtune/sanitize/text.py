@@ -68,11 +68,13 @@ def tidy(text: str, counts: Counter[str], rules: tuple[str, ...]) -> str:
     return "".join(parts)
 
 
-def suspects(texts: Texts) -> set[str]:
-    """The texts in which something is to be normalised; the others surely need nothing."""
-    foreign = join_texts([text for text in texts.texts if not text.isascii()])
-    found = {text for text in foreign.texts if not unicodedata.is_normalized("NFC", text)}
-    found |= {text for text in foreign.matches(_MAY_BE_UNCLEAN) if not is_clean(text)}
+def suspects(texts: Texts) -> set[int]:
+    """The numbers of the texts in which something is to be normalised; the others surely need nothing."""
+    found = set[int]()
+    if foreign := [number for number, text in enumerate(texts.texts) if not text.isascii()]:
+        some = join_texts([texts.texts[number] for number in foreign])
+        found |= {number for number in foreign if not unicodedata.is_normalized("NFC", texts.texts[number])}
+        found |= {foreign[place] for place in some.matches(_MAY_BE_UNCLEAN) if not is_clean(some.texts[place])}
     if len(texts.joined.translate(None, _ASCII_CONTROLS)) < len(texts.joined):
         found |= texts.owners(match.start() for match in _CONTROL_BYTES.finditer(texts.joined))
     return found

@@ -17,16 +17,16 @@ class Texts:
     ends: list[int]
     """Where the next one begins, by text."""
 
-    def owners(self, places: Iterable[int]) -> set[str]:
-        """The texts that these places of `joined` are in."""
-        return {self.texts[bisect_right(self.ends, place)] for place in places}
+    def owners(self, places: Iterable[int]) -> set[int]:
+        """The numbers of the texts that these places of `joined` are in."""
+        return {bisect_right(self.ends, place) for place in places}
 
-    def matches(self, pattern: Any) -> set[str]:
-        """The texts in which a match of a compiled pattern begins."""
+    def matches(self, pattern: Any) -> set[int]:
+        """The numbers of the texts in which a match of a compiled pattern begins."""
         owners, at = set(), 0
         while found := pattern.search(self.joined, at):
             owner = bisect_right(self.ends, found.start())
-            owners.add(self.texts[owner])
+            owners.add(owner)
             at = self.ends[owner]
         return owners
 

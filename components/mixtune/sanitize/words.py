@@ -1,24 +1,21 @@
-"""The words of many texts at once, in numbers: every step is an array operation over all their letters.
-
-A word's digest is a polynomial over its letters, and a run's one over its words, so that both come from sums.
-"""
+"""The words of many texts at once, in numbers: every step is an array operation over all their letters, or words."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
+import xxhash
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
-_LETTER, _DIGIT, _IDEOGRAPH = 1, 2, 4
+_LETTER, _DIGIT, _IDEOGRAPH, _UNKNOWN = 1, 2, 4, 8
 SHINGLE = 5
 """Words of a shingle, the unit of near-duplicates."""
-_BLOCK = 2**18
-"""Letters that are worked on at once: what fits into a processor's cache."""
+_LONG = 64
+"""Bytes from which on a word is hashed by itself."""
+_MASKS = np.array([2 ** (8 * size) - 1 for size in range(9)], np.uint64)
 _MULTIPLIER = 0x9E3779B97F4A7C15
-_INVERSE = pow(_MULTIPLIER, -1, 2**64)
 
 
 @dataclass(frozen=True)
@@ -49,28 +46,30 @@ def words(text: str) -> list[str]:
 def hash_words(texts: Sequence[str]) -> Words:
     """The digests of the texts' words, as `words` finds them."""
     lowered = [text.lower() for text in texts]
-    joined = "\n".join([*lowered, ""])
-    if joined.isascii():
-        letters, kinds = np.frombuffer(joined.encode(), np.uint8), _kinds(128)
-    else:
-        letters = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-        kinds = _kinds(0x110000)
-    kind = kinds[letters]
-    before = np.concatenate([np.zeros(1, np.uint8), kind[:-1]])
-    goes_on = kind & before & ~((kind | before) >> 2) & _LETTER
-    starts, ends = np.flatnonzero(kind & ~goes_on & _LETTER), np.flatnonzero(before & ~goes_on & _LETTER)
-    at = np.searchsorted(starts, np.cumsum([0, *(len(text) + 1 for text in lowered)]))
+    joined = "\n".join(["", *lowered, "\0" * 8]).encode(errors="surrogatepass")
+    letters = np.frombuffer(joined, np.uint8)
+    kind, cut = _ASCII[letters], np.zeros(len(letters), bool)
+    sizes = np.fromiter(map(len, lowered), np.int64, len(lowered))
+    if not joined.isascii():
+        _judge(letters, kind, cut)
+        for number in [number for number, text in enumerate(lowered) if not text.isascii()]:
+            sizes[number] = len(lowered[number].encode(errors="surrogatepass"))
+    letter = (kind & _LETTER).view(bool)
+    goes_on = letter[1:] & letter[:-1] & ~cut[1:]
+    starts = np.flatnonzero(letter[1:] & ~goes_on) + 1
+    ends = np.flatnonzero(letter[:-1] & ~goes_on) + 1
+    at = np.searchsorted(starts, np.cumsum(np.concatenate([[1], sizes + 1])))
     numeric = np.zeros(len(starts), bool)
-    numeric[np.searchsorted(starts, np.flatnonzero(kind & _DIGIT), "right") - 1] = True
-    return Words(_hash_spans(letters, starts, ends), at, numeric)
+    numeric[np.searchsorted(starts, np.flatnonzero((kind & _DIGIT) > 0), "right") - 1] = True
+    return Words(_hash_spans(joined, starts, ends), at, numeric)
 
 
 def runs(flat: np.ndarray, size: int) -> np.ndarray:
     """Digests of all runs of `size` words, uint64 (words - size + 1,); none where there are fewer words."""
     length = max(0, len(flat) - size + 1)
     total = np.zeros(length, np.uint64)
-    for place, power in enumerate(_powers(_MULTIPLIER, size)):
-        total += flat[place : place + length] * power
+    for place in range(size):
+        total += flat[place : place + length] * np.uint64(pow(_MULTIPLIER, place, 2**64))
     total ^= total >> np.uint64(29)
     return total
 
@@ -112,40 +111,54 @@ def is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     return found
 
 
-def _hash_spans(letters: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    out, first = np.empty(len(starts), np.uint64), 0
-    while first < len(starts):
-        base = starts[first]
-        last = max(first + 1, int(np.searchsorted(ends, base + _BLOCK, "right")))
-        begin, end = starts[first:last] - base, ends[first:last] - base
-        values = letters[base : base + end[-1]].astype(np.uint64)
-        values *= _powers(_MULTIPLIER, len(values))
-        sums = np.zeros(len(values) + 1, np.uint64)
-        np.cumsum(values, out=sums[1:])
-        out[first:last] = (sums[end] - sums[begin]) * _powers(_INVERSE, len(values) + 1)[begin]
-        first = last
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # splitmix64's finisher
-        out ^= out >> np.uint64(shift)
-        out *= np.uint64(factor)
-    return out
+def _judge(letters: np.ndarray, kind: np.ndarray, cut: np.ndarray) -> None:
+    """Say what letters beyond ASCII are, in all their bytes, and where words end although letters follow."""
+    first = np.flatnonzero(letters >= 0xC0)
+    size = 2 + (letters[first] >= 0xE0) + (letters[first] >= 0xF0)
+    code = letters[first] & (0xFF >> size + 1)
+    code = code.astype(np.uint32)
+    for place in range(1, 4):
+        more = size > place
+        code[more] = code[more] << 6 | letters[first[more] + place] & 0x3F
+    for new in np.unique(code[_KINDS[code] == _UNKNOWN]).tolist():
+        _KINDS[new] = _kind(chr(new))
+    found = _KINDS[code]
+    for place in range(4):
+        more = size > place
+        kind[first[more] + place] = found[more]
+    alone = found >= _IDEOGRAPH
+    cut[first[alone]] = cut[first[alone] + size[alone]] = True
 
 
-def _powers(base: int, number: int) -> np.ndarray:
-    return _all_powers(base, max(_BLOCK + 1, number))[:number]
+def _hash_spans(joined: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Digests of spans, eight bytes at a time; of long ones by xxHash."""
+    sizes = ends - starts
+    windows = np.ndarray(len(joined) - 7, "<u8", joined, strides=(1,))
+    out = windows[starts] & _MASKS[np.minimum(sizes, 8)]
+    rows, read = np.flatnonzero(sizes > 8), 8
+    while len(rows) and read < _LONG:
+        out[rows] = _mixed(out[rows]) + (windows[starts[rows] + read] & _MASKS[np.minimum(sizes[rows] - read, 8)])
+        read += 8
+        rows = rows[sizes[rows] > read]
+    for row in rows:
+        out[row] = xxhash.xxh3_64_intdigest(joined[starts[row] : ends[row]])
+    return _mixed(out)
 
 
-@lru_cache(maxsize=4)
-def _all_powers(base: int, number: int) -> np.ndarray:
-    factors = np.full(number, base, np.uint64)
-    factors[0] = 1
-    return np.cumprod(factors, dtype=np.uint64)
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Numbers whose bits all depend on all bits of the given ones, by splitmix64's finisher."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        values = (values ^ values >> np.uint64(shift)) * np.uint64(factor)
+    return values
 
 
-@lru_cache
-def _kinds(number: int) -> np.ndarray:
-    """What the first letters of Unicode are: part of a word, a digit, an ideograph."""
-    kinds = np.fromiter(map(str.isalnum, map(chr, range(number))), np.uint8, number) * np.uint8(_LETTER)
-    kinds |= np.fromiter(map(str.isdigit, map(chr, range(number))), np.uint8, number) * np.uint8(_DIGIT)
-    for first, last in re.findall("(.)-(.)", _IDEOGRAPHS) if number > 128 else ():
-        kinds[ord(first) : ord(last) + 1] |= _LETTER | _IDEOGRAPH
-    return kinds
+def _kind(letter: str) -> int:
+    """What a letter of Unicode is: part of a word, a digit, an ideograph."""
+    if re.match(f"[{_IDEOGRAPHS}]", letter):
+        return _LETTER | _IDEOGRAPH
+    return letter.isalnum() * _LETTER | letter.isdigit() * _DIGIT
+
+
+_ASCII = np.array([_kind(chr(code)) if code < 128 else 0 for code in range(256)], np.uint8)
+_KINDS = np.full(0x110000, _UNKNOWN, np.uint8)
+"""What letters are, found out when they are met."""
