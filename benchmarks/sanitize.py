@@ -28,6 +28,7 @@ import pyarrow as pa
 from corpus import write_corpus
 
 from mixtune import storage
+from mixtune.pools import write_records
 from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
 from mixtune.sanitize.fates import Choice, decide
 from mixtune.sanitize.markers import Markers
@@ -117,6 +118,10 @@ def case_clean(file: Path, folder: Path) -> None:
         pass
 
 
+def case_clean_written(file: Path, folder: Path) -> None:
+    write_records(str(folder / "out.jsonl.zst"), Cleaner(source(file), Rules()).records())
+
+
 def case_part(file: Path, folder: Path) -> None:
     make_part(source(file), Plan(rules=Rules(), near=False, work_uri=str(folder)), 0)
 
@@ -193,8 +198,9 @@ SPEED = {
     "mixtune: markers alone, on texts in memory": case_rule_markers,
     "mixtune: personal data alone, on texts in memory": case_rule_personal,
     "mixtune: cleaning: all of these, records checked and named": case_clean,
-    "mixtune: cleaning, exact digests, written": case_part,
-    "mixtune: the same with shingles and MinHash": case_part_near,
+    "mixtune: the same, written": case_clean_written,
+    "mixtune: the same, with the digests of words that find copies": case_part,
+    "mixtune: the same, with shingles and MinHash": case_part_near,
     "mixtune: the whole pipeline, near-duplicates and splits, written": case_whole_1,
     "mixtune: the whole pipeline, two processes": case_whole_2,
     "peer: a script: NFC, markers, four regular expressions for personal data, written": case_script,

@@ -9,7 +9,7 @@ from mixtune.sanitize.words import SHINGLE, distinct, hash_words, runs, shingle_
 TEXTS = st.lists(st.text(st.sampled_from("aBé٣²_ -\n日本İßσς9\U00010400\U0001d7d9·")) | st.text(), max_size=8)
 
 
-@settings(deadline=None)  # the first one makes the table of letters
+@settings(deadline=None)
 @given(TEXTS)
 def test_two_words_have_one_digest_exactly_if_they_are_the_same(texts: list[str]) -> None:
     found = hash_words(texts)
@@ -20,7 +20,7 @@ def test_two_words_have_one_digest_exactly_if_they_are_the_same(texts: list[str]
     assert found.numeric.tolist() == [any(map(str.isdigit, word)) for word in every]
 
 
-@settings(deadline=None)  # the first one makes the table of letters
+@settings(deadline=None)
 @given(TEXTS)
 def test_a_texts_words_and_shingles_do_not_depend_on_its_neighbours(texts: list[str]) -> None:
     found = hash_words(texts)
@@ -35,7 +35,9 @@ def test_a_texts_words_and_shingles_do_not_depend_on_its_neighbours(texts: list[
         assert len(expected) <= len(alone.flat) + SHINGLE - 1
 
 
-def test_letters_beyond_one_block_give_the_same_digests() -> None:
-    text = "customer " * 80_000
-    assert len(set(hash_words([text]).flat.tolist())) == 1
-    assert hash_words(["x" * 600_000]).flat.tolist() == hash_words(["a", "x" * 600_000]).flat.tolist()[1:]
+def test_words_of_any_length_differ_by_their_last_letter_and_by_their_length() -> None:
+    texts = [letter * (size - 1) + last for size in range(1, 200) for letter, last in ("aa", "ab", "éa", "éb")]
+    found = hash_words(texts)
+    assert found.at.tolist() == list(range(len(texts) + 1))
+    assert len(set(found.flat.tolist())) == len(set(texts))
+    assert len(set(hash_words(["customer " * 80_000]).flat.tolist())) == 1

@@ -3,14 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import xxhash
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
-_LETTER, _DIGIT, _IDEOGRAPH = 1, 2, 4
+_LETTER, _DIGIT, _IDEOGRAPH, _UNKNOWN = 1, 2, 4, 8
 SHINGLE = 5
 """Words of a shingle, the unit of near-duplicates."""
 _LONG = 64
@@ -49,7 +48,7 @@ def hash_words(texts: Sequence[str]) -> Words:
     lowered = [text.lower() for text in texts]
     joined = "\n".join(["", *lowered, "\0" * 8]).encode(errors="surrogatepass")
     letters = np.frombuffer(joined, np.uint8)
-    kind, cut = _kinds(128, 256)[letters], np.zeros(len(letters), bool)
+    kind, cut = _ASCII[letters], np.zeros(len(letters), bool)
     sizes = np.fromiter(map(len, lowered), np.int64, len(lowered))
     if not joined.isascii():
         _judge(letters, kind, cut)
@@ -121,7 +120,9 @@ def _judge(letters: np.ndarray, kind: np.ndarray, cut: np.ndarray) -> None:
     for place in range(1, 4):
         more = size > place
         code[more] = code[more] << 6 | letters[first[more] + place] & 0x3F
-    found = _kinds(0x110000, 0x110000)[code]
+    for new in np.unique(code[_KINDS[code] == _UNKNOWN]).tolist():
+        _KINDS[new] = _kind(chr(new))
+    found = _KINDS[code]
     for place in range(4):
         more = size > place
         kind[first[more] + place] = found[more]
@@ -151,13 +152,13 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return values
 
 
-@lru_cache
-def _kinds(number: int, size: int) -> np.ndarray:
-    """What the first letters of Unicode are: part of a word, a digit, an ideograph; zeros up to the size."""
-    letters = list(map(chr, range(number)))
-    kinds = np.zeros(size, np.uint8)
-    kinds[:number] = np.fromiter(map(str.isalnum, letters), np.uint8, number) * np.uint8(_LETTER)
-    kinds[:number] |= np.fromiter(map(str.isdigit, letters), np.uint8, number) * np.uint8(_DIGIT)
-    for first, last in re.findall("(.)-(.)", _IDEOGRAPHS) if number > 128 else ():
-        kinds[ord(first) : ord(last) + 1] |= _LETTER | _IDEOGRAPH
-    return kinds
+def _kind(letter: str) -> int:
+    """What a letter of Unicode is: part of a word, a digit, an ideograph."""
+    if re.match(f"[{_IDEOGRAPHS}]", letter):
+        return _LETTER | _IDEOGRAPH
+    return letter.isalnum() * _LETTER | letter.isdigit() * _DIGIT
+
+
+_ASCII = np.array([_kind(chr(code)) if code < 128 else 0 for code in range(256)], np.uint8)
+_KINDS = np.full(0x110000, _UNKNOWN, np.uint8)
+"""What letters are, found out when they are met."""
