@@ -85,6 +85,7 @@ def _pool_tables(manifest: dict[str, Any], name: str) -> list[Table]:
     ]
     facts = {
         "records proved by rendering and tokenizing": details["proved"],
+        "copies that were dropped for a record that the proof then refused": details["copies_of_refused"],
         "control tokens in them, all the template's": details["control_ids"],
         "tokens": details["tokens"],
         "questions that hold the words of their label": details["label_words_in_question"],

@@ -186,13 +186,16 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
         *plain,
         {**plain[0], "prompt": "something else", "system": "be kind"},
         {"prompt": "crash jane@example.org", "completion": "yes"},
+        {**plain[0], "prompt": "Something else!", "system": "Be kind."},
     ]
     manifest = job(tmp_path / "1", rows, base_model=str(model))
     refused = "the chat template refuses it: "
     assert manifest["counts"]["chat"]["dropped"] == {
         f"{refused}TypeError": 1,
         f"{refused}no system messages, please": 1,
+        "duplicate": 1,
     }
+    assert manifest["details"]["chat"]["copies_of_refused"] == 1
     assert manifest["details"]["chat"]["proved"] == manifest["counts"]["chat"]["kept"] == 3
     notes = [json.loads(line) for line in (tmp_path / "1/data/quarantine.jsonl").read_text().splitlines()]
     assert {(note["line"], note["rule"]) for note in notes if "refuses" in note["rule"]} == {

@@ -51,7 +51,8 @@ def sanitize(
         report: Counts by pool, reason and rule.
         summary: The same in short.
         against: Pools whose records no training record may repeat, exactly or nearly; nor may it hold half of the
-            13-grams of a text that they hold back (test, validation, holdout). The training record is dropped.
+            13-grams of a text that they hold back (test, validation, holdout). What they train on is compared exactly
+            and nearly, not by 13-grams: to quote it is no leak. The training record is dropped.
         benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold in these three ways.
         base_model: Model whose control tokens the proof is about: a folder, an s3:// prefix, or org/name@revision.
         test_ratio: Share of a pool held back as `test` where no source gives it one, 0 to below 1; 0: none.
@@ -63,6 +64,8 @@ def sanitize(
         max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
             or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
+            Questions have to be that alike also without what stands in over 20 records, so that a common instruction
+            makes no copies; more than 20 near copies of one text stay for the same reason.
         near_engine: What proposes near copies: `memory`, or `daft` for tens of millions of records; one result.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
         label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixtune.errors import ConfigError
+from mixtune.sanitize.against import Guard
 from mixtune.sanitize.near import Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.near_daft import propose_on_daft
 from mixtune.sanitize.parts import BLOCKED, Part
@@ -103,15 +104,23 @@ class Fates:
             copied = "" if other == -1 else _OTHERS[-2 - other] if other < 0 else self.places[other]
             yield int(self.places.lines[row]), FATES[self.fate[row]], copied
 
+    def count_copies(self, rows: list[int]) -> int:
+        """How many records were dropped as copies of some, or as copies of their copies."""
+        original = np.where(self.copy_of < 0, np.arange(len(self.fate)), self.copy_of)
+        while (original[original] != original).any():
+            original = original[original]
+        copies = np.isin(original, rows)
+        return int(copies.sum()) - len(rows)
 
-def decide(pool: str, parts: list[Part], choice: Choice, guard: dict[str, np.ndarray] | None = None) -> Fates:
+
+def decide(pool: str, parts: list[Part], choice: Choice, guard: Guard | None = None) -> Fates:
     """Decide on the records of a pool.
 
     Args:
         pool: Its name, which the seed of the splits depends on.
         parts: Its parts, in order.
         choice: How.
-        guard: Features of the records that no training record may repeat; None: there are none.
+        guard: The records that no training record may repeat; None: there are none.
     """
     data = _join(parts)
     total = len(data["key"])
@@ -135,7 +144,7 @@ def _join(parts: list[Part]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([item.pop(name).astype(kind) for item in found]) for name, kind in DECIDING.items()}
 
 
-def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Any) -> None:
+def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Guard | None) -> None:
     key = data["key"]
     for side in (is_test, ~is_test):
         rows = np.flatnonzero(side)
@@ -146,7 +155,7 @@ def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, 
         fates.copy_of[rows[copies]] = originals[copies]
     fates.set(fates.is_open() & ~is_test & np.isin(key, key[is_test]), "in the test set")
     if guard is not None:
-        fates.set(fates.is_open() & ~is_test & np.isin(key, guard["key"]), "in another pool")
+        fates.set(fates.is_open() & ~is_test & np.isin(key, guard.key), "in another pool")
     for number, reason in enumerate(BLOCKED[1:], start=1):
         fates.set(fates.is_open() & ~is_test & (data["blocked"] == number), reason)
 
@@ -163,13 +172,13 @@ def _choose_records(features: dict[str, np.ndarray], rows: np.ndarray) -> dict[s
     return out
 
 
-def _blocks(parts: list[Part], is_open: np.ndarray, guard: Any) -> Blocks:
+def _blocks(parts: list[Part], is_open: np.ndarray, guard: Guard | None) -> Blocks:
     """Reads the guard's records, a pool's test records and its training records, those alone that are open."""
     starts = np.cumsum([0, *(part.tally.kept for part in parts)])
 
     def blocks(names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         if guard is not None:
-            yield guard
+            yield from guard.blocks(names)
         for test in (True, False):
             for number, part in enumerate(parts):
                 rows = is_open[starts[number] : starts[number + 1]]
@@ -180,12 +189,12 @@ def _blocks(parts: list[Part], is_open: np.ndarray, guard: Any) -> Blocks:
 
 
 def _drop_near(
-    fates: Fates, parts: list[Part], is_test: np.ndarray, guard: Any, choice: Choice, groups: "_Union"
+    fates: Fates, parts: list[Part], is_test: np.ndarray, guard: Guard | None, choice: Choice, groups: "_Union"
 ) -> None:
     """Drop near copies, in order: what was kept first stays; a training record yields to any other."""
     is_open, places = fates.is_open(), fates.places
     rows = np.concatenate([np.flatnonzero(is_open & side) for side in (is_test, ~is_test)])
-    others = 0 if guard is None else len(guard["key"])
+    others = 0 if guard is None else len(guard.key)
     seen: dict[int, dict[str, Any]] = {}
     blocks = _blocks(parts, is_open, guard)
     for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
@@ -195,9 +204,9 @@ def _drop_near(
         first = int(rows[pair.first - others]) if pair.first >= others else -1
         if fates.fate[second] or (first >= 0 and fates.fate[first]):
             continue
-        kind = int(guard["benchmark"][pair.first]) if first < 0 else 0
+        kind = int(guard.benchmark[pair.first]) if guard and first < 0 else 0
         other = _OTHERS[kind] if first < 0 else ""
-        if not pair.same_answer and not (other and guard["any_answer"][pair.first]):
+        if not pair.same_answer and not (guard and other and guard.any_answer[pair.first]):
             if first >= 0:
                 _conflict(fates, [first, second], is_test, choice)
                 groups.join(first, second)

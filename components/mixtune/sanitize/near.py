@@ -1,8 +1,8 @@
 """Near-duplicates: MinHash bands propose pairs, exact Jaccard over five-word shingles decides.
 
 What is kept apart on purpose, since a false drop is a lost record: text that more than `COMMON` records share is a
-template and no evidence; questions whose numbers differ are different questions; and records whose answers or labels
-differ are conflicts, not duplicates.
+template, and questions have to be alike with it and without it; questions whose numbers differ are different
+questions; and records whose answers or labels differ are conflicts, not duplicates.
 
 Records are looked at in blocks that can be read again, so that memory holds a few bytes of each, and the words of those
 alone that are probably copies.
@@ -45,7 +45,7 @@ class Pair:
     first: int
     second: int
     similarity: float
-    """Jaccard similarity of the questions, templates left out."""
+    """Jaccard similarity of the questions, or of what is left of them without templates, whichever is less."""
     same_answer: bool
 
 
@@ -62,11 +62,11 @@ def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[P
     if not len(rows):
         return
     questions, answers = (_read(blocks, name, rows) for name in ("question", "answer"))
-    questions = _without(questions, _common(blocks, distinct(questions.flat)))
+    rest = _without(questions, _common(blocks, distinct(questions.flat)))
     for at in range(0, len(pairs), _PAIRS):
         some = pairs[at : at + _PAIRS]
         first, second = np.searchsorted(rows, some.T)
-        asked = jaccard(questions, first, second)
+        asked = np.minimum(jaccard(questions, first, second), jaccard(rest, first, second))
         alike = asked >= threshold
         said = jaccard(answers, first[alike], second[alike]) >= threshold
         found = zip(*some[alike].T.tolist(), asked[alike].tolist(), said.tolist(), strict=True)

@@ -56,7 +56,7 @@ class Part:
 
     def features(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """What its records say, in arrays by name (see `Features`)."""
-        return _read_arrays(f"{self.uri}.npz", names)
+        return read_arrays(f"{self.uri}.npz", names)
 
     def lines(self) -> Iterator[bytes]:
         """Its records as lines."""
@@ -187,7 +187,7 @@ def _benchmarks(named: tuple[tuple[str, str], ...]) -> Items:
 
 @lru_cache(maxsize=1)
 def _held_back(uri: str) -> Items:
-    return Items(**_read_arrays(uri)) if uri else index_items(())
+    return Items(**read_arrays(uri)) if uri else index_items(())
 
 
 def _digest(source: SourceFile, plan: Plan) -> str:
@@ -206,6 +206,7 @@ def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
         stream.write(buffer.getvalue())
 
 
-def _read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays by name; without names, all of a file."""
     with storage.open_read(uri) as stream, np.load(stream, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in names or arrays.files}

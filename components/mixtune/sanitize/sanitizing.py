@@ -17,7 +17,7 @@ from mixtune.errors import ConfigError
 from mixtune.pool_report import write_report
 from mixtune.pools import Pool, Split, pool_summary
 from mixtune.processes import start_processes
-from mixtune.sanitize.against import index_held_back, make_guard
+from mixtune.sanitize.against import Guard, index_held_back, make_guard
 from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
 from mixtune.sanitize.consent import make_consent
 from mixtune.sanitize.fates import Choice, Fates, count, decide
@@ -150,12 +150,13 @@ def make_parts(sources: list[tuple[int, SourceFile]], plan: Plan, job: Job) -> l
 class PoolBuilder:
     """One pool: what is kept of its parts, and in which split."""
 
-    def __init__(self, name: str, parts: list[Part], job: Job, guard: dict[str, np.ndarray] | None) -> None:
+    def __init__(self, name: str, parts: list[Part], job: Job, guard: Guard | None) -> None:
         self.name, self.parts, self.job = name, parts, job
         self.fates: Fates = decide(name, parts, job.choice, guard)
         self.entries: list[storage.FileEntry] = []
         self.lengths: dict[str, int] = {}
         self.written: list[Written] = []
+        self.copies_of_refused = 0
         self.kept, self.dropped = count(self.fates)
 
     def write(self, data: str, model: str) -> Pool:
@@ -178,6 +179,9 @@ class PoolBuilder:
             for key, number in item.lengths.items():
                 self.lengths[key] = self.lengths.get(key, 0) + number
             self.dropped += item.unproved
+        starts = np.cumsum([0, *(part.tally.kept for part in self.parts)])
+        refused = [start + row for start, item in zip(starts, self.written, strict=False) for row in item.refused]
+        self.copies_of_refused = self.fates.count_copies(refused)
         splits = {
             split: Split(
                 num_records=sum(item.counts[split] for item in self.written),
@@ -239,6 +243,7 @@ class PoolBuilder:
             "languages": dict(sum((item.languages for item in self.written), Counter()).most_common()),
             "tokens": sum(item.tokens for item in self.written),
             "proved": sum(item.proved for item in self.written),
+            "copies_of_refused": self.copies_of_refused,
             "control_ids": sum(item.control_ids for item in self.written),
         }
 

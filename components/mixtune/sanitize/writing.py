@@ -37,6 +37,8 @@ class Written:
     control_ids: int = 0
     unproved: Counter[str] = field(default_factory=Counter)
     """Records refused, by reason."""
+    refused: list[int] = field(default_factory=list)
+    """Their numbers in the part."""
     notes: list[bytes] = field(default_factory=list)
 
 
@@ -49,7 +51,7 @@ def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, 
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
             file = stack.enter_context(storage.open_write(storage.join(data, path)))
             writers[split] = (path, file, stack.enter_context(pa.CompressedOutputStream(file, "zstd")))
-        for line, split in zip(part.lines(), map(FATES.__getitem__, fate), strict=True):
+        for row, (line, split) in enumerate(zip(part.lines(), map(FATES.__getitem__, fate), strict=True)):
             if split not in writers:
                 continue
             record = orjson.loads(line)
@@ -57,6 +59,7 @@ def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, 
                 proof = prover.prove(record)
                 if proof.problem:
                     out.unproved[proof.problem] += 1
+                    out.refused.append(row)
                     place = record["origin"]["line"]
                     out.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
                     continue
