@@ -16,9 +16,11 @@ run.
 
 from kfp import dsl
 
-from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
+from mixtune.preflight.component import fingerprint
 from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import (
+    check_mix,
+    check_run,
     compare_models,
     end_run,
     evaluate_model,
@@ -26,7 +28,6 @@ from pipelines.steps import (
     sanitize_pools,
     train,
     with_clean_up,
-    with_images,
 )
 
 
@@ -87,9 +88,9 @@ def finetune(
         base_model=base_model,
         storage=storage,
     ).set_caching_options(False)
-    checks = preflight(
-        base_model=inputs.outputs["base_model"],
-        weights=inputs.outputs["weights"],
+    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
+    checks = check_run(
+        inputs,
         customer_data_percent=customer_data_percent,
         customer_epochs=customer_epochs,
         max_steps=max_steps,
@@ -99,13 +100,8 @@ def finetune(
         learning_rate=learning_rate,
         lora_rank=lora_rank,
         seed=seed,
-        num_nodes=num_nodes,
-        gpus_per_node=gpus_per_node,
-        sources=inputs.outputs["customer"],
-        general=inputs.outputs["general"],
-        tracking=tracking,
-        storage=storage,
-    ).set_caching_options(False)
+        **machine,
+    )
     general, customer = sanitize_pools(inputs, seed, storage)
     general.after(checks)
     mixed = mix_pools(
@@ -121,14 +117,9 @@ def finetune(
         seed=seed,
         storage=storage,
     )
-    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
-    data_checks = preflight_mixed(
-        shards=mixed.outputs["shards"],
-        base_model=inputs.outputs["base_model"],
-        method=method,
-        lora_rank=lora_rank,
-        **machine,
-    ).set_caching_options(False)
+    data_checks = check_mix(
+        mixed, base_model=inputs.outputs["base_model"], method=method, lora_rank=lora_rank, **machine
+    )
     common = {
         "shards": mixed.outputs["shards"],
         "base_model": inputs.outputs["base_model"],
@@ -152,6 +143,4 @@ def finetune(
         tracking=tracking,
         storage=storage,
     )
-    end_run("finetune", decision, mixed.outputs["shards"], model_uri, tracking, storage)
-    for task in (checks, data_checks):
-        with_images(task)
+    end_run("finetune", decision.outputs["comparison"], tracking, storage)

@@ -7,6 +7,8 @@
                                   +-- stop -------------------------------------------------+--> choose_rung
 
 KFP has no loop that ends on a result, so the ladder is written out: at most three rungs, each with its validation run.
+Around it all lie the steps of finetune: `preflight` first, `preflight_mixed` before the first rung (a later one that
+does not fit is a rung that failed, and ends nothing), `record_outcome` last.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,18 @@ from kfp import dsl
 from mixtune.choose.component import choose_rung, climb, go_on
 from mixtune.preflight.component import fingerprint
 from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import compare_models, evaluate_model, mix_pools, sanitize_pools, train, with_clean_up, with_run_id
+from pipelines.steps import (
+    check_mix,
+    check_run,
+    compare_models,
+    end_run,
+    evaluate_model,
+    mix_pools,
+    sanitize_pools,
+    train,
+    with_clean_up,
+    with_run_id,
+)
 
 STEP = ("action", "customer_data_percent", "ladder_uri")
 """What a rung says of the next one."""
@@ -80,7 +93,20 @@ def lora_then_sft(
         base_model=base_model,
         storage=storage,
     ).set_caching_options(False)
+    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
+    checks = check_run(
+        inputs,
+        customer_data_percent=customer_data_percent,
+        customer_epochs=customer_epochs,
+        global_batch_size=global_batch_size,
+        max_length=max_length,
+        learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        seed=seed,
+        **machine,
+    )
     general, customer = sanitize_pools(inputs, seed, storage)
+    general.after(checks)
     measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
     base = evaluate_model(*measured)
 
@@ -99,17 +125,20 @@ def lora_then_sft(
             seed=seed,
             storage=storage,
         )
+        checked = (
+            None
+            if earlier
+            else check_mix(mixed, base_model=inputs.outputs["base_model"], lora_rank=lora_rank, **machine)
+        )
         training = train(
             component,
+            checked,
             shards=mixed.outputs["shards"],
             base_model=inputs.outputs["base_model"],
             learning_rate=learning_rate,
             seed=seed,
-            num_nodes=num_nodes,
-            gpus_per_node=gpus_per_node,
             on_error="report",
-            tracking=tracking,
-            storage=storage,
+            **machine,
             **adapter,
         )
         decision = compare_models(
@@ -150,3 +179,4 @@ def lora_then_sft(
         storage=storage,
     ).set_caching_options(False)
     with_run_id(choice)
+    end_run("lora_then_sft", choice.outputs["ladder"], tracking, storage)

@@ -1,10 +1,11 @@
 """The mix_grid pipeline: several mixes on the same customer exposure, one report, one recommendation.
 
-    fingerprint -> sanitize (general) -> sanitize (customer) --+-> evaluate (base, cached) --------+
-                                                               |                                   |
-      for each percentage: mix_shard -> validation run -> training -> evaluate (candidate) -> compare --> choose_mix
-                                                               |                                   |
-                                                               +--------> sweep_dial --------------+
+    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) --+-> evaluate (base, cached) ----------+
+                                                                            |                                     |
+      for each percentage:  mix_shard -> preflight_mixed -> validation run -> training --+-> evaluate --+-> compare
+                                                                                         +-> sweep_dial +     |
+                                                                                                              |
+                                                                                record_outcome <- choose_mix <+
 
 Every point sees the customer's records equally often; the general share adds steps. A point whose training fails is
 reported with its reason, and the others count. What a training made is also evaluated at the lower strengths of `dial`.
@@ -17,7 +18,10 @@ from mixtune.evaluate.component import sweep_dial
 from mixtune.preflight.component import fingerprint, plan_points
 from mixtune.train.component import train_lora, train_sft
 from pipelines.steps import (
+    check_mix,
+    check_run,
     compare_models,
+    end_run,
     evaluate_model,
     mix_pools,
     on_gpus,
@@ -87,6 +91,19 @@ def mix_grid(
         base_model=base_model,
         storage=storage,
     ).set_caching_options(False)
+    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
+    checks = check_run(
+        inputs,
+        customer_data_percents=customer_data_percents,
+        customer_epochs=customer_epochs,
+        global_batch_size=global_batch_size,
+        max_length=max_length,
+        method=method,
+        learning_rate=learning_rate,
+        lora_rank=lora_rank,
+        seed=seed,
+        **machine,
+    )
     general, customer = sanitize_pools(inputs, seed, storage)
     base = evaluate_model(
         inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage
@@ -99,7 +116,7 @@ def mix_grid(
         limits=inputs.outputs["limits"],
         dial=dial,
     )
-    general.after(points)
+    general.after(checks, points)
     with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
         mixed = mix_pools(
             general,
@@ -113,22 +130,20 @@ def mix_grid(
             seed=seed,
             storage=storage,
         )
+        data_checks = check_mix(mixed, base_model=point.base_model, method=method, lora_rank=lora_rank, **machine)
         common = {
             "shards": mixed.outputs["shards"],
             "base_model": point.base_model,
             "learning_rate": learning_rate,
             "seed": seed,
-            "num_nodes": num_nodes,
-            "gpus_per_node": gpus_per_node,
             "on_error": "report",
-            "tracking": tracking,
-            "storage": storage,
+            **machine,
         }
         lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
         with dsl.If(method == "lora", "lora"):
-            lora_training = train(train_lora, **common, **lora)
+            lora_training = train(train_lora, data_checks, **common, **lora)
         with dsl.Else("sft"):
-            sft_training = train(train_sft, **common)
+            sft_training = train(train_sft, data_checks, **common)
         model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
         candidate = evaluate_model(
             point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
@@ -156,3 +171,4 @@ def mix_grid(
         comparisons=dsl.Collected(decision.outputs["comparison"]), tracking=tracking, storage=storage
     ).set_caching_options(False)
     with_run_id(choice)
+    end_run("mix_grid", choice.outputs["grid"], tracking, storage)

@@ -1,4 +1,4 @@
-"""The steps that several pipelines share: sanitize both kinds of pools, validate and train, evaluate."""
+"""The steps that several pipelines share: look ahead, sanitize, mix, validate and train, evaluate, compare, end."""
 
 import functools
 from collections.abc import Callable
@@ -10,12 +10,25 @@ from mixtune import images
 from mixtune.evaluate.component import compare, evaluate
 from mixtune.mix_shard.component import mix_shard
 from mixtune.outcome.component import record_outcome
+from mixtune.preflight.component import preflight, preflight_mixed
 from mixtune.sanitize.component import sanitize
 from mixtune.train.component import clean_up
 
 VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured."""
+
+
+def check_run(inputs: dsl.PipelineTask, **settings: Any) -> dsl.PipelineTask:
+    """Look at a run before anything is computed, always anew; `settings` are the others of `preflight`."""
+    named = {name: inputs.outputs[name] for name in ("base_model", "weights", "general")}
+    task = preflight(sources=inputs.outputs["customer"], **named, **settings)
+    return with_images(task.set_caching_options(False))
+
+
+def check_mix(mixed: dsl.PipelineTask, **settings: Any) -> dsl.PipelineTask:
+    """Look at mixed data before a GPU is asked for, always anew; `settings` are the others of `preflight_mixed`."""
+    return with_images(preflight_mixed(shards=mixed.outputs["shards"], **settings).set_caching_options(False))
 
 
 def sanitize_pools(inputs: dsl.PipelineTask, seed: Any, storage: Any) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
@@ -143,26 +156,15 @@ def with_images(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task.set_env_variable("MIXTUNE_IMAGES", " ".join((images.DATA, images.TRAIN, images.EVALUATE)))
 
 
-def end_run(
-    pipeline: str, decision: dsl.PipelineTask, shards: Any, model_uri: Any, tracking: Any, storage: Any
-) -> dsl.PipelineTask:
+def end_run(pipeline: str, found: Any, tracking: Any, storage: Any) -> dsl.PipelineTask:
     """The last task: audit record, cost, webhook. A run that failed does not reach it; `mixtune follow` tells then.
 
     Args:
         pipeline: Name, for the message.
-        decision: The `compare` task.
-        shards: What was trained on.
-        model_uri: The tuned model.
+        found: The artifact that decides on the run: of `compare`, `choose_mix` or `choose_rung`.
         tracking: MLflow.
         storage: Of `s3://` data.
     """
-    task = record_outcome(
-        comparison=decision.outputs["comparison"],
-        shards=shards,
-        pipeline=pipeline,
-        model_uri=model_uri,
-        tracking=tracking,
-        storage=storage,
-    )
+    task = record_outcome(comparison=found, pipeline=pipeline, tracking=tracking, storage=storage)
     kubernetes.use_secret_as_volume(task, "mixtune-webhook", mount_path="/etc/mixtune/webhook", optional=True)
     return with_images(with_run_id(task.set_caching_options(False)))

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
 
+from mixtune.errors import DataError
 from mixtune.outcome import webhook
 from mixtune.outcome.audit import make_record
 from mixtune.outcome.outcome import Ended, conclude_run
@@ -25,8 +26,8 @@ COUNTS = {
     "read": 120, "kept": 100, "dropped": {"duplicate": 20}, "changed": {"markers": 3}, "personal_data": {"email": 4},
     "consent": {"granted": 100},
 }  # fmt: skip
-SHARDS: dict[str, Any] = {
-    "kind": "shards",
+MIX: dict[str, Any] = {
+    "digest": "5h4rd5",
     "receipt": {
         "mix_ratio": 0.75, "seed": 7, "num_steps": 10,
         "pools": [{"name": "customer", "num_records": 240, "dropped": {"too long": 2}, "num_truncated": 1}],
@@ -38,13 +39,16 @@ SHARDS: dict[str, Any] = {
         }
     },
 }  # fmt: skip
-COMPARISON: dict[str, Any] = {
-    "verdict": "pass", "reason": "", "contamination": [{"axis": "mmlu", "exact": 0, "items": ["a record's text"]}],
-    "axes": [{"axis": "mmlu", "verdict": "pass", "base": 0.5, "candidate": 0.49, "flips": ["a record's text"]}],
+AUDIT: dict[str, Any] = {
+    "mix": MIX, "contamination": [{"axis": "mmlu", "exact": 0, "items": ["a record's text"]}],
     "identity": {
         "base": {"base_model": "b453", "tokenizer": "70k", "benchmarks": {"mmlu": "s3://b/mmlu#m"}},
         "candidate": {"model": "7un3d"},
     },
+}  # fmt: skip
+AXIS = {"axis": "mmlu", "verdict": "pass", "base": 0.5, "candidate": 0.49, "flips": ["a record's text"]}
+COMPARISON: dict[str, Any] = {
+    "kind": "comparison", "verdict": "pass", "reason": "", "axes": [AXIS], "model_uri": "s3://b/kfp/model#7un3d", **AUDIT,
 }  # fmt: skip
 
 
@@ -106,14 +110,12 @@ def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     server.server_close()
 
 
-def ended() -> Ended:
-    return Ended(
-        pipeline="finetune",
-        comparison=COMPARISON,
-        shards=SHARDS,
-        model_uri="s3://b/kfp/model#7un3d",
-        record_uri="s3://b/kfp/record",
-    )
+def ended(**found: Any) -> Ended:
+    return Ended(pipeline="finetune", found={**COMPARISON, **found}, record_uri="s3://b/kfp/record")
+
+
+def point(name: str, verdict: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "verdict": verdict, "reason": "", "axes": {"mmlu": AXIS}, "audit": AUDIT, **more}
 
 
 def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
@@ -144,6 +146,7 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
         "run_id": "run-1",
         "pipeline": "finetune",
         "verdict": "pass",
+        "taken": "",
         "cost_usd": 220.16,
         "links": {"model": "s3://b/kfp/model#7un3d", "record": "s3://b/kfp/record"},
     }
@@ -154,18 +157,47 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
 
 def test_the_record_says_what_was_removed_and_decided_and_no_records_content(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXTUNE_IMAGES", "r/data@sha256:1 r/train@sha256:2")
-    record = make_record(COMPARISON, SHARDS)
-    assert record["removed"]["customer"] == {
+    record = make_record(COMPARISON)
+    (one,) = record["candidates"]
+    assert one["removed"]["customer"] == {
         **COUNTS,
         "dropped_when_tokenized": {"too long": 2},
         "truncated": 1,
     }
     assert record["versions"]["images"] == ["r/data@sha256:1", "r/train@sha256:2"]
-    assert (record["versions"]["base_model"], record["versions"]["model"]) == ("b453", "7un3d")
-    assert record["decided"]["verdict"] == "pass"
-    assert record["decided"]["axes"][0]["candidate"] == 0.49
-    assert record["decided"]["in_training_data"] == {"mmlu": 0}
+    assert (record["versions"]["base_model"], one["model"], one["shards"]) == ("b453", "7un3d", "5h4rd5")
+    assert one["trained_on"] == {"mix_ratio": 0.75, "seed": 7, "steps": 10, "records": {"customer": 240}}
+    assert record["decided"]["verdict"] == one["verdict"] == "pass"
+    assert one["axes"][0]["candidate"] == 0.49
+    assert one["in_training_data"] == {"mmlu": 0}
     assert "a record's text" not in json.dumps(record)
+
+
+def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_take() -> None:
+    points = [point("100 %", "fail"), point("75 %", "pass")]
+    decided = {"verdict": "pass", "reason": "Take 75 %.", "taken": "75 %"}
+    grid = {**decided, "kind": "grid", "points": points, "turned_down": [point("75 % at 0.5", "pass")]}
+    ladder = {**decided, "kind": "ladder", "rungs": [{"method": "lora", "point": item} for item in points]}
+    for record in (make_record(grid), make_record(ladder)):
+        named = [(item["name"], item["verdict"]) for item in record["candidates"]]
+        assert named == [("100 %", "fail"), ("75 %", "pass")]
+        assert record["decided"] == decided
+        assert "a record's text" not in json.dumps(record)
+    assert [item["name"] for item in make_record(grid)["turned_down"]] == ["75 % at 0.5"]
+
+
+def test_a_model_that_has_still_to_be_turned_down_is_named_and_not_linked(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    conclude_run(ended(taken="100 % at 0.5", strength=0.5), str(tmp_path / "record"), {})
+    (said,) = hook.bodies
+    assert "pass, 100 % at 0.5" in said["text"] and "model" not in said["links"]
+
+
+def test_a_comparison_without_shards_has_no_record() -> None:
+    with pytest.raises(DataError, match="compared without shards"):
+        make_record({**COMPARISON, "mix": {}})
 
 
 @pytest.mark.parametrize(

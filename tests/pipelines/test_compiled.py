@@ -103,8 +103,22 @@ def test_a_component_says_what_each_of_its_inputs_is(path: Path) -> None:
         assert f"\n    {name}: " in documentation, f"{path.stem}: {name} is not described"
 
 
-def test_the_webhook_is_a_mounted_secret_that_need_not_be_there_and_no_parameter() -> None:
-    spec, platform = load(ROOT / "pipelines/finetune.yaml")
+@pytest.mark.parametrize("name", ["finetune", "mix_grid", "lora_then_sft"])
+def test_a_run_is_looked_at_before_anything_is_read_and_before_anything_is_trained(name: str) -> None:
+    spec = load(ROOT / f"pipelines/{name}.yaml")[0]
+    graphs = [item["dag"]["tasks"] for item in spec["components"].values() if "dag" in item]
+    outer = next(tasks for tasks in graphs if "preflight" in tasks)
+    assert "preflight" in outer["sanitize"]["dependentTasks"]
+    mixed = next(tasks for tasks in graphs if "preflight-mixed" in tasks)
+    waiting = [
+        task for tasks in graphs for task in tasks.values() if "preflight-mixed" in task.get("dependentTasks", [])
+    ]
+    assert waiting and not mixed["preflight-mixed"]["cachingOptions"] and not outer["preflight"]["cachingOptions"]
+
+
+@pytest.mark.parametrize("name", ["finetune", "mix_grid", "lora_then_sft"])
+def test_the_webhook_is_a_mounted_secret_that_need_not_be_there_and_no_parameter(name: str) -> None:
+    spec, platform = load(ROOT / f"pipelines/{name}.yaml")
     mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-record-outcome"][
         "secretAsVolume"
     ]

@@ -10,7 +10,7 @@ from mixtune.preflight.checks import Settings, run_preflight
 GOOD: dict[str, Any] = {
     "base_model": str(BASE_MODEL),
     "weights": {"chat": 100.0},
-    "customer_data_percent": 75.0,
+    "customer_data_percents": [75.0],
     "customer_epochs": 1.0,
     "max_steps": 0,
     "global_batch_size": 32,
@@ -34,10 +34,10 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"customer_data_percent": 120.0}, "a percentage, 0 to 100; got 120"),
+        ({"customer_data_percents": [75.0, 120.0]}, "a percentage, 0 to 100; got 120"),
         ({"weights": {"chat": 60.0}}, "sum to 60"),
         ({"global_batch_size": 0}, "global_batch_size is 1 or more; got 0"),
-        ({"customer_data_percent": 0.0}, "give max_steps"),
+        ({"customer_data_percents": [0.0]}, "give max_steps"),
         ({"customer_epochs": 0.0}, "customer_epochs is above 0"),
         ({"method": "qlora"}, "method is 'lora' or 'sft'; got 'qlora'"),
         ({"learning_rate": 0.0}, "learning_rate is above 0"),
@@ -52,4 +52,4 @@ def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], mes
 
 def test_all_failures_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"2 of 11 checks failed:\n- mix: .*\n- method: "):
-        run_preflight(Settings(**{**GOOD, "customer_data_percent": -1.0, "method": "x"}), str(tmp_path / "report"))
+        run_preflight(Settings(**{**GOOD, "customer_data_percents": [-1.0], "method": "x"}), str(tmp_path / "report"))

@@ -22,6 +22,8 @@ class Choice:
     """1: as it was trained; less: turned down to there; None where no point passed."""
     model_uri: str
     """As it was trained; empty where no point passed."""
+    taken: str
+    """What a report calls it; empty where no point passed."""
     reason: str
 
     @property
@@ -67,10 +69,16 @@ def choose(points: list[Point], turned: list[Point]) -> Choice:
     if not passed and not mild:
         lowest = min(point.percent for point in points)
         reason = f"No mix passed; try less than {lowest:g} % customer records.{named}"
-        return Choice(percent=None, strength=None, model_uri="", reason=reason)
+        return Choice(percent=None, strength=None, model_uri="", taken="", reason=reason)
     best = max(passed or mild, key=lambda point: (point.gain, point.strength, -point.percent))
     told = _as_trained(best, points, mild) if passed else _turned_down(best)
-    return Choice(percent=best.percent, strength=best.strength, model_uri=best.model_uri, reason=f"{told}{named}")
+    return Choice(
+        percent=best.percent,
+        strength=best.strength,
+        model_uri=best.model_uri,
+        taken=best.name,
+        reason=f"{told}{named}",
+    )
 
 
 def _as_trained(best: Point, points: list[Point], mild: list[Point]) -> str:
@@ -111,8 +119,8 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
     )
     choice = choose(points, turned)
     print(f"choose-mix: {choice.reason}", flush=True)
-    found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [asdict(p) for p in points]}
-    storage.write_json(outputs.grid_path, {**found, "turned_down": [asdict(point) for point in turned]})
+    found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [p.as_json() for p in points]}
+    storage.write_json(outputs.grid_path, {**found, "turned_down": [point.as_json() for point in turned]})
     places = {"html": outputs.report_path, "markdown": outputs.summary_path}
     write_points("Which mix?", points, turned, choice.verdict, choice.reason, **places)
     _track(points, choice, outputs, options)

@@ -152,8 +152,11 @@ def report_ladder(uri: str, outputs: Outputs, options: dict[str, Any]) -> tuple[
     verdict = PASS if best else INCONCLUSIVE if unsure else FAIL
     reason = _reason(best, float(found["target"]), found["reason"])
     print(f"choose-rung: {reason}", flush=True)
-    summary = {"verdict": verdict, "reason": reason, "model_uri": best.model_uri if best else ""}
-    storage.write_json(outputs.grid_path, {"kind": "ladder", **summary, "rungs": [asdict(rung) for rung in rungs]})
+    taken = {"model_uri": best.model_uri if best else "", "taken": _named(best) if best else ""}
+    listed = [{**asdict(rung), "point": rung.point.as_json()} for rung in rungs]
+    storage.write_json(
+        outputs.grid_path, {"kind": "ladder", "verdict": verdict, "reason": reason, **taken, "rungs": listed}
+    )
     points, places = [rung.point for rung in rungs], {"html": outputs.report_path, "markdown": outputs.summary_path}
     write_points("LoRA, or full fine-tuning?", points, [], verdict, reason, **places)
     _track(best, verdict, outputs, options)

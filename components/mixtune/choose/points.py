@@ -1,7 +1,7 @@
 """A point: one candidate with what its comparison found, as it was trained or turned down by the dial."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mixtune import storage
@@ -50,6 +50,10 @@ class Point:
     def name(self) -> str:
         """`75 %`, `75 % at 0.5`, or its label."""
         return self.label or f"{self.percent:g} %{'' if self.strength == 1 else f' at {self.strength:g}'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The point as a report's JSON has it, with its name."""
+        return {**asdict(self), "name": self.name}
 
 
 def read_points(path: str, usd_per_hour: float | None = None) -> Iterator[Point]:

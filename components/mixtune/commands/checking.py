@@ -57,7 +57,7 @@ def settings_of(values: dict[str, Any], artifacts: str = "", namespace: str = ""
     return Settings(
         base_model=fingerprint_model(values["base_model"]),
         weights=weights,
-        customer_data_percent=float(values["customer_data_percent"]),
+        customer_data_percents=[float(values["customer_data_percent"])],
         customer_epochs=float(values["customer_epochs"]),
         max_steps=int(values["max_steps"]),
         global_batch_size=int(values["global_batch_size"]),

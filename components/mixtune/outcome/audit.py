@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import __version__, storage
+from mixtune.errors import DataError
 from mixtune.tracking import commit_hash
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -18,43 +19,71 @@ SUBMITTER = "submitted_by"
 DECIDED = ("axis", "metric", "base", "candidate", "difference", "lower", "upper", "limit", "verdict")
 
 
-def make_record(comparison: Mapping[str, Any], shards: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's last manifests tell of it.
+def make_record(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's last task tells of it.
 
     Args:
-        comparison: As `compare` wrote it.
-        shards: The manifest of the shards, with those of the pools in it.
+        found: What `compare`, `choose_mix` or `choose_rung` wrote; every candidate with the mix that it was trained on.
+
+    Raises:
+        DataError: A candidate was compared without its shards.
     """
-    identity, receipt = comparison["identity"], shards["receipt"]
-    inputs = shards.get("inputs", {})
+    candidates = list(_candidates(found))
+    if unknown := [item["name"] for item in candidates if "receipt" not in item["mix"]]:
+        raise DataError(f"{unknown[0]}: compared without shards, its data is not known; give `compare` the shards")
+    base = candidates[0]["identity"]["base"]
+    inputs = candidates[0]["mix"]["inputs"]
+    turned = [
+        *found.get("turned_down", []),
+        *({"name": f"at {one['strength']:g}", **one} for one in found.get("dial", [])),
+    ]
     return {
         "kind": "audit record",
         "versions": {
             "mixtune": __version__,
             "commit": commit_hash(),
             "images": os.environ.get("MIXTUNE_IMAGES", "").split(),
-            "base_model": identity["base"]["base_model"],
-            "model": identity["candidate"]["model"],
-            "tokenizer": identity["base"]["tokenizer"],
-            "benchmarks": identity["base"]["benchmarks"],
-            "shards": storage.manifest_digest(dict(shards)),
+            **{key: base[key] for key in ("base_model", "tokenizer", "benchmarks")},
         },
         "data": list(_sources(inputs)),
         "rules": {part: pools.get("rules", {}) for part, pools in inputs.items()},
-        "removed": {pool["name"]: _removed(pool, inputs) for pool in receipt["pools"]},
+        "candidates": [_candidate(item) for item in candidates],
+        "turned_down": [{"name": item["name"], **_decided(item)} for item in turned],
+        "decided": {key: found.get(key, "") for key in ("verdict", "reason", "taken")},
+    }
+
+
+def _candidates(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The only candidate, or all of a grid or a ladder, with `name`, `identity`, `mix` and `contamination`."""
+    if found["kind"] == "comparison":
+        yield {**found, "name": "candidate"}
+    for point in found.get("points", [rung["point"] for rung in found.get("rungs", [])]):
+        yield {**point, **point["audit"]}
+
+
+def _candidate(item: Mapping[str, Any]) -> dict[str, Any]:
+    mix = item["mix"]
+    receipt = mix["receipt"]
+    return {
+        "name": item["name"],
+        "model": item["identity"]["candidate"]["model"],
+        "shards": mix["digest"],
         "trained_on": {
             "mix_ratio": receipt["mix_ratio"],
             "seed": receipt["seed"],
             "steps": receipt["num_steps"],
             "records": {pool["name"]: pool["num_records"] for pool in receipt["pools"]},
         },
-        "decided": {
-            "verdict": comparison["verdict"],
-            "reason": comparison.get("reason", ""),
-            "axes": [{key: axis.get(key) for key in DECIDED} for axis in comparison["axes"]],
-            "in_training_data": {item["axis"]: item["exact"] for item in comparison.get("contamination", [])},
-        },
+        "removed": {pool["name"]: _removed(pool, mix["inputs"]) for pool in receipt["pools"]},
+        **_decided(item),
+        "in_training_data": {one["axis"]: one["exact"] for one in item["contamination"]},
     }
+
+
+def _decided(item: Mapping[str, Any]) -> dict[str, Any]:
+    axes = item["axes"].values() if isinstance(item["axes"], dict) else item["axes"]
+    scores = [{key: axis.get(key) for key in DECIDED} for axis in axes]
+    return {"verdict": item["verdict"], "reason": item["reason"], "axes": scores}
 
 
 def who(tags: Mapping[str, str]) -> str:

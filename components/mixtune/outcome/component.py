@@ -8,10 +8,8 @@ from mixtune import images
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
 def record_outcome(
     comparison: dsl.Input[dsl.Artifact],
-    shards: dsl.Input[dsl.Dataset],
     record: dsl.Output[dsl.Artifact],
     pipeline: str = "finetune",
-    model_uri: str = "",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -21,27 +19,22 @@ def record_outcome(
     `MIXTUNE_WEBHOOK_FILE` names. A webhook that does not answer is a warning, not a failure. Never cache this task.
 
     Args:
-        comparison: From `compare`.
-        shards: From `mix_shard`.
-        record: JSON: who, which data versions, what was removed, what was decided, what it cost.
+        comparison: From `compare` (with shards), `choose_mix` or `choose_rung`.
+        record: JSON: who, which data versions, what was removed, what was decided on every candidate, what it cost.
         pipeline: Name of the pipeline, for the message.
-        model_uri: The tuned model.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional. Cost is known where
             `hyperpod` names known instances, such as `4x-p5.48xlarge`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:
         What it cost in US dollars as text, such as `12.34`; empty where that is not known.
+
+    Raises:
+        DataError: A candidate was compared without its shards.
     """
     from mixtune import storage as files
     from mixtune.outcome.outcome import Ended, conclude_run
 
     files.use(storage)
-    ended = Ended(
-        pipeline=pipeline,
-        comparison=files.read_json(comparison.path),
-        shards=files.read_manifest(shards.path, "shards"),
-        model_uri=model_uri,
-        record_uri=record.uri,
-    )
+    ended = Ended(pipeline=pipeline, found=files.read_json(comparison.path), record_uri=record.uri)
     return conclude_run(ended, record.path, tracking)

@@ -22,10 +22,8 @@ class Ended:
     """A run that came to its end."""
 
     pipeline: str
-    comparison: dict[str, Any]
-    shards: dict[str, Any]
-    """Manifest."""
-    model_uri: str
+    found: dict[str, Any]
+    """What `compare`, `choose_mix` or `choose_rung` wrote."""
     record_uri: str
 
 
@@ -42,12 +40,12 @@ def conclude_run(ended: Ended, record_path: str, options: dict[str, Any]) -> str
         cost = cost_of(run, where.hyperpod)
         known = "" if cost is None else f"{cost:.2f}"
         record = {
-            **make_record(ended.comparison, ended.shards),
+            **make_record(ended.found),
             "run_id": os.environ.get("MIXTUNE_RUN_ID", ""),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "who": who(where.tags),
             "cost_usd": cost,
-            "model_uri": ended.model_uri,
+            "model_uri": ended.found["model_uri"],
         }
         storage.write_json(record_path, record)
         if known:
@@ -60,14 +58,16 @@ def conclude_run(ended: Ended, record_path: str, options: dict[str, Any]) -> str
 
 def message_of(ended: Ended, record: Mapping[str, Any], mlflow: str) -> dict[str, Any]:
     """What the webhook is told: run, verdict, cost, links. Chat services show its `text`."""
-    verdict, cost = record["decided"]["verdict"], record["cost_usd"]
+    verdict, taken, cost = record["decided"]["verdict"], record["decided"]["taken"], record["cost_usd"]
     price = f", ${cost:,.2f}" if cost is not None else ""
-    links = {"mlflow": mlflow, "model": ended.model_uri, "record": ended.record_uri}
+    there = not taken or ended.found.get("strength", 1) == 1  # one that is turned down has still to be made
+    links = {"mlflow": mlflow, "model": record["model_uri"] if there else "", "record": ended.record_uri}
     return {
-        "text": f"{ended.pipeline} {record['run_id']}: {verdict}{price}",
+        "text": f"{ended.pipeline} {record['run_id']}: {verdict}{f', {taken}' if taken else ''}{price}",
         "run_id": record["run_id"],
         "pipeline": ended.pipeline,
         "verdict": verdict,
+        "taken": taken,
         "cost_usd": cost,
         "links": {name: link for name, link in links.items() if link},
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
+from mixtune.mixes import wrong_sum
 from mixtune.preflight.cluster import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, micro_tokens
@@ -27,7 +28,8 @@ class Settings:
 
     base_model: str
     weights: dict[str, float]
-    customer_data_percent: float
+    customer_data_percents: list[float]
+    """Several for a grid, at least one."""
     max_length: int
     method: str
     max_steps: int
@@ -60,13 +62,13 @@ def run_preflight(settings: Settings, report_path: str) -> str:
 
 
 def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
-    percent, total = settings.customer_data_percent, sum(settings.weights.values())
-    yield "pass", f"{percent:g} % customer, {100 - percent:g} % from {len(settings.weights)} general pools"
-    if not 0 <= percent <= 100:
-        yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
-    if abs(total - 100) > 0.01:
-        yield "fail", f"the weights of the general pools sum to {total:g}; they are percents, sum 100"
-    if percent == 100:
+    for percent in settings.customer_data_percents:
+        yield "pass", f"{percent:g} % customer, {100 - percent:g} % from {len(settings.weights)} general pools"
+        if not 0 <= percent <= 100:
+            yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
+    if wrong := wrong_sum(settings.weights.values()):
+        yield "fail", f"the weights of the general pools {wrong}"
+    if 100 in settings.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 
 
@@ -77,7 +79,7 @@ def _check_exposure(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "fail", f"global_batch_size is 1 or more; got {settings.global_batch_size}"
     if settings.max_steps < 0:
         yield "fail", f"max_steps is 0 or more; got {settings.max_steps}"
-    if settings.max_steps == 0 and settings.customer_data_percent == 0:
+    if settings.max_steps == 0 and 0 in settings.customer_data_percents:
         yield "fail", "at 0 % customer no epoch of theirs ends; give max_steps"
     if settings.max_steps == 0 and settings.customer_epochs <= 0:
         yield "fail", f"customer_epochs is above 0; got {settings.customer_epochs:g}"
@@ -186,13 +188,17 @@ def checklist(settings: Settings) -> list[Row]:
         ("seed", str(settings.seed)),
         ("tokenizer version", tokenizer),
         ("base model", base),
-        ("mix", f"{settings.customer_data_percent:g} % customer; {settings.weights}"),
+        ("mix", f"{_listed(settings.customer_data_percents)} % customer; {settings.weights}"),
         ("validation run", f"max_steps={VALIDATION_STEPS}, before the training"),
         ("encryption of artifacts", encryption_key(settings.storage)),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),
         ("image digests", " ".join(named) if named and all("@sha256:" in name for name in named) else ""),
     ]
     return [(name, value or "not recorded", bool(value)) for name, value in rows]
+
+
+def _listed(percents: list[float]) -> str:
+    return ", ".join(f"{percent:g}" for percent in percents)
 
 
 def _tracked(settings: Settings) -> str:

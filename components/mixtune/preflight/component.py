@@ -66,8 +66,9 @@ def fingerprint(
 def preflight(
     base_model: str,
     weights: dict,
-    customer_data_percent: float,
     report: dsl.Output[dsl.HTML],
+    customer_data_percent: float = 50.0,
+    customer_data_percents: list = [],
     customer_epochs: float = 1.0,
     max_steps: int = 0,
     global_batch_size: int = 32,
@@ -88,8 +89,9 @@ def preflight(
     Args:
         base_model: Folder, `s3://` prefix or `org/name@revision`: its configuration, tokenizer and chat template.
         weights: Percent of the general share by general pool; they sum to 100.
-        customer_data_percent: Customer share of every global batch, 0 to 100.
         report: The checks as a table.
+        customer_data_percent: Customer share of every global batch, 0 to 100.
+        customer_data_percents: Those of a grid, in place of the one; empty: the one.
         customer_epochs: Passes over the customer pool, above 0, where `max_steps` is 0.
         max_steps: Optimizer steps; at 0 % customer it decides and is needed.
         global_batch_size: Records per optimizer step, 1 or more.
@@ -119,7 +121,7 @@ def preflight(
     settings = Settings(
         base_model=base_model,
         weights=weights,
-        customer_data_percent=customer_data_percent,
+        customer_data_percents=[float(one) for one in customer_data_percents or [customer_data_percent]],
         customer_epochs=customer_epochs,
         max_steps=int(max_steps),
         global_batch_size=int(global_batch_size),

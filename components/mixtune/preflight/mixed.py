@@ -54,7 +54,7 @@ class Mixed:
         return Settings(
             base_model=base_model,
             weights={pool["name"]: round(100 * pool["planned_share"], 4) for pool in receipt["pools"]},
-            customer_data_percent=100 * receipt["mix_ratio"],
+            customer_data_percents=[100 * receipt["mix_ratio"]],
             max_length=int(self.manifest["max_record_tokens"]),
             method=method,
             max_steps=int(receipt["num_steps"]),
