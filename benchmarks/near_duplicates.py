@@ -176,8 +176,7 @@ def verify(texts: list[str], pairs: Iterable[tuple[int, int]]) -> np.ndarray:
     digests = [np.unique(digest(shingles(texts[row])).astype(np.uint32)) for row in rows]
     flat = np.concatenate([np.empty(0, np.uint32), *digests])
     sets = Sets(flat, np.cumsum([0, *map(len, digests)]))
-    blocks = (np.searchsorted(rows, table[at : at + 1000].T) for at in range(0, len(table), 1000))
-    return np.concatenate([np.empty(0), *(near.jaccard(sets, *block) for block in blocks)])
+    return near.jaccard(sets, np.searchsorted(rows, table))
 
 
 def child(name: str, file: Path) -> None:

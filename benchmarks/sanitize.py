@@ -1,7 +1,8 @@
 """sanitize side by side: megabytes per CPU-second of the pipeline, of each rule and of other tools; memory; kills.
 
     python benchmarks/sanitize.py speed DATA 60 > speed.md      # one more argument: only cases whose title holds it
-    python benchmarks/sanitize.py memory DATA 100 1000 >> memory.md
+    python benchmarks/sanitize.py memory DATA 60 150 400 >> memory.md
+    python benchmarks/sanitize.py flat DATA 100 1000 5000 >> memory.md      # the record-wise rules alone
     python benchmarks/sanitize.py kills DATA 20 2 >> kills.md      # 20 trials with two processes each
 
 DATA is a folder of public data (see corpus.py). Every case runs in a process of its own, on the same file; imports are
@@ -13,6 +14,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -284,6 +286,32 @@ def memory(data: Path, sizes: list[float], folder: Path) -> None:
     print(f"\nDuplicates and splits: {(high - low) * 1024 / max(1, many - few):.2f} KB for each further record.")
 
 
+def child_flat(file: Path, work: Path, *marks: str) -> None:
+    """Peak memory of the record-wise rules after so many megabytes of one file, in parts of the default size."""
+    sys.stdout, out = sys.stderr, sys.stdout
+    plan, done, found = Plan(rules=Rules(), near=False, work_uri=str(work)), 0, {}
+    for number, item in enumerate(list_sources([{"name": "c", "uri": str(file)}])):
+        make_part(item, plan, number)
+        done = item.part.end or file.stat().st_size
+        for mark in marks:
+            if done >= float(mark) * 1e6:
+                found.setdefault(mark, [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time()])
+    print(json.dumps(found), file=out)
+
+
+def flat(data: Path, sizes: list[str], folder: Path) -> None:
+    file, piece = folder / "flat.jsonl", folder / "piece.jsonl"
+    write_corpus(data, min(1000, float(sizes[-1])), piece)
+    with file.open("wb") as out:  # a gigabyte again and again: the rules look at one record at a time
+        while file.stat().st_size < float(sizes[-1]) * 1e6:
+            with piece.open("rb") as stream:
+                shutil.copyfileobj(stream, out)
+            out.flush()
+    print("\n| input, MB | peak of the record-wise rules, MB | CPU s |\n|---|---|---|")
+    for size, (peak, seconds) in run_child("child_flat", str(file), str(folder / "flat"), *sizes).items():
+        print(f"| {size} | {peak:.0f} | {seconds:.0f} |", flush=True)
+
+
 def result(folder: Path) -> dict[str, str]:
     manifest = storage.read_manifest(str(folder / "pools"), "pools")
     storage.verify(manifest)
@@ -335,6 +363,8 @@ if __name__ == "__main__":
         child(rest[0], Path(rest[1]))
     elif what == "child_memory":
         child_memory(rest[0], Path(rest[1]), Path(rest[2]))
+    elif what == "child_flat":
+        child_flat(Path(rest[0]), Path(rest[1]), *rest[2:])
     elif what == "child_run":
         child_run(Path(rest[0]), Path(rest[1]), Path(rest[2]), int(rest[3]))
     else:
@@ -343,5 +373,7 @@ if __name__ == "__main__":
                 speed(Path(rest[0]), float(rest[1]), rest[2] if len(rest) > 2 else "", Path(made))
             elif what == "memory":
                 memory(Path(rest[0]), [float(size) for size in rest[1:]], Path(made))
+            elif what == "flat":
+                flat(Path(rest[0]), rest[1:], Path(made))
             else:
                 kills(Path(rest[0]), int(rest[1]), rest[2], Path(made))

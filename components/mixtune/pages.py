@@ -12,13 +12,14 @@ h1{font-size:24px;margin-bottom:8px}h2{font-size:18px;margin-top:36px}h3{font-si
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{color:#57606a;font-weight:600;font-size:13px}
 th,td{padding:7px 6px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
-td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}
+td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}td.text:not(:last-child){min-width:84px}
 .words td:first-child{white-space:nowrap;color:#57606a;width:170px}
 .pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
-.inconclusive{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
+.inconclusive,.warn{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
 .verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
 .summary{font-size:17px;padding:14px 18px;background:var(--b);border-left:5px solid var(--c);border-radius:4px}
 .note{color:#57606a;font-size:13px}
+mark{background:#fff1c2;padding:0 1px}i{float:left;height:10px;margin-top:6px;background:#0969da;border-radius:2px}
 details{margin:6px 0}summary{cursor:pointer}
 pre{font-size:12px;background:#f6f8fa;padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
 """

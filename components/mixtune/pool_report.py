@@ -10,19 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from mixtune.pages import markdown_table, page, table
+
 FOLDED = 12
 """Rows above which a table is folded up in HTML, and cut in Markdown."""
-_STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:66em;padding:0 1em;color:#1f2328}
-h2{border-top:2px solid #d0d7de;padding-top:.8em;margin-top:2em}
-h3,summary{font-size:1em;font-weight:600;margin:1.2em 0 .3em}
-table{border-collapse:collapse;margin:.2em 0 1em}
-td,th{padding:.25em .8em;border-bottom:1px solid #d0d7de;text-align:left}
-th{font-weight:600;color:#59636e} td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-td.t{white-space:pre-wrap;overflow-wrap:anywhere;vertical-align:top;max-width:26em} summary{cursor:pointer}
-i{display:inline-block;height:.7em;background:#0969da;border-radius:2px} mark{background:#fff1c2;padding:0 1px}
-.two{display:flex;flex-wrap:wrap;gap:0 4em} p{max-width:50em}
-"""
 _COUNTED = (
     ("Dropped, by reason", "dropped"),
     ("Records changed, by rule", "changed"),
@@ -58,26 +49,21 @@ def make_pages(manifest: dict[str, Any]) -> tuple[str, str]:
         f"{read:,} rows were read, {kept:,} records are kept, {read - kept:,} are dropped. File, line and rule of "
         "every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
     )
-    html = [
-        f"<!doctype html><meta charset=utf-8><title>sanitize</title><style>{_STYLE}</style><h1>What sanitize did</h1>"
-    ]
-    html += [f"<p>{lead}</p>", _html(overview)]
+    html = ["<h1>What sanitize did</h1>", f"<p>{lead}</p>", _html(overview)]
     lines = ["# What sanitize did", "", lead, "", *_markdown(overview)]
     for name, counts in manifest["counts"].items():
-        html.append(
-            f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(', '.join(counts['schemas']))}.</p><div class=two>"
-        )
+        html.append(f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(', '.join(counts['schemas']))}.</p>")
         lines += [f"## {name}", "", f"Schema: {', '.join(counts['schemas'])}.", ""]
-        for table in _pool_tables(manifest, name):
-            html.append(_html(table))
-            lines += _markdown(table)
-        html += ["</div>", *map(_html_examples, [manifest["details"][name]["examples"]])]
+        for found in _pool_tables(manifest, name):
+            html.append(_html(found))
+            lines += _markdown(found)
+        html.append(_html_examples(manifest["details"][name]["examples"]))
     html.append("<h2>Data card</h2>")
     lines += ["## Data card", ""]
-    for table in _card(manifest):
-        html.append(_html(table))
-        lines += _markdown(table)
-    return "\n".join(html) + "\n", "\n".join(lines) + "\n"
+    for found in _card(manifest):
+        html.append(_html(found))
+        lines += _markdown(found)
+    return page("sanitize", "\n".join(html)), "\n".join(lines) + "\n"
 
 
 def _overview(manifest: dict[str, Any]) -> Table:
@@ -143,42 +129,35 @@ def _card(manifest: dict[str, Any]) -> list[Table]:
     ]
 
 
-def _html(table: Table) -> str:
-    if not table.rows:
+def _html(found: Table) -> str:
+    if not found.rows:
         return ""
-    numeric = [isinstance(value, int) for value in table.rows[0]]
-    head = "".join(f"<th{' class=n' * number}>{escape(name)}" for name, number in zip(table.head, numeric, strict=True))
-    most = max((row[1] for row in table.rows), default=0) if table.bars else 0
-    body = "".join(
-        "<tr>" + "".join(_cell(value) for value in row)
-        + (f"<td><i style='width:{120 * row[1] / max(1, most):.0f}px'></i>" if table.bars else "")
-        for row in table.rows
-    )  # fmt: skip
-    content = f"<table><tr>{head}{'<th>' if table.bars else ''}</tr>{body}</table>"
-    if len(table.rows) > FOLDED:
-        return f"<details><summary>{escape(table.title)} ({len(table.rows)} rows)</summary>{content}</details>"
-    return f"<div><h3>{escape(table.title)}</h3>{content}</div>"
+    texts = next((place for place, value in enumerate(found.rows[0]) if isinstance(value, int)), len(found.rows[0]))
+    head, rows = list(map(escape, found.head)), [list(map(_cell, row)) for row in found.rows]
+    if found.bars:
+        most = max(1, *(row[1] for row in found.rows))
+        head.append("")
+        for cells, row in zip(rows, found.rows, strict=True):
+            cells.append(f'<i style="width:{120 * row[1] / most:.0f}px"></i>')
+    content = table(head, rows, texts)
+    if len(found.rows) > FOLDED:
+        return f"<details><summary>{escape(found.title)} ({len(found.rows)} rows)</summary>{content}</details>"
+    return f"<h3>{escape(found.title)}</h3>{content}"
 
 
 def _cell(value: Any) -> str:
-    return f"<td class=n>{value:,}" if isinstance(value, int) else f"<td class=t>{escape(str(value))}"
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def _html_examples(examples: dict[str, list[list[str]]]) -> str:
     """Examples of changes by rule, what differs marked."""
     rows = [
-        _row([escape(rule), escape(place), *_marked(before, after)])
+        [escape(rule), escape(place), *_marked(before, after)]
         for rule, found in examples.items()
         for place, before, after in found
     ]
-    if not rows:
-        return ""
-    head = "<tr><th>rule<th>place<th>before<th>after"
-    return f"<h3>Examples of changes, personal data hidden</h3><table>{head}{''.join(rows)}</table>"
-
-
-def _row(cells: list[str]) -> str:
-    return "<tr>" + "".join(f"<td class=t>{cell}" for cell in cells)
+    head = ["rule", "place", "before", "after"]
+    return f"<h3>Examples of changes, personal data hidden</h3>{table(head, rows, texts=4)}" if rows else ""
 
 
 def _marked(before: str, after: str) -> tuple[str, str]:
@@ -203,16 +182,12 @@ def _visible(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else f"\\u{ord(letter):04x}" for letter in text)
 
 
-def _markdown(table: Table) -> list[str]:
-    if not table.rows:
+def _markdown(found: Table) -> list[str]:
+    if not found.rows:
         return []
-    lines = [f"### {table.title}", "", "| " + " | ".join(table.head) + " |", "|---" * len(table.head) + "|"]
-    for row in table.rows[:FOLDED]:
-        cells = [
-            f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
-            for value in row
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if len(table.rows) > FOLDED:
-        lines.append(f"\n{len(table.rows) - FOLDED:,} more in the HTML report.")
-    return [*lines, ""]
+    rows = [
+        [f"{value:,}" if isinstance(value, int) else str(value).replace("\n", " ") for value in row]
+        for row in found.rows[:FOLDED]
+    ]
+    more = [f"\n{len(found.rows) - FOLDED:,} more in the HTML report."] if len(found.rows) > FOLDED else []
+    return [f"### {found.title}", "", markdown_table(list(found.head), rows), *more, ""]

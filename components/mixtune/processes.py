@@ -7,15 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-
-def start_processes(count: int, initializer: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
-    """A pool of processes, each begun by the initializer; they share nothing with this one but what they are told."""
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (initializer, arguments))
+SPAWN = multiprocessing.get_context("spawn")
+"""Processes begin afresh: they share nothing with this one but what they are told."""
 
 
-def _start(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def start_processes(count: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+    """A pool of processes, each begun by the initializer."""
+    return ProcessPoolExecutor(count, SPAWN, _start, (initializer, arguments))
+
+
+def _start(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    initializer(*arguments)
+    if initializer:
+        initializer(*arguments)
 
 
 def _end_with_parent() -> None:

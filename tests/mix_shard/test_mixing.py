@@ -92,7 +92,7 @@ def test_too_long_records_and_records_without_an_answer_are_counted_and_left_out
         ({"customer_data_percent": 101}, "0 to 100; got 101"),
         ({"weights": {"chat": 100}}, "general pool 'math' has none"),
         ({"weights": {"chat": 80, "math": 20, "code": 0}}, "there is no general pool 'code'"),
-        ({"weights": {"chat": 80, "math": 10}}, "these sum to 90"),
+        ({"weights": {"chat": 80, "math": 10}}, "the weights sum to 90"),
         ({"weights": {"chat": 120, "math": -20}}, "'math' is -20"),
         ({"customer_epochs": 0}, "customer_epochs is more than 0"),
         ({"global_batch_size": 0}, "global_batch_size counts records"),

@@ -194,7 +194,7 @@ def test_a_run_that_is_well_passes_every_check(run: Any, cluster: Cluster, tmp_p
     )
     assert f"pass  artifacts: s3://{BUCKET}/kfp can be written" in said or f"warn  artifacts: s3://{BUCKET}/kfp" in said
     page = (tmp_path / "preflight.html").read_text()
-    assert "Reproducibility" in page and "<td>seed<td>42" in page and "data: customer" in page
+    assert "Reproducibility" in page and '>seed</td><td class="text">42<' in page and "data: customer" in page
     assert {review["spec"]["resourceAttributes"]["namespace"] for review in cluster.reviews} == {"team"}
 
 

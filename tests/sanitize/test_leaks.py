@@ -152,3 +152,11 @@ def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Pa
     assert len(seen) == 30
     assert all(len(splits) == 1 for splits in seen.values())
     assert set.union(*seen.values()) == {"train", "test", "validation"}
+
+
+def test_the_same_text_after_two_templates_is_two_questions(tmp_path: Path) -> None:
+    one, other = (" ".join(f"{name}{chr(97 + n)}" for n in range(12)) for name in ("first", "second"))
+    texts = [f"{template} {text}" for template in (one, other) for text in TEXTS[:22]]
+    assert run(tmp_path / "two", rows(texts))["counts"]["chat"]["dropped"] == {}
+    dropped = run(tmp_path / "one", rows([*texts, near(texts[3])]))["counts"]["chat"]["dropped"]
+    assert dropped == {"near duplicate": 1}

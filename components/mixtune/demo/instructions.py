@@ -92,6 +92,10 @@ TASKS = (
             "(Answer|Reply) with a sentence that (has|uses|includes) both {topic} and {other}.",
             "(Write|Say) something with the (words|keywords) {topic} and {other} in it.",
             "Both {topic} and {other} must (appear|stand) in your (answer|text).",
+            "Make (one|a) (sentence|line) (in which|where) the (words|keywords) {topic} and {other} (appear|stand).",
+            "Give me (a|one) (text|line) that (must have|contains|must use) the (keywords|words) {topic} and {other}.",
+            "The (words|keywords) {topic} and {other} (belong|must be) in your (answer|reply|response).",
+            "Name {topic} and {other} in (one|a) (sentence|reply).",
         ),
         held_out=(
             "Include the words {topic} and {other} in your answer.",
@@ -109,6 +113,10 @@ TASKS = (
             "At least {count} times, (say|write|repeat) (the word |){topic}.",
             "Your (text|response|reply) (must|should) (use|have|repeat) the word {topic} at least {count} times.",
             "(Answer|Reply) with the word {topic}, at least {count} times.",
+            "The word {topic} must (stand|be|come) in your (answer|text|reply) at least {count} times.",
+            "Your (reply|text|answer) (repeats|names|has) {topic} at least {count} times.",
+            "Let me (hear|see|read) {topic} at least {count} times.",
+            "I (want|need) the word {topic} in your (text|reply) at least {count} times.",
         ),
         held_out=(
             "Your answer should say {topic} at least {count} times.",

@@ -42,7 +42,7 @@ TOGETHER = 16
 class Recipe:
     """How the base model is pretrained."""
 
-    steps: int = 2500
+    steps: int = 4000
     """Optimizer steps."""
     batch_size: int = 32
     """Examples per step."""

@@ -18,7 +18,7 @@ BASE_MODEL = Path(__file__).parent / "base_model"
 NUM_CUSTOMER_RECORDS = 1000
 NUM_TEST_RECORDS = 400
 NUM_IFEVAL_PROMPTS = 480
-POOLS = {"factuality": 45.0, "instruction-following": 50.0, "chat": 2.5, "math": 2.5}
+POOLS = {"factuality": 30.0, "instruction-following": 65.0, "chat": 2.5, "math": 2.5}
 """Category and weight, in percent of the general share."""
 
 
@@ -35,7 +35,7 @@ class Tuning:
 
 
 TUNING = {
-    "lora": Tuning(learning_rate=1.5e-4, customer_epochs=6.0),
+    "lora": Tuning(learning_rate=2e-4, customer_epochs=6.0),
     "sft": Tuning(learning_rate=5e-4, customer_epochs=4.0),
 }
 PERCENTS = (100.0, 75.0, 50.0)
@@ -162,7 +162,7 @@ def _draw_customer(count: int, draw: random.Random, *, held_out: bool) -> dict[s
 def _write_pools(world: World, draw: random.Random) -> None:
     makers: dict[str, tuple[int, Callable[[random.Random], tuple[str, str]]]] = {
         "factuality": (900, _draw_fact),
-        "instruction-following": (1200, _draw_instruction),
+        "instruction-following": (2400, _draw_instruction),
         "chat": (500, small_talk.draw_small_talk),
         "math": (500, small_talk.draw_sum),
     }

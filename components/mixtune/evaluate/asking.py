@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,10 @@ class Asker:
             for place, number in enumerate(self.numbers)
         ]
 
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        return special_ids(self.tokenizer)
+
     def _ask(self, engine: Any) -> list[tuple[str, str]]:
         turn = find_turn(self.tokenizer)
         before = encode(self.tokenizer, turn.before)
@@ -132,7 +137,7 @@ class Asker:
         """The text of a continuation, and what is wrong with it."""
         text = str(self.tokenizer.decode(done.token_ids, skip_special_tokens=True)).strip()
         wrong = {
-            "control token": bool(special_ids(self.tokenizer) & set(done.token_ids)),
+            "control token": bool(self._special & set(done.token_ids)),
             "loop": has_loop(done.token_ids),
             "cut": done.truncated,
             "empty": not text,

@@ -3,11 +3,10 @@
 What a part holds and how it is batched does not depend on who scores it, so neither do its rows.
 """
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torch
 from mixtune import storage
 from mixtune.errors import ConfigError
 from mixtune.evaluate.samples import Part, write_part
+from mixtune.processes import SPAWN, start_processes
 
 Loader = Callable[[str], Any]
 """Makes an engine on a device, such as `cuda:1`; picklable."""
@@ -67,11 +67,10 @@ def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[
             write_part(storage.join(folder, part.path), part.score(engine))
             yield part
         return
-    context = multiprocessing.get_context("spawn")  # a fresh CUDA in every process
-    places = context.Queue()
+    places = SPAWN.Queue()
     for device in devices:
         places.put(device)
-    with ProcessPoolExecutor(len(devices), context, _take_device, (places,)) as pool:
+    with start_processes(len(devices), _take_device, places) as pool:
         running = {pool.submit(_score, part, folder, load): part for part in parts}
         try:
             for future in as_completed(running):

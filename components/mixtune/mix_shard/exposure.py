@@ -9,9 +9,9 @@ from typing import Any
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.assignment import by_size, chairman, whole_batches
 from mixtune.mix_shard.plan import Stage
+from mixtune.mixes import wrong_sum
 
 UNITS = ("records", "tokens", "loss_tokens")
-SUM_TOLERANCE = Fraction(1, 10**6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ def plan_shares(mix: Mix, general: list[str]) -> list[Fraction]:
         if weight < 0:
             raise ConfigError(f"weights: {name!r} is {float(weight):g}; a percent is 0 or more")
     total = sum(weights.values(), Fraction(0))
-    if general and abs(total - 100) > SUM_TOLERANCE:
-        raise ConfigError(f"weights are percents of the general share and sum to 100; these sum to {float(total):g}")
+    if general and (wrong := wrong_sum([float(total)])):
+        raise ConfigError(f"the weights {wrong}")
     if not general and mix.mix_ratio < 1:
         raise ConfigError(f"customer_data_percent is {mix.customer_data_percent:g}, and there is no general pool")
     return [mix.mix_ratio, *((1 - mix.mix_ratio) * weights[name] / total for name in general)]

@@ -4,32 +4,28 @@ from html import escape
 from typing import Any
 
 from mixtune.mix_shard.receipt import COLUMNS, UNITS, pool_cells, receipt_lines
+from mixtune.pages import page, table
 
 COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57606a", "#1b7c83")
-_STYLE = (
-    "body{font:14px system-ui,sans-serif;margin:2em;max-width:1200px}td,th{padding:2px 8px;text-align:right}"
-    "td:first-child{text-align:left}.note{border-left:4px solid #9a6700;padding:.4em 1em;background:#fff8e5}"
-    "svg{max-width:900px;display:block}table{border-collapse:collapse}tr{border-bottom:1px solid #ddd}"
-)
 
 
 def receipt_html(receipt: dict[str, Any]) -> str:
     """The receipt as a page that stands alone."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS.values())
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in pool_cells(pool)) + "</tr>" for pool in receipt["pools"]
+    pools = table(
+        [escape(name) for name in COLUMNS.values()],
+        [[escape(cell) for cell in pool_cells(pool)] for pool in receipt["pools"]],
     )
-    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in receipt["notes"])
+    notes = "".join(f'<p class="summary warn">{escape(note)}</p>' for note in receipt["notes"])
     plots = "".join(
         f"<h2>Share of {escape(unit.replace('_', ' '))} over the run</h2>{_shares_plot(receipt, unit)}"
         for unit in UNITS
     )
-    return (
-        f"<!doctype html><meta charset='utf-8'><title>Mix receipt</title><style>{_STYLE}</style>"
+    return page(
+        "Mix receipt",
         f"<h1>Mix receipt</h1><p>{escape(receipt_lines(receipt)[0])}. Shares are planned in "
         f"{escape(receipt['unit'])}; within every stage "
         f"a pool is at most {receipt['bound']:.4g} from its target at any place.</p>{notes}"
-        f"<table><tr>{head}</tr>{rows}</table><h2>Planned and realized</h2>{_bars(receipt)}{plots}"
+        f"{pools}<h2>Planned and realized</h2>{_bars(receipt)}{plots}",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
+from mixtune.mixes import wrong_sum
 from mixtune.preflight.cluster import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, micro_tokens
@@ -61,13 +62,12 @@ def run_preflight(settings: Settings, report_path: str) -> str:
 
 
 def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
-    total = sum(settings.weights.values())
     for percent in settings.customer_data_percents:
         yield "pass", f"{percent:g} % customer, {100 - percent:g} % from {len(settings.weights)} general pools"
         if not 0 <= percent <= 100:
             yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
-    if abs(total - 100) > 0.01:
-        yield "fail", f"the weights of the general pools sum to {total:g}; they are percents, sum 100"
+    if wrong := wrong_sum(settings.weights.values()):
+        yield "fail", f"the weights of the general pools {wrong}"
     if 100 in settings.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 

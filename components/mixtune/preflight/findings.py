@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mixtune.errors import ConfigError, MixtuneError
+from mixtune.pages import page, table
 
 Found: TypeAlias = Iterable[tuple[str, str]]
 """Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
 Row: TypeAlias = tuple[str, str, bool]
 """Of the reproducibility checklist: what is recorded, its value, and whether it is there."""
 OUTCOMES = ("pass", "warn", "fail")
-_STYLE = "body{font:15px sans-serif;margin:2em}td{padding:.25em .8em;border-bottom:1px solid #ddd}"
-_STYLE += ".fail td:first-child{color:#b00}.warn td:first-child{color:#a60}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +64,10 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
 
 
 def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
-    rows = "".join(
-        f"<tr class={item.outcome}><td>{escape(item.outcome)}<td>{escape(item.name)}<td>{escape(item.text)}"
+    rows = [
+        [f'<span class="verdict {item.outcome}">{item.outcome}</span>', escape(item.name), escape(item.text)]
         for item in checks
-    )
-    marks = "".join(
-        f"<tr><td>{'&#9745;' if there else '&#9744;'}<td>{escape(name)}<td>{escape(value)}"
-        for name, value, there in listed
-    )
-    return (
-        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
-        f"<table>{rows}</table><h2>Reproducibility</h2><table>{marks}</table>\n"
-    )
+    ]
+    marks = [["&#9745;" if there else "&#9744;", escape(name), escape(value)] for name, value, there in listed]
+    found, recorded = (table([], cells, texts=3) for cells in (rows, marks))
+    return page(title, f"<h1>{escape(title)}</h1>{found}<h2>Reproducibility</h2>{recorded}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, DataError
+from mixtune.mixes import wrong_sum
 from mixtune.preflight.places import explain
 
 CUSTOMER = "customer"
@@ -96,11 +97,8 @@ def check_pools(general_pools: list[dict[str, Any]]) -> None:
     doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
     if doubled:
         raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
-    total = sum(float(pool["weight"]) for pool in general_pools)
-    if abs(total - 100) > 0.01:
-        raise ConfigError(
-            f"general_pools: the weights sum to {total:g}; they are percents of the general share, sum 100"
-        )
+    if wrong := wrong_sum(float(pool["weight"]) for pool in general_pools):
+        raise ConfigError(f"general_pools: the weights {wrong}")
 
 
 def _source(name: str, uri: str, columns: dict[str, str], split: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from mixtune.errors import ConfigError
+from mixtune.pages import page, table
 from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import (
     MICRO_TOKENS,
@@ -271,23 +272,30 @@ def plan_text(plan: Plan) -> str:
 
 def plan_html(plan: Plan) -> str:
     """One self-contained page."""
-    rows = "".join(
-        f"<tr><td>{escape(s.name)}<td>{s.instances} x {escape(s.instance)}<td>{s.hours:.2f}"
-        f"<td>{s.usd:,.2f}<td>{escape(s.basis)}"
-        for s in plan.stages
+    stages = table(
+        ["stage", "instances", "hours come from", "hours", "US dollars"],
+        [
+            [
+                escape(s.name),
+                f"{s.instances} x {escape(s.instance)}",
+                escape(s.basis),
+                f"{s.hours:.2f}",
+                f"{s.usd:,.2f}",
+            ]
+            for s in plan.stages
+        ],
+        texts=3,
     )
-    points = "".join(
-        f"<tr><td>{p['customer_data_percent']:g} %<td>{p['steps']:,.0f}<td>{p['hours']:.2f}<td>{p['usd']:,.2f}"
+    points = [
+        [f"{p['customer_data_percent']:g} %", f"{p['steps']:,.0f}", f"{p['hours']:.2f}", f"{p['usd']:,.2f}"]
         for p in plan.grid
-    )
-    grid = f"<h2>Mix grid</h2><table><tr><th>customer<th>steps<th>hours<th>US dollars{points}</table>" if points else ""
-    warnings = "".join(f"<p><b>{escape(text)}</b>" for text in plan.warnings)
-    return (
-        "<!doctype html><meta charset=utf-8><title>plan</title>"
-        "<style>body{font:15px sans-serif;margin:2em}td,th{padding:.25em .8em;text-align:left}</style>"
-        f"<h1>${plan.usd:,.2f}, {plan.hours:.2f} hours</h1>{warnings}"
-        f"<table><tr><th>stage<th>instances<th>hours<th>US dollars<th>hours come from{rows}</table>"
-        f"<p>Training and evaluation instances together: ${plan.usd_per_hour:,.2f} an hour."
-        f"<p>{escape(plan.memory)}{grid}"
-        f"<p>Ends {escape(plan.ends)}. Prices: {escape(plan.prices)}.\n"
+    ]
+    grid = f"<h2>Mix grid</h2>{table(['customer', 'steps', 'hours', 'US dollars'], points)}" if points else ""
+    warnings = "".join(f'<p class="summary warn">{escape(text)}</p>' for text in plan.warnings)
+    return page(
+        "plan",
+        f"<h1>${plan.usd:,.2f}, {plan.hours:.2f} hours</h1>{warnings}{stages}"
+        f"<p>Training and evaluation instances together: ${plan.usd_per_hour:,.2f} an hour.</p>"
+        f"<p>{escape(plan.memory)}</p>{grid}"
+        f"<p>Ends {escape(plan.ends)}. Prices: {escape(plan.prices)}.</p>",
     )

@@ -15,6 +15,7 @@ from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, content_id
 from mixtune.sanitize.consent import Consent
+from mixtune.sanitize.contents import Refused, all_texts, check_emptied, check_empty, is_blank, replace_texts
 from mixtune.sanitize.markers import Markers, strip_end_token
 from mixtune.sanitize.personal import Personal
 from mixtune.sanitize.readers import WHOLE, Range, Row, read_rows
@@ -105,11 +106,7 @@ Rule = Callable[[str, Counter[str]], str]
 _Mapped = tuple[Row, Record | Exception, list[str]]
 
 
-class _Refused(Exception):
-    """A record is dropped, for a reason."""
-
-
-_Unusable = (_Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+_Unusable = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What rows raise that are no records, or none that may be kept."""
 
 
@@ -135,7 +132,7 @@ class Cleaner:
                 try:
                     if number in suspects:
                         self._clean(made, dirty, personal)
-                    _check_empty(made["messages"])
+                    check_empty(made["messages"])
                     made["id"] = content_id(made["messages"], made.get("tools"))
                 except _Unusable as error:
                     self._refuse(row, error)
@@ -150,7 +147,7 @@ class Cleaner:
             texts: list[str] = []
             try:
                 made = self._map(row)
-                texts = _texts(made)
+                texts = all_texts(made)
                 size += sum(map(len, texts))
                 for text in texts:
                     if not text.isascii():
@@ -168,7 +165,7 @@ class Cleaner:
         """Drop a row, for a reason that a rule or the data gave; where the job is to blame, stop."""
         if isinstance(reason, ConfigError):
             raise reason
-        if isinstance(reason, _Refused):
+        if isinstance(reason, Refused):
             self._drop(row.line, str(reason))
         elif isinstance(reason, DataError):
             self._bad(row, str(reason))
@@ -193,7 +190,7 @@ class Cleaner:
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
-                raise _Refused(f"consent {verdict}")
+                raise Refused(f"consent {verdict}")
             record["consent"] = verdict
         if "label" in record:
             self.tally.labels_read[record["label"]] += 1
@@ -223,17 +220,11 @@ class Cleaner:
     def _clean(self, record: Record, dirty: set[str], personal: set[str]) -> None:
         """Apply the rules to those texts of a record that are suspect."""
         counts: Counter[str] = Counter()
-        messages = record["messages"]
-        had = [not _is_blank(message["content"]) for message in messages]
-        clean = self._clean_by(dirty, personal, counts, record)
-        messages = [_map_message(message, clean) for message in messages]
-        if "tools" in record:
-            record["tools"] = _map_texts(record["tools"], clean)
-        if "label" in record:
-            record["label"] = clean(record["label"])
+        had = [not is_blank(message["content"]) for message in record["messages"]]
+        replace_texts(record, self._clean_by(dirty, personal, counts, record))
         self._check_markers(record, counts)
-        record["messages"] = [_without_end_token(message, counts) for message in messages]
-        _check_emptied(record["messages"], had)
+        record["messages"] = [_without_end_token(message, counts) for message in record["messages"]]
+        check_emptied(record["messages"], had)
         for rule in counts:
             self._changed(record["origin"]["line"], rule)
 
@@ -266,7 +257,7 @@ class Cleaner:
         self.tally.personal.update(counts)
         for kind in counts:
             if self.rules.personal.policy(kind) == "drop":
-                raise _Refused(f"personal data: {kind}")
+                raise Refused(f"personal data: {kind}")
         return changed
 
     def _check_markers(self, record: Record, counts: Counter[str]) -> None:
@@ -275,7 +266,7 @@ class Cleaner:
             at = f"{self.source.name} line {record['origin']['line']}"
             raise ConfigError(f"{at}: reserved marker {marker!r}; rewrite it, or choose another markers mode")
         if marker and self.rules.markers.mode == "drop":
-            raise _Refused("reserved marker")
+            raise Refused("reserved marker")
 
     def _example(self, rule: str, record: Record, before: str, after: str) -> None:
         examples = self.tally.examples.setdefault(rule, [])
@@ -361,77 +352,3 @@ def _without_end_token(message: Message, counts: Counter[str]) -> Message:
         return message
     counts["end token at the end of an answer"] += 1
     return {**message, "content": stripped}
-
-
-def _check_emptied(messages: list[Message], had: list[bool]) -> None:
-    for message, before in zip(messages, had, strict=True):
-        if before and _is_blank(message["content"]) and not message.get("tool_calls"):
-            raise _Refused("empty")
-
-
-def _check_empty(messages: list[Message]) -> None:
-    for message in messages:
-        if message["role"] in ("user", "tool") and not _is_blank(message["content"]):
-            break
-    else:
-        raise _Refused("empty")
-    if _is_blank(messages[-1]["content"]) and not messages[-1].get("tool_calls"):
-        raise _Refused("empty answer")
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
-
-
-def _map_message(message: Message, clean: Callable[[str], str]) -> Message:
-    content = clean(message["content"])
-    if len(message) == 2:
-        return {"role": message["role"], "content": content}
-    out: Message = {**message, "content": content}
-    if reasoning := clean(out.pop("reasoning", "")):
-        out["reasoning"] = reasoning
-    if "tool_calls" in out:
-        out["tool_calls"] = _map_texts(out["tool_calls"], clean)
-    if "tool_call_id" in out:
-        out["tool_call_id"] = clean(out["tool_call_id"])
-    return out
-
-
-def _texts(record: Record) -> list[str]:
-    """All texts of a record."""
-    messages = record["messages"]
-    texts = [message["content"] for message in messages]
-    for message in messages:
-        if len(message) > 2:
-            for key in ("reasoning", "tool_calls", "tool_call_id"):
-                texts += _strings(message.get(key))
-    if "tools" in record:
-        texts += _strings(record["tools"])
-    if "label" in record:
-        texts.append(record["label"])
-    return texts
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _strings(item)
-
-
-def _map_texts(value: Any, apply: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return apply(value)
-    if isinstance(value, list):
-        return [_map_texts(item, apply) for item in value]
-    if not isinstance(value, dict):
-        return value
-    out = {apply(key): _map_texts(item, apply) for key, item in value.items()}
-    if len(out) < len(value):
-        raise _Refused("two keys of an object are one once they are clean")
-    return out

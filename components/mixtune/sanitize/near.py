@@ -1,8 +1,8 @@
 """Near-duplicates: MinHash bands propose pairs, exact Jaccard over five-word shingles decides.
 
 What is kept apart on purpose, since a false drop is a lost record: text that more than `COMMON` records share is a
-template and no evidence; questions whose numbers differ are different questions; and records whose answers or labels
-differ are conflicts, not duplicates.
+template, and questions have to be alike with it and without it; questions whose numbers differ are different
+questions; and records whose answers or labels differ are conflicts, not duplicates.
 
 Records are looked at in blocks that can be read again, so that memory holds a few bytes of each, and the words of those
 alone that are probably copies.
@@ -45,7 +45,7 @@ class Pair:
     first: int
     second: int
     similarity: float
-    """Jaccard similarity of the questions, templates left out."""
+    """Jaccard similarity of the questions, or of what is left of them without templates, whichever is less."""
     same_answer: bool
 
 
@@ -58,19 +58,20 @@ def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[P
         propose: What finds candidates among the buckets: `propose_in_memory`, or Daft's.
     """
     pairs = _likely(blocks, threshold, propose)
-    rows = distinct(pairs.ravel())
-    if not len(rows):
+    if not len(rows := distinct(pairs.ravel())):
         return
-    questions, answers = (_read(blocks, name, rows) for name in ("question", "answer"))
-    questions = _without(questions, _common(blocks, distinct(questions.flat)))
-    for at in range(0, len(pairs), _PAIRS):
-        some = pairs[at : at + _PAIRS]
-        first, second = np.searchsorted(rows, some.T)
-        asked = jaccard(questions, first, second)
-        alike = asked >= threshold
-        said = jaccard(answers, first[alike], second[alike]) >= threshold
-        found = zip(*some[alike].T.tolist(), asked[alike].tolist(), said.tolist(), strict=True)
-        yield from (Pair(*pair) for pair in found)
+    questions = _read(blocks, "question", rows)
+    asked = jaccard(questions, np.searchsorted(rows, pairs))
+    pairs, asked = pairs[asked >= threshold], asked[asked >= threshold]
+    if not len(left := distinct(pairs.ravel())):
+        return
+    at, questions = np.searchsorted(left, pairs), keep(questions, is_in(rows, left))
+    rest = _without(questions, _common(blocks, distinct(questions.flat)))
+    asked = np.minimum(asked, jaccard(rest, at))
+    same = jaccard(_read(blocks, "answer", left), at) >= threshold
+    for number in np.flatnonzero(asked >= threshold):
+        first, second = pairs[number].tolist()
+        yield Pair(first, second, float(asked[number]), bool(same[number]))
 
 
 def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
@@ -126,15 +127,20 @@ def propose_in_memory(buckets: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack(np.divmod(found[0], max(1, total)), axis=1)
 
 
-def jaccard(sets: Sets, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Exact Jaccard similarity of pairs of sets, (pairs,) of 0 to 1; 0 where both are empty."""
-    pair = np.arange(len(first), dtype=np.uint64) << np.uint64(32)
-    found = [_take(sets, rows) for rows in (first, second)]
+def jaccard(sets: Sets, pairs: np.ndarray) -> np.ndarray:
+    """Exact Jaccard similarity of pairs of sets, (pairs, 2) of their numbers; 0 to 1, 0 where both are empty."""
+    found = [_jaccard(sets, pairs[at : at + _PAIRS]) for at in range(0, len(pairs), _PAIRS)]
+    return np.concatenate([np.empty(0), *found])
+
+
+def _jaccard(sets: Sets, pairs: np.ndarray) -> np.ndarray:
+    pair = np.arange(len(pairs), dtype=np.uint64) << np.uint64(32)
+    found = [_take(sets, rows) for rows in pairs.T]
     keys = np.concatenate([np.repeat(pair, np.diff(item.at)) | item.flat for item in found])
     keys.sort(kind="stable")  # two sorted runs: merged in linear time
     owner = (keys >> np.uint64(32)).astype(np.int64)
-    shared = np.bincount(owner[1:][keys[1:] == keys[:-1]], minlength=len(first))
-    similarity: np.ndarray = shared / np.maximum(1, np.bincount(owner, minlength=len(first)) - shared)
+    shared = np.bincount(owner[1:][keys[1:] == keys[:-1]], minlength=len(pairs))
+    similarity: np.ndarray = shared / np.maximum(1, np.bincount(owner, minlength=len(pairs)) - shared)
     return similarity
 
 

@@ -1,12 +1,9 @@
 """Sources to pools: clean every part, drop what repeats, hold records back, write pools and say what was done."""
 
-import multiprocessing
 import os
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -19,6 +16,7 @@ from mixtune import models, storage
 from mixtune.errors import ConfigError
 from mixtune.pool_report import write_report
 from mixtune.pools import Pool, Split, pool_summary
+from mixtune.processes import start_processes
 from mixtune.sanitize.against import Guard, index_held_back, make_guard
 from mixtune.sanitize.cleaning import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
 from mixtune.sanitize.consent import make_consent
@@ -297,21 +295,8 @@ def _num_workers(sources: list[SourceFile]) -> int:
 def _spread(work: Any, jobs: list[tuple[Any, ...]], workers: int) -> list[Any]:
     if workers == 1 or len(jobs) == 1:
         return [work(*job) for job in jobs]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as executor:
+    with start_processes(workers) as executor:
         return list(executor.map(work, *zip(*jobs, strict=True)))
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it is no more, killed perhaps: nobody would take what it makes."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _check_bad(parts: list[Part], max_bad_ratio: float) -> None:

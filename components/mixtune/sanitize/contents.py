@@ -1,0 +1,100 @@
+"""The texts of a record, wherever they stand: listed, replaced, and looked at whether enough is left of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mixtune.records import Message, Record
+
+
+class Refused(Exception):
+    """A record is dropped, for a reason."""
+
+
+def all_texts(record: Record) -> list[str]:
+    """All texts of a record: contents, reasoning, tools, their calls, the label."""
+    messages = record["messages"]
+    texts = [message["content"] for message in messages]
+    for message in messages:
+        if len(message) > 2:
+            for key in ("reasoning", "tool_calls", "tool_call_id"):
+                texts += _strings(message.get(key))
+    if "tools" in record:
+        texts += _strings(record["tools"])
+    if "label" in record:
+        texts.append(record["label"])
+    return texts
+
+
+def replace_texts(record: Record, clean: Callable[[str], str]) -> None:
+    """Put in place of every text of a record what is made of it.
+
+    Raises:
+        Refused: Two keys of an object became one.
+    """
+    record["messages"] = [_replaced_in(message, clean) for message in record["messages"]]
+    if "tools" in record:
+        record["tools"] = _replaced(record["tools"], clean)
+    if "label" in record:
+        record["label"] = clean(record["label"])
+
+
+def check_emptied(messages: list[Message], had: list[bool]) -> None:
+    """Refuse messages of which one that had a text has none any more."""
+    for message, before in zip(messages, had, strict=True):
+        if before and is_blank(message["content"]) and not message.get("tool_calls"):
+            raise Refused("empty")
+
+
+def check_empty(messages: list[Message]) -> None:
+    """Refuse messages without a question, or without an answer."""
+    for message in messages:
+        if message["role"] in ("user", "tool") and not is_blank(message["content"]):
+            break
+    else:
+        raise Refused("empty")
+    if is_blank(messages[-1]["content"]) and not messages[-1].get("tool_calls"):
+        raise Refused("empty answer")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing but spaces is in a text."""
+    return not text or text.isspace()
+
+
+def _replaced_in(message: Message, clean: Callable[[str], str]) -> Message:
+    content = clean(message["content"])
+    if len(message) == 2:
+        return {"role": message["role"], "content": content}
+    out: Message = {**message, "content": content}
+    if reasoning := clean(out.pop("reasoning", "")):
+        out["reasoning"] = reasoning
+    if "tool_calls" in out:
+        out["tool_calls"] = _replaced(out["tool_calls"], clean)
+    if "tool_call_id" in out:
+        out["tool_call_id"] = clean(out["tool_call_id"])
+    return out
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _strings(item)
+
+
+def _replaced(value: Any, apply: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return apply(value)
+    if isinstance(value, list):
+        return [_replaced(item, apply) for item in value]
+    if not isinstance(value, dict):
+        return value
+    out = {apply(key): _replaced(item, apply) for key, item in value.items()}
+    if len(out) < len(value):
+        raise Refused("two keys of an object are one once they are clean")
+    return out
