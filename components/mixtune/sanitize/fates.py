@@ -160,15 +160,15 @@ def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, 
         fates.set(fates.is_open() & ~is_test & (data["blocked"] == number), reason)
 
 
-def _choose_records(features: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Some records' features, sets among them."""
+def _choose_records(features: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+    """Some records' features, sets among them: `kept` is bool (records,)."""
     out: dict[str, np.ndarray] = {}
     for name in features:
         if f"{name}_at" in features:
-            sets = keep(Sets(features[name], features[f"{name}_at"]), rows)
+            sets = keep(Sets(features[name], features[f"{name}_at"]), kept)
             out |= {name: sets.flat, f"{name}_at": sets.at}
         elif not name.endswith("_at"):
-            out[name] = features[name][rows]
+            out[name] = features[name][kept]
     return out
 
 
@@ -181,9 +181,9 @@ def _blocks(parts: list[Part], is_open: np.ndarray, guard: Guard | None) -> Bloc
             yield from guard.blocks(names)
         for test in (True, False):
             for number, part in enumerate(parts):
-                rows = is_open[starts[number] : starts[number + 1]]
-                if rows.any() and (part.source.split == "test") == test:
-                    yield _choose_records(part.features(names), rows)
+                kept = is_open[starts[number] : starts[number + 1]]
+                if kept.any() and (part.source.split == "test") == test:
+                    yield _choose_records(part.features(names), kept)
 
     return blocks
 
@@ -243,7 +243,7 @@ class _Union:
         self._parent = array("q", range(total))
 
     def find(self, index: int) -> int:
-        parent = root = self._parent[index]
+        root = index
         while (parent := self._parent[root]) != root:
             root = parent
         while index != root:

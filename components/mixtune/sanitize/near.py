@@ -85,11 +85,11 @@ def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
             yield make_buckets(block["minhash"], block["numbers"])
 
     pairs = propose(buckets())
-    digests, bytes_ = np.concatenate(numbers), np.concatenate(marks)
+    digests, values = np.concatenate(numbers), np.concatenate(marks)
     likely = np.empty(len(pairs), bool)
     for at in range(0, len(pairs), _PAIRS):
         first, second = pairs[at : at + _PAIRS].T
-        same = (bytes_[first] == bytes_[second]).mean(axis=1) >= threshold - _MARGIN
+        same = (values[first] == values[second]).mean(axis=1) >= threshold - _MARGIN
         likely[at : at + _PAIRS] = same & (digests[first] == digests[second])
     return pairs[likely]
 
@@ -178,7 +178,7 @@ def _common(blocks: Blocks, known: np.ndarray) -> np.ndarray:
     for block in blocks(("question", "question_at")):
         for at in range(0, len(block["question"]), _SHINGLES):
             found = block["question"][at : at + _SHINGLES]
-            found = np.sort(found[prefixes[found >> 8]])  # nearly all others go here already
+            found = np.sort(found[prefixes[found >> 8]])  # most that are not known go here
             starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(found)])
             place = np.minimum(np.searchsorted(known, found[starts]), len(known) - 1)
             held = known[place] == found[starts]
