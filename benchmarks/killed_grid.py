@@ -44,7 +44,7 @@ def report(work: Path) -> dict[str, Any]:
 
 
 def _same_everywhere(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if key not in ("model_uri", "cost")}
+    return {key: value for key, value in found.items() if key not in ("model_uri", "command", "cost")}
 
 
 def main() -> None:

@@ -90,9 +90,9 @@ def test_where_no_mix_passed_as_trained_the_best_that_passed_turned_down_is_take
     found = grid.report()
     assert (found["verdict"], found["percent"], found["strength"]) == ("pass", 100, 0.5)
     assert "No mix passed as it was trained. Take 100 % turned down to 0.5: +0.200" in found["reason"]
-    assert (
-        f"`mixtune dial {grid.folder}/100/data/model --base-model BASE --strength 0.5 --out FOLDER`" in found["reason"]
-    )
+    command = f"mixtune dial {grid.folder}/100/data/model --base-model BASE --strength 0.5 --out FOLDER"
+    assert found["command"] == command
+    assert f"<pre>{command}</pre>" in grid.page()
 
 
 def test_what_passes_only_because_it_is_nearly_the_base_is_not_taken(grid: Grid) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.duplicates import read_out
 from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.near import BANDS, COMMON, find_pairs, propose_in_memory
+from mixtune.sanitize.near import BANDS, COMMON, find_pairs, jaccard, propose_in_memory
 from mixtune.sanitize.near_daft import propose_on_daft
 from mixtune.sanitize.parts import Features
 from mixtune.sanitize.sanitizing import Job, sanitize
+from mixtune.sanitize.words import Sets
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,23 @@ def jaccard_of(one: str, other: str) -> float:
                           "origin": {"file": "", "line": 1}}])  # fmt: skip
         sets.append(set(said.shingles(0)[0].tolist()))
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sets(st.integers(0, 12) | st.integers(0, 2**32 - 1)), min_size=1, max_size=6))
+def test_jaccard_in_bulk_is_that_of_sets_one_by_one(values: list[set[int]]) -> None:
+    flat = np.array([item for value in values for item in sorted(value)], np.uint32)
+    sets = Sets(flat, np.cumsum([0, *map(len, values)]))
+    pairs = [(one, other) for one in range(len(values)) for other in range(len(values))]
+    expected = [len(values[a] & values[b]) / max(1, len(values[a] | values[b])) for a, b in pairs]
+    assert jaccard(sets, np.array(pairs)).tolist() == pytest.approx(expected)
+
+
+def test_questions_whose_numbers_differ_are_different_questions(planted: list[str]) -> None:
+    texts = [f"{text} order {number}" for text in planted[:3] for number in (17, 18, 17)]
+    texts = [f"{text}{' indeed' * (at % 3 == 2)}" for at, text in enumerate(texts)]
+    found = find_pairs(blocks_of(texts, 4), 0.8, propose_in_memory)
+    assert [(pair.first, pair.second) for pair in found] == [(0, 2), (3, 5), (6, 8)]
 
 
 def test_daft_proposes_exactly_what_memory_does() -> None:

@@ -24,6 +24,8 @@ class Choice:
     """As it was trained; empty where no point passed."""
     taken: str
     """What a report calls it; empty where no point passed."""
+    command: str
+    """What makes that model, where it is turned down; else empty."""
     reason: str
 
     @property
@@ -69,7 +71,7 @@ def choose(points: list[Point], turned: list[Point]) -> Choice:
     if not passed and not mild:
         lowest = min(point.percent for point in points)
         reason = f"No mix passed; try less than {lowest:g} % customer records.{named}"
-        return Choice(percent=None, strength=None, model_uri="", taken="", reason=reason)
+        return Choice(percent=None, strength=None, model_uri="", taken="", command="", reason=reason)
     best = max(passed or mild, key=lambda point: (point.gain, point.strength, -point.percent))
     told = _as_trained(best, points, mild) if passed else _turned_down(best)
     return Choice(
@@ -77,6 +79,7 @@ def choose(points: list[Point], turned: list[Point]) -> Choice:
         strength=best.strength,
         model_uri=best.model_uri,
         taken=best.name,
+        command="" if passed else _command(best),
         reason=f"{told}{named}",
     )
 
@@ -93,10 +96,14 @@ def _as_trained(best: Point, points: list[Point], mild: list[Point]) -> str:
 def _turned_down(best: Point) -> str:
     return (
         f"No mix passed as it was trained. Take {best.percent:g} % turned down to {best.strength:g}: "
-        f"{best.gain:+.3f} on the customer's records, and nothing is forgotten beyond what is allowed. No training is "
-        f"needed: `mixtune dial {storage.split_fingerprint(best.model_uri)[0]} --base-model BASE "
-        f"--strength {best.strength:g} --out FOLDER` makes that model."
+        f"{best.gain:+.3f} on the customer's records, and nothing is forgotten beyond what is allowed. "
+        "`mixtune dial` makes that model, without training."
     )
+
+
+def _command(best: Point) -> str:
+    model = storage.split_fingerprint(best.model_uri)[0]
+    return f"mixtune dial {model} --base-model BASE --strength {best.strength:g} --out FOLDER"
 
 
 def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> Choice:
@@ -118,11 +125,11 @@ def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> 
         for whole in (True, False)
     )
     choice = choose(points, turned)
-    print(f"choose-mix: {choice.reason}", flush=True)
+    print(f"choose-mix: {choice.reason}", *filter(None, [choice.command]), sep="\n", flush=True)
     found = {"kind": "grid", "verdict": choice.verdict, **asdict(choice), "points": [p.as_json() for p in points]}
     storage.write_json(outputs.grid_path, {**found, "turned_down": [point.as_json() for point in turned]})
     places = {"html": outputs.report_path, "markdown": outputs.summary_path}
-    write_points("Which mix?", points, turned, choice.verdict, choice.reason, **places)
+    write_points("Which mix?", points, turned, choice.verdict, choice.reason, choice.command, **places)
     _track(points, choice, outputs, options)
     return choice
 

@@ -19,7 +19,15 @@ _WHISKERS = "Whiskers are 95 % bounds of the difference from the base model, pai
 
 
 def write_points(
-    title: str, points: list[Point], turned: list[Point], verdict: str, reason: str, *, html: str, markdown: str
+    title: str,
+    points: list[Point],
+    turned: list[Point],
+    verdict: str,
+    reason: str,
+    command: str = "",
+    *,
+    html: str,
+    markdown: str,
 ) -> None:
     """Write the report.
 
@@ -29,29 +37,33 @@ def write_points(
         turned: The same at lower strengths; may be none.
         verdict: Of the whole.
         reason: In a sentence, which one to take.
+        command: What makes that one, if it has still to be made.
         html: Where the page goes.
         markdown: Where the tables go.
     """
+    pages.write_text(html, pages.page(title, _body(title, points, turned, verdict, reason, command)))
     cost = costs.total([point.cost for point in points])
-    pages.write_text(html, pages.page(title, _body(title, points, turned, verdict, reason, cost)))
+    made = [f"    {command}", ""] if command else []
     rows = [_base_row(next(point for point in points if point.axes)), *map(_row, points)]
-    lines = [f"# {title}", "", reason, "", pages.markdown_table(HEADER, rows), "", cost]
+    lines = [f"# {title}", "", reason, "", *made, pages.markdown_table(HEADER, rows), "", cost]
     lines += ["", *(f"- {text}" for text in _advice([*points, *turned]))]
     if turned:
         lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, [_dial_row(point) for point in turned])]
     pages.write_text(markdown, "\n".join(lines) + "\n")
 
 
-def _body(title: str, points: list[Point], turned: list[Point], verdict: str, reason: str, cost: str) -> str:
+def _body(title: str, points: list[Point], turned: list[Point], verdict: str, reason: str, command: str) -> str:
     trained = [point for point in points if point.axes]
     plots = [_plot(name, trained, turned) for name in trained[0].axes if name != CUSTOMER_AXIS]
     advice = "".join(f"<li>{escape(text)}</li>" for text in _advice([*points, *turned]))
+    cost = costs.total([point.cost for point in points])
+    made = f"<pre>{escape(command)}</pre>" if command else ""
     table = _table(HEADER, [_base_row(trained[0]), *map(_row, points)])
     dial = ""
     if turned:
         dial = f"<h2>Turned down</h2><p class='note'>{_DIAL}</p>{_table(DIAL_HEADER, map(_dial_row, turned))}"
     return (
-        f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>"
+        f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>{made}"
         f"{table}<p class='note'>{escape(cost)}</p><ul>{advice}</ul>"
         f"{''.join(plots)}<p class='note'>{_WHISKERS}</p>{dial}"
     )

@@ -1,5 +1,6 @@
 """The dial, swept: a tuned model at several strengths between its base and itself, each evaluated as it was."""
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -45,4 +46,5 @@ def sweep(inputs: EvaluationInputs, strengths: list[Any], dial_uri: str, dial_pa
             turned.append({"strength": strength, "reason": f"{type(error).__name__}: {error}"})
         else:
             turned.append({"strength": strength, "samples": samples})
+        gc.collect()  # one model's memory is the next one's
     storage.write_manifest(dial_path, {"kind": "dial", "turned": turned}, folder, [])

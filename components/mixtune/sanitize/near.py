@@ -173,11 +173,13 @@ def _read(blocks: Blocks, name: str, rows: np.ndarray) -> Sets:
 
 def _common(blocks: Blocks, known: np.ndarray) -> np.ndarray:
     """Which of the shingles, given sorted, stand in more than COMMON records."""
-    counts = np.zeros(len(known), np.uint32)
+    counts, prefixes = np.zeros(len(known), np.uint32), np.zeros(2**24, bool)
+    prefixes[known >> 8] = True
     for block in blocks(("question", "question_at")):
         for at in range(0, len(block["question"]), _SHINGLES):
-            found = np.sort(block["question"][at : at + _SHINGLES])
-            starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]]))
+            found = block["question"][at : at + _SHINGLES]
+            found = np.sort(found[prefixes[found >> 8]])  # nearly all others go here already
+            starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(found)])
             place = np.minimum(np.searchsorted(known, found[starts]), len(known) - 1)
             held = known[place] == found[starts]
             counts[place[held]] += np.diff(starts, append=len(found))[held].astype(np.uint32)
