@@ -34,12 +34,8 @@ def measure(seed: int, work: Path) -> dict[str, Any]:
     run("rehearse", {"base_model": world.base_model, "out_uri": str(pool), **limits}, work)
     rehearsed = time.monotonic()
     rehearsal = [{"category": "rehearsal", "uri": str(pool / "records.jsonl"), "weight": 100}]
-    percents = list(PERCENTS)
-    run(
-        "mix_grid",
-        {**world.grid_arguments("lora"), "general_pools": rehearsal, "customer_data_percents": percents},
-        work,
-    )
+    changed = {"general_pools": rehearsal, "customer_data_percents": list(PERCENTS), "dial": []}
+    run("mix_grid", {**world.grid_arguments("lora"), **changed}, work)
     (report,) = work.glob("reports/*.json")
     found = {
         "seed": seed,

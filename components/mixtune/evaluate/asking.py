@@ -14,6 +14,8 @@ from mixtune.evaluate.tokens import encode, render_prompt
 from mixtune.records import Message
 
 AXIS = "rehearsal"
+END_OF_THOUGHT = "</think>"
+"""What a reasoning model writes before it answers."""
 LONGEST_LOOP, LOOPS = 32, 8
 """A piece of so many tokens at most, so many times in a row, is a loop."""
 _MARK = "qzxv"
@@ -140,7 +142,7 @@ class Asker:
             "control token": bool(self._special & set(done.token_ids)),
             "loop": has_loop(done.token_ids),
             "cut": done.truncated,
-            "empty": not text,
+            "empty": not text.rpartition(END_OF_THOUGHT)[2].strip(),
             "broken letters": "\ufffd" in text,
         }
         return text, next((f"{kind}: {name}" for name, found in wrong.items() if found), "")

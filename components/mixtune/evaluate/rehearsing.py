@@ -20,7 +20,7 @@ import transformers
 from mixtune import models, pages, storage
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate import benchmarks, loading, spreading
-from mixtune.evaluate.asking import AXIS, Asker, Drawing, find_turn
+from mixtune.evaluate.asking import AXIS, END_OF_THOUGHT, Asker, Drawing, find_turn
 from mixtune.evaluate.evaluation import begin
 from mixtune.evaluate.loading import ModelSource
 from mixtune.evaluate.samples import Part, read_part
@@ -125,8 +125,8 @@ class Kept:
 
     @property
     def parts_needed(self) -> int:
-        """Parts that will do, if the next ones are like those so far."""
-        share = max(len(self.records) / self.num_drawn, 1 / MAX_DRAWS) if self.num_drawn else 1.0
+        """Parts that will do, if the next ones are like those so far; of the first, nine in ten."""
+        share = max(len(self.records) / self.num_drawn, 1 / MAX_DRAWS) if self.num_drawn else 0.9
         return math.ceil((self.wanted - len(self.records)) / share / TEXTS_PER_PART)
 
     def take(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -200,18 +200,28 @@ def describe(inputs: RehearsalInputs, fetched: loading.Fetched, tokenizer: Any) 
         "base_model": loading.digest(source.base_model, fetched.base),
         "tokenizer": models.tokenizer_digest(fetched.base),
         "chat_template": loading.template_digest(tokenizer),
-        "prompts": storage.fingerprint(storage.check_fingerprint(inputs.prompts_uri)) if inputs.prompts_uri else "",
+        "prompts": digest_of(inputs.prompts_uri) if inputs.prompts_uri else "",
         "engine": source.engine,
         "dtype": source.dtype,
         "device": source.device.split(":")[0],
         **asdict(inputs.drawing),
+        "texts_per_part": TEXTS_PER_PART,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 
+def digest_of(uri: str) -> str:
+    """What is there now.
+
+    Raises:
+        DataError: The URI came with the digest of something else.
+    """
+    return storage.split_fingerprint(storage.fingerprint(storage.check_fingerprint(uri)))[1]
+
+
 def record_line(prompt: str, answer: str) -> bytes:
     """One record as a line of canonical chat JSONL; what a reasoning model thinks first goes by its own key."""
-    thought, found, said = answer.rpartition("</think>")
+    thought, found, said = answer.rpartition(END_OF_THOUGHT)
     message = {"role": "assistant", "content": said.strip()}
     if found and thought.removeprefix("<think>").strip():
         message["reasoning"] = thought.removeprefix("<think>").strip()
