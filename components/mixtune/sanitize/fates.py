@@ -206,12 +206,14 @@ def _drop_near(
             continue
         kind = int(guard.benchmark[pair.first]) if guard and first < 0 else 0
         other = _OTHERS[kind] if first < 0 else ""
-        if not pair.same_answer and not (guard and other and guard.any_answer[pair.first]):
-            if first >= 0:
+        held = bool(guard.any_answer[pair.first]) if guard and first < 0 else bool(is_test[first])
+        if first < 0:
+            copied = held or (pair.same_answer and pair.same_template)
+        else:
+            copied = pair.same_answer and (held or pair.same_template)
+            if pair.same_template and not pair.same_answer:
                 _conflict(fates, [first, second], is_test, choice)
-                groups.join(first, second)
-            continue
-        if is_test[second]:
+        if is_test[second] or not copied:
             if first >= 0:
                 groups.join(first, second)
             continue

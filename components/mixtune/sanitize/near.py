@@ -1,8 +1,9 @@
 """Near-duplicates: MinHash bands propose pairs, exact Jaccard over five-word shingles decides.
 
 What is kept apart on purpose, since a false drop is a lost record: text that more than `COMMON` records share is a
-template, and questions have to be alike with it and without it; questions whose numbers differ are different
-questions; and records whose answers or labels differ are conflicts, not duplicates.
+template, and questions have to be alike with it and without it (one text in two templates is two questions, and a leak
+all the same); questions whose numbers differ are different questions; and records whose answers or labels differ are
+conflicts, not duplicates.
 
 Records are looked at in blocks that can be read again, so that memory holds a few bytes of each, and the words of those
 alone that are probably copies.
@@ -45,8 +46,10 @@ class Pair:
     first: int
     second: int
     similarity: float
-    """Jaccard similarity of the questions, or of what is left of them without templates, whichever is less."""
+    """Jaccard similarity of what is left of the questions without templates."""
     same_answer: bool
+    same_template: bool
+    """Whether the questions are alike with their templates, too."""
 
 
 def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[Pair]:
@@ -62,16 +65,16 @@ def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[P
         return
     questions = _read(blocks, "question", rows)
     asked = jaccard(questions, np.searchsorted(rows, pairs))
-    pairs, asked = pairs[asked >= threshold], asked[asked >= threshold]
+    pairs, asked = (values[asked >= threshold - _MARGIN] for values in (pairs, asked))
     if not len(left := distinct(pairs.ravel())):
         return
     at, questions = np.searchsorted(left, pairs), keep(questions, is_in(rows, left))
     rest = _without(questions, _common(blocks, distinct(questions.flat)))
-    asked = np.minimum(asked, jaccard(rest, at))
+    similarity = jaccard(rest, at)
     same = jaccard(_read(blocks, "answer", left), at) >= threshold
-    for number in np.flatnonzero(asked >= threshold):
+    for number in np.flatnonzero(similarity >= threshold):
         first, second = pairs[number].tolist()
-        yield Pair(first, second, float(asked[number]), bool(same[number]))
+        yield Pair(first, second, float(similarity[number]), bool(same[number]), bool(asked[number] >= threshold))
 
 
 def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
