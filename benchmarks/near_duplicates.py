@@ -94,7 +94,8 @@ def ours(texts: list[str], propose: Propose, threshold: float = THRESHOLD) -> Pa
                 with np.load(file) as arrays:
                     yield {name: arrays[name] for name in names}
 
-        return {(pair.first, pair.second) for pair in find_pairs(blocks, threshold, propose)}
+        found = find_pairs(blocks, threshold, propose)
+        return {(pair.first, pair.second) for pair in found if pair.same_template}
 
 
 def run_mixtune_candidates(texts: list[str]) -> Pairs:

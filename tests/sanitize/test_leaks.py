@@ -158,9 +158,22 @@ def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Pa
     assert set.union(*seen.values()) == {"train", "test", "validation"}
 
 
-def test_the_same_text_after_two_templates_is_two_questions(tmp_path: Path) -> None:
-    one, other = (" ".join(f"{name}{chr(97 + n)}" for n in range(12)) for name in ("first", "second"))
+def test_the_same_text_in_two_templates_is_two_questions_in_one_split_and_a_leak(tmp_path: Path) -> None:
+    one, other = (" ".join(f"{name}{chr(97 + n)}" for n in range(6)) for name in ("first", "second"))
     texts = [f"{template} {text}" for template in (one, other) for text in TEXTS[:22]]
-    assert run(tmp_path / "two", rows(texts))["counts"]["chat"]["dropped"] == {}
+    apart = run(tmp_path / "two", rows(texts), test_ratio=0.3)
+    assert apart["counts"]["chat"]["dropped"] == {}
+    assert apart["details"]["chat"]["conflicts"]["count"] == 0
+    pools = read_pools(str(tmp_path / "two/pools"))
+    train, test = (
+        {record["messages"][0]["content"].split(" ", 6)[6] for record in pools.records("chat", split)}
+        for split in ("train", "test")
+    )
+    assert len(train & test) <= 2 < len(test)  # those that no band proposed
     dropped = run(tmp_path / "one", rows([*texts, near(texts[3])]))["counts"]["chat"]["dropped"]
     assert dropped == {"near duplicate": 1}
+    leaks = run(tmp_path / "leak", rows(texts[:22]), rows(texts[22:]))["counts"]["chat"]["dropped"]
+    assert list(leaks) == ["near the test set"]
+    assert leaks["near the test set"] > 15
+    answers = run(tmp_path / "answers", rows(texts[:22]) + rows(texts[22:], "no"), conflicts="drop")
+    assert answers["counts"]["chat"]["dropped"] == {}

@@ -104,8 +104,6 @@ class Tally:
 
 Rule = Callable[[str, Counter[str]], str]
 _Mapped = tuple[Row, Record | Exception, list[str]]
-
-
 _Unusable = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What rows raise that are no records, or none that may be kept."""
 

@@ -64,8 +64,9 @@ def sanitize(
         max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
             or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
         near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
-            Questions have to be that alike also without what stands in over 20 records, so that a common instruction
-            makes no copies; more than 20 near copies of one text stay for the same reason.
+            Questions have to be that alike also without what stands in over 20 records, a common instruction; one
+            text after two such instructions stays, in one split, and goes where one of them is held back. More than
+            20 near copies of one text stay for the same reason.
         near_engine: What proposes near copies: `memory`, or `daft` for tens of millions of records; one result.
         conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
         label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.

@@ -160,15 +160,15 @@ def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, 
         fates.set(fates.is_open() & ~is_test & (data["blocked"] == number), reason)
 
 
-def _choose_records(features: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Some records' features, sets among them."""
+def _choose_records(features: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
+    """Some records' features, sets among them: `kept` is bool (records,)."""
     out: dict[str, np.ndarray] = {}
     for name in features:
         if f"{name}_at" in features:
-            sets = keep(Sets(features[name], features[f"{name}_at"]), rows)
+            sets = keep(Sets(features[name], features[f"{name}_at"]), kept)
             out |= {name: sets.flat, f"{name}_at": sets.at}
         elif not name.endswith("_at"):
-            out[name] = features[name][rows]
+            out[name] = features[name][kept]
     return out
 
 
@@ -181,9 +181,9 @@ def _blocks(parts: list[Part], is_open: np.ndarray, guard: Guard | None) -> Bloc
             yield from guard.blocks(names)
         for test in (True, False):
             for number, part in enumerate(parts):
-                rows = is_open[starts[number] : starts[number + 1]]
-                if rows.any() and (part.source.split == "test") == test:
-                    yield _choose_records(part.features(names), rows)
+                kept = is_open[starts[number] : starts[number + 1]]
+                if kept.any() and (part.source.split == "test") == test:
+                    yield _choose_records(part.features(names), kept)
 
     return blocks
 
@@ -206,12 +206,14 @@ def _drop_near(
             continue
         kind = int(guard.benchmark[pair.first]) if guard and first < 0 else 0
         other = _OTHERS[kind] if first < 0 else ""
-        if not pair.same_answer and not (guard and other and guard.any_answer[pair.first]):
-            if first >= 0:
+        held = bool(guard.any_answer[pair.first]) if guard and first < 0 else bool(is_test[first])
+        if first < 0:
+            copied = held or (pair.same_answer and pair.same_template)
+        else:
+            copied = pair.same_answer and (held or pair.same_template)
+            if pair.same_template and not pair.same_answer:
                 _conflict(fates, [first, second], is_test, choice)
-                groups.join(first, second)
-            continue
-        if is_test[second]:
+        if is_test[second] or not copied:
             if first >= 0:
                 groups.join(first, second)
             continue
@@ -243,7 +245,7 @@ class _Union:
         self._parent = array("q", range(total))
 
     def find(self, index: int) -> int:
-        parent = root = self._parent[index]
+        root = index
         while (parent := self._parent[root]) != root:
             root = parent
         while index != root:

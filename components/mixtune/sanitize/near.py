@@ -1,8 +1,9 @@
 """Near-duplicates: MinHash bands propose pairs, exact Jaccard over five-word shingles decides.
 
 What is kept apart on purpose, since a false drop is a lost record: text that more than `COMMON` records share is a
-template, and questions have to be alike with it and without it; questions whose numbers differ are different
-questions; and records whose answers or labels differ are conflicts, not duplicates.
+template, and questions have to be alike with it and without it (one text in two templates is two questions, and a leak
+all the same); questions whose numbers differ are different questions; and records whose answers or labels differ are
+conflicts, not duplicates.
 
 Records are looked at in blocks that can be read again, so that memory holds a few bytes of each, and the words of those
 alone that are probably copies.
@@ -45,8 +46,10 @@ class Pair:
     first: int
     second: int
     similarity: float
-    """Jaccard similarity of the questions, or of what is left of them without templates, whichever is less."""
+    """Jaccard similarity of what is left of the questions without templates."""
     same_answer: bool
+    same_template: bool
+    """Whether the questions are alike with their templates, too."""
 
 
 def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[Pair]:
@@ -62,16 +65,16 @@ def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[P
         return
     questions = _read(blocks, "question", rows)
     asked = jaccard(questions, np.searchsorted(rows, pairs))
-    pairs, asked = pairs[asked >= threshold], asked[asked >= threshold]
+    pairs, asked = (values[asked >= threshold - _MARGIN] for values in (pairs, asked))
     if not len(left := distinct(pairs.ravel())):
         return
     at, questions = np.searchsorted(left, pairs), keep(questions, is_in(rows, left))
     rest = _without(questions, _common(blocks, distinct(questions.flat)))
-    asked = np.minimum(asked, jaccard(rest, at))
+    similarity = jaccard(rest, at)
     same = jaccard(_read(blocks, "answer", left), at) >= threshold
-    for number in np.flatnonzero(asked >= threshold):
+    for number in np.flatnonzero(similarity >= threshold):
         first, second = pairs[number].tolist()
-        yield Pair(first, second, float(asked[number]), bool(same[number]))
+        yield Pair(first, second, float(similarity[number]), bool(same[number]), bool(asked[number] >= threshold))
 
 
 def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
@@ -85,11 +88,11 @@ def _likely(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:
             yield make_buckets(block["minhash"], block["numbers"])
 
     pairs = propose(buckets())
-    digests, bytes_ = np.concatenate(numbers), np.concatenate(marks)
+    digests, values = np.concatenate(numbers), np.concatenate(marks)
     likely = np.empty(len(pairs), bool)
     for at in range(0, len(pairs), _PAIRS):
         first, second = pairs[at : at + _PAIRS].T
-        same = (bytes_[first] == bytes_[second]).mean(axis=1) >= threshold - _MARGIN
+        same = (values[first] == values[second]).mean(axis=1) >= threshold - _MARGIN
         likely[at : at + _PAIRS] = same & (digests[first] == digests[second])
     return pairs[likely]
 
@@ -178,7 +181,7 @@ def _common(blocks: Blocks, known: np.ndarray) -> np.ndarray:
     for block in blocks(("question", "question_at")):
         for at in range(0, len(block["question"]), _SHINGLES):
             found = block["question"][at : at + _SHINGLES]
-            found = np.sort(found[prefixes[found >> 8]])  # nearly all others go here already
+            found = np.sort(found[prefixes[found >> 8]])  # most that are not known go here
             starts = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(found)])
             place = np.minimum(np.searchsorted(known, found[starts]), len(known) - 1)
             held = known[place] == found[starts]
