@@ -96,6 +96,8 @@ def text(done: list[dict[str, Any]], command: str) -> str:
         f"{NUM_RECORDS} records out of the base model alone, drawn from its chat template without any seed text, are the only",
         "general pool. Half rehearsed: every batch holds as many of them as of the customer's records, which are seen equally",
         "often in both runs. Kept: the share of the general score lost by customer-only tuning that the mix does not lose.",
+        "This is as good as it gets: the demo's model learned nothing but what the benchmarks ask, in other wordings, so that",
+        "this is also what it asks itself. A large model asks itself seldom what few people ask.",
         "",
         "| seed | run | knowledge | instructions | general score | customer F1 | kept |",
         "|---|---|---|---|---|---|---|",
