@@ -11,7 +11,7 @@ import sys
 
 from mixtune import storage
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.sanitize.sanitizing import make_job, make_parts, prepare
+from mixtune.sanitize.sanitizing import make_job, make_parts, prepare, spreading
 
 
 def make_ranges(job_uri: str, index: int, count: int) -> int:
@@ -31,7 +31,8 @@ def make_ranges(job_uri: str, index: int, count: int) -> int:
     sources, plan, _ = prepare(job, job.work_uri)
     mine = list(enumerate(sources))[index::count]
     print(f"pod {index} of {count}: {len(mine)} of {len(sources)} parts", flush=True)
-    make_parts(mine, plan, job)
+    with spreading([source for _, source in mine], job) as spread:
+        make_parts(mine, plan, spread)
     return len(mine)
 
 

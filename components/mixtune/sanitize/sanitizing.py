@@ -3,11 +3,11 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from mixtune.sanitize.sources import RANGE_BYTES, describe_source, list_sources,
 from mixtune.sanitize.splits import check_not_empty
 from mixtune.sanitize.writing import Written, write_part
 
+Spread = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
+"""Takes a function and the arguments of its calls; gives what they return, in order."""
 _ALONE_BYTES = 8 * 2**20
 """Less input than this is not worth another process."""
 
@@ -100,15 +102,16 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
     inputs = [describe_source(source) for source in job.sources]
     with _work_folder(job.work_uri) as work:
         sources, plan, model = prepare(job, work)
-        parts = make_parts(list(enumerate(sources)), plan, job)
-        _check_bad(parts, job.rules.max_bad_ratio)
-        guard = make_guard(job.against_path, plan)
         made, pools, entries = {}, [], []
-        for name, group in groupby(parts, key=lambda part: part.source.pool):
-            builder = PoolBuilder(name, list(group), job, guard)
-            pools.append(builder.write(data, model))
-            entries += builder.entries
-            made[name] = builder
+        with spreading(sources, job) as spread:
+            parts = make_parts(list(enumerate(sources)), plan, spread)
+            _check_bad(parts, job.rules.max_bad_ratio)
+            guard = make_guard(job.against_path, plan)
+            for name, group in groupby(parts, key=lambda part: part.source.pool):
+                builder = PoolBuilder(name, list(group), job, guard)
+                pools.append(builder.write(data, model, spread))
+                entries += builder.entries
+                made[name] = builder
         entries.append(_write_quarantine(parts, made, storage.join(data, "quarantine.jsonl")))
     manifest = {
         "kind": "pools",
@@ -140,11 +143,22 @@ def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
     return sources, plan, model
 
 
-def make_parts(sources: list[tuple[int, SourceFile]], plan: Plan, job: Job) -> list[Part]:
-    """Make parts, given with their numbers, several at once in processes of their own; their order stays."""
-    jobs = [(source, plan, number) for number, source in sources]
-    workers = job.num_workers or _num_workers([source for _, source in sources])
-    return _spread(make_part, jobs, workers)
+@contextmanager
+def spreading(sources: Sequence[SourceFile], job: Job) -> Iterator[Spread]:
+    """Calls a function with each of many arguments, in processes that stay, or here where there is little to do."""
+    workers = job.num_workers or _num_workers(sources)
+    if workers == 1:
+        yield lambda work, given: list(starmap(work, given))
+        return
+    with start_processes(workers) as pool:
+        yield lambda work, given: list(
+            pool.map(work, *zip(*given, strict=True)) if len(given) > 1 else starmap(work, given)
+        )
+
+
+def make_parts(sources: list[tuple[int, SourceFile]], plan: Plan, spread: Spread) -> list[Part]:
+    """Make parts, given with their numbers; their order stays."""
+    return spread(make_part, [(source, plan, number) for number, source in sources])
 
 
 class PoolBuilder:
@@ -159,7 +173,7 @@ class PoolBuilder:
         self.copies_of_refused = 0
         self.kept, self.dropped = count(self.fates)
 
-    def write(self, data: str, model: str) -> Pool:
+    def write(self, data: str, model: str, spread: Spread) -> Pool:
         """Write the pool's splits, part by part.
 
         Raises:
@@ -172,8 +186,7 @@ class PoolBuilder:
         for number, part in enumerate(self.parts):
             jobs.append((part, self.fates.fate[at : at + part.tally.kept], data, self.name, number, model))
             at += part.tally.kept
-        workers = self.job.num_workers or _num_workers([part.source for part in self.parts])
-        self.written = _spread(write_part, jobs, workers)
+        self.written = spread(write_part, jobs)
         self.entries = [entry for item in self.written for entry in item.entries.values()]
         for item in self.written:
             for key, number in item.lengths.items():
@@ -287,16 +300,9 @@ def _work_folder(uri: str) -> Iterator[str]:
         yield folder
 
 
-def _num_workers(sources: list[SourceFile]) -> int:
+def _num_workers(sources: Sequence[SourceFile]) -> int:
     sizes = {source.uri: storage.file_size(source.uri) for source in sources}
     return 1 if sum(sizes.values()) < _ALONE_BYTES else min(len(sources), os.cpu_count() or 1)
-
-
-def _spread(work: Any, jobs: list[tuple[Any, ...]], workers: int) -> list[Any]:
-    if workers == 1 or len(jobs) == 1:
-        return [work(*job) for job in jobs]
-    with start_processes(workers) as executor:
-        return list(executor.map(work, *zip(*jobs, strict=True)))
 
 
 def _check_bad(parts: list[Part], max_bad_ratio: float) -> None:
