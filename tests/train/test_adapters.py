@@ -1,5 +1,6 @@
 """Adapters beyond plain LoRA, dropout, merging and interpolation: what is saved, and where it loads."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def test_an_adapter_loads_on_the_untouched_base_and_says_what_the_trained_model_
     got = logits(PeftModel.from_pretrained(base(), str(folder)))
     assert torch.allclose(got, logits(model.causal), atol=1e-3)
     assert (got - logits(base())).abs().max() > 0.02
+    modules = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert modules == sorted(modules), "the same bytes in every process"
 
 
 @pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"use_osf": True}])

@@ -62,8 +62,11 @@ def add_adapter(causal: Any, config: TrainConfig, base_name: str) -> Adapter:
         model = get_peft_model(causal, settings)
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
-    for item in model.peft_config.values():
+    used: list[Any] = list(model.peft_config.values())
+    for item in used:
         item.base_model_name_or_path = base_name  # not this machine's path
+        if isinstance(item.target_modules, set):
+            item.target_modules = sorted(item.target_modules)  # a set's order is another in every process
     begun = get_peft_model_state_dict(model) if config.changes_base else {}
     initial = {name: value.cpu().clone() for name, value in begun.items()}
     return Adapter(model, _add_dropout(model, drop, config.seed) if drop else None, initial)
