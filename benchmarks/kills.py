@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import socket
 import tempfile
 import time
@@ -112,7 +113,7 @@ def run_with_kills(job: str, sizes: Iterable[int], num_kills: int, steps_between
         processes = start_forked(job, next(of_attempt))
         _wait_for(lambda target=target: _saved(checkpoints) >= target, processes)
         if number % 2:
-            _wait_for(lambda: _torn(checkpoints), processes)
+            _stop_in_save(checkpoints, processes)
         else:
             time.sleep(draw.uniform(0, 0.1))
         for process in processes:
@@ -132,6 +133,21 @@ def _wait_for(condition: Any, processes: list[ForkProcess]) -> None:
         assert all(process.is_alive() for process in processes), "a process ended by itself"
         assert time.monotonic() < deadline, "no progress"
         time.sleep(0.001)
+
+
+def _stop_in_save(checkpoints: Path, processes: list[ForkProcess]) -> None:
+    """Stop the processes while a checkpoint is half written, for sure."""
+    while True:
+        _wait_for(lambda: _torn(checkpoints), processes)
+        _send(signal.SIGSTOP, processes)
+        if _torn(checkpoints):
+            return
+        _send(signal.SIGCONT, processes)
+
+
+def _send(number: signal.Signals, processes: list[ForkProcess]) -> None:
+    for process in processes:
+        os.kill(int(process.pid or 0), number)
 
 
 def _saved(checkpoints: Path) -> int:

@@ -44,6 +44,11 @@ def run(folder: Path, **inputs: Any) -> tuple[bytes, dict[str, Any]]:
         return stream.read(), storage.read_manifest(pool.path, "rehearsal")
 
 
+def run_alone(folder: Path) -> None:
+    torch.set_num_threads(1)  # torch makes its pool anew after a fork: before loading threads race for it
+    run(folder)
+
+
 def done(tokenizer: Any, text: str) -> Completion:
     return Completion(token_ids=tuple(tokenizer(text)["input_ids"]), truncated=False, latency_seconds=0.0)
 
@@ -116,7 +121,7 @@ def test_asking_for_more_draws_only_what_is_missing(whole: tuple[bytes, dict[str
 def test_a_rehearsal_killed_after_its_first_part_keeps_it_and_ends_the_same(
     whole: tuple[bytes, dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    process = multiprocessing.get_context("fork").Process(target=run, args=(tmp_path,))
+    process = multiprocessing.get_context("fork").Process(target=run_alone, args=(tmp_path,))
     process.start()
     while not (parts := list(tmp_path.rglob("*.parquet"))) and process.is_alive():
         time.sleep(0.002)
