@@ -140,6 +140,7 @@ def _stop_in_save(checkpoints: Path, processes: list[ForkProcess]) -> None:
     while True:
         _wait_for(lambda: _torn(checkpoints), processes)
         _send(signal.SIGSTOP, processes)
+        time.sleep(0.01)  # until they have stopped
         if _torn(checkpoints):
             return
         _send(signal.SIGCONT, processes)
