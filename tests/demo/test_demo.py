@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a minute on a quiet machine
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # three minutes on a quiet machine
 
 
 @pytest.fixture(scope="module")
