@@ -22,7 +22,7 @@ demo: $(VENV)/laptop  ## see a model forget, and not forget: about five minutes 
 	$(VENV)/bin/mixtune demo
 
 test: $(VENV)/dev  ## run all tests
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/dev  ## check style and types
 	$(VENV)/bin/ruff check .

@@ -24,12 +24,6 @@ from mixtune.demo.world import write_world
 KUBEFLOW_TASKS = ("fingerprint", "train-lora", "compare")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests go first, so that no process still works through one when the others are done."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A real S3 server (moto) on a free local port; its URL."""
