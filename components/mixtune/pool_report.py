@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from mixtune.pages import markdown_table, page, table
+from mixtune.pages import markdown_table, page, table, write_text
 
 FOLDED = 12
 """Rows above which a table is folded up in HTML, and cut in Markdown."""
@@ -37,8 +36,7 @@ class Table:
 def write_report(manifest: dict[str, Any], html_path: str, markdown_path: str) -> None:
     """Write both."""
     for path, text in zip((html_path, markdown_path), make_pages(manifest), strict=True):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def make_pages(manifest: dict[str, Any]) -> tuple[str, str]:

@@ -10,8 +10,7 @@ import numpy as np
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.requests import Completion, Sampling
 from mixtune.evaluate.samples import Sample, prompt_hash
-from mixtune.evaluate.tokens import encode, render_prompt
-from mixtune.records import Message
+from mixtune.evaluate.tokens import encode, render_question
 
 AXIS = "rehearsal"
 END_OF_THOUGHT = "</think>"
@@ -68,7 +67,7 @@ def find_turn(tokenizer: Any) -> Turn:
     Raises:
         ModelError: Nothing before them, or no special token behind them: there is nothing to draw from.
     """
-    text = render_prompt(tokenizer, [Message(role="user", content=_MARK)])
+    text = render_question(tokenizer, _MARK)
     before, _, after = text.partition(_MARK)
     special = special_ids(tokenizer)
     ids = encode(tokenizer, after)
@@ -101,7 +100,7 @@ class Asker:
         """One sample per number: `text` asked, `response` answered, and why not in `error`."""
         asked = [(prompt, "") for prompt in self.prompts] or self._ask(engine)
         fit = [place for place, (_, error) in enumerate(asked) if not error]
-        rendered = {place: render_prompt(self.tokenizer, [_user(asked[place][0])]) for place in fit}
+        rendered = {place: render_question(self.tokenizer, asked[place][0]) for place in fit}
         sampling = self.drawing.sampling([2 * self.numbers[place] + 1 for place in fit])
         found = (
             engine.generate(
@@ -157,7 +156,3 @@ def has_loop(ids: Sequence[int]) -> bool:
         if int(np.diff(ends).max()) - 1 >= size * (LOOPS - 1):
             return True
     return False
-
-
-def _user(prompt: str) -> Message:
-    return Message(role="user", content=prompt)

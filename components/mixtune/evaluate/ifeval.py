@@ -12,8 +12,7 @@ from mixtune.evaluate import benchmarks
 from mixtune.evaluate.answers import generate
 from mixtune.evaluate.checkers import check_instructions, follow
 from mixtune.evaluate.samples import Part, Sample, chunks
-from mixtune.evaluate.tokens import render_prompt
-from mixtune.records import Message
+from mixtune.evaluate.tokens import render_question
 
 PROMPTS_PER_PART = 128
 
@@ -71,7 +70,7 @@ class Scorer:
 
     def __call__(self, engine: Any) -> list[Sample]:
         """The samples of the part."""
-        texts = [render_prompt(self.tokenizer, [Message(role="user", content=row["prompt"])]) for row in self.rows]
+        texts = [render_question(self.tokenizer, row["prompt"]) for row in self.rows]
         answers = generate(engine, self.tokenizer, texts, self.options.max_new_tokens)
         return [check(self.axis, row, answer) for row, answer in zip(self.rows, answers, strict=True)]
 

@@ -14,8 +14,7 @@ from mixtune.evaluate import loading
 from mixtune.evaluate.answers import generate
 from mixtune.evaluate.judging import Ask
 from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.tokens import render_prompt
-from mixtune.records import Message
+from mixtune.evaluate.tokens import render_question
 
 MAX_TOKENS = 64
 """Tokens of a verdict at most."""
@@ -73,7 +72,7 @@ def ask_local(model: str, dtype: str = "auto") -> Ask:
     engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
 
     def ask(prompts: Sequence[str]) -> list[str]:
-        texts = [render_prompt(tokenizer, [Message(role="user", content=prompt)]) for prompt in prompts]
+        texts = [render_question(tokenizer, prompt) for prompt in prompts]
         return [answer["response"] for answer in generate(engine, tokenizer, texts, MAX_TOKENS)]
 
     return ask

@@ -42,6 +42,15 @@ def render_prompt(tokenizer: Any, messages: list[Message], tools: list[dict[str,
     return _apply(tokenizer, messages, tools, add_generation_prompt=True)
 
 
+def render_question(tokenizer: Any, text: str) -> str:
+    """A user's single message, up to the place where the assistant speaks.
+
+    Raises:
+        ModelError: The model has no chat template.
+    """
+    return render_prompt(tokenizer, [Message(role="user", content=text)])
+
+
 def render_record(tokenizer: Any, record: Record, answer: str | None = None) -> Rendered:
     """A record's prompt and last answer; `answer` puts another text in its place."""
     messages, last = prompt_and_answer(record)

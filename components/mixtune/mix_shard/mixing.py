@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixtune import models, storage
+from mixtune import models, pages, storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.exposure import Mix, check_repeats, plan_stages
 from mixtune.mix_shard.holdout import write_holdout
@@ -72,8 +72,8 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         entries += write_holdout(general, folder, config, places.data_uri)
         longest = max(int(store.rows["length"].max()) for store in stores if len(store))
     print("\n".join(receipt_lines(receipt)), flush=True)
-    Path(places.html_path).write_text(receipt_html(receipt))
-    Path(places.markdown_path).write_text(receipt_markdown(receipt))
+    pages.write_text(places.html_path, receipt_html(receipt))
+    pages.write_text(places.markdown_path, receipt_markdown(receipt))
     manifest = {
         "kind": "shards",
         "num_steps": planned.plan.num_steps,

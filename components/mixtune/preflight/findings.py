@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.pages import page, table
+from mixtune.pages import page, table, write_text
 
 Found: TypeAlias = Iterable[tuple[str, str]]
 """Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
@@ -55,8 +54,7 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     """
     for check in checks:
         print(check.line(), flush=True)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(_page(checks, title, listed), encoding="utf-8")
+    write_text(path, _page(checks, title, listed))
     failed = [f"- {check.name}: {check.text}" for check in checks if check.outcome == "fail"]
     if failed:
         raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class SourceFile:
     digest: str = ""
     """What the source's bytes are; empty where nothing is kept for another run."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The file's name, as records' origins have it."""
         return self.uri.rsplit("/", 1)[-1]
@@ -113,7 +113,6 @@ class Cleaner:
 
     def __init__(self, source: SourceFile, rules: Rules) -> None:
         self.source, self.rules, self.tally = source, rules, Tally()
-        self._name = source.name
         self.notes: list[bytes] = []
         self._noted: Counter[str] = Counter()
         self._mapper: Mapper | None = None
@@ -184,7 +183,7 @@ class Cleaner:
                 self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(self.rules.personal.hide(str(error))) from None
-        record = to_record(self._mapper(row.value), self._name, row.line)
+        record = to_record(self._mapper(row.value), self.source.name, row.line)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":

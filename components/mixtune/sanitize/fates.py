@@ -106,9 +106,7 @@ class Fates:
 
     def count_copies(self, rows: list[int]) -> int:
         """How many records were dropped as copies of some, or as copies of their copies."""
-        original = np.where(self.copy_of < 0, np.arange(len(self.fate)), self.copy_of)
-        while (original[original] != original).any():
-            original = original[original]
+        original = _followed(np.where(self.copy_of < 0, np.arange(len(self.fate)), self.copy_of))
         copies = np.isin(original, rows)
         return int(copies.sum()) - len(rows)
 
@@ -258,10 +256,14 @@ class _Union:
 
     def roots(self) -> np.ndarray:
         """The first record of each one's group, int64 (records,)."""
-        found = np.array(self._parent, np.int64)
-        while (found[found] != found).any():
-            found = found[found]
-        return found
+        return _followed(np.array(self._parent, np.int64))
+
+
+def _followed(rows: np.ndarray) -> np.ndarray:
+    """Where one ends up who goes from each record to the one it points at, again and again."""
+    while (rows[rows] != rows).any():
+        rows = rows[rows]
+    return rows
 
 
 def _group(data: dict[str, np.ndarray]) -> _Union:
