@@ -27,9 +27,9 @@ def measure(way: str, share: float) -> dict[str, float]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from mixtune.shards import TokenRecord
+    from mixtune.artifacts.shards import TokenRecord
     from mixtune.train.batches import pack
-    from mixtune.train.loss import PackedLoss
+    from mixtune.train.modeling.loss import PackedLoss
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -23,8 +23,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mixtune.evaluate import checkers, ifeval, loading, mmlu
-from mixtune.evaluate.loading import ModelSource
+from mixtune.evaluate.benchmarks import ifeval, ifeval_checkers, mmlu
+from mixtune.inference import loading
+from mixtune.inference.loading import ModelSource
 
 VOCABULARY = 16_000
 SIZES = {"2 M": {"hidden": 64, "layers": 4, "heads": 4}, "14 M": {"hidden": 256, "layers": 8, "heads": 8}}
@@ -187,10 +188,10 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
 
 def constant_answers(path: str) -> list[str]:
     rows = ifeval.read_prompts(path)
-    checkers.check_instructions(rows)
+    ifeval_checkers.check_instructions(rows)
     lines = ["| answer to every prompt | prompts, strict | instructions, strict |", "|---|---|---|"]
     for answer in ("x", "Yes.", "I'm sorry, but I can't help with that."):
-        strict = [checkers.follow(row, answer)[0] for row in rows]
+        strict = [ifeval_checkers.follow(row, answer)[0] for row in rows]
         prompts = np.mean([all(found) for found in strict])
         instructions = np.mean([one for found in strict for one in found])
         lines.append(f"| `{answer}` | {100 * prompts:.1f} % of {len(rows)} | {100 * instructions:.1f} % |")

@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 
 from mixtune import storage
-from mixtune.shards import open_shards
+from mixtune.artifacts.shards import open_shards
 from mixtune.train.worker import run_job
 
 PATIENCE_SECONDS = 120.0

@@ -18,10 +18,10 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from mixtune.mix_shard.store import Store
-from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
-from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
-from mixtune.pools import read_pools
+from mixtune.artifacts.pools import read_pools
+from mixtune.mix_shard.tokenize.store import Store
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
 from mixtune.records import Record, template_messages
 
 LETTERS_VOCABULARY = 4000

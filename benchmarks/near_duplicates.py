@@ -28,11 +28,11 @@ import numpy as np
 import xxhash
 from corpus import conversations
 
-from mixtune.sanitize import near
-from mixtune.sanitize.near import BANDS, COMMON, ROWS, Propose, find_pairs, make_buckets, propose_in_memory
-from mixtune.sanitize.near_daft import propose_on_daft
+from mixtune.sanitize.dedup import minhash
+from mixtune.sanitize.dedup.minhash import BANDS, COMMON, ROWS, Propose, find_pairs, make_buckets, propose_in_memory
+from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
+from mixtune.sanitize.dedup.word_hashes import Sets, words
 from mixtune.sanitize.parts import Features, write_arrays
-from mixtune.sanitize.words import Sets, words
 
 Pairs = set[tuple[int, int]]
 THRESHOLD = 0.8
@@ -114,7 +114,7 @@ def run_mixtune(texts: list[str]) -> Pairs:
 
 
 def run_mixtune_all(texts: list[str]) -> Pairs:
-    near._common = lambda blocks, known: known[:0]
+    minhash._common = lambda blocks, known: known[:0]
     return ours(texts, propose_in_memory)
 
 
@@ -177,7 +177,7 @@ def verify(texts: list[str], pairs: Iterable[tuple[int, int]]) -> np.ndarray:
     digests = [np.unique(digest(shingles(texts[row])).astype(np.uint32)) for row in rows]
     flat = np.concatenate([np.empty(0, np.uint32), *digests])
     sets = Sets(flat, np.cumsum([0, *map(len, digests)]))
-    return near.jaccard(sets, np.searchsorted(rows, table))
+    return minhash.jaccard(sets, np.searchsorted(rows, table))
 
 
 def child(name: str, file: Path) -> None:
@@ -230,7 +230,7 @@ def templates(data: Path) -> None:
         f"\n| {len(texts):,} questions after an instruction of {len(instruction.split())} words | pairs at J >= 0.9 |"
     )
     print(f"|---|---|\n| templates left out | {len(ours(texts, propose_in_memory, 0.9)):,} |")
-    near._common = lambda blocks, known: known[:0]
+    minhash._common = lambda blocks, known: known[:0]
     everything = [(first, second) for first in range(0, len(texts), 50) for second in range(first + 1, len(texts), 50)]
     share = (verify(texts, everything) >= 0.9).mean()
     print(f"| templates counted too | {share:.1%} of all pairs |")

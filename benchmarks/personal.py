@@ -18,8 +18,8 @@ from pathlib import Path
 
 from faker import Faker
 
-from mixtune.sanitize.personal import Found, Personal
-from mixtune.sanitize.readers import read_rows
+from mixtune.sanitize.reading.readers import read_rows
+from mixtune.sanitize.rules.pii import Found, Personal
 
 SEED = 7
 SENTENCES = {

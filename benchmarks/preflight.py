@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from mixtune.artifacts.shards import Shards, TokenRecord
 from mixtune.preflight.memory import Memory, Shape, Training, estimate_memory
-from mixtune.shards import Shards, TokenRecord
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama, deep and narrow": {
@@ -121,9 +121,9 @@ def _measure_after_warming(case: Case) -> int:
 
 def _train(case: Case) -> int:
     from mixtune.train.config import TrainConfig
+    from mixtune.train.distributed import World
     from mixtune.train.loop import make_trainer, train_steps
-    from mixtune.train.model import load_trainable
-    from mixtune.train.world import World
+    from mixtune.train.modeling.model import load_trainable
 
     how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}
     config = TrainConfig(method=case.method, max_tokens_per_gpu=case.tokens, validation_steps=2, **how)

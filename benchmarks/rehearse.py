@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mixtune.demo.world import write_world
+from mixtune.demo.demo_data import write_world
 
 NUM_RECORDS = 2000
 PERCENTS = (100.0, 50.0)

@@ -30,16 +30,16 @@ import pyarrow as pa
 from corpus import write_corpus
 
 from mixtune import storage
-from mixtune.pools import write_records
-from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
-from mixtune.sanitize.fates import Choice, decide
-from mixtune.sanitize.markers import Markers
+from mixtune.artifacts.pools import write_records
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.dedup.decisions import Choice, decide
 from mixtune.sanitize.parts import Plan, make_part
-from mixtune.sanitize.personal import Personal
-from mixtune.sanitize.readers import read_rows
-from mixtune.sanitize.sanitizing import Job, sanitize
-from mixtune.sanitize.sources import list_sources
-from mixtune.sanitize.text import normalise
+from mixtune.sanitize.reading.readers import read_rows
+from mixtune.sanitize.reading.sources import list_sources
+from mixtune.sanitize.rules.markers import Markers
+from mixtune.sanitize.rules.normalize import normalise
+from mixtune.sanitize.rules.pii import Personal
+from mixtune.sanitize.run import Job, sanitize
 
 PART_BYTES = 8 * 2**20
 """Smaller parts than the default of 64 MiB, so that little data has several."""

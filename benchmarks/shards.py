@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mixtune.artifacts.shards import Shards, open_shards, token_records
 from mixtune.mix_shard.exposure import Mix
-from mixtune.mix_shard.planning import make_plan
 from mixtune.mix_shard.receipt import make_receipt
-from mixtune.mix_shard.store import MASK_BYTES, ROW, Drops, Store
-from mixtune.mix_shard.writing import Target, write_shards
-from mixtune.shards import Shards, open_shards, token_records
+from mixtune.mix_shard.schedule_file import make_plan
+from mixtune.mix_shard.tokenize.store import MASK_BYTES, ROW, Drops, Store
+from mixtune.mix_shard.write_shards import Target, write_shards
 
 REPEATS = 5
 SIMULATED = (10_000, 100_000, 1_000_000, 10_000_000)

@@ -32,8 +32,9 @@ def prepare(files: list[str], steps: int, folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from mixtune import models, shards, storage
-    from mixtune.demo.world import BASE_MODEL
+    from mixtune import models, storage
+    from mixtune.artifacts import shards
+    from mixtune.demo.demo_data import BASE_MODEL
 
     tokenizer = AutoTokenizer.from_pretrained(str(BASE_MODEL))
     tokenizer.save_pretrained(str(folder / "base"))
@@ -97,7 +98,7 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
     from torch.nn.functional import cross_entropy
     from transformers import LlamaForCausalLM
 
-    from mixtune.shards import open_shards
+    from mixtune.artifacts.shards import open_shards
     from mixtune.train.batches import pack, plan_micro_batches
 
     shards = open_shards(str(folder / "shards"), folder)
@@ -128,7 +129,7 @@ def mixtune(folder: Path, method: str, marks: Marks) -> None:
     """The whole training task, from its manifest to the model's."""
     from mixtune.train import loop
     from mixtune.train.config import Places, TrainConfig
-    from mixtune.train.training import run_training
+    from mixtune.train.run import run_training
 
     one_step = loop._one_step
 
@@ -153,7 +154,7 @@ def trl(folder: Path, method: str, marks: Marks) -> None:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from mixtune.shards import open_shards
+    from mixtune.artifacts.shards import open_shards
 
     disable_progress_bars()
     shards = open_shards(str(folder / "shards"), folder)

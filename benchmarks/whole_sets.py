@@ -20,13 +20,13 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from benchmarks import evaluate as models
-from mixtune.evaluate import mmlu
-from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
-from mixtune.evaluate.samples import Samples, read_samples
-from mixtune.evaluate.tokens import encode, render_record
-from mixtune.pools import read_pools
-from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.sanitizing import Job, sanitize
+from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.samples import Samples, read_samples
+from mixtune.evaluate.benchmarks import mmlu
+from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
+from mixtune.inference.prompts import encode, render_record
+from mixtune.sanitize.dedup.decisions import Choice
+from mixtune.sanitize.run import Job, sanitize
 
 COLUMNS = {"prompt": "text", "completion": "category", "label": "category"}
 STEPS, BATCH = 600, 32

@@ -7,7 +7,8 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from mixtune import images
-from mixtune.evaluate.component import compare, evaluate
+from mixtune.compare.component import compare
+from mixtune.evaluate.component import evaluate
 from mixtune.mix_shard.component import mix_shard
 from mixtune.outcome.component import record_outcome
 from mixtune.preflight.component import preflight, preflight_mixed

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from mixtune import storage
-from mixtune.demo.world import write_world
+from mixtune.demo.demo_data import write_world
 
 KUBEFLOW_TASKS = ("fingerprint", "train-lora", "compare")
 
@@ -109,9 +109,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    storage._fetch_from_hub.cache_clear()
+    storage.files._fetch_from_hub.cache_clear()
     yield server
-    storage._fetch_from_hub.cache_clear()
+    storage.files._fetch_from_hub.cache_clear()
     server.shutdown()
     server.server_close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from mixtune import storage
 from mixtune.errors import DataError
-from mixtune.evaluate import mmlu
+from mixtune.evaluate.benchmarks import mmlu
 from mixtune.preflight.fingerprint import fingerprint_benchmarks
 
 QUESTION = {"question": "q", "subject": "anatomy", "choices": ["a", "b"], "answer": 1}

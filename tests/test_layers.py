@@ -1,4 +1,4 @@
-"""The import direction of the design, read from the syntax trees."""
+"""The rooms and who may import whom, read from the syntax trees; ARCHITECTURE.md shows the same table."""
 
 import ast
 from pathlib import Path
@@ -6,9 +6,33 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "components" / "mixtune"
-COMPONENTS = ("sanitize", "mix_shard", "train", "evaluate", "choose", "preflight", "outcome")
+SHARED = {"storage", "artifacts", "report"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "storage": set(),
+    "artifacts": {"storage"},
+    "report": {"storage", "artifacts"},
+    "sanitize": SHARED,
+    "open_pools": SHARED | {"sanitize"},
+    "mix_shard": SHARED,
+    "train": SHARED,
+    "inference": SHARED,
+    "evaluate": SHARED | {"inference"},
+    "compare": SHARED | {"evaluate", "inference"},
+    "rehearse": SHARED | {"evaluate", "inference"},
+    "choose": SHARED,
+    "preflight": SHARED,
+    "outcome": SHARED,
+    "demo": set(),
+    "compiled": set(),
+}
+"""Rooms of the package, each with the other rooms that it may import; modules of the root belong to all."""
+FRONT = {"cli", "commands"}
+"""What a user types: these may import every room."""
 HEAVY = {"torch", "transformers", "peft"}
+MAY_BE_HEAVY = {"train", "evaluate", "inference", "rehearse", "demo"}
+MAX_MODULES = 16
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+COMPONENTS = sorted(path.parent.name for path in PACKAGE.glob("*/component.py"))
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -22,22 +46,65 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_imports_only_what_its_layer_may(module: Path) -> None:
+def test_a_module_imports_only_what_its_room_may(module: Path) -> None:
     names = imported(ast.parse((PACKAGE / module).read_text()))
     tops = {name.split(".")[0] for name in names}
-    part = module.parts[0] if len(module.parts) > 1 else ""
-    if module.name != "component.py" and module != Path("cli.py") and part != "commands":
-        assert not tops & {"kfp"}, "kfp is imported in component.py, pipelines/, cli.py and commands/ only"
+    room = module.parts[0] if len(module.parts) > 1 else module.stem
+    if module.name != "component.py" and room not in FRONT:
+        assert "kfp" not in tops, "kfp is imported in component.py, pipelines/, cli.py and commands/ only"
     if HEAVY & tops:
-        light = part == "mix_shard" and not {"torch", "peft"} & tops
-        assert part in ("train", "evaluate", "demo") or light or module == Path("dial.py")
-    ours = {name.removeprefix("mixtune.") for name in names if name.startswith("mixtune.")}
-    if part in COMPONENTS:
-        others = {name for name in ours if name.split(".")[0] in set(COMPONENTS) - {part}}
-        assert not others, f"{part} imports another component: {sorted(others)}"
-        assert not any(name.startswith(f"{part}.component") for name in ours), "logic never imports a shell"
-    elif part == "" and module != Path("cli.py"):
-        assert not {name.split(".")[0] for name in ours} & set(COMPONENTS), "shared modules know no component"
+        light = room == "mix_shard" and not {"torch", "peft"} & tops
+        assert room in MAY_BE_HEAVY or light or module == Path("interpolation.py")
+    ours = {name.removeprefix("mixtune.").split(".")[0] for name in names if name.startswith("mixtune.")}
+    if room in FRONT:
+        return
+    others = ours & {*MAY_IMPORT, *FRONT} - {room}
+    allowed = MAY_IMPORT[room] if len(module.parts) > 1 else SHARED
+    assert others <= allowed, f"{room} may not import {sorted(others - allowed)}"
+    assert not any(name.startswith(f"mixtune.{room}.component") for name in names), "logic never imports a shell"
+
+
+def test_every_folder_of_the_package_is_a_room_with_its_rule() -> None:
+    folders = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/*.py")}
+    assert folders <= {*MAY_IMPORT, *FRONT}
+
+
+def test_no_folder_is_full_and_no_module_is_named_twice() -> None:
+    by_folder: dict[Path, list[str]] = {}
+    for module in MODULES:
+        if module.stem != "__init__":
+            by_folder.setdefault(module.parent, []).append(module.stem)
+    assert {folder: len(stems) for folder, stems in by_folder.items() if len(stems) > MAX_MODULES} == {}
+    stems = [stem for folder in by_folder.values() for stem in folder if stem not in ("component", "run")]
+    assert sorted({stem for stem in stems if stems.count(stem) > 1}) == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    names = {
+        module: ".".join(("mixtune", *module.with_suffix("").parts)).removesuffix(".__init__") for module in MODULES
+    }
+    known = set(names.values())
+    arrows = {
+        name: {other for other in imported(ast.parse((PACKAGE / module).read_text())) & known if other != name}
+        for module, name in names.items()
+    }
+    # A package's own name is imported with every `from package import module`: only an `__init__` with code counts.
+    packages = {name for module, name in names.items() if module.stem == "__init__"}
+    open_paths: list[str] = []
+    done: set[str] = set()
+
+    def walk(name: str) -> None:
+        assert name not in open_paths, " -> ".join([*open_paths[open_paths.index(name) :], name])
+        if name in done:
+            return
+        open_paths.append(name)
+        for other in arrows[name] - packages:
+            walk(other)
+        open_paths.pop()
+        done.add(name)
+
+    for name in sorted(known - packages):
+        walk(name)
 
 
 @pytest.mark.parametrize("part", COMPONENTS)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from mixtune import storage
-from mixtune.demo.world import write_world
-from mixtune.pools import Pool, Split, pool_summary, write_records
+from mixtune.artifacts.pools import Pool, Split, pool_summary, write_records
+from mixtune.demo.demo_data import write_world
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mixtune import storage, streams
+from mixtune import storage
 from mixtune.errors import ConfigError, DataError
+from mixtune.storage import streams
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import __version__
-from mixtune.arguments import add_pipeline_arguments, find_pipeline, read_options
-from mixtune.commands import checking, exporting, looking, planning, pooling, submitting
+from mixtune.commands import catalogue_pools, check, convert, plan, runs, submit
+from mixtune.commands.arguments import add_pipeline_arguments, find_pipeline, read_options
+from mixtune.commands.local_runner import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
-from mixtune.local import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.results import EXIT_CODES
 
 
@@ -133,8 +133,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny model spends more on waking threads than on arithmetic
+    from mixtune.demo.demo_data import write_world
     from mixtune.demo.show import table
-    from mixtune.demo.world import write_world
 
     folder = Path(options.write_only or Path(options.work_dir) / "world").resolve()
     check_text("the demo's folder", str(folder))
@@ -176,12 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
     demo.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     demo.set_defaults(command=_demo)
-    submitting.add_commands(commands)
-    looking.add_commands(commands)
-    planning.add_commands(commands)
-    checking.add_commands(commands)
-    exporting.add_commands(commands)
-    pooling.add_commands(commands)
+    submit.add_commands(commands)
+    runs.add_commands(commands)
+    plan.add_commands(commands)
+    check.add_commands(commands)
+    convert.add_commands(commands)
+    catalogue_pools.add_commands(commands)
     return parser
 
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mixtune import pages, storage
+from mixtune import storage
 from mixtune.errors import ClusterError, DataError
+from mixtune.report import pages
 from mixtune.tracking import Tracking
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mixtune import charts
 from mixtune.choose.costs import said, total, training_cost
 from mixtune.choose.grid import Outputs, report_grid
 from mixtune.errors import DataError, TrainingError
+from mixtune.report import charts
 
 FORGOT = {"axis": "mmlu", "lower": -0.14, "upper": -0.06, "verdict": "fail", "advice": "more general records"}
 KEPT = {"axis": "mmlu", "lower": -0.01, "upper": 0.01, "verdict": "pass", "advice": ""}

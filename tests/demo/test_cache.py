@@ -6,7 +6,7 @@ import pytest
 from kfp import compiler, dsl
 
 from mixtune.cli import run_pipeline
-from mixtune.local import WorkDir
+from mixtune.commands.local_runner import WorkDir
 from mixtune.preflight.component import fingerprint
 from mixtune.sanitize.component import sanitize
 

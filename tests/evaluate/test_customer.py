@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from mixtune.artifacts.samples import Sample, read_part, write_part
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import classification, generation
-from mixtune.evaluate.labels import LabelSet, find_labels
-from mixtune.evaluate.samples import Sample, read_part, write_part
-from mixtune.evaluate.text_metrics import corpus_bleu, same_json, token_f1
+from mixtune.evaluate.benchmarks import classification, generation
+from mixtune.evaluate.benchmarks.labels import LabelSet, find_labels
+from mixtune.evaluate.benchmarks.text_metrics import corpus_bleu, same_json, token_f1
 
-from .conftest import INTENTS, customer_records, make_record, sentence, write_pools
-from .test_evaluation import compare, evaluate
+from ..evaluation import INTENTS, compare, customer_records, evaluate, make_record, sentence, write_pools
 
 LABELS = LabelSet(labels=INTENTS, answers=(), aliases={"lost it": "card_lost"})
 

@@ -8,15 +8,14 @@ import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from mixtune import dial, storage
+from mixtune import interpolation, storage
+from mixtune.artifacts.samples import read_samples
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.evaluation import EvaluationInputs
-from mixtune.evaluate.samples import read_samples
-from mixtune.evaluate.sweeping import sweep
+from mixtune.evaluate.run import EvaluationInputs
+from mixtune.evaluate.sweep_dial import sweep
 
-from .conftest import make_adapter
-from .test_evaluation import compare, evaluate, rows
+from ..evaluation import compare, evaluate, make_adapter, rows
 
 
 def swept(world: Any, folder: Path, model: Path | str, strengths: list[Any]) -> list[dict[str, Any]]:
@@ -59,7 +58,7 @@ def test_a_model_turned_down_is_evaluated_as_the_very_model_that_the_command_mak
 @pytest.mark.parametrize("kind", ["adapter", "weights"])
 def test_a_quarter_of_the_strength_is_a_quarter_of_the_way_from_the_base(world: Any, tmp_path: Path, kind: str) -> None:
     tuned = world.adapter if kind == "adapter" else world.damaged
-    made = dial.turn_down(tuned, world.base, 0.25, tmp_path / "made")
+    made = interpolation.turn_down(tuned, world.base, 0.25, tmp_path / "made")
 
     def weights(folder: Path) -> dict[str, torch.Tensor]:
         if kind == "adapter":
@@ -116,7 +115,7 @@ def test_of_a_training_that_failed_and_of_no_strengths_nothing_is_evaluated(worl
 @pytest.mark.parametrize("strength", [0.0, 1.0, -0.5, "half", True])
 def test_a_strength_out_of_range_is_refused(strength: Any) -> None:
     with pytest.raises(ConfigError, match="lies between 0"):
-        dial.check_strengths([0.5, strength])
+        interpolation.check_strengths([0.5, strength])
 
 
 def test_an_adapter_that_is_more_than_two_factors_is_not_scaled_in_part(world: Any, tmp_path: Path) -> None:
@@ -125,4 +124,4 @@ def test_an_adapter_that_is_more_than_two_factors_is_not_scaled_in_part(world: A
     settings = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     get_peft_model(LlamaForCausalLM.from_pretrained(world.base), settings).save_pretrained(tmp_path / "dora")
     with pytest.raises(ModelError, match=r"only LoRA's two factors can be scaled; the adapter has .*magnitude"):
-        dial.turn_down(tmp_path / "dora", world.base, 0.5, tmp_path / "out")
+        interpolation.turn_down(tmp_path / "dora", world.base, 0.5, tmp_path / "out")

@@ -1,6 +1,5 @@
 """A whole evaluation, and its comparison."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,38 +9,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from mixtune.artifacts.samples import read_samples
 from mixtune.errors import ConfigError, DataError, ModelError
-from mixtune.evaluate.evaluation import EvaluationInputs, EvaluationOutputs, run_evaluation
-from mixtune.evaluate.samples import Samples, read_samples
-from mixtune.evaluate.steps import CompareInputs, CompareOutputs, run_comparison
 
-from .conftest import make_tokenizer, write_pools
-
-
-def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) -> Samples:
-    given = {"base_model": str(world.base), "benchmarks": world.benchmarks, **changes}
-    inputs = EvaluationInputs(customer_path=str(world.customer), general_path=str(world.general), **given)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = str(folder / "samples")
-    outputs = EvaluationOutputs(
-        samples_uri=samples_uri or path,
-        samples_path=path,
-        report_path=str(folder / "report"),
-        summary_path=str(folder / "summary"),
-    )
-    run_evaluation(inputs, outputs)
-    return read_samples(path)
-
-
-def compare(base: Path, candidate: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    inputs = CompareInputs(base_path=str(base / "samples"), candidate_path=str(candidate / "samples"), **changes)
-    places = {name: str(folder / name) for name in ("comparison_path", "report_path", "summary_path")}
-    run_comparison(inputs, CompareOutputs(**places))
-    return dict(json.loads((folder / "comparison_path").read_text()))
-
-
-def rows(samples: Samples) -> dict[str, list[dict[str, Any]]]:
-    return {axis: samples.table(axis).drop_columns(["latency_seconds"]).to_pylist() for axis in samples.axes}
+from ..evaluation import compare, evaluate, make_tokenizer, write_pools
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +54,7 @@ def test_a_limit_that_is_none_is_refused(evaluated: Path, tmp_path: Path, limits
 
 
 def test_an_adapter_that_changes_nothing_is_refused(world: Any, tmp_path: Path) -> None:
-    from .conftest import make_adapter
+    from ..evaluation import make_adapter
 
     idle = make_adapter(world.base, tmp_path / "idle", scale=0.0)
     with pytest.raises(ModelError, match="changes no logit"):

@@ -8,8 +8,7 @@ import pytest
 
 from mixtune.errors import ConfigError
 
-from .conftest import sentence, write_jsonl
-from .test_evaluation import compare, evaluate
+from ..evaluation import compare, evaluate, sentence, write_jsonl
 
 CHOICES = """
 task: trivia

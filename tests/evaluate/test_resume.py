@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from mixtune import storage
-from mixtune.evaluate import loading, spreading
-from mixtune.evaluate.evaluation import PROGRESS, Data, EvaluationInputs, plan_axes
-from mixtune.evaluate.samples import read_parts
-from mixtune.pools import read_pools
+from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.samples import read_parts
+from mixtune.evaluate.run import Data, EvaluationInputs, plan_axes
+from mixtune.inference import loading, parallel
+from mixtune.inference.parallel import PROGRESS
 
-from .test_evaluation import evaluate, rows
+from ..evaluation import evaluate, rows
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_the_rows_do_not_depend_on_the_number_of_processes(
     for count in (1, 2, 3):
         folder = str(tmp_path / str(count))
         load = partial(loading.load_engine, inputs.model, fetched)
-        spreading.score_parts(parts, folder, load, ["cpu"] * count)
+        parallel.score_parts(parts, folder, load, ["cpu"] * count)
         table = read_parts(f"{folder}/{part.path}" for part in parts)
         found.append(table.drop_columns(["latency_seconds"]))
     assert found[0].equals(found[1]) and found[0].equals(found[2])

@@ -7,7 +7,8 @@ import mlflow
 import pytest
 from kfp import dsl
 
-from mixtune.evaluate.component import compare, evaluate, judge
+from mixtune.compare.component import compare, judge
+from mixtune.evaluate.component import evaluate
 
 
 def artifact(kind: type, path: Path) -> Any:

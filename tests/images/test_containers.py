@@ -11,7 +11,7 @@ import pytest
 from kfp import components, local
 
 from mixtune import __version__, images
-from mixtune.demo.world import World, write_world
+from mixtune.demo.demo_data import World, write_world
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"data": images.DATA, "train": images.TRAIN, "evaluate": images.EVALUATE}

@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from mixtune import images
-from mixtune.sanitize.sanitizing import make_job
+from mixtune.sanitize.run import make_job
 
 from .conftest import ROOT, Build, Document
 from .test_schemas import KUBERNETES_VERSIONS

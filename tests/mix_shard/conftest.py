@@ -5,7 +5,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mixtune import pools, storage
+from mixtune import storage
+from mixtune.artifacts import pools
 from mixtune.records import Record, content_id
 
 CHATML = (

@@ -3,8 +3,8 @@ from pathlib import Path
 from kfp import dsl, local
 
 from mixtune import storage
+from mixtune.artifacts.shards import open_shards
 from mixtune.mix_shard.component import mix_shard
-from mixtune.shards import open_shards
 
 from .conftest import make_records, write_pools
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from mixtune import pools, storage
+from mixtune import storage
+from mixtune.artifacts import pools
+from mixtune.artifacts.shards import Shards
 from mixtune.mix_shard.holdout import HOLDOUT_RECORDS, write_holdout
-from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig
-from mixtune.shards import Shards
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
 
 from .conftest import make_record, make_records
 

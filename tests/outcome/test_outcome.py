@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
 from mixtune.outcome.audit import make_record
-from mixtune.outcome.outcome import Ended, conclude_run
+from mixtune.outcome.run import Ended, conclude_run
 from mixtune.results import from_mlflow
 
 COUNTS = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mixtune.arguments import find_pipeline, read_definitions
 from mixtune.cli import run_pipeline
+from mixtune.commands.arguments import find_pipeline, read_definitions
+from mixtune.commands.local_runner import WorkDir
 from mixtune.errors import TrainingError
-from mixtune.local import WorkDir
 
 
 def arguments_of(name: str, small_run: dict[str, Any], **further: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kfp import components
 from kfp.local import executor_input_utils, subprocess_task_handler
 
 from mixtune import storage
-from mixtune.demo.world import World, write_world
+from mixtune.demo.demo_data import World, write_world
 
 from .conftest import ROOT, Account, administrator
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from mixtune.demo.world import BASE_MODEL
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import Settings, run_preflight
 

@@ -7,7 +7,7 @@ import pytest
 from mixtune.errors import ModelError
 from mixtune.preflight.memory import LOGITS_AT_ONCE, MICRO_TOKENS, Shape, Training, estimate_memory, micro_tokens
 from mixtune.train.config import TrainConfig
-from mixtune.train.loss import LOGITS_AT_ONCE as LOGITS_OF_THE_LOOP
+from mixtune.train.modeling.loss import LOGITS_AT_ONCE as LOGITS_OF_THE_LOOP
 
 SHAPE = Shape(
     layers=32, hidden=4096, inner=14336, query=4096, key_value=1024, vocabulary=128256, tied=False

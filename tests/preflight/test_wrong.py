@@ -17,7 +17,7 @@ import pytest
 
 from mixtune import storage
 from mixtune.cli import main
-from mixtune.demo.world import BASE_MODEL
+from mixtune.demo.demo_data import BASE_MODEL
 
 BUCKET = "team-data"
 POLICY = {

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixtune.demo
+from mixtune.artifacts.pools import read_pools
 from mixtune.errors import ConfigError, DataError
-from mixtune.pools import read_pools
-from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
-from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.markers import ROLE_WORDS, TAGS, Markers, strip_end_token
-from mixtune.sanitize.personal import Personal
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.proof import Prover
-from mixtune.sanitize.sanitizing import Job, make_rules, sanitize
-from mixtune.sanitize.text import normalise, suspects
-from mixtune.sanitize.texts import join_texts
+from mixtune.sanitize.rules.markers import ROLE_WORDS, TAGS, Markers, strip_end_token
+from mixtune.sanitize.rules.normalize import normalise, suspects
+from mixtune.sanitize.rules.pii import Personal
+from mixtune.sanitize.rules.text_batch import join_texts
+from mixtune.sanitize.run import Job, make_rules, sanitize
 
 BASE_MODEL = Path(mixtune.demo.__file__).parent / "base_model"
 MARKERS = [*(f"{word}:" for word in ROLE_WORDS), *TAGS]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from mixtune.artifacts.pools import read_pools
 from mixtune.errors import ConfigError
-from mixtune.pools import read_pools
-from mixtune.sanitize import against
-from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.sanitizing import Job, sanitize
+from mixtune.sanitize.dedup import protected
+from mixtune.sanitize.dedup.decisions import Choice
+from mixtune.sanitize.run import Job, sanitize
 
 WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(600)]
 TEXTS = [" ".join(random.Random(n).sample(WORDS, 42)) for n in range(40)]
@@ -60,7 +60,7 @@ def test_exact_and_near_copies_are_listed_with_what_was_kept(tmp_path: Path) -> 
 def test_nothing_that_stands_in_a_benchmark_or_is_held_back_elsewhere_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(against, "_BLOCK", 4)  # several files of what other pools say
+    monkeypatch.setattr(protected, "_BLOCK", 4)  # several files of what other pools say
     general = tmp_path / "general"
     run(general, rows(TEXTS[:3]), rows(TEXTS[3:6]))
     (tmp_path / "bench.jsonl").write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS[6:10]))

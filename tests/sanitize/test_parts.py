@@ -8,9 +8,9 @@ import pytest
 
 import mixtune.demo
 from mixtune import storage
-from mixtune.pools import read_pools
-from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.sanitizing import Job, make_rules, sanitize
+from mixtune.artifacts.pools import read_pools
+from mixtune.sanitize.dedup.decisions import Choice
+from mixtune.sanitize.run import Job, make_rules, sanitize
 
 BASE_MODEL = str(Path(mixtune.demo.__file__).parent / "base_model")
 WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.sanitize import elements, readers
-from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile
-from mixtune.sanitize.readers import read_rows, source_files
-from mixtune.sanitize.schemas import find_mapper, to_record
-from mixtune.sanitize.text import tidy
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.reading import json_elements, readers
+from mixtune.sanitize.reading.readers import read_rows, source_files
+from mixtune.sanitize.reading.schemas import find_mapper, to_record
+from mixtune.sanitize.rules.normalize import tidy
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)  # fmt: skip
 CALL = {"id": "c1", "name": "find", "arguments": {"q": "x"}}
@@ -30,8 +30,8 @@ TOOL = {"name": "find", "description": "finds", "parameters": {"type": "object"}
 def test_a_json_text_falls_into_its_elements_wherever_blocks_end(value: Any, block: int, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=indent).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(elements, "BLOCK_BYTES", block)
-        bracket, texts = elements.split_elements(io.BytesIO(text), 10_000)
+        patch.setattr(json_elements, "BLOCK_BYTES", block)
+        bracket, texts = json_elements.split_elements(io.BytesIO(text), 10_000)
         found = [json.loads(item if bracket == b"[" else b"{%b}" % item) for item in texts]
     assert found == (value if isinstance(value, list) else [{key: item} for key, item in value.items()])
 
@@ -250,7 +250,7 @@ def test_a_line_too_long_for_memory_is_named_and_not_held(
     name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
-    monkeypatch.setattr(elements, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(json_elements, "BLOCK_BYTES", 100)
     parts = [json.dumps({"prompt": "x" * size, "completion": "a"}) for size in (10, 5000, 10)]
     (tmp_path / name).write_text("\n".join(parts) if name.endswith("l") else f"[{','.join(parts)}]")
     if name == "a.jsonl":

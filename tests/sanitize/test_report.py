@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mixtune.evaluate.publish import publish_data
-from mixtune.pool_report import make_pages
-from mixtune.sanitize.fates import Choice
-from mixtune.sanitize.sanitizing import Job, sanitize
+from mixtune.compare.mlflow_log import publish_data
+from mixtune.report.pool_report import make_pages
+from mixtune.sanitize.dedup.decisions import Choice
+from mixtune.sanitize.run import Job, sanitize
 from mixtune.tracking import Tracking
 
 

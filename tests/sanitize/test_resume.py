@@ -15,13 +15,13 @@ import pytest
 from mixtune import storage
 from mixtune.errors import ConfigError
 from mixtune.sanitize.component import sanitize as shell
-from mixtune.sanitize.ranges import make_ranges
-from mixtune.sanitize.sanitizing import Job, make_job, sanitize
-from mixtune.sanitize.sources import list_sources
+from mixtune.sanitize.indexed_job import make_ranges
+from mixtune.sanitize.reading.sources import list_sources
+from mixtune.sanitize.run import Job, make_job, sanitize
 
 RUN = """
 import json, sys
-from mixtune.sanitize.sanitizing import make_job, sanitize
+from mixtune.sanitize.run import make_job, sanitize
 folder = sys.argv[1]
 sanitize(make_job(**json.load(open(sys.argv[2]))), folder + "/pools", folder + "/data", folder + "/r.html", folder + "/s.md")
 """
@@ -101,7 +101,7 @@ def test_pods_in_any_order_one_of_them_killed_make_the_parts_of_one_pod(tmp_path
 
     def pod(index: int) -> "subprocess.Popen[bytes]":
         place = {**os.environ, "JOB_COMPLETION_INDEX": str(index), "JOB_COMPLETIONS": "3"}
-        command = [sys.executable, "-m", "mixtune.sanitize.ranges", str(job)]
+        command = [sys.executable, "-m", "mixtune.sanitize.indexed_job", str(job)]
         return subprocess.Popen(command, env=place, stdout=subprocess.DEVNULL)
 
     with pod(2) as killed:
@@ -138,7 +138,7 @@ def test_a_pod_without_a_place_for_its_parts_and_an_unknown_parameter_are_refuse
     with pytest.raises(ConfigError, match="pod 3 of 3"):
         make_ranges(str(write_job(tmp_path / "in")), 3, 3)
     answer = subprocess.run(
-        [sys.executable, "-m", "mixtune.sanitize.ranges", str(write_job(tmp_path / "in", colour="red"))],
+        [sys.executable, "-m", "mixtune.sanitize.indexed_job", str(write_job(tmp_path / "in", colour="red"))],
         capture_output=True,
         text=True,
     )

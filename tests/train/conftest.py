@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mixtune import shards as shards_format
 from mixtune import storage
-from mixtune.demo.world import BASE_MODEL
+from mixtune.artifacts import shards as shards_format
+from mixtune.artifacts.shards import TokenRecord
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.models import tokenizer_digest
-from mixtune.shards import TokenRecord
 from mixtune.train.config import Places, TrainConfig
-from mixtune.train.training import run_training
+from mixtune.train.run import run_training
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtune import storage
-from mixtune.demo.world import BASE_MODEL
+from mixtune.artifacts.shards import TokenRecord
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
-from mixtune.shards import TokenRecord
 from mixtune.train.batches import pack
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
-from mixtune.train.finishing import finish
-from mixtune.train.model import Trainable, load_trainable
+from mixtune.train.modeling.model import Trainable, load_trainable
+from mixtune.train.postprocess import finish
 
 Train = Callable[..., str]
 IDS = torch.tensor([[5, 17, 200, 33, 8, 90]])

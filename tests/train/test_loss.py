@@ -10,14 +10,14 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ConfigError, ModelError
-from mixtune.shards import TokenRecord
-from mixtune.train import kernels
-from mixtune.train import loss as losses
 from mixtune.train.batches import pack
 from mixtune.train.config import TrainConfig
-from mixtune.train.loss import probe
-from mixtune.train.model import Trainable, load_trainable
+from mixtune.train.modeling import kernels
+from mixtune.train.modeling import loss as losses
+from mixtune.train.modeling.loss import probe
+from mixtune.train.modeling.model import Trainable, load_trainable
 
 Draw = Callable[[int, int], list[TokenRecord]]
 SHAPE = {

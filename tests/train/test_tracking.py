@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mixtune import storage
-from mixtune.train import figures, loop
+from mixtune.train import loop, metrics
 
 Train = Callable[..., str]
 
@@ -67,18 +67,18 @@ def test_slow_steps_are_told_and_printed_before_there_are_many(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = iter(range(0, 10_000, 8))
-    monkeypatch.setattr(figures.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: float(next(now)))
     named: dict[str, Any] = dict.fromkeys(
         ("loss", "grad_norm", "learning_rate", "memory_bytes", "operations", "peak_operations"), 1.0
     )
     steps = (
-        figures.StepFigures(
+        metrics.StepFigures(
             **named, step=step, num_tokens=9, num_loss_tokens=9, seconds={"step": 8.0}, num_ranks=1, pool_losses={}
         )
         for step in range(1, 21)
     )
     run: Any = Slow()
-    figures.track(steps, 2000, run)
+    metrics.track(steps, 2000, run)
     assert max(len(told) for told in run.told) <= 2
     assert [step for told in run.told for step in told] == list(range(1, 21))
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["1/2000", "9/2000", "17/2000"]

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from mixtune import storage
-from mixtune.demo.world import BASE_MODEL
+from mixtune.artifacts.shards import open_shards
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import TrainingError
-from mixtune.shards import open_shards
 from mixtune.train import validation
 from mixtune.train.config import TrainConfig
-from mixtune.train.figures import StepFigures, peak_operations
+from mixtune.train.distributed import World
 from mixtune.train.loop import Trainer, make_trainer
-from mixtune.train.model import load_trainable
-from mixtune.train.world import World
+from mixtune.train.metrics import StepFigures, peak_operations
+from mixtune.train.modeling.model import load_trainable
 
 Train = Callable[..., str]
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mixtune import storage
-from mixtune.demo.world import BASE_MODEL
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.worker import run_job
 

@@ -209,7 +209,7 @@ def register(
         DataError: The comparison is of another model.
     """
     from mixtune import storage as files
-    from mixtune.choose.registering import Candidate, register_model
+    from mixtune.choose.registration import Candidate, register_model
 
     files.use(storage)
     candidate = Candidate(

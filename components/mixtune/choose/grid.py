@@ -6,7 +6,7 @@ from typing import Any
 
 from mixtune import prices, storage, tracking
 from mixtune.choose.points import Point, read_points
-from mixtune.choose.points_page import write_points
+from mixtune.choose.report_page import write_points
 from mixtune.errors import TrainingError
 from mixtune.models import FAILED
 from mixtune.results import FAIL, INCONCLUSIVE, PASS

@@ -8,7 +8,7 @@ from mixtune import prices, storage, tracking
 from mixtune.choose.costs import training_cost
 from mixtune.choose.grid import Outputs
 from mixtune.choose.points import Point, read_points
-from mixtune.choose.points_page import write_points
+from mixtune.choose.report_page import write_points
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.models import FAILED
 from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE, PASS

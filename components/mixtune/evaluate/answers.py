@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mixtune.evaluate.samples import prompt_hash
-from mixtune.evaluate.tokens import encode, render_prompt, turns_text
+from mixtune.artifacts.samples import prompt_hash
+from mixtune.inference.prompts import encode, render_prompt, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 

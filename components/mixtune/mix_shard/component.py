@@ -64,8 +64,8 @@ def mix_shard(
     """
     from mixtune import storage as files
     from mixtune.mix_shard.exposure import Mix
-    from mixtune.mix_shard.mixing import Places, mix_shard, read_template
-    from mixtune.mix_shard.tokenizing import TokenConfig
+    from mixtune.mix_shard.run import Places, mix_shard, read_template
+    from mixtune.mix_shard.tokenize.tokenizer import TokenConfig
 
     files.use(storage)
     mix = Mix(

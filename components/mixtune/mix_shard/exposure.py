@@ -8,7 +8,7 @@ from typing import Any
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.assignment import by_size, chairman, whole_batches
-from mixtune.mix_shard.plan import Stage
+from mixtune.mix_shard.schedule import Stage
 from mixtune.mixes import wrong_sum
 
 UNITS = ("records", "tokens", "loss_tokens")

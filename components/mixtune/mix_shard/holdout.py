@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from mixtune import storage
-from mixtune.mix_shard.tokenizing import ChatTokenizer, TokenConfig, Tokenized
-from mixtune.pools import Pools
-from mixtune.shards import HOLDOUT_FILE, SCHEMA
+from mixtune.artifacts.pools import Pools
+from mixtune.artifacts.shards import HOLDOUT_FILE, SCHEMA
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig, Tokenized
 
 HOLDOUT_RECORDS = 64
 """About so many, in equal parts from every pool; a pool that holds fewer back gives those."""

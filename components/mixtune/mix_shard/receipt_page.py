@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from mixtune.mix_shard.receipt import COLUMNS, UNITS, pool_cells, receipt_lines
-from mixtune.pages import page, table
+from mixtune.report.pages import page, table
 
 COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57606a", "#1b7c83")
 

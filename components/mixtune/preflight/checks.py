@@ -9,7 +9,7 @@ from typing import Any
 from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.mixes import wrong_sum
-from mixtune.preflight.cluster import check_cluster
+from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, micro_tokens
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key

@@ -172,7 +172,7 @@ def preflight_mixed(
         ConfigError: At least one check failed.
     """
     from mixtune import storage as files
-    from mixtune.preflight.mixed import Mixed, run_mixed_preflight
+    from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 
     files.use(storage)
     mixed = Mixed(manifest=files.read_manifest(shards.path, "shards"))
@@ -213,7 +213,7 @@ def plan_points(
     Raises:
         ConfigError: No percentage, one out of range, or one twice; a strength out of range.
     """
-    from mixtune.dial import check_strengths
+    from mixtune.interpolation import check_strengths
     from mixtune.preflight.fingerprint import plan_points as planned
 
     shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, TypeAlias
 
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.pages import page, table, write_text
+from mixtune.report.pages import page, table, write_text
 
 Found: TypeAlias = Iterable[tuple[str, str]]
 """Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""

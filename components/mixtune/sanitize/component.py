@@ -1,4 +1,4 @@
-"""The components `sanitize`, and `import_pool`, which brings it an open set with its licence."""
+"""The component `sanitize`."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Markdown, Output
@@ -79,7 +79,7 @@ def sanitize(
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
         work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
-            Indexed Job made (`mixtune.sanitize.ranges`); empty: a temporary one.
+            Indexed Job made (`mixtune.sanitize.indexed_job`); empty: a temporary one.
         seed: Of the splits.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -88,7 +88,7 @@ def sanitize(
         DataError: A file cannot be used, or a split would be empty.
     """
     from mixtune import storage as files
-    from mixtune.sanitize import sanitizing as logic
+    from mixtune.sanitize import run as logic
 
     files.use(storage)
     job = logic.make_job(
@@ -115,66 +115,3 @@ def sanitize(
         seed=seed,
     )
     logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)
-
-
-@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
-def import_pool(
-    pool: Output[Dataset],
-    name: str = "",
-    catalogue_uri: str = "",
-    source: str = "",
-    revision: str = "",
-    files: list = [],
-    licence: str = "",
-    licence_url: str = "",
-    attribution: str = "",
-    category: str = "",
-    columns: dict = {},
-    allowed_licences: list = [],
-    mirror_uri: str = "",
-    out_uri: str = "",
-    storage: dict = {},
-) -> str:
-    """Bring an open instruction set into a folder as it came, with its licence, for use as a general pool.
-
-    The set is an entry of the catalogue (`name`), or one that you describe (`source`, `files`, `licence`, `category`).
-    Data files alone are taken, no scripts and no pickles. The folder's `_provenance.json` names source, revision,
-    licence, attribution and the SHA-256 of each file; sanitize's manifest and a registered model's card repeat them.
-    Cache this task only where the source is the hub's: what lies in a folder may change under its name.
-
-    Args:
-        pool: The provenance as a manifest; the files lie at its data_uri.
-        name: Of an entry of the catalogue; `mixtune pools` lists them.
-        catalogue_uri: A catalogue of your own, local or s3://; empty: the one that mixtune ships.
-        source: A data set of the hub (org/name), or a folder, local or s3://; with a name, the entry's.
-        revision: Commit of the hub, 40 hex digits; with a name, the entry's unless given here.
-        files: Names relative to the source, such as data/train-*.parquet; `*` stands for no `/`.
-        licence: SPDX expression, such as CC-BY-4.0, or LicenseRef-NAME; with a name, the entry's.
-        licence_url: Where the licence can be read.
-        attribution: Whom to name, and how.
-        category: The pool's name in the pipelines.
-        columns: Column mapping that sanitize will need; empty: detected.
-        allowed_licences: SPDX expressions, of which the licence must be one; empty: all are allowed.
-        mirror_uri: A folder with a copy of the source's files, local or s3://, where the hub is out of reach.
-        out_uri: Where the files go; empty: beside the artifact.
-        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
-
-    Returns:
-        The `uri` for an entry of general_pools.
-
-    Raises:
-        ConfigError: No such entry, no licence or one that is not allowed, a revision that is no commit, a file that
-            is no data, or a folder that holds other files.
-        DataError: The hub or the mirror does not give the files, or not all of them.
-    """
-    from mixtune import storage as store
-    from mixtune.sanitize import catalogue, importing
-
-    store.use(storage)
-    told = {"source": source, "revision": revision, "licence": licence, "licence_url": licence_url}
-    given = {**told, "attribution": attribution, "category": category, "files": files, "columns": columns}
-    found = catalogue.find_pool(name, catalogue_uri, given)
-    out = out_uri or store.data_uri(pool.uri, "pool")
-    made = importing.import_files(found, out, allowed_licences, mirror_uri)
-    store.write_json(pool.path, {**made, "data_uri": out})
-    return out

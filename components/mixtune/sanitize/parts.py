@@ -16,13 +16,14 @@ from functools import lru_cache
 import numpy as np
 import xxhash
 
-from mixtune import pools, storage
+from mixtune import storage
+from mixtune.artifacts import pools
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.records import Record
-from mixtune.sanitize.cleaning import Cleaner, Rules, SourceFile, Tally
-from mixtune.sanitize.duplicates import BATCH, Items, holds_label, index_items, read_out
-from mixtune.sanitize.readers import read_rows, source_files
-from mixtune.sanitize.words import Sets
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally
+from mixtune.sanitize.dedup.fingerprints import BATCH, Items, holds_label, index_items, read_out
+from mixtune.sanitize.dedup.word_hashes import Sets
+from mixtune.sanitize.reading.readers import read_rows, source_files
 
 BLOCKED = ("", "in a benchmark", "in another pool")
 """Where else a training record's text stands, exactly or by most of an item's 13-grams."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mixtune.shards import TokenRecord
+from mixtune.artifacts.shards import TokenRecord
 
 
 @dataclass(frozen=True, kw_only=True)

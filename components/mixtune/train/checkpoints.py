@@ -23,9 +23,9 @@ from safetensors.torch import save
 from mixtune import storage
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train.config import TrainConfig
-from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, local_rows
-from mixtune.train.world import World
+from mixtune.train.distributed import World
+from mixtune.train.divergence_guard import Guard
+from mixtune.train.modeling.model import Trainable, local_rows
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
 MANIFEST = "checkpoint.json"

@@ -106,7 +106,8 @@ def train_lora(
     """
     from mixtune import storage as files
     from mixtune.train.config import Places, TrainConfig
-    from mixtune.train.launcher.nodes import Nodes, train_or_report
+    from mixtune.train.entry import train_or_report
+    from mixtune.train.launcher.nodes import Nodes
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
@@ -227,7 +228,8 @@ def train_sft(
     """
     from mixtune import storage as files
     from mixtune.train.config import Places, TrainConfig
-    from mixtune.train.launcher.nodes import Nodes, train_or_report
+    from mixtune.train.entry import train_or_report
+    from mixtune.train.launcher.nodes import Nodes
 
     files.use(storage)
     nodes = Nodes(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node, shards_uri=shards.uri)
@@ -268,6 +270,6 @@ def clean_up():
     Raises:
         ClusterError: The Kubernetes API is away, or the service account may not delete jobs.
     """
-    from mixtune.train.launcher import cleaning
+    from mixtune.train.launcher import cleanup
 
-    cleaning.clean_up()
+    cleanup.clean_up()

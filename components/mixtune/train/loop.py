@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mixtune.artifacts.shards import Shards, TokenRecord
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.shards import Shards, TokenRecord
 from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.config import TrainConfig
-from mixtune.train.figures import StepFigures, peak_memory, peak_operations
-from mixtune.train.guards import Guard
-from mixtune.train.model import Trainable, make_optimizer, rate
-from mixtune.train.sums import GradientSums
-from mixtune.train.watch import Seen, Watch
-from mixtune.train.world import World
+from mixtune.train.distributed import World
+from mixtune.train.divergence_guard import Guard
+from mixtune.train.forgetting_monitor import Seen, Watch
+from mixtune.train.grad_accumulation import GradientSums
+from mixtune.train.metrics import StepFigures, peak_memory, peak_operations
+from mixtune.train.modeling.model import Trainable, make_optimizer, rate
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.shards import TokenRecord
 from mixtune.train.batches import pack
-from mixtune.train.figures import StepFigures, peak_memory
 from mixtune.train.loop import Trainer, batch_loss
+from mixtune.train.metrics import StepFigures, peak_memory
 
 RISE = 1.02
 """Factor by which the first batch's loss may be higher after the steps: rounding in bfloat16, and dropout."""

@@ -11,7 +11,7 @@ from typing import Any
 from mixtune import storage
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.train.config import Places, TrainConfig
-from mixtune.train.training import run_training
+from mixtune.train.run import run_training
 
 
 def run_job(job_uri: str) -> str:

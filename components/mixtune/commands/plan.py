@@ -1,0 +1,131 @@
+"""The command `plan`: what a run will cost, how long it takes and whether it fits."""
+
+import argparse
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mixtune import models, storage
+from mixtune.commands.arguments import (
+    ONE_RUN,
+    Commands,
+    add_pipeline_arguments,
+    find_pipeline,
+    read_options,
+    with_defaults,
+)
+from mixtune.errors import ConfigError
+from mixtune.preflight.cost_plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
+from mixtune.preflight.memory import Shape
+from mixtune.prices import Instance, read_prices
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `plan` to the command line."""
+    plan = commands.add_parser("plan", help="what a run will cost, how long it takes and whether it fits")
+    add_pipeline_arguments(plan)
+    plan.add_argument("--instance", default="p5.48xlarge", help="trains (default: %(default)s)")
+    plan.add_argument(
+        "--nodes", type=int, default=1, help="of it; else the pipeline's num_nodes (default: %(default)s)"
+    )
+    plan.add_argument("--evaluate-on", default="", metavar="INSTANCE", help="evaluates; else one of those that train")
+    plan.add_argument("--evaluation-hours", type=float, default=1.0, help="both evaluations (default: %(default)s)")
+    plan.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: exact steps and tokens")
+    plan.add_argument("--customer-records", type=int, default=0, help="where there are no shards yet")
+    plan.add_argument("--tokens-per-record", type=float, default=0.0, help="mean; else half of max_length")
+    plan.add_argument(
+        "--measured", default="", metavar="MANIFEST", help="model manifest of a validation run on one GPU"
+    )
+    plan.add_argument("--mfu", type=float, default=0.4, help="assumed where nothing is measured (default: %(default)s)")
+    plan.add_argument("--grid", default="", metavar="PERCENTS", help="price these mixes too, such as 100,75,50")
+    plan.add_argument("--start", default="", metavar="TIME", help="ISO 8601, UTC where no zone is given; else now")
+    plan.add_argument("--block-ends", default="", metavar="TIME", help="end of the capacity block")
+    plan.add_argument("--deadline", default="", metavar="TIME")
+    plan.add_argument("--prices", default="", metavar="FILE", help="a price table in the form of mixtune's prices.toml")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument("--html", default="", metavar="FILE", help="write a page there too")
+    plan.set_defaults(command=_plan)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    pipeline = find_pipeline(options.pipeline)
+    plan = plan_run(with_defaults(pipeline, read_options(options, pipeline), ONE_RUN), options)
+    print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
+    if options.html:
+        Path(options.html).write_text(plan_html(plan), encoding="utf-8")
+    return 1 if not plan.fits or any("ends" in warning for warning in plan.warnings) else 0
+
+
+def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
+    """The plan of a run with these arguments."""
+    storage.use(arguments["storage"])
+    folder = models.fetch_model(arguments["base_model"], weights=False)
+    prices = read_prices(options.prices)
+    instance = prices[options.instance]
+    measured = _measured(options.measured, instance)
+    hardware = Hardware(
+        instance=instance,
+        nodes=int(arguments["num_nodes"] or options.nodes),
+        evaluation=prices[options.evaluate_on or options.instance],
+        evaluation_hours=options.evaluation_hours,
+        measured=measured.get("tokens_per_second_per_gpu", 0.0),
+        measured_memory=measured.get("peak_memory_bytes", 0.0),
+        mfu=options.mfu,
+    )
+    try:
+        grid = tuple(float(text) for text in options.grid.split(",") if text)
+    except ValueError as error:
+        raise ConfigError(f"--grid {options.grid}: percents with commas between, such as 100,75,50") from error
+    return make_plan(
+        _work(arguments, options),
+        Shape.from_config(storage.read_json(str(folder / "config.json"))),
+        hardware,
+        prices,
+        grid=grid,
+        start=_time(options.start) or datetime.now(UTC),
+        block_ends=_time(options.block_ends),
+        deadline=_time(options.deadline),
+    )
+
+
+def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
+    size, steps = int(arguments["global_batch_size"]), int(arguments["max_steps"])
+    tokens, records = options.tokens_per_record or arguments["max_length"] / 2, options.customer_records
+    if options.shards:
+        manifest = storage.read_manifest(options.shards, "shards")
+        steps, receipt = int(manifest["num_steps"]), manifest["receipt"]
+        tokens = receipt["num_tokens"] / (steps * receipt["global_batch_size"])
+        records = int(receipt["pools"][0]["pool_records"])
+    return Work(
+        method=arguments["method"],
+        customer_records=records,
+        customer_percent=float(arguments["customer_data_percent"]),
+        customer_epochs=float(arguments["customer_epochs"]),
+        max_steps=steps,
+        global_batch_size=size,
+        tokens_per_record=tokens,
+        max_length=int(arguments["max_length"]),
+        lora_rank=int(arguments["lora_rank"]),
+    )
+
+
+def _measured(manifest: str, instance: Instance) -> dict[str, float]:
+    """What a validation run measured; empty where there was none."""
+    if not manifest:
+        return {}
+    figures: dict[str, float] = storage.read_manifest(manifest, "model").get("figures") or {}
+    if not figures.get("tokens_per_second_per_gpu"):
+        raise ConfigError(f"--measured {manifest}: no throughput in it; give the manifest of a validation run")
+    print(f"figures of {manifest} are taken for one {instance.gpu}; they hold if they were measured on one", flush=True)
+    return figures
+
+
+def _time(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no time; write it as 2026-12-01T11:30, in UTC") from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

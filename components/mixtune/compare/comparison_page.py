@@ -1,0 +1,210 @@
+"""The page of a comparison: what was kept and lost, axis by axis, subject by subject, item by item."""
+
+from html import escape
+from typing import Any
+
+from mixtune.compare.comparison import Comparison, Turned
+from mixtune.compare.verdicts import AxisVerdict
+from mixtune.report import charts, confusion_table
+from mixtune.report.pages import table, words
+
+
+def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
+    """The whole report of a comparison.
+
+    Args:
+        comparison: What was found.
+        sentence: The summary.
+        header: Of the axes' table.
+        rows: A row per axis, as text; the verdict is the last cell.
+    """
+    cells = [[*map(escape, row[:-1]), f'<span class="verdict {row[-1]}">{row[-1]}</span>'] for row in rows]
+    advice = "".join(f"<li>{escape(axis.advice)}</li>" for axis in comparison.axes if axis.advice)
+    parts = [
+        f"<h1>Base model against candidate</h1>"
+        f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',
+        f"<h2>What to do</h2><ul>{advice}</ul>" if advice else "",
+        "<h2>Scores</h2>",
+        table(header, cells),
+        '<p class="note">The bounds are one-sided, 95 % each. A general axis passes when even the worse bound is in '
+        "the allowed loss, and fails when even the better one is beyond it; between the two, the items cannot tell. "
+        "<i>Detectable</i> is the smallest allowed loss under which an unchanged model would pass in 80 % of runs with "
+        "this many items.</p>",
+        _forest(comparison.axes),
+        *(_axis(axis) for axis in comparison.axes),
+        _dial(comparison.dial),
+        _contamination(comparison),
+        _identity(comparison),
+    ]
+    return "".join(parts)
+
+
+def _dial(dial: list[Turned]) -> str:
+    """The candidate at lower strengths, as far as it was turned down."""
+    if not dial:
+        return ""
+    names = list(dict.fromkeys(axis.axis for one in dial for axis in one.axes))
+    rows = []
+    for one in dial:
+        scores = {axis.axis: f"{axis.candidate:.4f} ({axis.verdict})" for axis in one.axes}
+        verdict = f'<span class="verdict {one.verdict}">{one.verdict}</span>'
+        said = f"{one.strength:g}{f': {escape(one.reason)}' if one.reason else ''}"
+        rows.append([said, *(scores.get(name, "") for name in names), verdict])
+    note = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
+    head = ["strength", *map(escape, names), "verdict"]
+    return f'<h2>Turned down</h2><p class="note">{note}</p>{table(head, rows)}'
+
+
+def _forest(axes: list[AxisVerdict]) -> str:
+    """The general axes, each in units of its own allowed loss."""
+    bars = []
+    for axis in axes:
+        if axis.question == "non-inferiority" and axis.limit > 0:
+            sign = (1.0 if axis.higher_is_better else -1.0) / axis.limit
+            ends = sorted([sign * axis.lower, sign * axis.upper])
+            change = f"{100 * axis.difference:+.1f} %" if axis.relative else f"{axis.difference:+.3f}"
+            bars.append(
+                charts.Bar(
+                    name=axis.axis,
+                    value=sign * axis.difference,
+                    lower=ends[0],
+                    upper=ends[1],
+                    label=change,
+                    verdict=axis.verdict,
+                )
+            )
+    if not bars:
+        return ""
+    return (
+        "<h2>What was kept</h2>"
+        '<p class="note">Change of every general axis with its bounds, in units of its allowed loss; right is better, '
+        "the shaded part is more than is allowed.</p>" + charts.forest(bars)
+    )
+
+
+def _axis(axis: AxisVerdict) -> str:
+    parts = [f"<h2>{escape(axis.axis)}</h2>", _measures(axis)]
+    if any(axis.errors):
+        parts.append(
+            f'<p class="note">Items that could not be scored, and count as wrong: {axis.errors[0]} of the base, '
+            f"{axis.errors[1]} of the candidate.</p>"
+        )
+    if len(axis.slices) > 1:
+        parts.append("<h3>By slice, worst first</h3>" + _slices(axis))
+    if axis.confusion:
+        parts.append("<h3>Given label by true label, candidate</h3>")
+        parts.append(confusion_table.confusion(axis.confusion["labels"], axis.confusion["candidate"]))
+    if axis.flips:
+        parts.append(f"<h3>Lost items ({axis.lost} lost, {axis.gained} gained)</h3>")
+        parts += [_flip(item) for item in axis.flips]
+    return "".join(parts)
+
+
+def _measures(axis: AxisVerdict) -> str:
+    rows, gains = [], axis.question == "superiority"
+    for one in axis.measures:
+        scale, unit = (100.0, " %") if one.relative else (1.0, "")
+        ends = [f"{scale * value:+.4f}{unit}" for value in (one.difference, one.lower, one.upper)]
+        cells = [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}"]
+        rows.append([*cells, *(["proved" if one.significant else "not proved"] if gains else [])])
+    return table(["score", "base", "candidate", "difference", "95 % bounds", *(["gain"] if gains else [])], rows)
+
+
+def _slices(axis: AxisVerdict) -> str:
+    ends = [value for one in axis.slices for value in (one.base, one.candidate)]
+    margin = 0.05 * (max(ends) - min(ends)) or 0.05
+    low, high = min(ends) - margin, max(ends) + margin
+    if axis.form != "nll":
+        low, high = max(0.0, low), min(1.0, high)
+    lines = [
+        charts.Dumbbell(
+            name=f"{one.name.replace('_', ' ')} ({one.num_items})",
+            base=one.base,
+            candidate=one.candidate,
+            better=(one.candidate > one.base) is (axis.form != "nll") and one.candidate != one.base,
+            flagged=one.flagged,
+        )
+        for one in axis.slices
+    ]
+    note = (
+        '<p class="note">Hollow: base; full: candidate. A star marks a slice that differs after control of false '
+        "discoveries (Benjamini and Hochberg, 0.05); exploratory, it decides nothing.</p>"
+    )
+    drawing = charts.dumbbells(lines, low, high)
+    if len(lines) > 30:
+        drawing = f"<details><summary>All {len(lines)} slices</summary>{drawing}</details>"
+        drawing = charts.dumbbells([*lines[:8], *lines[-4:]], low, high) + drawing
+        note += '<p class="note">The eight worst and the four best:</p>'
+    return note + drawing
+
+
+def _flip(item: dict[str, Any]) -> str:
+    told = {
+        "asked": item["text"],
+        "right": item["gold"],
+        "base said": item["base"],
+        "candidate said": item["candidate"],
+    }
+    told = {name: value for name, value in told.items() if value}
+    title = escape(f"{item['subject'].replace('_', ' ')}: {item['text'][:90]}")
+    return f"<details><summary>{title}</summary>{words(told)}</details>"
+
+
+def _contamination(comparison: Comparison) -> str:
+    if not comparison.contamination:
+        return ""
+    rows = [
+        [
+            escape(one.axis),
+            str(one.num_items),
+            str(one.searched),
+            str(one.exact),
+            str(one.short_exact),
+            str(one.partial),
+            f"{100 * one.mean_coverage:.2f} %",
+        ]
+        for one in comparison.contamination
+    ]
+    header = ["axis", "items", "looked for", "found whole", "short ones found", "half or more", "mean coverage"]
+    note = (
+        "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
+    )
+    return f'<h2>Overlap with the training data</h2>{table(header, rows)}<p class="note">{note}</p>'
+
+
+def _identity(comparison: Comparison) -> str:
+    base, candidate = comparison.identity["base"], comparison.identity["candidate"]
+    told = {
+        "base model": base["base_model"],
+        "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
+        **{
+            name: candidate[name]
+            for name in ("tokenizer", "chat_template", "engine", "dtype", "device")
+            if name in candidate
+        },
+        "items per axis": comparison.limit or "all",
+        **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
+    }
+    parts = ["<h2>What was run</h2>", words(told)]
+    mix = comparison.mix
+    if mix:
+        plain = {name: value for name, value in mix.items() if name not in ("receipt", "provenance", "inputs")}
+        plain |= {f"licence of {pool}": told["licence"] for pool, told in mix.get("provenance", {}).items()}
+        parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
+        parts.append(_receipt(mix.get("receipt") or {}))
+    return "".join(parts)
+
+
+def _receipt(receipt: dict[str, Any]) -> str:
+    shares = ("planned_share", "share_of_records", "share_of_tokens", "share_of_loss_tokens")
+    counts = ("num_records", "unique_records", "repeats")
+    rows = [
+        [
+            escape(str(pool["name"])),
+            *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in shares),
+            *(f"{pool[key]:,}" if key in pool else "" for key in counts),
+        ]
+        for pool in receipt.get("pools", [])
+    ]
+    header = ["pool", "planned", "of records", "of tokens", "of loss tokens", "drawn", "unique", "repeats"]
+    return table(header, rows) if rows else ""

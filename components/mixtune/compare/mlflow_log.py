@@ -1,0 +1,134 @@
+"""A comparison in MLflow: what every step of the run left in its manifest, cached steps included."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixtune import storage, tracking
+from mixtune.artifacts.samples import Samples
+from mixtune.compare.comparison import Comparison
+from mixtune.compare.judge.run import preferences
+from mixtune.report.pool_report import make_pages
+
+
+def publish(
+    options: dict[str, Any],
+    comparison: Comparison,
+    sides: dict[str, Samples],
+    shards: dict[str, Any] | None,
+    judgments: dict[str, Any] | None,
+    files: list[Path],
+) -> None:
+    """Log the comparison, both evaluations, the judge and the data steps as child runs of the pipeline's run.
+
+    Args:
+        options: The `tracking` parameter.
+        comparison: What was found.
+        sides: Samples of `base` and `candidate`.
+        shards: Manifest of the shards that the candidate was trained on.
+        judgments: What `judge` said of the two.
+        files: Report files to keep with the comparison.
+    """
+    where = tracking.Tracking.from_options(options)
+    names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", shards)}
+    subject = storage.manifest_digest(comparison.identity["candidate"])
+    for side, samples in sides.items():
+        with tracking.task_run(where, names[side], subject if side == "candidate" else "") as run:
+            run.log_params(_flat({"identity": samples.manifest["identity"]}))
+            run.log_metrics(axis_metrics(samples))
+            run.log_metrics(slice_metrics(comparison, side))
+    if shards:
+        publish_data(where, shards)
+    if judgments:
+        with tracking.task_run(where, tracking.point_name("judge", shards), subject) as run:
+            run.log_params(_flat({"judge": judgments["judge"], "axis": judgments["axis"]}))
+            run.log_metrics({**judgments["calibration"], **preferences(judgments)})
+    with tracking.task_run(where, tracking.point_name("compare", shards), subject) as run:
+        for axis in comparison.axes:
+            named = {
+                "base": axis.base,
+                "candidate": axis.candidate,
+                "difference": axis.difference,
+                "lower": axis.lower,
+                "upper": axis.upper,
+                "limit": axis.limit,
+            }
+            run.log_metrics({f"{axis.axis}/{key}": value for key, value in named.items()})
+            run.set_tags({f"verdict.{axis.axis}": axis.verdict})
+        for found in comparison.contamination:
+            run.log_metrics({f"contamination/{found.axis}": found.exact})
+        for turned in comparison.dial:
+            metrics = {f"{axis.axis}/turned_down": axis.candidate for axis in turned.axes}
+            run.log_metrics(metrics, round(100 * turned.strength))
+        run.set_tags({"verdict": comparison.verdict})
+        for file in files:
+            run.log_artifact(file)
+        if run.run_id:
+            tags = tracking.article_tags(article_values(shards or {}), where) if shards else {}
+            run.parent.set_tags({**tags, "verdict": comparison.verdict})
+
+
+def axis_metrics(samples: Samples) -> dict[str, float]:
+    """Scores as `<axis>/<score>`."""
+    return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis["scores"].items()}
+
+
+def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
+    """Share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
+    return {
+        _clean(f"{axis.axis}/subject/{one.name}"): getattr(one, side)
+        for axis in comparison.axes
+        if len(axis.slices) > 1 and axis.form != "nll"
+        for one in axis.slices
+    }
+
+
+def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shards' manifest tells of the run, under the article's tags."""
+    values = {
+        "mix_ratio": shards.get("mix_ratio"),
+        "seed": shards.get("seed"),
+        "steps": shards.get("num_steps"),
+        "tokenizer_version": shards.get("tokenizer_digest"),
+        "dataset_version": storage.manifest_digest(dict(shards)),
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
+    """Log what sanitize and mix_shard left in the shards' manifest, with a report page for each pool artifact."""
+    for pool, summary in (shards.get("inputs") or {}).items():
+        with tracking.task_run(where, f"sanitize-{pool}") as run:
+            _log_values(run, _flat({**summary, "details": {}}))
+            if "details" in summary:
+                for name, text in zip(("sanitize.html", "sanitize.md"), make_pages(summary), strict=True):
+                    run.log_text(name, text)
+    with tracking.task_run(where, tracking.point_name("mix-shard", shards)) as run:
+        receipt = {
+            key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")
+        }
+        metrics = {_clean(key): value for key, value in (shards.get("metrics") or {}).items()}
+        _log_values(run, {**_flat({"receipt": receipt, "num_steps": shards["num_steps"]}), **metrics})
+
+
+def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
+    numbers = {
+        key: value for key, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    run.log_metrics(numbers)
+    run.log_params({key: value for key, value in values.items() if key not in numbers})
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested values under names joined with `/`; lists as text."""
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for key, item in value.items():
+            flat.update(_flat(item, f"{name}/{key}" if name else str(key)))
+        return flat
+    return {_clean(name): value if isinstance(value, int | float | str) else str(value)}
+
+
+def _clean(name: str) -> str:
+    """A name that MLflow takes: letters, digits, `_-./ ` and space."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)[:240]

@@ -1,0 +1,87 @@
+"""The customer's axis: classification where the records have labels, generation where they have none."""
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from mixtune.artifacts.pools import Pools
+from mixtune.errors import ConfigError
+from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.axis import Axis
+from mixtune.evaluate.benchmarks import classification, generation
+from mixtune.evaluate.benchmarks.labels import find_labels
+from mixtune.records import Record
+
+AXIS = "customer"
+METHODS = ("auto", "logprobs", "generation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomerOptions:
+    """How the customer's held-out records are scored."""
+
+    method: str = "auto"
+    """Labels by `logprobs` of their answers or from a `generation`; `auto`: by log-probabilities where every label
+    has one answer text, else from a generation. Records without labels are always generated."""
+    max_new_tokens: int = 256
+    """Tokens of a generated answer at most."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Further names of labels that a generated answer may use."""
+    separator: str = ""
+    """What joins several labels in a record's label and in its answer; empty: one label each."""
+    pattern: str = ""
+    """Regular expression that a good generated answer matches from end to end; empty: not measured."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"customer_options: method {self.method!r}; there are {', '.join(METHODS)}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"customer_options: max_new_tokens is 1 or more, got {self.max_new_tokens}")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"customer_options: pattern {self.pattern!r} is no regular expression ({error})"
+            ) from error
+
+
+def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Any, limit: int) -> Axis | None:
+    """The axis over the `test` records; None where there are none.
+
+    Raises:
+        ConfigError: Log-probabilities are asked for, but a label has several answers.
+    """
+    test = _test_records(pools, limit)
+    if not test:
+        return None
+    tokens = options.max_new_tokens
+    if not all("label" in record for record in test):
+        parts = generation.plan_parts(AXIS, test, tokenizer, tokens, options.pattern)
+        return Axis(name=AXIS, form="generation", metric="token_f1", parts=parts, summarize=generation.summarize)
+    labels = find_labels(_labelled(pools), options.separator, options.aliases)
+    if options.method == "logprobs" and not labels.answers:
+        raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
+    generated = options.method == "generation" or not labels.answers
+    return Axis(
+        name=AXIS,
+        form="multilabel" if options.separator else "classification",
+        metric="f1_macro",
+        parts=classification.plan_parts(AXIS, test, labels, tokenizer, tokens if generated else 0),
+        summarize=partial(classification.summarize, labels=labels),
+        labels=labels,
+    )
+
+
+def _test_records(pools: Pools, limit: int) -> list[Record]:
+    found: dict[str, Record] = {}
+    for pool in pools.pools:
+        for record in pools.records(pool.name, "test"):
+            found.setdefault(record["id"], record)
+    records = list(found.values())
+    return benchmark_files.take(records, [record.get("label", "") for record in records], limit)
+
+
+def _labelled(pools: Pools) -> list[Record]:
+    splits = ((pool.name, split) for pool in pools.pools for split in ("train", "test"))
+    return [record for name, split in splits for record in pools.records(name, split) if "label" in record]

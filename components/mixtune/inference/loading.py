@@ -1,0 +1,234 @@
+"""A model ready to be evaluated: a base model, a base model with its adapter, or a whole tuned model."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from mixtune import models, storage
+from mixtune.errors import ConfigError, ModelError
+from mixtune.inference.transformers_engine import TransformersEngine
+from mixtune.inference.vllm_engine import VllmEngine, load_vllm
+from mixtune.interpolation import turn_down
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ENGINES = ("transformers", "vllm")
+_LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
+_DEFAULT_LENGTH = 2048
+_PROBE = "The quick brown fox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Which model, and how it is held in memory."""
+
+    base_model: str
+    """Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`."""
+    model_uri: str = ""
+    """Empty: the base model itself; else an adapter's folder or a whole model's."""
+    dtype: str = "auto"
+    """`float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first GPU there is, else the CPU."""
+
+    engine: str = "transformers"
+    """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
+    gpus_per_model: int = 1
+    """GPUs that share one model, for a model that one cannot hold: tensor parallel in vLLM, layers spread over them
+    in transformers."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r}: there are {', '.join(ENGINES)}")
+        if self.gpus_per_model < 1:
+            raise ConfigError(f"gpus_per_model is 1 or more, got {self.gpus_per_model}")
+        if self.dtype not in ("auto", *DTYPES):
+            raise ConfigError(f"dtype {self.dtype!r}: there are auto, {', '.join(DTYPES)}")
+
+    def resolved(self) -> "ModelSource":
+        """The same with `auto` replaced by what this machine has."""
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        return replace(self, device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model's folders on local disk."""
+
+    base: Path
+    tuned: Path | None
+    """Adapter or whole model; None for the base itself."""
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter's folder, where there is one."""
+        return self.tuned if self.tuned and models.is_adapter(self.tuned) else None
+
+    @property
+    def weights(self) -> Path:
+        """The folder that holds the whole weights."""
+        return self.base if self.adapter or not self.tuned else self.tuned
+
+
+def fetch(source: ModelSource) -> Fetched:
+    """Bring the model's folders to local disk."""
+    base = models.fetch_model(source.base_model)
+    return Fetched(base, models.fetch_model(source.model_uri) if source.model_uri else None)
+
+
+def turned(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
+    """The same with its tuned model at a lower strength, made in an empty folder; at 1 it is as it was.
+
+    Raises:
+        ModelError: An adapter that cannot be scaled.
+    """
+    if strength == 1 or not fetched.tuned:
+        return fetched
+    return replace(fetched, tuned=turn_down(fetched.tuned, fetched.base, strength, scratch / "model"))
+
+
+def digest(uri: str, folder: Path) -> str:
+    """What a model's bytes are: the digest of its URI where there is one, else that of its files."""
+    given = storage.split_fingerprint(uri)[1]
+    return given or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
+
+
+def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> TransformersEngine | VllmEngine:
+    """Load the model and, with an adapter, make sure that it changes what the model says.
+
+    Args:
+        source: Which model.
+        fetched: Its folders.
+        device: Where to, if not where the source says.
+
+    Raises:
+        ModelError: The weights cannot be read, or the adapter changes no logit.
+    """
+    source = replace(source, device=device or source.device).resolved()
+    if source.engine == "vllm":
+        return _load_vllm(source, fetched)
+    if source.device == "cpu":
+        torch.use_deterministic_algorithms(True)
+    several = source.gpus_per_model > 1 and source.device != "cpu"
+    # several GPUs: a share of the layers on each, all that this process sees
+    spread = {"device_map": "auto"} if several else {}
+    try:
+        config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            fetched.weights, dtype=DTYPES[source.dtype], use_safetensors=True, trust_remote_code=False, **spread
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
+    model.eval()
+    if not several:
+        model.to(source.device)
+    tokenizer = load_tokenizer(fetched)
+    if fetched.adapter:
+        probe = tokenizer(_PROBE, return_tensors="pt")["input_ids"].to(model.device)
+        model = _with_adapter(model, fetched.adapter, probe)
+    return TransformersEngine(
+        model,
+        max_length=max_length(config, tokenizer),
+        stop_ids=stop_ids(model.generation_config, tokenizer),
+        batch_tokens=16_384 if source.device == "cpu" else 65_536,
+    )
+
+
+def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
+    config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
+    tokenizer = load_tokenizer(fetched)
+    named = GenerationConfig.from_model_config(config)
+    if (fetched.weights / "generation_config.json").is_file():
+        named = GenerationConfig.from_pretrained(fetched.weights)
+    engine = load_vllm(
+        fetched.weights,
+        fetched.adapter,
+        dtype=source.dtype,
+        gpus=source.gpus_per_model,
+        max_length=max_length(config, tokenizer),
+        stop_ids=stop_ids(named, tokenizer),
+    )
+    if fetched.adapter:
+        engine.check_adapter(tokenizer(_PROBE)["input_ids"])
+    return engine
+
+
+def load_tokenizer(fetched: Fetched) -> Any:
+    """The tokenizer, always the base model's, so that both evaluations read the same prompts.
+
+    Raises:
+        ModelError: The tuned model comes with another chat template than its base model.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False)
+    if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
+        tuned = AutoTokenizer.from_pretrained(fetched.tuned, trust_remote_code=False)
+        ours, theirs = template_digest(tokenizer), template_digest(tuned)
+        if theirs and ours != theirs:
+            raise ModelError(
+                f"{fetched.tuned}: its chat template ({theirs}) is not the base model's ({ours or 'none'}); both are "
+                "evaluated with one: put the same template into both folders"
+            )
+    return tokenizer
+
+
+def template_digest(tokenizer: Any) -> str:
+    """Which chat template a tokenizer has, 16 hex digits; empty where it has none."""
+    template = str(tokenizer.chat_template or "").strip()
+    return hashlib.sha256(template.encode()).hexdigest()[:16] if template else ""
+
+
+def max_length(config: Any, tokenizer: Any) -> int:
+    """Longest sequence in tokens, found as lm-eval finds it."""
+    text = config.get_text_config()
+    for key in _LENGTH_KEYS:
+        if getattr(text, key, None):
+            return int(getattr(text, key))
+    length = int(getattr(tokenizer, "model_max_length", 0) or 0)
+    return length if 0 < length < 10**9 else _DEFAULT_LENGTH
+
+
+def stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer: what the model's files say, and what its chat template puts after one."""
+    named = config.eos_token_id
+    found = {*([named] if isinstance(named, int) else named or []), tokenizer.eos_token_id}
+    if tokenizer.chat_template:
+        found.add(end_of_turn(tokenizer))
+    return frozenset(token for token in found if token is not None)
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The special token that the chat template puts right after an answer; None where it puts none."""
+    mark = "qzxv"
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    after = text[text.rindex(mark) + len(mark) :]
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    return next((int(token) for token in ids if token in special), None)
+
+
+def _with_adapter(model: Any, folder: Path, probe: torch.Tensor) -> Any:
+    """The model with its adapter, merged where float32 makes that exact enough."""
+    from peft import PeftModel
+
+    with torch.inference_mode():
+        plain = model(probe).logits
+        try:
+            tuned = PeftModel.from_pretrained(model, str(folder))
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise ModelError(f"{folder}: the adapter does not fit this base model ({error})") from error
+        tuned.eval()
+        if torch.equal(plain, tuned(probe).logits):
+            raise ModelError(
+                f"{folder}: the adapter changes no logit of {_PROBE!r}; "
+                "it was not trained, or is not for this base model"
+            )
+        return tuned.merge_and_unload() if model.dtype == torch.float32 else tuned

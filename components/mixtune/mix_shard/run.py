@@ -1,0 +1,149 @@
+"""Pools to shards: tokenize, plan, write, and say what came of it."""
+
+import tempfile
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixtune import models, storage
+from mixtune.artifacts.pools import Pools, read_pools
+from mixtune.errors import ConfigError, DataError
+from mixtune.mix_shard.exposure import Mix, check_repeats, plan_stages
+from mixtune.mix_shard.holdout import write_holdout
+from mixtune.mix_shard.receipt import make_receipt, receipt_lines, receipt_markdown, receipt_metrics
+from mixtune.mix_shard.receipt_page import receipt_html
+from mixtune.mix_shard.schedule import Plan
+from mixtune.mix_shard.schedule_file import make_plan
+from mixtune.mix_shard.tokenize.store import Store
+from mixtune.mix_shard.tokenize.tokenizer import TokenConfig
+from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
+from mixtune.mix_shard.write_shards import Target, write_shards
+from mixtune.report import pages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where things are read and written."""
+
+    customer_path: str
+    """Manifest of the customer's pool."""
+    general_path: str
+    """Manifest of the general pools."""
+    manifest_path: str
+    """Manifest of the shards, written last."""
+    data_uri: str
+    """Folder of the shards."""
+    html_path: str
+    """The receipt as a page."""
+    markdown_path: str
+    """The receipt in short."""
+
+
+def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) -> dict[str, Any]:
+    """Mix the customer pool with the general pools into shards.
+
+    Args:
+        base_model: The model whose tokenizer and chat template are used.
+        mix: What is asked for.
+        places: Where things are read and written.
+        config: How records become tokens.
+
+    Returns:
+        The receipt.
+
+    Raises:
+        ConfigError: The mix cannot be had from these pools.
+        DataError: A pool is not whole, or has a share and no record.
+        ModelError: The tokenizer or its chat template cannot be used.
+    """
+    customer, general = _read(places)
+    names = [pool.name for pool in (*customer.pools, *general.pools)]
+    plan_stages(mix, names[1:], [pool.num_records("train") for pool in general.pools])
+    folder = models.fetch_model(base_model, weights=False)
+    sources = list(zip([customer] + [general] * len(general.pools), names, strict=True))
+    with tempfile.TemporaryDirectory(prefix="mixtune-mix-") as scratch, ExitStack() as opened:
+        found = tokenize_pools(Tokenizing(folder=folder, config=config, scratch=Path(scratch)), sources)
+        stores = [opened.enter_context(closing(Store(Path(scratch), str(number)))) for number in range(len(names))]
+        planned = _plan(mix, names, stores, Path(scratch) / "plan")
+        storage.delete(places.manifest_path)
+        receipt, loss_tokens = make_receipt(planned.plan, stores, found.drops, mix.unit, planned.notes)
+        target = Target(plan=planned.plan, scratch=Path(scratch), data_uri=places.data_uri)
+        entries, listed = write_shards(target, stores)
+        entries += write_holdout(general, folder, config, places.data_uri)
+        longest = max(int(store.rows["length"].max()) for store in stores if len(store))
+    print("\n".join(receipt_lines(receipt)), flush=True)
+    pages.write_text(places.html_path, receipt_html(receipt))
+    pages.write_text(places.markdown_path, receipt_markdown(receipt))
+    manifest = {
+        "kind": "shards",
+        "num_steps": planned.plan.num_steps,
+        "global_batch_size": mix.global_batch_size,
+        "pools": names,
+        "shards": listed,
+        "num_slices": planned.plan.num_slices,
+        "loss_tokens": loss_tokens,
+        "max_record_tokens": longest,
+        "tokenizer_digest": models.tokenizer_digest(folder),
+        "tokenizer_backend": found.backend,
+        "chat_template": config.chat_template,
+        "train_on": sorted(config.train_on),
+        "seed": mix.seed,
+        "mix_ratio": float(mix.mix_ratio),
+        "inputs": {"customer": _described(customer), "general": _described(general)},
+        "unit": mix.unit,
+        "plan_digest": planned.digest,
+        "metrics": receipt_metrics(receipt),
+        "receipt": receipt,
+    }
+    storage.write_manifest(places.manifest_path, manifest, places.data_uri, entries)
+    return receipt
+
+
+def read_template(uri: str) -> str:
+    """The chat template in a file; empty where none is named.
+
+    Raises:
+        DataError: There is no such file, it is empty, or it is not UTF-8.
+    """
+    if not uri:
+        return ""
+    with storage.open_read(storage.check_fingerprint(uri)) as stream:
+        try:
+            template = stream.read().decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"chat_template_uri: {uri} is not UTF-8 ({error.reason})") from error
+    if not template.strip():
+        raise DataError(f"chat_template_uri: {uri} is empty; leave it out for the model's own template")
+    return template
+
+
+def _read(places: Places) -> tuple[Pools, Pools]:
+    """The customer's pool, and the general pools, all of different names."""
+    customer, general = read_pools(places.customer_path), read_pools(places.general_path)
+    if len(customer.pools) != 1:
+        raise ConfigError(f"customer: one pool is needed; there are {', '.join(pool.name for pool in customer.pools)}")
+    names = [pool.name for pool in (*customer.pools, *general.pools)]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"customer: a general pool has the name {names[0]!r} too; give it another")
+    return customer, general
+
+
+class _Planned(NamedTuple):
+    plan: Plan
+    digest: str
+    notes: list[str]
+
+
+def _plan(mix: Mix, names: list[str], stores: list[Store], path: Path) -> _Planned:
+    """The plan, in a file; its digest; and what is to be said of repeats."""
+    plan = make_plan(mix, names, stores, path)
+    notes = check_repeats(mix, names, [len(store) for store in stores], plan.given(plan.num_slots).tolist())
+    for line in notes:
+        print(f"warning: {line}", flush=True)
+    return _Planned(plan, storage.sha256_file(str(path)), notes)
+
+
+def _described(pools: Pools) -> dict[str, Any]:
+    content = {key: value for key, value in pools.manifest.items() if key not in ("files", "data_uri")}
+    return {**content, "digest": pools.digest}

@@ -1,0 +1,145 @@
+"""Pools to tokenized stores, in one process or several: the bytes are the same for any number."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import orjson
+
+from mixtune import storage
+from mixtune.artifacts.pools import Pools, read_lines
+from mixtune.mix_shard.tokenize.encoding import Disagreement
+from mixtune.mix_shard.tokenize.store import Drops, Part, make_part, write_store
+from mixtune.mix_shard.tokenize.tokenizer import BATCH_RECORDS, ChatTokenizer, TokenConfig
+from mixtune.processes import start_processes
+
+PART_BYTES = 4 * 2**20
+"""Bytes of records at which a part ends, if it has not as many as it may."""
+PARALLEL_RECORDS = 200_000
+"""Records below which one process tokenizes them all."""
+PROGRESS_RECORDS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizing:
+    """How pools are tokenized; a process of its own can be told so."""
+
+    folder: Path
+    """Of the model whose tokenizer is used."""
+    config: TokenConfig
+    scratch: Path
+    """Where the stores go: pool by pool, named by number."""
+    num_workers: int = 0
+    """Processes; 0: one per CPU if there is much to tokenize."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What came of it."""
+
+    backend: str
+    """The library that encoded: `fastokens` or `tokenizers`."""
+    drops: list[Drops]
+    """By pool."""
+
+
+def tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]]) -> Found:
+    """Tokenize the training records of pools; with fastokens as long as it agrees with the model's own tokenizer.
+
+    Args:
+        job: How.
+        sources: Opened pools and the name of one of them, in the order of their numbers.
+
+    Raises:
+        DataError: A record is longer than `max_length`, and that is an error.
+        ModelError: The tokenizer cannot be used.
+    """
+    try:
+        return _tokenize_pools(job, sources, fast=True)
+    except Disagreement:
+        print("fastokens gives other ids than the model's own tokenizer; once more with the latter", flush=True)
+        return _tokenize_pools(job, sources, fast=False)
+
+
+def _tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]], *, fast: bool) -> Found:
+    worker = _Worker(job, fast=fast)
+    print(f"tokenizing with {worker.tokenizer.encoder.backend}", flush=True)
+    num_records = sum(pools[name].num_records("train") for pools, name in sources)
+    num_workers = job.num_workers or ((os.cpu_count() or 1) if num_records > PARALLEL_RECORDS else 1)
+    drops = []
+    with ExitStack() as running:
+        if num_workers > 1:
+            processes = running.enter_context(start_processes(num_workers, _start_worker, job, fast))
+        for number, (pools, name) in enumerate(sources):
+            print(f"pool {name}: tokenizing {pools[name].num_records('train'):,} records", flush=True)
+            batches = _batches(pools, name)
+            parts = _in_order(processes, batches, 2 * num_workers) if num_workers > 1 else map(worker.part, batches)
+            drops.append(write_store(job.scratch, str(number), _with_progress(name, parts)))
+    return Found(backend=worker.tokenizer.encoder.backend, drops=drops)
+
+
+def _with_progress(name: str, parts: Iterable[Part]) -> Iterator[Part]:
+    done = 0
+    for part in parts:
+        before, done = done, done + part.drops.num_read
+        if before // PROGRESS_RECORDS < done // PROGRESS_RECORDS:
+            print(f"pool {name}: {done:,} records tokenized", flush=True)
+        yield part
+
+
+def _batches(pools: Pools, name: str) -> Iterator[list[bytes]]:
+    """The lines of a pool's training records, as many at once as a part has."""
+    split = pools[name].splits.get("train")
+    batch: list[bytes] = []
+    num_bytes = 0
+    for file in split.files if split else ():
+        for line in read_lines(storage.join(pools.data_uri, file)):
+            batch.append(line)
+            num_bytes += len(line)
+            if len(batch) == BATCH_RECORDS or num_bytes > PART_BYTES:
+                yield batch
+                batch, num_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _in_order(processes: ProcessPoolExecutor, batches: Iterable[list[bytes]], ahead: int) -> Iterator[Part]:
+    """Parts in the order of their batches, with so many under way at once."""
+    batches = iter(batches)
+    waiting: deque[Future[Part]] = deque(processes.submit(_part_in_process, batch) for batch in islice(batches, ahead))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(processes.submit(_part_in_process, batch) for batch in islice(batches, 1))
+
+
+class _Worker:
+    """A process's tokenizer."""
+
+    def __init__(self, job: Tokenizing, *, fast: bool) -> None:
+        self._config = job.config
+        self.tokenizer = ChatTokenizer(job.folder, job.config, fast=fast)
+
+    def part(self, lines: list[bytes]) -> Part:
+        """A part from its lines."""
+        before = self.tokenizer.encoder.num_compared
+        tokenized = self.tokenizer.tokenize_batch([orjson.loads(line) for line in lines])
+        part = make_part(tokenized, self._config.max_length, self._config.too_long)
+        return replace(part, drops=replace(part.drops, num_compared=self.tokenizer.encoder.num_compared - before))
+
+
+_worker: _Worker
+
+
+def _start_worker(job: Tokenizing, fast: bool) -> None:
+    global _worker
+    os.environ["TOKENIZERS_PARALLELISM"], os.environ["RAYON_NUM_THREADS"] = "false", "1"
+    _worker = _Worker(job, fast=fast)
+
+
+def _part_in_process(lines: list[bytes]) -> Part:
+    return _worker.part(lines)

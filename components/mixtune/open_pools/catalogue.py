@@ -1,0 +1,154 @@
+"""The catalogue of open sets that may become general pools: the package's own `pools.toml`, or one in the same form."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+from mixtune import storage
+from mixtune.errors import ConfigError
+from mixtune.sanitize.reading.schemas import check_mapping
+
+OWN_TABLE = Path(__file__).with_name("pools.toml")
+CATEGORIES = (
+    "agents", "baseline", "chat", "code", "factuality", "identity", "instruction-following", "long-context", "math",
+    "planning", "rag", "rai", "stem", "translation", "reasoning-chat", "reasoning-code", "reasoning-factuality",
+    "reasoning-instruction-following", "reasoning-math", "reasoning-planning", "reasoning-rag", "reasoning-rai",
+    "reasoning-stem",
+)  # fmt: skip
+"""Nova's names, which the package's own table keeps to; yours may have others."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_CHANGEABLE = {"revision", "files", "category", "columns"}
+"""What may be told otherwise than an entry says; a licence belongs to its source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSource:
+    """An open set, and what it needs to become a general pool."""
+
+    name: str
+    category: str
+    """The pool's name in the pipelines."""
+    source: str
+    """`org/name` of a data set of the hub, or the folder or `s3://` prefix that holds its files."""
+    revision: str = ""
+    """Commit of the hub, 40 hex digits; where an entry has none, whoever imports it gives one."""
+    files: Sequence[str]
+    """Names relative to the source; `*` stands for part of a name, never for a `/`."""
+    licence: str
+    """SPDX expression; `LicenseRef-...` for a licence that SPDX does not list."""
+    licence_url: str = ""
+    attribution: str = ""
+    """Whom to name, and how, wherever the pool is used."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column mapping for sanitize; empty: detected."""
+    records: int = 0
+    """About how many."""
+    good_for: str = ""
+    mind: str = ""
+    """What to mind: synthetic, outputs of a closed model, non-commercial."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be imported, or not be accounted for."""
+        if missing := [key for key in ("category", "source", "files", "licence") if not getattr(self, key)]:
+            raise ConfigError(f"pool {self.name!r}: {missing[0]} is missing; a pool needs it, a licence above all")
+        if isinstance(self.files, str):
+            raise ConfigError(f"pool {self.name!r}: files is a list; got the text {self.files!r}")
+        object.__setattr__(self, "licence", spdx(self.licence, f"pool {self.name!r}"))
+        check_mapping(self.columns)
+        if self.on_hub and self.revision and not _COMMIT.fullmatch(self.revision):
+            raise ConfigError(
+                f"pool {self.name!r}: revision {self.revision!r} can come to mean other files; "
+                "give the commit of the data set on the hub, 40 hex digits"
+            )
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the source is a data set of the hub rather than a folder."""
+        return bool(_HUB_NAME.fullmatch(self.source)) and not Path(self.source).exists()
+
+
+def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
+    """The entries of a catalogue by name; without a URI the package's own.
+
+    Raises:
+        ConfigError: It cannot be read, or an entry is not as it should be.
+        DataError: There is no such file.
+    """
+    place = uri or str(OWN_TABLE)
+    try:
+        with storage.open_read(place) as stream:
+            table = tomllib.loads(stream.read().decode())
+        return {name: PoolSource(name=name, **entry) for name, entry in table["pools"].items()}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{place}: not a catalogue of pools ({error}); take {OWN_TABLE} as a model") from error
+
+
+def find_pool(name: str, catalogue_uri: str, given: dict[str, Any]) -> PoolSource:
+    """An entry of a catalogue with what is told otherwise, or a source that stands in none.
+
+    Args:
+        name: Of the entry; empty: all is given.
+        catalogue_uri: Empty: the package's own.
+        given: Fields of `PoolSource`; empty values count as not given.
+
+    Raises:
+        ConfigError: No such entry, a field that belongs to the entry, or a source without what it needs.
+    """
+    given = {key: value for key, value in given.items() if value}
+    if not name:
+        own = str(given.get("source", "")).rstrip("/").rpartition("/")[2]
+        return PoolSource(**{"name": own, "category": "", "source": "", "files": (), "licence": "", **given})
+    entries = read_catalogue(catalogue_uri)
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4) or list(entries)
+        raise ConfigError(f"no pool {name!r} in the catalogue; there is {', '.join(near)} (`mixtune pools` lists all)")
+    if fixed := sorted(set(given) - _CHANGEABLE):
+        raise ConfigError(
+            f"pool {name!r}: {fixed[0]} is the catalogue's to say; leave it out, or leave the name out and give "
+            "source, files, licence and category yourself"
+        )
+    return replace(entries[name], **given)
+
+
+def check_allowed(pool: PoolSource, allowed: Sequence[str]) -> None:
+    """Refuse a licence that is not among those allowed, where any are named.
+
+    Raises:
+        ConfigError: It is not, or one of those named is none.
+    """
+    if allowed and pool.licence not in (known := [spdx(text, "allowed_licences") for text in allowed]):
+        raise ConfigError(f"pool {pool.name!r}: its licence {pool.licence} is not allowed; allowed is {known}")
+
+
+def spdx(licence: str, where: str) -> str:
+    """A licence as SPDX writes it.
+
+    Raises:
+        ConfigError: It is no SPDX expression.
+    """
+    try:
+        return str(canonicalize_license_expression(licence))
+    except InvalidLicenseExpression as error:
+        raise ConfigError(
+            f"{where}: licence {licence!r} is not SPDX ({error}); write it as CC-BY-4.0, or LicenseRef-NAME for "
+            "one that SPDX does not list"
+        ) from error
+
+
+def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, Any]:
+    """The pool as an entry of `general_pools`; percents of the general share sum to 100 over all entries."""
+    told = {"category": pool.category, "uri": uri, "weight": weight}
+    return {**told, "columns": pool.columns} if pool.columns else told
+
+
+def describe_pool(pool: PoolSource) -> dict[str, Any]:
+    """What travels with a pool's records: where they come from, and on what terms."""
+    kept = ("name", "category", "source", "revision", "licence", "licence_url", "attribution", "columns")
+    return {key: value for key, value in asdict(pool).items() if key in kept}

@@ -1,0 +1,123 @@
+"""A pool's files, brought from the hub or a mirror into a folder as they came, with their licence beside them.
+
+`_provenance.json` in that folder says where the files come from, on what terms, and what each file's bytes are; it is
+written last. sanitize takes it into its manifest, and a model's card repeats it.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mixtune import __version__, storage
+from mixtune.artifacts.provenance import PROVENANCE_KIND
+from mixtune.errors import ConfigError, DataError
+from mixtune.open_pools.catalogue import PoolSource, check_allowed, describe_pool
+from mixtune.sanitize.reading.readers import FORMATS, is_readable
+
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def import_files(
+    pool: PoolSource, out_uri: str, allowed_licences: Sequence[str] = (), mirror_uri: str = ""
+) -> dict[str, Any]:
+    """Copy a pool's data files into a folder, with their provenance; the same files give the same bytes.
+
+    Args:
+        pool: What is to be imported.
+        out_uri: A folder, local or `s3://`: a new one, or one that holds these files alone.
+        allowed_licences: SPDX expressions, of which the pool's licence must be one; none: all are allowed.
+        mirror_uri: A folder with a copy of the source's files, read in its stead; its bytes are taken on trust.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        ConfigError: The licence is not allowed, there is no revision, a file is no data, or the folder holds others.
+        DataError: The hub or the mirror does not give the files, or not all of them.
+    """
+    check_allowed(pool, allowed_licences)
+    folder = mirror_uri.rstrip("/") or _source_folder(pool)
+    wanted = _matching(pool, folder)
+    _check_place(pool, out_uri, wanted)
+    files = []
+    for number, path in enumerate(wanted, start=1):
+        files.append(_copy(storage.join(folder, path), storage.join(out_uri, path), path))
+        print(f"{pool.name}: {number} of {len(wanted)}, {path}, {files[-1].num_bytes / 1e6:,.1f} MB", flush=True)
+    provenance = {
+        "kind": PROVENANCE_KIND,
+        **describe_pool(pool),
+        "mirror_uri": mirror_uri,
+        "files": [asdict(file) for file in files],
+        "mixtune_version": __version__,
+    }
+    storage.write_json(storage.join(out_uri, storage.PROVENANCE), provenance)
+    return provenance
+
+
+def _source_folder(pool: PoolSource) -> str:
+    if not pool.on_hub:
+        return pool.source.rstrip("/")
+    if not pool.revision:
+        raise ConfigError(
+            f"pool {pool.name!r}: revision is missing; give the commit of {pool.source} on the hub, 40 hex digits"
+        )
+    try:
+        return storage.fetch_data_set(pool.source, pool.revision, list(pool.files))
+    except DataError as error:
+        raise DataError(
+            f"{error}, and give that as mirror_uri (--mirror): where there is a network, `hf download {pool.source} "
+            f"--repo-type dataset --revision {pool.revision} --local-dir FOLDER` makes one; a gated set needs HF_TOKEN"
+        ) from error
+
+
+def _matching(pool: PoolSource, folder: str) -> list[str]:
+    """The files that the pool's patterns name; each pattern names one, all are data, and no shard is missing."""
+    if storage.file_exists(folder):
+        raise ConfigError(f"{folder}: a file; give the folder that it lies in, and its name as files")
+    there = [entry.path for entry in storage.list_files(folder)]
+    wanted: set[str] = set()
+    for pattern in pool.files:
+        found = [path for path in there if storage.fits(path, pattern)]
+        if not found:
+            raise DataError(f"{folder}: nothing in it is named {pattern}; there is {', '.join(there[:8])}")
+        if "*" in pattern:
+            _check_shards(found, folder)
+        wanted.update(found)
+    if other := sorted(path for path in wanted if not is_readable(path)):
+        raise ConfigError(f"pool {pool.name!r}: {other[0]} is no data; only {', '.join(FORMATS)} are imported")
+    return sorted(wanted)
+
+
+def _check_shards(paths: list[str], folder: str) -> None:
+    for path in paths:
+        if shard := _SHARD.match(path):
+            numbers = {int(other[2]) for item in paths if (other := _SHARD.match(item)) and other[1] == shard[1]}
+            if missing := sorted(set(range(int(shard[3]))) - numbers):
+                raise DataError(f"{folder}: of {path}, part {missing[0]:05} is missing; fetch all {int(shard[3])}")
+
+
+def _check_place(pool: PoolSource, out_uri: str, wanted: list[str]) -> None:
+    """Refuse a folder with anything but these files: whatever lies in it would be read as the pool."""
+    told = storage.join(out_uri, storage.PROVENANCE)
+    before = storage.read_json(told) if storage.file_exists(told) else {}
+    if before and (before["source"], before["revision"]) != (pool.source, pool.revision):
+        raise ConfigError(f"{out_uri}: {before['source']} at {before['revision']} is there; take an empty folder")
+    try:
+        strange = sorted({entry.path for entry in storage.list_files(out_uri)} - set(wanted))
+    except DataError:  # nothing is there
+        return
+    if strange:
+        raise ConfigError(f"{out_uri}: {strange[0]} is there, no part of pool {pool.name!r}; take an empty folder")
+
+
+def _copy(source: str, target: str, path: str) -> storage.FileEntry:
+    with storage.open_read(source) as stream:
+        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise DataError(f"{source}: a pointer of Git LFS, not the file; run `git lfs pull` where it was cloned")
+        stream.seek(0)
+        with storage.open_write(target) as writer:
+            shutil.copyfileobj(stream, writer, storage.BLOCK_BYTES)
+    return writer.entry(path)

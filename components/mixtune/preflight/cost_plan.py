@@ -1,0 +1,301 @@
+"""The costed plan of a run: instances, hours and dollars, the validation run first, every point of a mix grid.
+
+Hours come from measured throughput where a validation run left some, else from the model's arithmetic, the GPUs' peak
+and an assumed utilisation; the plan says which.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from html import escape
+from typing import Any
+
+from mixtune.errors import ConfigError
+from mixtune.preflight.checks import VALIDATION_STEPS
+from mixtune.preflight.memory import (
+    MICRO_TOKENS,
+    RESERVE,
+    Shape,
+    Training,
+    estimate_memory,
+    micro_tokens,
+    operations_per_token,
+)
+from mixtune.prices import Instance, Prices
+from mixtune.report.pages import page, table
+
+DRAINED = timedelta(minutes=40)
+"""Before a capacity block ends: EC2 takes nodes back 30 minutes before, Karpenter drains them 10 minutes earlier."""
+STARTUP_HOURS = 0.25
+"""Assumed for a job: image pull, weights to disk, first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is to be computed."""
+
+    method: str
+    customer_records: int
+    customer_percent: float
+    """0 to 100."""
+    customer_epochs: float
+    max_steps: int
+    """0: as many as the epochs take."""
+    global_batch_size: int
+    tokens_per_record: float
+    """Mean over the mix."""
+    max_length: int
+    lora_rank: int = 16
+    max_tokens_per_gpu: int = MICRO_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.tokens_per_record <= 0 or self.global_batch_size < 1:
+            raise ConfigError("tokens_per_record is above 0, and global_batch_size 1 or more")
+        if not self.max_steps and (self.customer_percent <= 0 or self.customer_records < 1):
+            raise ConfigError("steps are not known: give max_steps, or customer records and a share above 0 %")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        share = self.customer_percent / 100 * self.global_batch_size
+        return self.max_steps or math.ceil(self.customer_epochs * self.customer_records / share)
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of all steps."""
+        return self.steps * self.global_batch_size * self.tokens_per_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What it is computed on, and how fast that is known to be."""
+
+    instance: Instance
+    nodes: int
+    evaluation: Instance
+    evaluation_hours: float
+    """Both evaluations together; the user's guess, there is no figure before the first run."""
+    measured: float = 0.0
+    """Tokens a second of one GPU of this kind, from a validation run; 0: none."""
+    measured_memory: float = 0.0
+    """Bytes that a process of a validation run took at most; 0: none was run."""
+    mfu: float = 0.4
+    """Assumed share of the GPUs' peak, 0 to 1, where nothing is measured."""
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1:
+            raise ConfigError(f"nodes is 1 or more; got {self.nodes}")
+        if not 0 < self.mfu <= 1:
+            raise ConfigError(f"mfu is a share of the peak, above 0 to 1; got {self.mfu}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One line of the plan."""
+
+    name: str
+    instances: int
+    instance: str
+    hours: float
+    usd: float
+    basis: str
+    """Where the hours come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole plan."""
+
+    stages: list[Stage]
+    grid: list[dict[str, float]]
+    """Per customer percent: steps, hours and dollars of training."""
+    usd_per_hour: float
+    """Of training and evaluation instances together."""
+    memory: str
+    fits: bool
+    """Whether a GPU of the training instance holds it."""
+    prices: str
+    """Source and date."""
+    ends: str
+    """When the last stage ends, UTC, ISO 8601."""
+    warnings: list[str]
+
+    @property
+    def hours(self) -> float:
+        """All stages, one after another."""
+        return sum(stage.hours for stage in self.stages)
+
+    @property
+    def usd(self) -> float:
+        """All stages."""
+        return sum(stage.usd for stage in self.stages)
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {**asdict(self), "hours": self.hours, "usd": self.usd}
+
+
+def make_plan(
+    work: Work,
+    shape: Shape,
+    hardware: Hardware,
+    prices: Prices,
+    *,
+    grid: tuple[float, ...] = (),
+    start: datetime,
+    block_ends: datetime | None = None,
+    deadline: datetime | None = None,
+) -> Plan:
+    """Plan a run.
+
+    Args:
+        work: What is to be computed.
+        shape: The base model's.
+        hardware: Instances and speed.
+        prices: The table that they come from.
+        grid: Further customer percents to price, 0 to 100, above 0.
+        start: When the first stage begins.
+        block_ends: End of a capacity block that the training has to fit in; it cannot be prolonged.
+        deadline: When all has to be done.
+    """
+    memory = estimate_memory(shape, training_of(work, hardware))
+    needed = hardware.measured_memory or memory.total
+    room = hardware.instance.gpu_memory_gb * 1e9 * RESERVE
+    stages = _stages(work, shape, hardware, prices)
+    points = []
+    for percent in grid:
+        point = Work(**{**asdict(work), "customer_percent": percent, "max_steps": 0})
+        hours, _ = training_hours(point, shape, hardware)
+        usd = hours * hardware.nodes * hardware.instance.usd_per_hour
+        points.append({"customer_data_percent": percent, "steps": point.steps, "hours": hours, "usd": usd})
+    ends = start + timedelta(hours=sum(stage.hours for stage in stages))
+    training_ends = start + timedelta(hours=sum(stage.hours for stage in stages[:2]))
+    warnings = [prices.warning(start.date())]
+    if needed > room:
+        need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
+        warnings.append(f"does not fit: {need}; larger GPUs, a smaller max_length, or method=lora")
+    if block_ends and training_ends > block_ends - DRAINED:
+        late = (training_ends - block_ends + DRAINED).total_seconds() / 3600
+        warnings.append(
+            f"the capacity block's nodes are drained {late:.1f} hours before the training ends (40 minutes before "
+            "the block does); more nodes, or fewer epochs"
+        )
+    if deadline and ends > deadline:
+        late = (ends - deadline).total_seconds() / 3600
+        warnings.append(f"the last stage ends {late:.1f} hours after the deadline")
+    return Plan(
+        stages=stages,
+        grid=points,
+        usd_per_hour=hardware.nodes * hardware.instance.usd_per_hour + hardware.evaluation.usd_per_hour,
+        memory=f"measured: {needed / 1e9:.1f} GB per GPU" if hardware.measured_memory else memory.line(),
+        fits=needed <= room,
+        prices=f"{prices.source}, {prices.date}",
+        ends=ends.astimezone(UTC).isoformat(timespec="minutes"),
+        warnings=[warning for warning in warnings if warning],
+    )
+
+
+def training_of(work: Work, hardware: Hardware) -> Training:
+    """What the estimate takes for a GPU."""
+    return Training(
+        method=work.method,
+        micro_tokens=micro_tokens(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
+        lora_rank=work.lora_rank,
+        shards=hardware.instance.gpus if work.method == "sft" else 1,
+    )
+
+
+def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float, str]:
+    """Hours of the training, and where they come from."""
+    gpus = hardware.nodes * hardware.instance.gpus
+    if hardware.measured:
+        rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
+    else:
+        operations = operations_per_token(shape, work.method, round(work.tokens_per_record))
+        rate = hardware.mfu * hardware.instance.tflops * 1e12 / operations
+        basis = f"assumed: {hardware.mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
+    return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis
+
+
+def smallest(work: Work, shape: Shape, prices: Prices) -> Instance | None:
+    """The cheapest instance on which the validation run fits; None: on none of the table."""
+    for instance in sorted(prices.instances.values(), key=lambda item: item.usd_per_hour):
+        one = Hardware(instance=instance, nodes=1, evaluation=instance, evaluation_hours=0)
+        if estimate_memory(shape, training_of(work, one)).total <= instance.gpu_memory_gb * 1e9 * RESERVE:
+            return instance
+    return None
+
+
+def _stages(work: Work, shape: Shape, hardware: Hardware, prices: Prices) -> list[Stage]:
+    first = smallest(work, shape, prices) or hardware.instance
+    short = Work(**{**asdict(work), "max_steps": VALIDATION_STEPS})
+    alone = Hardware(instance=first, nodes=1, evaluation=first, evaluation_hours=0, mfu=hardware.mfu)
+    validation, basis = training_hours(short, shape, alone)
+    training, why = training_hours(work, shape, hardware)
+    plan = [
+        (f"validation run, {VALIDATION_STEPS} steps", 1, first, validation, basis),
+        (f"training, {work.steps:,} steps", hardware.nodes, hardware.instance, training, why),
+        ("evaluation, base and candidate", 1, hardware.evaluation, hardware.evaluation_hours, "as given"),
+    ]
+    return [
+        Stage(
+            name=name,
+            instances=count,
+            instance=item.name,
+            hours=hours,
+            usd=count * hours * item.usd_per_hour,
+            basis=text,
+        )
+        for name, count, item, hours, text in plan
+    ]
+
+
+def plan_text(plan: Plan) -> str:
+    """Lines for a terminal."""
+    lines = [
+        f"{stage.name}: {stage.instances} x {stage.instance}, {stage.hours:.2f} h, ${stage.usd:,.2f} ({stage.basis})"
+        for stage in plan.stages
+    ]
+    lines.append(
+        f"total: {plan.hours:.2f} h, ${plan.usd:,.2f}; "
+        f"training and evaluation together ${plan.usd_per_hour:,.2f} an hour"
+    )
+    lines.append(f"memory: {plan.memory}")
+    for point in plan.grid:
+        percent, steps = point["customer_data_percent"], point["steps"]
+        lines.append(f"at {percent:g} % customer: {steps:,.0f} steps, {point['hours']:.2f} h, ${point['usd']:,.2f}")
+    lines.append(
+        f"ends: {plan.ends}; prices: {plan.prices}; every start assumes {STARTUP_HOURS} h before the first step"
+    )
+    return "\n".join([*lines, *(f"WARNING: {warning}" for warning in plan.warnings)])
+
+
+def plan_html(plan: Plan) -> str:
+    """One self-contained page."""
+    stages = table(
+        ["stage", "instances", "hours come from", "hours", "US dollars"],
+        [
+            [
+                escape(s.name),
+                f"{s.instances} x {escape(s.instance)}",
+                escape(s.basis),
+                f"{s.hours:.2f}",
+                f"{s.usd:,.2f}",
+            ]
+            for s in plan.stages
+        ],
+        texts=3,
+    )
+    points = [
+        [f"{p['customer_data_percent']:g} %", f"{p['steps']:,.0f}", f"{p['hours']:.2f}", f"{p['usd']:,.2f}"]
+        for p in plan.grid
+    ]
+    grid = f"<h2>Mix grid</h2>{table(['customer', 'steps', 'hours', 'US dollars'], points)}" if points else ""
+    warnings = "".join(f'<p class="summary warn">{escape(text)}</p>' for text in plan.warnings)
+    return page(
+        "plan",
+        f"<h1>${plan.usd:,.2f}, {plan.hours:.2f} hours</h1>{warnings}{stages}"
+        f"<p>Training and evaluation instances together: ${plan.usd_per_hour:,.2f} an hour.</p>"
+        f"<p>{escape(plan.memory)}</p>{grid}"
+        f"<p>Ends {escape(plan.ends)}. Prices: {escape(plan.prices)}.</p>",
+    )

@@ -1,0 +1,191 @@
+"""What sanitize did to pools, for people: one page of HTML, and the same in Markdown; both from a manifest alone.
+
+Of the records' content only short examples of changes are shown, with personal data hidden.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from mixtune.report.pages import markdown_table, page, table, write_text
+
+FOLDED = 12
+"""Rows above which a table is folded up in HTML, and cut in Markdown."""
+_COUNTED = (
+    ("Dropped, by reason", "dropped"),
+    ("Records changed, by rule", "changed"),
+    ("Personal data found, by kind", "personal_data"),
+    ("Records by consent", "consent"),
+    ("Control tokens of the base model in texts, made harmless when tokenizing", "control_tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table; numbers are given as numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    bars: bool = False
+    """Whether a bar after each row shows its first number."""
+
+
+def write_report(manifest: dict[str, Any], html_path: str, markdown_path: str) -> None:
+    """Write both."""
+    for path, text in zip((html_path, markdown_path), make_pages(manifest), strict=True):
+        write_text(path, text)
+
+
+def make_pages(manifest: dict[str, Any]) -> tuple[str, str]:
+    """The report as HTML that stands alone, and as Markdown."""
+    overview = _overview(manifest)
+    read, kept = (sum(counts[key] for counts in manifest["counts"].values()) for key in ("read", "kept"))
+    lead = (
+        f"{read:,} rows were read, {kept:,} records are kept, {read - kept:,} are dropped. File, line and rule of "
+        "every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
+    )
+    html = ["<h1>What sanitize did</h1>", f"<p>{lead}</p>", _html(overview)]
+    lines = ["# What sanitize did", "", lead, "", *_markdown(overview)]
+    for name, counts in manifest["counts"].items():
+        html.append(f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(', '.join(counts['schemas']))}.</p>")
+        lines += [f"## {name}", "", f"Schema: {', '.join(counts['schemas'])}.", ""]
+        for found in _pool_tables(manifest, name):
+            html.append(_html(found))
+            lines += _markdown(found)
+        html.append(_html_examples(manifest["details"][name]["examples"]))
+    html.append("<h2>Data card</h2>")
+    lines += ["## Data card", ""]
+    for found in _card(manifest):
+        html.append(_html(found))
+        lines += _markdown(found)
+    return page("sanitize", "\n".join(html)), "\n".join(lines) + "\n"
+
+
+def _overview(manifest: dict[str, Any]) -> Table:
+    sizes = {pool["name"]: {split: part["num_records"] for split, part in pool["splits"].items()}
+             for pool in manifest["pools"]}  # fmt: skip
+    splits = sorted({split for size in sizes.values() for split in size})
+    rows = []
+    for name, counts in manifest["counts"].items():
+        by_split = (sizes[name].get(split, 0) for split in splits)
+        rows.append((name, counts["read"], sum(counts["dropped"].values()), counts["kept"], *by_split))
+    return Table(title="Records", head=("pool", "read", "dropped", "kept", *splits), rows=rows)
+
+
+def _pool_tables(manifest: dict[str, Any], name: str) -> list[Table]:
+    counts, details = manifest["counts"][name], manifest["details"][name]
+    tables = [
+        Table(title=title, head=("", "number"), rows=sorted(counts[key].items(), key=lambda item: -item[1]), bars=True)
+        for title, key in _COUNTED
+    ]
+    facts = {
+        "records proved by rendering and tokenizing": details["proved"],
+        "copies that were dropped for a record that the proof then refused": details["copies_of_refused"],
+        "control tokens in them, all the template's": details["control_ids"],
+        "tokens": details["tokens"],
+        "questions that hold the words of their label": details["label_words_in_question"],
+        "nearly equal questions with different answers": details["conflicts"]["count"],
+    }
+    lengths = sorted(manifest["lengths"][name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
+    clusters = [(item["kept"], ", ".join(f"{copy['at']} ({copy['similarity']:.2f})" for copy in item["dropped"]))
+                for item in details["near_duplicates"]]  # fmt: skip
+    conflicts = [(item["first"], item["second"]) for item in details["conflicts"]["first"]]
+    return [
+        *tables,
+        Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
+        _labels(manifest["labels"][name]),
+        Table(title="Length of records kept", head=("", "records"), rows=lengths, bars=True),
+        Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details["languages"].items())),
+        Table(title="Near-duplicates: the first", head=("kept", "dropped (similarity)"), rows=clusters),
+        Table(title="Nearly equal questions with different answers: the first", head=("one", "other"), rows=conflicts),
+    ]
+
+
+def _labels(labels: dict[str, dict[str, int]]) -> Table:
+    splits = ["read", *sorted(set(labels) - {"read"})]
+    names = sorted({name for counts in labels.values() for name in counts})
+    rows = [(name, *(labels.get(split, {}).get(name, 0) for split in splits)) for name in names]
+    return Table(title="Labels before and after", head=("label", *splits), rows=rows, bars=True)
+
+
+def _card(manifest: dict[str, Any]) -> list[Table]:
+    """The data card: what went in and by which rules."""
+    inputs = [(item["name"], item.get("split") or "train", item["uri"]) for item in manifest["inputs"]]
+    rules = [(key, str(value)) for key, value in {**manifest["rules"], "seed": manifest["seed"]}.items()]
+    terms = [
+        (item["name"], *(told[key] for key in ("licence", "source", "revision", "attribution")))
+        for item in manifest["inputs"]
+        if (told := item.get("provenance"))
+    ]
+    return [
+        Table(title="Inputs, with digests", head=("pool", "split", "where"), rows=inputs),
+        Table(title="Licences", head=("pool", "licence", "source", "revision", "attribution"), rows=terms),
+        Table(title="Rules", head=("rule", "value"), rows=rules),
+    ]
+
+
+def _html(found: Table) -> str:
+    if not found.rows:
+        return ""
+    texts = next((place for place, value in enumerate(found.rows[0]) if isinstance(value, int)), len(found.rows[0]))
+    head, rows = list(map(escape, found.head)), [list(map(_cell, row)) for row in found.rows]
+    if found.bars:
+        most = max(1, *(row[1] for row in found.rows))
+        head.append("")
+        for cells, row in zip(rows, found.rows, strict=True):
+            cells.append(f'<i style="width:{120 * row[1] / most:.0f}px"></i>')
+    content = table(head, rows, texts)
+    if len(found.rows) > FOLDED:
+        return f"<details><summary>{escape(found.title)} ({len(found.rows)} rows)</summary>{content}</details>"
+    return f"<h3>{escape(found.title)}</h3>{content}"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
+
+
+def _html_examples(examples: dict[str, list[list[str]]]) -> str:
+    """Examples of changes by rule, what differs marked."""
+    rows = [
+        [escape(rule), escape(place), *_marked(before, after)]
+        for rule, found in examples.items()
+        for place, before, after in found
+    ]
+    head = ["rule", "place", "before", "after"]
+    return f"<h3>Examples of changes, personal data hidden</h3>{table(head, rows, texts=4)}" if rows else ""
+
+
+def _marked(before: str, after: str) -> tuple[str, str]:
+    start = _shared(before, after)
+    end = _shared(before[start:][::-1], after[start:][::-1])
+
+    def mark(text: str) -> str:
+        middle = text[start : len(text) - end]
+        shown = f"<mark>{escape(_visible(middle))}</mark>" if middle else ""
+        return escape(text[:start]) + shown + escape(text[len(text) - end :])
+
+    return mark(before), mark(after)
+
+
+def _shared(one: str, other: str) -> int:
+    """Letters with which both texts begin."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _visible(text: str) -> str:
+    """Characters that cannot be seen, by their code."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else f"\\u{ord(letter):04x}" for letter in text)
+
+
+def _markdown(found: Table) -> list[str]:
+    if not found.rows:
+        return []
+    rows = [
+        [f"{value:,}" if isinstance(value, int) else str(value).replace("\n", " ") for value in row]
+        for row in found.rows[:FOLDED]
+    ]
+    more = [f"\n{len(found.rows) - FOLDED:,} more in the HTML report."] if len(found.rows) > FOLDED else []
+    return [f"### {found.title}", "", markdown_table(list(found.head), rows), *more, ""]

@@ -1,0 +1,121 @@
+"""Text markers that would break a chat format, rewritten to a fixed point.
+
+The list is Nova's thirteen, matched without regard to case and as substrings, so that both of AWS's own checkers are
+satisfied: role words get a space before their colon and keep their letters; the others are removed. Removing one can
+make another (`[E<unk>OS]`), so the rules run until nothing changes.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+import re2
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+from mixtune.errors import ConfigError
+from mixtune.sanitize.rules.text_batch import Texts, join_texts
+
+ROLE_WORDS = ("system", "user", "bot", "assistant", "thought")
+TAGS = ("[EOS]", "<image>", "<video>", "<unk>")
+END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_id|>")
+"""End tokens that published files leave at the end of an answer; stripped there, and only there."""
+MODES = ("space", "strip", "drop", "fail", "keep")
+_ODD_LETTERS = re2.compile("[\u0130\u0131\u017f\u212a]".encode())
+"""Letters beyond ASCII that are an `i`, an `s` or a `k` where case does not count."""
+
+
+@dataclass(frozen=True)
+class Markers:
+    """What to do about text markers."""
+
+    mode: str = "space"
+    """`space`: a space before the colon, tags removed; `strip`: both removed; `drop`: the record goes; `fail`: the run
+    stops; `keep`: they stay."""
+    extra: tuple[str, ...] = ()
+    """Further markers, removed wherever they stand."""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown mode and a blank marker."""
+        if self.mode not in MODES:
+            raise ConfigError(f"markers is one of {', '.join(MODES)}; got {self.mode!r}")
+        if any(not tag.strip() for tag in self.extra):
+            raise ConfigError("extra_markers holds a blank one, which stands everywhere; take it out")
+
+    def rewrite(self, text: str, counts: Counter[str]) -> str:
+        """The text without markers, by the mode; what was found is counted by marker."""
+        if self.mode == "keep" or not self.may_hold(text) or not (found := self.find(text)):
+            return text
+        counts.update(found)
+        if self.mode in ("drop", "fail"):
+            return text
+        pattern = _pattern(self.extra)
+        text = pattern.sub(lambda match: f"{match[1]} :" if match[1] and self.mode == "space" else "", text)
+        return (self._settled(text, counts) if pattern.search(text) else text).strip()
+
+    def _settled(self, text: str, counts: Counter[str]) -> str:
+        """The text without the markers that the removal of others made, in one pass: linear however they are nested."""
+        any_at_end = re.compile(f"(?:{_pattern(self.extra).pattern})\\Z", re.IGNORECASE)
+        longest = max(map(len, (*ROLE_WORDS, *TAGS, *self.extra))) + 1
+        ahead, out = list(reversed(text)), list[str]()
+        while ahead:
+            out.append(ahead.pop())
+            if match := any_at_end.search("".join(out[-longest:])):
+                counts[match[0].lower()] += 1
+                del out[-len(match[0]) :]
+                if self.mode == "space" and match[1]:
+                    out += match[0][:-1]
+                    ahead += ":", " "
+        return "".join(out)
+
+    def may_hold(self, text: str) -> bool:
+        """Whether a marker may be in a text; false is certain."""
+        return bool(self.suspects(join_texts([text])))
+
+    def suspects(self, texts: Texts) -> set[int]:
+        """The numbers of the texts that may hold a marker or an end token; the others surely hold none."""
+        found = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
+        owners = texts.owners(start for _, start, _ in found)
+        return owners if texts.joined.isascii() else owners | texts.matches(_ODD_LETTERS)
+
+    def find(self, text: str) -> list[str]:
+        """The markers in a text, in lower case, one entry per occurrence."""
+        return [match[0].lower() for match in _pattern(self.extra).finditer(text)]
+
+
+@lru_cache
+def _automaton(extra: tuple[str, ...]) -> BytesAhoCorasick:
+    """Finds in bytes, whose ASCII letters are lower case, whatever may be a marker without regard to case.
+
+    Letters beyond ASCII have no case there: of a marker with such, it is a part without any that is looked for.
+    """
+    words = [*(f"{word}:" for word in ROLE_WORDS), *TAGS, *END_TOKENS]
+    for word in map(str.strip, extra):
+        words += re.findall(r"[\x00-\x09\x0b-\x7f]+", word)[:1] or re.findall(re.escape(word[0]), _letters(), re.I)
+    return BytesAhoCorasick([word.encode().lower() for word in words], matchkind=MatchKind.LeftmostFirst)
+
+
+@lru_cache
+def _letters() -> str:
+    return "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+
+
+def strip_end_token(text: str) -> str:
+    """An answer without the end tokens that its file left behind it."""
+    if not text.rstrip().endswith(END_TOKENS):
+        return text
+    end = kept = len(text)
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        token = next((token for token in END_TOKENS if text.endswith(token, 0, end)), "")
+        if not token:
+            return text[:end] if kept < len(text) else text
+        end = kept = end - len(token)
+
+
+@lru_cache
+def _pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
+    """Any marker; of a role's, the word is the first group."""
+    tags = "|".join(map(re.escape, TAGS + extra))
+    return re.compile(f"({'|'.join(ROLE_WORDS)}):|{tags}", re.IGNORECASE)

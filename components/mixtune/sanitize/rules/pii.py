@@ -1,0 +1,296 @@
+"""Personal data in texts: candidates by one linear-time scan, decided by validators; then dropped or replaced.
+
+The scan is one RE2 alternation, whose time is linear in the text however hostile it is. What it finds is small, so
+that checksums and the telephone numbering plans (phonenumbers) may be slow. Names and addresses need a language
+model (`names`), and are looked for only where a policy asks for it.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import re2
+
+from mixtune.errors import ConfigError
+from mixtune.sanitize.rules import pii_checksums as ids
+from mixtune.sanitize.rules import pii_names
+from mixtune.sanitize.rules.text_batch import Texts
+
+KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
+POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
+KEY_FILE = "MIXTUNE_PSEUDONYM_KEY_FILE"
+"""Environment variable: the file, of a mounted secret, that holds the key of pseudonyms."""
+_DEFAULT_KEY_FILE = "/etc/mixtune/pseudonym-key"
+
+_SECRETS = (
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,}|sk-[A-Za-z0-9_-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35}"
+    r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]+-----END [A-Z ]*PRIVATE KEY-----)?"
+)
+_IP6_FORM = r"(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}"
+_GROUPS = (
+    ("secret", _SECRETS),
+    ("email", r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}"),
+    ("medical_record", r"(?i:\b(?:mrn|medical record (?:number|no\.?|#))\s{0,3}[:#]?\s{0,3}[A-Z]{0,3}-?\d{5,12})\b"),
+    (
+        "password",
+        r"(?i:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8,80}",
+    ),
+    ("iban", r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b"),
+    ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _ in ids.CODED_IDS)})\b"),
+    ("ip6", _IP6_FORM),
+    ("number", r"\+?\(?\d[\d() .-]{5,40}\d"),
+)
+
+
+def _no_captures() -> Any:
+    options = re2.Options()
+    options.never_capture = True
+    return options
+
+
+_SCAN = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS))
+_SCAN_ASCII = re2.compile(_SCAN.pattern.encode())
+_KINDS_BY_PLACE = list(enumerate((name for name, _ in _GROUPS), start=1))[::-1]
+"""Numbers first, since they are most of what is found."""
+_LOOSE = ("password", "iban")
+_STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
+_MAY_BE_NUMBER = r"\d(?:[() .-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
+"""What `_in_number` may find something in: seven digits, or an address."""
+_MAY_HOLD = re2.compile(
+    "|".join([*(pattern for name, pattern in _GROUPS if name != "number"), _MAY_BE_NUMBER]).encode(),
+    options=_no_captures(),
+)
+_IP6 = re2.compile(_IP6_FORM)
+_MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
+_IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
+_SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
+_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
+_NO_PHONE = re.compile(
+    r"\d+\.\d+$|(?:19|20)\d\d[-. ][01]?\d[-. ][0-3]?\d(?!\d)|[0-3]?\d[-. ][0-3]?\d[-. ](?:19|20)\d\d(?!\d)"
+)
+_CALL = re.compile(
+    r"(?i)(?<![a-z])(?:(?:tele|cell)?phones?|tel|call(?:ed|ing)?|mobile|cell|fax|contact|sms|whatsapp|ring|dial|reach)(?![a-z])"
+)
+_DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
+_MIN_DIALLED = 9
+"""Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
+_PASSWORD = re.compile(r"[:=]\s*['\"]?(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])([^\s'\"(){}]+)$")
+_NATIONAL = tuple((re.compile(pattern), check, context) for pattern, check, context in ids.NATIONAL_IDS)
+Found = tuple[str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personal:
+    """What becomes of personal data, by kind."""
+
+    policies: Mapping[str, str] = field(default_factory=dict)
+    """`redact` (a placeholder such as `[EMAIL]`), `pseudonym` (`[EMAIL-1f0c...]`, the same for the same datum),
+    `drop` (the record goes), `report` (counted only) or `keep` (not looked for). The key `default` is for the kinds
+    that are not named; without it they are redacted."""
+    region: str = "US"
+    """Country whose telephone numbers may stand without their country's code; two letters."""
+    name_model: str = "en_core_web_sm"
+    """spaCy model that finds names and addresses, where `name` or `address` has a policy: installed, or a folder."""
+
+    def __post_init__(self) -> None:
+        """Check kinds and policies, and that there is a key where one is needed."""
+        for kind, policy in self.policies.items():
+            if kind not in (*KINDS, *pii_names.KINDS, "default"):
+                known = ", ".join((*KINDS, *pii_names.KINDS))
+                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {known} and default")
+            if policy not in POLICIES:
+                raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
+        if "pseudonym" in map(self.policy, (*KINDS, *pii_names.KINDS)):
+            _key()
+        if self.wants_names:
+            pii_names.load_analyzer(self.name_model)
+
+    @cached_property
+    def wants_names(self) -> bool:
+        """Whether the slow tier runs."""
+        return any(self.policy(kind) != "keep" for kind in pii_names.KINDS)
+
+    def policy(self, kind: str) -> str:
+        """The policy for a kind; names and addresses stay where they are not named."""
+        if kind in pii_names.KINDS:
+            return self.policies.get(kind, "keep")
+        return self.policies.get(kind) or self.policies.get("default") or "redact"
+
+    def find(self, text: str) -> list[Found]:
+        """Kind, start and end of what is found, in order, without overlaps."""
+        candidates = list(self._candidates(text)) if _MAY_HOLD.search(text.encode(errors="surrogatepass")) else []
+        if self.wants_names:
+            candidates += pii_names.find_names(text, self.name_model)
+        found, at = [], 0
+        for kind, start, end in sorted(candidates, key=lambda item: (item[1], -item[2])):
+            if start >= at and self.policy(kind) != "keep":
+                found.append((kind, start, end))
+                at = end
+        return found
+
+    def suspects(self, texts: Texts) -> set[int]:
+        """The numbers of the texts that may hold personal data; the others surely hold none that is looked for."""
+        return set(range(len(texts.texts))) if self.wants_names else texts.matches(_MAY_HOLD)
+
+    def apply(self, text: str, counts: Counter[str]) -> str:
+        """The text by the policies; what was found is counted by kind."""
+        found = self.find(text)
+        counts.update(kind for kind, _, _ in found)
+        return _replace(text, found, self._replaced)
+
+    def hide(self, text: str) -> str:
+        """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
+        policies = {kind: "redact" for kind in pii_names.KINDS if self.policy(kind) != "keep"}
+        found = replace(self, policies=policies).find(text)
+        return _replace(text, found, lambda kind, _: f"[{kind.upper()}]")
+
+    def _replaced(self, kind: str, datum: str) -> str:
+        policy = self.policy(kind)
+        if policy == "redact":
+            return f"[{kind.upper()}]"
+        if policy == "pseudonym":
+            plain = re.sub(r"[\s().-]", "", datum).lower() if kind != "email" else datum.lower()
+            return f"[{kind.upper()}-{hmac.new(_key(), f'{kind} {plain}'.encode(), hashlib.sha256).hexdigest()[:12]}]"
+        return datum
+
+    def _candidates(self, text: str) -> Iterator[Found]:
+        for match in _IP6.finditer(text) if text.count(":") > 2 else ():
+            before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
+            if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
+                yield "ip", *match.span()
+        for match in _SCAN_ASCII.finditer(text.encode()) if text.isascii() else _SCAN.finditer(text):
+            kind = next(name for place, name in _KINDS_BY_PLACE if match.start(place) >= 0)
+            start, end = match.span()
+            if kind not in _LOOSE:
+                yield from self._judged(kind, text, start, end)
+                continue
+            length = _iban_length(text[start:end]) if kind == "iban" else 0
+            if length:
+                yield kind, start, start + length
+            elif found := _PASSWORD.search(text[start:end]):
+                yield "secret", start + found.start(1), end
+            start += length or 4
+            for inner in _STRICT.finditer(text[start : end + 40]):  # a loose form may be wrong, and hide another
+                if inner.start() < end - start:
+                    kind = next(name for name, value in inner.groupdict().items() if value is not None)
+                    yield from self._judged(kind, text, start + inner.start(), start + inner.end())
+
+    def _judged(self, kind: str, text: str, start: int, end: int) -> Iterator[Found]:
+        datum = text[start:end]
+        if kind == "number":
+            yield from self._in_number(text, start, end)
+        elif kind == "national_id":
+            if any(re.fullmatch(pattern, datum) and check(datum) for pattern, check in ids.CODED_IDS):
+                yield kind, start, end
+        elif kind != "ip6":
+            yield kind, start, end
+
+    def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
+        """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
+        if sum(map(str.isdigit, text[start:end])) < 7 and text.count(".", start, end) < 3:
+            return
+        before, taken = text[max(0, start - 40) : start], False
+        for kind, pattern, check in _FORMS:
+            for match in pattern.finditer(text, start, end):
+                if check(match[0]):
+                    taken = True
+                    yield kind, *match.span()
+        for pattern, check, context in _NATIONAL:
+            for match in pattern.finditer(text, start, end):
+                if (not context or re.search(context, before)) and check(match[0]):
+                    taken = True
+                    yield "national_id", *match.span()
+        if not taken:
+            yield from self._phones(text, start, end, before)
+
+    def _phones(self, text: str, start: int, end: int, before: str) -> Iterator[Found]:
+        import phonenumbers
+
+        raw = text[start:end]
+        digits = len(ids.digits_of(raw))
+        if not 7 <= digits <= 30 or ("+" not in raw and digits < _shortest_phone(self.region)) or _NO_PHONE.match(raw):
+            return
+        if raw.isdigit() and not _CALL.search(before):
+            return
+        dialled = (_DIALLED.match(raw) or _CALL.search(before)) and digits >= _MIN_DIALLED
+        leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
+        for begin, stop in _match_phones(raw, self.region, leniency):
+            yield "phone", start + begin, start + stop
+
+
+@lru_cache
+def _shortest_phone(region: str) -> int:
+    """Digits of a region's shortest telephone number, without the country's code."""
+    from phonenumbers import PhoneMetadata
+
+    known = PhoneMetadata.metadata_for_region(region, None)
+    return min(known.general_desc.possible_length) if known and known.general_desc else 0
+
+
+@lru_cache(maxsize=2**14)
+def _match_phones(raw: str, region: str, leniency: int) -> list[tuple[int, int]]:
+    import phonenumbers
+
+    return [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(raw, region, leniency)]
+
+
+def _replace(text: str, found: list[Found], by: Callable[[str, str], str]) -> str:
+    pieces, at = [], 0
+    for kind, start, end in found:
+        pieces += [text[at:start], by(kind, text[start:end])]
+        at = end
+    return "".join([*pieces, text[at:]]) if pieces else text
+
+
+def _is_ip4(text: str) -> bool:
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or text.startswith("255."))
+
+
+def _is_ip6(text: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return sum(bool(part) for part in text.split(":")) >= 3 and not address.is_loopback
+
+
+_FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
+    ("ip", _IP, _is_ip4),
+    ("ssn", _SSN, ids.is_ssn),
+    ("card", _CARD, ids.is_card),
+)
+
+
+def _iban_length(text: str) -> int:
+    """Characters of the IBAN that a candidate begins with; 0: none."""
+    for end in range(len(text), 14, -1):
+        if text[end - 1].isalnum() and ids.is_iban(text[:end]):
+            return end
+    return 0
+
+
+def _key() -> bytes:
+    path = Path(os.environ.get(KEY_FILE) or _DEFAULT_KEY_FILE)
+    try:
+        key = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"personal_data: pseudonyms need a key; mount a secret as {path}, or set {KEY_FILE}"
+        ) from error
+    if len(key) < 16:
+        raise ConfigError(f"personal_data: the key in {path} has {len(key)} bytes; at least 16 are needed")
+    return key

@@ -1,0 +1,384 @@
+"""Files by URI: a local path or `s3://bucket/key`, read and written alike, in bounded memory.
+
+`hf://datasets/org/name@revision/path` is read only: the Hugging Face hub's files, brought to its local cache.
+
+Writes are atomic: a file appears under its name when it is whole, or not at all. What is written is hashed on the
+way (SHA-256). A *manifest* lists the files of an artifact and is written last, so that its presence means that the
+folder is whole; `verify` checks that it still is.
+
+Credentials come from the default AWS chain. `use` sets the few options there are, in the environment, so that child
+processes see them too.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any
+
+from mixtune.errors import ConfigError, DataError
+from mixtune.storage.streams import (
+    BLOCK_BYTES,
+    FileEntry,
+    LocalWriter,
+    S3Reader,
+    S3Writer,
+    Writer,
+    head,
+    s3_client,
+    split_s3,
+)
+
+_HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
+PROVENANCE = "_provenance.json"
+"""In a folder of data: where its files come from, and on what terms. Hidden, as all names with `_` before them are."""
+_OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
+
+
+def use(options: dict[str, Any]) -> None:
+    """Take the `storage` parameter of a component: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Raises:
+        ConfigError: An unknown key.
+    """
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise ConfigError(f"storage: unknown option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
+    for key, value in options.items():
+        if value:
+            os.environ[_OPTIONS[key]] = str(value)
+
+
+def is_s3(uri: str) -> bool:
+    """Whether the URI names an object in S3 rather than a local path."""
+    return uri.startswith("s3://")
+
+
+def _path(uri: str) -> Path:
+    """Where a URI lies on this machine, if it is not in S3."""
+    return Path(_fetch_from_hub(uri)) if uri.startswith("hf://") else Path(uri)
+
+
+@lru_cache(maxsize=1024)
+def _fetch_from_hub(uri: str) -> str:
+    named = _HUB_DATASET.match(uri)
+    if not named:
+        raise DataError(f"{uri}: a data set of the hub is hf://datasets/org/name@revision/path, revision included")
+    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
+    return f"{fetch_data_set(name, revision, [path, f'{path}/*'] if path else [])}/{path}".rstrip("/")
+
+
+def fetch_data_set(name: str, revision: str, patterns: list[str]) -> str:
+    """The local folder with a data set of the hub, or with the files of it that match; fetched once.
+
+    Raises:
+        DataError: The hub does not give it, or is out of reach and the local cache has it not.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns or None)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        uri = f"hf://datasets/{name}@{revision}"
+        raise DataError(f"{uri}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something inside a folder."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def data_uri(artifact_uri: str, output: str) -> str:
+    """Where the bytes of a KFP artifact lie: beside it, in a folder that no other output of the task shares."""
+    return join(artifact_uri.rsplit("/", 1)[0], "data", output)
+
+
+def list_files(uri: str) -> list[FileEntry]:
+    """The files under a folder, or the one file, sorted by path; hidden names (`.x`, `_x`) are left out.
+
+    Where there is nothing of that very name, `*`, `?` and `[...]` in it stand for parts of names, never for a `/`;
+    the paths are then relative to the folder before the first of them.
+
+    `sha256` is the digest of the content for local files. For S3 it stands for the version: the digest of version id
+    or ETag, which changes whenever the content does.
+
+    Raises:
+        DataError: There is nothing under that name.
+    """
+    folder, pattern = split_pattern(uri)
+    entries = _list_s3(folder) if is_s3(uri) else _list_local(_path(folder))
+    if pattern:
+        entries = [entry for entry in entries if fits(entry.path, pattern)]
+    if not entries:
+        raise DataError(f"{uri}: no such file or folder; give a local path or s3://bucket/key that exists")
+    return sorted(entries, key=lambda entry: entry.path)
+
+
+def split_pattern(uri: str) -> tuple[str, str]:
+    """The folder before a name with `*`, `?` or `[` in it, and the rest; a URI without them, and an empty text."""
+    first = re.search(r"[*?[]", uri)
+    if first is None or exists(uri):
+        return uri, ""
+    folder, _, _ = uri[: first.start()].rpartition("/")
+    return folder or ("/" if uri.startswith("/") else "."), uri[len(folder) :].lstrip("/")
+
+
+def fits(path: str, pattern: str) -> bool:
+    """Whether a path has the form of a pattern, in which `*`, `?` and `[...]` never stand for a `/`."""
+    names, parts = path.split("/"), pattern.split("/")
+    return len(names) == len(parts) and all(map(fnmatch.fnmatchcase, names, parts))
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or a folder with that name."""
+    if not is_s3(uri):
+        return _path(uri).exists()
+    return file_exists(uri) or bool(_first_key(uri.rstrip("/") + "/"))
+
+
+def fingerprint(uri: str) -> str:
+    """`uri#digest`: the name together with what is there now; a cached step that takes it sees changed bytes.
+
+    A folder's provenance counts too, since what is made of its files repeats it.
+    """
+    total = hashlib.sha256()
+    for entry in list_files(uri):
+        total.update(f"{entry.path}\0{entry.num_bytes}\0{entry.sha256}\n".encode())
+    if not uri.startswith("hf://") and file_exists(told := join(uri, PROVENANCE)):
+        total.update(sha256_file(told).encode())
+    return f"{uri}#{total.hexdigest()[:32]}"
+
+
+def split_fingerprint(uri: str) -> tuple[str, str]:
+    """The plain URI and the digest after `#`; the digest is empty where there is none."""
+    plain, _, digest = uri.partition("#")
+    return plain, digest
+
+
+def check_fingerprint(uri: str) -> str:
+    """The plain URI, once it is sure that its bytes are still the ones that were fingerprinted.
+
+    Raises:
+        DataError: They are not.
+    """
+    plain, digest = split_fingerprint(uri)
+    if digest and fingerprint(plain) != uri:
+        raise DataError(f"{plain}: changed since this run looked at it (digest {digest}); start the run again")
+    return plain
+
+
+@contextmanager
+def open_read(uri: str) -> Iterator[IO[bytes]]:
+    """A seekable stream of the bytes at the URI.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    try:
+        stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else _path(uri).open("rb")
+    except FileNotFoundError as error:
+        raise DataError(f"{uri}: no such file") from error
+    with stream:
+        yield stream
+
+
+@contextmanager
+def open_write(uri: str) -> Iterator[Writer]:
+    """A stream into a new file, which appears under its name only if the block ends without an error."""
+    writer = S3Writer(uri) if is_s3(uri) else LocalWriter(uri)
+    try:
+        yield writer
+    except BaseException:
+        writer.abort()
+        raise
+    writer.commit()
+
+
+def read_json(uri: str) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        DataError: No such file, or not JSON.
+    """
+    with open_read(uri) as stream:
+        try:
+            return json.load(stream)
+        except ValueError as error:
+            raise DataError(f"{uri}: not JSON ({error})") from error
+
+
+def write_json(uri: str, value: Any) -> FileEntry:
+    """Write a JSON value, keys sorted, so that the same value has the same bytes."""
+    with open_write(uri) as stream:
+        stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    return stream.entry(uri.rsplit("/", 1)[-1])
+
+
+def write_manifest(path: str, manifest: dict[str, Any], data: str, files: list[FileEntry]) -> None:
+    """Write an artifact's manifest: last, when all its files are there.
+
+    Args:
+        path: Where the manifest goes (a KFP artifact's `path`, or any URI).
+        manifest: What the artifact says of itself; `kind` names what it is.
+        data: URI of the folder that holds the files.
+        files: The files, paths relative to `data`.
+    """
+    from mixtune import __version__
+
+    listed = [asdict(entry) for entry in sorted(files, key=lambda entry: entry.path)]
+    write_json(path, {**manifest, "data_uri": data, "files": listed, "mixtune_version": __version__})
+
+
+def read_manifest(path: str, kind: str) -> dict[str, Any]:
+    """Read a manifest of the given kind.
+
+    Raises:
+        DataError: No manifest (the step that writes it did not finish), or one of another kind.
+    """
+    if not exists(path):
+        raise DataError(f"{path}: no manifest; the step that makes these {kind} has not finished")
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
+        raise DataError(f"{path}: a manifest of {kind} is needed, this is one of {found!r}")
+    return manifest
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 over what a manifest says of the content, whatever folder it lies in: 32 hex digits."""
+    content = {key: value for key, value in manifest.items() if key != "data_uri"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def verify(manifest: dict[str, Any], folder: str = "") -> None:
+    """Check the files of a manifest against their sizes and, where they are local, their SHA-256.
+
+    Args:
+        manifest: As read.
+        folder: Where the files are; empty: where the manifest says, its `data_uri`.
+
+    Raises:
+        DataError: A file is missing, cut or changed.
+    """
+    for item in manifest["files"]:
+        uri = join(folder or manifest["data_uri"], item["path"])
+        size = file_size(uri)
+        if size != item["num_bytes"]:
+            raise DataError(f"{uri}: {size} bytes, the manifest says {item['num_bytes']}; make it again")
+        if not is_s3(uri) and sha256_file(uri) != item["sha256"]:
+            raise DataError(f"{uri}: its SHA-256 is not the manifest's; it was changed, make it again")
+
+
+def file_size(uri: str) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    try:
+        return int(head(uri)["ContentLength"]) if is_s3(uri) else _path(uri).stat().st_size
+    except FileNotFoundError as error:
+        raise DataError(f"{uri}: no such file") from error
+
+
+def sha256_file(uri: str) -> str:
+    """SHA-256 of a file's content, hex."""
+    with open_read(uri) as stream:
+        total = hashlib.sha256()
+        while block := stream.read(BLOCK_BYTES):
+            total.update(block)
+        return total.hexdigest()
+
+
+def delete(uri: str) -> None:
+    """Delete a file, or a folder with all that is in it; nothing there is no error."""
+    if not is_s3(uri):
+        path = Path(uri)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    bucket, key = split_s3(uri)
+    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+        keys = [item["Key"] for item in page.get("Contents", [])]
+        keys = [name for name in keys if name == key or name.startswith(key.rstrip("/") + "/")]
+        if keys:
+            s3_client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": name} for name in keys]})
+
+
+def fetch(uri: str, folder: Path) -> Path:
+    """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`."""
+    if not is_s3(uri):
+        if not _path(uri).exists():
+            raise DataError(f"{uri}: no such file or folder")
+        return _path(uri)
+    for entry in list_files(uri):
+        source = uri if entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri) else join(uri, entry.path)
+        target = folder / entry.path
+        if target.exists() and target.stat().st_size == entry.num_bytes:
+            continue
+        with open_read(source) as stream, open_write(str(target)) as writer:
+            shutil.copyfileobj(stream, writer, BLOCK_BYTES)
+    return folder
+
+
+def file_exists(uri: str) -> bool:
+    """Whether the URI names a file (not a folder)."""
+    if not is_s3(uri):
+        return _path(uri).is_file()
+    # Not a HEAD: where a role may list some prefixes only, S3 answers 403 for an object that is not there.
+    return _first_key(uri) == split_s3(uri)[1]
+
+
+def upload(folder: Path, uri: str) -> list[FileEntry]:
+    """Copy a local folder's files to a URI, in sorted order; the entries for a manifest come back."""
+    entries = []
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        name = path.relative_to(folder).as_posix()
+        with open(path, "rb") as stream, open_write(join(uri, name)) as writer:
+            shutil.copyfileobj(stream, writer, BLOCK_BYTES)
+        entries.append(writer.entry(name))
+    return entries
+
+
+def _list_local(path: Path) -> list[FileEntry]:
+    if path.is_file():
+        return [FileEntry(path=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(str(path)))]
+    files = (item for item in path.rglob("*") if item.is_file())
+    names = ((item, item.relative_to(path)) for item in files)
+    return [
+        FileEntry(path=name.as_posix(), num_bytes=item.stat().st_size, sha256=sha256_file(str(item)))
+        for item, name in names
+        if not any(part.startswith((".", "_")) for part in name.parts)
+    ]
+
+
+def _list_s3(uri: str) -> list[FileEntry]:
+    bucket, key = split_s3(uri)
+    entries = []
+    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+        for item in page.get("Contents", []):
+            if item["Key"] == key:
+                name = key.rsplit("/", 1)[-1]
+            elif item["Key"].startswith(key.rstrip("/") + "/"):
+                name = item["Key"][len(key.rstrip("/")) + 1 :]
+            else:
+                continue
+            if name and not name.endswith("/") and not any(part.startswith((".", "_")) for part in name.split("/")):
+                version = hashlib.sha256(item["ETag"].encode()).hexdigest()
+                entries.append(FileEntry(path=name, num_bytes=item["Size"], sha256=version))
+    return entries
+
+
+def _first_key(uri: str) -> str:
+    """The first key in order that starts as the URI does: the object itself, if there is one; else empty."""
+    bucket, key = split_s3(uri)
+    found = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return str(found[0]["Key"]) if found else ""

@@ -1,0 +1,26 @@
+"""The exit task's work: no training job outlives its run, however the launcher ended."""
+
+import os
+
+
+def clean_up() -> None:
+    """Delete every job of this run that is still there; outside a cluster there are none.
+
+    Raises:
+        ClusterError: The API is away, or the service account may not delete jobs.
+    """
+    if not os.environ.get("KUBERNETES_SERVICE_HOST"):
+        print("not on a cluster: there are no jobs to clean up", flush=True)
+        return
+    from mixtune.train.launcher.jobs import BACKENDS
+    from mixtune.train.launcher.kubernetes_client import Cluster
+    from mixtune.train.launcher.pod_context import read_origin
+
+    cluster = Cluster()
+    run_id = read_origin(cluster).run_id
+    for backend in BACKENDS.values():
+        found = cluster.jobs_of(backend, run_id)
+        for item in found:
+            cluster.delete(backend, item["metadata"]["name"])
+            print(f"{backend.kind} {item['metadata']['name']}: deleted, its run has ended", flush=True)
+        print(f"{backend.kind}: {len(found)} left over from run {run_id}", flush=True)

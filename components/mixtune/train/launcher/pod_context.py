@@ -1,0 +1,38 @@
+"""Who starts a job: run, task, image and workflow, as the launcher's own pod tells them."""
+
+import os
+import re
+from dataclasses import dataclass
+
+from mixtune import images
+from mixtune.train.launcher.kubernetes_client import Cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Who starts a job, as the launcher's own pod tells."""
+
+    run_id: str
+    task: str
+    image: str
+    """The launcher's own: a job runs the code that launched it."""
+    owner: dict[str, str] | None
+    """The workflow of the run."""
+
+
+def read_origin(cluster: Cluster) -> Origin:
+    """Read run, task, image and owner from the launcher's own pod; outside a cluster, from the environment."""
+    pod = cluster.own_pod() or {"metadata": {}, "spec": {"containers": []}}
+    metadata = pod["metadata"]
+    run_id = os.environ.get("MIXTUNE_RUN_ID") or metadata.get("labels", {}).get("pipeline/runid", "")
+    owners = [item for item in metadata.get("ownerReferences", []) if item.get("kind") == "Workflow"]
+    own = [item["image"] for item in pod["spec"]["containers"] if item["name"] == "main"]
+    owner = {key: owners[0][key] for key in ("apiVersion", "kind", "name", "uid")} if owners else None
+    if not run_id:
+        print("no run id (MIXTUNE_RUN_ID): the job is named after what it trains alone", flush=True)
+    return Origin(
+        run_id=re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)[:63].strip("-_.") or "none",
+        task=metadata.get("annotations", {}).get("pipelines.kubeflow.org/task_display_name", ""),
+        image=own[0] if own else images.TRAIN,
+        owner=owner,
+    )

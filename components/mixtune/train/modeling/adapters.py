@@ -1,0 +1,100 @@
+"""Adapters: put into a model by a checked subset of PEFT's options, saved so that they load on the untouched base."""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from mixtune.errors import ConfigError
+from mixtune.train.config import TrainConfig
+from mixtune.train.modeling.dropout import Dropout, RecordDropout
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter in training."""
+
+    peft: PeftModel
+    dropout: Dropout | None
+    """What decides which values are dropped; None: none are."""
+    initial: dict[str, torch.Tensor]
+    """The adapter as it began, where it began by changing the base weights (PiSSA, OLoRA); else empty."""
+
+    def save(self, folder: Path) -> None:
+        """Write it in PEFT's format.
+
+        One that began by changing the base is written as its difference to that beginning, at twice the rank, so that
+        it too loads on the untouched base (PiSSA, Meng et al. 2024).
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            initial = Path(scratch) / "initial"
+            initial.mkdir()
+            if self.initial:
+                save_file(self.initial, initial / "adapter_model.safetensors", {"format": "pt"})
+            self.peft.save_pretrained(
+                str(folder),
+                save_embedding_layers=False,  # they are the base's; PEFT would ask the hub whether they grew
+                path_initial_model_for_weight_conversion=str(initial) if self.initial else None,
+            )
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def add_adapter(causal: Any, config: TrainConfig, base_name: str) -> Adapter:
+    """Put an adapter into a model, by default into all its linear layers but the head.
+
+    Args:
+        causal: The model; its weights change where the initialisation says so, what it computes does not.
+        config: Of the training; `seed` must be set in torch.
+        base_name: Of the base model, for the adapter's configuration.
+
+    Raises:
+        ConfigError: `target_modules` names nothing, or the rank is too high.
+    """
+    options = {"target_modules": "all-linear", **config.lora_options}
+    drop = options.pop("lora_dropout", 0.0)
+    try:
+        settings = _osf(causal, options, config) if options.pop("use_osf", False) else _lora(options, config)
+        model = get_peft_model(causal, settings)
+    except ValueError as error:
+        raise ConfigError(f"lora_options: {error}") from error
+    used: list[Any] = list(model.peft_config.values())
+    for item in used:
+        item.base_model_name_or_path = base_name  # not this machine's path
+        if isinstance(item.target_modules, set):
+            item.target_modules = sorted(item.target_modules)  # a set's order is another in every process
+    begun = get_peft_model_state_dict(model) if config.changes_base else {}
+    initial = {name: value.cpu().clone() for name, value in begun.items()}
+    return Adapter(model, _add_dropout(model, drop, config.seed) if drop else None, initial)
+
+
+def _lora(options: dict[str, Any], config: TrainConfig) -> LoraConfig:
+    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
+
+
+def _osf(causal: Any, options: dict[str, Any], config: TrainConfig) -> OSFConfig:
+    """Orthogonal subspace tuning (Nayak et al. 2025): all but `lora_rank` of a matrix's directions stay as they are."""
+    widths = {
+        name.rsplit(".", 1)[-1]: min(module.weight.shape)
+        for name, module in causal.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not causal.get_output_embeddings()
+    }
+    narrow = min(widths, key=lambda name: widths[name])
+    if config.lora_rank >= widths[narrow]:
+        raise ConfigError(f"lora_rank is {config.lora_rank}; {narrow} has {widths[narrow]} directions, fewer must move")
+    kept: dict[str, int | float] = {re.escape(name) + "$": width - config.lora_rank for name, width in widths.items()}
+    return OSFConfig(task_type="CAUSAL_LM", rank_pattern=kept, **options)
+
+
+def _add_dropout(model: PeftModel, share: float, seed: int) -> Dropout:
+    dropout = Dropout(share, seed)
+    layers: list[Any] = list(model.modules())
+    for module in layers:
+        if hasattr(module, "lora_dropout"):
+            for name in module.lora_dropout:
+                module.lora_dropout[name] = RecordDropout(dropout)
+    return dropout

@@ -1,0 +1,173 @@
+"""The decision: its bounds against known figures, simulation and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from mixtune.compare import bootstrap, paired_stats
+from mixtune.compare.paired_stats import FAIL, INCONCLUSIVE, PASS, non_inferiority, paired_mean
+
+MMLU = 14_042
+
+
+def pair(count: int, right: float, lost: int, gained: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers of a base with so many right, and of a candidate that lost and gained so many."""
+    base = (np.arange(count) < round(right * count)).astype(float)
+    candidate = base.copy()
+    candidate[:lost] = 0
+    candidate[count - gained :] = 1
+    return base, candidate
+
+
+def found(base: np.ndarray, candidate: np.ndarray, strata: int = 1) -> paired_stats.Estimate:
+    count = len(base)
+    names = [str(number % strata) for number in range(count)]
+    return paired_mean(base, candidate, names, [str(number) for number in range(count)])
+
+
+def test_a_point_lost_on_mmlu_passes_at_two_and_is_undecided_at_one() -> None:
+    one = found(*pair(MMLU, 0.75, round(0.05 * MMLU), round(0.04 * MMLU)))
+    assert one.difference == pytest.approx(-0.01, abs=1e-4)
+    assert one.lower == pytest.approx(-0.0142, abs=1e-4)
+    assert non_inferiority(one, 0.02) == PASS
+    assert non_inferiority(one, 0.01) == INCONCLUSIVE
+
+
+@pytest.mark.parametrize("margin", [0.005, 0.01, 0.02, 0.05, 0.2])
+def test_a_collapse_of_mmlu_fails_every_margin(margin: float) -> None:
+    assert non_inferiority(found(*pair(MMLU, 0.75, round(0.30 * MMLU), round(0.02 * MMLU))), margin) == FAIL
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "error", "lower"), [(548, 519, 0.00265, -0.0067), (640, 555, 0.0028, -0.0115)]
+)
+def test_standard_errors_are_those_published_for_real_checkpoints(
+    lost: int, gained: int, error: float, lower: float
+) -> None:
+    one = found(*pair(12_343, 0.4692, lost, gained))
+    assert one.standard_error == pytest.approx(error, abs=1e-4)
+    assert one.lower == pytest.approx(lower, abs=2e-4)
+
+
+def test_false_passes_at_the_margin_are_at_most_six_in_a_hundred() -> None:
+    random = np.random.default_rng(7)
+    margin, discordance, draws = 0.05, 0.1, 3000
+    lost, gained = (discordance + margin) / 2, (discordance - margin) / 2
+    passed = powered = 0
+    for loss in (margin, 0.0):
+        lost, gained = (discordance + loss) / 2, (discordance - loss) / 2
+        for _ in range(draws):
+            changes = random.choice([-1.0, 0.0, 1.0], 541, p=[lost, 1 - lost - gained, gained])
+            error = changes.std(ddof=1) / math.sqrt(541)
+            verdict = non_inferiority(paired_stats.estimate(float(changes.mean()), float(error)), margin)
+            passed, powered = (passed + (verdict == PASS and loss > 0), powered + (verdict == PASS and loss == 0))
+    assert passed / draws <= 0.06
+    error = math.sqrt(discordance / 541)
+    formula = 0.5 * (1 + math.erf((margin / error - paired_stats.Z95) / math.sqrt(2)))
+    assert powered / draws == pytest.approx(formula, abs=0.02)
+
+
+def test_the_plain_standard_error_is_the_stratified_one_of_a_single_stratum() -> None:
+    random = np.random.default_rng(0)
+    base, candidate = random.random(400), random.random(400)
+    expected = (candidate - base).std(ddof=1) / 20
+    assert found(base, candidate).standard_error == pytest.approx(expected)
+
+
+def test_items_of_one_cluster_count_as_one() -> None:
+    random = np.random.default_rng(1)
+    base, candidate = np.repeat(random.random(50), 4), np.repeat(random.random(50), 4)
+    clusters = [str(number // 4) for number in range(200)]
+    together = paired_mean(base, candidate, ["a"] * 200, clusters)
+    alone = paired_mean(base[::4], candidate[::4], ["a"] * 50, [str(number) for number in range(50)])
+    assert together.standard_error == pytest.approx(alone.standard_error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60), st.integers(1, 5))
+def test_bounds_hold_the_difference_and_models_that_swap_places_swap_signs(
+    answers: list[tuple[bool, bool]], strata: int
+) -> None:
+    base, candidate = (np.array(column, float) for column in zip(*answers, strict=True))
+    one, other = found(base, candidate, strata), found(candidate, base, strata)
+    assert one.lower <= one.difference <= one.upper
+    assert one.difference == pytest.approx(-other.difference)
+    assert one.standard_error == pytest.approx(other.standard_error)
+    assert one.standard_error >= 1 / len(answers)
+
+
+@given(st.floats(-0.5, 0.5), st.floats(0, 0.2), st.floats(0, 0.2), st.floats(0, 0.2))
+def test_a_larger_allowance_never_turns_a_pass_into_less(
+    difference: float, error: float, limit: float, more: float
+) -> None:
+    one = paired_stats.estimate(difference, error)
+    order = [FAIL, INCONCLUSIVE, PASS]
+    assert order.index(non_inferiority(one, limit + more)) >= order.index(non_inferiority(one, limit))
+
+
+def test_a_relative_rise_of_nll_is_found_with_its_error() -> None:
+    random = np.random.default_rng(2)
+    base = random.gamma(5, 10, 500)
+    candidate = base * 1.03 + random.normal(0, 1, 500)
+    one = paired_stats.paired_ratio(base, candidate, ["a"] * 500, [str(number) for number in range(500)])
+    assert one.difference == pytest.approx(0.03, abs=0.003)
+    assert 0 < one.standard_error < 0.002
+    same = paired_stats.paired_ratio(base, base, ["a"] * 500, [str(number) for number in range(500)])
+    assert (same.difference, same.standard_error) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "all_of_them"),
+    [([PASS, PASS], PASS), ([PASS, INCONCLUSIVE], INCONCLUSIVE), ([INCONCLUSIVE, FAIL], FAIL), ([], INCONCLUSIVE)],
+)
+def test_all_must_pass(verdicts: list[str], all_of_them: str) -> None:
+    assert paired_stats.overall(verdicts) == all_of_them
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=50), st.integers(0, 99)
+)
+def test_weighted_f1_is_scikit_learns(pairs: list[tuple[str, str]], seed: int) -> None:
+    gold, said = zip(*pairs, strict=True)
+    weights = np.random.default_rng(seed).integers(0, 4, len(gold)).astype(float)
+    weights[0] = 1
+    score = bootstrap.f1_score([[one] for one in gold], [[one] for one in said], list("abcd"))
+    seen = sorted(
+        {one for one, weight in [*zip(gold, weights, strict=True), *zip(said, weights, strict=True)] if weight}
+    )
+    expected = sk.f1_score(gold, said, labels=seen, average="macro", sample_weight=weights, zero_division=0)
+    assert score(weights) == pytest.approx(expected)
+
+
+def test_weighted_auc_is_scikit_learns() -> None:
+    random = np.random.default_rng(3)
+    names = ["a", "b", "c"]
+    gold = [names[number] for number in random.integers(0, 3, 90)]
+    shares = np.round(random.dirichlet(np.ones(3), 90), 1)  # with ties
+    weights = random.integers(0, 3, 90).astype(float)
+    expected = np.mean(
+        [
+            sk.roc_auc_score([one == name for one in gold], shares[:, place], sample_weight=weights)
+            for place, name in enumerate(names)
+        ]
+    )
+    assert bootstrap.auc_score(gold, shares, names)(weights) == pytest.approx(expected)
+
+
+def test_the_bootstrap_is_seeded_and_draws_both_models_alike() -> None:
+    random = np.random.default_rng(4)
+    gold = [[str(number)] for number in random.integers(0, 3, 120)]
+    said = [one if random.random() < 0.8 else ["0"] for one in gold]
+    score = bootstrap.f1_score(gold, said, ["0", "1", "2"])
+    clusters = [str(number) for number in range(120)]
+    same = bootstrap.paired_bootstrap(score, score, clusters, 50)
+    assert (same.difference, same.standard_error, same.lower, same.upper) == (0, 0, 0, 0)
+    other = bootstrap.f1_score(gold, gold, ["0", "1", "2"])
+    assert bootstrap.paired_bootstrap(score, other, clusters, 50) == bootstrap.paired_bootstrap(
+        score, other, clusters, 50
+    )

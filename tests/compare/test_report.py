@@ -1,0 +1,133 @@
+"""The report: self-contained, complete, and safe against what models say."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.compare import comparison_page, summary
+from mixtune.compare.comparison import Comparison
+from mixtune.compare.contamination import Overlap
+from mixtune.compare.measures import Measure
+from mixtune.compare.subgroups import Slice
+from mixtune.compare.verdicts import AxisVerdict
+from mixtune.report import charts
+
+EVIL = "<script>alert('x')</script>"
+
+
+def axis(name: str, verdict: str, **changes: Any) -> AxisVerdict:
+    measure = Measure(
+        metric="accuracy", base=0.75, candidate=0.7, difference=-0.05, standard_error=0.01, lower=-0.07, upper=-0.03
+    )
+    given = {
+        "axis": name, "form": "mmlu", "metric": "accuracy", "question": "non-inferiority", "higher_is_better": True,
+        "relative": False, "base": 0.75, "candidate": 0.7, "difference": -0.05, "lower": -0.07, "upper": -0.03,
+        "limit": 0.02, "verdict": verdict, "num_items": 14042, "detectable": 0.006, "lost": 9, "gained": 3,
+        "advice": "raise the general share", "measures": [measure],
+        "slices": [Slice(name=f"s{n}", num_items=9, base=0.5, candidate=0.4, difference=-0.1, p_value=0.1) for n in range(57)],
+        "flips": [{"item_id": "1", "subject": "anatomy", "text": EVIL, "gold": "A", "base": "A", "candidate": EVIL}],
+    }  # fmt: skip
+    return AxisVerdict(**{**given, **changes})
+
+
+def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
+    identity = {"base_model": "b1", "model": "", "model_kind": "base", "dtype": "float32", "versions": {"torch": "2"}}
+    pools = [{"name": "chat", "planned_share": 0.5, "share_of_records": 0.5, "num_records": 10, "repeats": 0}]
+    overlap = Overlap(axis="mmlu", num_items=9, searched=8, exact=0, short_exact=1, partial=2, mean_coverage=0.01)
+    return Comparison(
+        verdict=verdict,
+        axes=list(axes),
+        identity={"base": identity, "candidate": {**identity, "model": "a9", "model_kind": "adapter"}},
+        limit=0,
+        contamination=[overlap],
+        mix={"digest": "d7", "seed": 42, "mix_ratio": 0.5, "receipt": {"pools": pools}},
+    )
+
+
+class Tags(HTMLParser):
+    """Collects tags, and that every one is closed in its place."""
+
+    VOID = ("meta", "line", "circle", "rect", "path", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> str:
+    confusion = {"labels": ["a", "b"], "base": [[1, 2], [3, 4]], "candidate": [[3, 0], [1, 6]]}
+    customer = axis("customer", "pass", question="superiority", form="classification", confusion=confusion, advice="")
+    summary.write_comparison(
+        comparison(axis("mmlu", "fail"), customer), html=str(tmp_path / "r.html"), markdown=str(tmp_path / "r.md")
+    )
+    return (tmp_path / "r.html").read_text()
+
+
+def test_the_page_is_one_file_without_script_or_network(written: str) -> None:
+    tags = Tags()
+    tags.feed(written)
+    assert not tags.open
+    assert {"svg", "table", "style", "details"} <= tags.seen
+    assert not {"script", "link", "img", "iframe"} & tags.seen
+    assert not re.search(r"(src|href)=|url\(|@import", written)
+
+
+def test_what_models_say_is_shown_as_text(written: str) -> None:
+    assert EVIL not in written
+    assert "&lt;script&gt;" in written
+
+
+def test_the_page_says_verdict_numbers_identity_and_mix(written: str) -> None:
+    for words in ("Forgotten: mmlu.", "raise the general share", "0.7500", "-0.0700 to -0.0300", "14,042", "a9 (adapter)",
+                  "Mix receipt", "chat", "Overlap with the training data", "Given label by true label", "9 lost, 3 gained",
+                  "torch version"):  # fmt: skip
+        assert words in written, words
+
+
+def test_a_loss_on_the_customers_records_is_not_called_forgotten() -> None:
+    worse = comparison(axis("mmlu", "pass"), axis("customer", "fail", question="superiority"))
+    assert summary.summary(worse).startswith("Worse on the customer's own records.")
+
+
+def test_an_inconclusive_axis_is_named() -> None:
+    found = summary.summary(comparison(axis("ifeval", "inconclusive"), axis("mmlu", "pass"), verdict="inconclusive"))
+    assert found == "Not enough items to say: ifeval."
+
+
+def test_an_interval_that_leaves_the_plot_ends_in_an_arrow() -> None:
+    inside = charts.Bar(name="a", value=-0.5, lower=-1.0, upper=0.0, label="", verdict="pass")
+    outside = charts.Bar(name="b", value=-40.0, lower=-50.0, upper=-30.0, label="", verdict="fail")
+    assert charts.forest([inside]).count("<path") == 0
+    assert charts.forest([outside]).count("<path") == 2
+    places = [float(x) for x in re.findall(r'x[12]="([\d.]+)"', charts.forest([outside]))]
+    assert all(0 <= x <= charts.WIDTH for x in places)
+
+
+def test_many_labels_are_listed_by_their_largest_confusions() -> None:
+    labels = [f"l{number}" for number in range(30)]
+    counts = [[0] * 30 for _ in labels]
+    counts[3][4], counts[5][6] = 7, 9
+    listed = comparison_page.confusion(labels, counts)
+    assert listed.index("l5") < listed.index("l3")
+    assert "svg" not in listed and "svg" in comparison_page.confusion(labels[:3], [line[:3] for line in counts[:3]])
+
+
+def test_markdown_has_the_table_and_the_advice(written: str, tmp_path: Path) -> None:
+    text = (tmp_path / "r.md").read_text()
+    assert text.startswith("# fail\n")
+    assert "| mmlu (accuracy) | 0.7500 | 0.7000 |" in text
+    assert "- raise the general share" in text

@@ -1,0 +1,105 @@
+"""Six shapes of chat template, as the common model families write them; each written here."""
+
+from pathlib import Path
+
+import pytest
+
+from mixtune.errors import ConfigError
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.records import Record, content_id
+
+from .conftest import CHATML, save_model
+
+LLAMA = (
+    "{{ '<|begin|>' }}{% for m in messages %}{{ '<|head|>' + m.role + '<|/head|>\n\n' + m.content | trim + '<|eot|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}"
+)
+GEMMA = (
+    "{{ '<bos>' }}{% for m in messages %}{{ '<turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' "
+    "+ m.content | trim + '</turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ '<s>' }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + '</s>' }}{% endif %}{% endfor %}"
+)
+QWEN = (
+    "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '<|im_end|>\n' }}"
+    "{% endif %}{% for m in messages %}{% if m.role == 'tool' %}{{ '<|im_start|>user\n<tool_response>\n' + m.content "
+    "+ '\n</tool_response><|im_end|>\n' }}{% else %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.reasoning_content %}"
+    "{{ '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}{% endif %}{{ m.content }}{% for c in m.tool_calls %}"
+    "{{ '\n<tool_call>\n' + (c.function | tojson) + '\n</tool_call>' }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content "
+    "+ '<|end|>' }}{% endgeneration %}{% else %}{{ m.content + '<|end|>' }}{% endif %}{% endfor %}"
+)
+SHAPES = {
+    "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], "One.<|im_end|>Two?\nYes.<|im_end|>"),
+    "llama": (LLAMA, ["<|begin|>", "<|head|>", "<|/head|>", "<|eot|>"], "One.<|eot|>Two?\nYes.<|eot|>"),
+    "gemma": (GEMMA, ["<bos>", "<turn>", "</turn>"], "One.</turn>Two?\nYes.</turn>"),
+    "mistral": (MISTRAL, ["<s>", "</s>", "[INST]", "[/INST]"], " One.</s> Two?\nYes.</s>"),
+    "qwen": (QWEN, ["<|im_start|>", "<|im_end|>"], "One.<|im_end|>Two?\nYes.<|im_end|>"),
+    "marked": (MARKED, ["<|user|>", "<|assistant|>", "<|end|>"], "One.<|end|>Two?\nYes.<|end|>"),
+}
+
+
+def conversation() -> Record:
+    said = ["What is first?", "One.", "And then?", "Two?\nYes."]
+    messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+    return {"id": content_id(messages), "messages": messages, "origin": {"file": "made.jsonl", "line": 1}}
+
+
+def learned(tokenizer: ChatTokenizer, record: Record) -> str:
+    item = next(tokenizer.tokenize([record]))
+    assert item.problem == ""
+    return tokenizer.decode(item.input_ids[item.loss_mask == 1])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_answer_and_its_end_of_turn_are_learned_and_nothing_else(tmp_path: Path, shape: str) -> None:
+    template, special, wanted = SHAPES[shape]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, special))
+    assert learned(tokenizer, conversation()) == wanted
+
+
+def test_reasoning_and_tool_calls_are_learned_and_what_the_tool_says_is_not(tmp_path: Path) -> None:
+    tokenizer = ChatTokenizer(save_model(tmp_path, *SHAPES["qwen"][:2]))
+    record = conversation()
+    record["tools"] = [{"name": "look", "description": "", "parameters": {"type": "object", "properties": {}}}]
+    record["messages"][1:3] = [
+        {"role": "assistant", "content": "", "reasoning": "I look.", "tool_calls": [{"name": "look", "arguments": {}}]},
+        {"role": "tool", "content": "It is two."},
+    ]
+    text = learned(tokenizer, record)
+    assert text.startswith("<think>\nI look.\n</think>")
+    assert '"name": "look"' in text
+    assert "It is two." not in text
+    assert text.endswith("Two?\nYes.<|im_end|>")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_turns_of_other_roles_are_learned_where_they_are_asked_for(tmp_path: Path, shape: str) -> None:
+    template, special, answers = SHAPES[shape]
+    folder = save_model(tmp_path, template, special)
+    end = answers[answers.rindex("Yes.") + 4 :]
+    asked = "What is first?And then?" if shape == "mistral" else f"What is first?{end}And then?{end}"
+    assert learned(ChatTokenizer(folder, TokenConfig(train_on=("user",))), conversation()) == asked
+    both = learned(ChatTokenizer(folder, TokenConfig(train_on=("user", "assistant"))), conversation())
+    assert sorted(both.replace(" ", "")) == sorted((asked + answers).replace(" ", ""))
+    assert both.index("What is first?") < both.index("One.") < both.index("And then?") < both.index("Yes.")
+
+
+def test_reasoning_that_the_template_leaves_out_of_earlier_turns_is_not_learned(tmp_path: Path) -> None:
+    template = QWEN.replace("{% if m.reasoning_content %}", "{% if m.reasoning_content and loop.last %}")
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, SHAPES["qwen"][1]))
+    record = conversation()
+    record["messages"][1]["reasoning"], record["messages"][3]["reasoning"] = "Early.", "Late."
+    assert learned(tokenizer, record) == "One.<|im_end|><think>\nLate.\n</think>\n\nTwo?\nYes.<|im_end|>"
+
+
+def test_a_role_that_is_not_known_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="there is no role 'bot'; there are system, user, assistant, tool"):
+        TokenConfig(train_on=("assistant", "bot"))
+    with pytest.raises(ConfigError, match="train_on names no role"):
+        TokenConfig(train_on=())

@@ -1,0 +1,3 @@
+"""The small world of an evaluation."""
+
+from ..evaluation import world as world

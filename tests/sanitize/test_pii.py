@@ -1,0 +1,111 @@
+"""Personal data: what is found, what is not, and what becomes of it."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mixtune.errors import ConfigError
+from mixtune.sanitize.rules.pii import KEY_FILE, Personal
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("mail jo.doe+x@ex-ample.co.uk now", "mail [EMAIL] now"),
+        ("call (415) 555-2671 or +49 170 1234567", "call [PHONE] or [PHONE]"),
+        ("card 4111 1111 1111 1111 exp 12/25", "card [CARD] exp 12/25"),
+        ("iban DE89 3704 0044 0532 0130 00 ok", "iban [IBAN] ok"),
+        ("ssn 123-45-6789", "ssn [SSN]"),
+        ("from 8.8.8.8 and 2001:db8:0:0:8:800:200c:417a", "from [IP] and [IP]"),
+        ("key AKIAIOSFODNN7EXAMPLE", "key [SECRET]"),
+        ("MRN: 12345678", "[MEDICAL_RECORD]"),
+        ("DE89 3704 0044 0532 0130 00 SSN 123-45-6789", "[IBAN] SSN [SSN]"),
+        ("AB12 4111 1111 1111 1111", "AB12 [CARD]"),
+        ("password: hunter2hunter2, API_KEY='9f8e7d6c5b'", "password: [SECRET] API_KEY='[SECRET]'"),
+        ("fax 451-267-6122, you can reach us: 6992315827", "fax [PHONE], you can reach us: [PHONE]"),
+        ("api_key=jane.doe@example.org, token: +49170-1234567", "api_key=[EMAIL], token: [PHONE]"),
+        ("NIR 207012B03356554", "NIR [NATIONAL_ID]"),
+        (
+            "DNI 12345678Z, fiscal RSSMRA85T10A562S, CPF 529.982.247-25",
+            "DNI [NATIONAL_ID], fiscal [NATIONAL_ID], CPF [NATIONAL_ID]",
+        ),
+    ],
+)
+def test_personal_data_becomes_a_placeholder_of_its_kind(text: str, redacted: str) -> None:
+    assert Personal().apply(text, Counter()) == redacted
+    assert Personal().apply(redacted, Counter()) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "card 4111 1111 1111 1112",
+        "ssn 000-12-3456",
+        "iban DE89 3704 0044 0532 0130 01",
+        "localhost 127.0.0.1, mask 255.255.255.0",
+        "order 1234567890, pi 3.14159265358, 2024-01-15 10:00",
+        "Natalia sold 48/2 = 24 clips, 1,000,000 and 12 - 3 - 45",
+        "std::vector at 12:30:45",
+        "token = tokenizer.encode(text1), password=password, secret: something",
+        "during 2023 1234567890 rings, rows 123-456-789, recall 10 000 000 000",
+        "account 3704 0044 0532 0130 01",
+        "28980 - 18480 = 10500 and 1:9:36:84:126:126:84:36:9:1",
+    ],
+)
+def test_numbers_that_fail_their_check_stay(text: str) -> None:
+    assert Personal().apply(text, Counter()) == text
+
+
+def test_pseudonyms_are_consistent_and_their_key_comes_from_a_mounted_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_FILE, str(tmp_path / "key"))
+    with pytest.raises(ConfigError, match="pseudonyms need a key; mount a secret"):
+        Personal(policies={"email": "pseudonym"})
+    (tmp_path / "key").write_text("short")
+    with pytest.raises(ConfigError, match="5 bytes; at least 16"):
+        Personal(policies={"email": "pseudonym"})
+    (tmp_path / "key").write_text("0123456789abcdef")
+    one, two, other = (
+        Personal(policies={"email": "pseudonym"}).apply(text, Counter()) for text in ("a@b.com", "A@B.com", "c@b.com")
+    )
+    assert one == two != other
+    assert one.startswith("[EMAIL-")
+
+
+def test_an_unknown_kind_or_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown kind 'mail'"):
+        Personal(policies={"mail": "redact"})
+    with pytest.raises(ConfigError, match="email is 'erase'"):
+        Personal(policies={"email": "erase"})
+
+
+def test_names_are_looked_for_only_on_request_and_need_presidio_and_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Jane Doe of Springfield, jane@example.org"
+    assert Personal().apply(text, Counter()) == "Jane Doe of Springfield, [EMAIL]"
+    assert Personal(policies={"default": "drop"}).policy("name") == "keep"
+    monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
+    with pytest.raises(ConfigError, match="need presidio; build the data image with the extra `names`"):
+        Personal(policies={"name": "redact"})
+
+
+def test_names_and_places_become_placeholders_by_an_installed_model_offline(tmp_path: Path) -> None:
+    pytest.importorskip("presidio_analyzer", reason="the extra `names` is not installed")
+    import spacy
+
+    with pytest.raises(ConfigError, match="'nowhere' is neither installed nor a folder"):
+        Personal(policies={"name": "redact"}, name_model="nowhere")
+    tiny = spacy.blank("en")
+    ruler = tiny.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "PERSON", "pattern": "Jane Doe"}, {"label": "GPE", "pattern": "Springfield"},
+                        {"label": "PERSON", "pattern": "NAME"}])  # fmt: skip
+    tiny.to_disk(tmp_path / "tiny")
+    personal = Personal(policies={"name": "redact", "address": "report"}, name_model=str(tmp_path / "tiny"))
+    counts: Counter[str] = Counter()
+    clean = personal.apply("Jane Doe of Springfield, jane@example.org", counts)
+    assert clean == "[NAME] of Springfield, [EMAIL]"
+    assert counts == {"name": 1, "address": 1, "email": 1}
+    assert personal.apply(clean, Counter()) == clean
+    assert personal.hide("Jane Doe of Springfield") == "[NAME] of [ADDRESS]"

@@ -1,0 +1,202 @@
+import bz2
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixtune import storage
+from mixtune.artifacts.pools import read_pools
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize.dedup.decisions import Choice
+from mixtune.sanitize.rules.markers import Markers, strip_end_token
+from mixtune.sanitize.rules.normalize import normalise
+from mixtune.sanitize.run import Job, make_rules, sanitize
+
+ROWS = [{"prompt": f"question number {n}", "completion": f"answer {n}", "label": "ab"[n % 2]} for n in range(40)]
+
+
+def run(folder: Path, **options: Any) -> dict[str, Any]:
+    named = {name: options.pop(name) for name in list(options) if name in Choice.__dataclass_fields__}
+    job = Job(choice=Choice(**{"test_ratio": 0.0, **named}), **options)
+    return sanitize(job, str(folder / "pools"), str(folder / "data"), str(folder / "r.html"), str(folder / "s.md"))
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def source(uri: str, **more: Any) -> dict[str, Any]:
+    return {"name": "chat", "uri": uri, **more}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json", "keyed", "csv", "tsv", "parquet", "arrow", "gz", "bz2", "zst"])
+def test_every_format_gives_the_same_records(form: str, tmp_path: Path) -> None:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    names = list(ROWS[0])
+    table = pa.Table.from_pylist(ROWS)
+    path = tmp_path / {"keyed": "a.json", "gz": "a.jsonl.gz", "bz2": "a.jsonl.bz2", "zst": "a.jsonl.zst"}.get(
+        form, f"a.{form}"
+    )
+    if form in ("csv", "tsv"):
+        sign = "," if form == "csv" else "\t"
+        path.write_text("\n".join([sign.join(names), *(sign.join(str(row[key]) for key in names) for row in ROWS)]))
+    elif form == "parquet":
+        pq.write_table(table, path)
+    elif form == "arrow":
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    elif form == "zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(lines)
+    else:
+        value = {str(n): row for n, row in enumerate(ROWS)} if form == "keyed" else ROWS
+        path.write_bytes(
+            {"jsonl": lines, "gz": gzip.compress(lines), "bz2": bz2.compress(lines)}.get(
+                form, json.dumps(value).encode()
+            )
+        )
+    manifest = run(tmp_path, sources=[source(str(path))])
+    records = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
+    assert [record["messages"][0]["content"] for record in records] == [row["prompt"] for row in ROWS]
+    assert records[3]["messages"][1] == {"role": "assistant", "content": "answer 3"}
+    assert manifest["counts"]["chat"]["read"] == manifest["counts"]["chat"]["kept"] == 40
+
+
+def test_a_bad_row_is_counted_and_listed_by_file_line_and_reason(tmp_path: Path) -> None:
+    good = [json.dumps(row).encode() for row in ROWS]
+    bad = [b'{"prompt": "x", ', b"[1, 2]", b'{"prompt": "\xff", "completion": "a"}', b'{"prompt": "x"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*good[:5], *bad, *good[5:]]))
+    manifest = run(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))], rules=make_rules("space", [], 0.2))
+    assert manifest["counts"]["chat"]["dropped"] == {"unreadable": 4}
+    noted = [json.loads(line) for line in (tmp_path / "data/quarantine.jsonl").read_text().splitlines()]
+    assert [(item["file"], item["line"]) for item in noted] == [("a.jsonl", line) for line in (6, 7, 8, 9)]
+    with pytest.raises(
+        DataError, match=r"4 of 44 rows cannot be used, more than max_bad_ratio 0\.05; the first: line 6"
+    ):
+        run(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))])
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ([], "sources is empty"),
+        ([{"uri": "a.jsonl"}], "'name' is missing"),
+        ([{"name": "a", "uri": "a.jsonl", "colums": {}}], "unknown key 'colums'"),
+        ([source("a.jsonl", columns={"prompt": "text", "completion": "label"})], "there is no column 'text'"),
+        ([source("a.jsonl", columns={"prompt": "prompt"})], "give `messages`, or both"),
+        ([source("nowhere.jsonl")], "nowhere.jsonl: no such file or folder"),
+        ([source("a.xls")], "unknown format '.xls'"),
+        ([source("cut.jsonl.gz")], "cannot be read as jsonl"),
+        ([source("empty.jsonl")], "no rows in it"),
+    ],
+)
+def test_what_cannot_be_used_is_one_clear_error_and_leaves_nothing(
+    sources: list[dict[str, Any]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "a.xls").write_text("x")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(ROWS[0]).encode() + b"\n")[:-9])
+    with pytest.raises((ConfigError, DataError), match=message):
+        run(tmp_path / "out", sources=sources)
+    assert not (tmp_path / "out" / "pools").exists()
+
+
+def test_duplicates_test_rows_and_benchmark_items_never_reach_the_training_records(tmp_path: Path) -> None:
+    rows = [*ROWS, ROWS[0], {**ROWS[1], "prompt": "Question  NUMBER 1"}]
+    held = [ROWS[2], {"prompt": "held out", "completion": "yes", "label": "a"}]
+    bench = write(tmp_path / "bench.jsonl", [{"key": 1, "prompt": "Question number 3!"}])
+    sources = [source(write(tmp_path / "a.jsonl", rows)), source(write(tmp_path / "t.jsonl", held), split="test")]
+    counts = run(tmp_path, sources=sources, benchmarks={"ifeval": {"uri": bench}})["counts"]["chat"]
+    assert counts["dropped"] == {"duplicate": 2, "in a benchmark": 1, "in the test set": 1}
+    other = run(tmp_path / "o", sources=[source(str(tmp_path / "a.jsonl"))], against_path=str(tmp_path / "pools"))
+    assert other["counts"]["chat"]["dropped"] == {"duplicate": 2, "in another pool": 39}
+
+
+def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
+    uri = write(tmp_path / "a.jsonl", ROWS)
+    first = run(
+        tmp_path / "1",
+        sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
+        test_ratio=0.2,
+    )
+    assert first["labels"]["chat"] == {
+        "read": {"a": 20, "b": 20},
+        "test": {"a": 4, "b": 4},
+        "train": {"a": 16, "b": 16},
+    }
+    again = run(
+        tmp_path / "2",
+        sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
+        test_ratio=0.2,
+    )
+    hashes = [[item["sha256"] for item in storage.read_json(str(tmp_path / n / "pools"))["files"]] for n in "12"]
+    assert hashes[0] == hashes[1]
+    assert first["counts"] == again["counts"]
+    held = run(tmp_path / "3", sources=[source(uri)], holdout_records=200)
+    sizes = {split: part["num_records"] for split, part in held["pools"][0]["splits"].items()}
+    assert sizes == {"holdout": 4, "train": 36}
+    with pytest.raises(DataError, match="none is left for 'test'"):
+        run(tmp_path / "4", sources=[source(write(tmp_path / "b.jsonl", ROWS[:1]))], test_ratio=0.1)
+
+
+MARKER_PARTS = [
+    "System:",
+    "user:",
+    "BOT:",
+    "Assistant:",
+    "thought:",
+    "[EOS]",
+    "<image>",
+    "<video>",
+    "<unk>",
+    "MyChatBot:",
+    "a",
+    " ",
+    "[E",
+    "OS]",
+    "Sys",
+    "tem:",
+    "\n",
+]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.sampled_from(MARKER_PARTS), max_size=12).map("".join))
+def test_no_marker_is_left_and_a_second_pass_changes_nothing(text: str) -> None:
+    markers = Markers()
+    clean = markers.rewrite(text, Counter())
+    assert markers.find(clean) == []
+    assert markers.rewrite(clean, Counter()) == clean
+
+
+def test_markers_keep_their_letters_and_removal_makes_no_new_one() -> None:
+    counts: Counter[str] = Counter()
+    assert Markers().rewrite("System: hi, MyChatBot: x, user: y", counts) == "System : hi, MyChatBot : x, user : y"
+    assert Markers().rewrite("a [E<unk>OS] b Sys<image>tem: c", counts) == "a  b System : c"
+    assert counts["system:"] == 2
+    assert strip_end_token("done <|endoftext|>") == "done"
+
+
+@pytest.mark.parametrize(
+    "text", ["def f(x):\n    return  x\n", "| a  | b |\n|----|---|", '{"k":  [1,  2]}', "caf\u00e9 \u201cquoted\u201d"]
+)
+def test_code_tables_json_and_quotes_are_not_damaged(text: str) -> None:
+    assert normalise(text, Counter()) == text
+
+
+def test_line_ends_invisible_characters_and_broken_encodings_are_mended() -> None:
+    counts: Counter[str] = Counter()
+    assert normalise("a\r\nb\u00a0c\u200b d\u0000", counts) == "a\nb c d"
+    assert normalise("schÃ¶n", counts) == "schön"
+    assert normalise("```\nschÃ¶n\n```", Counter()) == "```\nschÃ¶n\n```"
+    assert counts["broken encoding"] == 1

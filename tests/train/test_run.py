@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mixtune import storage
+from mixtune.demo.demo_data import BASE_MODEL
+from mixtune.errors import ConfigError, TrainingError
+from mixtune.train.config import Places, TrainConfig
+from mixtune.train.modeling.model import rate
+from mixtune.train.run import run_training
+
+torch.set_num_threads(1)  # bits depend on the number of threads
+
+
+def train(shards_path: str, folder: Path, **options: object) -> str:
+    folder.mkdir(exist_ok=True)
+    config = TrainConfig(**{"method": "lora", "learning_rate": 1e-4, "checkpoint_steps": 2, **options})  # type: ignore[arg-type]
+    places = Places(
+        shards_path=shards_path,
+        base_model=str(BASE_MODEL),
+        model_path=str(folder / "model"),
+        model_uri=str(folder / "model"),
+    )
+    return run_training(config, places)
+
+
+@pytest.fixture(scope="module", params=["lora", "sft"])
+def trained(
+    request: pytest.FixtureRequest, shards_path: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, Path(storage.check_fingerprint(train(shards_path, folder, method=request.param)))
+
+
+def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str, Path]) -> None:
+    method, folder = trained
+    if method == "sft":
+        AutoModelForCausalLM.from_pretrained(str(folder))
+        assert (folder / "tokenizer.json").is_file()
+    else:
+        from peft import PeftModel
+
+        base = AutoModelForCausalLM.from_pretrained(str(BASE_MODEL))
+        PeftModel.from_pretrained(base, str(folder))
+        assert str(BASE_MODEL.parent) not in (folder / "adapter_config.json").read_text()
+
+
+def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str, tmp_path: Path) -> None:
+    assert train(shards_path, tmp_path, validation_steps=3) == ""
+    manifest = storage.read_manifest(str(tmp_path / "model"), "model")
+    assert manifest["files"] == []
+    assert manifest["figures"]["num_steps"] == 3
+    assert manifest["figures"]["peak_memory_bytes"] > 1e6
+
+
+def test_a_validation_run_that_diverges_stops_the_run(shards_path: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="lower"):
+        train(shards_path, tmp_path, method="sft", learning_rate=5.0, validation_steps=8, warmup_ratio=0.0)
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_rate_warms_up_and_comes_down() -> None:
+    config = TrainConfig(method="lora", warmup_ratio=0.1, min_lr_ratio=0.1)
+    rates = [rate(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "qlora"}, "method is one of lora, sft; got 'qlora'"),
+        ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
+        ({"lora_rank": 0}, "lora_rank is 1 or more; got 0"),
+        ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
+        ({"lora_options": {"use_qalora": True}}, "unknown option 'use_qalora'"),
+        ({"lora_options": {"use_dora": 1}}, "use_dora is bool; got 1"),
+        ({"lora_options": {"init_lora_weights": "eva"}}, "pissa_niter_<number> or olora; got 'eva'"),
+        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options and merge are for method lora"),
+    ],
+)
+def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"use_rslora": True, "target_modules": ["q_proj"]}, {"init_lora_weights": "orthogonal"}],
+    ids=str,
+)
+def test_options_of_peft_reach_the_adapter_and_it_loads(
+    options: dict[str, object], shards_path: str, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = storage.check_fingerprint(train(shards_path, tmp_path, lora_options=options))
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(BASE_MODEL)), folder)
+    saved = adapted.peft_config["default"]
+    assert saved.use_dora == options.get("use_dora", False)
+    assert saved.use_rslora == options.get("use_rslora", False)
+    assert any("lora_B" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_learning_rate_at_which_an_adapter_does_not_learn_is_warned_of() -> None:
+    assert "hardly learns" in TrainConfig(method="lora", lora_plus_ratio=1.0).warning()
+    assert not TrainConfig(method="lora").warning()
+    assert not TrainConfig(method="sft", lora_plus_ratio=1.0).warning()
