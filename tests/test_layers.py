@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "components" / "mixtune"
-SHARED = {"storage", "artifacts", "report"}
+SHARED = {"settings", "storage", "artifacts", "report"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "settings": set(),
     "storage": set(),
-    "artifacts": {"storage"},
-    "report": {"storage", "artifacts"},
+    "artifacts": {"settings", "storage"},
+    "report": {"settings", "storage", "artifacts"},
     "sanitize": SHARED,
     "open_pools": SHARED | {"sanitize"},
     "mix_shard": SHARED,

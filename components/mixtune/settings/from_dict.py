@@ -1,0 +1,105 @@
+"""Dataclasses from plain values: a user's options, or a file of ours; wrong ones are named with the way out."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from mixtune.errors import ConfigError
+
+T = TypeVar("T")
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def from_dict(cls: type[T], value: Any, name: str) -> T:
+    """Build a dataclass, and those inside it, from a dictionary as JSON has it.
+
+    A whole number may be written as `3.0`, as KFP writes it; lists become the annotated tuple or set.
+
+    Args:
+        cls: A dataclass whose annotations are classes, `X | None`, `Literal`, `Any`, dataclasses, and tuples, lists,
+            frozensets and dictionaries of them.
+        value: A dictionary with the names of its fields.
+        name: What errors call it: a component's parameter, or a file.
+
+    Raises:
+        ConfigError: An unknown or missing key, a value of another type, or one that `__post_init__` refuses.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is a dictionary; got {value!r}")
+    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    if unknown := [key for key in value if key not in known]:
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {suggest(unknown[0], known)}")
+    for key, field in known.items():
+        if key not in value and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{name}: {key!r} is missing")
+    hints = _type_hints(cls)  # type: ignore[arg-type]
+    arguments = {key: _convert(hints[key], item, f"{name}: {key}") for key, item in value.items()}
+    try:
+        return cls(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+@cache
+def _type_hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return what a message says after an unknown name: the nearest known one, or all of them."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, UnionType):
+        return _convert_union(arguments, value, name)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{name} is one of {', '.join(map(str, arguments))}; got {value!r}")
+        return value
+    if is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else from_dict(kind, value, name)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} is a dictionary; got {value!r}")
+        return {key: _convert(arguments[1], item, f"{name}: {key}") for key, item in value.items()}
+    if origin in (tuple, list, frozenset):
+        return _convert_list(origin, arguments, value, name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is float and is_number:
+        return float(value)
+    if kind is int and is_number and float(value).is_integer():
+        return int(value)
+    if kind not in (int, float) and isinstance(value, kind):
+        return value
+    raise ConfigError(f"{name} is {_NAMES.get(kind, kind.__name__)}; got {value!r}")
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    """Return the value as the first of several types that takes it."""
+    if value is None and NoneType in kinds:
+        return None
+    *others, last = (kind for kind in kinds if kind is not NoneType)
+    for kind in others:
+        try:
+            return _convert(kind, value, name)
+        except ConfigError:
+            continue
+    return _convert(last, value, name)
+
+
+def _convert_list(container: Any, kinds: tuple[Any, ...], value: Any, name: str) -> Any:
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigError(f"{name} is a list; got {value!r}")
+    if container is tuple and kinds[-1] is not Ellipsis:
+        if len(value) != len(kinds):
+            raise ConfigError(f"{name} is a list of {len(kinds)}; got {value!r}")
+        return tuple(_convert(kind, item, name) for kind, item in zip(kinds, value, strict=True))
+    return container(_convert(kinds[0], item, f"{name}, entry {place}") for place, item in enumerate(value, 1))
