@@ -28,10 +28,10 @@ import numpy as np
 import xxhash
 from corpus import conversations
 
+from mixtune.ngrams import Sets, words
 from mixtune.sanitize.dedup import minhash
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, ROWS, Propose, find_pairs, make_buckets, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
-from mixtune.sanitize.dedup.word_hashes import Sets, words
 from mixtune.sanitize.parts import Features, write_arrays
 
 Pairs = set[tuple[int, int]]

@@ -15,21 +15,28 @@ from transformers import AutoTokenizer
 
 from mixtune import models, storage
 from mixtune.artifacts import shards
-from mixtune.compare import contamination
-from mixtune.compare.contamination import RUN_WORDS, find_coverage
+from mixtune.compare.contamination import find_coverage, make_items
 from mixtune.errors import DataError
+from mixtune.ngrams import NGRAM, hash_words
+from mixtune.sanitize.dedup.fingerprints import index_items
 
 from ..evaluation import WORDS, compare, evaluate, write_jsonl
 
 VOCABULARY = [f"word{number}" for number in range(400)]
 
 
-def item(text: str) -> Any:
-    return contamination._Item("mmlu", "1", contamination._words(text))
+UNSPACED = {
+    "zh": "在下列选项中选出首都位于长江以北并且人口超过一千万的城市",
+    "ja": "次のうち江戸時代に作られた俳句はどれか理由とともに選びなさい",
+    "th": "กรุงเทพมหานครเป็นเมืองหลวงและนครที่มีประชากรมากที่สุดของประเทศไทยเป็นศูนย์กลางการปกครองการศึกษาและการเงิน",
+    "ko": "다음 중 조선 시대에 지어진 건축물이 아닌 것을 고르고 이유를 쓰시오",
+}
 
 
 def coverage(items: list[str], texts: list[str]) -> list[float]:
-    return [float(one) for one in find_coverage([item(text) for text in items], iter(texts))]
+    made = make_items("mmlu", [str(number) for number in range(len(items))], items)
+    assert len(made) == len(items)
+    return [float(share) for share in find_coverage(made, iter(texts))]
 
 
 def test_an_item_inside_a_record_is_found_whatever_its_case_and_punctuation() -> None:
@@ -54,14 +61,38 @@ def test_a_short_item_is_found_only_whole() -> None:
     assert coverage([asked], [f"x {asked} y"]) == [1.0]
 
 
+@pytest.mark.parametrize("language", UNSPACED)
+def test_an_item_of_a_language_without_spaces_is_searched_for(language: str) -> None:
+    asked = UNSPACED[language]
+    assert coverage([asked], [f"{asked}。", "hello"]) == [1.0]
+    assert coverage([asked], [text for other, text in UNSPACED.items() if other != language]) == [0.0]
+
+
+def test_an_item_in_chinese_or_japanese_is_found_inside_a_sentence() -> None:
+    asked = [UNSPACED["zh"], UNSPACED["ja"]]
+    assert coverage(asked, [f"请回答：{asked[0]}吗？谢谢", f"問題です。{asked[1]}。"]) == [1.0, 1.0]
+    assert coverage(["北京是中国的首都对吗"], ["我知道北京是中国的首都对吗"]) == [1.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_sanitize_drops_the_records_in_which_compare_finds_an_item(data: st.DataObject) -> None:
+    asked = data.draw(st.sampled_from([*UNSPACED.values(), " ".join(VOCABULARY[:20])]))
+    around = [data.draw(st.sampled_from(["", " Answer this: ", "、", " ... ", "\n"])) for _ in range(2)]
+    record = around[0] + asked + around[1] if data.draw(st.booleans()) else " ".join(VOCABULARY[20:50])
+    hashed = hash_words([record])
+    (dropped,) = index_items([asked]).hold(hashed, np.array([0]))
+    assert dropped == (coverage([asked], [record]) == [1.0])
+
+
 def test_words_hash_alike_in_every_process() -> None:
-    code = "from mixtune.compare.contamination import _words; print(_words('Card, lost').tolist())"
-    said = [
+    code = "from mixtune.ngrams import hash_words; print(hash_words(['Card, lost']).flat.tolist())"
+    printed = [
         subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
                        text=True, check=True).stdout
         for seed in ("1", "2")
     ]  # fmt: skip
-    assert said[0] == said[1] == f"{contamination._words('card lost').tolist()}\n"
+    assert printed[0] == printed[1] == f"{hash_words(['card lost']).flat.tolist()}\n"
 
 
 @settings(max_examples=40, deadline=None)
@@ -70,7 +101,7 @@ def test_words_hash_alike_in_every_process() -> None:
     st.lists(st.lists(st.integers(0, 3), max_size=60), max_size=4),
 )
 def test_coverage_is_what_a_plain_search_finds(asked: list[int], texts: list[list[int]]) -> None:
-    run, best = min(RUN_WORDS, len(asked)), 0.0
+    run, best = min(NGRAM, len(asked)), 0.0
     for text in texts:
         runs = {tuple(text[start : start + run]) for start in range(len(text) - run + 1)}
         covered: set[int] = set()

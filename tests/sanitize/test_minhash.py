@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtune.errors import ConfigError
+from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.dedup.fingerprints import read_out
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, find_pairs, jaccard, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
-from mixtune.sanitize.dedup.word_hashes import Sets
 from mixtune.sanitize.parts import Features
 from mixtune.sanitize.run import Job, sanitize
 

@@ -1,13 +1,12 @@
-"""Benchmark items in the training data: whole, or in runs of thirteen words.
+"""Benchmark items in the training data: whole, or in runs of thirteen words (`ngrams.NGRAM`).
 
 Shards hold token ids, so they are turned back into text by the tokenizer that the samples carry. Words are compared
 in lower case without punctuation. An item counts as *found* when every run of its words is in one training record.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ from mixtune import storage
 from mixtune.artifacts.samples import TOKENIZER_FILE, Samples
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import DataError
-from mixtune.evaluate.benchmarks.labels import normalise
+from mixtune.ngrams import NGRAM, hash_ngrams, hash_words, is_in
 
-RUN_WORDS = 13
 MIN_WORDS = 8
 """Shorter items say too little to be looked for."""
 MAX_NAMED = 20
-_BASE = np.uint64(1_099_511_628_211)
-
-Words = npt.NDArray[np.uint64]
+BATCH_TEXTS = 256
+"""Texts whose words are hashed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +50,18 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class _Item:
+class Item:
+    """A benchmark's item whose words are searched for."""
+
     axis: str
     item_id: str
-    words: Words
+    words: npt.NDArray[np.uint64]
+    """Digests, in order."""
 
     @property
-    def run(self) -> int:
-        """Words of a run that is looked for."""
-        return min(RUN_WORDS, len(self.words))
+    def size(self) -> int:
+        """Words of an n-gram that is searched for."""
+        return min(NGRAM, len(self.words))
 
 
 def check_contamination(samples: Samples, shards_path: str, folder: Path, *, allow: bool) -> list[Overlap]:
@@ -81,9 +81,14 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
         raise DataError(
             "the shards were made with another tokenizer than the evaluation's; use one base model for both"
         )
-    items = _items(samples)
+    tables = [(axis, samples.table(axis)) for axis in samples.axes]
+    items = [
+        item
+        for axis, table in tables
+        for item in make_items(axis, table["item_id"].to_pylist(), table["text"].to_pylist())
+    ]
     coverage = find_coverage(items, _texts(samples, shards, folder))
-    overlaps = [_overlap(axis, len(samples.table(axis)), items, coverage) for axis in samples.axes]
+    overlaps = [_overlap(axis, len(table), items, coverage) for axis, table in tables]
     for found in overlaps:
         benchmark = samples.axes[found.axis]["form"] in ("mmlu", "ifeval", "lm_eval")
         if found.exact and benchmark and not allow:
@@ -95,44 +100,44 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
     return overlaps
 
 
-def find_coverage(items: list[_Item], texts: Iterator[str]) -> npt.NDArray[np.float64]:
-    """Per item, the largest share of its words that one text shares in whole runs."""
-    best = np.zeros(len(items))
-    by_run: dict[int, tuple[Words, dict[int, list[tuple[int, int]]]]] = {}
-    for run in sorted({item.run for item in items}):
-        places: dict[int, list[tuple[int, int]]] = {}
-        for index, item in enumerate(items):
-            if item.run == run:
-                for start, value in enumerate(_runs(item.words, run).tolist()):
-                    places.setdefault(value, []).append((index, start))
-        by_run[run] = (np.array(sorted(places), np.uint64), places)
-    for text in texts:
-        words = _words(text)
-        for run, (known, places) in by_run.items():
-            runs = np.unique(_runs(words, run))
-            found = runs[known[np.minimum(np.searchsorted(known, runs), len(known) - 1)] == runs]
-            if len(found):
-                _mark(best, items, run, [place for value in found.tolist() for place in places[value]])
-    return best
+def make_items(axis: str, ids: Sequence[str], texts: Sequence[str]) -> list[Item]:
+    """Return the items of an axis that have enough words to be searched for."""
+    hashed = hash_words(texts)
+    return [
+        Item(axis, item_id, hashed[index])
+        for index, item_id in enumerate(ids)
+        if hashed.at[index + 1] - hashed.at[index] >= MIN_WORDS
+    ]
 
 
-def _mark(best: npt.NDArray[np.float64], items: list[_Item], run: int, places: list[tuple[int, int]]) -> None:
+def find_coverage(items: Sequence[Item], texts: Iterable[str]) -> npt.NDArray[np.float64]:
+    """Return per item the largest share of its words that one text shares in whole n-grams, (items,), 0 to 1."""
+    coverage = np.zeros(len(items))
+    places: dict[int, dict[int, list[tuple[int, int]]]] = {}  # by n-gram size and digest: item, first word
+    for index, item in enumerate(items):
+        by_digest = places.setdefault(item.size, {})
+        for start, digest in enumerate(hash_ngrams(item.words, item.size).tolist()):
+            by_digest.setdefault(digest, []).append((index, start))
+    sorted_digests = {size: np.array(sorted(by_digest), np.uint64) for size, by_digest in places.items()}
+    texts = iter(texts)
+    while batch := list(islice(texts, BATCH_TEXTS)):
+        hashed = hash_words(batch)
+        for number in range(len(batch)):
+            for size, known in sorted_digests.items():
+                ngrams = hash_ngrams(hashed[number], size)
+                shared = ngrams[is_in(ngrams, known)].tolist()
+                _raise_coverage(coverage, items, [place for digest in shared for place in places[size][digest]])
+    return coverage
+
+
+def _raise_coverage(
+    coverage: npt.NDArray[np.float64], items: Sequence[Item], places: Sequence[tuple[int, int]]
+) -> None:
     covered: dict[int, set[int]] = {}
     for index, start in places:
-        covered.setdefault(index, set()).update(range(start, start + run))
-    for index, words in covered.items():
-        best[index] = max(best[index], len(words) / len(items[index].words))
-
-
-def _items(samples: Samples) -> list[_Item]:
-    found = []
-    for axis in samples.axes:
-        table = samples.table(axis)
-        for item_id, text in zip(table["item_id"].to_pylist(), table["text"].to_pylist(), strict=True):
-            words = _words(text)
-            if len(words) >= MIN_WORDS:
-                found.append(_Item(axis, item_id, words))
-    return found
+        covered.setdefault(index, set()).update(range(start, start + items[index].size))
+    for index, covered_words in covered.items():
+        coverage[index] = max(coverage[index], len(covered_words) / len(items[index].words))
 
 
 def _texts(samples: Samples, shards: Shards, folder: Path) -> Iterator[str]:
@@ -151,10 +156,10 @@ def _texts(samples: Samples, shards: Shards, folder: Path) -> Iterator[str]:
             yield from tokenizer.decode_batch(tokens, skip_special_tokens=True)
 
 
-def _overlap(axis: str, count: int, items: list[_Item], coverage: npt.NDArray[np.float64]) -> Overlap:
+def _overlap(axis: str, count: int, items: list[Item], coverage: npt.NDArray[np.float64]) -> Overlap:
     mine = [(item, float(share)) for item, share in zip(items, coverage, strict=True) if item.axis == axis]
     whole = [item for item, share in mine if share == 1]
-    exact = [item for item in whole if len(item.words) >= RUN_WORDS]
+    exact = [item for item in whole if len(item.words) >= NGRAM]
     return Overlap(
         axis=axis,
         num_items=count,
@@ -165,22 +170,3 @@ def _overlap(axis: str, count: int, items: list[_Item], coverage: npt.NDArray[np
         mean_coverage=float(np.mean([share for _, share in mine])) if mine else 0.0,
         items=[item.item_id for item in exact[:MAX_NAMED]],
     )
-
-
-def _words(text: str) -> Words:
-    return np.array([_hash(word) for word in normalise(text).split()], np.uint64)
-
-
-@lru_cache(maxsize=2**20)
-def _hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-def _runs(words: Words, run: int) -> Words:
-    """A rolling hash of every run of words."""
-    if len(words) < run:
-        return np.empty(0, np.uint64)
-    total = np.zeros(len(words) - run + 1, np.uint64)
-    for offset in range(run):
-        total = total * _BASE + words[offset : len(words) - run + 1 + offset]
-    return total

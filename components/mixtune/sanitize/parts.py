@@ -19,10 +19,10 @@ import xxhash
 from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.errors import ConfigError, MixtuneError
+from mixtune.ngrams import Sets
 from mixtune.records import Record
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally
 from mixtune.sanitize.dedup.fingerprints import BATCH, Items, holds_label, index_items, read_out
-from mixtune.sanitize.dedup.word_hashes import Sets
 from mixtune.sanitize.reading.readers import read_rows, source_files
 
 BLOCKED = ("", "in a benchmark", "in another pool")

@@ -1,14 +1,12 @@
 """The labels of a customer's pool: how answers say them, and which of them a generated text says."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mixtune.errors import DataError
+from mixtune.ngrams import words
 from mixtune.records import Record, prompt_and_answer, where
-
-_NOT_WORD = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,8 @@ class LabelSet:
         for candidate in (text, text.strip().split("\n", 1)[0]):
             if normalise(candidate) in names:
                 return [names[normalise(candidate)]]
-        words = f" {normalise(text)} "
-        found = {label for name, label in names.items() if name and f" {name} " in words}
+        sentence = f" {normalise(text)} "
+        found = {label for name, label in names.items() if name and f" {name} " in sentence}
         return sorted(found) if len(found) == 1 else []
 
     def gold(self, record: Record) -> list[str]:
@@ -80,5 +78,5 @@ def split_label(text: str, separator: str) -> list[str]:
 
 
 def normalise(text: str) -> str:
-    """A name for comparing: lower case, words only."""
-    return _NOT_WORD.sub(" ", text.lower()).strip()
+    """Return a name for comparing: lower case, words only, one space between them."""
+    return " ".join(words(text))

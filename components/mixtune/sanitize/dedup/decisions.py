@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mixtune.errors import ConfigError
+from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.minhash import Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.dedup.protected import Guard
 from mixtune.sanitize.dedup.splits import draw_split
-from mixtune.sanitize.dedup.word_hashes import Sets
 from mixtune.sanitize.parts import BLOCKED, Part
 
 LISTED = 200

@@ -7,11 +7,10 @@ from itertools import islice
 import numpy as np
 import xxhash
 
+from mixtune.ngrams import NGRAM, Sets, Words, distinct, hash_ngrams, hash_words, is_in, shingle_sets, words
 from mixtune.records import Message, Record
 from mixtune.sanitize.dedup.minhash import COMMON
-from mixtune.sanitize.dedup.word_hashes import Sets, Words, distinct, hash_words, is_in, runs, shingle_sets, words
 
-NGRAM = 13
 COVERAGE = 0.5
 """Share of a benchmark item's 13-grams in one record from which on the record counts as a copy. Any single shared
 13-gram would flag templated text by the thousand."""
@@ -120,7 +119,7 @@ class Items:
         begins, sizes = found.at[chosen], found.at[chosen + 1] - found.at[chosen]
         whole = np.array([_digest(found[text]) for text in chosen], np.uint64)
         held |= (sizes > 0) & is_in(whole, self.exact)
-        every = runs(found.flat, NGRAM)
+        every = hash_ngrams(found.flat, NGRAM)
         place = np.flatnonzero(is_in(every, self.known))
         text = np.searchsorted(begins, place, "right") - 1
         inside = (text >= 0) & (place + NGRAM <= (begins + sizes)[text])
@@ -139,7 +138,7 @@ def index_items(texts: Iterable[str]) -> Items:
     while batch := list(islice(texts, BATCH)):
         hashed = hash_words(batch)
         exact += [_digest(hashed[number]) for number in range(len(batch))]
-        found += [distinct(runs(hashed[number], NGRAM)) for number in range(len(batch))]
+        found += [distinct(hash_ngrams(hashed[number], NGRAM)) for number in range(len(batch))]
     flat = np.concatenate(found)
     owner = np.repeat(np.arange(-1, len(exact)), [len(item) for item in found])
     order = np.argsort(flat, kind="stable")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixtune.sanitize.dedup.word_hashes import Sets, distinct, is_in
+from mixtune.ngrams import Sets, distinct, is_in
 
 BANDS, ROWS = 21, 6
 """At a Jaccard similarity of 0.8 a pair is proposed with probability 1 - (1 - 0.8^6)^21 = 0.998."""

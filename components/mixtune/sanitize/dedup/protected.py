@@ -10,9 +10,9 @@ import xxhash
 
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
+from mixtune.ngrams import NGRAM, words
 from mixtune.records import Record
-from mixtune.sanitize.dedup.fingerprints import NGRAM, index_items
-from mixtune.sanitize.dedup.word_hashes import words
+from mixtune.sanitize.dedup.fingerprints import index_items
 from mixtune.sanitize.parts import Features, Plan, read_arrays, read_benchmark, write_arrays
 
 _BLOCK = 10_000

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixtune.sanitize.dedup.word_hashes import SHINGLE, distinct, hash_words, runs, shingle_sets, words
+from mixtune.ngrams import SHINGLE, distinct, hash_ngrams, hash_words, shingle_sets, words
 
 TEXTS = st.lists(st.text(st.sampled_from("aBé٣²_ -\n日本İßσς9\U00010400\U0001d7d9·")) | st.text(), max_size=8)
 
@@ -29,7 +29,7 @@ def test_a_texts_words_and_shingles_do_not_depend_on_its_neighbours(texts: list[
         alone = hash_words([text])
         assert np.array_equal(found[number], alone.flat)
         edge = np.zeros(SHINGLE - 1, np.uint64)
-        padded = runs(np.concatenate([edge, alone.flat, edge]), SHINGLE) if len(alone.flat) else alone.flat
+        padded = hash_ngrams(np.concatenate([edge, alone.flat, edge]), SHINGLE) if len(alone.flat) else alone.flat
         expected = distinct((padded * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)).astype(np.uint32))
         assert np.array_equal(sets[number], expected)
         assert len(expected) <= len(alone.flat) + SHINGLE - 1

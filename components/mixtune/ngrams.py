@@ -1,4 +1,9 @@
-"""The words of many texts at once, in numbers: every step is an array operation over all their letters, or words."""
+"""Words and n-grams of texts, as text and as 64-bit digests: what deduplication and both contamination checks compare.
+
+An ideograph, a kana or a Hangul syllable is a word of its own, so that Chinese and Japanese need no spaces; Thai, which
+has none either, splits at its vowel and tone marks. Hashing works on many texts at once: every step is an array
+operation over all their bytes, or words.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,6 +17,8 @@ _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 _LETTER, _DIGIT, _IDEOGRAPH, _UNKNOWN = 1, 2, 4, 8
 SHINGLE = 5
 """Words of a shingle, the unit of near-duplicates."""
+NGRAM = 13
+"""Words of an n-gram, the unit in which benchmark items are searched for in training data."""
 _LONG = 64
 """Bytes from which on a word is hashed by itself."""
 _MASKS = np.array([2 ** (8 * size) - 1 for size in range(9)], np.uint64)
@@ -39,12 +46,12 @@ class Words(Sets):
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words, without punctuation and spacing; an ideograph is a word."""
+    """Return the lower-case words of a text, without punctuation and spacing; an ideograph is a word."""
     return _WORD.findall(text.lower())
 
 
 def hash_words(texts: Sequence[str]) -> Words:
-    """The digests of the texts' words, as `words` finds them."""
+    """Return the digests of the texts' words, split as `words` does; a word has the same digest in every process."""
     lowered = [text.lower() for text in texts]
     joined = "\n".join(["", *lowered, "\0" * 8]).encode(errors="surrogatepass")
     letters = np.frombuffer(joined, np.uint8)
@@ -64,8 +71,8 @@ def hash_words(texts: Sequence[str]) -> Words:
     return Words(_hash_spans(joined, starts, ends), at, numeric)
 
 
-def runs(flat: np.ndarray, size: int) -> np.ndarray:
-    """Digests of all runs of `size` words, uint64 (words - size + 1,); none where there are fewer words."""
+def hash_ngrams(flat: np.ndarray, size: int) -> np.ndarray:
+    """Return the digests of all n-grams of `size` words, uint64 (words - size + 1,); none of fewer words."""
     length = max(0, len(flat) - size + 1)
     total = np.zeros(length, np.uint64)
     for place in range(size):
@@ -88,7 +95,7 @@ def shingle_sets(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Sets
     padded = np.zeros(int(sizes.sum()) + edge * (len(sizes) + 1), np.uint64)
     place = np.arange(len(owner))
     padded[place + edge * (owner + 1)] = flat[place + (starts - first)[owner]]
-    mixed = runs(padded, SHINGLE) * np.uint64(_MULTIPLIER) >> np.uint64(32)
+    mixed = hash_ngrams(padded, SHINGLE) * np.uint64(_MULTIPLIER) >> np.uint64(32)
     owner = np.repeat(np.arange(len(sizes)), sizes + edge)
     keys = mixed | owner.astype(np.uint64) << np.uint64(32)
     keys = distinct(keys[(sizes > 0)[owner]])
