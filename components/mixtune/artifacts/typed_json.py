@@ -1,0 +1,81 @@
+"""JSON files of one type: a frozen dataclass, written with its kind and version and checked field by field when read.
+
+Such a dataclass names its file's `KIND` and `VERSION` as class variables. The version rises with every change after
+which an older file cannot be read any more.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from mixtune import storage
+from mixtune.errors import DataError
+
+
+class Artifact(Protocol):
+    """A dataclass that is a file's content."""
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+def to_json(artifact: Artifact) -> dict[str, Any]:
+    """Return the value that the artifact's JSON file holds."""
+    return {"kind": artifact.KIND, "version": artifact.VERSION, **asdict(artifact)}
+
+
+def write_artifact(uri: str, artifact: Artifact) -> storage.FileEntry:
+    """Write an artifact to its JSON file."""
+    return storage.write_json(uri, to_json(artifact))
+
+
+def read_kind(uri: str) -> str:
+    """Return the kind of the artifact in a JSON file; empty where it names none.
+
+    Raises:
+        DataError: There is no such file, or it is not JSON.
+    """
+    content = storage.read_json(uri)
+    return str(content.get("kind", "")) if isinstance(content, dict) else ""
+
+
+def read_artifact(artifact_type: type[A], uri: str) -> A:
+    """Read an artifact from its JSON file; keys that the type does not have are ignored.
+
+    Raises:
+        DataError: There is no such file, or it is of another kind, another version or another form.
+    """
+    return from_json(artifact_type, storage.read_json(uri), uri)
+
+
+def from_json(artifact_type: type[A], content: Any, source: str) -> A:
+    """Return the artifact that a JSON value describes.
+
+    Args:
+        artifact_type: Its dataclass.
+        content: The JSON value.
+        source: Where the value comes from, for the error's message.
+
+    Raises:
+        DataError: The value is of another kind, another version or another form.
+    """
+    from pydantic import TypeAdapter, ValidationError  # takes a moment to import, and most commands read nothing
+
+    kind, version = (content.get(key) if isinstance(content, dict) else None for key in ("kind", "version"))
+    if kind != artifact_type.KIND:
+        raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is one of {kind!r}")
+    if version != artifact_type.VERSION:
+        raise DataError(
+            f"{source}: version {version} of the {kind} format, this mixtune reads version {artifact_type.VERSION}; "
+            "run the step that made it again"
+        )
+    try:
+        return TypeAdapter(artifact_type).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{source}: {kind}: {place}: {first['msg']}") from error
