@@ -49,8 +49,11 @@ def test_a_number_that_is_none_comes_back(tmp_path: Path) -> None:
         ({"kind": "pools", "version": 2, "name": "x"}, "a scores file is needed, this is one of 'pools'"),
         ([1], "a scores file is needed, this is one of None"),
         ({"kind": "scores", "version": 1, "name": "x"}, "version 1 of the scores format, this mixtune reads version 2"),
-        ({"kind": "scores", "version": 2}, "name: Field required"),
-        ({"kind": "scores", "version": 2, "name": "x", "scores": [{"value": "1"}]}, "scores.0.value: Input should be"),
+        ({"kind": "scores", "version": 2}, "'name' is missing; this is no scores file"),
+        (
+            {"kind": "scores", "version": 2, "name": "x", "scores": [{"value": "1"}]},
+            "scores, entry 1: value is a number",
+        ),
     ],
 )
 def test_another_file_is_refused_with_what_is_wrong(content: Any, message: str, tmp_path: Path) -> None:

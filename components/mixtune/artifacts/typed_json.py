@@ -4,12 +4,12 @@ Such a dataclass names its file's `KIND` and `VERSION` as class variables. The v
 which an older file cannot be read any more.
 """
 
-import json
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from mixtune import storage
-from mixtune.errors import DataError
+from mixtune.errors import ConfigError, DataError
+from mixtune.settings.from_dict import from_dict
 
 
 class Artifact(Protocol):
@@ -63,8 +63,6 @@ def from_json(artifact_type: type[A], content: Any, source: str) -> A:
     Raises:
         DataError: The value is of another kind, another version or another form.
     """
-    from pydantic import TypeAdapter, ValidationError  # takes a moment to import, and most commands read nothing
-
     kind, version = (content.get(key) if isinstance(content, dict) else None for key in ("kind", "version"))
     if kind != artifact_type.KIND:
         raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is one of {kind!r}")
@@ -73,9 +71,8 @@ def from_json(artifact_type: type[A], content: Any, source: str) -> A:
             f"{source}: version {version} of the {kind} format, this mixtune reads version {artifact_type.VERSION}; "
             "run the step that made it again"
         )
+    fields = {key: value for key, value in content.items() if key in artifact_type.__dataclass_fields__}
     try:
-        return TypeAdapter(artifact_type).validate_json(json.dumps(content), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{source}: {kind}: {place}: {first['msg']}") from error
+        return from_dict(artifact_type, fields, source)
+    except ConfigError as error:
+        raise DataError(f"{error}; this is no {kind} file of version {version}") from error
