@@ -1,105 +1,232 @@
-"""Write what documentation says of the code from the code: component READMEs, and the tree in ARCHITECTURE.md.
+"""Write what documentation says of the code from the code; `make docs` runs it, and a test checks that nothing changes.
 
-`make docs` runs it; a test checks that nothing would change.
+- `README.md` of every room: its row of ARCHITECTURE.md's table, its modules, its components.
+- `docs/pipelines.md`: every pipeline's parameters, from the compiled YAML.
+- `docs/formats.md`: every file that crosses a task's border, from the dataclasses of `mixtune/artifacts`.
+- `benchmarks/README.md`: every benchmark with its results.
 """
 
 import ast
 import inspect
+import json
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "components" / "mixtune"
-BEGIN, END = "<!-- tree: written by make docs -->", "<!-- end of tree -->"
-SOURCES = ("components/mixtune", "pipelines", "images", "kustomize", "policies", "benchmarks", "docs", "examples")
+COLUMNS = ("job", "reads", "writes", "may import")
+NOTE = "Written from the code by `make docs`"
 
 
 def texts() -> dict[Path, str]:
-    """Every written file with what it should say."""
+    """Return every written file with what it should say."""
     sys.path.insert(0, str(ROOT))
-    from pipelines.compile import components
+    from pipelines.compile import components, pipelines
 
-    by_part: dict[Path, list[object]] = {}
+    shells: dict[str, list[Any]] = {}
     for path, shell in components().items():
-        by_part.setdefault(path.parent, []).append(shell)
-    readmes = {part / "README.md": readme(part.name, shells) for part, shells in by_part.items()}
-    architecture = ROOT / "ARCHITECTURE.md"
-    before, _, rest = architecture.read_text().partition(BEGIN)
-    return {**readmes, architecture: f"{before}{BEGIN}\n\n```\n{tree()}```\n\n{END}{rest.partition(END)[2]}"}
+        shells.setdefault(path.parent.name, []).append(shell)
+    rooms = {name: row for name, row in room_rows().items() if (PACKAGE / name).is_dir() and modules(PACKAGE / name)}
+    return {
+        **{PACKAGE / name / "README.md": room_readme(name, row, shells.get(name, [])) for name, row in rooms.items()},
+        ROOT / "docs" / "pipelines.md": pipelines_page(pipelines()),
+        ROOT / "docs" / "formats.md": formats_page(),
+        ROOT / "benchmarks" / "README.md": benchmarks_page(),
+    }
 
 
-def readme(part: str, shells: list) -> str:
-    """The README of a component folder."""
-    blocks = [f"# {part}\n\nWritten from the docstrings by `make docs`.\n"]
+def room_rows() -> dict[str, dict[str, str]]:
+    """Return the rows of ARCHITECTURE.md's table of rooms: cells by column, by the room's name."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows: dict[str, dict[str, str]] = {}
+    for line in re.findall(r"^\| `(\w+)` (\|.*)\|$", text.partition("## Rooms")[2].partition("\n## ")[0], re.M):
+        cells = [cell.strip() for cell in line[1].split("|")[1:]]
+        rows[line[0]] = dict(zip(COLUMNS, cells, strict=True))
+    return rows
+
+
+def room_readme(room: str, row: dict[str, str], shells: list[Any]) -> str:
+    """Return the README of a room: its row, its modules, and its components."""
+    blocks = [f"# {room}\n\n{NOTE}; [ARCHITECTURE.md](../../../ARCHITECTURE.md) has the map.\n"]
+    blocks += [table(("this room", ""), [(name, text) for name, text in row.items() if text])]
+    blocks += ["## Modules\n", table(("module", "what it is"), modules(PACKAGE / room))]
     for shell in sorted(shells, key=lambda item: item.python_func.__name__):
-        function = shell.python_func
-        summary, _, sections = inspect.getdoc(function).partition("\nArgs:")
-        arguments, _, returns = sections.partition("\nReturns:")
-        returns, _, raises = returns.partition("\nRaises:")
-        blocks.append(f"## {function.__name__}\n\n{summary.strip()}\n\n{inputs(shell, described(arguments))}")
-        blocks += [f"**Outputs**\n\n{outputs(shell, returns)}"]
-        if raises.strip():
-            blocks.append(
-                "**Errors**\n\n" + "\n".join(f"- `{key}`: {text}" for key, text in described(raises).items()) + "\n"
-            )
-        blocks.append(
-            f"Reuse: `from mixtune.{part}.component import {function.__name__}`, or load `{function.__name__}.yaml`.\n"
-        )
+        blocks += component(room, shell)
     return "\n".join(blocks)
 
 
-def inputs(shell: object, texts: dict[str, str]) -> str:
-    """A table of a component's inputs."""
-    spec = shell.component_spec
-    rows = ["| input | type | default | meaning |", "|---|---|---|---|"]
-    for name, item in (spec.inputs or {}).items():
-        kind = item.type.split("@")[0].removeprefix("system.")
-        default = "" if not item.optional else "none" if item.default is None else f"`{item.default!r}`"
-        rows.append(f"| `{name}` | {kind} | {default} | {texts.get(name, '')} |")
-    return "\n".join(rows) + "\n"
+def modules(folder: Path) -> list[tuple[str, str]]:
+    """Return a folder's Python files, each with the first line of its docstring."""
+    files = sorted(folder.rglob("*.py"), key=lambda path: (len(path.relative_to(folder).parts), path))
+    return [
+        (f"`{path.relative_to(folder).as_posix()}`", cell(first_line(path)))
+        for path in files
+        if "__pycache__" not in path.parts and path.stat().st_size
+    ]
 
 
-def outputs(shell: object, returns: str) -> str:
-    """A list of a component's outputs."""
-    texts, plain = described(returns), " ".join(returns.split())
+def component(room: str, shell: Any) -> list[str]:
+    """Return the blocks of a component: what it does, inputs, outputs, errors, how to reuse it."""
+    function = shell.python_func
+    name, doc = function.__name__, sections(inspect.getdoc(function) or "")
+    arguments, spec = entries(doc.get("Args", "")), shell.component_spec
+    inputs = [
+        (f"`{key}`", kind(item.type), default(item), arguments.get(key, ""))
+        for key, item in (spec.inputs or {}).items()
+    ]
+    blocks = [f"## Component `{name}`\n\n{doc['']}\n"]
+    if inputs:
+        blocks += [table(("input", "type", "default", "meaning"), inputs)]
+    if spec.outputs:
+        outputs = [(key, kind(item.type), output_text(key, doc, arguments)) for key, item in spec.outputs.items()]
+        blocks += [table(("output", "type", "meaning"), [(f"`{key}`", kind, text) for key, kind, text in outputs])]
+    if "Raises" in doc:
+        raised = entries(doc["Raises"]).items()
+        blocks += [table(("error", "raised where"), [(f"`{key}`", text) for key, text in raised])]
+    blocks += [f"Reuse: `from mixtune.{room}.component import {name}`, or load `{name}.yaml`.\n"]
+    return blocks
+
+
+def output_text(name: str, doc: dict[str, str], arguments: dict[str, str]) -> str:
+    """Return what a docstring says of an output: artifacts stand among its arguments, parameters in what it returns."""
+    returns = doc.get("Returns", "")
+    return arguments.get(name) or entries(returns).get(name) or (cell(returns) if name == "Output" else "")
+
+
+def sections(doc: str) -> dict[str, str]:
+    """Return a docstring's sections (`Args`, `Returns`, `Raises`) by name, and what stands before them under ``."""
+    parts = re.split(r"^(Args|Returns|Raises):\n", doc, flags=re.M)
+    return {"": parts[0].strip(), **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def entries(section: str) -> dict[str, str]:
+    """Return the `name: text` entries of a docstring's section, lines joined."""
+    matches = re.finditer(r"^    (\w+): (.*(?:\n {6,}.*|\n(?=\n))*)", section, re.M)
+    return {match[1]: cell(match[2]) for match in matches}
+
+
+def kind(name: str) -> str:
+    """Return an input's or output's type as KFP's page shows it."""
+    return name.split("@")[0].removeprefix("system.")
+
+
+def default(item: Any) -> str:
+    """Return an input's default: empty where it has none."""
+    if not item.optional:
+        return ""
+    return "none" if item.default is None else f"`{item.default!r}`"
+
+
+def pipelines_page(pipelines: dict[Path, Any]) -> str:
+    """Return the page of all pipelines: what each does, and its parameters in the order of its function."""
+    blocks = [
+        f"# Pipelines and their parameters\n\n{NOTE}, from the compiled YAML. `mixtune run NAME key=value` takes these "
+        "names; lists and objects are JSON.\n"
+    ]
+    for file, pipeline in sorted(pipelines.items()):
+        with open(file) as stream:
+            spec = next(yaml.safe_load_all(stream))
+        parameters = spec["root"]["inputDefinitions"]["parameters"]
+        rows = [
+            (f"`{name}`", KINDS[item["parameterType"]], value(item), cell(item.get("description", "")))
+            for name, item in (
+                (name, parameters[name]) for name in inspect.signature(pipeline.pipeline_func).parameters
+            )
+        ]
+        blocks += [f"## {file.stem}\n\n{spec['pipelineInfo'].get('description', '')}\n"]
+        blocks += [table(("parameter", "type", "default", "meaning"), rows)]
+    return "\n".join(blocks)
+
+
+KINDS = {
+    "STRING": "text",
+    "NUMBER_INTEGER": "whole number",
+    "NUMBER_DOUBLE": "number",
+    "BOOLEAN": "true or false",
+    "LIST": "list",
+    "STRUCT": "object",
+}
+
+
+def value(item: dict[str, Any]) -> str:
+    """Return a pipeline parameter's default: empty where it has to be given."""
+    if not item.get("isOptional"):
+        return ""
+    if item.get("defaultValue") is None:
+        return "none"
+    number = item["parameterType"] == "NUMBER_INTEGER"
+    return f"`{json.dumps(int(item['defaultValue']) if number else item['defaultValue'])}`"
+
+
+def formats_page() -> str:
+    """Return the page of all files that cross a task's border: each dataclass with its fields."""
+    blocks = [f"# Files between tasks\n\n{NOTE}, from the dataclasses of `mixtune/artifacts`. "
+              "A manifest is JSON; its bytes lie in the folder that `data_uri` names.\n"]  # fmt: skip
+    for path in sorted((PACKAGE / "artifacts").glob("*.py")):
+        classes = list(dataclasses(path))
+        if classes:
+            blocks += [f"## {path.stem}\n\n{first_line(path)}.\n"]
+        for name, text, fields in sorted(classes, key=lambda item: "File of kind" not in item[1]):
+            blocks += [f"### `{name}`\n\n{text}\n", table(("field", "type", "meaning"), fields)]
+    return "\n".join(blocks)
+
+
+def dataclasses(path: Path) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
+    """Yield a module's public dataclasses: name, what it is, and the rows of its fields."""
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+            continue
+        if not any("dataclass" in ast.unparse(item) for item in node.decorator_list):
+            continue
+        text, constants, rows = cell((ast.get_docstring(node) or "").split("\n\n")[0]), {}, []
+        for item, after in zip(node.body, [*node.body[1:], None], strict=True):
+            if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+                continue
+            if ast.unparse(item.annotation).startswith("ClassVar"):
+                constants[item.target.id] = ast.unparse(item.value) if item.value else ""
+            else:
+                meaning = ast.literal_eval(after.value) if is_text(after) else ""
+                rows.append((f"`{item.target.id}`", cell(f"`{ast.unparse(item.annotation)}`"), cell(meaning)))
+        if "KIND" in constants:
+            text += f" File of kind `{constants['KIND']}`, version {constants['VERSION']}."
+        yield node.name, text, rows
+
+
+def is_text(node: ast.AST | None) -> TypeGuard[ast.Expr]:
+    """Return whether a statement is a bare string: the docstring of the field before it."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def benchmarks_page() -> str:
+    """Return the list of benchmarks, each with the page of its results."""
     rows = []
-    for name, item in (shell.component_spec.outputs or {}).items():
-        kind = item.type.split("@")[0].removeprefix("system.")
-        rows.append(f"- `{name}` ({kind}): {texts.get(name) or (plain if name == 'Output' else '')}".rstrip(": "))
-    return "\n".join(rows) + "\n"
-
-
-def described(section: str) -> dict[str, str]:
-    """`name: text` entries of a docstring's section, lines joined."""
-    entries: dict[str, str] = {}
-    for match in re.finditer(r"^    (\w+): (.*(?:\n {6,}.*|\n(?=\n))*)", section, re.M):
-        entries[match[1]] = " ".join(match[2].split()).replace("|", "\\|")
-    return entries
-
-
-def tree() -> str:
-    """The files of the project, each with the first line of what it says of itself."""
-    lines = []
-    for top in SOURCES:
-        for path in sorted((ROOT / top).rglob("*")):
-            if (
-                path.is_file()
-                and path.suffix in (".py", ".toml")
-                and path.stat().st_size
-                and "__pycache__" not in path.parts
-            ):
-                name = path.relative_to(ROOT).as_posix()
-                lines.append(f"{name:<46} {first_line(path)}\n")
-    return "".join(lines)
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        result = path.parent / "results" / f"{path.stem}.md"
+        link = f"[{result.stem}](results/{result.name})" if result.exists() else ""
+        rows.append((f"`{path.name}`", cell(first_line(path)), link))
+    head = f"# Benchmarks\n\n{NOTE}. Each script says in its first lines how it is run.\n"
+    return f"{head}\n{table(('script', 'what it measures', 'results'), rows)}"
 
 
 def first_line(path: Path) -> str:
-    """The first sentence of a Python file's docstring, or of a TOML file's comment."""
-    text = path.read_text()
-    if path.suffix == ".toml":
-        return text.splitlines()[0].lstrip("# ")
-    return (ast.get_docstring(ast.parse(text)) or "").split("\n")[0].rstrip(".")
+    """Return the first line of a Python file's docstring, without its full stop."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].rstrip(".")
+
+
+def cell(text: str) -> str:
+    """Return a text as one line that a table's cell can hold."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n".replace("  |", " |") for line in lines)
 
 
 if __name__ == "__main__":

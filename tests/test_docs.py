@@ -1,5 +1,6 @@
 """Documentation says what the code says."""
 
+import re
 import sys
 import tomllib
 from itertools import chain
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "tests")]
 
 import write  # noqa: E402
+from test_layers import MAY_IMPORT, SHARED  # noqa: E402
 
 from mixtune import __version__  # noqa: E402
 
@@ -20,6 +22,32 @@ TEXTS = write.texts()
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_what_is_written_from_the_code_is_up_to_date(path: Path) -> None:
     assert path.read_text() == TEXTS[path], "run `make docs`"
+
+
+def test_the_map_shows_every_room_and_what_it_may_import() -> None:
+    rows = write.room_rows()
+    assert set(rows) >= {*MAY_IMPORT}, "ARCHITECTURE.md's table lacks a room"
+    listed = {room: {*filter(None, rows[room]["may import"].split(", "))} for room in MAY_IMPORT}
+    shown = {room: names - {"shared"} | (SHARED if "shared" in names else set()) for room, names in listed.items()}
+    assert shown == MAY_IMPORT, "ARCHITECTURE.md's table says another import rule than tests/test_layers.py"
+
+
+def test_every_output_of_every_component_is_described() -> None:
+    rooms = [text for path, text in TEXTS.items() if (path.parent / "component.py").exists()]
+    outputs = [
+        row
+        for text in rooms
+        for part in re.findall(r"^\| output .*?^$", text, re.M | re.S)
+        for row in part.splitlines()[2:]
+    ]
+    assert len(outputs) > 30
+    assert [row for row in outputs if row.split("|")[3].strip() == ""] == []
+
+
+def test_errors_of_a_component_without_inputs_are_a_table() -> None:
+    sections = write.sections("Delete jobs.\n\nRaises:\n    ClusterError: The API is away,\n        or refuses.\n")
+    assert sections[""] == "Delete jobs."
+    assert write.entries(sections["Raises"]) == {"ClusterError": "The API is away, or refuses."}
 
 
 def test_the_changelog_knows_the_version() -> None:
