@@ -48,7 +48,7 @@ def write_job(folder: Path, shards: str, base_model: str, place: str = "", **opt
     """A job for `mixtune.train.worker`, in a folder; what it makes goes to `place`, by default the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     artifact = storage.join(place or str(folder), "model")
-    config = {"method": "lora", "learning_rate": 1e-5, "checkpoint_steps": 1, **options}
+    config = {"method": "lora", "learning_rate": 1e-5, "checkpoints": {"every_steps": 1}, **options}
     places = {"shards_path": shards, "base_model": base_model, "model_path": artifact, "model_uri": artifact}
     (folder / "job.json").write_text(json.dumps({"config": config, "places": places, "storage": {}}))
     return str(folder / "job.json")

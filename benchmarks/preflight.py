@@ -120,13 +120,14 @@ def _measure_after_warming(case: Case) -> int:
 
 
 def _train(case: Case) -> int:
-    from mixtune.train.config import TrainConfig
+    from mixtune.settings.train import MemorySettings, TrainSettings
     from mixtune.train.distributed import World
     from mixtune.train.loop import make_trainer, train_steps
     from mixtune.train.modeling.model import load_trainable
 
     how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}
-    config = TrainConfig(method=case.method, max_tokens_per_gpu=case.tokens, validation_steps=2, **how)
+    memory = MemorySettings(max_tokens_per_gpu=case.tokens, **how)
+    config = TrainSettings(method=case.method, validation_steps=2, memory=memory)
     shards = Drawn(
         Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
     )

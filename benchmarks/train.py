@@ -127,8 +127,9 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
 
 def mixtune(folder: Path, method: str, marks: Marks) -> None:
     """The whole training task, from its manifest to the model's."""
+    from mixtune.settings.train import MemorySettings, TrainSettings
     from mixtune.train import loop
-    from mixtune.train.config import Places, TrainConfig
+    from mixtune.train.config import Places
     from mixtune.train.run import run_training
 
     one_step = loop._one_step
@@ -144,7 +145,10 @@ def mixtune(folder: Path, method: str, marks: Marks) -> None:
         shards_path=str(folder / "shards"), base_model=str(folder / "base"), model_path=f"{out}/m", model_uri=f"{out}/m"
     )
     options = {"lora_rank": RANK, "lora_alpha": ALPHA} if method == "lora" else {}
-    run_training(TrainConfig(method=method, learning_rate=RATE, max_tokens_per_gpu=LENGTH, **options), places)
+    run_training(
+        TrainSettings(method=method, learning_rate=RATE, memory=MemorySettings(max_tokens_per_gpu=LENGTH), **options),
+        places,
+    )
 
 
 def trl(folder: Path, method: str, marks: Marks) -> None:

@@ -74,7 +74,7 @@ def finetune(
         learning_rate: Peak learning rate.
         lora_rank: Rank of the adapter.
         lora_alpha: Scaling of the adapter.
-        num_nodes: Nodes of the training job; empty: train in this process, without a cluster.
+        num_nodes: NodeSettings of the training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of the training job and of an evaluation; empty: none.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.

@@ -79,7 +79,7 @@ def lora_then_sft(
         lora_alpha: Scaling of the first adapter.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
         sft_max_steps: The budget: optimizer steps that full fine-tuning may take; 0: it is never tried.
-        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
+        num_nodes: NodeSettings of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.

@@ -77,7 +77,7 @@ def mix_grid(
         lora_rank: Rank of the adapter.
         lora_alpha: Scaling of the adapter.
         dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.
-        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
+        num_nodes: NodeSettings of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.

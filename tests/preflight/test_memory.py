@@ -5,20 +5,14 @@ from dataclasses import replace
 import pytest
 
 from mixtune.errors import ModelError
-from mixtune.preflight.memory import LOGITS_AT_ONCE, MICRO_TOKENS, Shape, Training, estimate_memory, micro_tokens
-from mixtune.train.config import TrainConfig
-from mixtune.train.modeling.loss import LOGITS_AT_ONCE as LOGITS_OF_THE_LOOP
+from mixtune.preflight.memory import Shape, Training, estimate_memory
+from mixtune.training_math import LOGITS_AT_ONCE, MICRO_TOKENS, largest_micro_batch
 
 SHAPE = Shape(
     layers=32, hidden=4096, inner=14336, query=4096, key_value=1024, vocabulary=128256, tied=False
 )  # Llama 3 8B
 LORA = Training(method="lora", micro_tokens=16384)
 SFT = Training(method="sft", micro_tokens=16384, shards=8)
-
-
-def test_the_estimate_knows_the_loops_own_sizes() -> None:
-    assert LOGITS_AT_ONCE == LOGITS_OF_THE_LOOP
-    assert TrainConfig(method="lora").max_tokens_per_gpu == MICRO_TOKENS
 
 
 def test_an_adapter_has_moments_and_its_base_has_none() -> None:
@@ -55,9 +49,9 @@ def test_a_cpu_keeps_every_layer_in_float32_and_a_mask_over_packed_records() -> 
 
 
 def test_a_micro_batch_is_as_large_as_the_loop_can_make_it() -> None:
-    assert micro_tokens(512, 8) == 4096
-    assert micro_tokens(8192, 32) == MICRO_TOKENS
-    assert micro_tokens(65536, 32) == 65536
+    assert largest_micro_batch(512, 8) == 4096
+    assert largest_micro_batch(8192, 32) == MICRO_TOKENS
+    assert largest_micro_batch(65536, 32) == 65536
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,18 @@ from mixtune.artifacts import shards as shards_format
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.models import tokenizer_digest
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.run import run_training
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads
+
+
+def settings(**options: object) -> TrainSettings:
+    """Training settings, groups as dictionaries; LoRA where nothing else is said."""
+    return from_dict(TrainSettings, {"method": "lora", **options}, "settings")
 
 
 def drawn(count: int, seed: int) -> list[TokenRecord]:
@@ -79,7 +86,7 @@ def train(shards_path: str) -> Callable[..., str]:
 
     def run(folder: Path, shards: str = shards_path, tracking: str = "", **options: object) -> str:
         folder.mkdir(exist_ok=True)
-        config = TrainConfig(**{"method": "lora", "learning_rate": 1e-4, "checkpoint_steps": 2, **options})  # type: ignore[arg-type]
+        config = settings(**{"learning_rate": 1e-4, "checkpoints": {"every_steps": 2}, **options})
         place = str(folder / "model")
         tracked = {"uri": tracking} if tracking else {}
         return run_training(

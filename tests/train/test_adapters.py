@@ -17,9 +17,10 @@ from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import TrainConfig
 from mixtune.train.modeling.model import Trainable, load_trainable
 from mixtune.train.postprocess import finish
+
+from .conftest import settings
 
 Train = Callable[..., str]
 IDS = torch.tensor([[5, 17, 200, 33, 8, 90]])
@@ -28,7 +29,7 @@ IDS = torch.tensor([[5, 17, 200, 33, 8, 90]])
 def saved(folder: Path, **options: object) -> tuple[Path, Trainable]:
     """A model that has moved from where it began, saved and finished as a training leaves it."""
     folder.mkdir(exist_ok=True)
-    config = TrainConfig(**{"method": "lora", "lora_rank": 8, **options})  # type: ignore[arg-type]
+    config = settings(**{"lora_rank": 8, **options})
     model = load_trainable(BASE_MODEL, config)
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_an_adapter_loads_on_the_untouched_base_and_says_what_the_trained_model_
 
 @pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"use_osf": True}])
 def test_an_adapter_begins_as_the_base_model_and_again_the_same(options: dict[str, object]) -> None:
-    config = TrainConfig(method="lora", lora_options=options, lora_rank=8)
+    config = settings(lora_options=options, lora_rank=8)
     first, again = (load_trainable(BASE_MODEL, config) for _ in range(2))
     assert torch.allclose(logits(first.causal.eval()), logits(base()), atol=1e-3)
     other = again.parameters()
@@ -81,7 +82,7 @@ def test_an_adapter_begins_as_the_base_model_and_again_the_same(options: dict[st
 
 
 def test_orthogonal_tuning_moves_as_many_directions_as_the_rank_says() -> None:
-    config = TrainConfig(method="lora", lora_options={"use_osf": True}, lora_rank=8)
+    config = settings(lora_options={"use_osf": True}, lora_rank=8)
     moving = [
         value for name, value in load_trainable(BASE_MODEL, config).parameters().items() if name.endswith("S_low")
     ]
@@ -93,7 +94,7 @@ def test_orthogonal_tuning_moves_as_many_directions_as_the_rank_says() -> None:
 def test_a_merged_model_loads_alone_in_bf16_and_is_the_base_with_its_adapter_rounded_once(
     options: dict[str, object], tmp_path: Path
 ) -> None:
-    folder, model = saved(tmp_path, lora_options=options, merge=True)
+    folder, model = saved(tmp_path, lora_options={**options, "merge": True})
     merged = AutoModelForCausalLM.from_pretrained(str(folder / "merged"), dtype="auto")
     assert merged.dtype == torch.bfloat16
     assert merged.config.use_cache
@@ -130,7 +131,7 @@ def check_line(tuned: dict[str, torch.Tensor], drawn: dict[str, torch.Tensor]) -
 
 def losses(records: list[TokenRecord], step: int, cut: list[list[int]], seed: int = 42) -> torch.Tensor:
     """Hidden states summed by record, of a model that drops half, for one way to cut the batch."""
-    config = TrainConfig(method="lora", lora_options={"lora_dropout": 0.5}, seed=seed)
+    config = settings(lora_options={"lora_dropout": 0.5}, seed=seed)
     model = load_trainable(BASE_MODEL, config)
     torch.manual_seed(0)
     for name, value in model.parameters().items():
@@ -162,7 +163,7 @@ def test_dropout_depends_on_step_and_record_and_not_on_how_a_batch_is_cut(
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    model = load_trainable(BASE_MODEL, TrainConfig(method="lora", lora_options={"lora_dropout": 0.25}))
+    model = load_trainable(BASE_MODEL, settings(lora_options={"lora_dropout": 0.25}))
     assert model.dropout
     model.dropout.begin_micro_batch([0, 1], [300, 200])
     mask = model.dropout.mask(0, torch.ones(1, 500, 100))
@@ -176,7 +177,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 def test_a_training_with_dropout_goes_on_with_the_same_bits(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"lora_options": {"lora_dropout": 0.3}, "learning_rate": 1e-3, "merge": True, "interpolate": 0.5}
+    options = {"lora_options": {"lora_dropout": 0.3, "merge": True}, "learning_rate": 1e-3, "interpolate": 0.5}
     whole = trained(train(tmp_path / "whole", **options))
     save = Checkpoints.save
 
@@ -190,7 +191,7 @@ def test_a_training_with_dropout_goes_on_with_the_same_bits(
         train(tmp_path / "cut", **options)
     again = trained(train(tmp_path / "cut", **options))
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
-    without = trained(train(tmp_path / "without", **{**options, "lora_options": {}}))
+    without = trained(train(tmp_path / "without", **{**options, "lora_options": {"merge": True}}))
     assert not all(torch.equal(value, without[name]) for name, value in whole.items())
 
 
@@ -208,13 +209,13 @@ def trained(uri: str) -> dict[str, torch.Tensor]:
         ({"lora_options": {"init_lora_weights": "pissa", "use_dora": True}}, "pissa and olora go without use_dora"),
         ({"interpolate": 0.5, "lora_options": {"use_dora": True}}, "cannot be scaled"),
         ({"interpolate": 0.0}, "interpolate is above 0, at most 1; got 0.0"),
-        ({"method": "sft", "merge": True}, "lora_options and merge are for method lora"),
-        ({"keep_checkpoints": 0}, "keep_checkpoints is 1 or more; got 0"),
+        ({"method": "sft", "lora_options": {"merge": True}}, "lora_options and merge are for method lora"),
+        ({"checkpoints": {"keep": 0}}, "checkpoints: keep is 1 or more; got 0"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
+        settings(**options)
 
 
 @pytest.mark.parametrize(
@@ -226,4 +227,4 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, object],
 )
 def test_what_the_model_cannot_take_is_said(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_trainable(BASE_MODEL, TrainConfig(**{"method": "lora", **options}))  # type: ignore[arg-type]
+        load_trainable(BASE_MODEL, settings(**options))

@@ -54,7 +54,7 @@ def test_the_newest_checkpoints_stay(
     keep: int, left: list[str], train: Train, tmp_path: Path, stop_at: Callable[[int], None]
 ) -> None:
     stop_at(9)
-    interrupted(train, tmp_path, keep_checkpoints=keep)
+    interrupted(train, tmp_path, checkpoints={"every_steps": 2, "keep": keep})
     assert names(tmp_path) == left
 
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_is_made_whenever_its_time_has_come_and_the_newest_looked_a
     train: Train, tmp_path: Path, stop_at: Callable[[int], None]
 ) -> None:
     stop_at(9)
-    interrupted(train, tmp_path, checkpoint_steps=5, checkpoint_seconds=1e-6, keep_checkpoints=2)
+    interrupted(train, tmp_path, checkpoints={"every_steps": 5, "every_seconds": 1e-6})
     assert names(tmp_path) == ["5+", "8", "9"]
 
 
@@ -87,7 +87,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
     monkeypatch.setattr(loop, "_one_step", counted)
     monkeypatch.setattr(Checkpoints, "_write", held)
-    train(tmp_path, checkpoint_steps=4)
+    train(tmp_path, checkpoints={"every_steps": 4})
     assert begun[0] == 4
     assert len(steps) == 12
 
@@ -135,10 +135,11 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on_with_the_same_bits(
         pytest.raises(TrainingError, match=r"told to end \(SIGTERM\) after step [56]"),
     ):
         patched.setattr(loop, "_one_step", told)
-        train(tmp_path / "cut", checkpoint_steps=100)
+        train(tmp_path / "cut", checkpoints={"every_steps": 100})
     assert names(tmp_path / "cut") in (["5"], ["6"])
     again = load_file(
-        Path(storage.check_fingerprint(train(tmp_path / "cut", checkpoint_steps=100))) / "adapter_model.safetensors"
+        Path(storage.check_fingerprint(train(tmp_path / "cut", checkpoints={"every_steps": 100})))
+        / "adapter_model.safetensors"
     )
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert signal.getsignal(signal.SIGTERM) == before

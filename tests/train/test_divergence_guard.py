@@ -13,8 +13,9 @@ from mixtune import storage
 from mixtune.artifacts import shards as shards_format
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.train.config import TrainConfig
 from mixtune.train.divergence_guard import WINDOW, Guard
+
+from .conftest import settings
 
 POOLS = ["customer", "chat"]
 
@@ -25,7 +26,7 @@ def record(number: int, pool: int = 0) -> TokenRecord:
 
 
 def steady(**options: float) -> Guard:
-    guard = Guard(TrainConfig(method="lora", **options))  # type: ignore[arg-type]
+    guard = Guard(settings(guards=options))  # type: ignore[arg-type]
     for step in range(1, WINDOW + 1):
         guard.check(step, 2.0, 1.0, [record(1)], [8.0], POOLS)
     return guard
@@ -57,7 +58,7 @@ def test_a_limit_of_zero_lets_any_finite_step_pass_but_no_other() -> None:
 
 
 def test_a_guard_that_has_seen_little_waits_and_then_wakes() -> None:
-    guard = Guard(TrainConfig(method="lora"))
+    guard = Guard(settings())
     for step in range(1, WINDOW // 2 + 1):
         guard.check(step, 20.0 / step, 1.0, [record(1)], [8.0], POOLS)
     with pytest.raises(TrainingError, match="step 11: loss 40"):

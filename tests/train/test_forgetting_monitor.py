@@ -15,11 +15,17 @@ from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import forgetting_monitor
 from mixtune.train.batches import pack
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import TrainConfig
 from mixtune.train.modeling.model import load_trainable
 
+from .conftest import settings
+
 Train = Callable[..., str]
-FORGETTING = {"learning_rate": 3e-3, "lora_plus_ratio": 1.0, "checkpoint_steps": 3, "warmup_ratio": 0.0}
+FORGETTING = {
+    "learning_rate": 3e-3,
+    "lora_options": {"lora_plus_ratio": 1.0},
+    "checkpoints": {"every_steps": 3},
+    "schedule": {"warmup_ratio": 0.0},
+}
 
 
 @pytest.mark.parametrize("top", [8, 5000])
@@ -28,7 +34,7 @@ def test_the_watch_sees_nll_and_divergence_from_the_base(
 ) -> None:
     monkeypatch.setattr(forgetting_monitor, "TOP", top)
     records = draw_records(6, 5)
-    model = load_trainable(BASE_MODEL, TrainConfig(method="sft"))
+    model = load_trainable(BASE_MODEL, settings(method="sft"))
     looking = forgetting_monitor.Watch(records, model.loss, 40)
     packed = pack(records)
 
@@ -74,7 +80,7 @@ def test_a_training_that_forgets_too_much_ends_with_the_newest_weights_within_th
     assert base < nll[3] < nll[6] < nll[9]
     limit = (nll[6] + nll[9]) / 2 - base
     kept.clear()
-    uri = train(tmp_path / "limited", watched_shards, max_nll_rise=limit, **FORGETTING)
+    uri = train(tmp_path / "limited", watched_shards, guards={"max_nll_rise": limit}, **FORGETTING)
     assert "step 9: the NLL of held-out general records rose" in capsys.readouterr().out
     saved = load_file(Path(storage.check_fingerprint(uri)) / "adapter_model.safetensors")
     wanted = {name.replace(".default", ""): value for name, value in kept[6].items()}
@@ -86,10 +92,10 @@ def test_a_training_that_forgets_too_much_at_once_leaves_no_model(
     train: Train, watched_shards: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=r"step 3: the NLL of held-out .* no checkpoint is within; lower"):
-        train(tmp_path, watched_shards, max_nll_rise=1e-6, **FORGETTING)
+        train(tmp_path, watched_shards, guards={"max_nll_rise": 1e-6}, **FORGETTING)
     assert not (tmp_path / "model").exists()
 
 
 def test_a_limit_on_forgetting_without_a_record_to_see_it_by_is_refused(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_nll_rise: the shards hold no held-out general records"):
-        train(tmp_path, max_nll_rise=0.5)
+        train(tmp_path, guards={"max_nll_rise": 0.5})

@@ -13,11 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ConfigError, ModelError
 from mixtune.train.batches import pack
-from mixtune.train.config import TrainConfig
 from mixtune.train.modeling import kernels
 from mixtune.train.modeling import loss as losses
 from mixtune.train.modeling.loss import probe
 from mixtune.train.modeling.model import Trainable, load_trainable
+
+from .conftest import settings
 
 Draw = Callable[[int, int], list[TokenRecord]]
 SHAPE = {
@@ -54,7 +55,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def load(folder: Path, method: str, **options: Any) -> Trainable:
-    model = load_trainable(folder, TrainConfig(method=method, lora_rank=4, **options))
+    model = load_trainable(folder, settings(method=method, lora_rank=4, **options))
     torch.manual_seed(4)
     for name, value in model.parameters().items():
         if "lora_B" in name:
@@ -129,7 +130,7 @@ def test_activations_made_again_or_offloaded_give_the_same_gradients(
 ) -> None:
     packed, found = pack(draw_records(4, 2)), []
     for choice in ("keep", activations):
-        model = load(folder, "lora", activations=choice)
+        model = load(folder, "lora", memory={"activations": choice})
         found.append(gradients(model, model.loss(packed).sum()))
         assert model.causal.is_gradient_checkpointing == (choice != "keep")
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
@@ -137,7 +138,7 @@ def test_activations_made_again_or_offloaded_give_the_same_gradients(
 
 def test_arithmetic_in_bfloat16_is_near_and_an_adapter_stays_float32(folder: Path, draw_records: Draw) -> None:
     packed = pack(draw_records(4, 2))
-    exact, rounded = (load(folder, "lora", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, rounded = (load(folder, "lora", memory={"dtype": dtype}) for dtype in ("float32", "bfloat16"))
     gap = (exact.loss(packed) - rounded.loss(packed)).abs().max()
     assert 0 < gap < 0.2
     assert {value.dtype for value in rounded.parameters().values()} == {torch.float32}
@@ -179,4 +180,4 @@ def test_attention_that_is_told_where_records_begin_gives_the_same_losses(
 
 def test_kernels_of_gpus_are_refused_on_a_cpu(folder: Path) -> None:
     with pytest.raises(ConfigError, match="fused_kernels are for GPUs"):
-        load(folder, "sft", fused_kernels=True)
+        load(folder, "sft", memory={"fused_kernels": True})

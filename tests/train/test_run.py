@@ -7,16 +7,18 @@ from transformers import AutoModelForCausalLM
 from mixtune import storage
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import Places, TrainConfig
+from mixtune.train.config import Places
 from mixtune.train.modeling.model import rate
 from mixtune.train.run import run_training
+
+from .conftest import settings
 
 torch.set_num_threads(1)  # bits depend on the number of threads
 
 
 def train(shards_path: str, folder: Path, **options: object) -> str:
     folder.mkdir(exist_ok=True)
-    config = TrainConfig(**{"method": "lora", "learning_rate": 1e-4, "checkpoint_steps": 2, **options})  # type: ignore[arg-type]
+    config = settings(**{"learning_rate": 1e-4, "checkpoints": {"every_steps": 2}, **options})
     places = Places(
         shards_path=shards_path,
         base_model=str(BASE_MODEL),
@@ -57,12 +59,14 @@ def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str
 
 def test_a_validation_run_that_diverges_stops_the_run(shards_path: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="lower"):
-        train(shards_path, tmp_path, method="sft", learning_rate=5.0, validation_steps=8, warmup_ratio=0.0)
+        train(
+            shards_path, tmp_path, method="sft", learning_rate=5.0, validation_steps=8, schedule={"warmup_ratio": 0.0}
+        )
     assert not (tmp_path / "model").exists()
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:
-    config = TrainConfig(method="lora", warmup_ratio=0.1, min_lr_ratio=0.1)
+    config = settings(schedule={"warmup_ratio": 0.1, "min_lr_ratio": 0.1})
     rates = [rate(step, 100, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == 1.0
@@ -76,16 +80,16 @@ def test_the_rate_warms_up_and_comes_down() -> None:
         ({"method": "qlora"}, "method is one of lora, sft; got 'qlora'"),
         ({"learning_rate": 0.0}, "learning_rate is above 0; got 0.0"),
         ({"lora_rank": 0}, "lora_rank is 1 or more; got 0"),
-        ({"warmup_ratio": 2.0}, "warmup_ratio is a share"),
-        ({"lora_options": {"use_qalora": True}}, "unknown option 'use_qalora'"),
-        ({"lora_options": {"use_dora": 1}}, "use_dora is bool; got 1"),
+        ({"schedule": {"warmup_ratio": 2.0}}, "schedule: warmup_ratio is a share"),
+        ({"lora_options": {"use_qalora": True}}, "unknown key 'use_qalora'"),
+        ({"lora_options": {"use_dora": 1}}, "use_dora is true or false; got 1"),
         ({"lora_options": {"init_lora_weights": "eva"}}, "pissa_niter_<number> or olora; got 'eva'"),
         ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options and merge are for method lora"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        TrainConfig(**{"method": "lora", **options})  # type: ignore[arg-type]
+        settings(**options)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,6 @@ def test_options_of_peft_reach_the_adapter_and_it_loads(
 
 
 def test_a_learning_rate_at_which_an_adapter_does_not_learn_is_warned_of() -> None:
-    assert "hardly learns" in TrainConfig(method="lora", lora_plus_ratio=1.0).warning()
-    assert not TrainConfig(method="lora").warning()
-    assert not TrainConfig(method="sft", lora_plus_ratio=1.0).warning()
+    assert "hardly learns" in settings(lora_options={"lora_plus_ratio": 1.0}).warning()
+    assert not settings().warning()
+    assert not settings(method="sft", learning_rate=1e-9).warning()

@@ -31,8 +31,8 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(loop, "_one_step", failing)
-        train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
-    model = train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoint_steps=4)
+        train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoints={"every_steps": 4})
+    model = train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoints={"every_steps": 4})
     client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("mixtune")
     (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train"]

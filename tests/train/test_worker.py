@@ -27,7 +27,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def job_in(folder: Path, shards_path: str, place: str = "", **options: object) -> str:
-    options = {"max_tokens_per_gpu": 40, "checkpoint_steps": 2, **options}
+    options = {"memory": {"max_tokens_per_gpu": 40}, "checkpoints": {"every_steps": 2}, **options}
     return write_job(folder, shards_path, str(BASE_MODEL), place, **options)
 
 
@@ -53,7 +53,7 @@ def test_the_trajectory_is_the_same_for_any_number_of_processes(
 
 @pytest.mark.parametrize(
     ("alone", "size", "nodes", "options"),
-    [("sft", 4, 2, {}), ("lora", 2, 1, {"shard_base": True})],
+    [("sft", 4, 2, {}), ("lora", 2, 1, {"memory": {"max_tokens_per_gpu": 40, "shard_base": True}})],
     ids=["sft-2-nodes", "lora-on-a-sliced-base"],
     indirect=["alone"],
 )
@@ -68,7 +68,7 @@ def test_a_model_in_slices_ends_with_the_same_weights(
 ) -> None:
     method, expected = alone
     monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)  # so that the last one can be looked at
-    run_forked(job_in(tmp_path, shards_path, method=method, checkpoint_steps=11, **options), size, nodes)
+    run_forked(job_in(tmp_path, shards_path, method=method, checkpoints={"every_steps": 11}, **options), size, nodes)
     assert furthest(weights_of(str(tmp_path), tmp_path), expected) < 1e-6
     saved = (tmp_path / "data" / "checkpoints").glob("step-00000011-*/weights-*")
     num_values = [sum(value.numel() for value in load_file(file).values()) for file in saved]
@@ -81,10 +81,11 @@ def test_full_sft_in_bfloat16_watched_and_saved_is_the_same_in_two_processes(
     watched_shards: str, tmp_path: Path
 ) -> None:
     found = []
+    memory = {"max_tokens_per_gpu": 40, "dtype": "bfloat16", "activations": "recompute"}
     for size in (1, 2):
         folder = tmp_path / str(size)
         run_forked(
-            job_in(folder, watched_shards, method="sft", dtype="bfloat16", activations="recompute", checkpoint_steps=6),
+            job_in(folder, watched_shards, method="sft", memory=memory, checkpoints={"every_steps": 6}),
             size,
         )
         found.append(weights_of(str(folder), folder))
@@ -98,7 +99,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     sizes: list[int], alone: tuple[str, Weights], shards_path: str, tmp_path: Path
 ) -> None:
     method, expected = alone
-    job = job_in(tmp_path, shards_path, method=method, checkpoint_steps=1)
+    job = job_in(tmp_path, shards_path, method=method, checkpoints={"every_steps": 1})
     tally = run_with_kills(job, itertools.cycle(sizes), 2, 4, random.Random(5))
     assert tally.in_saves
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
@@ -107,7 +108,12 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
 
 
 def test_processes_see_the_same_forgetting_and_end_with_the_same_weights(watched_shards: str, tmp_path: Path) -> None:
-    options = {"method": "sft", "learning_rate": 3e-4, "checkpoint_steps": 3, "max_nll_rise": 0.4}
+    options = {
+        "method": "sft",
+        "learning_rate": 3e-4,
+        "checkpoints": {"every_steps": 3},
+        "guards": {"max_nll_rise": 0.4},
+    }
     jobs = [job_in(tmp_path / name, watched_shards, **options) for name in ("one", "two")]
     run_job(jobs[0])
     run_forked(jobs[1], 2)

@@ -11,10 +11,11 @@ from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.mixes import wrong_sum
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
-from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, micro_tokens
+from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.prices import read_prices
 from mixtune.tracking import Tracking, commit_hash
+from mixtune.training_math import largest_micro_batch
 
 VALIDATION_STEPS = 5
 """Of the validation run that goes before every training."""
@@ -125,7 +126,7 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     name = Tracking.from_options(settings.tracking).hyperpod.rpartition("x-")[2]
     gpus = _count("gpus_per_node", settings.gpus_per_node)
-    tokens = micro_tokens(settings.max_length, settings.global_batch_size)
+    tokens = largest_micro_batch(settings.max_length, settings.global_batch_size)
     training = Training(
         method=settings.method,
         micro_tokens=tokens,

@@ -100,7 +100,7 @@ def preflight(
         learning_rate: Peak, above 0.
         lora_rank: Rank of the adapter, for the memory estimate.
         seed: Recorded in the reproducibility checklist.
-        num_nodes: Nodes of the training job; empty: no cluster is looked at.
+        num_nodes: NodeSettings of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
         sources: The customer's sources, `{name, uri}`, as `fingerprint` leaves them.
         general: Those of the general pools.
@@ -160,7 +160,7 @@ def preflight_mixed(
         report: The checks as a table, with the reproducibility checklist.
         method: `lora` or `sft`.
         lora_rank: Rank of the adapter, for the memory estimate.
-        num_nodes: Nodes of the training job; empty: none.
+        num_nodes: NodeSettings of the training job; empty: none.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.

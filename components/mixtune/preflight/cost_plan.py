@@ -13,19 +13,17 @@ from typing import Any
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import (
-    MICRO_TOKENS,
     RESERVE,
     Shape,
     Training,
     estimate_memory,
-    micro_tokens,
-    operations_per_token,
+    operations_of_token,
 )
 from mixtune.prices import Instance, Prices
 from mixtune.report.pages import page, table
+from mixtune.settings.job import BLOCK_MARGIN_SECONDS
+from mixtune.training_math import MICRO_TOKENS, largest_micro_batch
 
-DRAINED = timedelta(minutes=40)
-"""Before a capacity block ends: EC2 takes nodes back 30 minutes before, Karpenter drains them 10 minutes earlier."""
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
@@ -174,11 +172,12 @@ def make_plan(
     if needed > room:
         need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
         warnings.append(f"does not fit: {need}; larger GPUs, a smaller max_length, or method=lora")
-    if block_ends and training_ends > block_ends - DRAINED:
-        late = (training_ends - block_ends + DRAINED).total_seconds() / 3600
+    margin = timedelta(seconds=BLOCK_MARGIN_SECONDS)
+    if block_ends and training_ends > block_ends - margin:
+        late = (training_ends - block_ends + margin).total_seconds() / 3600
         warnings.append(
-            f"the capacity block's nodes are drained {late:.1f} hours before the training ends (40 minutes before "
-            "the block does); more nodes, or fewer epochs"
+            f"the capacity block's job is ended {late:.1f} hours before the training is done "
+            f"({BLOCK_MARGIN_SECONDS // 60} minutes before the block ends); more nodes, or fewer epochs"
         )
     if deadline and ends > deadline:
         late = (ends - deadline).total_seconds() / 3600
@@ -199,7 +198,7 @@ def training_of(work: Work, hardware: Hardware) -> Training:
     """What the estimate takes for a GPU."""
     return Training(
         method=work.method,
-        micro_tokens=micro_tokens(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
+        micro_tokens=largest_micro_batch(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
         lora_rank=work.lora_rank,
         shards=hardware.instance.gpus if work.method == "sft" else 1,
     )
@@ -211,7 +210,7 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
     if hardware.measured:
         rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
     else:
-        operations = operations_per_token(shape, work.method, round(work.tokens_per_record))
+        operations = operations_of_token(shape, work.method, round(work.tokens_per_record))
         rate = hardware.mfu * hardware.instance.tflops * 1e12 / operations
         basis = f"assumed: {hardware.mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
     return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune.errors import ModelError
+from mixtune.training_math import LOGITS_AT_ONCE, operations_per_token
 
-MICRO_TOKENS = 16384
-"""Tokens of a micro batch at most as the train components pack them; a longer record is one of its own."""
-LOGITS_AT_ONCE = 2**25
-"""Logits that the training loop holds at once, at most."""
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
 """Model types whose MLP has two matrices; the others' is gated and has three."""
 RESERVE = 0.90
@@ -142,11 +139,6 @@ class Memory:
         return f"{self.total / 1e9:.1f} GB per GPU ({listed})"
 
 
-def micro_tokens(longest: int, global_batch_size: int, at_most: int = MICRO_TOKENS) -> int:
-    """Tokens of the largest micro batch: packed up to `at_most`, or one record where that is longer."""
-    return max(longest, min(at_most, longest * max(1, global_batch_size)))
-
-
 def estimate_memory(shape: Shape, training: Training) -> Memory:
     """Peak memory of one GPU, or of a process on a CPU."""
     lora = training.method == "lora"
@@ -203,15 +195,10 @@ def _layer_bytes(shape: Shape, training: Training) -> int:
     return 4 * norms * shape.hidden + training.value_bytes * (attention + inner)
 
 
-def operations_per_token(shape: Shape, method: str, length: int) -> float:
-    """Arithmetic of one trained token: 6 per parameter (Kaplan et al. 2020), 4 where the parameters are frozen.
-
-    Attention adds 6 (or 4) times layers, width and the mean number of tokens that a token looks at: half the length.
-    What is computed again for checkpointing is not counted.
-    """
-    factor = 4 if method == "lora" else 6
-    head = shape.vocabulary * shape.hidden
-    return float(factor * (shape.linear + head + shape.layers * shape.query * length))
+def operations_of_token(shape: Shape, method: str, length: float) -> float:
+    """Return the arithmetic of one trained token of a record of so many tokens."""
+    matrices = shape.linear + shape.vocabulary * shape.hidden
+    return operations_per_token(method, matrices, shape.layers * shape.query, length)
 
 
 _NAMES = {

@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from mixtune import storage
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.settings.train import TrainSettings
 from mixtune.train.distributed import World
 from mixtune.train.divergence_guard import Guard
 from mixtune.train.modeling.model import Trainable, local_rows
@@ -38,7 +38,7 @@ PEERS_SECONDS = 900.0
 class Checkpoints:
     """The checkpoints of one training."""
 
-    def __init__(self, uri: str, config: TrainConfig, identity: dict[str, Any], world: World) -> None:
+    def __init__(self, uri: str, config: TrainSettings, identity: dict[str, Any], world: World) -> None:
         self.uri, self._config, self._identity, self._world = uri, config, identity, world
         self.attempts = [0]
         """Steps after which this training began or went on: its lineage."""
@@ -67,7 +67,7 @@ class Checkpoints:
 
     def wishes(self) -> torch.Tensor:
         """What this process wants after the step: float64, (stop, save); any process's wish counts for all."""
-        interval = self._config.checkpoint_seconds
+        interval = self._config.checkpoints.every_seconds
         due = self._world.is_main and interval > 0 and time.monotonic() - self._saved_at >= interval
         return torch.tensor([float(self._terminated), float(due)], dtype=torch.float64)
 
@@ -80,8 +80,8 @@ class Checkpoints:
             TrainingError: A process was told to end (SIGTERM); the checkpoint is whole.
         """
         stop, due = (bool(wish) for wish in wishes.tolist())
-        if stop or due or done % self._config.checkpoint_steps == 0:
-            self.save(done, model, optimizer, guard, within=done % self._config.checkpoint_steps == 0)
+        if stop or due or done % self._config.checkpoints.every_steps == 0:
+            self.save(done, model, optimizer, guard, within=done % self._config.checkpoints.every_steps == 0)
         if stop:
             self.wait()
             raise TrainingError(f"told to end (SIGTERM) after step {done}, which is saved; run it again to go on")
@@ -159,7 +159,7 @@ class Checkpoints:
     def _clear(self) -> None:
         """Delete all but the newest, and the newest that is `within`."""
         whole = self._listed()[0]
-        kept = whole[-self._config.keep_checkpoints :] + [name for name in whole if name.endswith(WITHIN)][-1:]
+        kept = whole[-self._config.checkpoints.keep :] + [name for name in whole if name.endswith(WITHIN)][-1:]
         for name in set(whole) - set(kept):
             storage.delete(storage.join(self.uri, name))
 

@@ -4,7 +4,7 @@ import math
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.settings.train import TrainSettings
 
 WINDOW = 20
 """Steps that a step is held against; the guard for spikes wakes when half of them are seen."""
@@ -15,9 +15,9 @@ NAMED = 5
 class Guard:
     """Remembers the last steps; its state is part of a checkpoint, so that a resumed training stops where it would."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self._loss_rise, self._grad_ratio = config.max_loss_rise, config.max_grad_ratio
-        self._grad_floor = config.max_grad_norm
+    def __init__(self, config: TrainSettings) -> None:
+        self._loss_rise, self._grad_ratio = config.guards.max_loss_rise, config.guards.max_grad_ratio
+        self._grad_floor = config.schedule.max_grad_norm
         self.losses: list[float] = []
         self.norms: list[float] = []
 

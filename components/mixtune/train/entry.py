@@ -4,8 +4,9 @@ from typing import Protocol
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import Places, TrainConfig
-from mixtune.train.launcher.nodes import Nodes
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 
 
 class Metrics(Protocol):
@@ -17,7 +18,7 @@ class Metrics(Protocol):
         """Show a value."""
 
 
-def train(config: TrainConfig, places: Places, nodes: Nodes) -> str:
+def train(config: TrainSettings, places: Places, nodes: NodeSettings) -> str:
     """Train here or on nodes of its own; the fingerprinted URI of the model's folder comes back.
 
     Raises:
@@ -34,7 +35,7 @@ def train(config: TrainConfig, places: Places, nodes: Nodes) -> str:
 
 
 def train_or_report(
-    config: TrainConfig, places: Places, nodes: Nodes, validated: str, on_error: str, metrics: Metrics
+    config: TrainSettings, places: Places, nodes: NodeSettings, validated: str, on_error: str, metrics: Metrics
 ) -> str:
     """Train as `train` does; where a failure may not end the run, `failed: <reason>` comes back instead.
 

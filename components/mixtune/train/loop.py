@@ -12,9 +12,9 @@ import torch
 
 from mixtune.artifacts.shards import Shards, TokenRecord
 from mixtune.errors import ConfigError, TrainingError
+from mixtune.settings.train import TrainSettings
 from mixtune.train.batches import cost, pack, plan_micro_batches, spread
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import TrainConfig
 from mixtune.train.distributed import World
 from mixtune.train.divergence_guard import Guard
 from mixtune.train.forgetting_monitor import Seen, Watch
@@ -30,7 +30,7 @@ class Trainer:
     shards: Shards
     model: Trainable
     optimizer: torch.optim.Optimizer
-    config: TrainConfig
+    config: TrainSettings
     world: World
     guard: Guard
     watch: Watch | None
@@ -49,20 +49,20 @@ class Trainer:
 
     def forgets(self, seen: Seen) -> bool:
         """Whether more is forgotten than `max_nll_rise` allows."""
-        limit = self.config.max_nll_rise
+        limit = self.config.guards.max_nll_rise
         return bool(limit and self.watch and not seen.nll - self.watch.base.nll <= limit)
 
 
-def make_trainer(shards: Shards, model: Trainable, config: TrainConfig, world: World) -> Trainer:
+def make_trainer(shards: Shards, model: Trainable, config: TrainSettings, world: World) -> Trainer:
     """A training that has done nothing yet.
 
     Raises:
         ConfigError: There is a limit on what may be forgotten, and no record to see it by.
     """
     held_out = [] if config.validation_steps else shards.holdout()
-    if config.max_nll_rise and not config.validation_steps and not held_out:
+    if config.guards.max_nll_rise and not config.validation_steps and not held_out:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
-    watch = Watch(held_out, model.loss, config.max_tokens_per_gpu) if held_out else None
+    watch = Watch(held_out, model.loss, config.memory.max_tokens_per_gpu) if held_out else None
     return Trainer(shards, model, make_optimizer(model, config), config, world, Guard(config), watch)
 
 
@@ -102,7 +102,7 @@ def train_steps(trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[S
 
 def _look(trainer: Trainer, done: int) -> Seen | None:
     """What the watch sees where it is time to look; rank 0's figures, so that all decide alike."""
-    if not trainer.watch or (done % trainer.config.checkpoint_steps and done != trainer.last_step):
+    if not trainer.watch or (done % trainer.config.checkpoints.every_steps and done != trainer.last_step):
         return None
     seen = trainer.watch.look()
     told = trainer.world.copy(torch.tensor([seen.nll, seen.kl], dtype=torch.float64, device=trainer.world.device))
@@ -115,7 +115,7 @@ def _go_back(trainer: Trainer, checkpoints: Checkpoints, figures: StepFigures) -
     if trainer.watch and figures.seen:
         rise = (
             f"step {figures.step}: the NLL of held-out general records rose from {trainer.watch.base.nll:.3f} to "
-            f"{figures.seen.nll:.3f}, more than max_nll_rise {trainer.config.max_nll_rise:g} allows"
+            f"{figures.seen.nll:.3f}, more than max_nll_rise {trainer.config.guards.max_nll_rise:g} allows"
         )
         if not kept:
             raise TrainingError(f"{rise}, and no checkpoint is within; lower learning_rate, or mix in more")
@@ -139,7 +139,7 @@ def _one_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) 
     losses, wishes = told[: len(records)].tolist(), told[len(records) :].cpu()
     total = sum(record.num_loss_tokens * record.weight for record in records)
     loss = sum(losses) / max(total, 1e-9)
-    norm = model.clip_gradients(config.max_grad_norm)
+    norm = model.clip_gradients(config.schedule.max_grad_norm)
     trainer.guard.check(step + 1, loss, norm, records, losses, trainer.shards.pools)
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
@@ -192,7 +192,7 @@ def own_turns(trainer: Trainer, records: list[TokenRecord], num_parts: int) -> l
     cheapest once more, at a weight of 0.
     """
     lengths, even = [len(record.input_ids) for record in records], trainer.model.even_tokens
-    micros = plan_micro_batches(lengths, trainer.config.max_tokens_per_gpu, num_parts, even)
+    micros = plan_micro_batches(lengths, trainer.config.memory.max_tokens_per_gpu, num_parts, even)
     costs = [sum(cost(lengths[index], even) for index in micro) for micro in micros]
     ranks = spread(costs, trainer.world.size)
     turns = [(micros[number], 1.0) for number in ranks[trainer.world.rank]]

@@ -8,20 +8,20 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.interpolation import interpolate_adapter, interpolate_weights
-from mixtune.train.config import TrainConfig
+from mixtune.settings.train import TrainSettings
 
 MERGED = "merged"
 """Folder of the merged model, within the adapter's."""
 
 
-def finish(folder: Path, base: Path, config: TrainConfig) -> None:
+def finish(folder: Path, base: Path, config: TrainSettings) -> None:
     """Make of a saved model what is asked for: `interpolate`, then `merge`."""
     if config.interpolate < 1:
         if config.method == "sft":
             interpolate_weights(folder, base, config.interpolate)
         else:
             interpolate_adapter(folder, config.interpolate)
-    if config.merge:
+    if config.lora_options.merge:
         merge_adapter(folder, base)
 
 

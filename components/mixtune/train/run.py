@@ -12,9 +12,10 @@ from typing import Any
 from mixtune import models, storage
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import ConfigError
+from mixtune.settings.train import TrainSettings
 from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import Places, TrainConfig
+from mixtune.train.config import Places
 from mixtune.train.distributed import World, join_world
 from mixtune.train.loop import Trainer, make_trainer, summarise, train_steps
 from mixtune.train.metrics import track
@@ -24,7 +25,7 @@ from mixtune.train.postprocess import finish
 from mixtune.train.validation import validate
 
 
-def run_training(config: TrainConfig, places: Places) -> str:
+def run_training(config: TrainSettings, places: Places) -> str:
     """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
 
     A training that was killed goes on from its newest checkpoint when it is run again in the same place. A validation
@@ -45,7 +46,7 @@ def run_training(config: TrainConfig, places: Places) -> str:
             if world.is_main:
                 storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
             return finished
-        run.log_params({**asdict(config), "num_steps": shards.num_steps, "shards": shards.digest})
+        run.log_params({**config.flat(), "num_steps": shards.num_steps, "shards": shards.digest})
         if not config.validation_steps:
             run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
             _track_origin(run, places, shards, Path(scratch))
@@ -105,7 +106,7 @@ def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> No
     run.log_artifact(receipt)
 
 
-def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:
+def _finished(config: TrainSettings, places: Places, shards: Shards) -> str:
     """The model's fingerprinted URI where this very training has already left it: a job may be started once more."""
     if config.validation_steps or not storage.file_exists(places.model_path):
         return ""
@@ -119,7 +120,7 @@ def _finished(config: TrainConfig, places: Places, shards: Shards) -> str:
 
 
 @contextmanager
-def _run(config: TrainConfig, places: Places, world: World) -> Iterator[Run]:
+def _run(config: TrainSettings, places: Places, world: World) -> Iterator[Run]:
     """The task's MLflow run in the main process; one that keeps nothing in the others."""
     if not world.is_main:
         yield Run(None, "")
@@ -138,7 +139,7 @@ def _shards_folder(path: str, scratch: Path, world: World) -> Path:
     return models.cache_dir() / "shards" / hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
-def _checkpoints(config: TrainConfig, places: Places, shards: Shards, world: World) -> Checkpoints:
+def _checkpoints(config: TrainSettings, places: Places, shards: Shards, world: World) -> Checkpoints:
     identity = {**config.identity(), "shards": shards.digest, "base_model": places.base_model}
     return Checkpoints(storage.data_uri(places.model_uri, "checkpoints"), config, identity, world)
 
@@ -151,13 +152,13 @@ def _check_tokenizer(shards: Shards, folder: Path) -> None:
         )
 
 
-def _tags(config: TrainConfig, shards: Shards) -> dict[str, Any]:
+def _tags(config: TrainSettings, shards: Shards) -> dict[str, Any]:
     lora = config.method == "lora"
     return {
         "mix_ratio": shards.manifest.get("mix_ratio", "none"),
         "lora_rank": config.lora_rank if lora else "none",
         "lr": config.learning_rate,
-        "lora_lr": config.learning_rate * config.lora_plus_ratio if lora else "none",
+        "lora_lr": config.fast_learning_rate if lora else "none",
         "seed": config.seed,
         "steps": shards.num_steps,
         "dataset_version": shards.digest,

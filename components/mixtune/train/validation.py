@@ -22,6 +22,7 @@ from mixtune.errors import TrainingError
 from mixtune.train.batches import pack
 from mixtune.train.loop import Trainer, batch_loss
 from mixtune.train.metrics import StepFigures, peak_memory
+from mixtune.training_math import largest_micro_batch
 
 RISE = 1.02
 """Factor by which the first batch's loss may be higher after the steps: rounding in bfloat16, and dropout."""
@@ -54,7 +55,7 @@ def measure_memory(trainer: Trainer) -> dict[str, float]:
         TrainingError: It does not fit.
     """
     device, limit = trainer.world.device, memory_limit(trainer.world.device)
-    longest, tokens = largest_micro_batch(trainer)
+    longest, tokens = longest_micro_batch(trainer)
     sizes = [max(2, tokens // 4), max(2, tokens // 2), tokens]
     peaks: list[float] = []
     slope = 0.0
@@ -81,11 +82,11 @@ def measure_memory(trainer: Trainer) -> dict[str, float]:
     }
 
 
-def largest_micro_batch(trainer: Trainer) -> tuple[int, int]:
+def longest_micro_batch(trainer: Trainer) -> tuple[int, int]:
     """Tokens of the longest record, and a bound on those of any micro batch."""
     manifest, first = trainer.shards.manifest, trainer.shards.step(0)
     longest = int(manifest.get("max_record_tokens") or max(len(record.input_ids) for record in first))
-    return longest, max(longest, min(trainer.config.max_tokens_per_gpu, longest * len(first)))
+    return longest, largest_micro_batch(longest, len(first), trainer.config.memory.max_tokens_per_gpu)
 
 
 def memory_limit(device: torch.device) -> float:

@@ -1,6 +1,6 @@
 """One process of a training job: `torchrun ... -m mixtune.train.worker JOB_URI`.
 
-The job is a JSON file, local or `s3://`: `{"config": fields of TrainConfig, "places": fields of Places, "storage":
+The job is a JSON file, local or `s3://`: `{"config": fields of TrainSettings, "places": fields of Places, "storage":
 options}`. Every place may be a URI; the model's manifest goes to `places.model_path`, last. Rank 0 alone prints the
 loss line, tracks and writes. Without torchrun it is a training in one process, the same as in a component.
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.run import run_training
 
 
@@ -25,8 +27,8 @@ def run_job(job_uri: str) -> str:
         raise ConfigError(f"{job_uri}: a job is a JSON object with config, places and storage")
     storage.use(job.get("storage") or {})
     try:
-        config, places = TrainConfig(**job["config"]), Places(**job["places"])
-    except TypeError as error:
+        config, places = from_dict(TrainSettings, job["config"], "config"), from_dict(Places, job["places"], "places")
+    except ConfigError as error:
         raise ConfigError(f"{job_uri}: {error}") from error
     return run_training(config, places)
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from mixtune import storage
-from mixtune.train.config import Places, TrainConfig
-from mixtune.train.launcher.nodes import Nodes
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 
 from . import schemas
 from .api import FakeCluster, Server, SimulatedClock
@@ -62,16 +63,17 @@ def cluster(
 
 
 @pytest.fixture
-def training(bucket: str, tmp_path: Path) -> tuple[TrainConfig, Places, Nodes]:
+def training(bucket: str, tmp_path: Path) -> tuple[TrainSettings, Places, NodeSettings]:
     """Four nodes of eight GPUs."""
     places = Places(
         shards_path=str(tmp_path / "shards"),
+        shards_uri=f"{bucket}/kfp/finetune/run-1/mix-shard/1/shards",
         base_model="org/model@abc",
         model_path=str(tmp_path / "out" / "model"),
         model_uri=f"{bucket}/kfp/finetune/run-1/train-lora/1/model",
     )
-    nodes = Nodes(num_nodes="4", gpus_per_node="8", shards_uri=f"{bucket}/kfp/finetune/run-1/mix-shard/1/shards")
-    return TrainConfig(method="lora"), places, nodes
+    nodes = NodeSettings(num_nodes="4", gpus_per_node="8")
+    return TrainSettings(method="lora"), places, nodes
 
 
 def first_labels(name: str, kind: str, rank: int = 0) -> dict[str, str]:

@@ -16,11 +16,12 @@ from mixtune import storage
 from mixtune.artifacts import shards
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.models import tokenizer_digest
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import CheckpointSettings, MemorySettings, TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
-from mixtune.train.launcher.nodes import Nodes
 from mixtune.train.run import run_training
 
 from .api import FakeCluster
@@ -81,11 +82,14 @@ def test_a_job_that_loses_a_node_goes_on_from_s3_and_ends_where_one_process_does
     cluster: FakeCluster, operator: Operator, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage.upload(BASE_MODEL, f"{bucket}/models/base")
-    nodes = Nodes(num_nodes="2", shards_uri=write_shards(f"{bucket}/kfp/finetune/run-1/mix-shard/1"))
-    config = TrainConfig(method="lora", checkpoint_steps=2, max_tokens_per_gpu=40)
+    nodes = NodeSettings(num_nodes="2")
+    config = TrainSettings(
+        method="lora", checkpoints=CheckpointSettings(every_steps=2), memory=MemorySettings(max_tokens_per_gpu=40)
+    )
     task = f"{bucket}/kfp/finetune/run-1/train-lora/1"
     places = Places(
         shards_path="/the/launcher/has/not/read/them",
+        shards_uri=write_shards(f"{bucket}/kfp/finetune/run-1/mix-shard/1"),
         base_model=storage.fingerprint(f"{bucket}/models/base"),
         model_path=str(tmp_path / "out" / "model"),
         model_uri=f"{task}/model",
@@ -105,7 +109,7 @@ def test_a_job_that_loses_a_node_goes_on_from_s3_and_ends_where_one_process_does
     assert f"going on after step 4 of {STEPS}" in told
     assert told.count("step 4/") == 1 and f"step {STEPS}/{STEPS} loss" in told
     alone = Places(
-        shards_path=nodes.shards_uri,
+        shards_path=places.shards_uri,
         base_model=str(BASE_MODEL),
         model_path=str(tmp_path / "alone"),
         model_uri=str(tmp_path / "alone"),

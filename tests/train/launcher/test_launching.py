@@ -12,16 +12,18 @@ import pytest
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
 from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
-from mixtune.train.launcher.nodes import Nodes
 
 from .api import FakeCluster
 from .conftest import IMAGE, WORKFLOW, first_labels, write_model
 
-Training = tuple[TrainConfig, Places, Nodes]
+Training = tuple[TrainSettings, Places, NodeSettings]
 
 
 def launch(cluster: FakeCluster, training: Training) -> str:
@@ -81,9 +83,9 @@ def test_what_the_job_runs_is_told_in_one_document(cluster: FakeCluster, trainin
     assert container["command"][-3:-1] == ["-m", "mixtune.train.worker"]
     assert {"name": "MIXTUNE_RUN_ID", "value": "run-1"} in container["env"]
     job = storage.read_json(container["command"][-1])
-    assert TrainConfig(**job["config"]) == training[0]
+    assert from_dict(TrainSettings, job["config"], "config") == training[0]
     told = Places(**job["places"])
-    assert (told.shards_path, told.model_uri) == (training[2].shards_uri, training[1].model_uri)
+    assert (told.shards_path, told.model_uri) == (training[1].shards_uri, training[1].model_uri)
     assert storage.is_s3(told.model_path)
 
 
@@ -261,11 +263,13 @@ def test_a_job_ends_with_its_capacity_block(cluster: FakeCluster, training: Trai
 
 CHILD = """
 import sys
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.launcher.launch import run_job
-from mixtune.train.launcher.nodes import Nodes
-places = Places(shards_path="x", base_model="m", model_path=sys.argv[2] + "/model", model_uri=sys.argv[1] + "/a/model")
-run_job(TrainConfig(method="lora"), places, Nodes(num_nodes="4", gpus_per_node="8", shards_uri=sys.argv[1] + "/s"))
+from mixtune.settings.job import NodeSettings
+places = Places(shards_path="x", shards_uri=sys.argv[1] + "/s", base_model="m", model_path=sys.argv[2] + "/model", model_uri=sys.argv[1] + "/a/model")
+run_job(TrainSettings(method="lora"), places, NodeSettings(num_nodes="4", gpus_per_node="8"))
 """
 
 
@@ -332,11 +336,11 @@ def test_a_field_that_the_operator_does_not_know_is_refused(
 )
 def test_what_cannot_be_launched_is_refused(options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Nodes(**options)
+        NodeSettings(**options)
 
 
 def test_a_laptop_never_imports_kubernetes_and_a_launcher_never_pytorch() -> None:
-    here = "import mixtune.train.launcher.nodes, mixtune.train.launcher.cleanup"
+    here = "import mixtune.settings.job, mixtune.train.launcher.cleanup"
     there = "import mixtune.train.launcher.launch"
     for code, unwanted in ((here, "kubernetes"), (there, "torch")):
         told = f"import sys; {code}; sys.exit('{unwanted}' in sys.modules)"

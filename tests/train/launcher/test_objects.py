@@ -10,12 +10,13 @@ import pytest
 import yaml
 
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
-from mixtune.train.launcher.nodes import Nodes
 
 from . import schemas
 from .api import FakeCluster
@@ -87,7 +88,7 @@ LOOKED_AT = {
 
 @pytest.mark.parametrize("kind", ["2.3.0"], indirect=True)
 def test_the_launchers_role_grants_what_it_asks_for_and_nothing_that_it_never_does(
-    cluster: FakeCluster, training: tuple[TrainConfig, Places, Nodes], monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, training: tuple[TrainSettings, Places, NodeSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.checks["pytorchjobs"] = schemas.pytorchjob_errors
 

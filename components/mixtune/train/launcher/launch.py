@@ -14,12 +14,12 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
-from mixtune.train.config import Places, TrainConfig
+from mixtune.settings.job import CONFIG_MAP, JobSettings, NodeSettings
+from mixtune.settings.train import TrainSettings
+from mixtune.train.config import Places
 from mixtune.train.launcher.follower import Follower
-from mixtune.train.launcher.job_settings import CONFIG_MAP, Platform
 from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job, Object
 from mixtune.train.launcher.kubernetes_client import Clock, Cluster
-from mixtune.train.launcher.nodes import Nodes
 from mixtune.train.launcher.pod_context import Origin, read_origin
 
 POLL_SECONDS = 5.0
@@ -29,7 +29,7 @@ HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "ML
 """What the processes of a job get of the launcher's environment; credentials are the runtime's business."""
 
 
-def run_job(config: TrainConfig, places: Places, nodes: Nodes, clock: Clock | None = None) -> str:
+def run_job(config: TrainSettings, places: Places, nodes: NodeSettings, clock: Clock | None = None) -> str:
     """Train as a job of the cluster; the manifest is copied to its place, the model's fingerprinted URI comes back.
 
     Raises:
@@ -38,30 +38,32 @@ def run_job(config: TrainConfig, places: Places, nodes: Nodes, clock: Clock | No
         ClusterError: The cluster refused, lost or deleted the job.
     """
     cluster = Cluster(clock)
-    platform = Platform.from_config_map(cluster.config_map(CONFIG_MAP))
-    backend = BACKENDS[nodes.launcher or platform.backend]
-    job = plan_job(config, places, nodes, platform, read_origin(cluster), cluster.clock.now())
-    document = job_document(config, places, nodes)
+    job_settings = JobSettings.from_config_map(cluster.config_map(CONFIG_MAP))
+    backend = BACKENDS[job_settings.backend_of(nodes)]
+    job = plan_job(config, places, nodes, job_settings, read_origin(cluster), cluster.clock.now())
+    document = job_document(config, places)
     template = cluster.pod_template(job.runtime) if backend.needs_template else {}
     with cluster.deleted_on_sigterm(backend, job.name):
         job = take_up(cluster, backend, job, document, template)
-        follow(cluster, backend, job, platform)
+        follow(cluster, backend, job, job_settings)
         manifest = storage.read_json(storage.read_json(job.job_uri)["places"]["model_path"])
         storage.write_json(places.model_path, manifest)
         cluster.delete(backend, job.name)
     return "" if config.validation_steps else storage.fingerprint(manifest["data_uri"])
 
 
-def plan_job(config: TrainConfig, places: Places, nodes: Nodes, platform: Platform, origin: Origin, now: float) -> Job:
+def plan_job(
+    config: TrainSettings, places: Places, nodes: NodeSettings, job_settings: JobSettings, origin: Origin, now: float
+) -> Job:
     """Decide the job of a training; nothing is asked of the cluster.
 
     Raises:
         ConfigError: Artifacts that a pod elsewhere cannot reach, or a capacity block at its end.
     """
-    for name, uri in (("model", places.model_uri), ("shards", nodes.shards_uri)):
+    for name, uri in (("model", places.model_uri), ("shards", places.shards_uri)):
         if not storage.is_s3(uri):
             raise ConfigError(f"a job on {nodes.count} nodes reads and writes S3; the {name} artifact is at {uri!r}")
-    told = {"config": asdict(config), "base_model": places.base_model, "shards": nodes.shards_uri}
+    told = {"config": asdict(config), "base_model": places.base_model, "shards": places.shards_uri}
     key = json.dumps([origin.run_id, origin.task, told], sort_keys=True)
     passed = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
     return Job(
@@ -71,21 +73,21 @@ def plan_job(config: TrainConfig, places: Places, nodes: Nodes, platform: Platfo
         image=origin.image,
         num_nodes=nodes.count,
         processes_per_node=nodes.gpus or 1,
-        runtime=platform.runtime if nodes.gpus else platform.cpu_runtime,
-        runtime_kind=platform.runtime_kind,
-        queue=platform.queue,
-        priority=platform.validation_priority if config.validation_steps else platform.priority,
-        deadline_seconds=platform.seconds_for(now),
+        runtime=job_settings.runtime_of(nodes),
+        runtime_kind=job_settings.runtime_kind,
+        queue=job_settings.queue,
+        priority=job_settings.validation_priority if config.validation_steps else job_settings.priority,
+        deadline_seconds=job_settings.seconds_for(now),
         env={**passed, "MIXTUNE_RUN_ID": origin.run_id},
         owner=origin.owner,
     )
 
 
-def job_document(config: TrainConfig, places: Places, nodes: Nodes) -> dict[str, Any]:
+def job_document(config: TrainSettings, places: Places) -> dict[str, Any]:
     """What `mixtune.train.worker` is told: every place is a URI, and the manifest lies beside the model."""
     there = replace(
         places,
-        shards_path=nodes.shards_uri,
+        shards_path=places.shards_uri,
         model_path=storage.data_uri(places.model_uri, "job") + "/model.json",
     )
     names = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
@@ -124,7 +126,7 @@ def take_up(cluster: Cluster, backend: Backend, job: Job, document: dict[str, An
             return job
 
 
-def follow(cluster: Cluster, backend: Backend, job: Job, platform: Platform) -> None:
+def follow(cluster: Cluster, backend: Backend, job: Job, job_settings: JobSettings) -> None:
     """Follow a job to its end, showing what it does; a job that failed or cannot start is deleted.
 
     Raises:
@@ -146,8 +148,10 @@ def follow(cluster: Cluster, backend: Backend, job: Job, platform: Platform) -> 
         trouble = state.message or "failed" if state.phase == "failed" else ""
         if not trouble and (stuck := follower.stuck()):
             trouble = str(stuck)
-        if not trouble and cluster.clock.now() >= platform.last_second():
-            trouble = f"the capacity block ends at {platform.capacity_block_end}: run the task again on the next one"
+        if not trouble and cluster.clock.now() >= job_settings.last_second():
+            trouble = (
+                f"the capacity block ends at {job_settings.capacity_block_end}: run the task again on the next one"
+            )
         if trouble:
             cluster.delete(backend, job.name)
             raise TrainingError(

@@ -11,8 +11,13 @@ from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_mode
 from safetensors.torch import save_file
 
 from mixtune.errors import ConfigError
-from mixtune.train.config import TrainConfig
+from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
+
+PEFT_OPTIONS = (
+    "target_modules", "exclude_modules", "use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
+)  # fmt: skip
+"""Settings that PEFT's LoraConfig takes under the same names; dropout is `RecordDropout`'s."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Adapter:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def add_adapter(causal: Any, config: TrainConfig, base_name: str) -> Adapter:
+def add_adapter(causal: Any, config: TrainSettings, base_name: str) -> Adapter:
     """Put an adapter into a model, by default into all its linear layers but the head.
 
     Args:
@@ -55,10 +60,9 @@ def add_adapter(causal: Any, config: TrainConfig, base_name: str) -> Adapter:
     Raises:
         ConfigError: `target_modules` names nothing, or the rank is too high.
     """
-    options = {"target_modules": "all-linear", **config.lora_options}
-    drop = options.pop("lora_dropout", 0.0)
+    options = config.lora_options
     try:
-        settings = _osf(causal, options, config) if options.pop("use_osf", False) else _lora(options, config)
+        settings = _osf(causal, config) if options.use_osf else _lora(config)
         model = get_peft_model(causal, settings)
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
@@ -67,16 +71,19 @@ def add_adapter(causal: Any, config: TrainConfig, base_name: str) -> Adapter:
         item.base_model_name_or_path = base_name  # not this machine's path
         if isinstance(item.target_modules, set):
             item.target_modules = sorted(item.target_modules)  # a set's order is another in every process
-    begun = get_peft_model_state_dict(model) if config.changes_base else {}
+    begun = get_peft_model_state_dict(model) if config.lora_options.changes_base else {}
     initial = {name: value.cpu().clone() for name, value in begun.items()}
-    return Adapter(model, _add_dropout(model, drop, config.seed) if drop else None, initial)
+    return Adapter(
+        model, _add_dropout(model, options.lora_dropout, config.seed) if options.lora_dropout else None, initial
+    )
 
 
-def _lora(options: dict[str, Any], config: TrainConfig) -> LoraConfig:
+def _lora(config: TrainSettings) -> LoraConfig:
+    options: dict[str, Any] = {name: getattr(config.lora_options, name) for name in PEFT_OPTIONS}
     return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
 
 
-def _osf(causal: Any, options: dict[str, Any], config: TrainConfig) -> OSFConfig:
+def _osf(causal: Any, config: TrainSettings) -> OSFConfig:
     """Orthogonal subspace tuning (Nayak et al. 2025): all but `lora_rank` of a matrix's directions stay as they are."""
     widths = {
         name.rsplit(".", 1)[-1]: min(module.weight.shape)
@@ -87,7 +94,7 @@ def _osf(causal: Any, options: dict[str, Any], config: TrainConfig) -> OSFConfig
     if config.lora_rank >= widths[narrow]:
         raise ConfigError(f"lora_rank is {config.lora_rank}; {narrow} has {widths[narrow]} directions, fewer must move")
     kept: dict[str, int | float] = {re.escape(name) + "$": width - config.lora_rank for name, width in widths.items()}
-    return OSFConfig(task_type="CAUSAL_LM", rank_pattern=kept, **options)
+    return OSFConfig(task_type="CAUSAL_LM", rank_pattern=kept, target_modules=config.lora_options.target_modules)
 
 
 def _add_dropout(model: PeftModel, share: float, seed: int) -> Dropout:

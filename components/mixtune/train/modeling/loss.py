@@ -14,9 +14,8 @@ from mixtune.errors import ModelError
 from mixtune.train.batches import Packed, pack
 from mixtune.train.modeling.kernels import PACKED
 from mixtune.train.modeling.sharding import gathered_root
+from mixtune.training_math import LOGITS_AT_ONCE
 
-LOGITS_AT_ONCE = 2**25
-"""Logits that are held at once (128 MiB in float32)."""
 PROBED_TOKENS = 64
 """Of each record that `probe` looks at."""
 PROBE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}

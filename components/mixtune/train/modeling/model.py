@@ -12,13 +12,14 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
-from mixtune.train.config import TrainConfig
+from mixtune.settings.train import TrainSettings
 from mixtune.train.distributed import ALONE, World
 from mixtune.train.modeling.adapters import Adapter, add_adapter
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import choose_attention, fuse
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.sharding import shard, to_float
+from mixtune.training_math import operations_per_token
 
 BETAS = (0.9, 0.95)
 
@@ -67,13 +68,10 @@ class Trainable:
         return sum(module.weight.numel() for name, module in layers.items() if ".lora_" not in name)
 
     def operations(self, length: int) -> float:
-        """Arithmetic to train on a record of so many tokens: 6 per token and value (Kaplan et al. 2020), 4 if frozen.
-
-        Attention looks at half the tokens on average. What is computed again is not counted.
-        """
+        """Return the arithmetic to train on a record of so many tokens."""
         config = self.causal.config.get_text_config()
-        attention = config.num_hidden_layers * config.hidden_size * length
-        return float((4 if self.adapter else 6) * length * (self._matrices + attention))
+        attention = config.num_hidden_layers * config.hidden_size
+        return length * operations_per_token(self.method, self._matrices, attention, length)
 
     @property
     def even_tokens(self) -> int:
@@ -133,7 +131,7 @@ def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, b
     return rows, min(place * chunk, value.shape[0]), mesh.ndim == 1 or mesh.get_local_rank(0) == 0
 
 
-def load_trainable(folder: Path, config: TrainConfig, world: World = ALONE) -> Trainable:
+def load_trainable(folder: Path, config: TrainSettings, world: World = ALONE) -> Trainable:
     """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers.
 
     What is trained is float32. A base under an adapter is in the dtype of the arithmetic, unless the adapter's
@@ -141,16 +139,16 @@ def load_trainable(folder: Path, config: TrainConfig, world: World = ALONE) -> T
     """
     torch.manual_seed(config.seed)
     dtype = compute_dtype(config)
-    held = "auto" if config.method == "sft" else torch.float32 if config.changes_base else dtype
+    held = "auto" if config.method == "sft" else torch.float32 if config.lora_options.changes_base else dtype
     attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
     given = {"attn_implementation": attention} if attention else {}
     causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held, **given))
-    if config.fused_kernels:
+    if config.memory.fused_kernels:
         fuse(causal)
     causal.config.use_cache = False
     causal.train()
     adapter = add_adapter(causal, config, folder.name) if config.method == "lora" else None
-    activations = config.activations or ("recompute" if torch.cuda.is_available() else "keep")
+    activations = config.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
     if activations != "keep":
         causal.activation_checkpointing_enable({"use_reentrant": False})
     saved = adapter.peft if adapter else causal
@@ -159,17 +157,17 @@ def load_trainable(folder: Path, config: TrainConfig, world: World = ALONE) -> T
     return model
 
 
-def compute_dtype(config: TrainConfig) -> torch.dtype:
+def compute_dtype(config: TrainSettings) -> torch.dtype:
     """The dtype of the arithmetic."""
-    if config.dtype:
-        return torch.float32 if config.dtype == "float32" else torch.bfloat16
+    if config.memory.dtype:
+        return torch.float32 if config.memory.dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def _place(model: Trainable, config: TrainConfig, world: World) -> None:
+def _place(model: Trainable, config: TrainSettings, world: World) -> None:
     """In slices (FSDP2) for full SFT in several processes or in bfloat16, else whole."""
     several, rounded = world.size > 1, model.loss.dtype != torch.float32
-    if several or rounded if model.method == "sft" else several and config.shard_base:
+    if several or rounded if model.method == "sft" else several and config.memory.shard_base:
         shard(model.loss, world, model.loss.dtype)
         return
     if model.method == "sft":
@@ -187,7 +185,7 @@ def without_dropout(causal: Any) -> Any:
     return causal
 
 
-def make_optimizer(model: Trainable, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: Trainable, config: TrainSettings) -> torch.optim.AdamW:
     """AdamW; the B matrices of an adapter learn `lora_plus_ratio` times as fast (LoRA+)."""
     named = model.parameters()
     fast = {name for name in named if "lora_B" in name}
@@ -195,22 +193,22 @@ def make_optimizer(model: Trainable, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [value for name, value in named.items() if name not in fast], "peak": config.learning_rate},
         {
             "params": [value for name, value in named.items() if name in fast],
-            "peak": config.learning_rate * config.lora_plus_ratio,
+            "peak": config.fast_learning_rate,
         },
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=BETAS,
-        weight_decay=config.weight_decay,
+        weight_decay=config.schedule.weight_decay,
         foreach=True,
     )
 
 
-def rate(step: int, num_steps: int, config: TrainConfig) -> float:
+def rate(step: int, num_steps: int, config: TrainSettings) -> float:
     """Share of the peak learning rate at a step, 0-based: linear warm-up, then a cosine down to `min_lr_ratio`."""
-    warmup = max(1, round(config.warmup_ratio * num_steps))
+    warmup = max(1, round(config.schedule.warmup_ratio * num_steps))
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, num_steps - warmup)
-    return config.min_lr_ratio + (1 - config.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+    return config.schedule.min_lr_ratio + (1 - config.schedule.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,4 +1,4 @@
-"""What a platform engineer sets once for all training jobs: the ConfigMap `mixtune-jobs` of a run's namespace."""
+"""Settings of training jobs, checked as they are constructed: a run's nodes, and the platform's ConfigMap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,16 +7,55 @@ from datetime import UTC, datetime
 from mixtune.errors import ConfigError
 
 CONFIG_MAP = "mixtune-jobs"
+"""ConfigMap of a run's namespace that holds `JobSettings`."""
 BACKENDS = ("trainjob", "pytorchjob")
+LAUNCHERS = ("", "process", *BACKENDS)
 BLOCK_MARGIN_SECONDS = 45 * 60
-"""EC2 ends a capacity block's instances 30 minutes before the block's end, Karpenter drains them 10 before that."""
+"""A job ends this long before its capacity block: EC2 takes the instances 30 minutes before the block's end, Karpenter
+drains them 10 minutes earlier, and a last checkpoint may take 5."""
 MIN_SECONDS = 15 * 60
-"""A job that could not even run so long before a capacity block's end is not started."""
+"""A job that could not run this long before a capacity block's end is not started."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Platform:
-    """Settings of training jobs that are the cluster's, not the run's."""
+class NodeSettings:
+    """The nodes that a run asks for."""
+
+    launcher: str = ""
+    """`process`, `trainjob` or `pytorchjob`; empty: `process` without nodes, else the platform's kind of job."""
+    num_nodes: str = ""
+    """Nodes of a job; empty or `0`: none."""
+    gpus_per_node: str = ""
+    """GPUs, and so processes, of each node; empty or `0`: one process without a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.launcher not in LAUNCHERS:
+            raise ConfigError(f"launcher is empty or one of {', '.join(LAUNCHERS[1:])}; got {self.launcher!r}")
+        for name in ("num_nodes", "gpus_per_node"):
+            if getattr(self, name) and not getattr(self, name).isdecimal():
+                raise ConfigError(f"{name} is empty or a whole number as text; got {getattr(self, name)!r}")
+        if self.launcher == "process" and self.count:
+            raise ConfigError(
+                f"launcher 'process' trains in the task's own process; num_nodes is {self.num_nodes!r}: leave it "
+                "empty, or leave launcher empty to train as a job"
+            )
+        if self.launcher in BACKENDS and not self.count:
+            raise ConfigError(f"launcher {self.launcher!r} needs num_nodes, 1 or more; got {self.num_nodes!r}")
+
+    @property
+    def count(self) -> int:
+        """Nodes of the job; 0: there is no job."""
+        return int(self.num_nodes or 0)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each node."""
+        return int(self.gpus_per_node or 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """Settings of training jobs that are the cluster's, not the run's: what a platform engineer sets once."""
 
     backend: str = "trainjob"
     """What a job is where a step does not say: `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1)."""
@@ -50,7 +89,7 @@ class Platform:
             _block_end(self.capacity_block_end)
 
     @classmethod
-    def from_config_map(cls, data: Mapping[str, str]) -> "Platform":
+    def from_config_map(cls, data: Mapping[str, str]) -> "JobSettings":
         """Read the map's data; what it leaves out or leaves empty is the default.
 
         Raises:
@@ -61,31 +100,39 @@ class Platform:
             raise ConfigError(f"{CONFIG_MAP}: unknown key {unknown[0]!r}; there are {', '.join(known)}")
         values: dict[str, str | int] = {key: value.strip() for key, value in data.items() if value.strip()}
         if "deadline_seconds" in values:
-            if not str(values["deadline_seconds"]).isdigit():
+            if not str(values["deadline_seconds"]).isdecimal():
                 raise ConfigError(f"{CONFIG_MAP}: deadline_seconds is a number; got {values['deadline_seconds']!r}")
             values["deadline_seconds"] = int(values["deadline_seconds"])
         return cls(**values)  # type: ignore[arg-type]
 
+    def backend_of(self, nodes: NodeSettings) -> str:
+        """Return the kind of job that a run becomes, one of `BACKENDS`."""
+        return nodes.launcher or self.backend
+
+    def runtime_of(self, nodes: NodeSettings) -> str:
+        """Return the runtime, or PodTemplate, of a run's job."""
+        return self.runtime if nodes.gpus else self.cpu_runtime
+
     def last_second(self) -> float:
-        """The moment, in seconds since the epoch, by which a job must have ended; infinite without a block."""
+        """Return when a job must have ended, in seconds since the epoch; infinite without a capacity block."""
         if not self.capacity_block_end:
             return float("inf")
         return _block_end(self.capacity_block_end) - BLOCK_MARGIN_SECONDS
 
     def seconds_for(self, now: float) -> int:
-        """How long a job that starts now may be active.
+        """Return how many seconds a job that starts now may be active.
 
         Raises:
             ConfigError: The capacity block is over, or so near its end that nothing should be started.
         """
-        left = self.last_second() - now
-        if left < MIN_SECONDS:
+        seconds = self.last_second() - now
+        if seconds < MIN_SECONDS:
             raise ConfigError(
                 f"the capacity block ends at {self.capacity_block_end} and its nodes {BLOCK_MARGIN_SECONDS // 60} "
                 f"minutes earlier: less than {MIN_SECONDS // 60} minutes are left; set the next block's end in "
                 f"ConfigMap {CONFIG_MAP}"
             )
-        return int(min(self.deadline_seconds, left))
+        return int(min(self.deadline_seconds, seconds))
 
 
 def _block_end(text: str) -> float:
