@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from mixtune.compare import bootstrap, paired_stats
 from mixtune.compare.paired_stats import FAIL, INCONCLUSIVE, PASS, non_inferiority, paired_mean
+from mixtune.evaluate.benchmarks import weighted_scores
 
 MMLU = 14_042
 
@@ -136,7 +137,7 @@ def test_weighted_f1_is_scikit_learns(pairs: list[tuple[str, str]], seed: int) -
     gold, said = zip(*pairs, strict=True)
     weights = np.random.default_rng(seed).integers(0, 4, len(gold)).astype(float)
     weights[0] = 1
-    score = bootstrap.f1_score([[one] for one in gold], [[one] for one in said], list("abcd"))
+    score = weighted_scores.f1_score([[one] for one in gold], [[one] for one in said], list("abcd"))
     seen = sorted(
         {one for one, weight in [*zip(gold, weights, strict=True), *zip(said, weights, strict=True)] if weight}
     )
@@ -156,18 +157,18 @@ def test_weighted_auc_is_scikit_learns() -> None:
             for place, name in enumerate(names)
         ]
     )
-    assert bootstrap.auc_score(gold, shares, names)(weights) == pytest.approx(expected)
+    assert weighted_scores.auc_score(gold, shares, names)(weights) == pytest.approx(expected)
 
 
 def test_the_bootstrap_is_seeded_and_draws_both_models_alike() -> None:
     random = np.random.default_rng(4)
     gold = [[str(number)] for number in random.integers(0, 3, 120)]
     said = [one if random.random() < 0.8 else ["0"] for one in gold]
-    score = bootstrap.f1_score(gold, said, ["0", "1", "2"])
+    score = weighted_scores.f1_score(gold, said, ["0", "1", "2"])
     clusters = [str(number) for number in range(120)]
     same = bootstrap.paired_bootstrap(score, score, clusters, 50)
     assert (same.difference, same.standard_error, same.lower, same.upper) == (0, 0, 0, 0)
-    other = bootstrap.f1_score(gold, gold, ["0", "1", "2"])
+    other = weighted_scores.f1_score(gold, gold, ["0", "1", "2"])
     assert bootstrap.paired_bootstrap(score, other, clusters, 50) == bootstrap.paired_bootstrap(
         score, other, clusters, 50
     )

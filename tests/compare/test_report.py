@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mixtune.compare import comparison_page, summary
+from mixtune.compare import summary
 from mixtune.compare.comparison import Comparison
 from mixtune.compare.contamination import Overlap
 from mixtune.compare.measures import Measure
 from mixtune.compare.subgroups import Slice
 from mixtune.compare.verdicts import AxisVerdict
-from mixtune.report import charts
+from mixtune.report import charts, confusion_table
 
 EVIL = "<script>alert('x')</script>"
 
@@ -121,9 +121,9 @@ def test_many_labels_are_listed_by_their_largest_confusions() -> None:
     labels = [f"l{number}" for number in range(30)]
     counts = [[0] * 30 for _ in labels]
     counts[3][4], counts[5][6] = 7, 9
-    listed = comparison_page.confusion(labels, counts)
+    listed = confusion_table.confusion(labels, counts)
     assert listed.index("l5") < listed.index("l3")
-    assert "svg" not in listed and "svg" in comparison_page.confusion(labels[:3], [line[:3] for line in counts[:3]])
+    assert "svg" not in listed and "svg" in confusion_table.confusion(labels[:3], [line[:3] for line in counts[:3]])
 
 
 def test_markdown_has_the_table_and_the_advice(written: str, tmp_path: Path) -> None:

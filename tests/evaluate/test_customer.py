@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from mixtune.artifacts.samples import Sample, read_part, write_part
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.benchmarks import classification, generation
+from mixtune.evaluate.answers import latency_scores
+from mixtune.evaluate.benchmarks import classification, generation, multilabel
 from mixtune.evaluate.benchmarks.labels import LabelSet, find_labels
 from mixtune.evaluate.benchmarks.text_metrics import corpus_bleu, same_json, token_f1
 
@@ -39,7 +40,7 @@ def test_scores_are_scikit_learns(tmp_path: Path) -> None:
     gold = [INTENTS[number] for number in random.integers(0, 3, 200)]
     shares = random.dirichlet(np.ones(3), 200)
     said = [INTENTS[number] for number in shares.argmax(1)]
-    scores = classification.summarize(table(tmp_path, list(zip(gold, said, strict=True)), shares), LABELS)
+    scores = classification.FORM.summarize(table(tmp_path, list(zip(gold, said, strict=True)), shares), INTENTS)
     for average in ("macro", "micro", "weighted"):
         assert scores[f"f1_{average}"] == pytest.approx(sk.f1_score(gold, said, average=average))
     assert scores["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(gold, said))
@@ -48,10 +49,10 @@ def test_scores_are_scikit_learns(tmp_path: Path) -> None:
 
 def test_an_invalid_answer_counts_as_wrong_and_is_reported(tmp_path: Path) -> None:
     pairs = [("card_lost", "card_lost"), ("card_lost", ""), ("exchange_rate", "exchange_rate")]
-    scores = classification.summarize(table(tmp_path, pairs), LABELS)
+    scores = classification.FORM.summarize(table(tmp_path, pairs), INTENTS)
     assert (scores["accuracy"], scores["invalid_ratio"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert scores["f1_macro"] == pytest.approx((2 / 3 + 1) / 2)
-    assert sum(map(sum, classification.confusion(table(tmp_path, pairs), INTENTS))) == 2
+    assert sum(map(sum, classification.FORM.confusion(table(tmp_path, pairs), INTENTS))) == 2
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
@@ -82,14 +83,14 @@ def test_labels_in_several_places_are_compared_as_sets(tmp_path: Path) -> None:
     said, gold = labels.parse("b|a|c"), labels.gold(records[0])
     assert (said, gold) == (["a", "b", "c"], ["a", "b"])
     pairs = [('["a", "b"]', '["a", "b", "c"]'), ('["b"]', '["b"]')]
-    scores = classification.summarize(table(tmp_path, pairs), labels)
+    scores = multilabel.FORM.summarize(table(tmp_path, pairs), labels.labels)
     assert scores["f1_micro"] == pytest.approx(2 * 3 / (3 + 4))
     assert scores["f1_samples"] == pytest.approx((0.8 + 1) / 2)
 
 
 def test_every_label_has_precision_recall_and_f1(tmp_path: Path) -> None:
     pairs = [("card_lost", "card_lost"), ("card_lost", "exchange_rate"), ("exchange_rate", "exchange_rate")]
-    by_label = {one["label"]: one for one in classification.scores_per_class(table(tmp_path, pairs), LABELS)}
+    by_label = {one["label"]: one for one in classification.FORM.scores_per_class(table(tmp_path, pairs), INTENTS)}
     assert by_label["card_lost"] == {"label": "card_lost", "precision": 1, "recall": 0.5, "f1": pytest.approx(2 / 3),
                                      "records": 2}  # fmt: skip
     assert by_label["card_arrival"]["records"] == 0
@@ -130,7 +131,7 @@ def test_latency_is_told_by_its_median_its_95th_percentile_and_tokens_per_second
                truncated=n == 7) for n in range(101)
     ]  # fmt: skip
     write_part(str(tmp_path / "part"), samples)
-    scores = classification.latency_scores(read_part(str(tmp_path / "part")))
+    scores = latency_scores(read_part(str(tmp_path / "part")))
     assert scores["latency_p50_seconds"] == pytest.approx(5.0)
     assert scores["latency_p95_seconds"] == pytest.approx(9.5)
     assert scores["tokens_per_second"] == pytest.approx(505 / 505)

@@ -113,6 +113,11 @@ def read_part(uri: str) -> pa.Table:
         return pq.read_table(pa.PythonFile(stream, mode="r"))
 
 
+def count_errors(table: pa.Table) -> int:
+    """Return the number of items that could not be scored; they count as wrong."""
+    return sum(map(bool, table["error"].to_pylist()))
+
+
 @dataclass(frozen=True)
 class Samples:
     """A samples artifact, opened."""

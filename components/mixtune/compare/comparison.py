@@ -9,11 +9,11 @@ from mixtune.artifacts.samples import Samples
 from mixtune.compare.contamination import Overlap
 from mixtune.compare.verdicts import AxisVerdict, judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate.benchmarks.form import NON_INFERIORITY
+from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.models import FAILED
-from mixtune.results import CUSTOMER_AXIS, FAIL, INCONCLUSIVE
+from mixtune.results import FAIL, INCONCLUSIVE
 
-DEFAULT_LIMITS = {"mmlu": 0.02, "ifeval": 0.05, "nll": 0.02, "lm_eval": 0.02}
-"""Allowed loss by an axis's form: of accuracy, of prompts followed, the relative rise of NLL, of a task's score."""
 KEY = ("item_id", "prompt_hash")
 
 
@@ -157,10 +157,11 @@ def resolve_limits(axes: dict[str, dict[str, Any]], limits: dict[str, Any]) -> d
     Raises:
         ConfigError: A limit for no general axis, or one that is no number from 0.
     """
-    general = {name: summary for name, summary in axes.items() if name != CUSTOMER_AXIS}
+    forms = {name: FORMS[summary["form"]] for name, summary in axes.items()}
+    general = {name: form for name, form in forms.items() if form.question == NON_INFERIORITY}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
-    allowed = {name: limits.get(name, DEFAULT_LIMITS[summary["form"]]) for name, summary in general.items()}
+    allowed = {name: limits.get(name, form.default_limit) for name, form in general.items()}
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
             raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")

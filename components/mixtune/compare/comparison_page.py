@@ -114,14 +114,14 @@ def _slices(axis: AxisVerdict) -> str:
     ends = [value for one in axis.slices for value in (one.base, one.candidate)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     low, high = min(ends) - margin, max(ends) + margin
-    if axis.form != "nll":
+    if axis.higher_is_better:  # a share
         low, high = max(0.0, low), min(1.0, high)
     lines = [
         charts.Dumbbell(
             name=f"{one.name.replace('_', ' ')} ({one.num_items})",
             base=one.base,
             candidate=one.candidate,
-            better=(one.candidate > one.base) is (axis.form != "nll") and one.candidate != one.base,
+            better=(one.candidate > one.base) is axis.higher_is_better and one.candidate != one.base,
             flagged=one.flagged,
         )
         for one in axis.slices

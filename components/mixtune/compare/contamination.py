@@ -20,6 +20,7 @@ from mixtune import storage
 from mixtune.artifacts.samples import TOKENIZER_FILE, Samples
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import DataError
+from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.ngrams import NGRAM, hash_ngrams, hash_words, is_in
 
 MIN_WORDS = 8
@@ -81,17 +82,17 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
         raise DataError(
             "the shards were made with another tokenizer than the evaluation's; use one base model for both"
         )
+    forms = {axis: FORMS[summary["form"]] for axis, summary in samples.axes.items()}
     tables = [(axis, samples.table(axis)) for axis in samples.axes]
     items = [
         item
         for axis, table in tables
-        for item in make_items(axis, table["item_id"].to_pylist(), table["text"].to_pylist())
+        for item in make_items(axis, table["item_id"].to_pylist(), forms[axis].searched_texts(table))
     ]
     coverage = find_coverage(items, _texts(samples, shards, folder))
     overlaps = [_overlap(axis, len(table), items, coverage) for axis, table in tables]
     for found in overlaps:
-        benchmark = samples.axes[found.axis]["form"] in ("mmlu", "ifeval", "lm_eval")
-        if found.exact and benchmark and not allow:
+        if found.exact and forms[found.axis].is_benchmark and not allow:
             named = ", ".join(found.items[:5])
             raise DataError(
                 f"{found.axis}: {found.exact} items are in the training data word for word ({named}); "

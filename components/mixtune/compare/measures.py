@@ -1,6 +1,5 @@
 """The scores of an axis, base against candidate, each with its interval."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +8,8 @@ import pyarrow as pa
 from scipy.stats import norm
 
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.compare.paired_stats import Estimate, Floats
-from mixtune.evaluate.benchmarks.classification import probabilities, read_labels
+from mixtune.compare.paired_stats import Estimate
+from mixtune.evaluate.benchmarks.form import SUPERIORITY, BenchmarkForm, Contrast, Labels, ResampledContrast
 
 Tables = tuple[pa.Table, pa.Table]
 
@@ -42,79 +41,31 @@ class Measure:
         return found if self.higher_is_better else paired_stats.negated(found)
 
 
-def measure_axis(summary: dict[str, Any], tables: Tables) -> list[Measure]:
-    """All scores of an axis; the first is the one that the verdict is about."""
-    form = summary["form"]
-    if form == "nll":
-        return [_nll(tables)]
-    if form in ("classification", "multilabel"):
-        return _with_holm(_classification(summary, tables))
-    if form == "mmlu":
-        gold = [np.exp(-table["nll"].to_numpy()) for table in tables]
-        return [_mean("accuracy", tables, _correct), _paired("gold_probability", tables, gold[0], gold[1])]
-    if form == "ifeval":
-        return _ifeval(tables)
-    if form == "generation":
-        return _with_holm(_generation(tables, summary["metric"]))
-    return [_mean(summary["metric"], tables, _correct)]
+def measure_axis(form: BenchmarkForm[Any], labels: Labels, tables: Tables) -> list[Measure]:
+    """Return all scores of an axis; the first is the one that the verdict is about."""
+    strata, clusters = tables[0]["subject"].to_pylist(), tables[0]["cluster"].to_pylist()
+    measures = []
+    for contrast in form.contrasts(*tables, labels):
+        if isinstance(contrast, Contrast):
+            measures.append(_paired(contrast, form, strata, clusters))
+        else:
+            measures.append(_resampled(contrast, form, clusters))
+    return _with_holm(measures) if form.question == SUPERIORITY else measures
 
 
-def _nll(tables: Tables) -> Measure:
-    base, candidate = tables
-    found = paired_stats.paired_ratio(
-        base["nll"].to_numpy(),
-        candidate["nll"].to_numpy(),
-        base["subject"].to_pylist(),
-        base["cluster"].to_pylist(),
-    )
-    scores = [float(table["nll"].to_numpy().sum() / table["num_tokens"].to_numpy().sum()) for table in tables]
-    return replace(_measure("nll_per_token", scores, found), higher_is_better=False, relative=True)
+def _paired(contrast: Contrast, form: BenchmarkForm[Any], strata: list[str], clusters: list[str]) -> Measure:
+    values = contrast.base.values, contrast.candidate.values
+    compare = paired_stats.paired_ratio if form.relative else paired_stats.paired_mean
+    scores = [float(side.values.sum() / side.weights.sum()) for side in (contrast.base, contrast.candidate)]
+    return _measure(contrast.metric, form, scores, compare(*values, strata, clusters))
 
 
-def _classification(summary: dict[str, Any], tables: Tables) -> list[Measure]:
-    names, clusters = summary["labels"], tables[0]["cluster"].to_pylist()
-    several = summary["form"] == "multilabel"
-    gold = read_labels(tables[0]["gold"].to_pylist(), several)
-    scores = [
-        bootstrap.f1_score(gold, read_labels(table["prediction"].to_pylist(), several), names) for table in tables
-    ]
-    found = bootstrap.paired_bootstrap(scores[0], scores[1], clusters)
-    whole = np.ones(len(gold))
-    measures = [
-        _measure("f1_macro", [score(whole) for score in scores], found),
-        _mean("accuracy", tables, _correct),
-    ]
-    if not several and len(tables[0]["choice_logprobs"][0].as_py()):
-        labels = tables[0]["gold"].to_pylist()
-        areas = [bootstrap.auc_score(labels, probabilities(table), names) for table in tables]
-        draws = bootstrap.auc_draws(len(gold), len(names))
-        found = bootstrap.paired_bootstrap(areas[0], areas[1], clusters, draws)
+def _resampled(contrast: ResampledContrast, form: BenchmarkForm[Any], clusters: list[str]) -> Measure:
+    found = bootstrap.paired_bootstrap(contrast.base, contrast.candidate, clusters, contrast.draws)
+    if contrast.normal_bounds:
         found = paired_stats.estimate(found.difference, found.standard_error)
-        measures.append(_measure("auc_macro", [area(whole) for area in areas], found))
-    return measures
-
-
-def _generation(tables: Tables, first: str) -> list[Measure]:
-    rows = [[dict(row) for row in table["measures"].to_pylist()] for table in tables]
-    common = set.intersection(*(set(row) for side in rows for row in side))
-    names = [first, *sorted(common - {first})]
-    columns = {name: [np.array([row[name] for row in side]) for side in rows] for name in names}
-    return [_paired(name, tables, base, candidate) for name, (base, candidate) in columns.items()]
-
-
-def _ifeval(tables: Tables) -> list[Measure]:
-    """Prompt level, and instruction level with the instructions of a prompt taken together."""
-
-    def column(table: pa.Table, name: str) -> Floats:
-        return np.array([dict(row)[name] for row in table["measures"].to_pylist()])
-
-    measures = [_mean("prompt_strict", tables, _correct)]
-    measures.append(_paired("prompt_loose", tables, *(column(table, "prompt_loose") for table in tables)))
-    per_prompt = column(tables[0], "instructions").mean()
-    for kind in ("strict", "loose"):
-        shares = [column(table, f"instructions_{kind}") / per_prompt for table in tables]
-        measures.append(_paired(f"instruction_{kind}", tables, *shares))
-    return measures
+    whole = np.ones(len(clusters))
+    return _measure(contrast.metric, form, [contrast.base(whole), contrast.candidate(whole)], found)
 
 
 def _with_holm(measures: list[Measure]) -> list[Measure]:
@@ -132,17 +83,7 @@ def _with_holm(measures: list[Measure]) -> list[Measure]:
     return [replace(measure, significant=place in proved) for place, measure in enumerate(measures)]
 
 
-def _mean(metric: str, tables: Tables, read: Callable[[pa.Table], Floats]) -> Measure:
-    return _paired(metric, tables, *(read(table) for table in tables))
-
-
-def _paired(metric: str, tables: Tables, base: Floats, candidate: Floats) -> Measure:
-    strata, clusters = tables[0]["subject"].to_pylist(), tables[0]["cluster"].to_pylist()
-    found = paired_stats.paired_mean(base, candidate, strata, clusters)
-    return _measure(metric, [float(base.mean()), float(candidate.mean())], found)
-
-
-def _measure(metric: str, scores: list[float], found: Estimate) -> Measure:
+def _measure(metric: str, form: BenchmarkForm[Any], scores: list[float], found: Estimate) -> Measure:
     return Measure(
         metric=metric,
         base=scores[0],
@@ -151,8 +92,6 @@ def _measure(metric: str, scores: list[float], found: Estimate) -> Measure:
         standard_error=found.standard_error,
         lower=found.lower,
         upper=found.upper,
+        higher_is_better=form.higher_is_better,
+        relative=form.relative,
     )
-
-
-def _correct(table: pa.Table) -> Floats:
-    return np.array(table["correct"].to_pylist(), dtype=float)

@@ -78,7 +78,7 @@ def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     return {
         _clean(f"{axis.axis}/subject/{one.name}"): getattr(one, side)
         for axis in comparison.axes
-        if len(axis.slices) > 1 and axis.form != "nll"
+        if len(axis.slices) > 1 and axis.higher_is_better
         for one in axis.slices
     }
 

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest, false_discovery_control, norm
 
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, ItemScores
+
 MAX_FLIPS = 6
 MAX_TEXT = 600
 
@@ -27,17 +29,14 @@ class Slice:
     """Different after Benjamini and Hochberg's control of false discoveries at 0.05; exploratory."""
 
 
-def find_slices(form: str, tables: tuple[pa.Table, pa.Table]) -> list[Slice]:
-    """All strata of an axis, worst first."""
-    base, candidate = tables
-    names = np.array(base["subject"].to_pylist())
-    found = []
-    for name in np.unique(names):
-        rows = names == name
-        found.append(_nll(str(name), rows, tables) if form == "nll" else _mean(str(name), rows, base, candidate))
-    adjusted = false_discovery_control([one.p_value for one in found])
-    flagged = [replace(one, flagged=bool(value <= 0.05)) for one, value in zip(found, adjusted, strict=True)]
-    sign = -1 if form == "nll" else 1
+def find_slices(form: BenchmarkForm[Any], tables: tuple[pa.Table, pa.Table]) -> list[Slice]:
+    """Return all strata of an axis, worst first."""
+    base, candidate = (form.item_scores(table) for table in tables)
+    subjects = np.array(tables[0]["subject"].to_pylist())
+    slices = [_slice(str(name), subjects == name, base, candidate) for name in np.unique(subjects)]
+    adjusted = false_discovery_control([one.p_value for one in slices])
+    flagged = [replace(one, flagged=bool(value <= 0.05)) for one, value in zip(slices, adjusted, strict=True)]
+    sign = 1 if form.higher_is_better else -1
     return sorted(flagged, key=lambda one: (sign * one.difference, one.name))
 
 
@@ -74,29 +73,20 @@ def _flip(tables: tuple[pa.Table, pa.Table], row: int) -> dict[str, Any]:
     }
 
 
-def _mean(name: str, rows: Any, base: pa.Table, candidate: pa.Table) -> Slice:
-    old, new = (np.array(table["correct"].to_pylist(), dtype=float)[rows] for table in (base, candidate))
-    lost, gained = int(((old == 1) & (new == 0)).sum()), int(((old == 0) & (new == 1)).sum())
-    binary = set(np.unique(np.concatenate([old, new]))) <= {0.0, 1.0}
-    p_value = _z_test(new - old)
-    if binary:
+def _slice(name: str, rows: Any, base: ItemScores, candidate: ItemScores) -> Slice:
+    """Return one stratum: its scores, and the p-value of McNemar's exact test if items are right or wrong."""
+    before, after = base.values[rows], candidate.values[rows]
+    scores = [float(side.values[rows].sum() / side.weights[rows].sum()) for side in (base, candidate)]
+    p_value = _z_test(after - before)
+    if set(np.unique(np.concatenate([before, after]))) <= {0.0, 1.0}:
+        lost, gained = int((before > after).sum()), int((before < after).sum())
         p_value = float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
-    return _slice(name, old.mean(), new.mean(), len(old), p_value)
-
-
-def _nll(name: str, rows: Any, tables: tuple[pa.Table, pa.Table]) -> Slice:
-    sums = [table["nll"].to_numpy()[rows] for table in tables]
-    tokens = tables[0]["num_tokens"].to_numpy()[rows].sum()
-    return _slice(name, sums[0].sum() / tokens, sums[1].sum() / tokens, int(rows.sum()), _z_test(sums[1] - sums[0]))
-
-
-def _slice(name: str, base: float, candidate: float, count: int, p_value: float) -> Slice:
     return Slice(
         name=name,
-        num_items=count,
-        base=float(base),
-        candidate=float(candidate),
-        difference=float(candidate - base),
+        num_items=len(before),
+        base=scores[0],
+        candidate=scores[1],
+        difference=scores[1] - scores[0],
         p_value=p_value,
     )
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from mixtune.artifacts.samples import count_errors
 from mixtune.compare import paired_stats
 from mixtune.compare.measures import Measure, measure_axis
 from mixtune.compare.subgroups import Slice, find_flips, find_slices
 from mixtune.errors import DataError
-from mixtune.evaluate.axis import count_errors
-from mixtune.evaluate.benchmarks.classification import MAX_CONFUSION, confusion
-from mixtune.results import CUSTOMER_AXIS, FAIL, PASS
+from mixtune.evaluate.benchmarks.form import SUPERIORITY, BenchmarkForm, Labels
+from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.results import FAIL, PASS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +56,18 @@ class AxisVerdict:
 
 def judge_axis(name: str, summary: dict[str, Any], tables: tuple[pa.Table, pa.Table], limit: float) -> AxisVerdict:
     """The verdict on one axis."""
-    measures = measure_axis(summary, tables)
+    form, labels = FORMS[summary["form"]], tuple(summary["labels"])
+    measures = measure_axis(form, labels, tables)
     first = measures[0]
-    superior = name == CUSTOMER_AXIS
+    superior = form.question == SUPERIORITY
     verdict = paired_stats.superiority(first.judged) if superior else paired_stats.non_inferiority(first.judged, limit)
     lost, gained = count_flips(tables)
     detectable = first.judged.detectable
     return AxisVerdict(
         axis=name,
-        form=summary["form"],
+        form=form.name,
         metric=first.metric,
-        question="superiority" if superior else "non-inferiority",
+        question=form.question,
         higher_is_better=first.higher_is_better,
         relative=first.relative,
         base=first.base,
@@ -79,22 +81,19 @@ def judge_axis(name: str, summary: dict[str, Any], tables: tuple[pa.Table, pa.Ta
         detectable=detectable,
         lost=lost,
         gained=gained,
-        advice=advise(name, first, verdict, limit=limit, num_items=len(tables[0])),
+        advice=advise(name, first, verdict, superior=superior, limit=limit, num_items=len(tables[0])),
         errors=(count_errors(tables[0]), count_errors(tables[1])),
         measures=measures,
-        slices=find_slices(summary["form"], tables),
+        slices=find_slices(form, tables),
         flips=find_flips(tables),
-        confusion=confusions(summary, tables),
+        confusion=confusions(form, labels, tables),
     )
 
 
-def confusions(summary: dict[str, Any], tables: tuple[pa.Table, pa.Table]) -> dict[str, Any]:
-    """The confusion tables of both models; empty where there are none, or too many labels."""
-    labels = tuple(summary["labels"])
-    if summary["form"] != "classification" or len(labels) > MAX_CONFUSION:
-        return {}
-    base, candidate = (confusion(table, labels) for table in tables)
-    return {"labels": list(labels), "base": base, "candidate": candidate}
+def confusions(form: BenchmarkForm[Any], labels: Labels, tables: tuple[pa.Table, pa.Table]) -> dict[str, Any]:
+    """Return the confusion tables of both models; empty where the form has none, or there are too many labels."""
+    base, candidate = (form.confusion(table, labels) for table in tables)
+    return {"labels": list(labels), "base": base, "candidate": candidate} if base else {}
 
 
 def overall_verdict(axes: list[AxisVerdict]) -> str:
@@ -112,11 +111,10 @@ def overall_verdict(axes: list[AxisVerdict]) -> str:
     return paired_stats.overall(general + worse)
 
 
-def advise(name: str, found: Measure, verdict: str, *, limit: float, num_items: int) -> str:
+def advise(name: str, found: Measure, verdict: str, *, superior: bool, limit: float, num_items: int) -> str:
     """What to do about an axis, in a sentence; empty where it passed."""
     change = abs(found.difference)
     amount = f"{100 * change:.1f} %" if found.relative else f"{change:.2f}"
-    superior = name == CUSTOMER_AXIS
     if verdict == PASS:
         return ""
     if verdict == FAIL and superior:

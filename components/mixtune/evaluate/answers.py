@@ -3,14 +3,23 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from mixtune.artifacts.samples import prompt_hash
-from mixtune.inference.prompts import encode, render_prompt, turns_text
+from mixtune.inference.prompts import encode, encode_pair, render_prompt, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 
-def generate(engine: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[dict[str, Any]]:
-    """The answers to rendered prompts: `prompt_hash`, `response`, `num_tokens`, `latency_seconds`, `truncated`."""
-    done = engine.generate([encode(tokenizer, prompt) for prompt in prompts], max_new_tokens)
+def generate(
+    engine: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, *, plain: bool = False
+) -> list[dict[str, Any]]:
+    """Return the answers to prompts: `prompt_hash`, `response`, `num_tokens`, `latency_seconds`, `truncated`.
+
+    Plain prompts get the tokenizer's special tokens; rendered ones have those of the chat template written out.
+    """
+    encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
+    done = engine.generate(encoded, max_new_tokens)
     return [
         {
             "prompt_hash": prompt_hash(prompt),
@@ -33,3 +42,14 @@ def answer_records(engine: Any, tokenizer: Any, records: Sequence[Record], max_n
 def describe(record: Record) -> dict[str, Any]:
     """Which record it is: `item_id`, `cluster`, `text`."""
     return {"item_id": record["id"], "cluster": record.get("group", ""), "text": turns_text(record)}
+
+
+def latency_scores(table: pa.Table) -> dict[str, float]:
+    """Return latency of generated answers at the batch size that was used, and the tokens of an answer per second."""
+    latency, tokens = table["latency_seconds"].to_numpy(), table["num_tokens"].to_numpy()
+    return {
+        "latency_p50_seconds": float(np.quantile(latency, 0.5)),
+        "latency_p95_seconds": float(np.quantile(latency, 0.95)),
+        "tokens_per_second": float(tokens.sum() / latency.sum()) if latency.sum() > 0 else 0.0,
+        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
+    }

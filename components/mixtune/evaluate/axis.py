@@ -1,18 +1,12 @@
 """An axis: one scored dimension of one benchmark."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Part
-from mixtune.evaluate.benchmarks.labels import LabelSet
-
-
-def count_errors(table: pa.Table) -> int:
-    """Items that could not be scored; they count as wrong."""
-    return sum(map(bool, table["error"].to_pylist()))
+from mixtune.artifacts.samples import Part, count_errors
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +14,20 @@ class Axis:
     """One scored dimension: its parts, and how their rows become scores."""
 
     name: str
-    form: str
-    """What its rows are: mmlu, ifeval, nll, classification, multilabel, generation or lm_eval."""
-    metric: str
-    """The score that the verdict is about."""
+    form: BenchmarkForm[Any]
     parts: list[Part]
-    summarize: Callable[[pa.Table], dict[str, float]]
-    labels: LabelSet | None = None
+    labels: Labels = ()
+    """Classes of a classification."""
 
     def summary(self, table: pa.Table) -> dict[str, Any]:
-        """The axis as the samples' manifest has it."""
-        scores = self.summarize(table)
+        """Return the axis as the samples' manifest has it."""
+        scores = self.form.summarize(table, self.labels)
         return {
-            "form": self.form,
-            "metric": self.metric,
-            "score": scores[self.metric],
+            "form": self.form.name,
+            "metric": self.form.metric,
+            "score": scores[self.form.metric],
             "scores": scores,
             "num_items": len(table),
             "errors": count_errors(table),
-            "labels": list(self.labels.labels) if self.labels else [],
+            "labels": list(self.labels),
         }

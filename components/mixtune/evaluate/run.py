@@ -22,18 +22,14 @@ from mixtune.artifacts.samples import TOKENIZER_FILE, read_parts
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import report
 from mixtune.evaluate.axis import Axis
-from mixtune.evaluate.benchmarks import classification, customer, ifeval, lm_eval_task, mmlu, nll
+from mixtune.evaluate.benchmarks import customer, nll
 from mixtune.evaluate.benchmarks.customer import CustomerOptions
+from mixtune.evaluate.benchmarks.nll import NllOptions
+from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import begin
 
-FORMS: dict[str, tuple[Any, Any, str]] = {
-    "mmlu": (mmlu, mmlu.MmluOptions, "accuracy"),
-    "ifeval": (ifeval, ifeval.IfevalOptions, "prompt_strict"),
-    "lm_eval": (lm_eval_task, lm_eval_task.LmEvalOptions, "score"),
-}
-"""Per form of a benchmark: its module, its options, and the score that the verdict is about."""
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
 
@@ -152,12 +148,7 @@ def _evaluate(inputs: EvaluationInputs, outputs: EvaluationOutputs, fetched: loa
     files = [entry for entry in storage.list_files(folder) if entry.path in paths]
     storage.write_manifest(outputs.samples_path, manifest, folder, files)
     labels, matrix = _confusion(axes, tables)
-    per_class = [
-        one
-        for axis in axes
-        if axis.form in ("classification", "multilabel") and axis.labels
-        for one in classification.scores_per_class(tables[axis.name], axis.labels)
-    ]
+    per_class = [row for axis in axes for row in axis.form.scores_per_class(tables[axis.name], axis.labels)]
     places = {"html": outputs.report_path, "markdown": outputs.summary_path}
     report.write_evaluation(manifest, labels, matrix, per_class, **places)
     return EvaluationResult(scores=flat_scores(summaries), labels=labels, confusion=matrix)
@@ -178,8 +169,8 @@ def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis
     limit = int(inputs.limit)
     options = parse_options("customer_options", inputs.customer_options, CustomerOptions)
     axes = [benchmark_axis(name, given, tokenizer, limit) for name, given in sorted(inputs.benchmarks.items())]
-    if parts := nll.plan_parts(data.general, tokenizer, limit):
-        axes.append(Axis(name=nll.AXIS, metric="nll_per_token", parts=parts, summarize=nll.summarize, form="nll"))
+    if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=data.general), tokenizer, limit):
+        axes.append(Axis(name=nll.AXIS, form=nll.FORM, parts=parts))
     if axis := customer.plan_axis(data.customer, options, tokenizer, limit):
         axes.append(axis)
     if not axes:
@@ -224,14 +215,15 @@ def flat_scores(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def benchmark_axis(name: str, options: dict[str, Any], tokenizer: Any, limit: int) -> Axis:
     """The axis of a benchmark, by its form."""
-    form = str(options.get("form", name))
-    if form not in FORMS:
-        raise ConfigError(f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(FORMS)}")
-    module, kind, metric = FORMS[form]
+    named = str(options.get("form", name))
+    if named not in BENCHMARK_FORMS:
+        raise ConfigError(
+            f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
+        )
+    form = FORMS[named]
     given = {key: value for key, value in options.items() if key != "form"}
-    parsed = parse_options(f"benchmark {name!r}", given, kind)
-    parts = module.plan_parts(name, parsed, tokenizer, limit)
-    return Axis(name=name, form=form, metric=metric, parts=parts, summarize=module.summarize)
+    parsed = parse_options(f"benchmark {name!r}", given, form.options)
+    return Axis(name=name, form=form, parts=form.plan(name, parsed, tokenizer, limit))
 
 
 def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
@@ -256,8 +248,8 @@ def parse_options(name: str, options: dict[str, Any], kind: Any) -> Any:
 
 def _confusion(axes: list[Axis], tables: dict[str, pa.Table]) -> tuple[list[str], list[list[int]]]:
     for axis in axes:
-        if axis.form == "classification" and axis.labels and len(axis.labels.labels) <= classification.MAX_CONFUSION:
-            return list(axis.labels.labels), classification.confusion(tables[axis.name], axis.labels.labels)
+        if counts := axis.form.confusion(tables[axis.name], axis.labels):
+            return list(axis.labels), counts
     return [], []
 
 

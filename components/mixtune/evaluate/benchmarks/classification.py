@@ -1,17 +1,24 @@
 """Classification on the customer's held-out records: which label the model gives, and how sure it is."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.answers import answer_records, describe
+from mixtune.evaluate.answers import answer_records, describe, latency_scores
+from mixtune.evaluate.benchmarks.form import (
+    SUPERIORITY,
+    BenchmarkForm,
+    Contrast,
+    Floats,
+    Labels,
+    ResampledContrast,
+)
 from mixtune.evaluate.benchmarks.labels import LabelSet
+from mixtune.evaluate.benchmarks.weighted_scores import auc_score, f1_score
 from mixtune.inference.engine import Request
 from mixtune.inference.prompts import encode, render_record
 from mixtune.records import Record
@@ -20,6 +27,16 @@ RECORDS_PER_PART = 256
 CALIBRATION_BINS = 10
 MAX_CONFUSION = 100
 """Labels at most for which a confusion table is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Records whose labels the model is to give."""
+
+    records: tuple[Record, ...]
+    labels: LabelSet
+    max_new_tokens: int
+    """Tokens of a generated answer at most; 0: the labels are ranked by log-probability."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +103,8 @@ class GenerationScorer:
                     axis=self.axis,
                     subject=record["label"],
                     **answer,
-                    prediction=join_labels(said, self.labels),
-                    gold=join_labels(gold, self.labels),
+                    prediction=self.labels.join(said),
+                    gold=self.labels.join(gold),
                     correct=float(said == gold),
                     measures={"invalid": float(not said)},
                 )
@@ -95,70 +112,91 @@ class GenerationScorer:
         return samples
 
 
-def plan_parts(axis: str, records: list[Record], labels: LabelSet, tokenizer: Any, max_new_tokens: int) -> list[Part]:
-    """The records as parts of so many.
+class Classification(BenchmarkForm[LabelOptions]):
+    """Records with one label each."""
 
-    Args:
-        axis: The axis's name.
-        records: Records with a label.
-        labels: Their labels.
-        tokenizer: The model's.
-        max_new_tokens: Tokens of a generated answer at most; 0: rank the labels by log-probability.
-    """
-    parts = []
-    for number, part in enumerate(chunks(records, RECORDS_PER_PART)):
-        score: Any = LogprobScorer(axis, tuple(part), labels, tokenizer)
-        if max_new_tokens:
-            score = GenerationScorer(axis, tuple(part), labels, tokenizer, max_new_tokens)
-        parts.append(Part(axis=axis, name=f"{number:05}", num_items=len(part), score=score))
-    return parts
+    name, options, metric = "classification", LabelOptions, "f1_macro"
+    question, is_benchmark = SUPERIORITY, False
+
+    def plan(self, axis: str, options: LabelOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the records in parts of 256."""
+        parts = []
+        for number, part in enumerate(chunks(options.records, RECORDS_PER_PART)):
+            score: Any = LogprobScorer(axis, tuple(part), options.labels, tokenizer)
+            if options.max_new_tokens:
+                score = GenerationScorer(axis, tuple(part), options.labels, tokenizer, options.max_new_tokens)
+            parts.append(Part(axis=axis, name=f"{number:05}", num_items=len(part), score=score))
+        return parts
+
+    def read_labels(self, column: pa.ChunkedArray) -> list[list[str]]:
+        """Return the labels of each cell of `gold` or `prediction`; none for an invalid answer."""
+        return [[text] if text else [] for text in column.to_pylist()]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them."""
+        gold, predicted = table["gold"].to_pylist(), table["prediction"].to_pylist()
+        scores = {"accuracy": float(np.mean(table["correct"].to_pylist()))}
+        occurring = sorted({*gold, *predicted} - {""})
+        recall = sk.recall_score(gold, predicted, labels=sorted(set(gold)), average=None, zero_division=0)
+        scores["balanced_accuracy"] = float(np.mean(recall))
+        for average in ("macro", "micro", "weighted"):
+            f1 = sk.f1_score(gold, predicted, labels=occurring, average=average, zero_division=0)
+            scores[f"f1_{average}"] = float(f1)
+        return {**scores, **_probability_scores(table, labels), **answer_scores(table)}
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return macro F1, accuracy and, of ranked labels, macro AUC."""
+        gold = self.read_labels(base["gold"])
+        f1_scores = [f1_score(gold, self.read_labels(table["prediction"]), labels) for table in (base, candidate)]
+        accuracy = Contrast(metric="accuracy", base=self.item_scores(base), candidate=self.item_scores(candidate))
+        f1 = ResampledContrast(metric="f1_macro", base=f1_scores[0], candidate=f1_scores[1])
+        if not len(base["choice_logprobs"][0].as_py()):
+            return [f1, accuracy]
+        names = base["gold"].to_pylist()
+        areas = [auc_score(names, probabilities(table), labels) for table in (base, candidate)]
+        # AUC is dear with many labels: 20 to 500 resamples, too few for percentiles
+        draws = int(np.clip(4e8 / max(1, len(gold) * len(labels)), 20, 500))
+        auc = ResampledContrast(metric="auc_macro", base=areas[0], candidate=areas[1], draws=draws, normal_bounds=True)
+        return [f1, accuracy, auc]
+
+    def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:
+        """Return how often each label (row) was given each label (column); invalid answers are in no column."""
+        if len(labels) > MAX_CONFUSION:
+            return []
+        counts = sk.confusion_matrix(table["gold"].to_pylist(), table["prediction"].to_pylist(), labels=list(labels))
+        return [[int(count) for count in row] for row in counts]
+
+    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[dict[str, Any]]:
+        """Return `label`, `precision`, `recall`, `f1` and number of `records` of every label."""
+        gold, predicted = (label_indicators(self.read_labels(table[name]), labels) for name in ("gold", "prediction"))
+        precision, recall, f1, count = sk.precision_recall_fscore_support(
+            gold, predicted, average=None, zero_division=0
+        )
+        return [
+            {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "records": int(n)}
+            for label, p, r, f, n in zip(labels, precision, recall, f1, count, strict=True)
+        ]
 
 
-def join_labels(labels: list[str], known: LabelSet) -> str:
-    """Labels in a sample's column: the one label, or a JSON list where records have several."""
-    return json.dumps(labels) if known.separator else (labels[0] if labels else "")
+FORM = Classification()
 
 
-def read_labels(texts: list[str], several: bool) -> list[list[str]]:
-    """The labels of a sample's column."""
-    return [json.loads(text) if several else [text] if text else [] for text in texts]
+def label_indicators(items: list[list[str]], labels: Labels) -> Floats:
+    """Return which labels each item has, (items, labels)."""
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    return np.asarray(MultiLabelBinarizer(classes=list(labels)).fit([]).transform(items))
 
 
-def summarize(table: pa.Table, labels: LabelSet) -> dict[str, float]:
-    """Accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them."""
-    gold, predicted = table["gold"].to_pylist(), table["prediction"].to_pylist()
-    scores = {"accuracy": float(np.mean(table["correct"].to_pylist()))}
-    if labels.separator:
-        return {**scores, **_several_scores(gold, predicted), **_answer_scores(table)}
-    seen = sorted({*gold, *predicted} - {""})
-    recall = sk.recall_score(gold, predicted, labels=sorted(set(gold)), average=None, zero_division=0)
-    scores["balanced_accuracy"] = float(np.mean(recall))
-    for average in ("macro", "micro", "weighted"):
-        scores[f"f1_{average}"] = float(sk.f1_score(gold, predicted, labels=seen, average=average, zero_division=0))
-    return {**scores, **_probability_scores(table, labels), **_answer_scores(table)}
-
-
-def scores_per_class(table: pa.Table, labels: LabelSet) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and number of records of every label."""
-    several = bool(labels.separator)
-    known = MultiLabelBinarizer(classes=list(labels.labels)).fit([])
-    gold, said = (known.transform(read_labels(table[name].to_pylist(), several)) for name in ("gold", "prediction"))
-    precision, recall, f1, count = sk.precision_recall_fscore_support(gold, said, average=None, zero_division=0)
-    return [
-        {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "records": int(n)}
-        for label, p, r, f, n in zip(labels.labels, precision, recall, f1, count, strict=True)
-    ]
-
-
-def probabilities(table: pa.Table) -> np.ndarray:
-    """Each label's share, (items, labels)."""
+def probabilities(table: pa.Table) -> Floats:
+    """Return each label's share, (items, labels)."""
     logprobs = np.array(table["choice_logprobs"].to_pylist(), dtype=float)
     shifted = np.exp(logprobs - logprobs.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: mean gap between confidence and accuracy over equal bins of confidence."""
+def calibration_error(confidence: Floats, correct: Floats, bins: int = CALIBRATION_BINS) -> float:
+    """Return the expected calibration error: mean gap of confidence and accuracy over equal bins of confidence."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [
         (place == number).mean() * abs(confidence[place == number].mean() - correct[place == number].mean())
@@ -167,24 +205,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = C
     return float(sum(gaps))
 
 
-def confusion(table: pa.Table, labels: tuple[str, ...]) -> list[list[int]]:
-    """How often each label (row) was given each label (column); invalid answers are in no column."""
-    found = sk.confusion_matrix(table["gold"].to_pylist(), table["prediction"].to_pylist(), labels=list(labels))
-    return [[int(value) for value in row] for row in found]
-
-
-def _several_scores(gold: list[str], predicted: list[str]) -> dict[str, float]:
-    """F1 by sets of labels: extra labels cost, and their order does not matter."""
-    sets = [read_labels(column, True) for column in (gold, predicted)]
-    known = MultiLabelBinarizer().fit([*sets[0], *sets[1]])
-    wanted, said = (known.transform(column) for column in sets)
-    return {
-        f"f1_{average}": float(sk.f1_score(wanted, said, average=average, zero_division=0))
-        for average in ("macro", "micro", "weighted", "samples")
-    }
-
-
-def _probability_scores(table: pa.Table, labels: LabelSet) -> dict[str, float]:
+def _probability_scores(table: pa.Table, labels: Labels) -> dict[str, float]:
     if not len(table["choice_logprobs"][0].as_py()):
         return {}
     shares = probabilities(table)
@@ -193,26 +214,15 @@ def _probability_scores(table: pa.Table, labels: LabelSet) -> dict[str, float]:
     gold = np.array(table["gold"].to_pylist())
     areas = [
         float(sk.roc_auc_score(gold == label, shares[:, index]))
-        for index, label in enumerate(labels.labels)
+        for index, label in enumerate(labels)
         if 0 < (gold == label).sum() < len(gold)
     ]
     return {**scores, "auc_macro": float(np.mean(areas))} if areas else scores
 
 
-def _answer_scores(table: pa.Table) -> dict[str, float]:
-    """What only generated answers have: how many say no label, and how long they took."""
+def answer_scores(table: pa.Table) -> dict[str, float]:
+    """Return how many generated answers say no label, and how long they took; nothing for ranked labels."""
     measures = [dict(row) for row in table["measures"].to_pylist()]
     if not measures or "invalid" not in measures[0]:
         return {}
     return {"invalid_ratio": float(np.mean([row["invalid"] for row in measures])), **latency_scores(table)}
-
-
-def latency_scores(table: pa.Table) -> dict[str, float]:
-    """Latency of generated answers at the batch size that was used, and the tokens of an answer per second."""
-    latency, tokens = table["latency_seconds"].to_numpy(), table["num_tokens"].to_numpy()
-    return {
-        "latency_p50_seconds": float(np.quantile(latency, 0.5)),
-        "latency_p95_seconds": float(np.quantile(latency, 0.95)),
-        "tokens_per_second": float(tokens.sum() / latency.sum()) if latency.sum() > 0 else 0.0,
-        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
-    }

@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from mixtune.artifacts.pools import Pools
 from mixtune.errors import ConfigError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.axis import Axis
-from mixtune.evaluate.benchmarks import classification, generation
+from mixtune.evaluate.benchmarks import classification, generation, multilabel
+from mixtune.evaluate.benchmarks.classification import LabelOptions
+from mixtune.evaluate.benchmarks.generation import GenerationOptions
 from mixtune.evaluate.benchmarks.labels import find_labels
 from mixtune.records import Record
 
@@ -55,22 +56,21 @@ def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Any, limit: int
     test = _test_records(pools, limit)
     if not test:
         return None
-    tokens = options.max_new_tokens
     if not all("label" in record for record in test):
-        parts = generation.plan_parts(AXIS, test, tokenizer, tokens, options.pattern)
-        return Axis(name=AXIS, form="generation", metric="token_f1", parts=parts, summarize=generation.summarize)
+        answered = GenerationOptions(
+            records=tuple(test), max_new_tokens=options.max_new_tokens, pattern=options.pattern
+        )
+        parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)
+        return Axis(name=AXIS, form=generation.FORM, parts=parts)
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
     if options.method == "logprobs" and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
     generated = options.method == "generation" or not labels.answers
-    return Axis(
-        name=AXIS,
-        form="multilabel" if options.separator else "classification",
-        metric="f1_macro",
-        parts=classification.plan_parts(AXIS, test, labels, tokenizer, tokens if generated else 0),
-        summarize=partial(classification.summarize, labels=labels),
-        labels=labels,
+    labelled = LabelOptions(
+        records=tuple(test), labels=labels, max_new_tokens=options.max_new_tokens if generated else 0
     )
+    form = multilabel.FORM if options.separator else classification.FORM
+    return Axis(name=AXIS, form=form, parts=form.plan(AXIS, labelled, tokenizer, 0), labels=labels.labels)
 
 
 def _test_records(pools: Pools, limit: int) -> list[Record]:

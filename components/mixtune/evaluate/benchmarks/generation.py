@@ -8,25 +8,30 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.samples import Part, Sample, chunks
-from mixtune.evaluate.answers import answer_records
-from mixtune.evaluate.benchmarks.classification import latency_scores
+from mixtune.evaluate.answers import answer_records, latency_scores
+from mixtune.evaluate.benchmarks.form import (
+    SUPERIORITY,
+    BenchmarkForm,
+    Contrast,
+    Labels,
+    ResampledContrast,
+    mean_scores,
+    measure_column,
+)
 from mixtune.evaluate.benchmarks.text_metrics import compare_texts, corpus_bleu, is_json, same_json
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 128
 
 
-def plan_parts(axis: str, records: list[Record], tokenizer: Any, max_new_tokens: int, pattern: str) -> list[Part]:
-    """The records as parts of so many."""
-    return [
-        Part(
-            axis=axis,
-            name=f"{number:05}",
-            num_items=len(part),
-            score=Scorer(axis, tuple(part), tokenizer, max_new_tokens, pattern),
-        )
-        for number, part in enumerate(chunks(records, RECORDS_PER_PART))
-    ]
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """Records that are answered, and how their answers are measured."""
+
+    records: tuple[Record, ...]
+    max_new_tokens: int
+    pattern: str = ""
+    """Regular expression that a good answer matches from end to end; empty: not measured."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,44 @@ def measure(response: str, reference: str, pattern: str) -> dict[str, float]:
     return measures
 
 
-def summarize(table: pa.Table) -> dict[str, float]:
-    """Means of all measures over the items that have them, BLEU, and how long the answers took."""
-    rows = [dict(row) for row in table["measures"].to_pylist()]
-    names = sorted({name for row in rows for name in row})
-    scores = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-    bleu = corpus_bleu(table["response"].to_pylist(), table["gold"].to_pylist())
-    return {**scores, "bleu": bleu, **latency_scores(table)}
+class Generation(BenchmarkForm[GenerationOptions]):
+    """Answers to records without labels, held against their references."""
+
+    name, options, metric = "generation", GenerationOptions, "token_f1"
+    question, is_benchmark = SUPERIORITY, False
+
+    def plan(self, axis: str, options: GenerationOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the records in parts of 128."""
+        return [
+            Part(
+                axis=axis,
+                name=f"{number:05}",
+                num_items=len(part),
+                score=Scorer(axis, tuple(part), tokenizer, options.max_new_tokens, options.pattern),
+            )
+            for number, part in enumerate(chunks(options.records, RECORDS_PER_PART))
+        ]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return means of all measures over the items that have them, BLEU, and how long the answers took."""
+        rows = [dict(row) for row in table["measures"].to_pylist()]
+        names = sorted({name for row in rows for name in row})
+        scores = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+        bleu = corpus_bleu(table["response"].to_pylist(), table["gold"].to_pylist())
+        return {**scores, "bleu": bleu, **latency_scores(table)}
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return all measures that every item of both has."""
+        rows = [dict(row) for table in (base, candidate) for row in table["measures"].to_pylist()]
+        common = set.intersection(*map(set, rows))
+        return [
+            Contrast(
+                metric=name,
+                base=mean_scores(measure_column(base, name)),
+                candidate=mean_scores(measure_column(candidate, name)),
+            )
+            for name in [self.metric, *sorted(common - {self.metric})]
+        ]
+
+
+FORM = Generation()

@@ -11,6 +11,14 @@ from mixtune.artifacts.samples import Part, Sample, chunks
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import generate
+from mixtune.evaluate.benchmarks.form import (
+    BenchmarkForm,
+    Contrast,
+    Labels,
+    ResampledContrast,
+    mean_scores,
+    measure_column,
+)
 from mixtune.evaluate.benchmarks.ifeval_checkers import check_instructions, follow
 from mixtune.inference.prompts import render_question
 
@@ -28,17 +36,6 @@ class IfevalOptions:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"benchmark {self.uri}: max_new_tokens is 1 or more, got {self.max_new_tokens}")
-
-
-def plan_parts(axis: str, options: IfevalOptions, tokenizer: Any, limit: int) -> list[Part]:
-    """The benchmark as parts of so many prompts."""
-    rows = read_prompts(options.uri)
-    rows = benchmark_files.take(rows, [row["instruction_id_list"][0] for row in rows], limit)
-    check_instructions(rows)
-    return [
-        Part(axis=axis, name=f"{number:05}", num_items=len(part), score=Scorer(axis, options, tuple(part), tokenizer))
-        for number, part in enumerate(chunks(rows, PROMPTS_PER_PART))
-    ]
 
 
 def read_prompts(uri: str) -> list[dict[str, Any]]:
@@ -100,17 +97,54 @@ def check(axis: str, row: dict[str, Any], answer: dict[str, Any]) -> Sample:
     )
 
 
-def summarize(table: pa.Table) -> dict[str, float]:
-    """The four scores of IFEval: prompt and instruction level, strict and loose."""
-    measures = [dict(row) for row in table["measures"].to_pylist()]
-    total = sum(row["instructions"] for row in measures)
-    return {
-        "prompt_strict": float(np.mean(table["correct"].to_pylist())),
-        "prompt_loose": float(np.mean([row["prompt_loose"] for row in measures])),
-        "instruction_strict": sum(row["instructions_strict"] for row in measures) / total,
-        "instruction_loose": sum(row["instructions_loose"] for row in measures) / total,
-        "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
-    }
+class Ifeval(BenchmarkForm[IfevalOptions]):
+    """Prompts with instructions that a program verifies."""
+
+    name, options, metric, default_limit = "ifeval", IfevalOptions, "prompt_strict", 0.05
+
+    def plan(self, axis: str, options: IfevalOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the prompts, taken evenly by first instruction."""
+        rows = read_prompts(options.uri)
+        rows = benchmark_files.take(rows, [row["instruction_id_list"][0] for row in rows], limit)
+        check_instructions(rows)
+        return [
+            Part(
+                axis=axis,
+                name=f"{number:05}",
+                num_items=len(part),
+                score=Scorer(axis, options, tuple(part), tokenizer),
+            )
+            for number, part in enumerate(chunks(rows, PROMPTS_PER_PART))
+        ]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return the four scores of IFEval: prompt and instruction level, strict and loose."""
+        total = measure_column(table, "instructions").sum()
+        return {
+            "prompt_strict": float(np.mean(table["correct"].to_pylist())),
+            "prompt_loose": float(measure_column(table, "prompt_loose").mean()),
+            "instruction_strict": float(measure_column(table, "instructions_strict").sum() / total),
+            "instruction_loose": float(measure_column(table, "instructions_loose").sum() / total),
+            "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
+        }
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return both levels; on that of instructions, those of one prompt are one item."""
+        per_prompt = measure_column(base, "instructions").mean()
+        columns = {"prompt_loose": ("prompt_loose", 1.0)}
+        columns |= {f"instruction_{kind}": (f"instructions_{kind}", per_prompt) for kind in ("strict", "loose")}
+        loose = [
+            Contrast(
+                metric=metric,
+                base=mean_scores(measure_column(base, column) / scale),
+                candidate=mean_scores(measure_column(candidate, column) / scale),
+            )
+            for metric, (column, scale) in columns.items()
+        ]
+        return [*super().contrasts(base, candidate, labels), *loose]
+
+
+FORM = Ifeval()
 
 
 def _listed(value: Any, uri: str, number: int) -> list[Any]:

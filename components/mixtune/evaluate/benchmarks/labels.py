@@ -1,5 +1,6 @@
 """The labels of a customer's pool: how answers say them, and which of them a generated text says."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class LabelSet:
         sentence = f" {normalise(text)} "
         found = {label for name, label in names.items() if name and f" {name} " in sentence}
         return sorted(found) if len(found) == 1 else []
+
+    def join(self, labels: list[str]) -> str:
+        """Return labels as a sample's column has them: the one label, or a JSON list where records have several."""
+        return json.dumps(labels) if self.separator else (labels[0] if labels else "")
 
     def gold(self, record: Record) -> list[str]:
         """The true labels of a record, sorted."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.artifacts.samples import Part, Sample, prompt_hash
 from mixtune.errors import ConfigError, ModelError
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, measure_column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,6 @@ class LmEvalOptions:
     num_fewshot: int = -1
     """Solved items before each question; -1: the task's own number."""
     batch_size: int = 8
-
-
-def plan_parts(axis: str, options: LmEvalOptions, tokenizer: Any, limit: int) -> list[Part]:
-    """The task as one part: lm-eval runs it whole."""
-    return [Part(axis=axis, name="00000", num_items=limit, score=Scorer(axis, options, tokenizer, limit))]
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,20 @@ class Scorer:
         )
 
 
-def summarize(table: pa.Table) -> dict[str, float]:
-    """Means over items: of the chosen metric as `score`, and of all others by name."""
-    rows = [dict(row) for row in table["measures"].to_pylist()]
-    means = {name: float(np.mean([row[name] for row in rows])) for name in sorted(rows[0])}
-    return {"score": float(np.mean(table["correct"].to_pylist())), **means}
+class LmEval(BenchmarkForm[LmEvalOptions]):
+    """A task of lm-eval, which runs it whole, as one part."""
+
+    name, options, metric, default_limit = "lm_eval", LmEvalOptions, "score", 0.02
+
+    def plan(self, axis: str, options: LmEvalOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the task as one part; a limit takes its first items."""
+        return [Part(axis=axis, name="00000", num_items=limit, score=Scorer(axis, options, tokenizer, limit))]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return means over items: of the chosen metric as `score`, and of all others by name."""
+        names = sorted(dict(table["measures"][0].as_py()))
+        means = {name: float(measure_column(table, name).mean()) for name in names}
+        return {"score": float(np.mean(table["correct"].to_pylist())), **means}
+
+
+FORM = LmEval()

@@ -18,6 +18,7 @@ import pyarrow as pa
 from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrast, Floats, Labels, ResampledContrast, mean_scores
 from mixtune.inference.engine import Request
 from mixtune.inference.prompts import encode_pair
 
@@ -104,24 +105,6 @@ def ask(question: Question, scoring: str = "letter") -> str:
     return "\n".join([question.question.strip(), *lines, "Answer:"])
 
 
-def plan_parts(axis: str, options: MmluOptions, tokenizer: Any, limit: int) -> list[Part]:
-    """The benchmark as parts, one per subject."""
-    splits = read_questions(options.uri)
-    if "test" not in splits:
-        raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
-    questions = benchmark_files.take(splits["test"], [item.subject for item in splits["test"]], limit)
-    texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
-    by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
-    for question, text in zip(questions, texts, strict=True):
-        by_subject[question.subject].append((question, text))
-    parts = []
-    for subject in sorted(by_subject):
-        for number, items in enumerate(chunks(by_subject[subject], ITEMS_PER_PART)):
-            score = Scorer(axis, tuple(items), tokenizer, options.scoring)
-            parts.append(Part(axis=axis, name=f"{subject}-{number:03}", num_items=len(items), score=score))
-    return parts
-
-
 @dataclass(frozen=True)
 class Scorer:
     """Scores the questions of one part."""
@@ -166,18 +149,52 @@ def normalised_nll(logprobs: tuple[float, ...], gold: int) -> float:
     return float(np.logaddexp.reduce(logprobs) - logprobs[gold])
 
 
-def summarize(table: pa.Table) -> dict[str, float]:
-    """Accuracy over items, mean over subjects, and the gold choice's mean probability."""
-    correct = np.array(table["correct"].to_pylist(), dtype=float)
-    subjects = np.array(table["subject"].to_pylist())
-    by_subject = [correct[subjects == name].mean() for name in np.unique(subjects)]
-    probability = float(np.exp(-table["nll"].to_numpy()).mean())
-    scores = {"accuracy": float(correct.mean()), "subject_mean_accuracy": float(np.mean(by_subject))}
-    return {**scores, "gold_probability": probability, "standard_error": _standard_error(correct)}
+class Mmlu(BenchmarkForm[MmluOptions]):
+    """Questions with lettered choices, one part per subject."""
+
+    name, options, metric, default_limit = "mmlu", MmluOptions, "accuracy", 0.02
+
+    def plan(self, axis: str, options: MmluOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
+        splits = read_questions(options.uri)
+        if "test" not in splits:
+            raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
+        questions = benchmark_files.take(splits["test"], [item.subject for item in splits["test"]], limit)
+        texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
+        by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
+        for question, text in zip(questions, texts, strict=True):
+            by_subject[question.subject].append((question, text))
+        parts = []
+        for subject in sorted(by_subject):
+            for number, items in enumerate(chunks(by_subject[subject], ITEMS_PER_PART)):
+                score = Scorer(axis, tuple(items), tokenizer, options.scoring)
+                parts.append(Part(axis=axis, name=f"{subject}-{number:03}", num_items=len(items), score=score))
+        return parts
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return accuracy over items, its mean over subjects, and the gold choice's mean probability."""
+        correct = np.array(table["correct"].to_pylist(), dtype=float)
+        subjects = np.array(table["subject"].to_pylist())
+        by_subject = [correct[subjects == name].mean() for name in np.unique(subjects)]
+        return {
+            "accuracy": float(correct.mean()),
+            "subject_mean_accuracy": float(np.mean(by_subject)),
+            "gold_probability": float(_gold_probability(table).mean()),
+            "standard_error": float(correct.std(ddof=1) / math.sqrt(len(correct))) if len(correct) > 1 else 0.0,
+        }
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return accuracy, and the gold choice's probability, which moves before accuracy does."""
+        base_shares, candidate_shares = (mean_scores(_gold_probability(table)) for table in (base, candidate))
+        probability = Contrast(metric="gold_probability", base=base_shares, candidate=candidate_shares)
+        return [*super().contrasts(base, candidate, labels), probability]
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+FORM = Mmlu()
+
+
+def _gold_probability(table: pa.Table) -> Floats:
+    return np.asarray(np.exp(-table["nll"].to_numpy()))
 
 
 def _questions(rows: list[dict[str, Any]], uri: str) -> list[Question]:

@@ -14,6 +14,7 @@ from mixtune.artifacts.pools import Pools
 from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import describe
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, ItemScores, Labels
 from mixtune.inference.engine import Request
 from mixtune.inference.prompts import Rendered, encode, render_record
 from mixtune.records import Record
@@ -22,18 +23,11 @@ AXIS = "general_nll"
 RECORDS_PER_PART = 256
 
 
-def plan_parts(pools: Pools, tokenizer: Any, limit: int) -> list[Part]:
-    """The `holdout` records of all pools as parts."""
-    held = [(pool.name, record) for pool in pools.pools for record in pools.records(pool.name, "holdout")]
-    held = benchmark_files.take(held, [name for name, _ in held], limit)
-    parts = []
-    for name in sorted({name for name, _ in held}):
-        records = [record for pool, record in held if pool == name]
-        for number, part in enumerate(chunks(records, RECORDS_PER_PART)):
-            label = hashlib.sha256(name.encode()).hexdigest()[:8]
-            score = Scorer(name, tuple(part), tokenizer)
-            parts.append(Part(axis=AXIS, name=f"{label}-{number:05}", num_items=len(part), score=score))
-    return parts
+@dataclass(frozen=True, kw_only=True)
+class NllOptions:
+    """The pools whose `holdout` records are scored."""
+
+    pools: Pools
 
 
 @dataclass(frozen=True)
@@ -72,11 +66,38 @@ def answer_request(tokenizer: Any, rendered: Rendered) -> Request:
     return Request(context=whole[:count], continuations=(whole[count:],))
 
 
-def summarize(table: pa.Table) -> dict[str, float]:
-    """Nats per token: over all tokens, and per pool."""
-    nll, tokens = table["nll"].to_numpy(), table["num_tokens"].to_numpy()
-    names = np.array(table["subject"].to_pylist())
-    scores = {"nll_per_token": float(nll.sum() / tokens.sum())}
-    for name in np.unique(names):
-        scores[f"nll_per_token/{name}"] = float(nll[names == name].sum() / tokens[names == name].sum())
-    return scores
+class Nll(BenchmarkForm[NllOptions]):
+    """NLL per token of held-out records; its change is relative, and summed over tokens."""
+
+    name, options, metric, default_limit = "nll", NllOptions, "nll_per_token", 0.02
+    relative, higher_is_better, is_benchmark = True, False, False
+
+    def plan(self, axis: str, options: NllOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the `holdout` records, taken evenly from the pools, in parts of one pool each."""
+        pools = options.pools
+        held = [(pool.name, record) for pool in pools.pools for record in pools.records(pool.name, "holdout")]
+        held = benchmark_files.take(held, [name for name, _ in held], limit)
+        parts = []
+        for name in sorted({name for name, _ in held}):
+            records = [record for pool, record in held if pool == name]
+            for number, part in enumerate(chunks(records, RECORDS_PER_PART)):
+                label = hashlib.sha256(name.encode()).hexdigest()[:8]
+                score = Scorer(name, tuple(part), tokenizer)
+                parts.append(Part(axis=axis, name=f"{label}-{number:05}", num_items=len(part), score=score))
+        return parts
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return nats per token: over all tokens, and per pool."""
+        nll, tokens = self.item_scores(table)
+        names = np.array(table["subject"].to_pylist())
+        scores = {"nll_per_token": float(nll.sum() / tokens.sum())}
+        for name in np.unique(names):
+            scores[f"nll_per_token/{name}"] = float(nll[names == name].sum() / tokens[names == name].sum())
+        return scores
+
+    def item_scores(self, table: pa.Table) -> ItemScores:
+        """Return each answer's nats and tokens."""
+        return ItemScores(table["nll"].to_numpy(), table["num_tokens"].to_numpy())
+
+
+FORM = Nll()

@@ -4,12 +4,12 @@ import json
 import re
 import string
 from collections import Counter
+from functools import lru_cache
+from typing import Any
 
 import sacrebleu
-from rouge_score.rouge_scorer import RougeScorer
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def compare_texts(response: str, reference: str) -> dict[str, float]:
@@ -17,7 +17,7 @@ def compare_texts(response: str, reference: str) -> dict[str, float]:
     return {
         "exact_match": float(normalise(response) == normalise(reference)),
         "token_f1": token_f1(response, reference),
-        "rouge_l": float(_ROUGE.score(reference, response)["rougeL"].fmeasure),
+        "rouge_l": float(_rouge().score(reference, response)["rougeL"].fmeasure),
         "chrf": sacrebleu.sentence_chrf(response, [reference]).score / 100,
     }
 
@@ -54,3 +54,10 @@ def is_json(text: str) -> bool:
 def same_json(response: str, reference: str) -> bool:
     """Whether two texts are the same JSON value, whatever its layout and the order of its keys."""
     return is_json(response) and is_json(reference) and json.loads(response) == json.loads(reference)
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # it brings NLTK, which takes a second
+
+    return RougeScorer(["rougeL"], use_stemmer=True)

@@ -1,0 +1,109 @@
+"""What a benchmark form is: how items become prompts, samples and scores, and what a comparison reads of them.
+
+A form is one object, `FORM`, in one file of this folder; `registry.FORMS` finds it there. The samples' manifest names
+an axis's form, so `compare` needs nothing else to know how the axis is decided.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mixtune.artifacts.samples import Part
+
+Floats = npt.NDArray[np.float64]
+Labels = tuple[str, ...]
+Options = TypeVar("Options")
+NON_INFERIORITY, SUPERIORITY = "non-inferiority", "superiority"
+"""Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)?"""
+
+Score = Callable[[Floats], float]
+"""A score as a function of the items' weights, (num_items,)."""
+
+
+class ItemScores(NamedTuple):
+    """An axis item by item: the score of any set of items is `values.sum() / weights.sum()`."""
+
+    values: Floats
+    """(num_items,)"""
+    weights: Floats
+    """(num_items,)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """One score of two models that adds up over the same items."""
+
+    metric: str
+    base: ItemScores
+    candidate: ItemScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResampledContrast:
+    """One score of two models that is no sum over items, so that it is resampled."""
+
+    metric: str
+    base: Score
+    candidate: Score
+    draws: int = 2000
+    normal_bounds: bool = False
+    """Bounds from the resamples' standard error rather than their percentiles."""
+
+
+class BenchmarkForm(Protocol[Options]):
+    """A kind of benchmark. A subclass gives the first four and overrides of the rest what differs."""
+
+    name: str
+    """As `form` in `benchmarks` and in the samples' manifest."""
+    options: type[Options]
+    """A dataclass: what `plan` needs to know; of a benchmark, the user's options."""
+    metric: str
+    """The score that the verdict is about, a key of `summarize`."""
+    default_limit: float = 0.0
+    """Allowed loss of `metric` (of its relative change, if `relative`) where the user sets none."""
+    question: str = NON_INFERIORITY
+    relative: bool = False
+    """Changes are shares of the base's score."""
+    higher_is_better: bool = True
+    is_benchmark: bool = True
+    """Users name it in `benchmarks`, and no item of it may be in the training data."""
+
+    def plan(self, axis: str, options: Options, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the items, `limit` at most (0: all), in parts that are scored and written at once."""
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return all scores of one model; `labels` are the classes of a classification, else empty."""
+
+    def item_scores(self, table: pa.Table) -> ItemScores:
+        """Return what each item adds to `metric`, or to what stands for it in a subgroup."""
+        return mean_scores(np.array(table["correct"].to_pylist(), dtype=float))
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return the scores that are compared, `metric` first; both tables hold the same items in the same order."""
+        return [Contrast(metric=self.metric, base=self.item_scores(base), candidate=self.item_scores(candidate))]
+
+    def searched_texts(self, table: pa.Table) -> list[str]:
+        """Return what of each item is searched for in the training data; empty: nothing."""
+        return [str(text) for text in table["text"].to_pylist()]
+
+    def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:
+        """Return how often each label (row) was given each label (column); empty without a table."""
+        return []
+
+    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[dict[str, Any]]:
+        """Return `label`, `precision`, `recall`, `f1` and number of `records` of every label; empty without labels."""
+        return []
+
+
+def mean_scores(values: Floats) -> ItemScores:
+    """Return items that all weigh the same, so that their score is a mean."""
+    return ItemScores(values, np.ones(len(values)))
+
+
+def measure_column(table: pa.Table, name: str) -> Floats:
+    """Return one of the samples' further measures, (num_items,)."""
+    return np.array([dict(row)[name] for row in table["measures"].to_pylist()], dtype=float)

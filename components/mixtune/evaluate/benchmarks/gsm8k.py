@@ -1,0 +1,177 @@
+"""GSM8K: grade-school mathematics, answered in words that end in a number.
+
+Prompts, stop text, the two readings of an answer and the comparison of numbers are those of lm-eval's `gsm8k`; only
+the solved items before a question are the first of the `train` split, the same for all.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mixtune.artifacts.samples import Part, Sample, chunks
+from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.answers import generate, latency_scores
+from mixtune.evaluate.benchmarks.form import (
+    BenchmarkForm,
+    Contrast,
+    Labels,
+    ResampledContrast,
+    mean_scores,
+    measure_column,
+)
+
+QUESTIONS_PER_PART = 128
+STOP = "Question:"
+"""Where a model goes on with a question of its own, its answer has ended."""
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_IGNORED = (",", r"\$", "(?s).*#### ", r"\.$")
+INVALID = "[invalid]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gsm8kOptions:
+    """Options of a benchmark of GSM8K's form: rows with a `question` and an `answer` that ends in `#### number`."""
+
+    uri: str
+    num_fewshot: int = 5
+    """Solved items of the `train` split before each question; 0: none."""
+    max_new_tokens: int = 256
+    """Tokens of an answer at most; lm-eval's default."""
+
+    def __post_init__(self) -> None:
+        if self.num_fewshot < 0:
+            raise ConfigError(f"benchmark {self.uri}: num_fewshot is 0 or more, got {self.num_fewshot}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"benchmark {self.uri}: max_new_tokens is 1 or more, got {self.max_new_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One item."""
+
+    item_id: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Answers the problems of one part and reads the numbers."""
+
+    axis: str
+    options: Gsm8kOptions
+    problems: tuple[Problem, ...]
+    shots: tuple[Problem, ...]
+    tokenizer: Any
+
+    def __call__(self, engine: Any) -> list[Sample]:
+        """Return one sample per problem; correct where the strict reading is."""
+        texts = [prompt(problem, self.shots) for problem in self.problems]
+        answers = generate(engine, self.tokenizer, texts, self.options.max_new_tokens, plain=True)
+        return [self._sample(problem, answer) for problem, answer in zip(self.problems, answers, strict=True)]
+
+    def _sample(self, problem: Problem, answer: dict[str, Any]) -> Sample:
+        response, stop, _ = answer["response"].partition(STOP)
+        gold = normalise(problem.answer)
+        flexible = read_flexible(response)
+        return Sample(
+            axis=self.axis,
+            subject="all",
+            item_id=problem.item_id,
+            text=problem.question,
+            **{**answer, "response": response, "truncated": answer["truncated"] and not stop},
+            prediction=normalise(flexible),
+            gold=gold,
+            correct=float(normalise(read_strict(response)) == gold),
+            measures={"flexible_match": float(normalise(flexible) == gold)},
+        )
+
+
+class Gsm8k(BenchmarkForm[Gsm8kOptions]):
+    """Problems whose answers are numbers."""
+
+    name, options, metric, default_limit = "gsm8k", Gsm8kOptions, "strict_match", 0.02
+
+    def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Any, limit: int) -> list[Part]:
+        """Return the problems of the `test` split, or its first."""
+        splits = {
+            split: read_problems(rows, options.uri) for split, rows in benchmark_files.read_splits(options.uri).items()
+        }
+        problems, solved = splits.get("test", []), splits.get("train", [])
+        if not problems:
+            raise DataError(f"{options.uri}: no test split in it; name a file test.jsonl, test.parquet or test.csv")
+        if len(solved) < options.num_fewshot:
+            raise DataError(
+                f"{options.uri}: {len(solved)} items in the train split, num_fewshot is {options.num_fewshot}; "
+                "give a folder with a train file, or set num_fewshot"
+            )
+        shots = tuple(solved[: options.num_fewshot])
+        return [
+            Part(
+                axis=axis,
+                name=f"{number:05}",
+                num_items=len(part),
+                score=Scorer(axis, options, tuple(part), shots, tokenizer),
+            )
+            for number, part in enumerate(chunks(problems[: limit or None], QUESTIONS_PER_PART))
+        ]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return the share of right answers by either reading, and how long they took."""
+        strict = float(np.mean(table["correct"].to_pylist()))
+        flexible = float(measure_column(table, "flexible_match").mean())
+        return {"strict_match": strict, "flexible_match": flexible, **latency_scores(table)}
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+        """Return the strict reading, then the flexible one."""
+        flexible = [mean_scores(measure_column(table, "flexible_match")) for table in (base, candidate)]
+        second = Contrast(metric="flexible_match", base=flexible[0], candidate=flexible[1])
+        return [*super().contrasts(base, candidate, labels), second]
+
+
+FORM = Gsm8k()
+
+
+def read_problems(rows: list[dict[str, Any]], uri: str) -> list[Problem]:
+    """Return the items of a split.
+
+    Raises:
+        DataError: A row without a question, or whose answer does not end in `#### number`.
+    """
+    problems = []
+    for number, row in enumerate(rows, 1):
+        question, answer = (str(benchmark_files.need(row, name, uri, number)) for name in ("question", "answer"))
+        if not _STRICT.search(answer):
+            raise DataError(f"{uri} row {number}: answer ends in '#### ' and a number; got {answer[-40:]!r}")
+        problems.append(Problem(item_id=str(number - 1), question=question, answer=answer))
+    return problems
+
+
+def prompt(problem: Problem, shots: tuple[Problem, ...]) -> str:
+    """Return the solved items and the question, up to `Answer:`."""
+    solved = "".join(f"Question: {shot.question}\nAnswer: {shot.answer}\n\n" for shot in shots)
+    return f"{solved}Question: {problem.question}\nAnswer:"
+
+
+def read_strict(response: str) -> str:
+    """Return the number after the first `####`; `[invalid]` where there is none."""
+    match = _STRICT.search(response)
+    return match[1].strip() if match else INVALID
+
+
+def read_flexible(response: str) -> str:
+    """Return the last number of a response; `[invalid]` where there is none."""
+    matches = _FLEXIBLE.findall(response)
+    return next(text for text in matches[-1] if text).strip() if matches else INVALID
+
+
+def normalise(number: str) -> str:
+    """Return a number, or an answer that ends in one, without thousands separators, currency and final full stop."""
+    for pattern in _IGNORED:
+        number = re.sub(pattern, "", number)
+    return number.lower()

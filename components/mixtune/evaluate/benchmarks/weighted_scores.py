@@ -1,0 +1,71 @@
+"""F1 and AUC as functions of the items' weights, so that a bootstrap can weigh items by how often it drew them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from mixtune.evaluate.benchmarks.form import Floats, Score
+
+
+def f1_score(gold: list[list[str]], predicted: list[list[str]], names: Sequence[str]) -> Score:
+    """Return macro F1 by item weights, over the labels that occur with weight in either.
+
+    Args:
+        gold: True labels per item; one for single-label data.
+        predicted: Labels that were given; none for an invalid answer.
+        names: All labels.
+    """
+    truth, answers = _indicators(gold, names), _indicators(predicted, names)
+    both = truth.multiply(answers).tocsr()
+
+    def score(weights: Floats) -> float:
+        right = both.T @ weights
+        total = truth.T @ weights + answers.T @ weights
+        occurring = total > 0
+        return float((2 * right[occurring] / total[occurring]).mean())
+
+    return score
+
+
+def auc_score(gold: list[str], shares: Floats, names: Sequence[str]) -> Score:
+    """Return the mean over labels of one-against-rest AUC, by item weights; ties count half.
+
+    Args:
+        gold: True label per item.
+        shares: (items, labels).
+        names: The labels, as columns of `shares`.
+    """
+    index = {name: number for number, name in enumerate(names)}
+    truth = np.array([index[label] for label in gold])
+    labels = [label for label in np.unique(truth) if (truth == label).sum() < len(truth)]
+    sorts = []
+    for label in labels:
+        column = shares[:, label]
+        order = np.argsort(column, kind="stable")
+        ranked = column[order]
+        hits = np.flatnonzero(truth[order] == label)
+        below, upto = np.searchsorted(ranked, ranked[hits], "left"), np.searchsorted(ranked, ranked[hits], "right")
+        sorts.append((order, hits, below, upto))
+
+    def score(weights: Floats) -> float:
+        areas = []
+        for order, hits, below, upto in sorts:
+            ranked = weights[order]
+            positive = ranked[hits]
+            rest = ranked.copy()
+            rest[hits] = 0
+            total = np.concatenate([[0.0], np.cumsum(rest)])
+            pairs = positive.sum() * total[-1]
+            if pairs > 0:
+                areas.append(float((positive * (total[below] + total[upto]) / 2).sum() / pairs))
+        return float(np.mean(areas)) if areas else 0.5
+
+    return score
+
+
+def _indicators(items: list[list[str]], names: Sequence[str]) -> sparse.csr_matrix:
+    index = {name: number for number, name in enumerate(names)}
+    columns = [index[name] for item in items for name in item]
+    starts = np.concatenate([[0], np.cumsum([len(item) for item in items])])
+    return sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(items), len(names)))

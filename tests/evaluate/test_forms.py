@@ -1,0 +1,35 @@
+"""Benchmark forms: one object in one file each, found by the room itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import mixtune
+from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
+
+PACKAGE = Path(mixtune.__file__).parent
+NAMES = {name for name in FORMS if name not in ("generation",)}
+"""Words that a form alone has; `generation` is also a method of `customer_options`."""
+
+
+def test_every_form_of_the_folder_is_found() -> None:
+    assert set(FORMS) == {"classification", "generation", "gsm8k", "ifeval", "lm_eval", "mmlu", "multilabel", "nll"}
+    assert BENCHMARK_FORMS == ("gsm8k", "ifeval", "lm_eval", "mmlu")
+
+
+def test_no_module_but_a_forms_own_asks_which_form_an_axis_has() -> None:
+    for path in [*PACKAGE.glob("evaluate/**/*.py"), *PACKAGE.glob("compare/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                texts = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)}
+                assert not texts & NAMES, f"{path}:{node.lineno}"
+
+
+def test_what_compare_imports_of_the_forms_brings_no_model_library() -> None:
+    code = (
+        "import sys, mixtune.compare.run, mixtune.evaluate.benchmarks.registry; "
+        "print([name for name in ('torch', 'transformers', 'peft', 'lm_eval', 'nltk', 'vllm') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "[]\n"
