@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from mixtune.artifacts.pools import read_pools
 from mixtune.mix_shard.tokenize.store import Store
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
 from mixtune.records import Record, template_messages
+from mixtune.settings.mix import TokenSettings
 
 LETTERS_VOCABULARY = 4000
 REPEATS = 3
@@ -82,7 +83,7 @@ def count(tokenizer: ChatTokenizer, records: list[Record]) -> int:
 
 def through_store(model: Path, opened: list[Any]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        job = Tokenizing(folder=model, config=TokenConfig(max_length=10**6), scratch=Path(scratch), num_workers=1)
+        job = Tokenizing(folder=model, settings=TokenSettings(max_length=10**6), scratch=Path(scratch), num_workers=1)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             drops = tokenize_pools(job, opened).drops
         return sum(int(Store(Path(scratch), str(number)).rows["length"].sum()) for number in range(len(drops)))

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.shards import Shards, open_shards, token_records
-from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.receipt import make_receipt
 from mixtune.mix_shard.schedule_file import make_plan
 from mixtune.mix_shard.tokenize.store import MASK_BYTES, ROW, Drops, Store
 from mixtune.mix_shard.write_shards import Target, write_shards
+from mixtune.settings.mix import MixSettings
 
 REPEATS = 5
 SIMULATED = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -148,7 +148,7 @@ def one(size: int) -> None:
         sampler = Sampler()
         began = time.process_time()
         stores = [Store(Path(folder), str(number)) for number in range(2)]
-        mix = Mix(customer_data_percent=75, weights={"general": Fraction(100)})
+        mix = MixSettings(customer_data_percent=75, weights={"general": Fraction(100)})
         plan = make_plan(mix, ["customer", "general"], stores, Path(folder) / "plan")
         make_receipt(plan, stores, [Drops(), Drops()])
         target = Target(plan=plan, scratch=Path(folder), data_uri=f"{folder}/shards")

@@ -11,8 +11,6 @@ A category's percent is the weight of the general pool with that name. `dataset_
 nobody else has: your pools stand in its place.
 """
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,7 @@ from typing import Any
 import yaml
 
 from mixtune.errors import ConfigError
-
-_TOLERANCE = 0.01
-
-
-def wrong_sum(percents: Iterable[float]) -> str:
-    """What is wrong with the sum of percents of the general share; empty where they sum to 100."""
-    total = math.fsum(percents)
-    return (
-        "" if abs(total - 100) <= _TOLERANCE else f"sum to {total:g}; they are percents of the general share, sum 100"
-    )
+from mixtune.settings.mix import check_percent, check_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +32,9 @@ class Mix:
 
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
-        if not 0 <= self.customer_data_percent <= 100:
-            raise ConfigError(f"customer_data_percent is 0 to 100; got {self.customer_data_percent:g}")
-        if negative := [name for name, weight in self.weights.items() if weight < 0]:
-            raise ConfigError(f"the percent of {negative[0]} is {self.weights[negative[0]]:g}; it is 0 or more")
-        if self.customer_data_percent < 100 and (wrong := wrong_sum(self.weights.values())):
-            raise ConfigError(f"the weights of the categories {wrong}")
+        check_percent(self.customer_data_percent)
+        if self.customer_data_percent < 100:
+            check_weights(self.weights)
 
 
 def read_mix(file: str) -> Mix:

@@ -26,6 +26,7 @@ def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> 
             weights={"chat": 100},
             customer_data_percent=50.0,
             global_batch_size=4,
+            options={"train_on": ["assistant", "user"]},
         )
 
     pipeline()
@@ -33,3 +34,4 @@ def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> 
     shards = open_shards(str(manifest), tmp_path)
     assert shards.num_steps == 10
     assert storage.read_json(str(manifest))["receipt"]["pools"][0]["per_batch"] == [2, 2]
+    assert shards.manifest["train_on"] == ["assistant", "user"]

@@ -6,7 +6,8 @@ from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.shards import Shards
 from mixtune.mix_shard.holdout import HOLDOUT_RECORDS, write_holdout
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
+from mixtune.settings.mix import TokenSettings
 
 from .conftest import make_record, make_records
 
@@ -25,17 +26,17 @@ def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: 
     general = held_back(
         tmp_path / "pools", {"chat": [long, *make_records("chat", 100)], "math": make_records("math", 5)}
     )
-    config = TokenConfig(max_length=100)
-    (entry,) = write_holdout(general, chatml, config, str(tmp_path / "shards"))
+    tokenizer = ChatTokenizer(chatml, TokenSettings(max_length=100))
+    (entry,) = write_holdout(general, tokenizer, str(tmp_path / "shards"))
     assert entry.path == "holdout.arrow"
     records = Shards(tmp_path / "shards", {}).holdout()
     assert [record.pool for record in records] == [1] * (HOLDOUT_RECORDS // 2) + [2] * 5
-    first, tokenizer = general.records("math", "holdout"), ChatTokenizer(chatml, config)
+    first = general.records("math", "holdout")
     (wanted,) = tokenizer.tokenize([next(first)])
     assert records[32].input_ids.tolist() == wanted.input_ids.tolist()
     assert records[32].record_id == wanted.record["id"]
 
 
 def test_pools_that_hold_nothing_back_leave_no_file(tmp_path: Path, chatml: Path) -> None:
-    assert write_holdout(held_back(tmp_path / "pools", {}), chatml, TokenConfig(), str(tmp_path / "shards")) == []
+    assert write_holdout(held_back(tmp_path / "pools", {}), ChatTokenizer(chatml), str(tmp_path / "shards")) == []
     assert Shards(tmp_path / "shards", {}).holdout() == []

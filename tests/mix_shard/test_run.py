@@ -9,28 +9,27 @@ from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.shards import SCHEMA, Shards, open_shards
 from mixtune.errors import ConfigError, DataError, ModelError
-from mixtune.mix_shard.exposure import Mix
-from mixtune.mix_shard.run import Places, mix_shard, read_template
+from mixtune.mix_shard.run import Inputs, Outputs, read_template, run
 from mixtune.mix_shard.tokenize import encoding, workers
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
+from mixtune.settings.mix import MixSettings, TokenSettings, read_mix_settings
 
 from .conftest import make_record, make_records, write_pools
 
 
-def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: Mix, **config: Any) -> Shards:
+def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: MixSettings) -> Shards:
     customer = write_pools(folder / "customer", {"customer": contents.pop("customer")})
     general = write_pools(folder / "general", contents)
-    places = Places(
-        customer_path=customer,
-        general_path=general,
+    inputs = Inputs(base_model=str(model), customer_path=customer, general_path=general)
+    outputs = Outputs(
         manifest_path=str(folder / "out" / "shards"),
         data_uri=str(folder / "out" / "data" / "shards"),
         html_path=str(folder / "receipt.html"),
         markdown_path=str(folder / "receipt.md"),
     )
-    mix_shard(str(model), mix, places, TokenConfig(**config))
-    return open_shards(places.manifest_path, folder / "unused")
+    run(mix, inputs, outputs)
+    return open_shards(outputs.manifest_path, folder / "unused")
 
 
 def three_pools() -> dict[str, Any]:
@@ -41,8 +40,9 @@ def three_pools() -> dict[str, Any]:
     }
 
 
-def make_mix(**changed: Any) -> Mix:
-    return Mix(**{"customer_data_percent": 75, "weights": {"chat": 80, "math": 20}, "global_batch_size": 8, **changed})
+def make_mix(**changed: Any) -> MixSettings:
+    mix = {"customer_data_percent": 75, "weights": {"chat": 80, "math": 20}, "global_batch_size": 8, **changed}
+    return read_mix_settings({}, mix)
 
 
 def test_every_global_batch_holds_the_mix_ratio(tmp_path: Path, chatml: Path) -> None:
@@ -81,7 +81,7 @@ def test_too_long_records_and_records_without_an_answer_are_counted_and_left_out
     contents = three_pools()
     contents["chat"] += [make_record("long", "word " * 500), make_record("empty", "")]
     contents["chat"][-1]["messages"].pop()
-    shards = mixed(tmp_path, chatml, contents, make_mix(), max_length=200)
+    shards = mixed(tmp_path, chatml, contents, make_mix(max_length=200))
     assert shards.manifest["receipt"]["pools"][1]["dropped"] == {"longer than max_length": 1, "no token to learn": 1}
     assert shards.manifest["receipt"]["pools"][1]["pool_records"] == 40
 
@@ -196,7 +196,7 @@ def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(
     found = []
     for count in (1, 2):
         (scratch := tmp_path / str(count)).mkdir()
-        job = Tokenizing(folder=chatml, config=TokenConfig(max_length=60), scratch=scratch, num_workers=count)
+        job = Tokenizing(folder=chatml, settings=TokenSettings(max_length=60), scratch=scratch, num_workers=count)
         drops = tokenize_pools(job, [(opened, "customer"), (opened, "chat")]).drops
         files = {path.name: path.read_bytes() for path in scratch.iterdir()}
         found.append((drops, files))
@@ -236,7 +236,7 @@ def test_another_chat_template_may_be_given_and_is_in_the_manifest(tmp_path: Pat
     path.write_text(
         "{% for m in messages %}{{ '<|im_start|>' + m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
     )
-    shards = mixed(tmp_path, chatml, three_pools(), make_mix(), chat_template=read_template(str(path)))
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix(chat_template_uri=str(path)))
     tokens = shards.step(0)[0].input_ids
     assert ChatTokenizer(chatml).decode(tokens).startswith("<|im_start|>user: ")
     assert shards.manifest["chat_template"] == path.read_text()
@@ -249,7 +249,7 @@ def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path:
     with pytest.raises(DataError, match=r"empty\.jinja is empty"):
         read_template(str(tmp_path / "empty.jinja"))
     with pytest.raises(ModelError, match="the chat template is not valid"):
-        ChatTokenizer(chatml, TokenConfig(chat_template="{% for m in messages %}"))
+        ChatTokenizer(chatml, template="{% for m in messages %}")
 
 
 def test_shards_are_read_with_pyarrow_alone_as_the_documentation_shows(tmp_path: Path, chatml: Path) -> None:

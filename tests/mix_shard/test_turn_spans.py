@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mixtune.errors import ConfigError
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.records import Record, content_id
+from mixtune.settings.mix import TokenSettings
 
 from .conftest import CHATML, save_model
 
@@ -84,8 +85,8 @@ def test_turns_of_other_roles_are_learned_where_they_are_asked_for(tmp_path: Pat
     folder = save_model(tmp_path, template, special)
     end = answers[answers.rindex("Yes.") + 4 :]
     asked = "What is first?And then?" if shape == "mistral" else f"What is first?{end}And then?{end}"
-    assert learned(ChatTokenizer(folder, TokenConfig(train_on=("user",))), conversation()) == asked
-    both = learned(ChatTokenizer(folder, TokenConfig(train_on=("user", "assistant"))), conversation())
+    assert learned(ChatTokenizer(folder, TokenSettings(train_on=("user",))), conversation()) == asked
+    both = learned(ChatTokenizer(folder, TokenSettings(train_on=("user", "assistant"))), conversation())
     assert sorted(both.replace(" ", "")) == sorted((asked + answers).replace(" ", ""))
     assert both.index("What is first?") < both.index("One.") < both.index("And then?") < both.index("Yes.")
 
@@ -100,6 +101,6 @@ def test_reasoning_that_the_template_leaves_out_of_earlier_turns_is_not_learned(
 
 def test_a_role_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="there is no role 'bot'; there are system, user, assistant, tool"):
-        TokenConfig(train_on=("assistant", "bot"))
+        TokenSettings(train_on=("assistant", "bot"))
     with pytest.raises(ConfigError, match="train_on names no role"):
-        TokenConfig(train_on=())
+        TokenSettings(train_on=())

@@ -11,17 +11,17 @@ import pytest
 
 from mixtune import storage
 from mixtune.artifacts.shards import Shards, open_shards
-from mixtune.mix_shard.exposure import Mix
 from mixtune.mix_shard.schedule_file import make_plan
 from mixtune.mix_shard.tokenize.store import Store, make_part, write_store
 from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.mix_shard.write_shards import Target, write_shards
+from mixtune.settings.mix import MixSettings
 
 from .conftest import make_records
 
 DYING = """
 import os, pickle, signal, sys
-from mixtune.mix_shard import writing
+from mixtune.mix_shard import write_shards as writing
 
 with open(sys.argv[1], "rb") as file:
     target = pickle.load(file)
@@ -49,7 +49,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, chatml: Path) -> Target:
     for number, records in enumerate([make_records("customer", 50), make_records("chat", 30)]):
         write_store(scratch, str(number), [make_part(tokenizer.tokenize(records), 8192)])
     with closing(Store(scratch, "0")) as customer, closing(Store(scratch, "1")) as chat:
-        mix = Mix(customer_data_percent=75, weights={"chat": 100}, global_batch_size=4)
+        mix = MixSettings(customer_data_percent=75, weights={"chat": 100}, global_batch_size=4)
         plan = make_plan(mix, ["customer", "chat"], [customer, chat], scratch / "plan")
     return Target(plan=plan, scratch=scratch, data_uri=str(scratch / "shards"), shard_bytes=1500)
 

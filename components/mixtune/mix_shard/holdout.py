@@ -2,29 +2,26 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.pools import Pools
 from mixtune.artifacts.shards import HOLDOUT_FILE, SCHEMA
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, TokenConfig, Tokenized
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, Tokenized
 
 HOLDOUT_RECORDS = 64
 """About so many, in equal parts from every pool; a pool that holds fewer back gives those."""
 
 
-def write_holdout(general: Pools, folder: Path, config: TokenConfig, data_uri: str) -> list[storage.FileEntry]:
+def write_holdout(general: Pools, tokenizer: ChatTokenizer, data_uri: str) -> list[storage.FileEntry]:
     """Write the first records of every general pool's `holdout` split, as one record batch; where none is, no file.
 
     Args:
         general: The general pools.
-        folder: Of the model whose tokenizer is used.
-        config: How records become tokens; too long ones are left out.
+        tokenizer: Records that it makes too long are left out.
         data_uri: Folder of the shards.
     """
-    tokenizer = ChatTokenizer(folder, config, fast=False)
     each = -(-HOLDOUT_RECORDS // max(1, len(general.pools)))
     rows = [
         {
@@ -35,7 +32,7 @@ def write_holdout(general: Pools, folder: Path, config: TokenConfig, data_uri: s
             "weight": 1.0,
         }
         for number, pool in enumerate(general.pools, 1)
-        for item in islice(_usable(general, pool.name, tokenizer, config.max_length), each)
+        for item in islice(_usable(general, pool.name, tokenizer), each)
     ]
     if not rows:
         return []
@@ -47,6 +44,6 @@ def write_holdout(general: Pools, folder: Path, config: TokenConfig, data_uri: s
     return [stream.entry(HOLDOUT_FILE)]
 
 
-def _usable(pools: Pools, name: str, tokenizer: ChatTokenizer, max_length: int) -> Iterator[Tokenized]:
+def _usable(pools: Pools, name: str, tokenizer: ChatTokenizer) -> Iterator[Tokenized]:
     tokenized = tokenizer.tokenize(islice(pools.records(name, "holdout"), 4 * HOLDOUT_RECORDS))
-    return (item for item in tokenized if not item.problem and len(item.input_ids) <= max_length)
+    return (item for item in tokenized if not item.problem and len(item.input_ids) <= tokenizer.settings.max_length)

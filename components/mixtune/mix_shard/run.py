@@ -9,27 +9,36 @@ from typing import Any, NamedTuple
 from mixtune import models, storage
 from mixtune.artifacts.pools import Pools, read_pools
 from mixtune.errors import ConfigError, DataError
-from mixtune.mix_shard.exposure import Mix, check_repeats, plan_stages
+from mixtune.mix_shard.exposure import check_repeats
 from mixtune.mix_shard.holdout import write_holdout
 from mixtune.mix_shard.receipt import make_receipt, receipt_lines, receipt_markdown, receipt_metrics
 from mixtune.mix_shard.receipt_page import receipt_html
 from mixtune.mix_shard.schedule import Plan
 from mixtune.mix_shard.schedule_file import make_plan
 from mixtune.mix_shard.tokenize.store import Store
-from mixtune.mix_shard.tokenize.tokenizer import TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.report import pages
+from mixtune.settings.mix import MixSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where things are read and written."""
+class Inputs:
+    """What is mixed, and for which model."""
 
+    base_model: str
+    """Model whose tokenizer and chat template are used."""
     customer_path: str
     """Manifest of the customer's pool."""
     general_path: str
     """Manifest of the general pools."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where the shards and their receipt are written."""
+
     manifest_path: str
     """Manifest of the shards, written last."""
     data_uri: str
@@ -40,41 +49,34 @@ class Places:
     """The receipt in short."""
 
 
-def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) -> dict[str, Any]:
-    """Mix the customer pool with the general pools into shards.
-
-    Args:
-        base_model: The model whose tokenizer and chat template are used.
-        mix: What is asked for.
-        places: Where things are read and written.
-        config: How records become tokens.
-
-    Returns:
-        The receipt.
+def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
+    """Mix the customer pool with the general pools into shards, and return the receipt.
 
     Raises:
-        ConfigError: The mix cannot be had from these pools.
+        ConfigError: The mix is not possible with these pools.
         DataError: A pool is not whole, or has a share and no record.
         ModelError: The tokenizer or its chat template cannot be used.
     """
-    customer, general = _read(places)
+    customer, general = _read(inputs)
     names = [pool.name for pool in (*customer.pools, *general.pools)]
-    plan_stages(mix, names[1:], [pool.num_records("train") for pool in general.pools])
-    folder = models.fetch_model(base_model, weights=False)
+    mix.check_general_pools(names[1:])
+    template = read_template(mix.tokens.chat_template_uri)
+    folder = models.fetch_model(inputs.base_model, weights=False)
     sources = list(zip([customer] + [general] * len(general.pools), names, strict=True))
     with tempfile.TemporaryDirectory(prefix="mixtune-mix-") as scratch, ExitStack() as opened:
-        found = tokenize_pools(Tokenizing(folder=folder, config=config, scratch=Path(scratch)), sources)
+        job = Tokenizing(folder=folder, settings=mix.tokens, template=template, scratch=Path(scratch))
+        found = tokenize_pools(job, sources)
         stores = [opened.enter_context(closing(Store(Path(scratch), str(number)))) for number in range(len(names))]
         planned = _plan(mix, names, stores, Path(scratch) / "plan")
-        storage.delete(places.manifest_path)
+        storage.delete(outputs.manifest_path)
         receipt, loss_tokens = make_receipt(planned.plan, stores, found.drops, mix.unit, planned.notes)
-        target = Target(plan=planned.plan, scratch=Path(scratch), data_uri=places.data_uri)
+        target = Target(plan=planned.plan, scratch=Path(scratch), data_uri=outputs.data_uri)
         entries, listed = write_shards(target, stores)
-        entries += write_holdout(general, folder, config, places.data_uri)
+        entries += write_holdout(general, ChatTokenizer(folder, mix.tokens, template, fast=False), outputs.data_uri)
         longest = max(int(store.rows["length"].max()) for store in stores if len(store))
     print("\n".join(receipt_lines(receipt)), flush=True)
-    pages.write_text(places.html_path, receipt_html(receipt))
-    pages.write_text(places.markdown_path, receipt_markdown(receipt))
+    pages.write_text(outputs.html_path, receipt_html(receipt))
+    pages.write_text(outputs.markdown_path, receipt_markdown(receipt))
     manifest = {
         "kind": "shards",
         "num_steps": planned.plan.num_steps,
@@ -86,8 +88,8 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         "max_record_tokens": longest,
         "tokenizer_digest": models.tokenizer_digest(folder),
         "tokenizer_backend": found.backend,
-        "chat_template": config.chat_template,
-        "train_on": sorted(config.train_on),
+        "chat_template": template,
+        "train_on": sorted(mix.tokens.train_on),
         "seed": mix.seed,
         "mix_ratio": float(mix.mix_ratio),
         "inputs": {"customer": _described(customer), "general": _described(general)},
@@ -96,7 +98,7 @@ def mix_shard(base_model: str, mix: Mix, places: Places, config: TokenConfig) ->
         "metrics": receipt_metrics(receipt),
         "receipt": receipt,
     }
-    storage.write_manifest(places.manifest_path, manifest, places.data_uri, entries)
+    storage.write_manifest(outputs.manifest_path, manifest, outputs.data_uri, entries)
     return receipt
 
 
@@ -118,9 +120,9 @@ def read_template(uri: str) -> str:
     return template
 
 
-def _read(places: Places) -> tuple[Pools, Pools]:
+def _read(inputs: Inputs) -> tuple[Pools, Pools]:
     """The customer's pool, and the general pools, all of different names."""
-    customer, general = read_pools(places.customer_path), read_pools(places.general_path)
+    customer, general = read_pools(inputs.customer_path), read_pools(inputs.general_path)
     if len(customer.pools) != 1:
         raise ConfigError(f"customer: one pool is needed; there are {', '.join(pool.name for pool in customer.pools)}")
     names = [pool.name for pool in (*customer.pools, *general.pools)]
@@ -135,7 +137,7 @@ class _Planned(NamedTuple):
     notes: list[str]
 
 
-def _plan(mix: Mix, names: list[str], stores: list[Store], path: Path) -> _Planned:
+def _plan(mix: MixSettings, names: list[str], stores: list[Store], path: Path) -> _Planned:
     """The plan, in a file; its digest; and what is to be said of repeats."""
     plan = make_plan(mix, names, stores, path)
     notes = check_repeats(mix, names, [len(store) for store in stores], plan.given(plan.num_slots).tolist())

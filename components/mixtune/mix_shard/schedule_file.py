@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mixtune.mix_shard.exposure import Mix, assignment_rule, check_sizes, plan_caps, plan_length, plan_stages
+from mixtune.mix_shard.exposure import assignment_rule, check_sizes, plan_caps, plan_length, plan_stages
 from mixtune.mix_shard.schedule import Layout, Plan, PlanPool, draw_records, lay_out
 from mixtune.mix_shard.tokenize.store import Store
+from mixtune.settings.mix import MixSettings
 
 SIZES_AT_ONCE = 4096
 
 
-def make_plan(mix: Mix, names: Sequence[str], stores: Sequence[Store], path: Path) -> Plan:
+def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], path: Path) -> Plan:
     """Lay the plan out in a file.
 
     Args:
@@ -26,7 +27,7 @@ def make_plan(mix: Mix, names: Sequence[str], stores: Sequence[Store], path: Pat
         ConfigError: The mix cannot be had from these pools.
     """
     sizes = [len(store) for store in stores]
-    stages = plan_stages(mix, list(names[1:]), sizes[1:])
+    stages = plan_stages(mix, dict(zip(names[1:], sizes[1:], strict=True)))
     for stage in stages:
         check_sizes(list(names), sizes, list(stage.shares))
     pools = tuple(PlanPool(name=name, size=size) for name, size in zip(names, sizes, strict=True))
@@ -54,7 +55,9 @@ def make_plan(mix: Mix, names: Sequence[str], stores: Sequence[Store], path: Pat
     )
 
 
-def _sizes(mix: Mix, pools: Sequence[PlanPool], stores: Sequence[Store], index: int, draw: int) -> Iterator[int]:
+def _sizes(
+    mix: MixSettings, pools: Sequence[PlanPool], stores: Sequence[Store], index: int, draw: int
+) -> Iterator[int]:
     """Sizes of a pool's records from a draw on, in the order of draws."""
     field = {"tokens": "length", "loss_tokens": "loss_tokens"}[mix.unit]
     while True:

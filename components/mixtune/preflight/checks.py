@@ -8,12 +8,12 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, MixtuneError, ModelError
-from mixtune.mixes import wrong_sum
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.prices import read_prices
+from mixtune.settings.mix import check_weights
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import largest_micro_batch
 
@@ -67,8 +67,10 @@ def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "pass", f"{percent:g} % customer, {100 - percent:g} % from {len(settings.weights)} general pools"
         if not 0 <= percent <= 100:
             yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
-    if wrong := wrong_sum(settings.weights.values()):
-        yield "fail", f"the weights of the general pools {wrong}"
+    try:
+        check_weights(settings.weights)
+    except ConfigError as error:
+        yield "fail", str(error)
     if 100 in settings.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.mixes import wrong_sum
 from mixtune.preflight.places import explain
+from mixtune.settings.mix import check_weights
 
 CUSTOMER = "customer"
 """The customer pool's name."""
@@ -89,16 +89,14 @@ def check_pools(general_pools: list[dict[str, Any]]) -> None:
             )
         if missing := sorted({"category", "uri", "weight"} - set(pool)):
             raise ConfigError(f"general_pools, entry {number}: {missing[0]!r} is missing")
-        if float(pool["weight"]) < 0:
-            raise ConfigError(
-                f"general_pools: weight of {pool['category']!r} is {pool['weight']}; it is a percent, 0 to 100"
-            )
     names = [pool["category"] for pool in general_pools]
     doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
     if doubled:
         raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
-    if wrong := wrong_sum(float(pool["weight"]) for pool in general_pools):
-        raise ConfigError(f"general_pools: the weights {wrong}")
+    try:
+        check_weights({pool["category"]: float(pool["weight"]) for pool in general_pools})
+    except ConfigError as error:
+        raise ConfigError(f"general_pools: {error}") from error
 
 
 def _source(name: str, uri: str, columns: dict[str, str], split: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-POLICIES = ("drop", "truncate", "error")
-
 
 def shorten(ids: np.ndarray, mask: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Cut a record to `max_length` tokens; None where its first answer alone is longer.

@@ -8,7 +8,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
 from itertools import islice, pairwise
 from pathlib import Path
@@ -25,11 +24,11 @@ from transformers.utils.chat_template_utils import (
     _get_template_literal_text,
 )
 
-from mixtune.errors import ConfigError, ModelError
+from mixtune.errors import ModelError
 from mixtune.mix_shard.tokenize.encoding import COMPARED_EVERY, Encoder, Spans, encode_exactly, is_byte_level
-from mixtune.mix_shard.tokenize.lengths import POLICIES
 from mixtune.mix_shard.tokenize.turn_spans import Probe, Rendered, find_spans, probe_template
-from mixtune.records import ROLES, Record, template_messages, template_tools
+from mixtune.records import Record, template_messages, template_tools
+from mixtune.settings.mix import TokenSettings
 
 BATCH_RECORDS = 1024
 TEMPLATE_DATE = date(2024, 7, 26)
@@ -40,30 +39,6 @@ _ASIDE_START, _ASIDE_END, _CONTROL_START, _CONTROL_END = "\ufdd0", "\ufdd1", "\u
 _NONCHARACTERS = re.compile(f"[{_ASIDE_START}-{_CONTROL_END}]")
 _CONTROL = re.compile(f"[{_CONTROL_START}{_CONTROL_END}]")
 _ASIDE = re.compile(f"{_ASIDE_START}(\\d+){_ASIDE_END}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenConfig:
-    """How records become tokens, and which of them are learned."""
-
-    chat_template: str = ""
-    """A Jinja template instead of the model's own; empty: the model's own."""
-    train_on: tuple[str, ...] = ("assistant",)
-    """Roles whose turns are learned: `assistant`, `user`, `system`, `tool`."""
-    max_length: int = 8192
-    """Longest record in tokens; 2 or more."""
-    too_long: str = "drop"
-    """What becomes of longer ones: "drop"; "truncate": cut so that an answer stays whole; or "error"."""
-
-    def __post_init__(self) -> None:
-        if self.too_long not in POLICIES:
-            raise ConfigError(f"too_long is {self.too_long!r}; it is one of {', '.join(POLICIES)}")
-        if self.max_length < 2:
-            raise ConfigError(f"max_length counts tokens, 2 or more; got {self.max_length}")
-        if not self.train_on:
-            raise ConfigError("train_on names no role, so there is nothing to learn; the usual is assistant")
-        if unknown := sorted(set(self.train_on) - set(ROLES)):
-            raise ConfigError(f"train_on: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
 
 
 class Tokenized(NamedTuple):
@@ -92,12 +67,15 @@ class _Text(NamedTuple):
 class ChatTokenizer:
     """The tokenizer and chat template of a model folder."""
 
-    def __init__(self, folder: Path, config: TokenConfig = TokenConfig(), *, fast: bool = True) -> None:
+    def __init__(
+        self, folder: Path, settings: TokenSettings | None = None, template: str = "", *, fast: bool = True
+    ) -> None:
         """Load them.
 
         Args:
             folder: A model folder.
-            config: Template and roles.
+            settings: Roles to learn and lengths; None: the defaults.
+            template: Jinja chat template; empty: the model's own.
             fast: Whether fastokens may encode.
 
         Raises:
@@ -109,7 +87,8 @@ class ChatTokenizer:
             raise ModelError(f"{folder}: its tokenizer cannot be loaded ({error})") from error
         if not tokenizer.is_fast:
             raise ModelError(f"{folder}: it has no tokenizer.json; save a fast tokenizer with the model")
-        self.template = config.chat_template or tokenizer.chat_template
+        self.settings = settings or TokenSettings()
+        self.template = template or tokenizer.chat_template
         if not isinstance(self.template, str):
             raise ModelError(f"{folder}: its tokenizer has no chat template; give chat_template_uri")
         try:
@@ -121,7 +100,7 @@ class ChatTokenizer:
             **tokenizer.special_tokens_map,
             "strftime_now": TEMPLATE_DATE.strftime,
         }
-        self._train_on = frozenset(config.train_on)
+        self._train_on = frozenset(self.settings.train_on)
         self.control = _control_tokens(tokenizer, _get_template_literal_text(self.template))
         self._control_text = re.compile("|".join(map(re.escape, sorted(self.control, key=len, reverse=True))) or "(?!)")
         self._suspicious = _suspicious(self.control)

@@ -15,8 +15,9 @@ from mixtune import storage
 from mixtune.artifacts.pools import Pools, read_lines
 from mixtune.mix_shard.tokenize.encoding import Disagreement
 from mixtune.mix_shard.tokenize.store import Drops, Part, make_part, write_store
-from mixtune.mix_shard.tokenize.tokenizer import BATCH_RECORDS, ChatTokenizer, TokenConfig
+from mixtune.mix_shard.tokenize.tokenizer import BATCH_RECORDS, ChatTokenizer
 from mixtune.processes import start_processes
+from mixtune.settings.mix import TokenSettings
 
 PART_BYTES = 4 * 2**20
 """Bytes of records at which a part ends, if it has not as many as it may."""
@@ -31,7 +32,9 @@ class Tokenizing:
 
     folder: Path
     """Of the model whose tokenizer is used."""
-    config: TokenConfig
+    settings: TokenSettings
+    template: str = ""
+    """Jinja chat template; empty: the model's own."""
     scratch: Path
     """Where the stores go: pool by pool, named by number."""
     num_workers: int = 0
@@ -121,14 +124,13 @@ class _Worker:
     """A process's tokenizer."""
 
     def __init__(self, job: Tokenizing, *, fast: bool) -> None:
-        self._config = job.config
-        self.tokenizer = ChatTokenizer(job.folder, job.config, fast=fast)
+        self.tokenizer = ChatTokenizer(job.folder, job.settings, job.template, fast=fast)
 
     def part(self, lines: list[bytes]) -> Part:
         """A part from its lines."""
-        before = self.tokenizer.encoder.num_compared
+        before, settings = self.tokenizer.encoder.num_compared, self.tokenizer.settings
         tokenized = self.tokenizer.tokenize_batch([orjson.loads(line) for line in lines])
-        part = make_part(tokenized, self._config.max_length, self._config.too_long)
+        part = make_part(tokenized, settings.max_length, settings.too_long)
         return replace(part, drops=replace(part.drops, num_compared=self.tokenizer.encoder.num_compared - before))
 
 
