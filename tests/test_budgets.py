@@ -11,11 +11,11 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import house  # noqa: E402
 
 BUDGETS: dict[str, float] = {
-    "lines of components and pipelines": 25_400,
+    "lines of components and pipelines": 26_000,
     "modules in the fullest folder": 16,
     "lines of the longest file": 400,
-    "dict[str, Any]": 290,
-    "Any": 543,
+    "dict[str, Any]": 293,
+    "Any": 576,
     "untyped look-ups by string": 394,
     "of these into another component's file": 80,
     "black-listed names per 1,000": 55.5,
