@@ -26,7 +26,7 @@ def pipelines() -> dict[Path, dsl.base_component.BaseComponent]:
     """The pipelines, by the file that each is compiled to; a module's pipeline has its name."""
     found = {}
     for module in sorted((ROOT / "pipelines").glob("*.py")):
-        if module.stem not in ("compile", "steps", "__init__"):
+        if module.stem not in ("compile", "compiled", "rules", "steps", "workflow_size", "__init__"):
             found[module.with_suffix(".yaml")] = getattr(
                 importlib.import_module(f"pipelines.{module.stem}"), module.stem
             )

@@ -16,7 +16,6 @@ Simplified: one task at a time; where several could run, those that a launcher e
 which is the order that leaves most DAGs open.
 """
 
-import gzip
 import hashlib
 import json
 import math
@@ -121,12 +120,7 @@ class Pipeline:
 
     @classmethod
     def load(cls, path: Path) -> "Pipeline":
-        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-        return cls.parse(text)
-
-    @classmethod
-    def parse(cls, text: str) -> "Pipeline":
-        spec, *further = yaml.load_all(text, yaml.CSafeLoader)
+        spec, *further = yaml.load_all(path.read_text(), yaml.CSafeLoader)
         return cls(name=spec["pipelineInfo"]["name"], spec=spec, platform=further[0] if further else {})
 
     def component(self, task: Object) -> Object:

@@ -1,7 +1,7 @@
 """Every compiled pipeline, run twice on the simulated back end; and the simulation itself, on small pipelines."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,6 @@ from mixtune.commands.arguments import find_pipeline
 
 from .simulation import CACHED, COMPLETE, RUNNING, Backend, Call, Pipeline, Run
 
-BEFORE = Path(__file__).parent / "pipelines_b36d641"
-"""The pipelines as a real back end ran them, and refused to run them again (commit b36d641)."""
 NAMES = sorted(path.stem for path in find_pipeline("finetune").parent.glob("*.yaml"))
 FAILING_YET = {"finetune", "mix_grid", "lora_then_sft"}
 GIVEN = {
@@ -64,8 +62,10 @@ def twice(name: str, **further: Any) -> tuple[Run, Run]:
     ("name", "good_runs", "task"),
     [("finetune", 1, "evaluate-candidate"), ("mix_grid", 1, "evaluate-candidate"), ("lora_then_sft", 0, "choose-rung")],
 )
-def test_the_pipelines_of_b36d641_fail_where_the_real_back_end_did(name: str, good_runs: int, task: str) -> None:
-    pipeline, kubeflow = Pipeline.load(BEFORE / f"{name}.yaml.gz"), backend()
+def test_the_pipelines_of_b36d641_fail_where_the_real_back_end_did(
+    name: str, good_runs: int, task: str, pipeline_before: Callable[[str], Path]
+) -> None:
+    pipeline, kubeflow = Pipeline.load(pipeline_before(name)), backend()
     given = arguments(pipeline)
     for _ in range(good_runs):
         assert kubeflow.run(pipeline, given).state == "SUCCEEDED"
