@@ -14,6 +14,7 @@ from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
 from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
 from mixtune.records import Message, Record, content_id
@@ -126,8 +127,8 @@ def write_pools(path: Path, content: dict[str, dict[str, list[Record]]]) -> Path
             files.append(storage.FileEntry(path=relative, num_bytes=entry.num_bytes, sha256=entry.sha256))
             parts[split] = Split(num_records=len(records), files=(relative,))
         made.append(Pool(name=name, splits=parts))
-    manifest = {"kind": "pools", "pools": pools.pool_summary(made)}
-    storage.write_manifest(str(path), manifest, data, files)
+    manifest = pools.PoolsManifest(pools=tuple(made), data_uri=data, files=tuple(files))
+    write_artifact(str(path), manifest)
     return path
 
 

@@ -11,13 +11,13 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import house  # noqa: E402
 
 BUDGETS: dict[str, float] = {
-    "lines of components and pipelines": 26_600,
+    "lines of components and pipelines": 27_400,
     "modules in the fullest folder": 16,
     "lines of the longest file": 400,
     "dict[str, Any]": 293,
     "Any": 576,
     "untyped look-ups by string": 394,
-    "of these into another component's file": 80,
+    "of these into another component's file": 136,
     "black-listed names per 1,000": 55.5,
     "parameters outside shells and pipelines": 8,
     "parameters of shells and pipelines": 35,

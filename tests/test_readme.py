@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from mixtune import storage
-from mixtune.artifacts.pools import Pool, Split, pool_summary, write_records
+from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.demo.demo_data import write_world
 
 ROOT = Path(__file__).parents[1]
@@ -69,8 +69,7 @@ def make_pools(folder: Path) -> None:
         [{"id": "1", "messages": messages, "origin": {"file": "a", "line": 1}}],
     )
     pool = Pool(name="customer", splits={"train": Split(num_records=1, files=("train.jsonl.zst",))})
-    manifest = {"kind": "pools", "pools": pool_summary([pool])}
-    storage.write_manifest(str(folder / "pools"), manifest, str(folder / "data"), [entry])
+    write_artifact(str(folder / "pools"), PoolsManifest(pools=(pool,), data_uri=str(folder / "data"), files=(entry,)))
 
 
 def environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.pools import Pool, Split
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import DataError
 from mixtune.records import Record, content_id, prompt_and_answer, template_messages
 
@@ -32,8 +33,8 @@ def test_a_pools_artifact_is_read_by_its_manifest_and_only_whole(tmp_path: Path)
         storage.FileEntry(path="chat/train-00000.jsonl.zst", num_bytes=entries[0].num_bytes, sha256=entries[0].sha256)
     ]
     chat = Pool(name="chat", splits={"train": Split(num_records=2, files=(files[0].path,))})
-    manifest = {"kind": "pools", "pools": pools.pool_summary([chat])}
-    storage.write_manifest(str(tmp_path / "pools"), manifest, str(tmp_path / "data"), files)
+    manifest = pools.PoolsManifest(pools=(chat,), data_uri=str(tmp_path / "data"), files=tuple(files))
+    write_artifact(str(tmp_path / "pools"), manifest)
     opened = pools.read_pools(str(tmp_path / "pools"))
     assert opened["chat"].num_records("train") == 2
     assert opened["chat"].num_records("test") == 0

@@ -89,7 +89,11 @@ def test_the_card_says_on_what_terms_the_general_pools_are(tmp_path: Path, optio
         "revision": "c0",
         "attribution": "A",
     }
-    shards = {"inputs": {"general": {"inputs": [{"name": "chat", "provenance": told}, {"name": "math"}]}}}
+    shards = {
+        "inputs": {
+            "general": {"inputs": [{"name": "chat", "uri": "a", "provenance": told}, {"name": "math", "uri": "b"}]}
+        }
+    }
     comparison["mix"] |= {"provenance": mix_of(shards)["provenance"]}
     (tmp_path / "comparison").write_text(json.dumps(comparison))
     register_model(made, str(tmp_path / "card"), options)

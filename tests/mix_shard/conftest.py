@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mixtune import storage
 from mixtune.artifacts import pools
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.records import Record, content_id
 
 CHATML = (
@@ -82,6 +83,6 @@ def write_pools(folder: Path, contents: dict[str, list[Record]]) -> str:
         entries.append(storage.FileEntry(path=file, num_bytes=entry.num_bytes, sha256=entry.sha256))
         listed.append(pools.Pool(name=name, splits={"train": pools.Split(num_records=len(records), files=(file,))}))
     path = str(folder / "pools")
-    manifest = {"kind": "pools", "pools": pools.pool_summary(listed)}
-    storage.write_manifest(path, manifest, storage.join(str(folder), "data", "pools"), entries)
+    data = storage.join(str(folder), "data", "pools")
+    write_artifact(path, pools.PoolsManifest(pools=tuple(listed), data_uri=data, files=tuple(entries)))
     return path

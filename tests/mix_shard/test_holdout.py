@@ -18,7 +18,7 @@ def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.Po
         file = f"{name}/holdout-00000.jsonl.zst"
         pools.write_records(storage.join(str(folder), file), records)
         listed.append(pools.Pool(name=name, splits={"holdout": pools.Split(num_records=len(records), files=(file,))}))
-    return pools.Pools(data_uri=str(folder), pools=tuple(listed), manifest={})
+    return pools.Pools(data_uri=str(folder), pools=tuple(listed))
 
 
 def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: Path, chatml: Path) -> None:

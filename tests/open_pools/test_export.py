@@ -48,7 +48,7 @@ def pools(tmp_path: Path) -> Callable[[list[Record]], Pools]:
     def make(records: list[Record]) -> Pools:
         write_records(str(tmp_path / "train.jsonl.zst"), records)
         splits = {"train": Split(num_records=len(records), files=("train.jsonl.zst",))}
-        return Pools(data_uri=str(tmp_path), pools=(Pool(name="customer", splits=splits),), manifest={})
+        return Pools(data_uri=str(tmp_path), pools=(Pool(name="customer", splits=splits),))
 
     return make
 

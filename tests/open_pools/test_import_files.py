@@ -13,7 +13,8 @@ import pytest
 
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
-from mixtune.artifacts.provenance import read_provenance
+from mixtune.artifacts.provenance import Provenance, read_provenance, read_terms
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.cli import main
 from mixtune.errors import ConfigError, DataError
 from mixtune.open_pools.catalogue import (
@@ -158,12 +159,18 @@ def test_a_pool_of_the_hub_is_imported_cleaned_and_accounted_for(hub: Any, table
     _, general, _ = fingerprint_pools(out, {}, "", [entry])
     job = make_job(sources=general, test_ratio=0.0, near_duplicates=0.0)
     manifest = sanitize(job, *(str(tmp_path / name) for name in ("pools", "data", "r.html", "s.md")))
-    assert manifest["counts"]["rag"]["kept"] == 30
+    assert manifest.counts["rag"].kept == 30
     record = next(read_pools(str(tmp_path / "pools")).records("rag", "train"))
     assert record["messages"][0]["content"] == "The river has 10 gates.\n\nHow many has the river?"
-    told = manifest["inputs"][0]["provenance"]
-    assert (told["licence"], told["source"], told["revision"]) == ("CC-BY-4.0", "org/questions", COMMIT)
+    terms = manifest.inputs[0].provenance
+    assert terms and (terms.licence, terms.source, terms.revision) == ("CC-BY-4.0", "org/questions", COMMIT)
     assert all("Questions by Org" in (tmp_path / name).read_text() for name in ("r.html", "s.md"))
+
+
+def read_folder(uri: str) -> Provenance:
+    provenance = read_provenance(uri)
+    assert provenance is not None
+    return provenance
 
 
 def test_the_same_files_give_the_same_bytes_from_hub_mirror_and_after_a_kill(
@@ -180,9 +187,9 @@ def test_the_same_files_give_the_same_bytes_from_hub_mirror_and_after_a_kill(
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     storage.upload(mirror, f"{bucket}/mirror")
     made = import_files(questions, f"{bucket}/out", mirror_uri=f"{bucket}/mirror")
-    assert made["mirror_uri"] == f"{bucket}/mirror"
-    assert made["files"] == storage.read_json(str(tmp_path / "one" / storage.PROVENANCE))["files"]
-    assert read_provenance(f"{bucket}/out")["licence"] == "CC-BY-4.0"
+    assert made.mirror_uri == f"{bucket}/mirror"
+    assert made.files == read_folder(str(tmp_path / "one")).files
+    assert read_folder(f"{bucket}/out").licence == "CC-BY-4.0"
 
 
 def test_a_set_that_was_fetched_once_is_there_without_a_network(
@@ -259,12 +266,12 @@ def test_files_that_were_not_imported_are_not_taken_for_the_pools(
     other = replace(questions, revision="d" * 40)
     with pytest.raises(ConfigError, match=r"org/questions at c{40} is there; take an empty folder"):
         import_files(other, str(out), mirror_uri=str(mirror))
-    assert read_provenance(str(out))["revision"] == COMMIT
+    assert read_folder(str(out)).revision == COMMIT
     (out / "own.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match=r"own\.jsonl is there, no part of pool 'questions'"):
         import_files(questions, str(out), mirror_uri=str(mirror))
     with pytest.raises(DataError, match=r"own\.jsonl was not imported with the pool"):
-        read_provenance(str(out))
+        read_terms(str(out))
     (out / "own.jsonl").unlink()
     before = storage.fingerprint(str(out))
     told = storage.read_json(str(out / storage.PROVENANCE))
@@ -272,7 +279,7 @@ def test_files_that_were_not_imported_are_not_taken_for_the_pools(
     assert storage.fingerprint(str(out)) != before, "a cached step would repeat the old licence"
     (out / "more.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match=r"more\.jsonl"):
-        read_provenance(str(out))
+        read_terms(str(out))
 
 
 def test_the_component_leaves_a_manifest_and_says_where_the_files_are(table: str, mirror: Path, tmp_path: Path) -> None:
@@ -280,10 +287,10 @@ def test_the_component_leaves_a_manifest_and_says_where_the_files_are(table: str
         uri = path = str(tmp_path / "task" / "pool")
 
     uri = import_pool.python_func(pool=Artifact, name="questions", catalogue_uri=table, mirror_uri=str(mirror))
-    manifest = storage.read_manifest(Artifact.path, "imported pool")
-    storage.verify(manifest)
-    assert manifest["data_uri"] == uri == str(tmp_path / "task" / "data" / "pool")
-    assert [item["path"] for item in manifest["files"]] == TAKEN
+    manifest = read_artifact(Provenance, Artifact.path)
+    manifest.verify()
+    assert manifest.data_uri == uri == str(tmp_path / "task" / "data" / "pool")
+    assert [entry.path for entry in manifest.files] == TAKEN
 
 
 def test_the_command_lists_shows_and_imports(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixtune.demo
-from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.dedup.decisions import Choice
@@ -39,7 +39,7 @@ BROKEN = st.text(
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map("".join)
 
 
-def job(folder: Path, rows: list[Any], **options: Any) -> dict[str, Any]:
+def job(folder: Path, rows: list[Any], **options: Any) -> PoolsManifest:
     folder.mkdir(exist_ok=True)
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = Job(sources=[{"name": "chat", "uri": str(folder / "a.jsonl")}], choice=Choice(test_ratio=0), **options)
@@ -113,19 +113,19 @@ def test_every_marker_in_every_field_meets_its_mode(mode: str, tmp_path: Path) -
             job(tmp_path, rows, rules=make_rules(mode, [], 0.05))
         return
     manifest = job(tmp_path, rows, rules=make_rules(mode, [], 0.05), base_model=str(BASE_MODEL))
-    counts, details = manifest["counts"]["chat"], manifest["details"]["chat"]
+    counts, details = manifest.counts["chat"], manifest.details["chat"]
     kept = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
     found = Markers().find(json.dumps(kept))
     if mode == "drop":
-        assert counts["dropped"] == {"reserved marker": len(forms)}
+        assert counts.dropped == {"reserved marker": len(forms)}
     elif mode == "keep":
         assert len(found) > 10 * len(forms)
     else:
         assert not found
-        assert all(counts["changed"].get(f"marker {marker.lower()}") for marker in MARKERS)
-        assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
-    assert details["proved"] == counts["kept"] == len(kept)
-    assert details["control_ids"] == 2 * 5 * len(kept)
+        assert all(counts.changed.get(f"marker {marker.lower()}") for marker in MARKERS)
+        assert counts.read == counts.kept + sum(counts.dropped.values())
+    assert details.proved == counts.kept == len(kept)
+    assert details.control_ids == 2 * 5 * len(kept)
 
 
 def test_a_space_before_the_colon_is_all_that_changes_so_that_it_can_be_taken_back() -> None:
@@ -190,13 +190,13 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
     ]
     manifest = job(tmp_path / "1", rows, base_model=str(model))
     refused = "the chat template refuses it: "
-    assert manifest["counts"]["chat"]["dropped"] == {
+    assert manifest.counts["chat"].dropped == {
         f"{refused}TypeError": 1,
         f"{refused}no system messages, please": 1,
         "duplicate": 1,
     }
-    assert manifest["details"]["chat"]["copies_of_refused"] == 1
-    assert manifest["details"]["chat"]["proved"] == manifest["counts"]["chat"]["kept"] == 3
+    assert manifest.details["chat"].copies_of_refused == 1
+    assert manifest.details["chat"].proved == manifest.counts["chat"].kept == 3
     notes = [json.loads(line) for line in (tmp_path / "1/data/quarantine.jsonl").read_text().splitlines()]
     assert {(note["line"], note["rule"]) for note in notes if "refuses" in note["rule"]} == {
         (4, f"{refused}no system messages, please"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError
 from mixtune.sanitize.dedup import protected
 from mixtune.sanitize.dedup.decisions import Choice
@@ -25,7 +25,7 @@ def near(text: str) -> str:
     return f"{text} indeed"
 
 
-def run(folder: Path, train: list[Any], test: list[Any] = (), **options: Any) -> dict[str, Any]:  # type: ignore[assignment]
+def run(folder: Path, train: list[Any], test: list[Any] = (), **options: Any) -> PoolsManifest:  # type: ignore[assignment]
     folder.mkdir(parents=True, exist_ok=True)
     sources = []
     for split, items in (("train", train), ("test", test)):
@@ -48,13 +48,13 @@ def copies(folder: Path) -> dict[str, tuple[str, str]]:
 
 def test_exact_and_near_copies_are_listed_with_what_was_kept(tmp_path: Path) -> None:
     manifest = run(tmp_path, rows([*TEXTS[:4], TEXTS[0], near(TEXTS[1])]), rows([TEXTS[2].upper(), near(TEXTS[3])]))
-    assert manifest["counts"]["chat"]["dropped"] == {
+    assert manifest.counts["chat"].dropped == {
         "duplicate": 1, "in the test set": 1, "near duplicate": 1, "near the test set": 1,
     }  # fmt: skip
     assert copies(tmp_path)["train.jsonl 5"] == ("duplicate", "train.jsonl line 1")
     assert copies(tmp_path)["train.jsonl 6"] == ("near duplicate", "train.jsonl line 2")
     assert copies(tmp_path)["train.jsonl 4"] == ("near the test set", "test.jsonl line 2")
-    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 2
+    assert manifest.pools[0].num_records("test") == 2
 
 
 def test_nothing_that_stands_in_a_benchmark_or_is_held_back_elsewhere_is_trained_on(
@@ -87,7 +87,7 @@ def test_nothing_that_stands_in_a_benchmark_or_is_held_back_elsewhere_is_trained
         "train.jsonl 9": "in a benchmark",
         "train.jsonl 10": "in a benchmark",
     }
-    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 3
+    assert manifest.pools[0].num_records("test") == 3
     kept = list(read_pools(str(tmp_path / "c/pools")).records("chat", "train"))
     assert kept[0]["messages"][0]["content"] == TEXTS[2]
     assert len(kept) == 10
@@ -98,8 +98,8 @@ def test_a_near_copy_of_a_benchmark_question_is_found_without_a_common_thirteen_
     changed = [" ".join([*words[:12], "changed", *words[13:]]) for words in asked]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"prompt": " ".join(words)}) + "\n" for words in asked))
     train = rows([*changed, *TEXTS[3:]], "whatever")
-    counts = run(tmp_path, train, benchmarks={"b": {"uri": str(tmp_path / "b.jsonl")}}, near_duplicates=0.65)["counts"]
-    assert counts["chat"]["dropped"] == {"near a benchmark": 3}
+    counts = run(tmp_path, train, benchmarks={"b": {"uri": str(tmp_path / "b.jsonl")}}, near_duplicates=0.65).counts
+    assert counts["chat"].dropped == {"near a benchmark": 3}
 
 
 def test_a_template_that_many_benchmark_items_share_is_no_leak(tmp_path: Path) -> None:
@@ -108,35 +108,33 @@ def test_a_template_that_many_benchmark_items_share_is_no_leak(tmp_path: Path) -
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in items))
     train = rows([f"{template} {WORDS[n]} {WORDS[n + 7]}" for n in range(500, 540)])
     options = {"benchmarks": {"b": {"uri": str(tmp_path / "b.jsonl")}}}
-    assert run(tmp_path, train, **options)["counts"]["chat"]["kept"] == 40
+    assert run(tmp_path, train, **options).counts["chat"].kept == 40
 
 
 def test_a_conflict_never_costs_a_test_record(tmp_path: Path) -> None:
     train, test = rows([near(TEXTS[0]), TEXTS[1], near(TEXTS[1]), TEXTS[2]], "no"), rows([TEXTS[0]], "yes")
     train[2]["completion"] = "maybe"
     kept = run(tmp_path / "k", train, test)
-    assert kept["details"]["chat"]["conflicts"] == {
-        "count": 2,
-        "first": [
-            {"first": "test.jsonl line 1", "second": "train.jsonl line 1"},
-            {"first": "train.jsonl line 2", "second": "train.jsonl line 3"},
-        ],
-    }
-    assert kept["counts"]["chat"]["dropped"] == {}
+    assert kept.details["chat"].num_conflicts == 2
+    assert kept.details["chat"].conflicts == (
+        ("test.jsonl line 1", "train.jsonl line 1"),
+        ("train.jsonl line 2", "train.jsonl line 3"),
+    )
+    assert kept.counts["chat"].dropped == {}
     manifest = run(tmp_path / "d", train, test, conflicts="drop")
-    assert manifest["counts"]["chat"]["dropped"] == {"conflicting answer": 3}
-    assert manifest["pools"][0]["splits"]["test"]["num_records"] == 1
+    assert manifest.counts["chat"].dropped == {"conflicting answer": 3}
+    assert manifest.pools[0].num_records("test") == 1
 
 
 def test_questions_that_hold_their_label_are_counted_and_dropped_on_request(tmp_path: Path) -> None:
     train = [{"text": f"{text} {said}", "label": "card_arrival"} for text, said in
              zip(TEXTS[:6], ["card arrival", "Card-Arrival!", "arrival card", "scard arrival", "", "x"], strict=True)]  # fmt: skip
     kept = run(tmp_path / "k", train)
-    assert (kept["details"]["chat"]["label_words_in_question"], kept["counts"]["chat"]["kept"]) == (2, 6)
-    assert kept["rules"]["label_leaks"] == "keep"
+    assert (kept.details["chat"].label_words_in_question, kept.counts["chat"].kept) == (2, 6)
+    assert kept.rules.label_leaks == "keep"
     dropped = run(tmp_path / "d", train, label_leaks="drop")
-    assert dropped["counts"]["chat"]["dropped"] == {"label in the question": 2}
-    assert dropped["details"]["chat"]["label_words_in_question"] == 0
+    assert dropped.counts["chat"].dropped == {"label in the question": 2}
+    assert dropped.details["chat"].label_words_in_question == 0
     with pytest.raises(ConfigError, match="label_leaks is one of keep, drop; got 'no'"):
         Choice(label_leaks="no")
 
@@ -162,18 +160,18 @@ def test_the_same_text_in_two_templates_is_two_questions_in_one_split_and_a_leak
     one, other = (" ".join(f"{name}{chr(97 + n)}" for n in range(6)) for name in ("first", "second"))
     texts = [f"{template} {text}" for template in (one, other) for text in TEXTS[:22]]
     apart = run(tmp_path / "two", rows(texts), test_ratio=0.3)
-    assert apart["counts"]["chat"]["dropped"] == {}
-    assert apart["details"]["chat"]["conflicts"]["count"] == 0
+    assert apart.counts["chat"].dropped == {}
+    assert apart.details["chat"].num_conflicts == 0
     pools = read_pools(str(tmp_path / "two/pools"))
     train, test = (
         {record["messages"][0]["content"].split(" ", 6)[6] for record in pools.records("chat", split)}
         for split in ("train", "test")
     )
     assert len(train & test) <= 2 < len(test)  # those that no band proposed
-    dropped = run(tmp_path / "one", rows([*texts, near(texts[3])]))["counts"]["chat"]["dropped"]
+    dropped = run(tmp_path / "one", rows([*texts, near(texts[3])])).counts["chat"].dropped
     assert dropped == {"near duplicate": 1}
-    leaks = run(tmp_path / "leak", rows(texts[:22]), rows(texts[22:]))["counts"]["chat"]["dropped"]
+    leaks = run(tmp_path / "leak", rows(texts[:22]), rows(texts[22:])).counts["chat"].dropped
     assert list(leaks) == ["near the test set"]
     assert leaks["near the test set"] > 15
     answers = run(tmp_path / "answers", rows(texts[:22]) + rows(texts[22:], "no"), conflicts="drop")
-    assert answers["counts"]["chat"]["dropped"] == {}
+    assert answers.counts["chat"].dropped == {}

@@ -113,9 +113,9 @@ def test_a_pool_is_the_same_with_either_engine(planted: list[str], tmp_path: Pat
         )
         places = (tmp_path / engine, tmp_path / f"{engine}-data", tmp_path / "r.html", tmp_path / "s.md")
         manifest = sanitize(job, *map(str, places))
-        made.append((manifest["counts"], manifest["details"], manifest["pools"]))
+        made.append((manifest.counts, manifest.details, manifest.pools))
     assert made[0] == made[1]
-    assert made[0][0]["chat"]["dropped"]["near duplicate"] > 60
+    assert made[0][0]["chat"].dropped["near duplicate"] > 60
 
 
 def test_an_engine_that_is_unknown_or_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

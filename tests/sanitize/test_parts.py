@@ -8,7 +8,7 @@ import pytest
 
 import mixtune.demo
 from mixtune import storage
-from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.run import Job, make_rules, sanitize
 
@@ -17,7 +17,7 @@ WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]
 LONG = [" ".join(WORDS[n * 7 % 300 : n * 7 % 300 + 60]) + f" topic {WORDS[n]}" for n in range(40)]
 
 
-def run(folder: Path, rows: list[Any], **options: Any) -> dict[str, Any]:
+def run(folder: Path, rows: list[Any], **options: Any) -> PoolsManifest:
     folder.mkdir(exist_ok=True)
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     choice = Choice(**{"test_ratio": 0.0, **options.pop("choice", {})})
@@ -34,7 +34,7 @@ def test_the_same_bytes_come_out_whatever_the_number_of_processes(tmp_path: Path
     first = run(tmp_path / "1", rows, range_bytes=4000, num_workers=1)
     run(tmp_path / "2", rows, range_bytes=4000, num_workers=2)
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
-    assert len(first["pools"][0]["splits"]["train"]["files"]) > 2
+    assert len(first.pools[0].splits["train"].files) > 2
     noted = [json.loads(line) for line in (tmp_path / "1/data/quarantine.jsonl").read_text().splitlines()]
     assert [item["line"] for item in noted if item["what"] == "dropped"] == [41, 42]
 
@@ -62,34 +62,34 @@ def test_a_near_copy_goes_and_a_conflicting_one_is_reported(tmp_path: Path) -> N
         {"prompt": text + " in 1999", "completion": "yes"},
     ]
     manifest = run(tmp_path, rows)
-    assert manifest["counts"]["chat"]["dropped"] == {"near duplicate": 1}
-    assert manifest["details"]["chat"]["conflicts"]["count"] == 1
-    assert manifest["details"]["chat"]["near_duplicates"][0]["dropped"][0]["at"] == "a.jsonl line 2"
-    dropped = run(tmp_path / "d", rows, choice={"conflicts": "drop"})["counts"]["chat"]["dropped"]
+    assert manifest.counts["chat"].dropped == {"near duplicate": 1}
+    assert manifest.details["chat"].num_conflicts == 1
+    assert manifest.details["chat"].near_duplicates[0].dropped[0].at == "a.jsonl line 2"
+    dropped = run(tmp_path / "d", rows, choice={"conflicts": "drop"}).counts["chat"].dropped
     assert dropped == {"near duplicate": 1, "conflicting answer": 2}
 
 
 def test_templated_questions_that_differ_in_one_word_are_all_kept(tmp_path: Path) -> None:
     template = " ".join(WORDS[:150])
     rows = [{"prompt": f"{template} {word} {template[::-1]}", "completion": "card_arrival"} for word in WORDS[200:300]]
-    assert run(tmp_path, rows)["counts"]["chat"]["kept"] == 100
+    assert run(tmp_path, rows).counts["chat"].kept == 100
 
 
 def test_records_without_consent_never_leave(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}], "consent": said}
             for text, said in zip(LONG, ["yes", "no", "Yes", ""] * 10, strict=True)]  # fmt: skip
     rules = make_rules("space", [], 0.05, consent={"required": True})
-    counts = run(tmp_path, rows, rules=rules)["counts"]["chat"]
-    assert counts["consent"] == {"granted": 20, "missing": 10, "withheld": 10}
-    assert counts["dropped"] == {"consent missing": 10, "consent withheld": 10}
+    counts = run(tmp_path, rows, rules=rules).counts["chat"]
+    assert counts.consent == {"granted": 20, "missing": 10, "withheld": 10}
+    assert counts.dropped == {"consent missing": 10, "consent withheld": 10}
 
 
 def test_every_record_is_proved_to_hold_the_templates_control_tokens_only(tmp_path: Path) -> None:
     rows = [{"prompt": f"{text} <|im_end|>", "completion": "<|im_start|> done"} for text in LONG]
     manifest = run(tmp_path, rows, base_model=BASE_MODEL)
-    details = manifest["details"]["chat"]
-    assert (details["proved"], details["control_ids"]) == (40, 40 * 4)
-    assert manifest["counts"]["chat"]["control_tokens"] == {"<|im_end|>": 40, "<|im_start|>": 40}
+    details = manifest.details["chat"]
+    assert (details.proved, details.control_ids) == (40, 40 * 4)
+    assert manifest.counts["chat"].control_tokens == {"<|im_end|>": 40, "<|im_start|>": 40}
     record = next(iter(read_pools(str(tmp_path / "pools")).records("chat", "train")))
     assert record["messages"][0]["content"].endswith("<|im_end|>")
 
@@ -124,4 +124,4 @@ def test_what_no_schema_can_mend_is_quarantined(line: str, tmp_path: Path) -> No
     manifest = sanitize(
         job, str(tmp_path / "pools"), str(tmp_path / "data"), str(tmp_path / "r.html"), str(tmp_path / "s.md")
     )
-    assert manifest["counts"]["chat"]["dropped"] == {"unreadable": 1}
+    assert manifest.counts["chat"].dropped == {"unreadable": 1}

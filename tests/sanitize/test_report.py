@@ -1,12 +1,13 @@
 """The report: what it shows, in HTML and Markdown, and that it is in MLflow."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from mixtune.artifacts.pools import MixedPools, PoolsManifest
 from mixtune.compare.mlflow_log import publish_data
 from mixtune.report.pool_report import make_pages
 from mixtune.sanitize.dedup.decisions import Choice
@@ -15,7 +16,7 @@ from mixtune.tracking import Tracking
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> PoolsManifest:
     folder = tmp_path_factory.mktemp("report")
     rows = [{"text": f"System: <b>is {n}</b>\u00a0lost | {'x' * n}", "label": f"label {n % 20:02}"} for n in range(80)]
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
@@ -23,7 +24,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return sanitize(job, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
 
 
-def test_both_pages_say_what_became_of_the_rows(manifest: dict[str, Any]) -> None:
+def test_both_pages_say_what_became_of_the_rows(manifest: PoolsManifest) -> None:
     html, markdown = make_pages(manifest)
     assert "81 rows were read, 80 records are kept, 1 are dropped" in html
     assert "| chat & co | 81 | 1 | 80 | 20 | 60 |" in markdown
@@ -40,7 +41,7 @@ def test_both_pages_say_what_became_of_the_rows(manifest: dict[str, Any]) -> Non
     assert markdown.index("< 64 characters") < markdown.index("< 128 characters")
 
 
-def test_an_example_marks_what_changed_and_runs_nothing(manifest: dict[str, Any]) -> None:
+def test_an_example_marks_what_changed_and_runs_nothing(manifest: PoolsManifest) -> None:
     html, _ = make_pages(manifest)
     assert "System: &lt;b&gt;is 0&lt;/b&gt;<mark>\\u00a0</mark>lost" in html
     assert "System<mark> </mark>: &lt;b&gt;" in html
@@ -49,11 +50,11 @@ def test_an_example_marks_what_changed_and_runs_nothing(manifest: dict[str, Any]
 
 
 def test_the_report_is_kept_in_mlflow(
-    manifest: dict[str, Any], mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+    manifest: PoolsManifest, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "report-test")
     where = Tracking(uri=mlflow_uri, experiment="report")
-    publish_data(where, {"inputs": {"customer": {**manifest, "digest": "d"}}, "num_steps": 1})
+    publish_data(where, {"inputs": {"customer": asdict(MixedPools.of(manifest))}, "num_steps": 1})
     client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("report")
     assert experiment

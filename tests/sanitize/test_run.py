@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtune import storage
-from mixtune.artifacts.pools import read_pools
+from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.rules.markers import Markers, strip_end_token
@@ -22,7 +22,7 @@ from mixtune.sanitize.run import Job, make_rules, sanitize
 ROWS = [{"prompt": f"question number {n}", "completion": f"answer {n}", "label": "ab"[n % 2]} for n in range(40)]
 
 
-def run(folder: Path, **options: Any) -> dict[str, Any]:
+def run(folder: Path, **options: Any) -> PoolsManifest:
     named = {name: options.pop(name) for name in list(options) if name in Choice.__dataclass_fields__}
     job = Job(choice=Choice(**{"test_ratio": 0.0, **named}), **options)
     return sanitize(job, str(folder / "pools"), str(folder / "data"), str(folder / "r.html"), str(folder / "s.md"))
@@ -67,7 +67,7 @@ def test_every_format_gives_the_same_records(form: str, tmp_path: Path) -> None:
     records = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
     assert [record["messages"][0]["content"] for record in records] == [row["prompt"] for row in ROWS]
     assert records[3]["messages"][1] == {"role": "assistant", "content": "answer 3"}
-    assert manifest["counts"]["chat"]["read"] == manifest["counts"]["chat"]["kept"] == 40
+    assert manifest.counts["chat"].read == manifest.counts["chat"].kept == 40
 
 
 def test_a_bad_row_is_counted_and_listed_by_file_line_and_reason(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_bad_row_is_counted_and_listed_by_file_line_and_reason(tmp_path: Path)
     bad = [b'{"prompt": "x", ', b"[1, 2]", b'{"prompt": "\xff", "completion": "a"}', b'{"prompt": "x"}']
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*good[:5], *bad, *good[5:]]))
     manifest = run(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))], rules=make_rules("space", [], 0.2))
-    assert manifest["counts"]["chat"]["dropped"] == {"unreadable": 4}
+    assert manifest.counts["chat"].dropped == {"unreadable": 4}
     noted = [json.loads(line) for line in (tmp_path / "data/quarantine.jsonl").read_text().splitlines()]
     assert [(item["file"], item["line"]) for item in noted] == [("a.jsonl", line) for line in (6, 7, 8, 9)]
     with pytest.raises(
@@ -116,10 +116,10 @@ def test_duplicates_test_rows_and_benchmark_items_never_reach_the_training_recor
     held = [ROWS[2], {"prompt": "held out", "completion": "yes", "label": "a"}]
     bench = write(tmp_path / "bench.jsonl", [{"key": 1, "prompt": "Question number 3!"}])
     sources = [source(write(tmp_path / "a.jsonl", rows)), source(write(tmp_path / "t.jsonl", held), split="test")]
-    counts = run(tmp_path, sources=sources, benchmarks={"ifeval": {"uri": bench}})["counts"]["chat"]
-    assert counts["dropped"] == {"duplicate": 2, "in a benchmark": 1, "in the test set": 1}
+    counts = run(tmp_path, sources=sources, benchmarks={"ifeval": {"uri": bench}}).counts["chat"]
+    assert counts.dropped == {"duplicate": 2, "in a benchmark": 1, "in the test set": 1}
     other = run(tmp_path / "o", sources=[source(str(tmp_path / "a.jsonl"))], against_path=str(tmp_path / "pools"))
-    assert other["counts"]["chat"]["dropped"] == {"duplicate": 2, "in another pool": 39}
+    assert other.counts["chat"].dropped == {"duplicate": 2, "in another pool": 39}
 
 
 def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
         sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
         test_ratio=0.2,
     )
-    assert first["labels"]["chat"] == {
+    assert first.labels["chat"] == {
         "read": {"a": 20, "b": 20},
         "test": {"a": 4, "b": 4},
         "train": {"a": 16, "b": 16},
@@ -141,9 +141,9 @@ def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
     )
     hashes = [[item["sha256"] for item in storage.read_json(str(tmp_path / n / "pools"))["files"]] for n in "12"]
     assert hashes[0] == hashes[1]
-    assert first["counts"] == again["counts"]
+    assert first.counts == again.counts
     held = run(tmp_path / "3", sources=[source(uri)], holdout_records=200)
-    sizes = {split: part["num_records"] for split, part in held["pools"][0]["splits"].items()}
+    sizes = {split: part.num_records for split, part in held.pools[0].splits.items()}
     assert sizes == {"holdout": 4, "train": 36}
     with pytest.raises(DataError, match="none is left for 'test'"):
         run(tmp_path / "4", sources=[source(write(tmp_path / "b.jsonl", ROWS[:1]))], test_ratio=0.1)

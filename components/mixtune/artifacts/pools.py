@@ -1,30 +1,140 @@
-"""Pools on disk: named sets of sanitized records, in splits.
+"""Pools on disk: named sets of sanitized records, in splits, and what sanitize did to them.
 
-A pools artifact is a manifest (`kind: pools`) beside a folder of `<pool>/<split>-<part>.jsonl.zst`, one record a
-line. `pools` in the manifest lists, per pool, its category and its splits:
-
-    {"name": "reasoning", "splits": {"train": {"num_records": 900, "files": ["reasoning/train-00000.jsonl.zst"]},
-                                     "holdout": {"num_records": 100, "files": [...]}}}
-
-Splits: `train`, `validation`, `test` (the customer's held-out set), `holdout` (general records kept back, on which
-forgetting is measured).
+A pools artifact is a manifest (`PoolsManifest`) beside a folder of `<pool>/<split>-<part>.jsonl.zst`, one record a
+line. Splits: `train`, `validation`, `test` (the customer's held-out set), `holdout` (general records kept back, on
+which forgetting is measured).
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import orjson
 import pyarrow as pa
 
 from mixtune import storage
+from mixtune.artifacts.provenance import Terms
+from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.records import Record
+from mixtune.settings.from_dict import from_dict
 
 SPLITS = ("train", "validation", "test", "holdout")
-RECORDS_PER_FILE = 500_000
-_TOGETHER = 2**16
+_BLOCK_BYTES = 2**16
 """Bytes that are compressed at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source of `sanitize`: which files became records of which pool."""
+
+    name: str
+    """Of the pool."""
+    uri: str
+    """With the digest of the files, `uri#digest`, where the run fingerprinted them."""
+    split: str = "train"
+    """`train` or `test`."""
+    provenance: Terms | None = None
+    """None where the files were not imported by `import_pool`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """Rows of one pool, as sanitize counted them."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """By reason."""
+    changed: dict[str, int] = field(default_factory=dict)
+    """By rule."""
+    control_tokens: dict[str, int] = field(default_factory=dict)
+    """Occurrences of the base model's control tokens in texts."""
+    personal_data: dict[str, int] = field(default_factory=dict)
+    """Findings by kind."""
+    consent: dict[str, int] = field(default_factory=dict)
+    """Records by verdict: granted, withheld, missing."""
+    schemas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearCopy:
+    """A record that was dropped as a near-duplicate."""
+
+    at: str
+    """File and line."""
+    similarity: float
+    """Jaccard similarity to the record that was kept, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A record, and those that were dropped as its near-duplicates."""
+
+    kept: str
+    dropped: tuple[NearCopy, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolDetails:
+    """What a report shows of one pool beside its counts."""
+
+    examples: dict[str, tuple[tuple[str, str, str], ...]] = field(default_factory=dict)
+    """By rule: place, text before and text after, personal data hidden."""
+    near_duplicates: tuple[Cluster, ...] = ()
+    """The first of them."""
+    num_conflicts: int = 0
+    """Pairs of nearly equal questions with different answers."""
+    conflicts: tuple[tuple[str, str], ...] = ()
+    """Places of the first of them."""
+    label_words_in_question: int = 0
+    languages: dict[str, int] = field(default_factory=dict)
+    """Guessed in a sample."""
+    tokens: int = 0
+    proved: int = 0
+    """Records whose only control ids are those of the chat template."""
+    copies_of_refused: int = 0
+    control_ids: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanitizeRules:
+    """The rules that records were sanitized by; see the component's parameters."""
+
+    markers: str = "space"
+    extra_markers: tuple[str, ...] = ()
+    also_normalise: tuple[str, ...] = ()
+    personal_data: dict[str, str] = field(default_factory=dict)
+    """Policy by kind; `default` for all others."""
+    consent_required: bool = False
+    max_bad_ratio: float = 0.05
+    near_duplicates: float = 0.9
+    near_engine: str = "memory"
+    conflicts: str = "keep"
+    label_leaks: str = "keep"
+    test_ratio: float = 0.1
+    validation_ratio: float = 0.0
+    holdout_records: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolInputs:
+    """Where pools come from and what sanitize did, as a comparison and the audit record keep it."""
+
+    inputs: tuple[Source, ...] = ()
+    counts: dict[str, RowCounts] = field(default_factory=dict)
+    """By pool, as are all dictionaries of the pools; a pool that sanitize did not make has none."""
+    rules: SanitizeRules = SanitizeRules()
+
+    @classmethod
+    def of(cls, pools: "PoolInputs") -> Self:
+        """Return the part of a larger description that this class holds."""
+        return cls(**{item.name: getattr(pools, item.name) for item in fields(cls)})
+
+    @property
+    def terms(self) -> dict[str, Terms]:
+        """Source and licence of each imported pool, by pool."""
+        return {source.name: source.provenance for source in self.inputs if source.provenance}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +154,37 @@ class Pool:
     splits: dict[str, Split] = field(default_factory=dict)
 
     def num_records(self, split: str) -> int:
-        """Number of records in a split; 0 where there is none."""
+        """Return the number of records in a split; 0 where there is none."""
         return self.splits[split].num_records if split in self.splits else 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pools:
-    """A pools artifact, opened."""
+class PoolsContent(PoolInputs):
+    """All that a pools manifest says but its files; the report on sanitize is made of it."""
 
-    data_uri: str
-    pools: tuple[Pool, ...]
-    manifest: dict[str, Any]
+    pools: tuple[Pool, ...] = ()
+    labels: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By pool: records by split (or `read`: before any was dropped) and label."""
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By pool: records by number of characters."""
+    details: dict[str, PoolDetails] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedPools(PoolsContent):
+    """The pools that a mix was made of, as the shards' manifest keeps them."""
+
+    digest: str = ""
+    """Of the pools' manifest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolsManifest(PoolsContent, Manifest):
+    """A pools artifact."""
+
+    KIND: ClassVar[str] = "pools"
+    VERSION: ClassVar[int] = 1
 
     def __getitem__(self, name: str) -> Pool:
         for pool in self.pools:
@@ -63,44 +193,39 @@ class Pools:
         raise DataError(f"no pool {name!r}; there are {', '.join(pool.name for pool in self.pools)}")
 
     def records(self, name: str, split: str) -> Iterator[Record]:
-        """The records of a pool's split, in their order."""
+        """Yield the records of a pool's split, in their order."""
         for path in self[name].splits[split].files if split in self[name].splits else ():
             yield from read_records(storage.join(self.data_uri, path))
 
-    @property
-    def digest(self) -> str:
-        """What these pools are, whatever folder they lie in."""
-        return storage.manifest_digest(self.manifest)
+
+Pools = PoolsManifest
 
 
-def read_pools(path: str) -> Pools:
+def mixed_pools(shards: Mapping[str, Any]) -> dict[str, MixedPools]:
+    """Return the pools (`customer`, `general`) that a shards manifest names; none where it names none."""
+    return {name: from_dict(MixedPools, value, name) for name, value in shards.get("inputs", {}).items()}
+
+
+def read_pools(path: str) -> PoolsManifest:
     """Open a pools artifact by its manifest, and check that its files are whole.
 
     Raises:
         DataError: No manifest, or files that are missing, cut or changed.
     """
-    manifest = storage.read_manifest(path, "pools")
-    storage.verify(manifest)
-    pools = tuple(
-        Pool(
-            name=item["name"],
-            splits={
-                split: Split(num_records=int(part["num_records"]), files=tuple(part["files"]))
-                for split, part in item["splits"].items()
-            },
-        )
-        for item in manifest["pools"]
-    )
-    return Pools(data_uri=manifest["data_uri"], pools=pools, manifest=manifest)
+    if not storage.exists(path):
+        raise DataError(f"{path}: no manifest; the step that makes these pools has not finished")
+    manifest = read_artifact(PoolsManifest, path)
+    manifest.verify()
+    return manifest
 
 
 def read_records(uri: str) -> Iterator[Record]:
-    """The records of one file of a pool."""
+    """Yield the records of one file of a pool."""
     return map(orjson.loads, read_lines(uri))
 
 
 def read_lines(uri: str) -> Iterator[bytes]:
-    """The lines of one file of a pool, each with one record."""
+    """Yield the lines of one file of a pool, each with one record."""
     with storage.open_read(uri) as stream, pa.CompressedInputStream(stream, "zstd") as lines:
         rest = b""
         while block := lines.read(storage.BLOCK_BYTES):
@@ -113,28 +238,9 @@ def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
     with storage.open_write(uri) as stream, pa.CompressedOutputStream(stream, "zstd") as lines:
         block = bytearray()
         for record in records:
-            block += record_line(record)
-            if len(block) >= _TOGETHER:
+            block += orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+            if len(block) >= _BLOCK_BYTES:
                 lines.write(block)
                 block = bytearray()
         lines.write(block)
     return stream.entry(uri.rsplit("/", 1)[-1])
-
-
-def record_line(record: Record) -> bytes:
-    """One record as a line of JSON, keys sorted."""
-    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
-
-
-def pool_summary(pools: Iterable[Pool]) -> list[dict[str, Any]]:
-    """Pools as the manifest's `pools` list."""
-    return [
-        {
-            "name": pool.name,
-            "splits": {
-                split: {"num_records": part.num_records, "files": list(part.files)}
-                for split, part in sorted(pool.splits.items())
-            },
-        }
-        for pool in pools
-    ]

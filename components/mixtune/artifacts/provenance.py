@@ -1,25 +1,72 @@
 """Where the files of an imported pool come from, and on what terms: `_provenance.json` beside them."""
 
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from mixtune import storage
+from mixtune.artifacts.typed_json import Manifest, from_json
 from mixtune.errors import DataError
 
-PROVENANCE_KIND = "imported pool"
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Source and licence of an open set: what travels with its records to shards, comparison, audit and model card."""
+
+    name: str = ""
+    category: str = ""
+    source: str = ""
+    """`org/name` on the hub, or a folder."""
+    revision: str = ""
+    """Commit of the hub, 40 hex digits; empty for a folder."""
+    licence: str = ""
+    """SPDX expression."""
+    licence_url: str = ""
+    attribution: str = ""
+    mirror_uri: str = ""
+    """Folder whose copy of the files was read in the source's stead; empty: none."""
 
 
-def read_provenance(uri: str) -> dict[str, Any]:
-    """What the folder at a URI says of where its files come from, without the list of them; empty where it is silent.
+@dataclass(frozen=True, kw_only=True)
+class Provenance(Terms, Manifest):
+    """`_provenance.json`: the terms of a folder's files, and the files."""
+
+    KIND: ClassVar[str] = "imported pool"
+    VERSION: ClassVar[int] = 1
+
+    columns: dict[str, str] = field(default_factory=dict)
+    """Column mapping that sanitize needs; empty: detected."""
+
+    @property
+    def terms(self) -> Terms:
+        """What travels on."""
+        return Terms(**{item.name: getattr(self, item.name) for item in fields(Terms)})
+
+
+def read_provenance(folder: str) -> Provenance | None:
+    """Read a folder's provenance; None where it has none.
+
+    Raises:
+        DataError: The file is not one.
+    """
+    path = storage.join(folder, storage.PROVENANCE)
+    if folder.startswith("hf://") or not storage.file_exists(path):
+        return None
+    # Files from before formats had versions are of version 1.
+    return from_json(Provenance, {"version": 1, **storage.read_json(path)}, path)
+
+
+def read_terms(uri: str) -> Terms | None:
+    """Return the terms of the folder at a URI; None where it has no `_provenance.json`.
 
     Raises:
         DataError: A file is not as it was imported, or came in by another way.
     """
-    plain = storage.split_fingerprint(uri)[0]
-    if plain.startswith("hf://") or not storage.file_exists(storage.join(plain, storage.PROVENANCE)):
-        return {}
-    provenance: dict[str, Any] = storage.read_manifest(storage.join(plain, storage.PROVENANCE), PROVENANCE_KIND)
-    storage.verify(provenance, plain)
-    imported = {item["path"] for item in provenance["files"]}
-    if strange := sorted({entry.path for entry in storage.list_files(plain)} - imported):
-        raise DataError(f"{plain}: {strange[0]} was not imported with the pool, whose licence may not be its own")
-    return {key: value for key, value in provenance.items() if key not in ("kind", "columns", "files")}
+    folder = storage.split_fingerprint(uri)[0]
+    provenance = read_provenance(folder)
+    if provenance is None:
+        return None
+    provenance.verify(folder)
+    imported = {entry.path for entry in provenance.files}
+    if strange := sorted({entry.path for entry in storage.list_files(folder)} - imported):
+        raise DataError(f"{folder}: {strange[0]} was not imported with the pool, whose licence may not be its own")
+    return provenance.terms

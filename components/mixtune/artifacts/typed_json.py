@@ -4,10 +4,10 @@ Such a dataclass names its file's `KIND` and `VERSION` as class variables. The v
 which an older file cannot be read any more.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from mixtune import storage
+from mixtune import __version__, storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.settings.from_dict import from_dict
 
@@ -21,6 +21,36 @@ class Artifact(Protocol):
 
 
 A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The fields of an artifact with files beside it; it is written last: its presence means that they are whole."""
+
+    KIND: ClassVar[str]
+    VERSION: ClassVar[int]
+
+    data_uri: str = ""
+    """Folder of the files, local or `s3://`."""
+    files: tuple[storage.FileEntry, ...] = ()
+    """Paths relative to `data_uri`."""
+    mixtune_version: str = __version__
+
+    def verify(self, folder: str = "") -> None:
+        """Check the files' sizes and, where they are local, their SHA-256.
+
+        Args:
+            folder: Where the files are; empty: `data_uri`.
+
+        Raises:
+            DataError: A file is missing, cut or changed.
+        """
+        storage.verify_files(folder or self.data_uri, self.files)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, whatever folder the files lie in: 32 hex digits."""
+        return storage.manifest_digest(to_json(self))
 
 
 def to_json(artifact: Artifact) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
+from mixtune.artifacts.provenance import Terms
 from mixtune.errors import ConfigError, DataError
 from mixtune.report import pages
 from mixtune.results import PASS
+from mixtune.settings.from_dict import from_dict
 from mixtune.tracking import Tracking, commit_hash
 
 _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
@@ -124,12 +126,11 @@ def _mix(mix: dict[str, Any]) -> str:
 def _terms(mix: dict[str, Any]) -> str:
     """Where the general pools come from and on what terms; a pool that nobody imported has none on record."""
     header = ("licence", "licence_url", "source", "revision", "attribution")
-    provenance = mix.get("provenance", {})
-    none = dict.fromkeys(header, "") | {"licence": "not recorded"}
     rows = []
     for pool in mix["receipt"]["pools"][1:]:
-        told = provenance.get(pool["name"], none)
-        rows.append([pool["name"], *(told[key] for key in header)])
+        provenance = mix.get("provenance", {}).get(pool["name"], {"licence": "not recorded"})
+        terms = from_dict(Terms, provenance, pool["name"])
+        rows.append([pool["name"], *(getattr(terms, key) for key in header)])
     titles = ["pool", *(key.replace("_", " ") for key in header)]
     return f"\n\n## Licences of the general pools\n\n{pages.markdown_table(titles, rows)}" if rows else ""
 

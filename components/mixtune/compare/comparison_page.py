@@ -3,10 +3,12 @@
 from html import escape
 from typing import Any
 
+from mixtune.artifacts.provenance import Terms
 from mixtune.compare.comparison import Comparison, Turned
 from mixtune.compare.verdicts import AxisVerdict
 from mixtune.report import charts, confusion_table
 from mixtune.report.pages import table, words
+from mixtune.settings.from_dict import from_dict
 
 
 def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
@@ -189,7 +191,10 @@ def _identity(comparison: Comparison) -> str:
     mix = comparison.mix
     if mix:
         plain = {name: value for name, value in mix.items() if name not in ("receipt", "provenance", "inputs")}
-        plain |= {f"licence of {pool}": told["licence"] for pool, told in mix.get("provenance", {}).items()}
+        plain |= {
+            f"licence of {pool}": from_dict(Terms, terms, pool).licence
+            for pool, terms in mix.get("provenance", {}).items()
+        }
         parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
         parts.append(_receipt(mix.get("receipt") or {}))
     return "".join(parts)

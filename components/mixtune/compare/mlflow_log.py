@@ -1,10 +1,12 @@
 """A comparison in MLflow: what every step of the run left in its manifest, cached steps included."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mixtune import storage, tracking
+from mixtune.artifacts.pools import mixed_pools
 from mixtune.artifacts.samples import Samples
 from mixtune.compare.comparison import Comparison
 from mixtune.compare.judge.run import preferences
@@ -97,12 +99,12 @@ def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
 
 def publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
     """Log what sanitize and mix_shard left in the shards' manifest, with a report page for each pool artifact."""
-    for pool, summary in (shards.get("inputs") or {}).items():
-        with tracking.task_run(where, f"sanitize-{pool}") as run:
-            _log_values(run, _flat({**summary, "details": {}}))
-            if "details" in summary:
-                for name, text in zip(("sanitize.html", "sanitize.md"), make_pages(summary), strict=True):
-                    run.log_text(name, text)
+    for name, pools in mixed_pools(shards).items():
+        with tracking.task_run(where, f"sanitize-{name}") as run:
+            _log_values(run, _flat({**asdict(pools), "details": {}}))
+            if pools.details:
+                for file, text in zip(("sanitize.html", "sanitize.md"), make_pages(pools), strict=True):
+                    run.log_text(file, text)
     with tracking.task_run(where, tracking.point_name("mix-shard", shards)) as run:
         receipt = {
             key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")

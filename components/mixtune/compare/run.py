@@ -1,11 +1,12 @@
 """The component's two steps: what a shell hands over, made ready and run."""
 
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.pools import PoolInputs, mixed_pools
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.compare import summary
 from mixtune.compare.comparison import Comparison, Turned, compare_samples, without_candidate
@@ -96,21 +97,13 @@ def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
     if not shards:
         return {}
     kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
-    made = shards.get("inputs") or {}
-    pools = {
-        name: {key: part[key] for key in ("inputs", "counts", "rules") if key in part} for name, part in made.items()
-    }
-    terms = {
-        source["name"]: source["provenance"]
-        for part in made.values()
-        for source in part.get("inputs", [])
-        if source.get("provenance")
-    }
+    pools = mixed_pools(shards)
+    terms = {pool: asdict(terms) for part in pools.values() for pool, terms in part.terms.items()}
     told = {key: shards[key] for key in kept if key in shards}
     return {
         "digest": storage.manifest_digest(shards),
         **told,
-        "inputs": pools,
+        "inputs": {name: asdict(PoolInputs.of(part)) for name, part in pools.items()},
         **({"provenance": terms} if terms else {}),
     }
 

@@ -2,12 +2,12 @@
 
 import tempfile
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixtune import models, storage
-from mixtune.artifacts.pools import Pools, read_pools
+from mixtune.artifacts.pools import MixedPools, Pools, read_pools
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.exposure import check_repeats
 from mixtune.mix_shard.holdout import write_holdout
@@ -92,7 +92,7 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
         "train_on": sorted(mix.tokens.train_on),
         "seed": mix.seed,
         "mix_ratio": float(mix.mix_ratio),
-        "inputs": {"customer": _described(customer), "general": _described(general)},
+        "inputs": {"customer": asdict(MixedPools.of(customer)), "general": asdict(MixedPools.of(general))},
         "unit": mix.unit,
         "plan_digest": planned.digest,
         "metrics": receipt_metrics(receipt),
@@ -144,8 +144,3 @@ def _plan(mix: MixSettings, names: list[str], stores: list[Store], path: Path) -
     for line in notes:
         print(f"warning: {line}", flush=True)
     return _Planned(plan, storage.sha256_file(str(path)), notes)
-
-
-def _described(pools: Pools) -> dict[str, Any]:
-    content = {key: value for key, value in pools.manifest.items() if key not in ("files", "data_uri")}
-    return {**content, "digest": pools.digest}

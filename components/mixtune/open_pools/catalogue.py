@@ -4,13 +4,14 @@ import difflib
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from mixtune import storage
+from mixtune.artifacts.provenance import Provenance
 from mixtune.errors import ConfigError
 from mixtune.sanitize.reading.schemas import check_mapping
 
@@ -148,7 +149,8 @@ def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, 
     return {**told, "columns": pool.columns} if pool.columns else told
 
 
-def describe_pool(pool: PoolSource) -> dict[str, Any]:
-    """What travels with a pool's records: where they come from, and on what terms."""
-    kept = ("name", "category", "source", "revision", "licence", "licence_url", "attribution", "columns")
-    return {key: value for key, value in asdict(pool).items() if key in kept}
+def describe_pool(pool: PoolSource, mirror_uri: str, files: Sequence[storage.FileEntry]) -> Provenance:
+    """Return where a pool's files come from, and on what terms."""
+    names = ("name", "category", "source", "revision", "licence", "licence_url", "attribution", "columns")
+    known = {name: getattr(pool, name) for name in names}
+    return Provenance(**known, mirror_uri=mirror_uri, files=tuple(files))

@@ -56,7 +56,10 @@ def import_pool(
             is no data, or a folder that holds other files.
         DataError: The hub or the mirror does not give the files, or not all of them.
     """
+    from dataclasses import replace
+
     from mixtune import storage as store
+    from mixtune.artifacts.typed_json import write_artifact
     from mixtune.open_pools import catalogue, import_files
 
     store.use(storage)
@@ -65,5 +68,5 @@ def import_pool(
     found = catalogue.find_pool(name, catalogue_uri, given)
     out = out_uri or store.data_uri(pool.uri, "pool")
     made = import_files.import_files(found, out, allowed_licences, mirror_uri)
-    store.write_json(pool.path, {**made, "data_uri": out})
+    write_artifact(pool.path, replace(made, data_uri=out))
     return out

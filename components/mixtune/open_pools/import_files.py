@@ -7,11 +7,10 @@ written last. sanitize takes it into its manifest, and a model's card repeats it
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
-from mixtune import __version__, storage
-from mixtune.artifacts.provenance import PROVENANCE_KIND
+from mixtune import storage
+from mixtune.artifacts.provenance import Provenance, read_provenance
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, DataError
 from mixtune.open_pools.catalogue import PoolSource, check_allowed, describe_pool
 from mixtune.sanitize.reading.readers import FORMATS, is_readable
@@ -22,7 +21,7 @@ _LFS_POINTER = b"version https://git-lfs"
 
 def import_files(
     pool: PoolSource, out_uri: str, allowed_licences: Sequence[str] = (), mirror_uri: str = ""
-) -> dict[str, Any]:
+) -> Provenance:
     """Copy a pool's data files into a folder, with their provenance; the same files give the same bytes.
 
     Args:
@@ -46,14 +45,8 @@ def import_files(
     for number, path in enumerate(wanted, start=1):
         files.append(_copy(storage.join(folder, path), storage.join(out_uri, path), path))
         print(f"{pool.name}: {number} of {len(wanted)}, {path}, {files[-1].num_bytes / 1e6:,.1f} MB", flush=True)
-    provenance = {
-        "kind": PROVENANCE_KIND,
-        **describe_pool(pool),
-        "mirror_uri": mirror_uri,
-        "files": [asdict(file) for file in files],
-        "mixtune_version": __version__,
-    }
-    storage.write_json(storage.join(out_uri, storage.PROVENANCE), provenance)
+    provenance = describe_pool(pool, mirror_uri, files)
+    write_artifact(storage.join(out_uri, storage.PROVENANCE), provenance)
     return provenance
 
 
@@ -101,10 +94,9 @@ def _check_shards(paths: list[str], folder: str) -> None:
 
 def _check_place(pool: PoolSource, out_uri: str, wanted: list[str]) -> None:
     """Refuse a folder with anything but these files: whatever lies in it would be read as the pool."""
-    told = storage.join(out_uri, storage.PROVENANCE)
-    before = storage.read_json(told) if storage.file_exists(told) else {}
-    if before and (before["source"], before["revision"]) != (pool.source, pool.revision):
-        raise ConfigError(f"{out_uri}: {before['source']} at {before['revision']} is there; take an empty folder")
+    before = read_provenance(out_uri)
+    if before and (before.source, before.revision) != (pool.source, pool.revision):
+        raise ConfigError(f"{out_uri}: {before.source} at {before.revision} is there; take an empty folder")
     try:
         strange = sorted({entry.path for entry in storage.list_files(out_uri)} - set(wanted))
     except DataError:  # nothing is there

@@ -6,11 +6,14 @@ It holds digests, counts and scores, and of a record's content nothing.
 import getpass
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mixtune import __version__, storage
+from mixtune.artifacts.pools import PoolInputs, RowCounts
 from mixtune.errors import DataError
+from mixtune.settings.from_dict import from_dict
 from mixtune.tracking import commit_hash
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -32,7 +35,7 @@ def make_record(found: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := [item["name"] for item in candidates if "receipt" not in item["mix"]]:
         raise DataError(f"{unknown[0]}: compared without shards, its data is not known; give `compare` the shards")
     base = candidates[0]["identity"]["base"]
-    inputs = candidates[0]["mix"]["inputs"]
+    inputs = _inputs(candidates[0]["mix"])
     turned = [
         *found.get("turned_down", []),
         *({"name": f"at {one['strength']:g}", **one} for one in found.get("dial", [])),
@@ -46,7 +49,7 @@ def make_record(found: Mapping[str, Any]) -> dict[str, Any]:
             **{key: base[key] for key in ("base_model", "tokenizer", "benchmarks")},
         },
         "data": list(_sources(inputs)),
-        "rules": {part: pools.get("rules", {}) for part, pools in inputs.items()},
+        "rules": {part: asdict(pools.rules) for part, pools in inputs.items()},
         "candidates": [_candidate(item) for item in candidates],
         "turned_down": [{"name": item["name"], **_decided(item)} for item in turned],
         "decided": {key: found.get(key, "") for key in ("verdict", "reason", "taken")},
@@ -74,7 +77,7 @@ def _candidate(item: Mapping[str, Any]) -> dict[str, Any]:
             "steps": receipt["num_steps"],
             "records": {pool["name"]: pool["num_records"] for pool in receipt["pools"]},
         },
-        "removed": {pool["name"]: _removed(pool, mix["inputs"]) for pool in receipt["pools"]},
+        "removed": {pool["name"]: _removed(pool, _inputs(mix)) for pool in receipt["pools"]},
         **_decided(item),
         "in_training_data": {one["axis"]: one["exact"] for one in item["contamination"]},
     }
@@ -98,20 +101,24 @@ def who(tags: Mapping[str, str]) -> str:
         return f"user id {os.getuid()}"
 
 
-def _sources(inputs: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _inputs(mix: Mapping[str, Any]) -> dict[str, PoolInputs]:
+    return {name: from_dict(PoolInputs, pools, name) for name, pools in mix["inputs"].items()}
+
+
+def _sources(inputs: Mapping[str, PoolInputs]) -> Iterator[dict[str, str]]:
     for pools in inputs.values():
-        for source in pools.get("inputs", []):
-            uri, digest = storage.split_fingerprint(source["uri"])
-            licence = source.get("provenance", {}).get("licence", "")
-            told = {"pool": source["name"], "split": source.get("split") or "train", "uri": uri, "digest": digest}
-            yield {**told, "licence": licence}
+        for source in pools.inputs:
+            uri, digest = storage.split_fingerprint(source.uri)
+            licence = source.provenance.licence if source.provenance else ""
+            yield {"pool": source.name, "split": source.split, "uri": uri, "digest": digest, "licence": licence}
 
 
-def _removed(pool: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _removed(pool: Mapping[str, Any], inputs: Mapping[str, PoolInputs]) -> dict[str, Any]:
     """Of one pool: records read and kept, dropped and changed by rule, findings of personal data, consent."""
-    counts: dict[str, Any] = next(
-        (part["counts"][pool["name"]] for part in inputs.values() if pool["name"] in part["counts"]), {}
-    )
-    kept = {key: counts.get(key, 0) for key in ("read", "kept")}
-    named = {key: counts.get(key, {}) for key in ("dropped", "changed", "personal_data", "consent")}
-    return {**kept, **named, "dropped_when_tokenized": pool["dropped"], "truncated": pool["num_truncated"]}
+    counts = next((part.counts[pool["name"]] for part in inputs.values() if pool["name"] in part.counts), RowCounts())
+    names = ("read", "kept", "dropped", "changed", "personal_data", "consent")
+    return {
+        **{name: getattr(counts, name) for name in names},
+        "dropped_when_tokenized": pool["dropped"],
+        "truncated": pool["num_truncated"],
+    }

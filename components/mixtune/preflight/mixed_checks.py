@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.pools import RowCounts, SanitizeRules, mixed_pools
 from mixtune.preflight.checks import Settings, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
 
@@ -30,23 +31,16 @@ class Mixed:
         return dict(self.manifest["receipt"])
 
     @property
-    def sanitized(self) -> dict[str, dict[str, Any]]:
-        """By pool: its `counts` and the `rules` that it was sanitized by."""
-        parts = self.manifest.get("inputs", {}).values()
-        return {
-            name: {"counts": counts, "rules": part.get("rules", {})}
-            for part in parts
-            for name, counts in part.get("counts", {}).items()
-        }
+    def sanitized(self) -> dict[str, tuple[RowCounts, SanitizeRules]]:
+        """By pool: its counts, and the rules that it was sanitized by."""
+        parts = mixed_pools(self.manifest).values()
+        return {name: (counts, part.rules) for part in parts for name, counts in part.counts.items()}
 
     @property
     def data(self) -> dict[str, str]:
         """Digest of every source by its pool and split."""
-        sources = [source for part in self.manifest.get("inputs", {}).values() for source in part.get("inputs", [])]
-        return {
-            f"{item['name']}, {item.get('split') or 'train'}": storage.split_fingerprint(item["uri"])[1]
-            for item in sources
-        }
+        sources = [source for part in mixed_pools(self.manifest).values() for source in part.inputs]
+        return {f"{item.name}, {item.split}": storage.split_fingerprint(item.uri)[1] for item in sources}
 
     def settings(self, base_model: str, method: str, **options: Any) -> Settings:
         """Of the run, as far as the mix knows; its longest record stands for `max_length`."""
@@ -108,12 +102,12 @@ def _check_pool(pool: dict[str, Any], mixed: Mixed) -> Iterator[tuple[str, str]]
             f"{lost / pool['num_read']:.1%} of its {pool['num_read']:,} records are cut or dropped when tokenized "
             f"({pool['num_truncated']:,} truncated{', ' if reasons else ''}{reasons}); a larger max_length keeps them",
         )
-    counts = mixed.sanitized.get(pool["name"], {}).get("counts", {})
-    if counts and counts["kept"] < counts["read"] / 2:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts["dropped"].items())
+    counts, _ = mixed.sanitized.get(pool["name"], (RowCounts(), None))
+    if counts.kept < counts.read / 2:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.dropped.items())
         yield (
             "warn",
-            f"sanitize kept {counts['kept']:,} of {counts['read']:,} records ({reasons}); see its quarantine file",
+            f"sanitize kept {counts.kept:,} of {counts.read:,} records ({reasons}); see its quarantine file",
         )
 
 
@@ -135,14 +129,14 @@ def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
     if missing := [name for name in mixed.manifest["pools"] if name not in pools]:
         yield "fail", f"no report on personal data of {', '.join(missing)}; make the pools by sanitize"
         return
-    found = {name: sum(pool["counts"]["personal_data"].values()) for name, pool in pools.items()}
+    found = {name: sum(counts.personal_data.values()) for name, (counts, _) in pools.items()}
     listed = ", ".join(f"{name} {count:,}" for name, count in found.items() if count) or "none"
     yield "pass", f"reports of {len(pools)} pools; findings: {listed}"
-    for name, pool in pools.items():
-        policies = pool["rules"].get("personal_data", {})
+    for name, (counts, rules) in pools.items():
+        policies = rules.personal_data
         left = {
             kind: count
-            for kind, count in pool["counts"]["personal_data"].items()
+            for kind, count in counts.personal_data.items()
             if policies.get(kind, policies.get("default")) in STORED
         }
         if left:
@@ -156,9 +150,9 @@ def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
     if customer is None:
         yield "fail", "no report on consent; make the customer's pool by sanitize"
         return
-    counts = customer["counts"]["consent"]
+    counts, rules = customer[0].consent, customer[1]
     yield "pass", ", ".join(f"{count:,} {said}" for said, count in counts.items()) or "no record says a word on it"
-    if not counts and not customer["rules"].get("consent_required"):
+    if not counts and not rules.consent_required:
         yield "warn", "no record says whether it may be used; map a consent column, or keep the agreement elsewhere"
 
 

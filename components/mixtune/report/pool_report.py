@@ -4,11 +4,12 @@ Of the records' content only short examples of changes are shown, with personal 
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from mixtune.artifacts.pools import PoolsContent
 from mixtune.report.pages import markdown_table, page, table, write_text
 
 FOLDED = 12
@@ -33,74 +34,79 @@ class Table:
     """Whether a bar after each row shows its first number."""
 
 
-def write_report(manifest: dict[str, Any], html_path: str, markdown_path: str) -> None:
+def write_report(pools: PoolsContent, html_path: str, markdown_path: str) -> None:
     """Write both."""
-    for path, text in zip((html_path, markdown_path), make_pages(manifest), strict=True):
+    for path, text in zip((html_path, markdown_path), make_pages(pools), strict=True):
         write_text(path, text)
 
 
-def make_pages(manifest: dict[str, Any]) -> tuple[str, str]:
+def make_pages(pools: PoolsContent) -> tuple[str, str]:
     """The report as HTML that stands alone, and as Markdown."""
-    overview = _overview(manifest)
-    read, kept = (sum(counts[key] for counts in manifest["counts"].values()) for key in ("read", "kept"))
+    overview = _overview(pools)
+    read = sum(counts.read for counts in pools.counts.values())
+    kept = sum(counts.kept for counts in pools.counts.values())
     lead = (
         f"{read:,} rows were read, {kept:,} records are kept, {read - kept:,} are dropped. File, line and rule of "
         "every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
     )
     html = ["<h1>What sanitize did</h1>", f"<p>{lead}</p>", _html(overview)]
     lines = ["# What sanitize did", "", lead, "", *_markdown(overview)]
-    for name, counts in manifest["counts"].items():
-        html.append(f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(', '.join(counts['schemas']))}.</p>")
-        lines += [f"## {name}", "", f"Schema: {', '.join(counts['schemas'])}.", ""]
-        for found in _pool_tables(manifest, name):
+    for name, counts in pools.counts.items():
+        schemas = ", ".join(counts.schemas)
+        html.append(f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(schemas)}.</p>")
+        lines += [f"## {name}", "", f"Schema: {schemas}.", ""]
+        for found in _pool_tables(pools, name):
             html.append(_html(found))
             lines += _markdown(found)
-        html.append(_html_examples(manifest["details"][name]["examples"]))
+        html.append(_html_examples(pools.details[name].examples))
     html.append("<h2>Data card</h2>")
     lines += ["## Data card", ""]
-    for found in _card(manifest):
+    for found in _card(pools):
         html.append(_html(found))
         lines += _markdown(found)
     return page("sanitize", "\n".join(html)), "\n".join(lines) + "\n"
 
 
-def _overview(manifest: dict[str, Any]) -> Table:
-    sizes = {pool["name"]: {split: part["num_records"] for split, part in pool["splits"].items()}
-             for pool in manifest["pools"]}  # fmt: skip
-    splits = sorted({split for size in sizes.values() for split in size})
+def _overview(pools: PoolsContent) -> Table:
+    splits = sorted({split for pool in pools.pools for split in pool.splits})
     rows = []
-    for name, counts in manifest["counts"].items():
-        by_split = (sizes[name].get(split, 0) for split in splits)
-        rows.append((name, counts["read"], sum(counts["dropped"].values()), counts["kept"], *by_split))
+    for pool in pools.pools:
+        counts, sizes = pools.counts[pool.name], (pool.num_records(split) for split in splits)
+        rows.append((pool.name, counts.read, sum(counts.dropped.values()), counts.kept, *sizes))
     return Table(title="Records", head=("pool", "read", "dropped", "kept", *splits), rows=rows)
 
 
-def _pool_tables(manifest: dict[str, Any], name: str) -> list[Table]:
-    counts, details = manifest["counts"][name], manifest["details"][name]
+def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
+    counts, details = asdict(pools.counts[name]), pools.details[name]
     tables = [
         Table(title=title, head=("", "number"), rows=sorted(counts[key].items(), key=lambda item: -item[1]), bars=True)
         for title, key in _COUNTED
     ]
     facts = {
-        "records proved by rendering and tokenizing": details["proved"],
-        "copies that were dropped for a record that the proof then refused": details["copies_of_refused"],
-        "control tokens in them, all the template's": details["control_ids"],
-        "tokens": details["tokens"],
-        "questions that hold the words of their label": details["label_words_in_question"],
-        "nearly equal questions with different answers": details["conflicts"]["count"],
+        "records proved by rendering and tokenizing": details.proved,
+        "copies that were dropped for a record that the proof then refused": details.copies_of_refused,
+        "control tokens in them, all the template's": details.control_ids,
+        "tokens": details.tokens,
+        "questions that hold the words of their label": details.label_words_in_question,
+        "nearly equal questions with different answers": details.num_conflicts,
     }
-    lengths = sorted(manifest["lengths"][name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
-    clusters = [(item["kept"], ", ".join(f"{copy['at']} ({copy['similarity']:.2f})" for copy in item["dropped"]))
-                for item in details["near_duplicates"]]  # fmt: skip
-    conflicts = [(item["first"], item["second"]) for item in details["conflicts"]["first"]]
+    lengths = sorted(pools.lengths[name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
+    clusters = [
+        (cluster.kept, ", ".join(f"{copy.at} ({copy.similarity:.2f})" for copy in cluster.dropped))
+        for cluster in details.near_duplicates
+    ]
     return [
         *tables,
         Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
-        _labels(manifest["labels"][name]),
+        _labels(pools.labels[name]),
         Table(title="Length of records kept", head=("", "records"), rows=lengths, bars=True),
-        Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details["languages"].items())),
+        Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details.languages.items())),
         Table(title="Near-duplicates: the first", head=("kept", "dropped (similarity)"), rows=clusters),
-        Table(title="Nearly equal questions with different answers: the first", head=("one", "other"), rows=conflicts),
+        Table(
+            title="Nearly equal questions with different answers: the first",
+            head=("one", "other"),
+            rows=details.conflicts,
+        ),
     ]
 
 
@@ -111,14 +117,14 @@ def _labels(labels: dict[str, dict[str, int]]) -> Table:
     return Table(title="Labels before and after", head=("label", *splits), rows=rows, bars=True)
 
 
-def _card(manifest: dict[str, Any]) -> list[Table]:
+def _card(pools: PoolsContent) -> list[Table]:
     """The data card: what went in and by which rules."""
-    inputs = [(item["name"], item.get("split") or "train", item["uri"]) for item in manifest["inputs"]]
-    rules = [(key, str(value)) for key, value in {**manifest["rules"], "seed": manifest["seed"]}.items()]
+    inputs = [(source.name, source.split, source.uri) for source in pools.inputs]
+    rules = [(key, str(value)) for key, value in {**asdict(pools.rules), "seed": pools.seed}.items()]
     terms = [
-        (item["name"], *(told[key] for key in ("licence", "source", "revision", "attribution")))
-        for item in manifest["inputs"]
-        if (told := item.get("provenance"))
+        (source.name, terms.licence, terms.source, terms.revision, terms.attribution)
+        for source in pools.inputs
+        if (terms := source.provenance)
     ]
     return [
         Table(title="Inputs, with digests", head=("pool", "split", "where"), rows=inputs),
@@ -147,7 +153,7 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
-def _html_examples(examples: dict[str, list[list[str]]]) -> str:
+def _html_examples(examples: Mapping[str, Sequence[tuple[str, str, str]]]) -> str:
     """Examples of changes by rule, what differs marked."""
     rows = [
         [escape(rule), escape(place), *_marked(before, after)]

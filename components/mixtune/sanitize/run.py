@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from mixtune import models, storage
-from mixtune.artifacts.pools import Pool, Split, pool_summary
+from mixtune.artifacts.pools import (
+    Pool,
+    PoolDetails,
+    PoolsManifest,
+    RowCounts,
+    SanitizeRules,
+    Split,
+)
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
 from mixtune.report.pool_report import write_report
@@ -92,16 +100,16 @@ def make_rules(
     )
 
 
-def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_path: str) -> dict[str, Any]:
-    """Sanitize sources into a pools artifact; its manifest comes back.
+def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_path: str) -> PoolsManifest:
+    """Sanitize sources into a pools artifact, and return its manifest.
 
     Raises:
         ConfigError: A source or an option is not as it should be.
         DataError: A file cannot be used, or a split would be empty.
     """
-    inputs = [describe_source(source) for source in job.sources]
     with _work_folder(job.work_uri) as work:
         sources, plan, model = prepare(job, work)
+        inputs = tuple(map(describe_source, job.sources))
         made, pools, entries = {}, [], []
         with spreading(sources, job) as spread:
             parts = make_parts(list(enumerate(sources)), plan, spread)
@@ -113,19 +121,20 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
                 entries += builder.entries
                 made[name] = builder
         entries.append(_write_quarantine(parts, made, storage.join(data, "quarantine.jsonl")))
-    manifest = {
-        "kind": "pools",
-        "pools": pool_summary(pools),
-        "counts": {name: builder.counts() for name, builder in made.items()},
-        "labels": {name: builder.labels() for name, builder in made.items()},
-        "lengths": {name: builder.lengths for name, builder in made.items()},
-        "details": {name: builder.details() for name, builder in made.items()},
-        "inputs": inputs,
-        "rules": _describe(job),
-        "seed": job.choice.seed,
-    }
+    manifest = PoolsManifest(
+        pools=tuple(pools),
+        counts={name: builder.counts() for name, builder in made.items()},
+        labels={name: builder.labels() for name, builder in made.items()},
+        lengths={name: builder.lengths for name, builder in made.items()},
+        details={name: builder.details() for name, builder in made.items()},
+        inputs=inputs,
+        rules=_describe(job),
+        seed=job.choice.seed,
+        data_uri=data,
+        files=tuple(sorted(entries, key=lambda entry: entry.path)),
+    )
     write_report(manifest, report_path, summary_path)
-    storage.write_manifest(pools_path, manifest, data, entries)
+    write_artifact(pools_path, manifest)
     return manifest
 
 
@@ -205,29 +214,30 @@ class PoolBuilder:
         for split in sorted(self.fates.asked):
             check_not_empty(self.name, split, splits[split].num_records, total, self.dropped)
         print(f"{self.name}: " + ", ".join(f"{item.num_records:,} {name}" for name, item in splits.items()), flush=True)
-        if self.counts()["kept"] + sum(self.counts()["dropped"].values()) != self.counts()["read"]:
-            raise AssertionError(f"{self.name}: rows were lost: {self.counts()}")
-        if model and self.details()["proved"] != self.counts()["kept"]:
+        counts = self.counts()
+        if counts.kept + sum(counts.dropped.values()) != counts.read:
+            raise AssertionError(f"{self.name}: rows were lost: {counts}")
+        if model and self.details().proved != counts.kept:
             raise AssertionError(f"{self.name}: records were kept without a proof")
         return Pool(name=self.name, splits=splits)
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self) -> RowCounts:
         """Rows read, kept, dropped by reason and changed by rule."""
         tallies = [part.tally for part in self.parts]
 
         def summed(name: str) -> dict[str, int]:
             return dict(sorted((+sum((getattr(tally, name) for tally in tallies), Counter())).items()))
 
-        return {
-            "read": sum(tally.read for tally in tallies),
-            "kept": sum(sum(item.counts.values()) for item in self.written),
-            "dropped": dict(sorted((Counter(summed("dropped")) + self.dropped).items())),
-            "changed": summed("changed"),
-            "control_tokens": summed("found"),
-            "personal_data": summed("personal"),
-            "consent": summed("consent"),
-            "schemas": sorted({tally.schema for tally in tallies if tally.schema}),
-        }
+        return RowCounts(
+            read=sum(tally.read for tally in tallies),
+            kept=sum(sum(item.counts.values()) for item in self.written),
+            dropped=dict(sorted((Counter(summed("dropped")) + self.dropped).items())),
+            changed=summed("changed"),
+            control_tokens=summed("found"),
+            personal_data=summed("personal"),
+            consent=summed("consent"),
+            schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
+        )
 
     def labels(self) -> dict[str, dict[str, int]]:
         """Records by label: as read, and by split."""
@@ -242,23 +252,24 @@ class PoolBuilder:
             split: _summed([(hide(label), n) for label, n in labels.items()]) for split, labels in out.items() if labels
         }
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> PoolDetails:
         """Examples, clusters, conflicts, languages, tokens and the proof."""
-        examples: dict[str, list[list[str]]] = {}
+        examples: dict[str, tuple[tuple[str, str, str], ...]] = {}
         for part in self.parts:
             for rule, items in part.tally.examples.items():
-                examples[rule] = [*examples.get(rule, []), *items][:3]
-        return {
-            "examples": dict(sorted(examples.items())),
-            "near_duplicates": self.fates.clusters,
-            "conflicts": {"count": self.fates.num_conflicts, "first": self.fates.conflicts},
-            "label_words_in_question": self.fates.num_label_words,
-            "languages": dict(sum((item.languages for item in self.written), Counter()).most_common()),
-            "tokens": sum(item.tokens for item in self.written),
-            "proved": sum(item.proved for item in self.written),
-            "copies_of_refused": self.copies_of_refused,
-            "control_ids": sum(item.control_ids for item in self.written),
-        }
+                examples[rule] = (*examples.get(rule, ()), *((place, old, new) for place, old, new in items))[:3]
+        return PoolDetails(
+            examples=dict(sorted(examples.items())),
+            near_duplicates=tuple(self.fates.clusters),
+            num_conflicts=self.fates.num_conflicts,
+            conflicts=tuple(self.fates.conflicts),
+            label_words_in_question=self.fates.num_label_words,
+            languages=dict(sum((item.languages for item in self.written), Counter()).most_common()),
+            tokens=sum(item.tokens for item in self.written),
+            proved=sum(item.proved for item in self.written),
+            copies_of_refused=self.copies_of_refused,
+            control_ids=sum(item.control_ids for item in self.written),
+        )
 
     def notes(self) -> Iterator[bytes]:
         """A quarantine line for every record that was dropped as a copy."""
@@ -278,17 +289,17 @@ def _summed(pairs: list[tuple[str, int]]) -> dict[str, int]:
     return dict(out)
 
 
-def _describe(job: Job) -> dict[str, Any]:
+def _describe(job: Job) -> SanitizeRules:
     personal, choice = job.rules.personal, job.choice
-    return {
-        "markers": job.rules.markers.mode,
-        "extra_markers": list(job.rules.markers.extra),
-        "also_normalise": list(job.rules.also),
-        "personal_data": dict(personal.policies) or {"default": "redact"},
-        "consent_required": job.rules.consent.required,
-        "max_bad_ratio": job.rules.max_bad_ratio,
+    return SanitizeRules(
+        markers=job.rules.markers.mode,
+        extra_markers=job.rules.markers.extra,
+        also_normalise=job.rules.also,
+        personal_data=dict(personal.policies) or {"default": "redact"},
+        consent_required=job.rules.consent.required,
+        max_bad_ratio=job.rules.max_bad_ratio,
         **{key: value for key, value in vars(choice).items() if key != "seed"},
-    }
+    )
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from mixtune.storage.files import split_pattern as split_pattern
 from mixtune.storage.files import upload as upload
 from mixtune.storage.files import use as use
 from mixtune.storage.files import verify as verify
+from mixtune.storage.files import verify_files as verify_files
 from mixtune.storage.files import write_json as write_json
 from mixtune.storage.files import write_manifest as write_manifest
 from mixtune.storage.streams import BLOCK_BYTES as BLOCK_BYTES

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
@@ -269,12 +269,21 @@ def verify(manifest: dict[str, Any], folder: str = "") -> None:
     Raises:
         DataError: A file is missing, cut or changed.
     """
-    for item in manifest["files"]:
-        uri = join(folder or manifest["data_uri"], item["path"])
+    verify_files(folder or manifest["data_uri"], [FileEntry(**item) for item in manifest["files"]])
+
+
+def verify_files(folder: str, files: Iterable[FileEntry]) -> None:
+    """Check files in a folder against their sizes and, where they are local, their SHA-256.
+
+    Raises:
+        DataError: A file is missing, cut or changed.
+    """
+    for entry in files:
+        uri = join(folder, entry.path)
         size = file_size(uri)
-        if size != item["num_bytes"]:
-            raise DataError(f"{uri}: {size} bytes, the manifest says {item['num_bytes']}; make it again")
-        if not is_s3(uri) and sha256_file(uri) != item["sha256"]:
+        if size != entry.num_bytes:
+            raise DataError(f"{uri}: {size} bytes, the manifest says {entry.num_bytes}; make it again")
+        if not is_s3(uri) and sha256_file(uri) != entry.sha256:
             raise DataError(f"{uri}: its SHA-256 is not the manifest's; it was changed, make it again")
 
 

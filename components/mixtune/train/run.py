@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
+from mixtune.artifacts.pools import mixed_pools
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
@@ -99,7 +100,7 @@ def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run
 
 def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> None:
     """What a model comes from: its base, its shards, their pools and their receipt."""
-    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    pools = {f"{name}_pools": item.digest for name, item in mixed_pools(shards.manifest).items()}
     run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
     receipt = scratch / "mix_receipt.json"
     receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))

@@ -4,10 +4,10 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from mixtune.artifacts.pools import Cluster, NearCopy
 from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.minhash import Blocks, Propose, find_pairs, keep, propose_in_memory
@@ -80,10 +80,10 @@ class Fates:
     """The record that a dropped one is a copy of, int64 (records,); -1: of none, below: of one of _OTHERS."""
     asked: set[str] = field(default_factory=set)
     """Splits that have to have records."""
-    clusters: list[dict[str, Any]] = field(default_factory=list)
+    clusters: list[Cluster] = field(default_factory=list)
     """Near-duplicates: what was kept, what was dropped, how similar; the first LISTED."""
-    conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """Nearly equal questions with different answers; the first LISTED."""
+    conflicts: list[tuple[str, str]] = field(default_factory=list)
+    """Places of nearly equal questions with different answers; the first LISTED."""
     num_conflicts: int = 0
     num_label_words: int = 0
     """Records kept whose question holds the words of their label."""
@@ -193,7 +193,7 @@ def _drop_near(
     is_open, places = fates.is_open(), fates.places
     rows = np.concatenate([np.flatnonzero(is_open & side) for side in (is_test, ~is_test)])
     others = 0 if guard is None else len(guard.key)
-    seen: dict[int, dict[str, Any]] = {}
+    seen: dict[int, tuple[str, list[NearCopy]]] = {}
     blocks = _blocks(parts, is_open, guard)
     for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
         if pair.second < others:
@@ -219,17 +219,16 @@ def _drop_near(
         fates.set(second, reason)
         fates.copy_of[second] = first if first >= 0 else -2 - kind
         if pair.first not in seen and len(seen) < LISTED:
-            seen[pair.first] = {"kept": other or places[first], "dropped": []}
+            seen[pair.first] = (other or places[first], [])
         if pair.first in seen:
-            dropped = {"at": places[second], "similarity": round(pair.similarity, 3)}
-            seen[pair.first]["dropped"].append(dropped)
-    fates.clusters = list(seen.values())
+            seen[pair.first][1].append(NearCopy(at=places[second], similarity=round(pair.similarity, 3)))
+    fates.clusters = [Cluster(kept=kept, dropped=tuple(dropped)) for kept, dropped in seen.values()]
 
 
 def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, choice: Choice) -> None:
     fates.num_conflicts += 1
     if len(fates.conflicts) < LISTED:
-        fates.conflicts.append({"first": fates.places[pair[0]], "second": fates.places[pair[1]]})
+        fates.conflicts.append((fates.places[pair[0]], fates.places[pair[1]]))
     if choice.conflicts == "drop":
         for index in pair:
             if not is_test[index]:

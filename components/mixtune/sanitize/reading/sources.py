@@ -6,7 +6,8 @@ from typing import Any
 import xxhash
 
 from mixtune import storage
-from mixtune.artifacts.provenance import read_provenance
+from mixtune.artifacts.pools import Source
+from mixtune.artifacts.provenance import read_terms
 from mixtune.errors import ConfigError
 from mixtune.sanitize.clean import SourceFile
 from mixtune.sanitize.reading.readers import Range, plan_ranges, source_files
@@ -49,15 +50,14 @@ def with_digest(uri: str) -> str:
     return storage.fingerprint(storage.check_fingerprint(uri))
 
 
-def describe_source(source: dict[str, Any]) -> dict[str, Any]:
-    """A source as the manifest has it: with its provenance, where it has one.
+def describe_source(source: dict[str, Any]) -> Source:
+    """Return a source as the manifest has it: with its terms, where it has some.
 
     Raises:
         DataError: Its files are not those of its provenance.
     """
-    told = {key: value for key, value in source.items() if key != "columns"}
-    provenance = read_provenance(source["uri"])
-    return {**told, "provenance": provenance} if provenance else told
+    split = source.get("split") or "train"
+    return Source(name=source["name"], uri=source["uri"], split=split, provenance=read_terms(source["uri"]))
 
 
 def _check(sources: list[dict[str, Any]]) -> None:
