@@ -40,8 +40,10 @@ def main(every: int, model: Path, paths: list[str]) -> None:
         row(f"mixtune: template, tokens, mask, proof; {tokenizer.encoder.backend}", tokens, seconds, bare)
     seconds, tokens = best(lambda: through_store(model, opened))
     row("mixtune: the same, from the pools' files to the store on disk", tokens, seconds, bare)
-    row("`datasets`: map over apply_chat_template with its mask", *reversed(by_datasets(model, records)), bare)
-    row("TRL: SFTTrainer's preparation, assistant_only_loss", *reversed(by_trl(model, records)), bare)
+    seconds, tokens = by_datasets(model, records)
+    row("`datasets`: map over apply_chat_template with its mask", tokens, seconds, bare)
+    seconds, tokens = by_trl(model, records)
+    row("TRL: SFTTrainer's preparation, assistant_only_loss", tokens, seconds, bare)
     with tempfile.TemporaryDirectory() as folder:
         other = letters_model(Path(folder), model, records)
         print("\n## A tokenizer of letters (SentencePiece's form), trained on these records\n")

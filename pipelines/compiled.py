@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-Component = pipeline_spec_pb2.ComponentSpec
-Container = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
-KubernetesConfig = kubernetes_executor_config_pb2.KubernetesExecutorConfig
-Task = pipeline_spec_pb2.PipelineTaskSpec
+Component: TypeAlias = pipeline_spec_pb2.ComponentSpec
+Container: TypeAlias = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec
+KubernetesConfig: TypeAlias = kubernetes_executor_config_pb2.KubernetesExecutorConfig
+Task: TypeAlias = pipeline_spec_pb2.PipelineTaskSpec
 KINDS = pipeline_spec_pb2.ParameterType.ParameterTypeEnum
 """Types of parameters."""
 AT_EXIT = Task.TriggerPolicy.TriggerStrategy.ALL_UPSTREAM_TASKS_COMPLETED

@@ -269,7 +269,7 @@ def _executor_input(path: str, task: Task, component: Component) -> Json:
 
 def _artifact(path: str, name: str, number: str) -> Json:
     folder = f"s3://mixtune-111122223333/kfp/finetune/{_uuid('run')}/{path.rpartition('.')[2]}/{_uuid(path)}"
-    kind = {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}
+    kind: Json = {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}
     return {"name": number, "type": kind, "uri": f"{folder}/{name}", "metadata": {"display_name": name}}
 
 

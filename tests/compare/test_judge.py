@@ -203,8 +203,9 @@ def test_judgments_on_other_samples_are_refused(answered: Path, tmp_path: Path, 
     run(answered, tmp_path, url=url(server), model="m", limit=2)
     with pytest.raises(DataError, match="about other samples"):
         compare(answered / "base", answered / "base", tmp_path, judgments_path=str(tmp_path / "judgments"))
+    samples = judge_run.read_samples(str(answered / "base" / "samples"))
     with pytest.raises(DataError, match="no generated answers"):
-        judge_run.answer_pairs(*[judge_run.read_samples(str(answered / "base" / "samples"))] * 2, "general_nll", 0)
+        judge_run.answer_pairs(samples, samples, "general_nll", 0)
 
 
 def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:

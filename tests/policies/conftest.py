@@ -59,7 +59,7 @@ def account(
     settings: dict[str, str], policies: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Account]:
     from moto.backends import get_backend
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     documents = {
