@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from mixtune.preflight.component import fingerprint
-from pipelines.steps import compare_models, evaluate_model, sanitize_pools
+from pipelines.flow import Run
 
 
 @dsl.pipeline(name="evaluate-only", description="Measure what a tuned model gained and forgot.")
@@ -23,6 +22,8 @@ def evaluate_only(
     benchmarks: dict = {},
     seed: int = 42,
     gpus_per_node: str = "",
+    data_cpu: str = "1",
+    data_memory: str = "4G",
     tracking: dict = {},
     storage: dict = {},
 ) -> NamedTuple("Outcome", [("verdict", str)]):
@@ -38,26 +39,22 @@ def evaluate_only(
         benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
         seed: Of splits.
         gpus_per_node: GPUs of an evaluation; empty: none.
+        data_cpu: CPUs that the sanitize tasks reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; 1 GB is enough for a million records.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    inputs = fingerprint(
-        customer_uri=customer_uri,
-        customer_columns=customer_columns,
-        test_uri=test_uri,
-        general_pools=general_pools,
-        benchmarks=benchmarks,
-        base_model=base_model,
-        storage=storage,
-    ).set_caching_options(False)
-    general, customer = sanitize_pools(inputs, seed, storage)
-    measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
-    base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
-    decision = compare_models(
-        base,
-        candidate,
-        limits=inputs.outputs["limits"],
+    run = Run(
+        seed=seed,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
         tracking=tracking,
         storage=storage,
     )
+    inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+    pools = run.sanitize(inputs)
+    base = run.evaluate(pools, inputs)
+    candidate = run.evaluate(pools, inputs, model_uri)
+    decision = run.compare(base, candidate, inputs)
     return namedtuple("Outcome", "verdict")(decision.outputs["Output"])

@@ -16,23 +16,10 @@ run.
 
 from kfp import dsl
 
-from mixtune.preflight.component import fingerprint
-from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import (
-    check_mix,
-    check_run,
-    compare_models,
-    end_run,
-    evaluate_model,
-    mix_pools,
-    sanitize_pools,
-    train,
-    with_clean_up,
-)
+from pipelines.flow import Mix, Run, Training, clean_up_at_end
 
 
 @dsl.pipeline(name="finetune", description="Fine-tune on customer and general records, and prove what was kept.")
-@with_clean_up
 def finetune(
     customer_uri: str,
     general_pools: list,
@@ -52,6 +39,8 @@ def finetune(
     lora_alpha: int = 32,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    data_cpu: str = "1",
+    data_memory: str = "4G",
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
@@ -74,73 +63,34 @@ def finetune(
         learning_rate: Peak learning rate.
         lora_rank: Rank of the adapter.
         lora_alpha: Scaling of the adapter.
-        num_nodes: NodeSettings of the training job; empty: train in this process, without a cluster.
+        num_nodes: Nodes of the training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of the training job and of an evaluation; empty: none.
+        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    inputs = fingerprint(
-        customer_uri=customer_uri,
-        customer_columns=customer_columns,
-        test_uri=test_uri,
-        general_pools=general_pools,
-        benchmarks=benchmarks,
-        base_model=base_model,
-        storage=storage,
-    ).set_caching_options(False)
-    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
-    checks = check_run(
-        inputs,
-        customer_data_percent=customer_data_percent,
-        customer_epochs=customer_epochs,
-        max_steps=max_steps,
-        global_batch_size=global_batch_size,
-        max_length=max_length,
-        method=method,
-        learning_rate=learning_rate,
-        lora_rank=lora_rank,
+    run = Run(
         seed=seed,
-        **machine,
-    )
-    general, customer = sanitize_pools(inputs, seed, storage)
-    general.after(checks)
-    mixed = mix_pools(
-        general,
-        customer,
-        base_model=inputs.outputs["base_model"],
-        weights=inputs.outputs["weights"],
-        customer_data_percent=customer_data_percent,
-        global_batch_size=global_batch_size,
-        customer_epochs=customer_epochs,
-        max_steps=max_steps,
-        max_length=max_length,
-        seed=seed,
-        storage=storage,
-    )
-    data_checks = check_mix(
-        mixed, base_model=inputs.outputs["base_model"], method=method, lora_rank=lora_rank, **machine
-    )
-    common = {
-        "shards": mixed.outputs["shards"],
-        "base_model": inputs.outputs["base_model"],
-        "learning_rate": learning_rate,
-        "seed": seed,
-        **machine,
-    }
-    lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
-    with dsl.If(method == "lora", "lora"):
-        lora_training = train(train_lora, data_checks, **common, **lora)
-    with dsl.Else("sft"):
-        sft_training = train(train_sft, data_checks, **common)
-    model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
-    measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
-    base, candidate = evaluate_model(*measured), evaluate_model(*measured, model_uri)
-    decision = compare_models(
-        base,
-        candidate,
-        shards=mixed.outputs["shards"],
-        limits=inputs.outputs["limits"],
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
         tracking=tracking,
         storage=storage,
     )
-    end_run("finetune", decision.outputs["comparison"], tracking, storage)
+    mix = Mix(
+        global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_steps=max_steps, max_length=max_length
+    )
+    training = Training(method=method, learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha)
+    with clean_up_at_end():
+        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+        checks = run.preflight(inputs, mix, training, customer_data_percent)
+        pools = run.sanitize(inputs, checks)
+        mixed = run.mix(pools, inputs, mix, customer_data_percent)
+        mixed_checks = run.preflight_mixed(mixed, inputs, training)
+        model_uri = run.train(mixed, inputs, training, mixed_checks)
+        base = run.evaluate(pools, inputs)
+        candidate = run.evaluate(pools, inputs, model_uri)
+        decision = run.compare(base, candidate, inputs, mixed)
+        run.record("finetune", decision.outputs["comparison"])

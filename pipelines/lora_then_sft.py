@@ -11,33 +11,17 @@ Around it all lie the steps of finetune: `preflight` first, `preflight_mixed` be
 does not fit is a rung that failed, and ends nothing), `record_outcome` last.
 """
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from kfp import dsl
 
-from mixtune.choose.component import choose_rung, climb, go_on
-from mixtune.preflight.component import fingerprint
-from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import (
-    check_mix,
-    check_run,
-    compare_models,
-    end_run,
-    evaluate_model,
-    mix_pools,
-    sanitize_pools,
-    train,
-    with_clean_up,
-    with_run_id,
-)
+from pipelines.flow import Mix, Run, Training, clean_up_at_end, hand_on
 
 STEP = ("action", "customer_data_percent", "ladder_uri")
 """What a rung says of the next one."""
 
 
 @dsl.pipeline(name="lora-then-sft", description="LoRA first; full fine-tuning only where LoRA misses the target.")
-@with_clean_up
 def lora_then_sft(
     customer_uri: str,
     general_pools: list,
@@ -57,6 +41,8 @@ def lora_then_sft(
     sft_max_steps: int = 0,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    data_cpu: str = "1",
+    data_memory: str = "4G",
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
@@ -79,104 +65,50 @@ def lora_then_sft(
         lora_alpha: Scaling of the first adapter.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
         sft_max_steps: The budget: optimizer steps that full fine-tuning may take; 0: it is never tried.
-        num_nodes: NodeSettings of a training job; empty: train in this process, without a cluster.
+        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
+        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    inputs = fingerprint(
-        customer_uri=customer_uri,
-        customer_columns=customer_columns,
-        test_uri=test_uri,
-        general_pools=general_pools,
-        benchmarks=benchmarks,
-        base_model=base_model,
-        storage=storage,
-    ).set_caching_options(False)
-    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
-    checks = check_run(
-        inputs,
-        customer_data_percent=customer_data_percent,
-        customer_epochs=customer_epochs,
-        global_batch_size=global_batch_size,
-        max_length=max_length,
-        learning_rate=learning_rate,
-        lora_rank=lora_rank,
+    run = Run(
         seed=seed,
-        **machine,
-    )
-    general, customer = sanitize_pools(inputs, seed, storage)
-    general.after(checks)
-    measured = (inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage)
-    base = evaluate_model(*measured)
-
-    def rung(
-        component: Callable[..., dsl.PipelineTask], percent: Any, earlier: Any = "", **adapter: Any
-    ) -> dsl.PipelineTask:
-        mixed = mix_pools(
-            general,
-            customer,
-            base_model=inputs.outputs["base_model"],
-            weights=inputs.outputs["weights"],
-            customer_data_percent=percent,
-            global_batch_size=global_batch_size,
-            customer_epochs=customer_epochs,
-            max_length=max_length,
-            seed=seed,
-            storage=storage,
-        )
-        checked = (
-            None
-            if earlier
-            else check_mix(mixed, base_model=inputs.outputs["base_model"], lora_rank=lora_rank, **machine)
-        )
-        training = train(
-            component,
-            checked,
-            shards=mixed.outputs["shards"],
-            base_model=inputs.outputs["base_model"],
-            learning_rate=learning_rate,
-            seed=seed,
-            on_error="report",
-            **machine,
-            **adapter,
-        )
-        decision = compare_models(
-            base,
-            evaluate_model(*measured, training.outputs["Output"]),
-            shards=mixed.outputs["shards"],
-            limits=inputs.outputs["limits"],
-            tracking=tracking,
-            storage=storage,
-        )
-        return climb(
-            comparison=decision.outputs["comparison"],
-            model_uri=training.outputs["Output"],
-            method="lora" if adapter else "sft",
-            earlier=earlier,
-            customer_target=customer_target,
-            sft_max_steps=sft_max_steps,
-            storage=storage,
-            **adapter,
-        ).set_caching_options(False)
-
-    first = rung(train_lora, customer_data_percent, lora_rank=lora_rank, lora_alpha=lora_alpha)
-    adapter = {name: first.outputs[name] for name in ("lora_rank", "lora_alpha")}
-    with dsl.If(first.outputs["action"] == "lora", "second-adapter"):
-        second = rung(train_lora, first.outputs["customer_data_percent"], first.outputs["ladder_uri"], **adapter)
-        tried = go_on(**{name: second.outputs[name] for name in STEP})
-    with dsl.Else("one-adapter"):
-        enough = go_on(**{name: first.outputs[name] for name in STEP})
-    adapted = go_on(**{name: dsl.OneOf(tried.outputs[name], enough.outputs[name]) for name in STEP})
-    with dsl.If(adapted.outputs["action"] == "sft", "full"):
-        full = rung(train_sft, adapted.outputs["customer_data_percent"], adapted.outputs["ladder_uri"])
-        ended = go_on(**{name: full.outputs[name] for name in STEP})
-    with dsl.Else("adapters-only"):
-        done = go_on(**{name: adapted.outputs[name] for name in STEP})
-    choice = choose_rung(
-        ladder_uri=dsl.OneOf(ended.outputs["ladder_uri"], done.outputs["ladder_uri"]),
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
         tracking=tracking,
         storage=storage,
-    ).set_caching_options(False)
-    with_run_id(choice)
-    end_run("lora_then_sft", choice.outputs["ladder"], tracking, storage)
+    )
+    mix = Mix(global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_length=max_length)
+    lora = Training(
+        method="lora", learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha, on_error="report"
+    )
+    with clean_up_at_end():
+        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+        checks = run.preflight(inputs, mix, lora, customer_data_percent)
+        pools = run.sanitize(inputs, checks)
+        base = run.evaluate(pools, inputs)
+
+        def rung(training: Training, percent: float, earlier: str = "") -> dsl.PipelineTask:
+            mixed = run.mix(pools, inputs, mix, percent)
+            after = () if earlier else (run.preflight_mixed(mixed, inputs, training),)
+            model_uri = run.train(mixed, inputs, training, *after)
+            decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
+            return run.climb(decision, model_uri, training, earlier, customer_target, sft_max_steps)
+
+        first = rung(lora, customer_data_percent)
+        with dsl.If(first.outputs["action"] == "lora", "second-adapter"):
+            next_lora = replace(lora, lora_rank=first.outputs["lora_rank"], lora_alpha=first.outputs["lora_alpha"])
+            second = rung(next_lora, first.outputs["customer_data_percent"], first.outputs["ladder_uri"])
+        with dsl.Else("one-adapter"):
+            enough = hand_on(*(first.outputs[name] for name in STEP))
+        adapted = hand_on(*(dsl.OneOf(second.outputs[name], enough.outputs[name]) for name in STEP))
+        with dsl.If(adapted.outputs["action"] == "sft", "full"):
+            sft = replace(lora, method="sft")
+            full = rung(sft, adapted.outputs["customer_data_percent"], adapted.outputs["ladder_uri"])
+        with dsl.Else("adapters-only"):
+            done = hand_on(*(adapted.outputs[name] for name in STEP))
+        choice = run.choose_rung(dsl.OneOf(full.outputs["ladder_uri"], done.outputs["ladder_uri"]))
+        run.record("lora_then_sft", choice.outputs["ladder"])

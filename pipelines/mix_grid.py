@@ -11,31 +11,16 @@ Every point sees the customer's records equally often; the general share adds st
 reported with its reason, and the others count. What a training made is also evaluated at the lower strengths of `dial`.
 """
 
+from dataclasses import replace
+
 from kfp import dsl
 
-from mixtune.choose.component import choose_mix
-from mixtune.evaluate.component import sweep_dial
-from mixtune.preflight.component import fingerprint, plan_points
-from mixtune.train.component import train_lora, train_sft
-from pipelines.steps import (
-    check_mix,
-    check_run,
-    compare_models,
-    end_run,
-    evaluate_model,
-    mix_pools,
-    on_gpus,
-    sanitize_pools,
-    train,
-    with_clean_up,
-    with_run_id,
-)
+from pipelines.flow import Mix, Run, Training, clean_up_at_end
 
 PARALLELISM = 2
 
 
 @dsl.pipeline(name="mix-grid", description="Try several mixes and name the one to take.")
-@with_clean_up
 def mix_grid(
     customer_uri: str,
     general_pools: list,
@@ -55,6 +40,8 @@ def mix_grid(
     dial: list = [0.5],
     num_nodes: str = "",
     gpus_per_node: str = "",
+    data_cpu: str = "1",
+    data_memory: str = "4G",
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
@@ -77,98 +64,41 @@ def mix_grid(
         lora_rank: Rank of the adapter.
         lora_alpha: Scaling of the adapter.
         dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.
-        num_nodes: NodeSettings of a training job; empty: train in this process, without a cluster.
+        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
+        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    inputs = fingerprint(
-        customer_uri=customer_uri,
-        customer_columns=customer_columns,
-        test_uri=test_uri,
-        general_pools=general_pools,
-        benchmarks=benchmarks,
-        base_model=base_model,
-        storage=storage,
-    ).set_caching_options(False)
-    machine = {"num_nodes": num_nodes, "gpus_per_node": gpus_per_node, "tracking": tracking, "storage": storage}
-    checks = check_run(
-        inputs,
-        customer_data_percents=customer_data_percents,
-        customer_epochs=customer_epochs,
-        global_batch_size=global_batch_size,
-        max_length=max_length,
-        method=method,
-        learning_rate=learning_rate,
-        lora_rank=lora_rank,
+    run = Run(
         seed=seed,
-        **machine,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        tracking=tracking,
+        storage=storage,
     )
-    general, customer = sanitize_pools(inputs, seed, storage)
-    base = evaluate_model(
-        inputs.outputs["base_model"], inputs.outputs["benchmarks"], general, customer, gpus_per_node, storage
+    mix = Mix(global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_length=max_length)
+    training = Training(
+        method=method, learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha, on_error="report"
     )
-    points = plan_points(
-        customer_data_percents=customer_data_percents,
-        base_model=inputs.outputs["base_model"],
-        weights=inputs.outputs["weights"],
-        benchmarks=inputs.outputs["benchmarks"],
-        limits=inputs.outputs["limits"],
-        dial=dial,
-    )
-    general.after(checks, points)
-    with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
-        mixed = mix_pools(
-            general,
-            customer,
-            base_model=point.base_model,
-            weights=point.weights,
-            customer_data_percent=point.percent,
-            global_batch_size=global_batch_size,
-            customer_epochs=customer_epochs,
-            max_length=max_length,
-            seed=seed,
-            storage=storage,
-        )
-        data_checks = check_mix(mixed, base_model=point.base_model, method=method, lora_rank=lora_rank, **machine)
-        common = {
-            "shards": mixed.outputs["shards"],
-            "base_model": point.base_model,
-            "learning_rate": learning_rate,
-            "seed": seed,
-            "on_error": "report",
-            **machine,
-        }
-        lora = {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
-        with dsl.If(method == "lora", "lora"):
-            lora_training = train(train_lora, data_checks, **common, **lora)
-        with dsl.Else("sft"):
-            sft_training = train(train_sft, data_checks, **common)
-        model_uri = dsl.OneOf(lora_training.outputs["Output"], sft_training.outputs["Output"])
-        candidate = evaluate_model(
-            point.base_model, point.benchmarks, general, customer, gpus_per_node, storage, model_uri
-        )
-        swept = sweep_dial(
-            base_model=point.base_model,
-            customer=customer.outputs["pools"],
-            general=general.outputs["pools"],
-            model_uri=model_uri,
-            strengths=point.dial,
-            benchmarks=point.benchmarks,
-            storage=storage,
-        )
-        on_gpus(swept, gpus_per_node)
-        decision = compare_models(
-            base,
-            candidate,
-            dial=swept.outputs["dial"],
-            shards=mixed.outputs["shards"],
-            limits=point.limits,
-            tracking=tracking,
-            storage=storage,
-        )
-    choice = choose_mix(
-        comparisons=dsl.Collected(decision.outputs["comparison"]), tracking=tracking, storage=storage
-    ).set_caching_options(False)
-    with_run_id(choice)
-    end_run("mix_grid", choice.outputs["grid"], tracking, storage)
+    with clean_up_at_end():
+        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+        checks = run.preflight(inputs, mix, training, percents=customer_data_percents)
+        points = run.plan_points(inputs, customer_data_percents, dial)
+        pools = run.sanitize(inputs, checks, points)
+        base = run.evaluate(pools, inputs)
+        with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
+            # KFP's local runner lets no other task's parameter into a loop: a point holds what it needs.
+            shared = {name: getattr(point, name) for name in ("base_model", "weights", "benchmarks", "limits")}
+            inputs_of_point = replace(inputs, **shared)
+            mixed = run.mix(pools, inputs_of_point, mix, point.percent)
+            mixed_checks = run.preflight_mixed(mixed, inputs_of_point, training)
+            model_uri = run.train(mixed, inputs_of_point, training, mixed_checks)
+            candidate = run.evaluate(pools, inputs_of_point, model_uri)
+            swept = run.sweep(pools, inputs_of_point, model_uri, point.dial)
+            decision = run.compare(base, candidate, inputs_of_point, mixed, swept)
+        choice = run.choose_mix(decision.outputs["comparison"])
+        run.record("mix_grid", choice.outputs["grid"])

@@ -5,8 +5,7 @@ fingerprint -> sanitize (general) -> sanitize (customer) -> mix_shard -> shards,
 
 from kfp import dsl
 
-from mixtune.preflight.component import fingerprint
-from pipelines.steps import mix_pools, sanitize_pools
+from pipelines.flow import Mix, Run
 
 
 @dsl.pipeline(name="prepare-data", description="Clean customer and general records and mix them into shards.")
@@ -23,6 +22,8 @@ def prepare_data(
     global_batch_size: int = 32,
     max_length: int = 8192,
     seed: int = 42,
+    data_cpu: str = "1",
+    data_memory: str = "4G",
     storage: dict = {},
 ):
     """Clean customer and general records and mix them into shards in training order, with a receipt.
@@ -40,28 +41,14 @@ def prepare_data(
         global_batch_size: Records per optimizer step over all GPUs.
         max_length: Longest record in tokens.
         seed: Of splits and mix.
+        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    inputs = fingerprint(
-        customer_uri=customer_uri,
-        customer_columns=customer_columns,
-        test_uri=test_uri,
-        general_pools=general_pools,
-        benchmarks=benchmarks,
-        base_model=base_model,
-        storage=storage,
-    ).set_caching_options(False)
-    general, customer = sanitize_pools(inputs, seed, storage)
-    mix_pools(
-        general,
-        customer,
-        base_model=inputs.outputs["base_model"],
-        weights=inputs.outputs["weights"],
-        customer_data_percent=customer_data_percent,
-        global_batch_size=global_batch_size,
-        customer_epochs=customer_epochs,
-        max_steps=max_steps,
-        max_length=max_length,
-        seed=seed,
-        storage=storage,
+    run = Run(seed=seed, data_cpu=data_cpu, data_memory=data_memory, storage=storage)
+    mix = Mix(
+        global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_steps=max_steps, max_length=max_length
     )
+    inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+    pools = run.sanitize(inputs)
+    run.mix(pools, inputs, mix, customer_data_percent)

@@ -63,7 +63,7 @@ def test_values_that_come_as_values_are_checked_too(pipeline: Path) -> None:
 
 def test_a_pipeline_is_a_file_or_one_of_ours(pipeline: Path) -> None:
     assert find_pipeline(str(pipeline)) == pipeline
-    assert find_pipeline("rehearse").parent.name == "evaluate", "a component by itself"
+    assert find_pipeline("rehearse").parent.name == "rehearse", "a component by itself"
     with pytest.raises(ConfigError, match="nothing: no such file, and mixtune ships no pipeline of that name"):
         find_pipeline("nothing")
     with pytest.raises(ConfigError, match="not a compiled pipeline"):

@@ -97,7 +97,7 @@ def test_the_finetune_pipeline_runs_in_containers_without_network_root_or_a_writ
         root.mkdir(mode=0o777)
         arguments = small_run(write_world(root / "world"))
         local.init(local.DockerRunner(**SHUT_IN), pipeline_root=str(root), enable_caching=False)
-        components.load_component_from_file(str(ROOT / "pipelines/finetune.yaml"))(**arguments)
+        components.load_component_from_file(str(ROOT / "components/mixtune/compiled/finetune.yaml"))(**arguments)
     finally:
         os.umask(umask)
     (file,) = root.glob("finetune-*/compare/comparison")

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kfp import compiler
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pipelines.compile import PACKAGE, components, pipelines  # noqa: E402
+from pipelines.compile import PACKAGE, compile_all, components, pipelines  # noqa: E402
 
 FILES = {**components(), **pipelines()}
+WITH_JOBS = ["finetune", "mix_grid", "lora_then_sft"]
 FINETUNE = {
     "customer_uri", "customer_columns", "test_uri", "general_pools", "benchmarks", "base_model",
     "customer_data_percent", "customer_epochs", "max_steps", "global_batch_size", "max_length", "seed",
-    "method", "learning_rate", "lora_rank", "lora_alpha", "num_nodes", "gpus_per_node", "tracking", "storage",
+    "method", "learning_rate", "lora_rank", "lora_alpha", "num_nodes", "gpus_per_node",
+    "data_cpu", "data_memory", "tracking", "storage",
 }  # fmt: skip
 DEFAULTS = {
     "customer_data_percent": 50.0,
@@ -37,47 +38,94 @@ def load(path: Path) -> list[dict]:
     return list(yaml.safe_load_all(path.read_text()))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_committed_yaml_is_what_the_code_compiles_to(path: Path, tmp_path: Path) -> None:
-    compiler.Compiler().compile(FILES[path], str(tmp_path / "fresh.yaml"))
-    assert load(path) == load(tmp_path / "fresh.yaml"), "run `make compile`"
+def compiled(name: str) -> list[dict]:
+    """A compiled pipeline: its specification, and what is Kubernetes' own."""
+    return load(PACKAGE / "compiled" / f"{name}.yaml")
 
 
-@pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
-def test_the_package_carries_the_compiled_pipelines(path: Path) -> None:
-    assert (PACKAGE / "compiled" / path.name).read_bytes() == path.read_bytes(), "run `make compile`"
+def tasks_of(spec: dict) -> dict[str, dict]:
+    """All tasks of a pipeline that run a container, by name; a graph's own begin with its name."""
+    graphs = {"": spec["root"], **spec["components"]}
+    return {
+        f"{graph}/{name}".lstrip("/"): task
+        for graph, component in graphs.items()
+        for name, task in component.get("dag", {}).get("tasks", {}).items()
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
+    }
 
 
-def test_finetune_has_its_twenty_parameters_and_the_articles_defaults() -> None:
-    parameters = load(ROOT / "pipelines/finetune.yaml")[0]["root"]["inputDefinitions"]["parameters"]
+def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
+    fresh = compile_all(tmp_path)
+    assert {path.relative_to(tmp_path) for path in fresh} == {path.relative_to(PACKAGE) for path in FILES}
+    for path in fresh:
+        assert load(PACKAGE / path.relative_to(tmp_path)) == load(path), f"{path.stem}: run `make compile`"
+
+
+def test_finetune_has_its_parameters_and_the_articles_defaults() -> None:
+    parameters = compiled("finetune")[0]["root"]["inputDefinitions"]["parameters"]
     assert set(parameters) == FINETUNE
     assert {name: parameters[name]["defaultValue"] for name in DEFAULTS} == DEFAULTS
+    assert all(item["description"] for item in parameters.values()), "the page says what each parameter is"
 
 
-def test_the_validation_run_comes_before_the_training_and_has_five_steps() -> None:
-    spec = load(ROOT / "pipelines/finetune.yaml")[0]
-    for branch, training in (("comp-condition-3", "train-lora"), ("comp-condition-4", "train-sft")):
-        tasks = spec["components"][branch]["dag"]["tasks"]
-        steps = tasks[training]["inputs"]["parameters"]["validation_steps"]["runtimeValue"]["constant"]
-        assert steps == 5.0
-        assert tasks[f"{training}-2"]["dependentTasks"] == [training]
+@pytest.mark.parametrize("name", WITH_JOBS)
+def test_the_validation_run_comes_before_the_training_and_has_five_steps(name: str) -> None:
+    tasks = tasks_of(compiled(name)[0])
+    trainings = [path for path, task in tasks.items() if task["taskInfo"]["name"] == "train"]
+    assert trainings
+    for path in trainings:
+        graph, _, _own = path.rpartition("/")
+        (earlier,) = set(tasks[path]["dependentTasks"]) & {"train", "train-3", "train-5"}
+        validation = tasks[f"{graph}/{earlier}"]
+        assert validation["inputs"]["parameters"]["validation_steps"]["runtimeValue"]["constant"] == 5.0
+        assert tasks[path]["inputs"]["parameters"]["validated"]["taskOutputParameter"]["producerTask"] == earlier
 
 
 def test_only_what_depends_on_nothing_outside_is_cached() -> None:
-    spec = load(ROOT / "pipelines/finetune.yaml")[0]
-    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
-    cached = {name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {"fingerprint", "preflight", "preflight-mixed", "compare", "record-outcome"}.isdisjoint(cached)
-    assert {"sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"} <= cached
-    for name in ("sanitize", "sanitize-2", "mix-shard", "evaluate", "evaluate-2"):
-        assert not {"tracking", "num_nodes", "gpus_per_node"} & set(tasks[name]["inputs"]["parameters"]), name
-    for name in ("sanitize", "sanitize-2", "evaluate"):
-        assert not {"weights", "customer_data_percent", "limits"} & set(tasks[name]["inputs"]["parameters"]), name
+    tasks = tasks_of(compiled("finetune")[0])
+    inputs = {
+        task["taskInfo"]["name"]: set(task["inputs"]["parameters"]) for task in tasks.values() if "inputs" in task
+    }
+    cached = {task["taskInfo"]["name"] for task in tasks.values() if task["cachingOptions"].get("enableCache")}
+    assert cached == {
+        "sanitize-general", "sanitize-customer", "mix-shard", "evaluate-base", "evaluate-candidate",
+        "validate-training", "train",
+    }  # fmt: skip
+    for name in ("sanitize-general", "sanitize-customer", "mix-shard", "evaluate-base", "evaluate-candidate"):
+        assert not {"tracking", "num_nodes", "gpus_per_node"} & inputs[name], name
+    for name in ("sanitize-general", "sanitize-customer", "evaluate-base"):
+        assert not {"weights", "customer_data_percent", "limits"} & inputs[name], name
 
 
-@pytest.mark.parametrize("name", ["finetune", "mix_grid"])
+@pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
+def test_every_task_but_the_last_is_repeated_after_a_failure_and_has_the_namespaces_settings(path: Path) -> None:
+    spec, platform = load(path)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, task in tasks_of(spec).items():
+        if name == "clean-up":
+            assert "retryPolicy" not in task
+            continue
+        # Argo counts the longest duration from the beginning of the first attempt: a training takes days.
+        assert task["retryPolicy"]["maxRetryCount"] == 2, name
+        assert int(task["retryPolicy"]["backoffMaxDuration"].rstrip("s")) > 7 * 24 * 3600, name
+        executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
+        (settings,), (secrets,) = executor["configMapAsEnv"], executor["secretAsEnv"]
+        assert (settings["configMapName"], settings["optional"]) == ("mixtune-env", True)
+        assert (secrets["secretName"], secrets["optional"]) == ("mixtune-secrets", True)
+        assert {"configMapKey": "AWS_REGION", "envVar": "AWS_REGION"} in settings["keyToEnv"]
+
+
+@pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
+def test_a_compiled_pipeline_repeats_no_documentation_of_its_components(path: Path) -> None:
+    spec = load(path)[0]
+    assert "description" not in str(spec["components"])
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert "Args:" not in executor["container"]["command"][-1]
+
+
+@pytest.mark.parametrize("name", WITH_JOBS)
 def test_whatever_becomes_of_a_run_that_starts_jobs_its_last_task_deletes_them(name: str) -> None:
-    spec, platform = load(ROOT / f"pipelines/{name}.yaml")
+    spec, platform = compiled(name)
     tasks = spec["root"]["dag"]["tasks"]
     assert set(tasks) == {"exit-handler-1", "clean-up"}, "every other task is inside the exit handler"
     assert tasks["clean-up"]["dependentTasks"] == ["exit-handler-1"]
@@ -103,9 +151,9 @@ def test_a_component_says_what_each_of_its_inputs_is(path: Path) -> None:
         assert f"\n    {name}: " in documentation, f"{path.stem}: {name} is not described"
 
 
-@pytest.mark.parametrize("name", ["finetune", "mix_grid", "lora_then_sft"])
+@pytest.mark.parametrize("name", WITH_JOBS)
 def test_a_run_is_looked_at_before_anything_is_read_and_before_anything_is_trained(name: str) -> None:
-    spec = load(ROOT / f"pipelines/{name}.yaml")[0]
+    spec = compiled(name)[0]
     graphs = [item["dag"]["tasks"] for item in spec["components"].values() if "dag" in item]
     outer = next(tasks for tasks in graphs if "preflight" in tasks)
     assert "preflight" in outer["sanitize"]["dependentTasks"]
@@ -116,9 +164,9 @@ def test_a_run_is_looked_at_before_anything_is_read_and_before_anything_is_train
     assert waiting and not mixed["preflight-mixed"]["cachingOptions"] and not outer["preflight"]["cachingOptions"]
 
 
-@pytest.mark.parametrize("name", ["finetune", "mix_grid", "lora_then_sft"])
+@pytest.mark.parametrize("name", WITH_JOBS)
 def test_the_webhook_is_a_mounted_secret_that_need_not_be_there_and_no_parameter(name: str) -> None:
-    spec, platform = load(ROOT / f"pipelines/{name}.yaml")
+    spec, platform = compiled(name)
     mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-record-outcome"][
         "secretAsVolume"
     ]

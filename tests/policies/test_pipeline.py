@@ -10,9 +10,10 @@ from kfp import components
 from kfp.local import executor_input_utils, subprocess_task_handler
 
 from mixtune import storage
+from mixtune.commands.arguments import find_pipeline
 from mixtune.demo.demo_data import World, write_world
 
-from .conftest import ROOT, Account, administrator
+from .conftest import Account, administrator
 
 LINES = 60
 """Records kept of each of the demo's files: enough for every step to have work."""
@@ -29,7 +30,7 @@ def test_a_whole_run_is_permitted_to_its_role_and_leaves_every_object_encrypted_
     keep_artifacts_in_s3(monkeypatch, account.bucket, tmp_path)
     kfp.local.init(kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "local"))
 
-    components.load_component_from_file(str(ROOT / "pipelines/finetune.yaml"))(**arguments)
+    components.load_component_from_file(str(find_pipeline("finetune")))(**arguments)
 
     (found,) = [key for key in objects(account) if key.endswith("/compare/1/comparison")]
     comparison = storage.read_json(f"s3://{account.bucket}/{found}")
@@ -38,7 +39,7 @@ def test_a_whole_run_is_permitted_to_its_role_and_leaves_every_object_encrypted_
     # Preflight asks for the bucket's region; a role that may list some prefixes only is refused, and preflight goes on.
     assert set(account.gate.denials) <= {f"mixtune-launcher s3:ListBucket arn:aws:s3:::{account.bucket}"}
     kept = {key.split("/")[3]: 0 for key in objects(account)}
-    assert {"sanitize", "mix-shard", "train-lora", "evaluate", "compare"} <= set(kept)
+    assert {"sanitize", "mix-shard", "train", "evaluate", "compare"} <= set(kept)
     client = administrator(account.url)
     for key in objects(account):
         answer = client.head_object(Bucket=account.bucket, Key=key)

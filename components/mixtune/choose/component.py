@@ -1,4 +1,4 @@
-"""The components that choose among candidates: `choose_mix`, `climb`, `choose_rung`, `go_on` and `register`."""
+"""The components of several candidates: `plan_points`, `choose_mix`, `climb`, `choose_rung`, `go_on`, `register`."""
 
 from typing import List, NamedTuple  # noqa: UP035
 
@@ -6,6 +6,38 @@ from kfp import dsl
 from kfp.dsl import HTML, Artifact, Input, Markdown, Output
 
 from mixtune import images
+
+
+@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
+def plan_points(
+    customer_data_percents: list,
+    base_model: str,
+    weights: dict,
+    benchmarks: dict = {},
+    limits: dict = {},
+    dial: list = [],
+) -> list:
+    """Make the points of a mix grid: every mix with what all of them share.
+
+    Args:
+        customer_data_percents: Customer shares to try, each above 0 and at most 100, none twice.
+        base_model: From `fingerprint`.
+        weights: From `fingerprint`.
+        benchmarks: From `fingerprint`.
+        limits: From `fingerprint`.
+        dial: Strengths above 0 and below 1 at which every point is evaluated too; empty: none.
+
+    Returns:
+        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `dial`.
+
+    Raises:
+        ConfigError: No percentage, one out of range, or one twice; a strength out of range.
+    """
+    from mixtune.choose.grid_points import plan_points as plan
+    from mixtune.interpolation import check_strengths
+
+    shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}
+    return plan(customer_data_percents, {**shared, "dial": check_strengths(dial)})
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)

@@ -75,6 +75,7 @@ def settings_of(values: dict[str, Any], artifacts: str = "", namespace: str = ""
         seed=int(values["seed"]),
         num_nodes=values["num_nodes"],
         gpus_per_node=values["gpus_per_node"],
+        data_memory=values.get("data_memory", ""),
         sources=[*customer, *general, *named],
         artifacts=artifacts,
         namespace=namespace,

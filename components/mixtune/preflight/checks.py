@@ -48,6 +48,8 @@ class Settings:
     num_nodes: str = ""
     """Nodes of the training job; empty or `0`: it runs in the task's process, and no cluster is looked at."""
     gpus_per_node: str = ""
+    data_memory: str = ""
+    """Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at."""
     namespace: str = ""
     """Of the training job; empty: the pod's own."""
 
@@ -234,7 +236,7 @@ CHECKS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
     "mix": _check_mix,
     "exposure": _check_exposure,
     "method": _check_method,
-    "data": lambda settings: check_sources(settings.sources),
+    "data": lambda settings: check_sources(settings.sources, settings.data_memory),
     "region": lambda settings: check_region(settings.sources, settings.storage),
     "artifacts": lambda settings: check_artifacts(settings.artifacts, settings.storage),
     "base model": _check_model,

@@ -79,6 +79,7 @@ def preflight(
     seed: int = 42,
     num_nodes: str = "",
     gpus_per_node: str = "",
+    data_memory: str = "",
     sources: list = [],
     general: list = [],
     tracking: dict = {},
@@ -100,8 +101,9 @@ def preflight(
         learning_rate: Peak, above 0.
         lora_rank: Rank of the adapter, for the memory estimate.
         seed: Recorded in the reproducibility checklist.
-        num_nodes: NodeSettings of the training job; empty: no cluster is looked at.
+        num_nodes: Nodes of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
+        data_memory: Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at.
         sources: The customer's sources, `{name, uri}`, as `fingerprint` leaves them.
         general: Those of the general pools.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
@@ -132,6 +134,7 @@ def preflight(
         seed=int(seed),
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
+        data_memory=data_memory,
         sources=[*sources, *general],
         artifacts=folder,
         storage=storage,
@@ -160,7 +163,7 @@ def preflight_mixed(
         report: The checks as a table, with the reproducibility checklist.
         method: `lora` or `sft`.
         lora_rank: Rank of the adapter, for the memory estimate.
-        num_nodes: NodeSettings of the training job; empty: none.
+        num_nodes: Nodes of the training job; empty: none.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
@@ -186,35 +189,3 @@ def preflight_mixed(
         storage=storage,
     )
     return run_mixed_preflight(mixed, settings, report.path)
-
-
-@dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
-def plan_points(
-    customer_data_percents: list,
-    base_model: str,
-    weights: dict,
-    benchmarks: dict = {},
-    limits: dict = {},
-    dial: list = [],
-) -> list:
-    """The points of a mix grid: every mix with what all of them share.
-
-    Args:
-        customer_data_percents: Customer shares to try, each above 0 and at most 100, none twice.
-        base_model: From `fingerprint`.
-        weights: From `fingerprint`.
-        benchmarks: From `fingerprint`.
-        limits: From `fingerprint`.
-        dial: Strengths above 0 and below 1 at which every point is evaluated too; empty: none.
-
-    Returns:
-        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `dial`.
-
-    Raises:
-        ConfigError: No percentage, one out of range, or one twice; a strength out of range.
-    """
-    from mixtune.interpolation import check_strengths
-    from mixtune.preflight.fingerprint import plan_points as planned
-
-    shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}
-    return planned(customer_data_percents, {**shared, "dial": check_strengths(dial)})

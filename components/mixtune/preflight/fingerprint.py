@@ -110,28 +110,3 @@ def _fingerprint(uri: str) -> str:
         return storage.fingerprint(uri if "://" in uri else str(Path(uri).resolve()))
     except (ClientError, BotoCoreError) as error:
         raise DataError(f"{uri}: {explain(error)}") from error
-
-
-def plan_points(percents: list[Any], shared: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points of a grid: every mix with what all of them share.
-
-    KFP's local runner lets no other task's parameter into a loop, so every point carries all that it needs.
-
-    Args:
-        percents: Customer shares, each above 0 and at most 100, none twice.
-        shared: Put into every point.
-
-    Raises:
-        ConfigError: No percentage, one out of range, or one twice.
-    """
-    if not percents:
-        raise ConfigError("customer_data_percents is empty; name at least one mix, e.g. [100, 75, 50]")
-    numbers = [float(percent) for percent in percents]
-    for number in numbers:
-        if not 0 < number <= 100:
-            raise ConfigError(
-                f"customer_data_percents: each is above 0 and at most 100, got {number:g}; 0 is the base model itself"
-            )
-        if numbers.count(number) > 1:
-            raise ConfigError(f"customer_data_percents: {number:g} is there twice; name every mix once")
-    return [{"percent": number, **shared} for number in numbers]

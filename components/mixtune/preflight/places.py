@@ -1,6 +1,7 @@
 """What a run reads and where it writes: is it there, is it readable, writable, in the right region, encrypted."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,14 +13,19 @@ SAMPLED_FILES = 8
 """Of a source, whose beginnings tell how long its lines are."""
 DUPLICATE_BYTES = 1000
 """Memory that sanitize needs for a record while it looks for duplicates."""
-SANITIZE_BYTES = 16 * 10**9
-"""What the pipelines ask for a sanitize task."""
+UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+"""Bytes by the unit of a Kubernetes quantity."""
 LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
 """Of files with a record a line; of other formats, and of compressed files, lines are not counted."""
 
 
-def check_sources(sources: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Every source: there, readable, not empty, unchanged since it was fingerprinted."""
+def check_sources(sources: list[dict[str, Any]], data_memory: str = "") -> Iterator[tuple[str, str]]:
+    """Check every source: there, readable, not empty, unchanged since it was fingerprinted, and within the memory.
+
+    Args:
+        sources: `{"name", "uri"}` of each.
+        data_memory: Memory that sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     total = records = 0
@@ -41,12 +47,24 @@ def check_sources(sources: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} lines, for whose duplicates "
         f"sanitize needs {needed / 1e9:.1f} GB of memory",
     )
-    if needed > SANITIZE_BYTES:
+    if data_memory and needed > quantity("data_memory", data_memory):
         yield (
             "warn",
-            f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB, its tasks ask for "
-            f"{SANITIZE_BYTES / 1e9:.0f}; raise their memory in pipelines/steps.py, or give fewer records",
+            f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB, its tasks reserve "
+            f"{data_memory}; raise data_memory, or give fewer records",
         )
+
+
+def quantity(name: str, text: str) -> float:
+    """Return the value of a Kubernetes quantity, such as `4G` or `500Mi`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text)
+    if not match:
+        raise ConfigError(f"{name} is an amount as Kubernetes writes it, such as 4G or 500Mi; got {text!r}")
+    return float(match[1]) * UNITS[match[2] or ""]
 
 
 def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:

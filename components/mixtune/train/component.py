@@ -1,4 +1,4 @@
-"""The `train_lora` and `train_sft` components, two shells over one loop, and the exit task of runs that start jobs."""
+"""The components `train`, `train_lora` and `train_sft`, shells over one loop, and `clean_up`, the exit task of runs."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -191,3 +191,87 @@ def clean_up():
     from mixtune.train.launcher import cleanup
 
     cleanup.clean_up()
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def train(
+    shards: Input[Dataset],
+    base_model: str,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    lora_rank: int = 16,
+    lora_alpha: int = 32,
+    lora_options: dict = {},
+    train_options: dict = {},
+    seed: int = 42,
+    validation_steps: int = 0,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    launcher: str = "",
+    validated: str = "",
+    on_error: str = "raise",
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Train an adapter or all weights, as `method` says: `train_lora` and `train_sft` without a branch between them.
+
+    Args:
+        shards: Steps in training order, from `mix_shard`.
+        base_model: Folder, `s3://` prefix or `org/name@revision`.
+        model: Manifest of the adapter or model, which lies beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
+        method: `lora` (an adapter) or `sft` (all weights).
+        learning_rate: Peak, above 0; for LoRA that of the A matrices.
+        lora_rank: Rank of the adapter, 1 or more.
+        lora_alpha: Scaling of the adapter, 1 or more.
+        lora_options: As in `train_lora`; with `sft` empty.
+        train_options: As in `train_lora`.
+        seed: Of the adapter's initialisation and its dropout.
+        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
+        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
+            task's own process.
+        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
+        launcher: As in `train_lora`.
+        validated: What the validation run returned; a failure is passed on and nothing is trained.
+        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The fingerprinted URI of the adapter's or model's folder; empty for a validation run.
+
+    Raises:
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
+            validation run does not learn or does not fit, or the job failed.
+        ConfigError: An option out of its range, or shards made with another tokenizer.
+        ClusterError: The cluster refused, lost or deleted the job.
+    """
+    from mixtune import storage as files
+    from mixtune.settings.job import NodeSettings
+    from mixtune.settings.train import TrainSettings
+    from mixtune.train.config import Places
+    from mixtune.train.entry import train_or_report
+
+    files.use(storage)
+    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
+    config = TrainSettings.from_parameters(
+        train_options,
+        method=method,
+        learning_rate=float(learning_rate),
+        lora_rank=int(lora_rank),
+        lora_alpha=int(lora_alpha),
+        lora_options=lora_options,
+        seed=int(seed),
+        validation_steps=int(validation_steps),
+    )
+    places = Places(
+        shards_path=shards.path,
+        shards_uri=shards.uri,
+        base_model=base_model,
+        model_path=model.path,
+        model_uri=model.uri,
+        tracking=tracking,
+    )
+    return train_or_report(config, places, nodes, validated, on_error, metrics)
