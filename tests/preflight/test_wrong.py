@@ -78,7 +78,7 @@ class Cluster(http.server.ThreadingHTTPServer):
             "/api/v1/namespaces/team/serviceaccounts/mixtune-trainer",
         }  # fmt: skip
         self.forbidden: set[str] = set()
-        self.settings: dict[str, str] | None = None
+        self.settings = {"queue": "mixtune"}
         self.rights = {
             ("create", "trainjobs"),
             ("get", "trainjobs"),
@@ -95,7 +95,7 @@ class Api(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path in self.server.forbidden:
             self.answer(403, {"kind": "Status"})
-        elif self.path.endswith("/configmaps/mixtune-jobs") and self.server.settings is not None:
+        elif self.path.endswith("/configmaps/mixtune-jobs"):
             self.answer(200, {"data": self.server.settings})
         elif self.path in self.server.objects:
             self.answer(200, {"preferredVersion": {"version": "v1beta2"}})
@@ -368,6 +368,7 @@ def test_what_is_missing_in_the_cluster_gets_its_line(run: Any, cluster: Cluster
             {"runtime_kind": "TrainingRuntime", "queue": ""},
             {"/apis/trainer.kubeflow.org/v1alpha1/namespaces/team/trainingruntimes/mixtune-torch-p5"},
         ),
+        ({"runtime": "team-h200"}, {"/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/team-h200"}),
     ],
 )  # fmt: skip
 def test_what_is_looked_for_is_what_the_namespaces_settings_say(

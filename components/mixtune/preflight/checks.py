@@ -13,6 +13,7 @@ from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.prices import read_prices
+from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import check_weights
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import largest_micro_batch
@@ -168,8 +169,8 @@ def _check_cluster(settings: Settings) -> Iterator[tuple[str, str]]:
     if not _count("num_nodes", settings.num_nodes):
         yield "pass", "num_nodes is empty: training runs in the task's own process, no cluster is asked"
         return
-    runtime = "mixtune-torch-p5" if _count("gpus_per_node", settings.gpus_per_node) else "mixtune-torch-cpu"
-    yield from check_cluster(settings.namespace, runtime)
+    nodes = NodeSettings(num_nodes=settings.num_nodes, gpus_per_node=settings.gpus_per_node)
+    yield from check_cluster(settings.namespace, nodes)
 
 
 def _check_tags(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -15,12 +15,12 @@ from torch.distributed.run import config_from_args, parse_args
 from mixtune import storage
 from mixtune.artifacts import shards
 from mixtune.demo.demo_data import BASE_MODEL
+from mixtune.kubernetes_api import Clock
 from mixtune.models import tokenizer_digest
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import CheckpointSettings, MemorySettings, TrainSettings
 from mixtune.train.config import Places
 from mixtune.train.launcher.jobs import BACKENDS, Job
-from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
 from mixtune.train.run import run_training
 

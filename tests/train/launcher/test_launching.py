@@ -12,12 +12,12 @@ import pytest
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
+from mixtune.kubernetes_api import Clock
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
 from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
-from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
 
 from .api import FakeCluster

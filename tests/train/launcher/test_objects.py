@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from mixtune.errors import ConfigError, TrainingError
+from mixtune.kubernetes_api import Clock
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
 from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
 from mixtune.train.launcher.jobs import BACKENDS, Job
-from mixtune.train.launcher.kubernetes_client import Clock
 from mixtune.train.launcher.launch import run_job
 
 from . import schemas

@@ -12,11 +12,11 @@ def clean_up() -> None:
     if not os.environ.get("KUBERNETES_SERVICE_HOST"):
         print("not on a cluster: there are no jobs to clean up", flush=True)
         return
+    from mixtune.train.launcher.job_api import JobApi
     from mixtune.train.launcher.jobs import BACKENDS
-    from mixtune.train.launcher.kubernetes_client import Cluster
     from mixtune.train.launcher.pod_context import read_origin
 
-    cluster = Cluster()
+    cluster = JobApi()
     run_id = read_origin(cluster).run_id
     for backend in BACKENDS.values():
         found = cluster.jobs_of(backend, run_id)

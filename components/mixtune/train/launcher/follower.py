@@ -8,8 +8,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from mixtune.train.launcher.jobs import Backend, Object, State
-from mixtune.train.launcher.kubernetes_client import Cluster
+from mixtune.kubernetes_api import Object
+from mixtune.train.launcher.job_api import JobApi
+from mixtune.train.launcher.jobs import Backend, State
 from mixtune.train.launcher.pod_failures import Reason, failure, not_starting, restarts, terminated
 
 LOSS_LINE = re.compile(r"^step (\d+)/(\d+) loss (\S+)")
@@ -25,7 +26,7 @@ START_PATIENCE_SECONDS = 600.0
 class Follower:
     """What has been shown of one job, and what was learned from it."""
 
-    cluster: Cluster
+    cluster: JobApi
     backend: Backend
     name: str
     began: float

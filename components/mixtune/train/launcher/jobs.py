@@ -8,15 +8,13 @@ the namespace as a PodTemplate with the runtime's name, and is copied into the j
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixtune.errors import ConfigError
+from mixtune.kubernetes_api import Object
 
 RUN_LABEL = "pipelines.kubeflow.org/run-id"
 JOB_ANNOTATION = "mixtune/job-uri"
 WORKER = ["-m", "mixtune.train.worker"]
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,13 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ClusterError, ConfigError, TrainingError
+from mixtune.kubernetes_api import Clock, Object
 from mixtune.settings.job import CONFIG_MAP, JobSettings, NodeSettings
 from mixtune.settings.train import TrainSettings
 from mixtune.train.config import Places
 from mixtune.train.launcher.follower import Follower
-from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job, Object
-from mixtune.train.launcher.kubernetes_client import Clock, Cluster
+from mixtune.train.launcher.job_api import JobApi
+from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job
 from mixtune.train.launcher.pod_context import Origin, read_origin
 
 POLL_SECONDS = 5.0
@@ -37,7 +38,7 @@ def run_job(config: TrainSettings, places: Places, nodes: NodeSettings, clock: C
         TrainingError: The job failed; the text has every pod's reason.
         ClusterError: The cluster refused, lost or deleted the job.
     """
-    cluster = Cluster(clock)
+    cluster = JobApi(clock)
     job_settings = JobSettings.from_config_map(cluster.config_map(CONFIG_MAP))
     backend = BACKENDS[job_settings.backend_of(nodes)]
     job = plan_job(config, places, nodes, job_settings, read_origin(cluster), cluster.clock.now())
@@ -95,7 +96,7 @@ def job_document(config: TrainSettings, places: Places) -> dict[str, Any]:
     return {"config": asdict(config), "places": asdict(there), "storage": options}
 
 
-def take_up(cluster: Cluster, backend: Backend, job: Job, document: dict[str, Any], template: Object) -> Job:
+def take_up(cluster: JobApi, backend: Backend, job: Job, document: dict[str, Any], template: Object) -> Job:
     """See to it that there is exactly one job of that name: the one that is there, or a new one.
 
     A job that replaces a failed one keeps its place, and so its checkpoints.
@@ -126,7 +127,7 @@ def take_up(cluster: Cluster, backend: Backend, job: Job, document: dict[str, An
             return job
 
 
-def follow(cluster: Cluster, backend: Backend, job: Job, job_settings: JobSettings) -> None:
+def follow(cluster: JobApi, backend: Backend, job: Job, job_settings: JobSettings) -> None:
     """Follow a job to its end, showing what it does; a job that failed or cannot start is deleted.
 
     Raises:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from mixtune import images
-from mixtune.train.launcher.kubernetes_client import Cluster
+from mixtune.train.launcher.job_api import JobApi
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Origin:
     """The workflow of the run."""
 
 
-def read_origin(cluster: Cluster) -> Origin:
+def read_origin(cluster: JobApi) -> Origin:
     """Read run, task, image and owner from the launcher's own pod; outside a cluster, from the environment."""
     pod = cluster.own_pod() or {"metadata": {}, "spec": {"containers": []}}
     metadata = pod["metadata"]

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from mixtune.train.launcher.jobs import Object
+from mixtune.kubernetes_api import Object
 
 
 @dataclass(frozen=True)
