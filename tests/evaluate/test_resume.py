@@ -69,7 +69,7 @@ def test_parts_in_s3_are_kept_too(
 ) -> None:
     at = storage.join(bucket, "run", "samples")
     evaluate(world, tmp_path / "out", samples_uri=at)
-    lost = storage.join(storage.data_uri(at, "samples"), "mmlu", "anatomy-000.parquet")
+    lost = storage.join(storage.data_uri(at, "samples"), "mmlu", "anatomy-00000.parquet")
     storage.delete(lost)
     capsys.readouterr()
     assert rows(evaluate(world, tmp_path / "out", samples_uri=at)) == whole[0]

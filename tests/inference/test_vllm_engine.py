@@ -63,7 +63,7 @@ class RecordedLlm:
 @pytest.fixture(scope="module")
 def engines(world: Any) -> tuple[VllmEngine, Any, RecordedLlm]:
     source = ModelSource(base_model=str(world.base))
-    plain = loading.load_engine(source, loading.fetch(source))
+    plain: Any = loading.load_engine(source, loading.fetch(source))
     llm = RecordedLlm(world.base)
     engine = VllmEngine(llm, Sampling, max_length=plain.max_length, stop_ids=plain.stop_ids)
     return engine, plain, llm

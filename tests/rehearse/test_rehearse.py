@@ -25,7 +25,14 @@ from mixtune.inference.loading import ModelSource
 from mixtune.inference.vllm_engine import VllmEngine
 from mixtune.rehearse import run as rehearse_run
 from mixtune.rehearse.component import rehearse
-from mixtune.rehearse.conversations import LONGEST_LOOP, LOOPS, Asker, Drawing, find_turn, has_loop
+from mixtune.rehearse.conversations import (
+    LONGEST_LOOP,
+    LOOPS,
+    ConversationGenerator,
+    SamplingSettings,
+    find_turn,
+    has_loop,
+)
 from mixtune.sanitize.component import sanitize
 
 LIMITS = {"max_prompt_tokens": 96, "max_new_tokens": 64}
@@ -101,7 +108,7 @@ def test_a_conversation_does_not_depend_on_those_drawn_with_it(whole: tuple[byte
     assert isinstance(engine, engines.TransformersEngine)
 
     def drawn(numbers: range) -> list[tuple[str, str, str]]:
-        found = Asker(tokenizer, Drawing(**LIMITS), tuple(numbers))(engine)
+        found = ConversationGenerator(tokenizer, SamplingSettings(**LIMITS))([(n, "") for n in numbers], engine)
         return [(one.text, one.response, one.error) for one in found]
 
     together = drawn(range(96))
@@ -211,7 +218,7 @@ def test_tokens_are_drawn_as_often_as_they_are_probable_and_top_p_leaves_the_tai
     logits = chances.log().expand(1000, -1)
 
     def counts(**options: float) -> list[int]:
-        sampling = Sampling(**{"temperature": 1.0, "top_p": 1.0, **options}, seed=0, names=())
+        sampling = Sampling(**{"temperature": 1.0, "top_p": 1.0, **options}, seed=0, stream_ids=())
         return torch.bincount(engines.draw(logits, uniforms, sampling), minlength=4).tolist()
 
     assert counts() == [500, 100, 300, 100]
@@ -230,7 +237,7 @@ def test_vllm_is_told_a_seed_for_every_text() -> None:
     engine = VllmEngine(
         SimpleNamespace(generate=generate), lambda **options: options, max_length=64, stop_ids=frozenset({2})
     )
-    sampling = Drawing(temperature=0.7, top_p=0.9).sampling([0, 2], frozenset({9}))
+    sampling = SamplingSettings(temperature=0.7, top_p=0.9).sampling([0, 2], frozenset({9}))
     assert [one.token_ids for one in engine.generate([(1,), (1,)], 8, sampling)] == [(5,), (5,)]
     assert told[0] == {
         "temperature": 0.7, "top_p": 0.9, "max_tokens": 8, "stop_token_ids": [2, 9], "detokenize": False,
@@ -246,5 +253,5 @@ def test_what_a_reasoning_model_thinks_goes_by_its_own_key() -> None:
     assert plain == {"role": "assistant", "content": "4"}
     tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
     engine = SimpleNamespace(generate=lambda prompts, *_: [done(tokenizer, text) for text in ("<think>2</think>", "4")])
-    samples = Asker(tokenizer, Drawing(), (0, 1), ("2+2?", "3+1?"))(engine)
+    samples = ConversationGenerator(tokenizer, SamplingSettings())([(0, "2+2?"), (1, "3+1?")], engine)
     assert [one.error for one in samples] == ["answer: empty", ""], "thought and said nothing"

@@ -18,7 +18,7 @@ processes share the work.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,22 +75,6 @@ class Sample:
     truncated: bool = False
     error: str = ""
     measures: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A fixed set of items that is scored and written at once."""
-
-    axis: str
-    name: str
-    num_items: int
-    score: Callable[[Any], list[Sample]]
-    """Takes the engine."""
-
-    @property
-    def path(self) -> str:
-        """Relative to the artifact's data folder."""
-        return f"{self.axis}/{self.name}.parquet"
 
 
 def prompt_hash(prompt: str) -> str:
@@ -156,8 +140,3 @@ def read_samples(path: str) -> Samples:
     manifest = storage.read_manifest(path, "samples")
     storage.verify(manifest)
     return Samples(manifest)
-
-
-def chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Items in runs of at most `size`."""
-    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,47 +1,66 @@
 """Generated answers and the records that they answer, as columns of samples."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.samples import prompt_hash
+from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.prompts import encode, encode_pair, render_prompt, turns_text
 from mixtune.records import Record, prompt_and_answer
 
 
+class AnswerColumns(TypedDict):
+    """Columns of samples that say how a prompt was answered."""
+
+    prompt_hash: str
+    response: str
+    num_tokens: int
+    latency_seconds: float
+    truncated: bool
+
+
+class RecordColumns(TypedDict):
+    """Columns of samples that say which record it is."""
+
+    item_id: str
+    cluster: str
+    text: str
+
+
 def generate(
-    engine: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int, *, plain: bool = False
-) -> list[dict[str, Any]]:
-    """Return the answers to prompts: `prompt_hash`, `response`, `num_tokens`, `latency_seconds`, `truncated`.
+    engine: Engine, tokenizer: Tokenizer, prompts: Sequence[str], max_new_tokens: int, *, plain: bool = False
+) -> list[AnswerColumns]:
+    """Return the answers to prompts.
 
     Plain prompts get the tokenizer's special tokens; rendered ones have those of the chat template written out.
     """
     encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
-    done = engine.generate(encoded, max_new_tokens)
     return [
-        {
-            "prompt_hash": prompt_hash(prompt),
-            "response": str(tokenizer.decode(completion.token_ids, skip_special_tokens=True)),
-            "num_tokens": len(completion.token_ids),
-            "latency_seconds": completion.latency_seconds,
-            "truncated": completion.truncated,
-        }
-        for prompt, completion in zip(prompts, done, strict=True)
+        AnswerColumns(
+            prompt_hash=prompt_hash(prompt),
+            response=tokenizer.decode(completion.token_ids, skip_special_tokens=True),
+            num_tokens=len(completion.token_ids),
+            latency_seconds=completion.latency_seconds,
+            truncated=completion.truncated,
+        )
+        for prompt, completion in zip(prompts, engine.generate(encoded, max_new_tokens), strict=True)
     ]
 
 
-def answer_records(engine: Any, tokenizer: Any, records: Sequence[Record], max_new_tokens: int) -> list[dict[str, Any]]:
-    """The model's own answers to records, with the columns that say which record it is."""
+def answer_records(
+    engine: Engine, tokenizer: Tokenizer, records: Sequence[Record], max_new_tokens: int
+) -> list[AnswerColumns]:
+    """Return the model's own answers to records."""
     prompts = [render_prompt(tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in records]
-    found = generate(engine, tokenizer, prompts, max_new_tokens)
-    return [{**describe(record), **answer} for record, answer in zip(records, found, strict=True)]
+    return generate(engine, tokenizer, prompts, max_new_tokens)
 
 
-def describe(record: Record) -> dict[str, Any]:
-    """Which record it is: `item_id`, `cluster`, `text`."""
-    return {"item_id": record["id"], "cluster": record.get("group", ""), "text": turns_text(record)}
+def record_columns(record: Record, item_id: str = "") -> RecordColumns:
+    """Return the columns of a record, without its answer; the item's id is the record's, or another."""
+    return RecordColumns(item_id=item_id or record["id"], cluster=record.get("group", ""), text=turns_text(record))
 
 
 def latency_scores(table: pa.Table) -> dict[str, float]:

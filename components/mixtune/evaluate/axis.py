@@ -5,8 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Part, count_errors
+from mixtune.artifacts.samples import count_errors
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
+from mixtune.inference.parallel import Part
 
 
 @dataclass(frozen=True, kw_only=True)

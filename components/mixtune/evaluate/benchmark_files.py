@@ -4,8 +4,8 @@ import csv
 import gzip
 import io
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 def read_splits(uri: str) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
+    """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
     Raises:
         DataError: Nothing there, or no file of a known format.
@@ -38,8 +38,13 @@ def read_splits(uri: str) -> dict[str, list[dict[str, Any]]]:
     return dict(splits)
 
 
+def read_all(uri: str) -> list[dict[str, Any]]:
+    """Return the rows of all splits, one after another."""
+    return [row for rows in read_splits(uri).values() for row in rows]
+
+
 def read_rows(uri: str) -> list[dict[str, Any]]:
-    """The rows of one file.
+    """Return the rows of one file.
 
     Raises:
         DataError: A file that is not of its format, or a row that is no object.
@@ -64,7 +69,7 @@ def read_rows(uri: str) -> list[dict[str, Any]]:
 
 
 def need(row: dict[str, Any], column: str, uri: str, number: int) -> Any:
-    """A column's value.
+    """Return a column's value.
 
     Raises:
         DataError: The row has no such column.
@@ -74,15 +79,15 @@ def need(row: dict[str, Any], column: str, uri: str, number: int) -> Any:
     return row[column]
 
 
-def take(items: Sequence[Item], strata: Sequence[str], limit: int) -> list[Item]:
-    """At most `limit` items, taken in turn from every stratum, in their order; 0: all."""
+def stratified_subset(items: Sequence[Item], stratum: Callable[[Item], str], limit: int) -> list[Item]:
+    """Return at most `limit` items (0: all) in their order, from every stratum in turn."""
     if not limit or len(items) <= limit:
         return list(items)
-    turn: dict[str, int] = defaultdict(int)
+    counts: Counter[str] = Counter()
     ranked = []
-    for index, stratum in enumerate(strata):
-        ranked.append((turn[stratum], index))
-        turn[stratum] += 1
+    for index, name in enumerate(map(stratum, items)):
+        ranked.append((counts[name], index))
+        counts[name] += 1
     return [items[index] for index in sorted(index for _, index in sorted(ranked)[:limit])]
 
 

@@ -27,8 +27,8 @@ from mixtune.evaluate.benchmarks.customer import CustomerOptions
 from mixtune.evaluate.benchmarks.nll import NllOptions
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
 from mixtune.inference import loading, parallel
+from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import ModelSource
-from mixtune.inference.parallel import begin
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
@@ -117,7 +117,7 @@ def run_evaluation(inputs: EvaluationInputs, outputs: EvaluationOutputs) -> Eval
     if inputs.model_uri.startswith(f"{models.FAILED}: "):
         return _pass_on(inputs.model_uri.removeprefix(f"{models.FAILED}: "), inputs, outputs)
     with tempfile.TemporaryDirectory() as scratch:
-        fetched = loading.turned(loading.fetch(inputs.model), inputs.strength, Path(scratch))
+        fetched = loading.at_strength(loading.fetch(inputs.model), inputs.strength, Path(scratch))
         return _evaluate(inputs, outputs, fetched)
 
 
@@ -128,7 +128,7 @@ def _evaluate(inputs: EvaluationInputs, outputs: EvaluationOutputs, fetched: loa
     axes = plan_axes(inputs, data, tokenizer)
     identity = describe(inputs, data, fetched, tokenizer)
     folder = storage.data_uri(outputs.samples_uri, "samples")
-    done = begin(folder, identity)
+    done = parallel.resume_or_reset(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in done]
     load = partial(loading.load_engine, inputs.model, fetched)
     devices = parallel.find_devices(inputs.model.resolved().device, inputs.model.gpus_per_model)
@@ -164,7 +164,7 @@ def _pass_on(reason: str, inputs: EvaluationInputs, outputs: EvaluationOutputs) 
     return EvaluationResult(scores={}, labels=[], confusion=[])
 
 
-def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis]:
+def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Tokenizer) -> list[Axis]:
     """All axes that the inputs hold, in a fixed order."""
     limit = int(inputs.limit)
     options = parse_options("customer_options", inputs.customer_options, CustomerOptions)
@@ -178,7 +178,7 @@ def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Any) -> list[Axis
     return axes
 
 
-def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tokenizer: Any) -> dict[str, Any]:
+def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tokenizer: Tokenizer) -> dict[str, Any]:
     """Everything that the rows depend on."""
     source = inputs.model.resolved()
     digests = {
@@ -213,7 +213,7 @@ def flat_scores(summaries: dict[str, dict[str, Any]]) -> dict[str, float]:
     return flat
 
 
-def benchmark_axis(name: str, options: dict[str, Any], tokenizer: Any, limit: int) -> Axis:
+def benchmark_axis(name: str, options: dict[str, Any], tokenizer: Tokenizer, limit: int) -> Axis:
     """The axis of a benchmark, by its form."""
     named = str(options.get("form", name))
     if named not in BENCHMARK_FORMS:

@@ -1,8 +1,9 @@
-"""What an engine is asked and what it answers, whichever it is."""
+"""What an engine and a tokenizer are: the requests that an engine takes and the answers that it gives."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Scores:
     """The answer to a request."""
 
     logprobs: tuple[float, ...]
-    """Sum over the tokens, one per continuation, in nats."""
+    """Nats, summed over the tokens of each continuation."""
     truncated: bool
     """The context was cut on the left to the model's length."""
     latency_seconds: float
@@ -31,33 +32,33 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How continuations are drawn, each with random numbers of its own: who else is in a batch makes no difference."""
+    """How tokens are sampled; each prompt has its own random stream, so results do not depend on batching."""
 
     temperature: float
     """Above 0; 1 is the model's own distribution."""
     top_p: float
-    """Above 0, at most 1: only the most probable tokens, which together have this probability at least."""
+    """Above 0, at most 1: sample from the most probable tokens that together have at least this probability."""
     seed: int
-    names: tuple[int, ...]
-    """One number per prompt, 0 or more: which random numbers it has."""
+    stream_ids: tuple[int, ...]
+    """The random stream of each prompt, 0 or more."""
     stop_ids: frozenset[int] = frozenset()
     """Further tokens that end a continuation."""
 
     def uniforms(self, count: int) -> np.ndarray:
-        """Random numbers in 0..1, (prompts, count)."""
-        return np.stack([self._numbers(name).random(count) for name in self.names])
+        """Return random numbers in 0..1, (num_prompts, count)."""
+        return np.stack([self._stream(stream).random(count) for stream in self.stream_ids])
 
     def seeds(self) -> list[int]:
-        """A seed per prompt, for engines that draw by themselves."""
-        return [int(self._numbers(name).integers(2**31)) for name in self.names]
+        """Return a seed per prompt, for engines that sample by themselves."""
+        return [int(self._stream(stream).integers(2**31)) for stream in self.stream_ids]
 
-    def _numbers(self, name: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(key=[self.seed, name]))
+    def _stream(self, stream: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, stream]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """A continuation."""
+    """A generated continuation."""
 
     token_ids: tuple[int, ...]
     """Without the token that ended the turn."""
@@ -67,11 +68,54 @@ class Completion:
     """From the start of its batch to its own last token."""
 
 
+class Engine(Protocol):
+    """A loaded model."""
+
+    def score(self, requests: Sequence[Request]) -> list[Scores]:
+        """Return the log-probabilities of continuations.
+
+        Raises:
+            ModelError: One is not finite.
+        """
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """Return a continuation per prompt, up to its end of turn or `max_new_tokens`; greedy without `sampling`.
+
+        Raises:
+            ModelError: The model's logits are not finite.
+        """
+
+
+class Tokenizer(Protocol):
+    """What is used of a Hugging Face tokenizer."""
+
+    name_or_path: str
+    chat_template: str | None
+    bos_token: str | None
+    eos_token_id: int | None
+    all_special_ids: list[int]
+    added_tokens_decoder: Mapping[int, Any]
+
+    def __call__(self, text: str, **options: bool) -> Mapping[str, list[int]]:
+        """Return `input_ids` of a text."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Return the text of tokens."""
+
+    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
+        """Return a conversation by the chat template."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the added tokens."""
+
+
 def check_finite(values: Iterable[float]) -> None:
-    """Make sure that what a model says can be measured.
+    """Make sure that a model's log-probabilities or logits can be measured.
 
     Raises:
-        ModelError: A log-probability, or the largest logit of a position, is not finite.
+        ModelError: One is not finite.
     """
     if not all(map(math.isfinite, values)):
         raise ModelError(

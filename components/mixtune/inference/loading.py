@@ -3,13 +3,14 @@
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, ModelError
+from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 from mixtune.interpolation import turn_down
@@ -18,12 +19,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 ENGINES = ("transformers", "vllm")
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DEFAULT_LENGTH = 2048
-_PROBE = "The quick brown fox"
+PROBE = "The quick brown fox"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Which model, and how it is held in memory."""
+    """Which model, and how it is loaded."""
 
     base_model: str
     """Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`."""
@@ -33,12 +34,10 @@ class ModelSource:
     """`float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first GPU there is, else the CPU."""
-
     engine: str = "transformers"
     """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
     gpus_per_model: int = 1
-    """GPUs that share one model, for a model that one cannot hold: tensor parallel in vLLM, layers spread over them
-    in transformers."""
+    """GPUs that share one model: tensor parallel in vLLM, layers spread over them in transformers."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -49,11 +48,10 @@ class ModelSource:
             raise ConfigError(f"dtype {self.dtype!r}: there are auto, {', '.join(DTYPES)}")
 
     def resolved(self) -> "ModelSource":
-        """The same with `auto` replaced by what this machine has."""
-        device = self.device
+        """Return the same with `auto` replaced by what this machine has."""
+        device, dtype = self.device, self.dtype
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = self.dtype
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
         return replace(self, device=device, dtype=dtype)
@@ -84,8 +82,8 @@ def fetch(source: ModelSource) -> Fetched:
     return Fetched(base, models.fetch_model(source.model_uri) if source.model_uri else None)
 
 
-def turned(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
-    """The same with its tuned model at a lower strength, made in an empty folder; at 1 it is as it was.
+def at_strength(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
+    """Return the model with its tuned part interpolated, in an empty folder; as it was for strength 1 or a base.
 
     Raises:
         ModelError: An adapter that cannot be scaled.
@@ -96,30 +94,31 @@ def turned(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
 
 
 def digest(uri: str, folder: Path) -> str:
-    """What a model's bytes are: the digest of its URI where there is one, else that of its files."""
-    given = storage.split_fingerprint(uri)[1]
-    return given or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
+    """Return the digest of a model's URI, or else that of its files."""
+    return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
 
 
-def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> TransformersEngine | VllmEngine:
-    """Load the model and, with an adapter, make sure that it changes what the model says.
+def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engine:
+    """Load the model and make sure that its adapter, if any, changes its output.
 
     Args:
         source: Which model.
         fetched: Its folders.
-        device: Where to, if not where the source says.
+        device: Overrides the source's.
 
     Raises:
         ModelError: The weights cannot be read, or the adapter changes no logit.
     """
     source = replace(source, device=device or source.device).resolved()
-    if source.engine == "vllm":
-        return _load_vllm(source, fetched)
+    return _load_vllm(source, fetched) if source.engine == "vllm" else _load_transformers(source, fetched)
+
+
+def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEngine:
     if source.device == "cpu":
         torch.use_deterministic_algorithms(True)
-    several = source.gpus_per_model > 1 and source.device != "cpu"
-    # several GPUs: a share of the layers on each, all that this process sees
-    spread = {"device_map": "auto"} if several else {}
+    several_gpus = source.gpus_per_model > 1 and source.device != "cpu"
+    # a share of the layers on each GPU that this process sees
+    spread = {"device_map": "auto"} if several_gpus else {}
     try:
         config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -128,11 +127,11 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Tran
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
     model.eval()
-    if not several:
+    if not several_gpus:
         model.to(source.device)
     tokenizer = load_tokenizer(fetched)
     if fetched.adapter:
-        probe = tokenizer(_PROBE, return_tensors="pt")["input_ids"].to(model.device)
+        probe = torch.tensor([tokenizer(PROBE)["input_ids"]], device=model.device)
         model = _with_adapter(model, fetched.adapter, probe)
     return TransformersEngine(
         model,
@@ -144,32 +143,32 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Tran
 
 def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
-    tokenizer = load_tokenizer(fetched)
-    named = GenerationConfig.from_model_config(config)
+    generation_config = GenerationConfig.from_model_config(config)
     if (fetched.weights / "generation_config.json").is_file():
-        named = GenerationConfig.from_pretrained(fetched.weights)
+        generation_config = GenerationConfig.from_pretrained(fetched.weights)
+    tokenizer = load_tokenizer(fetched)
     engine = load_vllm(
         fetched.weights,
         fetched.adapter,
         dtype=source.dtype,
         gpus=source.gpus_per_model,
         max_length=max_length(config, tokenizer),
-        stop_ids=stop_ids(named, tokenizer),
+        stop_ids=stop_ids(generation_config, tokenizer),
     )
     if fetched.adapter:
-        engine.check_adapter(tokenizer(_PROBE)["input_ids"])
+        engine.check_adapter(tokenizer(PROBE)["input_ids"])
     return engine
 
 
-def load_tokenizer(fetched: Fetched) -> Any:
-    """The tokenizer, always the base model's, so that both evaluations read the same prompts.
+def load_tokenizer(fetched: Fetched) -> Tokenizer:
+    """Return the tokenizer, always the base model's, so that both evaluations read the same prompts.
 
     Raises:
         ModelError: The tuned model comes with another chat template than its base model.
     """
-    tokenizer = AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False)
+    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False))
     if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
-        tuned = AutoTokenizer.from_pretrained(fetched.tuned, trust_remote_code=False)
+        tuned = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.tuned, trust_remote_code=False))
         ours, theirs = template_digest(tokenizer), template_digest(tuned)
         if theirs and ours != theirs:
             raise ModelError(
@@ -179,14 +178,14 @@ def load_tokenizer(fetched: Fetched) -> Any:
     return tokenizer
 
 
-def template_digest(tokenizer: Any) -> str:
+def template_digest(tokenizer: Tokenizer) -> str:
     """Which chat template a tokenizer has, 16 hex digits; empty where it has none."""
     template = str(tokenizer.chat_template or "").strip()
     return hashlib.sha256(template.encode()).hexdigest()[:16] if template else ""
 
 
-def max_length(config: Any, tokenizer: Any) -> int:
-    """Longest sequence in tokens, found as lm-eval finds it."""
+def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:
+    """Return the longest sequence in tokens, determined as lm-eval does."""
     text = config.get_text_config()
     for key in _LENGTH_KEYS:
         if getattr(text, key, None):
@@ -195,16 +194,16 @@ def max_length(config: Any, tokenizer: Any) -> int:
     return length if 0 < length < 10**9 else _DEFAULT_LENGTH
 
 
-def stop_ids(config: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: what the model's files say, and what its chat template puts after one."""
-    named = config.eos_token_id
-    found = {*([named] if isinstance(named, int) else named or []), tokenizer.eos_token_id}
+def stop_ids(config: GenerationConfig | PreTrainedConfig, tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the tokens that end an answer: those of the model's files, and what its chat template puts after one."""
+    configured = config.eos_token_id
+    ids = {*([configured] if isinstance(configured, int) else configured or []), tokenizer.eos_token_id}
     if tokenizer.chat_template:
-        found.add(end_of_turn(tokenizer))
-    return frozenset(token for token in found if token is not None)
+        ids.add(end_of_turn(tokenizer))
+    return frozenset(token for token in ids if token is not None)
 
 
-def end_of_turn(tokenizer: Any) -> int | None:
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
     """The special token that the chat template puts right after an answer; None where it puts none."""
     mark = "qzxv"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
@@ -216,7 +215,7 @@ def end_of_turn(tokenizer: Any) -> int | None:
 
 
 def _with_adapter(model: Any, folder: Path, probe: torch.Tensor) -> Any:
-    """The model with its adapter, merged where float32 makes that exact enough."""
+    """Return the model with its adapter, merged where float32 makes that exact enough."""
     from peft import PeftModel
 
     with torch.inference_mode():
@@ -228,7 +227,7 @@ def _with_adapter(model: Any, folder: Path, probe: torch.Tensor) -> Any:
         tuned.eval()
         if torch.equal(plain, tuned(probe).logits):
             raise ModelError(
-                f"{folder}: the adapter changes no logit of {_PROBE!r}; "
+                f"{folder}: the adapter changes no logit of {PROBE!r}; "
                 "it was not trained, or is not for this base model"
             )
         return tuned.merge_and_unload() if model.dtype == torch.float32 else tuned

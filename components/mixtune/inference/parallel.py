@@ -1,4 +1,4 @@
-"""Parts spread over the GPUs of a pod: one process each, every one with the whole model.
+"""Parts of an evaluation, spread over the GPUs of a pod: one process each, every one with the whole model.
 
 What a part holds and how it is batched does not depend on who scores it, so neither do its rows.
 """
@@ -9,53 +9,87 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from typing import Any
-
-import torch
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.queues import Queue
+from typing import Any, TypeVar
 
 from mixtune import storage
-from mixtune.artifacts.samples import Part, write_part
+from mixtune.artifacts.samples import Sample, write_part
 from mixtune.errors import ConfigError, DataError
+from mixtune.inference.engine import Engine
 from mixtune.processes import SPAWN, start_processes
 
-Loader = Callable[[str], Any]
+Loader = Callable[[str], Engine]
 """Makes an engine on a device, such as `cuda:1`; picklable."""
+Item = TypeVar("Item")
 
 REPORT_SECONDS = 10.0
-
-_engine: Any = None
-_device = ""
-
 PROGRESS = "_progress.json"
 """Says which evaluation the parts beside it belong to; hidden from listings by its name."""
 
+_engine: Engine | None = None
+_device = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A fixed set of items that is scored and written at once."""
+
+    axis: str
+    name: str
+    num_items: int
+    score: Callable[[Engine], list[Sample]]
+
+    @property
+    def path(self) -> str:
+        """Relative to the artifact's data folder."""
+        return f"{self.axis}/{self.name}.parquet"
+
+
+def make_parts(
+    axis: str,
+    items: Sequence[Item],
+    size: int,
+    score: Callable[[Sequence[Item], Engine], list[Sample]],
+    prefix: str = "",
+) -> list[Part]:
+    """Return items in parts of `size` at most, named by the prefix and a number; `score` is picklable."""
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    return [
+        Part(axis=axis, name=f"{prefix}{number:05}", num_items=len(chunk), score=partial(score, chunk))
+        for number, chunk in enumerate(chunks)
+    ]
+
 
 def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> None:
-    """Score parts and write each as it is done.
+    """Score parts and write each as soon as it is scored.
 
     Args:
-        parts: What is to be scored.
+        parts: Those that are missing.
         folder: URI of the samples' data folder.
-        load: Makes the engine; called once per device, and not at all without parts.
+        load: Called once per device, and not at all without parts.
         devices: One process each; a single one needs no process of its own.
     """
-    total = sum(part.num_items for part in parts)
-    done, told, started = 0, time.perf_counter(), time.perf_counter()
+    total, scored = sum(part.num_items for part in parts), 0
+    started = reported = time.perf_counter()
     for part in _scored(parts, folder, load, devices):
-        done += part.num_items
-        if time.perf_counter() - told > REPORT_SECONDS or done == total:
-            told = time.perf_counter()
-            print(f"{done} of {total} items, {part.axis}, {told - started:.1f} s", flush=True)
+        scored += part.num_items
+        if time.perf_counter() - reported > REPORT_SECONDS or scored == total:
+            reported = time.perf_counter()
+            print(f"{scored} of {total} items, {part.axis}, {reported - started:.1f} s", flush=True)
 
 
 def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:
-    """The places that share the work, one model each: every GPU, or group of GPUs, for `cuda`; else what is named.
+    """Return the places of one model each: every GPU, or group of GPUs, for `cuda`; else the device itself.
 
     A group is numbers joined by commas, as `CUDA_VISIBLE_DEVICES` has them.
 
     Raises:
         ConfigError: The machine has fewer GPUs than one model takes.
     """
+    import torch
+
     if device != "cuda":
         return [device]
     count = torch.cuda.device_count()
@@ -65,9 +99,27 @@ def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:
     return [",".join(str(first + number) for number in range(gpus_per_model)) for first in firsts]
 
 
+def resume_or_reset(folder: str, identity: dict[str, Any]) -> set[str]:
+    """Return the paths of parts that an interrupted run of the same evaluation wrote; delete another's."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    progress = storage.join(folder, PROGRESS)
+    if storage.file_exists(progress) and storage.read_json(progress) == {"evaluation": digest}:
+        try:
+            written = {entry.path for entry in storage.list_files(folder)}
+        except DataError:  # nothing but the hidden progress file
+            return set()
+        print(f"{len(written)} parts are there already, going on with the rest", flush=True)
+        return written
+    storage.delete(folder)
+    storage.write_json(progress, {"evaluation": digest})
+    return set()
+
+
 def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> Iterator[Part]:
-    if len(devices) == 1 or len(parts) < 2:
-        engine = load("cuda" if devices[0][0].isdigit() else devices[0]) if parts else None
+    if not parts:
+        return
+    if len(devices) == 1 or len(parts) == 1:
+        engine = load("cuda" if devices[0][0].isdigit() else devices[0])
         for part in parts:
             write_part(storage.join(folder, part.path), part.score(engine))
             yield part
@@ -76,7 +128,7 @@ def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[
     for device in devices:
         places.put(device)
     with start_processes(len(devices), _take_device, places) as pool:
-        running = {pool.submit(_score, part, folder, load): part for part in parts}
+        running = {pool.submit(_score_here, part, folder, load): part for part in parts}
         try:
             for future in as_completed(running):
                 future.result()
@@ -86,7 +138,7 @@ def _scored(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[
             raise
 
 
-def _take_device(places: Any) -> None:
+def _take_device(places: "Queue[str]") -> None:
     """Take a place; a group of GPUs is all that this process will ever see of them."""
     global _device
     _device = places.get()
@@ -96,31 +148,16 @@ def _take_device(places: Any) -> None:
 
 
 def _visible(group: str) -> str:
-    """A group's GPUs among those that this process was given."""
-    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return ",".join(given[int(number)] if given else number for number in group.split(","))
+    """Return a group's GPUs among those that this process may use."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return ",".join(visible[int(number)] if visible else number for number in group.split(","))
 
 
-def _score(part: Part, folder: str, load: Loader) -> None:
+def _score_here(part: Part, folder: str, load: Loader) -> None:
     global _engine
     if _engine is None:
+        import torch
+
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))
         _engine = load(_device)
     write_part(storage.join(folder, part.path), part.score(_engine))
-
-
-def begin(folder: str, identity: dict[str, Any]) -> set[str]:
-    """Parts that an interrupted run of the same evaluation left; another's are deleted."""
-    text = json.dumps(identity, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    progress = storage.join(folder, PROGRESS)
-    if storage.file_exists(progress) and storage.read_json(progress) == {"evaluation": digest}:
-        try:
-            found = {entry.path for entry in storage.list_files(folder)}
-        except DataError:  # nothing but the hidden progress file
-            return set()
-        print(f"{len(found)} parts are there already, going on with the rest", flush=True)
-        return found
-    storage.delete(folder)
-    storage.write_json(progress, {"evaluation": digest})
-    return set()

@@ -8,7 +8,7 @@ are shared. Logits are computed only where they are read.
 import inspect
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,39 +19,34 @@ from mixtune.inference.engine import Completion, Request, Sampling, Scores, chec
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
-
 MAX_LOGITS = 2**28
 """Logits of one batch at most: 1 GiB in float32."""
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One sequence of a batch: `targets` are read at its last positions."""
+    """One sequence of a batch, whose `targets` are read at its last positions."""
 
     request: int
     choice: int
+    """Index of the continuation; -1: all of them, one token each, at the last position."""
     ids: tuple[int, ...]
     targets: tuple[int, ...]
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of one batch of prompts; without `sampling`, the most probable tokens."""
-
-    max_new_tokens: int
-    sampling: Sampling | None
-    uniforms: torch.Tensor | None
-    """(prompts, max_new_tokens)."""
+    @property
+    def num_read(self) -> int:
+        """Number of last positions whose logits are read."""
+        return 1 if self.choice < 0 else min(len(self.targets), len(self.ids))
 
 
 class TransformersEngine:
-    """A model and what is asked of it; deterministic, and greedy unless told to draw."""
+    """A deterministic engine over a Hugging Face model."""
 
     def __init__(self, model: Any, *, max_length: int, stop_ids: frozenset[int], batch_tokens: int) -> None:
-        """Wrap a loaded model.
+        """Wrap a causal language model in evaluation mode.
 
         Args:
-            model: A causal language model in evaluation mode.
+            model: A transformers or PEFT model.
             max_length: Longest sequence that the model takes, in tokens.
             stop_ids: Tokens that end an answer.
             batch_tokens: Tokens of a batch at most, padding and shared prefix included.
@@ -59,59 +54,50 @@ class TransformersEngine:
         self.model, self.max_length, self.stop_ids, self.batch_tokens = model, max_length, stop_ids, batch_tokens
         self.device = next(model.parameters()).device
         self._vocab = int(model.config.get_text_config().vocab_size)
-        self._keeps_logits = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+        # PEFT's own `forward` hides the parameters of the model under it
+        unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._limits_logits = "logits_to_keep" in inspect.signature(unwrapped.forward).parameters
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Log-probabilities of continuations; what requests have in common is computed once.
-
-        Raises:
-            ModelError: One is not finite.
-        """
+        """Return log-probabilities of continuations; see `Engine`."""
         logprobs = [[0.0] * len(request.continuations) for request in requests]
         seconds = [0.0] * len(requests)
-        limit = self.max_length
-        for group in _groups(requests):
-            rows = [_Row(row.request, row.choice, row.ids[-limit:], row.targets) for row in group]
+        for rows in _groups(requests, self.max_length):
             started = time.perf_counter()
             for row, values in self._score_group(rows):
                 if row.choice < 0:
                     logprobs[row.request] = values
                 else:
                     logprobs[row.request][row.choice] = sum(values)
-            share = (time.perf_counter() - started) / len({row.request for row in rows})
-            for index in {row.request for row in rows}:
+            indices = {row.request for row in rows}
+            share = (time.perf_counter() - started) / len(indices)
+            for index in indices:
                 seconds[index] = share
         check_finite(value for values in logprobs for value in values)
-        cut = [len(request.context) + max(map(len, request.continuations)) - 1 > limit for request in requests]
+        longest = [len(request.context) + max(map(len, request.continuations)) - 1 for request in requests]
         return [
-            Scores(logprobs=tuple(values), truncated=long, latency_seconds=spent)
-            for values, long, spent in zip(logprobs, cut, seconds, strict=True)
+            Scores(logprobs=tuple(values), truncated=length > self.max_length, latency_seconds=latency)
+            for values, length, latency in zip(logprobs, longest, seconds, strict=True)
         ]
 
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
     ) -> list[Completion]:
-        """Continuations, each up to its end of turn or `max_new_tokens`; greedy without `sampling`.
-
-        Raises:
-            ModelError: The model's logits are not finite.
-        """
-        uniforms = torch.tensor(sampling.uniforms(max_new_tokens), device=self.device) if sampling else None
+        """Return a continuation per prompt; see `Engine`."""
         room = max(1, self.max_length - max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        out: dict[int, Completion] = {}
+        completions: dict[int, Completion] = {}
         while order:
             longest = min(room, len(prompts[order[0]]))
-            count = max(1, self.batch_tokens // (longest + max_new_tokens))
-            batch, order = order[:count], order[count:]
-            cut = [list(prompts[index][-room:]) for index in batch]
-            asked = _Asked(max_new_tokens, sampling, uniforms[batch] if uniforms is not None else None)
-            for index, done in zip(batch, self._generate_batch(cut, asked), strict=True):
-                long = len(prompts[index]) > room
-                out[index] = Completion(token_ids=done[0], truncated=done[1] or long, latency_seconds=done[2])
-        return [out[index] for index in range(len(prompts))]
+            size = max(1, self.batch_tokens // (longest + max_new_tokens))
+            batch, order = order[:size], order[size:]
+            streams = replace(sampling, stream_ids=tuple(sampling.stream_ids[i] for i in batch)) if sampling else None
+            outputs = self._generate_batch([prompts[index][-room:] for index in batch], max_new_tokens, streams)
+            for index, output in zip(batch, outputs, strict=True):
+                completions[index] = replace(output, truncated=output.truncated or len(prompts[index]) > room)
+        return [completions[index] for index in range(len(prompts))]
 
     def _score_group(self, rows: list[_Row]) -> Iterator[tuple[_Row, list[float]]]:
         prefix = _common_prefix(rows)
@@ -119,82 +105,91 @@ class TransformersEngine:
         prefix = prefix if cache else 0
         rows = sorted(rows, key=lambda row: len(row.ids))
         while rows:
-            count = self._batch_rows(rows, prefix)
-            batch, rows = rows[:count], rows[count:]
+            size = self._batch_size(rows, prefix)
+            batch, rows = rows[:size], rows[size:]
             yield from zip(batch, self._score_batch(batch, prefix, cache), strict=True)
 
-    def _batch_rows(self, rows: list[_Row], prefix: int) -> int:
-        """How many of the rows, shortest first, go into one batch."""
-        count, read = 0, 0
+    def _batch_size(self, rows: list[_Row], prefix: int) -> int:
+        """Return how many of the rows, shortest first, go into one batch."""
+        size, num_read = 0, 0
         for row in rows:
-            read = max(read, _positions(row))
-            whole = max(len(row.ids), prefix)
-            if count and ((count + 1) * whole > self.batch_tokens or (count + 1) * read * self._vocab > MAX_LOGITS):
+            num_read = max(num_read, row.num_read)
+            num_tokens = (size + 1) * max(len(row.ids), prefix)
+            if size and (num_tokens > self.batch_tokens or (size + 1) * num_read * self._vocab > MAX_LOGITS):
                 break
-            count += 1
-        return count
+            size += 1
+        return size
 
     def _prefix_cache(self, ids: tuple[int, ...]) -> DynamicCache | None:
-        """Keys and values of a common prefix; None where the model's cache cannot be shared."""
-        out = self._forward(torch.tensor([ids], device=self.device), keep=1, past_key_values=None)
-        return out.past_key_values if _shareable(out.past_key_values) else None
+        """Return keys and values of a common prefix; None where the model's cache cannot be shared."""
+        cache = self._forward(torch.tensor([ids], device=self.device), keep=1, past_key_values=None).past_key_values
+        shareable = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+        return cache if shareable else None
 
     def _score_batch(self, rows: list[_Row], prefix: int, cache: DynamicCache | None) -> list[list[float]]:
-        tails = [row.ids[prefix:] for row in rows]
-        ids, mask = _left_pad(tails, self.device)
+        # ids, positions: (rows, longest tail); mask: (rows, prefix + longest tail); tails are padded on the left,
+        # so the last `keep` logits, (rows, keep, vocabulary), are those of real tokens
+        ids, mask = _left_pad([row.ids[prefix:] for row in rows], self.device)
         positions = prefix + (mask.cumsum(1) - 1).clamp(min=0)
         if prefix:
             mask = torch.cat([mask.new_ones(len(rows), prefix), mask], dim=1)
-        past = _expand(cache, len(rows)) if cache else None
-        keep = max(_positions(row) for row in rows)
-        extra = {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
-        logits = self._forward(ids, keep=keep, **extra).logits
-        return [_read(logits[index], row) for index, row in enumerate(rows)]
+        inputs = {
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": _expand(cache, len(rows)) if cache else None,
+        }
+        logits = self._forward(ids, keep=max(row.num_read for row in rows), **inputs).logits
+        return [_read_logprobs(logits[index], row) for index, row in enumerate(rows)]
 
     def _forward(self, ids: torch.Tensor, *, keep: int, **inputs: Any) -> Any:
-        kept = {"logits_to_keep": keep} if self._keeps_logits else {}
-        return self.model(input_ids=ids, use_cache=True, **inputs, **kept)
+        limit = {"logits_to_keep": keep} if self._limits_logits else {}
+        return self.model(input_ids=ids, use_cache=True, **inputs, **limit)
 
-    def _generate_batch(self, prompts: list[list[int]], asked: "_Asked") -> list[tuple[tuple[int, ...], bool, float]]:
+    def _generate_batch(
+        self, prompts: list[Sequence[int]], max_new_tokens: int, sampling: Sampling | None
+    ) -> list[Completion]:
         started = time.perf_counter()
+        stop_ids = self.stop_ids | (sampling.stop_ids if sampling else frozenset())
+        uniforms = torch.tensor(sampling.uniforms(max_new_tokens), device=self.device) if sampling else None
         ids, mask = _left_pad(prompts, self.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         answers: list[list[int]] = [[] for _ in prompts]
-        spent = [0.0] * len(prompts)
-        cut = [True] * len(prompts)
-        alive = list(range(len(prompts)))
-        past: Any = None
-        stop_ids = self.stop_ids | (asked.sampling.stop_ids if asked.sampling else frozenset())
-        for step in range(asked.max_new_tokens):
-            inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": past}
-            out = self._forward(ids, keep=1, **inputs)
-            best, chosen = out.logits[:, -1].max(-1)
-            check_finite(best.tolist())
-            if asked.sampling and asked.uniforms is not None:
-                chosen = draw(out.logits[:, -1], asked.uniforms[alive, step], asked.sampling)
-            past, tokens = out.past_key_values, chosen.tolist()
-            keep = []
-            for row, (index, token) in enumerate(zip(alive, tokens, strict=True)):
-                if token in stop_ids:
-                    cut[index] = False
-                else:
+        seconds, stopped = [0.0] * len(prompts), [False] * len(prompts)
+        active, cache = list(range(len(prompts))), None
+        for step in range(max_new_tokens):
+            # Row r continues prompt active[r]. ids, positions: (rows, new tokens); mask: (rows, all tokens so far);
+            # the cache holds every token before ids. Rows that stopped leave all four.
+            inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+            output = self._forward(ids, keep=1, **inputs)
+            logits, cache = output.logits[:, -1], output.past_key_values
+            largest, tokens = logits.max(-1)
+            check_finite(largest.tolist())
+            if sampling and uniforms is not None:
+                tokens = draw(logits, uniforms[active, step], sampling)
+            going_on = []
+            for row, (index, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+                seconds[index] = time.perf_counter() - started
+                stopped[index] = token in stop_ids
+                if not stopped[index]:
                     answers[index].append(token)
-                    keep.append(row)
-                spent[index] = time.perf_counter() - started
-            if not keep:
+                    going_on.append(row)
+            if not going_on:
                 break
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-            positions, ids = positions[:, -1:] + 1, chosen[:, None]
-            if len(keep) < len(alive):
-                rows = torch.tensor(keep, device=self.device)
-                past.batch_select_indices(rows)
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
+            positions, ids = positions[:, -1:] + 1, tokens[:, None]
+            if len(going_on) < len(active):
+                rows = torch.tensor(going_on, device=self.device)
+                cache.batch_select_indices(rows)
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
-                alive = [alive[row] for row in keep]
-        return [(tuple(answer), long, time_) for answer, long, time_ in zip(answers, cut, spent, strict=True)]
+                active = [active[row] for row in going_on]
+        return [
+            Completion(token_ids=tuple(answer), truncated=not end, latency_seconds=latency)
+            for answer, end, latency in zip(answers, stopped, seconds, strict=True)
+        ]
 
 
 def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """One token per row, by the inverse of its cumulated probabilities.
+    """Sample one token per row by inverting its cumulative distribution.
 
     Args:
         logits: (rows, vocabulary).
@@ -204,34 +199,30 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> to
     Returns:
         Token ids, (rows,).
     """
-    chances = (logits.double() / sampling.temperature).softmax(-1)
+    probabilities = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:
-        falling = chances.sort(-1, descending=True).values
-        needed = falling.cumsum(-1) - falling < sampling.top_p
-        least = falling.masked_fill(~needed, 1).amin(-1, keepdim=True)
-        chances = chances.masked_fill(chances < least, 0)
-    sums = chances.cumsum(-1)
-    places = torch.searchsorted(sums, uniforms[:, None] * sums[:, -1:], right=True)[:, 0]
-    return places.clamp(max=logits.shape[-1] - 1)
+        # (rows, vocabulary): a token belongs to the top where all more probable ones have less than top_p together
+        descending = probabilities.sort(-1, descending=True).values
+        in_top = descending.cumsum(-1) - descending < sampling.top_p
+        smallest = descending.masked_fill(~in_top, 1).amin(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < smallest, 0)
+    cumulative = probabilities.cumsum(-1)
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return tokens.clamp(max=logits.shape[-1] - 1)
 
 
-def _inner(model: Any) -> Any:
-    """The model under a PEFT wrapper, whose own `forward` hides its parameters."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _groups(requests: Sequence[Request]) -> list[list[_Row]]:
-    """Rows that share a prefix: all one-token questions together, each question with long continuations alone."""
+def _groups(requests: Sequence[Request], max_length: int) -> list[list[_Row]]:
+    """Return rows that share a prefix: all one-token questions together, each question with long choices alone."""
     together: list[_Row] = []
     alone: list[list[_Row]] = []
     for index, request in enumerate(requests):
-        if all(len(item) == 1 for item in request.continuations):
-            targets = tuple(item[0] for item in request.continuations)
-            together.append(_Row(index, -1, request.context, targets))
+        if all(len(tokens) == 1 for tokens in request.continuations):
+            targets = tuple(tokens[0] for tokens in request.continuations)
+            together.append(_Row(index, -1, request.context[-max_length:], targets))
             continue
         rows = [
-            _Row(index, choice, (request.context + item)[:-1], item)
-            for choice, item in enumerate(request.continuations)
+            _Row(index, choice, (request.context + tokens)[:-1][-max_length:], tokens)
+            for choice, tokens in enumerate(request.continuations)
         ]
         if len(rows) == 1:
             together += rows
@@ -240,14 +231,9 @@ def _groups(requests: Sequence[Request]) -> list[list[_Row]]:
     return ([together] if together else []) + alone
 
 
-def _positions(row: _Row) -> int:
-    """How many last positions of a row are read."""
-    return 1 if row.choice < 0 else min(len(row.targets), len(row.ids))
-
-
-def _read(logits: torch.Tensor, row: _Row) -> list[float]:
-    """Log-probabilities of a row's targets: all at the last position, or one each at the last ones."""
-    last = logits[-_positions(row) :].float()
+def _read_logprobs(logits: torch.Tensor, row: _Row) -> list[float]:
+    """Return log-probabilities of a row's targets: all at the last position, or one each at the last ones."""
+    last = logits[-row.num_read :].float()
     total = last.logsumexp(-1)
     if row.choice < 0:
         return [float(value) for value in (last[0, list(row.targets)] - total[0]).tolist()]
@@ -256,8 +242,8 @@ def _read(logits: torch.Tensor, row: _Row) -> list[float]:
 
 
 def _common_prefix(rows: list[_Row]) -> int:
-    """Length of what all rows begin with; every row keeps the positions that are read."""
-    shortest = min(len(row.ids) - _positions(row) for row in rows)
+    """Return how many tokens all rows begin with; the positions that are read never count."""
+    shortest = min(len(row.ids) - row.num_read for row in rows)
     first, last = min(row.ids for row in rows), max(row.ids for row in rows)
     count = 0
     while count < shortest and first[count] == last[count]:
@@ -266,20 +252,15 @@ def _common_prefix(rows: list[_Row]) -> int:
 
 
 def _left_pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, (rows, longest), padded on the left, so that every last position is a real one."""
-    longest = max(len(item) for item in sequences)
-    ids = [[0] * (longest - len(item)) + list(item) for item in sequences]
-    mask = [[0] * (longest - len(item)) + [1] * len(item) for item in sequences]
+    """Return token ids and mask, (rows, longest), padded on the left, so that every last position is a real one."""
+    longest = max(map(len, sequences))
+    ids = [[0] * (longest - len(tokens)) + list(tokens) for tokens in sequences]
+    mask = [[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens in sequences]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _shareable(cache: Any) -> bool:
-    """Whether a cache is plain keys and values, which can be repeated for a batch."""
-    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
 def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
-    """The cache for so many rows, without copying: appending to it copies what it must."""
+    """Return the cache for a number of rows, without copying: appending to it copies what it must."""
     layers: list[Any] = cache.layers
     return DynamicCache(
         [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1)) for layer in layers]

@@ -7,7 +7,7 @@ longer continuations, and choices outside the most probable tokens, cost a reque
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,69 +23,82 @@ MIN_CHANGE = 1e-4
 
 
 class VllmEngine:
-    """A vLLM model and what is asked of it; greedy unless told to draw."""
+    """An engine over a vLLM model."""
 
     def __init__(
-        self, llm: Any, sampling: Any, *, max_length: int, stop_ids: frozenset[int], adapter: Any = None
+        self,
+        llm: Any,
+        make_params: Callable[..., Any],
+        *,
+        max_length: int,
+        stop_ids: frozenset[int],
+        adapter: object = None,
     ) -> None:
         """Wrap a loaded model.
 
         Args:
             llm: A `vllm.LLM`.
-            sampling: `vllm.SamplingParams`.
+            make_params: `vllm.SamplingParams`.
             max_length: Longest sequence that the model takes, in tokens.
             stop_ids: Tokens that end an answer.
             adapter: A `vllm.lora.request.LoRARequest`; None: the plain model.
         """
-        self.llm, self.sampling, self.adapter = llm, sampling, adapter
+        self.llm, self.make_params, self.adapter = llm, make_params, adapter
         self.max_length, self.stop_ids = max_length, stop_ids
+        self._first = make_params(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Log-probabilities of continuations, in nats, one sum per continuation.
-
-        Raises:
-            ModelError: One is not finite.
-        """
+        """Return log-probabilities of continuations; see `Engine`."""
         started = time.perf_counter()
-        known: dict[tuple[int, int], float] = {}
-        short = [index for index, one in enumerate(requests) if all(len(item) == 1 for item in one.continuations)]
-        first = self.sampling(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
+        logprobs: dict[tuple[int, int], float] = {}  # by request and continuation
+        short = [index for index, request in enumerate(requests) if all(len(ids) == 1 for ids in request.continuations)]
         contexts = [requests[index].context[-(self.max_length - 1) :] for index in short]
-        for index, output in zip(short, self._run(contexts, first), strict=True):
+        for index, output in zip(short, self._run(contexts, self._first), strict=True):
             likely = output.outputs[0].logprobs[0]
             for choice, (token,) in enumerate(requests[index].continuations):
                 if token in likely:
-                    known[index, choice] = float(likely[token].logprob)
-        self._score_whole(requests, known)
-        check_finite(known.values())
+                    logprobs[index, choice] = float(likely[token].logprob)
+        self._score_whole(requests, logprobs)
+        check_finite(logprobs.values())
         share = (time.perf_counter() - started) / max(1, len(requests))
         return [
             Scores(
-                logprobs=tuple(known[index, choice] for choice in range(len(one.continuations))),
-                truncated=len(one.context) + max(map(len, one.continuations)) > self.max_length,
+                logprobs=tuple(logprobs[index, choice] for choice in range(len(request.continuations))),
+                truncated=len(request.context) + max(map(len, request.continuations)) > self.max_length,
                 latency_seconds=share,
             )
-            for index, one in enumerate(requests)
+            for index, request in enumerate(requests)
         ]
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
     ) -> list[Completion]:
-        """Continuations, each up to its end of turn or `max_new_tokens`; greedy without `sampling`."""
+        """Return a continuation per prompt; see `Engine`."""
         room = max(1, self.max_length - max_new_tokens)
         stop_ids = self.stop_ids | (sampling.stop_ids if sampling else frozenset())
         common = {"max_tokens": max_new_tokens, "stop_token_ids": sorted(stop_ids), "detokenize": False}
-        wanted: Any = self.sampling(temperature=0, **common)
+        params: Any = self.make_params(temperature=0, **common)
         if sampling:
-            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, **common}
-            wanted = [self.sampling(seed=seed, **drawn) for seed in sampling.seeds()]
+            common |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            params = [self.make_params(seed=seed, **common) for seed in sampling.seeds()]
         started = time.perf_counter()
-        outputs = self._run([tuple(prompt[-room:]) for prompt in prompts], wanted)
-        spent = time.perf_counter() - started
-        return [
-            self._completion(prompt, output, room, spent, stop_ids)
-            for prompt, output in zip(prompts, outputs, strict=True)
-        ]
+        outputs = self._run([tuple(prompt[-room:]) for prompt in prompts], params)
+        seconds = time.perf_counter() - started
+        completions = []
+        for prompt, output in zip(prompts, outputs, strict=True):
+            ids, metrics = list(output.outputs[0].token_ids), output.metrics
+            while ids and ids[-1] in stop_ids:
+                ids.pop()
+            latency = getattr(metrics, "last_token_ts", 0.0) - getattr(metrics, "scheduled_ts", 0.0)
+            truncated = output.outputs[0].finish_reason == "length" or len(prompt) > room
+            completions.append(
+                Completion(
+                    token_ids=tuple(map(int, ids)),
+                    truncated=truncated,
+                    latency_seconds=latency if latency > 0 else seconds,
+                )
+            )
+        return completions
 
     def check_adapter(self, probe: Sequence[int]) -> None:
         """Make sure that the adapter changes what the model says.
@@ -93,52 +106,42 @@ class VllmEngine:
         Raises:
             ModelError: With it and without it, the most probable next tokens are the same and equally probable.
         """
-        first = self.sampling(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
         plain, tuned = (
-            {token: float(one.logprob) for token, one in outputs[0].outputs[0].logprobs[0].items()}
-            for outputs in (self._run([tuple(probe)], first, adapter=False), self._run([tuple(probe)], first))
+            {token: float(entry.logprob) for token, entry in output.outputs[0].logprobs[0].items()}
+            for adapter in (False, True)
+            for output in self._run([tuple(probe)], self._first, adapter=adapter)
         )
         if all(token in plain and abs(plain[token] - value) < MIN_CHANGE for token, value in tuned.items()):
             raise ModelError(
                 "the adapter changes no log-probability under vLLM; it was not trained, or is not for this base model"
             )
 
-    def _score_whole(self, requests: Sequence[Request], known: dict[tuple[int, int], float]) -> None:
-        """Read what is not known yet from the log-probabilities of whole prompts."""
+    def _score_whole(self, requests: Sequence[Request], logprobs: dict[tuple[int, int], float]) -> None:
+        """Add the missing entries, from the log-probabilities of whole prompts."""
         missing = [
             (index, choice)
-            for index, one in enumerate(requests)
-            for choice in range(len(one.continuations))
-            if (index, choice) not in known
+            for index, request in enumerate(requests)
+            for choice in range(len(request.continuations))
+            if (index, choice) not in logprobs
         ]
         # one token less than the length: vLLM generates one
-        whole = [
+        prompts = [
             (requests[index].context + requests[index].continuations[choice])[-(self.max_length - 1) :]
             for index, choice in missing
         ]
-        wanted = self.sampling(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        for (index, choice), ids, output in zip(missing, whole, self._run(whole, wanted), strict=True):
+        params = self.make_params(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        for (index, choice), ids, output in zip(missing, prompts, self._run(prompts, params), strict=True):
             count = min(len(requests[index].continuations[choice]), len(ids) - 1)
             rows: Sequence[Mapping[int, Any]] = output.prompt_logprobs[-count:]
-            known[index, choice] = float(sum(row[token].logprob for row, token in zip(rows, ids[-count:], strict=True)))
+            values = (row[token].logprob for row, token in zip(rows, ids[-count:], strict=True))
+            logprobs[index, choice] = float(sum(values))
 
-    def _run(self, prompts: Sequence[tuple[int, ...]], wanted: Any, *, adapter: bool = True) -> list[Any]:
+    def _run(self, prompts: Sequence[tuple[int, ...]], params: object, *, adapter: bool = True) -> list[Any]:
         if not prompts:
             return []
-        asked = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        chosen = self.adapter if adapter else None
-        return list(self.llm.generate(asked, wanted, lora_request=chosen, use_tqdm=False))
-
-    def _completion(
-        self, prompt: Sequence[int], output: Any, room: int, spent: float, stop_ids: frozenset[int]
-    ) -> Completion:
-        ids = tuple(int(token) for token in output.outputs[0].token_ids)
-        while ids and ids[-1] in stop_ids:
-            ids = ids[:-1]
-        metrics = output.metrics
-        ended = getattr(metrics, "last_token_ts", 0.0) - getattr(metrics, "scheduled_ts", 0.0) if metrics else 0.0
-        cut = output.outputs[0].finish_reason == "length" or len(prompt) > room
-        return Completion(token_ids=ids, truncated=cut, latency_seconds=ended if ended > 0 else spent)
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        lora = self.adapter if adapter else None
+        return list(self.llm.generate(inputs, params, lora_request=lora, use_tqdm=False))
 
 
 def load_vllm(
@@ -162,7 +165,6 @@ def load_vllm(
         from vllm.lora.request import LoRARequest
     except ImportError as error:
         raise ModelError(f"engine vllm: {error}; use an image that has vLLM, or engine transformers") from error
-    rank = {"max_lora_rank": lora_room(adapter), "enable_lora": True} if adapter else {}
     llm = LLM(
         model=str(weights),
         dtype=dtype,
@@ -173,21 +175,21 @@ def load_vllm(
         trust_remote_code=False,
         load_format="safetensors",
         seed=0,
-        **rank,
+        **({"max_lora_rank": lora_room(adapter), "enable_lora": True} if adapter else {}),
     )
-    loaded = LoRARequest("candidate", 1, str(adapter)) if adapter else None
-    return VllmEngine(llm, SamplingParams, max_length=max_length, stop_ids=stop_ids, adapter=loaded)
+    lora = LoRARequest("candidate", 1, str(adapter)) if adapter else None
+    return VllmEngine(llm, SamplingParams, max_length=max_length, stop_ids=stop_ids, adapter=lora)
 
 
 def lora_room(adapter: Path) -> int:
-    """The rank that vLLM must make room for: the adapter's largest, rounded up to one that it knows.
+    """Return the rank that vLLM must make room for: the adapter's largest, rounded up to one that it knows.
 
     Raises:
         ModelError: The rank is larger than any that vLLM knows.
     """
     config = json.loads((adapter / "adapter_config.json").read_text())
     rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    found = next((room for room in LORA_RANKS if room >= rank), 0)
-    if not found:
+    room = next((room for room in LORA_RANKS if room >= rank), 0)
+    if not room:
         raise ModelError(f"{adapter}: rank {rank}, vLLM takes {LORA_RANKS[-1]} at most; use engine transformers")
-    return found
+    return room

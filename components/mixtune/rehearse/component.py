@@ -58,11 +58,11 @@ def rehearse(
     """
     from mixtune import storage as files
     from mixtune.inference.loading import ModelSource
-    from mixtune.rehearse.conversations import Drawing
+    from mixtune.rehearse.conversations import SamplingSettings
     from mixtune.rehearse.run import RehearsalInputs, RehearsalOutputs, run_rehearsal
 
     files.use(storage)
-    drawing = Drawing(
+    drawing = SamplingSettings(
         temperature=temperature,
         top_p=top_p,
         max_prompt_tokens=int(max_prompt_tokens),

@@ -1,4 +1,4 @@
-"""A model that asks itself: users' turns drawn from its own chat template, and its answers, each judged fit or not."""
+"""A model that asks itself: users' turns from its own chat template, and its answers, each checked for use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,28 +9,29 @@ import numpy as np
 
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.errors import ConfigError, ModelError
-from mixtune.inference.engine import Completion, Sampling
+from mixtune.inference.engine import Completion, Engine, Sampling
 from mixtune.inference.prompts import encode, render_question
 
 AXIS = "rehearsal"
 END_OF_THOUGHT = "</think>"
 """What a reasoning model writes before it answers."""
 LONGEST_LOOP, LOOPS = 32, 8
-"""A piece of so many tokens at most, so many times in a row, is a loop."""
+"""A piece of at most 32 tokens, 8 times in a row, is a loop."""
 _MARK = "qzxv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How texts are drawn."""
+class SamplingSettings:
+    """How questions and answers are sampled."""
 
     temperature: float = 1.0
-    """Above 0; 1: what the model itself would say, which is what rehearsal is to keep."""
+    """Above 0; 1 is the model's own distribution, which rehearsal is to keep."""
     top_p: float = 1.0
     """Above 0, at most 1: only the most probable tokens, which together have this probability."""
     max_prompt_tokens: int = 512
+    """A question that is longer is dropped."""
     max_new_tokens: int = 1024
-    """Of an answer."""
+    """An answer that is longer is dropped."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -44,10 +45,14 @@ class Drawing:
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"rehearse: seed is 0 to 2**63 - 1, got {self.seed}")
 
-    def sampling(self, names: Sequence[int], stop_ids: frozenset[int] = frozenset()) -> Sampling:
-        """The random numbers of texts with these names."""
+    def sampling(self, stream_ids: Sequence[int], stop_ids: frozenset[int] = frozenset()) -> Sampling:
+        """Return the sampling of texts with these random streams."""
         return Sampling(
-            temperature=self.temperature, top_p=self.top_p, seed=self.seed, names=tuple(names), stop_ids=stop_ids
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            stream_ids=tuple(stream_ids),
+            stop_ids=stop_ids,
         )
 
 
@@ -87,70 +92,74 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Draws the conversations with these numbers; who draws them, and with which others, makes no difference."""
+class ConversationGenerator:
+    """Samples conversations by their numbers; a conversation does not depend on its batch."""
 
     tokenizer: Any
-    drawing: Drawing
-    numbers: tuple[int, ...]
-    prompts: tuple[str, ...] = ()
-    """One per number, where they are given; else the model makes them."""
+    settings: SamplingSettings
 
-    def __call__(self, engine: Any) -> list[Sample]:
-        """One sample per number: `text` asked, `response` answered, and why not in `error`."""
-        asked = [(prompt, "") for prompt in self.prompts] or self._ask(engine)
-        fit = [place for place, (_, error) in enumerate(asked) if not error]
-        rendered = {place: render_question(self.tokenizer, asked[place][0]) for place in fit}
-        sampling = self.drawing.sampling([2 * self.numbers[place] + 1 for place in fit])
-        found = (
-            engine.generate(
-                [encode(self.tokenizer, rendered[place]) for place in fit], self.drawing.max_new_tokens, sampling
-            )
-            if fit
-            else []
-        )
-        answers = {place: self._read(done, "answer") for place, done in zip(fit, found, strict=True)}
+    def __call__(self, items: Sequence[tuple[int, str]], engine: Engine) -> list[Sample]:
+        """Return one sample per conversation: `text` is the question, `response` the answer, `error` why it is dropped.
+
+        Args:
+            items: Number and question of each; an empty question is sampled from the model.
+            engine: The model's.
+        """
+        numbers = [number for number, _ in items]
+        questions = [(question, "") for _, question in items]
+        if not all(question for question, _ in questions):
+            questions = self._ask(numbers, engine)
+        usable = [place for place, (_, error) in enumerate(questions) if not error]
+        rendered = {place: render_question(self.tokenizer, questions[place][0]) for place in usable}
+        answers = dict.fromkeys(range(len(items)), ("", ""))
+        if usable:
+            prompts = [encode(self.tokenizer, rendered[place]) for place in usable]
+            sampling = self.settings.sampling([2 * numbers[place] + 1 for place in usable])
+            completions = engine.generate(prompts, self.settings.max_new_tokens, sampling)
+            answers |= {place: self._read(done, "answer") for place, done in zip(usable, completions, strict=True)}
         return [
             Sample(
                 axis=AXIS,
                 subject="all",
                 item_id=f"{number:09}",
                 prompt_hash=prompt_hash(rendered.get(place, "")),
-                text=asked[place][0],
-                response=answers.get(place, ("", ""))[0],
-                error=asked[place][1] or answers[place][1],
+                text=questions[place][0],
+                response=answers[place][0],
+                error=questions[place][1] or answers[place][1],
             )
-            for place, number in enumerate(self.numbers)
+            for place, number in enumerate(numbers)
         ]
 
     @cached_property
     def _special(self) -> frozenset[int]:
         return special_ids(self.tokenizer)
 
-    def _ask(self, engine: Any) -> list[tuple[str, str]]:
+    def _ask(self, numbers: Sequence[int], engine: Engine) -> list[tuple[str, str]]:
+        """Return a user's words per number, and what is wrong with them."""
         turn = find_turn(self.tokenizer)
         before = encode(self.tokenizer, turn.before)
-        sampling = self.drawing.sampling([2 * number for number in self.numbers], turn.stop_ids)
-        done = engine.generate([before] * len(self.numbers), self.drawing.max_prompt_tokens, sampling)
-        return [self._read(one, "prompt") for one in done]
+        sampling = self.settings.sampling([2 * number for number in numbers], turn.stop_ids)
+        completions = engine.generate([before] * len(numbers), self.settings.max_prompt_tokens, sampling)
+        return [self._read(completion, "prompt") for completion in completions]
 
-    def _read(self, done: Completion, kind: str) -> tuple[str, str]:
-        """The text of a continuation, and what is wrong with it."""
-        text = str(self.tokenizer.decode(done.token_ids, skip_special_tokens=True)).strip()
-        wrong = {
-            "control token": bool(self._special & set(done.token_ids)),
-            "loop": has_loop(done.token_ids),
-            "cut": done.truncated,
+    def _read(self, completion: Completion, kind: str) -> tuple[str, str]:
+        """Return the text of a completion, and what is wrong with it."""
+        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip()
+        problems = {
+            "control token": bool(self._special & set(completion.token_ids)),
+            "loop": has_loop(completion.token_ids),
+            "cut": completion.truncated,
             "empty": not text.rpartition(END_OF_THOUGHT)[2].strip(),
             "broken letters": "\ufffd" in text,
         }
-        return text, next((f"{kind}: {name}" for name, found in wrong.items() if found), "")
+        return text, next((f"{kind}: {name}" for name, present in problems.items() if present), "")
 
 
 def has_loop(ids: Sequence[int]) -> bool:
-    """Whether a piece of a text stands there again and again."""
+    """Return whether a piece of a text is repeated `LOOPS` times in a row."""
     tokens = np.asarray(ids, dtype=np.int64)
     for size in range(1, min(LONGEST_LOOP, len(tokens) // LOOPS) + 1):
+        # a piece of `size` tokens is repeated n times where n - 1 times `size` tokens in a row equal those before
         same = np.concatenate([[False], tokens[size:] == tokens[:-size], [False]])
         ends = np.flatnonzero(~same)
         if int(np.diff(ends).max()) - 1 >= size * (LOOPS - 1):

@@ -18,13 +18,19 @@ import torch
 import transformers
 
 from mixtune import models, storage
-from mixtune.artifacts.samples import Part, read_part
+from mixtune.artifacts.samples import read_part
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate import benchmark_files
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
-from mixtune.inference.parallel import begin
-from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, Asker, Drawing, find_turn
+from mixtune.inference.parallel import Part, make_parts
+from mixtune.rehearse.conversations import (
+    AXIS,
+    END_OF_THOUGHT,
+    ConversationGenerator,
+    SamplingSettings,
+    find_turn,
+)
 from mixtune.report import pages
 
 RECORDS_FILE = "records.jsonl"
@@ -42,7 +48,7 @@ class RehearsalInputs:
     """What `rehearse` reads."""
 
     model: ModelSource
-    drawing: Drawing = field(default_factory=Drawing)
+    drawing: SamplingSettings = field(default_factory=SamplingSettings)
     num_records: int = 2000
     """Records wanted; with `prompts_uri`, at most."""
     prompts_uri: str = ""
@@ -80,7 +86,7 @@ def run_rehearsal(inputs: RehearsalInputs, outputs: RehearsalOutputs) -> str:
         find_turn(tokenizer)
     identity = describe(inputs, fetched, tokenizer)
     folder = storage.join(outputs.folder, PARTS_FOLDER)
-    done = begin(folder, identity)
+    done = parallel.resume_or_reset(folder, identity)
     load = partial(loading.load_engine, inputs.model, fetched)
     devices = parallel.find_devices(inputs.model.resolved().device, inputs.model.gpus_per_model)
     kept = Kept(wanted=inputs.num_records)
@@ -169,15 +175,12 @@ def check_enough(kept: Kept, inputs: RehearsalInputs) -> None:
 
 
 def plan_parts(inputs: RehearsalInputs, prompts: Sequence[str], tokenizer: Any) -> list[Part]:
-    """All conversations that may be drawn, as parts of so many."""
+    """Return all conversations that may be sampled, in parts; without prompts, in whole ones."""
     count = len(prompts) or MAX_DRAWS * inputs.num_records
-    parts = []
-    for number, start in enumerate(range(0, count, TEXTS_PER_PART)):
-        given = tuple(prompts[start : start + TEXTS_PER_PART])
-        numbers = tuple(range(start, start + (len(given) or TEXTS_PER_PART)))
-        score = Asker(tokenizer, inputs.drawing, numbers, given)
-        parts.append(Part(axis=AXIS, name=f"{number:06}", num_items=len(numbers), score=score))
-    return parts
+    count += 0 if prompts else -count % TEXTS_PER_PART
+    items = [(number, prompts[number] if prompts else "") for number in range(count)]
+    generate = ConversationGenerator(tokenizer, inputs.drawing)
+    return make_parts(AXIS, items, TEXTS_PER_PART, generate)
 
 
 def read_prompts(uri: str) -> tuple[str, ...]:

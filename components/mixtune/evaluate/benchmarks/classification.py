@@ -1,25 +1,30 @@
 """Classification on the customer's held-out records: which label the model gives, and how sure it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
 
-from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
-from mixtune.evaluate.answers import answer_records, describe, latency_scores
+from mixtune.artifacts.samples import Sample, prompt_hash
+from mixtune.evaluate.answers import answer_records, latency_scores, record_columns
 from mixtune.evaluate.benchmarks.form import (
     SUPERIORITY,
     BenchmarkForm,
     Contrast,
+    Contrasts,
     Floats,
     Labels,
     ResampledContrast,
+    correct,
 )
 from mixtune.evaluate.benchmarks.labels import LabelSet
 from mixtune.evaluate.benchmarks.weighted_scores import auc_score, f1_score
-from mixtune.inference.engine import Request
+from mixtune.inference.engine import Engine, Request, Tokenizer
+from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode, render_record
 from mixtune.records import Record
 
@@ -33,83 +38,10 @@ MAX_CONFUSION = 100
 class LabelOptions:
     """Records whose labels the model is to give."""
 
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     labels: LabelSet
     max_new_tokens: int
     """Tokens of a generated answer at most; 0: the labels are ranked by log-probability."""
-
-
-@dataclass(frozen=True)
-class LogprobScorer:
-    """Ranks the labels of one part's records by the log-probability of their answers."""
-
-    axis: str
-    records: tuple[Record, ...]
-    labels: LabelSet
-    tokenizer: Any
-
-    def __call__(self, engine: Any) -> list[Sample]:
-        """The samples of the part."""
-        rendered = [render_record(self.tokenizer, record) for record in self.records]
-        requests = [self._request(record) for record in self.records]
-        samples = []
-        for record, item, scores in zip(self.records, rendered, engine.score(requests), strict=True):
-            gold = self.labels.labels.index(record["label"])
-            logprobs = np.array(scores.logprobs)
-            best = int(logprobs.argmax())
-            samples.append(
-                Sample(
-                    axis=self.axis,
-                    subject=record["label"],
-                    **describe(record),
-                    prompt_hash=prompt_hash(item.prompt),
-                    prediction=self.labels.labels[best],
-                    gold=record["label"],
-                    correct=float(best == gold),
-                    choice_logprobs=scores.logprobs,
-                    nll=float(np.logaddexp.reduce(logprobs) - logprobs[gold]),
-                    num_tokens=1,
-                    latency_seconds=scores.latency_seconds,
-                    truncated=scores.truncated,
-                )
-            )
-        return samples
-
-    def _request(self, record: Record) -> Request:
-        rendered = [render_record(self.tokenizer, record, answer) for answer in self.labels.answers]
-        context = encode(self.tokenizer, rendered[0].prompt)
-        whole = [encode(self.tokenizer, item.prompt + item.answer) for item in rendered]
-        return Request(context=context, continuations=tuple(ids[len(context) :] for ids in whole))
-
-
-@dataclass(frozen=True)
-class GenerationScorer:
-    """Reads the labels of one part's records from generated answers."""
-
-    axis: str
-    records: tuple[Record, ...]
-    labels: LabelSet
-    tokenizer: Any
-    max_new_tokens: int
-
-    def __call__(self, engine: Any) -> list[Sample]:
-        """The samples of the part."""
-        samples = []
-        answers = answer_records(engine, self.tokenizer, self.records, self.max_new_tokens)
-        for record, answer in zip(self.records, answers, strict=True):
-            gold, said = self.labels.gold(record), self.labels.parse(answer["response"])
-            samples.append(
-                Sample(
-                    axis=self.axis,
-                    subject=record["label"],
-                    **answer,
-                    prediction=self.labels.join(said),
-                    gold=self.labels.join(gold),
-                    correct=float(said == gold),
-                    measures={"invalid": float(not said)},
-                )
-            )
-        return samples
 
 
 class Classification(BenchmarkForm[LabelOptions]):
@@ -118,15 +50,12 @@ class Classification(BenchmarkForm[LabelOptions]):
     name, options, metric = "classification", LabelOptions, "f1_macro"
     question, is_benchmark = SUPERIORITY, False
 
-    def plan(self, axis: str, options: LabelOptions, tokenizer: Any, limit: int) -> list[Part]:
-        """Return the records in parts of 256."""
-        parts = []
-        for number, part in enumerate(chunks(options.records, RECORDS_PER_PART)):
-            score: Any = LogprobScorer(axis, tuple(part), options.labels, tokenizer)
-            if options.max_new_tokens:
-                score = GenerationScorer(axis, tuple(part), options.labels, tokenizer, options.max_new_tokens)
-            parts.append(Part(axis=axis, name=f"{number:05}", num_items=len(part), score=score))
-        return parts
+    def plan(self, axis: str, options: LabelOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
+        """Return the records in parts."""
+        score = partial(rank_labels, axis, tokenizer, options.labels)
+        if options.max_new_tokens:
+            score = partial(generate_labels, axis, tokenizer, options.labels, options.max_new_tokens)
+        return make_parts(axis, options.records, RECORDS_PER_PART, score)
 
     def read_labels(self, column: pa.ChunkedArray) -> list[list[str]]:
         """Return the labels of each cell of `gold` or `prediction`; none for an invalid answer."""
@@ -135,7 +64,7 @@ class Classification(BenchmarkForm[LabelOptions]):
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them."""
         gold, predicted = table["gold"].to_pylist(), table["prediction"].to_pylist()
-        scores = {"accuracy": float(np.mean(table["correct"].to_pylist()))}
+        scores = {"accuracy": float(correct(table).mean())}
         occurring = sorted({*gold, *predicted} - {""})
         recall = sk.recall_score(gold, predicted, labels=sorted(set(gold)), average=None, zero_division=0)
         scores["balanced_accuracy"] = float(np.mean(recall))
@@ -144,7 +73,7 @@ class Classification(BenchmarkForm[LabelOptions]):
             scores[f"f1_{average}"] = float(f1)
         return {**scores, **_probability_scores(table, labels), **answer_scores(table)}
 
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return macro F1, accuracy and, of ranked labels, macro AUC."""
         gold = self.read_labels(base["gold"])
         f1_scores = [f1_score(gold, self.read_labels(table["prediction"]), labels) for table in (base, candidate)]
@@ -181,6 +110,67 @@ class Classification(BenchmarkForm[LabelOptions]):
 FORM = Classification()
 
 
+def rank_labels(
+    axis: str, tokenizer: Tokenizer, labels: LabelSet, records: Sequence[Record], engine: Engine
+) -> list[Sample]:
+    """Rank the labels of records by the log-probability of their answers."""
+    prompts = [render_record(tokenizer, record).prompt for record in records]
+    requests = [label_request(tokenizer, labels, record) for record in records]
+    samples = []
+    for record, prompt, scores in zip(records, prompts, engine.score(requests), strict=True):
+        gold = labels.labels.index(record["label"])
+        logprobs = np.array(scores.logprobs)
+        best = int(logprobs.argmax())
+        samples.append(
+            Sample(
+                axis=axis,
+                subject=record["label"],
+                **record_columns(record),
+                prompt_hash=prompt_hash(prompt),
+                prediction=labels.labels[best],
+                gold=record["label"],
+                correct=float(best == gold),
+                choice_logprobs=scores.logprobs,
+                nll=float(np.logaddexp.reduce(logprobs) - logprobs[gold]),
+                num_tokens=1,
+                latency_seconds=scores.latency_seconds,
+                truncated=scores.truncated,
+            )
+        )
+    return samples
+
+
+def label_request(tokenizer: Tokenizer, labels: LabelSet, record: Record) -> Request:
+    """Return the labels' answers as the continuations of a record's prompt."""
+    rendered = [render_record(tokenizer, record, answer) for answer in labels.answers]
+    context = encode(tokenizer, rendered[0].prompt)
+    tokens = [encode(tokenizer, item.prompt + item.answer) for item in rendered]
+    return Request(context=context, continuations=tuple(ids[len(context) :] for ids in tokens))
+
+
+def generate_labels(
+    axis: str, tokenizer: Tokenizer, labels: LabelSet, max_new_tokens: int, records: Sequence[Record], engine: Engine
+) -> list[Sample]:
+    """Read the labels of records from generated answers."""
+    samples = []
+    answers = answer_records(engine, tokenizer, records, max_new_tokens)
+    for record, answer in zip(records, answers, strict=True):
+        gold, predicted = labels.gold(record), labels.parse(answer["response"])
+        samples.append(
+            Sample(
+                axis=axis,
+                subject=record["label"],
+                **record_columns(record),
+                **answer,
+                prediction=labels.join(predicted),
+                gold=labels.join(gold),
+                correct=float(predicted == gold),
+                measures={"invalid": float(not predicted)},
+            )
+        )
+    return samples
+
+
 def label_indicators(items: list[list[str]], labels: Labels) -> Floats:
     """Return which labels each item has, (items, labels)."""
     from sklearn.preprocessing import MultiLabelBinarizer
@@ -195,11 +185,11 @@ def probabilities(table: pa.Table) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def calibration_error(confidence: Floats, correct: Floats, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(confidence: Floats, right: Floats, bins: int = CALIBRATION_BINS) -> float:
     """Return the expected calibration error: mean gap of confidence and accuracy over equal bins of confidence."""
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [
-        (place == number).mean() * abs(confidence[place == number].mean() - correct[place == number].mean())
+        (place == number).mean() * abs(confidence[place == number].mean() - right[place == number].mean())
         for number in np.unique(place)
     ]
     return float(sum(gaps))
@@ -209,8 +199,7 @@ def _probability_scores(table: pa.Table, labels: Labels) -> dict[str, float]:
     if not len(table["choice_logprobs"][0].as_py()):
         return {}
     shares = probabilities(table)
-    correct = np.array(table["correct"].to_pylist(), dtype=float)
-    scores = {"calibration_error": calibration_error(shares.max(axis=1), correct)}
+    scores = {"calibration_error": calibration_error(shares.max(axis=1), correct(table))}
     gold = np.array(table["gold"].to_pylist())
     areas = [
         float(sk.roc_auc_score(gold == label, shares[:, index]))

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixtune.artifacts.pools import Pools
 from mixtune.errors import ConfigError
@@ -12,6 +11,7 @@ from mixtune.evaluate.benchmarks import classification, generation, multilabel
 from mixtune.evaluate.benchmarks.classification import LabelOptions
 from mixtune.evaluate.benchmarks.generation import GenerationOptions
 from mixtune.evaluate.benchmarks.labels import find_labels
+from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
 
 AXIS = "customer"
@@ -47,8 +47,8 @@ class CustomerOptions:
             ) from error
 
 
-def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Any, limit: int) -> Axis | None:
-    """The axis over the `test` records; None where there are none.
+def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limit: int) -> Axis | None:
+    """Return the axis over the `test` records; None where there are none.
 
     Raises:
         ConfigError: Log-probabilities are asked for, but a label has several answers.
@@ -57,29 +57,24 @@ def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Any, limit: int
     if not test:
         return None
     if not all("label" in record for record in test):
-        answered = GenerationOptions(
-            records=tuple(test), max_new_tokens=options.max_new_tokens, pattern=options.pattern
-        )
+        answered = GenerationOptions(records=test, max_new_tokens=options.max_new_tokens, pattern=options.pattern)
         parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)
         return Axis(name=AXIS, form=generation.FORM, parts=parts)
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
     if options.method == "logprobs" and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
     generated = options.method == "generation" or not labels.answers
-    labelled = LabelOptions(
-        records=tuple(test), labels=labels, max_new_tokens=options.max_new_tokens if generated else 0
-    )
+    labelled = LabelOptions(records=test, labels=labels, max_new_tokens=options.max_new_tokens if generated else 0)
     form = multilabel.FORM if options.separator else classification.FORM
     return Axis(name=AXIS, form=form, parts=form.plan(AXIS, labelled, tokenizer, 0), labels=labels.labels)
 
 
 def _test_records(pools: Pools, limit: int) -> list[Record]:
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     for pool in pools.pools:
         for record in pools.records(pool.name, "test"):
-            found.setdefault(record["id"], record)
-    records = list(found.values())
-    return benchmark_files.take(records, [record.get("label", "") for record in records], limit)
+            records.setdefault(record["id"], record)
+    return benchmark_files.stratified_subset(list(records.values()), lambda record: record.get("label", ""), limit)
 
 
 def _labelled(pools: Pools) -> list[Record]:

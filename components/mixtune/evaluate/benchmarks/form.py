@@ -12,25 +12,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Part
+from mixtune.inference.engine import Tokenizer
+from mixtune.inference.parallel import Part
 
 Floats = npt.NDArray[np.float64]
 Labels = tuple[str, ...]
 Options = TypeVar("Options")
 NON_INFERIORITY, SUPERIORITY = "non-inferiority", "superiority"
 """Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)?"""
-
 Score = Callable[[Floats], float]
 """A score as a function of the items' weights, (num_items,)."""
 
 
 class ItemScores(NamedTuple):
-    """An axis item by item: the score of any set of items is `values.sum() / weights.sum()`."""
+    """An axis item by item, each (num_items,): any set of items scores `values.sum() / weights.sum()`."""
 
     values: Floats
-    """(num_items,)"""
     weights: Floats
-    """(num_items,)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +52,11 @@ class ResampledContrast:
     """Bounds from the resamples' standard error rather than their percentiles."""
 
 
+Contrasts = list[Contrast | ResampledContrast]
+
+
 class BenchmarkForm(Protocol[Options]):
-    """A kind of benchmark. A subclass gives the first four and overrides of the rest what differs."""
+    """A kind of benchmark. A subclass gives the first three and overrides of the rest what differs."""
 
     name: str
     """As `form` in `benchmarks` and in the samples' manifest."""
@@ -72,7 +73,7 @@ class BenchmarkForm(Protocol[Options]):
     is_benchmark: bool = True
     """Users name it in `benchmarks`, and no item of it may be in the training data."""
 
-    def plan(self, axis: str, options: Options, tokenizer: Any, limit: int) -> list[Part]:
+    def plan(self, axis: str, options: Options, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the items, `limit` at most (0: all), in parts that are scored and written at once."""
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
@@ -80,14 +81,14 @@ class BenchmarkForm(Protocol[Options]):
 
     def item_scores(self, table: pa.Table) -> ItemScores:
         """Return what each item adds to `metric`, or to what stands for it in a subgroup."""
-        return mean_scores(np.array(table["correct"].to_pylist(), dtype=float))
+        return mean_scores(correct(table))
 
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return the scores that are compared, `metric` first; both tables hold the same items in the same order."""
         return [Contrast(metric=self.metric, base=self.item_scores(base), candidate=self.item_scores(candidate))]
 
     def searched_texts(self, table: pa.Table) -> list[str]:
-        """Return what of each item is searched for in the training data; empty: nothing."""
+        """Return what of each item is searched for in the training data."""
         return [str(text) for text in table["text"].to_pylist()]
 
     def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:
@@ -99,11 +100,29 @@ class BenchmarkForm(Protocol[Options]):
         return []
 
 
-def mean_scores(values: Floats) -> ItemScores:
-    """Return items that all weigh the same, so that their score is a mean."""
-    return ItemScores(values, np.ones(len(values)))
+def correct(table: pa.Table) -> Floats:
+    """Return which items are right, (num_items,)."""
+    return np.array(table["correct"].to_pylist(), dtype=float)
 
 
 def measure_column(table: pa.Table, name: str) -> Floats:
     """Return one of the samples' further measures, (num_items,)."""
     return np.array([dict(row)[name] for row in table["measures"].to_pylist()], dtype=float)
+
+
+def mean_scores(values: Floats) -> ItemScores:
+    """Return items that all weigh the same, so that their score is a mean."""
+    return ItemScores(values, np.ones(len(values)))
+
+
+def mean_contrast(metric: str, base: Floats, candidate: Floats) -> Contrast:
+    """Return the contrast of a mean over items; values are (num_items,)."""
+    return Contrast(metric=metric, base=mean_scores(base), candidate=mean_scores(candidate))
+
+
+def measure_contrast(
+    metric: str, base: pa.Table, candidate: pa.Table, *, column: str = "", scale: float = 1.0
+) -> Contrast:
+    """Return the contrast of one of the samples' further measures, named as the metric or `column`, over `scale`."""
+    values = [measure_column(table, column or metric) / scale for table in (base, candidate)]
+    return mean_contrast(metric, *values)

@@ -5,24 +5,20 @@ the solved items before a question are the first of the `train` split, the same 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Part, Sample, chunks
+from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import generate, latency_scores
-from mixtune.evaluate.benchmarks.form import (
-    BenchmarkForm,
-    Contrast,
-    Labels,
-    ResampledContrast,
-    mean_scores,
-    measure_column,
-)
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
+from mixtune.inference.engine import Engine, Tokenizer
+from mixtune.inference.parallel import Part, make_parts
 
 QUESTIONS_PER_PART = 128
 STOP = "Question:"
@@ -59,50 +55,15 @@ class Problem:
     answer: str
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Answers the problems of one part and reads the numbers."""
-
-    axis: str
-    options: Gsm8kOptions
-    problems: tuple[Problem, ...]
-    shots: tuple[Problem, ...]
-    tokenizer: Any
-
-    def __call__(self, engine: Any) -> list[Sample]:
-        """Return one sample per problem; correct where the strict reading is."""
-        texts = [prompt(problem, self.shots) for problem in self.problems]
-        answers = generate(engine, self.tokenizer, texts, self.options.max_new_tokens, plain=True)
-        return [self._sample(problem, answer) for problem, answer in zip(self.problems, answers, strict=True)]
-
-    def _sample(self, problem: Problem, answer: dict[str, Any]) -> Sample:
-        response, stop, _ = answer["response"].partition(STOP)
-        gold = normalise(problem.answer)
-        flexible = read_flexible(response)
-        return Sample(
-            axis=self.axis,
-            subject="all",
-            item_id=problem.item_id,
-            text=problem.question,
-            **{**answer, "response": response, "truncated": answer["truncated"] and not stop},
-            prediction=normalise(flexible),
-            gold=gold,
-            correct=float(normalise(read_strict(response)) == gold),
-            measures={"flexible_match": float(normalise(flexible) == gold)},
-        )
-
-
 class Gsm8k(BenchmarkForm[Gsm8kOptions]):
     """Problems whose answers are numbers."""
 
     name, options, metric, default_limit = "gsm8k", Gsm8kOptions, "strict_match", 0.02
 
-    def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Any, limit: int) -> list[Part]:
+    def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the problems of the `test` split, or its first."""
-        splits = {
-            split: read_problems(rows, options.uri) for split, rows in benchmark_files.read_splits(options.uri).items()
-        }
-        problems, solved = splits.get("test", []), splits.get("train", [])
+        splits = benchmark_files.read_splits(options.uri)
+        problems, solved = (read_problems(splits.get(split, []), options.uri) for split in ("test", "train"))
         if not problems:
             raise DataError(f"{options.uri}: no test split in it; name a file test.jsonl, test.parquet or test.csv")
         if len(solved) < options.num_fewshot:
@@ -110,31 +71,52 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
                 f"{options.uri}: {len(solved)} items in the train split, num_fewshot is {options.num_fewshot}; "
                 "give a folder with a train file, or set num_fewshot"
             )
-        shots = tuple(solved[: options.num_fewshot])
-        return [
-            Part(
-                axis=axis,
-                name=f"{number:05}",
-                num_items=len(part),
-                score=Scorer(axis, options, tuple(part), shots, tokenizer),
-            )
-            for number, part in enumerate(chunks(problems[: limit or None], QUESTIONS_PER_PART))
-        ]
+        score = partial(score_problems, axis, tokenizer, solved[: options.num_fewshot], options.max_new_tokens)
+        return make_parts(axis, problems[: limit or None], QUESTIONS_PER_PART, score)
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return the share of right answers by either reading, and how long they took."""
-        strict = float(np.mean(table["correct"].to_pylist()))
+        strict = float(correct(table).mean())
         flexible = float(measure_column(table, "flexible_match").mean())
         return {"strict_match": strict, "flexible_match": flexible, **latency_scores(table)}
 
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return the strict reading, then the flexible one."""
-        flexible = [mean_scores(measure_column(table, "flexible_match")) for table in (base, candidate)]
-        second = Contrast(metric="flexible_match", base=flexible[0], candidate=flexible[1])
-        return [*super().contrasts(base, candidate, labels), second]
+        return [*super().contrasts(base, candidate, labels), measure_contrast("flexible_match", base, candidate)]
 
 
 FORM = Gsm8k()
+
+
+def score_problems(
+    axis: str,
+    tokenizer: Tokenizer,
+    shots: Sequence[Problem],
+    max_new_tokens: int,
+    problems: Sequence[Problem],
+    engine: Engine,
+) -> list[Sample]:
+    """Answer problems and read the numbers; correct where the strict reading is."""
+    texts = [prompt(problem, shots) for problem in problems]
+    samples = []
+    for problem, answer in zip(problems, generate(engine, tokenizer, texts, max_new_tokens, plain=True), strict=True):
+        response, stop, _ = answer["response"].partition(STOP)
+        answer["response"], answer["truncated"] = response, answer["truncated"] and not stop
+        gold, strict, flexible = map(normalise, (problem.answer, read_strict(response), read_flexible(response)))
+        samples.append(
+            Sample(
+                axis=axis,
+                subject="all",
+                item_id=problem.item_id,
+                text=problem.question,
+                **answer,
+                prediction=flexible,
+                gold=gold,
+                correct=float(strict == gold),
+                measures={"flexible_match": float(flexible == gold)},
+            )
+        )
+    return samples
 
 
 def read_problems(rows: list[dict[str, Any]], uri: str) -> list[Problem]:
@@ -152,7 +134,7 @@ def read_problems(rows: list[dict[str, Any]], uri: str) -> list[Problem]:
     return problems
 
 
-def prompt(problem: Problem, shots: tuple[Problem, ...]) -> str:
+def prompt(problem: Problem, shots: Sequence[Problem]) -> str:
     """Return the solved items and the question, up to `Answer:`."""
     solved = "".join(f"Question: {shot.question}\nAnswer: {shot.answer}\n\n" for shot in shots)
     return f"{solved}Question: {problem.question}\nAnswer:"

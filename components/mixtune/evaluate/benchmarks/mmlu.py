@@ -9,17 +9,20 @@ import json
 import math
 import string
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
+from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrast, Floats, Labels, ResampledContrast, mean_scores
-from mixtune.inference.engine import Request
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
+from mixtune.inference.engine import Engine, Request, Tokenizer
+from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pair
 
 SCORINGS = ("letter", "text")
@@ -61,18 +64,59 @@ class Question:
         return string.ascii_uppercase[: len(self.choices)]
 
     def answers(self, scoring: str) -> tuple[str, ...]:
-        """What is scored behind the prompt, by choice."""
+        """Return what is scored behind the prompt, by choice."""
         return tuple(self.letters) if scoring == "letter" else self.choices
 
 
+class Mmlu(BenchmarkForm[MmluOptions]):
+    """Questions with lettered choices."""
+
+    name, options, metric, default_limit = "mmlu", MmluOptions, "accuracy", 0.02
+
+    def plan(self, axis: str, options: MmluOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
+        """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
+        splits = read_questions(options.uri)
+        if "test" not in splits:
+            raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
+        questions = benchmark_files.stratified_subset(splits["test"], lambda item: item.subject, limit)
+        texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
+        by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
+        for question, text in zip(questions, texts, strict=True):
+            by_subject[question.subject].append((question, text))
+        score = partial(score_questions, axis, tokenizer, options.scoring)
+        return [
+            part
+            for subject, items in sorted(by_subject.items())
+            for part in make_parts(axis, items, ITEMS_PER_PART, score, f"{subject}-")
+        ]
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return accuracy over items, its mean over subjects, and the gold choice's mean probability."""
+        right, subjects = correct(table), np.array(table["subject"].to_pylist())
+        by_subject = [right[subjects == name].mean() for name in np.unique(subjects)]
+        return {
+            "accuracy": float(right.mean()),
+            "subject_mean_accuracy": float(np.mean(by_subject)),
+            "gold_probability": float(_gold_probability(table).mean()),
+            "standard_error": float(right.std(ddof=1) / math.sqrt(len(right))) if len(right) > 1 else 0.0,
+        }
+
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
+        """Return accuracy, and the gold choice's probability, which moves before accuracy does."""
+        probability = mean_contrast("gold_probability", _gold_probability(base), _gold_probability(candidate))
+        return [*super().contrasts(base, candidate, labels), probability]
+
+
+FORM = Mmlu()
+
+
 def read_questions(uri: str) -> dict[str, list[Question]]:
-    """The questions of a benchmark by split."""
-    splits = benchmark_files.read_splits(uri)
-    return {split: _questions(rows, uri) for split, rows in splits.items()}
+    """Return the questions of a benchmark by split."""
+    return {split: _questions(rows, uri) for split, rows in benchmark_files.read_splits(uri).items()}
 
 
 def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, scoring: str = "letter") -> list[str]:
-    """Prompts up to `Answer:`.
+    """Return prompts up to `Answer:`.
 
     Raises:
         DataError: A subject has fewer solved items than `num_fewshot` asks for.
@@ -85,112 +129,56 @@ def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, 
         if len(solved[subject]) < num_fewshot:
             raise DataError(
                 f"MMLU subject {subject!r}: {len(solved[subject])} items in the dev split, num_fewshot is "
-                f"{num_fewshot}; "
-                "give a folder with a dev file, or set num_fewshot"
+                f"{num_fewshot}; give a folder with a dev file, or set num_fewshot"
             )
-        name = subject.replace("_", " ")
-        head = f"The following are multiple choice questions (with answers) about {name}.\n\n"
-        head = head if scoring == "letter" else ""
-        for shot in solved[subject][:num_fewshot]:
-            head += f"{ask(shot, scoring)} {shot.answers(scoring)[shot.answer]}\n\n"
-        heads[subject] = head
+        topic = subject.replace("_", " ")
+        head = f"The following are multiple choice questions (with answers) about {topic}.\n\n"
+        heads[subject] = (head if scoring == "letter" else "") + "".join(
+            f"{ask(shot, scoring)} {shot.answers(scoring)[shot.answer]}\n\n" for shot in solved[subject][:num_fewshot]
+        )
     return [heads[question.subject] + ask(question, scoring) for question in questions]
 
 
 def ask(question: Question, scoring: str = "letter") -> str:
-    """A question up to `Answer:`; with its choices, where their letters are scored."""
-    if scoring == "text":
-        return f"{question.question.strip()}\nAnswer:"
-    lines = [f"{letter}. {text}" for letter, text in zip(question.letters, question.choices, strict=True)]
-    return "\n".join([question.question.strip(), *lines, "Answer:"])
+    """Return a question up to `Answer:`; with its choices, where their letters are scored."""
+    choices = zip(question.letters, question.choices, strict=True) if scoring == "letter" else ()
+    return "\n".join([question.question.strip(), *(f"{letter}. {text}" for letter, text in choices), "Answer:"])
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores the questions of one part."""
-
-    axis: str
-    items: tuple[tuple[Question, str], ...]
-    tokenizer: Any
-    scoring: str = "letter"
-
-    def __call__(self, engine: Any) -> list[Sample]:
-        """The samples of the part."""
-        requests = []
-        for question, text in self.items:
-            pairs = [encode_pair(self.tokenizer, text, f" {answer}") for answer in question.answers(self.scoring)]
-            requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
-        samples = []
-        for (question, text), scores in zip(self.items, engine.score(requests), strict=True):
-            logprobs = scores.logprobs
-            best = int(np.argmax(logprobs))
-            samples.append(
-                Sample(
-                    axis=self.axis,
-                    subject=question.subject,
-                    item_id=question.item_id,
-                    prompt_hash=prompt_hash(text),
-                    text=question.question,
-                    prediction=question.letters[best],
-                    gold=question.letters[question.answer],
-                    correct=float(best == question.answer),
-                    choice_logprobs=logprobs,
-                    nll=normalised_nll(logprobs, question.answer),
-                    num_tokens=1,
-                    latency_seconds=scores.latency_seconds,
-                    truncated=scores.truncated,
-                )
+def score_questions(
+    axis: str, tokenizer: Tokenizer, scoring: str, items: Sequence[tuple[Question, str]], engine: Engine
+) -> list[Sample]:
+    """Return the samples of questions and their prompts."""
+    requests = []
+    for question, text in items:
+        pairs = [encode_pair(tokenizer, text, f" {answer}") for answer in question.answers(scoring)]
+        requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
+    samples = []
+    for (question, text), scores in zip(items, engine.score(requests), strict=True):
+        best = int(np.argmax(scores.logprobs))
+        samples.append(
+            Sample(
+                axis=axis,
+                subject=question.subject,
+                item_id=question.item_id,
+                prompt_hash=prompt_hash(text),
+                text=question.question,
+                prediction=question.letters[best],
+                gold=question.letters[question.answer],
+                correct=float(best == question.answer),
+                choice_logprobs=scores.logprobs,
+                nll=normalised_nll(scores.logprobs, question.answer),
+                num_tokens=1,
+                latency_seconds=scores.latency_seconds,
+                truncated=scores.truncated,
             )
-        return samples
+        )
+    return samples
 
 
-def normalised_nll(logprobs: tuple[float, ...], gold: int) -> float:
-    """Negative log of the gold choice's share among the choices."""
+def normalised_nll(logprobs: Sequence[float], gold: int) -> float:
+    """Return the negative log of the gold choice's share among the choices."""
     return float(np.logaddexp.reduce(logprobs) - logprobs[gold])
-
-
-class Mmlu(BenchmarkForm[MmluOptions]):
-    """Questions with lettered choices, one part per subject."""
-
-    name, options, metric, default_limit = "mmlu", MmluOptions, "accuracy", 0.02
-
-    def plan(self, axis: str, options: MmluOptions, tokenizer: Any, limit: int) -> list[Part]:
-        """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
-        splits = read_questions(options.uri)
-        if "test" not in splits:
-            raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
-        questions = benchmark_files.take(splits["test"], [item.subject for item in splits["test"]], limit)
-        texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
-        by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
-        for question, text in zip(questions, texts, strict=True):
-            by_subject[question.subject].append((question, text))
-        parts = []
-        for subject in sorted(by_subject):
-            for number, items in enumerate(chunks(by_subject[subject], ITEMS_PER_PART)):
-                score = Scorer(axis, tuple(items), tokenizer, options.scoring)
-                parts.append(Part(axis=axis, name=f"{subject}-{number:03}", num_items=len(items), score=score))
-        return parts
-
-    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
-        """Return accuracy over items, its mean over subjects, and the gold choice's mean probability."""
-        correct = np.array(table["correct"].to_pylist(), dtype=float)
-        subjects = np.array(table["subject"].to_pylist())
-        by_subject = [correct[subjects == name].mean() for name in np.unique(subjects)]
-        return {
-            "accuracy": float(correct.mean()),
-            "subject_mean_accuracy": float(np.mean(by_subject)),
-            "gold_probability": float(_gold_probability(table).mean()),
-            "standard_error": float(correct.std(ddof=1) / math.sqrt(len(correct))) if len(correct) > 1 else 0.0,
-        }
-
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> list[Contrast | ResampledContrast]:
-        """Return accuracy, and the gold choice's probability, which moves before accuracy does."""
-        base_shares, candidate_shares = (mean_scores(_gold_probability(table)) for table in (base, candidate))
-        probability = Contrast(metric="gold_probability", base=base_shares, candidate=candidate_shares)
-        return [*super().contrasts(base, candidate, labels), probability]
-
-
-FORM = Mmlu()
 
 
 def _gold_probability(table: pa.Table) -> Floats:
@@ -230,10 +218,11 @@ def _choices(row: dict[str, Any], uri: str, number: int) -> tuple[str, ...]:
     return tuple(str(item) for item in value)
 
 
-def _answer(value: Any, count: int, uri: str, number: int) -> int:
-    text = str(value).strip()
-    letters = string.ascii_uppercase[:count]
-    index = letters.find(text) if len(text) == 1 and text.isalpha() else int(text) if text.isdigit() else -1
+def _answer(value: object, count: int, uri: str, number: int) -> int:
+    text, letters = str(value).strip(), string.ascii_uppercase[:count]
+    index = int(text) if text.isdigit() else -1
+    if len(text) == 1 and text.isalpha():
+        index = letters.find(text)
     if not 0 <= index < count:
         raise DataError(f"{uri} row {number}: answer is an index 0 to {count - 1} or a letter {letters}; got {value!r}")
     return index

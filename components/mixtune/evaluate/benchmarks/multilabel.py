@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
 
 from mixtune.evaluate.benchmarks.classification import Classification, answer_scores, label_indicators
-from mixtune.evaluate.benchmarks.form import Labels
+from mixtune.evaluate.benchmarks.form import Labels, correct
 
 
 class Multilabel(Classification):
@@ -24,7 +23,7 @@ class Multilabel(Classification):
         gold, predicted = (self.read_labels(table[name]) for name in ("gold", "prediction"))
         occurring = tuple(sorted({label for item in gold + predicted for label in item}))
         indicators = [label_indicators(items, occurring) for items in (gold, predicted)]
-        scores = {"accuracy": float(np.mean(table["correct"].to_pylist()))}
+        scores = {"accuracy": float(correct(table).mean())}
         for average in ("macro", "micro", "weighted", "samples"):
             scores[f"f1_{average}"] = float(sk.f1_score(*indicators, average=average, zero_division=0))
         return {**scores, **answer_scores(table)}

@@ -1,21 +1,23 @@
 """General NLL: how surprising the model finds the answers of held-out general records.
 
-It is continuous, so that it moves before accuracy does, and it tells something of a model whose MMLU is at chance.
+It is continuous, so it moves before accuracy does, and it shows a change in a model whose MMLU is at chance.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.pools import Pools
-from mixtune.artifacts.samples import Part, Sample, chunks, prompt_hash
+from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.answers import describe
+from mixtune.evaluate.answers import record_columns
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, ItemScores, Labels
-from mixtune.inference.engine import Request
+from mixtune.inference.engine import Engine, Request, Tokenizer
+from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import Rendered, encode, render_record
 from mixtune.records import Record
 
@@ -30,60 +32,25 @@ class NllOptions:
     pools: Pools
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores the answers of one part's records."""
-
-    pool: str
-    records: tuple[Record, ...]
-    tokenizer: Any
-
-    def __call__(self, engine: Any) -> list[Sample]:
-        """The samples of the part."""
-        rendered = [render_record(self.tokenizer, record) for record in self.records]
-        requests = [answer_request(self.tokenizer, item) for item in rendered]
-        samples = []
-        for record, item, request, scores in zip(self.records, rendered, requests, engine.score(requests), strict=True):
-            samples.append(
-                Sample(
-                    axis=AXIS,
-                    subject=self.pool,
-                    **{**describe(record), "item_id": f"{self.pool}/{record['id']}"},
-                    prompt_hash=prompt_hash(item.prompt + "\0" + item.answer),
-                    nll=-scores.logprobs[0],
-                    num_tokens=len(request.continuations[0]),
-                    latency_seconds=scores.latency_seconds,
-                    truncated=scores.truncated,
-                )
-            )
-        return samples
-
-
-def answer_request(tokenizer: Any, rendered: Rendered) -> Request:
-    """A record's answer as the one continuation of its prompt."""
-    whole = encode(tokenizer, rendered.prompt + rendered.answer)
-    count = len(encode(tokenizer, rendered.prompt))
-    return Request(context=whole[:count], continuations=(whole[count:],))
-
-
 class Nll(BenchmarkForm[NllOptions]):
     """NLL per token of held-out records; its change is relative, and summed over tokens."""
 
     name, options, metric, default_limit = "nll", NllOptions, "nll_per_token", 0.02
     relative, higher_is_better, is_benchmark = True, False, False
 
-    def plan(self, axis: str, options: NllOptions, tokenizer: Any, limit: int) -> list[Part]:
+    def plan(self, axis: str, options: NllOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the `holdout` records, taken evenly from the pools, in parts of one pool each."""
         pools = options.pools
-        held = [(pool.name, record) for pool in pools.pools for record in pools.records(pool.name, "holdout")]
-        held = benchmark_files.take(held, [name for name, _ in held], limit)
+        items = [(pool.name, record) for pool in pools.pools for record in pools.records(pool.name, "holdout")]
+        by_pool: dict[str, list[Record]] = {}
+        for name, record in benchmark_files.stratified_subset(items, lambda item: item[0], limit):
+            by_pool.setdefault(name, []).append(record)
         parts = []
-        for name in sorted({name for name, _ in held}):
-            records = [record for pool, record in held if pool == name]
-            for number, part in enumerate(chunks(records, RECORDS_PER_PART)):
-                label = hashlib.sha256(name.encode()).hexdigest()[:8]
-                score = Scorer(name, tuple(part), tokenizer)
-                parts.append(Part(axis=axis, name=f"{label}-{number:05}", num_items=len(part), score=score))
+        for name, records in sorted(by_pool.items()):
+            prefix = hashlib.sha256(name.encode()).hexdigest()[:8]
+            parts += make_parts(
+                axis, records, RECORDS_PER_PART, partial(score_records, axis, tokenizer, name), f"{prefix}-"
+            )
         return parts
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
@@ -101,3 +68,31 @@ class Nll(BenchmarkForm[NllOptions]):
 
 
 FORM = Nll()
+
+
+def score_records(
+    axis: str, tokenizer: Tokenizer, pool: str, records: Sequence[Record], engine: Engine
+) -> list[Sample]:
+    """Score the answers of records."""
+    rendered = [render_record(tokenizer, record) for record in records]
+    requests = [answer_request(tokenizer, item) for item in rendered]
+    return [
+        Sample(
+            axis=axis,
+            subject=pool,
+            **record_columns(record, f"{pool}/{record['id']}"),
+            prompt_hash=prompt_hash(item.prompt + "\0" + item.answer),
+            nll=-scores.logprobs[0],
+            num_tokens=len(request.continuations[0]),
+            latency_seconds=scores.latency_seconds,
+            truncated=scores.truncated,
+        )
+        for record, item, request, scores in zip(records, rendered, requests, engine.score(requests), strict=True)
+    ]
+
+
+def answer_request(tokenizer: Tokenizer, rendered: Rendered) -> Request:
+    """Return a record's answer as the one continuation of its prompt."""
+    tokens = encode(tokenizer, rendered.prompt + rendered.answer)
+    count = len(encode(tokenizer, rendered.prompt))
+    return Request(context=tokens[:count], continuations=(tokens[count:],))
