@@ -1,10 +1,8 @@
 """Compile every pipeline and component to the YAML files of the package: `make compile`."""
 
-import ast
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 from kfp import compiler
@@ -16,6 +14,11 @@ sys.path.insert(0, str(ROOT))
 from pipelines.rules import broken_rules  # noqa: E402
 
 PACKAGE = ROOT / "components" / "mixtune"
+EXECUTE = (
+    "module=$(python3 -m mixtune.step {component})\n"
+    '_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main --component_module_path "$module" "$@"\n'
+)
+"""What a step runs: KFP's executor, with the component's function out of the image."""
 PIPELINES = ("evaluate_only", "finetune", "lora_then_sft", "mix_grid", "prepare_data")
 
 
@@ -44,13 +47,14 @@ def compile_all(folder: Path = PACKAGE) -> list[Path]:
         SystemExit: A pipeline breaks a rule of Kubeflow's back end.
     """
     paths = []
+    rooms = {path.stem: path.parent.name for path in components()}
     for path, component in {**components(), **pipelines()}.items():
         target = folder / path.relative_to(PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
         compiler.Compiler().compile(component, str(target))
         paths.append(target)
         if path.parent.name == "compiled":
-            _slim(target)
+            _slim(target, rooms)
             if broken := broken_rules(target):
                 raise SystemExit(
                     f"{path.stem} breaks rules of Kubeflow's back end (pipelines/rules.py):\n" + "\n".join(broken)
@@ -58,11 +62,15 @@ def compile_all(folder: Path = PACKAGE) -> list[Path]:
     return paths
 
 
-def _slim(path: Path) -> None:
-    """Take the descriptions and docstrings of the components out of a compiled pipeline.
+def _slim(path: Path, rooms: dict[str, str]) -> None:
+    """Take descriptions and sources of the components out of a compiled pipeline.
 
     Argo repeats a task's component some ten times in the run's object; above 1 MiB the run's page stands still. The
-    components' own YAML keeps them, and so do the pipeline's parameters.
+    components' own YAML keeps both, and the parameters of the pipeline keep their descriptions.
+
+    Args:
+        path: The file, which is written anew.
+        rooms: Folder of each component, by its name.
     """
     text = path.read_text()
     header = text[: text.index("components:")]
@@ -72,16 +80,10 @@ def _slim(path: Path) -> None:
             for item in [*definitions.get("parameters", {}).values(), *definitions.get("artifacts", {}).values()]:
                 item.pop("description", None)
     for executor in spec["deploymentSpec"]["executors"].values():
-        *shell, source = executor["container"]["command"]
-        executor["container"]["command"] = [*shell, _without_docstring(source)]
+        container = executor["container"]
+        name = container["args"][container["args"].index("--function_to_execute") + 1]
+        container["command"] = ["sh", "-ec", EXECUTE.format(component=f"{rooms[name]}.{name}"), "sh"]
     path.write_text(header + yaml.dump_all([spec, *platform], sort_keys=True))
-
-
-def _without_docstring(source: str) -> str:
-    lines = source.splitlines(keepends=True)
-    (function,) = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
-    docstring: Any = function.body[0]
-    return "".join(lines[: docstring.lineno - 1] + lines[docstring.end_lineno :]).replace("\n\n\n", "\n\n")
 
 
 if __name__ == "__main__":

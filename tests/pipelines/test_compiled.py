@@ -1,11 +1,15 @@
 """The committed YAML is what the code compiles to, and says what the design fixes."""
 
+import ast
 import inspect
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from mixtune.step import write_module
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -116,11 +120,20 @@ def test_every_task_but_the_last_is_repeated_after_a_failure_and_has_the_namespa
 
 
 @pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
-def test_a_compiled_pipeline_repeats_no_documentation_of_its_components(path: Path) -> None:
+def test_a_compiled_pipeline_repeats_neither_documentation_nor_source_of_its_components(path: Path) -> None:
     spec = load(path)[0]
     assert "description" not in str(spec["components"])
     for executor in spec["deploymentSpec"]["executors"].values():
-        assert "Args:" not in executor["container"]["command"][-1]
+        (_, _, script, _) = executor["container"]["command"]
+        assert re.search(r"python3 -m mixtune.step \w+\.\w+\)\n", script)
+        assert "def " not in script
+
+
+@pytest.mark.parametrize("path", components(), ids=lambda path: path.stem)
+def test_a_step_runs_the_source_that_the_components_own_yaml_carries(path: Path, tmp_path: Path) -> None:
+    module = write_module(f"{path.parent.name}.{path.stem}", tmp_path)
+    (executor,) = load(path)[0]["deploymentSpec"]["executors"].values()
+    assert ast.dump(ast.parse(module.read_text())) == ast.dump(ast.parse(executor["container"]["command"][-1]))
 
 
 @pytest.mark.parametrize("name", WITH_JOBS)
