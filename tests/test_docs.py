@@ -17,6 +17,8 @@ from test_layers import MAY_IMPORT, SHARED  # noqa: E402
 from mixtune import __version__  # noqa: E402
 
 TEXTS = write.texts()
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+PACKAGE = ROOT / "components" / "mixtune"
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -42,6 +44,35 @@ def test_every_output_of_every_component_is_described() -> None:
     ]
     assert len(outputs) > 30
     assert [row for row in outputs if row.split("|")[3].strip() == ""] == []
+
+
+def test_the_readme_lists_every_component_and_every_pipeline() -> None:
+    text = (ROOT / "README.md").read_text()
+    names = [path.stem for path in PACKAGE.glob("*/*.yaml")]
+    assert len(names) > 25
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()):
+        other = (path.parent / target).resolve() if target else path
+        assert other.exists(), f"{target} is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", other.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_and_every_test_that_a_document_names_is_there(path: Path) -> None:
+    text = path.read_text()
+    named = re.findall(r"`((?:tests|components|pipelines|docs|kustomize|policies|images|examples)/[\w./-]+)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    tests = set(re.findall(r"`(test(?:_[a-z0-9]+){4,})`", text))
+    defined = {
+        name for file in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert tests - defined == set()
 
 
 def test_errors_of_a_component_without_inputs_are_a_table() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,3 +46,17 @@ def test_a_pipeline_of_ones_own_reuses_three_components(world: World, tmp_path: 
     assert (adapter / "adapter_model.safetensors").is_file()
     (kept,) = work.run_dir(outcome.run_id).glob("*/keep-solved/kept")
     assert json.loads(kept.read_text()) == {"kept": 30, "left_out": 60}
+
+
+def test_the_training_loop_in_one_flat_file_learns_and_its_cut_makes_no_difference() -> None:
+    script = ROOT / "examples" / "train_loop.py"
+    assert len(script.read_text().splitlines()) <= 150
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env={**os.environ}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (difference,) = re.findall(r"differ by (\S+) of their norm", done.stdout)
+    assert float(difference) < 1e-4
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
+    assert len(losses) == 20 and losses[-1] < 0.2 * losses[0]
+    assert min(int(count) for count in re.findall(r"micro batches (\d+)", done.stdout)) > 1

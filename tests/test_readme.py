@@ -46,11 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (folder / "tickets.csv").read_text()
     (folder / "tickets.csv").write_text(text.replace("message", "text", 1))
     shutil.copytree(world.base_model, folder / "models" / "my-model")
-    (folder / "finetune.json").write_text(json.dumps(world.arguments("lora", 75.0)))
+    (arguments,) = [block for language, block in BLOCKS if language == "json" and "customer_uri" in block]
+    (folder / "finetune.json").write_text(arguments)
     digests = {f"mixtune-python-{part}": "sha256:" + "0" * 64 for part in ("data", "train", "evaluate")}
     (folder / "images.json").write_text(json.dumps(digests))
     make_pools(folder / "sanitized")
-    categories = {pool["category"]: pool["weight"] for pool in world.general_pools}
+    categories = {pool["category"]: pool["weight"] for pool in json.loads(arguments)["general_pools"]}
     mix = {"customer_data_percent": 75, "nova_data_percentages": categories}
     (folder / "nova-mix.yaml").write_text(json.dumps(mix))
     (folder / "components").symlink_to(ROOT / "components")

@@ -112,8 +112,9 @@ def read_arguments(
         if name in arguments:
             raise ConfigError(f"{name} is given twice")
         arguments[name] = _read_value(name, value, definitions[name]["parameterType"])
-    before = {name: _whole(value, definitions.get(name, {})) for name, value in (earlier or {}).items()}
-    arguments = {**before, **(_read_file(file) if file else {}), **arguments}
+    before = {**(earlier or {}), **(_read_file(file) if file else {})}
+    before = {name: _as_declared(value, definitions.get(name, {})) for name, value in before.items()}
+    arguments = {**before, **arguments}
     check_arguments(path, arguments)
     return arguments
 
@@ -148,10 +149,12 @@ def check_arguments(path: Path, arguments: dict[str, Any]) -> None:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
 
 
-def _whole(value: Any, definition: dict[str, Any]) -> Any:
-    """KFP gives whole numbers back as 5.0."""
-    whole = definition.get("parameterType") == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer()
-    return int(value) if whole else value
+def _as_declared(value: Any, definition: dict[str, Any]) -> Any:
+    """Return a number in its parameter's type: KFP gives whole numbers back as 5.0, and a file may say 75 for 75.0."""
+    kind = definition.get("parameterType")
+    if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 
 def _read_file(file: str) -> dict[str, Any]:
