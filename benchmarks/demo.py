@@ -18,8 +18,13 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from mixtune.artifacts.comparison import AxisVerdict, Comparison, Measure
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.typed_json import from_json
 
 METHODS = {"lora": "LoRA", "sft": "full SFT"}
 GENERAL = ("mmlu", "ifeval")
@@ -40,18 +45,23 @@ class Done:
     peak_bytes: int
     """Largest sum of resident memory over all processes of the demo."""
 
-    def point(self, percent: float) -> dict[str, Any]:
-        """What the grid found of a mix."""
-        (found,) = [point for point in self.grid["points"] if point["percent"] == percent]
-        return dict(found)
+    @cached_property
+    def report(self) -> GridReport:
+        """The same, typed."""
+        return from_json(GridReport, self.grid, f"{self.method}, seed {self.seed}")
 
-    def axis(self, percent: float, name: str) -> dict[str, Any]:
+    def comparison(self, percent: float) -> Comparison:
+        """The comparison of a mix."""
+        (candidate,) = [item for item in self.report.candidates if item.mix.percent == percent]
+        return candidate.comparison
+
+    def axis(self, percent: float, name: str) -> AxisVerdict:
         """An axis of a mix."""
-        return dict(self.point(percent)["axes"][name])
+        return next(axis for axis in self.comparison(percent).axes if axis.axis == name)
 
-    def general(self, percent: float, side: str) -> float:
-        """Mean score of the general axes."""
-        return statistics.mean(self.axis(percent, name)[side] for name in GENERAL)
+    def measures(self, percent: float) -> list[Measure]:
+        """The general axes of a mix."""
+        return [self.axis(percent, name).measure for name in GENERAL]
 
 
 def run_demo(method: str, seed: int, work: Path) -> Done:
@@ -119,25 +129,25 @@ def table(done: list[Done]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for item in done:
-        base = item.general(100.0, "base")
-        scores = [f"{item.axis(100.0, name)['base']:.3f}" for name in (*GENERAL, "general_nll", "customer")]
+        base = statistics.mean(measure.base for measure in item.measures(100.0))
+        scores = [f"{item.axis(100.0, name).measure.base:.3f}" for name in (*GENERAL, "general_nll", "customer")]
         lines.append(f"| {item.seed} | base | {scores[0]} | {scores[1]} | {base:.3f} | | {scores[2]} | {scores[3]} | |")
         for percent, run in RUNS.items():
-            mean = item.general(percent, "candidate")
+            mean = statistics.mean(measure.candidate for measure in item.measures(percent))
             cells = [cell(item.axis(percent, name)) for name in (*GENERAL, "general_nll", "customer")]
             lines.append(
                 f"| | {run} | {cells[0]} | {cells[1]} | {mean:.3f} ({mean - base:+.3f}) | {mean / base:.1%} "
-                f"| {cells[2]} | {cells[3]} | **{item.point(percent)['verdict']}** |"
+                f"| {cells[2]} | {cells[3]} | **{item.comparison(percent).verdict}** |"
             )
-        lines.append(f"| | {item.grid['reason']} | | | | | | | |")
+        lines.append(f"| | {item.report.reason} | | | | | | | |")
     return lines
 
 
-def cell(axis: dict[str, Any]) -> str:
+def cell(axis: AxisVerdict) -> str:
     """Score, one-sided 95 % bounds of the difference, verdict."""
-    form = "{:+.1%}" if axis["relative"] else "{:+.3f}"
-    bounds = ", ".join(form.format(axis[key]) for key in ("lower", "upper"))
-    return f"{axis['candidate']:.3f} [{bounds}] {axis['verdict']}"
+    form, measure = "{:+.1%}" if axis.measure.relative else "{:+.3f}", axis.measure
+    bounds = ", ".join(form.format(bound) for bound in (measure.change.lower, measure.change.upper))
+    return f"{measure.candidate:.3f} [{bounds}] {axis.verdict}"
 
 
 def text(done: list[Done], command: str) -> str:

@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mixtune.artifacts.comparison import Measure
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.typed_json import from_json
 from mixtune.demo.demo_data import write_world
 
 NUM_RECORDS = 2000
@@ -59,14 +62,20 @@ def run(pipeline: str, arguments: dict[str, Any], work: Path) -> None:
 
 def rows(found: dict[str, Any]) -> list[str]:
     """A seed's rows of the table."""
-    points = {point["percent"]: point["axes"] for point in found["grid"]["points"]}
-    only, mixed = (points[percent] for percent in PERCENTS)
-    base = [only[axis]["base"] for axis in (*GENERAL, "customer")]
+    only, mixed = measures(found)
+    base = [only[axis].base for axis in (*GENERAL, "customer")]
     lines = [f"| {found['seed']} | base | {line(base)} | |"]
-    for name, axes in (("customer only", only), ("half rehearsed", mixed)):
-        scores = [axes[axis]["candidate"] for axis in (*GENERAL, "customer")]
-        lines.append(f"| | {name} | {line(scores)} | {'' if axes is only else f'**{kept(found):.0%}**'} |")
+    for name, by_axis in (("customer only", only), ("half rehearsed", mixed)):
+        scores = [by_axis[axis].candidate for axis in (*GENERAL, "customer")]
+        lines.append(f"| | {name} | {line(scores)} | {'' if by_axis is only else f'**{kept(found):.0%}**'} |")
     return lines
+
+
+def measures(found: dict[str, Any]) -> list[dict[str, Measure]]:
+    """By axis, the measures of both mixes."""
+    candidates = from_json(GridReport, found["grid"], f"seed {found['seed']}").candidates
+    by_percent = {item.mix.percent: item.comparison.axes for item in candidates}
+    return [{axis.axis: axis.measure for axis in by_percent[percent]} for percent in PERCENTS]
 
 
 def line(scores: list[float]) -> str:
@@ -77,12 +86,7 @@ def line(scores: list[float]) -> str:
 
 def kept(found: dict[str, Any]) -> float:
     """Share of the general score lost by customer-only tuning that the mix does not lose."""
-    only, mixed = (
-        sum(point["axes"][axis]["candidate"] - point["axes"][axis]["base"] for axis in GENERAL)
-        for percent in PERCENTS
-        for point in found["grid"]["points"]
-        if point["percent"] == percent
-    )
+    only, mixed = (sum(by_axis[axis].candidate - by_axis[axis].base for axis in GENERAL) for by_axis in measures(found))
     return 1 - mixed / only
 
 

@@ -280,7 +280,6 @@ class Run:
     def climb(
         self,
         decision: dsl.PipelineTask,
-        model_uri: str,
         training: Training,
         earlier: str,
         customer_target: float,
@@ -289,7 +288,6 @@ class Run:
         """Add a candidate to a ladder and say what comes next."""
         task = climb(
             comparison=decision.outputs["comparison"],
-            model_uri=model_uri,
             method=training.method,
             lora_rank=training.lora_rank,
             lora_alpha=training.lora_alpha,

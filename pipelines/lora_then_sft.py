@@ -96,7 +96,7 @@ def lora_then_sft(
             after = () if earlier else (run.preflight_mixed(mixed, inputs, training),)
             model_uri = run.train(mixed, inputs, training, *after)
             decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
-            return run.climb(decision, model_uri, training, earlier, customer_target, sft_max_steps)
+            return run.climb(decision, training, earlier, customer_target, sft_max_steps)
 
         first = rung(lora, customer_data_percent)
         with dsl.If(first.outputs["action"] == "lora", "second-adapter"):

@@ -12,9 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixtune import storage
 from mixtune.artifacts import pools
+from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
-from mixtune.artifacts.typed_json import write_artifact
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
 from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
 from mixtune.records import Message, Record, content_id
@@ -216,11 +217,11 @@ def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) ->
     return read_samples(path)
 
 
-def compare(base: Path, candidate: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+def compare(base: Path, candidate: Path, folder: Path, **changes: Any) -> Comparison:
     inputs = CompareInputs(base_path=str(base / "samples"), candidate_path=str(candidate / "samples"), **changes)
     places = {name: str(folder / name) for name in ("comparison_path", "report_path", "summary_path")}
     run_comparison(inputs, CompareOutputs(**places))
-    return dict(json.loads((folder / "comparison_path").read_text()))
+    return read_artifact(Comparison, str(folder / "comparison_path"))
 
 
 def rows(samples: Samples) -> dict[str, list[dict[str, Any]]]:

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "choose": SHARED,
     "preflight": SHARED,
     "outcome": SHARED,
-    "demo": set(),
+    "demo": SHARED,
     "compiled": set(),
 }
 """Rooms of the package, each with the other rooms that it may import; modules of the root belong to all."""

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import __version__
+from mixtune.artifacts.comparison import EXIT_CODES
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.run_report import report_outputs
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands import catalogue_pools, check, convert, plan, runs, submit
 from mixtune.commands.arguments import add_pipeline_arguments, find_pipeline, read_options
 from mixtune.commands.local_runner import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
-from mixtune.results import EXIT_CODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +89,8 @@ def run_pipeline(pipeline: Path, arguments: dict[str, Any], work: WorkDir, *, ca
     if outputs is None:
         raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
     report = work.keep_report(run_id)
-    found = work.comparison(run_id) if report else {}
-    told = {key: found[key] for key in ("verdict", "model_uri", "percent", "strength") if found.get(key) is not None}
-    return Outcome(run_id=run_id, outputs={**told, **outputs}, report=report)
+    results = report_outputs(work.run_report(run_id)) if report else {}
+    return Outcome(run_id=run_id, outputs={**results, **outputs}, report=report)
 
 
 def _run_locally(
@@ -134,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a tiny model spends more on waking threads than on arithmetic
     from mixtune.demo.demo_data import write_world
-    from mixtune.demo.show import table
+    from mixtune.demo.show import format_grid
 
     folder = Path(options.write_only or Path(options.work_dir) / "world").resolve()
     check_text("the demo's folder", str(folder))
@@ -149,9 +151,11 @@ def _demo(options: argparse.Namespace) -> int:
     shown = arguments["customer_data_percents"]
     print(f"\n== mix_grid with customer_data_percents={shown}, method={options.method} ==", flush=True)
     run = run_pipeline(find_pipeline("mix_grid"), arguments, work)
-    grid = work.comparison(run.run_id)
-    print(f"\n{table(grid)}\n\nAn interval holds the one-sided 95 % bounds of the difference to the base model.\n")
-    print(f"{grid['reason']}\n\nreport: {run.report} (open it in a browser)")
+    grid = read_artifact(GridReport, str(work.report(run.run_id, "json")))
+    print(
+        f"\n{format_grid(grid)}\n\nAn interval holds the one-sided 95 % bounds of the difference to the base model.\n"
+    )
+    print(f"{grid.reason}\n\nreport: {run.report} (open it in a browser)")
     mlflow = Path(sys.executable).with_name("mlflow")
     print(f"MLflow: {mlflow} ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}   (then http://127.0.0.1:5000)")
     return 0

@@ -164,15 +164,15 @@ def test_a_benchmark_item_in_the_shards_stops_the_comparison(world: Any, asked: 
     with pytest.raises(DataError, match=r"ifeval: 1 items are in the training data word for word \(1\)"):
         compare(base, base, tmp_path, shards_path=path)
     allowed = compare(base, base, tmp_path, shards_path=path, allow_overlap=True)
-    assert {one["axis"]: one["exact"] for one in allowed["contamination"]}["ifeval"] == 1
+    assert {overlap.axis: overlap.exact for overlap in allowed.contamination}["ifeval"] == 1
 
 
 def test_clean_shards_pass_and_are_named_in_the_comparison(world: Any, asked: Any, tmp_path: Path) -> None:
     base, _ = asked
     path = str(write_shards(world, tmp_path, ["hello there", "something else"]))
     found = compare(base, base, tmp_path, shards_path=path)
-    assert all(one["exact"] == 0 for one in found["contamination"])
-    assert found["mix"]["num_steps"] == 1
+    assert all(overlap.exact == 0 for overlap in found.contamination)
+    assert found.mix and found.mix.num_steps == 1
 
 
 def test_shards_of_another_tokenizer_are_refused(world: Any, asked: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
+from mixtune import http_post
+from mixtune.artifacts.judgments import Judgment, Judgments
 from mixtune.compare.judge import judge_models, pairwise
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.judge.pairwise import Pair, calibrate, judge_pairs, parse_verdict
-from mixtune.compare.judge.run import JudgeInputs, JudgeOutputs, judged_axis, run_judging
+from mixtune.compare.judge.run import JudgeInputs, JudgeOutputs, judge_axis, run_judging
 from mixtune.errors import ConfigError, DataError, ModelError
 
 from ..evaluation import compare, evaluate, write_jsonl
@@ -116,11 +119,11 @@ def test_kappa_is_scikit_learns_and_its_error_that_of_simulation() -> None:
 
 def test_a_judge_is_calibrated_by_enough_labels_that_it_agrees_with() -> None:
     labels = ["first", "second"] * 60
-    assert calibrate(labels, labels).calibrated
-    assert not calibrate(labels[:80], labels[:80]).calibrated
-    assert not calibrate(["first"] * 120, labels).calibrated
+    assert calibrate(labels, labels).is_sufficient
+    assert not calibrate(labels[:80], labels[:80]).is_sufficient
+    assert not calibrate(["first"] * 120, labels).is_sufficient
     partly = calibrate([None] * 30 + labels[30:], labels)
-    assert (partly.labels, partly.missing, partly.calibrated) == (90, 30, False)
+    assert (partly.labels, partly.missing, partly.is_sufficient) == (90, 30, False)
 
 
 def test_a_judge_behind_a_url_is_asked_with_the_mounted_key(server: Server, tmp_path: Path) -> None:
@@ -136,7 +139,7 @@ def test_a_judge_behind_a_url_is_asked_with_the_mounted_key(server: Server, tmp_
 def test_a_judge_that_cannot_be_reached_is_named_without_its_key(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge_models, "TRIES", 1)
+    monkeypatch.setattr(http_post, "FIRST_PAUSE_SECONDS", 0.0)
     (tmp_path / "key").write_text(KEY)
     server.failures = 99
     with pytest.raises(ModelError, match="HTTP 503") as caught:
@@ -157,7 +160,7 @@ def answered(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(answered: Path, out: Path, **changes: Any) -> dict[str, Any]:
+def run(answered: Path, out: Path, **changes: Any) -> Judgments:
     places = {
         "base_path": str(answered / "base" / "samples"),
         "candidate_path": str(answered / "candidate" / "samples"),
@@ -170,8 +173,8 @@ def test_an_uncalibrated_judge_is_shown_and_decides_nothing(answered: Path, tmp_
     without = compare(answered / "base", answered / "candidate", tmp_path)
     run(answered, tmp_path, url=url(server), model="m")
     shown = compare(answered / "base", answered / "candidate", tmp_path, judgments_path=str(tmp_path / "judgments"))
-    axis = shown["axes"][-1]
-    assert (axis["axis"], axis["verdict"], shown["verdict"]) == ("judge", "advisory", without["verdict"])
+    axis = shown.axes[-1]
+    assert (axis.axis, axis.verdict, shown.verdict) == ("judge", "advisory", without.verdict)
     assert "advisory" in (tmp_path / "report_path").read_text()
 
 
@@ -182,21 +185,21 @@ def test_a_calibrated_judge_has_a_verdict(answered: Path, tmp_path: Path, server
     ]  # fmt: skip
     labels = write_jsonl(tmp_path / "labels.jsonl", rows)
     judgments = run(answered, tmp_path, url=url(server), model="m", labels_uri=str(labels))
-    assert judgments["calibration"]["kappa"] == 1
-    assert judged_axis(judgments, 0.05).question == "superiority"
-    winning = {**judgments, "items": [{"item_id": "1", "preferred": "candidate"}] * 50}
-    assert judged_axis(winning, 0.05).verdict == "pass"
-    losing = {**judgments, "axis": "ifeval", "items": [{"item_id": "1", "preferred": "base"}] * 50}
-    assert judged_axis(losing, 0.05).verdict == "fail"
-    silent = {**winning, "items": [*winning["items"], *[{"item_id": "2", "preferred": None}] * 20]}
-    assert judged_axis(silent, 0.05).verdict == "advisory"
+    assert judgments.calibration.kappa == 1
+    assert judge_axis(judgments, 0.05).question == "superiority"
+    winning = replace(judgments, items=(Judgment(item_id="1", preferred="candidate"),) * 50)
+    assert judge_axis(winning, 0.05).verdict == "pass"
+    losing = replace(judgments, axis="ifeval", items=(Judgment(item_id="1", preferred="base"),) * 50)
+    assert judge_axis(losing, 0.05).verdict == "fail"
+    silent = replace(winning, items=(*winning.items, *(Judgment(item_id="2", preferred=None),) * 20))
+    assert judge_axis(silent, 0.05).verdict == "advisory"
 
 
 def test_a_local_model_can_judge(answered: Path, tmp_path: Path, world: Any) -> None:
     judgments = run(answered, tmp_path, model=str(world.base), limit=4)
-    assert len(judgments["items"]) == 4
-    assert {item["preferred"] for item in judgments["items"]} == {None}  # a random model says no JSON
-    assert judged_axis(judgments, 0.05).verdict == "advisory"
+    assert len(judgments.items) == 4
+    assert {item.preferred for item in judgments.items} == {None}  # a random model says no JSON
+    assert judge_axis(judgments, 0.05).verdict == "advisory"
 
 
 def test_judgments_on_other_samples_are_refused(answered: Path, tmp_path: Path, server: Server) -> None:
@@ -205,7 +208,7 @@ def test_judgments_on_other_samples_are_refused(answered: Path, tmp_path: Path, 
         compare(answered / "base", answered / "base", tmp_path, judgments_path=str(tmp_path / "judgments"))
     samples = judge_run.read_samples(str(answered / "base" / "samples"))
     with pytest.raises(DataError, match="no generated answers"):
-        judge_run.answer_pairs(samples, samples, "general_nll", 0)
+        judge_run.pair_answers(samples, samples, "general_nll", 0)
 
 
 def test_labels_of_another_form_are_refused(tmp_path: Path) -> None:

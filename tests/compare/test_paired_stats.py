@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.compare.paired_stats import FAIL, INCONCLUSIVE, PASS, non_inferiority, paired_mean
+from mixtune.compare.paired_stats import non_inferiority, paired_mean
 from mixtune.evaluate.benchmarks import weighted_scores
 
 MMLU = 14_042
@@ -24,7 +25,7 @@ def pair(count: int, right: float, lost: int, gained: int) -> tuple[np.ndarray, 
     return base, candidate
 
 
-def found(base: np.ndarray, candidate: np.ndarray, strata: int = 1) -> paired_stats.Estimate:
+def found(base: np.ndarray, candidate: np.ndarray, strata: int = 1) -> Estimate:
     count = len(base)
     names = [str(number % strata) for number in range(count)]
     return paired_mean(base, candidate, names, [str(number) for number in range(count)])

@@ -7,30 +7,39 @@ from typing import Any
 
 import pytest
 
+from mixtune.artifacts.comparison import (
+    AxisDetails,
+    AxisVerdict,
+    Comparison,
+    Confusion,
+    Estimate,
+    ItemCounts,
+    LostItem,
+    Measure,
+    Overlap,
+    Subgroup,
+    TrainedMix,
+)
 from mixtune.compare import summary
-from mixtune.compare.comparison import Comparison
-from mixtune.compare.contamination import Overlap
-from mixtune.compare.measures import Measure
-from mixtune.compare.subgroups import Slice
-from mixtune.compare.verdicts import AxisVerdict
 from mixtune.report import charts, confusion_table
 
 EVIL = "<script>alert('x')</script>"
 
 
 def axis(name: str, verdict: str, **changes: Any) -> AxisVerdict:
-    measure = Measure(
-        metric="accuracy", base=0.75, candidate=0.7, difference=-0.05, standard_error=0.01, lower=-0.07, upper=-0.03
+    change = Estimate(difference=-0.05, standard_error=0.01, lower=-0.07, upper=-0.03)
+    groups = [Subgroup(name=f"s{n}", num_items=9, base=0.5, candidate=0.4, p_value=0.1) for n in range(57)]
+    lost = LostItem(item_id="1", subject="anatomy", text=EVIL, gold="A", base="A", candidate=EVIL)
+    return AxisVerdict(
+        axis=name,
+        verdict=verdict,
+        limit=0.02,
+        detectable=0.006,
+        items=ItemCounts(total=14042, lost=9, gained=3),
+        measures=(Measure(metric="accuracy", base=0.75, candidate=0.7, change=change),),
+        details=AxisDetails(subgroups=tuple(groups), lost_items=(lost,), confusion=changes.pop("confusion", None)),
+        **{"form": "mmlu", "question": "non-inferiority", "advice": "raise the general share", **changes},
     )
-    given = {
-        "axis": name, "form": "mmlu", "metric": "accuracy", "question": "non-inferiority", "higher_is_better": True,
-        "relative": False, "base": 0.75, "candidate": 0.7, "difference": -0.05, "lower": -0.07, "upper": -0.03,
-        "limit": 0.02, "verdict": verdict, "num_items": 14042, "detectable": 0.006, "lost": 9, "gained": 3,
-        "advice": "raise the general share", "measures": [measure],
-        "slices": [Slice(name=f"s{n}", num_items=9, base=0.5, candidate=0.4, difference=-0.1, p_value=0.1) for n in range(57)],
-        "flips": [{"item_id": "1", "subject": "anatomy", "text": EVIL, "gold": "A", "base": "A", "candidate": EVIL}],
-    }  # fmt: skip
-    return AxisVerdict(**{**given, **changes})
 
 
 def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
@@ -39,11 +48,13 @@ def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
     overlap = Overlap(axis="mmlu", num_items=9, searched=8, exact=0, short_exact=1, partial=2, mean_coverage=0.01)
     return Comparison(
         verdict=verdict,
-        axes=list(axes),
+        axes=axes,
         identity={"base": identity, "candidate": {**identity, "model": "a9", "model_kind": "adapter"}},
         limit=0,
-        contamination=[overlap],
-        mix={"digest": "d7", "seed": 42, "mix_ratio": 0.5, "receipt": {"pools": pools}},
+        contamination=(overlap,),
+        mix=TrainedMix(
+            digest="d7", seed=42, mix_ratio=0.5, num_steps=9, global_batch_size=32, receipt={"pools": pools}
+        ),
     )
 
 
@@ -69,7 +80,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def written(tmp_path: Path) -> str:
-    confusion = {"labels": ["a", "b"], "base": [[1, 2], [3, 4]], "candidate": [[3, 0], [1, 6]]}
+    confusion = Confusion(labels=("a", "b"), base=((1, 2), (3, 4)), candidate=((3, 0), (1, 6)))
     customer = axis("customer", "pass", question="superiority", form="classification", confusion=confusion, advice="")
     summary.write_comparison(
         comparison(axis("mmlu", "fail"), customer), html=str(tmp_path / "r.html"), markdown=str(tmp_path / "r.md")
@@ -100,11 +111,11 @@ def test_the_page_says_verdict_numbers_identity_and_mix(written: str) -> None:
 
 def test_a_loss_on_the_customers_records_is_not_called_forgotten() -> None:
     worse = comparison(axis("mmlu", "pass"), axis("customer", "fail", question="superiority"))
-    assert summary.summary(worse).startswith("Worse on the customer's own records.")
+    assert summary.summarize(worse).startswith("Worse on the customer's own records.")
 
 
 def test_an_inconclusive_axis_is_named() -> None:
-    found = summary.summary(comparison(axis("ifeval", "inconclusive"), axis("mmlu", "pass"), verdict="inconclusive"))
+    found = summary.summarize(comparison(axis("ifeval", "inconclusive"), axis("mmlu", "pass"), verdict="inconclusive"))
     assert found == "Not enough items to say: ifeval."
 
 

@@ -1,6 +1,5 @@
 """`mixtune demo` at few steps, without a network."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.typed_json import read_artifact
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # three minutes on a quiet machine
@@ -42,9 +44,9 @@ def test_the_table_shows_scores_intervals_and_verdicts_of_every_mix(shown: str) 
 def test_the_report_and_the_mlflow_run_that_it_names_are_there(shown: str, work: Path) -> None:
     (report,) = re.findall(r"(\S+\.html)", shown)
     assert "<svg" in Path(report).read_text()
-    points = json.loads(Path(report).with_suffix(".json").read_text())["points"]
-    one, *others = [point["num_steps"] for point in points]
-    assert [point["percent"] for point in points] == [100, 75, 50]
+    mixes = [candidate.mix for candidate in read_artifact(GridReport, report.replace(".html", ".json")).candidates]
+    one, *others = [mix.num_steps for mix in mixes]
+    assert [mix.percent for mix in mixes] == [100, 75, 50]
     assert others == pytest.approx([one / 0.75, one / 0.5], abs=1), "the same customer exposure"
     from mlflow import MlflowClient
 

@@ -149,8 +149,8 @@ def test_macro_f1_of_an_evaluated_model_is_scikit_learns(world: Any, tmp_path: P
     labels = sorted({*gold, *said} - {""})
     expected = sk.f1_score(gold, said, labels=labels, average="macro", zero_division=0)
     assert found.axes["customer"]["score"] == pytest.approx(expected, abs=1e-12)
-    compared = {axis["axis"]: axis for axis in compare(tmp_path / "out", tmp_path / "out", tmp_path)["axes"]}
-    assert compared["customer"]["base"] == pytest.approx(expected, abs=1e-12)
+    compared = {axis.axis: axis for axis in compare(tmp_path / "out", tmp_path / "out", tmp_path).axes}
+    assert compared["customer"].measure.base == pytest.approx(expected, abs=1e-12)
 
 
 def test_labels_by_generation_and_records_without_labels_are_evaluated(world: Any, tmp_path: Path) -> None:

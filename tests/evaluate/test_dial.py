@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from mixtune import interpolation, storage
+from mixtune.artifacts.comparison import Comparison, DialVerdict
 from mixtune.artifacts.samples import read_samples
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
@@ -78,15 +79,15 @@ def test_a_quarter_of_the_strength_is_a_quarter_of_the_way_from_the_base(world: 
 def test_every_strength_gets_a_verdict_and_the_candidates_own_stays(turned: Path, tmp_path: Path) -> None:
     alone = compare(turned / "base", turned / "candidate", tmp_path)
     found = compare(turned / "base", turned / "candidate", tmp_path, dial_path=str(turned / "dial"))
-    assert (found["verdict"], alone["dial"]) == (alone["verdict"], [])
-    low, high = found["dial"]
-    assert (low["strength"], high["strength"]) == (0.1, 0.9)
+    assert (found.verdict, alone.dial) == (alone.verdict, ())
+    low, high = found.dial
+    assert (low.strength, high.strength) == (0.1, 0.9)
 
-    def rise(item: dict[str, Any]) -> float:
-        return next(float(axis["difference"]) for axis in item["axes"] if axis["axis"] == "general_nll")
+    def rise(item: Comparison | DialVerdict) -> float:
+        return next(axis.measure.change.difference for axis in item.axes if axis.axis == "general_nll")
 
     assert rise(low) < rise(high) < rise(found)
-    assert high["verdict"] == "fail"
+    assert high.verdict == "fail"
     assert "Turned down" in (tmp_path / "report_path").read_text()
 
 
@@ -97,7 +98,7 @@ def test_a_strength_that_cannot_be_evaluated_is_told_and_costs_nothing_else(
     (one,) = swept(world, tmp_path, idle, [0.5])
     assert "changes no logit" in one["reason"]
     found = compare(turned / "base", turned / "candidate", tmp_path, dial_path=str(tmp_path / "dial"))
-    assert (found["dial"][0]["verdict"], found["verdict"]) == ("failed", "fail")
+    assert (found.dial[0].verdict, found.verdict) == ("failed", "fail")
 
 
 def test_a_sweep_that_is_run_again_scores_nothing_twice(world: Any, turned: Path) -> None:

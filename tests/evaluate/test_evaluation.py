@@ -35,12 +35,12 @@ def test_every_item_of_every_axis_has_one_row(evaluated: Path) -> None:
 
 def test_an_unchanged_model_never_fails_and_a_damaged_one_does(evaluated: Path, tmp_path: Path) -> None:
     same = compare(evaluated / "base", evaluated / "base", tmp_path)
-    assert all(axis["difference"] == 0 for axis in same["axes"])
-    assert same["verdict"] != "fail"
+    assert all(axis.measure.change.difference == 0 for axis in same.axes)
+    assert same.verdict != "fail"
     changed = compare(evaluated / "base", evaluated / "damaged", tmp_path)
-    nll = next(axis for axis in changed["axes"] if axis["axis"] == "general_nll")
-    assert nll["verdict"] == "fail" and nll["difference"] > 0.02
-    assert changed["verdict"] == "fail"
+    nll = next(axis for axis in changed.axes if axis.axis == "general_nll")
+    assert nll.verdict == "fail" and nll.measure.change.difference > 0.02
+    assert changed.verdict == "fail"
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,9 @@ def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, t
     assert scores["score"] == scores["acc_norm"] == pytest.approx(sum(row["acc_norm"] for row in measures) / 9)
     assert scores["acc"] == pytest.approx(sum(row["acc"] for row in measures) / 9)
     assert any(base.table("spoken")["response"].to_pylist())
-    found = compare(tmp_path / "base", tmp_path / "candidate", tmp_path, limits={"trivia": 0.5})
-    axes = {axis["axis"]: axis for axis in found["axes"]}
-    assert (axes["trivia"]["limit"], axes["spoken"]["limit"], axes["spoken"]["num_items"]) == (0.5, 0.02, 9)
+    comparison = compare(tmp_path / "base", tmp_path / "candidate", tmp_path, limits={"trivia": 0.5})
+    axes = {axis.axis: axis for axis in comparison.axes}
+    assert (axes["trivia"].limit, axes["spoken"].limit, axes["spoken"].items.total) == (0.5, 0.02, 9)
 
 
 def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +17,44 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
 
+from mixtune import http_post
+from mixtune.artifacts.audit import AuditRecord, Decided, TrainedOn
+from mixtune.artifacts.comparison import AxisDetails, DialVerdict, LostItem, Overlap
+from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
+from mixtune.artifacts.ladder import LadderReport, Rung
+from mixtune.artifacts.pools import PoolInputs, RowCounts, SanitizeRules, Source
+from mixtune.artifacts.run_report import RunReport
+from mixtune.artifacts.typed_json import to_json, write_artifact
+from mixtune.commands.run_summary import read_mlflow_verdict
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
-from mixtune.outcome.audit import make_record
-from mixtune.outcome.run import Ended, conclude_run
-from mixtune.results import from_mlflow
+from mixtune.outcome.run import conclude_run
+from mixtune.outcome.run_record import make_record
 
-COUNTS = {
+from ..comparisons import make_axis, make_comparison, make_mix
+
+COUNTS: dict[str, Any] = {
     "read": 120, "kept": 100, "dropped": {"duplicate": 20}, "changed": {"markers": 3}, "personal_data": {"email": 4},
     "consent": {"granted": 100},
 }  # fmt: skip
-MIX: dict[str, Any] = {
-    "digest": "5h4rd5",
-    "receipt": {
-        "mix_ratio": 0.75, "seed": 7, "num_steps": 10,
-        "pools": [{"name": "customer", "num_records": 240, "dropped": {"too long": 2}, "num_truncated": 1}],
+MIX = make_mix(
+    75,
+    num_steps=10,
+    receipt={"pools": [{"name": "customer", "num_records": 240, "dropped": {"too long": 2}, "num_truncated": 1}]},
+    inputs={
+        "customer": PoolInputs(
+            inputs=(Source(name="customer", uri="s3://b/c.csv#d1g35t"),),
+            counts={"customer": RowCounts(**COUNTS)},
+            rules=SanitizeRules(consent_required=True),
+        )
     },
-    "inputs": {
-        "customer": {
-            "inputs": [{"name": "customer", "split": "train", "uri": "s3://b/c.csv#d1g35t"}],
-            "counts": {"customer": COUNTS}, "rules": {"consent_required": True},
-        }
-    },
-}  # fmt: skip
-AUDIT: dict[str, Any] = {
-    "mix": MIX, "contamination": [{"axis": "mmlu", "exact": 0, "items": ["a record's text"]}],
-    "identity": {
-        "base": {"base_model": "b453", "tokenizer": "70k", "benchmarks": {"mmlu": "s3://b/mmlu#m"}},
-        "candidate": {"model": "7un3d"},
-    },
-}  # fmt: skip
-AXIS = {"axis": "mmlu", "verdict": "pass", "base": 0.5, "candidate": 0.49, "flips": ["a record's text"]}
-COMPARISON: dict[str, Any] = {
-    "kind": "comparison", "verdict": "pass", "reason": "", "axes": [AXIS], "model_uri": "s3://b/kfp/model#7un3d", **AUDIT,
-}  # fmt: skip
+)
+LOST = LostItem(item_id="1", subject="s", text="a record's text", gold="A", base="A", candidate="B")
+AXIS = make_axis("mmlu", "pass", 0.49, details=AxisDetails(lost_items=(LOST,)))
+OVERLAP = Overlap(
+    axis="mmlu", num_items=9, searched=9, exact=0, short_exact=0, partial=0, mean_coverage=0.0, items=("an id",)
+)
+COMPARISON = make_comparison("pass", AXIS, mix=MIX, contamination=(OVERLAP,))
 
 
 class Hook(http.server.ThreadingHTTPServer):
@@ -104,18 +109,19 @@ def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "url").write_text(f"https://127.0.0.1:{server.server_port}/hooks/s3cr3t\n")
     monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    monkeypatch.setattr(webhook, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(http_post, "FIRST_PAUSE_SECONDS", 0.0)
     yield server
     server.shutdown()
     server.server_close()
 
 
-def ended(**found: Any) -> Ended:
-    return Ended(pipeline="finetune", found={**COMPARISON, **found}, record_uri="s3://b/kfp/record")
+def conclude(report: RunReport, folder: Path, options: dict[str, Any]) -> str:
+    write_artifact(str(folder / "report"), report)
+    return conclude_run("finetune", str(folder / "report"), str(folder / "record"), "s3://b/kfp/record", options)
 
 
-def point(name: str, verdict: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "verdict": verdict, "reason": "", "axes": {"mmlu": AXIS}, "audit": AUDIT, **more}
+def make_audit(report: RunReport) -> AuditRecord:
+    return make_record(report, run_id="run-1", ended="2026-11-25T10:00:00+00:00", who="ada", cost_usd=None)
 
 
 def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
@@ -131,14 +137,14 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
         client.set_terminated(child.info.run_id, end_time=(minutes + 1) * 60_000)
     options = {"uri": uri, "hyperpod": "4x-p5.48xlarge", "tags": {"submitted_by": "ada"}}
 
-    assert conclude_run(ended(), str(tmp_path / "record"), options) == "220.16"  # an hour of four
+    assert conclude(COMPARISON, tmp_path, options) == "220.16"  # an hour of four
 
     record = json.loads((tmp_path / "record").read_text())
     assert (record["run_id"], record["who"], record["cost_usd"]) == ("run-1", "ada", 220.16)
     assert record["data"] == [
         {"pool": "customer", "split": "train", "uri": "s3://b/c.csv", "digest": "d1g35t", "licence": ""}
     ]
-    assert from_mlflow({"uri": uri}, "run-1") == ("", 220.16)
+    assert read_mlflow_verdict({"uri": uri}, "run-1") == ("", 220.16)
     assert [item.path for item in client.list_artifacts(parent)] == ["audit.json"]
     (said,) = hook.bodies
     assert said == {
@@ -157,47 +163,58 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
 
 def test_the_record_says_what_was_removed_and_decided_and_no_records_content(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXTUNE_IMAGES", "r/data@sha256:1 r/train@sha256:2")
-    record = make_record(COMPARISON)
-    (one,) = record["candidates"]
-    assert one["removed"]["customer"] == {
+    record = make_audit(COMPARISON)
+    (candidate,) = record.candidates
+    assert asdict(candidate.removed["customer"]) == {
         **COUNTS,
         "dropped_when_tokenized": {"too long": 2},
         "truncated": 1,
     }
-    assert record["versions"]["images"] == ["r/data@sha256:1", "r/train@sha256:2"]
-    assert (record["versions"]["base_model"], one["model"], one["shards"]) == ("b453", "7un3d", "5h4rd5")
-    assert one["trained_on"] == {"mix_ratio": 0.75, "seed": 7, "steps": 10, "records": {"customer": 240}}
-    assert record["decided"]["verdict"] == one["verdict"] == "pass"
-    assert one["axes"][0]["candidate"] == 0.49
-    assert one["in_training_data"] == {"mmlu": 0}
-    assert "a record's text" not in json.dumps(record)
+    assert record.versions.images == ("r/data@sha256:1", "r/train@sha256:2")
+    assert (record.versions.base_model, candidate.model, candidate.shards) == ("b453", "7un3d", "5h4rd5")
+    assert candidate.trained_on == TrainedOn(mix_ratio=0.75, seed=7, steps=10, records={"customer": 240})
+    assert record.decided.verdict == candidate.verdict == "pass"
+    assert candidate.axes[0].measure.candidate == 0.49
+    assert candidate.in_training_data == {"mmlu": 0}
+    assert "a record's text" not in json.dumps(to_json(record))
 
 
 def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_take() -> None:
-    points = [point("100 %", "fail"), point("75 %", "pass")]
-    decided = {"verdict": "pass", "reason": "Take 75 %.", "taken": "75 %"}
-    grid = {**decided, "kind": "grid", "points": points, "turned_down": [point("75 % at 0.5", "pass")]}
-    ladder = {**decided, "kind": "ladder", "rungs": [{"method": "lora", "point": item} for item in points]}
-    for record in (make_record(grid), make_record(ladder)):
-        named = [(item["name"], item["verdict"]) for item in record["candidates"]]
-        assert named == [("100 %", "fail"), ("75 %", "pass")]
-        assert record["decided"] == decided
-        assert "a record's text" not in json.dumps(record)
-    assert [item["name"] for item in make_record(grid)["turned_down"]] == ["75 % at 0.5"]
+    dial = (DialVerdict(strength=0.5, verdict="pass", axes=(AXIS,)),)
+    first, second = replace(COMPARISON, verdict="fail"), replace(COMPARISON, dial=dial)
+    best = Recommendation(name="75 %", percent=75.0, strength=1.0, model_uri="s3://b/kfp/model#7un3d")
+    grid = GridReport(
+        verdict="pass",
+        reason="Take 75 %.",
+        recommended=best,
+        candidates=(Candidate(name="100 %", comparison=first), Candidate(name="75 %", comparison=second)),
+    )
+    rungs = tuple(
+        Rung(name=item.name, comparison=item.comparison, method="lora", lora_rank=16, lora_alpha=32)
+        for item in grid.candidates
+    )
+    ladder = LadderReport(verdict="pass", reason="Take 75 %.", recommended=best, rungs=rungs)
+    for record in (make_audit(grid), make_audit(ladder)):
+        assert [(item.name, item.verdict) for item in record.candidates] == [("100 %", "fail"), ("75 %", "pass")]
+        assert record.decided == Decided(verdict="pass", reason="Take 75 %.", taken="75 %")
+        assert [item.name for item in record.turned_down] == ["75 % at 0.5"]
+        assert "a record's text" not in json.dumps(to_json(record))
 
 
 def test_a_model_that_has_still_to_be_turned_down_is_named_and_not_linked(
     hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    conclude_run(ended(taken="100 % at 0.5", strength=0.5), str(tmp_path / "record"), {})
+    best = Recommendation(name="100 % at 0.5", percent=100.0, strength=0.5, model_uri="s3://b/kfp/model#7un3d")
+    candidates = (Candidate(name="100 %", comparison=COMPARISON),)
+    conclude(GridReport(verdict="pass", reason="", recommended=best, candidates=candidates), tmp_path, {})
     (said,) = hook.bodies
     assert "pass, 100 % at 0.5" in said["text"] and "model" not in said["links"]
 
 
 def test_a_comparison_without_shards_has_no_record() -> None:
     with pytest.raises(DataError, match="compared without shards"):
-        make_record({**COMPARISON, "mix": {}})
+        make_audit(replace(COMPARISON, mix=None))
 
 
 @pytest.mark.parametrize(
@@ -237,6 +254,6 @@ def test_a_run_without_tracking_or_webhook_still_leaves_its_record(
 ) -> None:
     monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "none"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert conclude_run(ended(), str(tmp_path / "record"), {"hyperpod": "4x-p5.48xlarge"}) == ""
+    assert conclude(COMPARISON, tmp_path, {"hyperpod": "4x-p5.48xlarge"}) == ""
     assert json.loads((tmp_path / "record").read_text())["cost_usd"] is None
     assert "webhook: none" in capsys.readouterr().out

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.ladder import LadderReport
 from mixtune.cli import run_pipeline
 from mixtune.commands.arguments import find_pipeline, read_definitions
 from mixtune.commands.local_runner import WorkDir
@@ -36,9 +38,10 @@ def test_evaluate_only_finds_no_difference_between_a_model_and_itself(
     arguments = arguments_of("evaluate_only", small_run, model_uri=small_run["base_model"])
     work = WorkDir(tmp_path)
     outcome = run_pipeline(find_pipeline("evaluate_only"), arguments, work)
-    comparison = work.comparison(outcome.run_id)
-    assert outcome.verdict == comparison["verdict"]
-    assert {axis["axis"]: axis["difference"] for axis in comparison["axes"]} == {"customer": 0.0, "general_nll": 0.0}
+    comparison = work.run_report(outcome.run_id)
+    assert isinstance(comparison, Comparison) and outcome.verdict == comparison.verdict
+    differences = {axis.axis: axis.measure.change.difference for axis in comparison.axes}
+    assert differences == {"customer": 0.0, "general_nll": 0.0}
 
 
 @pytest.mark.slow
@@ -59,8 +62,9 @@ def test_lora_then_sft_climbs_to_full_fine_tuning_where_the_target_is_missed_and
     arguments = arguments_of("lora_then_sft", small_run, **ladder)
     work = WorkDir(tmp_path)
     outcome = run_pipeline(find_pipeline("lora_then_sft"), arguments, work)
-    found = work.comparison(outcome.run_id)
-    assert [rung["method"] for rung in found["rungs"]] == ["lora", "lora", "sft"]
-    assert [rung["lora_rank"] for rung in found["rungs"][:2]] == [16, 64]
-    assert outcome.verdict == found["verdict"] in ("pass", "fail", "inconclusive")
-    assert len({rung["model_uri"] for rung in found["rungs"]}) == 3
+    report = work.run_report(outcome.run_id)
+    assert isinstance(report, LadderReport)
+    assert [rung.method for rung in report.rungs] == ["lora", "lora", "sft"]
+    assert [rung.lora_rank for rung in report.rungs[:2]] == [16, 64]
+    assert outcome.verdict == report.verdict in ("pass", "fail", "inconclusive")
+    assert len({rung.comparison.model_uri for rung in report.rungs}) == 3

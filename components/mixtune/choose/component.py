@@ -76,19 +76,19 @@ def choose_mix(
     from collections import namedtuple
 
     from mixtune import storage as files
-    from mixtune.choose.grid import Outputs, report_grid
+    from mixtune.choose.mix_choice import Outputs, report_grid
 
     files.use(storage)
-    outputs = Outputs(grid_path=grid.path, report_path=report.path, summary_path=summary.path)
-    choice = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
-    made = namedtuple("made", "verdict customer_data_percent strength")
-    return made(choice.verdict, *choice.numbers)
+    outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
+    chosen = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
+    best = chosen.recommended
+    returned = namedtuple("returned", "verdict customer_data_percent strength")
+    return returned(chosen.verdict, best.percent if best else -1.0, best.strength if best else -1.0)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
 def climb(
     comparison: Input[Artifact],
-    model_uri: str,
     ladder: Output[Artifact],
     method: str = "lora",
     lora_rank: int = 16,
@@ -115,7 +115,6 @@ def climb(
 
     Args:
         comparison: The JSON of `compare`.
-        model_uri: The candidate.
         ladder: JSON of the candidates so far.
         method: How it was trained: `lora` or `sft`.
         lora_rank: Rank of its adapter.
@@ -135,14 +134,14 @@ def climb(
     from collections import namedtuple
 
     from mixtune import storage as files
-    from mixtune.choose.ladder import climb as add
+    from mixtune.choose.ladder_climb import climb as add
 
     files.use(storage)
-    candidate = {"method": method, "lora_rank": int(lora_rank), "lora_alpha": int(lora_alpha), "model_uri": model_uri}
+    candidate = {"method": method, "lora_rank": int(lora_rank), "lora_alpha": int(lora_alpha)}
     budget = {"target": customer_target, "sft_max_steps": int(sft_max_steps)}
-    step = add(comparison.path, candidate, earlier, ladder.path, budget)
-    made = namedtuple("made", "action customer_data_percent lora_rank lora_alpha ladder_uri")
-    return made(step.action, step.percent, step.lora_rank, step.lora_alpha, ladder.uri)
+    decision = add(comparison.path, candidate, earlier, ladder.path, budget)
+    returned = namedtuple("returned", "action customer_data_percent lora_rank lora_alpha ladder_uri")
+    return returned(decision.action, decision.percent, decision.lora_rank, decision.lora_alpha, ladder.uri)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -176,14 +175,14 @@ def choose_rung(
     from collections import namedtuple
 
     from mixtune import storage as files
-    from mixtune.choose.grid import Outputs
-    from mixtune.choose.ladder import report_ladder
+    from mixtune.choose.ladder_climb import report_ladder
+    from mixtune.choose.mix_choice import Outputs
 
     files.use(storage)
-    outputs = Outputs(grid_path=ladder.path, report_path=report.path, summary_path=summary.path)
-    verdict, best = report_ladder(ladder_uri, outputs, tracking)
-    made = namedtuple("made", "verdict model_uri")
-    return made(verdict, best.model_uri if best else "")
+    outputs = Outputs(json_path=ladder.path, report_path=report.path, summary_path=summary.path)
+    chosen = report_ladder(ladder_uri, outputs, tracking)
+    returned = namedtuple("returned", "verdict model_uri")
+    return returned(chosen.verdict, chosen.recommended.model_uri if chosen.recommended else "")
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -204,8 +203,8 @@ def go_on(action: str, customer_data_percent: float, ladder_uri: str) -> NamedTu
     """
     from collections import namedtuple
 
-    made = namedtuple("made", "action customer_data_percent ladder_uri")
-    return made(action, customer_data_percent, ladder_uri)
+    returned = namedtuple("returned", "action customer_data_percent ladder_uri")
+    return returned(action, customer_data_percent, ladder_uri)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -241,10 +240,10 @@ def register(
         DataError: The comparison is of another model.
     """
     from mixtune import storage as files
-    from mixtune.choose.registration import Candidate, register_model
+    from mixtune.choose.registration import Registration, register_model
 
     files.use(storage)
-    candidate = Candidate(
+    request = Registration(
         comparison_path=comparison.path,
         model_uri=model_uri,
         base_model=base_model,
@@ -252,4 +251,4 @@ def register(
         licence=licence,
         force=force,
     )
-    return register_model(candidate, card.path, tracking)
+    return register_model(request, card.path, tracking)

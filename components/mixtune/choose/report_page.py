@@ -1,13 +1,16 @@
 """The report of several candidates: their plots, and what each gained, forgot and cost, in tables."""
 
+from collections.abc import Iterable
 from html import escape
 from itertools import groupby
-from typing import Any
 
-from mixtune.choose import costs
-from mixtune.choose.points import Point, better
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, FAIL, AxisVerdict
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.ladder import LadderReport
+from mixtune.artifacts.run_report import list_candidates
+from mixtune.choose.costs import describe_total, format_cost
+from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
-from mixtune.results import CUSTOMER_AXIS, FAIL
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "training", "cost", "customer", "gain", "worst general loss"]
 DIAL_HEADER = ["candidate", "strength", "verdict", "customer", "gain", "worst general loss"]
@@ -18,58 +21,44 @@ _DIAL = (
 _WHISKERS = "Whiskers are 95 % bounds of the difference from the base model, paired by item."
 
 
-def write_points(
-    title: str,
-    points: list[Point],
-    turned: list[Point],
-    verdict: str,
-    reason: str,
-    command: str = "",
-    *,
-    html: str,
-    markdown: str,
-) -> None:
-    """Write the report.
+def write_report(title: str, report: GridReport | LadderReport, *, html: str, markdown: str) -> None:
+    """Write the report on candidates, at least one of which has a model.
 
     Args:
         title: Of the page.
-        points: The candidates as they were trained.
-        turned: The same at lower strengths; may be none.
-        verdict: Of the whole.
-        reason: In a sentence, which one to take.
-        command: What makes that one, if it has still to be made.
+        report: The candidates, and the one to take.
         html: Where the page goes.
         markdown: Where the tables go.
     """
-    pages.write_text(html, pages.page(title, _body(title, points, turned, verdict, reason, command)))
-    cost = costs.total([point.cost for point in points])
-    made = [f"    {command}", ""] if command else []
-    rows = [_base_row(next(point for point in points if point.axes)), *map(_row, points)]
-    lines = [f"# {title}", "", reason, "", *made, pages.markdown_table(HEADER, rows), "", cost]
-    lines += ["", *(f"- {text}" for text in _advice([*points, *turned]))]
-    if turned:
-        lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, [_dial_row(point) for point in turned])]
+    candidates = list_candidates(report)
+    points, at_strengths = [Point(candidate=item) for item in candidates], dial_points(candidates)
+    compared = [point for point in points if point.axes]
+    cost = describe_total(item.cost for item in candidates)
+    command = report.recommended.command if report.recommended else ""
+    advice = list(_advise(points, at_strengths))
+    rows = [_base_row(compared[0]), *map(_row, points)]
+    dial_rows = [_dial_row(point) for point in at_strengths]
+
+    plots = [_plot(name, compared, at_strengths) for name in compared[0].axes if name != CUSTOMER_AXIS]
+    body = [
+        f"<h1>{escape(title)}</h1><p class='summary {report.verdict}'>{escape(report.reason)}</p>",
+        f"<pre>{escape(command)}</pre>" if command else "",
+        _table(HEADER, rows),
+        f"<p class='note'>{escape(cost)}</p><ul>{''.join(f'<li>{escape(text)}</li>' for text in advice)}</ul>",
+        *plots,
+        f"<p class='note'>{_WHISKERS}</p>",
+        f"<h2>Turned down</h2><p class='note'>{_DIAL}</p>{_table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
+    ]
+    pages.write_text(html, pages.page(title, "".join(body)))
+
+    lines = [f"# {title}", "", report.reason, "", *([f"    {command}", ""] if command else [])]
+    lines += [pages.markdown_table(HEADER, rows), "", cost, "", *(f"- {text}" for text in advice)]
+    if dial_rows:
+        lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, dial_rows)]
     pages.write_text(markdown, "\n".join(lines) + "\n")
 
 
-def _body(title: str, points: list[Point], turned: list[Point], verdict: str, reason: str, command: str) -> str:
-    trained = [point for point in points if point.axes]
-    plots = [_plot(name, trained, turned) for name in trained[0].axes if name != CUSTOMER_AXIS]
-    advice = "".join(f"<li>{escape(text)}</li>" for text in _advice([*points, *turned]))
-    cost = costs.total([point.cost for point in points])
-    made = f"<pre>{escape(command)}</pre>" if command else ""
-    table = _table(HEADER, [_base_row(trained[0]), *map(_row, points)])
-    dial = ""
-    if turned:
-        dial = f"<h2>Turned down</h2><p class='note'>{_DIAL}</p>{_table(DIAL_HEADER, map(_dial_row, turned))}"
-    return (
-        f"<h1>{escape(title)}</h1><p class='summary {verdict}'>{escape(reason)}</p>{made}"
-        f"{table}<p class='note'>{escape(cost)}</p><ul>{advice}</ul>"
-        f"{''.join(plots)}<p class='note'>{_WHISKERS}</p>{dial}"
-    )
-
-
-def _table(header: list[str], rows: Any) -> str:
+def _table(header: list[str], rows: list[list[str]]) -> str:
     """Rows whose verdict, if they have one, is marked."""
     place = header.index("verdict")
     cells = [[escape(cell) for cell in row] for row in rows]
@@ -78,71 +67,76 @@ def _table(header: list[str], rows: Any) -> str:
     return pages.table(header, cells)
 
 
-def _plot(name: str, trained: list[Point], turned: list[Point]) -> str:
-    axes = {axis: trained[0].axes[axis] for axis in (name, CUSTOMER_AXIS)}
-    base = (float(axes[name]["base"]), float(axes[CUSTOMER_AXIS]["base"]))
-    right, up = (_title(axis, found) for axis, found in axes.items())
-    marks = {point.percent: _mark(point, name, point.name) for point in trained}
-    seen = groupby((point for point in turned if point.axes), key=lambda point: point.percent)
-    curves = [[*(_mark(one, name, f"{one.strength:g}") for one in group), marks[key]] for key, group in seen]
-    drawn = charts.frontier([_mark(point, name, point.name) for point in trained], base, (right, up), curves)
-    return f"<h2>{escape(name)}</h2>{drawn}"
+def _plot(name: str, compared: list[Point], at_strengths: list[Point]) -> str:
+    """Return the plot of one general axis; models at lower strengths lie on a curve to their candidate."""
+    general, customer = (compared[0].axes[axis] for axis in (name, CUSTOMER_AXIS))
+    marks = [_mark(point, name, point.name) for point in compared]
+    by_candidate = {point.candidate.name: mark for point, mark in zip(compared, marks, strict=True)}
+    curves = [
+        [*(_mark(point, name, f"{point.strength:g}") for point in group), by_candidate[candidate]]
+        for candidate, group in groupby(
+            (point for point in at_strengths if point.axes), key=lambda point: point.candidate.name
+        )
+    ]
+    base = general.measure.base, customer.measure.base
+    return f"<h2>{escape(name)}</h2>{charts.frontier(marks, base, (_title(general), _title(customer)), curves)}"
 
 
-def _title(name: str, axis: dict[str, Any]) -> str:
-    return f"{name} ({axis['metric']}{'' if axis['higher_is_better'] else ', less is better'})"
+def _title(axis: AxisVerdict) -> str:
+    return f"{axis.axis} ({axis.measure.metric}{'' if axis.measure.higher_is_better else ', less is better'})"
 
 
 def _mark(point: Point, axis: str, name: str) -> charts.Mark:
     general, customer = point.axes[axis], point.axes[CUSTOMER_AXIS]
     return charts.Mark(
         name=name,
-        x=float(general["candidate"]),
-        y=float(customer["candidate"]),
+        x=general.measure.candidate,
+        y=customer.measure.candidate,
         x_span=_span(general),
         y_span=_span(customer),
         verdict=point.verdict,
     )
 
 
-def _span(axis: dict[str, Any]) -> tuple[float, float]:
-    """The candidate's score at both bounds of its difference."""
-    scale = float(axis["base"]) if axis["relative"] else 1.0
-    return float(axis["base"]) + scale * float(axis["lower"]), float(axis["base"]) + scale * float(axis["upper"])
+def _span(axis: AxisVerdict) -> tuple[float, float]:
+    """Return the candidate's score at both bounds of its difference."""
+    measure = axis.measure
+    scale = measure.base if measure.relative else 1.0
+    return measure.base + scale * measure.change.lower, measure.base + scale * measure.change.upper
 
 
 def _row(point: Point) -> list[str]:
-    work = [f"{point.num_steps:,}", f"{point.num_tokens:,}", *costs.said(point.cost)]
+    mix = point.candidate.mix
+    work = [f"{mix.num_steps:,}", f"{mix.receipt['num_tokens']:,}", *format_cost(point.candidate.cost)]
     return [point.name, point.verdict, *work, *_scores(point)]
 
 
 def _base_row(point: Point) -> list[str]:
-    """The base model, which every point was compared with."""
-    return ["base model", *[""] * (len(HEADER) - 4), f"{point.axes[CUSTOMER_AXIS]['base']:.3f}", "", ""]
+    """Return the base model's row, which every candidate was compared with."""
+    return ["base model", *[""] * (len(HEADER) - 4), f"{point.axes[CUSTOMER_AXIS].measure.base:.3f}", "", ""]
 
 
 def _dial_row(point: Point) -> list[str]:
-    return [f"{point.percent:g} %", f"{point.strength:g}", point.verdict, *_scores(point)]
+    return [point.candidate.name, f"{point.strength:g}", point.verdict, *_scores(point)]
 
 
 def _scores(point: Point) -> list[str]:
-    """Customer's score, gain, and the general axis that lost most of what it may lose."""
+    """Return the customer's score, the gain, and the general axis that lost most of what it may lose."""
     if not point.axes:
         return ["", "", ""]
     general = [axis for name, axis in point.axes.items() if name != CUSTOMER_AXIS]
-    worst = min(general, key=lambda axis: better(axis) / (axis["limit"] or 1.0))
-    scale = f"{worst['difference']:+.2%}" if worst["relative"] else f"{worst['difference']:+.3f}"
-    customer = point.axes[CUSTOMER_AXIS]["candidate"]
-    return [f"{customer:.3f}", f"{point.gain:+.3f}", f"{worst['axis']} {scale}"]
+    worst = min(general, key=lambda axis: axis.measure.benefit.difference / (axis.limit or 1.0))
+    change = worst.measure.change.difference
+    loss = f"{change:+.2%}" if worst.measure.relative else f"{change:+.3f}"
+    return [f"{point.axes[CUSTOMER_AXIS].measure.candidate:.3f}", f"{point.gain:+.3f}", f"{worst.axis} {loss}"]
 
 
-def _advice(points: list[Point]) -> list[str]:
-    """What to do about the points that did not pass; of one that failed, its reason."""
-    told = []
-    for point in points:
-        failed = [
-            axis["advice"] for name, axis in point.axes.items() if name != CUSTOMER_AXIS and axis["verdict"] == FAIL
-        ]
-        advice = failed if point.strength == 1 else []
-        told += [f"{point.name}: {text}" for text in [point.reason, *advice] if text]
-    return told
+def _advise(points: list[Point], at_strengths: list[Point]) -> Iterable[str]:
+    """Yield why a model is missing, and what to do about candidates that did not pass."""
+    for point in [*points, *at_strengths]:
+        if point.reason:
+            yield f"{point.name}: {point.reason}"
+        if point.dial is None:
+            for name, axis in point.axes.items():
+                if name != CUSTOMER_AXIS and axis.verdict == FAIL and axis.advice:
+                    yield f"{point.name}: {axis.advice}"

@@ -21,8 +21,9 @@ from typing import Any, TextIO
 import yaml
 
 import mixtune
+from mixtune.artifacts.run_report import REPORT_TASKS, RunReport, read_run_report, read_verdict
+from mixtune.commands.run_summary import RunSummary, read_mlflow_verdict
 from mixtune.errors import ConfigError
-from mixtune.results import REPORTS, Listed, from_mlflow
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
@@ -66,12 +67,13 @@ class WorkDir:
 
         A grid's report is that of all its points, a ladder's that of its rungs; else it is the comparison's.
         """
-        found = [path for task, name in REPORTS for path in self.run_dir(run_id).glob(f"*/{task}/{name}")]
-        if not found:
+        folder = self.run_dir(run_id)
+        files = [path for task, name in REPORT_TASKS.items() for path in folder.glob(f"*/{task}/{name}")]
+        if not files:
             return None
         self.report(run_id).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found[0].with_name("report"), self.report(run_id))
-        shutil.copyfile(found[0], self.report(run_id, "json"))
+        shutil.copyfile(files[0].with_name("report"), self.report(run_id))
+        shutil.copyfile(files[0], self.report(run_id, "json"))
         return self.report(run_id)
 
     def keep_arguments(self, run_id: str, arguments: dict[str, Any]) -> None:
@@ -89,26 +91,26 @@ class WorkDir:
             raise ConfigError(f"no run {run_id!r} in {self.root}; `mixtune runs` lists them")
         return dict(json.loads(file.read_text()))
 
-    def runs(self) -> list[Listed]:
+    def runs(self) -> list[RunSummary]:
         """The runs of this folder, newest first."""
         files = sorted(self.root.glob("runs/*/arguments.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        return [self._listed(file) for file in files]
+        return [self._summarize(file) for file in files]
 
-    def _listed(self, file: Path) -> Listed:
+    def _summarize(self, file: Path) -> RunSummary:
         run_id, arguments = file.parent.name, json.loads(file.read_text())
-        _, cost = from_mlflow({"uri": self.mlflow_uri, **(arguments.get("tracking") or {})}, run_id)
-        done = self.report(run_id, "json").is_file()
-        return Listed(
+        _, cost = read_mlflow_verdict({"uri": self.mlflow_uri, **(arguments.get("tracking") or {})}, run_id)
+        has_report = self.report(run_id, "json").is_file()
+        return RunSummary(
             run_id=run_id,
             began=time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime)),
             arguments=arguments,
-            verdict=str(self.comparison(run_id)["verdict"]) if done else "",
+            verdict=read_verdict(str(self.report(run_id, "json"))) if has_report else "",
             cost=cost,
         )
 
-    def comparison(self, run_id: str) -> dict[str, Any]:
-        """What the task that judges the whole run wrote."""
-        return dict(json.loads(self.report(run_id, "json").read_text()))
+    def run_report(self, run_id: str) -> RunReport:
+        """Return what the task that judges the whole run wrote."""
+        return read_run_report(str(self.report(run_id, "json")))
 
 
 def check_text(name: str, text: str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mixtune.commands.arguments import Commands
 from mixtune.commands.local_runner import WorkDir
+from mixtune.commands.run_summary import format_runs
 from mixtune.commands.submit import add_connection, connect, list_runs
-from mixtune.results import runs_table
 
 
 def add_commands(commands: Commands) -> None:
@@ -22,8 +22,8 @@ def add_commands(commands: Commands) -> None:
 
 def _runs(options: argparse.Namespace) -> int:
     if options.host:
-        listed = list_runs(connect(options), options.namespace, options.limit)
+        runs = list_runs(connect(options), options.namespace, options.limit)
     else:
-        listed = WorkDir(Path(options.work_dir).resolve()).runs()[: options.limit]
-    print(runs_table(listed) if listed else "no runs yet")
+        runs = WorkDir(Path(options.work_dir).resolve()).runs()[: options.limit]
+    print(format_runs(runs) if runs else "no runs yet")
     return 0

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mixtune import results, storage
+from mixtune import storage
+from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options
 from mixtune.commands.image_digests import ecr_digests, listed_digests, rewrite_images
+from mixtune.commands.run_summary import RunSummary, find_verdict, read_mlflow_verdict
 from mixtune.errors import ClusterError, ConfigError
 from mixtune.outcome.webhook import send
 
@@ -69,17 +71,17 @@ def run_arguments(client: Any, run_id: str) -> dict[str, Any]:
     return dict((run.runtime_config and run.runtime_config.parameters) or {})
 
 
-def list_runs(client: Any, namespace: str, limit: int) -> list[results.Listed]:
+def list_runs(client: Any, namespace: str, limit: int) -> list[RunSummary]:
     """The newest runs, with what their arguments and MLflow say of them."""
     with answers("the list of runs"):
         found = client.list_runs(page_size=limit, sort_by="created_at desc", namespace=namespace).runs or []
     listed = []
     for run in found:
         arguments = dict((run.runtime_config and run.runtime_config.parameters) or {})
-        verdict, cost = results.from_mlflow(arguments.get("tracking") or {}, run.run_id)
+        verdict, cost = read_mlflow_verdict(arguments.get("tracking") or {}, run.run_id)
         state = str(run.state or "PENDING")
         listed.append(
-            results.Listed(
+            RunSummary(
                 run_id=run.run_id,
                 began=f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "",
                 arguments=arguments,
@@ -193,9 +195,9 @@ def _ended(options: argparse.Namespace, run: Any) -> int:
     root = (run.runtime_config and run.runtime_config.pipeline_root) or getattr(options, "pipeline_root", "")
     folder = storage.join(root, _pipeline_name(run), run.run_id) if root else ""
     storage.use(arguments.get("storage") or {})
-    verdict = results.find_verdict(arguments.get("tracking") or {}, folder, run.run_id)
+    verdict = find_verdict(arguments.get("tracking") or {}, folder, run.run_id)
     print(f"verdict: {verdict}", flush=True)
-    return results.EXIT_CODES[verdict]
+    return EXIT_CODES[verdict]
 
 
 def _tell(options: argparse.Namespace, run: Any) -> None:

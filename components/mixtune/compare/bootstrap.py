@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from mixtune.compare.paired_stats import Estimate
+from mixtune.artifacts.comparison import Estimate
 from mixtune.evaluate.benchmarks.form import Score
 
 SEED = 20_260
 
 
 def paired_bootstrap(base: Score, candidate: Score, clusters: list[str], draws: int) -> Estimate:
-    """Difference of two scores, both computed on the same resampled items; bounds are percentiles.
+    """Return the difference of two scores, both computed on the same resampled items; bounds are percentiles.
 
     Args:
         base: The base model's score by item weights.

@@ -1,14 +1,19 @@
 """The page of a comparison: what was kept and lost, axis by axis, subject by subject, item by item."""
 
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
-from mixtune.artifacts.provenance import Terms
-from mixtune.compare.comparison import Comparison, Turned
-from mixtune.compare.verdicts import AxisVerdict
+from mixtune.artifacts.comparison import (
+    NON_INFERIORITY,
+    SUPERIORITY,
+    AxisVerdict,
+    Comparison,
+    DialVerdict,
+    LostItem,
+    TrainedMix,
+)
 from mixtune.report import charts, confusion_table
 from mixtune.report.pages import table, words
-from mixtune.settings.from_dict import from_dict
 
 
 def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
@@ -41,14 +46,14 @@ def comparison_body(comparison: Comparison, sentence: str, header: list[str], ro
     return "".join(parts)
 
 
-def _dial(dial: list[Turned]) -> str:
+def _dial(dial: Sequence[DialVerdict]) -> str:
     """The candidate at lower strengths, as far as it was turned down."""
     if not dial:
         return ""
     names = list(dict.fromkeys(axis.axis for one in dial for axis in one.axes))
     rows = []
     for one in dial:
-        scores = {axis.axis: f"{axis.candidate:.4f} ({axis.verdict})" for axis in one.axes}
+        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in one.axes}
         verdict = f'<span class="verdict {one.verdict}">{one.verdict}</span>'
         said = f"{one.strength:g}{f': {escape(one.reason)}' if one.reason else ''}"
         rows.append([said, *(scores.get(name, "") for name in names), verdict])
@@ -57,21 +62,20 @@ def _dial(dial: list[Turned]) -> str:
     return f'<h2>Turned down</h2><p class="note">{note}</p>{table(head, rows)}'
 
 
-def _forest(axes: list[AxisVerdict]) -> str:
+def _forest(axes: Sequence[AxisVerdict]) -> str:
     """The general axes, each in units of its own allowed loss."""
     bars = []
     for axis in axes:
-        if axis.question == "non-inferiority" and axis.limit > 0:
-            sign = (1.0 if axis.higher_is_better else -1.0) / axis.limit
-            ends = sorted([sign * axis.lower, sign * axis.upper])
-            change = f"{100 * axis.difference:+.1f} %" if axis.relative else f"{axis.difference:+.3f}"
+        if axis.question == NON_INFERIORITY and axis.limit > 0:
+            benefit, change = axis.measure.benefit, axis.measure.change.difference
+            label = f"{100 * change:+.1f} %" if axis.measure.relative else f"{change:+.3f}"
             bars.append(
                 charts.Bar(
                     name=axis.axis,
-                    value=sign * axis.difference,
-                    lower=ends[0],
-                    upper=ends[1],
-                    label=change,
+                    value=benefit.difference / axis.limit,
+                    lower=benefit.lower / axis.limit,
+                    upper=benefit.upper / axis.limit,
+                    label=label,
                     verdict=axis.verdict,
                 )
             )
@@ -86,47 +90,48 @@ def _forest(axes: list[AxisVerdict]) -> str:
 
 def _axis(axis: AxisVerdict) -> str:
     parts = [f"<h2>{escape(axis.axis)}</h2>", _measures(axis)]
-    if any(axis.errors):
+    items, details = axis.items, axis.details
+    if items.base_errors or items.candidate_errors:
         parts.append(
-            f'<p class="note">Items that could not be scored, and count as wrong: {axis.errors[0]} of the base, '
-            f"{axis.errors[1]} of the candidate.</p>"
+            f'<p class="note">Items that could not be scored, and count as wrong: {items.base_errors} of the base, '
+            f"{items.candidate_errors} of the candidate.</p>"
         )
-    if len(axis.slices) > 1:
+    if len(details.subgroups) > 1:
         parts.append("<h3>By slice, worst first</h3>" + _slices(axis))
-    if axis.confusion:
+    if details.confusion:
         parts.append("<h3>Given label by true label, candidate</h3>")
-        parts.append(confusion_table.confusion(axis.confusion["labels"], axis.confusion["candidate"]))
-    if axis.flips:
-        parts.append(f"<h3>Lost items ({axis.lost} lost, {axis.gained} gained)</h3>")
-        parts += [_flip(item) for item in axis.flips]
+        parts.append(confusion_table.confusion(details.confusion.labels, details.confusion.candidate))
+    if details.lost_items:
+        parts.append(f"<h3>Lost items ({items.lost} lost, {items.gained} gained)</h3>")
+        parts += [_lost_item(item) for item in details.lost_items]
     return "".join(parts)
 
 
 def _measures(axis: AxisVerdict) -> str:
-    rows, gains = [], axis.question == "superiority"
+    rows, gains = [], axis.question == SUPERIORITY
     for one in axis.measures:
         scale, unit = (100.0, " %") if one.relative else (1.0, "")
-        ends = [f"{scale * value:+.4f}{unit}" for value in (one.difference, one.lower, one.upper)]
+        ends = [f"{scale * value:+.4f}{unit}" for value in (one.change.difference, one.change.lower, one.change.upper)]
         cells = [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}"]
         rows.append([*cells, *(["proved" if one.significant else "not proved"] if gains else [])])
     return table(["score", "base", "candidate", "difference", "95 % bounds", *(["gain"] if gains else [])], rows)
 
 
 def _slices(axis: AxisVerdict) -> str:
-    ends = [value for one in axis.slices for value in (one.base, one.candidate)]
+    ends = [value for one in axis.details.subgroups for value in (one.base, one.candidate)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     low, high = min(ends) - margin, max(ends) + margin
-    if axis.higher_is_better:  # a share
+    if axis.measure.higher_is_better:  # a share
         low, high = max(0.0, low), min(1.0, high)
     lines = [
         charts.Dumbbell(
             name=f"{one.name.replace('_', ' ')} ({one.num_items})",
             base=one.base,
             candidate=one.candidate,
-            better=(one.candidate > one.base) is axis.higher_is_better and one.candidate != one.base,
+            better=(one.candidate > one.base) is axis.measure.higher_is_better and one.candidate != one.base,
             flagged=one.flagged,
         )
-        for one in axis.slices
+        for one in axis.details.subgroups
     ]
     note = (
         '<p class="note">Hollow: base; full: candidate. A star marks a slice that differs after control of false '
@@ -140,16 +145,11 @@ def _slices(axis: AxisVerdict) -> str:
     return note + drawing
 
 
-def _flip(item: dict[str, Any]) -> str:
-    told = {
-        "asked": item["text"],
-        "right": item["gold"],
-        "base said": item["base"],
-        "candidate said": item["candidate"],
-    }
-    told = {name: value for name, value in told.items() if value}
-    title = escape(f"{item['subject'].replace('_', ' ')}: {item['text'][:90]}")
-    return f"<details><summary>{title}</summary>{words(told)}</details>"
+def _lost_item(item: LostItem) -> str:
+    texts = {"asked": item.text, "right": item.gold, "base said": item.base, "candidate said": item.candidate}
+    title = escape(f"{item.subject.replace('_', ' ')}: {item.text[:90]}")
+    rows = {name: text for name, text in texts.items() if text}
+    return f"<details><summary>{title}</summary>{words(rows)}</details>"
 
 
 def _contamination(comparison: Comparison) -> str:
@@ -176,7 +176,7 @@ def _contamination(comparison: Comparison) -> str:
 
 def _identity(comparison: Comparison) -> str:
     base, candidate = comparison.identity["base"], comparison.identity["candidate"]
-    told = {
+    rows: dict[str, str | float] = {
         "base model": base["base_model"],
         "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
         **{
@@ -187,20 +187,22 @@ def _identity(comparison: Comparison) -> str:
         "items per axis": comparison.limit or "all",
         **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
     }
-    parts = ["<h2>What was run</h2>", words(told)]
+    parts = ["<h2>What was run</h2>", words(rows)]
     mix = comparison.mix
     if mix:
-        plain = {name: value for name, value in mix.items() if name not in ("receipt", "provenance", "inputs")}
-        plain |= {
-            f"licence of {pool}": from_dict(Terms, terms, pool).licence
-            for pool, terms in mix.get("provenance", {}).items()
+        rows = {
+            "digest": mix.digest,
+            "seed": mix.seed,
+            "mix ratio": mix.mix_ratio,
+            "num steps": mix.num_steps,
+            "global batch size": mix.global_batch_size,
+            **{f"licence of {pool}": terms.licence for pool, terms in mix.terms.items()},
         }
-        parts += ["<h3>Mix receipt</h3>", words({name.replace("_", " "): value for name, value in plain.items()})]
-        parts.append(_receipt(mix.get("receipt") or {}))
+        parts += ["<h3>Mix receipt</h3>", words(rows), _receipt(mix)]
     return "".join(parts)
 
 
-def _receipt(receipt: dict[str, Any]) -> str:
+def _receipt(mix: TrainedMix) -> str:
     shares = ("planned_share", "share_of_records", "share_of_tokens", "share_of_loss_tokens")
     counts = ("num_records", "unique_records", "repeats")
     rows = [
@@ -209,7 +211,7 @@ def _receipt(receipt: dict[str, Any]) -> str:
             *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in shares),
             *(f"{pool[key]:,}" if key in pool else "" for key in counts),
         ]
-        for pool in receipt.get("pools", [])
+        for pool in mix.receipt.get("pools", [])
     ]
     header = ["pool", "planned", "of records", "of tokens", "of loss tokens", "drawn", "unique", "repeats"]
     return table(header, rows) if rows else ""

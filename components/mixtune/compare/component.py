@@ -45,7 +45,13 @@ def judge(
         DataError: The axis has no generated answers, or both evaluations were not asked the same.
         ModelError: The judge cannot be reached or loaded.
     """
-    from mixtune.compare.judge.run import JudgeInputs, JudgeOutputs, preferences, run_judging
+    from mixtune.compare.judge.run import (
+        JudgeInputs,
+        JudgeOutputs,
+        calibration_metrics,
+        run_judging,
+        share_preferences,
+    )
     from mixtune.storage import write_json
 
     inputs = JudgeInputs(
@@ -59,11 +65,11 @@ def judge(
         limit=limit,
         storage=storage,
     )
-    result = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
-    shown = {**result["calibration"], **preferences(result)}
-    for name, value in shown.items():
+    outcome = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
+    values = {**calibration_metrics(outcome.calibration), **share_preferences(outcome)}
+    for name, value in values.items():
         metrics.log_metric(name, float(value))
-    write_json(metrics.path, shown)
+    write_json(metrics.path, values)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -126,7 +132,7 @@ def compare(
         storage=storage,
     )
     outputs = CompareOutputs(comparison_path=comparison.path, report_path=report.path, summary_path=summary.path)
-    result = run_comparison(inputs, outputs)
-    for axis in result.axes:
-        metrics.log_metric(axis.axis + "_difference", axis.difference)
-    return result.verdict
+    outcome = run_comparison(inputs, outputs)
+    for axis in outcome.axes:
+        metrics.log_metric(axis.axis + "_difference", axis.measure.change.difference)
+    return outcome.verdict

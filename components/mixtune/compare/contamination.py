@@ -5,7 +5,7 @@ in lower case without punctuation. An item counts as *found* when every run of i
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from mixtune import storage
+from mixtune.artifacts.comparison import Overlap
 from mixtune.artifacts.samples import TOKENIZER_FILE, Samples
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import DataError
@@ -28,26 +29,6 @@ MIN_WORDS = 8
 MAX_NAMED = 20
 BATCH_TEXTS = 256
 """Texts whose words are hashed at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """What of an axis's items is in the training data."""
-
-    axis: str
-    num_items: int
-    searched: int
-    """Items of at least eight words."""
-    exact: int
-    """Items that are in a training record from end to end; of at least thirteen words."""
-    short_exact: int
-    """The same for items of eight to twelve words, which may be common phrases."""
-    partial: int
-    """Items with at least half of their words in shared runs, but not found whole."""
-    mean_coverage: float
-    """Mean share of an item's words that are in runs of thirteen shared with one training record."""
-    items: list[str] = field(default_factory=list)
-    """Ids of items found whole, twenty at most."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +46,7 @@ class Item:
         return min(NGRAM, len(self.words))
 
 
-def check_contamination(samples: Samples, shards_path: str, folder: Path, *, allow: bool) -> list[Overlap]:
+def check_contamination(samples: Samples, shards_path: str, folder: Path, *, allow: bool) -> tuple[Overlap, ...]:
     """Look for the items of all axes in the training shards.
 
     Args:
@@ -91,14 +72,13 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
     ]
     coverage = find_coverage(items, _texts(samples, shards, folder))
     overlaps = [_overlap(axis, len(table), items, coverage) for axis, table in tables]
-    for found in overlaps:
-        if found.exact and forms[found.axis].is_benchmark and not allow:
-            named = ", ".join(found.items[:5])
+    for overlap in overlaps:
+        if overlap.exact and forms[overlap.axis].is_benchmark and not allow:
             raise DataError(
-                f"{found.axis}: {found.exact} items are in the training data word for word ({named}); "
-                "give the benchmark to sanitize, or set allow_overlap"
+                f"{overlap.axis}: {overlap.exact} items are in the training data word for word "
+                f"({', '.join(overlap.items[:5])}); give the benchmark to sanitize, or set allow_overlap"
             )
-    return overlaps
+    return tuple(overlaps)
 
 
 def make_items(axis: str, ids: Sequence[str], texts: Sequence[str]) -> list[Item]:
@@ -169,5 +149,5 @@ def _overlap(axis: str, count: int, items: list[Item], coverage: npt.NDArray[np.
         short_exact=len(whole) - len(exact),
         partial=sum(0.5 <= share < 1 for _, share in mine),
         mean_coverage=float(np.mean([share for _, share in mine])) if mine else 0.0,
-        items=[item.item_id for item in exact[:MAX_NAMED]],
+        items=tuple(item.item_id for item in exact[:MAX_NAMED]),
     )

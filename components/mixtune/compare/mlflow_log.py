@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage, tracking
+from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.pools import mixed_pools
 from mixtune.artifacts.samples import Samples
-from mixtune.compare.comparison import Comparison
-from mixtune.compare.judge.run import preferences
+from mixtune.compare.judge.run import calibration_metrics, share_preferences
 from mixtune.report.pool_report import make_pages
 
 
-def publish(
+def log_comparison(
     options: dict[str, Any],
     comparison: Comparison,
     sides: dict[str, Samples],
     shards: dict[str, Any] | None,
-    judgments: dict[str, Any] | None,
+    judgments: Judgments | None,
     files: list[Path],
 ) -> None:
     """Log the comparison, both evaluations, the judge and the data steps as child runs of the pipeline's run.
@@ -43,25 +44,25 @@ def publish(
         publish_data(where, shards)
     if judgments:
         with tracking.task_run(where, tracking.point_name("judge", shards), subject) as run:
-            run.log_params(_flat({"judge": judgments["judge"], "axis": judgments["axis"]}))
-            run.log_metrics({**judgments["calibration"], **preferences(judgments)})
+            run.log_params(_flat({"judge": asdict(judgments.judge), "axis": judgments.axis}))
+            run.log_metrics({**calibration_metrics(judgments.calibration), **share_preferences(judgments)})
     with tracking.task_run(where, tracking.point_name("compare", shards), subject) as run:
         for axis in comparison.axes:
-            named = {
-                "base": axis.base,
-                "candidate": axis.candidate,
-                "difference": axis.difference,
-                "lower": axis.lower,
-                "upper": axis.upper,
+            change = axis.measure.change
+            values = {
+                "base": axis.measure.base,
+                "candidate": axis.measure.candidate,
+                "difference": change.difference,
+                "lower": change.lower,
+                "upper": change.upper,
                 "limit": axis.limit,
             }
-            run.log_metrics({f"{axis.axis}/{key}": value for key, value in named.items()})
+            run.log_metrics({f"{axis.axis}/{key}": value for key, value in values.items()})
             run.set_tags({f"verdict.{axis.axis}": axis.verdict})
-        for found in comparison.contamination:
-            run.log_metrics({f"contamination/{found.axis}": found.exact})
-        for turned in comparison.dial:
-            metrics = {f"{axis.axis}/turned_down": axis.candidate for axis in turned.axes}
-            run.log_metrics(metrics, round(100 * turned.strength))
+        run.log_metrics({f"contamination/{overlap.axis}": overlap.exact for overlap in comparison.contamination})
+        for point in comparison.dial:
+            scores = {f"{axis.axis}/turned_down": axis.measure.candidate for axis in point.axes}
+            run.log_metrics(scores, round(100 * point.strength))
         run.set_tags({"verdict": comparison.verdict})
         for file in files:
             run.log_artifact(file)
@@ -76,12 +77,12 @@ def axis_metrics(samples: Samples) -> dict[str, float]:
 
 
 def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
-    """Share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
+    """Return the share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
     return {
-        _clean(f"{axis.axis}/subject/{one.name}"): getattr(one, side)
+        _clean(f"{axis.axis}/subject/{group.name}"): group.base if side == "base" else group.candidate
         for axis in comparison.axes
-        if len(axis.slices) > 1 and axis.higher_is_better
-        for one in axis.slices
+        if len(axis.details.subgroups) > 1 and axis.measure.higher_is_better
+        for group in axis.details.subgroups
     }
 
 

@@ -1,19 +1,21 @@
 """The component's two steps: what a shell hands over, made ready and run."""
 
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.comparison import FAILED, AxisDetails, Comparison, DialVerdict, Overlap, TrainedMix
+from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.pools import PoolInputs, mixed_pools
 from mixtune.artifacts.samples import Samples, read_samples
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.compare import summary
-from mixtune.compare.comparison import Comparison, Turned, compare_samples, without_candidate
-from mixtune.compare.contamination import Overlap, check_contamination
+from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
-from mixtune.compare.mlflow_log import publish
-from mixtune.models import FAILED
+from mixtune.compare.mlflow_log import log_comparison
+from mixtune.compare.paired_samples import compare_samples, without_candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,64 +54,64 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
-    comparison = _compared(base, candidate, shards, judgments, inputs)
-    storage.write_json(outputs.comparison_path, comparison.as_json())
+    comparison = _compare(base, candidate, shards, judgments, inputs)
+    write_artifact(outputs.comparison_path, comparison)
     summary.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
-    print(f"compare: {comparison.verdict}; {summary.summary(comparison)}", flush=True)
+    print(f"compare: {comparison.verdict}; {summary.summarize(comparison)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]
         for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
             with storage.open_read(uri) as stream:
                 file.write_bytes(stream.read())
-        publish(inputs.tracking, comparison, {"base": base, "candidate": candidate}, shards, judgments, files)
+        log_comparison(inputs.tracking, comparison, {"base": base, "candidate": candidate}, shards, judgments, files)
     return comparison
 
 
-def _compared(
+def _compare(
     base: Samples,
     candidate: Samples,
     shards: dict[str, Any] | None,
-    judgments: dict[str, Any] | None,
+    judgments: Judgments | None,
     inputs: CompareInputs,
 ) -> Comparison:
+    mix = describe_mix(shards)
     if reason := candidate.manifest.get("failed", ""):
-        return without_candidate(base, reason, mix_of(shards))
-    overlaps = _contamination(base, inputs)
+        return without_candidate(base, reason, mix)
     limits, judged = dict(inputs.limits), None
     if judgments:
-        judged = judge_run.judged_axis(judgments, float(limits.pop(judge_run.AXIS, judge_run.DEFAULT_LIMIT)))
-    found = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix_of(shards), judged=judged)
-    swept = storage.read_manifest(inputs.dial_path, "dial")["turned"] if inputs.dial_path else []
-    return replace(found, dial=[_turned(one, base, limits) for one in swept])
+        judged = judge_run.judge_axis(judgments, float(limits.pop(judge_run.AXIS, judge_run.DEFAULT_LIMIT)))
+    overlaps = _find_overlaps(base, inputs)
+    comparison = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix, judged=judged)
+    points = storage.read_manifest(inputs.dial_path, "dial")["turned"] if inputs.dial_path else []
+    return replace(comparison, dial=tuple(_compare_dial_point(point, base, limits) for point in points))
 
 
-def _turned(one: dict[str, Any], base: Samples, limits: dict[str, Any]) -> Turned:
-    """The candidate at one strength; where it was not evaluated, with the reason."""
-    if "reason" in one:
-        return Turned(strength=one["strength"], verdict=FAILED, reason=one["reason"])
-    found = compare_samples(base, read_samples(one["samples"]), limits)
-    axes = [replace(axis, slices=[], flips=[], confusion={}) for axis in found.axes]
-    return Turned(strength=one["strength"], verdict=found.verdict, axes=axes)
+def _compare_dial_point(point: dict[str, Any], base: Samples, limits: dict[str, Any]) -> DialVerdict:
+    """Return the verdict on the candidate at one strength; where it was not evaluated, the reason."""
+    if "reason" in point:
+        return DialVerdict(strength=point["strength"], verdict=FAILED, reason=point["reason"])
+    comparison = compare_samples(base, read_samples(point["samples"]), limits)
+    axes = tuple(replace(axis, details=AxisDetails()) for axis in comparison.axes)
+    return DialVerdict(strength=point["strength"], verdict=comparison.verdict, axes=axes)
 
 
-def mix_of(shards: dict[str, Any] | None) -> dict[str, Any]:
-    """What a comparison says of the data that the candidate was trained on; empty without shards."""
+def describe_mix(shards: dict[str, Any] | None) -> TrainedMix | None:
+    """Return what a comparison says of the data that the candidate was trained on; None without shards."""
     if not shards:
-        return {}
-    kept = ("seed", "mix_ratio", "num_steps", "global_batch_size", "code_version", "receipt")
-    pools = mixed_pools(shards)
-    terms = {pool: asdict(terms) for part in pools.values() for pool, terms in part.terms.items()}
-    told = {key: shards[key] for key in kept if key in shards}
-    return {
-        "digest": storage.manifest_digest(shards),
-        **told,
-        "inputs": {name: asdict(PoolInputs.of(part)) for name, part in pools.items()},
-        **({"provenance": terms} if terms else {}),
-    }
+        return None
+    return TrainedMix(
+        digest=storage.manifest_digest(shards),
+        mix_ratio=float(shards.get("mix_ratio", 0.0)),
+        seed=int(shards.get("seed", 0)),
+        num_steps=int(shards["num_steps"]),
+        global_batch_size=int(shards["global_batch_size"]),
+        receipt=shards.get("receipt") or {},
+        inputs={name: PoolInputs.of(pools) for name, pools in mixed_pools(shards).items()},
+    )
 
 
-def _contamination(samples: Samples, inputs: CompareInputs) -> list[Overlap]:
+def _find_overlaps(samples: Samples, inputs: CompareInputs) -> tuple[Overlap, ...]:
     if not inputs.shards_path:
-        return []
+        return ()
     with tempfile.TemporaryDirectory() as folder:
         return check_contamination(samples, inputs.shards_path, Path(folder), allow=inputs.allow_overlap)

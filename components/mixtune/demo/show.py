@@ -1,6 +1,8 @@
-"""What `mixtune demo` shows: the base model and every mix that was tried, side by side."""
+"""The table of `mixtune demo`: the base model and every mix that was tried, side by side."""
 
-from typing import Any
+from mixtune.artifacts.comparison import AxisVerdict
+from mixtune.artifacts.grid import GridReport
+from mixtune.report.pages import text_table
 
 AXES = {
     "mmlu": "knowledge (accuracy)",
@@ -10,38 +12,30 @@ AXES = {
 }
 
 
-def table(grid: dict[str, Any]) -> str:
-    """A table of scores and verdicts: the base model, then every mix.
-
-    Args:
-        grid: What `choose_mix` wrote.
-
-    Returns:
-        Lines of text; a difference stands with its one-sided 95 % bounds.
-    """
-    axes = sorted(next(point["axes"] for point in grid["points"] if point["axes"]).values(), key=_place)
-    none = [""] * len(axes)
-    rows = [["", *(AXES.get(axis["axis"], axis["axis"]) for axis in axes), "verdict"]]
-    rows.append(["base model", *(f"{axis['base']:.3f}" for axis in axes), ""])
-    for point in grid["points"]:
-        name = "customer only" if point["percent"] == 100 else f"{point['percent']:g} % customer"
-        if not point["axes"]:
-            rows.append([name, *none, f"{point['verdict']}: {point['reason']}"])
+def format_grid(grid: GridReport) -> str:
+    """Return scores and verdicts as lines of text; a difference stands with its one-sided 95 % bounds."""
+    shown = sorted(next(item.comparison.axes for item in grid.candidates if item.comparison.axes), key=_place)
+    rows = [["", *(AXES.get(axis.axis, axis.axis) for axis in shown), "verdict"]]
+    rows.append(["base model", *(f"{axis.measure.base:.3f}" for axis in shown), ""])
+    for candidate in grid.candidates:
+        comparison, percent = candidate.comparison, candidate.mix.percent
+        name = "customer only" if percent == 100 else f"{percent:g} % customer"
+        if not comparison.axes:
+            rows.append([name, *[""] * len(shown), f"{comparison.verdict}: {comparison.reason}"])
             continue
-        axes = sorted(point["axes"].values(), key=_place)
-        rows.append([name, *(f"{axis['candidate']:.3f}" for axis in axes), point["verdict"]])
-        rows.append(["  difference", *(_difference(axis) for axis in axes), ""])
-        rows.append(["  verdict", *(axis["verdict"] for axis in axes), ""])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        axes = sorted(comparison.axes, key=_place)
+        rows.append([name, *(f"{axis.measure.candidate:.3f}" for axis in axes), comparison.verdict])
+        rows.append(["  difference", *map(_format_change, axes), ""])
+        rows.append(["  verdict", *(axis.verdict for axis in axes), ""])
+    head, *lines = text_table(rows).split("\n")
+    return "\n".join([head, "-" * len(head), *lines])
 
 
-def _place(axis: dict[str, Any]) -> int:
-    return list(AXES).index(axis["axis"]) if axis["axis"] in AXES else len(AXES)
+def _place(axis: AxisVerdict) -> int:
+    return list(AXES).index(axis.axis) if axis.axis in AXES else len(AXES)
 
 
-def _difference(axis: dict[str, Any]) -> str:
-    form = "{:+.1%}" if axis["relative"] else "{:+.3f}"
-    parts = [form.format(axis[key]) for key in ("difference", "lower", "upper")]
-    return f"{parts[0]} [{parts[1]}, {parts[2]}]"
+def _format_change(axis: AxisVerdict) -> str:
+    pattern, change = "{:+.1%}" if axis.measure.relative else "{:+.3f}", axis.measure.change
+    values = [pattern.format(value) for value in (change.difference, change.lower, change.upper)]
+    return f"{values[0]} [{values[1]}, {values[2]}]"

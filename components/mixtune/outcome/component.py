@@ -33,8 +33,7 @@ def record_outcome(
         DataError: A candidate was compared without its shards.
     """
     from mixtune import storage as files
-    from mixtune.outcome.run import Ended, conclude_run
+    from mixtune.outcome.run import conclude_run
 
     files.use(storage)
-    ended = Ended(pipeline=pipeline, found=files.read_json(comparison.path), record_uri=record.uri)
-    return conclude_run(ended, record.path, tracking)
+    return conclude_run(pipeline, comparison.path, record.path, record.uri, tracking)

@@ -4,25 +4,20 @@ The URL is a secret: whoever has it can post. So it is never a parameter, an env
 it is a file of a mounted secret, and only its host is ever named.
 """
 
-import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib import error, request
 from urllib.parse import urlsplit
 
 from mixtune.errors import ConfigError
+from mixtune.http_post import post_json
 
 DEFAULT_FILE = "/etc/mixtune/webhook/url"
-TRIES = 3
-PAUSE_SECONDS = 1.0
-TIMEOUT_SECONDS = 20
 
 
-def webhook_url() -> str:
-    """The URL in the file that `MIXTUNE_WEBHOOK_FILE` names, else in the mounted secret's; empty: there is none.
+def read_webhook_url() -> str:
+    """Return the URL in the file that `MIXTUNE_WEBHOOK_FILE` names, else in the mounted secret's; empty: there is none.
 
     Raises:
         ConfigError: It is no https address.
@@ -38,32 +33,17 @@ def webhook_url() -> str:
 
 
 def send(message: Mapping[str, Any]) -> str:
-    """Post a message as JSON, three times at most; what came of it, in words that may be printed."""
+    """Post a message as JSON; return what happened, in words that may be printed."""
     try:
-        url = webhook_url()
-    except ConfigError as wrong:
-        return f"warning: nobody was told: {wrong}"
+        url = read_webhook_url()
+    except ConfigError as error:
+        return f"warning: nobody was told: {error}"
     if not url:
         return "webhook: none"
-    body, host = json.dumps(message).encode(), urlsplit(url).hostname
-    post = request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
-    said = ""
-    for number in range(TRIES):
-        time.sleep(number * PAUSE_SECONDS)
-        try:
-            with request.build_opener(_Stay).open(post, timeout=TIMEOUT_SECONDS) as answer:
-                return f"webhook: {host} was told ({answer.status})"
-        except error.HTTPError as refused:
-            said = f"it answered {refused.code}"
-            if refused.code < 500:
-                break
-        except OSError as failed:
-            said = f"it does not answer ({type(failed).__name__})"
-    return f"warning: webhook {host} was not told: {said}; the run is not affected"
-
-
-class _Stay(request.HTTPRedirectHandler):
-    """Follows nobody elsewhere: the message was meant for that address."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Never."""
+    host, reply = urlsplit(url).hostname, post_json(url, message, tries=3, timeout_seconds=20)
+    if reply.is_ok:
+        return f"webhook: {host} was told ({reply.status})"
+    problem = f"it answered {reply.status}"
+    if not reply.status:
+        problem = f"it does not answer ({reply.problem.partition(':')[0]})"
+    return f"warning: webhook {host} was not told: {problem}; the run is not affected"

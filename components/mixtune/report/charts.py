@@ -109,7 +109,7 @@ def dumbbells(lines: list[Dumbbell], low: float, high: float) -> str:
     return svg(bottom + 8, parts, "Scores of both models by slice")
 
 
-def heat(labels: list[str], counts: list[list[int]]) -> str:
+def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """A confusion table: true labels down, given labels across, each row shaded by its own shares."""
     cell = max(14, min(46, (WIDTH - LEFT - 20) // len(labels)))
     top = 120

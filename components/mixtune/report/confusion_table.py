@@ -1,5 +1,6 @@
 """A confusion table as a drawing, or as a list where there are many labels."""
 
+from collections.abc import Sequence
 from html import escape
 
 from mixtune.report import charts
@@ -10,7 +11,7 @@ MAX_HEAT = 20
 MAX_LISTED = 15
 
 
-def confusion(labels: list[str], counts: list[list[int]]) -> str:
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """A confusion table as a drawing, or the largest confusions where there are many labels."""
     if len(labels) <= MAX_HEAT:
         note = "Shaded by the share of each row; answers that say no label are in no column."

@@ -30,13 +30,14 @@ def from_dict(cls: type[T], value: Any, name: str) -> T:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is a dictionary; got {value!r}")
     known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
-    if unknown := [key for key in value if key not in known]:
+    derived = {field.name for field in fields(cls) if not field.init}  # type: ignore[arg-type]
+    if unknown := [key for key in value if key not in known and key not in derived]:
         raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {suggest(unknown[0], known)}")
     for key, field in known.items():
         if key not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{name}: {key!r} is missing")
     hints = _type_hints(cls)  # type: ignore[arg-type]
-    arguments = {key: _convert(hints[key], item, f"{name}: {key}") for key, item in value.items()}
+    arguments = {key: _convert(hints[key], item, f"{name}: {key}") for key, item in value.items() if key not in derived}
     try:
         return cls(**arguments)
     except ConfigError as error:

@@ -1,26 +1,23 @@
 """A judge: which of two answers is better, asked in both orders, and calibrated against human labels.
 
-A judge that says one thing in one order and another in the other has not decided: a tie. What it says must be one JSON
-object; anything else is missing, never a loss. Agreement with people is Cohen's kappa with the large-sample interval
-of Fleiss, Cohen and Everitt (1969).
+A judge whose verdict changes with the order has not decided: a tie. Its answer must be one JSON object; anything else
+is missing, never a loss. Agreement with people is Cohen's kappa with the large-sample interval of Fleiss, Cohen and
+Everitt (1969), which scikit-learn's `cohen_kappa_score` does not give.
 """
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mixtune.artifacts.judgments import Calibration
 from mixtune.compare.paired_stats import Z95
 from mixtune.errors import DataError
 from mixtune.evaluate import benchmark_files
 
 CHOICES = ("first", "second", "tie")
-MIN_LABELS = 100
-"""Human labels that a calibration needs at least."""
-MIN_KAPPA = 0.4
-"""What the lower bound of kappa must reach at least: moderate agreement."""
 
 PROMPT = """You compare two answers to the same request.
 Judge which one serves the person who asked better: correct, complete, and following every instruction. Length and
@@ -52,56 +49,28 @@ class Pair:
     reference: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How well a judge agrees with people."""
-
-    labels: int
-    """Human labels that the judge gave a verdict on."""
-    missing: int
-    """Human labels on which it gave none."""
-    kappa: float
-    lower: float
-    upper: float
-    """One-sided 95 % bounds of kappa."""
-    agreement: float
-    """Share of equal verdicts."""
-    base_rate: float
-    """Share of the commonest human label: the agreement of a judge that always says that."""
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether the judge may pass or fail a candidate."""
-        return self.labels >= MIN_LABELS and self.lower >= MIN_KAPPA
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, with `calibrated`."""
-        return {**asdict(self), "calibrated": self.calibrated}
-
-
 def parse_verdict(text: str) -> int | None:
-    """1, 2 or 0 (neither); None for anything but one JSON object that says so."""
+    """Return 1, 2 or 0 (neither); None for anything but one JSON object that says so."""
     try:
-        found = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         return None
-    if not isinstance(found, dict) or set(found) != {"better"}:
+    if not isinstance(answer, dict) or set(answer) != {"better"}:
         return None
-    better = found["better"]
+    better = answer["better"]
     return better if type(better) is int and 0 <= better <= 2 else None
 
 
 def judge_pairs(pairs: Sequence[Pair], ask: Ask) -> list[str | None]:
-    """Per pair `first`, `second`, `tie`, or None where one of the two orders has no verdict."""
-    asked = [_prompt(pair, pair.first, pair.second) for pair in pairs]
-    asked += [_prompt(pair, pair.second, pair.first) for pair in pairs]
-    said = [parse_verdict(text.strip()) for text in ask(asked)]
-    plain, swapped = said[: len(pairs)], said[len(pairs) :]
-    return [_settle(one, other) for one, other in zip(plain, swapped, strict=True)]
+    """Return per pair `first`, `second`, `tie`, or None where one of the two orders has no verdict."""
+    prompts = [_make_prompt(pair, pair.first, pair.second) for pair in pairs]
+    prompts += [_make_prompt(pair, pair.second, pair.first) for pair in pairs]
+    verdicts = [parse_verdict(text.strip()) for text in ask(prompts)]
+    return list(map(_settle, verdicts[: len(pairs)], verdicts[len(pairs) :]))
 
 
 def calibrate(verdicts: Sequence[str | None], labels: Sequence[str]) -> Calibration:
-    """Agreement of a judge's verdicts with human labels on the same pairs."""
+    """Return the agreement of a judge's verdicts with human labels on the same pairs."""
     both = [(verdict, label) for verdict, label in zip(verdicts, labels, strict=True) if verdict is not None]
     counts = np.zeros((3, 3))
     for verdict, label in both:
@@ -120,7 +89,11 @@ def calibrate(verdicts: Sequence[str | None], labels: Sequence[str]) -> Calibrat
 
 
 def cohen_kappa(counts: Any) -> tuple[float, float]:
-    """Kappa and its standard error, of a square table of counts; 0 where chance explains all or nothing is there."""
+    """Return kappa and its standard error; 0 where chance explains all or nothing is there.
+
+    Args:
+        counts: (choices, choices) pairs by the judge's verdict (row) and the human label (column).
+    """
     total = counts.sum()
     if not total:
         return 0.0, 0.0
@@ -138,7 +111,7 @@ def cohen_kappa(counts: Any) -> tuple[float, float]:
 
 
 def read_labels(uri: str) -> tuple[list[Pair], list[str]]:
-    """Pairs that people have labelled: `request`, `first`, `second`, `better` and possibly `reference` in each row.
+    """Read pairs that people have labelled; a row has `request`, `first`, `second`, `better`, possibly `reference`.
 
     Raises:
         DataError: A column is missing, or `better` is not `first`, `second` or `tie`.
@@ -155,7 +128,7 @@ def read_labels(uri: str) -> tuple[list[Pair], list[str]]:
     return pairs, labels
 
 
-def _prompt(pair: Pair, first: str, second: str) -> str:
+def _make_prompt(pair: Pair, first: str, second: str) -> str:
     reference = f"\nA good answer, for comparison:\n{pair.reference}\n" if pair.reference else ""
     return PROMPT.format(request=pair.request, reference=reference, first=first, second=second)
 

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mixtune.artifacts.comparison import NON_INFERIORITY as NON_INFERIORITY
+from mixtune.artifacts.comparison import SUPERIORITY as SUPERIORITY
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 
 Floats = npt.NDArray[np.float64]
 Labels = tuple[str, ...]
 Options = TypeVar("Options")
-NON_INFERIORITY, SUPERIORITY = "non-inferiority", "superiority"
-"""Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)?"""
+
 Score = Callable[[Floats], float]
 """A score as a function of the items' weights, (num_items,)."""
 

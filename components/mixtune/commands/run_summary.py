@@ -1,26 +1,19 @@
 """What runs came to, wherever they ran: verdict, cost and mix, from MLflow or from their artifacts."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.comparison import EXIT_CODES
+from mixtune.artifacts.run_report import REPORT_TASKS, read_verdict
 from mixtune.errors import ClusterError, DataError
 from mixtune.report import pages
 from mixtune.tracking import Tracking
 
-PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
-"""The verdicts, on an axis and overall."""
-CUSTOMER_AXIS = "customer"
-"""The axis of the customer's own records; the others are general."""
-EXIT_CODES = {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
-"""Exit code of a command by verdict."""
-REPORTS = (("choose-rung", "ladder"), ("choose-mix", "grid"), ("compare", "comparison"))
-"""Tasks that judge a whole run, and their JSON; where several do, the first is the run's."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class RunSummary:
     """One line of `mixtune runs`."""
 
     run_id: str
@@ -33,8 +26,8 @@ class Listed:
     """US dollars of training; None where it is not known."""
 
 
-def from_mlflow(tracking: dict[str, Any], run_id: str) -> tuple[str, float | None]:
-    """Verdict and cost of a pipeline run as its MLflow parent run has them; empty and None where it has none."""
+def read_mlflow_verdict(tracking: dict[str, Any], run_id: str) -> tuple[str, float | None]:
+    """Return verdict and cost of a pipeline run as its MLflow parent run has them; empty and None where it has none."""
     where = Tracking.from_options(tracking)
     if not where.uri:
         return "", None
@@ -56,15 +49,21 @@ def from_mlflow(tracking: dict[str, Any], run_id: str) -> tuple[str, float | Non
     return tags.get("verdict", ""), float(tags["cost_usd"]) if "cost_usd" in tags else None
 
 
-def from_artifacts(folder: str) -> str:
-    """Verdict of a pipeline run as its `compare` task wrote it in the run's folder; empty where there is none."""
-    for uri in _comparisons(folder):
-        return str(storage.read_json(uri).get("verdict", ""))
+def read_artifacts_verdict(folder: str) -> str:
+    """Return a pipeline run's verdict out of its folder in S3, as KFP lays artifacts out; empty where there is none."""
+    for task, name in REPORT_TASKS.items() if storage.is_s3(folder) else ():
+        try:
+            entries = storage.list_files(storage.join(folder, task))
+        except DataError:
+            continue
+        for entry in entries:
+            if entry.path.split("/")[-1] == name:
+                return read_verdict(storage.join(folder, task, entry.path))
     return ""
 
 
 def find_verdict(tracking: dict[str, Any], folder: str, run_id: str) -> str:
-    """The verdict of a run that succeeded.
+    """Return the verdict of a run that succeeded.
 
     Args:
         tracking: The run's `tracking` argument.
@@ -74,7 +73,7 @@ def find_verdict(tracking: dict[str, Any], folder: str, run_id: str) -> str:
     Raises:
         ClusterError: Neither MLflow nor the artifacts tell it.
     """
-    verdict = from_mlflow(tracking, run_id)[0] or from_artifacts(folder)
+    verdict = read_mlflow_verdict(tracking, run_id)[0] or read_artifacts_verdict(folder)
     if verdict not in EXIT_CODES:
         raise ClusterError(
             f"run {run_id} succeeded, but its verdict cannot be read: neither from MLflow "
@@ -85,26 +84,12 @@ def find_verdict(tracking: dict[str, Any], folder: str, run_id: str) -> str:
     return verdict
 
 
-def runs_table(listed: list[Listed]) -> str:
-    """Runs as lines of text, newest first."""
+def format_runs(runs: Sequence[RunSummary]) -> str:
+    """Return runs as lines of text, in their order."""
     rows = [("run", "began", "mix", "method", "verdict", "cost")]
-    for run in listed:
+    for run in runs:
         percent = run.arguments.get("customer_data_percent")
         mix = f"{float(percent):g} %" if percent is not None else ""
         cost = f"${run.cost:,.2f}" if run.cost is not None else "-"
         rows.append((run.run_id, run.began, mix, str(run.arguments.get("method", "")), run.verdict or "-", cost))
     return pages.text_table(rows)
-
-
-def _comparisons(folder: str) -> Iterator[str]:
-    """`compare/<execution>/comparison` and the like under a run's folder, as KFP lays artifacts out."""
-    if not storage.is_s3(folder):
-        return
-    for task, name in REPORTS:
-        try:
-            entries = storage.list_files(storage.join(folder, task))
-        except DataError:
-            continue
-        for entry in entries:
-            if entry.path.split("/")[-1] == name:
-                yield storage.join(folder, task, entry.path)

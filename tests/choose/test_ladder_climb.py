@@ -1,38 +1,29 @@
 """The ladder from one adapter to full fine-tuning: what comes next, and which candidate is taken."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mixtune.choose.grid import Outputs
-from mixtune.choose.ladder import LORA, SFT, STOP, Rung, climb, next_step, report_ladder
-from mixtune.choose.points import Point
-from mixtune.errors import TrainingError
+from mixtune.artifacts.ladder import LORA, SFT, LadderReport, Rung
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
+from mixtune.choose.ladder_climb import STOP, climb, decide, report_ladder
+from mixtune.choose.mix_choice import Outputs
+from mixtune.errors import ConfigError, TrainingError
 
-
-def axis(name: str, verdict: str, candidate: float) -> dict[str, Any]:
-    return {
-        "axis": name, "metric": "accuracy", "base": 0.5, "candidate": candidate, "difference": candidate - 0.5,
-        "lower": candidate - 0.52, "upper": candidate - 0.48, "limit": 0.02, "relative": False,
-        "higher_is_better": True, "verdict": verdict, "advice": "",
-    }  # fmt: skip
+from ..comparisons import make_axis, make_comparison, make_mix
 
 
 def rung(
     verdict: str, score: float = 0.7, *, kept: bool = True, method: str = LORA, percent: float = 75.0, steps: int = 100
 ) -> Rung:
-    axes = {"customer": axis("customer", "pass", score), "mmlu": axis("mmlu", "pass" if kept else "fail", 0.5)}
-    point = Point(
-        percent=percent,
-        verdict=verdict,
-        reason="",
-        num_steps=steps,
-        num_tokens=9,
-        axes={} if verdict == "failed" else axes,
+    axes = [make_axis("customer", "pass", score), make_axis("mmlu", "pass" if kept else "fail", 0.5)]
+    comparison = make_comparison(
+        verdict,
+        *([] if verdict == "failed" else axes),
+        mix=make_mix(percent, num_steps=steps),
+        model_uri=f"m-{score}",
     )
-    return Rung(method=method, lora_rank=16, lora_alpha=32, model_uri=f"m-{score}", point=point)
+    return Rung(name=f"rung {score}", comparison=comparison, method=method, lora_rank=16, lora_alpha=32)
 
 
 @pytest.mark.parametrize(
@@ -51,31 +42,32 @@ def rung(
     ],
 )
 def test_the_ladder_goes_on_only_while_it_may_help(rungs: list[Rung], budget: int, action: str, reason: str) -> None:
-    step = next_step(rungs, 0.8, budget)
-    assert step.action == action
-    assert reason in step.reason
+    decision = decide(rungs, 0.8, budget)
+    assert decision.action == action
+    assert reason in decision.reason
 
 
 def test_without_a_target_a_certain_gain_is_enough() -> None:
-    assert next_step([rung("pass", 0.6)], 0.0, 0).action == STOP
+    assert decide([rung("pass", 0.6)], 0.0, 0).action == STOP
 
 
 def test_the_report_takes_the_passing_rung_with_the_largest_gain(tmp_path: Path) -> None:
     outputs = write(tmp_path, [rung("pass", 0.6), rung("pass", 0.7), rung("fail", 0.9, kept=False, method=SFT)])
-    verdict, best = report_ladder(str(tmp_path / "ladder"), outputs, {})
-    assert verdict == "pass" and best and best.model_uri == "m-0.7"
+    report = report_ladder(str(tmp_path / "ladder"), outputs, {})
+    assert report.verdict == "pass" and report.recommended and report.recommended.model_uri == "m-0.7"
     assert (
         "misses the target of 0.8. The ladder ended since full fine-tuning is the last rung"
         in (tmp_path / "summary").read_text()
     )
     assert "full, 75 %" in (tmp_path / "report").read_text()
-    assert json.loads((tmp_path / "chosen").read_text())["model_uri"] == "m-0.7"
+    assert read_artifact(LadderReport, str(tmp_path / "chosen")) == report
 
 
 @pytest.mark.parametrize(("verdicts", "verdict"), [(("fail", "inconclusive"), "inconclusive"), (("fail",), "fail")])
 def test_nothing_is_taken_where_nothing_passed(verdicts: tuple[str, ...], verdict: str, tmp_path: Path) -> None:
     outputs = write(tmp_path, [rung(name, kept=False) for name in verdicts])
-    assert report_ladder(str(tmp_path / "ladder"), outputs, {}) == (verdict, None)
+    report = report_ladder(str(tmp_path / "ladder"), outputs, {})
+    assert (report.verdict, report.recommended) == (verdict, None)
 
 
 def test_a_ladder_without_one_model_is_an_error(tmp_path: Path) -> None:
@@ -83,19 +75,19 @@ def test_a_ladder_without_one_model_is_an_error(tmp_path: Path) -> None:
         report_ladder(str(tmp_path / "ladder"), write(tmp_path, [rung("failed")]), {})
 
 
+def test_a_method_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="method is lora or sft; got 'rlhf'"):
+        rung("pass", method="rlhf")
+
+
 def write(folder: Path, rungs: list[Rung]) -> Outputs:
     """A ladder as `climb` leaves it, rung by rung."""
     for number, item in enumerate(rungs):
-        mix = {"mix_ratio": item.point.percent / 100, "num_steps": item.point.num_steps, "receipt": {"num_tokens": 9}}
-        comparison = {
-            "mix": mix, "verdict": item.point.verdict, "reason": "", "axes": list(item.point.axes.values()),
-            "model_uri": item.model_uri, "identity": {}, "contamination": [], "dial": [],
-        }  # fmt: skip
-        (folder / "comparison").write_text(json.dumps(comparison))
-        candidate = {"method": item.method, "lora_rank": 16, "lora_alpha": 32, "model_uri": item.model_uri}
+        write_artifact(str(folder / "comparison"), item.comparison)
+        candidate = {"method": item.method, "lora_rank": 16, "lora_alpha": 32}
         earlier = str(folder / "ladder") if number else ""
         budget = {"target": 0.8, "sft_max_steps": 500}
         climb(str(folder / "comparison"), candidate, earlier, str(folder / "ladder"), budget)
     return Outputs(
-        grid_path=str(folder / "chosen"), report_path=str(folder / "report"), summary_path=str(folder / "summary")
+        json_path=str(folder / "chosen"), report_path=str(folder / "report"), summary_path=str(folder / "summary")
     )

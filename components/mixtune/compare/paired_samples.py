@@ -1,65 +1,16 @@
-"""Base against candidate, on the same items: pass, fail or inconclusive, per axis and overall."""
+"""Two evaluations as pairs of the same items, and the comparison that is made of them."""
 
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, AxisVerdict, Comparison, Overlap, TrainedMix
 from mixtune.artifacts.samples import Samples
-from mixtune.compare.contamination import Overlap
-from mixtune.compare.verdicts import AxisVerdict, judge_axis, overall_verdict
+from mixtune.compare.verdicts import judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.benchmarks.form import NON_INFERIORITY
 from mixtune.evaluate.benchmarks.registry import FORMS
-from mixtune.models import FAILED
-from mixtune.results import FAIL, INCONCLUSIVE
 
 KEY = ("item_id", "prompt_hash")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turned:
-    """The candidate at a lower strength."""
-
-    strength: float
-    """Above 0 (the base), below 1 (as trained)."""
-    verdict: str
-    """pass, fail or inconclusive; failed where it could not be evaluated."""
-    reason: str = ""
-    """Why it could not."""
-    axes: list[AxisVerdict] = field(default_factory=list)
-    """Without slices and single items."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """All axes, and what they come to."""
-
-    verdict: str
-    axes: list[AxisVerdict]
-    identity: dict[str, Any]
-    """What was evaluated, of `base` and `candidate`."""
-    limit: int
-    """Items of an axis at most in both evaluations; 0: all."""
-    contamination: list[Overlap]
-    """Per axis; empty without shards."""
-    mix: dict[str, Any] = field(default_factory=dict)
-    """Digest, seed and mix receipt of the shards that the candidate was trained on; empty where they are not given."""
-    reason: str = ""
-    """Why there is no candidate, where its training failed."""
-    model_uri: str = ""
-    """Fingerprinted URI of the candidate; empty where there is none."""
-    dial: list[Turned] = field(default_factory=list)
-    """The candidate turned down, from the lowest strength; it has no say in the verdict."""
-
-    @property
-    def blocks(self) -> bool:
-        """Whether the verdict stops a release: a fail does, and an inconclusive one on full sets."""
-        return self.verdict in (FAIL, FAILED) or (self.verdict == INCONCLUSIVE and not self.limit)
-
-    def as_json(self) -> dict[str, Any]:
-        """The comparison as its JSON file has it."""
-        return {"kind": "comparison", "blocks": self.blocks, **asdict(self)}
 
 
 def compare_samples(
@@ -67,8 +18,8 @@ def compare_samples(
     candidate: Samples,
     limits: dict[str, Any],
     *,
-    contamination: list[Overlap] | None = None,
-    mix: dict[str, Any] | None = None,
+    contamination: tuple[Overlap, ...] = (),
+    mix: TrainedMix | None = None,
     judged: AxisVerdict | None = None,
 ) -> Comparison:
     """Compare two evaluations item by item.
@@ -78,48 +29,48 @@ def compare_samples(
         candidate: The candidate's.
         limits: Allowed loss per axis, over the defaults.
         contamination: What of the items is in the training data.
-        mix: What the candidate was trained on, for the report.
-        judged: What a judge says, as a further axis.
+        mix: What the candidate was trained on.
+        judged: A judge's verdict, as a further axis.
 
     Raises:
-        DataError: They are not about the same items and prompts.
+        DataError: The evaluations differ in items or prompts.
         ConfigError: A limit for an axis that is not there, or one below 0.
     """
     check_same(base, candidate)
     allowed = resolve_limits(base.axes, limits)
     axes = [
-        judge_axis(name, base.axes[name], join(base, candidate, name), allowed.get(name, 0.0)) for name in base.axes
+        judge_axis(name, summary, join(base, candidate, name), allowed.get(name, 0.0))
+        for name, summary in base.axes.items()
     ]
     axes += [judged] if judged else []
     return Comparison(
         verdict=overall_verdict(axes),
-        axes=axes,
+        axes=tuple(axes),
         identity={"base": base.manifest["identity"], "candidate": candidate.manifest["identity"]},
         limit=int(base.manifest["limit"]),
-        contamination=contamination or [],
-        mix=mix or {},
+        contamination=contamination,
+        mix=mix,
         model_uri=candidate.manifest["model_uri"],
     )
 
 
-def without_candidate(base: Samples, reason: str, mix: dict[str, Any]) -> Comparison:
-    """What there is to say where the candidate's training failed."""
+def without_candidate(base: Samples, reason: str, mix: TrainedMix | None) -> Comparison:
+    """Return the comparison where the candidate's training failed."""
     return Comparison(
         verdict=FAILED,
-        axes=[],
+        axes=(),
         identity={"base": base.manifest["identity"], "candidate": {"model": "none", "model_kind": FAILED}},
         limit=int(base.manifest["limit"]),
-        contamination=[],
         mix=mix,
         reason=reason,
     )
 
 
 def check_same(base: Samples, candidate: Samples) -> None:
-    """Make sure that both evaluations asked the same things in the same way.
+    """Check that both evaluations asked the same things in the same way.
 
     Raises:
-        DataError: They did not.
+        DataError: The axes, the base model, the prompts or the settings differ.
     """
     if set(base.axes) != set(candidate.axes):
         raise DataError(
@@ -127,13 +78,15 @@ def check_same(base: Samples, candidate: Samples) -> None:
             "evaluate both with the same benchmarks and pools"
         )
     for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit"):
-        ours, theirs = (side.manifest["identity"].get(key) for side in (base, candidate))
-        if ours != theirs:
-            raise DataError(f"base was evaluated with {key} {ours!r}, candidate with {theirs!r}; evaluate both alike")
+        of_base, of_candidate = (side.manifest["identity"].get(key) for side in (base, candidate))
+        if of_base != of_candidate:
+            raise DataError(
+                f"base was evaluated with {key} {of_base!r}, candidate with {of_candidate!r}; evaluate both alike"
+            )
 
 
 def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Table]:
-    """The rows of an axis, both in the same order.
+    """Return the rows of an axis, both in the same order.
 
     Raises:
         DataError: Items or prompts differ, or an item is there twice.
@@ -152,7 +105,7 @@ def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Tab
 
 
 def resolve_limits(axes: dict[str, dict[str, Any]], limits: dict[str, Any]) -> dict[str, float]:
-    """The allowed loss of every general axis.
+    """Return the allowed loss of every general axis.
 
     Raises:
         ConfigError: A limit for no general axis, or one that is no number from 0.

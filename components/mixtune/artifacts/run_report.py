@@ -1,0 +1,63 @@
+"""The report of a whole run, of whichever kind its last task wrote: a comparison, a grid or a ladder."""
+
+from typing import Any, TypeAlias
+
+from mixtune import storage
+from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
+from mixtune.artifacts.ladder import LadderReport
+from mixtune.artifacts.typed_json import from_json
+from mixtune.errors import DataError
+
+RunReport: TypeAlias = Comparison | GridReport | LadderReport
+KINDS: dict[str, type[Comparison] | type[GridReport] | type[LadderReport]] = {
+    report.KIND: report for report in (Comparison, GridReport, LadderReport)
+}
+REPORT_TASKS = {"choose-rung": LadderReport.KIND, "choose-mix": GridReport.KIND, "compare": Comparison.KIND}
+"""Tasks that judge a whole run, and their reports' kind and file name; where several ran, the first decides."""
+
+
+def read_run_report(uri: str) -> RunReport:
+    """Read a run's report, of any kind.
+
+    Raises:
+        DataError: The file is none.
+    """
+    content = storage.read_json(uri)
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in KINDS:
+        raise DataError(f"{uri}: a comparison, a grid or a ladder is needed, this is one of {kind!r}")
+    return from_json(KINDS[kind], content, uri)
+
+
+def read_verdict(uri: str) -> str:
+    """Read the verdict alone, of a report of any version; empty where the file has none.
+
+    Raises:
+        DataError: There is no such file, or it is not JSON.
+    """
+    content = storage.read_json(uri)
+    return str(content.get("verdict", "")) if isinstance(content, dict) else ""
+
+
+def list_candidates(report: RunReport) -> tuple[Candidate, ...]:
+    """Return the run's candidates; the only one of a comparison is called `candidate`."""
+    if isinstance(report, Comparison):
+        return (Candidate(name="candidate", comparison=report),)
+    return report.candidates if isinstance(report, GridReport) else report.rungs
+
+
+def find_recommendation(report: RunReport) -> Recommendation | None:
+    """Return the model to take; None where none passed, or where a lone candidate was compared."""
+    return None if isinstance(report, Comparison) else report.recommended
+
+
+def report_outputs(report: RunReport) -> dict[str, Any]:
+    """Return what a run comes to: its verdict, and URI, mix and strength of the model."""
+    if isinstance(report, Comparison):
+        return {"verdict": report.verdict, "model_uri": report.model_uri}
+    best = report.recommended
+    if best is None:
+        return {"verdict": report.verdict, "model_uri": ""}
+    values = {"model_uri": best.model_uri, "percent": best.percent, "strength": best.strength}
+    return {"verdict": report.verdict, **values}

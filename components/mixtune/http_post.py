@@ -1,0 +1,63 @@
+"""POST requests with JSON, tried again where that may help; redirects are not followed, since a key may be in them."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib import error, request
+
+FIRST_PAUSE_SECONDS = 0.5
+"""Between two tries; twice as long each time."""
+RETRIED = (408, 409, 429)
+"""HTTP statuses below 500 after which it is worth asking again; all from 500 are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The last answer to a request."""
+
+    status: int
+    """HTTP status; 0: there was no answer."""
+    body: bytes = b""
+    """Empty unless the status is below 300."""
+    problem: str = ""
+    """Why there was no answer."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the request was taken."""
+        return 200 <= self.status < 300
+
+
+def post_json(
+    url: str, content: Any, headers: Mapping[str, str] | None = None, *, tries: int, timeout_seconds: float
+) -> Reply:
+    """Post a JSON value; return the first answer that trying again would not change, else the last one."""
+    post = request.Request(
+        url, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})}, method="POST"
+    )
+    for attempt in range(tries):
+        time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt else 0)
+        reply = _send(post, timeout_seconds)
+        if 0 < reply.status < 500 and reply.status not in RETRIED:
+            break
+    return reply
+
+
+def _send(post: request.Request, timeout_seconds: float) -> Reply:
+    try:
+        with request.build_opener(_NoRedirect).open(post, timeout=timeout_seconds) as answer:
+            return Reply(status=answer.status, body=answer.read())
+    except error.HTTPError as refusal:
+        return Reply(status=refusal.code)
+    except (OSError, HTTPException) as failure:
+        return Reply(status=0, problem=f"{type(failure).__name__}: {failure}")
+
+
+class _NoRedirect(request.HTTPRedirectHandler):
+    """Leaves a redirect as the answer."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Never follow."""
