@@ -32,7 +32,7 @@ from corpus import write_corpus
 from mixtune import storage
 from mixtune.artifacts.pools import write_records
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
-from mixtune.sanitize.dedup.decisions import Choice, decide
+from mixtune.sanitize.dedup.decisions import Choice, decide_records
 from mixtune.sanitize.parts import Plan, make_part
 from mixtune.sanitize.reading.readers import read_rows
 from mixtune.sanitize.reading.sources import list_sources
@@ -264,7 +264,7 @@ def child_memory(stage: str, file: Path, work: Path) -> None:
     listed = list_sources([{"name": "c", "uri": str(file)}], PART_BYTES)
     parts = [make_part(item, plan, number) for number, item in enumerate(listed)]
     if stage == "decide":
-        decide("c", parts, Choice())
+        decide_records("c", parts, Choice())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([peak, sum(part.tally.kept for part in parts), time.process_time()]), file=out)
 

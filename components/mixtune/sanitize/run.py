@@ -26,8 +26,8 @@ from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
 from mixtune.report.pool_report import write_report
 from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
-from mixtune.sanitize.dedup.decisions import Choice, Fates, count, decide
-from mixtune.sanitize.dedup.protected import Guard, index_held_back, make_guard
+from mixtune.sanitize.dedup.decisions import Choice, Decisions, decide_records
+from mixtune.sanitize.dedup.protected import ProtectedRecords, collect_protected, index_held_back
 from mixtune.sanitize.dedup.splits import check_not_empty
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.reading.sources import RANGE_BYTES, describe_source, list_sources, with_digest
@@ -114,9 +114,9 @@ def sanitize(job: Job, pools_path: str, data: str, report_path: str, summary_pat
         with spreading(sources, job) as spread:
             parts = make_parts(list(enumerate(sources)), plan, spread)
             _check_bad(parts, job.rules.max_bad_ratio)
-            guard = make_guard(job.against_path, plan)
+            protected = collect_protected(job.against_path, plan)
             for name, group in groupby(parts, key=lambda part: part.source.pool):
-                builder = PoolBuilder(name, list(group), job, guard)
+                builder = PoolBuilder(name, list(group), job, protected)
                 pools.append(builder.write(data, model, spread))
                 entries += builder.entries
                 made[name] = builder
@@ -173,14 +173,14 @@ def make_parts(sources: list[tuple[int, SourceFile]], plan: Plan, spread: Spread
 class PoolBuilder:
     """One pool: what is kept of its parts, and in which split."""
 
-    def __init__(self, name: str, parts: list[Part], job: Job, guard: Guard | None) -> None:
+    def __init__(self, name: str, parts: list[Part], job: Job, protected: ProtectedRecords | None) -> None:
         self.name, self.parts, self.job = name, parts, job
-        self.fates: Fates = decide(name, parts, job.choice, guard)
+        self.decisions: Decisions = decide_records(name, parts, job.choice, protected)
         self.entries: list[storage.FileEntry] = []
         self.lengths: dict[str, int] = {}
         self.written: list[Written] = []
         self.copies_of_refused = 0
-        self.kept, self.dropped = count(self.fates)
+        self.kept, self.dropped = self.decisions.count()
 
     def write(self, data: str, model: str, spread: Spread) -> Pool:
         """Write the pool's splits, part by part.
@@ -189,11 +189,11 @@ class PoolBuilder:
             DataError: A split that was asked for has no records.
         """
         total = sum(part.tally.kept for part in self.parts)
-        for split in sorted(self.fates.asked):
+        for split in sorted(self.decisions.expected_splits):
             check_not_empty(self.name, split, self.kept[split], total, self.dropped)
         at, jobs = 0, []
         for number, part in enumerate(self.parts):
-            jobs.append((part, self.fates.fate[at : at + part.tally.kept], data, self.name, number, model))
+            jobs.append((part, self.decisions.pool_states[at : at + part.tally.kept], data, self.name, number, model))
             at += part.tally.kept
         self.written = spread(write_part, jobs)
         self.entries = [entry for item in self.written for entry in item.entries.values()]
@@ -203,7 +203,7 @@ class PoolBuilder:
             self.dropped += item.unproved
         starts = np.cumsum([0, *(part.tally.kept for part in self.parts)])
         refused = [start + row for start, item in zip(starts, self.written, strict=False) for row in item.refused]
-        self.copies_of_refused = self.fates.count_copies(refused)
+        self.copies_of_refused = self.decisions.count_copies(refused)
         splits = {
             split: Split(
                 num_records=sum(item.counts[split] for item in self.written),
@@ -211,7 +211,7 @@ class PoolBuilder:
             )
             for split in sorted(self.kept)
         }
-        for split in sorted(self.fates.asked):
+        for split in sorted(self.decisions.expected_splits):
             check_not_empty(self.name, split, splits[split].num_records, total, self.dropped)
         print(f"{self.name}: " + ", ".join(f"{item.num_records:,} {name}" for name, item in splits.items()), flush=True)
         counts = self.counts()
@@ -260,10 +260,10 @@ class PoolBuilder:
                 examples[rule] = (*examples.get(rule, ()), *((place, old, new) for place, old, new in items))[:3]
         return PoolDetails(
             examples=dict(sorted(examples.items())),
-            near_duplicates=tuple(self.fates.clusters),
-            num_conflicts=self.fates.num_conflicts,
-            conflicts=tuple(self.fates.conflicts),
-            label_words_in_question=self.fates.num_label_words,
+            near_duplicates=self.decisions.list_clusters(),
+            num_conflicts=self.decisions.num_conflicts,
+            conflicts=tuple(self.decisions.conflicts),
+            label_words_in_question=self.decisions.num_label_words,
             languages=dict(sum((item.languages for item in self.written), Counter()).most_common()),
             tokens=sum(item.tokens for item in self.written),
             proved=sum(item.proved for item in self.written),
@@ -275,7 +275,7 @@ class PoolBuilder:
         """A quarantine line for every record that was dropped as a copy."""
         at = 0
         for part in self.parts:
-            for line, reason, copy_of in self.fates.dropped(slice(at, at + part.tally.kept)):
+            for line, reason, copy_of in self.decisions.dropped(slice(at, at + part.tally.kept)):
                 yield note_line(self.name, part.source.name, line, "dropped", reason, copy_of)
             at += part.tally.kept
         for item in self.written:

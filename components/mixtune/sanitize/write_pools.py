@@ -11,9 +11,10 @@ import orjson
 import pyarrow as pa
 
 from mixtune import storage
+from mixtune.artifacts.pools import SPLITS
 from mixtune.records import Record
 from mixtune.sanitize.clean import note_line
-from mixtune.sanitize.dedup.decisions import FATES, SPLITS
+from mixtune.sanitize.dedup.decisions import STATES
 from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Prover
 
@@ -42,16 +43,16 @@ class Written:
     notes: list[bytes] = field(default_factory=list)
 
 
-def write_part(part: Part, fate: np.ndarray, data: str, pool: str, number: int, model: str) -> Written:
+def write_part(part: Part, states: np.ndarray, data: str, pool: str, number: int, model: str) -> Written:
     """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`; the same part gives the same bytes."""
     out, prover = Written(), _prover(model)
     with ExitStack() as stack:
         writers: dict[str, Any] = {}
-        for split in sorted({FATES[item] for item in np.unique(fate)} & {*SPLITS}):
+        for split in sorted({STATES[code] for code in np.unique(states)} & {*SPLITS}):
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
             file = stack.enter_context(storage.open_write(storage.join(data, path)))
             writers[split] = (path, file, stack.enter_context(pa.CompressedOutputStream(file, "zstd")))
-        for row, (line, split) in enumerate(zip(part.lines(), map(FATES.__getitem__, fate), strict=True)):
+        for row, (line, split) in enumerate(zip(part.lines(), map(STATES.__getitem__, states), strict=True)):
             if split not in writers:
                 continue
             record = orjson.loads(line)

@@ -1,18 +1,18 @@
-"""What becomes of every record of a pool: kept in a split, or dropped as a copy, a near copy or a leak."""
+"""The decision on every record of a pool: kept in a split, or dropped as a copy, a near copy or a leak."""
 
-from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
-from mixtune.artifacts.pools import Cluster, NearCopy
+from mixtune.artifacts.pools import SPLITS, Cluster, NearCopy
 from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.minhash import Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
-from mixtune.sanitize.dedup.protected import Guard
+from mixtune.sanitize.dedup.protected import Origin, ProtectedRecords
 from mixtune.sanitize.dedup.splits import draw_split
 from mixtune.sanitize.parts import BLOCKED, Part
 
@@ -23,15 +23,55 @@ ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_d
 DECIDING = {"key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64, "label": np.uint64,
             "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
 """Features that are in memory for all records of a pool."""
-SPLITS = ("train", "test", "validation", "holdout")
-_OTHERS = ("another pool", "a benchmark")
-REASONS = (
-    "duplicate", "in the test set", *BLOCKED[1:], "label in the question", "near duplicate", "near the test set",
-    *(f"near {other}" for other in _OTHERS), "conflicting answer",
-)  # fmt: skip
-FATES = ("", *SPLITS, *REASONS)
-"""What can become of a record, by its number: nothing yet, a split, or why it is dropped."""
-NUMBER = {fate: number for number, fate in enumerate(FATES)}
+_PLACES = {Origin.BENCHMARK: "a benchmark", Origin.HELD_OUT: "another pool", Origin.OTHER_TRAIN: "another pool"}
+_NEAR = {
+    **{origin: f"near {place}" for origin, place in _PLACES.items()},
+    Origin.TEST: "near the test set",
+    Origin.TRAIN: "near duplicate",
+}
+"""Why a record is dropped as a near copy, by the origin of what it copies."""
+REASONS = ("duplicate", "in the test set", *BLOCKED[1:], "label in the question", *dict.fromkeys(_NEAR.values()),
+           "conflicting answer")  # fmt: skip
+STATES = ("", *SPLITS, *REASONS)
+"""States of a record by code: undecided, a split, or the reason for which it is dropped."""
+CODES = {state: code for code, state in enumerate(STATES)}
+
+
+class Relation(Enum):
+    """What a pair of nearly equal questions means for its second record."""
+
+    COPY = "drop the second"
+    CONFLICT = "count the pair, drop both on request, else keep both in one split"
+    SAME_GROUP = "keep both in one split"
+    NOTHING = "keep the second wherever it is drawn"
+
+
+def relate(first: Origin, second: Origin, *, same_answer: bool, same_template: bool) -> Relation:
+    """Return what a pair means whose questions are nearly equal without the text that many records share.
+
+    `same_template`: the questions are nearly equal with that text, too. By the origins of first and second:
+
+    | first              | second | same answer, template | answer alone | template alone | neither    |
+    |--------------------|--------|-----------------------|--------------|----------------|------------|
+    | BENCHMARK          | TRAIN  | COPY                  | COPY         | COPY           | COPY       |
+    | HELD_OUT           | TRAIN  | COPY                  | COPY         | COPY           | COPY       |
+    | OTHER_TRAIN        | TRAIN  | COPY                  | NOTHING      | NOTHING        | NOTHING    |
+    | TEST               | TRAIN  | COPY                  | COPY         | CONFLICT       | SAME_GROUP |
+    | TRAIN              | TRAIN  | COPY                  | SAME_GROUP   | CONFLICT       | SAME_GROUP |
+    | TEST               | TEST   | SAME_GROUP            | SAME_GROUP   | CONFLICT       | SAME_GROUP |
+    | one of the first 3 | TEST   | NOTHING               | NOTHING      | NOTHING        | NOTHING    |
+    | any                | others | NOTHING               | NOTHING      | NOTHING        | NOTHING    |
+    """
+    if second.is_protected:
+        return Relation.NOTHING
+    if first.is_protected:
+        is_copy = first is not Origin.OTHER_TRAIN or (same_answer and same_template)
+        return Relation.COPY if is_copy and second is Origin.TRAIN else Relation.NOTHING
+    if same_template and not same_answer:
+        return Relation.CONFLICT
+    if second is Origin.TRAIN and same_answer and (first is Origin.TEST or same_template):
+        return Relation.COPY
+    return Relation.SAME_GROUP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,248 +109,256 @@ class Choice:
                 raise ConfigError(f"{name} is one of {', '.join(CONFLICTS)}; got {getattr(self, name)!r}")
 
 
-@dataclass(kw_only=True)
-class Fates:
-    """The decisions on one pool's records, in the order of its parts."""
+class Decisions:
+    """The decisions on one pool's records.
 
-    places: "Places"
-    fate: np.ndarray
-    """Numbers in FATES, uint8 (records,)."""
-    copy_of: np.ndarray
-    """The record that a dropped one is a copy of, int64 (records,); -1: of none, below: of one of _OTHERS."""
-    asked: set[str] = field(default_factory=set)
-    """Splits that have to have records."""
-    clusters: list[Cluster] = field(default_factory=list)
-    """Near-duplicates: what was kept, what was dropped, how similar; the first LISTED."""
-    conflicts: list[tuple[str, str]] = field(default_factory=list)
-    """Places of nearly equal questions with different answers; the first LISTED."""
-    num_conflicts: int = 0
-    num_label_words: int = 0
-    """Records kept whose question holds the words of their label."""
+    Records are numbered through: the protected ones come first, then the pool's in the order of its parts.
+    """
 
-    def is_open(self) -> np.ndarray:
-        """Which records nothing has become of yet, bool (records,)."""
-        found: np.ndarray = self.fate == 0
-        return found
+    def __init__(self, origin: np.ndarray, parts: Sequence[Part], lines: np.ndarray) -> None:
+        """Leave all records undecided.
 
-    def set(self, rows: np.ndarray | int, fate: str) -> None:
-        """Decide on some records, given by number or mask."""
-        self.fate[rows] = NUMBER[fate]
+        Args:
+            origin: Codes of Origin, uint8 (protected + pool's records,).
+            parts: The pool's parts.
+            lines: Lines of the pool's records in their files, (pool's records,).
+        """
+        self.origin, self.lines = origin, lines
+        self.num_protected = len(origin) - len(lines)
+        self.state = np.zeros(len(origin), np.uint8)
+        """Codes of STATES; protected records stay undecided."""
+        self.copy_of = np.arange(len(origin))
+        """The record that a dropped one is a copy of; itself for all others."""
+        self.expected_splits: set[str] = set()
+        """Splits that must have records."""
+        self.clusters: dict[int, tuple[str, list[NearCopy]]] = {}
+        """By record: its place, and what was dropped as its near copies; the first LISTED."""
+        self.conflicts: list[tuple[str, str]] = []
+        """Places of nearly equal questions with different answers; the first LISTED."""
+        self.num_conflicts = 0
+        self.num_label_words = 0
+        """Records kept whose question holds the words of their label."""
+        self._names = [part.source.name for part in parts]
+        self._ends = np.cumsum([part.tally.kept for part in parts])
+
+    @property
+    def pool_states(self) -> np.ndarray:
+        """State codes of the pool's own records: a view, uint8 (pool's records,)."""
+        return self.state[self.num_protected :]
+
+    def undecided(self, origin: Origin | None = None) -> np.ndarray:
+        """Return which of the pool's own records are undecided, of one origin or of any, bool (records,)."""
+        own = self.origin[self.num_protected :]
+        undecided: np.ndarray = (self.pool_states == 0) & (own == origin if origin is not None else True)
+        return undecided
+
+    def place(self, record: int) -> str:
+        """Return where a record stands, for people."""
+        if record < self.num_protected:
+            return _PLACES[Origin(self.origin[record])]
+        row = record - self.num_protected
+        return f"{self._names[np.searchsorted(self._ends, row, 'right')]} line {self.lines[row]}"
+
+    def drop_near_copy(self, record: int, original: int, similarity: float) -> None:
+        """Drop a record as a near copy, and list the pair."""
+        self.state[record], self.copy_of[record] = CODES[_NEAR[Origin(self.origin[original])]], original
+        if original in self.clusters or len(self.clusters) < LISTED:
+            _, copies = self.clusters.setdefault(original, (self.place(original), []))
+            copies.append(NearCopy(at=self.place(record), similarity=round(similarity, 3)))
+
+    def add_conflict(self, first: int, second: int, *, drop: bool) -> None:
+        """Count a conflict; `drop`: drop its training records."""
+        self.num_conflicts += 1
+        if len(self.conflicts) < LISTED:
+            self.conflicts.append((self.place(first), self.place(second)))
+        for record in (first, second) if drop else ():
+            if self.origin[record] == Origin.TRAIN:
+                self.state[record] = CODES["conflicting answer"]
+
+    def list_clusters(self) -> tuple[Cluster, ...]:
+        """Return the first clusters of near-duplicates."""
+        return tuple(Cluster(kept=kept, dropped=tuple(copies)) for kept, copies in self.clusters.values())
 
     def dropped(self, rows: slice) -> Iterator[tuple[int, str, str]]:
-        """Line, reason, and the place of what it is a copy of (empty: of nothing), of those dropped among some."""
-        for row in np.flatnonzero(self.fate[rows] > len(SPLITS)) + rows.start:
-            other = int(self.copy_of[row])
-            copied = "" if other == -1 else _OTHERS[-2 - other] if other < 0 else self.places[other]
-            yield int(self.places.lines[row]), FATES[self.fate[row]], copied
+        """Yield line, reason, and the place of the original (empty: no copy) of some of the pool's dropped records."""
+        for row in np.flatnonzero(self.pool_states[rows] > len(SPLITS)) + rows.start:
+            original = int(self.copy_of[row + self.num_protected])
+            copied = "" if original == row + self.num_protected else self.place(original)
+            yield int(self.lines[row]), STATES[self.pool_states[row]], copied
 
-    def count_copies(self, rows: list[int]) -> int:
-        """How many records were dropped as copies of some, or as copies of their copies."""
-        original = _followed(np.where(self.copy_of < 0, np.arange(len(self.fate)), self.copy_of))
-        copies = np.isin(original, rows)
-        return int(copies.sum()) - len(rows)
+    def count_copies(self, rows: Sequence[int]) -> int:
+        """Count the records dropped as copies of some of the pool's records, or as copies of their copies."""
+        originals = follow(self.copy_of) - self.num_protected
+        return int(np.isin(originals, rows).sum()) - len(rows)
+
+    def count(self) -> tuple[Counter[str], Counter[str]]:
+        """Count records by split, and dropped ones by reason."""
+        counts = np.bincount(self.pool_states, minlength=len(STATES)).tolist()
+        by_state = {state: number for state, number in zip(STATES, counts, strict=True) if number}
+        kept = Counter({split: by_state.pop(split) for split in SPLITS if split in by_state})
+        return kept, Counter(by_state)
 
 
-def decide(pool: str, parts: list[Part], choice: Choice, guard: Guard | None = None) -> Fates:
+def decide_records(
+    pool: str, parts: list[Part], choice: Choice, protected: ProtectedRecords | None = None
+) -> Decisions:
     """Decide on the records of a pool.
 
     Args:
         pool: Its name, which the seed of the splits depends on.
         parts: Its parts, in order.
         choice: How.
-        guard: The records that no training record may repeat; None: there are none.
+        protected: The records that no training record may repeat; None: there are none.
     """
-    data = _join(parts)
-    total = len(data["key"])
-    is_test = np.repeat([part.source.split == "test" for part in parts], [part.tally.kept for part in parts])
-    places = Places(parts, data["line"])
-    fates = Fates(places=places, fate=np.zeros(total, np.uint8), copy_of=np.full(total, -1))
-    _drop_exact(fates, data, is_test, guard)
+    blocks = [part.features(tuple(DECIDING)) for part in parts]
+    data = {name: np.concatenate([block.pop(name).astype(kind) for block in blocks]) for name, kind in DECIDING.items()}
+    origins = [Origin.TEST if part.source.split == "test" else Origin.TRAIN for part in parts]
+    origin = np.repeat(np.array(origins, np.uint8), [part.tally.kept for part in parts])
+    before = protected.origin if protected else np.empty(0, np.uint8)
+    decisions = Decisions(np.concatenate([before, origin]), parts, data["line"])
+    _drop_exact(decisions, data, protected)
     if choice.label_leaks == "drop":
-        fates.set(fates.is_open() & ~is_test & (data["label_words"] > 0), "label in the question")
-    groups = _group(data)
+        leaks = decisions.undecided(Origin.TRAIN) & (data["label_words"] > 0)
+        decisions.pool_states[leaks] = CODES["label in the question"]
+    links = _link_equal(data)
     if choice.near_duplicates:
-        _drop_near(fates, parts, is_test, guard, choice, groups)
-    fates.num_label_words = int((data["label_words"][fates.is_open()] > 0).sum())
-    _split(fates, data["label"], is_test, groups.roots(), f"{choice.seed} {pool}", choice)
-    return fates
+        near = _drop_near(decisions, parts, protected, choice)
+        links = np.concatenate([links, near - decisions.num_protected])
+    decisions.num_label_words = int((data["label_words"][decisions.undecided()] > 0).sum())
+    _split(decisions, data["label"], first_linked(len(origin), links), f"{choice.seed} {pool}", choice)
+    return decisions
 
 
-def _join(parts: list[Part]) -> dict[str, np.ndarray]:
-    """Features of parts, one after another."""
-    found = [part.features(tuple(DECIDING)) for part in parts]
-    return {name: np.concatenate([item.pop(name).astype(kind) for item in found]) for name, kind in DECIDING.items()}
-
-
-def _drop_exact(fates: Fates, data: dict[str, np.ndarray], is_test: np.ndarray, guard: Guard | None) -> None:
-    key = data["key"]
-    for side in (is_test, ~is_test):
-        rows = np.flatnonzero(side)
+def _drop_exact(decisions: Decisions, data: dict[str, np.ndarray], protected: ProtectedRecords | None) -> None:
+    """Drop what another record says, too, or what stands in a benchmark."""
+    key, states, own = data["key"], decisions.pool_states, decisions.origin[decisions.num_protected :]
+    for origin in (Origin.TEST, Origin.TRAIN):
+        rows = np.flatnonzero(own == origin)
         _, firsts, inverse = np.unique(key[rows], return_index=True, return_inverse=True)
         originals = rows[firsts[inverse]]
-        copies = originals != rows
-        fates.set(rows[copies], "duplicate")
-        fates.copy_of[rows[copies]] = originals[copies]
-    fates.set(fates.is_open() & ~is_test & np.isin(key, key[is_test]), "in the test set")
-    if guard is not None:
-        fates.set(fates.is_open() & ~is_test & np.isin(key, guard.key), "in another pool")
+        is_copy = originals != rows
+        states[rows[is_copy]] = CODES["duplicate"]
+        decisions.copy_of[rows[is_copy] + decisions.num_protected] = originals[is_copy] + decisions.num_protected
+    states[decisions.undecided(Origin.TRAIN) & np.isin(key, key[own == Origin.TEST])] = CODES["in the test set"]
+    if protected is not None:
+        states[decisions.undecided(Origin.TRAIN) & np.isin(key, protected.key)] = CODES["in another pool"]
     for number, reason in enumerate(BLOCKED[1:], start=1):
-        fates.set(fates.is_open() & ~is_test & (data["blocked"] == number), reason)
+        states[decisions.undecided(Origin.TRAIN) & (data["blocked"] == number)] = CODES[reason]
 
 
-def _choose_records(features: dict[str, np.ndarray], kept: np.ndarray) -> dict[str, np.ndarray]:
-    """Some records' features, sets among them: `kept` is bool (records,)."""
-    out: dict[str, np.ndarray] = {}
-    for name in features:
-        if f"{name}_at" in features:
-            sets = keep(Sets(features[name], features[f"{name}_at"]), kept)
-            out |= {name: sets.flat, f"{name}_at": sets.at}
-        elif not name.endswith("_at"):
-            out[name] = features[name][kept]
-    return out
+def _drop_near(
+    decisions: Decisions, parts: list[Part], protected: ProtectedRecords | None, choice: Choice
+) -> np.ndarray:
+    """Drop near copies in order, so that what comes first stays; return pairs to be kept in one split, (pairs, 2)."""
+    # (protected + undecided,) the records in the order in which find_pairs reads them: protected, test, train
+    own = [np.flatnonzero(decisions.undecided(origin)) for origin in (Origin.TEST, Origin.TRAIN)]
+    records = np.concatenate([np.arange(decisions.num_protected), *(rows + decisions.num_protected for rows in own)])
+    blocks = _read_blocks(parts, decisions.undecided(), protected)
+    origins, links = list(Origin), list[tuple[int, int]]()
+    for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
+        first, second = int(records[pair.first]), int(records[pair.second])
+        if decisions.state[first] or decisions.state[second]:
+            continue
+        relation = relate(
+            origins[decisions.origin[first]],
+            origins[decisions.origin[second]],
+            same_answer=pair.same_answer,
+            same_template=pair.same_template,
+        )
+        if relation is Relation.COPY:
+            decisions.drop_near_copy(second, first, pair.similarity)
+        elif relation is Relation.CONFLICT:
+            decisions.add_conflict(first, second, drop=choice.conflicts == "drop")
+        if relation in (Relation.CONFLICT, Relation.SAME_GROUP):
+            links.append((first, second))
+    return np.array(links, np.int64).reshape(-1, 2)
 
 
-def _blocks(parts: list[Part], is_open: np.ndarray, guard: Guard | None) -> Blocks:
-    """Reads the guard's records, a pool's test records and its training records, those alone that are open."""
+def _read_blocks(parts: list[Part], undecided: np.ndarray, protected: ProtectedRecords | None) -> Blocks:
+    """Return a reader of the protected, the test and the training records' features, those alone that are undecided."""
     starts = np.cumsum([0, *(part.tally.kept for part in parts)])
 
     def blocks(names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        if guard is not None:
-            yield from guard.blocks(names)
-        for test in (True, False):
+        if protected is not None:
+            yield from protected.blocks(names)
+        for is_test in (True, False):
             for number, part in enumerate(parts):
-                kept = is_open[starts[number] : starts[number + 1]]
-                if kept.any() and (part.source.split == "test") == test:
-                    yield _choose_records(part.features(names), kept)
+                chosen = undecided[starts[number] : starts[number + 1]]
+                if chosen.any() and (part.source.split == "test") == is_test:
+                    yield _choose_records(part.features(names), chosen)
 
     return blocks
 
 
-def _drop_near(
-    fates: Fates, parts: list[Part], is_test: np.ndarray, guard: Guard | None, choice: Choice, groups: "_Union"
-) -> None:
-    """Drop near copies, in order: what was kept first stays; a training record yields to any other."""
-    is_open, places = fates.is_open(), fates.places
-    rows = np.concatenate([np.flatnonzero(is_open & side) for side in (is_test, ~is_test)])
-    others = 0 if guard is None else len(guard.key)
-    seen: dict[int, tuple[str, list[NearCopy]]] = {}
-    blocks = _blocks(parts, is_open, guard)
-    for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
-        if pair.second < others:
-            continue
-        second = int(rows[pair.second - others])
-        first = int(rows[pair.first - others]) if pair.first >= others else -1
-        if fates.fate[second] or (first >= 0 and fates.fate[first]):
-            continue
-        kind = int(guard.benchmark[pair.first]) if guard and first < 0 else 0
-        other = _OTHERS[kind] if first < 0 else ""
-        held = bool(guard.any_answer[pair.first]) if guard and first < 0 else bool(is_test[first])
-        if first < 0:
-            copied = held or (pair.same_answer and pair.same_template)
-        else:
-            copied = pair.same_answer and (held or pair.same_template)
-            if pair.same_template and not pair.same_answer:
-                _conflict(fates, [first, second], is_test, choice)
-        if is_test[second] or not copied:
-            if first >= 0:
-                groups.join(first, second)
-            continue
-        reason = f"near {other}" if other else "near the test set" if is_test[first] else "near duplicate"
-        fates.set(second, reason)
-        fates.copy_of[second] = first if first >= 0 else -2 - kind
-        if pair.first not in seen and len(seen) < LISTED:
-            seen[pair.first] = (other or places[first], [])
-        if pair.first in seen:
-            seen[pair.first][1].append(NearCopy(at=places[second], similarity=round(pair.similarity, 3)))
-    fates.clusters = [Cluster(kept=kept, dropped=tuple(dropped)) for kept, dropped in seen.values()]
+def _choose_records(features: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the features of some records: `chosen` is bool (records,); sets come with their offsets."""
+    out: dict[str, np.ndarray] = {}
+    for name in features:
+        if f"{name}_at" in features:
+            sets = keep(Sets(features[name], features[f"{name}_at"]), chosen)
+            out |= {name: sets.flat, f"{name}_at": sets.at}
+        elif not name.endswith("_at"):
+            out[name] = features[name][chosen]
+    return out
 
 
-def _conflict(fates: Fates, pair: list[int], is_test: np.ndarray, choice: Choice) -> None:
-    fates.num_conflicts += 1
-    if len(fates.conflicts) < LISTED:
-        fates.conflicts.append((fates.places[pair[0]], fates.places[pair[1]]))
-    if choice.conflicts == "drop":
-        for index in pair:
-            if not is_test[index]:
-                fates.set(index, "conflicting answer")
-
-
-class _Union:
-    """Records that have to stay in one split."""
-
-    def __init__(self, total: int) -> None:
-        self._parent = array("q", range(total))
-
-    def find(self, index: int) -> int:
-        root = index
-        while (parent := self._parent[root]) != root:
-            root = parent
-        while index != root:
-            self._parent[index], index = root, self._parent[index]
-        return root
-
-    def join(self, one: int, other: int) -> None:
-        first, second = sorted((self.find(one), self.find(other)))
-        self._parent[second] = first
-
-    def roots(self) -> np.ndarray:
-        """The first record of each one's group, int64 (records,)."""
-        return _followed(np.array(self._parent, np.int64))
-
-
-def _followed(rows: np.ndarray) -> np.ndarray:
-    """Where one ends up who goes from each record to the one it points at, again and again."""
-    while (rows[rows] != rows).any():
-        rows = rows[rows]
-    return rows
-
-
-def _group(data: dict[str, np.ndarray]) -> _Union:
-    """Records of one group, or of one and the same question, belong together."""
-    union = _Union(len(data["key"]))
-    for key in ("group", "prompt"):
-        _, firsts, inverse = np.unique(data[key], return_index=True, return_inverse=True)
+def _link_equal(data: dict[str, np.ndarray]) -> np.ndarray:
+    """Return pairs of records of one group, or of one and the same question, (pairs, 2)."""
+    links = []
+    for name in ("group", "prompt"):
+        _, firsts, inverse = np.unique(data[name], return_index=True, return_inverse=True)
         originals = firsts[inverse]
-        rows = np.flatnonzero((originals != np.arange(len(originals))) & (data[key] > 0))
-        for one, other in zip(originals[rows], rows, strict=True):
-            union.join(int(one), int(other))
-    return union
+        rows = np.flatnonzero((originals != np.arange(len(originals))) & (data[name] > 0))
+        links.append(np.stack([originals[rows], rows], axis=1))
+    return np.concatenate(links)
 
 
-def _split(
-    fates: Fates, labels: np.ndarray, is_test: np.ndarray, groups: np.ndarray, seed: str, choice: Choice
-) -> None:
-    fates.set(fates.is_open() & is_test, "test")
-    has_test = bool(is_test.any())
-    total = int(fates.is_open().sum())
-    wanted = {"test": 0 if has_test or choice.holdout_records else round(choice.test_ratio * total),
-              "validation": round(choice.validation_ratio * total),
-              "holdout": min(choice.holdout_records, total // 10)}  # fmt: skip
-    asked = {"test": has_test or (choice.test_ratio > 0 and not choice.holdout_records),
-             "validation": choice.validation_ratio > 0, "holdout": choice.holdout_records > 0}  # fmt: skip
-    for split, number in wanted.items():
-        rows = np.flatnonzero(fates.is_open())
-        if number and len(rows):
-            fates.set(rows[draw_split(labels[rows], groups[rows], number, f"{seed} {split}")], split)
-    fates.set(fates.is_open(), "train")
-    fates.asked = {"train", *(split for split, wish in asked.items() if wish)}
+def first_linked(total: int, links: np.ndarray) -> np.ndarray:
+    """Return for each record the first one that it is linked to, over any number of links, int64 (total,).
+
+    Args:
+        total: Number of records.
+        links: Pairs of their numbers, (links, 2).
+    """
+    roots = np.arange(total)
+    while True:
+        # (links,) the roots of both ends: the later root is hung below the earlier one until no link has two
+        ends = roots[links]
+        earlier, later = ends.min(axis=1), ends.max(axis=1)
+        if (earlier == later).all():
+            return roots
+        np.minimum.at(roots, later, earlier)
+        roots = follow(roots)
 
 
-class Places:
-    """Where the records of a pool stand, in words, by their number."""
-
-    def __init__(self, parts: list[Part], lines: np.ndarray) -> None:
-        self.lines = lines
-        self._names = [part.source.name for part in parts]
-        self._ends = np.cumsum([part.tally.kept for part in parts])
-
-    def __getitem__(self, row: int) -> str:
-        return f"{self._names[np.searchsorted(self._ends, row, 'right')]} line {self.lines[row]}"
+def follow(pointers: np.ndarray) -> np.ndarray:
+    """Return where each record's pointers end; a root points at itself, (records,)."""
+    while (pointers[pointers] != pointers).any():
+        pointers = pointers[pointers]
+    return pointers
 
 
-def count(fates: Fates) -> tuple[Counter[str], Counter[str]]:
-    """Records by split, and dropped ones by reason."""
-    counts = np.bincount(fates.fate, minlength=len(FATES)).tolist()
-    named = {fate: number for fate, number in zip(FATES, counts, strict=True) if number}
-    kept = Counter({fate: number for fate, number in named.items() if fate in SPLITS})
-    return kept, Counter({fate: number for fate, number in named.items() if fate not in SPLITS})
+def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: str, choice: Choice) -> None:
+    """Draw the splits from the records that are left, whole groups at a time."""
+    states = decisions.pool_states
+    has_test = bool((decisions.origin == Origin.TEST).any())
+    states[decisions.undecided(Origin.TEST)] = CODES["test"]
+    total = int(decisions.undecided().sum())
+    test_ratio = 0 if has_test or choice.holdout_records else choice.test_ratio
+    sizes = {
+        "test": round(test_ratio * total),
+        "validation": round(choice.validation_ratio * total),
+        "holdout": min(choice.holdout_records, total // 10),
+    }
+    for split, size in sizes.items():
+        rows = np.flatnonzero(decisions.undecided())
+        if size and len(rows):
+            states[rows[draw_split(labels[rows], groups[rows], size, f"{seed} {split}")]] = CODES[split]
+    states[decisions.undecided()] = CODES["train"]
+    expected = {
+        "train": True,
+        "test": has_test or test_ratio > 0,
+        "validation": choice.validation_ratio > 0,
+        "holdout": choice.holdout_records > 0,
+    }
+    decisions.expected_splits = {split for split, is_expected in expected.items() if is_expected}

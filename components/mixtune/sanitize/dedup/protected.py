@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import islice
 from typing import Any
 
@@ -19,16 +20,31 @@ _BLOCK = 10_000
 """Records whose features are one file."""
 
 
+class Origin(IntEnum):
+    """Where a record comes from, in the order in which records are compared: what comes first stays."""
+
+    BENCHMARK = 0
+    HELD_OUT = 1
+    """Held back by another pool: test, validation or holdout."""
+    OTHER_TRAIN = 2
+    """A training record of another pool."""
+    TEST = 3
+    TRAIN = 4
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the record stands outside the pool that is decided on."""
+        return self < Origin.TEST
+
+
 @dataclass(frozen=True, kw_only=True)
-class Guard:
+class ProtectedRecords:
     """Records of other pools and items of benchmarks, in order."""
 
     key: np.ndarray
     """Digests of what they say, uint64 (records,)."""
-    benchmark: np.ndarray
-    """Whether it is a benchmark's item, bool (records,)."""
-    any_answer: np.ndarray
-    """Whether its question alone counts, bool (records,): it does where the record is held back or an item."""
+    origin: np.ndarray
+    """Codes of Origin, uint8 (records,)."""
     uris: tuple[str, ...]
     """Their features (see `Features`), some records to a file."""
 
@@ -37,35 +53,34 @@ class Guard:
         return (read_arrays(uri, names) for uri in self.uris)
 
 
-def make_guard(pools_path: str, plan: Plan) -> Guard | None:
-    """What the records of other pools and, for near copies, the benchmarks' items say, into the plan's work folder.
+def collect_protected(pools_path: str, plan: Plan) -> ProtectedRecords | None:
+    """Write the features of other pools' records and, for near copies, of benchmark items into the work folder.
 
     None where there are none.
     """
-    keys, kinds, uris = [np.empty(0, np.uint64)], list[tuple[bool, bool]](), list[str]()
-    records = _guarded(pools_path, plan)
-    while some := list(islice(records, _BLOCK)):
+    keys, origins, uris = list[np.ndarray](), list[Origin](), list[str]()
+    records = _protected_records(pools_path, plan)
+    while block := list(islice(records, _BLOCK)):
         features = Features(plan.near)
-        for benchmark, any_answer, record in some:
+        for origin, record in block:
             features.add(record)
-            kinds.append((benchmark, any_answer))
+            origins.append(origin)
         arrays = features.arrays()
         keys.append(arrays["key"])
-        uris.append(storage.join(plan.work_uri, f"guard-{len(uris):05d}.npz"))
+        uris.append(storage.join(plan.work_uri, f"protected-{len(uris):05d}.npz"))
         write_arrays(uris[-1], arrays)
-    if not kinds:
+    if not origins:
         return None
-    benchmark, any_answer = np.array(kinds, bool).T
-    return Guard(key=np.concatenate(keys), benchmark=benchmark, any_answer=any_answer, uris=tuple(uris))
+    return ProtectedRecords(key=np.concatenate(keys), origin=np.array(origins, np.uint8), uris=tuple(uris))
 
 
-def _guarded(pools_path: str, plan: Plan) -> Iterator[tuple[bool, bool, Record]]:
+def _protected_records(pools_path: str, plan: Plan) -> Iterator[tuple[Origin, Record]]:
     for split, record in _records(pools_path):
-        yield False, split != "train", record
+        yield Origin.OTHER_TRAIN if split == "train" else Origin.HELD_OUT, record
     for name, uri in plan.benchmarks if plan.near else ():
         for prompt in read_benchmark(name, uri):
             asked: Any = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ""}]
-            yield True, True, {"id": "", "messages": asked, "origin": {"file": name, "line": 0}}
+            yield Origin.BENCHMARK, {"id": "", "messages": asked, "origin": {"file": name, "line": 0}}
 
 
 def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
