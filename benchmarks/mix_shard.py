@@ -19,9 +19,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from mixtune.artifacts.pools import read_pools
-from mixtune.mix_shard.tokenize.store import Store
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
-from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
+from mixtune.chat.tokenizer import ChatTokenizer
+from mixtune.mix_shard.store import Store
+from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
 from mixtune.records import Record, template_messages
 from mixtune.settings.mix import TokenSettings
 

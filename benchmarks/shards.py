@@ -24,7 +24,7 @@ import pyarrow as pa
 from mixtune.artifacts.shards import Shards, open_shards, token_records
 from mixtune.mix_shard.receipt import make_receipt
 from mixtune.mix_shard.schedule_file import make_plan
-from mixtune.mix_shard.tokenize.store import MASK_BYTES, ROW, Drops, Store
+from mixtune.mix_shard.store import MASK_BYTES, ROW, Drops, Store
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.settings.mix import MixSettings
 

@@ -6,7 +6,7 @@ from mixtune import storage
 from mixtune.artifacts.shards import open_shards
 from mixtune.mix_shard.component import mix_shard
 
-from .conftest import make_records, write_pools
+from ..chat_models import make_records, write_pools
 
 
 def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> None:

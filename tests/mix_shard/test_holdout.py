@@ -5,11 +5,11 @@ from pathlib import Path
 from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.shards import Shards
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.mix_shard.holdout import HOLDOUT_RECORDS, write_holdout
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.settings.mix import TokenSettings
 
-from .conftest import make_record, make_records
+from ..chat_models import make_record, make_records
 
 
 def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.Pools:

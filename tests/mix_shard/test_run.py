@@ -8,14 +8,15 @@ import pytest
 from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.shards import SCHEMA, Shards, open_shards
+from mixtune.chat import encoding
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError, DataError, ModelError
+from mixtune.mix_shard import workers
 from mixtune.mix_shard.run import Inputs, Outputs, read_template, run
-from mixtune.mix_shard.tokenize import encoding, workers
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
-from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
+from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
 from mixtune.settings.mix import MixSettings, TokenSettings, read_mix_settings
 
-from .conftest import make_record, make_records, write_pools
+from ..chat_models import make_record, make_records, write_pools
 
 
 def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: MixSettings) -> Shards:

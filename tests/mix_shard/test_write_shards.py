@@ -11,13 +11,13 @@ import pytest
 
 from mixtune import storage
 from mixtune.artifacts.shards import Shards, open_shards
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.mix_shard.schedule_file import make_plan
-from mixtune.mix_shard.tokenize.store import Store, make_part, write_store
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
+from mixtune.mix_shard.store import Store, make_part, write_store
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.settings.mix import MixSettings
 
-from .conftest import make_records
+from ..chat_models import make_records
 
 DYING = """
 import os, pickle, signal, sys

@@ -138,7 +138,7 @@ def test_a_space_before_the_colon_is_all_that_changes_so_that_it_can_be_taken_ba
 def test_control_tokens_in_a_text_are_ordinary_tokens_that_decode_to_the_same_text(pieces: list[str]) -> None:
     prover, text = PROVER, "".join(pieces)
     encoding = prover._tokenizer.encode(text, add_special_tokens=False)
-    assert not set(prover.control.values()) & set(encoding.ids)
+    assert not set(prover.template.control_tokens.values()) & set(encoding.ids)
     assert prover._tokenizer.decode(encoding.ids, skip_special_tokens=False) == text
     record: Any = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b"}]}
     assert prover.prove(record).num_control == 4

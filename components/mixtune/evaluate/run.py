@@ -19,6 +19,7 @@ import transformers
 from mixtune import models, storage
 from mixtune.artifacts.pools import Pools, read_pools
 from mixtune.artifacts.samples import TOKENIZER_FILE, read_parts
+from mixtune.chat.template_files import read_templates, templates_digest
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import report
 from mixtune.evaluate.axis import Axis
@@ -126,7 +127,7 @@ def _evaluate(inputs: EvaluationInputs, outputs: EvaluationOutputs, fetched: loa
     tokenizer = loading.load_tokenizer(fetched)
     data = Data(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     axes = plan_axes(inputs, data, tokenizer)
-    identity = describe(inputs, data, fetched, tokenizer)
+    identity = describe(inputs, data, fetched)
     folder = storage.data_uri(outputs.samples_uri, "samples")
     done = parallel.resume_or_reset(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in done]
@@ -178,7 +179,7 @@ def plan_axes(inputs: EvaluationInputs, data: Data, tokenizer: Tokenizer) -> lis
     return axes
 
 
-def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tokenizer: Tokenizer) -> dict[str, Any]:
+def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched) -> dict[str, Any]:
     """Everything that the rows depend on."""
     source = inputs.model.resolved()
     digests = {
@@ -191,7 +192,7 @@ def describe(inputs: EvaluationInputs, data: Data, fetched: loading.Fetched, tok
         "strength": inputs.strength,
         "model_kind": "base" if not fetched.tuned else "adapter" if fetched.adapter else "weights",
         "tokenizer": models.tokenizer_digest(fetched.base),
-        "chat_template": loading.template_digest(tokenizer),
+        "chat_template": templates_digest(read_templates(fetched.base)),
         "engine": source.engine,
         "dtype": source.dtype,
         "device": source.device.split(":")[0],

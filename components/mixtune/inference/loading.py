@@ -1,6 +1,5 @@
 """A model ready to be evaluated: a base model, a base model with its adapter, or a whole tuned model."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from mixtune import models, storage
+from mixtune.chat.template import ChatTemplate
+from mixtune.chat.template_files import read_templates, templates_digest
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
@@ -168,20 +169,13 @@ def load_tokenizer(fetched: Fetched) -> Tokenizer:
     """
     tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False))
     if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
-        tuned = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.tuned, trust_remote_code=False))
-        ours, theirs = template_digest(tokenizer), template_digest(tuned)
+        ours, theirs = templates_digest(read_templates(fetched.base)), templates_digest(read_templates(fetched.tuned))
         if theirs and ours != theirs:
             raise ModelError(
                 f"{fetched.tuned}: its chat template ({theirs}) is not the base model's ({ours or 'none'}); both are "
                 "evaluated with one: put the same template into both folders"
             )
     return tokenizer
-
-
-def template_digest(tokenizer: Tokenizer) -> str:
-    """Which chat template a tokenizer has, 16 hex digits; empty where it has none."""
-    template = str(tokenizer.chat_template or "").strip()
-    return hashlib.sha256(template.encode()).hexdigest()[:16] if template else ""
 
 
 def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:
@@ -195,23 +189,13 @@ def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:
 
 
 def stop_ids(config: GenerationConfig | PreTrainedConfig, tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the tokens that end an answer: those of the model's files, and what its chat template puts after one."""
+    """Return the tokens that end an answer: those of the model's files, and what its chat template writes after one."""
     configured = config.eos_token_id
     ids = {*([configured] if isinstance(configured, int) else configured or []), tokenizer.eos_token_id}
     if tokenizer.chat_template:
-        ids.add(end_of_turn(tokenizer))
+        template = ChatTemplate.of(tokenizer)
+        ids.add(template.control_tokens.get(template.markers().end_of_turn))
     return frozenset(token for token in ids if token is not None)
-
-
-def end_of_turn(tokenizer: Tokenizer) -> int | None:
-    """The special token that the chat template puts right after an answer; None where it puts none."""
-    mark = "qzxv"
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
-    after = text[text.rindex(mark) + len(mark) :]
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
-    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
-    return next((int(token) for token in ids if token in special), None)
 
 
 def _with_adapter(model: Any, folder: Path, probe: torch.Tensor) -> Any:

@@ -1,16 +1,11 @@
 """Text to tokens: plain prompts as lm-eval encodes them, conversations by the model's own chat template."""
 
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
+from mixtune.chat.template import ChatTemplate, TemplateRefusal
 from mixtune.errors import ModelError
 from mixtune.records import Message, Record, prompt_and_answer, template_messages, template_tools
-
-TEMPLATE_DATE = date(2024, 7, 26)
-"""What a template that writes today's date is told, so that the same item is the same prompt on any day."""
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -35,11 +30,9 @@ def render_prompt(tokenizer: Any, messages: list[Message], tools: list[dict[str,
     """A conversation up to the place where the assistant speaks.
 
     Raises:
-        ModelError: The model has no chat template.
+        ModelError: The model has no chat template, or it refuses the conversation.
     """
-    if not tokenizer.chat_template:
-        raise ModelError(f"{tokenizer.name_or_path}: no chat template; give a base model that has one")
-    return _apply(tokenizer, messages, tools, add_generation_prompt=True)
+    return _render(tokenizer, messages, tools, prompt=True)
 
 
 def render_question(tokenizer: Any, text: str) -> str:
@@ -58,7 +51,7 @@ def render_record(tokenizer: Any, record: Record, answer: str | None = None) -> 
         last = Message(role="assistant", content=answer)
     tools = record.get("tools")
     prompt = render_prompt(tokenizer, messages, tools)
-    whole = _apply(tokenizer, [*messages, last], tools, add_generation_prompt=False)
+    whole = _render(tokenizer, [*messages, last], tools, prompt=False)
     start = len(prompt)
     if not whole.startswith(prompt):
         # templates that treat the last turn differently (thinking models) still end in the answer's text
@@ -80,17 +73,9 @@ def encode(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _apply(
-    tokenizer: Any, messages: list[Message], tools: list[dict[str, Any]] | None, *, add_generation_prompt: bool
-) -> str:
+def _render(tokenizer: Any, messages: list[Message], tools: list[dict[str, Any]] | None, *, prompt: bool) -> str:
+    template = ChatTemplate.of(tokenizer)
     try:
-        text = tokenizer.apply_chat_template(
-            template_messages(messages),
-            tools=template_tools(tools),
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            strftime_now=TEMPLATE_DATE.strftime,
-        )
-    except TemplateError as error:
+        return template.render(template_messages(messages), template_tools(tools), prompt=prompt).text
+    except TemplateRefusal as error:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template refuses a record ({error})") from error
-    return str(text)

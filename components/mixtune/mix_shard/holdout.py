@@ -8,7 +8,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.artifacts.pools import Pools
 from mixtune.artifacts.shards import HOLDOUT_FILE, SCHEMA
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, Tokenized
+from mixtune.chat.tokenizer import ChatTokenizer, Tokenized
 
 HOLDOUT_RECORDS = 64
 """About so many, in equal parts from every pool; a pool that holds fewer back gives those."""

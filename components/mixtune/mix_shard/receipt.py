@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixtune.mix_shard.schedule import CHUNK_SLOTS, Plan
-from mixtune.mix_shard.tokenize.store import Drops, Store
+from mixtune.mix_shard.store import Drops, Store
 
 UNITS = ("records", "tokens", "loss_tokens")
 MAX_WINDOWS = 50

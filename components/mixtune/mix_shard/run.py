@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mixtune import models, storage
 from mixtune.artifacts.pools import MixedPools, Pools, read_pools
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.exposure import check_repeats
 from mixtune.mix_shard.holdout import write_holdout
@@ -15,9 +16,8 @@ from mixtune.mix_shard.receipt import make_receipt, receipt_lines, receipt_markd
 from mixtune.mix_shard.receipt_page import receipt_html
 from mixtune.mix_shard.schedule import Plan
 from mixtune.mix_shard.schedule_file import make_plan
-from mixtune.mix_shard.tokenize.store import Store
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
-from mixtune.mix_shard.tokenize.workers import Tokenizing, tokenize_pools
+from mixtune.mix_shard.store import Store
+from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.report import pages
 from mixtune.settings.mix import MixSettings

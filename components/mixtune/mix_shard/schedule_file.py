@@ -7,7 +7,7 @@ import numpy as np
 
 from mixtune.mix_shard.exposure import assignment_rule, check_sizes, plan_caps, plan_length, plan_stages
 from mixtune.mix_shard.schedule import Layout, Plan, PlanPool, draw_records, lay_out
-from mixtune.mix_shard.tokenize.store import Store
+from mixtune.mix_shard.store import Store
 from mixtune.settings.mix import MixSettings
 
 SIZES_AT_ONCE = 4096

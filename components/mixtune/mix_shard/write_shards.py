@@ -13,7 +13,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.artifacts.shards import SCHEMA
 from mixtune.mix_shard.schedule import Plan, Slots
-from mixtune.mix_shard.tokenize.store import MASK_BYTES, ROW, Store
+from mixtune.mix_shard.store import MASK_BYTES, ROW, Store
 from mixtune.processes import start_processes
 
 Job = tuple[int, int, int]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixtune.artifacts.samples import Sample, prompt_hash
+from mixtune.chat.template import ChatTemplate
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Completion, Engine, Sampling
 from mixtune.inference.prompts import encode, render_question
@@ -67,28 +68,21 @@ class Turn:
 
 
 def find_turn(tokenizer: Any) -> Turn:
-    """What the chat template puts around a user's words.
+    """Find what the chat template writes around a user's words.
 
     Raises:
-        ModelError: Nothing before them, or no special token behind them: there is nothing to draw from.
+        ModelError: Nothing before them, or no control token behind them: there is nothing to draw from.
     """
-    text = render_question(tokenizer, _MARK)
-    before, _, after = text.partition(_MARK)
-    special = special_ids(tokenizer)
-    ids = encode(tokenizer, after)
-    if not before or _MARK not in text or not ids or ids[0] not in special:
+    template = ChatTemplate.of(tokenizer)
+    before, mark, after = render_question(tokenizer, _MARK).partition(_MARK)
+    end = template.control_pattern.match(after)
+    if not before or not mark or not end:
         raise ModelError(
             f"{tokenizer.name_or_path}: its chat template has no place from which a user's turn could be drawn: it "
             f"writes {before[-40:]!r} before a user's words and {after[:40]!r} behind them, and needs a control token "
             "there; give prompts_uri"
         )
-    return Turn(before=before, stop_ids=frozenset(ids[:1]))
-
-
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """The model's control tokens."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(added | set(tokenizer.all_special_ids))
+    return Turn(before=before, stop_ids=frozenset({template.control_tokens[end[0]]}))
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class ConversationGenerator:
 
     @cached_property
     def _special(self) -> frozenset[int]:
-        return special_ids(self.tokenizer)
+        return ChatTemplate.of(self.tokenizer).special_ids
 
     def _ask(self, numbers: Sequence[int], engine: Engine) -> list[tuple[str, str]]:
         """Return a user's words per number, and what is wrong with them."""

@@ -19,6 +19,7 @@ import transformers
 
 from mixtune import models, storage
 from mixtune.artifacts.samples import read_part
+from mixtune.chat.template_files import read_templates, templates_digest
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate import benchmark_files
 from mixtune.inference import loading, parallel
@@ -84,7 +85,7 @@ def run_rehearsal(inputs: RehearsalInputs, outputs: RehearsalOutputs) -> str:
     prompts = read_prompts(inputs.prompts_uri) if inputs.prompts_uri else ()
     if not inputs.prompts_uri:
         find_turn(tokenizer)
-    identity = describe(inputs, fetched, tokenizer)
+    identity = describe(inputs, fetched)
     folder = storage.join(outputs.folder, PARTS_FOLDER)
     done = parallel.resume_or_reset(folder, identity)
     load = partial(loading.load_engine, inputs.model, fetched)
@@ -198,13 +199,13 @@ def read_prompts(uri: str) -> tuple[str, ...]:
     return prompts
 
 
-def describe(inputs: RehearsalInputs, fetched: loading.Fetched, tokenizer: Any) -> dict[str, Any]:
+def describe(inputs: RehearsalInputs, fetched: loading.Fetched) -> dict[str, Any]:
     """Everything that a conversation depends on; how many are wanted is not among it."""
     source = inputs.model.resolved()
     return {
         "base_model": loading.digest(source.base_model, fetched.base),
         "tokenizer": models.tokenizer_digest(fetched.base),
-        "chat_template": loading.template_digest(tokenizer),
+        "chat_template": templates_digest(read_templates(fetched.base)),
         "prompts": digest_of(inputs.prompts_uri) if inputs.prompts_uri else "",
         "engine": source.engine,
         "dtype": source.dtype,

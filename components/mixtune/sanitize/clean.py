@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 from ahocorasick_rs import BytesAhoCorasick
 
-from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, content_id
 from mixtune.sanitize.reading.readers import WHOLE, Range, Row, read_rows
@@ -323,15 +321,6 @@ def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
             f"{uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio {max_bad_ratio:g}; "
             f"the first: {first}"
         )
-
-
-def control_tokens(folder: Path) -> tuple[str, ...]:
-    """The control tokens of a model folder: the special ones among its tokenizer's added tokens."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return ()
-    added = storage.read_json(str(file)).get("added_tokens") or []
-    return tuple(sorted(token["content"] for token in added if token.get("special")))
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from itertools import groupby, starmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,11 @@ from mixtune.artifacts.pools import (
     Split,
 )
 from mixtune.artifacts.typed_json import write_artifact
+from mixtune.chat.template import ChatTemplate
 from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
 from mixtune.report.pool_report import write_report
-from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad, control_tokens, note_line
+from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad, note_line
 from mixtune.sanitize.dedup.decisions import Choice, Decisions, decide_records
 from mixtune.sanitize.dedup.protected import ProtectedRecords, collect_protected, index_held_back
 from mixtune.sanitize.dedup.splits import check_not_empty
@@ -142,7 +144,7 @@ def prepare(job: Job, work: str) -> tuple[list[SourceFile], Plan, str]:
     """The parts to make, how, and the folder of the base model (empty: none)."""
     sources = list_sources(job.sources, job.range_bytes, job.work_uri)
     model = str(models.fetch_model(job.base_model, weights=False)) if job.base_model else ""
-    tokens = control_tokens(models.fetch_model(job.base_model, weights=False)) if job.base_model else ()
+    tokens = tuple(sorted(ChatTemplate.load(Path(model)).control_tokens)) if model else ()
     uris = {name: options["uri"] for name, options in sorted(job.benchmarks.items()) if options.get("uri")}
     named = tuple((name, with_digest(uri) if job.work_uri else uri) for name, uri in uris.items())
     rules = replace(job.rules, control_tokens=tokens)

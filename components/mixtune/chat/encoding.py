@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders
 
-Spans = list[tuple[int, int]]
+from mixtune.chat.sandbox import Spans
 
 _BYTE = re.compile("<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"

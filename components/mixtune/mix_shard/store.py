@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixtune.errors import DataError
-from mixtune.mix_shard.tokenize.lengths import shorten
+from mixtune.mix_shard.lengths import shorten
 from mixtune.records import where
 
 if TYPE_CHECKING:
-    from mixtune.mix_shard.tokenize.tokenizer import Tokenized
+    from mixtune.chat.tokenizer import Tokenized
 
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("loss_tokens", "<i4"), ("weight", "<f4"), ("record_id", "V16")])
 MASK_BYTES = 5

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer
 from mixtune.records import Record, content_id
 from mixtune.settings.mix import TokenSettings
 
-from .conftest import CHATML, save_model
+from ..chat_models import CHATML, save_model
 
 LLAMA = (
     "{{ '<|begin|>' }}{% for m in messages %}{{ '<|head|>' + m.role + '<|/head|>\n\n' + m.content | trim + '<|eot|>' }}"

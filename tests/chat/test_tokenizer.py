@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixtune.mix_shard.tokenize import encoding
-from mixtune.mix_shard.tokenize.lengths import shorten
-from mixtune.mix_shard.tokenize.tokenizer import ChatTokenizer, Tokenized
+from mixtune.chat import encoding
+from mixtune.chat.tokenizer import ChatTokenizer, Tokenized
+from mixtune.mix_shard.lengths import shorten
 from mixtune.records import Record
 
-from .conftest import CHATML, make_letters_tokenizer, make_record, save_model
+from ..chat_models import CHATML, make_letters_tokenizer, make_record, save_model
 
 
 def learned(tokenizer: ChatTokenizer, item: Tokenized) -> str:
@@ -34,7 +34,7 @@ def test_the_answer_and_its_end_of_turn_are_learned_and_nothing_else(chatml: Pat
 def test_text_that_spells_control_tokens_never_yields_one(chatml: Path, text: str) -> None:
     tokenizer = ChatTokenizer(chatml)
     item = one(tokenizer, make_record(text, f"{text}!"))
-    assert [int((item.input_ids == number).sum()) for number in tokenizer.control.values()] == [2, 2]
+    assert [int((item.input_ids == number).sum()) for number in tokenizer.template.control_tokens.values()] == [2, 2]
     assert learned(tokenizer, item) == f"{text}!<|im_end|>"
     assert tokenizer.decode(item.input_ids) == (
         f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n{text}!<|im_end|>\n"

@@ -13,9 +13,9 @@ import orjson
 
 from mixtune import storage
 from mixtune.artifacts.pools import Pools, read_lines
-from mixtune.mix_shard.tokenize.encoding import Disagreement
-from mixtune.mix_shard.tokenize.store import Drops, Part, make_part, write_store
-from mixtune.mix_shard.tokenize.tokenizer import BATCH_RECORDS, ChatTokenizer
+from mixtune.chat.encoding import Disagreement
+from mixtune.chat.tokenizer import BATCH_RECORDS, ChatTokenizer
+from mixtune.mix_shard.store import Drops, Part, make_part, write_store
 from mixtune.processes import start_processes
 from mixtune.settings.mix import TokenSettings
 

@@ -1,0 +1,86 @@
+"""Jinja for chat templates, which come from anywhere: sandboxed, with what transformers offers them and no more."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+TEMPLATE_DATE = date(2024, 7, 26)
+"""What a template that writes today's date reads: the same record is the same text on any day."""
+Spans = list[tuple[int, int]]
+"""Where pieces of a text begin and end, in characters."""
+
+
+class GenerationMarks(Extension):
+    """`{% generation %}` marks what the assistant generates: its place in the text is noted while rendering."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own form
+
+    def begin(self) -> tuple[list[str], Spans]:
+        """Return the blocks of the next text, to be appended to, and the spans of its marks."""
+        self._blocks, self._marks = list[str](), Spans()
+        return self._blocks, self._marks
+
+    def parse(self, parser: Any) -> nodes.Node:
+        """Parse the block that the tag begins."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Callable[[], str]) -> str:
+        text = caller()
+        start = sum(map(len, self._blocks))
+        self._marks.append((start, start + len(text)))
+        return text
+
+
+class _SafeDict:
+    """`dict` for templates, which come from anywhere: without the attributes of the class."""
+
+    def __call__(self, *values: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*values, **named)
+
+
+class _SafeNamespace(Namespace):
+    """`namespace` for templates: no attribute with an underscore can be set."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise SecurityError(f"a chat template sets {name!r} of a namespace")
+        super().__setitem__(name, value)
+
+
+def make_environment() -> ImmutableSandboxedEnvironment:
+    """Return jinja2's sandbox with what chat templates may use, as transformers offers it."""
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(
+        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+    ) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationMarks, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": TEMPLATE_DATE.strftime,
+        "dict": _SafeDict(),
+        "namespace": _SafeNamespace,
+    }
+    return environment
+
+
+def literal_text(tree: nodes.Template) -> str:
+    """Return the texts and text constants of a template, joined so that no token lies across two of them."""
+    texts = {node.data for node in tree.find_all(nodes.TemplateData)}
+    return "\0".join(texts | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)})

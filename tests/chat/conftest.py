@@ -1,0 +1,3 @@
+from ..chat_models import chatml
+
+__all__ = ["chatml"]
