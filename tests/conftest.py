@@ -21,7 +21,7 @@ import pytest
 from mixtune import storage
 from mixtune.demo.demo_data import write_world
 
-KUBEFLOW_TASKS = ("fingerprint", "train-lora", "compare")
+from .backend.kubeflow import kubeflow as kubeflow
 
 
 @pytest.fixture(scope="session")
@@ -204,98 +204,3 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             lines = list(itertools.islice(stream, 60))
         Path(uri).write_text("".join(lines))
     return {**world.arguments("lora", 75.0), "benchmarks": {}, "max_steps": 1}
-
-
-class Kubeflow(http.server.ThreadingHTTPServer):
-    """Experiments and runs of Kubeflow Pipelines, v2beta1; a run moves on by one task at each look."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), KubeflowAnswers)
-        self.bodies: list[dict[str, Any]] = []
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.looks = 0
-        self.token = ""
-        self.ends = "SUCCEEDED"
-        self.expires_at_look = -1
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def look(self, run_id: str) -> dict[str, Any]:
-        run, self.looks = self.runs[run_id], self.looks + 1
-        done = min(self.looks, len(KUBEFLOW_TASKS))
-        ended = self.looks >= len(KUBEFLOW_TASKS)
-        states = ["SUCCEEDED"] * (done - 1) + [self.ends if ended else "RUNNING"]
-        tasks: list[dict[str, Any]] = [
-            {"task_id": name, "display_name": name, "state": state}
-            for name, state in zip(KUBEFLOW_TASKS, states, strict=False)
-        ]
-        if ended and self.ends == "FAILED":
-            tasks[-1]["error"] = {"code": 1, "message": "GPU out of memory"}
-        return {**run, "state": self.ends if ended else "RUNNING", "run_details": {"task_details": tasks}}
-
-
-class KubeflowAnswers(http.server.BaseHTTPRequestHandler):
-    """Its answers."""
-
-    server: Kubeflow
-
-    def do_GET(self) -> None:
-        path = self.path.split("?")[0]
-        if self.refused():
-            return
-        if path.endswith("/healthz"):
-            self.answer(200, {"multi_user": False})
-        elif path.endswith("/experiments"):
-            self.answer(200, {"experiments": [{"experiment_id": "e1", "display_name": "mixtune", "namespace": "team"}]})
-        elif path.endswith("/runs"):
-            self.answer(200, {"runs": list(self.server.runs.values())})
-        elif (run_id := path.rsplit("/", 1)[-1]) in self.server.runs:
-            self.answer(200, self.server.look(run_id))
-        else:
-            self.answer(404, {"message": f"{path} not found"})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.refused():
-            return
-        self.server.bodies.append(body)
-        if body["runtime_config"]["parameters"].get("seed") == 13:
-            self.answer(400, {"message": "parameter seed: 13 is not allowed here"})
-            return
-        run_id = f"run-{len(self.server.runs) + 1}"
-        self.server.runs[run_id] = {**body, "run_id": run_id, "state": "PENDING", "created_at": "2026-11-25T10:00:00Z"}
-        self.answer(200, self.server.runs[run_id])
-
-    def refused(self) -> bool:
-        """A token was given, and it is not the one that counts now."""
-        if self.server.token and self.headers.get("authorization") != f"Bearer {self.server.token}":
-            self.answer(401, {"message": "Unauthenticated"})
-            return True
-        if self.server.looks == self.server.expires_at_look and self.server.token:
-            self.server.token = "new"
-        return False
-
-    def answer(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
-    """A server that answers as Kubeflow Pipelines does; the client's files go to a folder of their own."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # kfp keeps a context file there
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    server = Kubeflow()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()

@@ -22,7 +22,7 @@ from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.artifacts.typed_json import read_artifact
-from mixtune.commands import catalogue_pools, check, convert, plan, runs, submit
+from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, submit
 from mixtune.commands.arguments import add_pipeline_arguments, find_pipeline, read_options
 from mixtune.commands.local_runner import TaskLog, WorkDir, cache_hits, check_text, task_names
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code comes back."""
     parser = _parser()
     options, late = parser.parse_known_args(argv)  # argparse takes no positional arguments after options
+    if late and "task" in options and not options.task:
+        options.task = late.pop(0)
     if any(text.startswith("-") for text in late) or (late and "arguments" not in options):
         parser.error(f"unrecognized arguments: {' '.join(late)}")
     if late:
@@ -181,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     demo.set_defaults(command=_demo)
     submit.add_commands(commands)
+    follow.add_commands(commands)
     runs.add_commands(commands)
     plan.add_commands(commands)
     check.add_commands(commands)

@@ -1,4 +1,4 @@
-"""`mixtune submit` and its kin, with the real KFP client, against a server that answers as KFP's API does."""
+"""`mixtune submit`, with the real KFP client, against a server that answers as KFP's API does."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import yaml
 
 from mixtune import storage
 from mixtune.cli import main
+from mixtune.commands.arguments import find_pipeline
 
 REQUIRED = [
     "customer_uri=s3://b/c.csv",
@@ -51,8 +52,7 @@ def test_what_is_sent_is_the_compiled_pipeline_its_arguments_and_nothing_else(
     assert body["service_account"] == "mixtune-launcher"
     assert body["display_name"].startswith("finetune ")
     assert set(body) == {"runtime_config", "experiment_id", "service_account", "display_name", "pipeline_spec"}
-    shipped = Path(__file__).parents[2] / "pipelines" / "finetune.yaml"
-    expected = shipped.read_text()
+    expected = find_pipeline("finetune").read_text()
     for part in ("data", "train", "evaluate"):
         name = f"mixtune-python-{part}:0.1.0"
         expected = expected.replace(name, f"r.example.com/team/{name}@sha256:{'ab' * 32}")
@@ -97,8 +97,8 @@ def test_waiting_shows_every_task_and_ends_with_the_verdicts_code(
     assert main([*words, *REQUIRED, "--pipeline-root", f"{bucket}/kfp", "--wait"]) == code
     lines = [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
-        "fingerprint: running", "fingerprint: succeeded", "train-lora: running",
-        "train-lora: succeeded", "compare: succeeded", verdict,
+        "fingerprint: running", "fingerprint: succeeded in 10 s", "train: running",
+        "train: succeeded in 10 s", "compare: running", "compare: succeeded in 10 s", verdict,
     ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_a_run_that_failed_ends_with_one_and_says_which_task_and_why(
     kubeflow.ends = "FAILED"
     assert main([*words, *REQUIRED, "--wait"]) == 1
     said = capsys.readouterr()
-    assert "run run-1 ended as failed: compare: GPU out of memory" in said.err
+    assert "run run-1 ended as failed: compare: Error (exit code 1)" in said.err
     assert "webhook: none" in said.out  # a run that fails never reaches the task that tells it
 
 
@@ -116,7 +116,7 @@ def test_of_a_run_that_failed_the_webhook_hears_its_state_and_page(
     kubeflow: Any, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("mixtune.commands.submit.send", told.append)
+    monkeypatch.setattr("mixtune.commands.follow.send", told.append)
     kubeflow.ends = "FAILED"
     assert main([*words, *REQUIRED, "--wait"]) == 1
     page = f"{kubeflow.url}/#/runs/details/run-1"

@@ -1,12 +1,15 @@
-"""The commands that look without changing anything: `runs`."""
+"""The command `runs`: what runs there were, here or on a cluster, what those do that still run, and their verdicts."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mixtune.commands.arguments import Commands
+from mixtune.commands.kubeflow_api import SubmittedRun, add_connection, answers, connect, read_run
 from mixtune.commands.local_runner import WorkDir
-from mixtune.commands.run_summary import format_runs
-from mixtune.commands.submit import add_connection, connect, list_runs
+from mixtune.commands.run_on_cluster import RunOnCluster
+from mixtune.commands.run_summary import RunSummary, format_runs, read_mlflow_verdict
+from mixtune.commands.task_states import PENDING, RUNNING, task_states
 
 
 def add_commands(commands: Commands) -> None:
@@ -27,3 +30,32 @@ def _runs(options: argparse.Namespace) -> int:
         runs = WorkDir(Path(options.work_dir).resolve()).runs()[: options.limit]
     print(format_runs(runs) if runs else "no runs yet")
     return 0
+
+
+def list_runs(client: Any, namespace: str, limit: int) -> list[RunSummary]:
+    """Return the newest runs, with what their arguments and MLflow say of them, and the tasks at work."""
+    with answers("the list of runs"):
+        newest = client.list_runs(page_size=limit, sort_by="created_at desc", namespace=namespace).runs or []
+    summaries = []
+    for run in map(SubmittedRun.from_api, newest):
+        verdict, cost = read_mlflow_verdict(run.arguments.get("tracking") or {}, run.run_id)
+        summaries.append(
+            RunSummary(
+                run_id=run.run_id,
+                began=f"{run.created:%Y-%m-%d %H:%M}" if run.created else "",
+                arguments=run.arguments,
+                verdict=verdict or ("" if run.state == "SUCCEEDED" else _at_work(client, run, namespace)),
+                cost=cost,
+            )
+        )
+    return summaries
+
+
+def _at_work(client: Any, run: SubmittedRun, namespace: str) -> str:
+    """Return a run's state, and while it runs the tasks that it is at."""
+    if run.ended:
+        return run.state.lower()
+    whole = read_run(client, run.run_id)
+    states = task_states(RunOnCluster(run.run_id, namespace).nodes() or whole.nodes, whole.titles)
+    titles = [state.title for state in states if state.phase in (PENDING, RUNNING)]
+    return f"{run.state.lower()}: {', '.join(titles)}" if titles else run.state.lower()

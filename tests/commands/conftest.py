@@ -1,0 +1,3 @@
+"""A cluster beside the Kubeflow Pipelines."""
+
+from ..backend.kubernetes import cluster as cluster
