@@ -1,6 +1,8 @@
 # Every target makes the virtual environment first, where it is not there yet.
 VENV ?= .venv
 PYTHON ?= python3
+# A file of tests stays in one process, the slowest files first (tests/conftest.py); one thread each, as many processes as cores.
+TESTS = OMP_NUM_THREADS=1 $(VENV)/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 PIP = $(VENV)/bin/pip install --quiet --constraint constraints.txt
 # A registry goes before the image names in what `make compile` writes: make compile REGISTRY=...
 REGISTRY ?=
@@ -13,7 +15,7 @@ IMAGES = data train evaluate
 VERSION = $(shell sed -nE 's/^__version__ = "(.*)"/\1/p' components/mixtune/__init__.py)
 image = $(if $(REGISTRY),$(REGISTRY)/)mixtune-python-$(1):$(VERSION)
 
-.PHONY: help demo test lint format docs compile constraints images push sbom $(IMAGES:%=image-%)
+.PHONY: help demo check test lint format docs compile constraints images push sbom $(IMAGES:%=image-%)
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -21,8 +23,11 @@ help:  ## show the targets
 demo: $(VENV)/laptop  ## see a model forget, and not forget: about five minutes on two cores
 	$(VENV)/bin/mixtune demo
 
-test: $(VENV)/dev  ## run all tests
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile
+check: lint  ## the inner loop, under two minutes on two cores: style, types, all tests that are not slow
+	$(TESTS) -m "not slow"
+
+test: $(VENV)/dev  ## run all tests, under ten minutes on two cores
+	$(TESTS)
 
 lint: $(VENV)/dev  ## check style and types
 	$(VENV)/bin/ruff check .

@@ -2,6 +2,7 @@
 
 - `README.md` of every room: its row of ARCHITECTURE.md's table, its modules, its components.
 - `docs/pipelines.md`: every pipeline's parameters, from the compiled YAML.
+- `docs/settings.md`: every setting, from the dataclasses of `mixtune/settings`.
 - `docs/formats.md`: every file that crosses a task's border, from the dataclasses of `mixtune/artifacts`.
 - `benchmarks/README.md`: every benchmark with its results.
 """
@@ -11,7 +12,8 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -36,6 +38,7 @@ def texts() -> dict[Path, str]:
         **{PACKAGE / name / "README.md": room_readme(name, row, shells.get(name, [])) for name, row in rooms.items()},
         ROOT / "docs" / "pipelines.md": pipelines_page(pipelines()),
         ROOT / "docs" / "formats.md": formats_page(),
+        ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "benchmarks" / "README.md": benchmarks_page(),
     }
 
@@ -163,38 +166,79 @@ def value(item: dict[str, Any]) -> str:
     return f"`{json.dumps(int(item['defaultValue']) if number else item['defaultValue'])}`"
 
 
+@dataclass(frozen=True)
+class Fields:
+    """A dataclass as a document shows it."""
+
+    name: str
+    text: str
+    inherits: str
+    """A sentence on the dataclasses whose fields it has, too; empty where there are none."""
+    kind: str
+    """Kind and version of the file that it is; empty where it is part of one."""
+    rows: list[tuple[str, str, str, str]]
+    """Name, type, default and meaning of each field."""
+
+
 def formats_page() -> str:
     """Return the page of all files that cross a task's border: each dataclass with its fields."""
-    blocks = [f"# Files between tasks\n\n{NOTE}, from the dataclasses of `mixtune/artifacts`. "
-              "A manifest is JSON; its bytes lie in the folder that `data_uri` names.\n"]  # fmt: skip
-    for path in sorted((PACKAGE / "artifacts").glob("*.py")):
-        classes = list(dataclasses(path))
-        if classes:
-            blocks += [f"## {path.stem}\n\n{first_line(path)}.\n"]
-        for name, text, fields in sorted(classes, key=lambda item: "File of kind" not in item[1]):
-            blocks += [f"### `{name}`\n\n{text}\n", table(("field", "type", "meaning"), fields)]
+    classes = {path: read_dataclasses(path) for path in sorted((PACKAGE / "artifacts").glob("*.py"))}
+    files = [
+        (f"[`{item.name}`](#{item.name.lower()})", item.kind, item.text) for group in classes.values() for item in group
+    ]
+    blocks = [
+        f"# Files between tasks\n\n{NOTE}, from the dataclasses of `mixtune/artifacts`. Each is a JSON file. "
+        "A manifest's `data_uri` names the folder in which its bytes lie.\n",
+        table(("file", "kind, version", "what it is"), [row for row in files if row[1]]),
+    ]
+    for path, group in classes.items():
+        blocks += [f"## {path.stem}\n\n{first_line(path)}.\n"] if group else []
+        for item in sorted(group, key=lambda item: not item.kind):
+            rows = [(name, kind, meaning) for name, kind, _, meaning in item.rows]
+            blocks += [f"### `{item.name}`\n\n{item.text}{item.inherits}\n", table(("field", "type", "meaning"), rows)]
     return "\n".join(blocks)
 
 
-def dataclasses(path: Path) -> Iterator[tuple[str, str, list[tuple[str, str, str]]]]:
-    """Yield a module's public dataclasses: name, what it is, and the rows of its fields."""
+def settings_page() -> str:
+    """Return the page of all settings: each dataclass with its fields, defaults and ranges."""
+    blocks = [
+        f"# Settings\n\n{NOTE}, from the dataclasses of `mixtune/settings`. Components and preflight construct them.\n"
+    ]
+    for path in sorted((PACKAGE / "settings").glob("*.py")):
+        group = read_dataclasses(path)
+        blocks += [f"## {path.stem}\n\n{first_line(path)}.\n"] if group else []
+        for item in group:
+            blocks += [f"### `{item.name}`\n\n{item.text}{item.inherits}\n"]
+            blocks += [table(("field", "type", "default", "meaning"), item.rows)] if item.rows else []
+    return "\n".join(blocks)
+
+
+def read_dataclasses(path: Path) -> list[Fields]:
+    """Return a module's public dataclasses, in their order."""
+    classes = []
     for node in ast.parse(path.read_text()).body:
         if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
         if not any("dataclass" in ast.unparse(item) for item in node.decorator_list):
             continue
-        text, constants, rows = cell((ast.get_docstring(node) or "").split("\n\n")[0]), {}, []
+        constants, rows = {}, []
         for item, after in zip(node.body, [*node.body[1:], None], strict=True):
             if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
                 continue
+            name, given = item.target.id, ast.unparse(item.value) if item.value else ""
             if ast.unparse(item.annotation).startswith("ClassVar"):
-                constants[item.target.id] = ast.unparse(item.value) if item.value else ""
-            else:
-                meaning = ast.literal_eval(after.value) if is_text(after) else ""
-                rows.append((f"`{item.target.id}`", cell(f"`{ast.unparse(item.annotation)}`"), cell(meaning)))
-        if "KIND" in constants:
-            text += f" File of kind `{constants['KIND']}`, version {constants['VERSION']}."
-        yield node.name, text, rows
+                constants[name] = ast.literal_eval(item.value) if isinstance(item.value, ast.Constant) else given
+                continue
+            factory = re.fullmatch(r"field\(default_factory=(\w+)\)", given)
+            given = {"dict": "{}", "list": "[]", "tuple": "()"}.get(factory[1], "") if factory else given
+            meaning = ast.literal_eval(after.value) if is_text(after) else ""
+            kind = f"`{ast.unparse(item.annotation)}`"
+            rows.append((f"`{name}`", cell(kind), cell(f"`{given}`" if given else ""), cell(meaning)))
+        kind = f"{constants['KIND']}, {constants['VERSION']}" if constants.get("KIND") else ""
+        text = cell((ast.get_docstring(node) or "").split("\n\n")[0])
+        bases = " and ".join(f"`{ast.unparse(base)}`" for base in node.bases)
+        classes.append(Fields(node.name, text, f" It has the fields of {bases}, too." if bases else "", kind, rows))
+    return classes
 
 
 def is_text(node: ast.AST | None) -> TypeGuard[ast.Expr]:

@@ -23,6 +23,30 @@ from mixtune.demo.demo_data import write_world
 
 from .backend.kubeflow import kubeflow as kubeflow
 
+SLOWEST = (
+    "tests/demo/test_demo.py",
+    "tests/pipelines/test_runs.py",
+    "tests/test_readme.py",
+)
+"""Files that take minutes: they begin first, so that no process still works through one when the others are done."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the slowest files first, then those with a slow test, then the others."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    first = {config.rootpath / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: (first.get(item.path, len(first)), item.path not in slow))
+
+
+@pytest.fixture(autouse=True)
+def environment_of_its_own() -> Iterator[None]:
+    """Undo what a test leaves in the environment: a pipeline that runs in this process sets its run and its MLflow."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(before)
+
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:

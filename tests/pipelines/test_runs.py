@@ -1,7 +1,6 @@
 """Every compiled pipeline beside finetune and mix_grid, which the demo's tests run, runs on this machine."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,12 @@ from mixtune.commands.local_runner import WorkDir
 from mixtune.errors import TrainingError
 
 
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> WorkDir:
+    """One work folder: what an earlier test sanitized or evaluated comes from the cache."""
+    return WorkDir(tmp_path_factory.mktemp("work"))
+
+
 def arguments_of(name: str, small_run: dict[str, Any], **further: Any) -> dict[str, Any]:
     """What of a finetune run's arguments a pipeline takes."""
     known = read_definitions(find_pipeline(name))
@@ -21,8 +26,7 @@ def arguments_of(name: str, small_run: dict[str, Any], **further: Any) -> dict[s
 
 
 @pytest.mark.slow
-def test_prepare_data_ends_in_shards_with_a_receipt(small_run: dict[str, Any], tmp_path: Path) -> None:
-    work = WorkDir(tmp_path)
+def test_prepare_data_ends_in_shards_with_a_receipt(small_run: dict[str, Any], work: WorkDir) -> None:
     outcome = run_pipeline(find_pipeline("prepare_data"), arguments_of("prepare_data", small_run, max_steps=3), work)
     (manifest,) = work.run_dir(outcome.run_id).glob("*/mix-shard/shards")
     shards = json.loads(manifest.read_text())
@@ -32,11 +36,8 @@ def test_prepare_data_ends_in_shards_with_a_receipt(small_run: dict[str, Any], t
 
 
 @pytest.mark.slow
-def test_evaluate_only_finds_no_difference_between_a_model_and_itself(
-    small_run: dict[str, Any], tmp_path: Path
-) -> None:
+def test_evaluate_only_finds_no_difference_between_a_model_and_itself(small_run: dict[str, Any], work: WorkDir) -> None:
     arguments = arguments_of("evaluate_only", small_run, model_uri=small_run["base_model"])
-    work = WorkDir(tmp_path)
     outcome = run_pipeline(find_pipeline("evaluate_only"), arguments, work)
     comparison = work.run_report(outcome.run_id)
     assert isinstance(comparison, Comparison) and outcome.verdict == comparison.verdict
@@ -46,21 +47,20 @@ def test_evaluate_only_finds_no_difference_between_a_model_and_itself(
 
 @pytest.mark.slow
 def test_mix_grid_fails_with_every_reason_when_no_point_can_be_trained(
-    small_run: dict[str, Any], tmp_path: Path
+    small_run: dict[str, Any], work: WorkDir
 ) -> None:
     grid = {"customer_data_percents": [100.0], "customer_epochs": 2.0, "learning_rate": 1e30}
     with pytest.raises(TrainingError, match=r"no mix could be trained \(100 %: step \d+: "):
-        run_pipeline(find_pipeline("mix_grid"), arguments_of("mix_grid", small_run, **grid), WorkDir(tmp_path))
+        run_pipeline(find_pipeline("mix_grid"), arguments_of("mix_grid", small_run, **grid), work)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_lora_then_sft_climbs_to_full_fine_tuning_where_the_target_is_missed_and_the_budget_allows_it(
-    small_run: dict[str, Any], tmp_path: Path
+    small_run: dict[str, Any], work: WorkDir
 ) -> None:
     ladder = {"customer_epochs": 0.25, "learning_rate": 1e-6, "customer_target": 0.99, "sft_max_steps": 10}
     arguments = arguments_of("lora_then_sft", small_run, **ladder)
-    work = WorkDir(tmp_path)
     outcome = run_pipeline(find_pipeline("lora_then_sft"), arguments, work)
     report = work.run_report(outcome.run_id)
     assert isinstance(report, LadderReport)
