@@ -20,7 +20,7 @@ from mixtune.artifacts.comparison import (
     Subgroup,
     TrainedMix,
 )
-from mixtune.compare import summary
+from mixtune.compare import comparison_page
 from mixtune.report import charts, confusion_table
 
 EVIL = "<script>alert('x')</script>"
@@ -82,7 +82,7 @@ class Tags(HTMLParser):
 def written(tmp_path: Path) -> str:
     confusion = Confusion(labels=("a", "b"), base=((1, 2), (3, 4)), candidate=((3, 0), (1, 6)))
     customer = axis("customer", "pass", question="superiority", form="classification", confusion=confusion, advice="")
-    summary.write_comparison(
+    comparison_page.write_comparison(
         comparison(axis("mmlu", "fail"), customer), html=str(tmp_path / "r.html"), markdown=str(tmp_path / "r.md")
     )
     return (tmp_path / "r.html").read_text()
@@ -111,11 +111,13 @@ def test_the_page_says_verdict_numbers_identity_and_mix(written: str) -> None:
 
 def test_a_loss_on_the_customers_records_is_not_called_forgotten() -> None:
     worse = comparison(axis("mmlu", "pass"), axis("customer", "fail", question="superiority"))
-    assert summary.summarize(worse).startswith("Worse on the customer's own records.")
+    assert comparison_page.summarize(worse).startswith("Worse on the customer's own records.")
 
 
 def test_an_inconclusive_axis_is_named() -> None:
-    found = summary.summarize(comparison(axis("ifeval", "inconclusive"), axis("mmlu", "pass"), verdict="inconclusive"))
+    found = comparison_page.summarize(
+        comparison(axis("ifeval", "inconclusive"), axis("mmlu", "pass"), verdict="inconclusive")
+    )
     assert found == "Not enough items to say: ifeval."
 
 

@@ -11,6 +11,7 @@ from mixtune.artifacts.run_report import list_candidates
 from mixtune.choose.costs import describe_total, format_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
+from mixtune.report.pages import Verdict
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "training", "cost", "customer", "gain", "worst general loss"]
 DIAL_HEADER = ["candidate", "strength", "verdict", "customer", "gain", "worst general loss"]
@@ -43,11 +44,11 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
     body = [
         f"<h1>{escape(title)}</h1><p class='summary {report.verdict}'>{escape(report.reason)}</p>",
         f"<pre>{escape(command)}</pre>" if command else "",
-        _table(HEADER, rows),
-        f"<p class='note'>{escape(cost)}</p><ul>{''.join(f'<li>{escape(text)}</li>' for text in advice)}</ul>",
+        pages.table(HEADER, rows),
+        f"{pages.note(cost)}{pages.bullets(advice)}",
         *plots,
-        f"<p class='note'>{_WHISKERS}</p>",
-        f"<h2>Turned down</h2><p class='note'>{_DIAL}</p>{_table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
+        pages.note(_WHISKERS),
+        f"<h2>Turned down</h2>{pages.note(_DIAL)}{pages.table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
     ]
     pages.write_text(html, pages.page(title, "".join(body)))
 
@@ -56,15 +57,6 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
     if dial_rows:
         lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, dial_rows)]
     pages.write_text(markdown, "\n".join(lines) + "\n")
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """Rows whose verdict, if they have one, is marked."""
-    place = header.index("verdict")
-    cells = [[escape(cell) for cell in row] for row in rows]
-    for row in cells:
-        row[place] = row[place] and f'<span class="verdict {row[place]}">{row[place]}</span>'
-    return pages.table(header, cells)
 
 
 def _plot(name: str, compared: list[Point], at_strengths: list[Point]) -> str:
@@ -108,7 +100,7 @@ def _span(axis: AxisVerdict) -> tuple[float, float]:
 def _row(point: Point) -> list[str]:
     mix = point.candidate.mix
     work = [f"{mix.num_steps:,}", f"{mix.receipt['num_tokens']:,}", *format_cost(point.candidate.cost)]
-    return [point.name, point.verdict, *work, *_scores(point)]
+    return [point.name, Verdict(point.verdict), *work, *_scores(point)]
 
 
 def _base_row(point: Point) -> list[str]:
@@ -117,7 +109,7 @@ def _base_row(point: Point) -> list[str]:
 
 
 def _dial_row(point: Point) -> list[str]:
-    return [point.candidate.name, f"{point.strength:g}", point.verdict, *_scores(point)]
+    return [point.candidate.name, f"{point.strength:g}", Verdict(point.verdict), *_scores(point)]
 
 
 def _scores(point: Point) -> list[str]:

@@ -1,217 +1,272 @@
-"""The page of a comparison: what was kept and lost, axis by axis, subject by subject, item by item."""
+"""The report of a comparison, in words, tables and plots: HTML for a browser, Markdown for the pipeline's page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from mixtune.artifacts.comparison import (
+    FAIL,
+    INCONCLUSIVE,
     NON_INFERIORITY,
+    PASS,
     SUPERIORITY,
     AxisVerdict,
     Comparison,
     DialVerdict,
     LostItem,
-    TrainedMix,
+    Measure,
+    Overlap,
 )
 from mixtune.report import charts, confusion_table
-from mixtune.report.pages import table, words
+from mixtune.report.pages import (
+    Cell,
+    Verdict,
+    bullets,
+    folded,
+    key_value_table,
+    markdown_table,
+    note,
+    page,
+    table,
+    write_text,
+)
+
+HEADER = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "detectable", "items", "verdict"]
+IDENTITY = ("tokenizer", "chat_template", "engine", "dtype", "device")
+RECEIPT_SHARES = ("planned_share", "share_of_records", "share_of_tokens", "share_of_loss_tokens")
+RECEIPT_COUNTS = ("num_records", "unique_records", "repeats")
+MAX_DUMBBELLS, WORST, BEST = 30, 8, 4
+"""Subgroups above which a plot is folded up, and those that are shown all the same."""
+_BOUNDS = (
+    "The bounds are one-sided, 95 % each. A general axis passes when even the worse bound is in the allowed loss, and "
+    "fails when even the better one is beyond it; between the two, the items cannot tell. "
+)
+_DETECTABLE = (
+    "<i>Detectable</i> is the smallest allowed loss under which an unchanged model would pass in 80 % of runs with "
+    "this many items."
+)
+_FOREST = (
+    "Change of every general axis with its bounds, in units of its allowed loss; right is better, the shaded part is "
+    "more than is allowed."
+)
+_DUMBBELLS = (
+    "Hollow: base; full: candidate. A star marks a slice that differs after control of false discoveries (Benjamini "
+    "and Hochberg, 0.05); exploratory, it decides nothing."
+)
+_DIAL = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
+_OVERLAP = (
+    "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
+)
 
 
-def comparison_body(comparison: Comparison, sentence: str, header: list[str], rows: list[list[str]]) -> str:
-    """The whole report of a comparison.
-
-    Args:
-        comparison: What was found.
-        sentence: The summary.
-        header: Of the axes' table.
-        rows: A row per axis, as text; the verdict is the last cell.
-    """
-    cells = [[*map(escape, row[:-1]), f'<span class="verdict {row[-1]}">{row[-1]}</span>'] for row in rows]
-    advice = "".join(f"<li>{escape(axis.advice)}</li>" for axis in comparison.axes if axis.advice)
-    parts = [
-        f"<h1>Base model against candidate</h1>"
+def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> None:
+    """Write the report of a comparison."""
+    rows, sentence = [_axis_row(axis) for axis in comparison.axes], summarize(comparison)
+    advice = [axis.advice for axis in comparison.axes if axis.advice]
+    body = [
+        "<h1>Base model against candidate</h1>"
         f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',
-        f"<h2>What to do</h2><ul>{advice}</ul>" if advice else "",
-        "<h2>Scores</h2>",
-        table(header, cells),
-        '<p class="note">The bounds are one-sided, 95 % each. A general axis passes when even the worse bound is in '
-        "the allowed loss, and fails when even the better one is beyond it; between the two, the items cannot tell. "
-        "<i>Detectable</i> is the smallest allowed loss under which an unchanged model would pass in 80 % of runs with "
-        "this many items.</p>",
+        f"<h2>What to do</h2>{bullets(advice)}" if advice else "",
+        f'<h2>Scores</h2>{table(HEADER, rows)}<p class="note">{_BOUNDS}{_DETECTABLE}</p>',
         _forest(comparison.axes),
-        *(_axis(axis) for axis in comparison.axes),
+        *(part for axis in comparison.axes for part in _axis_parts(axis)),
         _dial(comparison.dial),
-        _contamination(comparison),
-        _identity(comparison),
+        _contamination(comparison.contamination),
+        *_identity_parts(comparison),
     ]
-    return "".join(parts)
+    write_text(html, page("Base against candidate", "".join(body)))
+    lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]
+    lines += [f"- {line}" for line in advice]
+    lines += [
+        f"- turned down to {point.strength:g}: {point.verdict} {point.reason}".rstrip() for point in comparison.dial
+    ]
+    write_text(markdown, "\n".join(lines) + "\n")
+
+
+def summarize(comparison: Comparison) -> str:
+    """Return the whole comparison in one or two sentences."""
+    if comparison.reason:
+        return f"There is no candidate: {comparison.reason}"
+    general = [axis for axis in comparison.axes if axis.question == NON_INFERIORITY]
+    failed = [axis for axis in comparison.axes if axis.verdict == FAIL]
+    sentences = []
+    if comparison.verdict == PASS:
+        sentences.append(f"Nothing was forgotten beyond what is allowed on {_names(general)}.")
+    if comparison.verdict == INCONCLUSIVE:
+        undecided = [axis for axis in general if axis.verdict == INCONCLUSIVE]
+        sentences.append(f"Not enough items to say: {_names(undecided)}.")
+    if forgotten := [axis for axis in failed if axis.question == NON_INFERIORITY]:
+        sentences.append(f"Forgotten: {_names(forgotten)}.")
+    if len(failed) > len(forgotten):
+        sentences.append("Worse on the customer's own records.")
+    for axis in comparison.axes:
+        if axis.question == SUPERIORITY:
+            gain = ", a proved gain" if axis.verdict == PASS else ""
+            scores = f"{axis.measure.base:.3f} to {axis.measure.candidate:.3f}"
+            sentences.append(f"{axis.measure.metric} on the customer's records went from {scores}{gain}.")
+    return " ".join(sentences)
+
+
+def _names(axes: Iterable[AxisVerdict]) -> str:
+    return ", ".join(axis.axis for axis in axes)
+
+
+def _axis_row(axis: AxisVerdict) -> list[Cell]:
+    scale, unit = (100, " %") if axis.measure.relative else (1, "")
+    allowed = {NON_INFERIORITY: f"{scale * axis.limit:g}{unit}", SUPERIORITY: "any gain"}
+    return [
+        f"{axis.axis} ({axis.measure.metric})",
+        *_score_cells(axis.measure, percent_digits=2),
+        allowed.get(axis.question, "none"),
+        f"{scale * axis.detectable:.2g}{unit}",
+        axis.items.total,
+        Verdict(axis.verdict),
+    ]
+
+
+def _score_cells(measure: Measure, percent_digits: int) -> list[str]:
+    """Return both scores, the difference and its bounds."""
+    change = measure.change
+    difference, lower, upper = (
+        f"{100 * value:+.{percent_digits}f} %" if measure.relative else f"{value:+.4f}"
+        for value in (change.difference, change.lower, change.upper)
+    )
+    return [f"{measure.base:.4f}", f"{measure.candidate:.4f}", difference, f"{lower} to {upper}"]
 
 
 def _dial(dial: Sequence[DialVerdict]) -> str:
-    """The candidate at lower strengths, as far as it was turned down."""
+    """Return the candidate at lower strengths, as far as there are any."""
     if not dial:
         return ""
-    names = list(dict.fromkeys(axis.axis for one in dial for axis in one.axes))
+    names = list(dict.fromkeys(axis.axis for point in dial for axis in point.axes))
     rows = []
-    for one in dial:
-        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in one.axes}
-        verdict = f'<span class="verdict {one.verdict}">{one.verdict}</span>'
-        said = f"{one.strength:g}{f': {escape(one.reason)}' if one.reason else ''}"
-        rows.append([said, *(scores.get(name, "") for name in names), verdict])
-    note = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
-    head = ["strength", *map(escape, names), "verdict"]
-    return f'<h2>Turned down</h2><p class="note">{note}</p>{table(head, rows)}'
+    for point in dial:
+        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in point.axes}
+        strength = f"{point.strength:g}{f': {point.reason}' if point.reason else ''}"
+        rows.append([strength, *(scores.get(name, "") for name in names), Verdict(point.verdict)])
+    return f"<h2>Turned down</h2>{note(_DIAL)}{table(['strength', *names, 'verdict'], rows)}"
 
 
 def _forest(axes: Sequence[AxisVerdict]) -> str:
-    """The general axes, each in units of its own allowed loss."""
+    """Return the plot of the general axes, each in units of its own allowed loss."""
     bars = []
     for axis in axes:
         if axis.question == NON_INFERIORITY and axis.limit > 0:
             benefit, change = axis.measure.benefit, axis.measure.change.difference
-            label = f"{100 * change:+.1f} %" if axis.measure.relative else f"{change:+.3f}"
-            bars.append(
-                charts.Bar(
-                    name=axis.axis,
-                    value=benefit.difference / axis.limit,
-                    lower=benefit.lower / axis.limit,
-                    upper=benefit.upper / axis.limit,
-                    label=label,
-                    verdict=axis.verdict,
-                )
+            bar = charts.Bar(
+                name=axis.axis,
+                value=benefit.difference / axis.limit,
+                lower=benefit.lower / axis.limit,
+                upper=benefit.upper / axis.limit,
+                label=f"{100 * change:+.1f} %" if axis.measure.relative else f"{change:+.3f}",
+                verdict=axis.verdict,
             )
-    if not bars:
-        return ""
-    return (
-        "<h2>What was kept</h2>"
-        '<p class="note">Change of every general axis with its bounds, in units of its allowed loss; right is better, '
-        "the shaded part is more than is allowed.</p>" + charts.forest(bars)
-    )
+            bars.append(bar)
+    return f"<h2>What was kept</h2>{note(_FOREST)}{charts.forest(bars)}" if bars else ""
 
 
-def _axis(axis: AxisVerdict) -> str:
-    parts = [f"<h2>{escape(axis.axis)}</h2>", _measures(axis)]
+def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
     items, details = axis.items, axis.details
+    yield f"<h2>{escape(axis.axis)}</h2>"
+    header = ["score", "base", "candidate", "difference", "95 % bounds"]
+    rows = [[measure.metric, *_score_cells(measure, percent_digits=4)] for measure in axis.measures]
+    if axis.question == SUPERIORITY:
+        header.append("gain")
+        for row, measure in zip(rows, axis.measures, strict=True):
+            row.append("proved" if measure.significant else "not proved")
+    yield table(header, rows)
     if items.base_errors or items.candidate_errors:
-        parts.append(
-            f'<p class="note">Items that could not be scored, and count as wrong: {items.base_errors} of the base, '
-            f"{items.candidate_errors} of the candidate.</p>"
+        yield note(
+            f"Items that could not be scored, and count as wrong: {items.base_errors} of the base, "
+            f"{items.candidate_errors} of the candidate."
         )
     if len(details.subgroups) > 1:
-        parts.append("<h3>By slice, worst first</h3>" + _slices(axis))
+        yield "<h3>By slice, worst first</h3>" + _subgroups(axis)
     if details.confusion:
-        parts.append("<h3>Given label by true label, candidate</h3>")
-        parts.append(confusion_table.confusion(details.confusion.labels, details.confusion.candidate))
+        yield "<h3>Given label by true label, candidate</h3>"
+        yield confusion_table.confusion(details.confusion.labels, details.confusion.candidate)
     if details.lost_items:
-        parts.append(f"<h3>Lost items ({items.lost} lost, {items.gained} gained)</h3>")
-        parts += [_lost_item(item) for item in details.lost_items]
-    return "".join(parts)
+        yield f"<h3>Lost items ({items.lost} lost, {items.gained} gained)</h3>"
+        yield from map(_lost_item, details.lost_items)
 
 
-def _measures(axis: AxisVerdict) -> str:
-    rows, gains = [], axis.question == SUPERIORITY
-    for one in axis.measures:
-        scale, unit = (100.0, " %") if one.relative else (1.0, "")
-        ends = [f"{scale * value:+.4f}{unit}" for value in (one.change.difference, one.change.lower, one.change.upper)]
-        cells = [escape(one.metric), f"{one.base:.4f}", f"{one.candidate:.4f}", ends[0], f"{ends[1]} to {ends[2]}"]
-        rows.append([*cells, *(["proved" if one.significant else "not proved"] if gains else [])])
-    return table(["score", "base", "candidate", "difference", "95 % bounds", *(["gain"] if gains else [])], rows)
-
-
-def _slices(axis: AxisVerdict) -> str:
-    ends = [value for one in axis.details.subgroups for value in (one.base, one.candidate)]
+def _subgroups(axis: AxisVerdict) -> str:
+    groups, higher_is_better = axis.details.subgroups, axis.measure.higher_is_better
+    ends = [score for group in groups for score in (group.base, group.candidate)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     low, high = min(ends) - margin, max(ends) + margin
-    if axis.measure.higher_is_better:  # a share
+    if higher_is_better:  # a share
         low, high = max(0.0, low), min(1.0, high)
     lines = [
         charts.Dumbbell(
-            name=f"{one.name.replace('_', ' ')} ({one.num_items})",
-            base=one.base,
-            candidate=one.candidate,
-            better=(one.candidate > one.base) is axis.measure.higher_is_better and one.candidate != one.base,
-            flagged=one.flagged,
+            name=f"{group.name.replace('_', ' ')} ({group.num_items})",
+            base=group.base,
+            candidate=group.candidate,
+            higher_is_better=higher_is_better,
+            flagged=group.flagged,
         )
-        for one in axis.details.subgroups
+        for group in groups
     ]
-    note = (
-        '<p class="note">Hollow: base; full: candidate. A star marks a slice that differs after control of false '
-        "discoveries (Benjamini and Hochberg, 0.05); exploratory, it decides nothing.</p>"
-    )
     drawing = charts.dumbbells(lines, low, high)
-    if len(lines) > 30:
-        drawing = f"<details><summary>All {len(lines)} slices</summary>{drawing}</details>"
-        drawing = charts.dumbbells([*lines[:8], *lines[-4:]], low, high) + drawing
-        note += '<p class="note">The eight worst and the four best:</p>'
-    return note + drawing
+    if len(lines) <= MAX_DUMBBELLS:
+        return note(_DUMBBELLS) + drawing
+    extremes = charts.dumbbells([*lines[:WORST], *lines[-BEST:]], low, high)
+    lead = note(_DUMBBELLS) + note("The eight worst and the four best:")
+    return lead + extremes + folded(f"All {len(lines)} slices", drawing)
 
 
 def _lost_item(item: LostItem) -> str:
     texts = {"asked": item.text, "right": item.gold, "base said": item.base, "candidate said": item.candidate}
-    title = escape(f"{item.subject.replace('_', ' ')}: {item.text[:90]}")
-    rows = {name: text for name, text in texts.items() if text}
-    return f"<details><summary>{title}</summary>{words(rows)}</details>"
+    content = key_value_table({name: text for name, text in texts.items() if text})
+    return folded(f"{item.subject.replace('_', ' ')}: {item.text[:90]}", content)
 
 
-def _contamination(comparison: Comparison) -> str:
-    if not comparison.contamination:
+def _contamination(overlaps: Sequence[Overlap]) -> str:
+    if not overlaps:
         return ""
-    rows = [
-        [
-            escape(one.axis),
-            str(one.num_items),
-            str(one.searched),
-            str(one.exact),
-            str(one.short_exact),
-            str(one.partial),
-            f"{100 * one.mean_coverage:.2f} %",
-        ]
-        for one in comparison.contamination
-    ]
     header = ["axis", "items", "looked for", "found whole", "short ones found", "half or more", "mean coverage"]
-    note = (
-        "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
-    )
-    return f'<h2>Overlap with the training data</h2>{table(header, rows)}<p class="note">{note}</p>'
+    rows: list[list[Cell]] = [
+        [
+            overlap.axis,
+            overlap.num_items,
+            overlap.searched,
+            overlap.exact,
+            overlap.short_exact,
+            overlap.partial,
+            f"{100 * overlap.mean_coverage:.2f} %",
+        ]
+        for overlap in overlaps
+    ]
+    return f"<h2>Overlap with the training data</h2>{table(header, rows)}{note(_OVERLAP)}"
 
 
-def _identity(comparison: Comparison) -> str:
-    base, candidate = comparison.identity["base"], comparison.identity["candidate"]
-    rows: dict[str, str | float] = {
+def _identity_parts(comparison: Comparison) -> Iterator[str]:
+    base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
+    values = {
         "base model": base["base_model"],
         "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
-        **{
-            name: candidate[name]
-            for name in ("tokenizer", "chat_template", "engine", "dtype", "device")
-            if name in candidate
-        },
+        **{name: candidate[name] for name in IDENTITY if name in candidate},
         "items per axis": comparison.limit or "all",
         **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
     }
-    parts = ["<h2>What was run</h2>", words(rows)]
-    mix = comparison.mix
-    if mix:
-        rows = {
-            "digest": mix.digest,
-            "seed": mix.seed,
-            "mix ratio": mix.mix_ratio,
-            "num steps": mix.num_steps,
-            "global batch size": mix.global_batch_size,
-            **{f"licence of {pool}": terms.licence for pool, terms in mix.terms.items()},
-        }
-        parts += ["<h3>Mix receipt</h3>", words(rows), _receipt(mix)]
-    return "".join(parts)
-
-
-def _receipt(mix: TrainedMix) -> str:
-    shares = ("planned_share", "share_of_records", "share_of_tokens", "share_of_loss_tokens")
-    counts = ("num_records", "unique_records", "repeats")
+    yield f"<h2>What was run</h2>{key_value_table(values)}"
+    if mix is None:
+        return
+    values = {
+        "digest": mix.digest,
+        "seed": mix.seed,
+        "mix ratio": mix.mix_ratio,
+        "num steps": mix.num_steps,
+        "global batch size": mix.global_batch_size,
+        **{f"licence of {pool}": terms.licence for pool, terms in mix.terms.items()},
+    }
+    yield f"<h3>Mix receipt</h3>{key_value_table(values)}"
     rows = [
         [
-            escape(str(pool["name"])),
-            *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in shares),
-            *(f"{pool[key]:,}" if key in pool else "" for key in counts),
+            pool["name"],
+            *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in RECEIPT_SHARES),
+            *(f"{pool[key]:,}" if key in pool else "" for key in RECEIPT_COUNTS),
         ]
         for pool in mix.receipt.get("pools", [])
     ]
     header = ["pool", "planned", "of records", "of tokens", "of loss tokens", "drawn", "unique", "repeats"]
-    return table(header, rows) if rows else ""
+    yield table(header, rows) if rows else ""

@@ -79,7 +79,7 @@ def axis_metrics(samples: Samples) -> dict[str, float]:
 def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     """Return the share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
     return {
-        _clean(f"{axis.axis}/subject/{group.name}"): group.base if side == "base" else group.candidate
+        tracking.metric_name(f"{axis.axis}/subject/{group.name}"): group.base if side == "base" else group.candidate
         for axis in comparison.axes
         if len(axis.details.subgroups) > 1 and axis.measure.higher_is_better
         for group in axis.details.subgroups
@@ -110,7 +110,7 @@ def publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
         receipt = {
             key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")
         }
-        metrics = {_clean(key): value for key, value in (shards.get("metrics") or {}).items()}
+        metrics = {tracking.metric_name(key): value for key, value in (shards.get("metrics") or {}).items()}
         _log_values(run, {**_flat({"receipt": receipt, "num_steps": shards["num_steps"]}), **metrics})
 
 
@@ -129,9 +129,4 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
         for key, item in value.items():
             flat.update(_flat(item, f"{name}/{key}" if name else str(key)))
         return flat
-    return {_clean(name): value if isinstance(value, int | float | str) else str(value)}
-
-
-def _clean(name: str) -> str:
-    """A name that MLflow takes: letters, digits, `_-./ ` and space."""
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)[:240]
+    return {tracking.metric_name(name): value if isinstance(value, int | float | str) else str(value)}

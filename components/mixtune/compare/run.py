@@ -11,7 +11,7 @@ from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.pools import PoolInputs, mixed_pools
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.artifacts.typed_json import write_artifact
-from mixtune.compare import summary
+from mixtune.compare.comparison_page import summarize, write_comparison
 from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.mlflow_log import log_comparison
@@ -56,8 +56,8 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
     comparison = _compare(base, candidate, shards, judgments, inputs)
     write_artifact(outputs.comparison_path, comparison)
-    summary.write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
-    print(f"compare: {comparison.verdict}; {summary.summarize(comparison)}", flush=True)
+    write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
+    print(f"compare: {comparison.verdict}; {summarize(comparison)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]
         for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):

@@ -1,6 +1,5 @@
 """The report of one evaluation: HTML for a browser, Markdown for the pipeline's page."""
 
-from html import escape
 from typing import Any
 
 from mixtune.report import confusion_table, pages
@@ -36,16 +35,15 @@ def write_evaluation(
         if axis["errors"]
     ]
     header = ["axis", "score", "value", "items"]
-    cells = [[escape(cell) for cell in row] for row in rows]
-    body = f"<h1>Evaluation</h1>{pages.table(header, cells, texts=2)}"
+    body = f"<h1>Evaluation</h1>{pages.table(header, rows, texts=2)}"
     if labels:
         body += f"<h2>Given label by true label</h2>{confusion_table.confusion(labels, confusion)}"
     if per_class:
         lines = [
-            [escape(one["label"]), *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["records"])]
+            [one["label"], *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["records"])]
             for one in per_class
         ]
         body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], lines)}"
-    body += f"<h2>What was run</h2>{pages.words(manifest['identity'])}"
+    body += f"<h2>What was run</h2>{pages.key_value_table(manifest['identity'])}"
     pages.write_text(html, pages.page("Evaluation", body))
     pages.write_text(markdown, f"# Evaluation\n\n{pages.markdown_table(header, rows)}\n")

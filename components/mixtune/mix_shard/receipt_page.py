@@ -11,10 +11,7 @@ COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57
 
 def receipt_html(receipt: dict[str, Any]) -> str:
     """The receipt as a page that stands alone."""
-    pools = table(
-        [escape(name) for name in COLUMNS.values()],
-        [[escape(cell) for cell in pool_cells(pool)] for pool in receipt["pools"]],
-    )
+    pools = table([*COLUMNS.values()], [pool_cells(pool) for pool in receipt["pools"]])
     notes = "".join(f'<p class="summary warn">{escape(note)}</p>' for note in receipt["notes"])
     plots = "".join(
         f"<h2>Share of {escape(unit.replace('_', ' '))} over the run</h2>{_shares_plot(receipt, unit)}"

@@ -273,16 +273,7 @@ def plan_html(plan: Plan) -> str:
     """One self-contained page."""
     stages = table(
         ["stage", "instances", "hours come from", "hours", "US dollars"],
-        [
-            [
-                escape(s.name),
-                f"{s.instances} x {escape(s.instance)}",
-                escape(s.basis),
-                f"{s.hours:.2f}",
-                f"{s.usd:,.2f}",
-            ]
-            for s in plan.stages
-        ],
+        [[s.name, f"{s.instances} x {s.instance}", s.basis, f"{s.hours:.2f}", f"{s.usd:,.2f}"] for s in plan.stages],
         texts=3,
     )
     points = [

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, TypeAlias
 
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.report.pages import page, table, write_text
+from mixtune.report.pages import Verdict, page, table, write_text
 
 Found: TypeAlias = Iterable[tuple[str, str]]
 """Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
@@ -62,10 +62,7 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
 
 
 def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
-    rows = [
-        [f'<span class="verdict {item.outcome}">{item.outcome}</span>', escape(item.name), escape(item.text)]
-        for item in checks
-    ]
-    marks = [["&#9745;" if there else "&#9744;", escape(name), escape(value)] for name, value, there in listed]
+    rows = [[Verdict(item.outcome), item.name, item.text] for item in checks]
+    marks = [["\N{BALLOT BOX WITH CHECK}" if there else "\N{BALLOT BOX}", name, value] for name, value, there in listed]
     found, recorded = (table([], cells, texts=3) for cells in (rows, marks))
     return page(title, f"<h1>{escape(title)}</h1>{found}<h2>Reproducibility</h2>{recorded}")

@@ -37,8 +37,15 @@ class Dumbbell:
     name: str
     base: float
     candidate: float
-    better: bool
+    higher_is_better: bool
     flagged: bool
+
+    @property
+    def color(self) -> str:
+        """Green where the score got better, red where it got worse."""
+        if self.base == self.candidate:
+            return MUTED
+        return COLORS["pass" if (self.candidate > self.base) is self.higher_is_better else "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +105,13 @@ def dumbbells(lines: list[Dumbbell], low: float, high: float) -> str:
         parts.append(_text(x(at), top - 8, f"{at:.2f}", "middle", MUTED))
     for index, line in enumerate(lines):
         y = top + row * index + row / 2
-        color = COLORS["pass"] if line.better else COLORS["fail"] if line.base != line.candidate else MUTED
         weight = ' font-weight="700"' if line.flagged else ""
         parts.append(_text(LEFT - 12, y + 4, line.name[:44], "end", extra=weight))
-        parts.append(_line(x(line.base), y, x(line.candidate), y, color, 'stroke-width="2.5"'))
+        parts.append(_line(x(line.base), y, x(line.candidate), y, line.color, 'stroke-width="2.5"'))
         parts.append(f'<circle cx="{x(line.base):.1f}" cy="{y}" r="4" fill="#fff" stroke="{MUTED}"/>')
-        parts.append(f'<circle cx="{x(line.candidate):.1f}" cy="{y}" r="4" fill="{color}"/>')
+        parts.append(f'<circle cx="{x(line.candidate):.1f}" cy="{y}" r="4" fill="{line.color}"/>')
         change = f"{line.candidate - line.base:+.3f}{' *' if line.flagged else ''}"
-        parts.append(_text(WIDTH - RIGHT + 12, y + 4, change, "start", color, weight))
+        parts.append(_text(WIDTH - RIGHT + 12, y + 4, change, "start", line.color, weight))
     return svg(bottom + 8, parts, "Scores of both models by slice")
 
 

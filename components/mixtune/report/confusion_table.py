@@ -1,10 +1,9 @@
 """A confusion table as a drawing, or as a list where there are many labels."""
 
 from collections.abc import Sequence
-from html import escape
 
 from mixtune.report import charts
-from mixtune.report.pages import table
+from mixtune.report.pages import note, table
 
 MAX_HEAT = 20
 """Labels at most that a confusion table is drawn for; of more, the largest confusions are listed."""
@@ -12,18 +11,23 @@ MAX_LISTED = 15
 
 
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion table as a drawing, or the largest confusions where there are many labels."""
+    """Return a confusion table as a drawing, or the largest confusions where there are many labels.
+
+    Args:
+        labels: All labels.
+        counts: (labels, labels) records by true (row) and given label (column).
+    """
     if len(labels) <= MAX_HEAT:
-        note = "Shaded by the share of each row; answers that say no label are in no column."
-        return f'<p class="note">{note}</p>{charts.heat(labels, counts)}'
+        return note("Shaded by the share of each row; answers that say no label are in no column.") + charts.heat(
+            labels, counts
+        )
     wrong = [
-        (count, labels[row], labels[column])
+        (-count, labels[row], labels[column])
         for row, line in enumerate(counts)
         for column, count in enumerate(line)
         if count and row != column
     ]
-    listed = sorted(wrong, key=lambda one: (-one[0], one[1], one[2]))[:MAX_LISTED]
-    rows = [[escape(true), escape(given), str(count)] for count, true, given in listed]
-    if not rows:
+    if not wrong:
         return "<p>No record was given a wrong label.</p>"
+    rows = [[true, given, str(-count)] for count, true, given in sorted(wrong)[:MAX_LISTED]]
     return table(["true label", "given label", "records"], rows, texts=2)

@@ -1,6 +1,6 @@
 """Reports as text: one self-contained HTML page without script or network, tables in HTML and in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -25,45 +25,72 @@ pre{font-size:12px;background:#f6f8fa;padding:12px;overflow:auto;white-space:pre
 """
 
 
+class Html(str):
+    """A cell that is HTML already."""
+
+
+class Verdict(str):
+    """A cell that holds a verdict: a coloured badge in HTML."""
+
+
+Cell = str | int
+"""Text is escaped; whole numbers get separators of thousands."""
+
+
 def page(title: str, body: str) -> str:
-    """A whole HTML page."""
+    """Return a whole HTML page."""
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
-def table(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
-    """An HTML table.
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1) -> str:
+    """Return an HTML table.
 
     Args:
         header: Titles of the columns; none: a table without titles.
-        rows: Cells, in HTML.
+        rows: Cells.
         texts: How many columns, from the left, hold text; the others hold numbers.
     """
 
-    def line(cells: list[str], tag: str) -> str:
-        kinds = [f'{tag} class="text"' if place < texts else tag for place in range(len(cells))]
-        return f"<tr>{''.join(f'<{kind}>{cell}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
+    def line(cells: Sequence[Cell], tag: str) -> str:
+        begins = [f'<{tag} class="text">' if place < texts else f"<{tag}>" for place in range(len(cells))]
+        return f"<tr>{''.join(f'{begin}{_cell(cell)}</{tag}>' for begin, cell in zip(begins, cells, strict=True))}</tr>"
 
     head = f"<table><thead>{line(header, 'th')}</thead>" if header else '<table class="words">'
     return f"{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
 
 
-def words(rows: dict[str, Any]) -> str:
-    """Names and values as a table of two columns; values that hold several have a line each."""
-    return table([], [[escape(name.replace("_", " ")), _value(value)] for name, value in rows.items()], texts=2)
+def key_value_table(values: Mapping[str, Any]) -> str:
+    """Return names and values as a table of two columns; values that hold several have a line each."""
+    return table([], [[name.replace("_", " "), _lines(value)] for name, value in values.items()], texts=2)
 
 
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
+def note(text: str) -> str:
+    """Return a paragraph in small print."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Return a list."""
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+
+
+def folded(title: str, content: str) -> str:
+    """Return HTML that is shown when its title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ["---"] * len(header), *([_plain(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table for a terminal, columns aligned; the first row is its head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """Return a table for a terminal, columns aligned; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
@@ -75,7 +102,19 @@ def write_text(path: str, text: str) -> None:
         stream.write(text.encode("utf-8", "replace"))
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "<br>".join(f"{escape(str(name))}: {escape(str(one))}" for name, one in value.items()) or "none"
-    return escape(str(value)) or "none"
+def _plain(cell: Cell) -> str:
+    return cell if isinstance(cell, str) else f"{cell:,}"
+
+
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Html):
+        return cell
+    if isinstance(cell, Verdict) and cell:
+        return f'<span class="verdict {cell}">{cell}</span>'
+    return escape(_plain(cell))
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return Html("<br>".join(f"{escape(str(name))}: {escape(str(item))}" for name, item in value.items()) or "none")
+    return str(value) or "none"

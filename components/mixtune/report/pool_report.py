@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from mixtune.artifacts.pools import PoolsContent
-from mixtune.report.pages import markdown_table, page, table, write_text
+from mixtune.report.pages import Html, folded, markdown_table, page, table, write_text
 
 FOLDED = 12
 """Rows above which a table is folded up in HTML, and cut in Markdown."""
@@ -137,41 +137,35 @@ def _html(found: Table) -> str:
     if not found.rows:
         return ""
     texts = next((place for place, value in enumerate(found.rows[0]) if isinstance(value, int)), len(found.rows[0]))
-    head, rows = list(map(escape, found.head)), [list(map(_cell, row)) for row in found.rows]
+    head, rows = list(found.head), [list(row) for row in found.rows]
     if found.bars:
         most = max(1, *(row[1] for row in found.rows))
         head.append("")
         for cells, row in zip(rows, found.rows, strict=True):
-            cells.append(f'<i style="width:{120 * row[1] / most:.0f}px"></i>')
+            cells.append(Html(f'<i style="width:{120 * row[1] / most:.0f}px"></i>'))
     content = table(head, rows, texts)
     if len(found.rows) > FOLDED:
-        return f"<details><summary>{escape(found.title)} ({len(found.rows)} rows)</summary>{content}</details>"
+        return folded(f"{found.title} ({len(found.rows)} rows)", content)
     return f"<h3>{escape(found.title)}</h3>{content}"
-
-
-def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def _html_examples(examples: Mapping[str, Sequence[tuple[str, str, str]]]) -> str:
     """Examples of changes by rule, what differs marked."""
     rows = [
-        [escape(rule), escape(place), *_marked(before, after)]
-        for rule, found in examples.items()
-        for place, before, after in found
+        [rule, place, *_marked(before, after)] for rule, found in examples.items() for place, before, after in found
     ]
     head = ["rule", "place", "before", "after"]
     return f"<h3>Examples of changes, personal data hidden</h3>{table(head, rows, texts=4)}" if rows else ""
 
 
-def _marked(before: str, after: str) -> tuple[str, str]:
+def _marked(before: str, after: str) -> tuple[Html, Html]:
     start = _shared(before, after)
     end = _shared(before[start:][::-1], after[start:][::-1])
 
-    def mark(text: str) -> str:
+    def mark(text: str) -> Html:
         middle = text[start : len(text) - end]
         shown = f"<mark>{escape(_visible(middle))}</mark>" if middle else ""
-        return escape(text[:start]) + shown + escape(text[len(text) - end :])
+        return Html(escape(text[:start]) + shown + escape(text[len(text) - end :]))
 
     return mark(before), mark(after)
 
@@ -190,7 +184,7 @@ def _markdown(found: Table) -> list[str]:
     if not found.rows:
         return []
     rows = [
-        [f"{value:,}" if isinstance(value, int) else str(value).replace("\n", " ") for value in row]
+        [value if isinstance(value, int) else str(value).replace("\n", " ") for value in row]
         for row in found.rows[:FOLDED]
     ]
     more = [f"\n{len(found.rows) - FOLDED:,} more in the HTML report."] if len(found.rows) > FOLDED else []

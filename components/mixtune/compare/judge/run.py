@@ -193,10 +193,12 @@ def calibration_metrics(calibration: Calibration) -> dict[str, float]:
 def write_report(judgments: Judgments, path: str) -> None:
     """Write the judge's page: its preferences, and how well it agrees with people."""
     agreement = {name: round(value, 4) for name, value in calibration_metrics(judgments.calibration).items()}
-    body = (
-        f"<h1>Judge</h1>{pages.words(asdict(judgments.judge))}<h2>Preferred on {judgments.axis}</h2>"
-        f"{pages.words(dict(_count_preferences(judgments)))}<h2>Agreement with people</h2>{pages.words(agreement)}"
-    )
+    tables = {
+        "<h1>Judge</h1>": asdict(judgments.judge),
+        f"<h2>Preferred on {judgments.axis}</h2>": _count_preferences(judgments),
+        "<h2>Agreement with people</h2>": agreement,
+    }
+    body = "".join(title + pages.key_value_table(values) for title, values in tables.items())
     pages.write_text(path, pages.page("Judge", body))
 
 
