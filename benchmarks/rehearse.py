@@ -33,8 +33,9 @@ def measure(seed: int, work: Path) -> dict[str, Any]:
         return dict(json.loads(measured.read_text()))
     world, pool = write_world(work / "world", seed), work / "pool"
     began = time.monotonic()
-    limits = {"num_records": NUM_RECORDS, "max_prompt_tokens": 96, "max_new_tokens": 64, "seed": seed}
-    run("rehearse", {"base_model": world.base_model, "out_uri": str(pool), **limits}, work)
+    options = {"max_prompt_tokens": 96, "max_new_tokens": 64, "seed": seed}
+    rehearsed_by = {"base_model": world.base_model, "num_records": NUM_RECORDS, "options": options}
+    run("rehearse", {**rehearsed_by, "out_uri": str(pool)}, work)
     rehearsed = time.monotonic()
     rehearsal = [{"category": "rehearsal", "uri": str(pool / "records.jsonl"), "weight": 100}]
     changed = {"general_pools": rehearsal, "customer_data_percents": list(PERCENTS), "dial": []}

@@ -20,13 +20,16 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from benchmarks import evaluate as models
+from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.evaluate.benchmarks import mmlu
-from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
+from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.inference.prompts import encode, render_record
 from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.run import Job, sanitize
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.inference import EvaluateSettings
 
 COLUMNS = {"prompt": "text", "completion": "category", "label": "category"}
 STEPS, BATCH = 600, 32
@@ -67,12 +70,14 @@ def train(folder: Path, pools: str) -> None:
 def evaluate(folder: Path, model: Path, customer: str, general: str, **changes: Any) -> tuple[Samples, float, float]:
     """An evaluation, with its wall and its processor seconds."""
     folder.mkdir()
-    inputs = EvaluationInputs(base_model=str(model), customer_path=customer, general_path=general, **changes)
+    benchmarks = changes.pop("benchmarks", {})
+    inputs = Inputs(base_model=str(model), customer_path=customer, general_path=general, benchmarks=benchmarks)
     path = str(folder / "samples")
-    outputs = EvaluationOutputs(
-        samples_uri=path, samples_path=path, report_path=f"{folder}/report.html", summary_path=f"{folder}/summary.md"
+    data = storage.data_uri(path, "samples")
+    outputs = Outputs(
+        samples_path=path, data_uri=data, html_path=f"{folder}/report.html", markdown_path=f"{folder}/summary.md"
     )
-    _, wall, cpu = models.timed(run_evaluation, inputs, outputs)
+    _, wall, cpu = models.timed(run, from_dict(EvaluateSettings, changes, "options"), inputs, outputs)
     return read_samples(path), wall, cpu
 
 
@@ -100,8 +105,8 @@ def banking(folder: Path, data: Path, questions: list[str]) -> list[str]:
         given = {"method": method, "max_new_tokens": 24}
         found, wall, cpu = evaluate(folder / method, model, customer, nothing, customer_options=given)
         axis = found.axes["customer"]
-        scores = f"macro F1 {axis['score']:.6f} | {scikit_f1(found, truth):.6f}"
-        lines.append(row("banking77", count, axis["num_items"], method, scores, wall, cpu))
+        scores = f"macro F1 {axis.score:.6f} | {scikit_f1(found, truth):.6f}"
+        lines.append(row("banking77", count, axis.num_items, method, scores, wall, cpu))
     return lines
 
 
@@ -115,8 +120,8 @@ def whole_mmlu(folder: Path, uri: str, questions: list[str]) -> list[str]:
     found, wall, cpu = evaluate(folder / "mmlu", model, pools, pools, benchmarks=options)
     axis = found.axes["mmlu"]
     subjects = len(set(found.table("mmlu")["subject"].to_pylist()))
-    scores = f"accuracy {axis['score']:.4f}, standard error {axis['scores']['standard_error']:.4f} | "
-    return [row(f"MMLU, {subjects} subjects, five shots", count, axis["num_items"], "letters", scores, wall, cpu)]
+    scores = f"accuracy {axis.score:.4f}, standard error {axis.scores['standard_error']:.4f} | "
+    return [row(f"MMLU, {subjects} subjects, five shots", count, axis.num_items, "letters", scores, wall, cpu)]
 
 
 def row(name: str, count: int, items: int, by: str, scores: str, wall: float, cpu: float) -> str:

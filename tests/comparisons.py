@@ -3,6 +3,7 @@
 from typing import Any
 
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure, TrainedMix
+from mixtune.artifacts.samples import Identity
 
 
 def make_axis(name: str, verdict: str, candidate: float, *, base: float = 0.5, **changes: Any) -> AxisVerdict:
@@ -42,8 +43,8 @@ def make_mix(percent: float, **changes: Any) -> TrainedMix:
 
 def make_comparison(verdict: str, *axes: AxisVerdict, **changes: Any) -> Comparison:
     identity = {
-        "base": {"base_model": "b453", "tokenizer": "70k", "benchmarks": {"mmlu": "s3://b/mmlu#m"}},
-        "candidate": {"model": "7un3d", "model_kind": "adapter"},
+        "base": Identity(base_model="b453", tokenizer="70k", benchmarks={"mmlu": {"uri": "m"}}),
+        "candidate": Identity(model="7un3d", model_kind="adapter"),
     }
     return Comparison(
         **{

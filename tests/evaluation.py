@@ -17,8 +17,10 @@ from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
-from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
+from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.records import Message, Record, content_id
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.inference import EvaluateSettings
 
 torch.set_num_threads(1)
 
@@ -203,17 +205,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) -> Samples:
-    given = {"base_model": str(world.base), "benchmarks": world.benchmarks, **changes}
-    inputs = EvaluationInputs(customer_path=str(world.customer), general_path=str(world.general), **given)
+    """Evaluate a model; `changes` are `model_uri`, `benchmarks`, or any option of `evaluate`."""
+    inputs = Inputs(
+        base_model=str(changes.pop("base_model", world.base)),
+        model_uri=changes.pop("model_uri", ""),
+        benchmarks=changes.pop("benchmarks", world.benchmarks),
+        customer_path=str(world.customer),
+        general_path=str(world.general),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "samples")
-    outputs = EvaluationOutputs(
-        samples_uri=samples_uri or path,
+    outputs = Outputs(
         samples_path=path,
-        report_path=str(folder / "report"),
-        summary_path=str(folder / "summary"),
+        data_uri=storage.data_uri(samples_uri or path, "samples"),
+        html_path=str(folder / "report"),
+        markdown_path=str(folder / "summary"),
     )
-    run_evaluation(inputs, outputs)
+    run(from_dict(EvaluateSettings, changes, "options"), inputs, outputs)
     return read_samples(path)
 
 

@@ -12,6 +12,7 @@ from mixtune import storage
 from mixtune.artifacts.comparison import TrainedMix
 from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
+from mixtune.artifacts.samples import Identity
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.choose.registration import Registration, register_model
 from mixtune.errors import ConfigError, DataError
@@ -38,12 +39,12 @@ def make_request(folder: Path, verdict: str, mix: TrainedMix | None = None, *, f
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     model = storage.fingerprint(str(folder / "adapter"))
     digest = storage.split_fingerprint(model)[1]
-    identity = {"model": digest, "model_kind": "adapter", "customer": "c1", "tokenizer": "t1"}
+    identity = Identity(model=digest, model_kind="adapter", customer="c1", tokenizer="t1")
     comparison = make_comparison(
         verdict,
         make_axis("customer", "pass", 0.5),
         make_axis("mmlu", verdict, 0.5),
-        identity={"base": {}, "candidate": identity},
+        identity={"base": Identity(), "candidate": identity},
         mix=mix or make_mix(75, digest="s1", receipt={"num_tokens": 1234, "pools": [POOL]}),
     )
     write_artifact(str(folder / "comparison"), comparison)

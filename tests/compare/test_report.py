@@ -1,6 +1,7 @@
 """The report: self-contained, complete, and safe against what models say."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mixtune.artifacts.comparison import (
     Subgroup,
     TrainedMix,
 )
+from mixtune.artifacts.samples import Identity
 from mixtune.compare import comparison_page
 from mixtune.report import charts, confusion_table
 
@@ -43,13 +45,13 @@ def axis(name: str, verdict: str, **changes: Any) -> AxisVerdict:
 
 
 def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
-    identity = {"base_model": "b1", "model": "", "model_kind": "base", "dtype": "float32", "versions": {"torch": "2"}}
+    identity = Identity(base_model="b1", dtype="float32", versions={"torch": "2"})
     pools = [{"name": "chat", "planned_share": 0.5, "share_of_records": 0.5, "num_records": 10, "repeats": 0}]
     overlap = Overlap(axis="mmlu", num_items=9, searched=8, exact=0, short_exact=1, partial=2, mean_coverage=0.01)
     return Comparison(
         verdict=verdict,
         axes=axes,
-        identity={"base": identity, "candidate": {**identity, "model": "a9", "model_kind": "adapter"}},
+        identity={"base": identity, "candidate": replace(identity, model="a9", model_kind="adapter")},
         limit=0,
         contamination=(overlap,),
         mix=TrainedMix(

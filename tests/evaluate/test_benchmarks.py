@@ -187,7 +187,7 @@ def test_a_checker_that_fails_on_an_answer_costs_that_item_alone(world: Any, tmp
     found = evaluate(world, tmp_path / "out", benchmarks={"ifeval": {"uri": str(path), "max_new_tokens": 4}})
     errors = dict(zip(*(found.table("ifeval")[name].to_pylist() for name in ("item_id", "error")), strict=True))
     assert "unterminated subpattern" in errors["7"] and not errors["8"]
-    assert found.axes["ifeval"]["errors"] == 1
+    assert found.axes["ifeval"].errors == 1
     assert "items that could not be scored, and count as wrong" in (tmp_path / "out" / "report").read_text()
     compare(tmp_path / "out", tmp_path / "out", tmp_path)
     assert "count as wrong: 1 of the base, 1 of the candidate" in (tmp_path / "report_path").read_text()
@@ -202,7 +202,7 @@ def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path: Path, name: st
 
 def test_scores_of_ifeval_are_strict_and_loose_at_both_levels(world: Any, tmp_path: Path) -> None:
     found = evaluate(world, tmp_path / "out", benchmarks={"ifeval": world.benchmarks["ifeval"]})
-    scores = found.axes["ifeval"]["scores"]
+    scores = found.axes["ifeval"].scores
     assert scores["prompt_strict"] <= scores["prompt_loose"]
     assert scores["instruction_strict"] <= scores["instruction_loose"]
     assert 0 <= scores["truncated_ratio"] <= 1

@@ -90,10 +90,10 @@ def test_labels_in_several_places_are_compared_as_sets(tmp_path: Path) -> None:
 
 def test_every_label_has_precision_recall_and_f1(tmp_path: Path) -> None:
     pairs = [("card_lost", "card_lost"), ("card_lost", "exchange_rate"), ("exchange_rate", "exchange_rate")]
-    by_label = {one["label"]: one for one in classification.FORM.scores_per_class(table(tmp_path, pairs), INTENTS)}
-    assert by_label["card_lost"] == {"label": "card_lost", "precision": 1, "recall": 0.5, "f1": pytest.approx(2 / 3),
-                                     "records": 2}  # fmt: skip
-    assert by_label["card_arrival"]["records"] == 0
+    by_label = {one.label: one for one in classification.FORM.scores_per_class(table(tmp_path, pairs), INTENTS)}
+    assert vars(by_label["card_lost"]) == {"label": "card_lost", "precision": 1, "recall": 0.5,
+                                           "f1": pytest.approx(2 / 3), "records": 2}  # fmt: skip
+    assert by_label["card_arrival"].records == 0
 
 
 def test_an_alias_of_no_label_is_refused() -> None:
@@ -148,7 +148,7 @@ def test_macro_f1_of_an_evaluated_model_is_scikit_learns(world: Any, tmp_path: P
     said = table["prediction"].to_pylist()
     labels = sorted({*gold, *said} - {""})
     expected = sk.f1_score(gold, said, labels=labels, average="macro", zero_division=0)
-    assert found.axes["customer"]["score"] == pytest.approx(expected, abs=1e-12)
+    assert found.axes["customer"].score == pytest.approx(expected, abs=1e-12)
     compared = {axis.axis: axis for axis in compare(tmp_path / "out", tmp_path / "out", tmp_path).axes}
     assert compared["customer"].measure.base == pytest.approx(expected, abs=1e-12)
 
@@ -156,15 +156,15 @@ def test_macro_f1_of_an_evaluated_model_is_scikit_learns(world: Any, tmp_path: P
 def test_labels_by_generation_and_records_without_labels_are_evaluated(world: Any, tmp_path: Path) -> None:
     options = {"method": "generation", "max_new_tokens": 4}
     named = evaluate(world, tmp_path / "named", benchmarks={}, customer_options=options)
-    scores = named.axes["customer"]["scores"]
+    scores = named.axes["customer"].scores
     assert {"invalid_ratio", "latency_p50_seconds", "latency_p95_seconds", "tokens_per_second"} <= set(scores)
     free = [make_record(n, sentence(n), sentence(n + 1)) for n in range(6)]
     world_free = type(
         "W", (), {**vars(world), "customer": write_pools(tmp_path / "pools", {"customer": {"test": free}})}
     )
     found = evaluate(world_free, tmp_path / "free", benchmarks={}, customer_options={"max_new_tokens": 4})
-    assert found.axes["customer"]["form"] == "generation"
-    assert {"rouge_l", "chrf", "bleu", "token_f1", "exact_match"} <= set(found.axes["customer"]["scores"])
+    assert found.axes["customer"].form == "generation"
+    assert {"rouge_l", "chrf", "bleu", "token_f1", "exact_match"} <= set(found.axes["customer"].scores)
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,27 @@ import torch
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
-from mixtune import interpolation, storage
+from mixtune import interpolation
 from mixtune.artifacts.comparison import Comparison, DialVerdict
-from mixtune.artifacts.samples import read_samples
+from mixtune.artifacts.samples import Dial, DialPoint, read_samples
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.run import EvaluationInputs
+from mixtune.evaluate.run import Inputs
 from mixtune.evaluate.sweep_dial import sweep
+from mixtune.settings.inference import EvaluateSettings
 
 from ..evaluation import compare, evaluate, make_adapter, rows
 
 
-def swept(world: Any, folder: Path, model: Path | str, strengths: list[Any]) -> list[dict[str, Any]]:
-    inputs = EvaluationInputs(
+def swept(world: Any, folder: Path, model: Path | str, strengths: list[Any]) -> tuple[DialPoint, ...]:
+    inputs = Inputs(
         base_model=str(world.base), model_uri=str(model), customer_path=str(world.customer),
         general_path=str(world.general), benchmarks={"mmlu": world.benchmarks["mmlu"]},
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(inputs, strengths, str(folder / "dial"), str(folder / "dial"))
-    return list(storage.read_manifest(str(folder / "dial"), "dial")["turned"])
+    sweep(EvaluateSettings(), inputs, strengths, str(folder / "dial"), str(folder / "data" / "dial"))
+    return read_artifact(Dial, str(folder / "dial")).points
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,10 @@ def test_a_model_turned_down_is_evaluated_as_the_very_model_that_the_command_mak
     assert main(command) == 2, "what is there is not overwritten"
     benchmarks = {"mmlu": world.benchmarks["mmlu"]}
     alone = evaluate(world, tmp_path / "alone", model_uri=str(made), benchmarks=benchmarks)
-    found = read_samples(one["samples"])
+    found = read_samples(one.samples)
     assert rows(found) == rows(alone)
-    assert found.manifest["model_uri"] == str(world.adapter)
-    assert found.manifest["identity"]["strength"] == 0.25
+    assert found.model_uri == str(world.adapter)
+    assert found.identity.strength == 0.25
 
 
 @pytest.mark.parametrize("kind", ["adapter", "weights"])
@@ -96,7 +98,7 @@ def test_a_strength_that_cannot_be_evaluated_is_told_and_costs_nothing_else(
 ) -> None:
     idle = make_adapter(world.base, tmp_path / "idle", scale=0.0)
     (one,) = swept(world, tmp_path, idle, [0.5])
-    assert "changes no logit" in one["reason"]
+    assert "changes no logit" in one.reason
     found = compare(turned / "base", turned / "candidate", tmp_path, dial_path=str(tmp_path / "dial"))
     assert (found.dial[0].verdict, found.verdict) == ("failed", "fail")
 
@@ -109,8 +111,8 @@ def test_a_sweep_that_is_run_again_scores_nothing_twice(world: Any, turned: Path
 
 
 def test_of_a_training_that_failed_and_of_no_strengths_nothing_is_evaluated(world: Any, tmp_path: Path) -> None:
-    assert swept(world, tmp_path, "failed: step 3: the loss is not finite", [0.5]) == []
-    assert swept(world, tmp_path, world.adapter, []) == []
+    assert swept(world, tmp_path, "failed: step 3: the loss is not finite", [0.5]) == ()
+    assert swept(world, tmp_path, world.adapter, []) == ()
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, -0.5, "half", True])

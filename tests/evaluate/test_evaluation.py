@@ -76,7 +76,7 @@ def test_a_model_whose_logits_are_no_numbers_is_refused(world: Any, tmp_path: Pa
 
 def test_base_and_candidate_are_asked_by_one_chat_template(world: Any, evaluated: Path, tmp_path: Path) -> None:
     samples = [read_samples(str(evaluated / side / "samples")) for side in ("base", "candidate")]
-    digests = {one.manifest["identity"]["chat_template"] for one in samples}
+    digests = {one.identity.chat_template for one in samples}
     assert len(digests) == 1 and len(digests.pop()) == 16
     shutil.copytree(world.damaged, tmp_path / "other")
     tokenizer = make_tokenizer(tmp_path / "other")
@@ -96,9 +96,9 @@ def test_different_prompts_are_not_compared(world: Any, evaluated: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"uri": "x", "shots": 5}, "unknown option 'shots'"), ({"num_fewshot": 5}, "no uri"),
-     ({"uri": "x", "num_fewshot": "five"}, "num_fewshot is int, got 'five'"), ("x", "give its options"),
-     ({"uri": "x", "num_fewshot": 2.5}, "num_fewshot is int, got 2.5")],
+    [({"uri": "x", "shots": 5}, "unknown key 'shots'"), ({"num_fewshot": 5}, "'uri' is missing"),
+     ({"uri": "x", "num_fewshot": "five"}, "num_fewshot is a whole number; got 'five'"), ("x", "give its options"),
+     ({"uri": "x", "num_fewshot": 2.5}, "num_fewshot is a whole number; got 2.5")],
 )  # fmt: skip
 def test_a_wrong_option_of_a_benchmark_is_refused(world: Any, tmp_path: Path, options: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -86,7 +86,7 @@ def test_an_axis_of_gsm8k_is_compared_like_any_other(world: Any, folder: Path, t
     benchmarks = {"maths": {"form": "gsm8k", "uri": str(folder), "num_fewshot": 1, "max_new_tokens": 8}}
     base = evaluate(world, tmp_path / "base", benchmarks=benchmarks)
     evaluate(world, tmp_path / "candidate", benchmarks=benchmarks, model_uri=str(world.damaged))
-    assert {"strict_match", "flexible_match", "tokens_per_second"} <= set(base.axes["maths"]["scores"])
+    assert {"strict_match", "flexible_match", "tokens_per_second"} <= set(base.axes["maths"].scores)
     axes = {axis.axis: axis for axis in compare(tmp_path / "base", tmp_path / "candidate", tmp_path).axes}
     assert [measure.metric for measure in axes["maths"].measures] == ["strict_match", "flexible_match"]
     assert (axes["maths"].limit, axes["maths"].items.total) == (0.02, 5)

@@ -58,7 +58,7 @@ def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, t
     benchmarks = {**named(tasks, "trivia", metric="acc_norm"), **named(tasks, "spoken")}
     base = evaluate(world, tmp_path / "base", benchmarks=benchmarks)
     evaluate(world, tmp_path / "candidate", benchmarks=benchmarks, model_uri=str(world.damaged))
-    table, scores = base.table("trivia"), base.axes["trivia"]["scores"]
+    table, scores = base.table("trivia"), base.axes["trivia"].scores
     measures = [dict(row) for row in table["measures"].to_pylist()]
     assert len(set(table["item_id"].to_pylist())) == 9
     assert scores["score"] == scores["acc_norm"] == pytest.approx(sum(row["acc_norm"] for row in measures) / 9)
@@ -71,7 +71,7 @@ def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, t
 
 def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) -> None:
     found = evaluate(world, tmp_path / "out", benchmarks=named(tasks, "trivia"), limit=4)
-    assert found.axes["trivia"]["num_items"] == 4
+    assert found.axes["trivia"].num_items == 4
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ import pytest
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import read_parts
-from mixtune.evaluate.run import Data, EvaluationInputs, plan_axes
+from mixtune.evaluate.run import EvaluationPools, plan_axes
 from mixtune.inference import loading, parallel
+from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import PROGRESS
+from mixtune.settings.inference import EvaluateSettings
 
 from ..evaluation import evaluate, rows
 
@@ -47,7 +49,7 @@ def test_an_evaluation_killed_at_any_moment_goes_on_and_gives_the_same_rows(
     assert all(path.stat().st_mtime_ns == moment for path, moment in written.items()), "a part was scored again"
     there = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
     there = {path for path in there if "/." not in path}  # a file that was being written stays hidden
-    assert there == {item["path"] for item in again.manifest["files"]} | {PROGRESS}
+    assert there == {item.path for item in again.files} | {PROGRESS}
 
 
 def test_an_evaluation_killed_after_its_first_part_keeps_it(
@@ -87,20 +89,15 @@ def test_the_rows_do_not_depend_on_the_number_of_processes(
 ) -> None:
     forked = multiprocessing.get_context("fork")  # what GPUs forbid; everything is pickled as for spawned processes
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: forked)
-    inputs = EvaluationInputs(
-        base_model=str(world.base),
-        customer_path=str(world.customer),
-        general_path=str(world.general),
-        benchmarks=world.benchmarks,
-    )
-    fetched = loading.fetch(inputs.model)
-    data = Data(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
-    axes = plan_axes(inputs, data, loading.load_tokenizer(fetched))
+    source = ModelSource(base_model=str(world.base))
+    fetched = loading.fetch(source)
+    pools = EvaluationPools(*(read_pools(str(path)) for path in (world.customer, world.general)))
+    axes = plan_axes(EvaluateSettings(), world.benchmarks, pools, loading.load_tokenizer(fetched))
     parts = [part for axis in axes for part in axis.parts]
     found = []
     for count in (1, 2, 3):
         folder = str(tmp_path / str(count))
-        load = partial(loading.load_engine, inputs.model, fetched)
+        load = partial(loading.load_engine, source, fetched)
         parallel.score_parts(parts, folder, load, ["cpu"] * count)
         table = read_parts(f"{folder}/{part.path}" for part in parts)
         found.append(table.drop_columns(["latency_seconds"]))

@@ -29,7 +29,7 @@ from mixtune.rehearse.conversations import (
     LONGEST_LOOP,
     LOOPS,
     ConversationGenerator,
-    SamplingSettings,
+    RehearseSettings,
     find_turn,
     has_loop,
 )
@@ -46,7 +46,10 @@ def artifact(kind: type, path: Path) -> Any:
 def run(folder: Path, **inputs: Any) -> tuple[bytes, dict[str, Any]]:
     """The records' bytes and the manifest."""
     pool, summary = artifact(dsl.Dataset, folder / "pool"), artifact(dsl.Markdown, folder / "summary")
-    given = {"base_model": str(BASE_MODEL), "num_records": 150.0, **LIMITS, **inputs}
+    parameters = {
+        name: inputs.pop(name) for name in inputs.keys() & {"base_model", "num_records", "prompts_uri", "out_uri"}
+    }
+    given = {"base_model": str(BASE_MODEL), "num_records": 150.0, "options": {**LIMITS, **inputs}, **parameters}
     uri = rehearse.python_func(pool=pool, summary=summary, **given)
     with storage.open_read(uri) as stream:
         return stream.read(), storage.read_manifest(pool.path, "rehearsal")
@@ -108,7 +111,7 @@ def test_a_conversation_does_not_depend_on_those_drawn_with_it(whole: tuple[byte
     assert isinstance(engine, engines.TransformersEngine)
 
     def drawn(numbers: range) -> list[tuple[str, str, str]]:
-        found = ConversationGenerator(tokenizer, SamplingSettings(**LIMITS))([(n, "") for n in numbers], engine)
+        found = ConversationGenerator(tokenizer, RehearseSettings(**LIMITS))([(n, "") for n in numbers], engine)
         return [(one.text, one.response, one.error) for one in found]
 
     together = drawn(range(96))
@@ -237,7 +240,7 @@ def test_vllm_is_told_a_seed_for_every_text() -> None:
     engine = VllmEngine(
         SimpleNamespace(generate=generate), lambda **options: options, max_length=64, stop_ids=frozenset({2})
     )
-    sampling = SamplingSettings(temperature=0.7, top_p=0.9).sampling([0, 2], frozenset({9}))
+    sampling = RehearseSettings(temperature=0.7, top_p=0.9).sampling([0, 2], frozenset({9}))
     assert [one.token_ids for one in engine.generate([(1,), (1,)], 8, sampling)] == [(5,), (5,)]
     assert told[0] == {
         "temperature": 0.7, "top_p": 0.9, "max_tokens": 8, "stop_token_ids": [2, 9], "detokenize": False,
@@ -253,5 +256,5 @@ def test_what_a_reasoning_model_thinks_goes_by_its_own_key() -> None:
     assert plain == {"role": "assistant", "content": "4"}
     tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
     engine = SimpleNamespace(generate=lambda prompts, *_: [done(tokenizer, text) for text in ("<think>2</think>", "4")])
-    samples = ConversationGenerator(tokenizer, SamplingSettings())([(0, "2+2?"), (1, "3+1?")], engine)
+    samples = ConversationGenerator(tokenizer, RehearseSettings())([(0, "2+2?"), (1, "3+1?")], engine)
     assert [one.error for one in samples] == ["answer: empty", ""], "thought and said nothing"

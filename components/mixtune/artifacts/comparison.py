@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from mixtune.artifacts.pools import PoolInputs
 from mixtune.artifacts.provenance import Terms
+from mixtune.artifacts.samples import Identity
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 """The verdicts, on an axis and overall."""
@@ -223,7 +224,7 @@ class Comparison:
     model_uri: str = ""
     """Fingerprinted URI of the candidate; empty where there is none."""
     axes: tuple[AxisVerdict, ...]
-    identity: dict[str, dict[str, Any]]
+    identity: dict[str, Identity]
     """What was evaluated, of `base` and `candidate`."""
     limit: int
     """Items of an axis at most in both evaluations; 0: all."""

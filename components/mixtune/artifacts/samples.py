@@ -1,6 +1,6 @@
 """Samples on disk: one row per evaluated item, in Parquet, written part by part.
 
-A samples artifact is a manifest (`kind: samples`) beside `<axis>/<part>.parquet`. A part is a fixed set of items, so
+A samples artifact is a manifest (`Samples`) beside `<axis>/<part>.parquet`. A part is a fixed set of items, so
 an evaluation that was killed goes on with the parts that are missing, and the result does not depend on how many
 processes share the work.
 
@@ -20,13 +20,15 @@ processes share the work.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixtune import storage
+from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
+from mixtune.settings.inference import CustomerOptions
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 """The tokenizer that the items were read with, beside the rows."""
@@ -77,8 +79,115 @@ class Sample:
     measures: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """All of a model and its engine that what it writes depends on."""
+
+    base_model: str = ""
+    """A digest, as are the next two."""
+    tokenizer: str = ""
+    chat_template: str = ""
+    engine: str = ""
+    dtype: str = ""
+    device: str = ""
+    """`cpu` or `cuda`."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """By library."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(ModelIdentity):
+    """Everything that an evaluation's rows depend on."""
+
+    model: str = ""
+    """Digest of the tuned model; empty: the base itself."""
+    model_kind: str = "base"
+    """`base`, `adapter` or `weights`; `failed` where there is no model."""
+    strength: float = 1.0
+    """How far the model is from its base, above 0 to 1, as trained."""
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options by axis, the URI's digest in place of the URI."""
+    customer: str = ""
+    general: str = ""
+    """Digests of the pools."""
+    limit: int = 0
+    customer_options: CustomerOptions = field(default_factory=CustomerOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisSummary:
+    """The scores of an axis."""
+
+    form: str
+    """Of the benchmark."""
+    metric: str
+    """The score that the verdict is about."""
+    scores: dict[str, float]
+    num_items: int
+    errors: int = 0
+    """Items that could not be scored; they count as wrong."""
+    labels: tuple[str, ...] = ()
+    """Classes of a classification."""
+
+    @property
+    def score(self) -> float:
+        """The score that the verdict is about."""
+        return self.scores[self.metric]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples(Manifest):
+    """A samples artifact."""
+
+    KIND: ClassVar[str] = "samples"
+    VERSION: ClassVar[int] = 1
+
+    axes: dict[str, AxisSummary] = field(default_factory=dict)
+    identity: Identity = Identity()
+    model_uri: str = ""
+    """Fingerprinted URI of the tuned model; empty: the base itself."""
+    limit: int = 0
+    """Items of an axis at most; 0: all."""
+    seconds: float = 0.0
+    failed: str = ""
+    """Why there is no model to evaluate; else empty."""
+
+    def table(self, axis: str) -> pa.Table:
+        """Return all rows of an axis, in their order.
+
+        Raises:
+            DataError: There is no such axis.
+        """
+        if axis not in self.axes:
+            raise DataError(f"no axis {axis!r} in these samples; there are {', '.join(self.axes)}")
+        paths = sorted(entry.path for entry in self.files if entry.path.startswith(f"{axis}/"))
+        return read_parts(storage.join(self.data_uri, path) for path in paths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialPoint:
+    """A tuned model at one strength."""
+
+    strength: float
+    samples: str = ""
+    """Manifest of its samples; empty where it could not be evaluated."""
+    reason: str = ""
+    """Why it could not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dial(Manifest):
+    """What `sweep_dial` writes: a tuned model between its base and itself, its samples beside the manifest."""
+
+    KIND: ClassVar[str] = "dial"
+    VERSION: ClassVar[int] = 1
+
+    points: tuple[DialPoint, ...] = ()
+    """From the lowest strength."""
+
+
 def prompt_hash(prompt: str) -> str:
-    """Which prompt it was: 32 hex digits."""
+    """Return the digest of a prompt: 32 hex digits."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
@@ -92,7 +201,7 @@ def write_part(uri: str, samples: Iterable[Sample]) -> storage.FileEntry:
 
 
 def read_part(uri: str) -> pa.Table:
-    """The rows of one part."""
+    """Return the rows of one part."""
     with storage.open_read(uri) as stream:
         return pq.read_table(pa.PythonFile(stream, mode="r"))
 
@@ -102,31 +211,8 @@ def count_errors(table: pa.Table) -> int:
     return sum(map(bool, table["error"].to_pylist()))
 
 
-@dataclass(frozen=True)
-class Samples:
-    """A samples artifact, opened."""
-
-    manifest: dict[str, Any]
-
-    @property
-    def axes(self) -> dict[str, dict[str, Any]]:
-        """Per axis: its metric, its score, further scores and number of items."""
-        return dict(self.manifest["axes"])
-
-    def table(self, axis: str) -> pa.Table:
-        """All rows of an axis, in their order.
-
-        Raises:
-            DataError: There is no such axis.
-        """
-        if axis not in self.axes:
-            raise DataError(f"no axis {axis!r} in these samples; there are {', '.join(self.axes)}")
-        files = [item["path"] for item in self.manifest["files"] if item["path"].startswith(f"{axis}/")]
-        return read_parts(storage.join(self.manifest["data_uri"], path) for path in sorted(files))
-
-
 def read_parts(uris: Iterable[str]) -> pa.Table:
-    """The rows of several parts, one after another."""
+    """Return the rows of several parts, one after another."""
     tables = [read_part(uri) for uri in uris]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
@@ -137,6 +223,6 @@ def read_samples(path: str) -> Samples:
     Raises:
         DataError: No manifest, or files that are missing, cut or changed.
     """
-    manifest = storage.read_manifest(path, "samples")
-    storage.verify(manifest)
-    return Samples(manifest)
+    samples = read_artifact(Samples, path)
+    samples.verify()
+    return samples

@@ -60,7 +60,7 @@ def register_model(request: Registration, card_path: str, options: dict[str, Any
     """
     comparison = read_artifact(Comparison, request.comparison_path)
     digest = storage.split_fingerprint(request.model_uri)[1]
-    compared = comparison.identity["candidate"].get("model", "")
+    compared = comparison.identity["candidate"].model
     if digest != compared:
         raise DataError(f"{request.model_uri}: the comparison is of model {compared}; compare this one first")
     if comparison.verdict != PASS and not request.force:
@@ -84,7 +84,7 @@ def write_card(request: Registration, comparison: Comparison) -> str:
     header = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "verdict"]
     proof = pages.markdown_table(header, [_axis_row(axis) for axis in comparison.axes])
     identity = comparison.identity["candidate"]
-    versions = [[name, str(identity[name])] for name in ("customer", "general", "tokenizer") if name in identity]
+    versions = [["customer", identity.customer], ["general", identity.general], ["tokenizer", identity.tokenizer]]
     versions += [["shards", comparison.mix.digest if comparison.mix else "none"], ["code", commit_hash()]]
     licence = request.licence or _find_licence(request.base_model)
     return (
@@ -92,7 +92,7 @@ def write_card(request: Registration, comparison: Comparison) -> str:
         f"Tuned from `{base}` (licence: {licence}). Verdict: {verdict}.\n\n"
         f"## What was kept and gained\n\n{proof}\n\n## The mix\n\n{_describe_mix(comparison.mix)}\n\n"
         f"## Versions\n\n{pages.markdown_table(['what', 'digest'], versions)}\n\n"
-        f"## Load it\n\n{_explain_loading(request, base, identity['model_kind'])}\n"
+        f"## Load it\n\n{_explain_loading(request, base, identity.model_kind)}\n"
     )
 
 

@@ -242,11 +242,11 @@ def _contamination(overlaps: Sequence[Overlap]) -> str:
 def _identity_parts(comparison: Comparison) -> Iterator[str]:
     base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
     values = {
-        "base model": base["base_model"],
-        "candidate": f"{candidate['model'] or 'the base model itself'} ({candidate['model_kind']})",
-        **{name: candidate[name] for name in IDENTITY if name in candidate},
+        "base model": base.base_model,
+        "candidate": f"{candidate.model or 'the base model itself'} ({candidate.model_kind})",
+        **{name: getattr(candidate, name) for name in IDENTITY if getattr(candidate, name)},
         "items per axis": comparison.limit or "all",
-        **{f"{name} version": value for name, value in candidate.get("versions", {}).items()},
+        **{f"{name} version": value for name, value in candidate.versions.items()},
     }
     yield f"<h2>What was run</h2>{key_value_table(values)}"
     if mix is None:

@@ -59,11 +59,11 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
         DataError: A benchmark's item is in the training data, or the shards are of another tokenizer.
     """
     shards = open_shards(shards_path, folder / "shards")
-    if shards.manifest["tokenizer_digest"] != samples.manifest["identity"]["tokenizer"]:
+    if shards.manifest["tokenizer_digest"] != samples.identity.tokenizer:
         raise DataError(
             "the shards were made with another tokenizer than the evaluation's; use one base model for both"
         )
-    forms = {axis: FORMS[summary["form"]] for axis, summary in samples.axes.items()}
+    forms = {axis: FORMS[summary.form] for axis, summary in samples.axes.items()}
     tables = [(axis, samples.table(axis)) for axis in samples.axes]
     items = [
         item
@@ -123,7 +123,7 @@ def _raise_coverage(
 
 def _texts(samples: Samples, shards: Shards, folder: Path) -> Iterator[str]:
     """The text of every training record, once."""
-    uri = storage.join(samples.manifest["data_uri"], TOKENIZER_FILE)
+    uri = storage.join(samples.data_uri, TOKENIZER_FILE)
     with storage.open_read(uri) as stream:
         tokenizer = Tokenizer.from_str(stream.read().decode())
     seen: set[bytes] = set()

@@ -34,10 +34,10 @@ def log_comparison(
     """
     where = tracking.Tracking.from_options(options)
     names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", shards)}
-    subject = storage.manifest_digest(comparison.identity["candidate"])
+    subject = storage.manifest_digest(asdict(comparison.identity["candidate"]))
     for side, samples in sides.items():
         with tracking.task_run(where, names[side], subject if side == "candidate" else "") as run:
-            run.log_params(_flat({"identity": samples.manifest["identity"]}))
+            run.log_params(_flat({"identity": asdict(samples.identity)}))
             run.log_metrics(axis_metrics(samples))
             run.log_metrics(slice_metrics(comparison, side))
     if shards:
@@ -73,7 +73,7 @@ def log_comparison(
 
 def axis_metrics(samples: Samples) -> dict[str, float]:
     """Scores as `<axis>/<score>`."""
-    return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis["scores"].items()}
+    return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis.scores.items()}
 
 
 def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:

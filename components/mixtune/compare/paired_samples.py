@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, AxisVerdict, Comparison, Overlap, TrainedMix
-from mixtune.artifacts.samples import Samples
+from mixtune.artifacts.samples import AxisSummary, Identity, Samples
 from mixtune.compare.verdicts import judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
@@ -46,11 +46,11 @@ def compare_samples(
     return Comparison(
         verdict=overall_verdict(axes),
         axes=tuple(axes),
-        identity={"base": base.manifest["identity"], "candidate": candidate.manifest["identity"]},
-        limit=int(base.manifest["limit"]),
+        identity={"base": base.identity, "candidate": candidate.identity},
+        limit=base.limit,
         contamination=contamination,
         mix=mix,
-        model_uri=candidate.manifest["model_uri"],
+        model_uri=candidate.model_uri,
     )
 
 
@@ -59,8 +59,8 @@ def without_candidate(base: Samples, reason: str, mix: TrainedMix | None) -> Com
     return Comparison(
         verdict=FAILED,
         axes=(),
-        identity={"base": base.manifest["identity"], "candidate": {"model": "none", "model_kind": FAILED}},
-        limit=int(base.manifest["limit"]),
+        identity={"base": base.identity, "candidate": Identity(model="none", model_kind=FAILED)},
+        limit=base.limit,
         mix=mix,
         reason=reason,
     )
@@ -78,7 +78,7 @@ def check_same(base: Samples, candidate: Samples) -> None:
             "evaluate both with the same benchmarks and pools"
         )
     for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit"):
-        of_base, of_candidate = (side.manifest["identity"].get(key) for side in (base, candidate))
+        of_base, of_candidate = (getattr(side.identity, key) for side in (base, candidate))
         if of_base != of_candidate:
             raise DataError(
                 f"base was evaluated with {key} {of_base!r}, candidate with {of_candidate!r}; evaluate both alike"
@@ -104,13 +104,13 @@ def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Tab
     return tables[0], tables[1]
 
 
-def resolve_limits(axes: dict[str, dict[str, Any]], limits: dict[str, Any]) -> dict[str, float]:
+def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any]) -> dict[str, float]:
     """Return the allowed loss of every general axis.
 
     Raises:
         ConfigError: A limit for no general axis, or one that is no number from 0.
     """
-    forms = {name: FORMS[summary["form"]] for name, summary in axes.items()}
+    forms = {name: FORMS[summary.form] for name, summary in axes.items()}
     general = {name: form for name, form in forms.items() if form.question == NON_INFERIORITY}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")

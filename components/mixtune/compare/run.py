@@ -9,8 +9,8 @@ from mixtune import storage
 from mixtune.artifacts.comparison import FAILED, AxisDetails, Comparison, DialVerdict, Overlap, TrainedMix
 from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.pools import PoolInputs, mixed_pools
-from mixtune.artifacts.samples import Samples, read_samples
-from mixtune.artifacts.typed_json import write_artifact
+from mixtune.artifacts.samples import Dial, DialPoint, Samples, read_samples
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.comparison_page import summarize, write_comparison
 from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
@@ -75,24 +75,24 @@ def _compare(
     inputs: CompareInputs,
 ) -> Comparison:
     mix = describe_mix(shards)
-    if reason := candidate.manifest.get("failed", ""):
-        return without_candidate(base, reason, mix)
+    if candidate.failed:
+        return without_candidate(base, candidate.failed, mix)
     limits, judged = dict(inputs.limits), None
     if judgments:
         judged = judge_run.judge_axis(judgments, float(limits.pop(judge_run.AXIS, judge_run.DEFAULT_LIMIT)))
     overlaps = _find_overlaps(base, inputs)
     comparison = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix, judged=judged)
-    points = storage.read_manifest(inputs.dial_path, "dial")["turned"] if inputs.dial_path else []
+    points = read_artifact(Dial, inputs.dial_path).points if inputs.dial_path else ()
     return replace(comparison, dial=tuple(_compare_dial_point(point, base, limits) for point in points))
 
 
-def _compare_dial_point(point: dict[str, Any], base: Samples, limits: dict[str, Any]) -> DialVerdict:
+def _compare_dial_point(point: DialPoint, base: Samples, limits: dict[str, Any]) -> DialVerdict:
     """Return the verdict on the candidate at one strength; where it was not evaluated, the reason."""
-    if "reason" in point:
-        return DialVerdict(strength=point["strength"], verdict=FAILED, reason=point["reason"])
-    comparison = compare_samples(base, read_samples(point["samples"]), limits)
+    if point.reason:
+        return DialVerdict(strength=point.strength, verdict=FAILED, reason=point.reason)
+    comparison = compare_samples(base, read_samples(point.samples), limits)
     axes = tuple(replace(axis, details=AxisDetails()) for axis in comparison.axes)
-    return DialVerdict(strength=point["strength"], verdict=comparison.verdict, axes=axes)
+    return DialVerdict(strength=point.strength, verdict=comparison.verdict, axes=axes)
 
 
 def describe_mix(shards: dict[str, Any] | None) -> TrainedMix | None:

@@ -14,7 +14,7 @@ from mixtune.artifacts.comparison import (
     Confusion,
     ItemCounts,
 )
-from mixtune.artifacts.samples import count_errors
+from mixtune.artifacts.samples import AxisSummary, count_errors
 from mixtune.compare import paired_stats
 from mixtune.compare.measures import Tables, measure_axis
 from mixtune.compare.subgroups import compare_subgroups, count_changes, list_lost_items
@@ -23,9 +23,9 @@ from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 
-def judge_axis(name: str, summary: dict[str, Any], tables: Tables, limit: float) -> AxisVerdict:
+def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) -> AxisVerdict:
     """Return the verdict on one axis."""
-    form, labels = FORMS[summary["form"]], tuple(summary["labels"])
+    form, labels = FORMS[summary.form], summary.labels
     measures = measure_axis(form, labels, tables)
     benefit = measures[0].benefit
     superior = form.question == SUPERIORITY

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.samples import count_errors
+from mixtune.artifacts.samples import AxisSummary, count_errors
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
 from mixtune.inference.parallel import Part
 
@@ -20,15 +20,13 @@ class Axis:
     labels: Labels = ()
     """Classes of a classification."""
 
-    def summary(self, table: pa.Table) -> dict[str, Any]:
+    def summary(self, table: pa.Table) -> AxisSummary:
         """Return the axis as the samples' manifest has it."""
-        scores = self.form.summarize(table, self.labels)
-        return {
-            "form": self.form.name,
-            "metric": self.form.metric,
-            "score": scores[self.form.metric],
-            "scores": scores,
-            "num_items": len(table),
-            "errors": count_errors(table),
-            "labels": list(self.labels),
-        }
+        return AxisSummary(
+            form=self.form.name,
+            metric=self.form.metric,
+            scores=self.form.summarize(table, self.labels),
+            num_items=len(table),
+            errors=count_errors(table),
+            labels=self.labels,
+        )

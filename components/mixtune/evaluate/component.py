@@ -18,11 +18,7 @@ def evaluate(
     summary: Output[Markdown],
     model_uri: str = "",
     benchmarks: dict = {},
-    limit: int = 0,
-    customer_options: dict = {},
-    dtype: str = "auto",
-    engine: str = "transformers",
-    gpus_per_model: int = 1,
+    options: dict = {},
     storage: dict = {},
 ):
     """Evaluate one model on several axes, item by item.
@@ -44,14 +40,15 @@ def evaluate(
             `failed: ...` of a training is passed on to `compare`.
         benchmarks: Per axis `uri` (a file or folder, local, `s3://` or `hf://datasets/org/name@revision/path`; Parquet,
             JSONL, JSON or CSV) and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
-            "max_new_tokens": 1280}}`; another name says its `form`: `mmlu`, `ifeval`, or `lm_eval` with the `task`.
-        limit: Items per axis at most, taken evenly from subjects, pools and labels; 0: all.
-        customer_options: How the customer's records are scored: `method` (`auto`, `logprobs`, `generation`),
-            `max_new_tokens` (256), `aliases` (further names of labels), `separator` (of several labels in one
-            record), `pattern` (that a good answer matches); all optional.
-        dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
-        engine: `transformers` on any device, or `vllm` on GPUs, in an image that has it.
-        gpus_per_model: GPUs that share one model, for a model that one cannot hold.
+            "max_new_tokens": 1280}}`; another name says its `form`: `gsm8k`, `mmlu`, ..., or `lm_eval` with
+            the `task`.
+        options: Further settings by name, each with a default: `limit` (items per axis at most, taken evenly from
+            subjects, pools and labels; 0: all), `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU,
+            float32 on a CPU), `engine` ("transformers" on any device, or "vllm" on GPUs, in an image that has it),
+            `gpus_per_model` (GPUs that share one model, for a model that one cannot hold) and `customer_options` (how
+            the customer's records are scored: `method` "auto", "logprobs" or "generation", `max_new_tokens` (256),
+            `aliases` (further names of labels), `separator` (of several labels in one record) and `pattern` (that a
+            good answer matches)).
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:
@@ -59,32 +56,32 @@ def evaluate(
         DataError: An input is not whole, or a benchmark's row is not of its form.
         ConfigError: An unknown option.
     """
-    from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
-    from mixtune.storage import write_json
+    from mixtune import storage as files
+    from mixtune.evaluate.run import Inputs, Outputs, run
+    from mixtune.settings.from_dict import from_dict
+    from mixtune.settings.inference import EvaluateSettings
 
-    inputs = EvaluationInputs(
+    files.use(storage)
+    inputs = Inputs(
         base_model=base_model,
         model_uri=model_uri,
-        dtype=dtype,
-        engine=engine,
-        gpus_per_model=gpus_per_model,
         customer_path=customer.path,
         general_path=general.path,
         benchmarks=benchmarks,
-        limit=limit,
-        customer_options=customer_options,
-        storage=storage,
     )
-    outputs = EvaluationOutputs(
-        samples_uri=samples.uri, samples_path=samples.path, report_path=report.path, summary_path=summary.path
+    outputs = Outputs(
+        samples_path=samples.path,
+        data_uri=files.data_uri(samples.uri, "samples"),
+        html_path=report.path,
+        markdown_path=summary.path,
     )
-    result = run_evaluation(inputs, outputs)
-    for name, value in result.scores.items():
+    evaluation = run(from_dict(EvaluateSettings, options, "options"), inputs, outputs)
+    for name, value in evaluation.metrics.items():
         metrics.log_metric(name, value)
-    confusion.log_confusion_matrix(result.labels, result.confusion)
+    confusion.log_confusion_matrix(list(evaluation.labels), evaluation.confusion)
     # KFP keeps these two as metadata; its local cache forgets a task of whose artifacts one has no file.
-    write_json(metrics.path, result.scores)
-    write_json(confusion.path, result.labels)
+    files.write_json(metrics.path, evaluation.metrics)
+    files.write_json(confusion.path, list(evaluation.labels))
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -96,18 +93,14 @@ def sweep_dial(
     dial: Output[Dataset],
     strengths: list = [],
     benchmarks: dict = {},
-    limit: int = 0,
-    customer_options: dict = {},
-    dtype: str = "auto",
-    engine: str = "transformers",
-    gpus_per_model: int = 1,
+    options: dict = {},
     storage: dict = {},
 ):
     """Evaluate a tuned model at lower strengths, without training: what it forgets against what it gains.
 
     A LoRA adapter is scaled; whole weights are drawn towards the base's (WiSE-FT, Wortsman et al. 2022). Every
     strength is evaluated on the axes and by the options of `evaluate`; `compare` decides on each. A strength that
-    cannot be evaluated is told, and fails nothing.
+    cannot be evaluated is noted, and fails nothing.
 
     Args:
         base_model: Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`.
@@ -118,30 +111,25 @@ def sweep_dial(
         dial: The samples of every strength, for `compare`.
         strengths: Each above 0 (the base) and below 1 (as trained), such as `[0.5]`; empty: none.
         benchmarks: As for `evaluate`.
-        limit: Items per axis at most; 0: all. As for `evaluate`.
-        customer_options: As for `evaluate`.
-        dtype: As for `evaluate`.
-        engine: As for `evaluate`.
-        gpus_per_model: As for `evaluate`.
+        options: As for `evaluate`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:
         ConfigError: A strength out of range.
     """
-    from mixtune.evaluate.run import EvaluationInputs
+    from mixtune import storage as files
+    from mixtune.evaluate.run import Inputs
     from mixtune.evaluate.sweep_dial import sweep
+    from mixtune.settings.from_dict import from_dict
+    from mixtune.settings.inference import EvaluateSettings
 
-    inputs = EvaluationInputs(
+    files.use(storage)
+    inputs = Inputs(
         base_model=base_model,
         model_uri=model_uri,
-        dtype=dtype,
-        engine=engine,
-        gpus_per_model=gpus_per_model,
         customer_path=customer.path,
         general_path=general.path,
         benchmarks=benchmarks,
-        limit=limit,
-        customer_options=customer_options,
-        storage=storage,
     )
-    sweep(inputs, strengths, dial.uri, dial.path)
+    settings = from_dict(EvaluateSettings, options, "options")
+    sweep(settings, inputs, strengths, dial.path, files.data_uri(dial.uri, "dial"))

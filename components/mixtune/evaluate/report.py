@@ -1,49 +1,54 @@
 """The report of one evaluation: HTML for a browser, Markdown for the pipeline's page."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
+from mixtune.artifacts.samples import Samples
+from mixtune.evaluate.benchmarks.form import ClassScores
 from mixtune.report import confusion_table, pages
 
 
-def write_evaluation(
-    manifest: dict[str, Any],
-    labels: list[str],
-    confusion: list[list[int]],
-    per_class: list[dict[str, Any]],
-    *,
-    html: str,
-    markdown: str,
-) -> None:
-    """The report of one evaluation: its scores and what was evaluated.
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What came of one evaluation."""
 
-    Args:
-        manifest: The samples' manifest.
-        labels: Classes of the confusion table; none: no table.
-        confusion: Given label (column) by true label (row).
-        per_class: Precision, recall, F1 and records of each class.
-        html: Where the page goes.
-        markdown: Where the Markdown goes.
-    """
+    samples: Samples
+    labels: Sequence[str] = ()
+    """Classes of the confusion table; none: no table."""
+    confusion: Sequence[Sequence[int]] = ()
+    """Counts of given (column) by true label (row)."""
+    per_class: Sequence[ClassScores] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`<axis>_<metric>` and number of items, under names that KFP's page can show."""
+        axes = self.samples.axes.items()
+        scores = {f"{name}_{axis.metric}": axis.score for name, axis in axes}
+        return {**scores, **{f"{name}_items": float(axis.num_items) for name, axis in axes}}
+
+
+def write(evaluation: Evaluation, *, html: str, markdown: str) -> None:
+    """Write the scores and what was evaluated, to two paths."""
+    axes = evaluation.samples.axes.items()
     rows = [
-        [name, key, f"{value:.4f}", str(axis["num_items"])]
-        for name, axis in manifest["axes"].items()
-        for key, value in axis["scores"].items()
+        [name, key, f"{value:.4f}", str(axis.num_items)] for name, axis in axes for key, value in axis.scores.items()
     ]
     rows += [
-        [name, "items that could not be scored, and count as wrong", str(axis["errors"]), str(axis["num_items"])]
-        for name, axis in manifest["axes"].items()
-        if axis["errors"]
+        [name, "items that could not be scored, and count as wrong", str(axis.errors), str(axis.num_items)]
+        for name, axis in axes
+        if axis.errors
     ]
     header = ["axis", "score", "value", "items"]
     body = f"<h1>Evaluation</h1>{pages.table(header, rows, texts=2)}"
-    if labels:
-        body += f"<h2>Given label by true label</h2>{confusion_table.confusion(labels, confusion)}"
-    if per_class:
+    if evaluation.labels:
+        table = confusion_table.confusion(list(evaluation.labels), [list(row) for row in evaluation.confusion])
+        body += f"<h2>Given label by true label</h2>{table}"
+    if evaluation.per_class:
         lines = [
-            [one["label"], *(f"{one[key]:.4f}" for key in ("precision", "recall", "f1")), str(one["records"])]
-            for one in per_class
+            [row.label, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.records)]
+            for row in evaluation.per_class
         ]
         body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], lines)}"
-    body += f"<h2>What was run</h2>{pages.key_value_table(manifest['identity'])}"
+    body += f"<h2>What was run</h2>{pages.key_value_table(asdict(evaluation.samples.identity))}"
     pages.write_text(html, pages.page("Evaluation", body))
     pages.write_text(markdown, f"# Evaluation\n\n{pages.markdown_table(header, rows)}\n")

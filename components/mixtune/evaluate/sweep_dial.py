@@ -1,50 +1,54 @@
 """The dial, swept: a tuned model at several strengths between its base and itself, each evaluated as it was."""
 
 import gc
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mixtune import models, storage
-from mixtune.evaluate.run import EvaluationInputs, EvaluationOutputs, run_evaluation
+from mixtune.artifacts.samples import Dial, DialPoint
+from mixtune.artifacts.typed_json import write_artifact
+from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.interpolation import check_strengths
+from mixtune.settings.inference import EvaluateSettings
 
 
-def sweep(inputs: EvaluationInputs, strengths: list[Any], dial_uri: str, dial_path: str) -> None:
+def sweep(
+    settings: EvaluateSettings, inputs: Inputs, strengths: Sequence[float], dial_path: str, data_uri: str
+) -> None:
     """Evaluate a tuned model at every strength and write where the samples are.
 
-    A strength that cannot be evaluated is told with its reason: the model itself was evaluated already, and counts.
+    A strength that cannot be evaluated is noted with its reason: the model itself was evaluated already, and counts.
 
     Args:
-        inputs: Of the model as it was trained; the `failed: ...` of a training leaves nothing to turn.
+        settings: As for `evaluate`.
+        inputs: Of the model as it was trained; of the `failed: ...` of a training nothing is evaluated.
         strengths: Each above 0 and below 1.
-        dial_uri: URI of the artifact; samples go beside it.
-        dial_path: Its manifest: `strength` and `samples`, or `reason`, of each.
+        dial_path: Where the manifest goes.
+        data_uri: Folder of the samples.
 
     Raises:
         ConfigError: A strength out of range.
     """
-    storage.use(inputs.storage)
-    chosen = check_strengths(strengths)
+    chosen = check_strengths(list(strengths))
     if inputs.model_uri.startswith(f"{models.FAILED}: "):
         chosen = []
-    folder = storage.data_uri(dial_uri, "dial")
-    turned = []
+    points = []
     for strength in chosen:
         print(f"dial at {strength:g}:", flush=True)
-        places = storage.join(folder, f"{strength:g}")
-        samples = storage.join(places, "samples")
-        outputs = EvaluationOutputs(
-            samples_uri=samples,
-            samples_path=samples,
-            report_path=storage.join(places, "report"),
-            summary_path=storage.join(places, "summary"),
+        folder = storage.join(data_uri, f"{strength:g}")
+        path = storage.join(folder, "samples")
+        outputs = Outputs(
+            samples_path=path,
+            data_uri=storage.data_uri(path, "samples"),
+            html_path=storage.join(folder, "report"),
+            markdown_path=storage.join(folder, "summary"),
         )
         try:
-            run_evaluation(replace(inputs, strength=strength), outputs)
+            run(settings, replace(inputs, strength=strength), outputs)
         except Exception as error:  # whatever it is, it may not cost the point that is evaluated already
             print(f"warning: not evaluated at {strength:g}: {error}", flush=True)
-            turned.append({"strength": strength, "reason": f"{type(error).__name__}: {error}"})
+            points.append(DialPoint(strength=strength, reason=f"{type(error).__name__}: {error}"))
         else:
-            turned.append({"strength": strength, "samples": samples})
+            points.append(DialPoint(strength=strength, samples=path))
         gc.collect()  # one model's memory is the next one's
-    storage.write_manifest(dial_path, {"kind": "dial", "turned": turned}, folder, [])
+    write_artifact(dial_path, Dial(points=tuple(points), data_uri=data_uri))

@@ -1,52 +1,47 @@
 """A model ready to be evaluated: a base model, a base model with its adapter, or a whole tuned model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from mixtune import models, storage
+from mixtune.artifacts.samples import ModelIdentity
 from mixtune.chat.template import ChatTemplate
 from mixtune.chat.template_files import read_templates, templates_digest
-from mixtune.errors import ConfigError, ModelError
+from mixtune.errors import ModelError
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 from mixtune.interpolation import turn_down
+from mixtune.settings.inference import InferenceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ENGINES = ("transformers", "vllm")
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 _DEFAULT_LENGTH = 2048
 PROBE = "The quick brown fox"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSource:
+class ModelSource(InferenceSettings):
     """Which model, and how it is loaded."""
 
     base_model: str
     """Folder, `s3://` prefix or `org/name@revision`, possibly with `#digest`."""
     model_uri: str = ""
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
-    dtype: str = "auto"
-    """`float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first GPU there is, else the CPU."""
-    engine: str = "transformers"
-    """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
-    gpus_per_model: int = 1
-    """GPUs that share one model: tensor parallel in vLLM, layers spread over them in transformers."""
 
-    def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise ConfigError(f"engine {self.engine!r}: there are {', '.join(ENGINES)}")
-        if self.gpus_per_model < 1:
-            raise ConfigError(f"gpus_per_model is 1 or more, got {self.gpus_per_model}")
-        if self.dtype not in ("auto", *DTYPES):
-            raise ConfigError(f"dtype {self.dtype!r}: there are auto, {', '.join(DTYPES)}")
+    @classmethod
+    def of(cls, settings: InferenceSettings, base_model: str, model_uri: str = "") -> "ModelSource":
+        """Return the source of a model that is loaded by the settings."""
+        names = [item.name for item in fields(InferenceSettings)]
+        values = {name: getattr(settings, name) for name in names}
+        return cls(base_model=base_model, model_uri=model_uri, **values)
 
     def resolved(self) -> "ModelSource":
         """Return the same with `auto` replaced by what this machine has."""
@@ -68,8 +63,15 @@ class Fetched:
 
     @property
     def adapter(self) -> Path | None:
-        """The adapter's folder, where there is one."""
+        """The adapter's folder; None without one."""
         return self.tuned if self.tuned and models.is_adapter(self.tuned) else None
+
+    @property
+    def kind(self) -> str:
+        """`base`, `adapter` or `weights`."""
+        if not self.tuned:
+            return "base"
+        return "adapter" if self.adapter else "weights"
 
     @property
     def weights(self) -> Path:
@@ -97,6 +99,19 @@ def at_strength(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
 def digest(uri: str, folder: Path) -> str:
     """Return the digest of a model's URI, or else that of its files."""
     return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
+
+
+def identify(source: ModelSource, fetched: Fetched) -> ModelIdentity:
+    """Return what a model's outputs depend on; the source is resolved."""
+    return ModelIdentity(
+        base_model=digest(source.base_model, fetched.base),
+        tokenizer=models.tokenizer_digest(fetched.base),
+        chat_template=templates_digest(read_templates(fetched.base)),
+        engine=source.engine,
+        dtype=source.dtype,
+        device=source.device.split(":")[0],
+        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+    )
 
 
 def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engine:

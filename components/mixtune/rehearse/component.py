@@ -14,14 +14,7 @@ def rehearse(
     num_records: int = 2000,
     prompts_uri: str = "",
     out_uri: str = "",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_prompt_tokens: int = 512,
-    max_new_tokens: int = 1024,
-    dtype: str = "auto",
-    engine: str = "transformers",
-    gpus_per_model: int = 1,
-    seed: int = 42,
+    options: dict = {},
     storage: dict = {},
 ) -> str:
     """Make a general pool out of the base model alone, where no other data may be used: it asks itself, and answers.
@@ -38,14 +31,11 @@ def rehearse(
         prompts_uri: File or folder (JSONL, JSON, CSV or Parquet) with a column `prompt`, for a model that cannot ask;
             the answers are the model's in any case. Empty: the model asks itself.
         out_uri: Folder for `records.jsonl` and `manifest.json`, local or `s3://`; empty: beside the artifact.
-        temperature: Of questions and answers, above 0; 1 is the model's own distribution.
-        top_p: Above 0, at most 1: only the most probable tokens, which together have this probability.
-        max_prompt_tokens: A question that is longer is dropped.
-        max_new_tokens: An answer that is longer is dropped.
-        dtype: `float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU.
-        engine: `transformers` on any device, or `vllm` on GPUs, in an image that has it.
-        gpus_per_model: GPUs that share one model, for a model that one cannot hold.
-        seed: Of every conversation.
+        options: Further settings by name, each with a default: `temperature` (above 0; 1 is the model's own
+            distribution), `top_p` (above 0, at most 1: only the most probable tokens, which together have this
+            probability), `max_prompt_tokens` (512; a longer question is dropped), `max_new_tokens` (1024; a longer
+            answer is dropped), `seed` (42, of every conversation), and `dtype`, `engine`, `gpus_per_model` as for
+            `evaluate`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:
@@ -57,20 +47,12 @@ def rehearse(
         DataError: A row of `prompts_uri` has no prompt.
     """
     from mixtune import storage as files
-    from mixtune.inference.loading import ModelSource
-    from mixtune.rehearse.conversations import SamplingSettings
-    from mixtune.rehearse.run import RehearsalInputs, RehearsalOutputs, run_rehearsal
+    from mixtune.rehearse.conversations import RehearseSettings
+    from mixtune.rehearse.run import Inputs, Outputs, run
+    from mixtune.settings.from_dict import from_dict
 
     files.use(storage)
-    drawing = SamplingSettings(
-        temperature=temperature,
-        top_p=top_p,
-        max_prompt_tokens=int(max_prompt_tokens),
-        max_new_tokens=int(max_new_tokens),
-        seed=int(seed),
-    )
-    model = ModelSource(base_model=base_model, dtype=dtype, engine=engine, gpus_per_model=int(gpus_per_model))
-    inputs = RehearsalInputs(model=model, drawing=drawing, num_records=int(num_records), prompts_uri=prompts_uri)
+    inputs = Inputs(base_model=base_model, num_records=int(num_records), prompts_uri=prompts_uri)
     folder = out_uri or files.data_uri(pool.uri, "pool")
-    outputs = RehearsalOutputs(folder=folder, manifest_path=pool.path, summary_path=summary.path)
-    return run_rehearsal(inputs, outputs)
+    outputs = Outputs(data_uri=folder, manifest_path=pool.path, markdown_path=summary.path)
+    return run(from_dict(RehearseSettings, options, "options"), inputs, outputs)

@@ -1,7 +1,7 @@
 """A model that asks itself: users' turns from its own chat template, and its answers, each checked for use."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.chat.template import ChatTemplate
 from mixtune.errors import ConfigError, ModelError
-from mixtune.inference.engine import Completion, Engine, Sampling
+from mixtune.inference.engine import Completion, Engine, Sampling, Tokenizer
 from mixtune.inference.prompts import encode, render_question
+from mixtune.settings.inference import InferenceSettings
 
 AXIS = "rehearsal"
 END_OF_THOUGHT = "</think>"
@@ -22,8 +23,8 @@ _MARK = "qzxv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingSettings:
-    """How questions and answers are sampled."""
+class RehearseSettings(InferenceSettings):
+    """The `options` of `rehearse`: how the model is loaded, and how questions and answers are sampled."""
 
     temperature: float = 1.0
     """Above 0; 1 is the model's own distribution, which rehearsal is to keep."""
@@ -36,15 +37,22 @@ class SamplingSettings:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature <= 0:
-            raise ConfigError(f"rehearse: temperature is above 0, got {self.temperature:g}")
+            raise ConfigError(f"temperature is above 0, got {self.temperature:g}")
         if not 0 < self.top_p <= 1:
-            raise ConfigError(f"rehearse: top_p is above 0 and at most 1, got {self.top_p:g}")
+            raise ConfigError(f"top_p is above 0 and at most 1, got {self.top_p:g}")
         for name in ("max_prompt_tokens", "max_new_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"rehearse: {name} is 1 or more, got {getattr(self, name)}")
+                raise ConfigError(f"{name} is 1 or more, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"rehearse: seed is 0 to 2**63 - 1, got {self.seed}")
+            raise ConfigError(f"seed is 0 to 2**63 - 1, got {self.seed}")
+
+    @property
+    def sampling_options(self) -> dict[str, Any]:
+        """All that the texts depend on beside the model."""
+        inherited = {item.name for item in fields(InferenceSettings)}
+        return {name: value for name, value in vars(self).items() if name not in inherited}
 
     def sampling(self, stream_ids: Sequence[int], stop_ids: frozenset[int] = frozenset()) -> Sampling:
         """Return the sampling of texts with these random streams."""
@@ -89,8 +97,8 @@ def find_turn(tokenizer: Any) -> Turn:
 class ConversationGenerator:
     """Samples conversations by their numbers; a conversation does not depend on its batch."""
 
-    tokenizer: Any
-    settings: SamplingSettings
+    tokenizer: Tokenizer
+    settings: RehearseSettings
 
     def __call__(self, items: Sequence[tuple[int, str]], engine: Engine) -> list[Sample]:
         """Return one sample per conversation: `text` is the question, `response` the answer, `error` why it is dropped.
@@ -110,7 +118,8 @@ class ConversationGenerator:
             prompts = [encode(self.tokenizer, rendered[place]) for place in usable]
             sampling = self.settings.sampling([2 * numbers[place] + 1 for place in usable])
             completions = engine.generate(prompts, self.settings.max_new_tokens, sampling)
-            answers |= {place: self._read(done, "answer") for place, done in zip(usable, completions, strict=True)}
+            texts = [self._read(completion, "answer") for completion in completions]
+            answers |= dict(zip(usable, texts, strict=True))
         return [
             Sample(
                 axis=AXIS,

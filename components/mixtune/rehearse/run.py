@@ -2,8 +2,8 @@
 
 Replaying what a model itself says protects it nearly as well as its own training data would, which nobody has:
 Huang et al. 2024, "Mitigating Catastrophic Forgetting in Large Language Models with Self-Synthesized Rehearsal"
-(arXiv:2403.01244); from nothing but the start of a text, arXiv:2505.13811. Users' turns are drawn as Xu et al. 2024
-draw them (Magpie, arXiv:2406.08464): from what the chat template writes before them.
+(arXiv:2403.01244); from nothing but the start of a text, arXiv:2505.13811. Users' turns are sampled as Xu et al. 2024
+do (Magpie, arXiv:2406.08464): from what the chat template writes before them.
 """
 
 import math
@@ -14,44 +14,36 @@ from functools import partial
 from typing import Any
 
 import orjson
-import torch
-import transformers
 
-from mixtune import models, storage
+from mixtune import storage
+from mixtune.artifacts.rehearsal import Rehearsal, RehearsalIdentity
 from mixtune.artifacts.samples import read_part
-from mixtune.chat.template_files import read_templates, templates_digest
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.evaluate import benchmark_files
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.rehearse.conversations import (
-    AXIS,
-    END_OF_THOUGHT,
-    ConversationGenerator,
-    SamplingSettings,
-    find_turn,
-)
+from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, ConversationGenerator, RehearseSettings, find_turn
 from mixtune.report import pages
 
 RECORDS_FILE = "records.jsonl"
 MANIFEST_FILE = "manifest.json"
 PARTS_FOLDER = "_drawn"
 TEXTS_PER_PART = 128
-SHOWN, WIDTH = 10, 200
+MAX_EXAMPLES, MAX_LETTERS = 10, 200
 """Records that the summary shows, and letters of each text."""
 MAX_DRAWS = 4
-"""Conversations drawn at most, as a multiple of the records that are wanted."""
+"""Conversations sampled at most, as a multiple of `num_records`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RehearsalInputs:
-    """What `rehearse` reads."""
+class Inputs:
+    """The model, and how much of it."""
 
-    model: ModelSource
-    drawing: SamplingSettings = field(default_factory=SamplingSettings)
+    base_model: str
     num_records: int = 2000
-    """Records wanted; with `prompts_uri`, at most."""
+    """Records of the pool; with `prompts_uri`, at most."""
     prompts_uri: str = ""
     """File or folder with a column `prompt`; empty: the model asks itself."""
 
@@ -61,87 +53,99 @@ class RehearsalInputs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RehearsalOutputs:
+class Outputs:
     """Where `rehearse` writes."""
 
-    folder: str
-    """URI of the pool's folder."""
+    data_uri: str
+    """The pool's folder."""
     manifest_path: str
-    summary_path: str
+    markdown_path: str
 
 
-def run_rehearsal(inputs: RehearsalInputs, outputs: RehearsalOutputs) -> str:
-    """Draw conversations until there are records enough; what was drawn by a killed task is kept.
+def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
+    """Sample conversations until there are enough records; parts that a killed task wrote are used again.
 
     Returns:
         URI of the records.
 
     Raises:
-        ModelError: The chat template has no place for a user's turn, or too little of what comes can be used.
+        ModelError: The chat template has no place for a user's turn, or too little of the output can be used.
         DataError: A row of `prompts_uri` has no prompt.
     """
-    fetched = loading.fetch(inputs.model)
+    source = ModelSource.of(settings, inputs.base_model).resolved()
+    fetched = loading.fetch(source)
     tokenizer = loading.load_tokenizer(fetched)
     prompts = read_prompts(inputs.prompts_uri) if inputs.prompts_uri else ()
     if not inputs.prompts_uri:
         find_turn(tokenizer)
-    identity = describe(inputs, fetched)
-    folder = storage.join(outputs.folder, PARTS_FOLDER)
-    done = parallel.resume_or_reset(folder, identity)
-    load = partial(loading.load_engine, inputs.model, fetched)
-    devices = parallel.find_devices(inputs.model.resolved().device, inputs.model.gpus_per_model)
-    kept = Kept(wanted=inputs.num_records)
-    parts = plan_parts(inputs, prompts, tokenizer)
-    while parts and not kept.enough:
-        now, parts = parts[: kept.parts_needed], parts[kept.parts_needed :]
-        parallel.score_parts([part for part in now if part.path not in done], folder, load, devices)
-        for part in now:
-            kept.take(read_part(storage.join(folder, part.path)).to_pylist())
-    check_enough(kept, inputs)
-    records_uri = storage.join(outputs.folder, RECORDS_FILE)
+    identity = RehearsalIdentity(
+        **vars(loading.identify(source, fetched)),
+        **settings.sampling_options,
+        prompts=digest_of(inputs.prompts_uri) if inputs.prompts_uri else "",
+        texts_per_part=TEXTS_PER_PART,
+    )
+    folder = storage.join(outputs.data_uri, PARTS_FOLDER)
+    written = parallel.resume_or_reset(folder, asdict(identity))
+    load = partial(loading.load_engine, source, fetched)
+    devices = parallel.find_devices(source.device, source.gpus_per_model)
+    pool = UsableRecords(target=inputs.num_records)
+    parts = plan_parts(inputs.num_records, prompts, ConversationGenerator(tokenizer, settings))
+    while parts and not pool.is_full:
+        batch, parts = parts[: pool.parts_needed], parts[pool.parts_needed :]
+        parallel.score_parts([part for part in batch if part.path not in written], folder, load, devices)
+        for part in batch:
+            pool.add(read_part(storage.join(folder, part.path)).to_pylist())
+    check_enough(pool, inputs)
+    records_uri = storage.join(outputs.data_uri, RECORDS_FILE)
     with storage.open_write(records_uri) as stream:
-        for prompt, answer in kept.records.values():
+        for prompt, answer in pool.records.values():
             stream.write(record_line(prompt, answer))
-    manifest = {
-        "kind": "rehearsal",
-        "base_model": inputs.model.base_model,
-        "identity": identity,
-        "num_records": len(kept.records),
-        "num_drawn": kept.num_drawn,
-        "dropped": dict(sorted(kept.dropped.items())),
-    }
-    write_summary(manifest, list(kept.records.values())[:SHOWN], outputs.summary_path)
-    for path in (storage.join(outputs.folder, MANIFEST_FILE), outputs.manifest_path):
-        storage.write_manifest(path, manifest, outputs.folder, [stream.entry(RECORDS_FILE)])
-    print(f"rehearse: {len(kept.records)} records of {kept.num_drawn} conversations; {kept.why()}", flush=True)
+    rehearsal = Rehearsal(
+        base_model=inputs.base_model,
+        identity=identity,
+        num_records=len(pool.records),
+        num_drawn=pool.num_drawn,
+        dropped=dict(sorted(pool.dropped.items())),
+        data_uri=outputs.data_uri,
+        files=(stream.entry(RECORDS_FILE),),
+    )
+    write_summary(rehearsal, list(pool.records.values())[:MAX_EXAMPLES], outputs.markdown_path)
+    for path in (storage.join(outputs.data_uri, MANIFEST_FILE), outputs.manifest_path):
+        write_artifact(path, rehearsal)
+    print(f"rehearse: {len(pool.records)} records of {pool.num_drawn} conversations; {pool.losses}", flush=True)
     return records_uri
 
 
 @dataclass(kw_only=True)
-class Kept:
-    """The conversations that can be used, in the order of their numbers, until there are enough."""
+class UsableRecords:
+    """The conversations that can be used, in the order of their numbers."""
 
-    wanted: int
+    target: int
     num_drawn: int = 0
     records: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Prompt and answer, by the prompt's words."""
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
-    def enough(self) -> bool:
-        """Whether there are as many as are wanted."""
-        return len(self.records) >= self.wanted
+    def is_full(self) -> bool:
+        """Whether the target is reached."""
+        return len(self.records) >= self.target
 
     @property
     def parts_needed(self) -> int:
-        """Parts that will do, if the next ones are like those so far; of the first, nine in ten."""
+        """Parts that will do, if as many of the next can be used as so far; of the first, nine in ten."""
         share = max(len(self.records) / self.num_drawn, 1 / MAX_DRAWS) if self.num_drawn else 0.9
-        return math.ceil((self.wanted - len(self.records)) / share / TEXTS_PER_PART)
+        return math.ceil((self.target - len(self.records)) / share / TEXTS_PER_PART)
 
-    def take(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Look at one part's conversations, each kept or counted by why it is not."""
+    @property
+    def losses(self) -> str:
+        """What was dropped, in words."""
+        return ", ".join(f"{count} {error}" for error, count in self.dropped.most_common()) or "none dropped"
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add one part's conversations up to the target, or count why they are dropped."""
         for row in rows:
-            if self.enough:
+            if self.is_full:
                 return
             self.num_drawn += 1
             key = " ".join(row["text"].casefold().split())
@@ -151,47 +155,39 @@ class Kept:
             else:
                 self.records[key] = (row["text"], row["response"])
 
-    def why(self) -> str:
-        """What was dropped, in words."""
-        return ", ".join(f"{count} {error}" for error, count in self.dropped.most_common()) or "none dropped"
 
-
-def check_enough(kept: Kept, inputs: RehearsalInputs) -> None:
+def check_enough(pool: UsableRecords, inputs: Inputs) -> None:
     """Make sure that there is a pool.
 
     Raises:
-        ModelError: Fewer records than wanted; where prompts were given, none.
+        ModelError: Fewer records than the target; where prompts were given, none.
     """
-    if kept.enough or (inputs.prompts_uri and kept.records):
+    if pool.is_full or (inputs.prompts_uri and pool.records):
         return
+    advice = "this model does not ask by its chat template: give prompts_uri, else fewer num_records"
+    if inputs.prompts_uri:
+        advice = "this model does not answer these prompts: another max_new_tokens or temperature may help"
     raise ModelError(
-        f"rehearse: {len(kept.records)} of {inputs.num_records} records after {kept.num_drawn} conversations "
-        f"({kept.why()}); "
-        + (
-            "this model does not answer these prompts: another max_new_tokens or temperature may help"
-            if inputs.prompts_uri
-            else "this model does not ask by its chat template: give prompts_uri, else fewer num_records"
-        )
+        f"rehearse: {len(pool.records)} of {pool.target} records after {pool.num_drawn} conversations "
+        f"({pool.losses}); {advice}"
     )
 
 
-def plan_parts(inputs: RehearsalInputs, prompts: Sequence[str], tokenizer: Any) -> list[Part]:
+def plan_parts(num_records: int, prompts: Sequence[str], generate: ConversationGenerator) -> list[Part]:
     """Return all conversations that may be sampled, in parts; without prompts, in whole ones."""
-    count = len(prompts) or MAX_DRAWS * inputs.num_records
-    count += 0 if prompts else -count % TEXTS_PER_PART
+    count = len(prompts) or TEXTS_PER_PART * math.ceil(MAX_DRAWS * num_records / TEXTS_PER_PART)
     items = [(number, prompts[number] if prompts else "") for number in range(count)]
-    generate = ConversationGenerator(tokenizer, inputs.drawing)
     return make_parts(AXIS, items, TEXTS_PER_PART, generate)
 
 
 def read_prompts(uri: str) -> tuple[str, ...]:
-    """The prompts of a file or folder, in its order.
+    """Return the prompts of a file or folder, in its order.
 
     Raises:
         DataError: There are none, or a row has no text under `prompt`.
     """
-    rows = [row for split in benchmark_files.read_splits(uri).values() for row in split]
-    prompts = tuple(str(benchmark_files.need(row, "prompt", uri, number)).strip() for number, row in enumerate(rows, 1))
+    rows = enumerate(benchmark_files.read_all(uri), 1)
+    prompts = tuple(str(benchmark_files.need(row, "prompt", uri, number)).strip() for number, row in rows)
     if not all(prompts):
         raise DataError(f"{uri} row {prompts.index('') + 1}: its prompt is empty")
     if not prompts:
@@ -199,50 +195,35 @@ def read_prompts(uri: str) -> tuple[str, ...]:
     return prompts
 
 
-def describe(inputs: RehearsalInputs, fetched: loading.Fetched) -> dict[str, Any]:
-    """Everything that a conversation depends on; how many are wanted is not among it."""
-    source = inputs.model.resolved()
-    return {
-        "base_model": loading.digest(source.base_model, fetched.base),
-        "tokenizer": models.tokenizer_digest(fetched.base),
-        "chat_template": templates_digest(read_templates(fetched.base)),
-        "prompts": digest_of(inputs.prompts_uri) if inputs.prompts_uri else "",
-        "engine": source.engine,
-        "dtype": source.dtype,
-        "device": source.device.split(":")[0],
-        **asdict(inputs.drawing),
-        "texts_per_part": TEXTS_PER_PART,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-
-
 def digest_of(uri: str) -> str:
-    """What is there now.
+    """Return the digest of a URI's files as they are now.
 
     Raises:
-        DataError: The URI came with the digest of something else.
+        DataError: The URI names another digest.
     """
     return storage.split_fingerprint(storage.fingerprint(storage.check_fingerprint(uri)))[1]
 
 
 def record_line(prompt: str, answer: str) -> bytes:
-    """One record as a line of canonical chat JSONL; what a reasoning model thinks first goes by its own key."""
-    thought, found, said = answer.rpartition(END_OF_THOUGHT)
-    message = {"role": "assistant", "content": said.strip()}
-    if found and thought.removeprefix("<think>").strip():
+    """Return one record as a line of canonical chat JSONL; a reasoning model's thoughts go by their own key."""
+    thought, end, response = answer.rpartition(END_OF_THOUGHT)
+    message = {"role": "assistant", "content": response.strip()}
+    if end and thought.removeprefix("<think>").strip():
         message["reasoning"] = thought.removeprefix("<think>").strip()
     return orjson.dumps({"messages": [{"role": "user", "content": prompt}, message]}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def write_summary(manifest: dict[str, Any], shown: list[tuple[str, str]], path: str) -> None:
-    """The counts, and the first records, as Markdown."""
-    rows = [["drawn", str(manifest["num_drawn"])], ["kept", str(manifest["num_records"])]]
-    rows += [[f"dropped, {reason}", str(count)] for reason, count in manifest["dropped"].items()]
-    examples = [[" ".join(text.split())[:WIDTH] for text in record] for record in shown]
+def write_summary(rehearsal: Rehearsal, examples: list[tuple[str, str]], path: str) -> None:
+    """Write the counts and some records, as Markdown."""
+    rows = [["drawn", str(rehearsal.num_drawn)], ["kept", str(rehearsal.num_records)]]
+    rows += [[f"dropped, {reason}", str(count)] for reason, count in rehearsal.dropped.items()]
     lines = [
         "# Rehearsal",
-        f"{manifest['num_records']} records out of {manifest['base_model']} alone.",
+        f"{rehearsal.num_records} records out of {rehearsal.base_model} alone.",
         pages.markdown_table(["conversations", "number"], rows),
-        pages.markdown_table(["asked", "answered"], examples),
+        pages.markdown_table(
+            ["asked", "answered"],
+            [[" ".join(text.split())[:MAX_LETTERS] for text in record] for record in examples],
+        ),
     ]
     pages.write_text(path, "\n\n".join(lines) + "\n")

@@ -207,7 +207,7 @@ def _count_preferences(judgments: Judgments) -> Counter[str]:
 
 
 def _digest_samples(base: Samples, candidate: Samples) -> tuple[str, str]:
-    return storage.manifest_digest(base.manifest), storage.manifest_digest(candidate.manifest)
+    return base.digest, candidate.digest
 
 
 def _advise(calibration: Calibration, verdict: str, missing: int, count: int) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +13,7 @@ from mixtune.evaluate.answers import answer_records, latency_scores, record_colu
 from mixtune.evaluate.benchmarks.form import (
     SUPERIORITY,
     BenchmarkForm,
+    ClassScores,
     Contrast,
     Contrasts,
     Floats,
@@ -95,15 +95,13 @@ class Classification(BenchmarkForm[LabelOptions]):
         counts = sk.confusion_matrix(table["gold"].to_pylist(), table["prediction"].to_pylist(), labels=list(labels))
         return [[int(count) for count in row] for row in counts]
 
-    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[dict[str, Any]]:
-        """Return `label`, `precision`, `recall`, `f1` and number of `records` of every label."""
+    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[ClassScores]:
+        """Return the scores of every label."""
         gold, predicted = (label_indicators(self.read_labels(table[name]), labels) for name in ("gold", "prediction"))
-        precision, recall, f1, count = sk.precision_recall_fscore_support(
-            gold, predicted, average=None, zero_division=0
-        )
+        scores = sk.precision_recall_fscore_support(gold, predicted, average=None, zero_division=0)
         return [
-            {"label": label, "precision": float(p), "recall": float(r), "f1": float(f), "records": int(n)}
-            for label, p, r, f, n in zip(labels, precision, recall, f1, count, strict=True)
+            ClassScores(label=label, precision=float(p), recall=float(r), f1=float(f), records=int(n))
+            for label, p, r, f, n in zip(labels, *scores, strict=True)
         ]
 
 

@@ -1,8 +1,5 @@
 """The customer's axis: classification where the records have labels, generation where they have none."""
 
-import re
-from dataclasses import dataclass, field
-
 from mixtune.artifacts.pools import Pools
 from mixtune.errors import ConfigError
 from mixtune.evaluate import benchmark_files
@@ -13,38 +10,9 @@ from mixtune.evaluate.benchmarks.generation import GenerationOptions
 from mixtune.evaluate.benchmarks.labels import find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
+from mixtune.settings.inference import CustomerOptions
 
 AXIS = "customer"
-METHODS = ("auto", "logprobs", "generation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CustomerOptions:
-    """How the customer's held-out records are scored."""
-
-    method: str = "auto"
-    """Labels by `logprobs` of their answers or from a `generation`; `auto`: by log-probabilities where every label
-    has one answer text, else from a generation. Records without labels are always generated."""
-    max_new_tokens: int = 256
-    """Tokens of a generated answer at most."""
-    aliases: dict[str, str] = field(default_factory=dict)
-    """Further names of labels that a generated answer may use."""
-    separator: str = ""
-    """What joins several labels in a record's label and in its answer; empty: one label each."""
-    pattern: str = ""
-    """Regular expression that a good generated answer matches from end to end; empty: not measured."""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f"customer_options: method {self.method!r}; there are {', '.join(METHODS)}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"customer_options: max_new_tokens is 1 or more, got {self.max_new_tokens}")
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ConfigError(
-                f"customer_options: pattern {self.pattern!r} is no regular expression ({error})"
-            ) from error
 
 
 def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limit: int) -> Axis | None:

@@ -6,7 +6,7 @@ an axis's form, so `compare` needs nothing else to know how the axis is decided.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,17 @@ class ResampledContrast:
 Contrasts = list[Contrast | ResampledContrast]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """How well one label is given."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    records: int
+
+
 class BenchmarkForm(Protocol[Options]):
     """A kind of benchmark. A subclass gives the first three and overrides of the rest what differs."""
 
@@ -96,8 +107,8 @@ class BenchmarkForm(Protocol[Options]):
         """Return how often each label (row) was given each label (column); empty without a table."""
         return []
 
-    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[dict[str, Any]]:
-        """Return `label`, `precision`, `recall`, `f1` and number of `records` of every label; empty without labels."""
+    def scores_per_class(self, table: pa.Table, labels: Labels) -> list[ClassScores]:
+        """Return the scores of every label; empty without labels."""
         return []
 
 

@@ -1,0 +1,71 @@
+"""What users set of models that are evaluated: how they are loaded, and how a customer's records are scored."""
+
+import re
+from dataclasses import dataclass, field
+
+from mixtune.errors import ConfigError
+
+ENGINES = ("transformers", "vllm")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+METHODS = ("auto", "logprobs", "generation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSettings:
+    """How a model is loaded."""
+
+    dtype: str = "auto"
+    """`float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    engine: str = "transformers"
+    """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
+    gpus_per_model: int = 1
+    """GPUs that share one model: tensor parallel in vLLM, layers spread over them in transformers."""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine {self.engine!r}: there are {', '.join(ENGINES)}")
+        if self.gpus_per_model < 1:
+            raise ConfigError(f"gpus_per_model is 1 or more, got {self.gpus_per_model}")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomerOptions:
+    """How the customer's held-out records are scored."""
+
+    method: str = "auto"
+    """Labels by `logprobs` of their answers or from a `generation`; `auto`: by log-probabilities where every label
+    has one answer text, else from a generation. Records without labels are always generated."""
+    max_new_tokens: int = 256
+    """Tokens of a generated answer at most."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Further names of labels that a generated answer may use."""
+    separator: str = ""
+    """What joins several labels in a record's label and in its answer; empty: one label each."""
+    pattern: str = ""
+    """Regular expression that a good generated answer matches from end to end; empty: not measured."""
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r}; there are {', '.join(METHODS)}")
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is 1 or more, got {self.max_new_tokens}")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ConfigError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(InferenceSettings):
+    """The `options` of `evaluate`."""
+
+    limit: int = 0
+    """Items of an axis at most, taken evenly from its strata; 0: all."""
+    customer_options: CustomerOptions = CustomerOptions()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit < 0:
+            raise ConfigError(f"limit is 0 (all items) or more, got {self.limit}")
