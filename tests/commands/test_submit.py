@@ -57,7 +57,7 @@ def test_what_is_sent_is_the_compiled_pipeline_its_arguments_and_nothing_else(
         name = f"mixtune-python-{part}:0.1.0"
         expected = expected.replace(name, f"r.example.com/team/{name}@sha256:{'ab' * 32}")
     spec = body["pipeline_spec"]
-    assert [spec["pipeline_spec"], spec["platform_spec"]] == list(yaml.safe_load_all(expected))
+    assert [spec["pipeline_spec"], spec["platform_spec"]] == list(yaml.load_all(expected, yaml.CSafeLoader))
     assert f"run: {kubeflow.url}/#/runs/details/run-1" in capsys.readouterr().out
 
 

@@ -39,7 +39,7 @@ DEFAULTS = {
 
 
 def load(path: Path) -> list[dict]:
-    return list(yaml.safe_load_all(path.read_text()))
+    return list(yaml.load_all(path.read_text(), yaml.CSafeLoader))
 
 
 def compiled(name: str) -> list[dict]:

@@ -64,6 +64,11 @@ def find_pipeline(name: str) -> Path:
     raise ConfigError(f"{name}: no such file, and mixtune ships no pipeline of that name; there are {names}")
 
 
+def read_spec(path: Path) -> dict[str, Any]:
+    """Return a compiled pipeline's specification: the first document of its YAML."""
+    return dict(next(yaml.load_all(path.read_text(), yaml.CSafeLoader)))
+
+
 def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
     """The parameters of a compiled pipeline: `parameterType`, `isOptional`, `defaultValue`, `description`.
 
@@ -71,7 +76,7 @@ def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
         ConfigError: The file is no compiled pipeline.
     """
     try:
-        spec = next(iter(yaml.safe_load_all(path.read_text())))
+        spec = read_spec(path)
         return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
     except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error

@@ -148,7 +148,7 @@ def source_digest() -> str:
 
 def task_names(pipeline: Path) -> dict[str, str]:
     """Display names of a compiled pipeline's tasks, by the names that KFP's log uses."""
-    spec = next(iter(yaml.safe_load_all(pipeline.read_text())))
+    spec = next(yaml.load_all(pipeline.read_text(), yaml.CSafeLoader))
     graphs = [spec["root"], *spec["components"].values()]
     tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
     return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
