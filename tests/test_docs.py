@@ -1,5 +1,6 @@
 """Documentation says what the code says."""
 
+import argparse
 import re
 import sys
 import tomllib
@@ -15,6 +16,7 @@ import write  # noqa: E402
 from test_layers import MAY_IMPORT, SHARED  # noqa: E402
 
 from mixtune import __version__  # noqa: E402
+from mixtune.cli import _parser  # noqa: E402
 
 TEXTS = write.texts()
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
@@ -51,6 +53,13 @@ def test_the_readme_lists_every_component_and_every_pipeline() -> None:
     names = [path.stem for path in PACKAGE.glob("*/*.yaml")]
     assert len(names) > 25
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_readme_names_every_command() -> None:
+    (subparsers,) = [item for item in _parser()._actions if isinstance(item, argparse._SubParsersAction)]
+    text = (ROOT / "README.md").read_text()
+    assert len(subparsers.choices) > 10
+    assert [name for name in subparsers.choices if f"mixtune {name}" not in text] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
