@@ -9,7 +9,6 @@ of the kills come in the middle of a save, as soon as a checkpoint's folder is t
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import random
@@ -27,7 +26,12 @@ import torch
 from safetensors.torch import load_file
 
 from mixtune import storage
+from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import open_shards
+from mixtune.artifacts.typed_json import write_artifact
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.train import TrainSettings
+from mixtune.train.task import TrainInputs, TrainJobFile, TrainOutputs, TrainTask
 from mixtune.train.worker import run_job
 
 PATIENCE_SECONDS = 120.0
@@ -48,17 +52,23 @@ def write_job(folder: Path, shards: str, base_model: str, place: str = "", **opt
     """A job for `mixtune.train.worker`, in a folder; what it makes goes to `place`, by default the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     artifact = storage.join(place or str(folder), "model")
-    config = {"method": "lora", "learning_rate": 1e-5, "checkpoints": {"every_steps": 1}, **options}
-    places = {"shards_path": shards, "base_model": base_model, "model_path": artifact, "model_uri": artifact}
-    (folder / "job.json").write_text(json.dumps({"config": config, "places": places, "storage": {}}))
+    steps = options.pop("validation_steps", 0)
+    settings = {"method": "lora", "learning_rate": 1e-5, "checkpoints": {"every_steps": 1}, **options}
+    task = TrainTask(
+        settings=from_dict(TrainSettings, settings, "settings"),
+        inputs=TrainInputs(shards_path=shards, base_model=base_model),
+        outputs=TrainOutputs(model_path=artifact, model_uri=artifact),
+        validation_steps=steps,
+    )
+    write_artifact(str(folder / "job.json"), TrainJobFile(task=task))
     return str(folder / "job.json")
 
 
 def weights_of(place: str, folder: Path) -> dict[str, torch.Tensor]:
     """The weights that a job left at `place`; what lies in S3 is fetched to `folder`."""
-    manifest = storage.read_manifest(storage.join(place, "model"), "model")
-    (name,) = [item["path"] for item in manifest["files"] if item["path"].endswith("model.safetensors")]
-    return load_file(storage.fetch(manifest["data_uri"], folder) / name)
+    manifest = read_model(storage.join(place, "model"))
+    (name,) = [entry.path for entry in manifest.files if entry.path.endswith("model.safetensors")]
+    return load_file(storage.fetch(manifest.data_uri, folder) / name)
 
 
 def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -121,13 +121,15 @@ def _measure_after_warming(case: Case) -> int:
 
 def _train(case: Case) -> int:
     from mixtune.settings.train import MemorySettings, TrainSettings
-    from mixtune.train.distributed import World
-    from mixtune.train.loop import make_trainer, train_steps
+    from mixtune.train.checkpoints import NoCheckpoints
+    from mixtune.train.distributed import ProcessGroup
+    from mixtune.train.loop import train_steps
     from mixtune.train.modeling.model import load_trainable
+    from mixtune.train.trainer import make_trainer
 
     how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}
     memory = MemorySettings(max_tokens_per_gpu=case.tokens, **how)
-    config = TrainSettings(method=case.method, validation_steps=2, memory=memory)
+    settings = TrainSettings(method=case.method, memory=memory)
     shards = Drawn(
         Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
     )
@@ -135,9 +137,10 @@ def _train(case: Case) -> int:
         _save_model(case.sizes, case.tokens, folder)
         gc.collect()
         before = _resident()
-        model = load_trainable(Path(folder), config)
+        model = load_trainable(Path(folder), settings)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: loading is not training
-        list(train_steps(make_trainer(shards, model, config, World()), None))
+        group = ProcessGroup()
+        list(train_steps(make_trainer(shards, model, settings, group), NoCheckpoints(group)))
         return _peak() - before
 
 

@@ -128,27 +128,18 @@ def bare(folder: Path, method: str, marks: Marks) -> None:
 def mixtune(folder: Path, method: str, marks: Marks) -> None:
     """The whole training task, from its manifest to the model's."""
     from mixtune.settings.train import MemorySettings, TrainSettings
-    from mixtune.train import loop
-    from mixtune.train.config import Places
     from mixtune.train.run import run_training
+    from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
-    one_step = loop._one_step
-
-    def marked(*args: Any) -> Any:
-        out = one_step(*args)
-        marks.step(out[0].num_tokens)
-        return out
-
-    loop._one_step = marked
     out = str(folder / f"out-{os.getpid()}")
-    places = Places(
-        shards_path=str(folder / "shards"), base_model=str(folder / "base"), model_path=f"{out}/m", model_uri=f"{out}/m"
-    )
     options = {"lora_rank": RANK, "lora_alpha": ALPHA} if method == "lora" else {}
-    run_training(
-        TrainSettings(method=method, learning_rate=RATE, memory=MemorySettings(max_tokens_per_gpu=LENGTH), **options),
-        places,
+    memory = MemorySettings(max_tokens_per_gpu=LENGTH)
+    task = TrainTask(
+        settings=TrainSettings(method=method, learning_rate=RATE, memory=memory, **options),
+        inputs=TrainInputs(shards_path=str(folder / "shards"), base_model=str(folder / "base")),
+        outputs=TrainOutputs(model_path=f"{out}/m", model_uri=f"{out}/m"),
     )
+    run_training(task, lambda trainer, metrics: marks.step(metrics.num_tokens))
 
 
 def trl(folder: Path, method: str, marks: Marks) -> None:

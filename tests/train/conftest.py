@@ -18,8 +18,12 @@ from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.models import tokenizer_digest
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
+from mixtune.tracking import Tracking
+from mixtune.train.loop import OnStep
+from mixtune.train.metrics import StepMetrics
 from mixtune.train.run import run_training
+from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
+from mixtune.train.trainer import Trainer
 
 STEPS, BATCH = 12, 6
 torch.set_num_threads(1)  # bits depend on the number of threads
@@ -80,19 +84,28 @@ def draw_records() -> Callable[[int, int], list[TokenRecord]]:
     return drawn
 
 
+def task_in(folder: Path, shards: str, tracking: str = "", validation_steps: int = 0, **options: object) -> TrainTask:
+    """A training of the demo's base model in a folder: LoRA, with a checkpoint every two steps."""
+    folder.mkdir(exist_ok=True)
+    place = str(folder / "model")
+    return TrainTask(
+        settings=settings(**{"learning_rate": 1e-4, "checkpoints": {"every_steps": 2}, **options}),
+        inputs=TrainInputs(shards_path=shards, base_model=str(BASE_MODEL)),
+        outputs=TrainOutputs(model_path=place, model_uri=place, tracking=Tracking(uri=tracking)),
+        validation_steps=validation_steps,
+    )
+
+
+def no_hook(trainer: Trainer, metrics: StepMetrics) -> None:
+    """See nothing."""
+
+
 @pytest.fixture(scope="session")
 def train(shards_path: str) -> Callable[..., str]:
-    """Train the demo's base model in a folder: LoRA over the small shards where nothing else is said."""
+    """Train in a folder, over the small shards where nothing else is said; the model's URI."""
 
-    def run(folder: Path, shards: str = shards_path, tracking: str = "", **options: object) -> str:
-        folder.mkdir(exist_ok=True)
-        config = settings(**{"learning_rate": 1e-4, "checkpoints": {"every_steps": 2}, **options})
-        place = str(folder / "model")
-        tracked = {"uri": tracking} if tracking else {}
-        return run_training(
-            config,
-            Places(shards_path=shards, base_model=str(BASE_MODEL), model_path=place, model_uri=place, tracking=tracked),
-        )
+    def run(folder: Path, shards: str = shards_path, on_step: OnStep = no_hook, **options: Any) -> str:
+        return run_training(task_in(folder, shards, **options), on_step).uri
 
     return run
 

@@ -16,11 +16,11 @@ from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
-from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.modeling.model import Trainable, load_trainable
-from mixtune.train.postprocess import finish
+from mixtune.train.postprocess import postprocess
 
 from .conftest import settings
+from .test_checkpoints import interrupted
 
 Train = Callable[..., str]
 IDS = torch.tensor([[5, 17, 200, 33, 8, 90]])
@@ -36,7 +36,7 @@ def saved(folder: Path, **options: object) -> tuple[Path, Trainable]:
         for value in model.parameters().values():
             value.add_(torch.randn(value.shape, generator=draws) * 0.02)
     model.save(folder)
-    finish(folder, BASE_MODEL, config)
+    postprocess(folder, BASE_MODEL, config)
     model.causal.eval()
     return folder, model
 
@@ -174,21 +174,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
         model.dropout.mask(0, torch.ones(1, 7, 100))
 
 
-def test_a_training_with_dropout_goes_on_with_the_same_bits(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_with_dropout_goes_on_with_the_same_bits(train: Train, tmp_path: Path) -> None:
     options = {"lora_options": {"lora_dropout": 0.3, "merge": True}, "learning_rate": 1e-3, "interpolate": 0.5}
     whole = trained(train(tmp_path / "whole", **options))
-    save = Checkpoints.save
-
-    def save_and_die(self: Checkpoints, *others: Any, **named: Any) -> None:
-        save(self, *others, **named)
-        self.wait()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Checkpoints, "save", save_and_die)
-        train(tmp_path / "cut", **options)
+    interrupted(train, tmp_path / "cut", 3, **options)
     again = trained(train(tmp_path / "cut", **options))
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     without = trained(train(tmp_path / "without", **{**options, "lora_options": {"merge": True}}))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixtune.train.batches import cost, plan_micro_batches, spread
+from mixtune.train.batches import assign_to_ranks, plan_micro_batches, record_cost
 
 LENGTHS = st.lists(st.integers(1, 3000), min_size=1, max_size=60)
 
@@ -24,7 +24,7 @@ def test_micro_batches_with_room_cost_at_most_a_third_more_than_in_the_best_cut(
     lengths: list[int], num_parts: int
 ) -> None:
     micros = plan_micro_batches(lengths, sum(lengths), num_parts, 1000)
-    costs = [cost(length, 1000) for length in lengths]
+    costs = [record_cost(length, 1000) for length in lengths]
     dearest = max(sum(costs[index] for index in micro) for micro in micros)
     pairs = sorted(costs, reverse=True)[
         num_parts - 1 : num_parts + 1
@@ -36,7 +36,7 @@ def test_micro_batches_with_room_cost_at_most_a_third_more_than_in_the_best_cut(
 def test_micro_batches_are_spread_so_that_no_process_takes_more_than_its_places(
     costs: list[float], num_ranks: int
 ) -> None:
-    ranks = spread(costs, num_ranks)
+    ranks = assign_to_ranks(costs, num_ranks)
     assert sorted(index for own in ranks for index in own) == list(range(len(costs)))
     assert len(ranks) == num_ranks
     assert max(len(own) for own in ranks) == -(-len(costs) // num_ranks)

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from mixtune import storage
 from mixtune.artifacts import shards as shards_format
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.train.divergence_guard import WINDOW, Guard
+from mixtune.train.divergence_guard import WINDOW, DivergenceGuard, StepLosses
 
 from .conftest import settings
 
@@ -25,10 +26,14 @@ def record(number: int, pool: int = 0) -> TokenRecord:
     return TokenRecord(pool=pool, record_id=f"{number:032x}", input_ids=ones.astype(np.int32), loss_mask=ones, weight=1)
 
 
-def steady(**options: float) -> Guard:
-    guard = Guard(settings(guards=options))  # type: ignore[arg-type]
+def losses(step: int, loss: float, grad_norm: float = 1.0) -> StepLosses:
+    return StepLosses(step=step, loss=loss, grad_norm=grad_norm, records=[record(1)], record_losses=[8.0], pools=POOLS)
+
+
+def steady(**options: float) -> DivergenceGuard:
+    guard = DivergenceGuard(settings(guards=options))
     for step in range(1, WINDOW + 1):
-        guard.check(step, 2.0, 1.0, [record(1)], [8.0], POOLS)
+        guard.check(losses(step, 2.0))
     return guard
 
 
@@ -45,24 +50,24 @@ def test_a_step_far_off_stops_with_its_number_and_the_records_that_weigh_most(
     loss: float, norm: float, reason: str
 ) -> None:
     records = [record(number, number % 2) for number in range(8)]
-    losses = [4.0, 4.0, 4.0, 40.0, 4.0, math.nan, 4.0, 4.0]
+    record_losses = [4.0, 4.0, 4.0, 40.0, 4.0, math.nan, 4.0, 4.0]
     with pytest.raises(TrainingError, match=f"^step 21: {reason}.*highest loss: chat 0+5 .nan., chat 0+3 .10.000."):
-        steady().check(21, loss, norm, records, losses, POOLS)
+        steady().check(replace(losses(21, loss, norm), records=records, record_losses=record_losses))
 
 
 def test_a_limit_of_zero_lets_any_finite_step_pass_but_no_other() -> None:
     guard = steady(max_loss_rise=0.0, max_grad_ratio=0.0)
-    guard.check(21, 900.0, 900.0, [record(1)], [8.0], POOLS)
+    guard.check(losses(21, 900.0, 900.0))
     with pytest.raises(TrainingError, match="step 22: loss nan"):
-        guard.check(22, math.nan, 1.0, [record(1)], [8.0], POOLS)
+        guard.check(losses(22, math.nan))
 
 
 def test_a_guard_that_has_seen_little_waits_and_then_wakes() -> None:
-    guard = Guard(settings())
+    guard = DivergenceGuard(settings())
     for step in range(1, WINDOW // 2 + 1):
-        guard.check(step, 20.0 / step, 1.0, [record(1)], [8.0], POOLS)
+        guard.check(losses(step, 20.0 / step))
     with pytest.raises(TrainingError, match="step 11: loss 40"):
-        guard.check(11, 40.0, 1.0, [record(1)], [8.0], POOLS)
+        guard.check(losses(11, 40.0))
 
 
 def with_weight(shards_path: str, folder: Path, step: int, row: int, weight: float) -> str:

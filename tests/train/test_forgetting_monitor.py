@@ -2,20 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mixtune import storage
+from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import forgetting_monitor
 from mixtune.train.batches import pack
-from mixtune.train.checkpoints import Checkpoints
+from mixtune.train.metrics import StepMetrics
 from mixtune.train.modeling.model import load_trainable
+from mixtune.train.trainer import Trainer
 
 from .conftest import settings
 
@@ -29,13 +30,13 @@ FORGETTING = {
 
 
 @pytest.mark.parametrize("top", [8, 5000])
-def test_the_watch_sees_nll_and_divergence_from_the_base(
+def test_the_monitor_measures_nll_and_divergence_from_the_base(
     top: int, draw_records: Callable[[int, int], list[TokenRecord]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forgetting_monitor, "TOP", top)
     records = draw_records(6, 5)
     model = load_trainable(BASE_MODEL, settings(method="sft"))
-    looking = forgetting_monitor.Watch(records, model.loss, 40)
+    monitor = forgetting_monitor.ForgettingMonitor(records, model.loss, 40)
     packed = pack(records)
 
     def log_probabilities() -> torch.Tensor:
@@ -43,49 +44,48 @@ def test_the_watch_sees_nll_and_divergence_from_the_base(
             return model.loss(packed, lambda logits, _: logits.log_softmax(-1)).double()
 
     before = log_probabilities()
-    assert looking.base.kl == pytest.approx(0.0, abs=1e-9)
-    assert looking.base.nll == pytest.approx(float(model.loss(packed).detach().mean()), abs=1e-5)
+    assert monitor.base.kl == pytest.approx(0.0, abs=1e-9)
+    assert monitor.base.nll == pytest.approx(float(model.loss(packed).detach().mean()), abs=1e-5)
     with torch.no_grad():
         for value in model.parameters().values():
             value.add_(torch.randn_like(value) * 0.01)
-    after, seen = log_probabilities(), looking.look()
+    after, holdout = log_probabilities(), monitor.evaluate()
     whole = float((before.exp() * (before - after)).sum(1).mean())
     assert model.causal.training
-    assert seen.nll == pytest.approx(float(model.loss(packed).detach().mean()), abs=1e-5)
-    assert 0.02 < seen.kl <= whole + 1e-6
+    assert holdout.nll == pytest.approx(float(model.loss(packed).detach().mean()), abs=1e-5)
+    assert 0.02 < holdout.kl <= whole + 1e-6
     if top == 5000:
-        assert seen.kl == pytest.approx(whole, abs=1e-5)
+        assert holdout.kl == pytest.approx(whole, abs=1e-5)
 
 
 def test_a_training_that_forgets_too_much_ends_with_the_newest_weights_within_the_limit(
     train: Train,
     watched_shards: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    kept: dict[int, dict[str, torch.Tensor]] = {}
-    save = Checkpoints.save
+    weights: dict[int, dict[str, torch.Tensor]] = {}
 
-    def remember(self: Checkpoints, done: int, model: Any, *others: Any, **named: Any) -> None:
-        kept[done] = {name: value.detach().clone() for name, value in model.parameters().items()}
-        save(self, done, model, *others, **named)
+    def remember(trainer: Trainer, metrics: StepMetrics) -> None:
+        parameters = trainer.model.parameters()
+        weights[metrics.step] = {name: value.detach().clone() for name, value in parameters.items()}
 
-    monkeypatch.setattr(Checkpoints, "save", remember)
     train(tmp_path / "free", watched_shards, **FORGETTING)
-    figures = [line.split() for line in capsys.readouterr().out.splitlines() if "general NLL" in line]
-    nll = {int(words[2].rstrip(":")): float(words[6].rstrip(",")) for words in figures}
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "general NLL" in line]
+    nll = {int(words[2].rstrip(":")): float(words[6].rstrip(",")) for words in lines}
     assert sorted(nll) == [3, 6, 9, 12]
-    base = storage.read_manifest(str(tmp_path / "free" / "model"), "model")["figures"]["base_general_nll"]
+    figures = read_model(str(tmp_path / "free" / "model")).figures
+    assert figures and figures.base_general_nll
+    base = figures.base_general_nll
     assert base < nll[3] < nll[6] < nll[9]
     limit = (nll[6] + nll[9]) / 2 - base
-    kept.clear()
-    uri = train(tmp_path / "limited", watched_shards, guards={"max_nll_rise": limit}, **FORGETTING)
+    uri = train(tmp_path / "limited", watched_shards, remember, guards={"max_nll_rise": limit}, **FORGETTING)
     assert "step 9: the NLL of held-out general records rose" in capsys.readouterr().out
     saved = load_file(Path(storage.check_fingerprint(uri)) / "adapter_model.safetensors")
-    wanted = {name.replace(".default", ""): value for name, value in kept[6].items()}
-    assert all(torch.equal(value, wanted[name]) for name, value in saved.items())
-    assert storage.read_manifest(str(tmp_path / "limited" / "model"), "model")["figures"]["kept_step"] == 6
+    expected = {name.replace(".default", ""): value for name, value in weights[6].items()}
+    assert all(torch.equal(value, expected[name]) for name, value in saved.items())
+    figures = read_model(str(tmp_path / "limited" / "model")).figures
+    assert figures and figures.kept_step == 6
 
 
 def test_a_training_that_forgets_too_much_at_once_leaves_no_model(

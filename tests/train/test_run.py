@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,35 +7,23 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from mixtune import storage
+from mixtune.artifacts.model import read_model
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.train.config import Places
-from mixtune.train.modeling.model import rate
-from mixtune.train.run import run_training
+from mixtune.settings.train import ScheduleSettings
+from mixtune.train.trainer import cosine_schedule
+from mixtune.train.validation import run_validation
 
-from .conftest import settings
+from .conftest import settings, task_in
 
+Train = Callable[..., str]
 torch.set_num_threads(1)  # bits depend on the number of threads
 
 
-def train(shards_path: str, folder: Path, **options: object) -> str:
-    folder.mkdir(exist_ok=True)
-    config = settings(**{"learning_rate": 1e-4, "checkpoints": {"every_steps": 2}, **options})
-    places = Places(
-        shards_path=shards_path,
-        base_model=str(BASE_MODEL),
-        model_path=str(folder / "model"),
-        model_uri=str(folder / "model"),
-    )
-    return run_training(config, places)
-
-
 @pytest.fixture(scope="module", params=["lora", "sft"])
-def trained(
-    request: pytest.FixtureRequest, shards_path: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path]:
+def trained(request: pytest.FixtureRequest, train: Train, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, Path(storage.check_fingerprint(train(shards_path, folder, method=request.param)))
+    return request.param, Path(storage.check_fingerprint(train(folder, method=request.param)))
 
 
 def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str, Path]) -> None:
@@ -51,24 +40,31 @@ def test_what_was_trained_loads_with_the_fields_own_libraries(trained: tuple[str
 
 
 def test_a_validation_run_keeps_no_model_and_leaves_its_figures(shards_path: str, tmp_path: Path) -> None:
-    assert train(shards_path, tmp_path, validation_steps=3) == ""
-    manifest = storage.read_manifest(str(tmp_path / "model"), "model")
-    assert manifest["files"] == []
-    assert manifest["figures"]["num_steps"] == 3
-    assert manifest["figures"]["peak_memory_bytes"] > 1e6
+    assert run_validation(task_in(tmp_path, shards_path, validation_steps=3)).uri == ""
+    manifest = read_model(str(tmp_path / "model"))
+    assert manifest.files == ()
+    assert manifest.figures and manifest.figures.num_steps == 3
+    assert manifest.figures.peak_memory_bytes > 1e6
+
+
+def test_a_training_in_the_place_of_its_validation_run_is_not_taken_for_done(
+    train: Train, shards_path: str, tmp_path: Path
+) -> None:
+    run_validation(task_in(tmp_path, shards_path, validation_steps=2))
+    assert train(tmp_path)
+    figures = read_model(str(tmp_path / "model")).figures
+    assert figures and figures.num_steps == 12
 
 
 def test_a_validation_run_that_diverges_stops_the_run(shards_path: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="lower"):
-        train(
-            shards_path, tmp_path, method="sft", learning_rate=5.0, validation_steps=8, schedule={"warmup_ratio": 0.0}
-        )
+        run_validation(task_in(tmp_path, shards_path, method="sft", learning_rate=5.0, validation_steps=8))
     assert not (tmp_path / "model").exists()
 
 
 def test_the_rate_warms_up_and_comes_down() -> None:
-    config = settings(schedule={"warmup_ratio": 0.1, "min_lr_ratio": 0.1})
-    rates = [rate(step, 100, config) for step in range(100)]
+    schedule = cosine_schedule(ScheduleSettings(warmup_ratio=0.1, min_lr_ratio=0.1), 100)
+    rates = [schedule(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == 1.0
     assert rates[-1] == pytest.approx(0.1, abs=0.01)
@@ -99,11 +95,11 @@ def test_an_option_out_of_range_is_named(options: dict[str, object], message: st
     ids=str,
 )
 def test_options_of_peft_reach_the_adapter_and_it_loads(
-    options: dict[str, object], shards_path: str, tmp_path: Path
+    options: dict[str, object], train: Train, tmp_path: Path
 ) -> None:
     from peft import PeftModel
 
-    folder = storage.check_fingerprint(train(shards_path, tmp_path, lora_options=options))
+    folder = storage.check_fingerprint(train(tmp_path, lora_options=options))
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(BASE_MODEL)), folder)
     saved: Any = adapted.peft_config["default"]
     assert saved.use_dora == options.get("use_dora", False)

@@ -9,7 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from mixtune import storage
-from mixtune.train import loop, metrics
+from mixtune.train import metrics
+
+from .test_checkpoints import interrupted
 
 Train = Callable[..., str]
 
@@ -22,17 +24,9 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
     manifest |= {"receipt": {"mix_ratio": 0.5}}
     manifest["inputs"] = {"customer": {"digest": "abc"}}
     (tmp_path / "shards").write_text(json.dumps(manifest))
-    one_step = loop._one_step
-
-    def failing(trainer: Any, step: int, *others: Any) -> Any:
-        if step == 5:
-            raise KeyboardInterrupt
-        return one_step(trainer, step, *others)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(loop, "_one_step", failing)
-        train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoints={"every_steps": 4})
-    model = train(tmp_path, str(tmp_path / "shards"), tracking=mlflow_uri, checkpoints={"every_steps": 4})
+    options = {"tracking": mlflow_uri, "checkpoints": {"every_steps": 4}}
+    interrupted(train, tmp_path, 5, shards=str(tmp_path / "shards"), **options)
+    model = train(tmp_path, str(tmp_path / "shards"), **options)
     client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("mixtune")
     (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train"]
@@ -72,7 +66,7 @@ def test_slow_steps_are_told_and_printed_before_there_are_many(
         ("loss", "grad_norm", "learning_rate", "memory_bytes", "operations", "peak_operations"), 1.0
     )
     steps = (
-        metrics.StepFigures(
+        metrics.StepMetrics(
             **named, step=step, num_tokens=9, num_loss_tokens=9, seconds={"step": 8.0}, num_ranks=1, pool_losses={}
         )
         for step in range(1, 21)

@@ -1,67 +1,81 @@
 """The validation run: what it measures, and what it stops."""
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from mixtune import storage
+from mixtune.artifacts.model import TrainingFigures, read_model
 from mixtune.artifacts.shards import open_shards
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import TrainingError
-from mixtune.train import validation
-from mixtune.train.distributed import World
-from mixtune.train.loop import Trainer, make_trainer
-from mixtune.train.metrics import StepFigures, peak_operations
+from mixtune.train.checkpoints import NoCheckpoints
+from mixtune.train.distributed import ProcessGroup
+from mixtune.train.loop import train_steps
+from mixtune.train.metrics import StepMetrics, peak_operations, summarize
 from mixtune.train.modeling.model import load_trainable
+from mixtune.train.trainer import Trainer, make_trainer
+from mixtune.train.validation import MemoryProbe, measure_memory, run_validation
 
-from .conftest import settings
-
-Train = Callable[..., str]
+from .conftest import settings, task_in
 
 
 @pytest.fixture
 def trainer(shards_path: str, tmp_path: Path) -> Trainer:
-    config = settings(method="sft", validation_steps=3)
-    return make_trainer(open_shards(shards_path, tmp_path), load_trainable(BASE_MODEL, config), config, World())
+    options = settings(method="sft")
+    return make_trainer(
+        open_shards(shards_path, tmp_path), load_trainable(BASE_MODEL, options), options, ProcessGroup()
+    )
 
 
-def test_its_figures_are_those_that_a_plan_is_made_of(train: Train, tmp_path: Path) -> None:
-    assert train(tmp_path, validation_steps=4, lora_options={"lora_plus_ratio": 10.0}) == ""
-    figures = storage.read_manifest(str(tmp_path / "model"), "model")["figures"]
-    assert figures["first_batch_loss_after"] < figures["first_batch_loss"]
-    assert figures["tokens_per_second_per_gpu"] > 10
-    assert figures["largest_micro_batch_tokens"] == 6 * 29
-    assert 1e8 < figures["peak_memory_bytes"] < figures["memory_limit_bytes"]
-    assert figures["bytes_per_token"] >= 0
+def figures_of(trainer: Trainer) -> TrainingFigures:
+    return summarize(trainer, list(train_steps(replace(trainer, num_steps=1), NoCheckpoints(trainer.group))))
 
 
-def test_a_micro_batch_is_never_larger_than_the_longest_records_allow(trainer: Trainer) -> None:
-    trainer.shards.manifest["max_record_tokens"] = 100
-    assert validation.longest_micro_batch(trainer) == (100, 600)
-    trainer.shards.manifest["max_record_tokens"] = 20_000
-    assert validation.longest_micro_batch(trainer) == (20_000, 20_000)
+def test_its_figures_are_those_that_a_plan_is_made_of(shards_path: str, tmp_path: Path) -> None:
+    task = task_in(tmp_path, shards_path, validation_steps=4, lora_options={"lora_plus_ratio": 10.0})
+    assert run_validation(task).uri == ""
+    figures = read_model(str(tmp_path / "model")).figures
+    assert figures and figures.first_batch_loss and figures.first_batch_loss_after and figures.memory_limit_bytes
+    assert figures.first_batch_loss_after < figures.first_batch_loss
+    assert figures.tokens_per_second_per_gpu > 10
+    assert figures.largest_micro_batch_tokens == 6 * 29
+    assert 1e8 < figures.peak_memory_bytes < figures.memory_limit_bytes
+    assert figures.bytes_per_token is not None and figures.bytes_per_token >= 0
 
 
-def test_what_cannot_fit_by_what_was_measured_is_not_even_tried(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("longest", "largest"), [(100, 600), (20_000, 20_000)])
+def test_a_micro_batch_is_never_larger_than_the_longest_records_allow(
+    longest: int, largest: int, trainer: Trainer
 ) -> None:
-    tried: list[int] = []
-    peaks = iter([2e9, 3e9])
-    monkeypatch.setattr(validation, "_try", lambda _trainer, _longest, tokens: tried.append(tokens))
-    monkeypatch.setattr(validation, "peak_memory", lambda _device: next(peaks))
-    monkeypatch.setattr(validation, "memory_limit", lambda _device: 4.5e9)
-    monkeypatch.setattr(validation, "longest_micro_batch", lambda _trainer: (50, 400))
+    trainer.shards.manifest["max_record_tokens"] = longest
+    probe = MemoryProbe.of(trainer)
+    assert (probe.longest_record, probe.largest_micro_batch) == (longest, largest)
+
+
+class GpuOfAnotherSize(MemoryProbe):
+    """Takes 1 GB and 10 MB a token, and remembers what it ran."""
+
+    ran: ClassVar[list[int]] = []
+
+    def peak_bytes(self, num_tokens: int) -> float:
+        self.ran.append(num_tokens)
+        return 1e9 + 1e7 * num_tokens
+
+
+def test_what_cannot_fit_by_what_was_measured_is_not_even_tried(trainer: Trainer) -> None:
+    probe = GpuOfAnotherSize(trainer=trainer, longest_record=50, largest_micro_batch=400, limit_bytes=4.5e9)
     with pytest.raises(
         TrainingError,
         match=r"400 tokens does not fit into 4.5 GB, it takes about 5.0 GB; the way out is more or larger GPUs or "
         r"max_tokens_per_gpu or method lora",
     ):
-        validation.measure_memory(trainer)
-    assert tried == [100, 200]
+        measure_memory(probe, figures_of(trainer))
+    assert probe.ran == [100, 200]
 
 
 @pytest.fixture
@@ -73,17 +87,16 @@ def little_memory() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def test_memory_that_runs_out_in_the_trial_is_said_in_words(
-    trainer: Trainer, little_memory: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(validation, "longest_micro_batch", lambda _trainer: (48_000, 48_000))
+def test_memory_that_runs_out_in_the_trial_is_said_in_words(trainer: Trainer, little_memory: None) -> None:
+    probe = replace(MemoryProbe.of(trainer), longest_record=48_000, largest_micro_batch=48_000)
     with pytest.raises(TrainingError, match=r"12,000 tokens does not fit into .* GB, it takes more than that"):
-        validation.measure_memory(trainer)
+        measure_memory(probe, figures_of(trainer))
 
 
 def test_a_trial_leaves_nothing_behind(trainer: Trainer) -> None:
+    figures = figures_of(trainer)
     before = {name: value.detach().clone() for name, value in trainer.model.parameters().items()}
-    validation.measure_memory(trainer)
+    measure_memory(MemoryProbe.of(trainer), figures)
     assert all(value.grad is None for value in trainer.model.parameters().values())
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.parameters().items())
 
@@ -97,7 +110,7 @@ def test_arithmetic_is_counted_by_the_models_shape_and_gives_mfu_where_the_peak_
     adapted = load_trainable(BASE_MODEL, settings())
     assert adapted.operations(50) == pytest.approx(4 / 6 * 50 * per_token)
     named: dict[str, Any] = {name: 1.0 for name in ("loss", "grad_norm", "learning_rate", "memory_bytes")}
-    figures = StepFigures(
+    metrics = StepMetrics(
         **named,
         step=1,
         num_tokens=100,
@@ -108,6 +121,6 @@ def test_arithmetic_is_counted_by_the_models_shape_and_gives_mfu_where_the_peak_
         peak_operations=2e12,
         pool_losses={},
     )
-    assert figures.metrics()["tflops_per_gpu"] == 1.0
-    assert figures.metrics()["mfu"] == 0.5
+    assert metrics.series()["tflops_per_gpu"] == 1.0
+    assert metrics.series()["mfu"] == 0.5
     assert peak_operations(torch.device("cpu")) == 0

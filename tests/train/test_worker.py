@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mixtune import storage
+from mixtune.artifacts.model import read_model
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.worker import run_job
@@ -117,19 +118,20 @@ def test_processes_see_the_same_forgetting_and_end_with_the_same_weights(watched
     jobs = [job_in(tmp_path / name, watched_shards, **options) for name in ("one", "two")]
     run_job(jobs[0])
     run_forked(jobs[1], 2)
-    one, two = (storage.read_manifest(str(tmp_path / name / "model"), "model") for name in ("one", "two"))
-    assert one["figures"]["kept_step"] == two["figures"]["kept_step"] == 3
+    one, two = (read_model(str(tmp_path / name / "model")).figures for name in ("one", "two"))
+    assert one and two and one.kept_step == two.kept_step == 3
     weights = [weights_of(str(tmp_path / name), tmp_path / name) for name in ("one", "two")]
     assert furthest(*weights) < 1e-5
 
 
 def test_a_validation_run_of_two_processes_measures_what_one_of_them_does(shards_path: str, tmp_path: Path) -> None:
     run_forked(job_in(tmp_path, shards_path, method="sft", validation_steps=3), 2)
-    figures = storage.read_manifest(str(tmp_path / "model"), "model")["figures"]
-    assert figures["num_processes"] == 2
-    assert figures["tokens_per_second_per_gpu"] == pytest.approx(figures["mean_tokens_per_second"] / 2)
-    assert figures["largest_micro_batch_tokens"] == 40
-    assert figures["first_batch_loss_after"] < figures["first_batch_loss"]
+    figures = read_model(str(tmp_path / "model")).figures
+    assert figures and figures.first_batch_loss and figures.first_batch_loss_after
+    assert figures.num_processes == 2
+    assert figures.tokens_per_second_per_gpu == pytest.approx(figures.mean_tokens_per_second / 2)
+    assert figures.largest_micro_batch_tokens == 40
+    assert figures.first_batch_loss_after < figures.first_batch_loss
 
 
 def start(job: str, processes: int) -> "subprocess.Popen[bytes]":

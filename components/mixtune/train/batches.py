@@ -1,4 +1,4 @@
-"""Micro batches of a global batch: who takes which records, packed without padding."""
+"""Micro batches of a global batch: which rank takes which records, packed without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +11,7 @@ from mixtune.artifacts.shards import TokenRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedBatch:
     """Records one behind the other, as one row."""
 
     input_ids: torch.Tensor
@@ -22,33 +22,33 @@ class Packed:
     """int64, (loss tokens,): places of the tokens to learn."""
     weights: torch.Tensor
     """float32, (loss tokens,)"""
-    rows: torch.Tensor
+    records: torch.Tensor
     """int64, (loss tokens,): index in the global batch of the record that each token to learn belongs to."""
-    starts: torch.Tensor
+    cu_seqlens: torch.Tensor
     """int32, (records + 1,): where records begin, and the end."""
-    longest: int
+    max_seqlen: int
     """Tokens of the longest record."""
 
-    def to(self, device: torch.device) -> "Packed":
-        """The same on a device."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in found.items() if isinstance(v, torch.Tensor)}
+    def to(self, device: torch.device) -> "PackedBatch":
+        """Return the same on a device."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
 
 
 def plan_micro_batches(
-    lengths: Sequence[int], max_tokens: int, num_parts: int = 1, even_tokens: int = 2**15
+    lengths: Sequence[int], max_tokens: int, num_parts: int = 1, crossover_length: int = 2**15
 ) -> list[list[int]]:
-    """Cut a global batch into micro batches of about the same cost; whoever takes them, the cut is the same.
+    """Cut a global batch into micro batches of about the same cost, the same ones whichever ranks take them.
 
-    Their number is `num_parts` times a power of two, so that processes share them evenly. Records go, the dearest
-    first, to the cheapest micro batch that has room (longest processing time first, Graham 1969).
+    Their number is `num_parts` times a power of two, so that ranks share them evenly. Records go, the costliest first,
+    to the cheapest micro batch that has room (longest processing time first, Graham 1969).
 
     Args:
         lengths: Tokens per record.
         max_tokens: Of a micro batch at most; a longer record is one of its own.
         num_parts: Micro batches at least, where there are as many records.
-        even_tokens: Length at which attention costs as much as everything else does.
+        crossover_length: Length at which attention costs as much as everything else does.
 
     Returns:
         The indices of the records of each micro batch, in their order.
@@ -56,29 +56,29 @@ def plan_micro_batches(
     count = num_parts
     while count * max_tokens < sum(lengths):
         count *= 2
-    micros: list[list[int]] = [[] for _ in range(min(count, len(lengths)))]
-    used, load = [0] * len(micros), [0.0] * len(micros)
+    micro_batches: list[list[int]] = [[] for _ in range(min(count, len(lengths)))]
+    tokens, load = [0] * len(micro_batches), [0.0] * len(micro_batches)
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        fits = [place for place, tokens in enumerate(used) if not tokens or tokens + lengths[index] <= max_tokens]
+        fits = [place for place, used in enumerate(tokens) if not used or used + lengths[index] <= max_tokens]
         if not fits:
-            fits = [len(micros)]
-            micros.append([])
-            used.append(0)
+            fits = [len(micro_batches)]
+            micro_batches.append([])
+            tokens.append(0)
             load.append(0.0)
         place = min(fits, key=lambda number: (load[number], number))
-        micros[place].append(index)
-        used[place] += lengths[index]
-        load[place] += cost(lengths[index], even_tokens)
-    return [sorted(micro) for micro in micros]
+        micro_batches[place].append(index)
+        tokens[place] += lengths[index]
+        load[place] += record_cost(lengths[index], crossover_length)
+    return [sorted(indices) for indices in micro_batches]
 
 
-def cost(length: int, even_tokens: int) -> float:
-    """What a record costs, in tokens: its matrices grow with the length, its attention with the length's square."""
-    return length * (1 + length / even_tokens)
+def record_cost(length: int, crossover_length: int) -> float:
+    """Return what a record costs, in tokens: matrices grow with the length, attention with the length's square."""
+    return length * (1 + length / crossover_length)
 
 
-def spread(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
-    """Micro batches by rank: the dearest first, each to the rank that has least to do of those that have a place left.
+def assign_to_ranks(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
+    """Return the micro batches of each rank: the costliest first, each to the least loaded rank with a place left.
 
     Every rank has as many places: no rank takes more than one micro batch more than it would in equal shares.
     """
@@ -89,22 +89,29 @@ def spread(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
         rank = min((number for number in range(num_ranks) if len(ranks[number]) < places), key=lambda n: (load[n], n))
         ranks[rank].append(index)
         load[rank] += costs[index]
-    return [sorted(own) for own in ranks]
+    return [sorted(numbers) for numbers in ranks]
 
 
-def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -> Packed:
-    """Records as one row; `indices` are their places in the global batch, 0, 1, ... if not given."""
+def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -> PackedBatch:
+    """Pack records into one row.
+
+    Args:
+        records: Any number, at least one.
+        indices: Their places in the global batch; None: 0, 1, ...
+    """
     lengths = [len(record.input_ids) for record in records]
+    # (tokens,) places within each record, and whether the token is one to learn: nothing predicts a record's first.
     positions = np.concatenate([np.arange(length) for length in lengths])
     mask = np.concatenate([record.loss_mask for record in records]).astype(bool) & (positions > 0)
+    # (loss tokens,) number of the record here, which `places` maps to its place in the global batch.
     row = np.repeat(np.arange(len(records)), lengths)[mask]
     places = np.arange(len(records)) if indices is None else np.array(indices)
-    return Packed(
+    return PackedBatch(
         input_ids=torch.from_numpy(np.concatenate([record.input_ids for record in records]).astype(np.int64)),
         position_ids=torch.from_numpy(positions),
         targets=torch.from_numpy(np.flatnonzero(mask)),
         weights=torch.from_numpy(np.array([record.weight for record in records], np.float32)[row]),
-        rows=torch.from_numpy(places[row]),
-        starts=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
-        longest=max(lengths),
+        records=torch.from_numpy(places[row]),
+        cu_seqlens=torch.from_numpy(np.cumsum([0, *lengths], dtype=np.int32)),
+        max_seqlen=max(lengths),
     )

@@ -3,7 +3,7 @@
 A checkpoint is a folder `step-<steps done>-<attempt>` of safetensors files (trained weights and AdamW's moments, from
 every process the rows that it holds) and a manifest `checkpoint.json`, which is written last: a folder without it is
 torn and never read. Files are written by a thread while training goes on. The order of the data and dropout need no
-state: step `s` is step `s` of the shards.
+state: step `s` is step `s` of the shards. Not `torch.distributed.checkpoint`, whose metadata is a pickle.
 """
 
 import signal
@@ -13,142 +13,201 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
 from mixtune import storage
+from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.settings.train import TrainSettings
-from mixtune.train.distributed import World
-from mixtune.train.divergence_guard import Guard
-from mixtune.train.modeling.model import Trainable, local_rows
+from mixtune.train.distributed import ProcessGroup
+from mixtune.train.modeling.model import local_rows
+from mixtune.train.trainer import Trainer
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")
 MANIFEST = "checkpoint.json"
-WITHIN = "-within"
-"""How the name ends of a checkpoint that was looked at and found to forget no more than it may."""
+HEALTHY = "-healthy"
+"""Suffix of a checkpoint whose held-out loss was within `max_nll_rise`."""
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
 
+Part = tuple[dict[str, torch.Tensor], dict[str, str]]
+"""Tensors of one kind by name, and the first row of each as text: the file's metadata."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointManifest(Manifest):
+    """What a checkpoint says of itself."""
+
+    KIND: ClassVar[str] = "checkpoint"
+    VERSION: ClassVar[int] = 1
+
+    identity: dict[str, Any]
+    """What decides the trajectory."""
+    steps_done: int
+    losses: list[float]
+    """Of the last steps, as the divergence guard remembers them."""
+    norms: list[float]
+    num_parts: int
+    lineage: list[int]
+
+
+class NoCheckpoints:
+    """For a run that nothing goes on from."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self.num_parts = group.size
+
+    def load(self, trainer: Trainer, *, healthy: bool = False) -> int:
+        """Return 0: no steps are done."""
+        return 0
+
+    def stop_and_save_flags(self) -> torch.Tensor:
+        """Return float64, (2,): neither."""
+        return torch.zeros(2, dtype=torch.float64)
+
+    def after_step(self, done: int, trainer: Trainer, flags: torch.Tensor) -> None:
+        """Save nothing."""
+
 
 class Checkpoints:
-    """The checkpoints of one training."""
+    """The checkpoints of one training.
 
-    def __init__(self, uri: str, config: TrainSettings, identity: dict[str, Any], world: World) -> None:
-        self.uri, self._config, self._identity, self._world = uri, config, identity, world
-        self.attempts = [0]
-        """Steps after which this training began or went on: its lineage."""
-        self.num_parts = world.size
+    Args:
+        uri: Their folder.
+        identity: What decides the trajectory; those with another are not taken up.
+        trainer: The training.
+    """
+
+    def __init__(self, uri: str, identity: dict[str, Any], trainer: Trainer) -> None:
+        self.uri, self._identity = uri, identity
+        self._settings, self._group = trainer.settings.checkpoints, trainer.group
+        self.lineage = [0]
+        """Steps after which this training began or went on."""
+        self.num_parts = self._group.size
         """Processes that the training began with: its global batches are cut for them, whoever goes on."""
-        self._attempt = world.text(uuid.uuid4().hex[:8])
+        self._attempt = self._group.broadcast_text(uuid.uuid4().hex[:8])
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved_at = time.monotonic()
         self._terminated = False
 
     @contextmanager
-    def until_told(self) -> Iterator[None]:
-        """A block in which SIGTERM is a wish to save and stop, not the end."""
+    def catch_sigterm(self) -> Iterator[None]:
+        """While the block runs, SIGTERM asks to save and stop; it is not the end."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._on_sigterm)
+        previous = signal.signal(signal.SIGTERM, self._on_sigterm)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
 
     def _on_sigterm(self, _number: int, _frame: Any) -> None:
         self._terminated = True
 
-    def wishes(self) -> torch.Tensor:
-        """What this process wants after the step: float64, (stop, save); any process's wish counts for all."""
-        interval = self._config.checkpoints.every_seconds
-        due = self._world.is_main and interval > 0 and time.monotonic() - self._saved_at >= interval
+    def stop_and_save_flags(self) -> torch.Tensor:
+        """Return whether this process has to stop and to save, float64, (2,); summed, any process's flag counts."""
+        interval = self._settings.every_seconds
+        due = self._group.is_main and interval > 0 and time.monotonic() - self._saved_at >= interval
         return torch.tensor([float(self._terminated), float(due)], dtype=torch.float64)
 
-    def after_step(
-        self, done: int, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard, wishes: torch.Tensor
-    ) -> None:
-        """Save where it is time to.
+    def after_step(self, done: int, trainer: Trainer, flags: torch.Tensor) -> None:
+        """Save where it is due; the last step needs none, its model follows.
+
+        Args:
+            done: Steps done.
+            trainer: The training.
+            flags: Of `stop_and_save_flags`, summed over all processes.
 
         Raises:
             TrainingError: A process was told to end (SIGTERM); the checkpoint is whole.
         """
-        stop, due = (bool(wish) for wish in wishes.tolist())
-        if stop or due or done % self._config.checkpoints.every_steps == 0:
-            self.save(done, model, optimizer, guard, within=done % self._config.checkpoints.every_steps == 0)
+        if done == trainer.num_steps:
+            return
+        stop, due = (bool(flag) for flag in flags.tolist())
+        regular = done % self._settings.every_steps == 0
+        if stop or due or regular:
+            self._save(done, trainer, healthy=regular)
         if stop:
             self.wait()
             raise TrainingError(f"told to end (SIGTERM) after step {done}, which is saved; run it again to go on")
 
-    def save(
-        self, done: int, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard, *, within: bool = False
-    ) -> None:
+    def _save(self, done: int, trainer: Trainer, *, healthy: bool) -> None:
         """Copy the state, and begin to write it.
 
         Args:
             done: Steps done.
-            model: In training.
-            optimizer: Its optimizer.
-            guard: What remembers the last steps.
-            within: Whether it is known not to forget too much: the newest such checkpoint stays too.
+            trainer: The training.
+            healthy: Whether its held-out loss was evaluated, and is within the limit.
         """
         self.wait()
         self._saved_at = time.monotonic()
-        parts = _snapshot(model, optimizer, self._world.is_main)
-        state = {"losses": guard.losses, "norms": guard.norms, "num_parts": self.num_parts, "attempts": self.attempts}
-        name = f"step-{done:08d}-{self._attempt}{WITHIN if within else ''}"
-        self._thread = threading.Thread(None, self._write, "checkpoint", (name, done, parts, state), daemon=True)
+        manifest = CheckpointManifest(
+            identity=self._identity,
+            steps_done=done,
+            losses=trainer.guard.losses,
+            norms=trainer.guard.norms,
+            num_parts=self.num_parts,
+            lineage=self.lineage,
+        )
+        folder = storage.join(self.uri, f"step-{done:08d}-{self._attempt}{HEALTHY if healthy else ''}")
+        arguments = (folder, _snapshot(trainer), manifest)
+        self._thread = threading.Thread(None, self._write, "checkpoint", arguments, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Until what was begun is written; an error in it is raised here."""
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            TrainingError: It could not be written.
+        """
         if self._thread:
             self._thread.join()
             self._thread = None
         if self._error:
             raise TrainingError(f"{self.uri}: the checkpoint could not be written ({self._error})") from self._error
 
-    def load(self, model: Trainable, optimizer: torch.optim.Optimizer, guard: Guard, *, within: bool = False) -> int:
-        """Take up the newest whole checkpoint, or the newest `within`; the steps done come back, 0 where there is none.
+    def load(self, trainer: Trainer, *, healthy: bool = False) -> int:
+        """Take up the newest whole checkpoint, or the newest healthy one; return the steps done, 0 where there is none.
 
         Raises:
             ConfigError: It is another training's.
         """
         self.wait()
-        whole, torn = self._listed() if self._world.is_main else ([], [])
+        whole, torn = self._listed() if self._group.is_main else ([], [])
         for name in torn:
             storage.delete(storage.join(self.uri, name))
-        fitting = [name for name in whole if not within or name.endswith(WITHIN)]
-        name = self._world.text(fitting[-1] if fitting else "")
+        names = [name for name in whole if not healthy or name.endswith(HEALTHY)]
+        name = self._group.broadcast_text(names[-1] if names else "")
         if not name:
             return 0
         folder = storage.join(self.uri, name)
-        manifest = storage.read_manifest(storage.join(folder, MANIFEST), "checkpoint")
-        if manifest["identity"] != self._identity:
+        manifest = read_artifact(CheckpointManifest, storage.join(folder, MANIFEST))
+        if manifest.identity != self._identity:
             raise ConfigError(f"{self.uri}: its checkpoints are another training's; delete them, or write elsewhere")
         with tempfile.TemporaryDirectory() as scratch:
             local = storage.fetch(folder, Path(scratch))
-            storage.verify(manifest, str(local))
-            _restore([local / item["path"] for item in manifest["files"]], manifest["steps_done"], model, optimizer)
-        guard.losses, guard.norms = manifest["state"]["losses"], manifest["state"]["norms"]
-        self.num_parts = manifest["state"]["num_parts"]
-        self.attempts = [*manifest["state"]["attempts"], manifest["steps_done"]]
-        return int(manifest["steps_done"])
+            manifest.verify(str(local))
+            _restore([local / entry.path for entry in manifest.files], manifest.steps_done, trainer)
+        trainer.guard.losses, trainer.guard.norms = manifest.losses, manifest.norms
+        self.num_parts = manifest.num_parts
+        self.lineage = [*manifest.lineage, manifest.steps_done]
+        return manifest.steps_done
 
     def delete(self) -> None:
         """Delete them all: the training is done."""
         self.wait()
-        if self._world.is_main:
+        if self._group.is_main:
             storage.delete(self.uri)
 
     def _listed(self) -> tuple[list[str], list[str]]:
-        """Folders of whole and of torn checkpoints, oldest first."""
+        """Return the folders of whole and of torn checkpoints, oldest first."""
         if not storage.exists(self.uri):
             return [], []
         paths = [entry.path for entry in storage.list_files(self.uri)]
@@ -156,40 +215,37 @@ class Checkpoints:
         whole = [name for name in folders if f"{name}/{MANIFEST}" in paths]
         return whole, [name for name in folders if name not in whole]
 
-    def _clear(self) -> None:
-        """Delete all but the newest, and the newest that is `within`."""
+    def _delete_old(self) -> None:
+        """Delete all but the newest, and the newest healthy one."""
         whole = self._listed()[0]
-        kept = whole[-self._config.checkpoints.keep :] + [name for name in whole if name.endswith(WITHIN)][-1:]
-        for name in set(whole) - set(kept):
+        newest = whole[-self._settings.keep :] + [name for name in whole if name.endswith(HEALTHY)][-1:]
+        for name in set(whole) - set(newest):
             storage.delete(storage.join(self.uri, name))
 
-    def _write(
-        self, name: str, done: int, parts: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]], state: Any
-    ) -> None:
+    def _write(self, folder: str, parts: dict[str, Part], manifest: CheckpointManifest) -> None:
         try:
-            folder = storage.join(self.uri, name)
             entries = []
             for kind, (tensors, offsets) in parts.items():
-                file = f"{kind}-{self._world.rank:05d}-of-{self._world.size:05d}.safetensors"
+                file = f"{kind}-{self._group.rank:05d}-of-{self._group.size:05d}.safetensors"
                 with storage.open_write(storage.join(folder, file)) as stream:
                     stream.write(save(tensors, offsets))
                 entries.append(stream.entry(file))
-            mine = [vars(entry) for entry in entries]
-            if not self._world.is_main:
-                storage.write_json(storage.join(folder, f"written-{self._world.rank:05d}.json"), mine)
+            if not self._group.is_main:
+                note = storage.join(folder, f"written-{self._group.rank:05d}.json")
+                storage.write_json(note, [vars(entry) for entry in entries])
                 return
             entries += self._peers(folder)
-            manifest = {"kind": "checkpoint", "identity": self._identity, "steps_done": done, "state": state}
-            storage.write_manifest(storage.join(folder, MANIFEST), manifest, folder, entries)
-            self._clear()
+            files = tuple(sorted(entries, key=lambda entry: entry.path))
+            write_artifact(storage.join(folder, MANIFEST), replace(manifest, data_uri=folder, files=files))
+            self._delete_old()
         except BaseException as error:
             self._error = error
 
     def _peers(self, folder: str) -> list[storage.FileEntry]:
-        """The entries that the other processes leave when their files are written."""
+        """Return the entries that the other processes leave when their files are written."""
         entries = []
         deadline = time.monotonic() + PEERS_SECONDS
-        for rank in range(1, self._world.size):
+        for rank in range(1, self._group.size):
             note = storage.join(folder, f"written-{rank:05d}.json")
             while not storage.file_exists(note):
                 if time.monotonic() > deadline:
@@ -199,44 +255,44 @@ class Checkpoints:
         return entries
 
 
-def _snapshot(
-    model: Trainable, optimizer: torch.optim.Optimizer, is_main: bool
-) -> dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]]:
-    """By kind: this process's rows on the CPU, and the first row of each as the file's metadata."""
-    parts: dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]] = {kind: ({}, {}) for kind in KINDS}
-    for name, parameter in model.parameters().items():
-        state = optimizer.state[parameter]
+def _snapshot(trainer: Trainer) -> dict[str, Part]:
+    """Return this process's rows by kind, copied to the CPU; kinds of which it holds none are left out."""
+    parts: dict[str, Part] = {kind: ({}, {}) for kind in KINDS}
+    for name, parameter in trainer.model.parameters().items():
+        state = trainer.optimizer.state[parameter]
         for kind, value in zip(KINDS, (parameter, *(state[key] for key in KINDS[1:])), strict=True):
-            rows, offset, owned = local_rows(value.detach(), is_main)
-            if owned and rows.numel():
+            rows, offset, is_owner = local_rows(value.detach(), trainer.group.is_main)
+            if is_owner and rows.numel():
                 parts[kind][0][name] = rows.to("cpu", copy=True).contiguous()
                 parts[kind][1][name] = str(offset)
     return {kind: part for kind, part in parts.items() if part[0]}
 
 
-def _restore(files: list[Path], steps_done: int, model: Trainable, optimizer: torch.optim.Optimizer) -> None:
+def _restore(files: list[Path], steps_done: int, trainer: Trainer) -> None:
     """Fill in this process's rows from whichever files hold them."""
-    read: dict[str, dict[str, list[tuple[int, torch.Tensor]]]] = {kind: {} for kind in KINDS}
+    # By kind and parameter: the pieces that the saving processes held, each with its first row.
+    pieces: dict[str, dict[str, list[tuple[int, Any]]]] = {kind: {} for kind in KINDS}
     for file in files:
         with safe_open(file, "pt") as handle:
             offsets = handle.metadata() or {}
             for name in handle.keys():  # noqa: SIM118
-                read[file.name.split("-")[0]].setdefault(name, []).append((int(offsets[name]), handle.get_slice(name)))
+                piece = (int(offsets[name]), handle.get_slice(name))
+                pieces[file.name.split("-")[0]].setdefault(name, []).append(piece)
     step = torch.tensor(float(steps_done))
     with torch.no_grad():
-        for name, parameter in model.parameters().items():
+        for name, parameter in trainer.model.parameters().items():
             state = {kind: torch.zeros_like(parameter) for kind in KINDS[1:]}
             for kind, value in zip(KINDS, (parameter, *state.values()), strict=True):
                 rows, offset, _ = local_rows(value, True)
-                rows.copy_(_rows(read[kind].get(name, []), offset, offset + rows.shape[0], rows))
-            optimizer.state[parameter] = {**state, "step": step.clone()}
+                rows.copy_(_rows(pieces[kind].get(name, []), offset, offset + rows.shape[0], rows))
+            trainer.optimizer.state[parameter] = {**state, "step": step.clone()}
 
 
 def _rows(pieces: list[tuple[int, Any]], begin: int, end: int, like: torch.Tensor) -> torch.Tensor:
-    """Rows `begin` to `end` of a tensor that lies in pieces."""
-    found = []
+    """Return rows `begin` to `end` of a tensor that lies in pieces."""
+    parts = []
     for offset, piece in sorted(pieces, key=lambda item: item[0]):
         low, high = max(begin, offset), min(end, offset + piece.get_shape()[0])
         if low < high:
-            found.append(piece[low - offset : high - offset])
-    return torch.cat(found) if found else like.detach().cpu()[:0]
+            parts.append(piece[low - offset : high - offset])
+    return torch.cat(parts) if parts else like.detach().cpu()[:0]

@@ -1,196 +1,9 @@
-"""The components `train`, `train_lora` and `train_sft`, shells over one loop, and `clean_up`, the exit task of runs."""
+"""The components `train`, `train_lora` and `train_sft` over one loop, and the exit task of runs that start jobs."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from mixtune import images
-
-
-@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
-def train_lora(
-    shards: Input[Dataset],
-    base_model: str,
-    model: Output[Model],
-    metrics: Output[Metrics],
-    learning_rate: float = 1e-5,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
-    lora_options: dict = {},
-    train_options: dict = {},
-    seed: int = 42,
-    validation_steps: int = 0,
-    num_nodes: str = "",
-    gpus_per_node: str = "",
-    launcher: str = "",
-    validated: str = "",
-    on_error: str = "raise",
-    tracking: dict = {},
-    storage: dict = {},
-) -> str:
-    """Train a LoRA adapter over all steps of the shards; a task that was killed goes on from its checkpoint.
-
-    Records are packed without padding and never attend to one another; the loss is normalised by the loss tokens of
-    the whole global batch, so that the trajectory does not depend on how a batch is cut. Losses are tracked per pool.
-
-    Args:
-        shards: Steps in training order, from `mix_shard`.
-        base_model: Folder, `s3://` prefix or `org/name@revision`.
-        model: Manifest of the adapter, which lies in PEFT's format beside it.
-        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
-        learning_rate: Peak, above 0; that of the A matrices.
-        lora_rank: Rank of the adapter, 1 or more.
-        lora_alpha: Scaling of the adapter, 1 or more.
-        lora_options: Further settings of the adapter: `lora_plus_ratio` (learning rate of the B matrices over that of
-            the A matrices, 64), `merge` (write base and adapter as one bf16 model too, into the folder `merged` beside
-            the adapter), and PEFT's `target_modules` (`all-linear`), `exclude_modules`, `use_rslora`, `use_dora`,
-            `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`, `olora`), `rank_pattern`,
-            `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in which `lora_rank` directions
-            of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
-        train_options: Further settings, each with its default: `schedule` (`min_lr_ratio`, `warmup_ratio`,
-            `weight_decay`, `max_grad_norm`), `guards` (`max_loss_rise`, `max_grad_ratio`, `max_nll_rise`),
-            `checkpoints` (`every_steps`, `every_seconds`, `keep`), `memory` (`max_tokens_per_gpu`, `dtype`,
-            `activations`, `fused_kernels`, `shard_base`) and `interpolate`, how far the saved model goes from the base
-            (0) to the tuned weights (1): a dial against forgetting (WiSE-FT). `mixtune/settings/train.py` has units.
-        seed: Of the adapter's initialisation and its dropout.
-        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
-        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
-            task's own process.
-        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
-        launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
-            without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
-        validated: What the validation run returned; a failure is passed on and nothing is trained.
-        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
-        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
-        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
-
-    Returns:
-        The fingerprinted URI of the adapter's folder; empty for a validation run.
-
-    Raises:
-        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
-            validation run does not learn or does not fit, or the job failed.
-        ConfigError: An option out of its range, or shards made with another tokenizer.
-        ClusterError: The cluster refused, lost or deleted the job.
-    """
-    from mixtune import storage as files
-    from mixtune.settings.job import NodeSettings
-    from mixtune.settings.train import TrainSettings
-    from mixtune.train.config import Places
-    from mixtune.train.entry import train_or_report
-
-    files.use(storage)
-    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
-    config = TrainSettings.from_parameters(
-        train_options,
-        method="lora",
-        learning_rate=float(learning_rate),
-        lora_rank=int(lora_rank),
-        lora_alpha=int(lora_alpha),
-        lora_options=lora_options,
-        seed=int(seed),
-        validation_steps=int(validation_steps),
-    )
-    places = Places(
-        shards_path=shards.path,
-        shards_uri=shards.uri,
-        base_model=base_model,
-        model_path=model.path,
-        model_uri=model.uri,
-        tracking=tracking,
-    )
-    return train_or_report(config, places, nodes, validated, on_error, metrics)
-
-
-@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
-def train_sft(
-    shards: Input[Dataset],
-    base_model: str,
-    model: Output[Model],
-    metrics: Output[Metrics],
-    learning_rate: float = 1e-5,
-    train_options: dict = {},
-    seed: int = 42,
-    validation_steps: int = 0,
-    num_nodes: str = "",
-    gpus_per_node: str = "",
-    launcher: str = "",
-    validated: str = "",
-    on_error: str = "raise",
-    tracking: dict = {},
-    storage: dict = {},
-) -> str:
-    """Train all weights over all steps of the shards; a task that was killed goes on from its checkpoint.
-
-    The same loop as `train_lora`; what comes out is a whole model with tokenizer and chat template.
-
-    Args:
-        shards: Steps in training order, from `mix_shard`.
-        base_model: Folder, `s3://` prefix or `org/name@revision`.
-        model: Manifest of the model, which lies as a Hugging Face folder beside it.
-        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
-        learning_rate: Peak, above 0.
-        train_options: As in `train_lora`; `memory.dtype` is that of the saved model too, which is always sharded over
-            several processes.
-        seed: Recorded with the run; the weights are the base model's.
-        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
-        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
-            task's own process.
-        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
-        launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
-            without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
-        validated: What the validation run returned; a failure is passed on and nothing is trained.
-        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
-        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
-        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
-
-    Returns:
-        The fingerprinted URI of the model's folder; empty for a validation run.
-
-    Raises:
-        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
-            validation run does not learn or does not fit, or the job failed.
-        ConfigError: An option out of its range, or shards made with another tokenizer.
-        ClusterError: The cluster refused, lost or deleted the job.
-    """
-    from mixtune import storage as files
-    from mixtune.settings.job import NodeSettings
-    from mixtune.settings.train import TrainSettings
-    from mixtune.train.config import Places
-    from mixtune.train.entry import train_or_report
-
-    files.use(storage)
-    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
-    config = TrainSettings.from_parameters(
-        train_options,
-        method="sft",
-        learning_rate=float(learning_rate),
-        seed=int(seed),
-        validation_steps=int(validation_steps),
-    )
-    places = Places(
-        shards_path=shards.path,
-        shards_uri=shards.uri,
-        base_model=base_model,
-        model_path=model.path,
-        model_uri=model.uri,
-        tracking=tracking,
-    )
-    return train_or_report(config, places, nodes, validated, on_error, metrics)
-
-
-@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
-def clean_up():
-    """Delete what is left of this run's training jobs: the exit task of the pipelines that start any.
-
-    Jobs are found by the run's id (`MIXTUNE_RUN_ID`, else the pod's label). Outside a cluster there are none, and the
-    log says so.
-
-    Raises:
-        ClusterError: The Kubernetes API is away, or the service account may not delete jobs.
-    """
-    from mixtune.train.launcher import cleanup
-
-    cleanup.clean_up()
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
@@ -215,25 +28,39 @@ def train(
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
-    """Train an adapter or all weights, as `method` says: `train_lora` and `train_sft` without a branch between them.
+    """Train an adapter or all weights over all steps of the shards; a task that was killed goes on from its checkpoint.
+
+    Records are packed without padding and never attend to one another; the loss is normalised by the loss tokens of
+    the whole global batch, so that the trajectory does not depend on how a batch is cut. Losses are tracked per pool.
 
     Args:
         shards: Steps in training order, from `mix_shard`.
         base_model: Folder, `s3://` prefix or `org/name@revision`.
-        model: Manifest of the adapter or model, which lies beside it.
+        model: Manifest of the adapter (in PEFT's format) or of the whole model (with tokenizer and chat template),
+            which lies beside it.
         metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         method: `lora` (an adapter) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
         lora_rank: Rank of the adapter, 1 or more.
         lora_alpha: Scaling of the adapter, 1 or more.
-        lora_options: As in `train_lora`; with `sft` empty.
-        train_options: As in `train_lora`.
+        lora_options: Further settings of the adapter, with `sft` none: `lora_plus_ratio` (learning rate of the B
+            matrices over that of the A matrices, 64), `merge` (write base and adapter as one bf16 model too, into the
+            folder `merged` beside the adapter), and PEFT's `target_modules` (`all-linear`), `exclude_modules`,
+            `use_rslora`, `use_dora`, `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`,
+            `olora`), `rank_pattern`, `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in
+            which `lora_rank` directions of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
+        train_options: Further settings: `schedule` (`min_lr_ratio`, `warmup_ratio`, `weight_decay`, `max_grad_norm`),
+            `guards` (`max_loss_rise`, `max_grad_ratio`, `max_nll_rise`), `checkpoints` (`every_steps`,
+            `every_seconds`, `keep`), `memory` (`max_tokens_per_gpu`, `dtype`, `activations`, `fused_kernels`,
+            `shard_base`) and `interpolate`, how far the saved model goes from the base (0) to the tuned weights (1): a
+            dial against forgetting (WiSE-FT). `mixtune/settings/train.py` has defaults and units.
         seed: Of the adapter's initialisation and its dropout.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
             task's own process.
         gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
-        launcher: As in `train_lora`.
+        launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
+            without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
         validated: What the validation run returned; a failure is passed on and nothing is trained.
         on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
@@ -243,20 +70,21 @@ def train(
         The fingerprinted URI of the adapter's or model's folder; empty for a validation run.
 
     Raises:
-        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a
-            validation run does not learn or does not fit, or the job failed.
+        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a validation run does
+            not learn or does not fit, or the job failed.
         ConfigError: An option out of its range, or shards made with another tokenizer.
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
     from mixtune.settings.job import NodeSettings
     from mixtune.settings.train import TrainSettings
-    from mixtune.train.config import Places
+    from mixtune.tracking import Tracking
     from mixtune.train.entry import train_or_report
+    from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
     files.use(storage)
     nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
-    config = TrainSettings.from_parameters(
+    settings = TrainSettings.from_parameters(
         train_options,
         method=method,
         learning_rate=float(learning_rate),
@@ -264,14 +92,157 @@ def train(
         lora_alpha=int(lora_alpha),
         lora_options=lora_options,
         seed=int(seed),
-        validation_steps=int(validation_steps),
     )
-    places = Places(
-        shards_path=shards.path,
-        shards_uri=shards.uri,
-        base_model=base_model,
-        model_path=model.path,
-        model_uri=model.uri,
-        tracking=tracking,
+    inputs = TrainInputs(shards_path=shards.path, shards_uri=shards.uri, base_model=base_model)
+    where = Tracking.from_options(tracking)
+    outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=where)
+    task = TrainTask(settings=settings, inputs=inputs, outputs=outputs, validation_steps=int(validation_steps))
+    return train_or_report(task, nodes, validated, on_error, metrics)
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def train_lora(
+    shards: Input[Dataset],
+    base_model: str,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    learning_rate: float = 1e-5,
+    lora_rank: int = 16,
+    lora_alpha: int = 32,
+    lora_options: dict = {},
+    train_options: dict = {},
+    seed: int = 42,
+    validation_steps: int = 0,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    launcher: str = "",
+    validated: str = "",
+    on_error: str = "raise",
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Train a LoRA adapter: `train` with `method` `lora`.
+
+    Args:
+        shards: Steps in training order, from `mix_shard`.
+        base_model: Folder, `s3://` prefix or `org/name@revision`.
+        model: Manifest of the adapter, which lies beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
+        learning_rate: Peak, above 0; that of the A matrices.
+        lora_rank: Rank of the adapter, 1 or more.
+        lora_alpha: Scaling of the adapter, 1 or more.
+        lora_options: As in `train`.
+        train_options: As in `train`.
+        seed: Of the adapter's initialisation and its dropout.
+        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
+        num_nodes: Nodes of a job of the cluster; empty: train in the task's own process.
+        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
+        launcher: As in `train`.
+        validated: What the validation run returned; a failure is passed on and nothing is trained.
+        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The fingerprinted URI of the adapter's folder; empty for a validation run.
+    """
+    from mixtune import storage as files
+    from mixtune.settings.job import NodeSettings
+    from mixtune.settings.train import TrainSettings
+    from mixtune.tracking import Tracking
+    from mixtune.train.entry import train_or_report
+    from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
+
+    files.use(storage)
+    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
+    settings = TrainSettings.from_parameters(
+        train_options,
+        method="lora",
+        learning_rate=float(learning_rate),
+        lora_rank=int(lora_rank),
+        lora_alpha=int(lora_alpha),
+        lora_options=lora_options,
+        seed=int(seed),
     )
-    return train_or_report(config, places, nodes, validated, on_error, metrics)
+    inputs = TrainInputs(shards_path=shards.path, shards_uri=shards.uri, base_model=base_model)
+    where = Tracking.from_options(tracking)
+    outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=where)
+    task = TrainTask(settings=settings, inputs=inputs, outputs=outputs, validation_steps=int(validation_steps))
+    return train_or_report(task, nodes, validated, on_error, metrics)
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def train_sft(
+    shards: Input[Dataset],
+    base_model: str,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    learning_rate: float = 1e-5,
+    train_options: dict = {},
+    seed: int = 42,
+    validation_steps: int = 0,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    launcher: str = "",
+    validated: str = "",
+    on_error: str = "raise",
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Train all weights: `train` with `method` `sft`.
+
+    Args:
+        shards: Steps in training order, from `mix_shard`.
+        base_model: Folder, `s3://` prefix or `org/name@revision`.
+        model: Manifest of the model, which lies beside it.
+        metrics: Losses, tokens a second, seconds and peak memory, of a job too.
+        learning_rate: Peak, above 0.
+        train_options: As in `train`.
+        seed: Recorded with the run; the weights are the base model's.
+        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
+        num_nodes: Nodes of a job of the cluster; empty: train in the task's own process.
+        gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
+        launcher: As in `train`.
+        validated: What the validation run returned; a failure is passed on and nothing is trained.
+        on_error: `raise`, or `report`: a failed training returns `failed: <reason>` in place of a model's URI.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The fingerprinted URI of the model's folder; empty for a validation run.
+    """
+    from mixtune import storage as files
+    from mixtune.settings.job import NodeSettings
+    from mixtune.settings.train import TrainSettings
+    from mixtune.tracking import Tracking
+    from mixtune.train.entry import train_or_report
+    from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
+
+    files.use(storage)
+    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
+    settings = TrainSettings.from_parameters(
+        train_options,
+        method="sft",
+        learning_rate=float(learning_rate),
+        seed=int(seed),
+    )
+    inputs = TrainInputs(shards_path=shards.path, shards_uri=shards.uri, base_model=base_model)
+    where = Tracking.from_options(tracking)
+    outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=where)
+    task = TrainTask(settings=settings, inputs=inputs, outputs=outputs, validation_steps=int(validation_steps))
+    return train_or_report(task, nodes, validated, on_error, metrics)
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def clean_up():
+    """Delete what is left of this run's training jobs: the exit task of the pipelines that start any.
+
+    Jobs are found by the run's id (`MIXTUNE_RUN_ID`, else the pod's label). Outside a cluster there are none, and the
+    log says so.
+
+    Raises:
+        ClusterError: The Kubernetes API is away, or the service account may not delete jobs.
+    """
+    from mixtune.train.launcher import cleanup
+
+    cleanup.clean_up()

@@ -1,4 +1,4 @@
-"""The watch: held-out general records on which a training sees what it forgets, while it forgets it."""
+"""The forgetting monitor: the loss of held-out general records while a training runs, beside the base model's."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from torch.nn.functional import cross_entropy
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.train.batches import pack, plan_micro_batches
-from mixtune.train.modeling.loss import PackedLoss, Reading
+from mixtune.train.modeling.loss import PackedLoss, PerToken
 
 TOP = 64
-"""Of the base model's predictions at a token, so many are told apart; the rest of the vocabulary is one."""
+"""Tokens that the base model thinks likeliest and that are told apart; the rest of the vocabulary counts as one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What the watch saw, mean over the records' loss tokens, in nats."""
+class HoldoutLoss:
+    """The loss of the held-out records, mean over their loss tokens, in nats."""
 
     nll: float
     """Negative log-likelihood."""
@@ -25,60 +25,61 @@ class Seen:
     tokens and the rest as one: a lower bound of the whole. It rises before the NLL does (early warning)."""
 
     def line(self) -> str:
-        """In words."""
+        """Return it as a line of the log."""
         return f"held-out general NLL {self.nll:.4f}, KL to the base {self.kl:.4f}"
 
 
-class Watch:
-    """Looks at the same records again and again; the first look, at the model as it is given, is the base."""
+class ForgettingMonitor:
+    """Evaluates the same records again and again; the model as it is when this is made is the base."""
 
     def __init__(self, records: list[TokenRecord], loss: PackedLoss, max_tokens: int) -> None:
         self._loss, self._device = loss, next(loss.parameters()).device
-        micros = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
-        self._packed = [pack([records[index] for index in micro]) for micro in micros]
-        self._base = [self._read(number, _likeliest) for number in range(len(self._packed))]
-        self.base = self.look()
+        micro_batches = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
+        self._packed = [pack([records[index] for index in indices]) for indices in micro_batches]
+        self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
+        self.base = self.evaluate()
 
-    def look(self) -> Seen:
-        """Nothing is learned from it, nor drawn for dropout; every process sees the same."""
-        told = torch.cat([self._read(number, _Against(base)) for number, base in enumerate(self._base)])
-        nll, kl = told.double().mean(0).tolist()
-        return Seen(nll=nll, kl=max(0.0, kl))
+    def evaluate(self) -> HoldoutLoss:
+        """Return the loss of the model as it is: nothing is learned, nothing is dropped, every process has the same."""
+        values = torch.cat([self._run(number, _NllAndKl(base)) for number, base in enumerate(self._base)])
+        nll, kl = values.double().mean(0).tolist()
+        return HoldoutLoss(nll=nll, kl=max(0.0, kl))
 
-    def _read(self, number: int, read: Reading) -> torch.Tensor:
+    def _run(self, number: int, per_token: PerToken) -> torch.Tensor:
         training = self._loss.training
         self._loss.eval()
         with torch.no_grad():
-            out: torch.Tensor = self._loss(self._packed[number].to(self._device), read)
+            values: torch.Tensor = self._loss(self._packed[number].to(self._device), per_token)
         self._loss.train(training)
         if isinstance(self._loss, FSDPModule):
             self._loss.reshard()  # which a backward pass would have done
-        return out
+        return values
 
 
 def _likeliest(logits: torch.Tensor, _ids: torch.Tensor) -> torch.Tensor:
-    """Ids and log-probabilities of the likeliest tokens, (tokens, 2, top), float64 so that ids stay exact."""
+    """Return ids and log-probabilities of the likeliest tokens, (tokens, 2, top), float64 so that ids stay exact."""
     values, ids = logits.log_softmax(-1).topk(min(TOP, logits.shape[-1]))
     return torch.stack([ids.double(), values.double()], 1)
 
 
-class _Against:
-    """Reads NLL and KL to the base by token, (tokens, 2); called chunk by chunk, in order."""
+class _NllAndKl:
+    """Computes NLL and KL to the base by token, (tokens, 2); called chunk by chunk, in order."""
 
     def __init__(self, base: torch.Tensor) -> None:
         self._ids, self._base = base[:, 0].long(), base[:, 1]
         self._done = 0
 
     def __call__(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        part = slice(self._done, self._done + len(ids))
-        self._done = part.stop
-        now = logits.log_softmax(-1).gather(1, self._ids[part]).double()
-        before = _with_rest(self._base[part])
-        kl = (before.exp() * (before - _with_rest(now))).sum(1)
+        chunk = slice(self._done, self._done + len(ids))
+        self._done = chunk.stop
+        # (tokens, top) log-probabilities of the base's likeliest tokens: the model's, and the base's with the rest.
+        current = logits.log_softmax(-1).gather(1, self._ids[chunk]).double()
+        base = _with_rest(self._base[chunk])
+        kl = (base.exp() * (base - _with_rest(current))).sum(1)
         return torch.stack([cross_entropy(logits, ids, reduction="none").double(), kl], 1)
 
 
 def _with_rest(values: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of some tokens, and of all others together."""
+    """Return log-probabilities of some tokens, (tokens, top), and of all others together, (tokens, top + 1)."""
     rest = (1 - values.exp().sum(1, keepdim=True)).clamp(min=1e-9)
     return torch.cat([values, rest.log()], 1)

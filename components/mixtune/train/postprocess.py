@@ -1,4 +1,4 @@
-"""What is made of a trained model once it is saved: drawn back towards its base, or an adapter merged into it."""
+"""What follows on a saved model: interpolation towards its base, or an adapter merged into it."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,14 @@ MERGED = "merged"
 """Folder of the merged model, within the adapter's."""
 
 
-def finish(folder: Path, base: Path, config: TrainSettings) -> None:
-    """Make of a saved model what is asked for: `interpolate`, then `merge`."""
-    if config.interpolate < 1:
-        if config.method == "sft":
-            interpolate_weights(folder, base, config.interpolate)
+def postprocess(folder: Path, base: Path, settings: TrainSettings) -> None:
+    """Apply `interpolate`, then `merge`, to the model saved in a folder."""
+    if settings.interpolate < 1:
+        if settings.method == "sft":
+            interpolate_weights(folder, base, settings.interpolate)
         else:
-            interpolate_adapter(folder, config.interpolate)
-    if config.lora_options.merge:
+            interpolate_adapter(folder, settings.interpolate)
+    if settings.lora_options.merge:
         merge_adapter(folder, base)
 
 

@@ -1,167 +1,235 @@
-"""From a component's arguments to a trained model in its place."""
+"""From a training task to a trained model in its place."""
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mixtune import models, storage
-from mixtune.artifacts.pools import mixed_pools
+from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import Shards, open_shards
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
-from mixtune.tracking import Run, Tracking, article_tags, point_name, task_run
+from mixtune.tracking import Run, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
-from mixtune.train.config import Places
-from mixtune.train.distributed import World, join_world
-from mixtune.train.loop import Trainer, make_trainer, summarise, train_steps
-from mixtune.train.metrics import track
+from mixtune.train.distributed import ProcessGroup, join_process_group
+from mixtune.train.forgetting_monitor import ForgettingMonitor
+from mixtune.train.loop import OnStep, train_steps
+from mixtune.train.metrics import summarize, track
 from mixtune.train.modeling.loss import probe
 from mixtune.train.modeling.model import load_trainable
-from mixtune.train.postprocess import finish
-from mixtune.train.validation import validate
+from mixtune.train.postprocess import postprocess
+from mixtune.train.task import TrainTask
+from mixtune.train.trainer import Trainer, make_trainer
 
 
-def run_training(config: TrainSettings, places: Places) -> str:
-    """Train over the shards, or validate in a few steps; the fingerprinted URI of the model's folder comes back.
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What trainings and validation runs begin with."""
 
-    A training that was killed goes on from its newest checkpoint when it is run again in the same place. A validation
-    run keeps no model and returns an empty text.
+    task: TrainTask
+    group: ProcessGroup
+    run: Run
+    """In MLflow; one that keeps nothing in all but the main process."""
+    scratch: Path
+    """A folder that goes away."""
+    base_folder: Path
+    """The base model, on local disk."""
+    shards: Shards
 
-    Raises:
-        TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, or a validation run
-            does not learn or does not fit.
-        ModelError: The base model cannot be used, or does not keep packed records apart.
-        ConfigError: Its tokenizer is not the one that the shards were made with.
-    """
-    with join_world() as world, tempfile.TemporaryDirectory() as scratch, _run(config, places, world) as run:
-        with world.one_a_node_first():
-            folder = models.fetch_model(places.base_model)
-            shards = open_shards(places.shards_path, _shards_folder(places.shards_path, Path(scratch), world))
-        _check_tokenizer(shards, folder)
-        if finished := world.text(_finished(config, places, shards) if world.is_main else ""):
-            if world.is_main:
-                storage.delete(storage.data_uri(places.model_uri, "checkpoints"))
-            return finished
-        run.log_params({**config.flat(), "num_steps": shards.num_steps, "shards": shards.digest})
-        if not config.validation_steps:
-            run.parent.set_tags(article_tags(_tags(config, shards), Tracking.from_options(places.tracking)))
-            _track_origin(run, places, shards, Path(scratch))
-        if world.is_main and config.warning():
-            print(f"warning: {config.warning()}", flush=True)
-        trainer = make_trainer(shards, load_trainable(folder, config, world), config, world)
-        if trainer.watch:
-            run.log_metrics({"general_nll": trainer.watch.base.nll, "kl_to_base": 0.0})
-        probe(trainer.model.loss, shards.step(0)[:3])
-        checkpoints = None if config.validation_steps else _checkpoints(config, places, shards, world)
-        steps = train_steps(trainer, checkpoints)
-        with checkpoints.until_told() if checkpoints else nullcontext():
-            seen = track(steps, trainer.last_step, run) if world.is_main else list(steps)
-        figures = summarise(trainer, seen) | (validate(trainer, seen) if config.validation_steps else {})
-        if checkpoints:
-            checkpoints.wait()
-        uri = _leave(trainer, places, figures, run, Path(scratch))
-        if checkpoints:
-            run.set_tags({"model_uri": uri, "attempts": checkpoints.attempts})
-        world.wait()
-        if checkpoints:
-            checkpoints.delete()
-        return uri
+    @property
+    def model_folder(self) -> str:
+        """URI of the folder that the model goes to."""
+        return storage.data_uri(self.task.outputs.model_uri, "model")
 
-
-def _leave(trainer: Trainer, places: Places, figures: dict[str, float], run: Run, scratch: Path) -> str:
-    """Save the model, upload it, and write its manifest, last; in the main process its fingerprinted URI comes back."""
-    trainer.model.check_finite()
-    config, is_main, out = trainer.config, trainer.world.is_main, scratch / "model"
-    out.mkdir()
-    if not config.validation_steps:
-        trainer.model.save(out, is_main)
-    if not is_main:
-        return ""
-    run.log_metrics(figures, trainer.last_step)
-    if not config.validation_steps:
-        finish(out, trainer.model.folder, config)
-    target = storage.data_uri(places.model_uri, "model")
-    entries = storage.upload(out, target)
-    manifest = {
-        "kind": "model",
-        "config": asdict(config),
-        "base_model": places.base_model,
-        "shards": trainer.shards.digest,
-        "figures": figures,
-    }
-    storage.write_manifest(places.model_path, manifest, target, entries)
-    return "" if config.validation_steps else storage.fingerprint(target)
-
-
-def _track_origin(run: Run, places: Places, shards: Shards, scratch: Path) -> None:
-    """What a model comes from: its base, its shards, their pools and their receipt."""
-    pools = {f"{name}_pools": item.digest for name, item in mixed_pools(shards.manifest).items()}
-    run.set_tags({"base_model": places.base_model, "shards": shards.digest, **pools})
-    receipt = scratch / "mix_receipt.json"
-    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
-    run.log_artifact(receipt)
-
-
-def _finished(config: TrainSettings, places: Places, shards: Shards) -> str:
-    """The model's fingerprinted URI where this very training has already left it: a job may be started once more."""
-    if config.validation_steps or not storage.file_exists(places.model_path):
-        return ""
-    manifest = storage.read_manifest(places.model_path, "model")
-    made = (manifest["config"], manifest["shards"], manifest["base_model"])
-    if made != (asdict(config), shards.digest, places.base_model):
-        return ""
-    storage.verify(manifest)
-    print(f"this training is done: {manifest['data_uri']}", flush=True)
-    return storage.fingerprint(manifest["data_uri"])
+    @property
+    def checkpoints_folder(self) -> str:
+        """URI of the folder of the checkpoints."""
+        return storage.data_uri(self.task.outputs.model_uri, "checkpoints")
 
 
 @contextmanager
-def _run(config: TrainSettings, places: Places, world: World) -> Iterator[Run]:
-    """The task's MLflow run in the main process; one that keeps nothing in the others."""
-    if not world.is_main:
+def open_session(task: TrainTask, name: str) -> Iterator[Session]:
+    """Join the other processes, open the MLflow run of that name, and fetch base model and shards.
+
+    Raises:
+        ConfigError: The base model's tokenizer is not the one that the shards were made with.
+    """
+    with join_process_group() as group, tempfile.TemporaryDirectory() as scratch, _open_run(task, name, group) as run:
+        path = task.inputs.shards_path
+        with group.local_main_first():
+            base_folder = models.fetch_model(task.inputs.base_model)
+            shards = open_shards(path, _shards_folder(path, Path(scratch), group))
+        _check_tokenizer(shards, base_folder)
+        yield Session(task=task, group=group, run=run, scratch=Path(scratch), base_folder=base_folder, shards=shards)
+
+
+def prepare(session: Session) -> Trainer:
+    """Load the model and make its optimizer.
+
+    Raises:
+        ModelError: The base model cannot be used, or does not keep packed records apart.
+    """
+    settings, shards = session.task.settings, session.shards
+    session.run.log_params({**settings.flat(), "num_steps": shards.num_steps, "shards": shards.digest})
+    if session.group.is_main and (warning := settings.warning()):
+        print(f"warning: {warning}", flush=True)
+    model = load_trainable(session.base_folder, settings, session.group)
+    probe(model.loss, shards.step(0)[:3])
+    return make_trainer(shards, model, settings, session.group)
+
+
+def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: None) -> TrainedModel:
+    """Train over the shards and leave the model in its place.
+
+    A training that was killed goes on from its newest checkpoint when it is run again in the same place; one that is
+    done is not trained again.
+
+    Args:
+        task: How, of what, and where to.
+        on_step: Sees every step.
+
+    Raises:
+        TrainingError: Loss or gradient is not finite or far off, or too much is forgotten at once.
+        ModelError: The base model cannot be used.
+        ConfigError: Its tokenizer is not the one that the shards were made with.
+    """
+    with open_session(task, "train") as session:
+        group, run = session.group, session.run
+        if finished := group.broadcast_text(_finished_model(session) if group.is_main else ""):
+            if group.is_main:
+                storage.delete(session.checkpoints_folder)
+            return TrainedModel(finished)
+        trainer = prepare(session)
+        trainer = replace(trainer, monitor=make_monitor(trainer))
+        _track_origin(session, trainer)
+        checkpoints = Checkpoints(session.checkpoints_folder, _identity(session), trainer)
+        steps = train_steps(trainer, checkpoints, on_step)
+        with checkpoints.catch_sigterm():
+            history = track(steps, trainer.num_steps, run) if group.is_main else list(steps)
+        checkpoints.wait()
+        model = _save_model(session, trainer, summarize(trainer, history))
+        run.set_tags({"model_uri": str(model), "attempts": checkpoints.lineage})
+        group.barrier()
+        checkpoints.delete()
+        return model
+
+
+def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
+    """Return what evaluates the held-out records; None where none were held out.
+
+    Raises:
+        ConfigError: There is a limit on what may be forgotten, and no record to see it by.
+    """
+    records, settings = trainer.shards.holdout(), trainer.settings
+    if settings.guards.max_nll_rise and not records:
+        raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
+    return ForgettingMonitor(records, trainer.model.loss, settings.memory.max_tokens_per_gpu) if records else None
+
+
+def write_manifest(
+    session: Session, trainer: Trainer, figures: TrainingFigures, files: list[storage.FileEntry]
+) -> None:
+    """Write the model's manifest, last, and log the figures."""
+    task = session.task
+    session.run.log_metrics(figures.metrics(), trainer.num_steps)
+    manifest = ModelManifest(
+        settings=task.settings,
+        base_model=task.inputs.base_model,
+        shards=session.shards.digest,
+        figures=figures,
+        data_uri=session.model_folder,
+        files=tuple(sorted(files, key=lambda entry: entry.path)),
+    )
+    write_artifact(task.outputs.model_path, manifest)
+
+
+def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) -> TrainedModel:
+    """Save the model, upload it, and write its manifest; processes other than the main one get no URI."""
+    trainer.model.check_finite()
+    out = session.scratch / "model"
+    out.mkdir()
+    trainer.model.save(out, session.group.is_main)
+    if not session.group.is_main:
+        return TrainedModel("")
+    postprocess(out, session.base_folder, session.task.settings)
+    write_manifest(session, trainer, figures, storage.upload(out, session.model_folder))
+    return TrainedModel(storage.fingerprint(session.model_folder))
+
+
+def _finished_model(session: Session) -> str:
+    """Return the model's URI where this very training has already left it: a job may be started once more."""
+    task = session.task
+    if not storage.file_exists(task.outputs.model_path):
+        return ""
+    manifest = read_model(task.outputs.model_path)
+    expected = (task.settings, session.shards.digest, task.inputs.base_model)
+    if (manifest.settings, manifest.shards, manifest.base_model) != expected or not manifest.files:
+        return ""
+    manifest.verify()
+    print(f"this training is done: {manifest.data_uri}", flush=True)
+    return storage.fingerprint(manifest.data_uri)
+
+
+def _identity(session: Session) -> dict[str, object]:
+    """Return what decides the trajectory."""
+    task = session.task
+    return {**task.settings.identity(), "shards": session.shards.digest, "base_model": task.inputs.base_model}
+
+
+def _track_origin(session: Session, trainer: Trainer) -> None:
+    """Track what the model comes from: settings, base model, shards, their pools and their receipt."""
+    run, shards, task = session.run, session.shards, session.task
+    run.parent.set_tags(article_tags(_tags(task.settings, shards), task.outputs.tracking))
+    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    run.set_tags({"base_model": task.inputs.base_model, "shards": shards.digest, **pools})
+    receipt = session.scratch / "mix_receipt.json"
+    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
+    run.log_artifact(receipt)
+    if trainer.monitor:
+        run.log_metrics({"general_nll": trainer.monitor.base.nll, "kl_to_base": 0.0})
+
+
+@contextmanager
+def _open_run(task: TrainTask, name: str, group: ProcessGroup) -> Iterator[Run]:
+    if not group.is_main:
         yield Run(None, "")
         return
-    task = "validate-training" if config.validation_steps else "train"
-    shards = storage.read_manifest(places.shards_path, "shards")
-    subject = storage.manifest_digest(asdict(config))
-    with task_run(Tracking.from_options(places.tracking), point_name(task, shards), subject) as run:
+    shards = storage.read_manifest(task.inputs.shards_path, "shards")
+    subject = storage.manifest_digest(asdict(task.settings))
+    with task_run(task.outputs.tracking, point_name(name, shards), subject) as run:
         yield run
 
 
-def _shards_folder(path: str, scratch: Path, world: World) -> Path:
-    """Where shards from S3 are brought: one place a node."""
-    if world.local_size == 1:
+def _shards_folder(path: str, scratch: Path, group: ProcessGroup) -> Path:
+    """Return where shards from S3 are fetched to: one place a node."""
+    if group.local_size == 1:
         return scratch / "shards"
     return models.cache_dir() / "shards" / hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
-def _checkpoints(config: TrainSettings, places: Places, shards: Shards, world: World) -> Checkpoints:
-    identity = {**config.identity(), "shards": shards.digest, "base_model": places.base_model}
-    return Checkpoints(storage.data_uri(places.model_uri, "checkpoints"), config, identity, world)
-
-
 def _check_tokenizer(shards: Shards, folder: Path) -> None:
-    made, here = shards.manifest.get("tokenizer_digest", ""), models.tokenizer_digest(folder)
-    if made != here:
+    of_shards, of_model = shards.manifest.get("tokenizer_digest", ""), models.tokenizer_digest(folder)
+    if of_shards != of_model:
         raise ConfigError(
-            f"the shards were made with tokenizer {made}, the base model has {here}; run mix_shard with this base model"
+            f"the shards were made with tokenizer {of_shards}, the base model has {of_model}; run mix_shard with this "
+            "base model"
         )
 
 
-def _tags(config: TrainSettings, shards: Shards) -> dict[str, Any]:
-    lora = config.method == "lora"
-    return {
+def _tags(settings: TrainSettings, shards: Shards) -> dict[str, object]:
+    tags = {
         "mix_ratio": shards.manifest.get("mix_ratio", "none"),
-        "lora_rank": config.lora_rank if lora else "none",
-        "lr": config.learning_rate,
-        "lora_lr": config.fast_learning_rate if lora else "none",
-        "seed": config.seed,
+        "lr": settings.learning_rate,
+        "seed": settings.seed,
         "steps": shards.num_steps,
         "dataset_version": shards.digest,
         "tokenizer_version": shards.manifest.get("tokenizer_digest", "none"),
     }
+    if settings.method == "lora":
+        tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}
+    return tags

@@ -1,27 +1,25 @@
 """The validation run: a few steps before the expensive part, then the largest micro batch that the training can meet.
 
-Its figures lie under `figures` in the model's manifest, beside those of any training, for `mixtune plan --measured`:
-
-- `first_batch_loss`, `first_batch_loss_after`: mean loss of the first global batch before the steps and after, nats
-- `tokens_per_second_per_gpu`: of the steps; the first is left out, kernels are made in it
-- `largest_micro_batch_tokens`: no micro batch of the training has more
-- `peak_memory_bytes`: of a process, with that micro batch and the optimizer's state
-- `memory_limit_bytes`: what the process's GPU has; on a CPU, what the machine or the pod has
-- `bytes_per_token`: by which the peak grows with a micro batch
+Its figures lie in the model's manifest, as any training's do, for `mixtune plan --measured`.
 """
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mixtune.artifacts.model import TrainedModel, TrainingFigures
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
 from mixtune.train.batches import pack
-from mixtune.train.loop import Trainer, batch_loss
-from mixtune.train.metrics import StepFigures, peak_memory
+from mixtune.train.checkpoints import NoCheckpoints
+from mixtune.train.loop import batch_loss, train_steps
+from mixtune.train.metrics import StepMetrics, peak_memory, summarize, track
+from mixtune.train.run import open_session, prepare, write_manifest
+from mixtune.train.task import TrainTask
+from mixtune.train.trainer import Trainer
 from mixtune.training_math import largest_micro_batch
 
 RISE = 1.02
@@ -29,68 +27,144 @@ RISE = 1.02
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def validate(trainer: Trainer, seen: list[StepFigures]) -> dict[str, float]:
-    """Make sure that the training learns and fits; the figures come back.
+def run_validation(task: TrainTask) -> TrainedModel:
+    """Train for a few steps, warming up over all of them, and make sure that the training learns and fits.
 
-    Args:
-        trainer: After its steps.
-        seen: They.
+    No model is kept; its manifest has the figures.
 
     Raises:
-        TrainingError: The loss of the first batch did not fall, or the largest micro batch does not fit.
+        TrainingError: Loss or gradient is not finite, the loss of the first batch did not fall, or the largest micro
+            batch does not fit.
+        ModelError: The base model cannot be used.
+        ConfigError: Its tokenizer is not the one that the shards were made with.
     """
-    before, after = seen[0].loss, batch_loss(trainer, 0)
+    with open_session(task, "validate-training") as session:
+        trainer = prepare(session)
+        num_steps = min(task.validation_steps, trainer.num_steps)
+        trainer = replace(trainer, num_steps=num_steps, lr_schedule=lambda step: (step + 1) / num_steps)
+        steps = train_steps(trainer, NoCheckpoints(trainer.group))
+        history = track(steps, num_steps, session.run) if trainer.group.is_main else list(steps)
+        figures = check_learning(trainer, history, summarize(trainer, history))
+        figures = measure_memory(MemoryProbe.of(trainer), figures)
+        trainer.model.check_finite()
+        if trainer.group.is_main:
+            write_manifest(session, trainer, figures, [])
+        return TrainedModel("")
+
+
+def check_learning(trainer: Trainer, history: list[StepMetrics], figures: TrainingFigures) -> TrainingFigures:
+    """Compare the loss of the first batch before and after the steps.
+
+    Raises:
+        TrainingError: It did not fall.
+    """
+    before, after = history[0].loss, batch_loss(trainer, 0)
     if not after <= before * RISE:
         raise TrainingError(
-            f"validation run: the loss of the first batch went from {before:.3f} to {after:.3f} in {len(seen)} steps "
-            "over these very records; lower learning_rate"
+            f"validation run: the loss of the first batch went from {before:.3f} to {after:.3f} in {len(history)} "
+            "steps over these very records; lower learning_rate"
         )
-    return {"first_batch_loss": before, "first_batch_loss_after": after, **measure_memory(trainer)}
+    return replace(figures, first_batch_loss=before, first_batch_loss_after=after)
 
 
-def measure_memory(trainer: Trainer) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class MemoryProbe:
+    """Runs micro batches of any size, from which nothing is learned, and sees how much memory they take."""
+
+    trainer: Trainer
+    """After its steps: its optimizer has its state."""
+    longest_record: int
+    """Tokens."""
+    largest_micro_batch: int
+    """Tokens of any micro batch of the training, at most."""
+    limit_bytes: float
+    """That this process may fill."""
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "MemoryProbe":
+        """Return a probe of the training's own sizes on this process's device."""
+        first = trainer.shards.step(0)
+        longest = trainer.shards.manifest.get("max_record_tokens") or max(len(record.input_ids) for record in first)
+        return cls(
+            trainer=trainer,
+            longest_record=int(longest),
+            largest_micro_batch=largest_micro_batch(
+                int(longest), len(first), trainer.settings.memory.max_tokens_per_gpu
+            ),
+            limit_bytes=memory_limit(trainer.group.device),
+        )
+
+    def peak_bytes(self, num_tokens: int) -> float:
+        """Run a micro batch forward and backward and return the peak of memory.
+
+        Args:
+            num_tokens: Its size, in records of the longest length.
+
+        Raises:
+            RuntimeError: It does not fit; a MemoryError, or an error that says so.
+        """
+        trainer, longest = self.trainer, min(num_tokens, self.longest_record)
+        if trainer.group.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.group.device)
+        rest = num_tokens % longest
+        lengths = [longest] * (num_tokens // longest) + ([rest] if rest > 1 else [])
+        pattern = trainer.shards.step(0)[0]
+        packed = pack([_stretched(pattern, length) for length in lengths]).to(trainer.group.device)
+        if trainer.model.dropout:
+            trainer.model.dropout.begin_micro_batch(range(len(lengths)), lengths)
+        trainer.model.loss(packed).sum().backward()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        return peak_memory(trainer.group.device)
+
+    def refusal(self, num_tokens: int, needed: float) -> TrainingError:
+        """Return the error that says what does not fit, and the way out."""
+        whole_record = self.longest_record == num_tokens
+        ways = ["more or larger GPUs", "max_length (records)" if whole_record else "max_tokens_per_gpu"]
+        if self.trainer.settings.method == "sft":
+            ways.append("method lora")
+        about = f"about {needed / 1e9:.1f} GB" if needed > self.limit_bytes else "more than that"
+        return TrainingError(
+            f"validation run: a micro batch of {num_tokens:,} tokens does not fit into {self.limit_bytes / 1e9:.1f} "
+            f"GB, it takes {about}; the way out is {' or '.join(ways)}"
+        )
+
+
+def measure_memory(probe: MemoryProbe, figures: TrainingFigures) -> TrainingFigures:
     """Try the largest micro batch, after a quarter and a half of it have shown that it should fit.
 
     Raises:
         TrainingError: It does not fit.
     """
-    device, limit = trainer.world.device, memory_limit(trainer.world.device)
-    longest, tokens = longest_micro_batch(trainer)
-    sizes = [max(2, tokens // 4), max(2, tokens // 2), tokens]
-    peaks: list[float] = []
-    slope = 0.0
-    for size in sizes:
-        if len(peaks) == 2:
-            slope = max(0.0, (peaks[1] - peaks[0]) / max(1, sizes[1] - sizes[0]))
-        needed = peaks[-1] + slope * (size - sizes[len(peaks) - 1]) if peaks else 0.0
-        try:
-            fits = needed <= limit
-            if fits:
-                _try(trainer, min(size, longest), size)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_memory(error):
-                raise
-            fits = False
-        if not fits:
-            raise TrainingError(_does_not_fit(trainer, size, longest, needed, limit))
-        peaks.append(peak_memory(device))
-    return {
-        "largest_micro_batch_tokens": tokens,
-        "peak_memory_bytes": peaks[-1],
-        "memory_limit_bytes": limit,
-        "bytes_per_token": slope,
-    }
+    tokens = probe.largest_micro_batch
+    quarter, half = max(2, tokens // 4), max(2, tokens // 2)
+    peaks = [_peak_or_refusal(probe, quarter, 0.0)]
+    peaks.append(_peak_or_refusal(probe, half, peaks[0]))
+    # bytes a token, by which the peak of the whole is foretold
+    slope = max(0.0, (peaks[1] - peaks[0]) / max(1, half - quarter))
+    peak = _peak_or_refusal(probe, tokens, peaks[1] + slope * (tokens - half))
+    return replace(
+        figures,
+        largest_micro_batch_tokens=tokens,
+        peak_memory_bytes=peak,
+        memory_limit_bytes=probe.limit_bytes,
+        bytes_per_token=slope,
+    )
 
 
-def longest_micro_batch(trainer: Trainer) -> tuple[int, int]:
-    """Tokens of the longest record, and a bound on those of any micro batch."""
-    manifest, first = trainer.shards.manifest, trainer.shards.step(0)
-    longest = int(manifest.get("max_record_tokens") or max(len(record.input_ids) for record in first))
-    return longest, largest_micro_batch(longest, len(first), trainer.config.memory.max_tokens_per_gpu)
+def _peak_or_refusal(probe: MemoryProbe, num_tokens: int, needed: float) -> float:
+    """Return the peak of a micro batch that is expected to need so many bytes."""
+    if needed > probe.limit_bytes:
+        raise probe.refusal(num_tokens, needed)
+    try:
+        return probe.peak_bytes(num_tokens)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
+            raise probe.refusal(num_tokens, needed) from error
+        raise
 
 
 def memory_limit(device: torch.device) -> float:
-    """Bytes that a process may fill."""
+    """Return the bytes that a process may fill."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -98,36 +172,6 @@ def memory_limit(device: torch.device) -> float:
     return min(whole, float(text)) if text.isdigit() else whole
 
 
-def _try(trainer: Trainer, longest: int, tokens: int) -> None:
-    """Forward and backward of records of the longest length, so many tokens together; nothing is learned from it."""
-    device = trainer.world.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    pattern = trainer.shards.step(0)[0]
-    lengths = [longest] * (tokens // longest) + ([tokens % longest] if tokens % longest > 1 else [])
-    records = [_stretched(pattern, length) for length in lengths]
-    packed = pack(records).to(device)
-    if trainer.model.dropout:
-        trainer.model.dropout.begin_micro_batch(range(len(records)), lengths)
-    trainer.model.loss(packed).sum().backward()
-    trainer.optimizer.zero_grad(set_to_none=True)
-
-
 def _stretched(record: TokenRecord, length: int) -> TokenRecord:
     ids = np.resize(record.input_ids, length)
     return replace(record, input_ids=ids, loss_mask=np.ones(length, np.uint8))
-
-
-def _is_memory(error: BaseException) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
-
-
-def _does_not_fit(trainer: Trainer, size: int, longest: int, needed: float, limit: float) -> str:
-    ways = ["more or larger GPUs", "max_length (records)" if longest == size else "max_tokens_per_gpu"]
-    if trainer.config.method == "sft":
-        ways.append("method lora")
-    about = f"about {needed / 1e9:.1f} GB" if needed > limit else "more than that"
-    return (
-        f"validation run: a micro batch of {size:,} tokens does not fit into {limit / 1e9:.1f} GB, it takes {about}; "
-        f"the way out is {' or '.join(ways)}"
-    )

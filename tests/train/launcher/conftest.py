@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from mixtune import storage
+from mixtune.artifacts.model import ModelManifest
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
+from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
 from . import schemas
 from .api import FakeCluster, Server, SimulatedClock
@@ -63,17 +65,21 @@ def cluster(
 
 
 @pytest.fixture
-def training(bucket: str, tmp_path: Path) -> tuple[TrainSettings, Places, NodeSettings]:
+def training(bucket: str, tmp_path: Path) -> tuple[TrainTask, NodeSettings]:
     """Four nodes of eight GPUs."""
-    places = Places(
-        shards_path=str(tmp_path / "shards"),
-        shards_uri=f"{bucket}/kfp/finetune/run-1/mix-shard/1/shards",
-        base_model="org/model@abc",
-        model_path=str(tmp_path / "out" / "model"),
-        model_uri=f"{bucket}/kfp/finetune/run-1/train-lora/1/model",
+    task = TrainTask(
+        settings=TrainSettings(method="lora"),
+        inputs=TrainInputs(
+            shards_path=str(tmp_path / "shards"),
+            shards_uri=f"{bucket}/kfp/finetune/run-1/mix-shard/1/shards",
+            base_model="org/model@abc",
+        ),
+        outputs=TrainOutputs(
+            model_path=str(tmp_path / "out" / "model"),
+            model_uri=f"{bucket}/kfp/finetune/run-1/train-lora/1/model",
+        ),
     )
-    nodes = NodeSettings(num_nodes="4", gpus_per_node="8")
-    return TrainSettings(method="lora"), places, nodes
+    return task, NodeSettings(num_nodes="4", gpus_per_node="8")
 
 
 def first_labels(name: str, kind: str, rank: int = 0) -> dict[str, str]:
@@ -90,10 +96,10 @@ def first_labels(name: str, kind: str, rank: int = 0) -> dict[str, str]:
     }
 
 
-def write_model(places: Places) -> None:
+def write_model(task: TrainTask) -> None:
     """What the job's rank 0 leaves behind."""
-    target = storage.data_uri(places.model_uri, "model")
+    target = storage.data_uri(task.outputs.model_uri, "model")
     with storage.open_write(f"{target}/adapter.safetensors") as stream:
         stream.write(b"weights")
-    manifest = storage.data_uri(places.model_uri, "job") + "/model.json"
-    storage.write_manifest(manifest, {"kind": "model"}, target, [stream.entry("adapter.safetensors")])
+    manifest = ModelManifest(data_uri=target, files=(stream.entry("adapter.safetensors"),))
+    write_artifact(storage.data_uri(task.outputs.model_uri, "job") + "/model.json", manifest)

@@ -1,6 +1,7 @@
 """The command of our own job objects, run to its end: two nodes, everything in S3, one node lost on the way."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from mixtune.kubernetes_api import Clock
 from mixtune.models import tokenizer_digest
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import CheckpointSettings, MemorySettings, TrainSettings
-from mixtune.train.config import Places
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.launch import run_job
 from mixtune.train.run import run_training
+from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
 from .api import FakeCluster
 from .operator import Operator, nodes_of
@@ -83,16 +84,17 @@ def test_a_job_that_loses_a_node_goes_on_from_s3_and_ends_where_one_process_does
 ) -> None:
     storage.upload(BASE_MODEL, f"{bucket}/models/base")
     nodes = NodeSettings(num_nodes="2")
-    config = TrainSettings(
-        method="lora", checkpoints=CheckpointSettings(every_steps=2), memory=MemorySettings(max_tokens_per_gpu=40)
-    )
-    task = f"{bucket}/kfp/finetune/run-1/train-lora/1"
-    places = Places(
-        shards_path="/the/launcher/has/not/read/them",
-        shards_uri=write_shards(f"{bucket}/kfp/finetune/run-1/mix-shard/1"),
-        base_model=storage.fingerprint(f"{bucket}/models/base"),
-        model_path=str(tmp_path / "out" / "model"),
-        model_uri=f"{task}/model",
+    folder = f"{bucket}/kfp/finetune/run-1/train-lora/1"
+    task = TrainTask(
+        settings=TrainSettings(
+            method="lora", checkpoints=CheckpointSettings(every_steps=2), memory=MemorySettings(max_tokens_per_gpu=40)
+        ),
+        inputs=TrainInputs(
+            shards_path="/the/launcher/has/not/read/them",
+            shards_uri=write_shards(f"{bucket}/kfp/finetune/run-1/mix-shard/1"),
+            base_model=storage.fingerprint(f"{bucket}/models/base"),
+        ),
+        outputs=TrainOutputs(model_path=str(tmp_path / "out" / "model"), model_uri=f"{folder}/model"),
     )
 
     def lose_a_node(line: str) -> None:
@@ -101,24 +103,23 @@ def test_a_job_that_loses_a_node_goes_on_from_s3_and_ends_where_one_process_does
             operator.lose(1)
 
     operator.on_line = lose_a_node
-    trained = run_job(config, places, nodes, Clock(cluster.clock.now, operator.sleep))
+    model = run_job(task, nodes, Clock(cluster.clock.now, operator.sleep))
 
     told = capsys.readouterr().out
     assert operator.starts == 2
     assert len(cluster.created) == 1
     assert f"going on after step 4 of {STEPS}" in told
     assert told.count("step 4/") == 1 and f"step {STEPS}/{STEPS} loss" in told
-    alone = Places(
-        shards_path=places.shards_uri,
-        base_model=str(BASE_MODEL),
-        model_path=str(tmp_path / "alone"),
-        model_uri=str(tmp_path / "alone"),
+    alone = replace(
+        task,
+        inputs=replace(task.inputs, shards_path=task.inputs.shards_uri, base_model=str(BASE_MODEL)),
+        outputs=TrainOutputs(model_path=str(tmp_path / "alone"), model_uri=str(tmp_path / "alone")),
     )
-    expected = weights(run_training(config, alone), tmp_path)
-    found = weights(trained, tmp_path / "fetched")
+    expected = weights(run_training(alone).uri, tmp_path)
+    found = weights(model.uri, tmp_path / "fetched")
     assert set(found) == set(expected)
     assert max(float((found[key] - expected[key]).abs().max()) for key in expected) < 5e-5
-    left = {entry.path.split("/")[0] for entry in storage.list_files(f"{task}/data")}
+    left = {entry.path.split("/")[0] for entry in storage.list_files(f"{folder}/data")}
     assert left == {"job", "model"}, "no checkpoint stays"
 
 

@@ -5,29 +5,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mixtune import storage
+from mixtune.artifacts.model import read_model
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.errors import ClusterError, ConfigError, TrainingError
 from mixtune.kubernetes_api import Clock
-from mixtune.settings.from_dict import from_dict
 from mixtune.settings.job import NodeSettings
-from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
 from mixtune.train.launcher.launch import run_job
+from mixtune.train.task import TrainJobFile, TrainTask
 
 from .api import FakeCluster
 from .conftest import IMAGE, WORKFLOW, first_labels, write_model
 
-Training = tuple[TrainSettings, Places, NodeSettings]
+Training = tuple[TrainTask, NodeSettings]
 
 
 def launch(cluster: FakeCluster, training: Training) -> str:
-    return run_job(*training, clock=Clock(cluster.clock.now, cluster.clock.sleep))
+    return run_job(*training, clock=Clock(cluster.clock.now, cluster.clock.sleep)).uri
 
 
 def start(cluster: FakeCluster, kind: str, *lines: str) -> str:
@@ -39,8 +40,8 @@ def start(cluster: FakeCluster, kind: str, *lines: str) -> str:
     return name
 
 
-def finish(cluster: FakeCluster, kind: str, places: Places) -> None:
-    write_model(places)
+def finish(cluster: FakeCluster, kind: str, task: TrainTask) -> None:
+    write_model(task)
     cluster.condition("Succeeded" if kind == "pytorchjob" else "Complete", "Done", "")
 
 
@@ -48,11 +49,11 @@ def test_a_job_is_made_followed_and_deleted(
     cluster: FakeCluster, training: Training, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.clock.at(2, lambda: start(cluster, kind, "step 1/300 loss 2.5000 grad_norm 1", "step 2/300 loss 2.4000"))
-    cluster.clock.at(20, lambda: finish(cluster, kind, training[1]))
+    cluster.clock.at(20, lambda: finish(cluster, kind, training[0]))
     uri = launch(cluster, training)
     plain = storage.check_fingerprint(uri)
-    assert plain == storage.data_uri(training[1].model_uri, "model")
-    assert storage.read_manifest(training[1].model_path, "model")["data_uri"] == plain
+    assert plain == storage.data_uri(training[0].outputs.model_uri, "model")
+    assert read_model(training[0].outputs.model_path).data_uri == plain
     (body,) = cluster.created
     assert body["metadata"]["ownerReferences"] == [WORKFLOW]
     assert body["metadata"]["labels"]["pipelines.kubeflow.org/run-id"] == "run-1"
@@ -65,7 +66,7 @@ def test_a_job_is_made_followed_and_deleted(
 
 
 def test_what_the_job_runs_is_told_in_one_document(cluster: FakeCluster, training: Training, kind: str) -> None:
-    cluster.clock.at(2, lambda: finish(cluster, kind, training[1]))
+    cluster.clock.at(2, lambda: finish(cluster, kind, training[0]))
     launch(cluster, training)
     (body,) = cluster.created
     if kind == "pytorchjob":
@@ -82,11 +83,11 @@ def test_what_the_job_runs_is_told_in_one_document(cluster: FakeCluster, trainin
     assert container["command"][0] == "torchrun"
     assert container["command"][-3:-1] == ["-m", "mixtune.train.worker"]
     assert {"name": "MIXTUNE_RUN_ID", "value": "run-1"} in container["env"]
-    job = storage.read_json(container["command"][-1])
-    assert from_dict(TrainSettings, job["config"], "config") == training[0]
-    told = Places(**job["places"])
-    assert (told.shards_path, told.model_uri) == (training[1].shards_uri, training[1].model_uri)
-    assert storage.is_s3(told.model_path)
+    written = read_artifact(TrainJobFile, container["command"][-1]).task
+    task = training[0]
+    assert written.settings == task.settings
+    assert (written.inputs.shards_path, written.outputs.model_uri) == (task.inputs.shards_uri, task.outputs.model_uri)
+    assert storage.is_s3(written.outputs.model_path)
 
 
 def test_a_task_that_runs_again_takes_up_the_job_that_runs(
@@ -100,10 +101,11 @@ def test_a_task_that_runs_again_takes_up_the_job_that_runs(
     cluster.clock.at(12, launcher_dies)
     with pytest.raises(KeyboardInterrupt):
         launch(cluster, training)
-    cluster.clock.at(12, lambda: finish(cluster, kind, training[1]))
-    config, places, nodes = training
-    salted = Places(**{**vars(places), "model_uri": places.model_uri.replace("/1/model", "/2/model")})
-    assert launch(cluster, (config, salted, nodes)).startswith(storage.data_uri(places.model_uri, "model"))
+    cluster.clock.at(12, lambda: finish(cluster, kind, training[0]))
+    task, nodes = training
+    elsewhere = replace(task.outputs, model_uri=task.outputs.model_uri.replace("/1/model", "/2/model"))
+    uri = launch(cluster, (replace(task, outputs=elsewhere), nodes))
+    assert uri.startswith(storage.data_uri(task.outputs.model_uri, "model"))
     assert len(cluster.created) == 1
     assert "is there already (active); taken up" in capsys.readouterr().out
 
@@ -119,7 +121,7 @@ def test_a_failed_job_is_replaced_in_its_place_and_one_being_deleted_is_waited_f
     with pytest.raises(KeyboardInterrupt):
         launch(cluster, training)
     cluster.foreground_seconds = 100.0
-    cluster.clock.at(200, lambda: finish(cluster, kind, training[1]))
+    cluster.clock.at(200, lambda: finish(cluster, kind, training[0]))
     began = cluster.clock.now()
     launch(cluster, training)
     assert len(cluster.created) == 2
@@ -142,7 +144,7 @@ def test_an_hour_in_the_queue_is_waited_for_and_its_events_are_shown(
 
     cluster.on_create = queue
     cluster.clock.at(3600, admit)
-    cluster.clock.at(3700, lambda: finish(cluster, kind, training[1]))
+    cluster.clock.at(3700, lambda: finish(cluster, kind, training[0]))
     launch(cluster, training)
     labels = cluster.created[0]["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
@@ -210,7 +212,7 @@ def test_an_api_server_that_is_away_for_minutes_loses_and_doubles_no_line(
     cluster.clock.at(
         310, lambda: cluster.answers.extend([(503, {}), (429, {"Retry-After": "7"}), (401, {}), (500, {})])
     )
-    cluster.clock.at(600, lambda: finish(cluster, kind, training[1]))
+    cluster.clock.at(600, lambda: finish(cluster, kind, training[0]))
     launch(cluster, training)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     assert [line.split("/")[0] for line in lines] == [f"step {step}" for step in range(1, 6)]
@@ -263,13 +265,14 @@ def test_a_job_ends_with_its_capacity_block(cluster: FakeCluster, training: Trai
 
 CHILD = """
 import sys
-from mixtune.settings.from_dict import from_dict
-from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
-from mixtune.train.launcher.launch import run_job
 from mixtune.settings.job import NodeSettings
-places = Places(shards_path="x", shards_uri=sys.argv[1] + "/s", base_model="m", model_path=sys.argv[2] + "/model", model_uri=sys.argv[1] + "/a/model")
-run_job(TrainSettings(method="lora"), places, NodeSettings(num_nodes="4", gpus_per_node="8"))
+from mixtune.settings.train import TrainSettings
+from mixtune.train.launcher.launch import run_job
+from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
+inputs = TrainInputs(shards_path="x", shards_uri=sys.argv[1] + "/s", base_model="m")
+outputs = TrainOutputs(model_path=sys.argv[2] + "/model", model_uri=sys.argv[1] + "/a/model")
+task = TrainTask(settings=TrainSettings(method="lora"), inputs=inputs, outputs=outputs)
+run_job(task, NodeSettings(num_nodes="4", gpus_per_node="8"))
 """
 
 

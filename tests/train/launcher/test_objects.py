@@ -12,11 +12,10 @@ import yaml
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.kubernetes_api import Clock
 from mixtune.settings.job import NodeSettings
-from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
 from mixtune.train.launcher.cleanup import clean_up
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.launch import run_job
+from mixtune.train.task import TrainTask
 
 from . import schemas
 from .api import FakeCluster
@@ -88,7 +87,7 @@ LOOKED_AT = {
 
 @pytest.mark.parametrize("kind", ["2.3.0"], indirect=True)
 def test_the_launchers_role_grants_what_it_asks_for_and_nothing_that_it_never_does(
-    cluster: FakeCluster, training: tuple[TrainSettings, Places, NodeSettings], monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, training: tuple[TrainTask, NodeSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.checks["pytorchjobs"] = schemas.pytorchjob_errors
 
@@ -98,11 +97,11 @@ def test_the_launchers_role_grants_what_it_asks_for_and_nothing_that_it_never_do
             cluster.pod(f"{name}-node-0", labels, "Failed")
         cluster.condition("Failed", "Bad", "")
 
-    config, places, nodes = training
+    task, nodes = training
     for backend in BACKENDS:
         cluster.clock.at(40, fail)
         with pytest.raises(TrainingError):
-            run_job(config, places, replace(nodes, launcher=backend), Clock(cluster.clock.now, cluster.clock.sleep))
+            run_job(task, replace(nodes, launcher=backend), Clock(cluster.clock.now, cluster.clock.sleep))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     clean_up()
     calls = {asked(request) for request in cluster.requests}

@@ -14,13 +14,13 @@ def clean_up() -> None:
         return
     from mixtune.train.launcher.job_api import JobApi
     from mixtune.train.launcher.jobs import BACKENDS
-    from mixtune.train.launcher.pod_context import read_origin
+    from mixtune.train.launcher.pod_context import read_pod_context
 
-    cluster = JobApi()
-    run_id = read_origin(cluster).run_id
+    api = JobApi()
+    run_id = read_pod_context(api).run_id
     for backend in BACKENDS.values():
-        found = cluster.jobs_of(backend, run_id)
-        for item in found:
-            cluster.delete(backend, item["metadata"]["name"])
-            print(f"{backend.kind} {item['metadata']['name']}: deleted, its run has ended", flush=True)
-        print(f"{backend.kind}: {len(found)} left over from run {run_id}", flush=True)
+        names = [body["metadata"]["name"] for body in api.jobs_of(backend, run_id)]
+        for name in names:
+            api.delete(backend, name)
+            print(f"{backend.kind} {name}: deleted, its run has ended", flush=True)
+        print(f"{backend.kind}: {len(names)} left over from run {run_id}", flush=True)

@@ -10,157 +10,164 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
-from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.model import TrainedModel, read_model
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ClusterError, ConfigError, TrainingError
 from mixtune.kubernetes_api import Clock, Object
 from mixtune.settings.job import CONFIG_MAP, JobSettings, NodeSettings
-from mixtune.settings.train import TrainSettings
-from mixtune.train.config import Places
 from mixtune.train.launcher.follower import Follower
 from mixtune.train.launcher.job_api import JobApi
-from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job
-from mixtune.train.launcher.pod_context import Origin, read_origin
+from mixtune.train.launcher.jobs import BACKENDS, JOB_ANNOTATION, Backend, Job, State
+from mixtune.train.launcher.pod_context import PodContext, read_pod_context
+from mixtune.train.task import TrainJobFile, TrainTask
 
 POLL_SECONDS = 5.0
 WAITING_POLL_SECONDS = 15.0
 """While a queue holds the job back."""
-HANDED_ON = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
+ENV_NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
 """What the processes of a job get of the launcher's environment; credentials are the runtime's business."""
+STORAGE_ENV_NAMES = {
+    "kms_key_id": "MIXTUNE_KMS_KEY_ID",
+    "endpoint_url": "AWS_ENDPOINT_URL_S3",
+    "region": "AWS_REGION",
+}
 
 
-def run_job(config: TrainSettings, places: Places, nodes: NodeSettings, clock: Clock | None = None) -> str:
-    """Train as a job of the cluster; the manifest is copied to its place, the model's fingerprinted URI comes back.
+def run_job(task: TrainTask, nodes: NodeSettings, clock: Clock | None = None) -> TrainedModel:
+    """Train as a job of the cluster, and copy the model's manifest to its place.
 
     Raises:
         ConfigError: Artifacts are not in S3, or the platform's settings allow no job.
         TrainingError: The job failed; the text has every pod's reason.
         ClusterError: The cluster refused, lost or deleted the job.
     """
-    cluster = JobApi(clock)
-    job_settings = JobSettings.from_config_map(cluster.config_map(CONFIG_MAP))
+    api = JobApi(clock)
+    job_settings = JobSettings.from_config_map(api.config_map(CONFIG_MAP))
     backend = BACKENDS[job_settings.backend_of(nodes)]
-    job = plan_job(config, places, nodes, job_settings, read_origin(cluster), cluster.clock.now())
-    document = job_document(config, places)
-    template = cluster.pod_template(job.runtime) if backend.needs_template else {}
-    with cluster.deleted_on_sigterm(backend, job.name):
-        job = take_up(cluster, backend, job, document, template)
-        follow(cluster, backend, job, job_settings)
-        manifest = storage.read_json(storage.read_json(job.job_uri)["places"]["model_path"])
-        storage.write_json(places.model_path, manifest)
-        cluster.delete(backend, job.name)
-    return "" if config.validation_steps else storage.fingerprint(manifest["data_uri"])
+    job = plan_job(task, nodes, job_settings, read_pod_context(api), api.clock.now())
+    template = api.pod_template(job.runtime) if backend.needs_template else {}
+    with api.deleted_on_sigterm(backend, job.name):
+        job = take_up(api, backend, job, job_file(task), template)
+        follow(api, backend, job, job_settings)
+        manifest = read_model(read_artifact(TrainJobFile, job.job_uri).task.outputs.model_path)
+        write_artifact(task.outputs.model_path, manifest)
+        api.delete(backend, job.name)
+    return TrainedModel("" if task.validation_steps else storage.fingerprint(manifest.data_uri))
 
 
-def plan_job(
-    config: TrainSettings, places: Places, nodes: NodeSettings, job_settings: JobSettings, origin: Origin, now: float
-) -> Job:
-    """Decide the job of a training; nothing is asked of the cluster.
+def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, context: PodContext, now: float) -> Job:
+    """Decide the job of a training, without a look at the cluster.
+
+    Args:
+        task: The training.
+        nodes: What it asks for.
+        job_settings: The platform's.
+        context: Who starts it.
+        now: Seconds since the epoch.
 
     Raises:
         ConfigError: Artifacts that a pod elsewhere cannot reach, or a capacity block at its end.
     """
-    for name, uri in (("model", places.model_uri), ("shards", places.shards_uri)):
+    for name, uri in (("model", task.outputs.model_uri), ("shards", task.inputs.shards_uri)):
         if not storage.is_s3(uri):
             raise ConfigError(f"a job on {nodes.count} nodes reads and writes S3; the {name} artifact is at {uri!r}")
-    told = {"config": asdict(config), "base_model": places.base_model, "shards": places.shards_uri}
-    key = json.dumps([origin.run_id, origin.task, told], sort_keys=True)
-    passed = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+    trained = [asdict(task.settings), task.validation_steps, task.inputs.base_model, task.inputs.shards_uri]
+    key = json.dumps([context.run_id, context.task, trained], sort_keys=True)
+    env = {name: os.environ[name] for name in ENV_NAMES if os.environ.get(name)}
     return Job(
         name=f"train-{hashlib.sha256(key.encode()).hexdigest()[:16]}",
-        run_id=origin.run_id,
-        job_uri=storage.data_uri(places.model_uri, "job") + "/job.json",
-        image=origin.image,
+        run_id=context.run_id,
+        job_uri=storage.data_uri(task.outputs.model_uri, "job") + "/job.json",
+        image=context.image,
         num_nodes=nodes.count,
         processes_per_node=nodes.gpus or 1,
         runtime=job_settings.runtime_of(nodes),
         runtime_kind=job_settings.runtime_kind,
         queue=job_settings.queue,
-        priority=job_settings.validation_priority if config.validation_steps else job_settings.priority,
+        priority=job_settings.validation_priority if task.validation_steps else job_settings.priority,
         deadline_seconds=job_settings.seconds_for(now),
-        env={**passed, "MIXTUNE_RUN_ID": origin.run_id},
-        owner=origin.owner,
+        env={**env, "MIXTUNE_RUN_ID": context.run_id},
+        owner=context.owner,
     )
 
 
-def job_document(config: TrainSettings, places: Places) -> dict[str, Any]:
-    """What `mixtune.train.worker` is told: every place is a URI, and the manifest lies beside the model."""
-    there = replace(
-        places,
-        shards_path=places.shards_uri,
-        model_path=storage.data_uri(places.model_uri, "job") + "/model.json",
+def job_file(task: TrainTask) -> TrainJobFile:
+    """Return what the job's processes read: every place is a URI, and the manifest lies beside the model."""
+    model_path = storage.data_uri(task.outputs.model_uri, "job") + "/model.json"
+    moved = replace(
+        task,
+        inputs=replace(task.inputs, shards_path=task.inputs.shards_uri),
+        outputs=replace(task.outputs, model_path=model_path),
     )
-    names = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
-    options = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
-    return {"config": asdict(config), "places": asdict(there), "storage": options}
+    options = {key: os.environ[name] for key, name in STORAGE_ENV_NAMES.items() if os.environ.get(name)}
+    return TrainJobFile(task=moved, storage=options)
 
 
-def take_up(cluster: JobApi, backend: Backend, job: Job, document: dict[str, Any], template: Object) -> Job:
+def take_up(api: JobApi, backend: Backend, job: Job, file: TrainJobFile, template: Object) -> Job:
     """See to it that there is exactly one job of that name: the one that is there, or a new one.
 
     A job that replaces a failed one keeps its place, and so its checkpoints.
     """
-    body_of = backend.body
-    waited = False
+    title, waits = f"{backend.kind} {job.name}", False
     while True:
-        found = cluster.get(backend, job.name)
-        if found is None:
+        body = api.get(backend, job.name)
+        if body is None:
             if not storage.exists(job.job_uri):
-                storage.write_json(job.job_uri, document)
-            if cluster.create(backend, body_of(job, template)):
-                print(f"{backend.kind} {job.name}: made, {job.num_nodes} nodes x {job.processes_per_node}", flush=True)
+                write_artifact(job.job_uri, file)
+            if api.create(backend, backend.body(job, template)):
+                print(f"{title}: made, {job.num_nodes} nodes x {job.processes_per_node}", flush=True)
                 return job
             continue
-        job = replace(job, job_uri=found["metadata"].get("annotations", {}).get(JOB_ANNOTATION, job.job_uri))
-        state = backend.state(found)
-        if found["metadata"].get("deletionTimestamp"):
-            if not waited:
-                print(f"{backend.kind} {job.name}: being deleted; waiting until its pods are gone", flush=True)
-            waited = True
-            cluster.clock.sleep(POLL_SECONDS)
+        job = replace(job, job_uri=body["metadata"].get("annotations", {}).get(JOB_ANNOTATION, job.job_uri))
+        state = backend.state(body)
+        if body["metadata"].get("deletionTimestamp"):
+            if not waits:
+                print(f"{title}: being deleted; waiting until its pods are gone", flush=True)
+            waits = True
+            api.clock.sleep(POLL_SECONDS)
         elif state.phase == "failed":
-            print(f"{backend.kind} {job.name}: had failed ({state.message}); replaced by a new one", flush=True)
-            cluster.delete(backend, job.name)
+            print(f"{title}: had failed ({state.message}); replaced by a new one", flush=True)
+            api.delete(backend, job.name)
         else:
-            print(f"{backend.kind} {job.name}: is there already ({state.phase}); taken up", flush=True)
+            print(f"{title}: is there already ({state.phase}); taken up", flush=True)
             return job
 
 
-def follow(cluster: JobApi, backend: Backend, job: Job, job_settings: JobSettings) -> None:
+def follow(api: JobApi, backend: Backend, job: Job, job_settings: JobSettings) -> None:
     """Follow a job to its end, showing what it does; a job that failed or cannot start is deleted.
 
     Raises:
         TrainingError: It failed, cannot start, or its capacity block ends.
         ClusterError: Somebody deleted it.
     """
-    follower = Follower(cluster=cluster, backend=backend, name=job.name, began=cluster.clock.now())
+    follower = Follower(api=api, backend=backend, name=job.name, start=api.clock.now())
     while True:
-        found = cluster.get(backend, job.name)
-        if found is None or found["metadata"].get("deletionTimestamp"):
+        body = api.get(backend, job.name)
+        if body is None or body["metadata"].get("deletionTimestamp"):
             raise ClusterError(
-                f"{backend.kind} {job.name} was deleted by somebody else {_position(follower)}; run the task again to "
+                f"{backend.kind} {job.name} was deleted by somebody else {follower.position}; run the task again to "
                 "go on from the newest checkpoint"
             )
-        state = backend.state(found)
-        follower.look(state)
+        state = backend.state(body)
+        follower.show(state)
         if state.phase == "complete":
             return
-        trouble = state.message or "failed" if state.phase == "failed" else ""
-        if not trouble and (stuck := follower.stuck()):
-            trouble = str(stuck)
-        if not trouble and cluster.clock.now() >= job_settings.last_second():
-            trouble = (
-                f"the capacity block ends at {job_settings.capacity_block_end}: run the task again on the next one"
-            )
-        if trouble:
-            cluster.delete(backend, job.name)
+        if trouble := _trouble(follower, state, job_settings):
+            api.delete(backend, job.name)
             raise TrainingError(
-                "\n".join([f"{backend.kind} {job.name} {_position(follower)}: {trouble}", *follower.failures[-8:]])
+                "\n".join([f"{backend.kind} {job.name} {follower.position}: {trouble}", *follower.failures[-8:]])
             )
-        cluster.clock.sleep(WAITING_POLL_SECONDS if state.phase == "waiting" else POLL_SECONDS)
+        api.clock.sleep(WAITING_POLL_SECONDS if state.phase == "waiting" else POLL_SECONDS)
 
 
-def _position(follower: Follower) -> str:
-    done, steps = follower.step
-    return f"after step {done} of {steps}" if steps else "before its first step"
+def _trouble(follower: Follower, state: State, job_settings: JobSettings) -> str:
+    """Return why a job has to end now; empty where it goes on."""
+    if state.phase == "failed":
+        return state.message or "failed"
+    if reason := follower.stuck():
+        return str(reason)
+    if follower.api.clock.now() >= job_settings.last_second():
+        return f"the capacity block ends at {job_settings.capacity_block_end}: run the task again on the next one"
+    return ""

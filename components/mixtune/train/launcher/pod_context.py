@@ -1,4 +1,4 @@
-"""Who starts a job: run, task, image and workflow, as the launcher's own pod tells them."""
+"""Who starts a job: run, task, image and workflow, as the launcher's own pod has them."""
 
 import os
 import re
@@ -9,10 +9,11 @@ from mixtune.train.launcher.job_api import JobApi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Who starts a job, as the launcher's own pod tells."""
+class PodContext:
+    """The launcher's own pod."""
 
     run_id: str
+    """Of the pipeline run, fit for a label."""
     task: str
     image: str
     """The launcher's own: a job runs the code that launched it."""
@@ -20,19 +21,18 @@ class Origin:
     """The workflow of the run."""
 
 
-def read_origin(cluster: JobApi) -> Origin:
+def read_pod_context(api: JobApi) -> PodContext:
     """Read run, task, image and owner from the launcher's own pod; outside a cluster, from the environment."""
-    pod = cluster.own_pod() or {"metadata": {}, "spec": {"containers": []}}
+    pod = api.own_pod() or {"metadata": {}, "spec": {"containers": []}}
     metadata = pod["metadata"]
     run_id = os.environ.get("MIXTUNE_RUN_ID") or metadata.get("labels", {}).get("pipeline/runid", "")
-    owners = [item for item in metadata.get("ownerReferences", []) if item.get("kind") == "Workflow"]
-    own = [item["image"] for item in pod["spec"]["containers"] if item["name"] == "main"]
-    owner = {key: owners[0][key] for key in ("apiVersion", "kind", "name", "uid")} if owners else None
+    workflows = [item for item in metadata.get("ownerReferences", []) if item.get("kind") == "Workflow"]
+    own_images = [item["image"] for item in pod["spec"]["containers"] if item["name"] == "main"]
     if not run_id:
         print("no run id (MIXTUNE_RUN_ID): the job is named after what it trains alone", flush=True)
-    return Origin(
+    return PodContext(
         run_id=re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)[:63].strip("-_.") or "none",
         task=metadata.get("annotations", {}).get("pipelines.kubeflow.org/task_display_name", ""),
-        image=own[0] if own else images.TRAIN,
-        owner=owner,
+        image=own_images[0] if own_images else images.TRAIN,
+        owner={key: workflows[0][key] for key in ("apiVersion", "kind", "name", "uid")} if workflows else None,
     )

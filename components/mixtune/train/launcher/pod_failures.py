@@ -11,10 +11,10 @@ class Reason:
     """What happened and the way out."""
 
     what: str
-    do: str
+    way_out: str
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.do}" if self.do else self.what
+        return f"{self.what}; {self.way_out}" if self.way_out else self.what
 
 
 NOT_STARTING = {
@@ -24,7 +24,8 @@ NOT_STARTING = {
     "CreateContainerConfigError": "a ConfigMap or Secret that the container needs is missing",
     "CreateContainerError": "the container cannot be made",
 }
-_IN_LOG = (
+"""Reasons of a waiting container that waiting does not mend."""
+_LOG_PATTERNS = (
     (r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory", "out of GPU memory", "lower max_tokens_per_gpu"),
     (r"(?m)^error: (.*)", "", ""),
     (
@@ -46,38 +47,38 @@ _IN_LOG = (
         "check network policy mixtune-ranks and that all nodes started",
     ),
 )
+"""Pattern, what it means (empty: its first group) and the way out; the first that matches counts."""
 
 
-def failure(pod: Object, log: str) -> Reason:
-    """Why a pod failed, from its status and the end of its log."""
-    status = pod.get("status", {})
-    ended = terminated(pod)
+def explain_failure(pod: Object, log: str) -> Reason:
+    """Return why a pod failed, from its status and the end of its log."""
+    status, end = pod.get("status", {}), terminated(pod)
     if status.get("reason") == "Evicted":
         return Reason(f"evicted: {status.get('message', '')}", "raise the runtime's requests to what it needs")
-    disrupted = _condition(pod, "DisruptionTarget")
-    if disrupted or status.get("reason") in ("NodeLost", "NodeShutdown", "Terminated", "UnexpectedAdmissionError"):
-        cause = (disrupted or status).get("reason", "")
+    disruption = _condition(pod, "DisruptionTarget")
+    if disruption or status.get("reason") in ("NodeLost", "NodeShutdown", "Terminated", "UnexpectedAdmissionError"):
+        cause = disruption or status
         return Reason(
-            f"its node was lost or taken away ({cause} {(disrupted or status).get('message', '')})".strip(),
+            f"its node was lost or taken away ({cause.get('reason', '')} {cause.get('message', '')})",
             "a restarted job goes on from its newest checkpoint",
         )
-    if ended.get("reason") == "OOMKilled":
+    if end.get("reason") == "OOMKilled":
         return Reason(
             "out of memory: the kernel ended it at the container's limit",
             "raise memory in the runtime, or lower max_tokens_per_gpu",
         )
-    for pattern, what, do in _IN_LOG:
-        if found := re.search(pattern, log):
-            return Reason(what or found[1][:500], do)
-    if ended.get("exitCode") == 137:
+    for pattern, what, way_out in _LOG_PATTERNS:
+        if match := re.search(pattern, log):
+            return Reason(what or match[1][:500], way_out)
+    if end.get("exitCode") == 137:
         return Reason("killed (SIGKILL)", "it was evicted, or the node ran out of memory: see the node's events")
-    if ended:
-        return Reason(f"exit status {ended.get('exitCode')} {ended.get('reason', '')}".strip(), "see the log above")
+    if end:
+        return Reason(f"exit status {end.get('exitCode')} {end.get('reason', '')}".strip(), "see the log above")
     return Reason(str(status.get("message") or status.get("reason") or "no reason given"), "")
 
 
-def not_starting(pod: Object) -> Reason | None:
-    """Why a pod's container does not start, if it is something that waiting does not mend."""
+def explain_not_starting(pod: Object) -> Reason | None:
+    """Return why a pod's container does not start, if it is something that waiting does not mend."""
     for item in _containers(pod):
         waiting = item.get("state", {}).get("waiting", {})
         if waiting.get("reason") in NOT_STARTING:
@@ -87,16 +88,16 @@ def not_starting(pod: Object) -> Reason | None:
 
 
 def terminated(pod: Object) -> Object:
-    """How the pod's container ended, now or before it was started again; empty while it never did."""
+    """Return how the pod's container ended, now or before it was started again; empty while it never did."""
     for item in _containers(pod):
         for key in ("state", "lastState"):
-            if ended := item.get(key, {}).get("terminated"):
-                return dict(ended)
+            if end := item.get(key, {}).get("terminated"):
+                return dict(end)
     return {}
 
 
 def restarts(pod: Object) -> int:
-    """How often the pod's containers were started again."""
+    """Return how often the pod's containers were started again."""
     return sum(int(item.get("restartCount", 0)) for item in _containers(pod))
 
 

@@ -49,52 +49,52 @@ class Adapter:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def add_adapter(causal: Any, config: TrainSettings, base_name: str) -> Adapter:
+def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter:
     """Put an adapter into a model, by default into all its linear layers but the head.
 
     Args:
         causal: The model; its weights change where the initialisation says so, what it computes does not.
-        config: Of the training; `seed` must be set in torch.
+        settings: Of the training; `seed` must be set in torch.
         base_name: Of the base model, for the adapter's configuration.
 
     Raises:
         ConfigError: `target_modules` names nothing, or the rank is too high.
     """
-    options = config.lora_options
+    options = settings.lora_options
     try:
-        settings = _osf(causal, config) if options.use_osf else _lora(config)
-        model = get_peft_model(causal, settings)
+        model = get_peft_model(causal, _osf_config(causal, settings) if options.use_osf else _lora_config(settings))
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
-    used: list[Any] = list(model.peft_config.values())
-    for item in used:
-        item.base_model_name_or_path = base_name  # not this machine's path
-        if isinstance(item.target_modules, set):
-            item.target_modules = sorted(item.target_modules)  # a set's order is another in every process
-    begun = get_peft_model_state_dict(model) if config.lora_options.changes_base else {}
-    initial = {name: value.cpu().clone() for name, value in begun.items()}
-    return Adapter(
-        model, _add_dropout(model, options.lora_dropout, config.seed) if options.lora_dropout else None, initial
-    )
+    configs: list[Any] = list(model.peft_config.values())
+    for config in configs:
+        config.base_model_name_or_path = base_name  # not this machine's path
+        if isinstance(config.target_modules, set):
+            config.target_modules = sorted(config.target_modules)  # a set's order is another in every process
+    initial = get_peft_model_state_dict(model) if options.changes_base else {}
+    dropout = _add_dropout(model, options.lora_dropout, settings.seed) if options.lora_dropout else None
+    return Adapter(model, dropout, {name: value.cpu().clone() for name, value in initial.items()})
 
 
-def _lora(config: TrainSettings) -> LoraConfig:
-    options: dict[str, Any] = {name: getattr(config.lora_options, name) for name in PEFT_OPTIONS}
-    return LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, task_type="CAUSAL_LM", **options)
+def _lora_config(settings: TrainSettings) -> LoraConfig:
+    options: dict[str, Any] = {name: getattr(settings.lora_options, name) for name in PEFT_OPTIONS}
+    return LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, task_type="CAUSAL_LM", **options)
 
 
-def _osf(causal: Any, config: TrainSettings) -> OSFConfig:
-    """Orthogonal subspace tuning (Nayak et al. 2025): all but `lora_rank` of a matrix's directions stay as they are."""
+def _osf_config(causal: Any, settings: TrainSettings) -> OSFConfig:
+    """Return the configuration of orthogonal subspace tuning (Nayak et al. 2025).
+
+    All but `lora_rank` of a matrix's directions stay as they are.
+    """
     widths = {
         name.rsplit(".", 1)[-1]: min(module.weight.shape)
         for name, module in causal.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not causal.get_output_embeddings()
     }
-    narrow = min(widths, key=lambda name: widths[name])
-    if config.lora_rank >= widths[narrow]:
-        raise ConfigError(f"lora_rank is {config.lora_rank}; {narrow} has {widths[narrow]} directions, fewer must move")
-    kept: dict[str, int | float] = {re.escape(name) + "$": width - config.lora_rank for name, width in widths.items()}
-    return OSFConfig(task_type="CAUSAL_LM", rank_pattern=kept, target_modules=config.lora_options.target_modules)
+    rank, narrowest = settings.lora_rank, min(widths, key=lambda name: widths[name])
+    if rank >= widths[narrowest]:
+        raise ConfigError(f"lora_rank is {rank}; {narrowest} has {widths[narrowest]} directions, fewer must move")
+    frozen: dict[str, int | float] = {re.escape(name) + "$": width - rank for name, width in widths.items()}
+    return OSFConfig(task_type="CAUSAL_LM", rank_pattern=frozen, target_modules=settings.lora_options.target_modules)
 
 
 def _add_dropout(model: PeftModel, share: float, seed: int) -> Dropout:

@@ -9,7 +9,12 @@ from mixtune.errors import ConfigError
 
 
 class Dropout:
-    """Says which values are dropped in the micro batch that runs; all layers of a model share one."""
+    """Draws the masks of the micro batch that runs; all layers of a model share one.
+
+    Args:
+        share: Of the values that are dropped, above 0 and below 1.
+        seed: Of the draws.
+    """
 
     def __init__(self, share: float, seed: int) -> None:
         self.share, self._seed = share, seed
@@ -18,11 +23,11 @@ class Dropout:
         self._records: list[tuple[int, int]] = []
 
     def begin_step(self, step: int) -> None:
-        """A step begins, 0-based."""
+        """Begin a step, 0-based."""
         self._step = step
 
     def begin_micro_batch(self, places: Sequence[int], lengths: Sequence[int]) -> None:
-        """A micro batch begins.
+        """Begin a micro batch.
 
         Args:
             places: Of its records in the global batch.
@@ -31,7 +36,7 @@ class Dropout:
         self._records = list(zip(places, lengths, strict=True))
 
     def mask(self, layer: int, like: torch.Tensor) -> torch.Tensor:
-        """What a layer's input is multiplied with: 0, or 1 / (1 - share).
+        """Return what a layer's input is multiplied with, (tokens, features): 0, or 1 / (1 - share).
 
         Args:
             layer: Its number.
@@ -48,11 +53,11 @@ class Dropout:
         return torch.cat([self._draw(layer, place, length, like) for place, length in self._records])
 
     def _draw(self, layer: int, place: int, length: int, like: torch.Tensor) -> torch.Tensor:
-        name = f"{self._seed} {self._step} {place} {layer}"
-        number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
-        draws = torch.Generator(like.device).manual_seed(number)
-        kept = torch.rand((length, like.shape[-1]), generator=draws, device=like.device) >= self.share
-        return kept.to(like.dtype) / (1 - self.share)
+        key = f"{self._seed} {self._step} {place} {layer}"
+        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "big")
+        generator = torch.Generator(like.device).manual_seed(number)
+        mask = torch.rand((length, like.shape[-1]), generator=generator, device=like.device) >= self.share
+        return mask.to(like.dtype) / (1 - self.share)
 
 
 class RecordDropout(torch.nn.Module):
@@ -64,5 +69,5 @@ class RecordDropout(torch.nn.Module):
         dropout.num_layers += 1
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        """The value, in training with some of it dropped."""
+        """Return the value, in training with some of it dropped."""
         return value * self._dropout.mask(self._layer, value) if self.training else value

@@ -14,7 +14,7 @@ from mixtune.errors import ConfigError, ModelError
 
 VARLEN = "mixtune_varlen"
 """Name of `varlen_attention` among transformers' attention functions."""
-PACKED = (VARLEN, "flash_attention_2")
+PACKED_ATTENTION = (VARLEN, "flash_attention_2")
 """Attention functions that are told where records begin; all others get a mask."""
 
 

@@ -11,22 +11,22 @@ from torch.utils.checkpoint import checkpoint
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ModelError
-from mixtune.train.batches import Packed, pack
-from mixtune.train.modeling.kernels import PACKED
+from mixtune.train.batches import PackedBatch, pack
+from mixtune.train.modeling.kernels import PACKED_ATTENTION
 from mixtune.train.modeling.sharding import gathered_root
 from mixtune.training_math import LOGITS_AT_ONCE
 
 PROBED_TOKENS = 64
-"""Of each record that `probe` looks at."""
+"""Of each record that `probe` compares."""
 PROBE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""A token's loss is nearer than this to that of its record alone, by dtype of the arithmetic."""
+"""Largest gap between a token's loss and that of its record alone, by dtype of the arithmetic."""
 
-Reading = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits, float32, (tokens, vocabulary), and ids, (tokens,), to something by token, (tokens, ...)."""
+PerToken = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Logits, float32, (tokens, vocabulary), and ids, (tokens,), to a value by token, (tokens, ...)."""
 
 
 def cross_entropies(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """The loss of each token, (tokens,)."""
+    """Return the loss of each token, (tokens,)."""
     return cross_entropy(logits, ids, reduction="none")
 
 
@@ -48,36 +48,37 @@ class PackedLoss(torch.nn.Module):
         self.causal, self.dtype, self._offload = causal, dtype, offload
 
     def precision(self, device: torch.device) -> torch.autocast:
-        """A context in which the model computes in its dtype."""
+        """Return a context in which the model computes in its dtype."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def forward(self, packed: Packed, read: Reading = cross_entropies) -> torch.Tensor:
-        """Cross entropy of every token to learn, float32, (loss tokens,); or what else is read off its logits."""
+    def forward(self, packed: PackedBatch, per_token: PerToken = cross_entropies) -> torch.Tensor:
+        """Return the cross entropy of every token to learn, float32, (loss tokens,), or another value by token."""
         with self.precision(packed.input_ids.device):
-            return self._read(packed, read)
+            return self._compute(packed, per_token)
 
-    def _read(self, packed: Packed, read: Reading) -> torch.Tensor:
-        places: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
-        if self.causal.config._attn_implementation in PACKED:
-            places |= {"cu_seq_lens_q": packed.starts, "cu_seq_lens_k": packed.starts}
-            places |= {"max_length_q": packed.longest, "max_length_k": packed.longest}
+    def _compute(self, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
+        inputs: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        if self.causal.config._attn_implementation in PACKED_ATTENTION:
+            inputs |= {"cu_seq_lens_q": packed.cu_seqlens, "cu_seq_lens_k": packed.cu_seqlens}
+            inputs |= {"max_length_q": packed.max_seqlen, "max_length_k": packed.max_seqlen}
         with save_on_cpu(packed.input_ids.is_cuda) if self._offload else nullcontext():
-            out = self.causal.get_decoder()(**places, use_cache=False)
+            out = self.causal.get_decoder()(**inputs, use_cache=False)
+        # (loss tokens, hidden) state before each token to learn, which predicts it, and (loss tokens,) its id.
         hidden = out.last_hidden_state[0][packed.targets - 1]
-        wanted = packed.input_ids[packed.targets]
+        ids = packed.input_ids[packed.targets]
         size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
-        if len(wanted) <= size:
-            return self._chunk(hidden, wanted, read)
-        chunks = zip(hidden.split(size), wanted.split(size), strict=True)
-        return torch.cat([checkpoint(self._chunk, states, ids, read, use_reentrant=False) for states, ids in chunks])
+        if len(ids) <= size:
+            return self._chunk(hidden, ids, per_token)
+        chunks = zip(hidden.split(size), ids.split(size), strict=True)
+        return torch.cat([checkpoint(self._chunk, *chunk, per_token, use_reentrant=False) for chunk in chunks])
 
-    def _chunk(self, states: torch.Tensor, ids: torch.Tensor, read: Reading) -> torch.Tensor:
-        logits = self.causal.get_output_embeddings()(states)
-        return read(_scaled(logits, self.causal.config.get_text_config()).float(), ids)
+    def _chunk(self, hidden: torch.Tensor, ids: torch.Tensor, per_token: PerToken) -> torch.Tensor:
+        logits = _scaled(self.causal.get_output_embeddings()(hidden), self.causal.config.get_text_config())
+        return per_token(logits.float(), ids)
 
 
 def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """What a model does with its logits: Cohere's factor, Granite's divisor, Gemma 2's soft cap."""
+    """Apply what the model does with its logits: Cohere's factor, Granite's divisor, Gemma 2's soft cap."""
     if factor := getattr(config, "logit_scale", None):
         logits = logits * factor
     if divisor := getattr(config, "logits_scaling", None):
@@ -88,7 +89,7 @@ def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 def probe(loss: PackedLoss, records: list[TokenRecord]) -> None:
-    """Hold the losses of a few packed records against the model's own logits for each record alone.
+    """Compare the losses of a few packed records with the model's own logits for each record alone.
 
     Args:
         loss: The model; one whose logits are made otherwise, or whose records see one another, is found here.
@@ -111,13 +112,14 @@ def probe(loss: PackedLoss, records: list[TokenRecord]) -> None:
     training = loss.training
     loss.eval()
     with torch.no_grad(), loss.precision(device):
-        got = loss(pack(short).to(device))
-        alone = [pack([record]).input_ids.to(device) for record in short]
+        packed_losses = loss(pack(short).to(device))
+        single = [pack([record]).input_ids.to(device) for record in short]
         with gathered_root(loss):
-            own = [(loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:]) for ids in alone]
-        wanted = torch.cat([cross_entropy(logits.float(), ids, reduction="none") for logits, ids in own])
+            logits = [loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1].float() for ids in single]
+        pairs = zip(logits, single, strict=True)
+        single_losses = torch.cat([cross_entropies(predictions, ids[1:]) for predictions, ids in pairs])
     loss.train(training)
-    gap = float((got - wanted).abs().max())
+    gap = float((packed_losses - single_losses).abs().max())
     if not gap <= tolerance:
         raise ModelError(
             f"{type(loss.causal).__name__}: packed records have other losses than each alone, by {gap:.2g} nats; "

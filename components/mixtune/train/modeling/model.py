@@ -1,6 +1,5 @@
 """The model that is trained: loaded, with an adapter or without, and its optimizer."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +11,13 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mixtune.errors import TrainingError
-from mixtune.settings.train import TrainSettings
-from mixtune.train.distributed import ALONE, World
+from mixtune.settings.train import MemorySettings, TrainSettings
+from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
 from mixtune.train.modeling.adapters import Adapter, add_adapter
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import choose_attention, fuse
 from mixtune.train.modeling.loss import PackedLoss
-from mixtune.train.modeling.sharding import shard, to_float
+from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.training_math import operations_per_token
 
 BETAS = (0.9, 0.95)
@@ -42,49 +41,49 @@ class Trainable:
         """The causal language model that runs."""
         return self.loss.causal
 
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
-        return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
-
-    @property
-    def in_slices(self) -> bool:
-        """Whether each process holds a slice of every layer (FSDP2)."""
-        return isinstance(self.loss, FSDPModule)
-
-    def add_over_processes(self, now: bool) -> None:
-        """Of a model in slices: whether the next backward pass adds up gradients over processes, or keeps its own."""
-        if isinstance(self.loss, FSDPModule):
-            self.loss.set_requires_gradient_sync(now)
-
     @property
     def dropout(self) -> Dropout | None:
         """What decides which values an adapter drops; None: none are."""
         return self.adapter.dropout if self.adapter else None
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a shard of every layer (FSDP2)."""
+        return isinstance(self.loss, FSDPModule)
+
+    @property
+    def crossover_length(self) -> int:
+        """Length of a record at which attention costs about as much as the matrices do."""
+        return 12 * int(self.causal.config.get_text_config().hidden_size)
+
     @cached_property
-    def _matrices(self) -> int:
+    def _matrix_values(self) -> int:
         """Values in the matrices that every token goes through; an adapter's are not counted."""
         layers = {name: module for name, module in self.causal.named_modules() if isinstance(module, torch.nn.Linear)}
         return sum(module.weight.numel() for name, module in layers.items() if ".lora_" not in name)
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return the trained parameters by name."""
+        return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
+
+    def set_gradient_sync(self, enabled: bool) -> None:
+        """Say of a sharded model whether the next backward pass reduces gradients over processes, or keeps its own."""
+        if isinstance(self.loss, FSDPModule):
+            self.loss.set_requires_gradient_sync(enabled)
 
     def operations(self, length: int) -> float:
         """Return the arithmetic to train on a record of so many tokens."""
         config = self.causal.config.get_text_config()
         attention = config.num_hidden_layers * config.hidden_size
-        return length * operations_per_token(self.method, self._matrices, attention, length)
-
-    @property
-    def even_tokens(self) -> int:
-        """Length of a record at which attention costs about as much as the matrices do."""
-        return 12 * int(self.causal.config.get_text_config().hidden_size)
+        return length * operations_per_token(self.method, self._matrix_values, attention, length)
 
     def clip_gradients(self, max_norm: float) -> float:
-        """Clip the gradient to a norm; the norm before comes back."""
+        """Clip the gradient to a norm, and return the norm before."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters().values(), max_norm)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def check_finite(self) -> None:
-        """Make sure that every trained value is a number: no later step would see what the last one did.
+        """Check that every trained value is a number: no later step would see what the last one did.
 
         Raises:
             TrainingError: One is not.
@@ -98,85 +97,91 @@ class Trainable:
 
         Args:
             folder: Of the main process.
-            is_main: Whether this process writes; where the model lies in slices, all processes hand theirs over.
+            is_main: Whether this process writes; where the model is sharded, all processes hand their shards over.
         """
         if self.adapter:
             if is_main:
                 self.adapter.save(folder)
             return
-        whole = {}
+        state = {}
         for name, value in self.saved.named_parameters():
             full = value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
             if is_main:
-                whole[name] = full.to("cpu", self.loss.dtype)
+                state[name] = full.to("cpu", self.loss.dtype)
         if not is_main:
             return
-        whole |= {name: value.cpu() for name, value in self.saved.state_dict().items() if name in _buffers(self.saved)}
+        buffers = {name for name, _ in self.saved.named_buffers()}
+        state |= {name: value.cpu() for name, value in self.saved.state_dict().items() if name in buffers}
         self.saved.config.use_cache = True
-        self.saved.save_pretrained(str(folder), state_dict=whole)
+        self.saved.save_pretrained(str(folder), state_dict=state)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
 
 
-def _buffers(module: torch.nn.Module) -> set[str]:
-    return {name for name, _ in module.named_buffers()}
-
-
 def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
-    """The rows of a tensor that this process holds, the first one's number, and whether it is the one to save them."""
+    """Return the rows of a tensor that this process holds, the first one's number, and whether it is to save them."""
     if not isinstance(value, DTensor):
         return (value if value.dim() else value.view(1)), 0, is_main
-    mesh, rows = value.device_mesh, value.to_local()
+    mesh = value.device_mesh
     place = mesh.get_local_rank(mesh.ndim - 1)
     chunk = -(-value.shape[0] // mesh.size(mesh.ndim - 1))
-    return rows, min(place * chunk, value.shape[0]), mesh.ndim == 1 or mesh.get_local_rank(0) == 0
+    is_owner = mesh.ndim == 1 or mesh.get_local_rank(0) == 0
+    return value.to_local(), min(place * chunk, value.shape[0]), is_owner
 
 
-def load_trainable(folder: Path, config: TrainSettings, world: World = ALONE) -> Trainable:
-    """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers.
-
-    What is trained is float32. A base under an adapter is in the dtype of the arithmetic, unless the adapter's
-    initialisation changes it: that would be rounded away.
-    """
-    torch.manual_seed(config.seed)
-    dtype = compute_dtype(config)
-    held = "auto" if config.method == "sft" else torch.float32 if config.lora_options.changes_base else dtype
+def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = SINGLE_PROCESS) -> Trainable:
+    """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers."""
+    torch.manual_seed(settings.seed)
+    dtype = compute_dtype(settings.memory)
     attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
-    given = {"attn_implementation": attention} if attention else {}
-    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=held, **given))
-    if config.memory.fused_kernels:
+    options = {"attn_implementation": attention} if attention else {}
+    stored = _stored_dtype(settings, dtype)
+    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=stored, **options))
+    if settings.memory.fused_kernels:
         fuse(causal)
     causal.config.use_cache = False
     causal.train()
-    adapter = add_adapter(causal, config, folder.name) if config.method == "lora" else None
-    activations = config.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
+    adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
+    activations = settings.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
     if activations != "keep":
         causal.activation_checkpointing_enable({"use_reentrant": False})
-    saved = adapter.peft if adapter else causal
-    model = Trainable(PackedLoss(causal, dtype, activations == "offload"), saved, folder, config.method, adapter)
-    _place(model, config, world)
+    loss = PackedLoss(causal, dtype, activations == "offload")
+    model = Trainable(loss, adapter.peft if adapter else causal, folder, settings.method, adapter)
+    if _needs_sharding(settings, group, dtype):
+        shard(model.loss, group, dtype)
+        return model
+    if settings.method == "sft":
+        to_float32(causal)
+    causal.to(group.device)
     return model
 
 
-def compute_dtype(config: TrainSettings) -> torch.dtype:
-    """The dtype of the arithmetic."""
-    if config.memory.dtype:
-        return torch.float32 if config.memory.dtype == "float32" else torch.bfloat16
+def compute_dtype(settings: MemorySettings) -> torch.dtype:
+    """Return the dtype of the arithmetic."""
+    if settings.dtype:
+        return torch.float32 if settings.dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if torch.cuda.is_available() else torch.float32
 
 
-def _place(model: Trainable, config: TrainSettings, world: World) -> None:
-    """In slices (FSDP2) for full SFT in several processes or in bfloat16, else whole."""
-    several, rounded = world.size > 1, model.loss.dtype != torch.float32
-    if several or rounded if model.method == "sft" else several and config.memory.shard_base:
-        shard(model.loss, world, model.loss.dtype)
-        return
-    if model.method == "sft":
-        to_float(model.causal)
-    model.causal.to(world.device)
+def _stored_dtype(settings: TrainSettings, dtype: torch.dtype) -> torch.dtype | str:
+    """Return the dtype that base weights are loaded in; trained ones become float32 when they are placed.
+
+    A base under an adapter is in the dtype of the arithmetic, unless the adapter's initialisation changes it: that
+    would be rounded away.
+    """
+    if settings.method == "sft":
+        return "auto"
+    return torch.float32 if settings.lora_options.changes_base else dtype
+
+
+def _needs_sharding(settings: TrainSettings, group: ProcessGroup, dtype: torch.dtype) -> bool:
+    """Return whether weights are sharded (FSDP2), which also casts float32 weights to bfloat16 layer by layer."""
+    if settings.method == "sft":
+        return group.size > 1 or dtype != torch.float32
+    return group.size > 1 and settings.memory.shard_base
 
 
 def without_dropout(causal: Any) -> Any:
-    """A model with its own dropout switched off: its draws would depend on how a batch is cut."""
+    """Switch off a model's own dropout, whose draws would depend on how a batch is cut, and return the model."""
     for module in causal.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -185,30 +190,18 @@ def without_dropout(causal: Any) -> Any:
     return causal
 
 
-def make_optimizer(model: Trainable, config: TrainSettings) -> torch.optim.AdamW:
-    """AdamW; the B matrices of an adapter learn `lora_plus_ratio` times as fast (LoRA+)."""
-    named = model.parameters()
-    fast = {name for name in named if "lora_B" in name}
+def make_optimizer(model: Trainable, settings: TrainSettings) -> torch.optim.AdamW:
+    """Return AdamW; the B matrices of an adapter learn `lora_plus_ratio` times as fast (LoRA+)."""
+    fast = {name: value for name, value in model.parameters().items() if "lora_B" in name}
+    others = [value for name, value in model.parameters().items() if name not in fast]
     groups = [
-        {"params": [value for name, value in named.items() if name not in fast], "peak": config.learning_rate},
-        {
-            "params": [value for name, value in named.items() if name in fast],
-            "peak": config.fast_learning_rate,
-        },
+        {"params": others, "peak_lr": settings.learning_rate},
+        {"params": list(fast.values()), "peak_lr": settings.fast_learning_rate},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.learning_rate,
+        lr=settings.learning_rate,
         betas=BETAS,
-        weight_decay=config.schedule.weight_decay,
+        weight_decay=settings.schedule.weight_decay,
         foreach=True,
     )
-
-
-def rate(step: int, num_steps: int, config: TrainSettings) -> float:
-    """Share of the peak learning rate at a step, 0-based: linear warm-up, then a cosine down to `min_lr_ratio`."""
-    warmup = max(1, round(config.schedule.warmup_ratio * num_steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return config.schedule.min_lr_ratio + (1 - config.schedule.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2

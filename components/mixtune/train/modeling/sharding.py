@@ -1,4 +1,4 @@
-"""Weights, gradients and moments in slices over the processes (FSDP2): within a node, with a copy on every node.
+"""Weights, gradients and moments sharded over the processes (FSDP2): within a node, with a copy on every node.
 
 The same code runs on GPUs with NCCL and on CPUs with gloo. Trained weights are float32 wherever they lie; they are cast
 to the dtype of the arithmetic when a layer is gathered. Source: Zhao et al. 2023, in torch's `fully_shard`.
@@ -13,34 +13,34 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mixtune.train.distributed import World
+from mixtune.train.distributed import ProcessGroup
 
 
-def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
-    """Slice a model over the processes, layer by layer, and bring the slices to their devices.
+def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype) -> None:
+    """Shard a model over the processes, layer by layer, and bring the shards to their devices.
 
     Gradients are summed over processes, not averaged: the loss is already that of the whole global batch. On CPUs they
-    are summed in float64, for the same reason as in `sums.py`. Outside of a pass all is in slices, also what no layer
-    holds: whoever looks at the model in between leaves nothing gathered that a step or a checkpoint would miss.
+    are summed in float64, for the reason of `grad_accumulation.py`. Between passes every parameter stays sharded, the
+    root module's included; code that gathers it must reshard before returning.
 
     Args:
-        module: On the CPU, in any dtype; layer by layer it is made float32 and sliced, so that only slices are ever
+        module: On the CPU, in any dtype; layer by layer it is made float32 and sharded, so that only shards are ever
             float32, and no device holds it whole.
-        world: Its nodes hold a copy each.
+        group: Its nodes hold a copy each.
         dtype: Of the arithmetic.
     """
-    on_cpu = world.device.type == "cpu"
+    on_cpu = group.device.type == "cpu"
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if on_cpu else torch.float32)
-    mesh = _mesh(world)
+    mesh = _device_mesh(group)
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    adapted = not all(value.requires_grad for value in module.parameters())
-    adapters = {value for value in module.parameters() if adapted and value.requires_grad}
-    for value in adapters:  # small: every process holds them whole, and their gradients are added up in `sums.py`
-        value.data = value.data.to(world.device)
+    has_adapter = not all(value.requires_grad for value in module.parameters())
+    adapter = {value for value in module.parameters() if has_adapter and value.requires_grad}
+    for value in adapter:  # small: every process holds it whole, and GradientAccumulator reduces its gradients
+        value.data = value.data.to(group.device)
     for part in (*layers, module):
-        if not adapted:
-            to_float(part)
-        fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapters, reshard_after_forward=True)
+        if not has_adapter:
+            to_float32(part)
+        fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapter, reshard_after_forward=True)
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
@@ -49,7 +49,7 @@ def shard(module: torch.nn.Module, world: World, dtype: torch.dtype) -> None:
 
 @contextmanager
 def gathered_root(module: torch.nn.Module) -> Iterator[None]:
-    """A block in which what no layer holds (embeddings, head) is whole: parts of a model run by themselves."""
+    """While the block runs, what no layer holds (embeddings, head) is whole: parts of a model can run by themselves."""
     if isinstance(module, FSDPModule):
         module.unshard()
     yield
@@ -57,15 +57,15 @@ def gathered_root(module: torch.nn.Module) -> Iterator[None]:
         module.reshard()
 
 
-def to_float(module: torch.nn.Module) -> None:
-    """Make parameters float32 that are not in slices yet."""
+def to_float32(module: torch.nn.Module) -> None:
+    """Make parameters float32 that are not sharded yet."""
     for value in module.parameters():
         if not isinstance(value, DTensor):
             value.data = value.data.float()
 
 
-def _mesh(world: World) -> DeviceMesh:
-    nodes = world.size // world.local_size
+def _device_mesh(group: ProcessGroup) -> DeviceMesh:
+    nodes = group.size // group.local_size
     if nodes == 1:
-        return init_device_mesh(world.device.type, (world.size,))
-    return init_device_mesh(world.device.type, (nodes, world.local_size), mesh_dim_names=("node", "slice"))
+        return init_device_mesh(group.device.type, (group.size,))
+    return init_device_mesh(group.device.type, (nodes, group.local_size), mesh_dim_names=("node", "shard"))

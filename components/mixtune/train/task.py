@@ -1,0 +1,53 @@
+"""A training as one value: its settings, what it reads and where it writes; in a job's file, too."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mixtune.settings.train import TrainSettings
+from mixtune.tracking import Tracking
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainInputs:
+    """What a training reads."""
+
+    shards_path: str
+    """Manifest of the shards, where this process finds it."""
+    base_model: str
+    """Folder, `s3://` prefix or `org/name@revision`."""
+    shards_uri: str = ""
+    """The same manifest's URI, for the pods of a job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutputs:
+    """Where a training writes."""
+
+    model_path: str
+    """The model's manifest."""
+    model_uri: str
+    """The artifact's URI: weights and checkpoints lie beside it."""
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTask:
+    """One task of a train component."""
+
+    settings: TrainSettings
+    inputs: TrainInputs
+    outputs: TrainOutputs
+    validation_steps: int = 0
+    """Above 0: a validation run of that many steps instead of a training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJobFile:
+    """What the processes of a job read: a JSON file, local or in S3, in which every place is a URI."""
+
+    KIND: ClassVar[str] = "training job"
+    VERSION: ClassVar[int] = 1
+
+    task: TrainTask
+    storage: dict[str, str] = field(default_factory=dict)
+    """Options of `storage.use`."""

@@ -1,0 +1,65 @@
+"""A training's state: data, model, optimizer and schedule, and what watches over its steps."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from mixtune.artifacts.shards import Shards
+from mixtune.settings.train import ScheduleSettings, TrainSettings
+from mixtune.train.distributed import ProcessGroup
+from mixtune.train.divergence_guard import DivergenceGuard
+from mixtune.train.forgetting_monitor import ForgettingMonitor, HoldoutLoss
+from mixtune.train.modeling.model import Trainable, make_optimizer
+
+LrSchedule = Callable[[int], float]
+"""Share of the peak learning rate at a step, 0-based."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """Everything that a step needs."""
+
+    settings: TrainSettings
+    shards: Shards
+    model: Trainable
+    optimizer: torch.optim.Optimizer
+    group: ProcessGroup
+    guard: DivergenceGuard
+    num_steps: int
+    lr_schedule: LrSchedule
+    monitor: ForgettingMonitor | None = None
+    """Evaluates held-out records; None: there are none."""
+
+    def forgets(self, holdout: HoldoutLoss) -> bool:
+        """Return whether more is forgotten than `max_nll_rise` allows."""
+        limit = self.settings.guards.max_nll_rise
+        return bool(limit and self.monitor and not holdout.nll - self.monitor.base.nll <= limit)
+
+
+def make_trainer(shards: Shards, model: Trainable, settings: TrainSettings, group: ProcessGroup) -> Trainer:
+    """Return a training over all steps of the shards that has done nothing yet."""
+    return Trainer(
+        settings=settings,
+        shards=shards,
+        model=model,
+        optimizer=make_optimizer(model, settings),
+        group=group,
+        guard=DivergenceGuard(settings),
+        num_steps=shards.num_steps,
+        lr_schedule=cosine_schedule(settings.schedule, shards.num_steps),
+    )
+
+
+def cosine_schedule(settings: ScheduleSettings, num_steps: int) -> LrSchedule:
+    """Return a linear warm-up, then a cosine down to `min_lr_ratio`."""
+    warmup = max(1, round(settings.warmup_ratio * num_steps))
+
+    def lr_schedule(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, num_steps - warmup)
+        return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * (1 + math.cos(math.pi * progress)) / 2
+
+    return lr_schedule
