@@ -124,7 +124,7 @@ def _train(case: Case) -> int:
     from mixtune.train.checkpoints import NoCheckpoints
     from mixtune.train.distributed import ProcessGroup
     from mixtune.train.loop import train_steps
-    from mixtune.train.modeling.model import load_trainable
+    from mixtune.train.modeling.trainable import load_trainable
     from mixtune.train.trainer import make_trainer
 
     how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}

@@ -1,6 +1,5 @@
 """Several mixes side by side: which model is taken, what the dial says, and what the trainings cost."""
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from mixtune.errors import DataError, TrainingError
 from mixtune.report import charts
 
 from ..comparisons import make_axis, make_comparison, make_mix
+from ..trainings import write_model_manifest
 
 
 def axes(gain: float, kept: bool, certain: bool = True) -> list[AxisVerdict]:
@@ -45,8 +45,7 @@ class Grid:
     def trained(self, percent: float, **figures: Any) -> None:
         """What a training leaves beside its model."""
         (self.folder / f"{percent:g}").mkdir()
-        manifest = {"kind": "model", "figures": {"num_steps": 40, **figures}}
-        (self.folder / f"{percent:g}" / "model").write_text(json.dumps(manifest))
+        write_model_manifest(str(self.folder / f"{percent:g}" / "model"), **figures)
 
     def report(self, **tracking: Any) -> GridReport:
         places = {name: str(self.folder / name) for name in ("json_path", "report_path", "summary_path")}

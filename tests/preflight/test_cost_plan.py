@@ -10,6 +10,8 @@ from mixtune.errors import ConfigError
 from mixtune.preflight.memory import Shape, operations_of_token
 from mixtune.prices import OWN_TABLE, read_prices
 
+from ..trainings import write_model_manifest
+
 LLAMA_8B = {
     "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128256,
     "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": False,
@@ -53,8 +55,7 @@ def test_the_articles_pilot_costs_what_the_price_table_says(model: str, capsys: 
 def test_measured_throughput_wins_and_the_plan_says_so(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = {"kind": "model", "figures": {"tokens_per_second_per_gpu": 5000.0, "peak_memory_bytes": 95e9}}
-    (tmp_path / "validation").write_text(json.dumps(manifest))
+    write_model_manifest(str(tmp_path / "validation"), tokens_per_second_per_gpu=5000.0, peak_memory_bytes=95e9)
     plan = planned(
         capsys,
         words(

@@ -16,7 +16,7 @@ from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
-from mixtune.train.modeling.model import Trainable, load_trainable
+from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import postprocess
 
 from .conftest import settings

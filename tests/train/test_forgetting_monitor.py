@@ -15,7 +15,7 @@ from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import forgetting_monitor
 from mixtune.train.batches import pack
 from mixtune.train.metrics import StepMetrics
-from mixtune.train.modeling.model import load_trainable
+from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.trainer import Trainer
 
 from .conftest import settings

@@ -16,7 +16,7 @@ from mixtune.train.batches import pack
 from mixtune.train.modeling import kernels
 from mixtune.train.modeling import loss as losses
 from mixtune.train.modeling.loss import probe
-from mixtune.train.modeling.model import Trainable, load_trainable
+from mixtune.train.modeling.trainable import Trainable, load_trainable
 
 from .conftest import settings
 

@@ -17,7 +17,7 @@ from mixtune.train.checkpoints import NoCheckpoints
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.loop import train_steps
 from mixtune.train.metrics import StepMetrics, peak_operations, summarize
-from mixtune.train.modeling.model import load_trainable
+from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.trainer import Trainer, make_trainer
 from mixtune.train.validation import MemoryProbe, measure_memory, run_validation
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 
-from mixtune import storage
 from mixtune.artifacts.grid import TrainingCost
+from mixtune.artifacts.model import find_manifest
 
-MANIFEST = "model"
-"""Name of a training's output; the model's files lie beside its manifest in `data/model`."""
 NO_PRICE = "No price is known: tracking.hyperpod names no known instances, such as 4x-p5.48xlarge."
 
 
@@ -17,17 +15,15 @@ def training_cost(model_uri: str, usd_per_hour: float | None) -> TrainingCost | 
         model_uri: The model, as its training returned it.
         usd_per_hour: Of all the machines that it ran on; None: not known.
     """
-    folder, _, name = storage.split_fingerprint(model_uri)[0].rpartition("/data/")
-    manifest = storage.join(folder, MANIFEST)
-    figures = storage.read_json(manifest).get("figures") if name == MANIFEST and storage.file_exists(manifest) else {}
-    if not figures:
+    manifest = find_manifest(model_uri)
+    if manifest is None or manifest.figures is None:
         return None
-    seconds = float(figures["seconds"])
+    figures = manifest.figures
     return TrainingCost(
-        seconds=seconds,
-        processes=int(figures["num_processes"]),
-        gpus=int(figures.get("num_gpus", 0)),
-        usd=None if usd_per_hour is None else round(usd_per_hour * seconds / 3600, 2),
+        seconds=figures.seconds,
+        processes=figures.num_processes,
+        gpus=figures.num_gpus,
+        usd=None if usd_per_hour is None else round(usd_per_hour * figures.seconds / 3600, 2),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
+from mixtune.artifacts.model import TrainingFigures, read_model
 from mixtune.commands.arguments import (
     ONE_RUN,
     Commands,
@@ -69,8 +70,8 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
         nodes=int(arguments["num_nodes"] or options.nodes),
         evaluation=prices[options.evaluate_on or options.instance],
         evaluation_hours=options.evaluation_hours,
-        measured=measured.get("tokens_per_second_per_gpu", 0.0),
-        measured_memory=measured.get("peak_memory_bytes", 0.0),
+        measured=measured.tokens_per_second_per_gpu if measured else 0.0,
+        measured_memory=measured.peak_memory_bytes if measured else 0.0,
         mfu=options.mfu,
     )
     try:
@@ -110,12 +111,12 @@ def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
     )
 
 
-def _measured(manifest: str, instance: Instance) -> dict[str, float]:
-    """What a validation run measured; empty where there was none."""
+def _measured(manifest: str, instance: Instance) -> TrainingFigures | None:
+    """Return what a validation run measured; None where there was none."""
     if not manifest:
-        return {}
-    figures: dict[str, float] = storage.read_manifest(manifest, "model").get("figures") or {}
-    if not figures.get("tokens_per_second_per_gpu"):
+        return None
+    figures = read_model(manifest).figures
+    if not figures or not figures.tokens_per_second_per_gpu:
         raise ConfigError(f"--measured {manifest}: no throughput in it; give the manifest of a validation run")
     print(f"figures of {manifest} are taken for one {instance.gpu}; they hold if they were measured on one", flush=True)
     return figures

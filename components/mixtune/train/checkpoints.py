@@ -25,7 +25,7 @@ from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train.distributed import ProcessGroup
-from mixtune.train.modeling.model import local_rows
+from mixtune.train.modeling.trainable import local_rows
 from mixtune.train.trainer import Trainer
 
 KINDS = ("weights", "exp_avg", "exp_avg_sq")

@@ -21,7 +21,7 @@ from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
 from mixtune.train.metrics import summarize, track
 from mixtune.train.modeling.loss import probe
-from mixtune.train.modeling.model import load_trainable
+from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.postprocess import postprocess
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer

@@ -11,7 +11,7 @@ from mixtune.settings.train import ScheduleSettings, TrainSettings
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.divergence_guard import DivergenceGuard
 from mixtune.train.forgetting_monitor import ForgettingMonitor, HoldoutLoss
-from mixtune.train.modeling.model import Trainable, make_optimizer
+from mixtune.train.modeling.trainable import Trainable, make_optimizer
 
 LrSchedule = Callable[[int], float]
 """Share of the peak learning rate at a step, 0-based."""
