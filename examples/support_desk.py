@@ -14,7 +14,7 @@ from kfp import compiler, dsl
 from mixtune import images
 from mixtune.mix_shard.component import mix_shard
 from mixtune.sanitize.component import sanitize
-from mixtune.train.component import train_lora
+from mixtune.train.component import train
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -66,7 +66,7 @@ def support_desk(tickets_uri: str, general_uri: str, base_model: str, max_steps:
         customer_data_percent=50.0,
         max_steps=max_steps,
     )
-    return train_lora(shards=mixed.outputs["shards"], base_model=base_model).outputs["Output"]
+    return train(shards=mixed.outputs["shards"], base_model=base_model).outputs["Output"]
 
 
 if __name__ == "__main__":

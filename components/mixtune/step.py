@@ -1,4 +1,4 @@
-"""Print the path of a module that holds one component's function alone: `python -m mixtune.step train.train_lora`.
+"""Print the path of a module that holds one component's function alone: `python -m mixtune.step train.train`.
 
 KFP's executor loads a component from such a module. A component's own YAML carries its source; a compiled pipeline
 names the component only, whose source is in the image: Argo would repeat it some ten times in the run's object.
@@ -17,7 +17,7 @@ def write_module(component: str, folder: Path) -> Path:
     """Write a component's function, without its decorator, and return the module's path.
 
     Args:
-        component: Room and function, such as `train.train_lora`.
+        component: Room and function, such as `train.train`.
         folder: Where the module goes.
 
     Raises:
