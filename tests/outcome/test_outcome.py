@@ -7,7 +7,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
 
 from mixtune import http_post
-from mixtune.artifacts.audit import AuditRecord, Decided, TrainedOn
+from mixtune.artifacts.audit import AuditRecord
 from mixtune.artifacts.comparison import AxisDetails, DialVerdict, LostItem, Overlap
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport, Rung
 from mixtune.artifacts.pools import PoolInputs, RowCounts, SanitizeRules, Source
 from mixtune.artifacts.run_report import RunReport
-from mixtune.artifacts.typed_json import to_json, write_artifact
+from mixtune.artifacts.typed_json import read_artifact, to_json, write_artifact
 from mixtune.commands.run_summary import read_mlflow_verdict
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
@@ -141,9 +141,9 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
 
     record = json.loads((tmp_path / "record").read_text())
     assert (record["run_id"], record["who"], record["cost_usd"]) == ("run-1", "ada", 220.16)
-    assert record["data"] == [
-        {"pool": "customer", "split": "train", "uri": "s3://b/c.csv", "digest": "d1g35t", "licence": ""}
-    ]
+    (candidate,) = record["candidates"]
+    (source,) = candidate["comparison"]["mix"]["inputs"]["customer"]["inputs"]
+    assert (source["name"], source["split"], source["uri"]) == ("customer", "train", "s3://b/c.csv#d1g35t")
     assert read_mlflow_verdict({"uri": uri}, "run-1") == ("", 220.16)
     assert [item.path for item in client.list_artifacts(parent)] == ["audit.json"]
     (said,) = hook.bodies
@@ -165,21 +165,17 @@ def test_the_record_says_what_was_removed_and_decided_and_no_records_content(mon
     monkeypatch.setenv("MIXTUNE_IMAGES", "r/data@sha256:1 r/train@sha256:2")
     record = make_audit(COMPARISON)
     (candidate,) = record.candidates
-    assert asdict(candidate.removed["customer"]) == {
-        **COUNTS,
-        "dropped_when_tokenized": {"too long": 2},
-        "truncated": 1,
-    }
+    assert candidate.mix.inputs["customer"].counts["customer"] == RowCounts(**COUNTS)
+    assert candidate.mix.receipt["pools"][0]["dropped"] == {"too long": 2}
     assert record.versions.images == ("r/data@sha256:1", "r/train@sha256:2")
-    assert (record.versions.base_model, candidate.model, candidate.shards) == ("b453", "7un3d", "5h4rd5")
-    assert candidate.trained_on == TrainedOn(mix_ratio=0.75, seed=7, steps=10, records={"customer": 240})
-    assert record.decided.verdict == candidate.verdict == "pass"
-    assert candidate.axes[0].measure.candidate == 0.49
-    assert candidate.in_training_data == {"mmlu": 0}
-    assert "a record's text" not in json.dumps(to_json(record))
+    assert record.verdict == candidate.comparison.verdict == "pass"
+    assert candidate.comparison.identity == COMPARISON.identity
+    assert candidate.comparison.axes[0].measure.candidate == 0.49
+    assert candidate.comparison.contamination[0].exact == 0
+    assert not any(text in json.dumps(to_json(record)) for text in ("a record's text", "an id"))
 
 
-def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_take() -> None:
+def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_take(tmp_path: Path) -> None:
     dial = (DialVerdict(strength=0.5, verdict="pass", axes=(AXIS,)),)
     first, second = replace(COMPARISON, verdict="fail"), replace(COMPARISON, dial=dial)
     best = Recommendation(name="75 %", percent=75.0, strength=1.0, model_uri="s3://b/kfp/model#7un3d")
@@ -194,11 +190,17 @@ def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_t
         for item in grid.candidates
     )
     ladder = LadderReport(verdict="pass", reason="Take 75 %.", recommended=best, rungs=rungs)
-    for record in (make_audit(grid), make_audit(ladder)):
-        assert [(item.name, item.verdict) for item in record.candidates] == [("100 %", "fail"), ("75 %", "pass")]
-        assert record.decided == Decided(verdict="pass", reason="Take 75 %.", taken="75 %")
-        assert [item.name for item in record.turned_down] == ["75 % at 0.5"]
+    for report in (grid, ladder):
+        record = make_audit(report)
+        assert [(item.name, item.comparison.verdict) for item in record.candidates] == [
+            ("100 %", "fail"),
+            ("75 %", "pass"),
+        ]
+        assert (record.verdict, record.reason, record.recommended) == ("pass", "Take 75 %.", best)
+        assert [point.strength for point in record.candidates[1].comparison.dial] == [0.5]
         assert "a record's text" not in json.dumps(to_json(record))
+        write_artifact(str(tmp_path / "record"), record)
+        assert read_artifact(AuditRecord, str(tmp_path / "record")) == record
 
 
 def test_a_model_that_has_still_to_be_turned_down_is_named_and_not_linked(

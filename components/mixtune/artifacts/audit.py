@@ -1,114 +1,23 @@
 """The audit record of a run: who, which versions of which data, what was removed, what was decided.
 
-It holds digests, counts and scores, and of a record's content nothing.
+It holds digests, counts and scores, and of the content of records and benchmark items nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from mixtune.artifacts.comparison import Measure
-from mixtune.artifacts.pools import SanitizeRules
+from mixtune.artifacts.grid import Candidate, Recommendation
+from mixtune.artifacts.ladder import Rung
 
 
 @dataclass(frozen=True, kw_only=True)
-class Versions:
-    """The versions of code and model."""
+class CodeVersions:
+    """The code that ran."""
 
     mixtune: str
     commit: str
     images: tuple[str, ...]
     """With their digests; empty outside of a cluster."""
-    base_model: str
-    """Digest, as those below."""
-    tokenizer: str
-    benchmarks: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditedSource:
-    """A source of the data."""
-
-    pool: str
-    split: str
-    uri: str
-    digest: str
-    licence: str
-    """Empty: not recorded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedOn:
-    """What a candidate was trained on."""
-
-    mix_ratio: float
-    seed: int
-    steps: int
-    records: dict[str, int]
-    """By pool."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Removed:
-    """What was removed from a pool, or changed in it."""
-
-    read: int
-    kept: int
-    dropped: dict[str, int]
-    """By reason."""
-    changed: dict[str, int]
-    """By rule."""
-    personal_data: dict[str, int]
-    """Findings by kind."""
-    consent: dict[str, int]
-    """Records by what they say of consent."""
-    dropped_when_tokenized: dict[str, int]
-    """By reason."""
-    truncated: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditedAxis:
-    """What was decided on an axis."""
-
-    axis: str
-    limit: float
-    verdict: str
-    measure: Measure
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditedModel:
-    """What was decided on a model."""
-
-    name: str
-    verdict: str
-    reason: str
-    axes: tuple[AuditedAxis, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditedCandidate(AuditedModel):
-    """What a candidate is, and what was decided on it."""
-
-    model: str
-    """Digest."""
-    shards: str
-    """Digest."""
-    trained_on: TrainedOn
-    removed: dict[str, Removed]
-    """By pool."""
-    in_training_data: dict[str, int]
-    """Benchmark items that were found whole, by axis."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """What the run came to."""
-
-    verdict: str
-    reason: str
-    taken: str
-    """Name of the model to take; empty: none, or there was but one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +33,12 @@ class AuditRecord:
     who: str
     cost_usd: float | None
     """None: not known."""
+    versions: CodeVersions
+    verdict: str
+    reason: str
     model_uri: str
     """The model to take, as it was trained; empty: none."""
-    versions: Versions
-    data: tuple[AuditedSource, ...]
-    rules: dict[str, SanitizeRules] = field(default_factory=dict)
-    """Of sanitize, by input of the mix: `customer`, `general`."""
-    candidates: tuple[AuditedCandidate, ...]
-    turned_down: tuple[AuditedModel, ...] = ()
-    """The candidates at lower strengths of the dial."""
-    decided: Decided
+    recommended: Recommendation | None
+    """None: no candidate passed, or there was but one."""
+    candidates: tuple[Rung | Candidate, ...]
+    """Their comparisons without details. Sources, rules and what was removed are in `comparison.mix`."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mixtune.artifacts.audit import AuditRecord
-from mixtune.artifacts.run_report import find_recommendation, read_run_report
+from mixtune.artifacts.run_report import read_run_report
 from mixtune.artifacts.typed_json import to_json, write_artifact
 from mixtune.outcome.run_record import find_submitter, make_record
 from mixtune.outcome.webhook import send
@@ -45,8 +45,8 @@ def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: 
             run.parent.set_tags({"cost_usd": f"{cost:.2f}"})
         if run.run_id:
             run.parent.log_text("audit.json", json.dumps(to_json(record), indent=1))
-        best = find_recommendation(report)
-        exists = best is None or best.strength == 1  # a model at a lower strength has still to be made
+        # A model at a lower strength has still to be made.
+        exists = record.recommended is None or record.recommended.strength == 1
         links = {
             "mlflow": find_mlflow_page(run, where.uri),
             "model": record.model_uri if exists else "",
@@ -58,14 +58,14 @@ def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: 
 
 def make_message(pipeline: str, record: AuditRecord, links: dict[str, str]) -> dict[str, Any]:
     """Return the webhook's message: run, verdict, cost, links that are not empty. Chat services show its `text`."""
-    decided, cost = record.decided, record.cost_usd
+    cost, name = record.cost_usd, record.recommended.name if record.recommended else ""
     price = f", ${cost:,.2f}" if cost is not None else ""
     return {
-        "text": f"{pipeline} {record.run_id}: {decided.verdict}{f', {decided.taken}' if decided.taken else ''}{price}",
+        "text": f"{pipeline} {record.run_id}: {record.verdict}{f', {name}' if name else ''}{price}",
         "run_id": record.run_id,
         "pipeline": pipeline,
-        "verdict": decided.verdict,
-        "taken": decided.taken,
+        "verdict": record.verdict,
+        "taken": name,
         "cost_usd": cost,
         "links": {name: link for name, link in links.items() if link},
     }
