@@ -14,8 +14,7 @@ from mixtune.artifacts.samples import Dial, DialPoint, read_samples
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.run import Inputs
-from mixtune.evaluate.sweep_dial import sweep
+from mixtune.evaluate.run import Inputs, sweep
 from mixtune.settings.inference import EvaluateSettings
 
 from ..evaluation import compare, evaluate, make_adapter, rows

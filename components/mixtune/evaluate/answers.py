@@ -1,4 +1,4 @@
-"""Generated answers and the records that they answer, as columns of samples."""
+"""What engines answer, and the records that they answer, as columns of samples."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.samples import prompt_hash
-from mixtune.inference.engine import Engine, Tokenizer
-from mixtune.inference.prompts import encode, encode_pair, render_prompt, turns_text
+from mixtune.inference.engine import Engine, Scores, Tokenizer
+from mixtune.inference.prompts import encode, encode_pair, render
 from mixtune.records import Record, prompt_and_answer
 
 
 class AnswerColumns(TypedDict):
-    """Columns of samples that say how a prompt was answered."""
+    """How a prompt was answered."""
 
     prompt_hash: str
     response: str
@@ -22,8 +22,22 @@ class AnswerColumns(TypedDict):
     truncated: bool
 
 
+class ChoiceColumns(TypedDict):
+    """Which of several continuations is the most probable."""
+
+    prompt_hash: str
+    prediction: str
+    gold: str
+    correct: float
+    choice_logprobs: tuple[float, ...]
+    nll: float
+    num_tokens: int
+    latency_seconds: float
+    truncated: bool
+
+
 class RecordColumns(TypedDict):
-    """Columns of samples that say which record it is."""
+    """Which record it is."""
 
     item_id: str
     cluster: str
@@ -54,13 +68,33 @@ def answer_records(
     engine: Engine, tokenizer: Tokenizer, records: Sequence[Record], max_new_tokens: int
 ) -> list[AnswerColumns]:
     """Return the model's own answers to records."""
-    prompts = [render_prompt(tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in records]
+    prompts = [render(tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in records]
     return generate(engine, tokenizer, prompts, max_new_tokens)
+
+
+def choose(prompt: str, scores: Scores, names: Sequence[str], gold: int) -> ChoiceColumns:
+    """Return the choice of a model that scored a continuation for each name; `gold` is the right one's index.
+
+    `nll` is the negative log of the gold continuation's share among all, in nats.
+    """
+    best = int(np.argmax(scores.logprobs))
+    return ChoiceColumns(
+        prompt_hash=prompt_hash(prompt),
+        prediction=names[best],
+        gold=names[gold],
+        correct=float(best == gold),
+        choice_logprobs=scores.logprobs,
+        nll=float(np.logaddexp.reduce(scores.logprobs) - scores.logprobs[gold]),
+        num_tokens=1,
+        latency_seconds=scores.latency_seconds,
+        truncated=scores.truncated,
+    )
 
 
 def record_columns(record: Record, item_id: str = "") -> RecordColumns:
     """Return the columns of a record, without its answer; the item's id is the record's, or another."""
-    return RecordColumns(item_id=item_id or record["id"], cluster=record.get("group", ""), text=turns_text(record))
+    text = "\n".join(message["content"] for message in record["messages"] if message["role"] == "user")
+    return RecordColumns(item_id=item_id or record["id"], cluster=record.get("group", ""), text=text)
 
 
 def latency_scores(table: pa.Table) -> dict[str, float]:

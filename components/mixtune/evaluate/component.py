@@ -118,8 +118,7 @@ def sweep_dial(
         ConfigError: A strength out of range.
     """
     from mixtune import storage as files
-    from mixtune.evaluate.run import Inputs
-    from mixtune.evaluate.sweep_dial import sweep
+    from mixtune.evaluate.run import Inputs, sweep
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 

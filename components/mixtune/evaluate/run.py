@@ -4,28 +4,31 @@ An axis is planned as parts (fixed sets of items); parts are scored and written 
 interrupted evaluation already wrote are kept.
 """
 
+import gc
 import re
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixtune import models, storage
 from mixtune.artifacts.pools import Pools, read_pools
-from mixtune.artifacts.samples import TOKENIZER_FILE, Identity, Samples, read_parts
+from mixtune.artifacts.samples import TOKENIZER_FILE, Dial, DialPoint, Identity, Samples, read_parts
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import report
-from mixtune.evaluate.axis import Axis
 from mixtune.evaluate.benchmarks import customer, nll
+from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.nll import NllOptions
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
 from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
+from mixtune.interpolation import check_strengths
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 
@@ -86,12 +89,54 @@ def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluat
         print(f"evaluate: no model to evaluate: {reason}", flush=True)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            source = model_source(settings, inputs)
+            source = ModelSource.of(settings, inputs.base_model, inputs.model_uri).resolved()
             fetched = loading.at_strength(loading.fetch(source), inputs.strength, Path(scratch))
             evaluation = _evaluate(settings, inputs, outputs.data_uri, source, fetched)
     write_artifact(outputs.samples_path, evaluation.samples)
     report.write(evaluation, html=outputs.html_path, markdown=outputs.markdown_path)
     return evaluation
+
+
+def sweep(
+    settings: EvaluateSettings, inputs: Inputs, strengths: Sequence[float], dial_path: str, data_uri: str
+) -> None:
+    """Evaluate a tuned model at every strength and write where the samples are.
+
+    A strength that cannot be evaluated is noted with its reason: the model itself was evaluated already, and counts.
+
+    Args:
+        settings: As for `evaluate`.
+        inputs: Of the model as it was trained; of the `failed: ...` of a training nothing is evaluated.
+        strengths: Each above 0 and below 1.
+        dial_path: Where the manifest goes.
+        data_uri: Folder of the samples.
+
+    Raises:
+        ConfigError: A strength out of range.
+    """
+    chosen = check_strengths(list(strengths))
+    if inputs.model_uri.startswith(f"{models.FAILED}: "):
+        chosen = []
+    points = []
+    for strength in chosen:
+        print(f"dial at {strength:g}:", flush=True)
+        folder = storage.join(data_uri, f"{strength:g}")
+        path = storage.join(folder, "samples")
+        outputs = Outputs(
+            samples_path=path,
+            data_uri=storage.data_uri(path, "samples"),
+            html_path=storage.join(folder, "report"),
+            markdown_path=storage.join(folder, "summary"),
+        )
+        try:
+            run(settings, replace(inputs, strength=strength), outputs)
+        except Exception as error:  # whatever it is, it may not cost the point that is evaluated already
+            print(f"warning: not evaluated at {strength:g}: {error}", flush=True)
+            points.append(DialPoint(strength=strength, reason=f"{type(error).__name__}: {error}"))
+        else:
+            points.append(DialPoint(strength=strength, samples=path))
+        gc.collect()  # one model's memory is the next one's
+    write_artifact(dial_path, Dial(points=tuple(points), data_uri=data_uri))
 
 
 def _evaluate(
@@ -107,7 +152,7 @@ def _evaluate(
         model_kind=fetched.kind,
         strength=inputs.strength,
         benchmarks={
-            name: {**options, "uri": _digest(str(options.get("uri", "")))}
+            name: {**options, "uri": loading.digest(str(options["uri"])) if options.get("uri") else ""}
             for name, options in sorted(inputs.benchmarks.items())
         },
         customer=pools.customer.digest,
@@ -135,11 +180,6 @@ def _evaluate(
     labels, counts = next((table for table in confusions if table[1]), ((), []))
     per_class = [row for axis in axes for row in axis.form.scores_per_class(tables[axis.name], axis.labels)]
     return Evaluation(samples=samples, labels=labels, confusion=counts, per_class=per_class)
-
-
-def model_source(settings: EvaluateSettings, inputs: Inputs) -> ModelSource:
-    """Return the model to load, `auto` replaced by what this machine has."""
-    return ModelSource.of(settings, base_model=inputs.base_model, model_uri=inputs.model_uri).resolved()
 
 
 def plan_axes(
@@ -180,9 +220,3 @@ def _copy_tokenizer(base: Path, folder: str) -> None:
         raise ModelError(f"{base}: it has no tokenizer.json; save a fast tokenizer with the model")
     with storage.open_write(storage.join(folder, TOKENIZER_FILE)) as stream:
         stream.write(source.read_bytes())
-
-
-def _digest(uri: str) -> str:
-    if not uri:
-        return ""
-    return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(uri))[1]

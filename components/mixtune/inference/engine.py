@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -95,20 +95,12 @@ class Tokenizer(Protocol):
     chat_template: str | None
     bos_token: str | None
     eos_token_id: int | None
-    all_special_ids: list[int]
-    added_tokens_decoder: Mapping[int, Any]
 
     def __call__(self, text: str, **options: bool) -> Mapping[str, list[int]]:
-        """Return `input_ids` of a text."""
+        """Return the `input_ids` of a text."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Return the text of tokens."""
-
-    def apply_chat_template(self, conversation: list[dict[str, Any]], **options: Any) -> Any:
-        """Return a conversation by the chat template."""
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return the added tokens."""
 
 
 def check_finite(values: Iterable[float]) -> None:

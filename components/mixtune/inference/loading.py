@@ -39,8 +39,7 @@ class ModelSource(InferenceSettings):
     @classmethod
     def of(cls, settings: InferenceSettings, base_model: str, model_uri: str = "") -> "ModelSource":
         """Return the source of a model that is loaded by the settings."""
-        names = [item.name for item in fields(InferenceSettings)]
-        values = {name: getattr(settings, name) for name in names}
+        values = {item.name: getattr(settings, item.name) for item in fields(InferenceSettings)}
         return cls(base_model=base_model, model_uri=model_uri, **values)
 
     def resolved(self) -> "ModelSource":
@@ -96,9 +95,9 @@ def at_strength(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
     return replace(fetched, tuned=turn_down(fetched.tuned, fetched.base, strength, scratch / "model"))
 
 
-def digest(uri: str, folder: Path) -> str:
-    """Return the digest of a model's URI, or else that of its files."""
-    return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(str(folder)))[1]
+def digest(uri: str, local: str | Path = "") -> str:
+    """Return the digest that a URI carries, or else that of the files there, or in a local copy of them."""
+    return storage.split_fingerprint(uri)[1] or storage.split_fingerprint(storage.fingerprint(str(local or uri)))[1]
 
 
 def identify(source: ModelSource, fetched: Fetched) -> ModelIdentity:
@@ -115,12 +114,7 @@ def identify(source: ModelSource, fetched: Fetched) -> ModelIdentity:
 
 
 def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engine:
-    """Load the model and make sure that its adapter, if any, changes its output.
-
-    Args:
-        source: Which model.
-        fetched: Its folders.
-        device: Overrides the source's.
+    """Load a model onto the source's device, or another, and make sure that its adapter changes its output.
 
     Raises:
         ModelError: The weights cannot be read, or the adapter changes no logit.
@@ -133,16 +127,14 @@ def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEng
     if source.device == "cpu":
         torch.use_deterministic_algorithms(True)
     several_gpus = source.gpus_per_model > 1 and source.device != "cpu"
-    # a share of the layers on each GPU that this process sees
-    spread = {"device_map": "auto"} if several_gpus else {}
+    options: dict[str, Any] = {"dtype": DTYPES[source.dtype], "use_safetensors": True, "trust_remote_code": False}
+    if several_gpus:
+        options["device_map"] = "auto"  # a share of the layers on each GPU that this process sees
     try:
         config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            fetched.weights, dtype=DTYPES[source.dtype], use_safetensors=True, trust_remote_code=False, **spread
-        )
+        model = AutoModelForCausalLM.from_pretrained(fetched.weights, **options).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
-    model.eval()
     if not several_gpus:
         model.to(source.device)
     tokenizer = load_tokenizer(fetched)
@@ -195,12 +187,9 @@ def load_tokenizer(fetched: Fetched) -> Tokenizer:
 
 def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:
     """Return the longest sequence in tokens, determined as lm-eval does."""
-    text = config.get_text_config()
-    for key in _LENGTH_KEYS:
-        if getattr(text, key, None):
-            return int(getattr(text, key))
-    length = int(getattr(tokenizer, "model_max_length", 0) or 0)
-    return length if 0 < length < 10**9 else _DEFAULT_LENGTH
+    lengths = [getattr(config.get_text_config(), key, None) for key in _LENGTH_KEYS]
+    length = next(filter(None, lengths), getattr(tokenizer, "model_max_length", 0) or 0)
+    return int(length) if 0 < length < 10**9 else _DEFAULT_LENGTH
 
 
 def stop_ids(config: GenerationConfig | PreTrainedConfig, tokenizer: Tokenizer) -> frozenset[int]:

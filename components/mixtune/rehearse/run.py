@@ -81,7 +81,7 @@ def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
     identity = RehearsalIdentity(
         **vars(loading.identify(source, fetched)),
         **settings.sampling_options,
-        prompts=digest_of(inputs.prompts_uri) if inputs.prompts_uri else "",
+        prompts=loading.digest(storage.check_fingerprint(inputs.prompts_uri)) if inputs.prompts_uri else "",
         texts_per_part=TEXTS_PER_PART,
     )
     folder = storage.join(outputs.data_uri, PARTS_FOLDER)
@@ -193,15 +193,6 @@ def read_prompts(uri: str) -> tuple[str, ...]:
     if not prompts:
         raise DataError(f"{uri}: no prompt in it; leave prompts_uri empty to let the model ask itself")
     return prompts
-
-
-def digest_of(uri: str) -> str:
-    """Return the digest of a URI's files as they are now.
-
-    Raises:
-        DataError: The URI names another digest.
-    """
-    return storage.split_fingerprint(storage.fingerprint(storage.check_fingerprint(uri)))[1]
 
 
 def record_line(prompt: str, answer: str) -> bytes:

@@ -1,17 +1,16 @@
 """Classification on the customer's held-out records: which label the model gives, and how sure it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
 
-from mixtune.artifacts.samples import Sample, prompt_hash
-from mixtune.evaluate.answers import answer_records, latency_scores, record_columns
+from mixtune.artifacts.comparison import SUPERIORITY
+from mixtune.artifacts.samples import Sample
+from mixtune.evaluate.answers import answer_records, choose, latency_scores, record_columns
 from mixtune.evaluate.benchmarks.form import (
-    SUPERIORITY,
     BenchmarkForm,
     ClassScores,
     Contrast,
@@ -21,7 +20,7 @@ from mixtune.evaluate.benchmarks.form import (
     ResampledContrast,
     correct,
 )
-from mixtune.evaluate.benchmarks.labels import LabelSet
+from mixtune.evaluate.benchmarks.labels import LabelOptions, LabelSet
 from mixtune.evaluate.benchmarks.weighted_scores import auc_score, f1_score
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -32,16 +31,6 @@ RECORDS_PER_PART = 256
 CALIBRATION_BINS = 10
 MAX_CONFUSION = 100
 """Labels at most for which a confusion table is kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelOptions:
-    """Records whose labels the model is to give."""
-
-    records: Sequence[Record]
-    labels: LabelSet
-    max_new_tokens: int
-    """Tokens of a generated answer at most; 0: the labels are ranked by log-probability."""
 
 
 class Classification(BenchmarkForm[LabelOptions]):
@@ -114,28 +103,15 @@ def rank_labels(
     """Rank the labels of records by the log-probability of their answers."""
     prompts = [render_record(tokenizer, record).prompt for record in records]
     requests = [label_request(tokenizer, labels, record) for record in records]
-    samples = []
-    for record, prompt, scores in zip(records, prompts, engine.score(requests), strict=True):
-        gold = labels.labels.index(record["label"])
-        logprobs = np.array(scores.logprobs)
-        best = int(logprobs.argmax())
-        samples.append(
-            Sample(
-                axis=axis,
-                subject=record["label"],
-                **record_columns(record),
-                prompt_hash=prompt_hash(prompt),
-                prediction=labels.labels[best],
-                gold=record["label"],
-                correct=float(best == gold),
-                choice_logprobs=scores.logprobs,
-                nll=float(np.logaddexp.reduce(logprobs) - logprobs[gold]),
-                num_tokens=1,
-                latency_seconds=scores.latency_seconds,
-                truncated=scores.truncated,
-            )
+    return [
+        Sample(
+            axis=axis,
+            subject=record["label"],
+            **record_columns(record),
+            **choose(prompt, scores, labels.labels, labels.labels.index(record["label"])),
         )
-    return samples
+        for record, prompt, scores in zip(records, prompts, engine.score(requests), strict=True)
+    ]
 
 
 def label_request(tokenizer: Tokenizer, labels: LabelSet, record: Record) -> Request:

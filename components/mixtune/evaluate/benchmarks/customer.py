@@ -3,11 +3,11 @@
 from mixtune.artifacts.pools import Pools
 from mixtune.errors import ConfigError
 from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.axis import Axis
-from mixtune.evaluate.benchmarks import classification, generation, multilabel
-from mixtune.evaluate.benchmarks.classification import LabelOptions
+from mixtune.evaluate.benchmarks import generation
+from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.generation import GenerationOptions
-from mixtune.evaluate.benchmarks.labels import find_labels
+from mixtune.evaluate.benchmarks.labels import LabelOptions, find_labels
+from mixtune.evaluate.benchmarks.multilabel import label_form
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
 from mixtune.settings.inference import CustomerOptions
@@ -24,25 +24,25 @@ def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limi
     test = _test_records(pools, limit)
     if not test:
         return None
+    tokens = options.max_new_tokens
     if not all("label" in record for record in test):
-        answered = GenerationOptions(records=test, max_new_tokens=options.max_new_tokens, pattern=options.pattern)
-        parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)
-        return Axis(name=AXIS, form=generation.FORM, parts=parts)
+        answered = GenerationOptions(records=test, max_new_tokens=tokens, pattern=options.pattern)
+        return Axis(AXIS, generation.FORM, generation.FORM.plan(AXIS, answered, tokenizer, 0))
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
     if options.method == "logprobs" and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
     generated = options.method == "generation" or not labels.answers
-    labelled = LabelOptions(records=test, labels=labels, max_new_tokens=options.max_new_tokens if generated else 0)
-    form = multilabel.FORM if options.separator else classification.FORM
-    return Axis(name=AXIS, form=form, parts=form.plan(AXIS, labelled, tokenizer, 0), labels=labels.labels)
+    labelled = LabelOptions(records=test, labels=labels, max_new_tokens=tokens if generated else 0)
+    form = label_form(options.separator)
+    return Axis(AXIS, form, form.plan(AXIS, labelled, tokenizer, 0), labels.labels)
 
 
 def _test_records(pools: Pools, limit: int) -> list[Record]:
-    records: dict[str, Record] = {}
+    unique: dict[str, Record] = {}
     for pool in pools.pools:
         for record in pools.records(pool.name, "test"):
-            records.setdefault(record["id"], record)
-    return benchmark_files.stratified_subset(list(records.values()), lambda record: record.get("label", ""), limit)
+            unique.setdefault(record["id"], record)
+    return benchmark_files.stratified_subset(list(unique.values()), lambda record: record.get("label", ""), limit)
 
 
 def _labelled(pools: Pools) -> list[Record]:

@@ -6,14 +6,14 @@ an axis's form, so `compare` needs nothing else to know how the axis is decided.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixtune.artifacts.comparison import NON_INFERIORITY as NON_INFERIORITY
-from mixtune.artifacts.comparison import SUPERIORITY as SUPERIORITY
+from mixtune.artifacts.comparison import NON_INFERIORITY
+from mixtune.artifacts.samples import AxisSummary, count_errors
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 
@@ -79,6 +79,7 @@ class BenchmarkForm(Protocol[Options]):
     default_limit: float = 0.0
     """Allowed loss of `metric` (of its relative change, if `relative`) where the user sets none."""
     question: str = NON_INFERIORITY
+    """Or `SUPERIORITY`: is the loss smaller than the allowed one, or is there a gain?"""
     relative: bool = False
     """Changes are shares of the base's score."""
     higher_is_better: bool = True
@@ -110,6 +111,28 @@ class BenchmarkForm(Protocol[Options]):
     def scores_per_class(self, table: pa.Table, labels: Labels) -> list[ClassScores]:
         """Return the scores of every label; empty without labels."""
         return []
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One scored dimension of one benchmark: its parts, and how their rows become scores."""
+
+    name: str
+    form: BenchmarkForm[Any]
+    parts: list[Part]
+    labels: Labels = ()
+    """Classes of a classification."""
+
+    def summary(self, table: pa.Table) -> AxisSummary:
+        """Return the axis as the samples' manifest has it."""
+        return AxisSummary(
+            form=self.form.name,
+            metric=self.form.metric,
+            scores=self.form.summarize(table, self.labels),
+            num_items=len(table),
+            errors=count_errors(table),
+            labels=self.labels,
+        )
 
 
 def correct(table: pa.Table) -> Floats:

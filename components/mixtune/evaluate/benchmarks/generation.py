@@ -1,22 +1,28 @@
 """Generated answers on the customer's held-out records, held against the reference answers."""
 
+import json
 import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import sacrebleu
 
+from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
 from mixtune.evaluate.answers import answer_records, latency_scores, record_columns
-from mixtune.evaluate.benchmarks.form import SUPERIORITY, BenchmarkForm, Contrasts, Labels, measure_contrast
-from mixtune.evaluate.benchmarks.text_metrics import compare_texts, corpus_bleu, is_json, same_json
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 128
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +98,54 @@ def measure(response: str, reference: str, pattern: str) -> dict[str, float]:
     if pattern:
         measures["pattern"] = float(re.fullmatch(pattern, response.strip(), re.DOTALL) is not None)
     return measures
+
+
+def compare_texts(response: str, reference: str) -> dict[str, float]:
+    """Return a response's measures against its reference."""
+    return {
+        "exact_match": float(normalise(response) == normalise(reference)),
+        "token_f1": token_f1(response, reference),
+        "rouge_l": float(_rouge().score(reference, response)["rougeL"].fmeasure),
+        "chrf": sacrebleu.sentence_chrf(response, [reference]).score / 100,
+    }
+
+
+def corpus_bleu(responses: list[str], references: list[str]) -> float:
+    """Return BLEU over all texts at once, as sacrebleu defines it."""
+    return sacrebleu.corpus_bleu(responses, [references]).score / 100
+
+
+def normalise(text: str) -> str:
+    """Return a text for comparing: lower case, no punctuation, no articles, single spaces."""
+    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(_ARTICLES.sub(" ", plain).split())
+
+
+def token_f1(response: str, reference: str) -> float:
+    """Return the harmonic mean of precision and recall over normalised words, as in SQuAD."""
+    words, expected = normalise(response).split(), normalise(reference).split()
+    if not words or not expected:
+        return float(words == expected)
+    common = sum((Counter(words) & Counter(expected)).values())
+    return 2 * common / (len(words) + len(expected))
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is one JSON value and nothing else."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def same_json(response: str, reference: str) -> bool:
+    """Return whether two texts are the same JSON value, whatever its layout and the order of its keys."""
+    return is_json(response) and is_json(reference) and json.loads(response) == json.loads(reference)
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # it brings NLTK, which takes a second
+
+    return RougeScorer(["rougeL"], use_stemmer=True)

@@ -40,10 +40,8 @@ class Gsm8kOptions:
     """Tokens of an answer at most; lm-eval's default."""
 
     def __post_init__(self) -> None:
-        if self.num_fewshot < 0:
-            raise ConfigError(f"benchmark {self.uri}: num_fewshot is 0 or more, got {self.num_fewshot}")
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"benchmark {self.uri}: max_new_tokens is 1 or more, got {self.max_new_tokens}")
+        if self.num_fewshot < 0 or self.max_new_tokens < 1:
+            raise ConfigError("num_fewshot is 0 or more, max_new_tokens 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

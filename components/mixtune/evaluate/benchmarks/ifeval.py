@@ -38,7 +38,7 @@ class IfevalOptions:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ConfigError(f"benchmark {self.uri}: max_new_tokens is 1 or more, got {self.max_new_tokens}")
+            raise ConfigError(f"max_new_tokens is 1 or more, got {self.max_new_tokens}")
 
 
 class Ifeval(BenchmarkForm[IfevalOptions]):

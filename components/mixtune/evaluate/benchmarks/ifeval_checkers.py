@@ -104,7 +104,7 @@ def load_checkers() -> Any:
     if spec is None or not spec.submodule_search_locations:
         raise ModelError("IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
     folder = Path(spec.submodule_search_locations[0]) / "tasks" / "ifeval"
-    with _packages_without_their_code(), _no_download():
+    with _isolated():
         find_punkt()
         loaded = {name: _load(name, folder) for name in _MODULES}
     import langdetect
@@ -130,7 +130,7 @@ def _literal_letter(checker: Any) -> Any:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The checkers draw what a prompt leaves open: always the same."""
+    """Fix the random numbers by which checkers choose what a prompt leaves open."""
     state = random.getstate()
     random.seed(0)
     try:
@@ -140,32 +140,24 @@ def _seeded() -> Iterator[None]:
 
 
 @contextmanager
-def _packages_without_their_code() -> Iterator[None]:
-    """Empty stand-ins for lm-eval's packages, whose `__init__` would import all of it."""
+def _isolated() -> Iterator[None]:
+    """Stand in for lm-eval's packages, whose `__init__` imports all of it, and prevent a download.
+
+    The checkers download `punkt_tab` on rank 0 when it is missing; no other rank does.
+    """
     names = ["lm_eval", "lm_eval.tasks", _PACKAGE]
-    before = {name: sys.modules.get(name) for name in names}
-    for name in names:
-        sys.modules[name] = ModuleType(name)
+    modules = {name: sys.modules[name] for name in names if name in sys.modules}
+    rank = {"LOCAL_RANK": os.environ["LOCAL_RANK"]} if "LOCAL_RANK" in os.environ else {}
+    sys.modules.update({name: ModuleType(name) for name in names})
+    os.environ["LOCAL_RANK"] = "mixtune"
     try:
         yield
     finally:
         for name in [*names, *(f"{_PACKAGE}.{item}" for item in _MODULES)]:
             sys.modules.pop(name, None)
-        sys.modules.update({name: module for name, module in before.items() if module})
-
-
-@contextmanager
-def _no_download() -> Iterator[None]:
-    """The checkers download `punkt_tab` on rank 0 when it is missing; no other rank does."""
-    before = os.environ.get("LOCAL_RANK")
-    os.environ["LOCAL_RANK"] = "mixtune"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LOCAL_RANK"]
-        else:
-            os.environ["LOCAL_RANK"] = before
+        sys.modules.update(modules)
+        del os.environ["LOCAL_RANK"]
+        os.environ.update(rank)
 
 
 def _load(name: str, folder: Path) -> ModuleType:

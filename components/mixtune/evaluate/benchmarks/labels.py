@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mixtune.errors import DataError
 from mixtune.ngrams import words
@@ -28,37 +29,46 @@ class LabelSet:
                 f"alias of {unknown[0]!r}: no record has that label; labels are {', '.join(self.labels[:20])}"
             )
 
-    @property
+    @cached_property
     def names(self) -> dict[str, str]:
         """Label by normalised name: its own, its answer's, its aliases'."""
-        named = {normalise(alias): label for alias, label in self.aliases.items()}
-        named |= {normalise(answer): label for label, answer in zip(self.labels, self.answers, strict=False)}
-        return named | {normalise(label): label for label in self.labels}
+        labels = {normalise(alias): label for alias, label in self.aliases.items()}
+        labels |= {normalise(answer): label for label, answer in zip(self.labels, self.answers, strict=False)}
+        return labels | {normalise(label): label for label in self.labels}
 
     def parse(self, text: str) -> list[str]:
-        """The labels that a text says, sorted; none where it says none, or (of one) several."""
-        names = self.names
+        """Return the labels that a text says, sorted; none if it says none, or several where a record has one."""
         if self.separator:
             pieces = [normalise(piece) for piece in text.split(self.separator)]
-            return sorted({names[piece] for piece in pieces if piece in names})
-        for candidate in (text, text.strip().split("\n", 1)[0]):
-            if normalise(candidate) in names:
-                return [names[normalise(candidate)]]
+            return sorted({self.names[piece] for piece in pieces if piece in self.names})
+        for candidate in (normalise(text), normalise(text.strip().split("\n", 1)[0])):
+            if candidate in self.names:
+                return [self.names[candidate]]
         sentence = f" {normalise(text)} "
-        found = {label for name, label in names.items() if name and f" {name} " in sentence}
-        return sorted(found) if len(found) == 1 else []
+        labels = {label for name, label in self.names.items() if name and f" {name} " in sentence}
+        return sorted(labels) if len(labels) == 1 else []
 
     def join(self, labels: list[str]) -> str:
         """Return labels as a sample's column has them: the one label, or a JSON list where records have several."""
         return json.dumps(labels) if self.separator else (labels[0] if labels else "")
 
     def gold(self, record: Record) -> list[str]:
-        """The true labels of a record, sorted."""
+        """Return the true labels of a record, sorted."""
         return sorted(split_label(record["label"], self.separator))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """Records whose labels the model is to give."""
+
+    records: Sequence[Record]
+    labels: LabelSet
+    max_new_tokens: int
+    """Tokens of a generated answer at most; 0: the labels are ranked by log-probability."""
+
+
 def find_labels(records: list[Record], separator: str, aliases: Mapping[str, str]) -> LabelSet:
-    """The labels of a pool's records, and the answers that say them.
+    """Return the labels of a pool's records, and the answers that say them.
 
     Raises:
         DataError: Fewer than two labels, or an empty one.
@@ -72,13 +82,13 @@ def find_labels(records: list[Record], separator: str, aliases: Mapping[str, str
     if len(answers) < 2:
         raise DataError(f"classification needs two labels, the records have {', '.join(answers) or 'none'}")
     labels = tuple(sorted(answers))
-    single = not separator and all(len(found) == 1 for found in answers.values())
+    single = not separator and all(len(texts) == 1 for texts in answers.values())
     texts = tuple(next(iter(answers[label])) for label in labels) if single else ()
     return LabelSet(labels=labels, answers=texts, separator=separator, aliases=dict(aliases))
 
 
 def split_label(text: str, separator: str) -> list[str]:
-    """The labels in a record's label field."""
+    """Return the labels in a record's label field."""
     return [piece.strip() for piece in text.split(separator)] if separator else [text]
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Sample, prompt_hash
+from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -42,9 +43,9 @@ class MmluOptions:
 
     def __post_init__(self) -> None:
         if self.scoring not in SCORINGS:
-            raise ConfigError(f"benchmark {self.uri}: scoring is one of {', '.join(SCORINGS)}, got {self.scoring!r}")
+            raise ConfigError(f"scoring is one of {', '.join(SCORINGS)}, got {self.scoring!r}")
         if self.num_fewshot < 0:
-            raise ConfigError(f"benchmark {self.uri}: num_fewshot is 0 or more, got {self.num_fewshot}")
+            raise ConfigError(f"num_fewshot is 0 or more, got {self.num_fewshot}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,32 +154,16 @@ def score_questions(
     for question, text in items:
         pairs = [encode_pair(tokenizer, text, f" {answer}") for answer in question.answers(scoring)]
         requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
-    samples = []
-    for (question, text), scores in zip(items, engine.score(requests), strict=True):
-        best = int(np.argmax(scores.logprobs))
-        samples.append(
-            Sample(
-                axis=axis,
-                subject=question.subject,
-                item_id=question.item_id,
-                prompt_hash=prompt_hash(text),
-                text=question.question,
-                prediction=question.letters[best],
-                gold=question.letters[question.answer],
-                correct=float(best == question.answer),
-                choice_logprobs=scores.logprobs,
-                nll=normalised_nll(scores.logprobs, question.answer),
-                num_tokens=1,
-                latency_seconds=scores.latency_seconds,
-                truncated=scores.truncated,
-            )
+    return [
+        Sample(
+            axis=axis,
+            subject=question.subject,
+            item_id=question.item_id,
+            text=question.question,
+            **choose(text, scores, question.letters, question.answer),
         )
-    return samples
-
-
-def normalised_nll(logprobs: Sequence[float], gold: int) -> float:
-    """Return the negative log of the gold choice's share among the choices."""
-    return float(np.logaddexp.reduce(logprobs) - logprobs[gold])
+        for (question, text), scores in zip(items, engine.score(requests), strict=True)
+    ]
 
 
 def _gold_probability(table: pa.Table) -> Floats:

@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 from sklearn import metrics as sk
 
+from mixtune.evaluate.benchmarks.classification import FORM as SINGLE
 from mixtune.evaluate.benchmarks.classification import Classification, answer_scores, label_indicators
 from mixtune.evaluate.benchmarks.form import Labels, correct
 
@@ -34,3 +35,8 @@ class Multilabel(Classification):
 
 
 FORM = Multilabel()
+
+
+def label_form(separator: str) -> Classification:
+    """Return the form of records with labels: one each without a separator, else several."""
+    return FORM if separator else SINGLE

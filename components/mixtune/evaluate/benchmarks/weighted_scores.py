@@ -39,6 +39,8 @@ def auc_score(gold: list[str], shares: Floats, names: Sequence[str]) -> Score:
     index = {name: number for number, name in enumerate(names)}
     truth = np.array([index[label] for label in gold])
     labels = [label for label in np.unique(truth) if (truth == label).sum() < len(truth)]
+    # Per label: items by rising share, (num_items,); the places in that order of the items that have the label, and how
+    # many items have a lower, or no higher, share than each of these, (num_hits,).
     sorts = []
     for label in labels:
         column = shares[:, label]
@@ -49,6 +51,8 @@ def auc_score(gold: list[str], shares: Floats, names: Sequence[str]) -> Score:
         sorts.append((order, hits, below, upto))
 
     def score(weights: Floats) -> float:
+        # AUC is the share of pairs of a hit and another item, by the product of their weights, in which the hit ranks
+        # higher; total[n], (num_items + 1,), is the weight of the other items among the first n.
         areas = []
         for order, hits, below, upto in sorts:
             ranked = weights[order]
