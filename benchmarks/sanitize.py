@@ -30,16 +30,17 @@ import pyarrow as pa
 from corpus import write_corpus
 
 from mixtune import storage
-from mixtune.artifacts.pools import write_records
+from mixtune.artifacts.pools import PoolsManifest, write_records
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
-from mixtune.sanitize.dedup.decisions import Choice, decide_records
+from mixtune.sanitize.dedup.decisions import decide_records
 from mixtune.sanitize.parts import Plan, make_part
 from mixtune.sanitize.reading.readers import read_rows
 from mixtune.sanitize.reading.sources import list_sources
 from mixtune.sanitize.rules.markers import Markers
 from mixtune.sanitize.rules.normalize import normalise
 from mixtune.sanitize.rules.pii import Personal
-from mixtune.sanitize.run import Job, sanitize
+from mixtune.sanitize.run import Inputs, Outputs, run
+from mixtune.settings.sanitize import DedupSettings, SanitizeSettings, SourceSettings
 
 PART_BYTES = 8 * 2**20
 """Smaller parts than the default of 64 MiB, so that little data has several."""
@@ -63,6 +64,20 @@ def clean_plainly(text: str) -> str:
 
 def source(file: Path) -> SourceFile:
     return SourceFile(pool="chat", split="train", uri=str(file), columns={})
+
+
+def inputs(file: Path, workers: int, range_bytes: int, work: str) -> Inputs:
+    sources = (SourceSettings(name="chat", uri=str(file)),)
+    return Inputs(sources=sources, num_workers=workers, range_bytes=range_bytes, work_uri=work)
+
+
+def outputs(folder: Path) -> Outputs:
+    return Outputs(
+        pools_path=str(folder / "pools"),
+        data_uri=str(folder / "data"),
+        report_path=str(folder / "r.html"),
+        summary_path=str(folder / "s.md"),
+    )
 
 
 def case_read(file: Path, folder: Path) -> None:
@@ -132,10 +147,9 @@ def case_part_near(file: Path, folder: Path) -> None:
     make_part(source(file), Plan(rules=Rules(), near=True, work_uri=str(folder)), 0)
 
 
-def whole(file: Path, folder: Path, workers: int, near: float = 0.9, work: str = "") -> dict[str, Any]:
-    job = Job(sources=[{"name": "chat", "uri": str(file)}], choice=Choice(near_duplicates=near), num_workers=workers,
-              range_bytes=2**21, work_uri=work)  # fmt: skip
-    return sanitize(job, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
+def whole(file: Path, folder: Path, workers: int, near: float = 0.9, work: str = "") -> PoolsManifest:
+    settings = SanitizeSettings(dedup=DedupSettings(near_duplicates=near))
+    return run(settings, inputs(file, workers, 2**21, work), outputs(folder))
 
 
 def case_whole_1(file: Path, folder: Path) -> None:
@@ -261,10 +275,10 @@ def child_memory(stage: str, file: Path, work: Path) -> None:
     """Peak memory of making the parts, and then, alone, of deciding on duplicates and splits."""
     sys.stdout, out = sys.stderr, sys.stdout
     plan = Plan(rules=Rules(), near=True, work_uri=str(work))
-    listed = list_sources([{"name": "c", "uri": str(file)}], PART_BYTES)
+    listed = list_sources([SourceSettings(name="c", uri=str(file))], PART_BYTES)
     parts = [make_part(item, plan, number) for number, item in enumerate(listed)]
     if stage == "decide":
-        decide_records("c", parts, Choice())
+        decide_records("c", parts, SanitizeSettings())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([peak, sum(part.tally.kept for part in parts), time.process_time()]), file=out)
 
@@ -290,7 +304,7 @@ def child_flat(file: Path, work: Path, *marks: str) -> None:
     """Peak memory of the record-wise rules after so many megabytes of one file, in parts of the default size."""
     sys.stdout, out = sys.stderr, sys.stdout
     plan, done, found = Plan(rules=Rules(), near=False, work_uri=str(work)), 0, {}
-    for number, item in enumerate(list_sources([{"name": "c", "uri": str(file)}])):
+    for number, item in enumerate(list_sources([SourceSettings(name="c", uri=str(file))])):
         make_part(item, plan, number)
         done = item.part.end or file.stat().st_size
         for mark in marks:
@@ -351,8 +365,7 @@ def kills(data: Path, number: int, workers: str, folder: Path) -> None:
 
 def child_run(file: Path, place: Path, work: Path, workers: int) -> None:
     place.mkdir(exist_ok=True)
-    job = Job(sources=[{"name": "chat", "uri": str(file)}], num_workers=workers, range_bytes=2**18, work_uri=str(work))
-    sanitize(job, *(str(place / name) for name in ("pools", "data", "r.html", "s.md")))
+    run(SanitizeSettings(), inputs(file, workers, 2**18, str(work)), outputs(place))
     print("[]")
 
 

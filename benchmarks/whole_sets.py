@@ -26,8 +26,7 @@ from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.evaluate.benchmarks import mmlu
 from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.inference.prompts import encode, render_record
-from mixtune.sanitize.dedup.decisions import Choice
-from mixtune.sanitize.run import Job, sanitize
+from mixtune.sanitize import run as sanitize
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 
@@ -35,13 +34,14 @@ COLUMNS = {"prompt": "text", "completion": "category", "label": "category"}
 STEPS, BATCH = 600, 32
 
 
-def make_pools(folder: Path, name: str, sources: list[dict[str, Any]], **choice: Any) -> str:
+def make_pools(folder: Path, name: str, sources: list[dict[str, Any]], **splits: Any) -> str:
     """A pools artifact of some CSV files; its manifest's path comes back."""
     path = folder / name
     path.mkdir()
-    chosen = Choice(near_duplicates=0, **choice)
-    job = Job(sources=[{**source, "name": name, "columns": COLUMNS} for source in sources], choice=chosen)
-    sanitize(job, str(path / "pools"), str(path / "data"), str(path / "report"), str(path / "summary"))
+    named = [{**source, "name": name, "columns": COLUMNS} for source in sources]
+    settings, inputs = sanitize.read_parameters({"sources": named, "dedup": {"near_duplicates": 0}, "splits": splits})
+    places = {"pools_path": "pools", "data_uri": "data", "report_path": "report", "summary_path": "summary"}
+    sanitize.run(settings, inputs, sanitize.Outputs(**{key: str(path / place) for key, place in places.items()}))
     return str(path / "pools")
 
 

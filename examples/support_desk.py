@@ -56,7 +56,7 @@ def support_desk(tickets_uri: str, general_uri: str, base_model: str, max_steps:
         The adapter's URI.
     """
     solved = keep_solved(tickets_uri=tickets_uri)
-    general = sanitize(sources=[{"name": "chat", "uri": general_uri}], test_ratio=0.0)
+    general = sanitize(sources=[{"name": "chat", "uri": general_uri}], splits={"test_ratio": 0.0})
     customer = sanitize(sources=solved.outputs["Output"], against=general.outputs["pools"])
     mixed = mix_shard(
         customer=customer.outputs["pools"],

@@ -132,8 +132,7 @@ class Run:
             sources=inputs.general,
             benchmarks=inputs.benchmarks,
             base_model=inputs.base_model,
-            test_ratio=0.0,
-            holdout_records=HOLDOUT_RECORDS,
+            splits={"test_ratio": 0.0, "holdout_records": HOLDOUT_RECORDS},
             seed=self.seed,
             storage=self.storage,
         )

@@ -18,7 +18,7 @@ def clean(uri: str, base_model: str):
     inputs = fingerprint(
         customer_uri=uri, general_pools=[{"category": "chat", "uri": uri, "weight": 100.0}], base_model=base_model
     ).set_caching_options(False)
-    sanitize(sources=inputs.outputs["general"], test_ratio=0.0, holdout_records=1)
+    sanitize(sources=inputs.outputs["general"], splits={"test_ratio": 0.0, "holdout_records": 1})
 
 
 def test_a_changed_file_under_the_same_name_is_sanitized_again(

@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from mixtune import images
-from mixtune.sanitize.run import make_job
+from mixtune.sanitize.run import read_parameters
 
 from .conftest import ROOT, Build, Document
 from .test_schemas import KUBERNETES_VERSIONS
@@ -43,4 +43,4 @@ def test_its_parameters_are_those_of_the_component(documents: list[Document]) ->
     (config,) = [document["data"] for document in documents if document["kind"] == "ConfigMap"]
     options = json.loads(config["sanitize.json"])
     assert options.pop("storage") == {"region": "REGION"}
-    assert make_job(**options).work_uri.startswith("s3://")
+    assert read_parameters(options)[1].work_uri.startswith("s3://")

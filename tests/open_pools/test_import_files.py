@@ -31,7 +31,7 @@ from mixtune.open_pools.import_files import import_files
 from mixtune.preflight.fingerprint import fingerprint_pools
 from mixtune.sanitize.reading.readers import is_readable
 from mixtune.sanitize.reading.schemas import find_mapper, to_record
-from mixtune.sanitize.run import make_job, sanitize
+from mixtune.sanitize.run import Outputs, read_parameters, run
 
 COMMIT = "c" * 40
 TABLE = f"""
@@ -157,8 +157,11 @@ def test_a_pool_of_the_hub_is_imported_cleaned_and_accounted_for(hub: Any, table
     assert not {"load.py", "weights.pkl", "data/test-00000-of-00001.parquet"} & set(hub.asked)
     entry = pool_argument(pool, out)
     _, general, _ = fingerprint_pools(out, {}, "", [entry])
-    job = make_job(sources=general, test_ratio=0.0, near_duplicates=0.0)
-    manifest = sanitize(job, *(str(tmp_path / name) for name in ("pools", "data", "r.html", "s.md")))
+    settings, inputs = read_parameters(
+        {"sources": general, "splits": {"test_ratio": 0}, "dedup": {"near_duplicates": 0}}
+    )
+    places = {"pools_path": "pools", "data_uri": "data", "report_path": "r.html", "summary_path": "s.md"}
+    manifest = run(settings, inputs, Outputs(**{name: str(tmp_path / place) for name, place in places.items()}))
     assert manifest.counts["rag"].kept == 30
     record = next(read_pools(str(tmp_path / "pools")).records("rag", "train"))
     assert record["messages"][0]["content"] == "The river has 10 gates.\n\nHow many has the river?"

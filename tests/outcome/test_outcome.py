@@ -22,7 +22,7 @@ from mixtune.artifacts.audit import AuditRecord
 from mixtune.artifacts.comparison import AxisDetails, DialVerdict, LostItem, Overlap
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport, Rung
-from mixtune.artifacts.pools import PoolInputs, RowCounts, SanitizeRules, Source
+from mixtune.artifacts.pools import PoolInputs, RowCounts, Source
 from mixtune.artifacts.run_report import RunReport
 from mixtune.artifacts.typed_json import read_artifact, to_json, write_artifact
 from mixtune.commands.run_summary import read_mlflow_verdict
@@ -30,6 +30,7 @@ from mixtune.errors import DataError
 from mixtune.outcome import webhook
 from mixtune.outcome.run import conclude_run
 from mixtune.outcome.run_record import make_record
+from mixtune.settings.sanitize import ConsentSettings, SanitizeSettings
 
 from ..comparisons import make_axis, make_comparison, make_mix
 
@@ -45,7 +46,7 @@ MIX = make_mix(
         "customer": PoolInputs(
             inputs=(Source(name="customer", uri="s3://b/c.csv#d1g35t"),),
             counts={"customer": RowCounts(**COUNTS)},
-            rules=SanitizeRules(consent_required=True),
+            rules=SanitizeSettings(consent=ConsentSettings(required=True)),
         )
     },
 )

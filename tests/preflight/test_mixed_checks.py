@@ -43,7 +43,7 @@ SHARDS: dict[str, Any] = {
     "inputs": {
         "customer": {
             "counts": {"customer": counts(consent={"granted": 1000})},
-            "rules": {"personal_data": {"default": "redact"}, "consent_required": True},
+            "rules": {"personal_data": {"default": "redact"}, "consent": {"required": True}},
             "inputs": [{"name": "customer", "split": "train", "uri": "s3://b/c.csv#abc"}],
         },
         "general": {"counts": {"chat": counts()}, "rules": {"personal_data": {"default": "redact"}}, "inputs": []},
@@ -119,7 +119,7 @@ def test_personal_data_that_stays_and_consent_that_nobody_asked_for_are_warned_o
 ) -> None:
     shards = changed("counts", personal_data={"email": 7, "iban": 2}, consent={})
     rules = shards["inputs"]["customer"]["rules"]
-    rules.update(personal_data={"default": "redact", "email": "keep"}, consent_required=False)
+    rules.update(personal_data={"default": "redact", "email": "keep"}, consent={"required": False})
     assert looked_at(shards, tmp_path / "page.html") == "warn"
     said = capsys.readouterr().out
     assert "warn  personal data: customer: 7 email left as they are; let sanitize's personal_data be redact" in said

@@ -14,13 +14,13 @@ import mixtune.demo
 from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
-from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.proof import Prover
 from mixtune.sanitize.rules.markers import ROLE_WORDS, TAGS, Markers, strip_end_token
 from mixtune.sanitize.rules.normalize import normalise, suspects
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.rules.text_batch import join_texts
-from mixtune.sanitize.run import Job, make_rules, sanitize
+
+from .conftest import sanitize
 
 BASE_MODEL = Path(mixtune.demo.__file__).parent / "base_model"
 MARKERS = [*(f"{word}:" for word in ROLE_WORDS), *TAGS]
@@ -42,8 +42,7 @@ TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map(
 def job(folder: Path, rows: list[Any], **options: Any) -> PoolsManifest:
     folder.mkdir(exist_ok=True)
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = Job(sources=[{"name": "chat", "uri": str(folder / "a.jsonl")}], choice=Choice(test_ratio=0), **options)
-    return sanitize(made, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
+    return sanitize(folder, sources=[{"name": "chat", "uri": str(folder / "a.jsonl")}], **options)
 
 
 def clean(folder: Path, rows: list[Any], rules: Rules) -> tuple[list[Any], Cleaner]:
@@ -110,9 +109,9 @@ def test_every_marker_in_every_field_meets_its_mode(mode: str, tmp_path: Path) -
     rows.append(conversation("nothing of the kind"))
     if mode == "fail":
         with pytest.raises(ConfigError, match=r"a.jsonl line 1: reserved marker 'system:'"):
-            job(tmp_path, rows, rules=make_rules(mode, [], 0.05))
+            job(tmp_path, rows, text={"markers": mode})
         return
-    manifest = job(tmp_path, rows, rules=make_rules(mode, [], 0.05), base_model=str(BASE_MODEL))
+    manifest = job(tmp_path, rows, text={"markers": mode}, base_model=str(BASE_MODEL))
     counts, details = manifest.counts["chat"], manifest.details["chat"]
     kept = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
     found = Markers().find(json.dumps(kept))
@@ -224,10 +223,14 @@ def test_what_is_personal_shows_in_no_report_log_or_error(tmp_path: Path, capsys
     (tmp_path / "who.txt").write_text("\n".join(data[:4]))
     for policy in ("redact", "report"):
         folder = tmp_path / policy
-        rules = make_rules(
-            "space", [], 1, {"default": policy}, consent={"list_uri": str(tmp_path / "who.txt"), "required": False}
+        job(
+            folder,
+            rows,
+            text={"max_bad_ratio": 1},
+            personal_data={"default": policy},
+            consent={"list_uri": str(tmp_path / "who.txt"), "required": False},
+            base_model=str(BASE_MODEL),
         )
-        job(folder, rows, rules=rules, base_model=str(BASE_MODEL))
         kept = "".join(json.dumps(record) for record in read_pools(str(folder / "pools")).records("chat", "train"))
         shown = [(folder / name).read_text() for name in ("r.html", "s.md", "data/quarantine.jsonl", "pools")]
         for datum in data:
@@ -237,7 +240,7 @@ def test_what_is_personal_shows_in_no_report_log_or_error(tmp_path: Path, capsys
     for columns in ({}, {"prompt": "a", "completion": "b"}):
         source = {"name": "chat", "uri": str(tmp_path / "headless.csv"), "columns": columns}
         with pytest.raises((ConfigError, DataError)) as error:
-            sanitize(Job(sources=[source]), *(str(tmp_path / name) for name in ("p", "d", "r", "s")))
+            sanitize(tmp_path / "out", sources=[source])
         assert not any(datum in str(error.value) for datum in data)
     said = capsys.readouterr()
     assert not any(datum in said.out + said.err for datum in data)

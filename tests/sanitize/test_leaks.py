@@ -10,8 +10,8 @@ import pytest
 from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError
 from mixtune.sanitize.dedup import protected
-from mixtune.sanitize.dedup.decisions import Choice
-from mixtune.sanitize.run import Job, sanitize
+
+from .conftest import sanitize
 
 WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(600)]
 TEXTS = [" ".join(random.Random(n).sample(WORDS, 42)) for n in range(40)]
@@ -32,12 +32,8 @@ def run(folder: Path, train: list[Any], test: list[Any] = (), **options: Any) ->
         if items:
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
             sources.append({"name": "chat", "uri": str(folder / f"{split}.jsonl"), "split": split})
-    job_options = {key: options.pop(key) for key in ("against_path", "benchmarks") if key in options}
-    choice = Choice(**{"test_ratio": 0, "near_duplicates": 0.7, **options})
-    return sanitize(
-        Job(sources=sources, choice=choice, **job_options),
-        *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")),
-    )
+    options["dedup"] = {"near_duplicates": 0.7, **options.get("dedup", {})}
+    return sanitize(folder, sources=sources, **options)
 
 
 def copies(folder: Path) -> dict[str, tuple[str, str]]:
@@ -98,7 +94,9 @@ def test_a_near_copy_of_a_benchmark_question_is_found_without_a_common_thirteen_
     changed = [" ".join([*words[:12], "changed", *words[13:]]) for words in asked]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps({"prompt": " ".join(words)}) + "\n" for words in asked))
     train = rows([*changed, *TEXTS[3:]], "whatever")
-    counts = run(tmp_path, train, benchmarks={"b": {"uri": str(tmp_path / "b.jsonl")}}, near_duplicates=0.65).counts
+    counts = run(
+        tmp_path, train, benchmarks={"b": {"uri": str(tmp_path / "b.jsonl")}}, dedup={"near_duplicates": 0.65}
+    ).counts
     assert counts["chat"].dropped == {"near a benchmark": 3}
 
 
@@ -121,7 +119,7 @@ def test_a_conflict_never_costs_a_test_record(tmp_path: Path) -> None:
         ("train.jsonl line 2", "train.jsonl line 3"),
     )
     assert kept.counts["chat"].dropped == {}
-    manifest = run(tmp_path / "d", train, test, conflicts="drop")
+    manifest = run(tmp_path / "d", train, test, dedup={"conflicts": "drop"})
     assert manifest.counts["chat"].dropped == {"conflicting answer": 3}
     assert manifest.pools[0].num_records("test") == 1
 
@@ -131,12 +129,12 @@ def test_questions_that_hold_their_label_are_counted_and_dropped_on_request(tmp_
              zip(TEXTS[:6], ["card arrival", "Card-Arrival!", "arrival card", "scard arrival", "", "x"], strict=True)]  # fmt: skip
     kept = run(tmp_path / "k", train)
     assert (kept.details["chat"].label_words_in_question, kept.counts["chat"].kept) == (2, 6)
-    assert kept.rules.label_leaks == "keep"
-    dropped = run(tmp_path / "d", train, label_leaks="drop")
+    assert kept.rules.dedup.label_leaks == "keep"
+    dropped = run(tmp_path / "d", train, dedup={"label_leaks": "drop"})
     assert dropped.counts["chat"].dropped == {"label in the question": 2}
     assert dropped.details["chat"].label_words_in_question == 0
     with pytest.raises(ConfigError, match="label_leaks is one of keep, drop; got 'no'"):
-        Choice(label_leaks="no")
+        run(tmp_path / "n", train, dedup={"label_leaks": "no"})
 
 
 def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Path) -> None:
@@ -145,7 +143,7 @@ def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Pa
     pairs = [{"messages": [{"role": "user", "content": change(f"{WORDS[n]} {text}")}, {"role": "assistant", "content": answer}]}
              for n, text in enumerate(" ".join(reversed(text.split())) for text in TEXTS[:20])
              for change, answer in ((str, "one"), (near, "two"))]  # fmt: skip
-    run(tmp_path, train + pairs, test_ratio=0.3, validation_ratio=0.2)
+    run(tmp_path, train + pairs, splits={"test_ratio": 0.3, "validation_ratio": 0.2})
     seen: dict[str, set[str]] = {}
     for split in ("train", "test", "validation"):
         for record in read_pools(str(tmp_path / "pools")).records("chat", split):
@@ -159,7 +157,7 @@ def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Pa
 def test_the_same_text_in_two_templates_is_two_questions_in_one_split_and_a_leak(tmp_path: Path) -> None:
     one, other = (" ".join(f"{name}{chr(97 + n)}" for n in range(6)) for name in ("first", "second"))
     texts = [f"{template} {text}" for template in (one, other) for text in TEXTS[:22]]
-    apart = run(tmp_path / "two", rows(texts), test_ratio=0.3)
+    apart = run(tmp_path / "two", rows(texts), splits={"test_ratio": 0.3})
     assert apart.counts["chat"].dropped == {}
     assert apart.details["chat"].num_conflicts == 0
     pools = read_pools(str(tmp_path / "two/pools"))
@@ -173,5 +171,5 @@ def test_the_same_text_in_two_templates_is_two_questions_in_one_split_and_a_leak
     leaks = run(tmp_path / "leak", rows(texts[:22]), rows(texts[22:])).counts["chat"].dropped
     assert list(leaks) == ["near the test set"]
     assert leaks["near the test set"] > 15
-    answers = run(tmp_path / "answers", rows(texts[:22]) + rows(texts[22:], "no"), conflicts="drop")
+    answers = run(tmp_path / "answers", rows(texts[:22]) + rows(texts[22:], "no"), dedup={"conflicts": "drop"})
     assert answers.counts["chat"].dropped == {}

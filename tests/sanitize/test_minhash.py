@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
-from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.dedup.fingerprints import read_out
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, find_pairs, jaccard, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.parts import Features
-from mixtune.sanitize.run import Job, sanitize
+from mixtune.settings.sanitize import read_sanitize_settings
+
+from .conftest import sanitize
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +109,13 @@ def test_a_pool_is_the_same_with_either_engine(planted: list[str], tmp_path: Pat
     source.write_text("".join(json.dumps({"prompt": text, "completion": "yes"}) + "\n" for text in planted[::2]))
     made = []
     for engine in ("memory", "daft"):
-        job = Job(
-            sources=[{"name": "chat", "uri": str(source)}], choice=Choice(near_engine=engine, near_duplicates=0.8)
+        (tmp_path / engine).mkdir()
+        manifest = sanitize(
+            tmp_path / engine,
+            sources=[{"name": "chat", "uri": str(source)}],
+            dedup={"near_engine": engine, "near_duplicates": 0.8},
+            splits={},
         )
-        places = (tmp_path / engine, tmp_path / f"{engine}-data", tmp_path / "r.html", tmp_path / "s.md")
-        manifest = sanitize(job, *map(str, places))
         made.append((manifest.counts, manifest.details, manifest.pools))
     assert made[0] == made[1]
     assert made[0][0]["chat"].dropped["near duplicate"] > 60
@@ -120,7 +123,7 @@ def test_a_pool_is_the_same_with_either_engine(planted: list[str], tmp_path: Pat
 
 def test_an_engine_that_is_unknown_or_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="near_engine is one of memory, daft; got 'spark'"):
-        Choice(near_engine="spark")
+        read_sanitize_settings({"dedup": {"near_engine": "spark"}})
     real = builtins.__import__
 
     def without_daft(name: str, *rest: Any) -> Any:

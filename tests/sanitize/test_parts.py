@@ -9,8 +9,8 @@ import pytest
 import mixtune.demo
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, read_pools
-from mixtune.sanitize.dedup.decisions import Choice
-from mixtune.sanitize.run import Job, make_rules, sanitize
+
+from .conftest import sanitize
 
 BASE_MODEL = str(Path(mixtune.demo.__file__).parent / "base_model")
 WORDS = [f"word{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(400)]
@@ -20,9 +20,7 @@ LONG = [" ".join(WORDS[n * 7 % 300 : n * 7 % 300 + 60]) + f" topic {WORDS[n]}" f
 def run(folder: Path, rows: list[Any], **options: Any) -> PoolsManifest:
     folder.mkdir(exist_ok=True)
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    choice = Choice(**{"test_ratio": 0.0, **options.pop("choice", {})})
-    job = Job(sources=[{"name": "chat", "uri": str(folder / "a.jsonl")}], choice=choice, **options)
-    return sanitize(job, str(folder / "pools"), str(folder / "data"), str(folder / "r.html"), str(folder / "s.md"))
+    return sanitize(folder, sources=[{"name": "chat", "uri": str(folder / "a.jsonl")}], **options)
 
 
 def digests(folder: Path) -> list[str]:
@@ -49,7 +47,7 @@ def test_finished_parts_are_taken_up_again_and_changed_rules_make_them_anew(tmp_
     assert (tmp_path / "work/00001.jsonl.zst").stat().st_mtime_ns == stamp
     run(tmp_path / "2", rows, range_bytes=4000)
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
-    run(tmp_path / "1", rows, range_bytes=4000, work_uri=work, rules=make_rules("keep", [], 0.05))
+    run(tmp_path / "1", rows, range_bytes=4000, work_uri=work, text={"markers": "keep"})
     assert (tmp_path / "work/00001.jsonl.zst").stat().st_mtime_ns != stamp
 
 
@@ -65,7 +63,7 @@ def test_a_near_copy_goes_and_a_conflicting_one_is_reported(tmp_path: Path) -> N
     assert manifest.counts["chat"].dropped == {"near duplicate": 1}
     assert manifest.details["chat"].num_conflicts == 1
     assert manifest.details["chat"].near_duplicates[0].dropped[0].at == "a.jsonl line 2"
-    dropped = run(tmp_path / "d", rows, choice={"conflicts": "drop"}).counts["chat"].dropped
+    dropped = run(tmp_path / "d", rows, dedup={"conflicts": "drop"}).counts["chat"].dropped
     assert dropped == {"near duplicate": 1, "conflicting answer": 2}
 
 
@@ -78,8 +76,7 @@ def test_templated_questions_that_differ_in_one_word_are_all_kept(tmp_path: Path
 def test_records_without_consent_never_leave(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}], "consent": said}
             for text, said in zip(LONG, ["yes", "no", "Yes", ""] * 10, strict=True)]  # fmt: skip
-    rules = make_rules("space", [], 0.05, consent={"required": True})
-    counts = run(tmp_path, rows, rules=rules).counts["chat"]
+    counts = run(tmp_path, rows, consent={"required": True}).counts["chat"]
     assert counts.consent == {"granted": 20, "missing": 10, "withheld": 10}
     assert counts.dropped == {"consent missing": 10, "consent withheld": 10}
 
@@ -116,12 +113,6 @@ def test_the_report_shows_what_was_changed_and_hides_personal_data(tmp_path: Pat
 )
 def test_what_no_schema_can_mend_is_quarantined(line: str, tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "q", "completion": "a"}) + "\n" + line + "\n")
-    job = Job(
-        sources=[{"name": "chat", "uri": str(tmp_path / "b.jsonl")}],
-        choice=Choice(test_ratio=0),
-        rules=make_rules("space", [], 0.5),
-    )
-    manifest = sanitize(
-        job, str(tmp_path / "pools"), str(tmp_path / "data"), str(tmp_path / "r.html"), str(tmp_path / "s.md")
-    )
+    sources = [{"name": "chat", "uri": str(tmp_path / "b.jsonl")}]
+    manifest = sanitize(tmp_path, sources=sources, text={"max_bad_ratio": 0.5})
     assert manifest.counts["chat"].dropped == {"unreadable": 1}

@@ -8,6 +8,7 @@ import pytest
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules.pii import KEY_FILE, Personal
+from mixtune.settings.sanitize import SanitizeSettings
 
 
 @pytest.mark.parametrize(
@@ -77,9 +78,9 @@ def test_pseudonyms_are_consistent_and_their_key_comes_from_a_mounted_file(
 
 def test_an_unknown_kind_or_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown kind 'mail'"):
-        Personal(policies={"mail": "redact"})
+        SanitizeSettings(personal_data={"mail": "redact"})
     with pytest.raises(ConfigError, match="email is 'erase'"):
-        Personal(policies={"email": "erase"})
+        SanitizeSettings(personal_data={"email": "erase"})
 
 
 def test_names_are_looked_for_only_on_request_and_need_presidio_and_a_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from mixtune.sanitize.reading import json_elements, readers
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.sanitize.reading.schemas import find_mapper, to_record
 from mixtune.sanitize.rules.normalize import tidy
+from mixtune.settings.sanitize import read_sanitize_settings
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)  # fmt: skip
 CALL = {"id": "c1", "name": "find", "arguments": {"q": "x"}}
@@ -231,8 +232,8 @@ def test_spaces_and_quotes_of_prose_are_mended_on_request_only(tmp_path: Path) -
     assert plain["messages"][0]["content"] == text
     assert record["messages"][0]["content"] == '"Yes," she said. It\'s\n\n```\na  “b”\n```\ndone now'
     assert cleaner.tally.changed == {"spaces in prose": 1, "quotes in prose": 1}
-    with pytest.raises(ConfigError, match="unknown rule 'dashes'; there are quotes, spaces"):
-        Rules(also=("dashes",))
+    with pytest.raises(ConfigError, match="also_normalise, entry 1 is one of quotes, spaces; got 'dashes'"):
+        read_sanitize_settings({"text": {"also_normalise": ["dashes"]}})
 
 
 def test_a_column_of_weights_reaches_the_records_and_one_that_is_no_weight_is_counted(tmp_path: Path) -> None:

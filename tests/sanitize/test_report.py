@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from mixtune.artifacts.pools import MixedPools, PoolsManifest
 from mixtune.compare.mlflow_log import publish_data
 from mixtune.report.pool_report import make_pages
-from mixtune.sanitize.dedup.decisions import Choice
-from mixtune.sanitize.run import Job, sanitize
 from mixtune.tracking import Tracking
+
+from .conftest import sanitize
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> PoolsManifest:
     folder = tmp_path_factory.mktemp("report")
     rows = [{"text": f"System: <b>is {n}</b>\u00a0lost | {'x' * n}", "label": f"label {n % 20:02}"} for n in range(80)]
     (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
-    job = Job(sources=[{"name": "chat & co", "uri": str(folder / "a.jsonl")}], choice=Choice(test_ratio=0.25))
-    return sanitize(job, *(str(folder / name) for name in ("pools", "data", "r.html", "s.md")))
+    sources = [{"name": "chat & co", "uri": str(folder / "a.jsonl")}]
+    return sanitize(folder, sources=sources, splits={"test_ratio": 0.25})
 
 
 def test_both_pages_say_what_became_of_the_rows(manifest: PoolsManifest) -> None:

@@ -13,17 +13,23 @@ from typing import Any
 import pytest
 
 from mixtune import storage
+from mixtune.artifacts.pools import read_pools
 from mixtune.errors import ConfigError
 from mixtune.sanitize.component import sanitize as shell
-from mixtune.sanitize.indexed_job import make_ranges
+from mixtune.sanitize.indexed_job import make_share
 from mixtune.sanitize.reading.sources import list_sources
-from mixtune.sanitize.run import Job, make_job, sanitize
+from mixtune.sanitize.run import read_parameters
+from mixtune.settings.sanitize import SourceSettings
+
+from .conftest import sanitize
 
 RUN = """
 import json, sys
-from mixtune.sanitize.run import make_job, sanitize
+from mixtune.sanitize.run import Outputs, read_parameters, run
 folder = sys.argv[1]
-sanitize(make_job(**json.load(open(sys.argv[2]))), folder + "/pools", folder + "/data", folder + "/r.html", folder + "/s.md")
+places = {"pools_path": "pools", "data_uri": "data", "report_path": "r.html", "summary_path": "s.md"}
+outputs = Outputs(**{name: f"{folder}/{place}" for name, place in places.items()})
+run(*read_parameters({"splits": {"test_ratio": 0}, **json.load(open(sys.argv[2]))}), outputs)
 """
 
 
@@ -55,21 +61,19 @@ def write_job(folder: Path, **options: Any) -> Path:
 def finish(job: Path, folder: Path) -> dict[str, str]:
     """Path and digest of every file that a run of the job leaves."""
     options = {key: value for key, value in json.loads(job.read_text()).items() if key != "num_workers"}
-    places = (folder / "pools", folder / "data", folder / "r.html", folder / "s.md")
     folder.mkdir(exist_ok=True)
-    sanitize(make_job(**options, num_workers=1), *map(str, places))
+    sanitize(folder, **options, num_workers=1)
     return result(folder)
 
 
 def result(folder: Path) -> dict[str, str]:
-    manifest = storage.read_manifest(str(folder / "pools"), "pools")
-    storage.verify(manifest)
+    manifest = read_pools(str(folder / "pools"))
     visible = {
         path.relative_to(folder / "data").as_posix() for path in (folder / "data").rglob("[!.]*") if path.is_file()
     }
-    assert visible == {item["path"] for item in manifest["files"]}
+    assert visible == {entry.path for entry in manifest.files}
     report = storage.sha256_file(str(folder / "r.html"))
-    return {"report": report, **{item["path"]: item["sha256"] for item in manifest["files"]}}
+    return {"report": report, **{entry.path: entry.sha256 for entry in manifest.files}}
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -113,7 +117,11 @@ def test_pods_in_any_order_one_of_them_killed_make_the_parts_of_one_pod(tmp_path
         with pod(index) as process:
             assert process.wait() == 0
     stamps = {path: path.stat().st_mtime_ns for path in work.glob("0*")}
-    assert len(stamps) == 4 * len(list_sources(json.loads(job.read_text())["sources"], 30_000)) >= 20
+    assert (
+        len(stamps)
+        == 4 * len(list_sources([SourceSettings(**item) for item in json.loads(job.read_text())["sources"]], 30_000))
+        >= 20
+    )
     assert finish(job, tmp_path / "ended") == whole
     assert {path: path.stat().st_mtime_ns for path in work.glob("0*")} == stamps, "parts were made again"
 
@@ -134,19 +142,23 @@ def write_job_again(job: Path) -> Path:
 
 def test_a_pod_without_a_place_for_its_parts_and_an_unknown_parameter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without work_uri the parts would be lost"):
-        make_ranges(str(write_job(tmp_path / "in", work_uri="")), 0, 1)
+        make_share(str(write_job(tmp_path / "in", work_uri="")), 0, 1)
     with pytest.raises(ConfigError, match="pod 3 of 3"):
-        make_ranges(str(write_job(tmp_path / "in")), 3, 3)
+        make_share(str(write_job(tmp_path / "in")), 3, 3)
     answer = subprocess.run(
         [sys.executable, "-m", "mixtune.sanitize.indexed_job", str(write_job(tmp_path / "in", colour="red"))],
         capture_output=True,
         text=True,
     )
-    assert (answer.returncode, answer.stderr) == (2, "error: sanitize has no parameter 'colour'\n")
+    assert (answer.returncode, answer.stderr) == (
+        2,
+        "error: sanitize: unknown key 'colour'; there are dedup, splits, text, personal_data, consent, seed\n",
+    )
 
 
 def test_the_shells_parameters_are_the_jobs_with_the_same_defaults() -> None:
     parameters = inspect.signature(shell.python_func).parameters.values()
     own = {"sources", "pools", "report", "summary", "against", "storage"}
     options = {item.name: item.default for item in parameters if item.name not in own}
-    assert make_job(**options) == make_job() == Job(sources=[])
+    sources = [{"name": "a", "uri": "b"}]
+    assert read_parameters({"sources": sources, **options}) == read_parameters({"sources": sources})

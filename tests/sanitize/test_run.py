@@ -12,20 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixtune import storage
-from mixtune.artifacts.pools import PoolsManifest, read_pools
+from mixtune.artifacts.pools import read_pools
 from mixtune.errors import ConfigError, DataError
-from mixtune.sanitize.dedup.decisions import Choice
 from mixtune.sanitize.rules.markers import Markers, strip_end_token
 from mixtune.sanitize.rules.normalize import normalise
-from mixtune.sanitize.run import Job, make_rules, sanitize
+
+from .conftest import sanitize
 
 ROWS = [{"prompt": f"question number {n}", "completion": f"answer {n}", "label": "ab"[n % 2]} for n in range(40)]
-
-
-def run(folder: Path, **options: Any) -> PoolsManifest:
-    named = {name: options.pop(name) for name in list(options) if name in Choice.__dataclass_fields__}
-    job = Job(choice=Choice(**{"test_ratio": 0.0, **named}), **options)
-    return sanitize(job, str(folder / "pools"), str(folder / "data"), str(folder / "r.html"), str(folder / "s.md"))
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -63,7 +57,7 @@ def test_every_format_gives_the_same_records(form: str, tmp_path: Path) -> None:
                 form, json.dumps(value).encode()
             )
         )
-    manifest = run(tmp_path, sources=[source(str(path))])
+    manifest = sanitize(tmp_path, sources=[source(str(path))])
     records = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
     assert [record["messages"][0]["content"] for record in records] == [row["prompt"] for row in ROWS]
     assert records[3]["messages"][1] == {"role": "assistant", "content": "answer 3"}
@@ -74,14 +68,14 @@ def test_a_bad_row_is_counted_and_listed_by_file_line_and_reason(tmp_path: Path)
     good = [json.dumps(row).encode() for row in ROWS]
     bad = [b'{"prompt": "x", ', b"[1, 2]", b'{"prompt": "\xff", "completion": "a"}', b'{"prompt": "x"}']
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*good[:5], *bad, *good[5:]]))
-    manifest = run(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))], rules=make_rules("space", [], 0.2))
+    manifest = sanitize(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))], text={"max_bad_ratio": 0.2})
     assert manifest.counts["chat"].dropped == {"unreadable": 4}
     noted = [json.loads(line) for line in (tmp_path / "data/quarantine.jsonl").read_text().splitlines()]
     assert [(item["file"], item["line"]) for item in noted] == [("a.jsonl", line) for line in (6, 7, 8, 9)]
     with pytest.raises(
         DataError, match=r"4 of 44 rows cannot be used, more than max_bad_ratio 0\.05; the first: line 6"
     ):
-        run(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))])
+        sanitize(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +101,7 @@ def test_what_cannot_be_used_is_one_clear_error_and_leaves_nothing(
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(ROWS[0]).encode() + b"\n")[:-9])
     with pytest.raises((ConfigError, DataError), match=message):
-        run(tmp_path / "out", sources=sources)
+        sanitize(tmp_path / "out", sources=sources)
     assert not (tmp_path / "out" / "pools").exists()
 
 
@@ -116,37 +110,37 @@ def test_duplicates_test_rows_and_benchmark_items_never_reach_the_training_recor
     held = [ROWS[2], {"prompt": "held out", "completion": "yes", "label": "a"}]
     bench = write(tmp_path / "bench.jsonl", [{"key": 1, "prompt": "Question number 3!"}])
     sources = [source(write(tmp_path / "a.jsonl", rows)), source(write(tmp_path / "t.jsonl", held), split="test")]
-    counts = run(tmp_path, sources=sources, benchmarks={"ifeval": {"uri": bench}}).counts["chat"]
+    counts = sanitize(tmp_path, sources=sources, benchmarks={"ifeval": {"uri": bench}}).counts["chat"]
     assert counts.dropped == {"duplicate": 2, "in a benchmark": 1, "in the test set": 1}
-    other = run(tmp_path / "o", sources=[source(str(tmp_path / "a.jsonl"))], against_path=str(tmp_path / "pools"))
+    other = sanitize(tmp_path / "o", sources=[source(str(tmp_path / "a.jsonl"))], against_path=str(tmp_path / "pools"))
     assert other.counts["chat"].dropped == {"duplicate": 2, "in another pool": 39}
 
 
 def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
     uri = write(tmp_path / "a.jsonl", ROWS)
-    first = run(
+    first = sanitize(
         tmp_path / "1",
         sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
-        test_ratio=0.2,
+        splits={"test_ratio": 0.2},
     )
     assert first.labels["chat"] == {
         "read": {"a": 20, "b": 20},
         "test": {"a": 4, "b": 4},
         "train": {"a": 16, "b": 16},
     }
-    again = run(
+    again = sanitize(
         tmp_path / "2",
         sources=[source(uri, columns={"prompt": "prompt", "completion": "completion", "label": "label"})],
-        test_ratio=0.2,
+        splits={"test_ratio": 0.2},
     )
     hashes = [[item["sha256"] for item in storage.read_json(str(tmp_path / n / "pools"))["files"]] for n in "12"]
     assert hashes[0] == hashes[1]
     assert first.counts == again.counts
-    held = run(tmp_path / "3", sources=[source(uri)], holdout_records=200)
+    held = sanitize(tmp_path / "3", sources=[source(uri)], splits={"test_ratio": 0, "holdout_records": 200})
     sizes = {split: part.num_records for split, part in held.pools[0].splits.items()}
     assert sizes == {"holdout": 4, "train": 36}
     with pytest.raises(DataError, match="none is left for 'test'"):
-        run(tmp_path / "4", sources=[source(write(tmp_path / "b.jsonl", ROWS[:1]))], test_ratio=0.1)
+        sanitize(tmp_path / "4", sources=[source(write(tmp_path / "b.jsonl", ROWS[:1]))], splits={"test_ratio": 0.1})
 
 
 MARKER_PARTS = [

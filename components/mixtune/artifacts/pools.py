@@ -18,6 +18,7 @@ from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.records import Record
 from mixtune.settings.from_dict import from_dict
+from mixtune.settings.sanitize import SanitizeSettings
 
 SPLITS = ("train", "validation", "test", "holdout")
 _BLOCK_BYTES = 2**16
@@ -98,33 +99,13 @@ class PoolDetails:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SanitizeRules:
-    """The rules that records were sanitized by; see the component's parameters."""
-
-    markers: str = "space"
-    extra_markers: tuple[str, ...] = ()
-    also_normalise: tuple[str, ...] = ()
-    personal_data: dict[str, str] = field(default_factory=dict)
-    """Policy by kind; `default` for all others."""
-    consent_required: bool = False
-    max_bad_ratio: float = 0.05
-    near_duplicates: float = 0.9
-    near_engine: str = "memory"
-    conflicts: str = "keep"
-    label_leaks: str = "keep"
-    test_ratio: float = 0.1
-    validation_ratio: float = 0.0
-    holdout_records: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class PoolInputs:
     """Where pools come from and what sanitize did, as a comparison and the audit record keep it."""
 
     inputs: tuple[Source, ...] = ()
     counts: dict[str, RowCounts] = field(default_factory=dict)
     """By pool, as are all dictionaries of the pools; a pool that sanitize did not make has none."""
-    rules: SanitizeRules = SanitizeRules()
+    rules: SanitizeSettings = field(default_factory=SanitizeSettings)
 
     @classmethod
     def of(cls, pools: "PoolInputs") -> Self:
@@ -168,7 +149,6 @@ class PoolsContent(PoolInputs):
     lengths: dict[str, dict[str, int]] = field(default_factory=dict)
     """By pool: records by number of characters."""
     details: dict[str, PoolDetails] = field(default_factory=dict)
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune import storage
-from mixtune.artifacts.pools import RowCounts, SanitizeRules, mixed_pools
+from mixtune.artifacts.pools import RowCounts, mixed_pools
 from mixtune.preflight.checks import Settings, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
+from mixtune.settings.sanitize import SanitizeSettings
 
 MANY_EPOCHS = 5.0
 """Passes over a pool above which its records are more likely learned by heart than learned from."""
@@ -31,7 +32,7 @@ class Mixed:
         return dict(self.manifest["receipt"])
 
     @property
-    def sanitized(self) -> dict[str, tuple[RowCounts, SanitizeRules]]:
+    def sanitized(self) -> dict[str, tuple[RowCounts, SanitizeSettings]]:
         """By pool: its counts, and the rules that it was sanitized by."""
         parts = mixed_pools(self.manifest).values()
         return {name: (counts, part.rules) for part in parts for name, counts in part.counts.items()}
@@ -152,7 +153,7 @@ def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
         return
     counts, rules = customer[0].consent, customer[1]
     yield "pass", ", ".join(f"{count:,} {said}" for said, count in counts.items()) or "no record says a word on it"
-    if not counts and not rules.consent_required:
+    if not counts and not rules.consent.required:
         yield "warn", "no record says whether it may be used; map a consent column, or keep the agreement elsewhere"
 
 

@@ -120,7 +120,9 @@ def _labels(labels: dict[str, dict[str, int]]) -> Table:
 def _card(pools: PoolsContent) -> list[Table]:
     """The data card: what went in and by which rules."""
     inputs = [(source.name, source.split, source.uri) for source in pools.inputs]
-    rules = [(key, str(value)) for key, value in {**asdict(pools.rules), "seed": pools.seed}.items()]
+    groups = asdict(pools.rules)
+    plain = {**groups.pop("dedup"), **groups.pop("splits"), **groups.pop("text"), **groups}
+    rules = [(name, str(value)) for name, value in plain.items()]
     terms = [
         (source.name, terms.licence, terms.source, terms.revision, terms.attribution)
         for source in pools.inputs

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -16,13 +16,13 @@ from mixtune.sanitize.reading.readers import WHOLE, Range, Row, read_rows
 from mixtune.sanitize.reading.schemas import Mapper, find_mapper, to_record
 from mixtune.sanitize.rules.consent import Consent
 from mixtune.sanitize.rules.markers import Markers, strip_end_token
-from mixtune.sanitize.rules.normalize import ALSO, normalise, suspects, tidy
+from mixtune.sanitize.rules.normalize import normalise, suspects, tidy
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.rules.record_texts import Refused, all_texts, check_emptied, check_empty, is_blank, replace_texts
 from mixtune.sanitize.rules.text_batch import join_texts
 
 NOTED_PER_RULE = 1000
-"""Lines noted in the quarantine per rule and part for records that were changed; those dropped are all noted."""
+"""Quarantine lines per rule and part for records that were changed; those dropped are all noted."""
 EARLY_ROWS = 2000
 """Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
 EXAMPLES_PER_RULE = 3
@@ -31,12 +31,13 @@ BATCH = 256
 """Records that are scanned together,"""
 BATCH_CHARACTERS = 2**22
 """or fewer, of so many characters."""
-_AROUND = 60
+_CONTEXT = 60
+"""Characters of an example before and after the first one that changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What is done to records, whatever their source."""
+    """The rules for records, whatever their source, ready to be applied."""
 
     markers: Markers = field(default_factory=Markers)
     personal: Personal = field(default_factory=Personal)
@@ -44,16 +45,9 @@ class Rules:
     also: tuple[str, ...] = ()
     """Normalisation on request: `quotes`, `spaces`."""
     control_tokens: tuple[str, ...] = ()
-    """The base model's own control tokens, counted here and made harmless when tokenizing."""
+    """The base model's control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
-    """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops: at the file's
-    end, or earlier where it holds for the first EARLY_ROWS or more of one of its parts."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_bad_ratio <= 1:
-            raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
-        if unknown := sorted(set(self.also) - set(ALSO)):
-            raise ConfigError(f"also_normalise: unknown rule {unknown[0]!r}; there are {', '.join(ALSO)}")
+    """See `settings.sanitize.TextSettings`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +60,7 @@ class SourceFile:
     columns: dict[str, str]
     part: Range = WHOLE
     digest: str = ""
-    """What the source's bytes are; empty where nothing is kept for another run."""
+    """Of the source's bytes; empty where no part is kept for another run."""
 
     @cached_property
     def name(self) -> str:
@@ -76,23 +70,26 @@ class SourceFile:
 
 @dataclass(kw_only=True)
 class Tally:
-    """What became of rows."""
+    """Counts of a part's rows."""
 
     read: int = 0
     schema: str = ""
     first_bad: str = ""
+    """Line and reason of the first unusable row."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """Rows by reason."""
     changed: Counter[str] = field(default_factory=Counter)
-    found: Counter[str] = field(default_factory=Counter)
-    """Control tokens of the base model, by token."""
+    """Records by rule."""
+    control_tokens: Counter[str] = field(default_factory=Counter)
+    """Occurrences of the base model's control tokens."""
     personal: Counter[str] = field(default_factory=Counter)
     """Personal data, by kind."""
     consent: Counter[str] = field(default_factory=Counter)
-    """Records by what was said on consent."""
+    """Records by verdict on consent."""
     labels_read: Counter[str] = field(default_factory=Counter)
     """Records by label, before any was dropped."""
     examples: dict[str, list[list[str]]] = field(default_factory=dict)
-    """Place, text before and text after, by rule."""
+    """By rule: place, text before and text after."""
 
     @property
     def kept(self) -> int:
@@ -100,9 +97,19 @@ class Tally:
         return self.read - sum(self.dropped.values())
 
 
+@dataclass(frozen=True)
+class _Mapped:
+    """A row, mapped but not yet clean."""
+
+    row: Row
+    record: Record | Exception
+    """The exception says why there is none."""
+    texts: list[str]
+
+
 Rule = Callable[[str, Counter[str]], str]
-_Mapped = tuple[Row, Record | Exception, list[str]]
-_Unusable = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""Takes a text and counts of its findings; returns the changed text."""
+_UNUSABLE = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What rows raise that are no records, or none that may be kept."""
 
 
@@ -116,61 +123,43 @@ class Cleaner:
         self._mapper: Mapper | None = None
 
     def records(self) -> Iterator[Record]:
-        """The records that are kept, in order."""
+        """Yield the records that are kept, in order."""
         for batch in self._batches():
-            suspects, dirty, personal = self._suspects(batch)
-            for number, (row, made, _) in enumerate(batch):
+            suspicious, dirty, personal = self._scan(batch)
+            for number, item in enumerate(batch):
                 self.tally.read += 1
-                if isinstance(made, Exception):
-                    self._refuse(row, made)
-                    continue
+                record = item.record
                 try:
-                    if number in suspects:
-                        self._clean(made, dirty, personal)
-                    check_empty(made["messages"])
-                    made["id"] = content_id(made["messages"], made.get("tools"))
-                except _Unusable as error:
-                    self._refuse(row, error)
+                    if isinstance(record, Exception):
+                        raise record
+                    if number in suspicious:
+                        self._clean(record, dirty, personal)
+                    check_empty(record["messages"])
+                    record["id"] = content_id(record["messages"], record.get("tools"))
+                except _UNUSABLE as error:
+                    self._refuse(item.row, error)
                     continue
-                yield made
+                yield record
 
     def _batches(self) -> Iterator[list[_Mapped]]:
-        """Rows, what they are as records (or why they are none) and their texts, some at once."""
+        """Yield rows in batches of bounded size."""
         batch, size = list[_Mapped](), 0
         for row in read_rows(self.source.uri, self.source.part):
-            made: Record | Exception
-            texts: list[str] = []
             try:
-                made = self._map(row)
-                texts = all_texts(made)
+                record = self._map(row)
+                texts = all_texts(record)
                 size += sum(map(len, texts))
                 for text in texts:
                     if not text.isascii():
-                        text.encode()
-            except _Unusable as error:
-                made, texts = error, []
-            batch.append((row, made, texts))
+                        text.encode()  # raises for half a surrogate pair
+                batch.append(_Mapped(row, record, texts))
+            except _UNUSABLE as error:
+                batch.append(_Mapped(row, error, []))
             if len(batch) == BATCH or size > BATCH_CHARACTERS:
                 yield batch
-                batch, size = list[_Mapped](), 0
+                batch, size = [], 0
         if batch:
             yield batch
-
-    def _refuse(self, row: Row, reason: Exception) -> None:
-        """Drop a row, for a reason that a rule or the data gave; where the job is to blame, stop."""
-        if isinstance(reason, ConfigError):
-            raise reason
-        if isinstance(reason, Refused):
-            self._drop(row.line, str(reason))
-        elif isinstance(reason, DataError):
-            self._bad(row, str(reason))
-        elif isinstance(reason, UnicodeEncodeError):
-            self._bad(row, "half a surrogate pair")
-        elif "ecursion" in str(reason):
-            self._bad(row, "nested too deep")
-        else:
-            at = f" at {reason}" if isinstance(reason, KeyError) else ""
-            self._bad(row, f"not as the file's first row ({type(reason).__name__}{at})")
 
     def _map(self, row: Row) -> Record:
         if row.problem:
@@ -193,17 +182,17 @@ class Cleaner:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
         return record
 
-    def _suspects(self, batch: list[_Mapped]) -> tuple[set[int], set[str], set[str]]:
-        """What a rule may change, by one scan of each rule over all texts of a batch: surely, it changes no others.
+    def _scan(self, batch: list[_Mapped]) -> tuple[set[int], set[str], set[str]]:
+        """Scan a batch once per rule for the only texts that the rules can change; there are no false negatives.
 
         Returns:
             The numbers of the records, their texts to be normalised or rewritten, and those with personal data.
         """
-        owners = [number for number, (_, _, texts) in enumerate(batch) for _ in texts]
-        texts = join_texts([text for _, _, texts in batch for text in texts])
+        owners = [number for number, item in enumerate(batch) for _ in item.texts]
+        texts = join_texts([text for item in batch for text in item.texts])
         if tokens := self.rules.control_tokens:
-            found = _finder(tokens).find_matches_as_indexes(texts.joined, overlapping=True)
-            self.tally.found.update(tokens[place] for place, _, _ in found)
+            matches = _token_finder(tokens).find_matches_as_indexes(texts.joined, overlapping=True)
+            self.tally.control_tokens.update(tokens[index] for index, _, _ in matches)
         dirty = set(range(len(owners))) if self.rules.also else suspects(texts) | self.rules.markers.suspects(texts)
         personal = self.rules.personal.suspects(texts)
         return (
@@ -213,41 +202,41 @@ class Cleaner:
         )
 
     def _clean(self, record: Record, dirty: set[str], personal: set[str]) -> None:
-        """Apply the rules to those texts of a record that are suspect."""
+        """Apply the rules to a record's suspicious texts, and count and note what they changed."""
         counts: Counter[str] = Counter()
-        had = [not is_blank(message["content"]) for message in record["messages"]]
-        replace_texts(record, self._clean_by(dirty, personal, counts, record))
-        self._check_markers(record, counts)
-        record["messages"] = [_without_end_token(message, counts) for message in record["messages"]]
-        check_emptied(record["messages"], had)
-        for rule in counts:
-            self._changed(record["origin"]["line"], rule)
 
-    def _clean_by(
-        self, dirty: set[str], personal: set[str], counts: Counter[str], record: Record
-    ) -> Callable[[str], str]:
-        def apply(name: str, rule: Rule, text: str) -> str:
-            found: Counter[str] = Counter()
-            changed = rule(text, found)
-            for key, number in found.items():
-                counts[name + key] += number
-                self._example(name + key, record, text, changed)
+        def apply(prefix: str, rule: Rule, text: str) -> str:
+            findings: Counter[str] = Counter()
+            changed = rule(text, findings)
+            for name, number in findings.items():
+                counts[prefix + name] += number
+                self._add_example(prefix + name, record, text, changed)
             return changed
 
         def clean(text: str) -> str:
-            if text not in dirty:
-                return apply("personal data ", self._personal, text) if text in personal else text
-            before = None
-            while text != before:  # a marker's removal can leave what is to be composed or mended, and that a marker
-                before = text
-                text = apply("", normalise, text)
-                text = apply("", partial(tidy, rules=self.rules.also), text) if self.rules.also else text
-                text = apply("marker ", self.rules.markers.rewrite, text)
-            return apply("personal data ", self._personal, text)
+            if text in dirty:
+                before = None
+                while text != before:  # removing a marker can leave what is to be composed, and that can be a marker
+                    before = text
+                    text = apply("", normalise, text)
+                    text = apply("", partial(tidy, rules=self.rules.also), text)
+                    text = apply("marker ", self.rules.markers.rewrite, text)
+            elif text not in personal:
+                return text
+            return apply("personal data ", self._replace_personal, text)
 
-        return clean
+        had_text = [not is_blank(message["content"]) for message in record["messages"]]
+        replace_texts(record, clean)
+        self._check_markers(record, counts)
+        record["messages"] = [_without_end_token(message, counts) for message in record["messages"]]
+        check_emptied(record["messages"], had_text)
+        for rule in counts:
+            self.tally.changed[rule] += 1
+            self._noted[rule] += 1
+            if self._noted[rule] <= NOTED_PER_RULE:
+                self._note(record["origin"]["line"], "changed", rule)
 
-    def _personal(self, text: str, counts: Counter[str]) -> str:
+    def _replace_personal(self, text: str, counts: Counter[str]) -> str:
         changed = self.rules.personal.apply(text, counts)
         self.tally.personal.update(counts)
         for kind in counts:
@@ -255,53 +244,52 @@ class Cleaner:
                 raise Refused(f"personal data: {kind}")
         return changed
 
-    def _check_markers(self, record: Record, counts: Counter[str]) -> None:
-        marker = next((key.removeprefix("marker ") for key in counts if key.startswith("marker ")), "")
+    def _check_markers(self, record: Record, names: Iterable[str]) -> None:
+        marker = next((name.removeprefix("marker ") for name in names if name.startswith("marker ")), "")
         if marker and self.rules.markers.mode == "fail":
-            at = f"{self.source.name} line {record['origin']['line']}"
-            raise ConfigError(f"{at}: reserved marker {marker!r}; rewrite it, or choose another markers mode")
+            place = f"{self.source.name} line {record['origin']['line']}"
+            raise ConfigError(f"{place}: reserved marker {marker!r}; rewrite it, or choose another markers mode")
         if marker and self.rules.markers.mode == "drop":
             raise Refused("reserved marker")
 
-    def _example(self, rule: str, record: Record, before: str, after: str) -> None:
+    def _add_example(self, rule: str, record: Record, before: str, after: str) -> None:
         examples = self.tally.examples.setdefault(rule, [])
-        if before != after and len(examples) < EXAMPLES_PER_RULE and not self._hidden_by_form(before):
-            at = next((n for n, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
-            start, end = max(0, at - _AROUND), at + _AROUND
-            place = f"{self.source.name} line {record['origin']['line']}"
-            hidden, changed = (self.rules.personal.hide(text) for text in (before, after))
-            examples.append([place, hidden[start:end], changed[start : max(at, end + len(changed) - len(hidden))]])
+        if before == after or len(examples) == EXAMPLES_PER_RULE or self._is_hidden_by_form(before):
+            return
+        pairs = enumerate(zip(before, after, strict=False))
+        first = next((index for index, (old, new) in pairs if old != new), len(after))
+        start, end = max(0, first - _CONTEXT), first + _CONTEXT
+        hidden, changed = (self.rules.personal.hide(text) for text in (before, after))
+        place = f"{self.source.name} line {record['origin']['line']}"
+        examples.append([place, hidden[start:end], changed[start : max(first, end + len(changed) - len(hidden))]])
 
-    def _hidden_by_form(self, text: str) -> bool:
-        """Whether personal data shows only once a text is clean (`jane<unk>@x.org`): then it is no example."""
+    def _is_hidden_by_form(self, text: str) -> bool:
+        """Return whether personal data shows only once a text is clean (`jane<unk>@x.org`): then it is no example."""
         plain = self.rules.markers.rewrite(normalise(text, Counter()), Counter())
         return self.rules.personal.hide(plain).count("[") != self.rules.personal.hide(text).count("[")
 
-    def _bad(self, row: Row, reason: str) -> None:
-        reason = self.rules.personal.hide(reason)
+    def _refuse(self, row: Row, error: Exception) -> None:
+        """Drop a row for the reason that a rule or the data gave; where the job is to blame, stop."""
+        if isinstance(error, ConfigError):
+            raise error
+        if isinstance(error, Refused):
+            self.tally.dropped[str(error)] += 1
+            self._note(row.line, "dropped", str(error))
+            return
+        reason = self.rules.personal.hide(_describe(error))
         self.tally.first_bad = self.tally.first_bad or f"line {row.line}: {reason}"
         self.tally.dropped["unreadable"] += 1
         self._note(row.line, "dropped", reason)
         if self.tally.read >= EARLY_ROWS:
             check_bad(self.source.uri, [self.tally], self.rules.max_bad_ratio)
 
-    def _drop(self, line: int, reason: str) -> None:
-        self.tally.dropped[reason] += 1
-        self._note(line, "dropped", reason)
-
-    def _changed(self, line: int, rule: str) -> None:
-        self.tally.changed[rule] += 1
-        self._noted[rule] += 1
-        if self._noted[rule] <= NOTED_PER_RULE:
-            self._note(line, "changed", rule)
-
-    def _note(self, line: int, what: str, rule: str) -> None:
-        self.notes.append(note_line(self.source.pool, self.source.name, line, what, rule))
+    def _note(self, line: int, action: str, rule: str) -> None:
+        self.notes.append(note_line(self.source.pool, self.source.name, line, action, rule))
 
 
-def note_line(pool: str, file: str, line: int, what: str, rule: str, copy_of: str = "") -> bytes:
-    """A line of the quarantine file."""
-    value = {"pool": pool, "file": file, "line": line, "what": what, "rule": rule}
+def note_line(pool: str, file: str, line: int, action: str, rule: str, copy_of: str = "") -> bytes:
+    """Return a line of the quarantine file."""
+    value = {"pool": pool, "file": file, "line": line, "what": action, "rule": rule}
     value |= {"copy_of": copy_of} if copy_of else {}
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
@@ -310,7 +298,7 @@ def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
     """Check a file's share of rows that cannot be used.
 
     Raises:
-        DataError: No rows, or more of them than `max_bad_ratio`.
+        DataError: No rows, or more unusable ones than `max_bad_ratio`.
     """
     bad, total = sum(tally.dropped["unreadable"] for tally in tallies), sum(tally.read for tally in tallies)
     if total == 0:
@@ -324,12 +312,24 @@ def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
 
 
 @lru_cache(maxsize=1)
-def _finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
+def _token_finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
     return BytesAhoCorasick([token.encode() for token in tokens])
 
 
 def _first_value(uri: str) -> dict[str, Any]:
     return next((row.value for row in read_rows(uri) if not row.problem), {})
+
+
+def _describe(error: Exception) -> str:
+    """Return why a row is no record."""
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return "half a surrogate pair"
+    if "ecursion" in str(error):
+        return "nested too deep"
+    place = f" at {error}" if isinstance(error, KeyError) else ""
+    return f"not as the file's first row ({type(error).__name__}{place})"
 
 
 def _without_end_token(message: Message, counts: Counter[str]) -> Message:

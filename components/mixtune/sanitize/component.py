@@ -15,21 +15,12 @@ def sanitize(
     against: Input[Dataset] = None,
     benchmarks: dict = {},
     base_model: str = "",
-    test_ratio: float = 0.1,
-    holdout_records: int = 0,
-    markers: str = "space",
-    extra_markers: list = [],
-    also_normalise: list = [],
-    max_bad_ratio: float = 0.05,
-    near_duplicates: float = 0.9,
-    near_engine: str = "memory",
-    conflicts: str = "keep",
-    label_leaks: str = "keep",
+    dedup: dict = {},
+    splits: dict = {},
+    text: dict = {},
     personal_data: dict = {},
-    phone_region: str = "US",
-    name_model: str = "en_core_web_sm",
     consent: dict = {},
-    validation_ratio: float = 0.0,
+    options: dict = {},
     work_uri: str = "",
     seed: int = 42,
     storage: dict = {},
@@ -55,29 +46,30 @@ def sanitize(
             and nearly, not by 13-grams: to quote it is no leak. The training record is dropped.
         benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold in these three ways.
         base_model: Model whose control tokens the proof is about: a folder, an s3:// prefix, or org/name@revision.
-        test_ratio: Share of a pool held back as `test` where no source gives it one, 0 to below 1; 0: none.
-        holdout_records: Records of each pool held back as `holdout`, at most a tenth of it.
-        markers: What becomes of reserved text markers: `space`, `strip`, `drop`, `fail` or `keep`.
-        extra_markers: Further markers, removed wherever they stand.
-        also_normalise: Rules on request, in lines of prose alone, never in code, tables or JSON: `quotes` makes
-            typographic quotes straight, `spaces` makes runs of spaces within a line one.
-        max_bad_ratio: Share of a file's rows that may be unusable, 0 to 1; above it the task fails, at the file's end,
-            or as soon as it holds for the first 2,000 rows or more of a 64 MiB part.
-        near_duplicates: Least Jaccard similarity of five-word shingles at which a record is a near copy; 0: off.
-            Questions have to be that alike also without what stands in over 20 records, a common instruction; one
-            text after two such instructions stays, in one split, and goes where one of them is held back. More than
-            20 near copies of one text stay for the same reason.
-        near_engine: What proposes near copies: `memory`, or `daft` for tens of millions of records; one result.
-        conflicts: Nearly equal questions with different answers: `keep` or `drop`; they are counted in any case.
-        label_leaks: Questions that hold the words of their label: `keep` or `drop`; they are counted in any case.
+        dedup: `near_duplicates` (0.9: least Jaccard similarity of five-word shingles at which a record is a near copy;
+            0: off. Questions have to be that alike also without what stands in over 20 records, a common instruction;
+            one text after two such instructions stays, in one split, and goes where one of them is held back. More
+            than 20 near copies of one text stay for the same reason), `near_engine` (what proposes near copies:
+            "memory", or "daft" for tens of millions of records; one result), `conflicts` (nearly equal questions with
+            different answers: "keep" or "drop") and `label_leaks` (questions that hold the words of their label:
+            "keep" or "drop"); both are counted in any case.
+        splits: `test_ratio` (0.1: share of a pool held back as `test` where no source gives it one; 0: none),
+            `validation_ratio` (0.0: share held back as `validation`) and `holdout_records` (0: records held back as
+            `holdout`, at most a tenth of the pool).
+        text: `markers` (what becomes of reserved text markers: "space", "strip", "drop", "fail" or "keep"),
+            `extra_markers` (a list, removed wherever they stand), `also_normalise` (rules on request, in lines of prose
+            alone, never in code, tables or JSON: "quotes" makes typographic quotes straight, "spaces" makes runs of
+            spaces one), `max_bad_ratio` (0.05: share of a file's rows that may be unusable; above it the task fails,
+            at the file's end, or as soon as it holds for the first 2,000 rows or more of a 64 MiB part),
+            `phone_region` ("US": country whose telephone numbers may stand without its code) and `name_model`
+            ("en_core_web_sm": spaCy model for names and addresses, in an image built with the extra `names`).
         personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
             and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
             and `keep`. `name` and `address` are looked for only where they have a policy: a language model reads every
             text then, at some 10 kB a second and core.
-        phone_region: Country whose telephone numbers may stand without its code; two letters.
-        name_model: spaCy model for `name` and `address`, in an image built with the extra `names`; never downloaded.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
-        validation_ratio: Share of a pool held back as `validation`, 0 to below 1.
+        options: `dedup`, `splits`, `text`, `personal_data` and `consent` by name, as a pipeline hands them on; where
+            both say something, the parameter of its own wins.
         work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
             Indexed Job made (`mixtune.sanitize.indexed_job`); empty: a temporary one.
         seed: Of the splits.
@@ -88,30 +80,27 @@ def sanitize(
         DataError: A file cannot be used, or a split would be empty.
     """
     from mixtune import storage as files
-    from mixtune.sanitize import run as logic
+    from mixtune.sanitize.run import Outputs, read_parameters, run
 
     files.use(storage)
-    job = logic.make_job(
-        sources=sources,
-        against_path=getattr(against, "path", ""),
-        benchmarks=benchmarks,
-        base_model=base_model,
-        test_ratio=test_ratio,
-        holdout_records=holdout_records,
-        markers=markers,
-        extra_markers=extra_markers,
-        max_bad_ratio=max_bad_ratio,
-        near_duplicates=near_duplicates,
-        near_engine=near_engine,
-        conflicts=conflicts,
-        label_leaks=label_leaks,
-        personal_data=personal_data,
-        phone_region=phone_region,
-        consent=consent,
-        validation_ratio=validation_ratio,
-        also_normalise=also_normalise,
-        name_model=name_model,
-        work_uri=work_uri,
-        seed=seed,
+    parameters = {
+        "sources": sources,
+        "against_path": getattr(against, "path", ""),
+        "benchmarks": benchmarks,
+        "base_model": base_model,
+        "dedup": dedup,
+        "splits": splits,
+        "text": text,
+        "personal_data": personal_data,
+        "consent": consent,
+        "work_uri": work_uri,
+        "options": options,
+        "seed": seed,
+    }
+    outputs = Outputs(
+        pools_path=pools.path,
+        data_uri=files.data_uri(pools.uri, "pools"),
+        report_path=report.path,
+        summary_path=summary.path,
     )
-    logic.sanitize(job, pools.path, files.data_uri(pools.uri, "pools"), report.path, summary.path)
+    run(*read_parameters(parameters), outputs)

@@ -11,11 +11,11 @@ import sys
 
 from mixtune import storage
 from mixtune.errors import ConfigError, MixtuneError
-from mixtune.sanitize.run import make_job, make_parts, prepare, spreading
+from mixtune.sanitize.run import make_parts, prepare, read_parameters, spreading
 
 
-def make_ranges(job_uri: str, index: int, count: int) -> int:
-    """Make one pod's share of the parts; how many they are comes back.
+def make_share(job_uri: str, index: int, count: int) -> int:
+    """Make one pod's share of the parts, and return their number.
 
     Raises:
         ConfigError: No `work_uri`, a parameter is not as it should be, or no such pod.
@@ -23,17 +23,17 @@ def make_ranges(job_uri: str, index: int, count: int) -> int:
     """
     if not 0 <= index < count:
         raise ConfigError(f"pod {index} of {count}: JOB_COMPLETION_INDEX is 0 to below JOB_COMPLETIONS")
-    options = storage.read_json(job_uri)
-    storage.use(options.pop("storage", {}))
-    job = make_job(**options)
-    if not job.work_uri:
+    parameters = storage.read_json(job_uri)
+    storage.use(parameters.pop("storage", {}))
+    settings, inputs = read_parameters(parameters)
+    if not inputs.work_uri:
         raise ConfigError(f"{job_uri}: without work_uri the parts would be lost; name a folder or an s3:// prefix")
-    sources, plan, _ = prepare(job, job.work_uri)
-    mine = list(enumerate(sources))[index::count]
-    print(f"pod {index} of {count}: {len(mine)} of {len(sources)} parts", flush=True)
-    with spreading([source for _, source in mine], job) as spread:
-        make_parts(mine, plan, spread)
-    return len(mine)
+    files, plan, _ = prepare(settings, inputs, inputs.work_uri)
+    share = list(enumerate(files))[index::count]
+    print(f"pod {index} of {count}: {len(share)} of {len(files)} parts", flush=True)
+    with spreading([file for _, file in share], inputs.num_workers) as spread:
+        make_parts(share, plan, spread)
+    return len(share)
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
         os.environ.get(name) or default for name, default in (("JOB_COMPLETION_INDEX", "0"), ("JOB_COMPLETIONS", "1"))
     )
     try:
-        make_ranges(sys.argv[1], *map(int, place))
+        make_share(sys.argv[1], *map(int, place))
     except MixtuneError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2

@@ -30,6 +30,8 @@ BLOCKED = ("", "in a benchmark", "in another pool")
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
+_FORMAT = 2
+"""Of the files of a part; raised when they change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +41,9 @@ class Plan:
     rules: Rules
     benchmarks: tuple[tuple[str, str], ...] = ()
     """Name and URI of what no training record may hold."""
-    held: str = ""
+    held_out: str = ""
     """URI of an index (`Items`) of what other pools hold back; empty: there is none."""
-    held_digest: str = ""
+    held_out_digest: str = ""
     near: bool = True
     """Whether near-duplicates are looked for."""
     work_uri: str
@@ -146,7 +148,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
             counters = {key: Counter(value) if isinstance(value, dict) and key != "examples" else value
                         for key, value in done.items()}  # fmt: skip
             return Part(source, uri, Tally(**counters))  # type: ignore[arg-type]
-    blocking = (_benchmarks(plan.benchmarks), _held_back(plan.held)) if source.split == "train" else ()
+    blocking = (_benchmarks(plan.benchmarks), _held_out(plan.held_out)) if source.split == "train" else ()
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
     def seen() -> Iterator[Record]:
@@ -201,7 +203,7 @@ def _benchmarks(named: tuple[tuple[str, str], ...]) -> Items:
 
 
 @lru_cache(maxsize=1)
-def _held_back(uri: str) -> Items:
+def _held_out(uri: str) -> Items:
     return Items(**read_arrays(uri)) if uri else index_items(())
 
 
@@ -209,7 +211,7 @@ def _digest(source: SourceFile, plan: Plan) -> str:
     """What a part is made of: the file's bytes, the range, the rules, the code's version."""
     from mixtune import __version__
 
-    value = [asdict(source), asdict(plan.rules), plan.benchmarks, plan.held_digest, plan.near, __version__]
+    value = [asdict(source), asdict(plan.rules), plan.benchmarks, plan.held_out_digest, plan.near, _FORMAT, __version__]
     return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=sorted).encode())
 
 

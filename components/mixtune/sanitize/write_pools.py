@@ -1,9 +1,11 @@
-"""A part's records into the files of a pool: which line goes to which split, proved and measured on the way."""
+"""The files of a pool: every part's records into their splits, proved and measured on the way, and then counted."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,24 +13,30 @@ import orjson
 import pyarrow as pa
 
 from mixtune import storage
-from mixtune.artifacts.pools import SPLITS
+from mixtune.artifacts.pools import SPLITS, Pool, PoolDetails, RowCounts, Split
 from mixtune.records import Record
-from mixtune.sanitize.clean import note_line
-from mixtune.sanitize.dedup.decisions import STATES
+from mixtune.sanitize.clean import EXAMPLES_PER_RULE, note_line
+from mixtune.sanitize.dedup.decisions import STATES, Decisions
+from mixtune.sanitize.dedup.splits import check_not_empty
 from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Prover
 
 LANGUAGE_SAMPLE = 200
 """Records of a part whose language is guessed: the first ones."""
+Spread = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
+"""Takes a function and the arguments of its calls; returns their results, in order."""
 
 
 @dataclass(kw_only=True)
-class Written:
-    """What became of one part."""
+class WrittenPart:
+    """Counts and files of one written part."""
 
     entries: dict[str, storage.FileEntry] = field(default_factory=dict)
+    """By split."""
     counts: Counter[str] = field(default_factory=Counter)
+    """Records by split."""
     labels: dict[str, Counter[str]] = field(default_factory=dict)
+    """Records by split and label."""
     lengths: Counter[str] = field(default_factory=Counter)
     """Records by number of characters: the upper end of powers of two."""
     languages: Counter[str] = field(default_factory=Counter)
@@ -36,55 +44,190 @@ class Written:
     proved: int = 0
     """Records rendered and tokenized, which hold the control tokens that the template wrote and no other."""
     control_ids: int = 0
-    unproved: Counter[str] = field(default_factory=Counter)
-    """Records refused, by reason."""
     refused: list[int] = field(default_factory=list)
-    """Their numbers in the part."""
+    """Rows of the part that the proof refused,"""
+    problems: Counter[str] = field(default_factory=Counter)
+    """their number by reason,"""
     notes: list[bytes] = field(default_factory=list)
+    """and their quarantine lines."""
 
 
-def write_part(part: Part, states: np.ndarray, data: str, pool: str, number: int, model: str) -> Written:
-    """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`; the same part gives the same bytes."""
-    out, prover = Written(), _prover(model)
+def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model: str) -> WrittenPart:
+    """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`; the same part gives the same bytes.
+
+    Args:
+        part: The part.
+        states: Codes of STATES, (records,).
+        data_uri: Folder of the pools.
+        number: Of the part in its pool.
+        model: Folder of the base model; empty: no proof.
+    """
+    written, prover = WrittenPart(), _prover(model)
+    pool = part.source.pool
     with ExitStack() as stack:
-        writers: dict[str, Any] = {}
+        files: dict[str, tuple[str, storage.Writer]] = {}
+        streams: dict[str, Any] = {}
         for split in sorted({STATES[code] for code in np.unique(states)} & {*SPLITS}):
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
-            file = stack.enter_context(storage.open_write(storage.join(data, path)))
-            writers[split] = (path, file, stack.enter_context(pa.CompressedOutputStream(file, "zstd")))
+            files[split] = path, stack.enter_context(storage.open_write(storage.join(data_uri, path)))
+            streams[split] = stack.enter_context(pa.CompressedOutputStream(files[split][1], "zstd"))
         for row, (line, split) in enumerate(zip(part.lines(), map(STATES.__getitem__, states), strict=True)):
-            if split not in writers:
+            if split not in streams:
                 continue
             record = orjson.loads(line)
             if prover is not None:
                 proof = prover.prove(record)
                 if proof.problem:
-                    out.unproved[proof.problem] += 1
-                    out.refused.append(row)
+                    written.problems[proof.problem] += 1
+                    written.refused.append(row)
                     place = record["origin"]["line"]
-                    out.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
+                    written.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
                     continue
-                out.proved, out.tokens = out.proved + 1, out.tokens + proof.num_tokens
-                out.control_ids += proof.num_control
-            writers[split][2].write(line + b"\n")
-            _measure(out, record, split)
-    out.entries = {split: replace(file.entry(path), path=path) for split, (path, file, _) in writers.items()}
-    return out
+                written.proved += 1
+                written.tokens += proof.num_tokens
+                written.control_ids += proof.num_control
+            streams[split].write(line + b"\n")
+            _measure(written, record, split)
+    written.entries = {split: replace(file.entry(path), path=path) for split, (path, file) in files.items()}
+    return written
 
 
-def _measure(out: Written, record: Record, split: str) -> None:
-    out.counts[split] += 1
+class PoolWriter:
+    """Writes one pool and counts what was written."""
+
+    def __init__(self, name: str, parts: list[Part], decisions: Decisions, hide: Callable[[str], str]) -> None:
+        """Take the decisions on a pool's parts; `hide` replaces personal data in labels."""
+        self.name, self.parts, self.decisions, self._hide = name, parts, decisions, hide
+        self.pool = Pool(name=name)
+        self._written: list[WrittenPart] = []
+        self._starts = [0, *accumulate(part.tally.kept for part in parts)]
+
+    def write(self, data_uri: str, model: str, spread: Spread) -> None:
+        """Write the pool's splits, part by part.
+
+        Raises:
+            DataError: A split that was asked for has no records.
+        """
+        states, (by_split, dropped) = self.decisions.pool_states, self.decisions.count()
+        self._check_splits(by_split, dropped)
+        calls = []
+        for number, part in enumerate(self.parts):
+            calls.append((part, states[self._starts[number] : self._starts[number + 1]], data_uri, number, model))
+        self._written = spread(write_part, calls)
+        splits = {
+            split: Split(
+                num_records=sum(part.counts[split] for part in self._written),
+                files=tuple(part.entries[split].path for part in self._written if split in part.entries),
+            )
+            for split in sorted(by_split)
+        }
+        self.pool = Pool(name=self.name, splits=splits)
+        for written in self._written:
+            dropped += written.problems
+        self._check_splits(Counter({split: item.num_records for split, item in splits.items()}), dropped)
+        counts = self.counts()
+        listed = ", ".join(f"{item.num_records:,} {split}" for split, item in splits.items())
+        print(f"{self.name}: {listed}", flush=True)
+        if counts.kept + sum(counts.dropped.values()) != counts.read:
+            raise AssertionError(f"{self.name}: rows were lost: {counts}")
+        if model and sum(part.proved for part in self._written) != counts.kept:
+            raise AssertionError(f"{self.name}: records were kept without a proof")
+
+    @property
+    def entries(self) -> list[storage.FileEntry]:
+        """The files written."""
+        return [entry for part in self._written for entry in part.entries.values()]
+
+    def counts(self) -> RowCounts:
+        """Count rows read, kept, dropped by reason and changed by rule."""
+        tallies = [part.tally for part in self.parts]
+        dropped = [tally.dropped for tally in tallies] + [part.problems for part in self._written]
+        return RowCounts(
+            read=sum(tally.read for tally in tallies),
+            kept=sum(part.counts.total() for part in self._written),
+            dropped=_sum([*dropped, self.decisions.count()[1]]),
+            changed=_sum(tally.changed for tally in tallies),
+            control_tokens=_sum(tally.control_tokens for tally in tallies),
+            personal_data=_sum(tally.personal for tally in tallies),
+            consent=_sum(tally.consent for tally in tallies),
+            schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
+        )
+
+    def labels(self) -> dict[str, dict[str, int]]:
+        """Count records by label: as read, and by split."""
+        by_split = {"read": Counter[str]()}
+        for part in self.parts:
+            by_split["read"].update(part.tally.labels_read)
+        for written in self._written:
+            for split, labels in written.labels.items():
+                by_split.setdefault(split, Counter()).update(labels)
+        return {
+            split: _sum(Counter({self._hide(label): number}) for label, number in labels.items())
+            for split, labels in by_split.items()
+            if labels
+        }
+
+    def lengths(self) -> dict[str, int]:
+        """Count records by number of characters."""
+        return _sum(part.lengths for part in self._written)
+
+    def details(self) -> PoolDetails:
+        """Return examples, clusters, conflicts, languages, tokens and the proof."""
+        examples: dict[str, tuple[tuple[str, str, str], ...]] = {}
+        for part in self.parts:
+            for rule, changes in part.tally.examples.items():
+                known = examples.get(rule, ())
+                examples[rule] = (*known, *((place, old, new) for place, old, new in changes))[:EXAMPLES_PER_RULE]
+        starts = zip(self._starts, self._written, strict=False)
+        refused = [start + row for start, part in starts for row in part.refused]
+        return PoolDetails(
+            examples=dict(sorted(examples.items())),
+            near_duplicates=self.decisions.list_clusters(),
+            num_conflicts=self.decisions.num_conflicts,
+            conflicts=tuple(self.decisions.conflicts),
+            label_words_in_question=self.decisions.num_label_words,
+            languages=dict(sum((part.languages for part in self._written), Counter[str]()).most_common()),
+            tokens=sum(part.tokens for part in self._written),
+            proved=sum(part.proved for part in self._written),
+            copies_of_refused=self.decisions.count_copies(refused),
+            control_ids=sum(part.control_ids for part in self._written),
+        )
+
+    def notes(self) -> Iterator[bytes]:
+        """Yield a quarantine line for every record that was dropped as a copy, or refused by the proof."""
+        for number, part in enumerate(self.parts):
+            rows = slice(self._starts[number], self._starts[number + 1])
+            for line, reason, copy_of in self.decisions.dropped(rows):
+                yield note_line(self.name, part.source.name, line, "dropped", reason, copy_of)
+        for written in self._written:
+            yield from written.notes
+
+    def _check_splits(self, by_split: Counter[str], dropped: Counter[str]) -> None:
+        for split in sorted(self.decisions.expected_splits):
+            check_not_empty(self.name, split, by_split[split], self._starts[-1], dropped)
+
+
+def _sum(counters: Iterable[Counter[str]]) -> dict[str, int]:
+    """Return the sum of counters without zeros, sorted by key."""
+    total = Counter[str]()
+    for counter in counters:
+        total.update(counter)
+    return dict(sorted((+total).items()))
+
+
+def _measure(written: WrittenPart, record: Record, split: str) -> None:
+    written.counts[split] += 1
     text = "\n".join(message["content"] for message in record["messages"])
-    out.lengths[f"< {1 << max(4, len(text).bit_length())} characters"] += 1
+    written.lengths[f"< {1 << max(4, len(text).bit_length())} characters"] += 1
     if label := record.get("label"):
-        out.labels.setdefault(split, Counter())[label] += 1
-    if sum(out.languages.values()) < LANGUAGE_SAMPLE:
-        out.languages[_language(text)] += 1
+        written.labels.setdefault(split, Counter())[label] += 1
+    if written.languages.total() < LANGUAGE_SAMPLE:
+        written.languages[_language(text)] += 1
 
 
 def _language(text: str) -> str:
-    found = _detector().detect(text[:1000].replace("\n", " "), model="lite")
-    return str(found[0]["lang"]) if found else "unknown"
+    guesses = _detector().detect(text[:1000].replace("\n", " "), model="lite")
+    return str(guesses[0]["lang"]) if guesses else "unknown"
 
 
 @lru_cache(maxsize=1)

@@ -2,23 +2,21 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
 from mixtune.artifacts.pools import SPLITS, Cluster, NearCopy
-from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.minhash import Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.dedup.protected import Origin, ProtectedRecords
 from mixtune.sanitize.dedup.splits import draw_split
 from mixtune.sanitize.parts import BLOCKED, Part
+from mixtune.settings.sanitize import DedupSettings, SanitizeSettings, SplitSettings
 
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
-CONFLICTS = ("keep", "drop")
 ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
 DECIDING = {"key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64, "label": np.uint64,
             "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
@@ -72,41 +70,6 @@ def relate(first: Origin, second: Origin, *, same_answer: bool, same_template: b
     if second is Origin.TRAIN and same_answer and (first is Origin.TEST or same_template):
         return Relation.COPY
     return Relation.SAME_GROUP
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How a pool is thinned and split."""
-
-    near_duplicates: float = 0.9
-    """Least Jaccard similarity of near-duplicates, above 0 to 1; 0: they are not looked for."""
-    near_engine: str = "memory"
-    """What finds candidates for near-duplicates, with the same result: `memory`, or `daft` for tens of millions."""
-    conflicts: str = "keep"
-    """Nearly equal questions with different answers: `keep` or `drop`; counted and listed in any case."""
-    label_leaks: str = "keep"
-    """Questions that hold the words of their label: `keep` or `drop`; counted in any case."""
-    test_ratio: float = 0.1
-    """Share of a pool held back as `test` where no source gives it one, 0 to below 1."""
-    validation_ratio: float = 0.0
-    """Share of a pool held back as `validation`, 0 to below 1."""
-    holdout_records: int = 0
-    """Records of each pool held back as `holdout`, at most a tenth of it."""
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        for name in ("test_ratio", "validation_ratio"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is a share, 0 to below 1; got {getattr(self, name)}")
-        if not 0 <= self.near_duplicates <= 1:
-            raise ConfigError(f"near_duplicates is a similarity, 0 to 1; got {self.near_duplicates}")
-        if self.holdout_records < 0:
-            raise ConfigError(f"holdout_records is 0 or more; got {self.holdout_records}")
-        if self.near_engine not in ENGINES:
-            raise ConfigError(f"near_engine is one of {', '.join(ENGINES)}; got {self.near_engine!r}")
-        for name in ("conflicts", "label_leaks"):
-            if getattr(self, name) not in CONFLICTS:
-                raise ConfigError(f"{name} is one of {', '.join(CONFLICTS)}; got {getattr(self, name)!r}")
 
 
 class Decisions:
@@ -200,14 +163,14 @@ class Decisions:
 
 
 def decide_records(
-    pool: str, parts: list[Part], choice: Choice, protected: ProtectedRecords | None = None
+    pool: str, parts: list[Part], settings: SanitizeSettings, protected: ProtectedRecords | None = None
 ) -> Decisions:
     """Decide on the records of a pool.
 
     Args:
         pool: Its name, which the seed of the splits depends on.
         parts: Its parts, in order.
-        choice: How.
+        settings: Its `dedup`, `splits` and `seed`.
         protected: The records that no training record may repeat; None: there are none.
     """
     blocks = [part.features(tuple(DECIDING)) for part in parts]
@@ -217,15 +180,15 @@ def decide_records(
     before = protected.origin if protected else np.empty(0, np.uint8)
     decisions = Decisions(np.concatenate([before, origin]), parts, data["line"])
     _drop_exact(decisions, data, protected)
-    if choice.label_leaks == "drop":
+    if settings.dedup.label_leaks == "drop":
         leaks = decisions.undecided(Origin.TRAIN) & (data["label_words"] > 0)
         decisions.pool_states[leaks] = CODES["label in the question"]
     links = _link_equal(data)
-    if choice.near_duplicates:
-        near = _drop_near(decisions, parts, protected, choice)
+    if settings.dedup.near_duplicates:
+        near = _drop_near(decisions, parts, protected, settings.dedup)
         links = np.concatenate([links, near - decisions.num_protected])
     decisions.num_label_words = int((data["label_words"][decisions.undecided()] > 0).sum())
-    _split(decisions, data["label"], first_linked(len(origin), links), f"{choice.seed} {pool}", choice)
+    _split(decisions, data["label"], first_linked(len(origin), links), f"{settings.seed} {pool}", settings.splits)
     return decisions
 
 
@@ -247,7 +210,7 @@ def _drop_exact(decisions: Decisions, data: dict[str, np.ndarray], protected: Pr
 
 
 def _drop_near(
-    decisions: Decisions, parts: list[Part], protected: ProtectedRecords | None, choice: Choice
+    decisions: Decisions, parts: list[Part], protected: ProtectedRecords | None, dedup: DedupSettings
 ) -> np.ndarray:
     """Drop near copies in order, so that what comes first stays; return pairs to be kept in one split, (pairs, 2)."""
     # (protected + undecided,) the records in the order in which find_pairs reads them: protected, test, train
@@ -255,7 +218,7 @@ def _drop_near(
     records = np.concatenate([np.arange(decisions.num_protected), *(rows + decisions.num_protected for rows in own)])
     blocks = _read_blocks(parts, decisions.undecided(), protected)
     origins, links = list(Origin), list[tuple[int, int]]()
-    for pair in find_pairs(blocks, choice.near_duplicates, ENGINES[choice.near_engine]):
+    for pair in find_pairs(blocks, dedup.near_duplicates, ENGINES[dedup.near_engine]):
         first, second = int(records[pair.first]), int(records[pair.second])
         if decisions.state[first] or decisions.state[second]:
             continue
@@ -268,7 +231,7 @@ def _drop_near(
         if relation is Relation.COPY:
             decisions.drop_near_copy(second, first, pair.similarity)
         elif relation is Relation.CONFLICT:
-            decisions.add_conflict(first, second, drop=choice.conflicts == "drop")
+            decisions.add_conflict(first, second, drop=dedup.conflicts == "drop")
         if relation in (Relation.CONFLICT, Relation.SAME_GROUP):
             links.append((first, second))
     return np.array(links, np.int64).reshape(-1, 2)
@@ -338,17 +301,17 @@ def follow(pointers: np.ndarray) -> np.ndarray:
     return pointers
 
 
-def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: str, choice: Choice) -> None:
+def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: str, splits: SplitSettings) -> None:
     """Draw the splits from the records that are left, whole groups at a time."""
     states = decisions.pool_states
     has_test = bool((decisions.origin == Origin.TEST).any())
     states[decisions.undecided(Origin.TEST)] = CODES["test"]
     total = int(decisions.undecided().sum())
-    test_ratio = 0 if has_test or choice.holdout_records else choice.test_ratio
+    test_ratio = 0 if has_test or splits.holdout_records else splits.test_ratio
     sizes = {
         "test": round(test_ratio * total),
-        "validation": round(choice.validation_ratio * total),
-        "holdout": min(choice.holdout_records, total // 10),
+        "validation": round(splits.validation_ratio * total),
+        "holdout": min(splits.holdout_records, total // 10),
     }
     for split, size in sizes.items():
         rows = np.flatnonzero(decisions.undecided())
@@ -358,7 +321,7 @@ def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: s
     expected = {
         "train": True,
         "test": has_test or test_ratio > 0,
-        "validation": choice.validation_ratio > 0,
-        "holdout": choice.holdout_records > 0,
+        "validation": splits.validation_ratio > 0,
+        "holdout": splits.holdout_records > 0,
     }
     decisions.expected_splits = {split for split, is_expected in expected.items() if is_expected}

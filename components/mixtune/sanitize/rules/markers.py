@@ -13,14 +13,12 @@ from functools import lru_cache
 import re2
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from mixtune.errors import ConfigError
 from mixtune.sanitize.rules.text_batch import Texts, join_texts
 
 ROLE_WORDS = ("system", "user", "bot", "assistant", "thought")
 TAGS = ("[EOS]", "<image>", "<video>", "<unk>")
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<|im_end|>", "<|eot_id|>")
 """End tokens that published files leave at the end of an answer; stripped there, and only there."""
-MODES = ("space", "strip", "drop", "fail", "keep")
 _ODD_LETTERS = re2.compile("[\u0130\u0131\u017f\u212a]".encode())
 """Letters beyond ASCII that are an `i`, an `s` or a `k` where case does not count."""
 
@@ -34,13 +32,6 @@ class Markers:
     stops; `keep`: they stay."""
     extra: tuple[str, ...] = ()
     """Further markers, removed wherever they stand."""
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown mode and a blank marker."""
-        if self.mode not in MODES:
-            raise ConfigError(f"markers is one of {', '.join(MODES)}; got {self.mode!r}")
-        if any(not tag.strip() for tag in self.extra):
-            raise ConfigError("extra_markers holds a blank one, which stands everywhere; take it out")
 
     def rewrite(self, text: str, counts: Counter[str]) -> str:
         """The text without markers, by the mode; what was found is counted by marker."""

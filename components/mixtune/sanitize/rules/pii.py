@@ -23,9 +23,8 @@ from mixtune.errors import ConfigError
 from mixtune.sanitize.rules import pii_checksums as ids
 from mixtune.sanitize.rules import pii_names
 from mixtune.sanitize.rules.text_batch import Texts
+from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS
 
-KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
-POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
 KEY_FILE = "MIXTUNE_PSEUDONYM_KEY_FILE"
 """Environment variable: the file, of a mounted secret, that holds the key of pseudonyms."""
 _DEFAULT_KEY_FILE = "/etc/mixtune/pseudonym-key"
@@ -103,14 +102,8 @@ class Personal:
     """spaCy model that finds names and addresses, where `name` or `address` has a policy: installed, or a folder."""
 
     def __post_init__(self) -> None:
-        """Check kinds and policies, and that there is a key where one is needed."""
-        for kind, policy in self.policies.items():
-            if kind not in (*KINDS, *pii_names.KINDS, "default"):
-                known = ", ".join((*KINDS, *pii_names.KINDS))
-                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {known} and default")
-            if policy not in POLICIES:
-                raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
-        if "pseudonym" in map(self.policy, (*KINDS, *pii_names.KINDS)):
+        """Check that there are a key and a model where they are needed."""
+        if "pseudonym" in map(self.policy, (*PERSONAL_KINDS, *NAME_KINDS)):
             _key()
         if self.wants_names:
             pii_names.load_analyzer(self.name_model)
@@ -118,11 +111,11 @@ class Personal:
     @cached_property
     def wants_names(self) -> bool:
         """Whether the slow tier runs."""
-        return any(self.policy(kind) != "keep" for kind in pii_names.KINDS)
+        return any(self.policy(kind) != "keep" for kind in NAME_KINDS)
 
     def policy(self, kind: str) -> str:
         """The policy for a kind; names and addresses stay where they are not named."""
-        if kind in pii_names.KINDS:
+        if kind in NAME_KINDS:
             return self.policies.get(kind, "keep")
         return self.policies.get(kind) or self.policies.get("default") or "redact"
 
@@ -150,7 +143,7 @@ class Personal:
 
     def hide(self, text: str) -> str:
         """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
-        policies = {kind: "redact" for kind in pii_names.KINDS if self.policy(kind) != "keep"}
+        policies = {kind: "redact" for kind in NAME_KINDS if self.policy(kind) != "keep"}
         found = replace(self, policies=policies).find(text)
         return _replace(text, found, lambda kind, _: f"[{kind.upper()}]")
 
