@@ -69,5 +69,5 @@ def test_without_a_uri_nothing_is_tracked_and_the_log_says_so(
     with task_run(Tracking.from_options({}), "train") as run:
         run.log_metrics({"loss": 1.0})
     assert "no tracking URI, train is not tracked" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="unknown option 'url'"):
+    with pytest.raises(ConfigError, match="unknown key 'url'"):
         Tracking.from_options({"url": "x"})

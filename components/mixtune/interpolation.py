@@ -1,30 +1,33 @@
-"""The dial: a tuned model, drawn back towards its base without training."""
+"""The dial: a tuned model interpolated towards its base, without training (WiSE-FT, Wortsman et al. 2022)."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mixtune import models
 from mixtune.errors import ConfigError, ModelError
 
-KEPT, SCALED = ("lora_A", "lora_embedding_A"), ("lora_B", "lora_embedding_B")
-"""An adapter's two factors; the second one's size is the adapter's strength."""
+FACTORS = ("lora_A", "lora_embedding_A")
+SCALED_FACTORS = ("lora_B", "lora_embedding_B")
+"""An adapter's two factors; the size of the second one is the adapter's strength."""
 
 
-def check_strengths(strengths: list[Any]) -> list[float]:
-    """Strengths in their order, each once.
+def check_strengths(strengths: Sequence[object]) -> list[float]:
+    """Return strengths in their order, each once.
 
     Raises:
         ConfigError: One is no number between 0 (the base) and 1 (as trained).
     """
-    for one in strengths:
-        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 < one < 1:
-            raise ConfigError(f"dial: a strength lies between 0 (the base) and 1 (as trained), got {one!r}")
-    return sorted({float(one) for one in strengths})
+    values = []
+    for strength in strengths:
+        if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 < strength < 1:
+            raise ConfigError(f"dial: a strength lies between 0 (the base) and 1 (as trained), got {strength!r}")
+        values.append(float(strength))
+    return sorted(set(values))
 
 
-def turn_down(tuned: Path, base: Path, strength: float, out: Path) -> Path:
-    """Write a tuned model at a lower strength into a folder of its own; the folder comes back.
+def interpolate_model(tuned: Path, base: Path, strength: float, out: Path) -> Path:
+    """Write a tuned model at a lower strength into a folder of its own, and return that folder.
 
     Args:
         tuned: Folder of an adapter or of a whole model.
@@ -45,31 +48,32 @@ def turn_down(tuned: Path, base: Path, strength: float, out: Path) -> Path:
     return out
 
 
-def interpolate_weights(folder: Path, base: Path, share: float) -> None:
-    """Draw a saved model back towards its base: `base + share * (tuned - base)` (WiSE-FT, Wortsman et al. 2022).
+def interpolate_weights(folder: Path, base: Path, alpha: float) -> None:
+    """Replace a saved model by `base + alpha * (tuned - base)`.
 
     Args:
         folder: The tuned model's; its files are written anew.
         base: The base model's.
-        share: Above 0 to 1.
+        alpha: Above 0 to 1.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     tuned = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
-    origin = dict(AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32).named_parameters())
+    base_model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    base_values = dict(base_model.named_parameters())
     with torch.no_grad():
         for name, value in tuned.named_parameters():
-            value.copy_(origin[name].lerp(value.float(), share))
+            value.copy_(base_values[name].lerp(value.float(), alpha))
     tuned.save_pretrained(str(folder))
 
 
-def interpolate_adapter(folder: Path, share: float) -> None:
-    """The same for a saved LoRA adapter: its B matrices times `share`, and so all that it adds to the base.
+def interpolate_adapter(folder: Path, alpha: float) -> None:
+    """Multiply the B matrices of a saved LoRA adapter by `alpha`, and so all that it adds to the base.
 
     Args:
         folder: The adapter's; its file is written anew.
-        share: Above 0 to 1.
+        alpha: Above 0 to 1.
 
     Raises:
         ModelError: It holds more than LoRA's two factors (DoRA, whole modules), which this does not scale.
@@ -80,7 +84,9 @@ def interpolate_adapter(folder: Path, share: float) -> None:
     if not file.is_file():
         raise ModelError(f"{folder}: no adapter_model.safetensors in it; save the adapter with safetensors")
     values = load_file(file)
-    if other := [name for name in values if not any(factor in name for factor in (*KEPT, *SCALED))]:
-        raise ModelError(f"{folder}: only LoRA's two factors can be scaled; the adapter has {other[0]} too")
-    scaled = {name: value * share if any(b in name for b in SCALED) else value for name, value in values.items()}
-    save_file(scaled, file, {"format": "pt"})
+    if extra := [name for name in values if not any(factor in name for factor in (*FACTORS, *SCALED_FACTORS))]:
+        raise ModelError(f"{folder}: only LoRA's two factors can be scaled; the adapter has {extra[0]} too")
+    for name, value in values.items():
+        if any(factor in name for factor in SCALED_FACTORS):
+            values[name] = value * alpha
+    save_file(values, file, {"format": "pt"})

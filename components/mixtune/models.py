@@ -27,12 +27,9 @@ TOKENIZER_FILES = [
 ]
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
-FAILED = "failed"
-"""What stands in a model's place, with the reason behind a colon, where a training's failure may not end the run."""
-
 
 def cache_dir() -> Path:
-    """The node's folder for fetched models: `MIXTUNE_CACHE_DIR`, else one under the temporary folder."""
+    """Return the node's folder for fetched models: `MIXTUNE_CACHE_DIR`, else one under the temporary folder."""
     return Path(os.environ.get("MIXTUNE_CACHE_DIR") or Path(tempfile.gettempdir()) / "mixtune-cache")
 
 
@@ -69,17 +66,17 @@ def fetch_model(name: str, *, weights: bool = True) -> Path:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a model is named as on the hub, by `org/name@revision`."""
+    """Return whether a model is named as on the hub, by `org/name@revision`."""
     return bool(_HUB_NAME.match(name)) and not storage.is_s3(name) and not Path(name).exists()
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter rather than whole weights."""
+    """Return whether a folder holds a PEFT adapter rather than whole weights."""
     return (folder / "adapter_config.json").is_file()
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """What tokenizer and chat template a model folder holds: the run's `tokenizer_version`, 16 hex digits."""
+    """Return the digest of a model folder's tokenizer and chat template: `tokenizer_version`, 16 hex digits."""
     total = hashlib.sha256()
     for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
         if (folder / name).is_file():

@@ -8,20 +8,29 @@ alone. A task that is run again continues its child run: nothing is doubled.
 Without a tracking URI (`tracking={"uri": ...}` or `MLFLOW_TRACKING_URI`) nothing is tracked, and the log says so.
 """
 
+import fcntl
 import os
+import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mixtune.errors import ConfigError
+from mixtune.settings.from_dict import from_dict
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ARTICLE_TAGS = (
     "project", "experiment", "mix_ratio", "lora_rank", "lr", "lora_lr",
     "seed", "steps", "dataset_version", "tokenizer_version", "commit_hash", "hyperpod",
 )  # fmt: skip
 """The tags that every parent run carries; one that does not apply says `none`."""
+SQLITE = "sqlite:///"
+PARAM_CHARACTERS, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 500
+"""MLflow's limits on a parameter's value, and on one request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,34 +47,30 @@ class Tracking:
     """Further tags of the parent run."""
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> "Tracking":
-        """Read the `tracking` parameter.
+    def from_options(cls, options: Mapping[str, Any]) -> "Tracking":
+        """Read the `tracking` parameter; what is empty is the default.
 
         Raises:
-            ConfigError: An unknown key.
+            ConfigError: An unknown key, or a value of another type.
         """
-        unknown = sorted(set(options) - set(cls.__dataclass_fields__))
-        if unknown:
-            known = ", ".join(cls.__dataclass_fields__)
-            raise ConfigError(f"tracking: unknown option {unknown[0]!r}; there are {known}")
-        values = {key: value for key, value in options.items() if value}
-        return cls(**{"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), **values})
+        values = {key: value for key, value in options.items() if value or key not in cls.__dataclass_fields__}
+        return from_dict(cls, {"uri": os.environ.get("MLFLOW_TRACKING_URI", ""), **values}, "tracking")
 
 
 class Run:
-    """One MLflow run; without a tracking URI it takes everything and keeps nothing."""
+    """One MLflow run; without a client it takes everything and keeps nothing."""
 
-    def __init__(self, client: Any, run_id: str, parent_id: str = "") -> None:
+    def __init__(self, client: "MlflowClient | None", run_id: str, parent_id: str = "") -> None:
         self.client, self.run_id, self.parent_id = client, run_id, parent_id
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters; values are cut at MLflow's 6,000 characters."""
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log parameters; long values are cut."""
         if self.client:
             from mlflow.entities import Param
 
-            values = [Param(key, str(value)[:6000]) for key, value in params.items()]
-            for start in range(0, len(values), 100):
-                self.client.log_batch(self.run_id, params=values[start : start + 100])
+            values = [Param(key, str(value)[:PARAM_CHARACTERS]) for key, value in params.items()]
+            for start in range(0, len(values), PARAMS_AT_ONCE):
+                self.client.log_batch(self.run_id, params=values[start : start + PARAMS_AT_ONCE])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of a step."""
@@ -74,8 +79,6 @@ class Run:
     def log_steps(self, steps: Mapping[int, Mapping[str, float]]) -> None:
         """Log metrics of several steps, in few requests."""
         if self.client:
-            import time
-
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
@@ -84,10 +87,10 @@ class Run:
                 for step, metrics in steps.items()
                 for key, value in metrics.items()
             ]
-            for start in range(0, len(values), 500):
-                self.client.log_batch(self.run_id, metrics=values[start : start + 500])
+            for start in range(0, len(values), METRICS_AT_ONCE):
+                self.client.log_batch(self.run_id, metrics=values[start : start + METRICS_AT_ONCE])
 
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
+    def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags of this run."""
         if self.client:
             for key, value in tags.items():
@@ -109,13 +112,13 @@ class Run:
         """The experiment that this run belongs to; empty where nothing is tracked."""
         return str(self.client.get_run(self.run_id).info.experiment_id) if self.client else ""
 
-    def siblings_hours(self, beginnings: tuple[str, ...]) -> list[float]:
-        """Hours that each ended child of this run's parent took, of those whose names begin so."""
+    def siblings_hours(self, prefixes: tuple[str, ...]) -> list[float]:
+        """Return how many hours each ended child of this run's parent took, of those whose names begin so."""
         if not self.client or not self.parent_id:
             return []
         clause = f"tags.`mlflow.parentRunId` = '{self.parent_id}'"
         ended = [run.info for run in self.client.search_runs([self.experiment_id], clause) if run.info.end_time]
-        return [(run.end_time - run.start_time) / 3.6e6 for run in ended if run.run_name.startswith(beginnings)]
+        return [(run.end_time - run.start_time) / 3.6e6 for run in ended if run.run_name.startswith(prefixes)]
 
     @property
     def parent(self) -> "Run":
@@ -125,12 +128,12 @@ class Run:
 
 @contextmanager
 def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
-    """The child run of a task, finished or failed as the block is.
+    """Open the child run of a task; it is finished or failed as the block is.
 
     Args:
         tracking: Where to.
         name: The task's name, the same whenever it is run again within a pipeline run.
-        subject: What tells tasks of one name apart within a pipeline run, a digest; empty: there is but one.
+        subject: Digest that tells tasks of one name apart within a pipeline run; empty: there is but one.
     """
     if not tracking.uri:
         print(f"MLflow: no tracking URI, {name} is not tracked", flush=True)
@@ -138,9 +141,9 @@ def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
         return
     from mlflow import MlflowClient
 
-    with _one_at_a_time(tracking.uri):
+    with _database_lock(tracking.uri):
         client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
-        experiment_id = _experiment(client, tracking.experiment)
+        experiment_id = _experiment(client, tracking)
         parent_id = _parent(client, experiment_id, tracking)
         run_id = _child(client, experiment_id, parent_id, name, subject)
     client.update_run(run_id, status="RUNNING")
@@ -153,14 +156,12 @@ def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
 
 
 @contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
+def _database_lock(uri: str) -> Iterator[None]:
     """Keep tasks that start together from each making the tables of one SQLite file."""
-    if not uri.startswith("sqlite:///"):
+    if not uri.startswith(SQLITE):
         yield
         return
-    import fcntl
-
-    path = Path(uri.removeprefix("sqlite:///"))
+    path = Path(uri.removeprefix(SQLITE))
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -168,7 +169,7 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
 
 
 def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
-    """A task's name with the mix that it worked on, `train 75 %`: a pipeline run may hold several mixes.
+    """Return a task's name with the mix that it worked on, `train 75 %`: a pipeline run may hold several mixes.
 
     Args:
         task: Its name.
@@ -178,23 +179,21 @@ def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
 
 
 def metric_name(name: str) -> str:
-    """A name that MLflow takes: letters, digits, `_-./` and space, 240 at most."""
+    """Return a name that MLflow takes: letters, digits, `_-./` and space, 240 at most."""
     return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)[:240]
 
 
-def article_tags(values: Mapping[str, Any], tracking: Tracking) -> dict[str, str]:
-    """The article's tags, all of them; what is not given is `none`."""
+def article_tags(values: Mapping[str, object], tracking: Tracking) -> dict[str, str]:
+    """Return the article's tags, all of them; what is not given is `none`."""
     known = {"project": tracking.project, "experiment": tracking.experiment, "hyperpod": tracking.hyperpod}
-    known["commit_hash"] = commit_hash()
+    known |= {"commit_hash": commit_hash()}
     return {**{key: str({**known, **values}.get(key, "none")) for key in ARTICLE_TAGS}, **tracking.tags}
 
 
 def commit_hash() -> str:
-    """The commit that an image was built from (`MIXTUNE_COMMIT`), or that the sources are at; else `unknown`."""
+    """Return the commit that an image was built from (`MIXTUNE_COMMIT`) or the sources are at; else `unknown`."""
     if commit := os.environ.get("MIXTUNE_COMMIT"):
         return commit
-    import subprocess
-
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
@@ -202,53 +201,54 @@ def commit_hash() -> str:
         return "unknown"
 
 
-def _experiment(client: Any, name: str) -> str:
+def _experiment(client: "MlflowClient", tracking: Tracking) -> str:
+    """Return the id of the experiment, made where it is not there; its artifacts lie beside an SQLite database."""
     from mlflow.exceptions import MlflowException
 
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
+    name, location = tracking.experiment, None
+    if tracking.uri.startswith(SQLITE):
+        location = (Path(tracking.uri.removeprefix(SQLITE)).resolve().parent / "mlflow-artifacts").as_uri()
     try:
-        return str(client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri)))
+        experiment = client.get_experiment_by_name(name)
+        return str(experiment.experiment_id if experiment else client.create_experiment(name, location))
     except MlflowException:  # another task made it at the same moment
-        return str(client.get_experiment_by_name(name).experiment_id)
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)
 
 
-def _artifact_location(uri: str) -> str | None:
-    """Beside the database for SQLite; a server knows its own."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts").as_uri()
-
-
-def _parent(client: Any, experiment_id: str, tracking: Tracking) -> str:
-    if injected := os.environ.get("MLFLOW_RUN_ID"):
-        return injected
+def _parent(client: "MlflowClient", experiment_id: str, tracking: Tracking) -> str:
     pipeline_run = os.environ.get("MIXTUNE_RUN_ID", "")
+    if injected := os.environ.get("MLFLOW_RUN_ID", ""):
+        return injected
     if not pipeline_run:
         return ""
     tags = {"pipeline_run_id": pipeline_run, "project": tracking.project, **tracking.tags}
     return _find_or_create(client, experiment_id, {"pipeline_run_id": pipeline_run}, pipeline_run, tags)
 
 
-def _child(client: Any, experiment_id: str, parent_id: str, name: str, subject: str) -> str:
+def _child(client: "MlflowClient", experiment_id: str, parent_id: str, name: str, subject: str) -> str:
     if not parent_id:
         return str(client.create_run(experiment_id, run_name=name).info.run_id)
     key = {"mixtune_task": f"{name} {subject}".strip(), "mlflow.parentRunId": parent_id}
     return _find_or_create(client, client.get_run(parent_id).info.experiment_id, key, name, key)
 
 
-def _find_or_create(client: Any, experiment_id: str, key: dict[str, str], name: str, tags: dict[str, str]) -> str:
-    """The oldest run with these tags; when two tasks make one at the same moment, both settle on the older."""
+def _find_or_create(
+    client: "MlflowClient", experiment_id: str, key: dict[str, str], name: str, tags: dict[str, str]
+) -> str:
+    """Return the oldest run with these tags; when two tasks make one at the same moment, both take the older."""
 
-    def found() -> list[str]:
+    def find() -> list[str]:
         clause = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in key.items())
         runs = client.search_runs([experiment_id], clause, order_by=["attributes.start_time ASC"])
-        return [run.info.run_id for run in runs]
+        return [str(run.info.run_id) for run in runs]
 
-    if old := found():
-        return str(old[0])
-    mine = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
-    oldest = found()[0]
-    if oldest != mine:
-        client.delete_run(mine)
-    return str(oldest)
+    if existing := find():
+        return existing[0]
+    own = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    oldest = find()[0]
+    if oldest != own:
+        client.delete_run(own)
+    return oldest

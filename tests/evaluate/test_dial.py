@@ -60,7 +60,7 @@ def test_a_model_turned_down_is_evaluated_as_the_very_model_that_the_command_mak
 @pytest.mark.parametrize("kind", ["adapter", "weights"])
 def test_a_quarter_of_the_strength_is_a_quarter_of_the_way_from_the_base(world: Any, tmp_path: Path, kind: str) -> None:
     tuned = world.adapter if kind == "adapter" else world.damaged
-    made = interpolation.turn_down(tuned, world.base, 0.25, tmp_path / "made")
+    made = interpolation.interpolate_model(tuned, world.base, 0.25, tmp_path / "made")
 
     def weights(folder: Path) -> dict[str, torch.Tensor]:
         if kind == "adapter":
@@ -126,4 +126,4 @@ def test_an_adapter_that_is_more_than_two_factors_is_not_scaled_in_part(world: A
     settings = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
     get_peft_model(LlamaForCausalLM.from_pretrained(world.base), settings).save_pretrained(tmp_path / "dora")
     with pytest.raises(ModelError, match=r"only LoRA's two factors can be scaled; the adapter has .*magnitude"):
-        interpolation.turn_down(tmp_path / "dora", world.base, 0.5, tmp_path / "out")
+        interpolation.interpolate_model(tmp_path / "dora", world.base, 0.5, tmp_path / "out")

@@ -42,7 +42,7 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
         ({"method": "qlora"}, "method is 'lora' or 'sft'; got 'qlora'"),
         ({"learning_rate": 0.0}, "learning_rate is above 0"),
         ({"base_model": "org/name"}, "give a folder, an s3:// prefix, or org/name@revision"),
-        ({"tracking": {"url": "x"}}, "unknown option 'url'"),
+        ({"tracking": {"url": "x"}}, "unknown key 'url'"),
     ],
 )
 def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "warn  base model: max_length 65536 is more than the",
     ),
     "a number of nodes in words": ({"num_nodes": "four"}, "num_nodes is a whole number as text, or empty; got 'four'"),
-    "a misspelt key of tracking": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown option 'url'"),
+    "a misspelt key of tracking": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown key 'url'"),
     "an MLflow that does not answer": (
         {"tracking": {"uri": "mlflow-nowhere:///x"}},
         "fail  tracking: MLflow at mlflow-nowhere:///x does not answer",

@@ -48,13 +48,13 @@ def _mix(options: argparse.Namespace) -> int:
 
 
 def _dial(options: argparse.Namespace) -> int:
-    from mixtune.interpolation import turn_down
+    from mixtune.interpolation import interpolate_model
 
     if storage.exists(options.out):
         raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
     tuned, base = models.fetch_model(options.model), models.fetch_model(options.base_model)
     with tempfile.TemporaryDirectory() as scratch:
-        made = turn_down(tuned, base, options.strength, Path(scratch) / "model")
+        made = interpolate_model(tuned, base, options.strength, Path(scratch) / "model")
         storage.upload(made, options.out)
     print(f"{options.model} at {options.strength:g}: {storage.fingerprint(options.out)}")
     return 0

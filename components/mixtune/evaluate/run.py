@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixtune import models, storage
+from mixtune import storage
+from mixtune.artifacts.model import FailedTraining, parse_model
 from mixtune.artifacts.pools import Pools, read_pools
 from mixtune.artifacts.samples import TOKENIZER_FILE, Dial, DialPoint, Identity, Samples, read_parts
 from mixtune.artifacts.typed_json import write_artifact
@@ -82,11 +83,11 @@ class EvaluationPools(NamedTuple):
 
 def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluation:
     """Evaluate a model on all axes and write its samples and its report."""
-    failure = f"{models.FAILED}: "
-    if inputs.model_uri.startswith(failure):
-        reason = inputs.model_uri.removeprefix(failure)
-        evaluation = Evaluation(samples=Samples(limit=settings.limit, failed=reason, data_uri=outputs.data_uri))
-        print(f"evaluate: no model to evaluate: {reason}", flush=True)
+    model = parse_model(inputs.model_uri)
+    if isinstance(model, FailedTraining):
+        samples = Samples(limit=settings.limit, failed=model.reason, data_uri=outputs.data_uri)
+        evaluation = Evaluation(samples=samples)
+        print(f"evaluate: no model to evaluate: {model.reason}", flush=True)
     else:
         with tempfile.TemporaryDirectory() as scratch:
             source = ModelSource.of(settings, inputs.base_model, inputs.model_uri).resolved()
@@ -115,7 +116,7 @@ def sweep(
         ConfigError: A strength out of range.
     """
     chosen = check_strengths(list(strengths))
-    if inputs.model_uri.startswith(f"{models.FAILED}: "):
+    if isinstance(parse_model(inputs.model_uri), FailedTraining):
         chosen = []
     points = []
     for strength in chosen:

@@ -16,7 +16,7 @@ from mixtune.errors import ModelError
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
-from mixtune.interpolation import turn_down
+from mixtune.interpolation import interpolate_model
 from mixtune.settings.inference import InferenceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -92,7 +92,7 @@ def at_strength(fetched: Fetched, strength: float, scratch: Path) -> Fetched:
     """
     if strength == 1 or not fetched.tuned:
         return fetched
-    return replace(fetched, tuned=turn_down(fetched.tuned, fetched.base, strength, scratch / "model"))
+    return replace(fetched, tuned=interpolate_model(fetched.tuned, fetched.base, strength, scratch / "model"))
 
 
 def digest(uri: str, local: str | Path = "") -> str:
