@@ -45,12 +45,12 @@ class Prices:
 
     def __getitem__(self, name: str) -> Instance:
         if name not in self.instances:
-            known = ", ".join(self.instances)
-            raise ConfigError(f"no price of {name!r}; there are {known}; give --prices FILE with it")
+            names = ", ".join(self.instances)
+            raise ConfigError(f"no price of {name!r}; there are {names}; give --prices FILE with it")
         return self.instances[name]
 
     def warning(self, today: datetime.date) -> str:
-        """Words where the table is older than it may be; else empty."""
+        """Return a warning where the table is older than it may be; else an empty text."""
         age = (today - self.date).days
         if age <= self.stale_after_days:
             return ""
@@ -58,14 +58,14 @@ class Prices:
 
 
 def usd_per_hour(hyperpod: str) -> float | None:
-    """US dollars an hour of all the instances that `tracking.hyperpod` names; None where no price is known.
+    """Return US dollars an hour of all the instances that `tracking.hyperpod` names; None where no price is known.
 
     Args:
         hyperpod: Such as `4x-p5.48xlarge`.
     """
-    named = re.fullmatch(r"(\d+)x-(?:ml\.)?([\w.-]+)", hyperpod)
+    match = re.fullmatch(r"(\d+)x-(?:ml\.)?([\w.-]+)", hyperpod)
     instances = read_prices().instances
-    return int(named[1]) * instances[named[2]].usd_per_hour if named and named[2] in instances else None
+    return int(match[1]) * instances[match[2]].usd_per_hour if match and match[2] in instances else None
 
 
 def read_prices(file: str = "") -> Prices:

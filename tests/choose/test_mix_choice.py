@@ -115,13 +115,19 @@ def test_a_plot_is_ruled_at_a_few_round_numbers_within_it(low: float, high: floa
 
 def test_texts_in_a_plot_lie_neither_on_one_another_nor_on_points() -> None:
     points = [(100.0, 100.0), (103.0, 100.0), (300.0, 100.0)]
-    labels = charts._Labels(points)
-    shown = [labels.add(x, y, "0.75", "red") for x, y in points]
-    places = {re.search(r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', text).groups() for text in shown if text}  # type: ignore[union-attr]
-    assert len(places) == len([text for text in shown if text]) >= 2
-    crowded = charts._Labels([(100.0 + dx, 100.0 + dy) for dx in range(-40, 41, 8) for dy in range(-24, 25, 8)])
-    assert crowded.add(100.0, 100.0, "0.75", "red") == ""
-    assert crowded.add(100.0, 100.0, "75 %: pass", "red", always=True)
+    drawing = charts._Drawing()
+    labels = charts._Labels(drawing, points)
+    for x, y in points:
+        labels.add(x, y, "0.75", "red")
+    places = set(re.findall(r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', "".join(drawing.parts)))
+    assert len(places) == len(drawing.parts) >= 2
+    drawing = charts._Drawing()
+    grid = [(100.0 + dx, 100.0 + dy) for dx in range(-40, 41, 8) for dy in range(-24, 25, 8)]
+    crowded = charts._Labels(drawing, grid)
+    crowded.add(100.0, 100.0, "0.75", "red")
+    assert not drawing.parts
+    crowded.add(100.0, 100.0, "75 %: pass", "red", always=True)
+    assert drawing.parts
 
 
 def test_without_a_dial_there_is_neither_table_nor_curve(grid: Grid) -> None:

@@ -47,7 +47,7 @@ class Item:
 
 
 def check_contamination(samples: Samples, shards_path: str, folder: Path, *, allow: bool) -> tuple[Overlap, ...]:
-    """Look for the items of all axes in the training shards.
+    """Search the training shards for the items of all axes.
 
     Args:
         samples: The evaluation's samples, with the items' texts.
@@ -70,7 +70,7 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
         for axis, table in tables
         for item in make_items(axis, table["item_id"].to_pylist(), forms[axis].searched_texts(table))
     ]
-    coverage = find_coverage(items, _texts(samples, shards, folder))
+    coverage = find_coverage(items, _decode_records(samples, shards))
     overlaps = [_overlap(axis, len(table), items, coverage) for axis, table in tables]
     for overlap in overlaps:
         if overlap.exact and forms[overlap.axis].is_benchmark and not allow:
@@ -104,9 +104,9 @@ def find_coverage(items: Sequence[Item], texts: Iterable[str]) -> npt.NDArray[np
     while batch := list(islice(texts, BATCH_TEXTS)):
         hashed = hash_words(batch)
         for number in range(len(batch)):
-            for size, known in sorted_digests.items():
+            for size, digests in sorted_digests.items():
                 ngrams = hash_ngrams(hashed[number], size)
-                shared = ngrams[is_in(ngrams, known)].tolist()
+                shared = ngrams[is_in(ngrams, digests)].tolist()
                 _raise_coverage(coverage, items, [place for digest in shared for place in places[size][digest]])
     return coverage
 
@@ -121,33 +121,33 @@ def _raise_coverage(
         coverage[index] = max(coverage[index], len(covered_words) / len(items[index].words))
 
 
-def _texts(samples: Samples, shards: Shards, folder: Path) -> Iterator[str]:
-    """The text of every training record, once."""
+def _decode_records(samples: Samples, shards: Shards) -> Iterator[str]:
+    """Yield the text of every training record, once."""
     uri = storage.join(samples.data_uri, TOKENIZER_FILE)
     with storage.open_read(uri) as stream:
         tokenizer = Tokenizer.from_str(stream.read().decode())
-    seen: set[bytes] = set()
+    decoded: set[bytes] = set()
     for step in range(shards.num_steps):
         batch: Any = shards.batch(step)
         ids = batch.column("record_id").to_pylist()
-        rows = [row for row, record in enumerate(ids) if record not in seen]
-        seen.update(ids)
+        rows = [row for row, record in enumerate(ids) if record not in decoded]
+        decoded.update(ids)
         if rows:
             tokens = pc.take(batch.column("input_ids"), pa.array(rows)).to_pylist()
             yield from tokenizer.decode_batch(tokens, skip_special_tokens=True)
 
 
 def _overlap(axis: str, count: int, items: list[Item], coverage: npt.NDArray[np.float64]) -> Overlap:
-    mine = [(item, float(share)) for item, share in zip(items, coverage, strict=True) if item.axis == axis]
-    whole = [item for item, share in mine if share == 1]
+    of_axis = [(item, float(share)) for item, share in zip(items, coverage, strict=True) if item.axis == axis]
+    whole = [item for item, share in of_axis if share == 1]
     exact = [item for item in whole if len(item.words) >= NGRAM]
     return Overlap(
         axis=axis,
         num_items=count,
-        searched=len(mine),
+        searched=len(of_axis),
         exact=len(exact),
         short_exact=len(whole) - len(exact),
-        partial=sum(0.5 <= share < 1 for _, share in mine),
-        mean_coverage=float(np.mean([share for _, share in mine])) if mine else 0.0,
+        partial=sum(0.5 <= share < 1 for _, share in of_axis),
+        mean_coverage=float(np.mean([share for _, share in of_axis])) if of_axis else 0.0,
         items=tuple(item.item_id for item in exact[:MAX_NAMED]),
     )

@@ -26,10 +26,10 @@ def log_comparison(
 
     Args:
         options: The `tracking` parameter.
-        comparison: What was found.
+        comparison: The result.
         sides: Samples of `base` and `candidate`.
         shards: Manifest of the shards that the candidate was trained on.
-        judgments: What `judge` said of the two.
+        judgments: Of a judge; None: there was none.
         files: Report files to keep with the comparison.
     """
     where = tracking.Tracking.from_options(options)
@@ -72,7 +72,7 @@ def log_comparison(
 
 
 def axis_metrics(samples: Samples) -> dict[str, float]:
-    """Scores as `<axis>/<score>`."""
+    """Return scores as `<axis>/<score>`."""
     return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis.scores.items()}
 
 
@@ -87,7 +87,7 @@ def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
 
 
 def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
-    """What the shards' manifest tells of the run, under the article's tags."""
+    """Return the article's tags that the shards' manifest knows."""
     values = {
         "mix_ratio": shards.get("mix_ratio"),
         "seed": shards.get("seed"),
@@ -123,7 +123,7 @@ def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested values under names joined with `/`; lists as text."""
+    """Return nested values under names joined with `/`; lists as text."""
     if isinstance(value, dict):
         flat: dict[str, Any] = {}
         for key, item in value.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700", "advisory": "#57606a"}
+INK, MUTED, GRID = "#1f2328", "#57606a", "#d8dee4"
 WIDTH = 900
 LEFT = 285
 """Where the drawing begins, right of the names."""
@@ -13,8 +14,6 @@ RIGHT = 90
 """Room for numbers right of the drawing."""
 REACH = 3.0
 """A forest plot ends at so many allowed losses; what is farther out is drawn at the edge, as an arrow."""
-GRID = "#d8dee4"
-MUTED = "#57606a"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,88 +59,116 @@ class Mark:
     verdict: str
 
 
-def forest(bars: list[Bar]) -> str:
-    """Differences with their intervals, one line each; the shaded part is more than the allowed loss."""
-    row, top = 38, 30
+class _Drawing:
+    """An SVG drawing that scales to its place; lengths are in its own units, WIDTH wide."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    def text(self, x: float, y: float, text: str, anchor: str, color: str = INK, extra: str = "") -> None:
+        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+        self.parts.append(f'<text {place} fill="{color}"{extra}>{escape(text)}</text>')
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], color: str, extra: str = "") -> None:
+        place = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
+        self.parts.append(f'<line {place} stroke="{color}" {extra}/>')
+
+    def circle(self, x: float, y: float, radius: int, fill: str, extra: str = "") -> None:
+        self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}"{extra}/>')
+
+    def arrow(self, x: float, y: float, color: str, *, to_right: bool) -> None:
+        step = 9 if to_right else -9
+        self.parts.append(
+            f'<path d="M{x:.1f} {y - 7:.1f}L{x + step:.1f} {y:.1f}L{x:.1f} {y + 7:.1f}Z" fill="{color}"/>'
+        )
+
+    def render(self, height: float, title: str) -> str:
+        style = "font:13px system-ui,sans-serif;width:100%;height:auto"
+        inner = f"<title>{escape(title)}</title>{''.join(self.parts)}"
+        return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
+
+
+def forest(bars: Sequence[Bar]) -> str:
+    """Draw differences with their intervals, one line each; the shaded part is more than the allowed loss."""
+    drawing, row, top = _Drawing(), 38, 30
     bottom = top + row * len(bars)
 
     def x(value: float) -> float:
         return LEFT + (min(max(value, -REACH), REACH) + REACH) / (2 * REACH) * (WIDTH - LEFT - RIGHT)
 
-    parts = [f'<rect x="{LEFT}" y="{top}" width="{x(-1) - LEFT:.1f}" height="{bottom - top}" fill="#ffebe9"/>']
-    for at, text in ((-1.0, "allowed loss"), (0.0, "no change")):
-        stroke = "#cf222e" if at else MUTED
-        parts.append(_line(x(at), top, x(at), bottom, stroke, 'stroke-dasharray="4 3"'))
-        parts.append(_text(x(at), top - 10, text, "middle", MUTED))
+    drawing.parts.append(
+        f'<rect x="{LEFT}" y="{top}" width="{x(-1) - LEFT:.1f}" height="{bottom - top}" fill="#ffebe9"/>'
+    )
+    for at, text, color in ((-1.0, "allowed loss", COLORS["fail"]), (0.0, "no change", MUTED)):
+        drawing.line((x(at), top), (x(at), bottom), color, 'stroke-dasharray="4 3"')
+        drawing.text(x(at), top - 10, text, "middle", MUTED)
     for index, bar in enumerate(bars):
         y, color = top + row * index + row / 2, COLORS[bar.verdict]
-        parts.append(_text(LEFT - 12, y + 4, bar.name, "end"))
-        parts.append(_line(x(bar.lower), y, x(bar.upper), y, color, 'stroke-width="3" stroke-linecap="round"'))
-        parts += [_arrow(x(end), y, color, end) for end in (bar.lower, bar.upper) if abs(end) > REACH]
+        drawing.text(LEFT - 12, y + 4, bar.name, "end")
+        drawing.line((x(bar.lower), y), (x(bar.upper), y), color, 'stroke-width="3" stroke-linecap="round"')
+        for end in (bar.lower, bar.upper):
+            if abs(end) > REACH:
+                drawing.arrow(x(end), y, color, to_right=end > 0)
         if abs(bar.value) <= REACH:
-            parts.append(f'<circle cx="{x(bar.value):.1f}" cy="{y}" r="6" fill="{color}"/>')
-        parts.append(_text(WIDTH - RIGHT + 12, y + 4, bar.label, "start", color))
-    return svg(bottom + 8, parts, "Differences with their intervals")
+            drawing.circle(x(bar.value), y, 6, color)
+        drawing.text(WIDTH - RIGHT + 12, y + 4, bar.label, "start", color)
+    return drawing.render(bottom + 8, "Differences with their intervals")
 
 
-def dumbbells(lines: list[Dumbbell], low: float, high: float) -> str:
-    """Scores before (hollow) and after (full), one line each.
+def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
+    """Draw scores before (hollow) and after (full), one line each, from top to bottom.
 
     Args:
-        lines: From top to bottom.
+        lines: The scores.
         low: Left end of the scale.
         high: Right end; more than `low`.
     """
-    row, top = 19, 26
+    drawing, row, top = _Drawing(), 19, 26
     bottom = top + row * len(lines)
 
     def x(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
-    parts = []
     for tick in range(5):
         at = low + (high - low) * tick / 4
-        parts.append(_line(x(at), top, x(at), bottom, GRID))
-        parts.append(_text(x(at), top - 8, f"{at:.2f}", "middle", MUTED))
+        drawing.line((x(at), top), (x(at), bottom), GRID)
+        drawing.text(x(at), top - 8, f"{at:.2f}", "middle", MUTED)
     for index, line in enumerate(lines):
         y = top + row * index + row / 2
-        weight = ' font-weight="700"' if line.flagged else ""
-        parts.append(_text(LEFT - 12, y + 4, line.name[:44], "end", extra=weight))
-        parts.append(_line(x(line.base), y, x(line.candidate), y, line.color, 'stroke-width="2.5"'))
-        parts.append(f'<circle cx="{x(line.base):.1f}" cy="{y}" r="4" fill="#fff" stroke="{MUTED}"/>')
-        parts.append(f'<circle cx="{x(line.candidate):.1f}" cy="{y}" r="4" fill="{line.color}"/>')
-        change = f"{line.candidate - line.base:+.3f}{' *' if line.flagged else ''}"
-        parts.append(_text(WIDTH - RIGHT + 12, y + 4, change, "start", line.color, weight))
-    return svg(bottom + 8, parts, "Scores of both models by slice")
+        weight, star = (' font-weight="700"', " *") if line.flagged else ("", "")
+        drawing.text(LEFT - 12, y + 4, line.name[:44], "end", extra=weight)
+        drawing.line((x(line.base), y), (x(line.candidate), y), line.color, 'stroke-width="2.5"')
+        drawing.circle(x(line.base), y, 4, "#fff", f' stroke="{MUTED}"')
+        drawing.circle(x(line.candidate), y, 4, line.color)
+        change = f"{line.candidate - line.base:+.3f}{star}"
+        drawing.text(WIDTH - RIGHT + 12, y + 4, change, "start", line.color, weight)
+    return drawing.render(bottom + 8, "Scores of both models by slice")
 
 
 def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion table: true labels down, given labels across, each row shaded by its own shares."""
-    cell = max(14, min(46, (WIDTH - LEFT - 20) // len(labels)))
-    top = 120
-    parts = []
+    """Draw a confusion table: true labels down, given labels across, each row shaded by its own shares."""
+    drawing, cell, top = _Drawing(), max(14, min(46, (WIDTH - LEFT - 20) // len(labels))), 120
     for column, label in enumerate(labels):
-        at = LEFT + cell * column + cell / 2
-        turn = f' transform="rotate(-45 {at:.0f} {top - 8})"'
-        parts.append(_text(at, top - 8, label[:22], "start", MUTED, turn))
+        x = LEFT + cell * column + cell / 2
+        drawing.text(x, top - 8, label[:22], "start", MUTED, f' transform="rotate(-45 {x:.0f} {top - 8})"')
     for row, (label, line) in enumerate(zip(labels, counts, strict=True)):
         y, total = top + cell * row, max(1, sum(line))
-        parts.append(_text(LEFT - 8, y + cell / 2 + 4, label[:34], "end"))
+        drawing.text(LEFT - 8, y + cell / 2 + 4, label[:34], "end")
         for column, count in enumerate(line):
-            share, right = count / total, row == column
-            color = "26,127,55" if right else "207,34,46"
+            share, color = count / total, "26,127,55" if row == column else "207,34,46"
+            opacity = 0.12 + 0.8 * share if count else 0.04
             place = f'x="{LEFT + cell * column}" y="{y}" width="{cell - 1}" height="{cell - 1}"'
-            parts.append(f'<rect {place} fill="rgba({color},{0.04 if not count else 0.12 + 0.8 * share:.2f})"/>')
+            drawing.parts.append(f'<rect {place} fill="rgba({color},{opacity:.2f})"/>')
             if count and cell >= 22:
-                ink = "#fff" if share > 0.6 else "#1f2328"
-                parts.append(_text(LEFT + cell * (column + 0.5), y + cell / 2 + 4, str(count), "middle", ink))
-    return svg(top + cell * len(labels) + 4, parts, "Given label by true label")
+                ink = "#fff" if share > 0.6 else INK
+                drawing.text(LEFT + cell * (column + 0.5), y + cell / 2 + 4, str(count), "middle", ink)
+    return drawing.render(top + cell * len(labels) + 4, "Given label by true label")
 
 
 def frontier(
-    marks: list[Mark], base: tuple[float, float], titles: tuple[str, str], curves: Sequence[list[Mark]] = ()
+    marks: Sequence[Mark], base: tuple[float, float], titles: tuple[str, str], curves: Sequence[Sequence[Mark]] = ()
 ) -> str:
-    """Points with whiskers in both directions, and the base model as a square.
+    """Draw points with whiskers in both directions, and the base model as a square.
 
     Args:
         marks: The points.
@@ -149,49 +176,50 @@ def frontier(
         titles: Names of the axes, right and up.
         curves: Points without whiskers, each curve drawn on from the base model; the last point of one is not drawn.
     """
-    top, bottom, left = 24, 340, 90
-    small = [mark for curve in curves for mark in curve]
-    xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in small)]
-    ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in small)]
-    right, up = _scale(xs, left, WIDTH - RIGHT), _scale(ys, bottom, top)
-    parts = [_line(left, bottom, WIDTH - RIGHT, bottom, MUTED), _line(left, top, left, bottom, MUTED)]
+    top, bottom, start, end = 24, 340, 90, WIDTH - RIGHT
+    on_curves = [mark for curve in curves for mark in curve]
+    xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in on_curves)]
+    ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in on_curves)]
+    x, y, drawing = _scale(xs, start, end), _scale(ys, bottom, top), _Drawing()
+    drawing.line((start, bottom), (end, bottom), MUTED)
+    drawing.line((start, top), (start, bottom), MUTED)
     for tick in _ticks(min(xs), max(xs)):
-        parts.append(_line(right(tick), top, right(tick), bottom, GRID))
-        parts.append(_text(right(tick), bottom + 18, f"{tick:g}", "middle", MUTED))
+        drawing.line((x(tick), top), (x(tick), bottom), GRID)
+        drawing.text(x(tick), bottom + 18, f"{tick:g}", "middle", MUTED)
     for tick in _ticks(min(ys), max(ys)):
-        parts.append(_line(left, up(tick), WIDTH - RIGHT, up(tick), GRID))
-        parts.append(_text(left - 8, up(tick) + 4, f"{tick:g}", "end", MUTED))
-    labels = _Labels([(right(mark.x), up(mark.y)) for mark in [*marks, *small]])
+        drawing.line((start, y(tick)), (end, y(tick)), GRID)
+        drawing.text(start - 8, y(tick) + 4, f"{tick:g}", "end", MUTED)
     for curve in curves:
-        ends = " ".join(f"{right(x):.1f},{up(y):.1f}" for x, y in [base, *((mark.x, mark.y) for mark in curve)])
-        parts.append(f'<polyline points="{ends}" fill="none" stroke="{MUTED}" stroke-dasharray="2 3"/>')
+        ends = " ".join(f"{x(right):.1f},{y(up):.1f}" for right, up in [base, *((mark.x, mark.y) for mark in curve)])
+        drawing.parts.append(f'<polyline points="{ends}" fill="none" stroke="{MUTED}" stroke-dasharray="2 3"/>')
+    labels = _Labels(drawing, [(x(mark.x), y(mark.y)) for mark in [*marks, *on_curves]])
     for mark in marks:
-        color, x, y = COLORS[mark.verdict], right(mark.x), up(mark.y)
-        parts.append(_line(right(mark.x_span[0]), y, right(mark.x_span[1]), y, color))
-        parts.append(_line(x, up(mark.y_span[0]), x, up(mark.y_span[1]), color))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" fill="{color}"/>')
-        parts.append(labels.add(x, y, f"{mark.name}: {mark.verdict}", color, always=True))
-    x, y = right(base[0]), up(base[1])
-    parts.append(f'<rect x="{x - 6:.1f}" y="{y - 6:.1f}" width="12" height="12" fill="{MUTED}"/>')
-    parts.append(labels.add(x, y, "base model", MUTED, always=True))
+        color, right, up = COLORS[mark.verdict], x(mark.x), y(mark.y)
+        drawing.line((x(mark.x_span[0]), up), (x(mark.x_span[1]), up), color)
+        drawing.line((right, y(mark.y_span[0])), (right, y(mark.y_span[1])), color)
+        drawing.circle(right, up, 7, color)
+        labels.add(right, up, f"{mark.name}: {mark.verdict}", color, always=True)
+    right, up = x(base[0]), y(base[1])
+    drawing.parts.append(f'<rect x="{right - 6:.1f}" y="{up - 6:.1f}" width="12" height="12" fill="{MUTED}"/>')
+    labels.add(right, up, "base model", MUTED, always=True)
     for mark in (mark for curve in curves for mark in curve[:-1]):
-        color, x, y = COLORS[mark.verdict], right(mark.x), up(mark.y)
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#fff" stroke="{color}" stroke-width="1.5"/>')
-        parts.append(labels.add(x, y, mark.name, color))
-    parts.append(_text((left + WIDTH - RIGHT) / 2, bottom + 40, titles[0], "middle"))
-    parts.append(_text(left, top - 8, titles[1], "start"))
-    return svg(bottom + 50, parts, f"{titles[1]} against {titles[0]}")
+        color, right, up = COLORS[mark.verdict], x(mark.x), y(mark.y)
+        drawing.circle(right, up, 4, "#fff", f' stroke="{color}" stroke-width="1.5"')
+        labels.add(right, up, mark.name, color)
+    drawing.text((start + end) / 2, bottom + 40, titles[0], "middle")
+    drawing.text(start, top - 8, titles[1], "start")
+    return drawing.render(bottom + 50, f"{titles[1]} against {titles[0]}")
 
 
-def _scale(values: list[float], begin: float, end: float) -> Callable[[float], float]:
-    """Where a value lies between two places, with room around all of them."""
+def _scale(values: Sequence[float], begin: float, end: float) -> Callable[[float], float]:
+    """Return where a value lies between two places, with room around all values."""
     low, high = min(values), max(values)
     room = 0.08 * (high - low) or 0.5
     return lambda value: begin + (value - low + room) / (high - low + 2 * room) * (end - begin)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, at most six."""
+    """Return round numbers from low to high, at most six."""
     if low == high:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / 5))
@@ -202,42 +230,25 @@ def _ticks(low: float, high: float) -> list[float]:
 class _Labels:
     """Texts beside points, each where no other text or point is."""
 
-    def __init__(self, points: list[tuple[float, float]]) -> None:
-        self.taken = [(x - 6, y + 5, 12.0) for x, y in points]
+    def __init__(self, drawing: _Drawing, points: Sequence[tuple[float, float]]) -> None:
+        self.drawing = drawing
+        self.occupied = [(x - 6, y + 5, 12.0) for x, y in points]
+        """Left end, base line and width of what is there."""
 
-    def add(self, x: float, y: float, text: str, color: str, *, always: bool = False) -> str:
-        """The text at the first free place around a point; empty where there is none, unless it must be shown."""
+    def add(self, x: float, y: float, text: str, color: str, *, always: bool = False) -> None:
+        """Write a text at the first free place around a point; where there is none, only if it must be shown."""
         width = 7.0 * len(text)
-        for right, down in ((True, -8), (True, 17), (False, -8), (False, 17), (True, 4), (False, 4)):
-            box = (x + 9 if right else x - 9 - width, y + down, width)
-            if not any(
-                abs(box[1] - at) < 14 and box[0] < begin + wide and begin < box[0] + width
-                for begin, at, wide in self.taken
-            ):
-                break
-        else:
-            if not always:
-                return ""
-            right, box = True, (x + 9, y - 8, width)
-        self.taken.append(box)
-        return _text(x + 9 if right else x - 9, box[1], text, "start" if right else "end", color)
+        sides = ((True, -8), (True, 17), (False, -8), (False, 17), (True, 4), (False, 4))
+        places = [(x + 9 if to_right else x - 9 - width, y + down, width) for to_right, down in sides]
+        place = next(filter(self._is_free, places), places[0] if always else None)
+        if place:
+            self.occupied.append(place)
+            anchor, at = ("start", x + 9) if place[0] > x else ("end", x - 9)
+            self.drawing.text(at, place[1], text, anchor, color)
 
-
-def svg(height: float, parts: list[str], title: str) -> str:
-    """A drawing that scales to its place."""
-    style = "font:13px system-ui,sans-serif;width:100%;height:auto"
-    inner = f"<title>{escape(title)}</title>{''.join(parts)}"
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, color: str = "#1f2328", extra: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{extra}>{escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, color: str, extra: str = "") -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" {extra}/>'
-
-
-def _arrow(x: float, y: float, color: str, direction: float) -> str:
-    step = 9 if direction > 0 else -9
-    return f'<path d="M{x:.1f} {y - 7:.1f}L{x + step:.1f} {y:.1f}L{x:.1f} {y + 7:.1f}Z" fill="{color}"/>'
+    def _is_free(self, place: tuple[float, float, float]) -> bool:
+        begin, base_line, width = place
+        return not any(
+            abs(base_line - other_line) < 14 and begin < other + other_width and other < begin + width
+            for other, other_line, other_width in self.occupied
+        )

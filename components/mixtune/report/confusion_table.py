@@ -18,9 +18,8 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         counts: (labels, labels) records by true (row) and given label (column).
     """
     if len(labels) <= MAX_HEAT:
-        return note("Shaded by the share of each row; answers that say no label are in no column.") + charts.heat(
-            labels, counts
-        )
+        lead = note("Shaded by the share of each row; answers that say no label are in no column.")
+        return lead + charts.heat(labels, counts)
     wrong = [
         (-count, labels[row], labels[column])
         for row, line in enumerate(counts)
@@ -29,5 +28,5 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     ]
     if not wrong:
         return "<p>No record was given a wrong label.</p>"
-    rows = [[true, given, str(-count)] for count, true, given in sorted(wrong)[:MAX_LISTED]]
+    rows = [[truth, answer, str(-count)] for count, truth, answer in sorted(wrong)[:MAX_LISTED]]
     return table(["true label", "given label", "records"], rows, texts=2)
