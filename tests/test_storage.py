@@ -84,7 +84,7 @@ def test_one_file_in_s3_is_fetched_under_its_name(bucket: str, tmp_path: Path) -
 
 def test_objects_are_encrypted_with_the_key_that_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIXTUNE_KMS_KEY_ID", raising=False)
-    storage.use({"kms_key_id": "alias/data"})
+    storage.configure_storage({"kms_key_id": "alias/data"})
     monkeypatch.setenv("MIXTUNE_KMS_KEY_ID", os.environ["MIXTUNE_KMS_KEY_ID"])
     for name, size in (("small", 10), ("large", storage.BLOCK_BYTES + 1)):
         with storage.open_write(f"{bucket}/{name}") as stream:
@@ -95,7 +95,7 @@ def test_objects_are_encrypted_with_the_key_that_is_named(bucket: str, monkeypat
 
 def test_an_unknown_storage_option_is_named() -> None:
     with pytest.raises(ConfigError, match=r"unknown option 'kms'; there are kms_key_id"):
-        storage.use({"kms": "x"})
+        storage.configure_storage({"kms": "x"})
 
 
 def test_a_writer_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) -> None:

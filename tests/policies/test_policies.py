@@ -82,7 +82,7 @@ def test_a_role_writes_only_what_its_tasks_make(
 
 def test_a_large_file_is_encrypted_in_every_part(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     account.act_as("launcher", monkeypatch)
-    storage.use({"region": "us-east-1"})
+    storage.configure_storage({"region": "us-east-1"})
     monkeypatch.setenv("MIXTUNE_KMS_KEY_ID", account.key)
     uri = f"s3://{account.bucket}/kfp/finetune/run/mix-shard/1/data/shards/large"
     with storage.open_write(uri) as stream:

@@ -13,12 +13,12 @@ def test_our_key_is_named_and_another_one_is_refused(account: Account, monkeypat
     folder = f"s3://{account.bucket}/kfp/finetune"
     monkeypatch.setenv("MIXTUNE_KMS_KEY_ID", "")
     options = {"kms_key_id": account.key}
-    storage.use(options)
+    storage.configure_storage(options)
     assert list(check_artifacts(folder, options)) == [
         ("pass", f"{folder} can be written, encrypted by aws:kms {account.key}")
     ]
     other = {"kms_key_id": account.key[:-4] + "beef"}
-    storage.use(other)
+    storage.configure_storage(other)
     ((outcome, text),) = check_artifacts(folder, other)
     assert outcome == "fail"
     assert text.startswith(

@@ -78,7 +78,7 @@ def choose_mix(
     from mixtune import storage as files
     from mixtune.choose.mix_choice import Outputs, report_grid
 
-    files.use(storage)
+    files.configure_storage(storage)
     outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
     chosen = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
     best = chosen.recommended
@@ -136,7 +136,7 @@ def climb(
     from mixtune import storage as files
     from mixtune.choose.ladder_climb import climb as add
 
-    files.use(storage)
+    files.configure_storage(storage)
     candidate = {"method": method, "lora_rank": int(lora_rank), "lora_alpha": int(lora_alpha)}
     budget = {"target": customer_target, "sft_max_steps": int(sft_max_steps)}
     decision = add(comparison.path, candidate, earlier, ladder.path, budget)
@@ -178,7 +178,7 @@ def choose_rung(
     from mixtune.choose.ladder_climb import report_ladder
     from mixtune.choose.mix_choice import Outputs
 
-    files.use(storage)
+    files.configure_storage(storage)
     outputs = Outputs(json_path=ladder.path, report_path=report.path, summary_path=summary.path)
     chosen = report_ladder(ladder_uri, outputs, tracking)
     returned = namedtuple("returned", "verdict model_uri")
@@ -242,7 +242,7 @@ def register(
     from mixtune import storage as files
     from mixtune.choose.registration import Registration, register_model
 
-    files.use(storage)
+    files.configure_storage(storage)
     request = Registration(
         comparison_path=comparison.path,
         model_uri=model_uri,

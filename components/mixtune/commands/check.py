@@ -55,7 +55,7 @@ def settings_of(values: dict[str, Any], artifacts: str = "", namespace: str = ""
         ConfigError: Pools or benchmarks are badly described.
         DataError: A file is not there.
     """
-    storage.use(values["storage"])
+    storage.configure_storage(values["storage"])
     customer, general, weights = fingerprint_pools(
         values["customer_uri"], values["customer_columns"], values["test_uri"], values["general_pools"]
     )

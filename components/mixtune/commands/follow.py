@@ -104,7 +104,7 @@ def follow_run(options: argparse.Namespace, run_id: str) -> int:
 
 def _end(options: argparse.Namespace, run: SubmittedRun, watch: RunWatch) -> int:
     folder = run.folder(options.pipeline_root)
-    storage.use(run.arguments.get("storage") or {})
+    storage.configure_storage(run.arguments.get("storage") or {})
     if run.state != "SUCCEEDED":
         reasons = []
         for state in watch.states:
@@ -152,7 +152,7 @@ def _logs(options: argparse.Namespace) -> int:
     if not matching:
         titles = ", ".join(state.title for state in states)
         raise ConfigError(f"run {options.run_id} has no task {options.task!r} that has begun; there are {titles}")
-    storage.use(run.arguments.get("storage") or {})
+    storage.configure_storage(run.arguments.get("storage") or {})
     folder = run.folder(options.pipeline_root)
     log = kept_log(folder, matching[0]) or "\n".join(cluster.log(state.pod) for state in matching if state.pod)
     if not log:

@@ -60,7 +60,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
     """The plan of a run with these arguments."""
-    storage.use(arguments["storage"])
+    storage.configure_storage(arguments["storage"])
     folder = models.fetch_model(arguments["base_model"], weights=False)
     prices = read_prices(options.prices)
     instance = prices[options.instance]

@@ -50,7 +50,7 @@ class CompareOutputs:
 
 def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison:
     """Compare two samples artifacts, write the reports and log everything to MLflow."""
-    storage.use(inputs.storage)
+    storage.configure_storage(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None

@@ -61,7 +61,7 @@ def evaluate(
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
-    files.use(storage)
+    files.configure_storage(storage)
     inputs = Inputs(
         base_model=base_model,
         model_uri=model_uri,
@@ -122,7 +122,7 @@ def sweep_dial(
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
-    files.use(storage)
+    files.configure_storage(storage)
     inputs = Inputs(
         base_model=base_model,
         model_uri=model_uri,

@@ -59,7 +59,7 @@ def mix_shard(
     from mixtune.mix_shard.run import Inputs, Outputs, run
     from mixtune.settings.mix import read_mix_settings
 
-    files.use(storage)
+    files.configure_storage(storage)
     parameters = {
         "weights": weights,
         "customer_data_percent": customer_data_percent,

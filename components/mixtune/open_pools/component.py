@@ -62,7 +62,7 @@ def import_pool(
     from mixtune.artifacts.typed_json import write_artifact
     from mixtune.open_pools import catalogue, import_files
 
-    store.use(storage)
+    store.configure_storage(storage)
     told = {"source": source, "revision": revision, "licence": licence, "licence_url": licence_url}
     given = {**told, "attribution": attribution, "category": category, "files": files, "columns": columns}
     found = catalogue.find_pool(name, catalogue_uri, given)

@@ -35,5 +35,5 @@ def record_outcome(
     from mixtune import storage as files
     from mixtune.outcome.run import conclude_run
 
-    files.use(storage)
+    files.configure_storage(storage)
     return conclude_run(pipeline, comparison.path, record.path, record.uri, tracking)

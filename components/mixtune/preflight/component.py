@@ -52,9 +52,9 @@ def fingerprint(
     from collections import namedtuple
 
     from mixtune.preflight import fingerprint as taken
-    from mixtune.storage import use
+    from mixtune.storage import configure_storage
 
-    use(storage)
+    configure_storage(storage)
     customer, general, weights = taken.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
     measured, limits = taken.fingerprint_benchmarks(benchmarks)
     model = taken.fingerprint_model(base_model)
@@ -118,7 +118,7 @@ def preflight(
     from mixtune import storage as files
     from mixtune.preflight.checks import Settings, run_preflight
 
-    files.use(storage)
+    files.configure_storage(storage)
     folder = files.data_uri(report.uri, "report")
     settings = Settings(
         base_model=base_model,
@@ -177,7 +177,7 @@ def preflight_mixed(
     from mixtune import storage as files
     from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 
-    files.use(storage)
+    files.configure_storage(storage)
     mixed = Mixed(manifest=files.read_manifest(shards.path, "shards"))
     settings = mixed.settings(
         base_model,

@@ -51,7 +51,7 @@ def rehearse(
     from mixtune.rehearse.run import Inputs, Outputs, run
     from mixtune.settings.from_dict import from_dict
 
-    files.use(storage)
+    files.configure_storage(storage)
     inputs = Inputs(base_model=base_model, num_records=int(num_records), prompts_uri=prompts_uri)
     folder = out_uri or files.data_uri(pool.uri, "pool")
     outputs = Outputs(data_uri=folder, manifest_path=pool.path, markdown_path=summary.path)

@@ -82,7 +82,7 @@ def sanitize(
     from mixtune import storage as files
     from mixtune.sanitize.run import Outputs, read_parameters, run
 
-    files.use(storage)
+    files.configure_storage(storage)
     parameters = {
         "sources": sources,
         "against_path": getattr(against, "path", ""),

@@ -24,7 +24,7 @@ def make_share(job_uri: str, index: int, count: int) -> int:
     if not 0 <= index < count:
         raise ConfigError(f"pod {index} of {count}: JOB_COMPLETION_INDEX is 0 to below JOB_COMPLETIONS")
     parameters = storage.read_json(job_uri)
-    storage.use(parameters.pop("storage", {}))
+    storage.configure_storage(parameters.pop("storage", {}))
     settings, inputs = read_parameters(parameters)
     if not inputs.work_uri:
         raise ConfigError(f"{job_uri}: without work_uri the parts would be lost; name a folder or an s3:// prefix")

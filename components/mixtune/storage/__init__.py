@@ -1,7 +1,10 @@
-"""Files by URI: local folders and `s3://` alike, artifacts' manifests, fingerprints."""
+"""Files by URI: local folders and `s3://` alike; their digests; manifests."""
 
+from mixtune.storage.digests import check_fingerprint as check_fingerprint
+from mixtune.storage.digests import fingerprint as fingerprint
+from mixtune.storage.digests import split_fingerprint as split_fingerprint
 from mixtune.storage.files import PROVENANCE as PROVENANCE
-from mixtune.storage.files import check_fingerprint as check_fingerprint
+from mixtune.storage.files import configure_storage as configure_storage
 from mixtune.storage.files import data_uri as data_uri
 from mixtune.storage.files import delete as delete
 from mixtune.storage.files import exists as exists
@@ -9,25 +12,22 @@ from mixtune.storage.files import fetch as fetch
 from mixtune.storage.files import fetch_data_set as fetch_data_set
 from mixtune.storage.files import file_exists as file_exists
 from mixtune.storage.files import file_size as file_size
-from mixtune.storage.files import fingerprint as fingerprint
 from mixtune.storage.files import fits as fits
 from mixtune.storage.files import is_s3 as is_s3
 from mixtune.storage.files import join as join
 from mixtune.storage.files import list_files as list_files
-from mixtune.storage.files import manifest_digest as manifest_digest
 from mixtune.storage.files import open_read as open_read
 from mixtune.storage.files import open_write as open_write
 from mixtune.storage.files import read_json as read_json
-from mixtune.storage.files import read_manifest as read_manifest
 from mixtune.storage.files import sha256_file as sha256_file
-from mixtune.storage.files import split_fingerprint as split_fingerprint
 from mixtune.storage.files import split_pattern as split_pattern
 from mixtune.storage.files import upload as upload
-from mixtune.storage.files import use as use
-from mixtune.storage.files import verify as verify
-from mixtune.storage.files import verify_files as verify_files
 from mixtune.storage.files import write_json as write_json
-from mixtune.storage.files import write_manifest as write_manifest
+from mixtune.storage.manifest import manifest_digest as manifest_digest
+from mixtune.storage.manifest import read_manifest as read_manifest
+from mixtune.storage.manifest import verify as verify
+from mixtune.storage.manifest import verify_files as verify_files
+from mixtune.storage.manifest import write_manifest as write_manifest
 from mixtune.storage.streams import BLOCK_BYTES as BLOCK_BYTES
 from mixtune.storage.streams import FileEntry as FileEntry
 from mixtune.storage.streams import Writer as Writer

@@ -3,11 +3,7 @@
 `hf://datasets/org/name@revision/path` is read only: the Hugging Face hub's files, brought to its local cache.
 
 Writes are atomic: a file appears under its name when it is whole, or not at all. What is written is hashed on the
-way (SHA-256). A *manifest* lists the files of an artifact and is written last, so that its presence means that the
-folder is whole; `verify` checks that it still is.
-
-Credentials come from the default AWS chain. `use` sets the few options there are, in the environment, so that child
-processes see them too.
+way (SHA-256). Credentials come from the default AWS chain; `configure_storage` sets the few options there are.
 """
 
 import fnmatch
@@ -16,9 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -43,8 +38,10 @@ PROVENANCE = "_provenance.json"
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
 
 
-def use(options: dict[str, Any]) -> None:
-    """Take the `storage` parameter of a component: `kms_key_id`, `endpoint_url`, `region`; all optional.
+def configure_storage(options: dict[str, Any]) -> None:
+    """Write a component's `storage` parameter (`kms_key_id`, `endpoint_url`, `region`) into the environment.
+
+    So child processes see it, too.
 
     Raises:
         ConfigError: An unknown key.
@@ -58,29 +55,29 @@ def use(options: dict[str, Any]) -> None:
 
 
 def is_s3(uri: str) -> bool:
-    """Whether the URI names an object in S3 rather than a local path."""
+    """Return whether the URI names an object in S3 rather than a local path."""
     return uri.startswith("s3://")
 
 
 def _path(uri: str) -> Path:
-    """Where a URI lies on this machine, if it is not in S3."""
+    """Return where a URI that is not in S3 lies on this machine."""
     return Path(_fetch_from_hub(uri)) if uri.startswith("hf://") else Path(uri)
 
 
 @lru_cache(maxsize=1024)
 def _fetch_from_hub(uri: str) -> str:
-    named = _HUB_DATASET.match(uri)
-    if not named:
+    match = _HUB_DATASET.match(uri)
+    if not match:
         raise DataError(f"{uri}: a data set of the hub is hf://datasets/org/name@revision/path, revision included")
-    name, revision, path = named[1], named[2], (named[3] or "").strip("/")
+    name, revision, path = match[1], match[2], (match[3] or "").strip("/")
     return f"{fetch_data_set(name, revision, [path, f'{path}/*'] if path else [])}/{path}".rstrip("/")
 
 
 def fetch_data_set(name: str, revision: str, patterns: list[str]) -> str:
-    """The local folder with a data set of the hub, or with the files of it that match; fetched once.
+    """Return the local folder with a data set of the hub, or with those of its files that match; fetched once.
 
     Raises:
-        DataError: The hub does not give it, or is out of reach and the local cache has it not.
+        DataError: The hub refuses it, or is out of reach, and the local cache does not have it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -93,17 +90,17 @@ def fetch_data_set(name: str, revision: str, patterns: list[str]) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
-    """The URI of something inside a folder."""
+    """Return the URI of something inside a folder."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def data_uri(artifact_uri: str, output: str) -> str:
-    """Where the bytes of a KFP artifact lie: beside it, in a folder that no other output of the task shares."""
+    """Return the folder for a KFP artifact's bytes: beside it, shared with no other output of the task."""
     return join(artifact_uri.rsplit("/", 1)[0], "data", output)
 
 
 def list_files(uri: str) -> list[FileEntry]:
-    """The files under a folder, or the one file, sorted by path; hidden names (`.x`, `_x`) are left out.
+    """Return the files under a folder, or the one file, sorted by path; hidden names (`.x`, `_x`) are left out.
 
     Where there is nothing of that very name, `*`, `?` and `[...]` in it stand for parts of names, never for a `/`;
     the paths are then relative to the folder before the first of them.
@@ -124,7 +121,7 @@ def list_files(uri: str) -> list[FileEntry]:
 
 
 def split_pattern(uri: str) -> tuple[str, str]:
-    """The folder before a name with `*`, `?` or `[` in it, and the rest; a URI without them, and an empty text."""
+    """Return the folder before a name with `*`, `?` or `[`, and the rest; a URI without them, and an empty text."""
     first = re.search(r"[*?[]", uri)
     if first is None or exists(uri):
         return uri, ""
@@ -133,52 +130,21 @@ def split_pattern(uri: str) -> tuple[str, str]:
 
 
 def fits(path: str, pattern: str) -> bool:
-    """Whether a path has the form of a pattern, in which `*`, `?` and `[...]` never stand for a `/`."""
+    """Return whether a path has the form of a pattern, in which `*`, `?` and `[...]` never stand for a `/`."""
     names, parts = path.split("/"), pattern.split("/")
     return len(names) == len(parts) and all(map(fnmatch.fnmatchcase, names, parts))
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a file or a folder with that name."""
+    """Return whether there is a file or a folder with that name."""
     if not is_s3(uri):
         return _path(uri).exists()
     return file_exists(uri) or bool(_first_key(uri.rstrip("/") + "/"))
 
 
-def fingerprint(uri: str) -> str:
-    """`uri#digest`: the name together with what is there now; a cached step that takes it sees changed bytes.
-
-    A folder's provenance counts too, since what is made of its files repeats it.
-    """
-    total = hashlib.sha256()
-    for entry in list_files(uri):
-        total.update(f"{entry.path}\0{entry.num_bytes}\0{entry.sha256}\n".encode())
-    if not uri.startswith("hf://") and file_exists(told := join(uri, PROVENANCE)):
-        total.update(sha256_file(told).encode())
-    return f"{uri}#{total.hexdigest()[:32]}"
-
-
-def split_fingerprint(uri: str) -> tuple[str, str]:
-    """The plain URI and the digest after `#`; the digest is empty where there is none."""
-    plain, _, digest = uri.partition("#")
-    return plain, digest
-
-
-def check_fingerprint(uri: str) -> str:
-    """The plain URI, once it is sure that its bytes are still the ones that were fingerprinted.
-
-    Raises:
-        DataError: They are not.
-    """
-    plain, digest = split_fingerprint(uri)
-    if digest and fingerprint(plain) != uri:
-        raise DataError(f"{plain}: changed since this run looked at it (digest {digest}); start the run again")
-    return plain
-
-
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
-    """A seekable stream of the bytes at the URI.
+    """Open a seekable stream of the bytes at the URI.
 
     Raises:
         DataError: There is no such file.
@@ -193,7 +159,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_write(uri: str) -> Iterator[Writer]:
-    """A stream into a new file, which appears under its name only if the block ends without an error."""
+    """Open a stream into a new file, which appears under its name only if the block ends without an error."""
     writer = S3Writer(uri) if is_s3(uri) else LocalWriter(uri)
     try:
         yield writer
@@ -204,7 +170,7 @@ def open_write(uri: str) -> Iterator[Writer]:
 
 
 def read_json(uri: str) -> Any:
-    """The JSON value in a file.
+    """Return the JSON value in a file.
 
     Raises:
         DataError: No such file, or not JSON.
@@ -223,72 +189,8 @@ def write_json(uri: str, value: Any) -> FileEntry:
     return stream.entry(uri.rsplit("/", 1)[-1])
 
 
-def write_manifest(path: str, manifest: dict[str, Any], data: str, files: list[FileEntry]) -> None:
-    """Write an artifact's manifest: last, when all its files are there.
-
-    Args:
-        path: Where the manifest goes (a KFP artifact's `path`, or any URI).
-        manifest: What the artifact says of itself; `kind` names what it is.
-        data: URI of the folder that holds the files.
-        files: The files, paths relative to `data`.
-    """
-    from mixtune import __version__
-
-    listed = [asdict(entry) for entry in sorted(files, key=lambda entry: entry.path)]
-    write_json(path, {**manifest, "data_uri": data, "files": listed, "mixtune_version": __version__})
-
-
-def read_manifest(path: str, kind: str) -> dict[str, Any]:
-    """Read a manifest of the given kind.
-
-    Raises:
-        DataError: No manifest (the step that writes it did not finish), or one of another kind.
-    """
-    if not exists(path):
-        raise DataError(f"{path}: no manifest; the step that makes these {kind} has not finished")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
-        found = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise DataError(f"{path}: a manifest of {kind} is needed, this is one of {found!r}")
-    return manifest
-
-
-def manifest_digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 over what a manifest says of the content, whatever folder it lies in: 32 hex digits."""
-    content = {key: value for key, value in manifest.items() if key != "data_uri"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def verify(manifest: dict[str, Any], folder: str = "") -> None:
-    """Check the files of a manifest against their sizes and, where they are local, their SHA-256.
-
-    Args:
-        manifest: As read.
-        folder: Where the files are; empty: where the manifest says, its `data_uri`.
-
-    Raises:
-        DataError: A file is missing, cut or changed.
-    """
-    verify_files(folder or manifest["data_uri"], [FileEntry(**item) for item in manifest["files"]])
-
-
-def verify_files(folder: str, files: Iterable[FileEntry]) -> None:
-    """Check files in a folder against their sizes and, where they are local, their SHA-256.
-
-    Raises:
-        DataError: A file is missing, cut or changed.
-    """
-    for entry in files:
-        uri = join(folder, entry.path)
-        size = file_size(uri)
-        if size != entry.num_bytes:
-            raise DataError(f"{uri}: {size} bytes, the manifest says {entry.num_bytes}; make it again")
-        if not is_s3(uri) and sha256_file(uri) != entry.sha256:
-            raise DataError(f"{uri}: its SHA-256 is not the manifest's; it was changed, make it again")
-
-
 def file_size(uri: str) -> int:
-    """Size of a file in bytes.
+    """Return the size of a file in bytes.
 
     Raises:
         DataError: There is no such file.
@@ -300,7 +202,7 @@ def file_size(uri: str) -> int:
 
 
 def sha256_file(uri: str) -> str:
-    """SHA-256 of a file's content, hex."""
+    """Return the SHA-256 of a file's content, hex."""
     with open_read(uri) as stream:
         total = hashlib.sha256()
         while block := stream.read(BLOCK_BYTES):
@@ -339,7 +241,7 @@ def fetch(uri: str, folder: Path) -> Path:
 
 
 def file_exists(uri: str) -> bool:
-    """Whether the URI names a file (not a folder)."""
+    """Return whether the URI names a file (not a folder)."""
     if not is_s3(uri):
         return _path(uri).is_file()
     # Not a HEAD: where a role may list some prefixes only, S3 answers 403 for an object that is not there.
@@ -347,7 +249,7 @@ def file_exists(uri: str) -> bool:
 
 
 def upload(folder: Path, uri: str) -> list[FileEntry]:
-    """Copy a local folder's files to a URI, in sorted order; the entries for a manifest come back."""
+    """Copy a local folder's files to a URI, in sorted order, and return their entries for a manifest."""
     entries = []
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         name = path.relative_to(folder).as_posix()

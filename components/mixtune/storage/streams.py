@@ -30,7 +30,7 @@ class FileEntry:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """Bucket and key of an `s3://` URI.
+    """Return bucket and key of an `s3://` URI.
 
     Raises:
         ConfigError: There is no bucket or no key in it.
@@ -43,7 +43,7 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def s3_client() -> Any:
-    """The S3 client of this process, by the default AWS chain."""
+    """Return the S3 client of this process, by the default AWS chain."""
     import boto3
     from botocore.config import Config
 
@@ -51,7 +51,7 @@ def s3_client() -> Any:
 
 
 def head(uri: str) -> dict[str, Any]:
-    """What S3 says of an object.
+    """Return the headers of an object in S3.
 
     Raises:
         FileNotFoundError: There is no such object, or no such bucket.
@@ -74,9 +74,9 @@ class S3Reader(RawIOBase):
 
     def __init__(self, uri: str) -> None:
         self._bucket, self._key = split_s3(uri)
-        found = head(uri)
-        self._size, self._etag = int(found["ContentLength"]), found["ETag"]
-        self._at = 0
+        headers = head(uri)
+        self._size, self._etag = int(headers["ContentLength"]), headers["ETag"]
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -85,22 +85,22 @@ class S3Reader(RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
+        length = min(len(buffer), self._size - self._position)
+        if length <= 0:
             return 0
-        span = f"bytes={self._at}-{self._at + wanted - 1}"
+        span = f"bytes={self._position}-{self._position + length - 1}"
         answer = s3_client().get_object(Bucket=self._bucket, Key=self._key, Range=span, IfMatch=self._etag)
         block = answer["Body"].read()
         buffer[: len(block)] = block
-        self._at += len(block)
+        self._position += len(block)
         return len(block)
 
 
@@ -122,7 +122,7 @@ class Writer(RawIOBase):
         return size
 
     def entry(self, path: str) -> FileEntry:
-        """What was written, for a manifest."""
+        """Return the file's entry for a manifest."""
         return FileEntry(path=path, num_bytes=self.num_bytes, sha256=self._hash.hexdigest())
 
     def _put(self, data: Any) -> None:

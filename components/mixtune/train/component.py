@@ -82,7 +82,7 @@ def train(
     from mixtune.train.entry import train_or_report
     from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
-    files.use(storage)
+    files.configure_storage(storage)
     nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
     settings = TrainSettings.from_parameters(
         train_options,

@@ -21,7 +21,7 @@ def run_job(job_uri: str) -> TrainedModel:
         DataError: Not a job, or one with an option that there is not.
     """
     job = read_artifact(TrainJobFile, job_uri)
-    storage.use(job.storage)
+    storage.configure_storage(job.storage)
     return run_here(job.task)
 
 

@@ -82,7 +82,7 @@ def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> Judgments:
     """
     from mixtune.compare.judge import judge_models  # `compare` reads judgments too, and needs no model
 
-    storage.use(inputs.storage)
+    storage.configure_storage(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     pairs = pair_answers(base, candidate, inputs.axis, int(inputs.limit))
     labelled, labels = pairwise.read_labels(inputs.labels_uri) if inputs.labels_uri else ([], [])
