@@ -40,7 +40,7 @@ def test_a_job_runs_as_many_processes_as_its_node_has_gpus(
     build: Build, runtime: str, processes: int, allowed: bool
 ) -> None:
     job = Job(
-        name="train-x", run_id="run", job_uri="s3://b/job.json", image="i", num_nodes=4, processes_per_node=processes,
+        name="train-x", run_id="run", job_uri="s3://b/job.json", image="i", python="python3", num_nodes=4, processes_per_node=processes,
         runtime=f"mixtune-torch-{runtime}", queue="mixtune",
     )  # fmt: skip
     assert verdicts(build, "mixtune-training-jobs", trainjob(job, {})) == [True, True, allowed]

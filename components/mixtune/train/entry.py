@@ -1,5 +1,6 @@
 """The door of both train shells: train here or as a job of the cluster, and report a failure as the shell is told."""
 
+import os
 from typing import Protocol
 
 from mixtune import storage
@@ -38,6 +39,8 @@ def train(task: TrainTask, nodes: NodeSettings) -> TrainedModel:
         ClusterError: The cluster refused or lost the job.
     """
     if not nodes.count:
+        if os.environ.get("KUBERNETES_SERVICE_HOST"):
+            print("this pod is stopped without notice: what a stop leaves is the newest checkpoint", flush=True)
         return run_here(task)
     from mixtune.train.launcher.launch import run_job
 

@@ -1,4 +1,4 @@
-"""One process of a training job: `torchrun ... -m mixtune.train.worker JOB_URI`.
+"""One process of a training job: `python -m torch.distributed.run ... -m mixtune.train.worker JOB_URI`.
 
 The job is a `TrainJobFile`, local or in S3. Rank 0 alone prints the loss line, tracks and writes. Without torchrun it
 is a training in one process, the same as in a component.

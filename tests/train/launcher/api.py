@@ -21,6 +21,9 @@ JOBS = re.compile(r"^/apis/([^/]+)/([^/]+)/namespaces/team/(trainjobs|pytorchjob
 CORE = re.compile(r"^/api/v1/namespaces/team/(pods|configmaps|podtemplates|events)(?:/([^/]+))?(/log)?$")
 
 
+TRAINER = {"app.kubernetes.io/component": "trainer"}
+
+
 class SimulatedClock:
     """An hour in a queue takes no time; things happen at their moment, while the launcher sleeps."""
 
@@ -32,7 +35,10 @@ class SimulatedClock:
         return self.time
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
-        """Do something so many seconds from now."""
+        """Do something so many seconds from now; at once where it is none."""
+        if not seconds:
+            action()
+            return
         self.plans.append((self.time + seconds, action))
         self.plans.sort(key=lambda item: item[0])
 
@@ -58,7 +64,10 @@ class FakeCluster:
         self.away = False
         self.forbidden: set[str] = set()
         self.number = 0
-        self.foreground_seconds = 0.0
+        self.ending_seconds = 0.0
+        """How long a deleted job's pods take to end."""
+        self.environment = [{"name": "MIXTUNE_RUN_ID", "value": "run-1"}]
+        """Of every pod."""
         self.on_create: Callable[[Object], None] = lambda body: None
 
     def put(self, plural: str, name: str, **fields: Any) -> Object:
@@ -77,7 +86,7 @@ class FakeCluster:
             "pods",
             name,
             metadata={"labels": labels, "creationTimestamp": stamp},
-            spec={"nodeName": f"node-of-{name}", "containers": [{"name": "node"}]},
+            spec={"nodeName": f"node-of-{name}", "containers": [{"name": "node", "env": self.environment}]},
             status={"phase": phase, **status},
         )
 
@@ -117,12 +126,7 @@ class FakeCluster:
             found = self.objects.get((plural, name))
             if found is None:
                 return 404, {"message": f"{plural} {name} not found"}
-            assert query.get("propagationPolicy") == "Foreground"
-            found["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-            if self.foreground_seconds:
-                self.clock.at(self.foreground_seconds, lambda: self.remove(plural, name))
-            else:
-                self.remove(plural, name)
+            self._delete(plural, name, query.get("propagationPolicy", "Background"))
             return 200, found
         assert method == "POST" and body is not None
         assert query.get("fieldValidation") == "Strict", "every create is strict"
@@ -137,6 +141,22 @@ class FakeCluster:
         self.put(plural, name, **body)
         self.on_create(self.objects[plural, name])
         return 201, self.objects[plural, name]
+
+    def _delete(self, plural: str, name: str, policy: str) -> None:
+        """The garbage collector, and Kubeflow Trainer 2.3, which looks at no mark of deletion.
+
+        Under background deletion the job is gone at once and its pods end. Under foreground deletion it stays until
+        they have, and as long as it is there, Trainer makes new pods for those that went, two minutes after one another.
+        """
+        if policy == "Background":
+            self.objects.pop((plural, name), None)
+            pods = [key for key in self.objects if key[0] == "pods" and key[1].startswith(name)]
+            self.clock.at(self.ending_seconds, lambda: [self.objects.pop(key, None) for key in pods])
+            return
+        self.objects[plural, name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        for number in (1, 2):
+            self.clock.at(120.0 * number, lambda number=number: self.pod(f"{name}-again-{number}", TRAINER))
+        self.clock.at(max(270.0, self.ending_seconds), lambda: self.remove(plural, name))
 
     def remove(self, plural: str, name: str) -> None:
         """The job is gone, and its pods with it."""

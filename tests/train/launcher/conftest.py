@@ -14,7 +14,7 @@ from mixtune.settings.train import TrainSettings
 from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
 from . import schemas
-from .api import FakeCluster, Server, SimulatedClock
+from .api import TRAINER, FakeCluster, Server, SimulatedClock
 
 WORKFLOW = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "finetune-x", "uid": "uid-of-workflow"}
 IMAGE = "registry.example/mixtune-python-train@sha256:" + "a" * 64
@@ -83,7 +83,11 @@ def training(bucket: str, tmp_path: Path) -> tuple[TrainTask, NodeSettings]:
 
 
 def first_labels(name: str, kind: str, rank: int = 0) -> dict[str, str]:
-    """Labels of a job's pod, as its operator sets them."""
+    """Labels of a job's pod, as its operator and our runtime set them."""
+    return {**TRAINER, **_operators_labels(name, kind, rank)}
+
+
+def _operators_labels(name: str, kind: str, rank: int) -> dict[str, str]:
     if kind == "pytorchjob":
         return {
             "training.kubeflow.org/job-name": name,

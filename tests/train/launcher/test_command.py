@@ -22,6 +22,7 @@ from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import CheckpointSettings, MemorySettings, TrainSettings
 from mixtune.train.launcher.jobs import BACKENDS, Job
 from mixtune.train.launcher.launch import run_job
+from mixtune.train.launcher.node import torchrun_arguments
 from mixtune.train.run import run_training
 from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
@@ -132,6 +133,7 @@ def test_torchrun_reads_the_same_meeting_out_of_both_kinds_of_job(
         run_id="run-1",
         job_uri="s3://b/job.json",
         image="i",
+        python="python3",
         num_nodes=4,
         processes_per_node=8,
         runtime="r",
@@ -142,7 +144,7 @@ def test_torchrun_reads_the_same_meeting_out_of_both_kinds_of_job(
         with monkeypatch.context() as patch:
             for key, value in environment.items():
                 patch.setenv(key, value)
-            read, _, words = config_from_args(parse_args(command[1:]))
+            read, _, words = config_from_args(parse_args(torchrun_arguments(command[3:])))
         assert (read.min_nodes, read.max_nodes, read.nproc_per_node) == (4, 4, 8)
         assert read.rdzv_endpoint == "127.0.0.1:29500"
         assert read.rdzv_configs["rank"] == rank

@@ -80,8 +80,9 @@ def test_what_the_job_runs_is_told_in_one_document(cluster: FakeCluster, trainin
         assert (container["numNodes"], container["numProcPerNode"]) == (4, 8)
         assert body["spec"]["runtimeRef"]["name"] == "mixtune-torch-p5"
     assert container["image"] == IMAGE
-    assert container["command"][0] == "torchrun"
-    assert container["command"][-3:-1] == ["-m", "mixtune.train.worker"]
+    assert container["command"][:3] == [sys.executable, "-m", "mixtune.train.launcher.node"], (
+        "the Python that has mixtune"
+    )
     assert {"name": "MIXTUNE_RUN_ID", "value": "run-1"} in container["env"]
     written = read_artifact(TrainJobFile, container["command"][-1]).task
     task = training[0]
@@ -117,13 +118,17 @@ def test_a_failed_job_is_replaced_in_its_place_and_one_being_deleted_is_waited_f
         cluster.condition("Failed", "Bad", "")
         raise KeyboardInterrupt
 
+    cluster.clock.at(2, lambda: start(cluster, kind, "step 1/9 loss 2.0"))
     cluster.clock.at(12, launcher_dies)
     with pytest.raises(KeyboardInterrupt):
         launch(cluster, training)
-    cluster.foreground_seconds = 100.0
+    cluster.ending_seconds = 100.0
     cluster.clock.at(200, lambda: finish(cluster, kind, training[0]))
     began = cluster.clock.now()
+    made_at: list[float] = []
+    cluster.on_create = lambda body: made_at.append(cluster.clock.now() - began)
     launch(cluster, training)
+    assert len(made_at) == 1 and made_at[0] >= 100, "after the last pod of the one before"
     assert len(cluster.created) == 2
     assert cluster.created[0] == cluster.created[1]
     assert cluster.clock.now() - began >= 200
@@ -154,6 +159,7 @@ def test_an_hour_in_the_queue_is_waited_for_and_its_events_are_shown(
     assert "waiting for its queue for 50 minutes" in out
 
 
+JOBS = {"trainjobs": "trainer.kubeflow.org/v1alpha1", "pytorchjobs": "kubeflow.org/v1"}
 OOM = {"containerStatuses": [{"name": "node", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
 EXIT = {"containerStatuses": [{"name": "node", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}
 LOST = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]}
@@ -296,6 +302,13 @@ def test_sigterm_deletes_the_job_in_less_than_a_fifth_of_a_second(
     assert not [key for key in cluster.objects if "jobs" in key[0]]
 
 
+def clean(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the exit task as a pod of the run does."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
+    clean_up(Clock(cluster.clock.now, cluster.clock.sleep))
+
+
 def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     cluster: FakeCluster, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,9 +317,67 @@ def test_the_exit_task_deletes_the_jobs_of_its_run_only(
     plural = next(iter(cluster.checks))
     for name, run in (("train-a", "run-1"), ("train-b", "run-2")):
         cluster.put(plural, name, metadata={"labels": {"pipelines.kubeflow.org/run-id": run}})
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    clean_up()
+    clean(cluster, monkeypatch)
     assert [name for key, name in cluster.objects if key == plural] == ["train-b"]
+
+
+def test_a_run_that_may_not_look_for_jobs_has_started_none_and_its_exit_task_says_how_to_look(
+    cluster: FakeCluster, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.forbidden = {"trainjobs", "pytorchjobs"}
+    cluster.checks |= dict.fromkeys(cluster.forbidden, lambda body: [])
+    clean(cluster, monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [
+        "this service account may not look for training jobs, so the run has started none; to see: kubectl get "
+        "trainjobs,pytorchjobs -l pipelines.kubeflow.org/run-id=run-1"
+    ]
+
+
+def test_the_exit_task_waits_until_the_jobs_pods_are_gone_and_none_is_made_anew(
+    cluster: FakeCluster, training: Training, kind: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    cluster.clock.at(2, lambda: start(cluster, kind, "step 1/9 loss 2.0"))
+    cluster.clock.at(12, stop)
+    with pytest.raises(KeyboardInterrupt):
+        launch(cluster, training)
+    cluster.ending_seconds = 100.0
+    cluster.pod("train-other-node-0", first_labels("train-other", kind))
+    cluster.objects["pods", "train-other-node-0"]["spec"]["containers"][0]["env"] = []
+    capsys.readouterr()
+    clean(cluster, monkeypatch)
+    told = capsys.readouterr().out.splitlines()
+    assert sum("4 pods have not ended yet" in line for line in told) == 1
+    assert told[-1] == "all pods of the run's jobs are gone after 100 s"
+    assert [name for key, name in cluster.objects if key == "pods"] == ["launcher-0", "train-other-node-0"]
+
+
+def test_a_job_that_was_stopped_does_not_come_back(
+    cluster: FakeCluster, training: Training, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    pod = cluster.pod
+
+    def count(name: str, labels: dict[str, str], phase: str = "Running", **status: Any) -> None:
+        made.append(name)
+        pod(name, labels, phase, **status)
+
+    monkeypatch.setattr(cluster, "pod", count)
+    cluster.ending_seconds = 120.0
+    cluster.clock.at(2, lambda: start(cluster, kind, "step 1/9 loss 2.0"))
+    cluster.clock.at(12, lambda: cluster.condition("Failed", "Bad", ""))
+    with pytest.raises(TrainingError):
+        launch(cluster, training)
+    cluster.clock.sleep(600)
+    assert len(made) == 4, "one for each node"
+    plural, name = next(iter(cluster.checks)), "train-x"
+    cluster.put(plural, name)
+    cluster.answer("DELETE", f"/apis/{JOBS[plural]}/namespaces/team/{plural}/{name}?propagationPolicy=Foreground", None)
+    cluster.clock.sleep(600)
+    assert made[4:] == ["train-x-again-1", "train-x-again-2"], "what foreground deletion does under Trainer 2.3"
 
 
 def test_a_field_that_the_operator_does_not_know_is_refused(

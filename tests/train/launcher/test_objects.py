@@ -27,6 +27,7 @@ FULL = Job(
     run_id="run-1",
     job_uri="s3://bucket/job.json",
     image="registry.example/mixtune-python-train:0.1.0",
+    python="/opt/mixtune/bin/python3",
     num_nodes=4,
     processes_per_node=8,
     runtime="mixtune-torch-p5",

@@ -78,8 +78,12 @@ class JobApi:
         return True
 
     def delete(self, backend: Backend, name: str) -> None:
-        """Delete a job; its name stays taken until its pods are gone, so that no second one can start beside it."""
-        self._api.delete(self._path(backend, name), propagationPolicy="Foreground")
+        """Delete a job; its pods are told to end after it is gone.
+
+        Under foreground deletion the object would stay until they have ended, and Kubeflow Trainer 2.3 makes a new
+        JobSet for a TrainJob that is there, marked for deletion or not.
+        """
+        self._api.delete(self._path(backend, name), propagationPolicy="Background")
 
     def pods(self, selector: str) -> list[Object]:
         """Return pods by label, oldest first."""
@@ -112,7 +116,7 @@ class JobApi:
 
         def stop(number: int, frame: FrameType | None) -> None:
             try:
-                quick.delete(path, propagationPolicy="Foreground")
+                quick.delete(path, propagationPolicy="Background")
                 os.write(1, f"stopped: {backend.kind} {name} is being deleted\n".encode())
             except ClusterError as error:
                 os.write(2, f"stopped, but {backend.kind} {name} could not be deleted: {error}\n".encode())

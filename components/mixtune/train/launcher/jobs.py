@@ -14,7 +14,7 @@ from mixtune.kubernetes_api import Object
 
 RUN_LABEL = "pipelines.kubeflow.org/run-id"
 JOB_ANNOTATION = "mixtune/job-uri"
-WORKER = ["-m", "mixtune.train.worker"]
+NODE = ["-m", "mixtune.train.launcher.node"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class Job:
     job_uri: str
     """What the processes of the job are told: a JSON document in S3."""
     image: str
+    python: str
+    """The Python of the image that has mixtune."""
     num_nodes: int
     """1 or more."""
     processes_per_node: int
@@ -101,7 +103,7 @@ def trainjob(job: Job, template: Object) -> Object:
             "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": job.runtime_kind, "name": job.runtime},
             "trainer": {
                 "image": job.image,
-                "command": ["torchrun", *WORKER, job.job_uri],
+                "command": [job.python, *NODE, job.job_uri],
                 "numNodes": job.num_nodes,
                 "numProcPerNode": job.processes_per_node,
                 "env": _env(job),
@@ -130,7 +132,7 @@ def pytorchjob(job: Job, template: Object) -> Object:
     container["name"] = "pytorch"
     container["image"] = job.image
     meeting = ["--master-addr=$(MASTER_ADDR)", "--master-port=$(MASTER_PORT)"]
-    container["command"] = ["torchrun", *meeting, *WORKER, job.job_uri]
+    container["command"] = [job.python, *NODE, *meeting, job.job_uri]
     named = {item["name"] for item in _env(job)}
     container["env"] = [item for item in container.get("env", []) if item["name"] not in named] + _env(job)
     pod["spec"].pop("restartPolicy", None)

@@ -81,6 +81,7 @@ def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, co
         run_id=context.run_id,
         job_uri=storage.data_uri(task.outputs.model_uri, "job") + "/job.json",
         image=context.image,
+        python=context.python,
         num_nodes=nodes.count,
         processes_per_node=nodes.gpus or 1,
         runtime=job_settings.runtime_of(nodes),
@@ -113,21 +114,22 @@ def take_up(api: JobApi, backend: Backend, job: Job, file: TrainJobFile, templat
     title, waits = f"{backend.kind} {job.name}", False
     while True:
         body = api.get(backend, job.name)
-        if body is None:
+        if body is None and not api.pods(backend.pods.format(name=job.name)):
             if not storage.exists(job.job_uri):
                 write_artifact(job.job_uri, file)
             if api.create(backend, backend.body(job, template)):
                 print(f"{title}: made, {job.num_nodes} nodes x {job.processes_per_node}", flush=True)
                 return job
             continue
-        job = replace(job, job_uri=body["metadata"].get("annotations", {}).get(JOB_ANNOTATION, job.job_uri))
-        state = backend.state(body)
-        if body["metadata"].get("deletionTimestamp"):
+        if body is None or body["metadata"].get("deletionTimestamp"):
             if not waits:
                 print(f"{title}: being deleted; waiting until its pods are gone", flush=True)
             waits = True
             api.clock.sleep(POLL_SECONDS)
-        elif state.phase == "failed":
+            continue
+        job = replace(job, job_uri=body["metadata"].get("annotations", {}).get(JOB_ANNOTATION, job.job_uri))
+        state = backend.state(body)
+        if state.phase == "failed":
             print(f"{title}: had failed ({state.message}); replaced by a new one", flush=True)
             api.delete(backend, job.name)
         else:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 
 from mixtune import images
@@ -17,6 +18,8 @@ class PodContext:
     task: str
     image: str
     """The launcher's own: a job runs the code that launched it."""
+    python: str
+    """The interpreter there."""
     owner: dict[str, str] | None
     """The workflow of the run."""
 
@@ -34,5 +37,6 @@ def read_pod_context(api: JobApi) -> PodContext:
         run_id=re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)[:63].strip("-_.") or "none",
         task=metadata.get("annotations", {}).get("pipelines.kubeflow.org/task_display_name", ""),
         image=own_images[0] if own_images else images.TRAIN,
+        python=sys.executable if own_images else "python3",
         owner={key: workflows[0][key] for key in ("apiVersion", "kind", "name", "uid")} if workflows else None,
     )
