@@ -33,6 +33,18 @@ def test_what_is_written_is_read_back_with_its_hash(folder: str) -> None:
         assert stream.read() == data[-10:]
 
 
+def test_a_whole_object_is_read_in_few_requests(bucket: str) -> None:
+    uri, data = storage.join(bucket, "a.bin"), os.urandom(storage.BLOCK_BYTES + 12345)
+    with storage.open_write(uri) as stream:
+        stream.write(data)
+    requests: list[str] = []
+    events = storage.s3_client().meta.events
+    events.register("before-call.s3.GetObject", lambda params, **_: requests.append(params["headers"]["Range"]))
+    with storage.open_read(uri) as stream:
+        assert stream.read() == data
+    assert len(requests) == 2
+
+
 def test_a_write_that_fails_leaves_nothing_and_keeps_what_was_there(folder: str) -> None:
     uri = storage.join(folder, "a.txt")
     storage.write_json(uri, 1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mixtune import storage
+from mixtune import processes, storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import read_parts
 from mixtune.evaluate.run import EvaluationPools, plan_axes
@@ -84,11 +84,13 @@ def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) ->
     assert rows(changed) == rows(evaluate(world, tmp_path / "fresh", model_uri=str(world.damaged)))
 
 
+@pytest.mark.slow
 def test_the_rows_do_not_depend_on_the_number_of_processes(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked = multiprocessing.get_context("fork")  # what GPUs forbid; everything is pickled as for spawned processes
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: forked)
+    for module in (processes, parallel):
+        monkeypatch.setattr(module, "SPAWN", forked)
     source = ModelSource(base_model=str(world.base))
     fetched = loading.fetch(source)
     pools = EvaluationPools(*(read_pools(str(path)) for path in (world.customer, world.general)))

@@ -188,6 +188,7 @@ def test_policies_that_are_not_known_are_refused_by_name(changed: dict[str, Any]
         make_mix(**changed)
 
 
+@pytest.mark.slow
 def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(
     tmp_path: Path, chatml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

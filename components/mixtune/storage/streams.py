@@ -103,6 +103,10 @@ class S3Reader(RawIOBase):
         self._position += len(block)
         return len(block)
 
+    def readall(self) -> bytes:
+        # The inherited one asks for 8 KiB at a time, and each time is a request.
+        return b"".join(iter(lambda: self.read(BLOCK_BYTES) or b"", b""))
+
 
 class Writer(RawIOBase):
     """A stream into a file that is not there yet; it counts and hashes what goes through."""
