@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from mixtune.artifacts.pools import read_pools
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.mix_shard.store import Store
-from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
+from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
 from mixtune.records import Record, template_messages
 from mixtune.settings.mix import TokenSettings
 
@@ -85,7 +85,7 @@ def count(tokenizer: ChatTokenizer, records: list[Record]) -> int:
 
 def through_store(model: Path, opened: list[Any]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
-        job = Tokenizing(folder=model, settings=TokenSettings(max_length=10**6), scratch=Path(scratch), num_workers=1)
+        job = TokenizeJob(folder=model, settings=TokenSettings(max_length=10**6), scratch=Path(scratch), num_workers=1)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             drops = tokenize_pools(job, opened).drops
         return sum(int(Store(Path(scratch), str(number)).rows["length"].sum()) for number in range(len(drops)))

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mixtune.artifacts.shards import Shards, open_shards, token_records
+from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards, token_records
+from mixtune.mix_shard.exposure import make_plan
 from mixtune.mix_shard.receipt import make_receipt
-from mixtune.mix_shard.schedule_file import make_plan
 from mixtune.mix_shard.store import MASK_BYTES, ROW, Drops, Store
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.settings.mix import MixSettings
@@ -37,7 +37,7 @@ TOKENS = 8
 def read(path: str) -> None:
     shards = open_shards(path, Path("unused"))
     middle = int(shards.num_steps * 0.7)
-    print(f"\n## Reading {shards.num_steps:,} steps of {shards.manifest['global_batch_size']} records\n")
+    print(f"\n## Reading {shards.num_steps:,} steps of {shards.manifest.global_batch_size} records\n")
     print("| reader | seconds to the first batch | to a batch in the middle | Mtok per CPU-second |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         write_bare(shards, f"{folder}/bare.arrow")
@@ -66,7 +66,7 @@ def throughput(batches: Callable[[int], Iterator[np.ndarray]]) -> float:
     return tokens / (time.process_time() - began)
 
 
-def own_batches(folder: Path, manifest: dict[str, Any], step: int) -> Iterator[np.ndarray]:
+def own_batches(folder: Path, manifest: ShardsManifest, step: int) -> Iterator[np.ndarray]:
     """Every batch's tokens as one array, as a trainer packs them; here and below."""
     shards = Shards(folder, manifest)
     for number in range(step, shards.num_steps):
@@ -110,7 +110,7 @@ def write_streaming(shards: Shards, folder: str) -> None:
 def streaming_batches(folder: str, step: int, shards: Shards) -> Iterator[np.ndarray]:
     from streaming import StreamingDataset
 
-    size = int(shards.manifest["global_batch_size"])
+    size = shards.manifest.global_batch_size
     data = StreamingDataset(local=folder, batch_size=size, shuffle=False, num_canonical_nodes=1)
     if step:
         data.load_state_dict(
@@ -153,7 +153,7 @@ def one(size: int) -> None:
         make_receipt(plan, stores, [Drops(), Drops()])
         target = Target(plan=plan, scratch=Path(folder), data_uri=f"{folder}/shards")
         sys.stdout, out = sys.stderr, sys.stdout
-        entries, _ = write_shards(target, stores, 1)
+        _, entries = write_shards(target, stores, 1)
         sys.stdout = out
         seconds, own = time.process_time() - began, sampler.stop()
         whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mixtune.artifacts.typed_json import write_artifact
+
 ENGINES = ("bare", "mixtune", "trl")
 BATCH, LENGTH = 32, 1024
 HIDDEN = 256
@@ -67,10 +69,16 @@ def prepare(files: list[str], steps: int, folder: Path) -> None:
             names = [number.to_bytes(16, "big") for number in range(first, first + BATCH)]
             columns = [[0] * BATCH, names, list(ids), list(masks), [1.0] * BATCH]
             writer.write_batch(pa.record_batch(columns, schema=shards.SCHEMA))
-    manifest = {"kind": "shards", "num_steps": steps, "pools": ["all"], "global_batch_size": BATCH}
-    manifest["shards"] = [{"file": "s.arrow", "first_step": 0, "num_steps": steps}]
-    manifest["tokenizer_digest"] = models.tokenizer_digest(folder / "base")
-    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
+    manifest = shards.ShardsManifest(
+        data_uri=str(folder / "data"),
+        files=(stream.entry("s.arrow"),),
+        num_steps=steps,
+        global_batch_size=BATCH,
+        pools=("all",),
+        shards=(shards.ShardFile(file="s.arrow", first_step=0, num_steps=steps),),
+        tokenizer_digest=models.tokenizer_digest(folder / "base"),
+    )
+    write_artifact(str(folder / "shards"), manifest)
 
 
 class Marks:

@@ -4,6 +4,7 @@ from typing import Any
 
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure, TrainedMix
 from mixtune.artifacts.samples import Identity
+from mixtune.artifacts.shards import MixReceipt
 
 
 def make_axis(name: str, verdict: str, candidate: float, *, base: float = 0.5, **changes: Any) -> AxisVerdict:
@@ -35,7 +36,7 @@ def make_mix(percent: float, **changes: Any) -> TrainedMix:
             "seed": 7,
             "num_steps": 40,
             "global_batch_size": 32,
-            "receipt": {"num_tokens": 9000, "pools": []},
+            "receipt": MixReceipt(num_tokens=9000),
             **changes,
         }
     )

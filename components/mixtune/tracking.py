@@ -168,14 +168,14 @@ def _database_lock(uri: str) -> Iterator[None]:
         yield
 
 
-def point_name(task: str, shards: Mapping[str, Any] | None) -> str:
-    """Return a task's name with the mix that it worked on, `train 75 %`: a pipeline run may hold several mixes.
+def point_name(task: str, mix_ratio: float | None) -> str:
+    """Return a task's name with its customer share, `train 75 %`: a pipeline run may hold several mixes.
 
     Args:
         task: Its name.
-        shards: Manifest of the shards; None: there are none.
+        mix_ratio: 0 to 1; None: not known.
     """
-    return f"{task} {100 * shards['mix_ratio']:g} %" if shards and "mix_ratio" in shards else task
+    return task if mix_ratio is None else f"{task} {100 * mix_ratio:g} %"
 
 
 def metric_name(name: str) -> str:

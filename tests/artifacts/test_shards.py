@@ -6,11 +6,12 @@ import pytest
 
 from mixtune import storage
 from mixtune.artifacts import shards
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import DataError
 
 
 def write(folder: str, manifest_path: str, steps: int = 5, per_shard: int = 2) -> None:
-    entries, listed = [], []
+    entries, files = [], []
     for number, first in enumerate(range(0, steps, per_shard)):
         name, count = f"shard-{number:05d}.arrow", min(per_shard, steps - first)
         with storage.open_write(storage.join(folder, name)) as stream, pa.ipc.new_file(stream, shards.SCHEMA) as writer:
@@ -19,9 +20,11 @@ def write(folder: str, manifest_path: str, steps: int = 5, per_shard: int = 2) -
                 columns = [[0, 0, 1, 0], [bytes([step] * 16)] * 4, ids, [[0, 0, 1]] * 4, [1.0, 1.0, 0.5, 1.0]]
                 writer.write_batch(pa.record_batch(columns, schema=shards.SCHEMA))
         entries.append(stream.entry(name))
-        listed.append({"file": name, "first_step": first, "num_steps": count})
-    manifest = {"kind": "shards", "num_steps": steps, "pools": ["customer", "chat"], "shards": listed}
-    storage.write_manifest(manifest_path, manifest, folder, entries)
+        files.append(shards.ShardFile(file=name, first_step=first, num_steps=count))
+    manifest = shards.ShardsManifest(
+        data_uri=folder, files=tuple(entries), num_steps=steps, pools=("customer", "chat"), shards=tuple(files)
+    )
+    write_artifact(manifest_path, manifest)
 
 
 @pytest.fixture(params=["local", "s3"])

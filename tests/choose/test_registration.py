@@ -13,6 +13,7 @@ from mixtune.artifacts.comparison import TrainedMix
 from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.samples import Identity
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.choose.registration import Registration, register_model
 from mixtune.errors import ConfigError, DataError
@@ -25,10 +26,9 @@ def options(tmp_path: Path) -> dict[str, Any]:
     return {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
 
 
-POOL = {
-    "name": "customer", "planned_share": 0.75, "share_of_records": 0.75, "share_of_loss_tokens": 0.6,
-    "unique_records": 5, "epochs": 1.0,
-}  # fmt: skip
+POOL = PoolReceipt(
+    name="customer", planned_share=0.75, share_of_records=0.75, share_of_loss_tokens=0.6, unique_records=5, epochs=1.0
+)
 
 
 def make_request(folder: Path, verdict: str, mix: TrainedMix | None = None, *, force: bool = False) -> Registration:
@@ -45,7 +45,7 @@ def make_request(folder: Path, verdict: str, mix: TrainedMix | None = None, *, f
         make_axis("customer", "pass", 0.5),
         make_axis("mmlu", verdict, 0.5),
         identity={"base": Identity(), "candidate": identity},
-        mix=mix or make_mix(75, digest="s1", receipt={"num_tokens": 1234, "pools": [POOL]}),
+        mix=mix or make_mix(75, digest="s1", receipt=MixReceipt(num_tokens=1234, pools=(POOL,))),
     )
     write_artifact(str(folder / "comparison"), comparison)
     return Registration(
@@ -82,10 +82,10 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
 def test_the_card_says_on_what_terms_the_general_pools_are(tmp_path: Path, options: dict[str, Any]) -> None:
     terms = Terms(licence="CC-BY-4.0", licence_url="https://l", source="org/chat", revision="c0", attribution="A")
     sources = (Source(name="chat", uri="a", provenance=terms), Source(name="math", uri="b"))
-    pools = [{**POOL, "name": name} for name in ("customer", "chat", "math")]
+    pools = tuple(replace(POOL, name=name) for name in ("customer", "chat", "math"))
     mix = make_mix(
         75,
-        receipt={"num_tokens": 1234, "pools": pools},
+        receipt=MixReceipt(num_tokens=1234, pools=pools),
         inputs={"general": PoolInputs(inputs=sources)},
     )
     register_model(make_request(tmp_path, "pass", mix), str(tmp_path / "card"), options)

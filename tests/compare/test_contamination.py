@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from mixtune import models, storage
 from mixtune.artifacts import shards
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.compare.contamination import find_coverage, make_items
 from mixtune.errors import DataError
 from mixtune.ngrams import NGRAM, hash_words
@@ -135,15 +136,16 @@ def write_shards(world: Any, folder: Path, texts: list[str], tokenizer_digest: s
     table = pa.Table.from_pydict(columns, schema=shards.SCHEMA)
     with pa.ipc.new_file(str(data / "shard-00000.arrow"), shards.SCHEMA) as sink:
         sink.write_table(table)
-    manifest = {
-        "kind": "shards",
-        "num_steps": 1,
-        "global_batch_size": len(texts),
-        "pools": ["customer"],
-        "shards": [{"file": "shard-00000.arrow", "first_step": 0, "num_steps": 1}],
-        "tokenizer_digest": tokenizer_digest or models.tokenizer_digest(world.base),
-    }
-    storage.write_manifest(str(folder / "shards"), manifest, str(data), storage.list_files(str(data)))
+    manifest = shards.ShardsManifest(
+        data_uri=str(data),
+        files=tuple(storage.list_files(str(data))),
+        num_steps=1,
+        global_batch_size=len(texts),
+        pools=("customer",),
+        shards=(shards.ShardFile(file="shard-00000.arrow", first_step=0, num_steps=1),),
+        tokenizer_digest=tokenizer_digest or models.tokenizer_digest(world.base),
+    )
+    write_artifact(str(folder / "shards"), manifest)
     return folder / "shards"
 
 

@@ -22,6 +22,7 @@ from mixtune.artifacts.comparison import (
     TrainedMix,
 )
 from mixtune.artifacts.samples import Identity
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.compare import comparison_page
 from mixtune.report import charts, confusion_table
 
@@ -46,7 +47,7 @@ def axis(name: str, verdict: str, **changes: Any) -> AxisVerdict:
 
 def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
     identity = Identity(base_model="b1", dtype="float32", versions={"torch": "2"})
-    pools = [{"name": "chat", "planned_share": 0.5, "share_of_records": 0.5, "num_records": 10, "repeats": 0}]
+    pool = PoolReceipt(name="chat", planned_share=0.5, share_of_records=0.5, num_records=10)
     overlap = Overlap(axis="mmlu", num_items=9, searched=8, exact=0, short_exact=1, partial=2, mean_coverage=0.01)
     return Comparison(
         verdict=verdict,
@@ -55,7 +56,7 @@ def comparison(*axes: AxisVerdict, verdict: str = "fail") -> Comparison:
         limit=0,
         contamination=(overlap,),
         mix=TrainedMix(
-            digest="d7", seed=42, mix_ratio=0.5, num_steps=9, global_batch_size=32, receipt={"pools": pools}
+            digest="d7", seed=42, mix_ratio=0.5, num_steps=9, global_batch_size=32, receipt=MixReceipt(pools=(pool,))
         ),
     )
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 from kfp import dsl, local
 
-from mixtune import storage
 from mixtune.artifacts.shards import open_shards
 from mixtune.mix_shard.component import mix_shard
 
@@ -33,5 +32,5 @@ def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> 
     (manifest,) = [path for path in (tmp_path / "root").rglob("shards") if path.is_file()]
     shards = open_shards(str(manifest), tmp_path)
     assert shards.num_steps == 10
-    assert storage.read_json(str(manifest))["receipt"]["pools"][0]["per_batch"] == [2, 2]
-    assert shards.manifest["train_on"] == ["assistant", "user"]
+    assert shards.manifest.receipt.pools[0].per_batch == (2, 2)
+    assert shards.manifest.train_on == ("assistant", "user")

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts import pools
-from mixtune.artifacts.shards import Shards
+from mixtune.artifacts.shards import Shards, ShardsManifest
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.mix_shard.holdout import HOLDOUT_RECORDS, write_holdout
 from mixtune.settings.mix import TokenSettings
 
 from ..chat_models import make_record, make_records
+
+NO_STEPS = ShardsManifest(num_steps=0, pools=("customer", "chat", "math"), shards=())
 
 
 def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.Pools:
@@ -29,7 +31,7 @@ def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: 
     tokenizer = ChatTokenizer(chatml, TokenSettings(max_length=100))
     (entry,) = write_holdout(general, tokenizer, str(tmp_path / "shards"))
     assert entry.path == "holdout.arrow"
-    records = Shards(tmp_path / "shards", {}).holdout()
+    records = Shards(tmp_path / "shards", NO_STEPS).holdout()
     assert [record.pool for record in records] == [1] * (HOLDOUT_RECORDS // 2) + [2] * 5
     first = general.records("math", "holdout")
     (wanted,) = tokenizer.tokenize([next(first)])
@@ -39,4 +41,4 @@ def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: 
 
 def test_pools_that_hold_nothing_back_leave_no_file(tmp_path: Path, chatml: Path) -> None:
     assert write_holdout(held_back(tmp_path / "pools", {}), ChatTokenizer(chatml), str(tmp_path / "shards")) == []
-    assert Shards(tmp_path / "shards", {}).holdout() == []
+    assert Shards(tmp_path / "shards", NO_STEPS).holdout() == []

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.mix_shard import workers
 from mixtune.mix_shard.run import Inputs, Outputs, read_template, run
-from mixtune.mix_shard.workers import Tokenizing, tokenize_pools
+from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
 from mixtune.settings.mix import MixSettings, TokenSettings, read_mix_settings
 
 from ..chat_models import make_record, make_records, write_pools
@@ -63,13 +64,13 @@ def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path, chatml: Path) 
     shards = mixed(tmp_path, chatml, three_pools(), make_mix())
     records = [shards.step(step) for step in range(shards.num_steps)]
     learned = [sum(record.num_loss_tokens for record in batch) for batch in records]
-    assert shards.manifest["loss_tokens"] == learned
-    assert shards.manifest["max_record_tokens"] == max(len(record.input_ids) for batch in records for record in batch)
-    for index, pool in enumerate(shards.manifest["receipt"]["pools"]):
+    assert list(shards.manifest.loss_tokens) == learned
+    assert shards.manifest.max_record_tokens == max(len(record.input_ids) for batch in records for record in batch)
+    for index, pool in enumerate(shards.manifest.receipt.pools):
         mine = [record for batch in records for record in batch if record.pool == index]
-        assert pool["num_records"] == len(mine)
-        assert pool["num_tokens"] == sum(len(record.input_ids) for record in mine)
-        assert pool["num_loss_tokens"] == sum(record.num_loss_tokens for record in mine)
+        assert pool.num_records == len(mine)
+        assert pool.num_tokens == sum(len(record.input_ids) for record in mine)
+        assert pool.num_loss_tokens == sum(record.num_loss_tokens for record in mine)
 
 
 @pytest.mark.parametrize("percent", [0, 100])
@@ -83,8 +84,8 @@ def test_too_long_records_and_records_without_an_answer_are_counted_and_left_out
     contents["chat"] += [make_record("long", "word " * 500), make_record("empty", "")]
     contents["chat"][-1]["messages"].pop()
     shards = mixed(tmp_path, chatml, contents, make_mix(max_length=200))
-    assert shards.manifest["receipt"]["pools"][1]["dropped"] == {"longer than max_length": 1, "no token to learn": 1}
-    assert shards.manifest["receipt"]["pools"][1]["pool_records"] == 40
+    assert shards.manifest.receipt.pools[1].dropped == {"longer than max_length": 1, "no token to learn": 1}
+    assert shards.manifest.receipt.pools[1].pool_records == 40
 
 
 @pytest.mark.parametrize(
@@ -123,32 +124,32 @@ def test_the_same_pools_in_another_folder_give_the_same_shards(tmp_path: Path, c
 @pytest.mark.parametrize("unit", ["tokens", "loss_tokens"])
 def test_shares_may_count_tokens_and_stay_within_the_longest_record(tmp_path: Path, chatml: Path, unit: str) -> None:
     shards = mixed(tmp_path, chatml, three_pools(), make_mix(unit=unit))
-    receipt = shards.manifest["receipt"]
+    receipt = shards.manifest.receipt
     ids = [record.record_id for step in range(shards.num_steps) for record in shards.step(step) if record.pool == 0]
     assert set(ids) == {record["id"] for record in make_records("customer", 60)}
-    assert receipt["bound"] > 1
-    for pool in receipt["pools"]:
-        assert pool["worst_deviation"] <= receipt["bound"]
+    assert receipt.bound > 1
+    for pool in receipt.pools:
+        assert pool.worst_deviation <= receipt.bound
 
 
 def test_the_receipt_says_when_the_general_share_of_what_is_learned_is_another(tmp_path: Path, chatml: Path) -> None:
     contents = {**three_pools(), "chat": make_records("chat", 40, words=60)}
-    receipt = mixed(tmp_path, chatml, contents, make_mix()).manifest["receipt"]
-    assert "75.0% customer to 25.0% general in records" in receipt["notes"][0]
-    general = sum(pool["share_of_loss_tokens"] for pool in receipt["pools"][1:])
-    assert f"to {general:.1%} in loss tokens" in receipt["notes"][0]
+    receipt = mixed(tmp_path, chatml, contents, make_mix()).manifest.receipt
+    assert "75.0% customer to 25.0% general in records" in receipt.notes[0]
+    general = sum(pool.share_of_loss_tokens for pool in receipt.pools[1:])
+    assert f"to {general:.1%} in loss tokens" in receipt.notes[0]
     page = (tmp_path / "receipt.html").read_text()
     assert "<svg" in page
     assert "<script" not in page
-    assert receipt["notes"][0].split(":")[0] in page
+    assert receipt.notes[0].split(":")[0] in page
 
 
 def test_the_windows_of_the_receipt_hold_the_share_of_their_steps(tmp_path: Path, chatml: Path) -> None:
     stages = [{"steps": 4, "customer_data_percent": 25}]
     shards = mixed(tmp_path, chatml, three_pools(), make_mix(stages=stages, max_steps=10))
-    windows = shards.manifest["receipt"]["windows"]
-    assert [window["records"][0] for window in windows] == [0.25] * 4 + [0.75] * 6
-    assert sum(window["num_steps"] for window in windows) == 10
+    windows = shards.manifest.receipt.windows
+    assert [window.records[0] for window in windows] == [0.25] * 4 + [0.75] * 6
+    assert sum(window.num_steps for window in windows) == 10
 
 
 @pytest.mark.parametrize("when", ["refuse", "warn", "redistribute"])
@@ -161,15 +162,15 @@ def test_a_pool_that_repeats_too_often_is_refused_said_or_relieved(tmp_path: Pat
         ):
             mixed(tmp_path, chatml, contents, mix)
         return
-    receipt = mixed(tmp_path, chatml, contents, mix).manifest["receipt"]
-    assert receipt["pools"][2]["epochs"] == 4 if when == "warn" else 1 <= receipt["pools"][2]["epochs"] <= 2
-    assert any("'math' gives 4" in note for note in receipt["notes"]) == (when == "warn")
+    receipt = mixed(tmp_path, chatml, contents, mix).manifest.receipt
+    assert receipt.pools[2].epochs == 4 if when == "warn" else 1 <= receipt.pools[2].epochs <= 2
+    assert any("'math' gives 4" in note for note in receipt.notes) == (when == "warn")
 
 
 def test_weights_may_follow_from_pool_sizes_by_temperature(tmp_path: Path, chatml: Path) -> None:
     mix = make_mix(weights={}, temperature=2.0, customer_data_percent=40, max_steps=30)
-    receipt = mixed(tmp_path, chatml, three_pools(), mix).manifest["receipt"]
-    assert [round(pool["planned_share"], 3) for pool in receipt["pools"]] == [0.4, 0.4, 0.2]
+    receipt = mixed(tmp_path, chatml, three_pools(), mix).manifest.receipt
+    assert [round(pool.planned_share, 3) for pool in receipt.pools] == [0.4, 0.4, 0.2]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_the_tokens_are_the_same_for_one_and_two_tokenizing_processes(
     found = []
     for count in (1, 2):
         (scratch := tmp_path / str(count)).mkdir()
-        job = Tokenizing(folder=chatml, settings=TokenSettings(max_length=60), scratch=scratch, num_workers=count)
+        job = TokenizeJob(folder=chatml, settings=TokenSettings(max_length=60), scratch=scratch, num_workers=count)
         drops = tokenize_pools(job, [(opened, "customer"), (opened, "chat")]).drops
         files = {path.name: path.read_bytes() for path in scratch.iterdir()}
         found.append((drops, files))
@@ -215,8 +216,8 @@ def test_records_that_fastokens_gets_wrong_are_all_tokenized_again_by_the_models
     shifted: Any = lambda fast, texts: (really(fast, texts)[0] + ("question 32" in texts[-1]), really(fast, texts)[1])  # noqa: E731
     monkeypatch.setattr(encoding, "_flat", shifted)
     again = mixed(tmp_path / "again", chatml, three_pools(), make_mix())
-    assert (right.manifest["tokenizer_backend"], again.manifest["tokenizer_backend"]) == ("fastokens", "tokenizers")
-    assert right.manifest["files"] == again.manifest["files"]
+    assert (right.manifest.tokenizer_backend, again.manifest.tokenizer_backend) == ("fastokens", "tokenizers")
+    assert right.manifest.files == again.manifest.files
 
 
 def test_a_records_weight_reaches_the_shards_and_a_record_of_weight_0_never_enters_a_batch(
@@ -226,7 +227,7 @@ def test_a_records_weight_reaches_the_shards_and_a_record_of_weight_0_never_ente
     for number, record in enumerate(contents["chat"]):
         record["weight"] = number % 3 / 2
     shards = mixed(tmp_path, chatml, contents, make_mix(max_steps=60))
-    assert shards.manifest["receipt"]["pools"][1]["dropped"] == {"weight 0": 14}
+    assert shards.manifest.receipt.pools[1].dropped == {"weight 0": 14}
     weights = {record["id"]: record["weight"] for record in contents["chat"]}
     found = [record for step in range(60) for record in shards.step(step)]
     assert {record.weight for record in found if record.pool != 1} == {1.0}
@@ -241,7 +242,7 @@ def test_another_chat_template_may_be_given_and_is_in_the_manifest(tmp_path: Pat
     shards = mixed(tmp_path, chatml, three_pools(), make_mix(chat_template_uri=str(path)))
     tokens = shards.step(0)[0].input_ids
     assert ChatTokenizer(chatml).decode(tokens).startswith("<|im_start|>user: ")
-    assert shards.manifest["chat_template"] == path.read_text()
+    assert shards.manifest.chat_template == path.read_text()
 
 
 def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path: Path, chatml: Path) -> None:
@@ -266,5 +267,7 @@ def test_shards_are_read_with_pyarrow_alone_as_the_documentation_shows(tmp_path:
     assert [line.split() for line in done.stdout.splitlines()] == [
         [shards.pools[record.pool], record.record_id, "1.0", str(len(record.input_ids))] for record in shards.step(3)
     ]
-    for name in (*SCHEMA.names, *(set(shards.manifest) - {"kind", "data_uri", "metrics"})):
-        assert f"`{name}`" in text
+    for field in SCHEMA:
+        kind = escape(str(field.type).replace("item: ", "").replace("fixed_size_binary[16]", "binary(16)"))
+        kind = "float32" if kind == "float" else kind
+        assert f"| `{field.name}` | {kind} |" in text

@@ -133,7 +133,7 @@ def test_nova_categories_stay_within_the_bound_and_the_rarest_appears_on_schedul
 def test_a_share_that_divides_the_global_batch_is_met_in_every_batch_and_in_every_equal_part_of_it() -> None:
     plan = make_plan(nova_shares(Fraction(3, 4)), [100] * 24, 32, 50)
     customer = plan.slots(0, 50).pools.reshape(50, 8, 4) == 0
-    assert plan.num_slices == 8
+    assert plan.num_sub_batches == 8
     assert (customer.sum(2) == 3).all()
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from mixtune import storage
-from mixtune.artifacts.shards import Shards, open_shards
+from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.chat.tokenizer import ChatTokenizer
-from mixtune.mix_shard.schedule_file import make_plan
+from mixtune.mix_shard.exposure import make_plan
 from mixtune.mix_shard.store import Store, make_part, write_store
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.settings.mix import MixSettings
@@ -58,7 +59,7 @@ def written(target: Target, uri: str, writers: int = 1) -> dict[str, str]:
     """Digests of the shards' files, by name, written to a folder."""
     stores = target.open_stores()
     to = Target(plan=target.plan, scratch=target.scratch, data_uri=uri, shard_bytes=target.shard_bytes)
-    entries, _ = write_shards(to, stores, writers)
+    _, entries = write_shards(to, stores, writers)
     for store in stores:
         store.close()
     return {entry.path: entry.sha256 for entry in entries}
@@ -108,11 +109,17 @@ def test_shards_in_s3_are_compressed_and_hold_the_same_records_as_local_ones(
     for name, uri in {"local": str(tmp_path / "data"), "s3": f"{bucket}/data"}.items():
         stores = target.open_stores()
         to = Target(plan=target.plan, scratch=target.scratch, data_uri=uri)
-        entries, listed = write_shards(to, stores)
+        files, entries = write_shards(to, stores)
         for store in stores:
             store.close()
-        manifest = {"kind": "shards", "num_steps": target.plan.num_steps, "shards": listed}
-        storage.write_manifest(str(tmp_path / name), manifest, uri, entries)
+        manifest = ShardsManifest(
+            data_uri=uri,
+            files=tuple(entries),
+            num_steps=target.plan.num_steps,
+            pools=("customer", "chat"),
+            shards=tuple(files),
+        )
+        write_artifact(str(tmp_path / name), manifest)
         opened[name] = open_shards(str(tmp_path / name), tmp_path / "fetched")
     assert is_compressed(opened["s3"])
     assert not is_compressed(opened["local"])
@@ -122,4 +129,4 @@ def test_shards_in_s3_are_compressed_and_hold_the_same_records_as_local_ones(
 
 def is_compressed(shards: Shards) -> bool:
     """Whether the first shard's buffers are in zstd frames, by their magic number."""
-    return b"\x28\xb5\x2f\xfd" in (shards.folder / shards.manifest["shards"][0]["file"]).read_bytes()
+    return b"\x28\xb5\x2f\xfd" in (shards.folder / shards.manifest.shards[0].file).read_bytes()

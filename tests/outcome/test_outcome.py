@@ -24,6 +24,7 @@ from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport, Rung
 from mixtune.artifacts.pools import PoolInputs, RowCounts, Source
 from mixtune.artifacts.run_report import RunReport
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.artifacts.typed_json import read_artifact, to_json, write_artifact
 from mixtune.commands.run_summary import read_mlflow_verdict
 from mixtune.errors import DataError
@@ -41,7 +42,9 @@ COUNTS: dict[str, Any] = {
 MIX = make_mix(
     75,
     num_steps=10,
-    receipt={"pools": [{"name": "customer", "num_records": 240, "dropped": {"too long": 2}, "num_truncated": 1}]},
+    receipt=MixReceipt(
+        pools=(PoolReceipt(name="customer", num_records=240, dropped={"too long": 2}, num_truncated=1),)
+    ),
     inputs={
         "customer": PoolInputs(
             inputs=(Source(name="customer", uri="s3://b/c.csv#d1g35t"),),
@@ -167,7 +170,7 @@ def test_the_record_says_what_was_removed_and_decided_and_no_records_content(mon
     record = make_audit(COMPARISON)
     (candidate,) = record.candidates
     assert candidate.mix.inputs["customer"].counts["customer"] == RowCounts(**COUNTS)
-    assert candidate.mix.receipt["pools"][0]["dropped"] == {"too long": 2}
+    assert candidate.mix.receipt.pools[0].dropped == {"too long": 2}
     assert record.versions.images == ("r/data@sha256:1", "r/train@sha256:2")
     assert record.verdict == candidate.comparison.verdict == "pass"
     assert candidate.comparison.identity == COMPARISON.identity

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.cli import main
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
@@ -71,8 +73,10 @@ def test_measured_throughput_wins_and_the_plan_says_so(
 
 
 def test_shards_give_exact_steps_and_tokens(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    receipt = {"num_tokens": 640_000, "global_batch_size": 32, "pools": [{"pool_records": 300}]}
-    (tmp_path / "shards").write_text(json.dumps({"kind": "shards", "num_steps": 20, "receipt": receipt}))
+    pool = PoolReceipt(name="customer", pool_records=300)
+    receipt = MixReceipt(num_steps=20, num_tokens=640_000, global_batch_size=32, pools=(pool,))
+    manifest = ShardsManifest(num_steps=20, pools=("customer",), shards=(), receipt=receipt)
+    write_artifact(str(tmp_path / "shards"), manifest)
     plan = planned(capsys, words(model, "--shards", str(tmp_path / "shards"), "--grid", "100,75,50", *START))
     assert plan["stages"][1]["name"] == "training, 20 steps"
     assert [(point["customer_data_percent"], point["steps"]) for point in plan["grid"]] == [

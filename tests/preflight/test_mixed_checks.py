@@ -7,6 +7,8 @@ from typing import Any
 import numpy
 import pytest
 
+from mixtune.artifacts.shards import ShardsManifest
+from mixtune.artifacts.typed_json import from_json
 from mixtune.cli import main
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
@@ -34,6 +36,9 @@ def counts(**changed: Any) -> dict[str, Any]:
 
 SHARDS: dict[str, Any] = {
     "kind": "shards",
+    "version": ShardsManifest.VERSION,
+    "num_steps": 100,
+    "shards": [],
     "pools": ["customer", "chat"],
     "max_record_tokens": 63,
     "receipt": {
@@ -52,7 +57,7 @@ SHARDS: dict[str, Any] = {
 
 
 def looked_at(shards: dict[str, Any], page: Path, **options: Any) -> str:
-    mixed = Mixed(manifest=shards)
+    mixed = Mixed(manifest=from_json(ShardsManifest, shards, "shards"))
     return run_mixed_preflight(mixed, mixed.settings(str(BASE_MODEL), "lora", **options), str(page))
 
 
@@ -73,8 +78,8 @@ def test_every_pool_gets_its_records_epochs_lengths_and_losses(
     assert lines[2] == "pass  steps: 100 of 32 records, 9,000 tokens, 3,000 of them to learn"
     assert lines[4] == "pass  consent: 1,000 granted"
     page = cells(tmp_path / "page.html")
-    assert "&#9745;|data: customer, train|abc" in page
-    assert "&#9745;|personal data and consent|reported by pool" in page
+    assert "☑|data: customer, train|abc" in page
+    assert "☑|personal data and consent|reported by pool" in page
     assert "seed|7" in page
 
 
@@ -129,7 +134,7 @@ def test_personal_data_that_stays_and_consent_that_nobody_asked_for_are_warned_o
 def test_pools_without_reports_stop_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no report on personal data of customer, chat; make the pools by sanitize"):
         looked_at({**SHARDS, "inputs": {}}, tmp_path / "page.html")
-    assert "&#9744;|personal data and consent|not reported" in cells(tmp_path / "page.html")
+    assert "☐|personal data and consent|not reported" in cells(tmp_path / "page.html")
 
 
 def test_lengths_are_counted_between_powers_of_two() -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from mixtune import storage
 from mixtune.artifacts import shards as shards_format
-from mixtune.artifacts.shards import TokenRecord
+from mixtune.artifacts.shards import ShardFile, ShardsManifest, TokenRecord
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.models import tokenizer_digest
 from mixtune.settings.from_dict import from_dict
@@ -67,15 +69,16 @@ def shards_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     opened = storage.open_write(str(folder / "data/s.arrow"))
     with opened as stream:
         write_steps(stream, [drawn(BATCH, step) for step in range(STEPS)])
-    manifest = {
-        "kind": "shards",
-        "num_steps": STEPS,
-        "pools": ["customer", "chat"],
-        "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
-        "max_record_tokens": 29,
-        "tokenizer_digest": tokenizer_digest(BASE_MODEL),
-    }
-    storage.write_manifest(str(folder / "shards"), manifest, str(folder / "data"), [stream.entry("s.arrow")])
+    manifest = ShardsManifest(
+        data_uri=str(folder / "data"),
+        files=(stream.entry("s.arrow"),),
+        num_steps=STEPS,
+        pools=("customer", "chat"),
+        shards=(ShardFile(file="s.arrow", first_step=0, num_steps=STEPS),),
+        max_record_tokens=29,
+        tokenizer_digest=tokenizer_digest(BASE_MODEL),
+    )
+    write_artifact(str(folder / "shards"), manifest)
     return str(folder / "shards")
 
 
@@ -121,11 +124,10 @@ def watched_shards(shards_path: str, tmp_path_factory: pytest.TempPathFactory) -
         for row, ids in enumerate(said.numpy())
     ]
     folder = tmp_path_factory.mktemp("watched")
-    manifest = storage.read_manifest(shards_path, "shards")
-    shutil.copytree(manifest["data_uri"], folder / "data")
+    manifest = read_artifact(ShardsManifest, shards_path)
+    shutil.copytree(manifest.data_uri, folder / "data")
     with storage.open_write(str(folder / "data/holdout.arrow")) as stream:
         write_steps(stream, [held_out])
-    kept = {key: value for key, value in manifest.items() if key not in ("files", "data_uri")}
-    entries = [storage.FileEntry(**item) for item in manifest["files"]] + [stream.entry("holdout.arrow")]
-    storage.write_manifest(str(folder / "shards"), kept, str(folder / "data"), entries)
+    files = (*manifest.files, stream.entry("holdout.arrow"))
+    write_artifact(str(folder / "shards"), replace(manifest, data_uri=str(folder / "data"), files=files))
     return str(folder / "shards")

@@ -12,7 +12,8 @@ import pytest
 
 from mixtune import storage
 from mixtune.artifacts import shards as shards_format
-from mixtune.artifacts.shards import TokenRecord
+from mixtune.artifacts.shards import ShardsManifest, TokenRecord
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import TrainingError
 from mixtune.train.divergence_guard import WINDOW, DivergenceGuard, StepLosses
 
@@ -72,8 +73,8 @@ def test_a_guard_that_has_seen_little_waits_and_then_wakes() -> None:
 
 def with_weight(shards_path: str, folder: Path, step: int, row: int, weight: float) -> str:
     """The same shards, but for the weight of one record."""
-    manifest = storage.read_manifest(shards_path, "shards")
-    shutil.copytree(manifest["data_uri"], folder / "data")
+    manifest = read_artifact(ShardsManifest, shards_path)
+    shutil.copytree(manifest.data_uri, folder / "data")
     with pa.ipc.open_file(str(folder / "data/s.arrow")) as reader:
         tables = [reader.get_batch(number).to_pydict() for number in range(reader.num_record_batches)]
     tables[step]["weight"][row] = weight
@@ -81,8 +82,8 @@ def with_weight(shards_path: str, folder: Path, step: int, row: int, weight: flo
     with opened as stream, pa.ipc.new_file(stream, shards_format.SCHEMA) as writer:
         for table in tables:
             writer.write_batch(pa.RecordBatch.from_pydict(table, schema=shards_format.SCHEMA))
-    kept = {key: value for key, value in manifest.items() if key not in ("files", "data_uri")}
-    storage.write_manifest(str(folder / "shards"), kept, str(folder / "data"), [stream.entry("s.arrow")])
+    changed = replace(manifest, data_uri=str(folder / "data"), files=(stream.entry("s.arrow"),))
+    write_artifact(str(folder / "shards"), changed)
     return str(folder / "shards")
 
 

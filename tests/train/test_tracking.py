@@ -1,14 +1,16 @@
 """What MLflow shows of a training: while it runs, and of where it came from."""
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from mixtune import storage
+from mixtune.artifacts.pools import MixedPools
+from mixtune.artifacts.shards import ShardsManifest
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.train import metrics
 
 from .test_checkpoints import interrupted
@@ -20,16 +22,15 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
     train: Train, watched_shards: str, mlflow_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
-    manifest = json.loads(Path(watched_shards).read_text())
-    manifest |= {"receipt": {"mix_ratio": 0.5}}
-    manifest["inputs"] = {"customer": {"digest": "abc"}}
-    (tmp_path / "shards").write_text(json.dumps(manifest))
+    shards = read_artifact(ShardsManifest, watched_shards)
+    shards = replace(shards, mix_ratio=0.5, inputs={"customer": MixedPools(digest="abc")})
+    write_artifact(str(tmp_path / "shards"), shards)
     options = {"tracking": mlflow_uri, "checkpoints": {"every_steps": 4}}
     interrupted(train, tmp_path, 5, shards=str(tmp_path / "shards"), **options)
     model = train(tmp_path, str(tmp_path / "shards"), **options)
     client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("mixtune")
-    (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train"]
+    (run,) = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "train 50 %"]
 
     def steps(name: str) -> list[int]:
         return [item.step for item in client.get_metric_history(run.info.run_id, name)]
@@ -43,7 +44,7 @@ def test_a_training_that_was_cut_and_went_on_shows_one_curve_and_its_lineage(
     assert named | {"memory_bytes", "kl_to_base"} <= set(run.data.metrics)
     tags = run.data.tags
     assert (tags["attempts"], tags["model_uri"], tags["customer_pools"]) == ("[0, 4]", model, "abc")
-    assert tags["shards"] == storage.manifest_digest(manifest)
+    assert tags["shards"] == shards.digest
     assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["mix_receipt.json"]
 
 

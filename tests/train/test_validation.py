@@ -52,8 +52,8 @@ def test_its_figures_are_those_that_a_plan_is_made_of(shards_path: str, tmp_path
 def test_a_micro_batch_is_never_larger_than_the_longest_records_allow(
     longest: int, largest: int, trainer: Trainer
 ) -> None:
-    trainer.shards.manifest["max_record_tokens"] = longest
-    probe = MemoryProbe.of(trainer)
+    shards = replace(trainer.shards, manifest=replace(trainer.shards.manifest, max_record_tokens=longest))
+    probe = MemoryProbe.of(replace(trainer, shards=shards))
     assert (probe.longest_record, probe.largest_micro_batch) == (longest, largest)
 
 

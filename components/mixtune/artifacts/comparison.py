@@ -1,11 +1,12 @@
 """The comparison of a candidate with its base model: what `compare` found, axis by axis, and what it comes to."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mixtune.artifacts.pools import PoolInputs
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.samples import Identity
+from mixtune.artifacts.shards import MixReceipt
 
 PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 """The verdicts, on an axis and overall."""
@@ -193,7 +194,7 @@ class TrainedMix:
     seed: int
     num_steps: int
     global_batch_size: int
-    receipt: dict[str, Any] = field(default_factory=dict)
+    receipt: MixReceipt = field(default_factory=MixReceipt)
     inputs: dict[str, PoolInputs] = field(default_factory=dict)
     """By input of the mix: `customer`, `general`."""
 

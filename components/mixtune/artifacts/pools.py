@@ -5,9 +5,9 @@ line. Splits: `train`, `validation`, `test` (the customer's held-out set), `hold
 which forgetting is measured).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import orjson
 import pyarrow as pa
@@ -17,7 +17,6 @@ from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.records import Record
-from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SanitizeSettings
 
 SPLITS = ("train", "validation", "test", "holdout")
@@ -179,11 +178,6 @@ class PoolsManifest(PoolsContent, Manifest):
 
 
 Pools = PoolsManifest
-
-
-def mixed_pools(shards: Mapping[str, Any]) -> dict[str, MixedPools]:
-    """Return the pools (`customer`, `general`) that a shards manifest names; none where it names none."""
-    return {name: from_dict(MixedPools, value, name) for name, value in shards.get("inputs", {}).items()}
 
 
 def read_pools(path: str) -> PoolsManifest:

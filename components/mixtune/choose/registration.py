@@ -107,17 +107,17 @@ def _describe_mix(mix: TrainedMix | None) -> str:
         return "Not known: it was trained elsewhere."
     rows = [
         [
-            pool["name"],
-            f"{pool['planned_share']:.2%}",
-            f"{pool['share_of_records']:.2%}",
-            f"{pool['share_of_loss_tokens']:.2%}",
-            f"{pool['unique_records']:,}",
-            f"{pool['epochs']:.2f}",
+            pool.name,
+            f"{pool.planned_share:.2%}",
+            f"{pool.share_of_records:.2%}",
+            f"{pool.share_of_loss_tokens:.2%}",
+            f"{pool.unique_records:,}",
+            f"{pool.epochs:.2f}",
         ]
-        for pool in mix.receipt["pools"]
+        for pool in mix.receipt.pools
     ]
     header = ["pool", "planned", "of records", "of loss tokens", "records", "epochs"]
-    size = f"{mix.num_steps} steps of {mix.global_batch_size} records, {mix.receipt['num_tokens']:,} tokens."
+    size = f"{mix.num_steps} steps of {mix.global_batch_size} records, {mix.receipt.num_tokens:,} tokens."
     return f"{size}\n\n{pages.markdown_table(header, rows)}" + _describe_licences(mix)
 
 
@@ -126,9 +126,9 @@ def _describe_licences(mix: TrainedMix) -> str:
     header = ("licence", "licence_url", "source", "revision", "attribution")
     unrecorded = Terms(licence="not recorded")
     rows = []
-    for pool in mix.receipt["pools"][1:]:
-        terms = mix.terms.get(pool["name"], unrecorded)
-        rows.append([pool["name"], *(getattr(terms, key) for key in header)])
+    for pool in mix.receipt.pools[1:]:
+        terms = mix.terms.get(pool.name, unrecorded)
+        rows.append([pool.name, *(getattr(terms, key) for key in header)])
     titles = ["pool", *(key.replace("_", " ") for key in header)]
     return f"\n\n## Licences of the general pools\n\n{pages.markdown_table(titles, rows)}" if rows else ""
 

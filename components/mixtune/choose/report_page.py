@@ -99,7 +99,7 @@ def _span(axis: AxisVerdict) -> tuple[float, float]:
 
 def _row(point: Point) -> list[str]:
     mix = point.candidate.mix
-    work = [f"{mix.num_steps:,}", f"{mix.receipt['num_tokens']:,}", *format_cost(point.candidate.cost)]
+    work = [f"{mix.num_steps:,}", f"{mix.receipt.num_tokens:,}", *format_cost(point.candidate.cost)]
     return [point.name, Verdict(point.verdict), *work, *_scores(point)]
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mixtune import storage
+from mixtune.artifacts.shards import ShardsManifest
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import (
     ONE_RUN,
     Commands,
@@ -41,7 +43,7 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _look_at_the_mix(manifest: str, settings: Settings, report: str) -> None:
-    mixed = Mixed(manifest=storage.read_manifest(manifest, "shards"))
+    mixed = Mixed(manifest=read_artifact(ShardsManifest, manifest))
     same = ("lora_rank", "num_nodes", "gpus_per_node", "tracking", "storage")
     known = mixed.settings(settings.base_model, settings.method, **{name: getattr(settings, name) for name in same})
     page = str(Path(report).with_stem(f"{Path(report).stem}-mixed"))

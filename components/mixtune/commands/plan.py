@@ -8,6 +8,8 @@ from typing import Any
 
 from mixtune import models, storage
 from mixtune.artifacts.model import TrainingFigures, read_model
+from mixtune.artifacts.shards import ShardsManifest
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import (
     ONE_RUN,
     Commands,
@@ -94,10 +96,9 @@ def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
     size, steps = int(arguments["global_batch_size"]), int(arguments["max_steps"])
     tokens, records = options.tokens_per_record or arguments["max_length"] / 2, options.customer_records
     if options.shards:
-        manifest = storage.read_manifest(options.shards, "shards")
-        steps, receipt = int(manifest["num_steps"]), manifest["receipt"]
-        tokens = receipt["num_tokens"] / (steps * receipt["global_batch_size"])
-        records = int(receipt["pools"][0]["pool_records"])
+        receipt = read_artifact(ShardsManifest, options.shards).receipt
+        steps, records = receipt.num_steps, receipt.pools[0].pool_records
+        tokens = receipt.num_tokens / (steps * receipt.global_batch_size)
     return Work(
         method=arguments["method"],
         customer_records=records,

@@ -262,11 +262,11 @@ def _identity_parts(comparison: Comparison) -> Iterator[str]:
     yield f"<h3>Mix receipt</h3>{key_value_table(values)}"
     rows = [
         [
-            pool["name"],
-            *(f"{100 * pool[key]:.2f} %" if key in pool else "" for key in RECEIPT_SHARES),
-            *(f"{pool[key]:,}" if key in pool else "" for key in RECEIPT_COUNTS),
+            pool.name,
+            *(f"{100 * getattr(pool, key):.2f} %" for key in RECEIPT_SHARES),
+            *(f"{getattr(pool, key):,}" for key in RECEIPT_COUNTS),
         ]
-        for pool in mix.receipt.get("pools", [])
+        for pool in mix.receipt.pools
     ]
     header = ["pool", "planned", "of records", "of tokens", "of loss tokens", "drawn", "unique", "repeats"]
     yield table(header, rows) if rows else ""

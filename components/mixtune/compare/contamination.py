@@ -59,7 +59,7 @@ def check_contamination(samples: Samples, shards_path: str, folder: Path, *, all
         DataError: A benchmark's item is in the training data, or the shards are of another tokenizer.
     """
     shards = open_shards(shards_path, folder / "shards")
-    if shards.manifest["tokenizer_digest"] != samples.identity.tokenizer:
+    if shards.manifest.tokenizer_digest != samples.identity.tokenizer:
         raise DataError(
             "the shards were made with another tokenizer than the evaluation's; use one base model for both"
         )

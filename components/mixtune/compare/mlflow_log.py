@@ -1,15 +1,14 @@
 """A comparison in MLflow: what every step of the run left in its manifest, cached steps included."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mixtune import storage, tracking
 from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.judgments import Judgments
-from mixtune.artifacts.pools import mixed_pools
 from mixtune.artifacts.samples import Samples
+from mixtune.artifacts.shards import ShardsManifest
 from mixtune.compare.judge.run import calibration_metrics, share_preferences
 from mixtune.report.pool_report import make_pages
 
@@ -18,7 +17,7 @@ def log_comparison(
     options: dict[str, Any],
     comparison: Comparison,
     sides: dict[str, Samples],
-    shards: dict[str, Any] | None,
+    shards: ShardsManifest | None,
     judgments: Judgments | None,
     files: list[Path],
 ) -> None:
@@ -33,7 +32,8 @@ def log_comparison(
         files: Report files to keep with the comparison.
     """
     where = tracking.Tracking.from_options(options)
-    names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", shards)}
+    mix_ratio = shards.mix_ratio if shards else None
+    names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", mix_ratio)}
     subject = storage.manifest_digest(asdict(comparison.identity["candidate"]))
     for side, samples in sides.items():
         with tracking.task_run(where, names[side], subject if side == "candidate" else "") as run:
@@ -43,10 +43,10 @@ def log_comparison(
     if shards:
         publish_data(where, shards)
     if judgments:
-        with tracking.task_run(where, tracking.point_name("judge", shards), subject) as run:
+        with tracking.task_run(where, tracking.point_name("judge", mix_ratio), subject) as run:
             run.log_params(_flat({"judge": asdict(judgments.judge), "axis": judgments.axis}))
             run.log_metrics({**calibration_metrics(judgments.calibration), **share_preferences(judgments)})
-    with tracking.task_run(where, tracking.point_name("compare", shards), subject) as run:
+    with tracking.task_run(where, tracking.point_name("compare", mix_ratio), subject) as run:
         for axis in comparison.axes:
             change = axis.measure.change
             values = {
@@ -67,7 +67,7 @@ def log_comparison(
         for file in files:
             run.log_artifact(file)
         if run.run_id:
-            tags = tracking.article_tags(article_values(shards or {}), where) if shards else {}
+            tags = tracking.article_tags(article_values(shards), where) if shards else {}
             run.parent.set_tags({**tags, "verdict": comparison.verdict})
 
 
@@ -86,32 +86,29 @@ def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     }
 
 
-def article_values(shards: Mapping[str, Any]) -> dict[str, Any]:
+def article_values(shards: ShardsManifest) -> dict[str, Any]:
     """Return the article's tags that the shards' manifest knows."""
-    values = {
-        "mix_ratio": shards.get("mix_ratio"),
-        "seed": shards.get("seed"),
-        "steps": shards.get("num_steps"),
-        "tokenizer_version": shards.get("tokenizer_digest"),
-        "dataset_version": storage.manifest_digest(dict(shards)),
+    return {
+        "mix_ratio": shards.mix_ratio,
+        "seed": shards.seed,
+        "steps": shards.num_steps,
+        "tokenizer_version": shards.tokenizer_digest,
+        "dataset_version": shards.digest,
     }
-    return {key: value for key, value in values.items() if value is not None}
 
 
-def publish_data(where: tracking.Tracking, shards: dict[str, Any]) -> None:
+def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
     """Log what sanitize and mix_shard left in the shards' manifest, with a report page for each pool artifact."""
-    for name, pools in mixed_pools(shards).items():
+    for name, pools in shards.inputs.items():
         with tracking.task_run(where, f"sanitize-{name}") as run:
             _log_values(run, _flat({**asdict(pools), "details": {}}))
             if pools.details:
                 for file, text in zip(("sanitize.html", "sanitize.md"), make_pages(pools), strict=True):
                     run.log_text(file, text)
-    with tracking.task_run(where, tracking.point_name("mix-shard", shards)) as run:
-        receipt = {
-            key: value for key, value in (shards.get("receipt") or {}).items() if key not in ("pools", "windows")
-        }
-        metrics = {tracking.metric_name(key): value for key, value in (shards.get("metrics") or {}).items()}
-        _log_values(run, {**_flat({"receipt": receipt, "num_steps": shards["num_steps"]}), **metrics})
+    with tracking.task_run(where, tracking.point_name("mix-shard", shards.mix_ratio)) as run:
+        totals = asdict(replace(shards.receipt, pools=(), windows=()))
+        metrics = {tracking.metric_name(name): value for name, value in shards.receipt.metrics().items()}
+        _log_values(run, {**_flat({"receipt": totals, "num_steps": shards.num_steps}), **metrics})
 
 
 def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:

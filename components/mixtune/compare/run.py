@@ -8,8 +8,9 @@ from typing import Any
 from mixtune import storage
 from mixtune.artifacts.comparison import FAILED, AxisDetails, Comparison, DialVerdict, Overlap, TrainedMix
 from mixtune.artifacts.judgments import Judgments
-from mixtune.artifacts.pools import PoolInputs, mixed_pools
+from mixtune.artifacts.pools import PoolInputs
 from mixtune.artifacts.samples import Dial, DialPoint, Samples, read_samples
+from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.comparison_page import summarize, write_comparison
 from mixtune.compare.contamination import check_contamination
@@ -52,7 +53,7 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     """Compare two samples artifacts, write the reports and log everything to MLflow."""
     storage.configure_storage(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
-    shards = storage.read_manifest(inputs.shards_path, "shards") if inputs.shards_path else None
+    shards = read_artifact(ShardsManifest, inputs.shards_path) if inputs.shards_path else None
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
     comparison = _compare(base, candidate, shards, judgments, inputs)
     write_artifact(outputs.comparison_path, comparison)
@@ -70,7 +71,7 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
 def _compare(
     base: Samples,
     candidate: Samples,
-    shards: dict[str, Any] | None,
+    shards: ShardsManifest | None,
     judgments: Judgments | None,
     inputs: CompareInputs,
 ) -> Comparison:
@@ -95,18 +96,18 @@ def _compare_dial_point(point: DialPoint, base: Samples, limits: dict[str, Any])
     return DialVerdict(strength=point.strength, verdict=comparison.verdict, axes=axes)
 
 
-def describe_mix(shards: dict[str, Any] | None) -> TrainedMix | None:
+def describe_mix(shards: ShardsManifest | None) -> TrainedMix | None:
     """Return what a comparison says of the data that the candidate was trained on; None without shards."""
     if not shards:
         return None
     return TrainedMix(
-        digest=storage.manifest_digest(shards),
-        mix_ratio=float(shards.get("mix_ratio", 0.0)),
-        seed=int(shards.get("seed", 0)),
-        num_steps=int(shards["num_steps"]),
-        global_batch_size=int(shards["global_batch_size"]),
-        receipt=shards.get("receipt") or {},
-        inputs={name: PoolInputs.of(pools) for name, pools in mixed_pools(shards).items()},
+        digest=shards.digest,
+        mix_ratio=shards.mix_ratio,
+        seed=shards.seed,
+        num_steps=shards.num_steps,
+        global_batch_size=shards.global_batch_size,
+        receipt=shards.receipt,
+        inputs={name: PoolInputs.of(pools) for name, pools in shards.inputs.items()},
     )
 
 

@@ -56,6 +56,11 @@ def chairman(shares: Sequence[Fraction]) -> Iterator[int]:
         heapq.heappush(waiting, (release, index))
 
 
+def chairman_bound(num_pools: int) -> float:
+    """Return how far, in records, `chairman` may be from any pool's target, by the pools that have a share."""
+    return 1 - 1 / (2 * (num_pools - 1)) if num_pools > 1 else 0.0
+
+
 def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Iterator[int]:
     """Worst-case fair weighted fair queueing: the pool of each slot, endlessly, so that *sizes* are in proportion.
 

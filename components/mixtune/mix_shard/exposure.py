@@ -1,13 +1,69 @@
-"""How much of every pool is seen: shares from percents, steps from customer epochs, and what is refused."""
+"""How much of every pool is seen: from the settings of a mix and the sizes of its pools to the plan."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
+
+import numpy as np
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.assignment import by_size, chairman, whole_batches
-from mixtune.mix_shard.schedule import Stage
+from mixtune.mix_shard.schedule import Layout, Plan, PlanPool, Stage, draw_records, lay_out
+from mixtune.mix_shard.store import Store
 from mixtune.settings.mix import MixSettings, to_fraction
+
+SIZES_AT_ONCE = 4096
+
+
+def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], path: Path) -> Plan:
+    """Lay the plan out in a file, which several processes can map.
+
+    Args:
+        mix: Settings whose weights name exactly the general pools.
+        names: Of the pools, the customer's first.
+        stores: Their tokenized records.
+        path: Of the file: the pool of every slot, uint16.
+
+    Raises:
+        DataError: A pool with a share has no record.
+        ConfigError: Every general pool has reached its cap.
+    """
+    pools = tuple(PlanPool(name=name, size=len(store)) for name, store in zip(names, stores, strict=True))
+    stages = plan_stages(mix, {pool.name: pool.size for pool in pools[1:]})
+    for stage in stages:
+        _check_sizes(pools, stage.shares)
+    num_steps, first_pool_draws = plan_length(mix, pools[0].size)
+
+    def assign(step: int, shares: tuple[Fraction, ...], draws: list[int]) -> Iterator[int]:
+        if mix.granularity == "batch":
+            return whole_batches(shares, mix.global_batch_size, mix.seed, step)
+        if mix.unit == "records":
+            return chairman(shares)
+        return by_size(shares, [_sizes(mix, pools, stores, pool, draw) for pool, draw in enumerate(draws)])
+
+    capped = mix.when_exhausted == "redistribute" and mix.max_epochs_per_pool
+    layout = Layout(
+        pools=pools,
+        stages=stages,
+        global_batch_size=mix.global_batch_size,
+        rule=assign,
+        num_steps=num_steps,
+        first_pool_draws=first_pool_draws,
+        caps=tuple(int(mix.max_epochs_per_pool * pool.size) for pool in pools) if capped else (),
+    )
+    realized = {}
+    with open(path, "wb") as file:
+        for stage, batch in lay_out(layout):
+            realized[stage.first_step] = stage
+            batch.tofile(file)
+    return Plan(
+        pools=pools,
+        stages=tuple(realized.values()),
+        global_batch_size=mix.global_batch_size,
+        seed=mix.seed,
+        assigned=np.memmap(path, np.uint16, "r"),
+    )
 
 
 def plan_stages(mix: MixSettings, general: Mapping[str, int]) -> tuple[Stage, ...]:
@@ -36,7 +92,7 @@ def _plan_shares(mix: MixSettings, general: Mapping[str, int]) -> tuple[Fraction
 
 
 def plan_length(mix: MixSettings, num_customer_records: int) -> tuple[int, int]:
-    """Number of steps, or 0 and the number of records that the customer's pool is to give.
+    """Return the number of steps, or 0 and the number of records that the customer's pool is to give.
 
     `max_steps` decides; else the customer's records are all seen `customer_epochs` times, the last batch filled from
     the next epoch. With one mix of records that is a number of steps: epochs x records / (mix ratio x batch), up.
@@ -49,61 +105,39 @@ def plan_length(mix: MixSettings, num_customer_records: int) -> tuple[int, int]:
     return 0, ceil(draws)
 
 
-def plan_caps(mix: MixSettings, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Records that each pool may give before its share goes to others; empty: no limit."""
-    if mix.when_exhausted != "redistribute" or not mix.max_epochs_per_pool:
-        return ()
-    return tuple(int(mix.max_epochs_per_pool * size) for size in sizes)
-
-
-def assignment_rule(
-    mix: MixSettings, sizes_from: Callable[[int, int], Iterator[int]]
-) -> Callable[[int, tuple[Fraction, ...], list[int]], Iterator[int]]:
-    """The rule by which slots are given to pools.
-
-    Args:
-        mix: What is asked for.
-        sizes_from: Sizes, in `mix.unit`, of a pool's records from its draw on, in the order of draws.
-    """
-
-    def rule(step: int, shares: tuple[Fraction, ...], given: list[int]) -> Iterator[int]:
-        if mix.granularity == "batch":
-            return whole_batches(shares, mix.global_batch_size, mix.seed, step)
-        if mix.unit == "records":
-            return chairman(shares)
-        return by_size(shares, [sizes_from(index, draw) for index, draw in enumerate(given)])
-
-    return rule
-
-
-def check_repeats(mix: MixSettings, names: Sequence[str], sizes: Sequence[int], drawn: Sequence[int]) -> list[str]:
-    """What is to be said of pools that come more often than `max_epochs_per_pool`.
+def check_repeats(mix: MixSettings, plan: Plan) -> list[str]:
+    """Return a sentence for each pool that comes more often than `max_epochs_per_pool`.
 
     Raises:
         ConfigError: `when_exhausted` is "refuse" and there are any.
     """
     if not mix.max_epochs_per_pool:
         return []
-    said = [
-        f"pool {name!r} gives {count:,} records of {size:,}: {count / size:.2f} epochs, "
+    notes = [
+        f"pool {pool.name!r} gives {draws:,} records of {pool.size:,}: {draws / pool.size:.2f} epochs, "
         f"max_epochs_per_pool is {mix.max_epochs_per_pool:g}"
-        for name, size, count in zip(names, sizes, drawn, strict=True)
-        if count > mix.max_epochs_per_pool * size
+        for pool, draws in zip(plan.pools, plan.draws_before(plan.num_slots).tolist(), strict=True)
+        if draws > mix.max_epochs_per_pool * pool.size
     ]
-    if said and mix.when_exhausted == "refuse":
-        raise ConfigError(f"{said[0]}; give it more records, a smaller share, fewer steps, or raise the limit")
-    return said
+    if notes and mix.when_exhausted == "refuse":
+        raise ConfigError(f"{notes[0]}; give it more records, a smaller share, fewer steps, or raise the limit")
+    return notes
 
 
-def check_sizes(names: list[str], sizes: list[int], shares: list[Fraction]) -> None:
-    """Refuse a share of a pool that has nothing to give.
-
-    Raises:
-        DataError: A pool with a share has no record.
-    """
-    for name, size, share in zip(names, sizes, shares, strict=True):
-        if share > 0 and size == 0:
+def _check_sizes(pools: Sequence[PlanPool], shares: Sequence[Fraction]) -> None:
+    for pool, share in zip(pools, shares, strict=True):
+        if share > 0 and pool.size == 0:
             raise DataError(
-                f"pool {name!r} is to give {float(share) * 100:g} % of every global batch and has no record with "
+                f"pool {pool.name!r} is to give {float(share) * 100:g} % of every global batch and has no record with "
                 "tokens to learn in its train split; give it records or a share of 0"
             )
+
+
+def _sizes(mix: MixSettings, pools: Sequence[PlanPool], stores: Sequence[Store], pool: int, draw: int) -> Iterator[int]:
+    """Yield the sizes, in the mix's unit, of a pool's records from a draw on."""
+    field = {"tokens": "length", "loss_tokens": "loss_tokens"}[mix.unit]
+    while True:
+        draws = np.arange(draw, draw + SIZES_AT_ONCE)
+        records = draw_records(pools, mix.seed, np.full(SIZES_AT_ONCE, pool), draws)
+        yield from stores[pool].rows[records][field].tolist()
+        draw += SIZES_AT_ONCE

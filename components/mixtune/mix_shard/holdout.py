@@ -11,11 +11,11 @@ from mixtune.artifacts.shards import HOLDOUT_FILE, SCHEMA
 from mixtune.chat.tokenizer import ChatTokenizer, Tokenized
 
 HOLDOUT_RECORDS = 64
-"""About so many, in equal parts from every pool; a pool that holds fewer back gives those."""
+"""Target number of held-out records, split evenly over the pools; a smaller pool contributes all it has."""
 
 
 def write_holdout(general: Pools, tokenizer: ChatTokenizer, data_uri: str) -> list[storage.FileEntry]:
-    """Write the first records of every general pool's `holdout` split, as one record batch; where none is, no file.
+    """Write the first records of every general pool's `holdout` split as one record batch; without any, no file.
 
     Args:
         general: The general pools.

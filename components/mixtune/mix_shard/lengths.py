@@ -4,10 +4,10 @@ import numpy as np
 
 
 def shorten(ids: np.ndarray, mask: np.ndarray, max_length: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Cut a record to `max_length` tokens; None where its first answer alone is longer.
+    """Cut a record to `max_length` tokens, or return None where its first answer alone is longer.
 
-    It ends after the last whole answer that fits. Where not even the first does, the middle of what comes before that
-    answer is taken out, so that the record's beginning and the words right before the answer stay.
+    It ends after the last whole answer that fits. If even the first answer does not fit, the middle of its context is
+    cut out, so that the record's beginning and the words right before the answer stay.
 
     Args:
         ids: int32, (length,).
@@ -23,5 +23,5 @@ def shorten(ids: np.ndarray, mask: np.ndarray, max_length: int) -> tuple[np.ndar
     if room < 2:
         return None
     head = room // 2
-    kept = np.concatenate([np.arange(head), np.arange(starts[0] - (room - head), ends[0])])
-    return ids[kept], mask[kept]
+    picked = np.concatenate([np.arange(head), np.arange(starts[0] - (room - head), ends[0])])
+    return ids[picked], mask[picked]

@@ -1,18 +1,63 @@
-"""The mix receipt as a page: a table, and plots as inline SVG; no script, no network."""
+"""The mix receipt for people: lines, a Markdown table, and a page with plots as inline SVG; no script, no network."""
 
 from html import escape
-from typing import Any
 
-from mixtune.mix_shard.receipt import COLUMNS, UNITS, pool_cells, receipt_lines
-from mixtune.report.pages import page, table
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
+from mixtune.report.pages import markdown_table, page, table
+from mixtune.settings.mix import UNITS
 
 COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57606a", "#1b7c83")
 
 
-def receipt_html(receipt: dict[str, Any]) -> str:
-    """The receipt as a page that stands alone."""
-    pools = table([*COLUMNS.values()], [pool_cells(pool) for pool in receipt["pools"]])
-    notes = "".join(f'<p class="summary warn">{escape(note)}</p>' for note in receipt["notes"])
+def receipt_lines(receipt: MixReceipt) -> list[str]:
+    """Return the realized mix as plain lines."""
+    lines = [
+        f"{receipt.num_steps} steps of {receipt.global_batch_size} records: "
+        f"{receipt.num_tokens:,} tokens, {receipt.num_loss_tokens:,} of them to learn"
+    ]
+    for pool in receipt.pools:
+        fewest, most = pool.per_batch
+        lines.append(
+            f"{pool.name}: planned {pool.planned_share:.4%}, got {pool.share_of_records:.4%} of records "
+            f"({fewest} to {most} in every global batch), {pool.share_of_tokens:.2%} of tokens, "
+            f"{pool.share_of_loss_tokens:.2%} of loss tokens; {pool.unique_records:,} of "
+            f"{pool.pool_records:,} records, {pool.epochs:.2f} epochs, {pool.num_dropped:,} dropped"
+        )
+    return lines + [f"note: {note}" for note in receipt.notes]
+
+
+def receipt_markdown(receipt: MixReceipt) -> str:
+    """Return the receipt as a Markdown table."""
+    rows = [pool_row(pool) for pool in receipt.pools]
+    notes = "".join(f"\n**Note.** {note}\n" for note in receipt.notes)
+    cells = markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+    return f"# Mix receipt\n\n{receipt_lines(receipt)[0]}.\n\n{cells}\n{notes}"
+
+
+def pool_row(pool: PoolReceipt) -> dict[str, str]:
+    """Return a pool's row of the table, by column."""
+    return {
+        "pool": pool.name,
+        "planned": f"{pool.planned_share:.4%}",
+        "records": f"{pool.share_of_records:.4%}",
+        "tokens": f"{pool.share_of_tokens:.4%}",
+        "loss tokens": f"{pool.share_of_loss_tokens:.4%}",
+        "per batch": f"{pool.per_batch[0]} to {pool.per_batch[1]}",
+        "worst deviation": f"{pool.worst_deviation:.2f}",
+        "in pool": f"{pool.pool_records:,}",
+        "drawn": f"{pool.num_records:,}",
+        "epochs": f"{pool.epochs:.2f}",
+        "repeats": f"{pool.repeats:,}",
+        "truncated": f"{pool.num_truncated:,}",
+        "dropped": "; ".join(f"{count:,} {reason}" for reason, count in pool.dropped.items()) or "0",
+    }
+
+
+def receipt_html(receipt: MixReceipt) -> str:
+    """Return the receipt as a page that stands alone."""
+    rows = [pool_row(pool) for pool in receipt.pools]
+    pools = table([*rows[0]], [[*row.values()] for row in rows])
+    notes = "".join(f'<p class="summary warn">{escape(note)}</p>' for note in receipt.notes)
     plots = "".join(
         f"<h2>Share of {escape(unit.replace('_', ' '))} over the run</h2>{_shares_plot(receipt, unit)}"
         for unit in UNITS
@@ -20,51 +65,51 @@ def receipt_html(receipt: dict[str, Any]) -> str:
     return page(
         "Mix receipt",
         f"<h1>Mix receipt</h1><p>{escape(receipt_lines(receipt)[0])}. Shares are planned in "
-        f"{escape(receipt['unit'])}; within every stage "
-        f"a pool is at most {receipt['bound']:.4g} from its target at any place.</p>{notes}"
+        f"{escape(receipt.unit)}; within every stage "
+        f"a pool is at most {receipt.bound:.4g} from its target at any place.</p>{notes}"
         f"{pools}<h2>Planned and realized</h2>{_bars(receipt)}{plots}",
     )
 
 
-def _bars(receipt: dict[str, Any]) -> str:
-    """Per pool: the planned share as a line, the realized ones as bars."""
+def _bars(receipt: MixReceipt) -> str:
+    """Draw per pool the planned share as a line and the realized ones as bars."""
     row, left, width = 64, 190, 640
     parts = []
-    for index, pool in enumerate(receipt["pools"]):
+    for index, pool in enumerate(receipt.pools):
         top = index * row + 8
-        parts.append(f'<text x="{left - 10}" y="{top + 26}" text-anchor="end">{escape(pool["name"])}</text>')
-        at = left + pool["planned_share"] * width
+        parts.append(f'<text x="{left - 10}" y="{top + 26}" text-anchor="end">{escape(pool.name)}</text>')
+        planned = left + pool.planned_share * width
         for number, unit in enumerate(UNITS):
-            share, y = pool[f"share_of_{unit}"], top + number * 16
+            share, y = getattr(pool, f"share_of_{unit}"), top + number * 16
             end = left + share * width
-            beside = at if end < at < end + 100 else end
+            label = planned if end < planned < end + 100 else end
             parts.append(
                 f'<rect x="{left}" y="{y}" width="{share * width:.1f}" height="12" fill="{COLORS[number]}"/>'
-                f'<text x="{beside + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
+                f'<text x="{label + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
             )
-        parts.append(f'<line x1="{at:.1f}" y1="{top - 4}" x2="{at:.1f}" y2="{top + 50}" stroke="#222"/>')
-    return _svg(left + width + 150, row * len(receipt["pools"]) + 10, parts)
+        parts.append(f'<line x1="{planned:.1f}" y1="{top - 4}" x2="{planned:.1f}" y2="{top + 50}" stroke="#222"/>')
+    return _svg(left + width + 150, row * len(receipt.pools) + 10, parts)
 
 
-def _shares_plot(receipt: dict[str, Any], unit: str) -> str:
-    """A line per pool over windows of steps."""
+def _shares_plot(receipt: MixReceipt, unit: str) -> str:
+    """Draw a line per pool over windows of steps."""
     width, height, left = 700, 180, 50
-    steps, parts = max(1, receipt["num_steps"]), []
+    steps, parts = max(1, receipt.num_steps), []
     for mark in (0.0, 0.5, 1.0):
         y = 10 + (1 - mark) * height
         parts.append(f'<line x1="{left}" y1="{y}" x2="{left + width}" y2="{y}" stroke="#ddd"/>')
         parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{mark:.0%}</text>')
-    for index, pool in enumerate(receipt["pools"]):
+    for index, pool in enumerate(receipt.pools):
         points = []
-        for window in receipt["windows"]:
-            y = 10 + (1 - window[unit][index]) * height
-            for step in (window["first_step"], window["first_step"] + window["num_steps"]):
+        for window in receipt.windows:
+            y = 10 + (1 - getattr(window, unit)[index]) * height
+            for step in (window.first_step, window.first_step + window.num_steps):
                 points.append(f"{left + step / steps * width:.1f},{y:.1f}")
         color = COLORS[index % len(COLORS)]
         parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<text x="{left + width + 8}" y="{20 + 16 * index}" fill="{color}">{escape(pool["name"])}</text>')
+        parts.append(f'<text x="{left + width + 8}" y="{20 + 16 * index}" fill="{color}">{escape(pool.name)}</text>')
     parts.append(f'<text x="{left + width}" y="{height + 26}" text-anchor="end">step {steps}</text>')
-    return _svg(left + width + 180, max(height + 34, 16 * len(receipt["pools"]) + 20), parts)
+    return _svg(left + width + 180, max(height + 34, 16 * len(receipt.pools) + 20), parts)
 
 
 def _svg(width: int, height: int, parts: list[str]) -> str:

@@ -1,14 +1,14 @@
 """The plan: for every slot of every global batch, which record of which pool. Pure arithmetic, no data is read.
 
-Slots are given to pools by a rule of `assignment.py`, laid out ahead batch by batch; which record a pool gives at its
-k-th draw is computed (`permutation.py`). So any step is found without the steps before.
+A rule from `assignment.py` assigns every slot of every batch to a pool, batch by batch. `permutation.py` computes which
+record a pool's k-th draw returns, so that any step is found on its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from mixtune.mix_shard.permutation import Permutation, key_words, mix_bits
 
 CHUNK_SLOTS = 2**16
 """Slots that are planned at once; bounds the plan's memory."""
-MIN_SLICE = 8
-"""Records of the equal slices of a batch where no slice holds the first pool's share exactly."""
+MIN_SUB_BATCH = 8
+"""Records of a sub-batch where none holds the first pool's share exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,67 +41,89 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How slots are laid out."""
+    """What the plan of a run is made from."""
 
     pools: tuple[PlanPool, ...]
     stages: tuple[Stage, ...]
     global_batch_size: int
     rule: Callable[[int, tuple[Fraction, ...], list[int]], Iterator[int]]
-    """A stage's pools, endlessly, from its first step, its shares, and the records that every pool has given before."""
+    """Yields a stage's pool of each slot, endlessly: by its first step, its shares, every pool's draws before it."""
     num_steps: int = 0
     """Steps; 0: until the first pool has given `first_pool_draws` records."""
     first_pool_draws: int = 0
     caps: tuple[int, ...] = ()
-    """Records after which a general pool's share goes to the other general pools; empty: no caps."""
+    """Draws after which a general pool's share goes to the other general pools; empty: no caps."""
+
+    def is_over(self, step: int, draws: np.ndarray) -> bool:
+        """Return whether the run ends before a step."""
+        return step >= self.num_steps if self.num_steps else bool(draws[0] >= self.first_pool_draws)
+
+
+class Schedule:
+    """The shares of a run, step by step: those of the stage, without the general pools that have reached their cap."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout, self._pending = layout, list(layout.stages)
+        self._shares: tuple[Fraction, ...] = ()
+        self._capped: set[int] = set()
+
+    def begin_stage(self, step: int, draws: np.ndarray) -> Stage | None:
+        """Return the stage that begins at a step, as planned or since a pool has reached its cap; None where none does.
+
+        Args:
+            step: The steps come in their order.
+            draws: Of every pool before it: int64, (pools,).
+
+        Raises:
+            ConfigError: Every general pool has reached its cap.
+        """
+        is_planned = bool(self._pending) and self._pending[0].first_step <= step
+        if is_planned:
+            self._shares = self._pending.pop(0).shares
+        newly_capped = self._find_full(draws) - self._capped
+        if not is_planned and not newly_capped:
+            return None
+        self._capped |= newly_capped
+        return Stage(first_step=step, shares=self._redistribute(step))
+
+    def _find_full(self, draws: np.ndarray) -> set[int]:
+        """Return the general pools that the next batch could take past their cap."""
+        size = self._layout.global_batch_size
+        ends = [int(drawn) + float(share) * size + 1 for drawn, share in zip(draws, self._shares, strict=True)]
+        return {index for index, cap in enumerate(self._layout.caps) if index and ends[index] > cap}
+
+    def _redistribute(self, step: int) -> tuple[Fraction, ...]:
+        """Return the shares with those of capped pools given to the other general pools, in proportion."""
+        customer, *general = self._shares
+        open_share = sum((share for index, share in enumerate(general, 1) if index not in self._capped), Fraction(0))
+        if not self._capped or customer == 1:
+            return self._shares
+        if open_share == 0:
+            names = ", ".join(repr(self._layout.pools[index].name) for index in sorted(self._capped))
+            raise ConfigError(
+                f"max_epochs_per_pool: at step {step} no general pool may give more ({names} have reached it); raise "
+                "it, give more general records, or take fewer steps"
+            )
+        scale = (1 - customer) / open_share
+        shares = (Fraction(0) if index in self._capped else share * scale for index, share in enumerate(general, 1))
+        return (customer, *shares)
 
 
 def lay_out(layout: Layout) -> Iterator[tuple[Stage, np.ndarray]]:
-    """Global batches in order: the stage, and the pool of each slot, uint16, (global batch size,).
-
-    A stage begins anew where the shares change: where a stage is asked for, or a pool has reached its cap.
+    """Yield global batches in order: the stage, and the pool of each slot, uint16, (global batch size,).
 
     Raises:
         ConfigError: Every general pool has reached its cap.
     """
-    given, step, closed = np.zeros(len(layout.pools), np.int64), 0, set[int]()
-    planned, size = list(layout.stages), layout.global_batch_size
-    current: Stage | None = None
-    asked = planned[0].shares
-    while step < layout.num_steps if layout.num_steps else given[0] < layout.first_pool_draws:
-        changed = current is None
-        if planned and planned[0].first_step <= step:
-            asked, changed = planned.pop(0).shares, True
-        full = _full_pools(layout.caps, given, asked, size) - closed
-        closed |= full
-        if changed or full:
-            current = Stage(first_step=step, shares=_without(asked, closed, layout, step))
-            pools = layout.rule(step, current.shares, given.tolist())
-        batch = np.fromiter(islice(pools, size), np.uint16, size)
-        given += np.bincount(batch, minlength=len(given))
-        assert current is not None
+    schedule, draws = Schedule(layout), np.zeros(len(layout.pools), np.int64)
+    for step in count():
+        if layout.is_over(step, draws):
+            return
+        if stage := schedule.begin_stage(step, draws):
+            current, slots = stage, layout.rule(step, stage.shares, draws.tolist())
+        batch = np.fromiter(islice(slots, layout.global_batch_size), np.uint16, layout.global_batch_size)
+        draws += np.bincount(batch, minlength=len(draws))
         yield current, batch
-        step += 1
-
-
-def _full_pools(caps: Sequence[int], given: np.ndarray, shares: Sequence[Fraction], size: int) -> set[int]:
-    """General pools that the next batch could take past their cap."""
-    return {index for index, cap in enumerate(caps) if index and given[index] + float(shares[index]) * size + 1 > cap}
-
-
-def _without(shares: tuple[Fraction, ...], closed: set[int], layout: Layout, step: int) -> tuple[Fraction, ...]:
-    left = sum((share for index, share in enumerate(shares) if index and index not in closed), Fraction(0))
-    if not closed or shares[0] == 1:
-        return shares
-    if left == 0:
-        names = ", ".join(repr(layout.pools[index].name) for index in sorted(closed))
-        raise ConfigError(
-            f"max_epochs_per_pool: at step {step} no general pool may give more ({names} have reached it); raise it, "
-            "give more general records, or take fewer steps"
-        )
-    scale = (1 - shares[0]) / left
-    return tuple(
-        share if not index else Fraction(0) if index in closed else share * scale for index, share in enumerate(shares)
-    )
 
 
 @dataclass(frozen=True)
@@ -140,8 +162,8 @@ class Plan:
         return len(self.assigned) // self.global_batch_size
 
     @cached_property
-    def _given(self) -> np.ndarray:
-        """Records that every pool has given before every chunk: int64, (chunks + 1, pools)."""
+    def _draws_by_chunk(self) -> np.ndarray:
+        """Draws of every pool before every chunk: int64, (chunks + 1, pools)."""
         chunks = [
             np.bincount(self.assigned[first : first + CHUNK_SLOTS], minlength=len(self.pools))
             for first in range(0, self.num_slots, CHUNK_SLOTS)
@@ -149,34 +171,38 @@ class Plan:
         return np.concatenate([np.zeros((1, len(self.pools)), np.int64), np.array(chunks).cumsum(0)])
 
     @property
-    def num_slices(self) -> int:
-        """Equal slices of a global batch, as many as there can be with the first pool's share exact in each.
+    def num_sub_batches(self) -> int:
+        """Equal parts of a global batch, as many as there can be with the first pool's share exact in each.
 
-        Records are shuffled within a slice, so that every rank and micro batch made of whole slices has its share of
+        Records are shuffled within a part, so that every rank and micro batch made of whole parts has its share of
         every pool: exactly where the share of its records is a whole number, else within two records.
         """
         size = self.global_batch_size
         widths = [width for width in range(1, size + 1) if size % width == 0]
-        firsts = [stage.shares[0] for stage in self.stages if 0 < stage.shares[0] < 1]
-        fitting = [w for w in widths if firsts and all((share * w).denominator == 1 for share in firsts)]
-        width = fitting[0] if fitting else next((w for w in widths if w >= MIN_SLICE), size)
-        return size // width
+        customer = [stage.shares[0] for stage in self.stages if 0 < stage.shares[0] < 1]
+        exact = [width for width in widths if customer and all((share * width).denominator == 1 for share in customer)]
+        return size // (exact[0] if exact else next((width for width in widths if width >= MIN_SUB_BATCH), size))
 
     def slots(self, first_step: int, num_steps: int) -> Slots:
-        """What is in the slots of these steps, in training order; needs nothing of the steps before."""
-        pools, draws = self._drawn(first_step * self.global_batch_size, num_steps * self.global_batch_size)
-        order = self._order(first_step, num_steps)
+        """Return what is in the slots of these steps, in training order; needs nothing of the steps before."""
+        first, num_slots = first_step * self.global_batch_size, num_steps * self.global_batch_size
+        pools = np.asarray(self.assigned[first : first + num_slots])
+        before, draws = self.draws_before(first), np.empty(num_slots, np.int64)
+        for index in np.unique(pools):
+            mine = np.flatnonzero(pools == index)
+            draws[mine] = before[index] + np.arange(len(mine))
+        order = self._shuffle(first, num_slots)
         pools, draws = pools[order], draws[order]
         return Slots(pools=pools, draws=draws, records=draw_records(self.pools, self.seed, pools, draws))
 
-    def given(self, num_slots: int) -> np.ndarray:
-        """Records that each pool has given after so many slots: int64, (pools,)."""
-        chunk = num_slots // CHUNK_SLOTS
-        rest = np.bincount(self.assigned[chunk * CHUNK_SLOTS : num_slots], minlength=len(self.pools))
-        return np.asarray(self._given[chunk] + rest)
+    def draws_before(self, slot: int) -> np.ndarray:
+        """Return the draws of every pool before a slot: int64, (pools,)."""
+        chunk = slot // CHUNK_SLOTS
+        rest = np.bincount(self.assigned[chunk * CHUNK_SLOTS : slot], minlength=len(self.pools))
+        return np.asarray(self._draws_by_chunk[chunk] + rest)
 
     def targets(self, step: int) -> np.ndarray:
-        """Records that each pool should have given before a step: float64, (pools,)."""
+        """Return the draws that each pool should have before a step: float64, (pools,)."""
         ends = [*(stage.first_step for stage in self.stages[1:]), self.num_steps]
         target = np.zeros(len(self.pools))
         for stage, end in zip(self.stages, ends, strict=True):
@@ -184,25 +210,18 @@ class Plan:
             target += np.array([float(share) for share in stage.shares]) * steps * self.global_batch_size
         return target
 
-    def _drawn(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        pools = np.asarray(self.assigned[first : first + count])
-        before, draws = self.given(first), np.empty(count, np.int64)
-        for index in np.unique(pools):
-            mine = np.flatnonzero(pools == index)
-            draws[mine] = before[index] + np.arange(len(mine))
-        return pools, draws
-
-    def _order(self, first_step: int, num_steps: int) -> np.ndarray:
-        first, count = first_step * self.global_batch_size, num_steps * self.global_batch_size
-        numbers = np.arange(first, first + count, dtype=np.uint64)
-        keys = mix_bits(mix_bits(numbers + key_words(self.seed, "order")[0]) + key_words(self.seed, "order")[1])
-        width = self.global_batch_size // self.num_slices
+    def _shuffle(self, first: int, num_slots: int) -> np.ndarray:
+        """Return the order of slots, seeded, within every sub-batch: int64, (num_slots,), counted from `first`."""
+        numbers = np.arange(first, first + num_slots, dtype=np.uint64)
+        words = key_words(self.seed, "order")
+        keys = mix_bits(mix_bits(numbers + words[0]) + words[1])
+        width = self.global_batch_size // self.num_sub_batches
         within = np.argsort(keys.reshape(-1, width), axis=1, kind="stable")
-        return (within + np.arange(0, count, width)[:, None]).reshape(-1)
+        return (within + np.arange(0, num_slots, width)[:, None]).reshape(-1)
 
 
 def draw_records(pools: Sequence[PlanPool], seed: int, chosen: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The record of each draw of the chosen pools: int64; without replacement in a pool's epoch, each in its order."""
+    """Return the record of each draw of the chosen pools: int64; without replacement within a pool's epoch."""
     records = np.empty(len(chosen), np.int64)
     for index, pool in enumerate(pools):
         mine = np.flatnonzero(chosen == index)

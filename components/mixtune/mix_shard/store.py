@@ -23,14 +23,14 @@ MASK_BYTES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Drops:
-    """What became of a pool's records."""
+    """Counts of a pool's records that were dropped or cut."""
 
     num_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Number of records by the reason for which they never enter a batch."""
     num_truncated: int = 0
     num_compared: int = 0
-    """Records for which fastokens and the model's own tokenizer were seen to give the same ids."""
+    """Records for which fastokens and the model's own tokenizer gave the same ids."""
 
     def __add__(self, other: "Drops") -> "Drops":
         return Drops(
@@ -49,7 +49,7 @@ class Store:
         self._tokens = open(folder / f"{name}.tokens", "rb")  # noqa: SIM115 - held open while batches are gathered
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._tokens.close()
 
     def __len__(self) -> int:
@@ -72,12 +72,12 @@ class Part:
 
 
 def make_part(records: Iterable["Tokenized"], max_length: int, too_long: str = "drop") -> Part:
-    """What is kept of tokenized records; those that have nothing to learn are counted.
+    """Return the part that tokenized records become; those that cannot be learned from are counted.
 
     Args:
-        records: Tokenized.
+        records: Consecutive ones of a pool.
         max_length: Longest record in tokens.
-        too_long: What becomes of longer ones: "drop", "truncate" (an answer stays whole), or "error".
+        too_long: As in `TokenSettings`.
 
     Raises:
         DataError: A record is longer, and `too_long` is "error".
@@ -96,25 +96,25 @@ def make_part(records: Iterable["Tokenized"], max_length: int, too_long: str = "
                     f"{where(record)}: {len(ids):,} tokens, max_length is {max_length:,}; raise it, or let "
                     "too_long be drop or truncate"
                 )
-            cut = shorten(ids, mask, max_length) if too_long == "truncate" else None
-            if cut:
-                ids, mask = cut
+            shortened = shorten(ids, mask, max_length) if too_long == "truncate" else None
+            if shortened:
+                ids, mask = shortened
                 num_truncated += 1
             else:
                 problem = "longer than max_length"
         if problem:
             dropped[problem] += 1
             continue
-        learned = mask.tobytes()
-        rows.append((offset, len(ids), learned.count(1, 1), weight, bytes.fromhex(record["id"])))
-        tokens += [ids.tobytes(), learned]
+        mask_bytes = mask.tobytes()
+        rows.append((offset, len(ids), mask_bytes.count(1, 1), weight, bytes.fromhex(record["id"])))
+        tokens += [ids.tobytes(), mask_bytes]
         offset += MASK_BYTES * len(ids)
     drops = Drops(num_read=num_read, dropped=dict(dropped), num_truncated=num_truncated)
     return Part(rows=np.array(rows, ROW), tokens=b"".join(tokens), drops=drops)
 
 
 def write_store(folder: Path, name: str, parts: Iterable[Part]) -> Drops:
-    """Write a pool's parts, in their order, to files in a folder; what was dropped from all of them comes back."""
+    """Write a pool's parts, in their order, to `<name>.rows` and `<name>.tokens`; return what was dropped from all."""
     drops, offset = Drops(), 0
     with open(folder / f"{name}.rows", "wb") as rows, open(folder / f"{name}.tokens", "wb") as tokens:
         for part in parts:

@@ -27,8 +27,8 @@ PROGRESS_RECORDS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenizing:
-    """How pools are tokenized; a process of its own can be told so."""
+class TokenizeJob:
+    """How pools are tokenized; it is sent to other processes."""
 
     folder: Path
     """Of the model whose tokenizer is used."""
@@ -36,14 +36,14 @@ class Tokenizing:
     template: str = ""
     """Jinja chat template; empty: the model's own."""
     scratch: Path
-    """Where the stores go: pool by pool, named by number."""
+    """Folder of the stores, named by the pool's number."""
     num_workers: int = 0
     """Processes; 0: one per CPU if there is much to tokenize."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What came of it."""
+class TokenizedPools:
+    """The result of tokenizing all pools."""
 
     backend: str
     """The library that encoded: `fastokens` or `tokenizers`."""
@@ -51,11 +51,11 @@ class Found:
     """By pool."""
 
 
-def tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]]) -> Found:
-    """Tokenize the training records of pools; with fastokens as long as it agrees with the model's own tokenizer.
+def tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[Pools, str]]) -> TokenizedPools:
+    """Tokenize the training records of pools, with fastokens as long as it agrees with the model's own tokenizer.
 
     Args:
-        job: How.
+        job: Its scratch folder gets a store per pool, named by the pool's number.
         sources: Opened pools and the name of one of them, in the order of their numbers.
 
     Raises:
@@ -69,7 +69,7 @@ def tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]]) -> Fou
         return _tokenize_pools(job, sources, fast=False)
 
 
-def _tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]], *, fast: bool) -> Found:
+def _tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[Pools, str]], *, fast: bool) -> TokenizedPools:
     worker = _Worker(job, fast=fast)
     print(f"tokenizing with {worker.tokenizer.encoder.backend}", flush=True)
     num_records = sum(pools[name].num_records("train") for pools, name in sources)
@@ -83,20 +83,20 @@ def _tokenize_pools(job: Tokenizing, sources: Sequence[tuple[Pools, str]], *, fa
             batches = _batches(pools, name)
             parts = _in_order(processes, batches, 2 * num_workers) if num_workers > 1 else map(worker.part, batches)
             drops.append(write_store(job.scratch, str(number), _with_progress(name, parts)))
-    return Found(backend=worker.tokenizer.encoder.backend, drops=drops)
+    return TokenizedPools(backend=worker.tokenizer.encoder.backend, drops=drops)
 
 
 def _with_progress(name: str, parts: Iterable[Part]) -> Iterator[Part]:
-    done = 0
+    num_records = 0
     for part in parts:
-        before, done = done, done + part.drops.num_read
-        if before // PROGRESS_RECORDS < done // PROGRESS_RECORDS:
-            print(f"pool {name}: {done:,} records tokenized", flush=True)
+        before, num_records = num_records, num_records + part.drops.num_read
+        if before // PROGRESS_RECORDS < num_records // PROGRESS_RECORDS:
+            print(f"pool {name}: {num_records:,} records tokenized", flush=True)
         yield part
 
 
 def _batches(pools: Pools, name: str) -> Iterator[list[bytes]]:
-    """The lines of a pool's training records, as many at once as a part has."""
+    """Yield the lines of a pool's training records, as many at once as a part has."""
     split = pools[name].splits.get("train")
     batch: list[bytes] = []
     num_bytes = 0
@@ -112,22 +112,22 @@ def _batches(pools: Pools, name: str) -> Iterator[list[bytes]]:
 
 
 def _in_order(processes: ProcessPoolExecutor, batches: Iterable[list[bytes]], ahead: int) -> Iterator[Part]:
-    """Parts in the order of their batches, with so many under way at once."""
+    """Yield parts in the order of their batches, `ahead` of them under way at once."""
     batches = iter(batches)
-    waiting: deque[Future[Part]] = deque(processes.submit(_part_in_process, batch) for batch in islice(batches, ahead))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(processes.submit(_part_in_process, batch) for batch in islice(batches, 1))
+    pending: deque[Future[Part]] = deque(processes.submit(_part_in_process, batch) for batch in islice(batches, ahead))
+    while pending:
+        yield pending.popleft().result()
+        pending.extend(processes.submit(_part_in_process, batch) for batch in islice(batches, 1))
 
 
 class _Worker:
-    """A process's tokenizer."""
+    """A process with its own tokenizer."""
 
-    def __init__(self, job: Tokenizing, *, fast: bool) -> None:
+    def __init__(self, job: TokenizeJob, *, fast: bool) -> None:
         self.tokenizer = ChatTokenizer(job.folder, job.settings, job.template, fast=fast)
 
     def part(self, lines: list[bytes]) -> Part:
-        """A part from its lines."""
+        """Return the part that lines of records become."""
         before, settings = self.tokenizer.encoder.num_compared, self.tokenizer.settings
         tokenized = self.tokenizer.tokenize_batch([orjson.loads(line) for line in lines])
         part = make_part(tokenized, settings.max_length, settings.too_long)
@@ -137,7 +137,7 @@ class _Worker:
 _worker: _Worker
 
 
-def _start_worker(job: Tokenizing, fast: bool) -> None:
+def _start_worker(job: TokenizeJob, fast: bool) -> None:
     global _worker
     os.environ["TOKENIZERS_PARALLELISM"], os.environ["RAYON_NUM_THREADS"] = "false", "1"
     _worker = _Worker(job, fast=fast)

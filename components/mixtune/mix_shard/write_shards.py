@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mixtune import storage
-from mixtune.artifacts.shards import SCHEMA
+from mixtune.artifacts.shards import SCHEMA, ShardFile
 from mixtune.mix_shard.schedule import Plan, Slots
 from mixtune.mix_shard.store import MASK_BYTES, ROW, Store
 from mixtune.processes import start_processes
@@ -36,7 +35,7 @@ _stores: list[Store]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is written, from where, to where; a process of its own can be told so."""
+    """What is written, from where, to where; it is sent to other processes."""
 
     plan: Plan
     scratch: Path
@@ -45,21 +44,19 @@ class Target:
     shard_bytes: int = SHARD_BYTES
 
     def open_stores(self) -> list[Store]:
-        """The tokenized pools."""
+        """Open the tokenized pools."""
         return [Store(self.scratch, str(number)) for number in range(len(self.plan.pools))]
 
 
 def steps_per_shard(plan: Plan, stores: Sequence[Store], shard_bytes: int) -> int:
-    """Steps of one shard, by the mean length of the pools' records; the same for any number of writers."""
+    """Return the steps of one shard, by the mean length of the pools' records; the same for any number of writers."""
     return max(1, int(shard_bytes * plan.num_steps / max(1, _plan_bytes(plan, stores))))
 
 
 def write_shards(
     target: Target, stores: Sequence[Store], num_writers: int = 0
-) -> tuple[list[storage.FileEntry], list[dict[str, Any]]]:
-    """Write all shards; the files, and the manifest's `shards`, come back.
-
-    What an attempt before left in the folder is deleted first; every shard appears when it is whole.
+) -> tuple[list[ShardFile], list[storage.FileEntry]]:
+    """Write all shards, each of which appears when it is whole; leftovers of an attempt before are deleted first.
 
     Args:
         target: What is written.
@@ -74,21 +71,23 @@ def write_shards(
     if not num_writers:
         num_writers = (os.cpu_count() or 1) if _plan_bytes(plan, stores) > PARALLEL_BYTES else 1
     storage.delete(target.data_uri)
-    entries, listed = [], []
-    for (number, first, count), entry in zip(jobs, _written(target, stores, jobs, num_writers), strict=True):
+    shards, entries = [], []
+    for (number, first, count), entry in zip(jobs, _run_jobs(target, stores, jobs, num_writers), strict=True):
         entries.append(entry)
-        listed.append({"file": entry.path, "first_step": first, "num_steps": count})
+        shards.append(ShardFile(file=entry.path, first_step=first, num_steps=count))
         print(f"shard {number}: steps {first} to {first + count - 1}, {entry.num_bytes:,} bytes", flush=True)
-    return entries, listed
+    return shards, entries
 
 
 def _plan_bytes(plan: Plan, stores: Sequence[Store]) -> float:
-    given = plan.given(plan.num_slots)
+    draws = plan.draws_before(plan.num_slots).tolist()
     means = [float(store.rows["length"].mean()) if len(store) else 0.0 for store in stores]
-    return sum(int(count) * (RECORD_BYTES + MASK_BYTES * mean) for count, mean in zip(given, means, strict=True))
+    return float(sum(count * (RECORD_BYTES + MASK_BYTES * mean) for count, mean in zip(draws, means, strict=True)))
 
 
-def _written(target: Target, stores: Sequence[Store], jobs: list[Job], num_writers: int) -> Iterator[storage.FileEntry]:
+def _run_jobs(
+    target: Target, stores: Sequence[Store], jobs: list[Job], num_writers: int
+) -> Iterator[storage.FileEntry]:
     if num_writers == 1 or len(jobs) == 1:
         for job in jobs:
             yield write_shard(target, stores, *job)
@@ -123,12 +122,13 @@ def write_shard(
 
 
 def gather(slots: Slots, span: slice, stores: Sequence[Store]) -> pa.RecordBatch:
-    """The records of some slots as an Arrow record batch."""
+    """Return the records of some slots as an Arrow record batch."""
     pools, records = slots.pools[span], slots.records[span]
     rows = np.empty(len(pools), ROW)
     for index in np.unique(pools):
         mine = np.flatnonzero(pools == index)
         rows[mine] = stores[index].rows[records[mine]]
+    # bounds: (records + 1,) where each record's tokens begin in ids and mask; every store reads into its own places
     bounds = np.concatenate([[0], np.cumsum(rows["length"])])
     ids, mask = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.uint8)
     id_bytes, mask_bytes = ids.data.cast("B"), mask.data

@@ -175,10 +175,12 @@ def preflight_mixed(
         ConfigError: At least one check failed.
     """
     from mixtune import storage as files
+    from mixtune.artifacts.shards import ShardsManifest
+    from mixtune.artifacts.typed_json import read_artifact
     from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 
     files.configure_storage(storage)
-    mixed = Mixed(manifest=files.read_manifest(shards.path, "shards"))
+    mixed = Mixed(manifest=read_artifact(ShardsManifest, shards.path))
     settings = mixed.settings(
         base_model,
         method,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune import storage
-from mixtune.artifacts.pools import RowCounts, mixed_pools
+from mixtune.artifacts.pools import RowCounts
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
 from mixtune.preflight.checks import Settings, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.settings.sanitize import SanitizeSettings
@@ -24,23 +25,23 @@ STORED = ("report", "keep")
 class Mixed:
     """What a mix came to, as the manifest of its shards tells."""
 
-    manifest: dict[str, Any]
+    manifest: ShardsManifest
 
     @property
-    def receipt(self) -> dict[str, Any]:
+    def receipt(self) -> MixReceipt:
         """Planned and realized shares."""
-        return dict(self.manifest["receipt"])
+        return self.manifest.receipt
 
     @property
     def sanitized(self) -> dict[str, tuple[RowCounts, SanitizeSettings]]:
         """By pool: its counts, and the rules that it was sanitized by."""
-        parts = mixed_pools(self.manifest).values()
+        parts = self.manifest.inputs.values()
         return {name: (counts, part.rules) for part in parts for name, counts in part.counts.items()}
 
     @property
     def data(self) -> dict[str, str]:
         """Digest of every source by its pool and split."""
-        sources = [source for part in mixed_pools(self.manifest).values() for source in part.inputs]
+        sources = [source for part in self.manifest.inputs.values() for source in part.inputs]
         return {f"{item.name}, {item.split}": storage.split_fingerprint(item.uri)[1] for item in sources}
 
     def settings(self, base_model: str, method: str, **options: Any) -> Settings:
@@ -48,13 +49,13 @@ class Mixed:
         receipt = self.receipt
         return Settings(
             base_model=base_model,
-            weights={pool["name"]: round(100 * pool["planned_share"], 4) for pool in receipt["pools"]},
-            customer_data_percents=[100 * receipt["mix_ratio"]],
-            max_length=int(self.manifest["max_record_tokens"]),
+            weights={pool.name: round(100 * pool.planned_share, 4) for pool in receipt.pools},
+            customer_data_percents=[100 * receipt.mix_ratio],
+            max_length=self.manifest.max_record_tokens,
             method=method,
-            max_steps=int(receipt["num_steps"]),
-            global_batch_size=int(receipt["global_batch_size"]),
-            seed=int(receipt["seed"]),
+            max_steps=receipt.num_steps,
+            global_batch_size=receipt.global_batch_size,
+            seed=receipt.seed,
             **options,
         )
 
@@ -70,7 +71,7 @@ def run_mixed_preflight(mixed: Mixed, settings: Settings, report_path: str) -> s
     Raises:
         ConfigError: At least one check failed; all of those are named.
     """
-    checks = [look(f"pool {pool['name']}", _check_pool, pool, mixed) for pool in mixed.receipt["pools"]]
+    checks = [look(f"pool {pool.name}", _check_pool, pool, mixed) for pool in mixed.receipt.pools]
     checks += [
         look("steps", _check_steps, mixed),
         look("personal data", _check_personal, mixed),
@@ -80,30 +81,30 @@ def run_mixed_preflight(mixed: Mixed, settings: Settings, report_path: str) -> s
     return conclude(checks, "Preflight of the mixed data", _checklist(mixed, settings), report_path)
 
 
-def _check_pool(pool: dict[str, Any], mixed: Mixed) -> Iterator[tuple[str, str]]:
-    lost = sum(pool["dropped"].values()) + pool["num_truncated"]
+def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Iterator[tuple[str, str]]:
+    lost = pool.num_dropped + pool.num_truncated
     yield (
         "pass",
-        f"{pool['planned_share']:.2%} of the mix: {pool['pool_records']:,} records, {pool['num_records']:,} drawn, "
-        f"{pool['epochs']:.2f} epochs; tokens {_histogram(pool.get('lengths', {}))}; "
-        f"{pool['num_truncated']:,} truncated, {sum(pool['dropped'].values()):,} dropped",
+        f"{pool.planned_share:.2%} of the mix: {pool.pool_records:,} records, {pool.num_records:,} drawn, "
+        f"{pool.epochs:.2f} epochs; tokens {_histogram(pool.lengths)}; "
+        f"{pool.num_truncated:,} truncated, {pool.num_dropped:,} dropped",
     )
-    if pool["planned_share"] and not pool["num_records"]:
+    if pool.planned_share and not pool.num_records:
         yield "warn", "not one of its records is drawn in so few steps; more steps, or a larger weight"
-    if pool["epochs"] > MANY_EPOCHS:
+    if pool.epochs > MANY_EPOCHS:
         yield (
             "warn",
-            f"{pool['epochs']:.1f} passes over its {pool['pool_records']:,} records; more data, a smaller weight, or "
+            f"{pool.epochs:.1f} passes over its {pool.pool_records:,} records; more data, a smaller weight, or "
             "fewer epochs",
         )
-    if lost > MUCH_LOST * max(1, pool["num_read"]):
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool["dropped"].items())
+    if lost > MUCH_LOST * max(1, pool.num_read):
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.dropped.items())
         yield (
             "warn",
-            f"{lost / pool['num_read']:.1%} of its {pool['num_read']:,} records are cut or dropped when tokenized "
-            f"({pool['num_truncated']:,} truncated{', ' if reasons else ''}{reasons}); a larger max_length keeps them",
+            f"{lost / pool.num_read:.1%} of its {pool.num_read:,} records are cut or dropped when tokenized "
+            f"({pool.num_truncated:,} truncated{', ' if reasons else ''}{reasons}); a larger max_length keeps them",
         )
-    counts, _ = mixed.sanitized.get(pool["name"], (RowCounts(), None))
+    counts, _ = mixed.sanitized.get(pool.name, (RowCounts(), None))
     if counts.kept < counts.read / 2:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.dropped.items())
         yield (
@@ -114,11 +115,11 @@ def _check_pool(pool: dict[str, Any], mixed: Mixed) -> Iterator[tuple[str, str]]
 
 def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:
     receipt = mixed.receipt
-    steps = int(receipt["num_steps"])
+    steps = receipt.num_steps
     yield (
         "pass",
-        f"{steps:,} of {receipt['global_batch_size']} records, {receipt['num_tokens']:,} tokens, "
-        f"{receipt['num_loss_tokens']:,} of them to learn",
+        f"{steps:,} of {receipt.global_batch_size} records, {receipt.num_tokens:,} tokens, "
+        f"{receipt.num_loss_tokens:,} of them to learn",
     )
     if steps < FEW_STEPS:
         yield "warn", f"{steps} steps hardly move a model; more customer_epochs, or a smaller global_batch_size"
@@ -127,7 +128,7 @@ def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:
 def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
     """The reports on personal data: of every pool, and what was done about what was found."""
     pools = mixed.sanitized
-    if missing := [name for name in mixed.manifest["pools"] if name not in pools]:
+    if missing := [name for name in mixed.manifest.pools if name not in pools]:
         yield "fail", f"no report on personal data of {', '.join(missing)}; make the pools by sanitize"
         return
     found = {name: sum(counts.personal_data.values()) for name, (counts, _) in pools.items()}
@@ -147,7 +148,7 @@ def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
 
 def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
     """Whether the customer's records say that they may be used; a general pool has its licence instead."""
-    customer = mixed.sanitized.get(mixed.manifest["pools"][0])
+    customer = mixed.sanitized.get(mixed.manifest.pools[0])
     if customer is None:
         yield "fail", "no report on consent; make the customer's pool by sanitize"
         return
@@ -164,8 +165,7 @@ def _histogram(lengths: dict[str, int]) -> str:
 
 def _checklist(mixed: Mixed, settings: Settings) -> list[Row]:
     reports = mixed.sanitized
-    there = bool(reports) and all(name in reports for name in mixed.manifest["pools"])
+    there = bool(reports) and all(name in reports for name in mixed.manifest.pools)
     rows = [(f"data: {name}", digest or "not recorded", bool(digest)) for name, digest in mixed.data.items()]
-    shards = storage.manifest_digest(mixed.manifest)
     people = ("personal data and consent", "reported by pool" if there else "not reported", there)
-    return [*checklist(settings), ("dataset version", shards, True), *rows, people]
+    return [*checklist(settings), ("dataset version", mixed.manifest.digest, True), *rows, people]

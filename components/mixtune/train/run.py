@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mixtune import models, storage
 from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures, read_model
-from mixtune.artifacts.shards import Shards, open_shards
-from mixtune.artifacts.typed_json import write_artifact
+from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
 from mixtune.tracking import Run, article_tags, point_name, task_run
@@ -185,10 +185,10 @@ def _track_origin(session: Session, trainer: Trainer) -> None:
     """Track what the model comes from: settings, base model, shards, their pools and their receipt."""
     run, shards, task = session.run, session.shards, session.task
     run.parent.set_tags(article_tags(_tags(task.settings, shards), task.outputs.tracking))
-    pools = {f"{name}_pools": item.get("digest", "") for name, item in shards.manifest.get("inputs", {}).items()}
+    pools = {f"{name}_pools": item.digest for name, item in shards.manifest.inputs.items()}
     run.set_tags({"base_model": task.inputs.base_model, "shards": shards.digest, **pools})
     receipt = session.scratch / "mix_receipt.json"
-    receipt.write_text(json.dumps(shards.manifest.get("receipt", {}), indent=1))
+    receipt.write_text(json.dumps(asdict(shards.manifest.receipt), indent=1))
     run.log_artifact(receipt)
     if trainer.monitor:
         run.log_metrics({"general_nll": trainer.monitor.base.nll, "kl_to_base": 0.0})
@@ -199,9 +199,9 @@ def _open_run(task: TrainTask, name: str, group: ProcessGroup) -> Iterator[Run]:
     if not group.is_main:
         yield Run(None, "")
         return
-    shards = storage.read_manifest(task.inputs.shards_path, "shards")
+    mix_ratio = read_artifact(ShardsManifest, task.inputs.shards_path).mix_ratio
     subject = storage.manifest_digest(asdict(task.settings))
-    with task_run(task.outputs.tracking, point_name(name, shards), subject) as run:
+    with task_run(task.outputs.tracking, point_name(name, mix_ratio), subject) as run:
         yield run
 
 
@@ -213,7 +213,7 @@ def _shards_folder(path: str, scratch: Path, group: ProcessGroup) -> Path:
 
 
 def _check_tokenizer(shards: Shards, folder: Path) -> None:
-    of_shards, of_model = shards.manifest.get("tokenizer_digest", ""), models.tokenizer_digest(folder)
+    of_shards, of_model = shards.manifest.tokenizer_digest, models.tokenizer_digest(folder)
     if of_shards != of_model:
         raise ConfigError(
             f"the shards were made with tokenizer {of_shards}, the base model has {of_model}; run mix_shard with this "
@@ -223,12 +223,12 @@ def _check_tokenizer(shards: Shards, folder: Path) -> None:
 
 def _tags(settings: TrainSettings, shards: Shards) -> dict[str, object]:
     tags = {
-        "mix_ratio": shards.manifest.get("mix_ratio", "none"),
+        "mix_ratio": shards.manifest.mix_ratio,
         "lr": settings.learning_rate,
         "seed": settings.seed,
         "steps": shards.num_steps,
         "dataset_version": shards.digest,
-        "tokenizer_version": shards.manifest.get("tokenizer_digest", "none"),
+        "tokenizer_version": shards.manifest.tokenizer_digest,
     }
     if settings.method == "lora":
         tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}

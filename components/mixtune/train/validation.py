@@ -84,7 +84,7 @@ class MemoryProbe:
     def of(cls, trainer: Trainer) -> "MemoryProbe":
         """Return a probe of the training's own sizes on this process's device."""
         first = trainer.shards.step(0)
-        longest = trainer.shards.manifest.get("max_record_tokens") or max(len(record.input_ids) for record in first)
+        longest = trainer.shards.manifest.max_record_tokens or max(len(record.input_ids) for record in first)
         return cls(
             trainer=trainer,
             longest_record=int(longest),

@@ -15,6 +15,8 @@ from torch.distributed.run import config_from_args, parse_args
 
 from mixtune import storage
 from mixtune.artifacts import shards
+from mixtune.artifacts.shards import ShardFile, ShardsManifest
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.kubernetes_api import Clock
 from mixtune.models import tokenizer_digest
@@ -47,14 +49,15 @@ def write_shards(folder: str) -> str:
                 [1.0] * BATCH,
             ]
             file.write_batch(pa.record_batch(columns, schema=shards.SCHEMA))
-    manifest = {
-        "kind": "shards",
-        "num_steps": STEPS,
-        "pools": ["customer", "chat"],
-        "shards": [{"file": "s.arrow", "first_step": 0, "num_steps": STEPS}],
-        "tokenizer_digest": tokenizer_digest(BASE_MODEL),
-    }
-    storage.write_manifest(f"{folder}/shards", manifest, f"{folder}/data/shards", [stream.entry("s.arrow")])
+    manifest = ShardsManifest(
+        data_uri=f"{folder}/data/shards",
+        files=(stream.entry("s.arrow"),),
+        num_steps=STEPS,
+        pools=("customer", "chat"),
+        shards=(ShardFile(file="s.arrow", first_step=0, num_steps=STEPS),),
+        tokenizer_digest=tokenizer_digest(BASE_MODEL),
+    )
+    write_artifact(f"{folder}/shards", manifest)
     return f"{folder}/shards"
 
 
