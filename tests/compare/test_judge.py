@@ -33,7 +33,10 @@ class Server(ThreadingHTTPServer):
 
     failures = 0
     reply: str | None = None
+    redirect = ""
+    page = b""
     keys: set[str]
+    paths: set[str]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,6 +45,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.keys.add(self.headers.get("Authorization", ""))
+        self.server.paths.add(self.path)
+        if self.server.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.server.failures:
             self.server.failures -= 1
             self.send_error(503)
@@ -50,11 +60,15 @@ class Handler(BaseHTTPRequestHandler):
         one, two = re.search(r"Answer 1:\n(.*)\n\nAnswer 2:\n(.*)\n\nReply", prompt, re.DOTALL).groups()  # type: ignore[union-attr]
         better = 0 if len(one) == len(two) else 1 if len(one) > len(two) else 2
         text = self.server.reply if self.server.reply is not None else json.dumps({"better": better})
-        data = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+        data = self.server.page or json.dumps({"choices": [{"message": {"content": text}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self.server.paths.add(self.path)
+        self.send_error(404)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -63,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server(("127.0.0.1", 0), Handler)
-    made.keys = set()
+    made.keys, made.paths = set(), set()
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
@@ -149,6 +163,20 @@ def test_a_judge_that_cannot_be_reached_is_named_without_its_key(
         judge_models.ask_url(url(server), "m", str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="no http"):
         judge_models.ask_url("file:///etc/passwd", "m", "")
+
+
+def test_a_judge_that_redirects_elsewhere_is_refused_and_its_key_goes_nowhere(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    server.redirect = f"{url(server)}/elsewhere"
+    with pytest.raises(ModelError, match="HTTP 302"):
+        judge_pairs(pairs(("a", "b")), judge_models.ask_url(url(server), "m", str(tmp_path / "key")))
+    assert server.paths == {"/v1/chat/completions"}
+
+
+def test_a_judge_that_answers_with_a_page_is_refused(server: Server) -> None:
+    server.page = b"<html>log in</html>"
+    with pytest.raises(ModelError, match="its answer is not JSON"):
+        judge_pairs(pairs(("a", "b")), judge_models.ask_url(url(server), "m", ""))
 
 
 @pytest.fixture(scope="module")
