@@ -162,7 +162,9 @@ def test_roles_name_what_they_need_and_nothing_more(build: Build, overlay: str) 
     for role in of_kind(documents, "Role"):
         for rule in role["rules"]:
             named = rule["apiGroups"] + rule["resources"] + rule["verbs"]
-            assert not {"*", "secrets", "pods/exec", "deployments", "serviceaccounts/token"} & set(named)
+            assert not {"*", "pods/exec", "deployments", "serviceaccounts/token"} & set(named)
+            if "secrets" in named:
+                assert (rule["resourceNames"], rule["verbs"]) == (["mlpipeline-minio-artifact"], ["get"])
     accounts = {item["metadata"]["name"] for item in of_kind(documents, "ServiceAccount")}
     for binding in of_kind(documents, "RoleBinding"):
         for subject in binding["subjects"]:
@@ -171,6 +173,38 @@ def test_roles_name_what_they_need_and_nothing_more(build: Build, overlay: str) 
     assert rights(documents, "mixtune-trainer") == set()
     assert not {right for right in rights(documents, "mixtune-data") if "trainjobs" in right}
     assert ("trainer.kubeflow.org", "trainjobs", "delete") in rights(documents, "mixtune-launcher")
+
+
+LAUNCHER_CALLS = {
+    ("", "configmaps", "get"): "kfp-launcher",
+    ("", "secrets", "get"): "mlpipeline-minio-artifact",
+    ("", "pods", "get"): "",
+    ("argoproj.io", "workflowtaskresults", "create"): "",
+    ("argoproj.io", "workflowtaskresults", "patch"): "",
+}
+"""What KFP 2.17's launcher and Argo's executor ask for in a step, with the name where it is one: seen on a real cluster."""
+
+
+@pytest.mark.parametrize("account", ["mixtune-data", "mixtune-launcher"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_steps_account_may_do_what_kfps_launcher_does(build: Build, overlay: str, account: str) -> None:
+    documents = build(overlay)
+    assert set(LAUNCHER_CALLS) <= rights(documents, account)
+    (role,) = of_kind(documents, "Role", "mixtune-steps")
+    for (group, resource, verb), name in LAUNCHER_CALLS.items():
+        rules = [
+            rule
+            for rule in role["rules"]
+            if group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"]
+        ]
+        assert any(name in rule.get("resourceNames", [name]) for rule in rules), (resource, name)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_steps_reach_the_store_where_argo_archives_their_logs(build: Build, overlay: str) -> None:
+    (policy,) = of_kind(build(overlay), "NetworkPolicy", "mixtune-steps-to-kfp")
+    peers = [peer for rule in policy["spec"]["egress"] for peer in rule["to"]]
+    assert {"matchLabels": {"app": "seaweedfs"}} in [peer.get("podSelector") for peer in peers]
 
 
 def rights(documents: list[Document], account: str) -> set[tuple[str, str, str]]:
