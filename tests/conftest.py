@@ -27,6 +27,8 @@ SLOWEST = (
     "tests/demo/test_demo.py",
     "tests/pipelines/test_runs.py",
     "tests/test_readme.py",
+    "tests/policies/test_pipeline.py",
+    "tests/train/launcher/test_command.py",
 )
 """Files that take minutes: they begin first, so that no process still works through one when the others are done."""
 

@@ -11,14 +11,14 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import house  # noqa: E402
 
 BUDGETS: dict[str, float] = {
-    "lines of components and pipelines": 28_400,
+    "lines of components and pipelines": 28_700,
     "modules in the fullest folder": 16,
     "lines of the longest file": 400,
-    "dict[str, Any]": 230,
-    "Any": 440,
-    "untyped look-ups by string": 225,
-    "of these into another component's file": 120,
-    "black-listed names per 1,000": 34.0,
+    "dict[str, Any]": 205,
+    "Any": 390,
+    "untyped look-ups by string": 180,
+    "of these into another component's file": 100,
+    "black-listed names per 1,000": 24.0,
     "parameters outside shells and pipelines": 8,
     "parameters of shells and pipelines": 25,
     "functions over 60 lines": 0,

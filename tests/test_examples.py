@@ -48,6 +48,7 @@ def test_a_pipeline_of_ones_own_reuses_three_components(world: World, tmp_path: 
     assert json.loads(kept.read_text()) == {"kept": 30, "left_out": 60}
 
 
+@pytest.mark.slow
 def test_the_training_loop_in_one_flat_file_learns_and_its_cut_makes_no_difference() -> None:
     script = ROOT / "examples" / "train_loop.py"
     assert len(script.read_text().splitlines()) <= 150

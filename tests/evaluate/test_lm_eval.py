@@ -54,6 +54,7 @@ def named(tasks: Path, task: str, **options: Any) -> dict[str, Any]:
     return {task: {"form": "lm_eval", "task": task, "uri": str(tasks), **options}}
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, tmp_path: Path) -> None:
     benchmarks = {**named(tasks, "trivia", metric="acc_norm"), **named(tasks, "spoken")}
     base = evaluate(world, tmp_path / "base", benchmarks=benchmarks)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from kfp import dsl, local
 
 from mixtune.artifacts.shards import open_shards
@@ -8,6 +9,7 @@ from mixtune.mix_shard.component import mix_shard
 from ..chat_models import make_records, write_pools
 
 
+@pytest.mark.slow
 def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> None:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
     pools = {name: make_records(name, 20) for name in ("customer", "chat")}
