@@ -37,12 +37,12 @@ def format_cost(cost: TrainingCost | None) -> list[str]:
 
 def describe_total(costs: Iterable[TrainingCost | None]) -> str:
     """Return what several trainings cost together, in a sentence; empty where nothing is known of any."""
-    known = [cost for cost in costs if cost]
-    if not known:
+    trainings = [cost for cost in costs if cost]
+    if not trainings:
         return ""
-    prices = [cost.usd for cost in known if cost.usd is not None]
-    usd = sum(prices) if len(prices) == len(known) else None
-    price = _format_price(usd, sum(cost.hours for cost in known), "GPU" if known[0].gpus else "CPU")
+    prices = [cost.usd for cost in trainings if cost.usd is not None]
+    usd = sum(prices) if len(prices) == len(trainings) else None
+    price = _format_price(usd, sum(cost.hours for cost in trainings), "GPU" if trainings[0].gpus else "CPU")
     unknown = f" {NO_PRICE}" if usd is None else ""
     return f"The trainings cost {price}; validation runs and evaluations are not counted.{unknown}"
 
