@@ -131,6 +131,8 @@ def pipelines_page(pipelines: dict[Path, Any]) -> str:
         f"# Pipelines and their parameters\n\n{NOTE}, from the compiled YAML. `mixtune run NAME key=value` takes these "
         "names; lists and objects are JSON.\n"
     ]
+    if any(name.endswith("_options") for item in pipelines.values() for name in item.component_spec.inputs):
+        blocks += ["[settings.md](settings.md) has the keys of the parameters whose names end in `_options`.\n"]
     for file, pipeline in sorted(pipelines.items()):
         with open(file) as stream:
             spec = next(yaml.safe_load_all(stream))
