@@ -19,7 +19,7 @@ from mixtune.artifacts.typed_json import write_artifact
 from mixtune.compare.contamination import find_coverage, make_items
 from mixtune.errors import DataError
 from mixtune.ngrams import NGRAM, hash_words
-from mixtune.sanitize.dedup.fingerprints import index_items
+from mixtune.sanitize.dedup.fingerprints import index_texts
 
 from ..evaluation import WORDS, compare, evaluate, write_jsonl
 
@@ -82,7 +82,7 @@ def test_sanitize_drops_the_records_in_which_compare_finds_an_item(data: st.Data
     around = [data.draw(st.sampled_from(["", " Answer this: ", "、", " ... ", "\n"])) for _ in range(2)]
     record = around[0] + asked + around[1] if data.draw(st.booleans()) else " ".join(VOCABULARY[20:50])
     hashed = hash_words([record])
-    (dropped,) = index_items([asked]).hold(hashed, np.array([0]))
+    (dropped,) = index_texts([asked]).find(hashed, np.array([0]))
     assert dropped == (coverage([asked], [record]) == [1.0])
 
 

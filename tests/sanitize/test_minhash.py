@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
-from mixtune.sanitize.dedup.fingerprints import read_out
+from mixtune.sanitize.dedup.fingerprints import fingerprint_records
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, find_pairs, jaccard, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.parts import Features
@@ -66,7 +66,7 @@ def test_every_planted_copy_is_found_and_nothing_else(planted: list[str]) -> Non
 def jaccard_of(one: str, other: str) -> float:
     sets = []
     for text in (one, other):
-        said = read_out([{"id": "", "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": ""}],
+        said = fingerprint_records([{"id": "", "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": ""}],
                           "origin": {"file": "", "line": 1}}])  # fmt: skip
         sets.append(set(said.shingles(0)[0].tolist()))
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])

@@ -1,4 +1,4 @@
-"""Parts: what one byte range of one file became, on disk: clean records, what they say in numbers, notes, a tally.
+"""Parts: the results of one byte range of one file, on disk: clean records, their features, notes, a tally.
 
 A part's tally is written last: its presence means that the part is whole, so that a killed run, or a pod of an
 Indexed Job, goes on where it was. Parts depend on their input alone, never on how many processes make them.
@@ -22,11 +22,11 @@ from mixtune.errors import ConfigError, MixtuneError
 from mixtune.ngrams import Sets
 from mixtune.records import Record
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally
-from mixtune.sanitize.dedup.fingerprints import BATCH, Items, holds_label, index_items, read_out
+from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
 from mixtune.sanitize.reading.readers import read_rows, source_files
 
 BLOCKED = ("", "in a benchmark", "in another pool")
-"""Where else a training record's text stands, exactly or by most of an item's 13-grams."""
+"""Reasons by code for which a training record is blocked: a protected text stands in it."""
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
@@ -42,7 +42,7 @@ class Plan:
     benchmarks: tuple[tuple[str, str], ...] = ()
     """Name and URI of what no training record may hold."""
     held_out: str = ""
-    """URI of an index (`Items`) of what other pools hold back; empty: there is none."""
+    """URI of a `TextIndex` of what other pools hold back; empty: there is none."""
     held_out_digest: str = ""
     near: bool = True
     """Whether near-duplicates are looked for."""
@@ -60,38 +60,38 @@ class Part:
     tally: Tally
 
     def features(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """What its records say, in arrays by name (see `Features`)."""
+        """Return features of its records by name (see `Features`)."""
         return read_arrays(f"{self.uri}.npz", names)
 
     def lines(self) -> Iterator[bytes]:
-        """Its records as lines."""
+        """Yield its records as lines."""
         return pools.read_lines(f"{self.uri}.jsonl.zst")
 
 
 class Features:
-    """Collects what the records of a part say: arrays with a row per record."""
+    """Collects the features of a part's records: arrays with a row per record."""
 
-    def __init__(self, near: bool, blocking: Sequence[Items] = ()) -> None:
-        """Blocking texts are numbered from 1, as in BLOCKED."""
+    def __init__(self, near: bool, blocking: Sequence[TextIndex] = ()) -> None:
+        """Take the indexes of protected texts, in the order of BLOCKED."""
         self._rows: list[tuple[int, ...]] = []
         self._sets: dict[str, list[Sets]] = {"question": [], "answer": []}
         self._minhash: list[np.ndarray] = []
         self._labels: list[int] = []
         self._near, self._blocking = near, blocking
-        self._waiting: list[Record] = []
+        self._pending: list[Record] = []
 
     def add(self, record: Record) -> None:
-        """Take a record."""
-        self._waiting.append(record)
-        if len(self._waiting) == BATCH:
-            self._read_out()
+        """Add a record."""
+        self._pending.append(record)
+        if len(self._pending) == BATCH:
+            self._flush()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays: key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
+        """Return the arrays: key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
 
         With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
         """
-        self._read_out()
+        self._flush()
         names = ("key", "prompt", "numbers", "group", "line", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
@@ -104,27 +104,27 @@ class Features:
             out["minhash"] = np.concatenate([np.empty((0, NUM_HASHES), np.uint32), *self._minhash])
         return out
 
-    def _read_out(self) -> None:
-        records, self._waiting = self._waiting, []
+    def _flush(self) -> None:
+        records, self._pending = self._pending, []
         if not records:
             return
-        said = read_out(records)
+        prints = fingerprint_records(records)
         blocked = np.zeros(len(records), np.uint64)
-        for number, items in reversed(list(enumerate(self._blocking, start=1))):
-            blocked[said.owners[items.hold(said.words, said.contents)]] = number
-        for record, keys, block in zip(records, said.keys, blocked.tolist(), strict=True):
+        for number, index in reversed(list(enumerate(self._blocking, start=1))):
+            blocked[prints.owners[index.find(prints.words, prints.contents)]] = number
+        for record, keys, block in zip(records, prints.keys, blocked.tolist(), strict=True):
             group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
             self._rows.append((*keys, group, record["origin"]["line"], int(holds_label(record)), block))
             self._labels.append(xxhash.xxh3_64_intdigest(record["label"].encode()) if "label" in record else 0)
         if self._near:
-            sets = [said.shingles(0), said.shingles(1)]
-            for found, item in zip(self._sets.values(), sets, strict=True):
-                found.append(item)
-            self._minhash.append(minhash(sets[0]))
+            questions, answers = prints.shingles(0), prints.shingles(1)
+            self._sets["question"].append(questions)
+            self._sets["answer"].append(answers)
+            self._minhash.append(minhash(questions))
 
 
 def minhash(sets: Sets) -> np.ndarray:
-    """MinHash values of sets, uint32 (sets, NUM_HASHES) (Broder 1997; by rensa)."""
+    """Return the MinHash values of sets, uint32 (sets, NUM_HASHES) (Broder 1997; by rensa)."""
     from rensa import RMinHash
 
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(
@@ -134,31 +134,31 @@ def minhash(sets: Sets) -> np.ndarray:
 
 
 def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
-    """Clean one part into the plan's folder, or take it from there if it is finished.
+    """Clean one part into the plan's folder, or read it from there if it is finished.
 
     Raises:
         DataError: The file cannot be read.
         ConfigError: The column mapping does not fit it.
     """
     uri = storage.join(plan.work_uri, f"{number:05d}")
-    what = _digest(source, plan)
+    digest = _digest(source, plan)
     if storage.file_exists(f"{uri}.json"):
-        done = storage.read_json(f"{uri}.json")
-        if done.pop("digest") == what:
+        finished = storage.read_json(f"{uri}.json")
+        if finished.pop("digest") == digest:
             counters = {key: Counter(value) if isinstance(value, dict) and key != "examples" else value
-                        for key, value in done.items()}  # fmt: skip
+                        for key, value in finished.items()}  # fmt: skip
             return Part(source, uri, Tally(**counters))  # type: ignore[arg-type]
     blocking = (_benchmarks(plan.benchmarks), _held_out(plan.held_out)) if source.split == "train" else ()
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
-    def seen() -> Iterator[Record]:
+    def records() -> Iterator[Record]:
         for record in cleaner.records():
             features.add(record)
             yield record
 
     try:
         with _few_collections():
-            pools.write_records(f"{uri}.jsonl.zst", seen())
+            pools.write_records(f"{uri}.jsonl.zst", records())
     except MixtuneError as error:
         if source.name in str(error):
             raise
@@ -166,7 +166,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
     write_arrays(f"{uri}.npz", features.arrays())
     with storage.open_write(f"{uri}.notes") as stream:
         stream.write(b"".join(cleaner.notes))
-    storage.write_json(f"{uri}.json", {**vars(cleaner.tally), "digest": what})
+    storage.write_json(f"{uri}.json", {**vars(cleaner.tally), "digest": digest})
     tally = cleaner.tally
     print(f"{source.pool}: {source.name}, {tally.schema}: {tally.read:,} rows, {tally.kept:,} kept", flush=True)
     return Part(source, uri, tally)
@@ -174,7 +174,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for cycles seldom: records have none, and to look as often as ever takes a twelfth of the time."""
+    """Collect garbage seldom: records have no cycles, and looking for them takes a twelfth of the time."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, *before[1:])
     try:
@@ -184,7 +184,7 @@ def _few_collections() -> Iterator[None]:
 
 
 def read_benchmark(name: str, uri: str) -> Iterator[str]:
-    """A benchmark's prompts: `question` (MMLU's form) or `prompt` (IFEval's).
+    """Yield a benchmark's prompts: `question` (MMLU's form) or `prompt` (IFEval's).
 
     Raises:
         ConfigError: An item has neither.
@@ -198,17 +198,17 @@ def read_benchmark(name: str, uri: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _benchmarks(named: tuple[tuple[str, str], ...]) -> Items:
-    return index_items(prompt for name, uri in named for prompt in read_benchmark(name, uri))
+def _benchmarks(uris: tuple[tuple[str, str], ...]) -> TextIndex:
+    return index_texts(prompt for name, uri in uris for prompt in read_benchmark(name, uri))
 
 
 @lru_cache(maxsize=1)
-def _held_out(uri: str) -> Items:
-    return Items(**read_arrays(uri)) if uri else index_items(())
+def _held_out(uri: str) -> TextIndex:
+    return TextIndex(**read_arrays(uri)) if uri else index_texts(())
 
 
 def _digest(source: SourceFile, plan: Plan) -> str:
-    """What a part is made of: the file's bytes, the range, the rules, the code's version."""
+    """Return the digest of what a part depends on: the file's bytes, the range, the rules, the code's version."""
     from mixtune import __version__
 
     value = [asdict(source), asdict(plan.rules), plan.benchmarks, plan.held_out_digest, plan.near, _FORMAT, __version__]
@@ -224,6 +224,6 @@ def write_arrays(uri: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read_arrays(uri: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Arrays by name; without names, all of a file."""
+    """Return arrays by name; without names, all of a file."""
     with storage.open_read(uri) as stream, np.load(stream, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in names or arrays.files}

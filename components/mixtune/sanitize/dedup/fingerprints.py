@@ -1,4 +1,4 @@
-"""What records say, in numbers: word by word, so that copies, near copies and benchmark items can be found."""
+"""Fingerprints of records: digests of their words, by which copies, near copies and benchmark items are found."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,144 +12,145 @@ from mixtune.records import Message, Record
 from mixtune.sanitize.dedup.minhash import COMMON
 
 COVERAGE = 0.5
-"""Share of a benchmark item's 13-grams in one record from which on the record counts as a copy. Any single shared
+"""Share of a protected text's 13-grams in one record from which on the record counts as a copy. Any single shared
 13-gram would flag templated text by the thousand."""
 BATCH = 256
 """Texts or records whose words are hashed at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What some records say, whatever its case, punctuation and spacing."""
+class Fingerprints:
+    """Fingerprints of some records, whatever the case, punctuation and spacing of their texts."""
 
     keys: list[tuple[int, int, int]]
     """By record: digests of question and answer, of the question (everything but the last answer), and of the numbers
-    in it, in order; the question without system messages for the numbers."""
+    in the question, in order, without system messages."""
     words: Words
     """The words of the records' messages, in the order of `records`' messages but system messages first."""
     contents: np.ndarray
-    """Which texts of `words` are the contents of messages."""
+    """Which texts of `words` are the contents of messages, (messages,)."""
     owners: np.ndarray
-    """The record of each of them."""
+    """The record of each of them, (messages,)."""
     spans: np.ndarray
     """Where question and answer begin and end in the words, (records, 2, 2)."""
 
     def shingles(self, part: int) -> Sets:
-        """Shingles of the questions (0), or of the answers with their labels (1)."""
+        """Return the shingles of the questions (0), or of the answers with their labels (1)."""
         return shingle_sets(self.words.flat, self.spans[:, part, 0], self.spans[:, part, 1])
 
 
-def read_out(records: Sequence[Record]) -> Said:
-    """What records say."""
+def fingerprint_records(records: Sequence[Record]) -> Fingerprints:
+    """Return the fingerprints of some records."""
     texts: list[str] = []
     contents, owners, bounds = list[int](), list[int](), []
     for number, record in enumerate(records):
+        # texts of a record: system messages; role and content of every other turn; the answer; its label and calls
         *turns, last = record["messages"]
-        begin = len(texts)
+        start = len(texts)
         texts += [turn["content"] for turn in turns if turn["role"] == "system"]
-        contents += range(begin, len(texts))
-        asked = len(texts)
+        contents += range(start, len(texts))
+        question = len(texts)
         for turn in turns:
             if (role := turn["role"]) != "system":
                 texts += role, turn["content"]
                 contents.append(len(texts) - 1)
         contents.append(len(texts))
         owners += [number] * len(record["messages"])
-        bounds.append((begin, asked, len(texts), len(texts) + 2))
-        texts += last["content"], f"{record.get('label', '')} {_called(last)}"
-    found = hash_words(texts)
-    at = found.at[np.array(bounds).reshape(len(records), 4)]
-    return Said(
-        keys=[_keys(found, *row) for row in at.tolist()],
-        words=found,
+        bounds.append((start, question, len(texts), len(texts) + 2))
+        texts += last["content"], f"{record.get('label', '')} {_calls(last)}"
+    hashed = hash_words(texts)
+    # (records, 4) the same bounds, in words: where system messages, question and answer begin, and the answer's end
+    at = hashed.at[np.array(bounds).reshape(len(records), 4)]
+    return Fingerprints(
+        keys=[_keys(hashed, *row) for row in at.tolist()],
+        words=hashed,
         contents=np.array(contents),
         owners=np.array(owners),
         spans=np.stack([at[:, 1:3], at[:, 2:4]], axis=1),
     )
 
 
-def _keys(found: Words, begin: int, asked: int, answered: int, end: int) -> tuple[int, int, int]:
-    flat, question = found.flat, found.flat[asked:answered]
-    numbers = question[found.numeric[asked:answered]]
+def _keys(hashed: Words, start: int, question: int, answer: int, end: int) -> tuple[int, int, int]:
+    """Return a record's digests; lengths go in as seeds, so that a word never moves from one part to another."""
+    numbers = hashed.flat[question:answer][hashed.numeric[question:answer]]
     return (
-        _digest(flat[begin:end], answered - asked << 32 | asked - begin),
-        _digest(flat[begin:answered], asked - begin),
+        _digest(hashed.flat[start:end], answer - question << 32 | question - start),
+        _digest(hashed.flat[start:answer], question - start),
         _digest(numbers),
     )
 
 
-def _called(message: Message) -> str:
-    if "tool_calls" not in message:
-        return ""
-    return " ".join(f"{call['name']} {call['arguments']}" for call in message["tool_calls"])
+def _calls(message: Message) -> str:
+    return " ".join(f"{call['name']} {call['arguments']}" for call in message.get("tool_calls", ()))
 
 
-def _digest(found: np.ndarray, seed: int = 0) -> int:
-    return xxhash.xxh3_64_intdigest(found.data, seed)
+def _digest(values: np.ndarray, seed: int = 0) -> int:
+    return xxhash.xxh3_64_intdigest(values.data, seed)
 
 
 def holds_label(record: Record) -> bool:
-    """Whether the words of a record's label stand in its question."""
+    """Return whether the words of a record's label stand in its question."""
     if "label" not in record or not (label := " ".join(words(record["label"]))):
         return False
-    asked = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
-    return f" {label} " in f" {asked} "
+    question = " ".join(words(" ".join(message["content"] for message in record["messages"][:-1])))
+    return f" {label} " in f" {question} "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Items:
+class TextIndex:
     """Texts that no training record may repeat, indexed by their 13-grams."""
 
     exact: np.ndarray
     """Digests of whole texts, uint64, sorted."""
-    known: np.ndarray
-    """13-grams, uint64, sorted; those of more than COMMON items are a template's and left out."""
+    ngrams: np.ndarray
+    """13-grams, uint64, sorted; those of more than COMMON texts are a template's and left out."""
     at: np.ndarray
     """Offsets into `owner` by 13-gram, (13-grams + 1,)."""
     owner: np.ndarray
-    """The items that hold a 13-gram."""
+    """The texts that hold a 13-gram."""
     sizes: np.ndarray
-    """Number of different 13-grams by item, (items,)."""
+    """Number of different 13-grams by text, (texts,)."""
 
-    def hold(self, found: Words, chosen: np.ndarray) -> np.ndarray:
-        """For each of the chosen texts whether it is an item, or holds most of one; bool (chosen,)."""
-        held = np.zeros(len(chosen), bool)
+    def find(self, hashed: Words, chosen: np.ndarray) -> np.ndarray:
+        """Return for each of the chosen texts whether it is an indexed one or holds most of one, bool (chosen,)."""
+        is_copy = np.zeros(len(chosen), bool)
         if not len(self.exact):
-            return held
-        begins, sizes = found.at[chosen], found.at[chosen + 1] - found.at[chosen]
-        whole = np.array([_digest(found[text]) for text in chosen], np.uint64)
-        held |= (sizes > 0) & is_in(whole, self.exact)
-        every = hash_ngrams(found.flat, NGRAM)
-        place = np.flatnonzero(is_in(every, self.known))
-        text = np.searchsorted(begins, place, "right") - 1
-        inside = (text >= 0) & (place + NGRAM <= (begins + sizes)[text])
+            return is_copy
+        starts, sizes = hashed.at[chosen], hashed.at[chosen + 1] - hashed.at[chosen]
+        digests = np.array([_digest(hashed[text]) for text in chosen], np.uint64)
+        is_copy |= (sizes > 0) & is_in(digests, self.exact)
+        # (matches,) indexed 13-grams in all words, each with the chosen text that holds it from end to end
+        ngrams = hash_ngrams(hashed.flat, NGRAM)
+        place = np.flatnonzero(is_in(ngrams, self.ngrams))
+        text = np.searchsorted(starts, place, "right") - 1
+        inside = (text >= 0) & (place + NGRAM <= (starts + sizes)[text])
         for number in np.unique(text[inside]):
-            known = np.searchsorted(self.known, distinct(every[place[inside & (text == number)]]))
-            owners = np.concatenate([self.owner[self.at[item] : self.at[item + 1]] for item in known])
-            items, counts = np.unique(owners, return_counts=True)
-            held[number] |= (counts >= COVERAGE * self.sizes[items]).any()
-        return held
+            matches = np.searchsorted(self.ngrams, distinct(ngrams[place[inside & (text == number)]]))
+            owners = np.concatenate([self.owner[self.at[match] : self.at[match + 1]] for match in matches])
+            covered, counts = np.unique(owners, return_counts=True)
+            is_copy[number] |= (counts >= COVERAGE * self.sizes[covered]).any()
+        return is_copy
 
 
-def index_items(texts: Iterable[str]) -> Items:
-    """Index texts as items that no training record may repeat."""
-    exact, found = list[int](), [np.empty(0, np.uint64)]
+def index_texts(texts: Iterable[str]) -> TextIndex:
+    """Index texts that no training record may repeat."""
+    exact, ngrams = list[int](), [np.empty(0, np.uint64)]
     texts = iter(texts)
     while batch := list(islice(texts, BATCH)):
         hashed = hash_words(batch)
         exact += [_digest(hashed[number]) for number in range(len(batch))]
-        found += [distinct(hash_ngrams(hashed[number], NGRAM)) for number in range(len(batch))]
-    flat = np.concatenate(found)
-    owner = np.repeat(np.arange(-1, len(exact)), [len(item) for item in found])
+        ngrams += [distinct(hash_ngrams(hashed[number], NGRAM)) for number in range(len(batch))]
+    # (13-grams of all texts,) sorted by 13-gram, each with its text
+    flat = np.concatenate(ngrams)
+    owner = np.repeat(np.arange(-1, len(exact)), [len(values) for values in ngrams])
     order = np.argsort(flat, kind="stable")
-    known, counts = np.unique(flat[order], return_counts=True)
-    rare = counts <= COMMON
-    kept = np.repeat(rare, counts)
-    owner = owner[order][kept]
-    return Items(
+    unique, counts = np.unique(flat[order], return_counts=True)
+    is_rare = counts <= COMMON
+    owner = owner[order][np.repeat(is_rare, counts)]
+    return TextIndex(
         exact=np.unique(np.array(exact, np.uint64)),
-        known=known[rare],
-        at=np.concatenate([[0], np.cumsum(counts[rare])]),
+        ngrams=unique[is_rare],
+        at=np.concatenate([[0], np.cumsum(counts[is_rare])]),
         owner=owner,
         sizes=np.bincount(owner, minlength=len(exact)),
     )

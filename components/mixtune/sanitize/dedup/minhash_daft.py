@@ -1,7 +1,7 @@
 """Near-duplicates by Daft: candidates among more records than one process's memory can sort.
 
 Daft's native runner uses the whole pod; `DAFT_RUNNER=ray` makes it use a Ray cluster, which then needs to see the
-temporary folder (`TMPDIR`) too. What is proposed is exactly what `near.propose_in_memory` proposes.
+temporary folder (`TMPDIR`) too. What is proposed is exactly what `minhash.propose_in_memory` proposes.
 """
 
 import os
@@ -18,7 +18,7 @@ from mixtune.sanitize.dedup.minhash import BANDS, COMMON
 
 
 def propose_on_daft(buckets: Iterable[np.ndarray]) -> np.ndarray:
-    """Candidates by grouping and joining the buckets (see `near.Propose`); 336 bytes a record on disk meanwhile.
+    """Return candidates by grouping and joining the buckets (see `minhash.Propose`); takes 336 bytes of disk a record.
 
     Raises:
         ConfigError: Daft is not installed.
@@ -37,12 +37,12 @@ def propose_on_daft(buckets: Iterable[np.ndarray]) -> np.ndarray:
         rows = rows.join(sizes.where(col("size").between(2, COMMON)), on="bucket")
         firsts, seconds = (rows.select(col("bucket"), col("row").alias(name)) for name in ("first", "second"))
         pairs = firsts.join(seconds, on="bucket").where(col("first") < col("second"))
-        found = pairs.select("first", "second").distinct().sort(["first", "second"]).to_arrow()
-    return np.stack([found["first"].to_numpy(), found["second"].to_numpy()], axis=1)
+        table = pairs.select("first", "second").distinct().sort(["first", "second"]).to_arrow()
+    return np.stack([table["first"].to_numpy(), table["second"].to_numpy()], axis=1)
 
 
 def _write(buckets: Iterable[np.ndarray], folder: Path) -> int:
-    """Write the buckets as rows of a record and a bucket; the number of records comes back."""
+    """Write the buckets as rows of a record and a bucket, and return the number of records."""
     total = 0
     for number, block in enumerate(buckets):
         row = np.repeat(np.arange(total, total + len(block)), BANDS)

@@ -1,10 +1,9 @@
-"""What no training record may repeat: the records of other pools, and the items of benchmarks."""
+"""Protected records, which no training record may repeat: those of other pools, and the items of benchmarks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -12,8 +11,8 @@ import xxhash
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.ngrams import NGRAM, words
-from mixtune.records import Record
-from mixtune.sanitize.dedup.fingerprints import index_items
+from mixtune.records import Message, Record
+from mixtune.sanitize.dedup.fingerprints import index_texts
 from mixtune.sanitize.parts import Features, Plan, read_arrays, read_benchmark, write_arrays
 
 _BLOCK = 10_000
@@ -21,7 +20,7 @@ _BLOCK = 10_000
 
 
 class Origin(IntEnum):
-    """Where a record comes from, in the order in which records are compared: what comes first stays."""
+    """Where a record comes from; the protected origins come first."""
 
     BENCHMARK = 0
     HELD_OUT = 1
@@ -49,7 +48,7 @@ class ProtectedRecords:
     """Their features (see `Features`), some records to a file."""
 
     def blocks(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        """Features by name, file by file."""
+        """Yield features by name, file by file."""
         return (read_arrays(uri, names) for uri in self.uris)
 
 
@@ -79,14 +78,14 @@ def _protected_records(pools_path: str, plan: Plan) -> Iterator[tuple[Origin, Re
         yield Origin.OTHER_TRAIN if split == "train" else Origin.HELD_OUT, record
     for name, uri in plan.benchmarks if plan.near else ():
         for prompt in read_benchmark(name, uri):
-            asked: Any = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ""}]
-            yield Origin.BENCHMARK, {"id": "", "messages": asked, "origin": {"file": name, "line": 0}}
+            messages: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ""}]
+            yield Origin.BENCHMARK, {"id": "", "messages": messages, "origin": {"file": name, "line": 0}}
 
 
 def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
-    """Index the texts that other pools hold back, into the work folder: the index's URI and its digest.
+    """Index the texts that other pools hold back in the work folder; return the index's URI and its digest.
 
-    Texts of fewer words than a 13-gram stay out: `yes` is no leak.
+    Texts of fewer words than a 13-gram stay out: `yes` is no leak. Both are empty where there are none.
     """
     texts = (
         message["content"]
@@ -94,7 +93,7 @@ def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
         for message in record["messages"]
         if split != "train" and message["role"] != "system" and len(words(message["content"])) >= NGRAM
     )
-    uri, arrays = storage.join(work, "held.npz"), vars(index_items(texts))
+    uri, arrays = storage.join(work, "held-out.npz"), vars(index_texts(texts))
     if not len(arrays["exact"]):
         return "", ""
     write_arrays(uri, arrays)
@@ -102,7 +101,7 @@ def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
 
 
 def _records(pools_path: str) -> Iterator[tuple[str, Record]]:
-    """Split and record of all pools of an artifact; none without one."""
+    """Yield split and record of all pools of an artifact; none without one."""
     if not pools_path:
         return
     against = read_pools(pools_path)

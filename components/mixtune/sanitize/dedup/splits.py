@@ -9,37 +9,38 @@ import numpy as np
 from mixtune.errors import DataError
 
 
-def draw_split(labels: np.ndarray, groups: np.ndarray, wanted: int, seed: str) -> np.ndarray:
-    """Which records to hold back, bool (records,).
+def draw_split(labels: np.ndarray, groups: np.ndarray, size: int, seed: str) -> np.ndarray:
+    """Return which records to hold back, bool (records,).
 
-    Every label gives its share of them, at least one where it has three records or more, so that no class is missing
-    from what is measured. Records of one group go together, with the label of the group's first.
+    Every label gives its share, at least one where it has three records or more, so that no class is missing from what
+    is measured. Records of one group go together, with the label of the group's first.
 
     Args:
-        labels: Digests of the records' labels, uint64; 0 where they have none.
-        groups: The records' groups, numbers of any kind.
-        wanted: Number of records to hold back, about: shares are rounded, groups are whole.
+        labels: Digests of the records' labels, uint64 (records,); 0 where they have none.
+        groups: The records' groups, numbers of any kind, (records,).
+        size: Number of records to hold back, about: shares are rounded, groups are whole.
         seed: The same seed, the same choice.
     """
+    # (groups,) first record, and number of records, of each group; `unit` is the group of each record
     _, firsts, unit, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     order = np.lexsort([firsts, labels[firsts]])
-    found, starts, counts = np.unique(labels[firsts[order]], return_index=True, return_counts=True)
-    held, share, due = np.zeros(len(firsts), bool), wanted / max(1, len(labels)), 0.0
-    for label, at in sorted(zip(found.tolist(), range(len(found)), strict=True), key=lambda item: str(item[0])):
-        candidates = array("q", order[starts[at] : starts[at] + counts[at]].tobytes())
+    names, starts, counts = np.unique(labels[firsts[order]], return_index=True, return_counts=True)
+    is_drawn, share, due = np.zeros(len(firsts), bool), size / max(1, len(labels)), 0.0
+    for label, number in sorted(zip(names.tolist(), range(len(names)), strict=True), key=lambda item: str(item[0])):
+        candidates = array("q", order[starts[number] : starts[number] + counts[number]].tobytes())
         random.Random(f"{seed} {label}").shuffle(candidates)
-        size = int(sizes[candidates].sum())
-        due += share * size
-        least = 1 if size >= 3 and wanted else 0
-        taken = 0
+        num_records = int(sizes[candidates].sum())
+        due += share * num_records  # what rounding left over goes to the next label
+        least = 1 if num_records >= 3 and size else 0
+        num_drawn = 0
         for candidate in candidates:
             members = int(sizes[candidate])
-            if taken >= least and due < members / 2:
+            if num_drawn >= least and due < members / 2:
                 break
-            held[candidate] = True
-            taken += members
+            is_drawn[candidate] = True
+            num_drawn += members
             due -= members
-    return held[unit]
+    return is_drawn[unit]
 
 
 def check_not_empty(pool: str, split: str, size: int, total: int, dropped: Counter[str]) -> None:
