@@ -124,3 +124,14 @@ def test_a_writer_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) -
     assert not target.exists()
     with pytest.raises(DataError):
         storage.list_files(str(tmp_path))
+
+
+def test_an_unknown_scheme_is_refused_and_never_becomes_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("minio://mlpipeline/v2/a", "gs://bucket/a"):
+        for use in (storage.exists, storage.list_files, lambda uri: storage.write_json(uri, {})):
+            with pytest.raises(ConfigError, match=r":// is not read or written here; give a local path, s3://"):
+                use(uri)
+    assert not list(tmp_path.iterdir())

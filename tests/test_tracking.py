@@ -71,3 +71,35 @@ def test_without_a_uri_nothing_is_tracked_and_the_log_says_so(
     assert "no tracking URI, train is not tracked" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="unknown key 'url'"):
         Tracking.from_options({"url": "x"})
+
+
+def test_a_parent_ends_with_its_run_and_keeps_the_values_that_a_training_set(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-1")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    tracking, client = Tracking(uri=uri), MlflowClient(uri)
+    with task_run(tracking, "train") as train:
+        train.parent.set_tags(article_tags({"lora_rank": 16, "lr": 2e-4}, tracking))
+    with task_run(tracking, "compare") as compare:
+        compare.parent.set_tags(article_tags({"mix_ratio": 0.75}, tracking))
+    parent = client.get_run(train.parent_id)
+    assert [parent.data.tags[name] for name in ("lora_rank", "lr", "mix_ratio", "lora_lr")] == [
+        "16", "0.0002", "0.75", "none",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="x"), task_run(tracking, "outcome"):
+        raise ValueError("x")
+    assert client.get_run(train.parent_id).info.status == "FAILED"
+    with task_run(tracking, "outcome") as again:
+        assert client.get_run(train.parent_id).info.status == "RUNNING", "a task that is tried again opens it"
+    again.parent.end("FINISHED")
+    assert client.get_run(train.parent_id).info.status == "FINISHED"
+
+
+def test_sagemakers_plug_in_takes_no_part_where_the_address_is_no_arn(uri: str) -> None:
+    from mlflow.tracking.request_header import registry
+
+    with task_run(Tracking(uri=uri), "train"):
+        pass
+    modules = [type(item).__module__ for item in registry._request_header_provider_registry]
+    assert not [module for module in modules if module.startswith("sagemaker_mlflow")]

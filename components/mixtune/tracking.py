@@ -91,10 +91,17 @@ class Run:
                 self.client.log_batch(self.run_id, metrics=values[start : start + METRICS_AT_ONCE])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags of this run."""
+        """Set tags of this run; `none` takes no value's place that another task set."""
         if self.client:
+            present = self.client.get_run(self.run_id).data.tags if "none" in tags.values() else {}
             for key, value in tags.items():
-                self.client.set_tag(self.run_id, key, str(value))
+                if value != "none" or key not in present:
+                    self.client.set_tag(self.run_id, key, str(value))
+
+    def end(self, status: str) -> None:
+        """End this run as `FINISHED` or `FAILED`, unless Kubeflow's own MLflow plugin made it and ends it."""
+        if self.client and self.run_id and self.run_id != os.environ.get("MLFLOW_RUN_ID"):
+            self.client.set_terminated(self.run_id, status)
 
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
         """Log a local file or folder as an artifact."""
@@ -141,18 +148,37 @@ def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
         return
     from mlflow import MlflowClient
 
+    _keep_to_arns(tracking.uri)
     with _database_lock(tracking.uri):
         client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
         experiment_id = _experiment(client, tracking)
         parent_id = _parent(client, experiment_id, tracking)
         run_id = _child(client, experiment_id, parent_id, name, subject)
+    run = Run(client, run_id, parent_id)
     client.update_run(run_id, status="RUNNING")
+    if parent_id and parent_id != os.environ.get("MLFLOW_RUN_ID"):
+        client.update_run(parent_id, status="RUNNING")
     try:
-        yield Run(client, run_id, parent_id)
+        yield run
     except BaseException:
         client.set_terminated(run_id, "FAILED")
+        run.parent.end("FAILED")  # a task that is tried again, or the next one, opens it anew
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def _keep_to_arns(uri: str) -> None:
+    """Take SageMaker's plug-in out of MLflow's requests where the address is no ARN.
+
+    It takes every address for an ARN, and MLflow warns of its failure at each request.
+    """
+    from mlflow.tracking.request_header import registry
+
+    if not uri.startswith("arn:"):
+        providers = registry._request_header_provider_registry
+        providers._registry = [
+            item for item in providers._registry if not type(item).__module__.startswith("sagemaker_mlflow")
+        ]
 
 
 @contextmanager

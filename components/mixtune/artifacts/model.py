@@ -96,7 +96,10 @@ def read_model(path: str) -> ModelManifest:
         DataError: There is none, or it is none of a model.
     """
     if not storage.file_exists(path):
-        raise DataError(f"{path}: no manifest; the step that makes this model has not finished")
+        raise DataError(
+            f"{path}: no manifest; the step that makes this model has not finished, or its cached result has expired: "
+            "then submit the run with --no-cache"
+        )
     return read_artifact(ModelManifest, path)
 
 

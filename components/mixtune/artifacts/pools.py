@@ -187,7 +187,10 @@ def read_pools(path: str) -> PoolsManifest:
         DataError: No manifest, or files that are missing, cut or changed.
     """
     if not storage.exists(path):
-        raise DataError(f"{path}: no manifest; the step that makes these pools has not finished")
+        raise DataError(
+            f"{path}: no manifest; the step that makes these pools has not finished, or its cached result has expired: "
+            "then submit the run with --no-cache"
+        )
     manifest = read_artifact(PoolsManifest, path)
     manifest.verify()
     return manifest

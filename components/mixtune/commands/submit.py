@@ -24,6 +24,7 @@ def add_commands(commands: Commands) -> None:
     submit.add_argument("--experiment", default="mixtune", help="KFP's experiment (default: %(default)s)")
     submit.add_argument("--pipeline-root", default="", help="s3:// prefix of the artifacts; else the cluster's default")
     submit.add_argument("--service-account", default="", help="that the tasks run as; else the cluster's default")
+    submit.add_argument("--no-cache", action="store_true", help="run every step, whatever earlier runs left")
     submit.add_argument("--wait", action="store_true", help="follow the run; the exit code is the verdict's")
     submit.set_defaults(command=_submit)
 
@@ -48,6 +49,7 @@ def submit_pipeline(options: argparse.Namespace) -> str:
             namespace=options.namespace,
             pipeline_root=options.pipeline_root or None,
             service_account=options.service_account or None,
+            enable_caching=False if options.no_cache else None,
         )
     return str(run.run_id)
 

@@ -53,6 +53,7 @@ def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: 
             "record": record_uri,
         }
         print(send(make_message(pipeline, record, links)), flush=True)
+    run.parent.end("FINISHED")
     return "" if cost is None else f"{cost:.2f}"
 
 

@@ -61,6 +61,11 @@ def is_s3(uri: str) -> bool:
 
 def _path(uri: str) -> Path:
     """Return where a URI that is not in S3 lies on this machine."""
+    if scheme := re.match(r"(?!hf:)([a-z][a-z0-9+.-]*)://", uri):
+        raise ConfigError(
+            f"{uri}: {scheme[1]}:// is not read or written here; give a local path, s3://bucket/key, or with a run "
+            "--pipeline-root s3://bucket/prefix"
+        )
     return Path(_fetch_from_hub(uri)) if uri.startswith("hf://") else Path(uri)
 
 
@@ -160,7 +165,7 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def open_write(uri: str) -> Iterator[Writer]:
     """Open a stream into a new file, which appears under its name only if the block ends without an error."""
-    writer = S3Writer(uri) if is_s3(uri) else LocalWriter(uri)
+    writer = S3Writer(uri) if is_s3(uri) else LocalWriter(str(_path(uri)))
     try:
         yield writer
     except BaseException:

@@ -33,7 +33,10 @@ def read_manifest(path: str, kind: str) -> dict[str, Any]:
         DataError: No manifest (the step that writes it did not finish), or one of another kind.
     """
     if not exists(path):
-        raise DataError(f"{path}: no manifest; the step that makes these {kind} has not finished")
+        raise DataError(
+            f"{path}: no manifest; the step that makes these {kind} has not finished, or its cached result has "
+            "expired: then submit the run with --no-cache"
+        )
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         actual = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
