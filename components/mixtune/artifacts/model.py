@@ -56,6 +56,8 @@ class TrainingFigures:
     seconds: float
     peak_memory_bytes: float
     """Of one process."""
+    packed: bool = True
+    """Whether a forward pass holds several records; false: this architecture lets packed ones see one another."""
     base_general_nll: float | None = None
     """NLL of held-out general records under the base model, nats a token; None: none were held out."""
     first_batch_loss: float | None = None
@@ -70,7 +72,7 @@ class TrainingFigures:
 
     def metrics(self) -> dict[str, float]:
         """Return what was measured, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return {name: float(value) for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,5 +162,6 @@ def summarize(trainer: Trainer, history: list[StepMetrics]) -> TrainingFigures:
         num_gpus=group.size if group.device.type == "cuda" else 0,
         seconds=sum(sum(metrics.seconds.values()) for metrics in history),
         peak_memory_bytes=peak_memory(group.device),
+        packed=trainer.model.loss.packs,
         base_general_nll=trainer.monitor.base.nll if trainer.monitor else None,
     )

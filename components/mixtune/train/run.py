@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from mixtune import models, storage
 from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
@@ -20,8 +22,9 @@ from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
 from mixtune.train.metrics import summarize, track
+from mixtune.train.modeling.adapters import adapter_reach
 from mixtune.train.modeling.loss import probe
-from mixtune.train.modeling.trainable import load_trainable
+from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import postprocess
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
@@ -79,8 +82,25 @@ def prepare(session: Session) -> Trainer:
     if session.group.is_main and (warning := settings.warning()):
         print(f"warning: {warning}", flush=True)
     model = load_trainable(session.base_folder, settings, session.group)
-    probe(model.loss, shards.step(0)[:3])
+    if session.group.is_main and model.adapter:
+        print(adapter_reach(model.adapter.peft), flush=True)
+    _choose_packing(session, model)
     return make_trainer(shards, model, settings, session.group)
+
+
+def _choose_packing(session: Session, model: Trainable) -> None:
+    """Pack records if all processes find that the model keeps them apart; else one record is one forward pass."""
+    shards, group = session.shards, session.group
+    records = [record for step in range(min(3, shards.num_steps)) for record in shards.step(step)[:3]][:3]
+    reason = probe(model.loss, records)
+    leaks = torch.tensor([float(not model.loss.packs)], dtype=torch.float64, device=group.device)
+    model.loss.packs = not group.all_reduce_sum(leaks).item()
+    if group.is_main and not model.loss.packs:
+        print(
+            f"{type(model.causal).__name__}: {reason or 'another process found a leak'}; "
+            "every record is a forward pass of its own: exact, and slower than packed ones",
+            flush=True,
+        )
 
 
 def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: None) -> TrainedModel:
@@ -128,7 +148,7 @@ def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
     records, settings = trainer.shards.holdout(), trainer.settings
     if settings.guards.max_nll_rise and not records:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
-    return ForgettingMonitor(records, trainer.model.loss, settings.memory.max_tokens_per_gpu) if records else None
+    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens) if records else None
 
 
 def write_manifest(

@@ -32,6 +32,11 @@ class Trainer:
     monitor: ForgettingMonitor | None = None
     """Evaluates held-out records; None: there are none."""
 
+    @property
+    def max_micro_tokens(self) -> int:
+        """Tokens of one micro batch at most; 1 where every record is a micro batch of its own."""
+        return self.settings.memory.max_tokens_per_gpu if self.model.loss.packs else 1
+
     def forgets(self, holdout: HoldoutLoss) -> bool:
         """Return whether more is forgotten than `max_nll_rise` allows."""
         limit = self.settings.guards.max_nll_rise

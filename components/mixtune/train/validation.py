@@ -88,9 +88,7 @@ class MemoryProbe:
         return cls(
             trainer=trainer,
             longest_record=int(longest),
-            largest_micro_batch=largest_micro_batch(
-                int(longest), len(first), trainer.settings.memory.max_tokens_per_gpu
-            ),
+            largest_micro_batch=largest_micro_batch(int(longest), len(first), trainer.max_micro_tokens),
             limit_bytes=memory_limit(trainer.group.device),
         )
 
