@@ -211,9 +211,9 @@ def metric_name(name: str) -> str:
 
 def article_tags(values: Mapping[str, object], tracking: Tracking) -> dict[str, str]:
     """Return the article's tags, all of them; what is not given is `none`."""
-    known = {"project": tracking.project, "experiment": tracking.experiment, "hyperpod": tracking.hyperpod}
-    known |= {"commit_hash": commit_hash()}
-    return {**{key: str({**known, **values}.get(key, "none")) for key in ARTICLE_TAGS}, **tracking.tags}
+    own = {"project": tracking.project, "experiment": tracking.experiment, "hyperpod": tracking.hyperpod}
+    tags = {"commit_hash": commit_hash(), **own, **values}
+    return {**{key: str(tags.get(key, "none")) for key in ARTICLE_TAGS}, **tracking.tags}
 
 
 def commit_hash() -> str:

@@ -95,9 +95,9 @@ class JobSettings:
         Raises:
             ConfigError: An unknown key, or a value that cannot be.
         """
-        known = [item.name for item in fields(cls)]
-        if unknown := sorted(set(data) - set(known)):
-            raise ConfigError(f"{CONFIG_MAP}: unknown key {unknown[0]!r}; there are {', '.join(known)}")
+        names = [item.name for item in fields(cls)]
+        if unknown := sorted(set(data) - set(names)):
+            raise ConfigError(f"{CONFIG_MAP}: unknown key {unknown[0]!r}; there are {', '.join(names)}")
         values: dict[str, str | int] = {key: value.strip() for key, value in data.items() if value.strip()}
         if "deadline_seconds" in values:
             if not str(values["deadline_seconds"]).isdecimal():

@@ -70,7 +70,7 @@ class NoCheckpoints:
         """Return float64, (2,): neither."""
         return torch.zeros(2, dtype=torch.float64)
 
-    def after_step(self, done: int, trainer: Trainer, flags: torch.Tensor) -> None:
+    def after_step(self, steps_done: int, trainer: Trainer, flags: torch.Tensor) -> None:
         """Save nothing."""
 
 
@@ -117,32 +117,32 @@ class Checkpoints:
         due = self._group.is_main and interval > 0 and time.monotonic() - self._saved_at >= interval
         return torch.tensor([float(self._terminated), float(due)], dtype=torch.float64)
 
-    def after_step(self, done: int, trainer: Trainer, flags: torch.Tensor) -> None:
+    def after_step(self, steps_done: int, trainer: Trainer, flags: torch.Tensor) -> None:
         """Save where it is due; the last step needs none, its model follows.
 
         Args:
-            done: Steps done.
+            steps_done: By the training.
             trainer: The training.
             flags: Of `stop_and_save_flags`, summed over all processes.
 
         Raises:
             TrainingError: A process was told to end (SIGTERM); the checkpoint is whole.
         """
-        if done == trainer.num_steps:
+        if steps_done == trainer.num_steps:
             return
         stop, due = (bool(flag) for flag in flags.tolist())
-        regular = done % self._settings.every_steps == 0
+        regular = steps_done % self._settings.every_steps == 0
         if stop or due or regular:
-            self._save(done, trainer, healthy=regular)
+            self._save(steps_done, trainer, healthy=regular)
         if stop:
             self.wait()
-            raise TrainingError(f"told to end (SIGTERM) after step {done}, which is saved; run it again to go on")
+            raise TrainingError(f"told to end (SIGTERM) after step {steps_done}, which is saved; run it again to go on")
 
-    def _save(self, done: int, trainer: Trainer, *, healthy: bool) -> None:
+    def _save(self, steps_done: int, trainer: Trainer, *, healthy: bool) -> None:
         """Copy the state, and begin to write it.
 
         Args:
-            done: Steps done.
+            steps_done: By the training.
             trainer: The training.
             healthy: Whether its held-out loss was evaluated, and is within the limit.
         """
@@ -150,13 +150,13 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         manifest = CheckpointManifest(
             identity=self._identity,
-            steps_done=done,
+            steps_done=steps_done,
             losses=trainer.guard.losses,
             norms=trainer.guard.norms,
             num_parts=self.num_parts,
             lineage=self.lineage,
         )
-        folder = storage.join(self.uri, f"step-{done:08d}-{self._attempt}{HEALTHY if healthy else ''}")
+        folder = storage.join(self.uri, f"step-{steps_done:08d}-{self._attempt}{HEALTHY if healthy else ''}")
         arguments = (folder, _snapshot(trainer), manifest)
         self._thread = threading.Thread(None, self._write, "checkpoint", arguments, daemon=True)
         self._thread.start()

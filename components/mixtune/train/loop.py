@@ -62,9 +62,10 @@ def _print_resumption(trainer: Trainer, first_step: int, num_parts: int) -> None
         )
 
 
-def _evaluate_holdout(trainer: Trainer, done: int) -> HoldoutLoss | None:
+def _evaluate_holdout(trainer: Trainer, steps_done: int) -> HoldoutLoss | None:
     """Evaluate the held-out records if due, and broadcast rank 0's result so that every rank decides alike."""
-    if not trainer.monitor or (done % trainer.settings.checkpoints.every_steps and done != trainer.num_steps):
+    every_steps = trainer.settings.checkpoints.every_steps
+    if not trainer.monitor or (steps_done % every_steps and steps_done != trainer.num_steps):
         return None
     holdout = trainer.monitor.evaluate()
     values = torch.tensor([holdout.nll, holdout.kl], dtype=torch.float64, device=trainer.group.device)

@@ -80,8 +80,8 @@ class Follower:
     @property
     def position(self) -> str:
         """How far the training is, in words."""
-        done, steps = self.step
-        return f"after step {done} of {steps}" if steps else "before its first step"
+        step, num_steps = self.step
+        return f"after step {step} of {num_steps}" if num_steps else "before its first step"
 
     def show(self, state: State) -> None:
         """Read pods, log and events, and show what is new."""
@@ -177,13 +177,13 @@ class Follower:
         if now - self._reported_at < REPORT_EVERY_SECONDS:
             return
         self._reported_at = now
-        done, steps = self.step
+        step, num_steps = self.step
         first, since = self._first_step
         if self.phase == "waiting":
             self._print(f"waiting for its queue for {(now - self.start) / 60:.0f} minutes")
-        elif done > first:
-            seconds = (steps - done) * (now - since) / (done - first)
-            self._print(f"step {done} of {steps}, loss {self.loss}, about {seconds / 60:.0f} minutes left")
+        elif step > first:
+            seconds = (num_steps - step) * (now - since) / (step - first)
+            self._print(f"step {step} of {num_steps}, loss {self.loss}, about {seconds / 60:.0f} minutes left")
 
 
 def _sortable(time: str) -> tuple[str, str]:

@@ -74,25 +74,25 @@ class Backend:
     """Labels that the pod of rank 0 has beside those."""
     needs_template: bool = False
 
-    def state(self, found: Object) -> State:
-        """The state of a job as the API gives it."""
-        conditions = found.get("status", {}).get("conditions", [])
-        true = {item["type"]: item for item in conditions if item.get("status") == "True"}
+    def state(self, body: Object) -> State:
+        """Return the state of a job as the API gives it."""
+        conditions = body.get("status", {}).get("conditions", [])
+        holding = {item["type"]: item for item in conditions if item.get("status") == "True"}
         for name, phase in ((self.complete, "complete"), ("Failed", "failed"), ("Suspended", "waiting")):
-            if name in true:
-                words = f"{true[name].get('reason', '')}: {true[name].get('message', '')}".strip(": ")
+            if name in holding:
+                words = f"{holding[name].get('reason', '')}: {holding[name].get('message', '')}".strip(": ")
                 return State(phase=phase, message=words)
-        policy = found.get("spec", {})
-        suspended = policy.get("suspend") or policy.get("runPolicy", {}).get("suspend")
+        spec = body.get("spec", {})
+        suspended = spec.get("suspend") or spec.get("runPolicy", {}).get("suspend")
         return State(phase="waiting" if suspended else "active")
 
     def is_first(self, pod: Object) -> bool:
-        """Whether a pod runs rank 0."""
+        """Return whether a pod runs rank 0."""
         return bool(self.first_pod.items() <= pod["metadata"].get("labels", {}).items())
 
 
 def trainjob(job: Job, template: Object) -> Object:
-    """A TrainJob; its runtime has the pod, so `template` is not looked at."""
+    """Return a TrainJob; its runtime has the pod, so `template` is not used."""
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
@@ -113,7 +113,7 @@ def trainjob(job: Job, template: Object) -> Object:
 
 
 def pytorchjob(job: Job, template: Object) -> Object:
-    """A PyTorchJob: one master and the other nodes as workers, of one pod template.
+    """Return a PyTorchJob: one master and the other nodes as workers, of one pod template.
 
     The operator gives `PET_NNODES`, `PET_NODE_RANK` and `PET_NPROC_PER_NODE`, but the master's address as
     `MASTER_ADDR` only; Kubernetes puts it into the command.
