@@ -14,6 +14,7 @@ from mixtune.errors import ClusterError
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAGE_ITEMS = 500
+MAY_LAUNCH = "start the run with a service account that may, such as mixtune-launcher (kustomize/base/roles.yaml)"
 
 Object = dict[str, Any]
 
@@ -58,10 +59,7 @@ class KubernetesApi:
     """
 
     def __init__(
-        self,
-        patience_seconds: float = 0.0,
-        timeout_seconds: tuple[float, float] = (5, 60),
-        clock: Clock | None = None,
+        self, patience_seconds: float = 0.0, timeout_seconds: tuple[float, float] = (5, 60), clock: Clock | None = None
     ) -> None:
         self.clock = clock or Clock()
         self._patience, self._timeout = patience_seconds, timeout_seconds
@@ -140,9 +138,11 @@ class KubernetesApi:
             try:
                 return self._send(method, path, body, answer, query)
             except ApiException as error:
-                trouble, wait = _describe(error), max(wait, _retry_after(error))
+                seconds = (error.headers or {}).get("Retry-After", "")
+                trouble, wait = _describe(error), max(wait, min(60.0, float(seconds)) if seconds.isdigit() else 0.0)
                 if error.status == 403:
-                    raise Forbidden(_not_allowed(trouble, self.namespace), 403, trouble) from error
+                    message = f"not allowed in namespace {self.namespace}: {trouble}; {MAY_LAUNCH}"
+                    raise Forbidden(message, 403, trouble) from error
                 if error.status not in (401, 429) and error.status < 500:
                     raise ApiError(f"Kubernetes refused {method} {path}: {trouble}", error.status, trouble) from error
             except (HTTPError, OSError) as error:
@@ -201,15 +201,3 @@ def _describe(error: Any) -> str:
         body = str(error.body or error.reason or "").strip().replace("\n", " ")
         return f"HTTP {status}: {body[:600]}"
     return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _retry_after(error: Any) -> float:
-    value = (error.headers or {}).get("Retry-After", "")
-    return min(60.0, float(value)) if value.isdigit() else 0.0
-
-
-def _not_allowed(trouble: str, namespace: str) -> str:
-    return (
-        f"not allowed in namespace {namespace}: {trouble}; start the run with a service account that may, such as "
-        "mixtune-launcher (kustomize/base/roles.yaml)"
-    )

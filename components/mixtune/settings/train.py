@@ -1,6 +1,7 @@
 """Training settings, checked as they are constructed: what the train components, their jobs and preflight share."""
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ LORA_INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora"
 SLOW_LORA = 5e-5
 """Learning rate of the B matrices below which an adapter hardly learns."""
 DTYPES = ("", "float32", "bfloat16")
+SMALLEST = sys.float_info.min
+"""Above 0."""
 ACTIVATIONS = ("", "keep", "recompute", "offload")
 
 
@@ -24,12 +27,6 @@ def _check_range(settings: Any, names: tuple[str, ...], words: str, *, low: floa
     for name in names:
         if not low <= getattr(settings, name) <= high:
             raise ConfigError(f"{name} is {words}; got {getattr(settings, name)}")
-
-
-def _check_above_zero(settings: Any, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) <= 0:
-            raise ConfigError(f"{name} is above 0; got {getattr(settings, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +45,7 @@ class ScheduleSettings:
     def __post_init__(self) -> None:
         _check_range(self, ("min_lr_ratio", "warmup_ratio"), "a share, 0 to 1", low=0, high=1)
         _check_range(self, ("weight_decay",), "0 or more", low=0)
-        _check_above_zero(self, "max_grad_norm")
+        _check_range(self, ("max_grad_norm",), "above 0", low=SMALLEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +154,7 @@ _MAY_CHANGE = {
     "guards": ("max_nll_rise",),
     "lora_options": ("merge",),
     "memory": ("max_tokens_per_gpu", "activations", "shard_base"),
-    "": ("interpolate", "validation_steps"),
+    "": ("interpolate",),
 }
 """By group: settings that do not decide the trajectory."""
 
@@ -194,16 +191,13 @@ class TrainSettings(TrainOptions):
     lora_options: AdapterSettings = AdapterSettings()
     seed: int = 42
     """Of the adapter's initialisation and its dropout."""
-    validation_steps: int = 0
-    """Above 0: a validation run of so many steps, of which no model is kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method not in METHODS:
             raise ConfigError(f"method is one of {', '.join(METHODS)}; got {self.method!r}")
-        _check_above_zero(self, "learning_rate")
+        _check_range(self, ("learning_rate",), "above 0", low=SMALLEST)
         _check_range(self, ("lora_rank", "lora_alpha"), "1 or more", low=1)
-        _check_range(self, ("validation_steps",), "0 or more", low=0)
         if self.method != "lora" and self.lora_options != AdapterSettings():
             raise ConfigError("lora_options and merge are for method lora; leave them empty")
         if self.interpolate < 1 and (self.lora_options.use_osf or self.lora_options.use_dora):

@@ -93,12 +93,7 @@ def assign_to_ranks(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
 
 
 def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -> PackedBatch:
-    """Pack records into one row.
-
-    Args:
-        records: Any number, at least one.
-        indices: Their places in the global batch; None: 0, 1, ...
-    """
+    """Pack records, at least one, into one row; `indices` are their places in the global batch, 0, 1, ... if None."""
     lengths = [len(record.input_ids) for record in records]
     # (tokens,) places within each record, and whether the token is one to learn: nothing predicts a record's first.
     positions = np.concatenate([np.arange(length) for length in lengths])

@@ -118,12 +118,7 @@ class Checkpoints:
         return torch.tensor([float(self._terminated), float(due)], dtype=torch.float64)
 
     def after_step(self, steps_done: int, trainer: Trainer, flags: torch.Tensor) -> None:
-        """Save where it is due; the last step needs none, its model follows.
-
-        Args:
-            steps_done: By the training.
-            trainer: The training.
-            flags: Of `stop_and_save_flags`, summed over all processes.
+        """Save where the summed flags say so, or it is due; the last step needs none, its model follows.
 
         Raises:
             TrainingError: A process was told to end (SIGTERM); the checkpoint is whole.
@@ -139,13 +134,7 @@ class Checkpoints:
             raise TrainingError(f"told to end (SIGTERM) after step {steps_done}, which is saved; run it again to go on")
 
     def _save(self, steps_done: int, trainer: Trainer, *, healthy: bool) -> None:
-        """Copy the state, and begin to write it.
-
-        Args:
-            steps_done: By the training.
-            trainer: The training.
-            healthy: Whether its held-out loss was evaluated, and is within the limit.
-        """
+        """Copy the state, and begin to write it; `healthy`: its held-out loss is within the limit."""
         self.wait()
         self._saved_at = time.monotonic()
         manifest = CheckpointManifest(

@@ -29,10 +29,6 @@ def merge_adapter(folder: Path, base: Path) -> None:
     """Write base model plus adapter as one model in bfloat16, with tokenizer and chat template, into `merged`.
 
     The sum is made in float32 and rounded once.
-
-    Args:
-        folder: The adapter's.
-        base: The base model's.
     """
     model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().to(torch.bfloat16)

@@ -15,7 +15,6 @@ from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures
 from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
-from mixtune.settings.train import TrainSettings
 from mixtune.tracking import Run, article_tags, point_name, task_run
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import ProcessGroup, join_process_group
@@ -44,15 +43,9 @@ class Session:
     """The base model, on local disk."""
     shards: Shards
 
-    @property
-    def model_folder(self) -> str:
-        """URI of the folder that the model goes to."""
-        return storage.data_uri(self.task.outputs.model_uri, "model")
-
-    @property
-    def checkpoints_folder(self) -> str:
-        """URI of the folder of the checkpoints."""
-        return storage.data_uri(self.task.outputs.model_uri, "checkpoints")
+    def folder(self, name: str) -> str:
+        """Return the URI of a folder beside the model's manifest: `model` or `checkpoints`."""
+        return storage.data_uri(self.task.outputs.model_uri, name)
 
 
 @contextmanager
@@ -122,12 +115,13 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         group, run = session.group, session.run
         if finished := group.broadcast_text(_finished_model(session) if group.is_main else ""):
             if group.is_main:
-                storage.delete(session.checkpoints_folder)
+                storage.delete(session.folder("checkpoints"))
             return TrainedModel(finished)
         trainer = prepare(session)
         trainer = replace(trainer, monitor=make_monitor(trainer))
         _track_origin(session, trainer)
-        checkpoints = Checkpoints(session.checkpoints_folder, _identity(session), trainer)
+        identity = {"shards": session.shards.digest, "base_model": task.inputs.base_model}
+        checkpoints = Checkpoints(session.folder("checkpoints"), {**task.settings.identity(), **identity}, trainer)
         steps = train_steps(trainer, checkpoints, on_step)
         with checkpoints.catch_sigterm():
             history = track(steps, trainer.num_steps, run) if group.is_main else list(steps)
@@ -162,7 +156,7 @@ def write_manifest(
         base_model=task.inputs.base_model,
         shards=session.shards.digest,
         figures=figures,
-        data_uri=session.model_folder,
+        data_uri=session.folder("model"),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
     )
     write_artifact(task.outputs.model_path, manifest)
@@ -177,8 +171,8 @@ def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) ->
     if not session.group.is_main:
         return TrainedModel("")
     postprocess(out, session.base_folder, session.task.settings)
-    write_manifest(session, trainer, figures, storage.upload(out, session.model_folder))
-    return TrainedModel(storage.fingerprint(session.model_folder))
+    write_manifest(session, trainer, figures, storage.upload(out, session.folder("model")))
+    return TrainedModel(storage.fingerprint(session.folder("model")))
 
 
 def _finished_model(session: Session) -> str:
@@ -195,16 +189,21 @@ def _finished_model(session: Session) -> str:
     return storage.fingerprint(manifest.data_uri)
 
 
-def _identity(session: Session) -> dict[str, object]:
-    """Return what decides the trajectory."""
-    task = session.task
-    return {**task.settings.identity(), "shards": session.shards.digest, "base_model": task.inputs.base_model}
-
-
 def _track_origin(session: Session, trainer: Trainer) -> None:
     """Track what the model comes from: settings, base model, shards, their pools and their receipt."""
     run, shards, task = session.run, session.shards, session.task
-    run.parent.set_tags(article_tags(_tags(task.settings, shards), task.outputs.tracking))
+    settings = task.settings
+    tags: dict[str, object] = {
+        "mix_ratio": shards.manifest.mix_ratio,
+        "lr": settings.learning_rate,
+        "seed": settings.seed,
+        "steps": shards.num_steps,
+        "dataset_version": shards.digest,
+        "tokenizer_version": shards.manifest.tokenizer_digest,
+    }
+    if settings.method == "lora":
+        tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}
+    run.parent.set_tags(article_tags(tags, task.outputs.tracking))
     pools = {f"{name}_pools": item.digest for name, item in shards.manifest.inputs.items()}
     run.set_tags({"base_model": task.inputs.base_model, "shards": shards.digest, **pools})
     receipt = session.scratch / "mix_receipt.json"
@@ -227,9 +226,8 @@ def _open_run(task: TrainTask, name: str, group: ProcessGroup) -> Iterator[Run]:
 
 def _shards_folder(path: str, scratch: Path, group: ProcessGroup) -> Path:
     """Return where shards from S3 are fetched to: one place a node."""
-    if group.local_size == 1:
-        return scratch / "shards"
-    return models.cache_dir() / "shards" / hashlib.sha256(path.encode()).hexdigest()[:16]
+    folder = models.cache_dir() / "shards" / hashlib.sha256(path.encode()).hexdigest()[:16]
+    return scratch / "shards" if group.local_size == 1 else folder
 
 
 def _check_tokenizer(shards: Shards, folder: Path) -> None:
@@ -239,17 +237,3 @@ def _check_tokenizer(shards: Shards, folder: Path) -> None:
             f"the shards were made with tokenizer {of_shards}, the base model has {of_model}; run mix_shard with this "
             "base model"
         )
-
-
-def _tags(settings: TrainSettings, shards: Shards) -> dict[str, object]:
-    tags = {
-        "mix_ratio": shards.manifest.mix_ratio,
-        "lr": settings.learning_rate,
-        "seed": settings.seed,
-        "steps": shards.num_steps,
-        "dataset_version": shards.digest,
-        "tokenizer_version": shards.manifest.tokenizer_digest,
-    }
-    if settings.method == "lora":
-        tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}
-    return tags

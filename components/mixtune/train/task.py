@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
 from mixtune.tracking import Tracking
 
@@ -14,7 +15,6 @@ class TrainInputs:
     shards_path: str
     """Manifest of the shards, where this process finds it."""
     base_model: str
-    """Folder, `s3://` prefix or `org/name@revision`."""
     shards_uri: str = ""
     """The same manifest's URI, for the pods of a job."""
 
@@ -39,6 +39,10 @@ class TrainTask:
     outputs: TrainOutputs
     validation_steps: int = 0
     """Above 0: a validation run of that many steps instead of a training."""
+
+    def __post_init__(self) -> None:
+        if self.validation_steps < 0:
+            raise ConfigError(f"validation_steps is 0 or more; got {self.validation_steps}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,10 +41,8 @@ class JobApi:
         """
         template = self._api.get(self._api.path("podtemplates", name))
         if template is None:
-            raise ClusterError(
-                f"namespace {self._api.namespace} has no PodTemplate {name}; apply kustomize/components/"
-                "training-operator"
-            )
+            where = f"namespace {self._api.namespace}"
+            raise ClusterError(f"{where} has no PodTemplate {name}; apply kustomize/components/training-operator")
         return dict(template["template"])
 
     def get(self, backend: Backend, name: str) -> Object | None:

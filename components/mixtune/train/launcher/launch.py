@@ -58,14 +58,7 @@ def run_job(task: TrainTask, nodes: NodeSettings, clock: Clock | None = None) ->
 
 
 def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, context: PodContext, now: float) -> Job:
-    """Decide the job of a training, without a look at the cluster.
-
-    Args:
-        task: The training.
-        nodes: What it asks for.
-        job_settings: The platform's.
-        context: Who starts it.
-        now: Seconds since the epoch.
+    """Decide the job of a training that starts `now`, in seconds since the epoch, without a look at the cluster.
 
     Raises:
         ConfigError: Artifacts that a pod elsewhere cannot reach, or a capacity block at its end.
