@@ -24,7 +24,7 @@ from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.evaluate.benchmarks import mmlu
-from mixtune.evaluate.run import Inputs, Outputs, run
+from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
 from mixtune.inference.prompts import encode, render_record
 from mixtune.sanitize import run as sanitize
 from mixtune.settings.from_dict import from_dict
@@ -70,7 +70,7 @@ def train(folder: Path, pools: str) -> None:
 def evaluate(folder: Path, model: Path, customer: str, general: str, **changes: Any) -> tuple[Samples, float, float]:
     """An evaluation, with its wall and its processor seconds."""
     folder.mkdir()
-    benchmarks = changes.pop("benchmarks", {})
+    benchmarks = parse_benchmarks(changes.pop("benchmarks", {}))
     inputs = Inputs(base_model=str(model), customer_path=customer, general_path=general, benchmarks=benchmarks)
     path = str(folder / "samples")
     data = storage.data_uri(path, "samples")

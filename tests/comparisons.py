@@ -3,7 +3,7 @@
 from typing import Any
 
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure, TrainedMix
-from mixtune.artifacts.samples import Identity
+from mixtune.artifacts.samples import BenchmarkIdentity, Identity
 from mixtune.artifacts.shards import MixReceipt
 
 
@@ -44,7 +44,11 @@ def make_mix(percent: float, **changes: Any) -> TrainedMix:
 
 def make_comparison(verdict: str, *axes: AxisVerdict, **changes: Any) -> Comparison:
     identity = {
-        "base": Identity(base_model="b453", tokenizer="70k", benchmarks={"mmlu": {"uri": "m"}}),
+        "base": Identity(
+            base_model="b453",
+            tokenizer="70k",
+            benchmarks={"mmlu": BenchmarkIdentity(form="mmlu", data="m", options={})},
+        ),
         "candidate": Identity(model="7un3d", model_kind="adapter"),
     }
     return Comparison(

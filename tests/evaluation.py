@@ -17,7 +17,7 @@ from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
-from mixtune.evaluate.run import Inputs, Outputs, run
+from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
 from mixtune.records import Message, Record, content_id
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
@@ -209,7 +209,7 @@ def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) ->
     inputs = Inputs(
         base_model=str(changes.pop("base_model", world.base)),
         model_uri=changes.pop("model_uri", ""),
-        benchmarks=changes.pop("benchmarks", world.benchmarks),
+        benchmarks=parse_benchmarks(changes.pop("benchmarks", world.benchmarks)),
         customer_path=str(world.customer),
         general_path=str(world.general),
     )

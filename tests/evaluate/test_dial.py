@@ -14,7 +14,7 @@ from mixtune.artifacts.samples import Dial, DialPoint, read_samples
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.run import Inputs, sweep
+from mixtune.evaluate.run import Inputs, parse_benchmarks, sweep
 from mixtune.settings.inference import EvaluateSettings
 
 from ..evaluation import compare, evaluate, make_adapter, rows
@@ -23,7 +23,7 @@ from ..evaluation import compare, evaluate, make_adapter, rows
 def swept(world: Any, folder: Path, model: Path | str, strengths: list[Any]) -> tuple[DialPoint, ...]:
     inputs = Inputs(
         base_model=str(world.base), model_uri=str(model), customer_path=str(world.customer),
-        general_path=str(world.general), benchmarks={"mmlu": world.benchmarks["mmlu"]},
+        general_path=str(world.general), benchmarks=parse_benchmarks({"mmlu": world.benchmarks["mmlu"]}),
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     sweep(EvaluateSettings(), inputs, strengths, str(folder / "dial"), str(folder / "data" / "dial"))

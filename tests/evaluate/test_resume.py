@@ -14,7 +14,7 @@ import pytest
 from mixtune import processes, storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import read_parts
-from mixtune.evaluate.run import EvaluationPools, plan_axes
+from mixtune.evaluate.run import EvaluationPools, parse_benchmarks, plan_axes
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import PROGRESS
@@ -94,7 +94,7 @@ def test_the_rows_do_not_depend_on_the_number_of_processes(
     source = ModelSource(base_model=str(world.base))
     fetched = loading.fetch(source)
     pools = EvaluationPools(*(read_pools(str(path)) for path in (world.customer, world.general)))
-    axes = plan_axes(EvaluateSettings(), world.benchmarks, pools, loading.load_tokenizer(fetched))
+    axes = plan_axes(EvaluateSettings(), parse_benchmarks(world.benchmarks), pools, loading.load_tokenizer(fetched))
     parts = [part for axis in axes for part in axis.parts]
     found = []
     for count in (1, 2, 3):

@@ -96,6 +96,17 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkIdentity:
+    """A benchmark as it was evaluated."""
+
+    form: str
+    data: str
+    """Digest of its files; empty without files."""
+    options: dict[str, Any]
+    """All others of its form."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Identity(ModelIdentity):
     """Everything that an evaluation's rows depend on."""
 
@@ -105,8 +116,8 @@ class Identity(ModelIdentity):
     """`base`, `adapter` or `weights`; `failed` where there is no model."""
     strength: float = 1.0
     """How far the model is from its base, above 0 to 1, as trained."""
-    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Options by axis, the URI's digest in place of the URI."""
+    benchmarks: dict[str, BenchmarkIdentity] = field(default_factory=dict)
+    """By axis."""
     customer: str = ""
     general: str = ""
     """Digests of the pools."""

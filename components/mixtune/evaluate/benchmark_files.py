@@ -18,16 +18,18 @@ from mixtune.errors import DataError
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 SPLITS = ("test", "dev", "validation", "train")
 Item = TypeVar("Item")
+Row = dict[str, Any]
+"""A row of outside data, by column."""
 
 
-def read_splits(uri: str) -> dict[str, list[dict[str, Any]]]:
+def read_splits(uri: str) -> dict[str, list[Row]]:
     """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
     Raises:
         DataError: Nothing there, or no file of a known format.
     """
     plain = storage.check_fingerprint(uri)
-    splits: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    splits: dict[str, list[Row]] = defaultdict(list)
     for entry in storage.list_files(plain):
         name = entry.path.removesuffix(".gz")
         if name.endswith(FORMATS):
@@ -38,12 +40,12 @@ def read_splits(uri: str) -> dict[str, list[dict[str, Any]]]:
     return dict(splits)
 
 
-def read_all(uri: str) -> list[dict[str, Any]]:
+def read_all(uri: str) -> list[Row]:
     """Return the rows of all splits, one after another."""
     return [row for rows in read_splits(uri).values() for row in rows]
 
 
-def read_rows(uri: str) -> list[dict[str, Any]]:
+def read_rows(uri: str) -> list[Row]:
     """Return the rows of one file.
 
     Raises:
@@ -68,7 +70,7 @@ def read_rows(uri: str) -> list[dict[str, Any]]:
     return list(_read_lines(uri, text))
 
 
-def need(row: dict[str, Any], column: str, uri: str, number: int) -> Any:
+def need(row: Row, column: str, uri: str, number: int) -> Any:
     """Return a column's value.
 
     Raises:
@@ -91,7 +93,7 @@ def stratified_subset(items: Sequence[Item], stratum: Callable[[Item], str], lim
     return [items[index] for index in sorted(index for _, index in sorted(ranked)[:limit])]
 
 
-def _read_lines(uri: str, text: str) -> Iterator[dict[str, Any]]:
+def _read_lines(uri: str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -102,7 +104,7 @@ def _read_lines(uri: str, text: str) -> Iterator[dict[str, Any]]:
         yield _object(uri, f"line {number}", row)
 
 
-def _object(uri: str, place: str, row: Any) -> dict[str, Any]:
+def _object(uri: str, place: str, row: Any) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{uri} {place}: a JSON object is needed, this is {type(row).__name__}")
     return row

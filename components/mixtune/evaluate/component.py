@@ -57,7 +57,7 @@ def evaluate(
         ConfigError: An unknown option.
     """
     from mixtune import storage as files
-    from mixtune.evaluate.run import Inputs, Outputs, run
+    from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
@@ -67,7 +67,7 @@ def evaluate(
         model_uri=model_uri,
         customer_path=customer.path,
         general_path=general.path,
-        benchmarks=benchmarks,
+        benchmarks=parse_benchmarks(benchmarks),
     )
     outputs = Outputs(
         samples_path=samples.path,
@@ -118,7 +118,7 @@ def sweep_dial(
         ConfigError: A strength out of range.
     """
     from mixtune import storage as files
-    from mixtune.evaluate.run import Inputs, sweep
+    from mixtune.evaluate.run import Inputs, parse_benchmarks, sweep
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
@@ -128,7 +128,7 @@ def sweep_dial(
         model_uri=model_uri,
         customer_path=customer.path,
         general_path=general.path,
-        benchmarks=benchmarks,
+        benchmarks=parse_benchmarks(benchmarks),
     )
     settings = from_dict(EvaluateSettings, options, "options")
     sweep(settings, inputs, strengths, dial.path, files.data_uri(dial.uri, "dial"))

@@ -8,7 +8,7 @@ import gc
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,20 @@ from typing import Any, NamedTuple
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, parse_model
 from mixtune.artifacts.pools import Pools, read_pools
-from mixtune.artifacts.samples import TOKENIZER_FILE, Dial, DialPoint, Identity, Samples, read_parts
+from mixtune.artifacts.samples import (
+    TOKENIZER_FILE,
+    BenchmarkIdentity,
+    Dial,
+    DialPoint,
+    Identity,
+    Samples,
+    read_parts,
+)
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import report
 from mixtune.evaluate.benchmarks import customer, nll
-from mixtune.evaluate.benchmarks.form import Axis
+from mixtune.evaluate.benchmarks.form import Axis, BenchmarkForm
 from mixtune.evaluate.benchmarks.nll import NllOptions
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
 from mixtune.evaluate.report import Evaluation
@@ -34,6 +42,14 @@ from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
+
+
+class Benchmark(NamedTuple):
+    """A benchmark that a user names."""
+
+    form: BenchmarkForm[Any]
+    options: Any
+    """An instance of the form's options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +65,8 @@ class Inputs:
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
     strength: float = 1.0
     """How far that model goes from the base, above 0 to 1, as trained."""
-    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Options by axis; `form` says which form the benchmark has, else its name does."""
-
-    def __post_init__(self) -> None:
-        for name, options in self.benchmarks.items():
-            if not isinstance(options, dict):
-                raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
-            if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
-                raise ConfigError(
-                    f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
-                    f"but not {customer.AXIS} or {nll.AXIS}"
-                )
+    benchmarks: dict[str, Benchmark] = field(default_factory=dict)
+    """By axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,16 +158,13 @@ def _evaluate(
         model=loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
         model_kind=fetched.kind,
         strength=inputs.strength,
-        benchmarks={
-            name: {**options, "uri": loading.digest(str(options["uri"])) if options.get("uri") else ""}
-            for name, options in sorted(inputs.benchmarks.items())
-        },
+        benchmarks={name: _identify(benchmark) for name, benchmark in sorted(inputs.benchmarks.items())},
         customer=pools.customer.digest,
         general=pools.general.digest,
         limit=settings.limit,
         customer_options=settings.customer_options,
     )
-    written = parallel.resume_or_reset(folder, asdict(identity))
+    written = parallel.resume_or_reset(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in written]
     load = partial(loading.load_engine, source, fetched)
     parallel.score_parts(missing, folder, load, parallel.find_devices(source.device, source.gpus_per_model))
@@ -183,18 +186,46 @@ def _evaluate(
     return Evaluation(samples=samples, labels=labels, confusion=counts, per_class=per_class)
 
 
+def parse_benchmarks(benchmarks: Mapping[str, Any]) -> dict[str, Benchmark]:
+    """Return the benchmarks of a component's parameter: by axis, options and possibly a `form`, else the axis is one.
+
+    Raises:
+        ConfigError: A name that cannot be an axis's, no known form, or a wrong option.
+    """
+    parsed = {}
+    for name, options in benchmarks.items():
+        if not isinstance(options, dict):
+            raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
+        if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
+            raise ConfigError(
+                f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
+                f"but not {customer.AXIS} or {nll.AXIS}"
+            )
+        values = {"form": name, **options}
+        form = FORMS.get(str(values.pop("form")))
+        if form is None or not form.is_benchmark:
+            raise ConfigError(
+                f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
+            )
+        parsed[name] = Benchmark(form, from_dict(form.options, values, f"benchmark {name!r}"))
+    return parsed
+
+
 def plan_axes(
-    settings: EvaluateSettings, benchmarks: dict[str, dict[str, Any]], pools: EvaluationPools, tokenizer: Tokenizer
+    settings: EvaluateSettings, benchmarks: Mapping[str, Benchmark], pools: EvaluationPools, tokenizer: Tokenizer
 ) -> list[Axis]:
     """Return all axes that there are items for, in a fixed order.
 
     Raises:
-        ConfigError: A benchmark of no known form or with a wrong option, or no items at all.
+        ConfigError: There are no items at all.
     """
     limit = settings.limit
-    axes = [plan_benchmark(name, options, tokenizer, limit) for name, options in sorted(benchmarks.items())]
+    axes = [
+        Axis(name, form, form.plan(name, options, tokenizer, limit))
+        for name, (form, options) in sorted(benchmarks.items())
+    ]
     if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, limit):
-        axes.append(Axis(name=nll.AXIS, form=nll.FORM, parts=parts))
+        axes.append(Axis(nll.AXIS, nll.FORM, parts))
     if axis := customer.plan_axis(pools.customer, settings.customer_options, tokenizer, limit):
         axes.append(axis)
     if not axes:
@@ -202,16 +233,10 @@ def plan_axes(
     return axes
 
 
-def plan_benchmark(name: str, options: dict[str, Any], tokenizer: Tokenizer, limit: int) -> Axis:
-    """Return the axis of a benchmark, by its form."""
-    form_name = str(options.get("form", name))
-    if form_name not in BENCHMARK_FORMS:
-        raise ConfigError(
-            f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
-        )
-    form = FORMS[form_name]
-    parsed = from_dict(form.options, {key: options[key] for key in options if key != "form"}, f"benchmark {name!r}")
-    return Axis(name=name, form=form, parts=form.plan(name, parsed, tokenizer, limit))
+def _identify(benchmark: Benchmark) -> BenchmarkIdentity:
+    options = asdict(benchmark.options)
+    uri = options.pop("uri")
+    return BenchmarkIdentity(form=benchmark.form.name, data=loading.digest(uri) if uri else "", options=options)
 
 
 def _copy_tokenizer(base: Path, folder: str) -> None:

@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.queues import Queue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mixtune import storage
-from mixtune.artifacts.samples import Sample, write_part
+from mixtune.artifacts.samples import ModelIdentity, Sample, write_part
 from mixtune.errors import ConfigError, DataError
 from mixtune.inference.engine import Engine
 from mixtune.processes import SPAWN, start_processes
@@ -99,9 +99,9 @@ def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:
     return [",".join(str(first + number) for number in range(gpus_per_model)) for first in firsts]
 
 
-def resume_or_reset(folder: str, identity: dict[str, Any]) -> set[str]:
+def resume_or_reset(folder: str, identity: ModelIdentity) -> set[str]:
     """Return the paths of parts that an interrupted run of the same evaluation wrote; delete another's."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(asdict(identity), sort_keys=True).encode()).hexdigest()
     progress = storage.join(folder, PROGRESS)
     if storage.file_exists(progress) and storage.read_json(progress) == {"evaluation": digest}:
         try:

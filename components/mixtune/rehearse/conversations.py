@@ -75,7 +75,7 @@ class Turn:
     """The token that ends the user's words."""
 
 
-def find_turn(tokenizer: Any) -> Turn:
+def find_turn(tokenizer: Tokenizer) -> Turn:
     """Find what the chat template writes around a user's words.
 
     Raises:

@@ -8,12 +8,12 @@ do (Magpie, arXiv:2406.08464): from what the chat template writes before them.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.rehearsal import Rehearsal, RehearsalIdentity
@@ -85,7 +85,7 @@ def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
         texts_per_part=TEXTS_PER_PART,
     )
     folder = storage.join(outputs.data_uri, PARTS_FOLDER)
-    written = parallel.resume_or_reset(folder, asdict(identity))
+    written = parallel.resume_or_reset(folder, identity)
     load = partial(loading.load_engine, source, fetched)
     devices = parallel.find_devices(source.device, source.gpus_per_model)
     pool = UsableRecords(target=inputs.num_records)
@@ -94,7 +94,7 @@ def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
         batch, parts = parts[: pool.parts_needed], parts[pool.parts_needed :]
         parallel.score_parts([part for part in batch if part.path not in written], folder, load, devices)
         for part in batch:
-            pool.add(read_part(storage.join(folder, part.path)).to_pylist())
+            pool.add(read_part(storage.join(folder, part.path)))
     check_enough(pool, inputs)
     records_uri = storage.join(outputs.data_uri, RECORDS_FILE)
     with storage.open_write(records_uri) as stream:
@@ -142,18 +142,18 @@ class UsableRecords:
         """What was dropped, in words."""
         return ", ".join(f"{count} {error}" for error, count in self.dropped.most_common()) or "none dropped"
 
-    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+    def add(self, samples: pa.Table) -> None:
         """Add one part's conversations up to the target, or count why they are dropped."""
-        for row in rows:
+        columns = (samples[name].to_pylist() for name in ("text", "response", "error"))
+        for prompt, answer, error in zip(*columns, strict=True):
             if self.is_full:
                 return
             self.num_drawn += 1
-            key = " ".join(row["text"].casefold().split())
-            error = row["error"] or ("prompt: duplicate" if key in self.records else "")
-            if error:
-                self.dropped[error] += 1
+            key = " ".join(prompt.casefold().split())
+            if reason := error or ("prompt: duplicate" if key in self.records else ""):
+                self.dropped[reason] += 1
             else:
-                self.records[key] = (row["text"], row["response"])
+                self.records[key] = (prompt, answer)
 
 
 def check_enough(pool: UsableRecords, inputs: Inputs) -> None:

@@ -7,7 +7,7 @@ from mixtune.errors import ConfigError
 
 ENGINES = ("transformers", "vllm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-METHODS = ("auto", "logprobs", "generation")
+AUTO, LOGPROBS, GENERATION = METHODS = ("auto", "logprobs", "generation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class InferenceSettings:
 class CustomerOptions:
     """How the customer's held-out records are scored."""
 
-    method: str = "auto"
+    method: str = AUTO
     """Labels by `logprobs` of their answers or from a `generation`; `auto`: by log-probabilities where every label
     has one answer text, else from a generation. Records without labels are always generated."""
     max_new_tokens: int = 256

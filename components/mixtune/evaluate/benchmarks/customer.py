@@ -10,7 +10,7 @@ from mixtune.evaluate.benchmarks.labels import LabelOptions, find_labels
 from mixtune.evaluate.benchmarks.multilabel import label_form
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
-from mixtune.settings.inference import CustomerOptions
+from mixtune.settings.inference import GENERATION, LOGPROBS, CustomerOptions
 
 AXIS = "customer"
 
@@ -29,9 +29,9 @@ def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limi
         answered = GenerationOptions(records=test, max_new_tokens=tokens, pattern=options.pattern)
         return Axis(AXIS, generation.FORM, generation.FORM.plan(AXIS, answered, tokenizer, 0))
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
-    if options.method == "logprobs" and not labels.answers:
+    if options.method == LOGPROBS and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
-    generated = options.method == "generation" or not labels.answers
+    generated = options.method == GENERATION or not labels.answers
     labelled = LabelOptions(records=test, labels=labels, max_new_tokens=tokens if generated else 0)
     form = label_form(options.separator)
     return Axis(AXIS, form, form.plan(AXIS, labelled, tokenizer, 0), labels.labels)

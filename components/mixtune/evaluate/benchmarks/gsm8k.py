@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import generate, latency_scores
+from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -117,7 +117,7 @@ def score_problems(
     return samples
 
 
-def read_problems(rows: list[dict[str, Any]], uri: str) -> list[Problem]:
+def read_problems(rows: list[Row], uri: str) -> list[Problem]:
     """Return the items of a split.
 
     Raises:

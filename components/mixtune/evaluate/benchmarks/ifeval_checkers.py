@@ -35,7 +35,7 @@ class Prompt:
     key: str
     prompt: str
     instruction_id_list: list[str]
-    kwargs: list[dict[str, Any]]
+    kwargs: list[dict[str, object]]
     """Arguments of each instruction."""
 
 
@@ -119,7 +119,7 @@ def _literal_letter(checker: Any) -> Any:
     class LiteralLetter(checker):
         """Counts the very character that a prompt names, whether it is a letter or not."""
 
-        def build_description(self, *, letter: str | None = None, **kwargs: Any) -> str:
+        def build_description(self, *, letter: str | None = None, **kwargs: object) -> str:
             text = str(super().build_description(letter=letter, **kwargs))
             if letter and letter.strip():
                 self._letter = letter.strip().lower()

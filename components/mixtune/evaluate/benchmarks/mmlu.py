@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +20,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import choose
+from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -170,7 +170,7 @@ def _gold_probability(table: pa.Table) -> Floats:
     return np.asarray(np.exp(-table["nll"].to_numpy()))
 
 
-def _questions(rows: list[dict[str, Any]], uri: str) -> list[Question]:
+def _questions(rows: list[Row], uri: str) -> list[Question]:
     counts: dict[str, int] = defaultdict(int)
     questions = []
     for number, row in enumerate(rows, 1):
@@ -189,7 +189,7 @@ def _questions(rows: list[dict[str, Any]], uri: str) -> list[Question]:
     return questions
 
 
-def _choices(row: dict[str, Any], uri: str, number: int) -> tuple[str, ...]:
+def _choices(row: Row, uri: str, number: int) -> tuple[str, ...]:
     value = row.get("choices")
     if value is None and "A" in row:
         value = [row[letter] for letter in string.ascii_uppercase if row.get(letter) not in (None, "")]
