@@ -93,6 +93,7 @@ class KubeflowAnswers(http.server.BaseHTTPRequestHandler):
         if self.refused():
             return
         self.server.bodies.append(body)
+        self.server.moves = self.server.moves or None
         if body["runtime_config"]["parameters"].get("seed") == 13:
             self.answer(400, {"message": "parameter seed: 13 is not allowed here"})
             return
