@@ -70,7 +70,7 @@ class Encoder:
         return "fastokens" if self._fast else "tokenizers"
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of all texts, one behind the other (int32), and where each text begins and ends (int64, texts + 1)."""
+        """Return the ids of all texts, concatenated (int32), and each text's bounds in them (int64, (texts + 1,))."""
         return _flat(self._fast, texts) if self._fast else encode_exactly(self._tokenizer, texts)
 
     def compare(self, texts: Sequence[str]) -> None:
@@ -89,10 +89,10 @@ class Encoder:
     def masks(
         self, ids: np.ndarray, bounds: np.ndarray, texts: Sequence[str], spans: Sequence[Spans]
     ) -> tuple[np.ndarray, list[bool]]:
-        """Which tokens lie in the spans of characters.
+        """Return which tokens lie in spans of characters.
 
         Args:
-            ids: Of all texts, one behind the other: int32, (tokens,).
+            ids: Of all texts, concatenated: int32, (tokens,).
             bounds: Where each text begins and ends in them: int64, (texts + 1,).
             texts: What was encoded.
             spans: Of each text; they do not overlap.
@@ -101,38 +101,48 @@ class Encoder:
             1 for the tokens of a span, uint8, (tokens,); and for each text whether that is exact: its tokens spell it,
             byte for byte, and none lies across a span's border.
         """
+        # ends: (tokens + 1,) bytes before each token of all texts, concatenated; starts: the same before each text
         ends = np.concatenate([[0], self._lengths[ids].cumsum()])
         spelled, starts = self._spell(ids, ends), ends[bounds].tolist()
         exact = [spelled[a:b] == text.encode() for a, b, text in zip(starts, starts[1:], texts, strict=False)]
-        places: list[int] = []
-        for start, text, found, good in zip(starts, texts, spans, exact, strict=False):
-            if good and text.isascii():
-                places += [start + place for span in found for place in span]
-            elif good:
-                places += [start + len(text[:place].encode()) for span in found for place in span]
-        tokens = np.searchsorted(ends, places)
+        # borders: begin and end of every span in turn, in the same bytes, of the texts that are spelled
+        borders: list[int] = []
+        for start, text, text_spans, is_exact in zip(starts, texts, spans, exact, strict=False):
+            if is_exact and text.isascii():
+                borders += [start + place for span in text_spans for place in span]
+            elif is_exact:
+                borders += [start + len(text[:place].encode()) for span in text_spans for place in span]
+        # A border between two tokens is the end of the one before: +1 where a span begins, -1 where it ends, summed
+        # up, is the mask. A border inside a token makes its text inexact.
+        tokens = np.searchsorted(ends, borders)
         edges = np.zeros(len(ids) + 1, np.int8)
         np.add.at(edges, tokens[0::2], 1)
         np.add.at(edges, tokens[1::2], -1)
-        for text_index in np.searchsorted(starts, np.array(places)[ends[tokens] != places], "right") - 1:
+        for text_index in np.searchsorted(starts, np.array(borders)[ends[tokens] != borders], "right") - 1:
             exact[text_index] = False
         return edges[:-1].cumsum().astype(np.uint8), exact
 
     def _spell(self, ids: np.ndarray, ends: np.ndarray) -> bytes:
-        """What tokens spell, by where each token ends."""
+        """Return the bytes that tokens spell.
+
+        Args:
+            ids: int32, (tokens,).
+            ends: Bytes before each token, and in all: int64, (tokens + 1,).
+        """
+        # byte k of token t lies at _starts[t] + k in the table of all tokens' bytes
         shifts = np.repeat(self._starts[ids] - ends[:-1].astype(np.int32), self._lengths[ids])
         return bytes(self._bytes[np.arange(ends[-1], dtype=np.int32) + shifts])
 
 
 def encode_exactly(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids by the Hugging Face library, one behind the other (int32), and each text's bounds in them (int64)."""
+    """Return ids by the Hugging Face library, concatenated (int32), and each text's bounds in them (int64)."""
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
     bounds = np.cumsum([0, *map(len, ids)])
     return np.concatenate([np.empty(0, np.int32), *(np.array(item, np.int32) for item in ids)]), bounds
 
 
 def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
-    """What every token id spells: of a BPE tokenizer of bytes, or of letters with bytes to fall back on; else empty."""
+    """Return what every token id spells: for BPE over bytes, or over letters with bytes to fall back on; else empty."""
     value = json.loads(tokenizer.to_str())
     if value["model"].get("type") != "BPE":
         return []
@@ -153,7 +163,7 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
 
 
 def is_byte_level(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer's tokens are bytes."""
+    """Return whether a tokenizer's tokens are bytes."""
     return isinstance(tokenizer.decoder, decoders.ByteLevel)
 
 
@@ -162,12 +172,12 @@ def _spell_bytes(text: str) -> bytes:
 
 
 def _spell_letters(text: str) -> bytes:
-    found = _BYTE.fullmatch(text)
-    return bytes([int(found[1], 16)]) if found else text.replace(_SPACE, " ").encode()
+    byte = _BYTE.fullmatch(text)
+    return bytes([int(byte[1], 16)]) if byte else text.replace(_SPACE, " ").encode()
 
 
 def _byte_letters() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for: printable ones themselves, the rest from 256."""
+    """Return the byte that each letter of a byte-level vocabulary stands for (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -90,6 +90,7 @@ class ChatTemplate:
             literal = "\0".join(literal_text(environment.parse(text)) for text in self.templates.values())
         except TemplateError as error:
             raise ModelError(f"the chat template is not valid: {error}") from error
+        self._variables = {**environment.globals, **self.special_tokens}
         added_tokens = list(added_tokens)
         self.special_ids = frozenset(token.token_id for token in added_tokens if token.special)
         """Ids of the control tokens that decoders leave out."""
@@ -159,8 +160,7 @@ class ChatTemplate:
         """
         template = self._compiled[self._choose(tools)]
         values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt}
-        variables = {**template.globals, **self.special_tokens, **values}
-        context = new_context(template.environment, None, template.blocks, variables, shared=True)
+        context = new_context(template.environment, None, template.blocks, {**self._variables, **values}, shared=True)
         blocks, marks = self._generation.begin()
         try:
             for block in template.root_render_func(context):

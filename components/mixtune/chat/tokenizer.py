@@ -100,13 +100,13 @@ class ChatTokenizer:
             yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
 
     def decode(self, ids: np.ndarray) -> str:
-        """The text of tokens, control tokens included."""
+        """Return the text of tokens, control tokens included."""
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def _encode_together(
         self, texts: list[str], spans: list[Spans]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[bool]]:
-        """Ids one behind the other, each text's bounds in them, masks, and for which texts these are exact."""
+        """Return ids, concatenated, each text's bounds in them, masks, and for which texts these are exact."""
         if self._spelled:
             self.encoder.compare(texts[::COMPARED_EVERY])
             flat, bounds = self.encoder.encode(texts)
@@ -114,15 +114,15 @@ class ChatTokenizer:
         encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         bounds = np.cumsum([0, *(len(encoding.ids) for encoding in encodings)])
         flat = np.array([number for encoding in encodings for number in encoding.ids], np.int32)
-        masks = [_mask(encoding.offsets, found) for encoding, found in zip(encodings, spans, strict=True)]
+        masks = [_mask(encoding.offsets, item) for encoding, item in zip(encodings, spans, strict=True)]
         learned = [flat[a:b][mask == 1].tolist() for (a, b), mask in zip(pairwise(bounds), masks, strict=True)]
         decoded = self._tokenizer.decode_batch(learned, skip_special_tokens=False)
-        wanted = ["".join(text[a:b] for a, b in found) for text, found in zip(texts, spans, strict=True)]
-        exact = [_comparable(one) == _comparable(other) for one, other in zip(decoded, wanted, strict=True)]
+        turns = ["".join(text[a:b] for a, b in item) for text, item in zip(texts, spans, strict=True)]
+        exact = [_comparable(text) == _comparable(turn) for text, turn in zip(decoded, turns, strict=True)]
         return flat, bounds, np.concatenate([np.empty(0, np.uint8), *masks]), exact
 
     def _is_spelled(self) -> bool:
-        """Whether tokens spell the texts that the template writes, as they do unless spaces are put before them."""
+        """Return whether tokens spell the texts that the template writes; they do unless spaces are put before them."""
         if not self.encoder.spells:
             return False
         try:
@@ -132,7 +132,7 @@ class ChatTokenizer:
         return is_byte_level(self._tokenizer) or self.encoder.masks(*self.encoder.encode(texts), texts, [[]])[1][0]
 
     def _encode_alone(self, item: _Text) -> tuple[np.ndarray, np.ndarray, str]:
-        """One record's tokens and mask; what is wrong if the tokens to learn do not decode to the assistant's text.
+        """Return one record's tokens, its mask, and a problem if the tokens to learn do not decode to the turns' text.
 
         Where tokens spell the text, it is encoded in pieces, cut where a turn begins or ends, as it is when a model is
         asked: no token lies across.
@@ -150,8 +150,8 @@ class ChatTokenizer:
             tokenizer = self._renamed_tokenizer() if item.aside else self._tokenizer
             encoding = tokenizer.encode(text, add_special_tokens=False)
             ids, mask = np.array(encoding.ids, np.int32), _mask(encoding.offsets, spans)
-        wanted = without_renaming("".join(text[start:end] for start, end in spans))
-        same = _comparable(self.decode(ids[mask == 1])) == _comparable(wanted)
+        turns = without_renaming("".join(text[start:end] for start, end in spans))
+        same = _comparable(self.decode(ids[mask == 1])) == _comparable(turns)
         return ids, mask, "" if same else "the tokens to learn are not the text to learn"
 
     def _render(self, record: Record) -> _Text:
@@ -162,7 +162,7 @@ class ChatTokenizer:
         return _Text(*self.template.restore(turns.text, turns.spans, conversation.aside), aside=True)
 
     def _renamed_tokenizer(self) -> Tokenizer:
-        """The same tokenizer, whose control tokens have names that no text can spell; the ids are the same."""
+        """Return the tokenizer whose control tokens have names that no text can spell."""
         if self._renamed is None:
             self._renamed = rename_control_tokens(self._tokenizer, self.template.control_tokens)
         return self._renamed
@@ -205,5 +205,5 @@ def _mask(offsets: Sequence[tuple[int, int]], spans: Spans) -> np.ndarray:
 
 
 def _comparable(text: str) -> str:
-    """Text without the white space that decoders add and take, in composed letters."""
+    """Return a text without the white space that decoders add and remove, in composed letters."""
     return "".join(unicodedata.normalize("NFC", text).split())
