@@ -19,7 +19,7 @@ from pathlib import Path
 from faker import Faker
 
 from mixtune.sanitize.reading.readers import read_rows
-from mixtune.sanitize.rules.pii import Found, Personal
+from mixtune.sanitize.rules.pii import Finding, Personal
 
 SEED = 7
 SENTENCES = {
@@ -74,7 +74,7 @@ def make_values(seed: int) -> dict[str, Callable[[], str]]:
     }  # fmt: skip
 
 
-def make_texts(number: int, kinds: list[str]) -> Iterator[tuple[str, list[Found]]]:
+def make_texts(number: int, kinds: list[str]) -> Iterator[tuple[str, list[Finding]]]:
     """Texts of some sentences, and what is in them: kind, start, end."""
     rng, values = random.Random(SEED), make_values(SEED)
     for _ in range(number):
@@ -95,7 +95,7 @@ def make_texts(number: int, kinds: list[str]) -> Iterator[tuple[str, list[Found]
 
 
 def score(
-    texts: list[tuple[str, list[Found]]], find: Callable[[str], list[Found]]
+    texts: list[tuple[str, list[Finding]]], find: Callable[[str], list[Finding]]
 ) -> tuple[dict[str, list[int]], float]:
     """By kind: planted, found of these, alarms, true alarms; and the CPU seconds."""
     out: dict[str, list[int]] = {}
@@ -115,7 +115,7 @@ def score(
     return out, seconds
 
 
-def presidio_finder() -> Callable[[str], list[Found]]:
+def presidio_finder() -> Callable[[str], list[Finding]]:
     """Presidio's own pattern recognisers for the kinds that both know, its default threshold."""
     from presidio_analyzer import predefined_recognizers as known
 
@@ -124,7 +124,7 @@ def presidio_finder() -> Callable[[str], list[Found]]:
 
     logging.disable()  # its list of top-level domains is not there offline
 
-    def find(text: str) -> list[Found]:
+    def find(text: str) -> list[Finding]:
         found = []
         for kind, recognizer in pairs.items():
             results = recognizer.analyze(text, recognizer.supported_entities, None) or []

@@ -12,7 +12,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def start_processes(count: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
-    """A pool of processes, each begun by the initializer."""
+    """Start a pool of processes, each begun by the initializer."""
     return ProcessPoolExecutor(count, SPAWN, _start, (initializer, arguments))
 
 

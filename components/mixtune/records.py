@@ -65,7 +65,7 @@ class Record(TypedDict):
 
 
 def content_id(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
-    """The digest of what a record says: 32 hex digits, whatever the order of keys."""
+    """Return the digest of a record's content: 32 hex digits, whatever the order of keys."""
     text = orjson.dumps([messages, tools or []], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()[:32]
 
@@ -76,7 +76,7 @@ def where(record: Record) -> str:
 
 
 def prompt_and_answer(record: Record) -> tuple[list[Message], Message]:
-    """The messages before the last assistant turn, and that turn.
+    """Return the messages before the last assistant turn, and that turn.
 
     Raises:
         DataError: The last message is not the assistant's.

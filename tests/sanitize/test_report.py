@@ -1,13 +1,13 @@
 """The report: what it shows, in HTML and Markdown, and that it is in MLflow."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from mixtune.artifacts.pools import MixedPools, PoolsManifest
+from mixtune.artifacts.shards import ShardsManifest
 from mixtune.compare.mlflow_log import publish_data
 from mixtune.report.pool_report import make_pages
 from mixtune.tracking import Tracking
@@ -54,7 +54,8 @@ def test_the_report_is_kept_in_mlflow(
 ) -> None:
     monkeypatch.setenv("MIXTUNE_RUN_ID", "report-test")
     where = Tracking(uri=mlflow_uri, experiment="report")
-    publish_data(where, {"inputs": {"customer": asdict(MixedPools.of(manifest))}, "num_steps": 1})
+    inputs = {"customer": MixedPools.of(manifest)}
+    publish_data(where, ShardsManifest(num_steps=1, pools=("chat & co",), shards=(), inputs=inputs))
     client = MlflowClient(mlflow_uri)
     experiment = client.get_experiment_by_name("report")
     assert experiment

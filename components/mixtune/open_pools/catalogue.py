@@ -26,7 +26,7 @@ CATEGORIES = (
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _CHANGEABLE = {"revision", "files", "category", "columns"}
-"""What may be told otherwise than an entry says; a licence belongs to its source."""
+"""Fields of an entry that may be replaced; a licence belongs to its source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class PoolSource:
 
 
 def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
-    """The entries of a catalogue by name; without a URI the package's own.
+    """Return the entries of a catalogue by name; without a URI the package's own.
 
     Raises:
         ConfigError: It cannot be read, or an entry is not as it should be.
@@ -91,45 +91,45 @@ def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
         raise ConfigError(f"{place}: not a catalogue of pools ({error}); take {OWN_TABLE} as a model") from error
 
 
-def find_pool(name: str, catalogue_uri: str, given: dict[str, Any]) -> PoolSource:
-    """An entry of a catalogue with what is told otherwise, or a source that stands in none.
+def find_pool(name: str, catalogue_uri: str, values: dict[str, Any]) -> PoolSource:
+    """Return an entry of a catalogue with some fields replaced, or a source that stands in none.
 
     Args:
-        name: Of the entry; empty: all is given.
+        name: Of the entry; empty: `values` describe the source.
         catalogue_uri: Empty: the package's own.
-        given: Fields of `PoolSource`; empty values count as not given.
+        values: Fields of `PoolSource`; empty ones count as absent.
 
     Raises:
         ConfigError: No such entry, a field that belongs to the entry, or a source without what it needs.
     """
-    given = {key: value for key, value in given.items() if value}
+    values = {key: value for key, value in values.items() if value}
     if not name:
-        own = str(given.get("source", "")).rstrip("/").rpartition("/")[2]
-        return PoolSource(**{"name": own, "category": "", "source": "", "files": (), "licence": "", **given})
+        own = str(values.get("source", "")).rstrip("/").rpartition("/")[2]
+        return PoolSource(**{"name": own, "category": "", "source": "", "files": (), "licence": "", **values})
     entries = read_catalogue(catalogue_uri)
     if name not in entries:
         near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4) or list(entries)
         raise ConfigError(f"no pool {name!r} in the catalogue; there is {', '.join(near)} (`mixtune pools` lists all)")
-    if fixed := sorted(set(given) - _CHANGEABLE):
+    if fixed := sorted(set(values) - _CHANGEABLE):
         raise ConfigError(
             f"pool {name!r}: {fixed[0]} is the catalogue's to say; leave it out, or leave the name out and give "
             "source, files, licence and category yourself"
         )
-    return replace(entries[name], **given)
+    return replace(entries[name], **values)
 
 
 def check_allowed(pool: PoolSource, allowed: Sequence[str]) -> None:
     """Refuse a licence that is not among those allowed, where any are named.
 
     Raises:
-        ConfigError: It is not, or one of those named is none.
+        ConfigError: The licence is not allowed, or an allowed one is no SPDX expression.
     """
-    if allowed and pool.licence not in (known := [spdx(text, "allowed_licences") for text in allowed]):
-        raise ConfigError(f"pool {pool.name!r}: its licence {pool.licence} is not allowed; allowed is {known}")
+    if allowed and pool.licence not in (allowed_names := [spdx(text, "allowed_licences") for text in allowed]):
+        raise ConfigError(f"pool {pool.name!r}: its licence {pool.licence} is not allowed; allowed is {allowed_names}")
 
 
 def spdx(licence: str, where: str) -> str:
-    """A licence as SPDX writes it.
+    """Return a licence as SPDX writes it.
 
     Raises:
         ConfigError: It is no SPDX expression.
@@ -144,13 +144,13 @@ def spdx(licence: str, where: str) -> str:
 
 
 def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, Any]:
-    """The pool as an entry of `general_pools`; percents of the general share sum to 100 over all entries."""
-    told = {"category": pool.category, "uri": uri, "weight": weight}
-    return {**told, "columns": pool.columns} if pool.columns else told
+    """Return the pool as an entry of `general_pools`; percents of the general share sum to 100 over all entries."""
+    entry = {"category": pool.category, "uri": uri, "weight": weight}
+    return {**entry, "columns": pool.columns} if pool.columns else entry
 
 
 def describe_pool(pool: PoolSource, mirror_uri: str, files: Sequence[storage.FileEntry]) -> Provenance:
     """Return where a pool's files come from, and on what terms."""
     names = ("name", "category", "source", "revision", "licence", "licence_url", "attribution", "columns")
-    known = {name: getattr(pool, name) for name in names}
-    return Provenance(**known, mirror_uri=mirror_uri, files=tuple(files))
+    described = {name: getattr(pool, name) for name in names}
+    return Provenance(**described, mirror_uri=mirror_uri, files=tuple(files))

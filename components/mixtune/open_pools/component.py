@@ -63,10 +63,10 @@ def import_pool(
     from mixtune.open_pools import catalogue, import_files
 
     store.configure_storage(storage)
-    told = {"source": source, "revision": revision, "licence": licence, "licence_url": licence_url}
-    given = {**told, "attribution": attribution, "category": category, "files": files, "columns": columns}
-    found = catalogue.find_pool(name, catalogue_uri, given)
+    licence_fields = {"source": source, "revision": revision, "licence": licence, "licence_url": licence_url}
+    values = {**licence_fields, "attribution": attribution, "category": category, "files": files, "columns": columns}
+    source_pool = catalogue.find_pool(name, catalogue_uri, values)
     out = out_uri or store.data_uri(pool.uri, "pool")
-    made = import_files.import_files(found, out, allowed_licences, mirror_uri)
-    write_artifact(pool.path, replace(made, data_uri=out))
+    provenance = import_files.import_files(source_pool, out, allowed_licences, mirror_uri)
+    write_artifact(pool.path, replace(provenance, data_uri=out))
     return out

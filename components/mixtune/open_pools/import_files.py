@@ -39,12 +39,12 @@ def import_files(
     """
     check_allowed(pool, allowed_licences)
     folder = mirror_uri.rstrip("/") or _source_folder(pool)
-    wanted = _matching(pool, folder)
-    _check_place(pool, out_uri, wanted)
+    paths = _matching(pool, folder)
+    _check_place(pool, out_uri, paths)
     files = []
-    for number, path in enumerate(wanted, start=1):
+    for number, path in enumerate(paths, start=1):
         files.append(_copy(storage.join(folder, path), storage.join(out_uri, path), path))
-        print(f"{pool.name}: {number} of {len(wanted)}, {path}, {files[-1].num_bytes / 1e6:,.1f} MB", flush=True)
+        print(f"{pool.name}: {number} of {len(paths)}, {path}, {files[-1].num_bytes / 1e6:,.1f} MB", flush=True)
     provenance = describe_pool(pool, mirror_uri, files)
     write_artifact(storage.join(out_uri, storage.PROVENANCE), provenance)
     return provenance
@@ -67,21 +67,21 @@ def _source_folder(pool: PoolSource) -> str:
 
 
 def _matching(pool: PoolSource, folder: str) -> list[str]:
-    """The files that the pool's patterns name; each pattern names one, all are data, and no shard is missing."""
+    """Return the files that the pool's patterns name: each names one, all are data, no shard is missing."""
     if storage.file_exists(folder):
         raise ConfigError(f"{folder}: a file; give the folder that it lies in, and its name as files")
-    there = [entry.path for entry in storage.list_files(folder)]
-    wanted: set[str] = set()
+    names = [entry.path for entry in storage.list_files(folder)]
+    paths: set[str] = set()
     for pattern in pool.files:
-        found = [path for path in there if storage.fits(path, pattern)]
-        if not found:
-            raise DataError(f"{folder}: nothing in it is named {pattern}; there is {', '.join(there[:8])}")
+        matches = [path for path in names if storage.fits(path, pattern)]
+        if not matches:
+            raise DataError(f"{folder}: nothing in it is named {pattern}; there is {', '.join(names[:8])}")
         if "*" in pattern:
-            _check_shards(found, folder)
-        wanted.update(found)
-    if other := sorted(path for path in wanted if not is_readable(path)):
+            _check_shards(matches, folder)
+        paths.update(matches)
+    if other := sorted(path for path in paths if not is_readable(path)):
         raise ConfigError(f"pool {pool.name!r}: {other[0]} is no data; only {', '.join(FORMATS)} are imported")
-    return sorted(wanted)
+    return sorted(paths)
 
 
 def _check_shards(paths: list[str], folder: str) -> None:
@@ -92,13 +92,13 @@ def _check_shards(paths: list[str], folder: str) -> None:
                 raise DataError(f"{folder}: of {path}, part {missing[0]:05} is missing; fetch all {int(shard[3])}")
 
 
-def _check_place(pool: PoolSource, out_uri: str, wanted: list[str]) -> None:
+def _check_place(pool: PoolSource, out_uri: str, paths: list[str]) -> None:
     """Refuse a folder with anything but these files: whatever lies in it would be read as the pool."""
     before = read_provenance(out_uri)
     if before and (before.source, before.revision) != (pool.source, pool.revision):
         raise ConfigError(f"{out_uri}: {before.source} at {before.revision} is there; take an empty folder")
     try:
-        strange = sorted({entry.path for entry in storage.list_files(out_uri)} - set(wanted))
+        strange = sorted({entry.path for entry in storage.list_files(out_uri)} - set(paths))
     except DataError:  # nothing is there
         return
     if strange:

@@ -1,4 +1,4 @@
-"""What sanitize did to pools, for people: one page of HTML, and the same in Markdown; both from a manifest alone.
+"""The report on sanitized pools: one page of HTML, and the same in Markdown; both from a manifest alone.
 
 Of the records' content only short examples of changes are shown, with personal data hidden.
 """
@@ -35,13 +35,13 @@ class Table:
 
 
 def write_report(pools: PoolsContent, html_path: str, markdown_path: str) -> None:
-    """Write both."""
+    """Write the report as HTML and as Markdown."""
     for path, text in zip((html_path, markdown_path), make_pages(pools), strict=True):
         write_text(path, text)
 
 
 def make_pages(pools: PoolsContent) -> tuple[str, str]:
-    """The report as HTML that stands alone, and as Markdown."""
+    """Return the report as HTML that stands alone, and as Markdown."""
     overview = _overview(pools)
     read = sum(counts.read for counts in pools.counts.values())
     kept = sum(counts.kept for counts in pools.counts.values())
@@ -55,15 +55,15 @@ def make_pages(pools: PoolsContent) -> tuple[str, str]:
         schemas = ", ".join(counts.schemas)
         html.append(f"<h2>Pool {escape(name)}</h2><p>Schema: {escape(schemas)}.</p>")
         lines += [f"## {name}", "", f"Schema: {schemas}.", ""]
-        for found in _pool_tables(pools, name):
-            html.append(_html(found))
-            lines += _markdown(found)
+        for item in _pool_tables(pools, name):
+            html.append(_html(item))
+            lines += _markdown(item)
         html.append(_html_examples(pools.details[name].examples))
     html.append("<h2>Data card</h2>")
     lines += ["## Data card", ""]
-    for found in _card(pools):
-        html.append(_html(found))
-        lines += _markdown(found)
+    for item in _card(pools):
+        html.append(_html(item))
+        lines += _markdown(item)
     return page("sanitize", "\n".join(html)), "\n".join(lines) + "\n"
 
 
@@ -118,7 +118,7 @@ def _labels(labels: dict[str, dict[str, int]]) -> Table:
 
 
 def _card(pools: PoolsContent) -> list[Table]:
-    """The data card: what went in and by which rules."""
+    """Return the data card: inputs, licences and rules."""
     inputs = [(source.name, source.split, source.uri) for source in pools.inputs]
     groups = asdict(pools.rules)
     plain = {**groups.pop("dedup"), **groups.pop("splits"), **groups.pop("text"), **groups}
@@ -135,26 +135,27 @@ def _card(pools: PoolsContent) -> list[Table]:
     ]
 
 
-def _html(found: Table) -> str:
-    if not found.rows:
+def _html(item: Table) -> str:
+    if not item.rows:
         return ""
-    texts = next((place for place, value in enumerate(found.rows[0]) if isinstance(value, int)), len(found.rows[0]))
-    head, rows = list(found.head), [list(row) for row in found.rows]
-    if found.bars:
-        most = max(1, *(row[1] for row in found.rows))
+    first = item.rows[0]
+    texts = next((column for column, value in enumerate(first) if isinstance(value, int)), len(first))
+    head, rows = list(item.head), [list(row) for row in item.rows]
+    if item.bars:
+        most = max(1, *(row[1] for row in item.rows))
         head.append("")
-        for cells, row in zip(rows, found.rows, strict=True):
+        for cells, row in zip(rows, item.rows, strict=True):
             cells.append(Html(f'<i style="width:{120 * row[1] / most:.0f}px"></i>'))
     content = table(head, rows, texts)
-    if len(found.rows) > FOLDED:
-        return folded(f"{found.title} ({len(found.rows)} rows)", content)
-    return f"<h3>{escape(found.title)}</h3>{content}"
+    if len(item.rows) > FOLDED:
+        return folded(f"{item.title} ({len(item.rows)} rows)", content)
+    return f"<h3>{escape(item.title)}</h3>{content}"
 
 
 def _html_examples(examples: Mapping[str, Sequence[tuple[str, str, str]]]) -> str:
-    """Examples of changes by rule, what differs marked."""
+    """Return examples of changes by rule, with what differs marked."""
     rows = [
-        [rule, place, *_marked(before, after)] for rule, found in examples.items() for place, before, after in found
+        [rule, place, *_marked(before, after)] for rule, changes in examples.items() for place, before, after in changes
     ]
     head = ["rule", "place", "before", "after"]
     return f"<h3>Examples of changes, personal data hidden</h3>{table(head, rows, texts=4)}" if rows else ""
@@ -172,22 +173,23 @@ def _marked(before: str, after: str) -> tuple[Html, Html]:
     return mark(before), mark(after)
 
 
-def _shared(one: str, other: str) -> int:
-    """Letters with which both texts begin."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def _shared(first: str, second: str) -> int:
+    """Return the number of letters with which both texts begin."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _visible(text: str) -> str:
-    """Characters that cannot be seen, by their code."""
+    """Return a text in which characters that cannot be seen stand as their code."""
     return "".join(letter if letter.isprintable() or letter == "\n" else f"\\u{ord(letter):04x}" for letter in text)
 
 
-def _markdown(found: Table) -> list[str]:
-    if not found.rows:
+def _markdown(item: Table) -> list[str]:
+    if not item.rows:
         return []
     rows = [
         [value if isinstance(value, int) else str(value).replace("\n", " ") for value in row]
-        for row in found.rows[:FOLDED]
+        for row in item.rows[:FOLDED]
     ]
-    more = [f"\n{len(found.rows) - FOLDED:,} more in the HTML report."] if len(found.rows) > FOLDED else []
-    return [f"### {found.title}", "", markdown_table(list(found.head), rows), *more, ""]
+    more = [f"\n{len(item.rows) - FOLDED:,} more in the HTML report."] if len(item.rows) > FOLDED else []
+    return [f"### {item.title}", "", markdown_table(list(item.head), rows), *more, ""]

@@ -296,5 +296,5 @@ def _list_s3(uri: str) -> list[FileEntry]:
 def _first_key(uri: str) -> str:
     """The first key in order that starts as the URI does: the object itself, if there is one; else empty."""
     bucket, key = split_s3(uri)
-    found = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
-    return str(found[0]["Key"]) if found else ""
+    objects = s3_client().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    return str(objects[0]["Key"]) if objects else ""

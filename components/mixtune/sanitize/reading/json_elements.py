@@ -11,7 +11,7 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 
 def split_elements(stream: IO[bytes], max_bytes: int) -> tuple[bytes, Iterator[bytes]]:
-    """The outer bracket of a JSON text, and the text of each element in it.
+    """Return the outer bracket of a JSON text, and the texts of its elements.
 
     Args:
         stream: At the text's begin.

@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def source_files(uri: str) -> list[str]:
-    """URIs of the readable files that a file, a folder or a pattern (`part-*.jsonl`) stands for, sorted.
+    """Return the URIs of the readable files that a file, a folder or a pattern (`part-*.jsonl`) stands for, sorted.
 
     Raises:
         DataError: None, or one of a format that is not known.
@@ -55,17 +55,17 @@ def source_files(uri: str) -> list[str]:
         _format_of(uri)
         return [uri]
     folder = storage.split_pattern(uri)[0]
-    known = [storage.join(folder, entry.path) for entry in entries if is_readable(entry.path)]
-    if len(known) < len(entries):
+    readable = [storage.join(folder, entry.path) for entry in entries if is_readable(entry.path)]
+    if len(readable) < len(entries):
         names = ", ".join(entry.path for entry in entries if not is_readable(entry.path))
         print(f"{uri}: left out, of no known format: {names[:500]}", flush=True)
-    if not known:
+    if not readable:
         raise DataError(f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also .gz, .zst, .bz2)")
-    return known
+    return readable
 
 
 def is_readable(path: str) -> bool:
-    """Whether a file's name says that it holds records in a format that is known here."""
+    """Return whether a file's name has the ending of a known format."""
     return _suffix(path) in FORMATS
 
 
@@ -85,7 +85,7 @@ WHOLE = Range()
 
 
 def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
-    """Parts of a file that can be read apart: of plain JSONL by bytes, of Parquet by row groups, else the whole file.
+    """Return the parts of a file that can be read apart: JSONL by bytes, Parquet by row groups, else the file.
 
     The parts depend on the file and on `range_bytes` alone, never on how many processes read them.
     """
@@ -96,10 +96,10 @@ def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
     ranges, start, line, total = [], 0, 1, storage.file_size(uri)
     with storage.open_read(uri) as stream:
         while start < total:
-            number, left = 0, range_bytes
-            while left and (block := stream.read(min(left, storage.BLOCK_BYTES))):
+            number, remaining = 0, range_bytes
+            while remaining and (block := stream.read(min(remaining, storage.BLOCK_BYTES))):
                 number += block.count(b"\n")
-                left -= len(block)
+                remaining -= len(block)
             end = min(start + range_bytes, total)
             ranges.append(Range(start, end, line))
             start, line = end, line + number
@@ -107,7 +107,7 @@ def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
 
 
 def read_rows(uri: str, part: Range = WHOLE) -> Iterator[Row]:
-    """The rows of one file, or of a part of it.
+    """Yield the rows of one file, or of a part of it.
 
     Raises:
         DataError: The file cannot be read at all: unknown format, broken compression, not this format.
@@ -183,10 +183,10 @@ def _jsonl(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
         number += len(lines)
 
 
-def _lines(stream: IO[bytes], left: int | None) -> Iterator[list[bytes]]:
+def _lines(stream: IO[bytes], remaining: int | None) -> Iterator[list[bytes]]:
     """Whole lines in lists, those that begin in the next `left` bytes; what is over MAX_LINE_BYTES is cut off."""
     rest, lost = bytearray(), 0
-    while left is None or left > 0:
+    while remaining is None or remaining > 0:
         block = stream.read(_BLOCK_BYTES)
         end = block.rfind(b"\n") + 1
         if block and not end:
@@ -196,10 +196,10 @@ def _lines(stream: IO[bytes], left: int | None) -> Iterator[list[bytes]]:
                 lost += len(block)
             continue
         text, rest = bytes(rest + block[:end]), bytearray(block[end:])
-        if left is not None:
-            if len(text) + lost > left:
-                text = text[: text.find(b"\n", max(0, left - lost - 1)) + 1 or None]
-            left -= len(text) + lost
+        if remaining is not None:
+            if len(text) + lost > remaining:
+                text = text[: text.find(b"\n", max(0, remaining - lost - 1)) + 1 or None]
+            remaining -= len(text) + lost
         lost = 0
         if text:
             yield text.removesuffix(b"\n").split(b"\n")
@@ -237,7 +237,7 @@ def _json_row(number: int, text: bytes) -> Row:
 
 
 def _has_all_keys(text: bytes, value: Any) -> bool:
-    """Whether JSON text surely repeats no key of an object: its value, written again, has as many quotation marks."""
+    """Return whether JSON text surely repeats no key: its value, written again, has as many quotation marks."""
     return text.count(b'"') == orjson.dumps(value).count(b'"') and b"\\u0022" not in text
 
 
@@ -252,16 +252,16 @@ def _why_not_json(error: str, text: bytes) -> str:
 
 
 def _repeats_key(text: bytes) -> bool:
-    found = False
+    repeats = False
 
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal found
+        nonlocal repeats
         value = dict(pairs)
-        found = found or len(value) < len(pairs)
+        repeats = repeats or len(value) < len(pairs)
         return value
 
     json.loads(text, object_pairs_hook=check)
-    return found
+    return repeats
 
 
 def _checked(number: int, value: Any) -> Row:
@@ -271,7 +271,7 @@ def _checked(number: int, value: Any) -> Row:
 
 
 def _json(stream: IO[bytes], _: str, part: Range) -> Iterator[Row]:
-    """An array of objects, or an object of objects by id, read piece by piece."""
+    """Yield the rows of an array of objects, or of an object of objects by id, piece by piece."""
     bracket, texts = split_elements(stream, MAX_LINE_BYTES)
     for number, text in enumerate(texts, start=1):
         row = _json_row(number, text if bracket == b"[" else b"{%b}" % text)

@@ -41,7 +41,7 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapper]:
-    """The schema of a file and what turns a row of it into a record's fields.
+    """Return the schema of a file, and what turns a row of it into a record's fields.
 
     Args:
         row: The first readable row.
@@ -114,7 +114,7 @@ def check_mapping(columns: dict[str, str]) -> None:
 
 
 def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
-    """A record from its fields, checked; its `id` is still empty, since cleaning changes what it says.
+    """Return a record from its fields, checked; its `id` stays empty, since cleaning changes its content.
 
     Raises:
         DataError: The messages are not a conversation that ends with an answer; the reason alone, without content.
@@ -141,7 +141,7 @@ def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
 
 
 def _is_canonical(messages: Any) -> bool:
-    """Whether messages are as a record has them, without calls and reasoning: most are, and are taken as they stand."""
+    """Return whether messages already have a record's form, without calls and reasoning, as most do."""
     if type(messages) is not list:
         return False
     for message in messages:
@@ -189,17 +189,17 @@ def _text(value: Any) -> str:
 
 
 def _multiple_choice(row: dict[str, Any]) -> dict[str, Any]:
-    """A question with lettered choices; the answer is a place, counted from 0, or a letter."""
+    """Return a question with lettered choices; the answer is a place, counted from 0, or a letter."""
     letters = string.ascii_uppercase[: len(row["choices"])]
     answer = row["answer"] if row["answer"] in list(letters) else letters[int(row["answer"])]
     lines = [f"{letter}. {_text(choice)}" for letter, choice in zip(letters, row["choices"], strict=True)]
-    asked = "\n".join([_text(row["question"]), *lines])
-    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+    question = "\n".join([_text(row["question"]), *lines])
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
 def _pair(row: dict[str, Any], prompt: str, completion: str, beside: str) -> dict[str, Any]:
-    asked = "\n\n".join([_text(row[prompt]), *([_text(row[beside])] if beside and row.get(beside) else [])])
-    turns = [("system", _text(row.get("system"))), ("user", asked), ("assistant", _text(row[completion]))]
+    question = "\n\n".join([_text(row[prompt]), *([_text(row[beside])] if beside and row.get(beside) else [])])
+    turns = [("system", _text(row.get("system"))), ("user", question), ("assistant", _text(row[completion]))]
     return {"messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
 
 
@@ -220,7 +220,7 @@ def _chat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turns(message: Any) -> list[Any]:
-    """One message as ours; Nova Converse's parts become text, reasoning, calls, and a turn for each tool result."""
+    """Return one message in our form; Nova Converse's parts become text, reasoning, calls and tool turns."""
     if not isinstance(message, dict) or not isinstance(message.get("content"), list):
         return [message]
     out: dict[str, Any] = {"role": message.get("role"), "content": ""}
@@ -289,8 +289,8 @@ def _call(call: Any) -> Any:
     arguments = _loaded(function.get("arguments") or {})
     if not isinstance(arguments, dict):
         raise DataError("a tool call's arguments are not an object")
-    known = {"id": str(call["id"])} if call.get("id") else {}
-    return {**known, "name": function["name"], "arguments": arguments}
+    identity = {"id": str(call["id"])} if call.get("id") else {}
+    return {**identity, "name": function["name"], "arguments": arguments}
 
 
 def _tool(tool: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _ODD_LETTERS = re2.compile("[\u0130\u0131\u017f\u212a]".encode())
 
 @dataclass(frozen=True)
 class Markers:
-    """What to do about text markers."""
+    """The rule for reserved text markers, ready to be applied."""
 
     mode: str = "space"
     """`space`: a space before the colon, tags removed; `strip`: both removed; `drop`: the record goes; `fail`: the run
@@ -34,10 +34,10 @@ class Markers:
     """Further markers, removed wherever they stand."""
 
     def rewrite(self, text: str, counts: Counter[str]) -> str:
-        """The text without markers, by the mode; what was found is counted by marker."""
-        if self.mode == "keep" or not self.may_hold(text) or not (found := self.find(text)):
+        """Return the text without markers, by the mode; they are counted by marker."""
+        if self.mode == "keep" or not self.may_hold(text) or not (matches := self.find(text)):
             return text
-        counts.update(found)
+        counts.update(matches)
         if self.mode in ("drop", "fail"):
             return text
         pattern = _pattern(self.extra)
@@ -45,7 +45,7 @@ class Markers:
         return (self._settled(text, counts) if pattern.search(text) else text).strip()
 
     def _settled(self, text: str, counts: Counter[str]) -> str:
-        """The text without the markers that the removal of others made, in one pass: linear however they are nested."""
+        """Return the text without the markers that the removal of others made, in one linear pass."""
         any_at_end = re.compile(f"(?:{_pattern(self.extra).pattern})\\Z", re.IGNORECASE)
         longest = max(map(len, (*ROLE_WORDS, *TAGS, *self.extra))) + 1
         ahead, out = list(reversed(text)), list[str]()
@@ -60,23 +60,23 @@ class Markers:
         return "".join(out)
 
     def may_hold(self, text: str) -> bool:
-        """Whether a marker may be in a text; false is certain."""
+        """Return whether a marker may be in a text; false is certain."""
         return bool(self.suspects(join_texts([text])))
 
     def suspects(self, texts: Texts) -> set[int]:
-        """The numbers of the texts that may hold a marker or an end token; the others surely hold none."""
-        found = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
-        owners = texts.owners(start for _, start, _ in found)
+        """Return the numbers of the texts that may hold a marker or an end token; the others surely hold none."""
+        matches = _automaton(self.extra).find_matches_as_indexes(texts.joined.lower())
+        owners = texts.owners(start for _, start, _ in matches)
         return owners if texts.joined.isascii() else owners | texts.matches(_ODD_LETTERS)
 
     def find(self, text: str) -> list[str]:
-        """The markers in a text, in lower case, one entry per occurrence."""
+        """Return the markers in a text, in lower case, one entry per occurrence."""
         return [match[0].lower() for match in _pattern(self.extra).finditer(text)]
 
 
 @lru_cache
 def _automaton(extra: tuple[str, ...]) -> BytesAhoCorasick:
-    """Finds in bytes, whose ASCII letters are lower case, whatever may be a marker without regard to case.
+    """Return what finds, in bytes whose ASCII letters are lower case, whatever may be a marker without regard to case.
 
     Letters beyond ASCII have no case there: of a marker with such, it is a part without any that is looked for.
     """
@@ -92,21 +92,21 @@ def _letters() -> str:
 
 
 def strip_end_token(text: str) -> str:
-    """An answer without the end tokens that its file left behind it."""
+    """Return an answer without the end tokens behind it."""
     if not text.rstrip().endswith(END_TOKENS):
         return text
-    end = kept = len(text)
+    end = stripped_end = len(text)
     while True:
         while end and text[end - 1].isspace():
             end -= 1
         token = next((token for token in END_TOKENS if text.endswith(token, 0, end)), "")
         if not token:
-            return text[:end] if kept < len(text) else text
-        end = kept = end - len(token)
+            return text[:end] if stripped_end < len(text) else text
+        end = stripped_end = end - len(token)
 
 
 @lru_cache
 def _pattern(extra: tuple[str, ...]) -> re.Pattern[str]:
-    """Any marker; of a role's, the word is the first group."""
+    """Return the pattern of any marker; a role's word is its first group."""
     tags = "|".join(map(re.escape, TAGS + extra))
     return re.compile(f"({'|'.join(ROLE_WORDS)}):|{tags}", re.IGNORECASE)

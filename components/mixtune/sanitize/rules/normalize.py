@@ -41,7 +41,7 @@ ALSO: dict[str, Callable[[str], str]] = {
 
 
 def normalise(text: str, counts: Counter[str]) -> str:
-    """The text, normalised; every rule that changed it is counted."""
+    """Return the text, normalised; every rule that changed it is counted."""
     if is_clean(text):
         return text
     for rule, apply in _RULES:
@@ -53,7 +53,7 @@ def normalise(text: str, counts: Counter[str]) -> str:
 
 
 def tidy(text: str, counts: Counter[str], rules: tuple[str, ...]) -> str:
-    """The text by rules on request (ALSO), in lines of prose alone: never in code, tables, JSON or markup."""
+    """Return the text by rules on request (ALSO), in lines of prose alone: never in code, tables or JSON."""
     if not rules:
         return text
     parts = _FENCE.split(text)
@@ -69,19 +69,19 @@ def tidy(text: str, counts: Counter[str], rules: tuple[str, ...]) -> str:
 
 
 def suspects(texts: Texts) -> set[int]:
-    """The numbers of the texts in which something is to be normalised; the others surely need nothing."""
-    found = set[int]()
+    """Return the numbers of the texts that have to be normalised; the others surely need nothing."""
+    numbers = set[int]()
     if foreign := [number for number, text in enumerate(texts.texts) if not text.isascii()]:
         some = join_texts([texts.texts[number] for number in foreign])
-        found |= {number for number in foreign if not unicodedata.is_normalized("NFC", texts.texts[number])}
-        found |= {foreign[place] for place in some.matches(_MAY_BE_UNCLEAN) if not is_clean(some.texts[place])}
+        numbers |= {number for number in foreign if not unicodedata.is_normalized("NFC", texts.texts[number])}
+        numbers |= {foreign[place] for place in some.matches(_MAY_BE_UNCLEAN) if not is_clean(some.texts[place])}
     if len(texts.joined.translate(None, _ASCII_CONTROLS)) < len(texts.joined):
-        found |= texts.owners(match.start() for match in _CONTROL_BYTES.finditer(texts.joined))
-    return found
+        numbers |= texts.owners(match.start() for match in _CONTROL_BYTES.finditer(texts.joined))
+    return numbers
 
 
 def is_clean(text: str) -> bool:
-    """Whether nothing in a text is to be normalised, surely: the quick way out."""
+    """Return whether a text surely needs no normalisation: the quick way out."""
     if text.isascii():
         return len(text.encode().translate(None, _ASCII_CONTROLS)) == len(text)
     if _SUSPECT.search(text) or "```" in text or not unicodedata.is_normalized("NFC", text):
@@ -90,9 +90,9 @@ def is_clean(text: str) -> bool:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether a text was decoded wrongly, as ftfy sees it."""
+    """Return whether a text was decoded wrongly, as ftfy sees it."""
     # Every form of broken text that ftfy knows holds one of these letters, and is shorter than what is looked at here.
-    near = "\n".join(text[max(0, found.start() - 4) : found.end() + 4] for found in _FOREIGN.finditer(text))
+    near = "\n".join(text[max(0, match.start() - 4) : match.end() + 4] for match in _FOREIGN.finditer(text))
     return is_bad(near)
 
 

@@ -85,12 +85,12 @@ _MIN_DIALLED = 9
 """Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
 _PASSWORD = re.compile(r"[:=]\s*['\"]?(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])([^\s'\"(){}]+)$")
 _NATIONAL = tuple((re.compile(pattern), check, context) for pattern, check, context in ids.NATIONAL_IDS)
-Found = tuple[str, int, int]
+Finding = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Personal:
-    """What becomes of personal data, by kind."""
+    """The policies for personal data, ready to be applied."""
 
     policies: Mapping[str, str] = field(default_factory=dict)
     """`redact` (a placeholder such as `[EMAIL]`), `pseudonym` (`[EMAIL-1f0c...]`, the same for the same datum),
@@ -114,38 +114,38 @@ class Personal:
         return any(self.policy(kind) != "keep" for kind in NAME_KINDS)
 
     def policy(self, kind: str) -> str:
-        """The policy for a kind; names and addresses stay where they are not named."""
+        """Return the policy for a kind; names and addresses stay where they are not named."""
         if kind in NAME_KINDS:
             return self.policies.get(kind, "keep")
         return self.policies.get(kind) or self.policies.get("default") or "redact"
 
-    def find(self, text: str) -> list[Found]:
-        """Kind, start and end of what is found, in order, without overlaps."""
+    def find(self, text: str) -> list[Finding]:
+        """Return kind, start and end of every finding, in order, without overlaps."""
         candidates = list(self._candidates(text)) if _MAY_HOLD.search(text.encode(errors="surrogatepass")) else []
         if self.wants_names:
             candidates += pii_names.find_names(text, self.name_model)
-        found, at = [], 0
+        findings, at = [], 0
         for kind, start, end in sorted(candidates, key=lambda item: (item[1], -item[2])):
             if start >= at and self.policy(kind) != "keep":
-                found.append((kind, start, end))
+                findings.append((kind, start, end))
                 at = end
-        return found
+        return findings
 
     def suspects(self, texts: Texts) -> set[int]:
-        """The numbers of the texts that may hold personal data; the others surely hold none that is looked for."""
+        """Return the numbers of the texts that may hold personal data; the others surely hold none of the kinds."""
         return set(range(len(texts.texts))) if self.wants_names else texts.matches(_MAY_HOLD)
 
     def apply(self, text: str, counts: Counter[str]) -> str:
-        """The text by the policies; what was found is counted by kind."""
-        found = self.find(text)
-        counts.update(kind for kind, _, _ in found)
-        return _replace(text, found, self._replaced)
+        """Return the text by the policies; findings are counted by kind."""
+        findings = self.find(text)
+        counts.update(kind for kind, _, _ in findings)
+        return _replace(text, findings, self._replaced)
 
     def hide(self, text: str) -> str:
-        """The text with everything found replaced by a placeholder, whatever the policies: for reports."""
+        """Return the text with every finding as a placeholder, whatever the policies: for reports."""
         policies = {kind: "redact" for kind in NAME_KINDS if self.policy(kind) != "keep"}
-        found = replace(self, policies=policies).find(text)
-        return _replace(text, found, lambda kind, _: f"[{kind.upper()}]")
+        findings = replace(self, policies=policies).find(text)
+        return _replace(text, findings, lambda kind, _: f"[{kind.upper()}]")
 
     def _replaced(self, kind: str, datum: str) -> str:
         policy = self.policy(kind)
@@ -156,7 +156,7 @@ class Personal:
             return f"[{kind.upper()}-{hmac.new(_key(), f'{kind} {plain}'.encode(), hashlib.sha256).hexdigest()[:12]}]"
         return datum
 
-    def _candidates(self, text: str) -> Iterator[Found]:
+    def _candidates(self, text: str) -> Iterator[Finding]:
         for match in _IP6.finditer(text) if text.count(":") > 2 else ():
             before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
             if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
@@ -170,15 +170,15 @@ class Personal:
             length = _iban_length(text[start:end]) if kind == "iban" else 0
             if length:
                 yield kind, start, start + length
-            elif found := _PASSWORD.search(text[start:end]):
-                yield "secret", start + found.start(1), end
+            elif password := _PASSWORD.search(text[start:end]):
+                yield "secret", start + password.start(1), end
             start += length or 4
             for inner in _STRICT.finditer(text[start : end + 40]):  # a loose form may be wrong, and hide another
                 if inner.start() < end - start:
                     kind = next(name for name, value in inner.groupdict().items() if value is not None)
                     yield from self._judged(kind, text, start + inner.start(), start + inner.end())
 
-    def _judged(self, kind: str, text: str, start: int, end: int) -> Iterator[Found]:
+    def _judged(self, kind: str, text: str, start: int, end: int) -> Iterator[Finding]:
         datum = text[start:end]
         if kind == "number":
             yield from self._in_number(text, start, end)
@@ -188,25 +188,25 @@ class Personal:
         elif kind != "ip6":
             yield kind, start, end
 
-    def _in_number(self, text: str, start: int, end: int) -> Iterator[Found]:
+    def _in_number(self, text: str, start: int, end: int) -> Iterator[Finding]:
         """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
         if sum(map(str.isdigit, text[start:end])) < 7 and text.count(".", start, end) < 3:
             return
-        before, taken = text[max(0, start - 40) : start], False
+        before, is_identified = text[max(0, start - 40) : start], False
         for kind, pattern, check in _FORMS:
             for match in pattern.finditer(text, start, end):
                 if check(match[0]):
-                    taken = True
+                    is_identified = True
                     yield kind, *match.span()
         for pattern, check, context in _NATIONAL:
             for match in pattern.finditer(text, start, end):
                 if (not context or re.search(context, before)) and check(match[0]):
-                    taken = True
+                    is_identified = True
                     yield "national_id", *match.span()
-        if not taken:
+        if not is_identified:
             yield from self._phones(text, start, end, before)
 
-    def _phones(self, text: str, start: int, end: int, before: str) -> Iterator[Found]:
+    def _phones(self, text: str, start: int, end: int, before: str) -> Iterator[Finding]:
         import phonenumbers
 
         raw = text[start:end]
@@ -226,8 +226,8 @@ def _shortest_phone(region: str) -> int:
     """Digits of a region's shortest telephone number, without the country's code."""
     from phonenumbers import PhoneMetadata
 
-    known = PhoneMetadata.metadata_for_region(region, None)
-    return min(known.general_desc.possible_length) if known and known.general_desc else 0
+    metadata = PhoneMetadata.metadata_for_region(region, None)
+    return min(metadata.general_desc.possible_length) if metadata and metadata.general_desc else 0
 
 
 @lru_cache(maxsize=2**14)
@@ -237,9 +237,9 @@ def _match_phones(raw: str, region: str, leniency: int) -> list[tuple[int, int]]
     return [(match.start, match.end) for match in phonenumbers.PhoneNumberMatcher(raw, region, leniency)]
 
 
-def _replace(text: str, found: list[Found], by: Callable[[str, str], str]) -> str:
+def _replace(text: str, findings: list[Finding], by: Callable[[str, str], str]) -> str:
     pieces, at = [], 0
-    for kind, start, end in found:
+    for kind, start, end in findings:
         pieces += [text[at:start], by(kind, text[start:end])]
         at = end
     return "".join([*pieces, text[at:]]) if pieces else text

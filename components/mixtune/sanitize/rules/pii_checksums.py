@@ -28,12 +28,12 @@ _ODD |= {str(digit): _ODD_LETTERS[digit] for digit in range(10)}
 
 
 def digits_of(text: str) -> str:
-    """The ASCII digits of a text."""
+    """Return the ASCII digits of a text."""
     return re.sub("[^0-9]", "", text)
 
 
 def is_luhn(text: str) -> bool:
-    """Whether the digits pass Luhn's check (ISO/IEC 7812-1)."""
+    """Return whether the digits pass Luhn's check (ISO/IEC 7812-1)."""
     total = 0
     for place, digit in enumerate(map(int, reversed(digits_of(text)))):
         doubled = digit * 2 if place % 2 else digit
@@ -42,13 +42,13 @@ def is_luhn(text: str) -> bool:
 
 
 def is_card(text: str) -> bool:
-    """A payment card: an issuer's first digits and lengths (ISO/IEC 7812), Luhn."""
+    """Return whether the text is a payment card number: issuer, length (ISO/IEC 7812), Luhn."""
     digits = digits_of(text)
     return bool(_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
 
 
 def is_iban(text: str) -> bool:
-    """An IBAN of its country's length, modulo 97 (ISO 13616)."""
+    """Return whether the text is an IBAN of its country's length, modulo 97 (ISO 13616)."""
     code = re.sub(r"[\s-]", "", text).upper()
     if len(code) != _IBAN_LENGTHS.get(code[:2], 0):
         return False
@@ -56,26 +56,26 @@ def is_iban(text: str) -> bool:
 
 
 def is_ssn(text: str) -> bool:
-    """A United States social security number that can have been issued."""
+    """Return whether the text is a United States social security number that can have been issued."""
     area, group, serial = text[:3], text[4:6], text[7:]
     return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
 def is_dni(text: str) -> bool:
-    """A Spanish DNI or NIE by its letter."""
+    """Return whether the text is a Spanish DNI or NIE by its letter."""
     number = text[:-1].replace("X", "0").replace("Y", "1").replace("Z", "2")
     return len(text) == 9 and number.isdigit() and "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == text[-1]
 
 
 def is_codice_fiscale(text: str) -> bool:
-    """An Italian fiscal code by its letter."""
+    """Return whether the text is an Italian fiscal code by its letter."""
     total = sum(_ODD[letter] if place % 2 == 0 else int(letter, 36) % 10 if letter.isdigit() else ord(letter) - 65
                 for place, letter in enumerate(text[:15]))  # fmt: skip
     return chr(65 + total % 26) == text[15]
 
 
 def is_cpf(text: str) -> bool:
-    """A Brazilian CPF by its two digits."""
+    """Return whether the text is a Brazilian CPF by its two digits."""
     digits = [int(digit) for digit in digits_of(text)]
     checks = [
         sum((length + 1 - place) * digit for place, digit in enumerate(digits[:length])) * 10 % 11 % 10
@@ -85,26 +85,26 @@ def is_cpf(text: str) -> bool:
 
 
 def is_nir(text: str) -> bool:
-    """A French social security number, modulo 97; Corsica's departments 2A and 2B count as 19 and 18."""
+    """Return whether the text is a French social security number, modulo 97; Corsica's 2A and 2B count as 19 and 18."""
     digits = digits_of(text.replace("2A", "19").replace("2B", "18"))
     return len(digits) == 15 and digits[0] in "12" and 97 - int(digits[:13]) % 97 == int(digits[13:])
 
 
 def is_pesel(text: str) -> bool:
-    """A Polish PESEL."""
+    """Return whether the text is a Polish PESEL."""
     digits = [int(digit) for digit in digits_of(text)]
     return (10 - sum(w * d for w, d in zip((1, 3, 7, 9) * 3, digits[:10], strict=False)) % 10) % 10 == digits[10]
 
 
 def is_nhs(text: str) -> bool:
-    """A number of the United Kingdom's National Health Service, modulo 11."""
+    """Return whether the text is a number of the United Kingdom's National Health Service, modulo 11."""
     digits = [int(digit) for digit in digits_of(text)]
     check = 11 - sum((10 - place) * digit for place, digit in enumerate(digits[:9])) % 11
     return check % 11 == digits[9] and check != 10
 
 
 def is_aadhaar(text: str) -> bool:
-    """An Indian Aadhaar number by Verhoeff's check."""
+    """Return whether the text is an Indian Aadhaar number by Verhoeff's check."""
     check = 0
     for place, digit in enumerate(reversed(digits_of(text))):
         check = int(_VERHOEFF[check][int(_VERHOEFF_TURN[place % 8][int(digit)])])

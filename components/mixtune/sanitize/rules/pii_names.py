@@ -26,15 +26,15 @@ def find_names(text: str, model: str) -> list[tuple[str, int, int]]:
         model: Name of an installed spaCy model with entities, or its folder.
     """
     analyzer, language = load_analyzer(model)
-    taken = [match.span() for match in _PLACEHOLDER.finditer(text)]
+    placeholders = [match.span() for match in _PLACEHOLDER.finditer(text)]
     kinds = {entity: kind for kind, entity in KINDS.items()}
-    found = []
+    names = []
     for start in range(0, len(text), _SLICE):
         for item in analyzer.analyze(text[start : start + _SLICE], language, entities=list(kinds)):
             first, last = start + item.start, start + item.end
-            if not any(first < end and begin < last for begin, end in taken):
-                found.append((kinds[item.entity_type], first, last))
-    return sorted(found, key=lambda item: item[1])
+            if not any(first < end and begin < last for begin, end in placeholders):
+                names.append((kinds[item.entity_type], first, last))
+    return sorted(names, key=lambda item: item[1])
 
 
 @lru_cache(maxsize=1)

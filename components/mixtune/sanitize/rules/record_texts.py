@@ -1,4 +1,4 @@
-"""The texts of a record, wherever they stand: listed, replaced, and looked at whether enough is left of them."""
+"""The texts of a record, wherever they stand: listed, replaced, and checked that enough of them remains."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,11 +7,11 @@ from mixtune.records import Message, Record
 
 
 class Refused(Exception):
-    """A record is dropped, for a reason."""
+    """Raised for a record that is dropped; its text is the reason."""
 
 
 def all_texts(record: Record) -> list[str]:
-    """All texts of a record: contents, reasoning, tools, their calls, the label."""
+    """Return all texts of a record: contents, reasoning, tools, their calls, the label."""
     messages = record["messages"]
     texts = [message["content"] for message in messages]
     for message in messages:
@@ -26,7 +26,7 @@ def all_texts(record: Record) -> list[str]:
 
 
 def replace_texts(record: Record, clean: Callable[[str], str]) -> None:
-    """Put in place of every text of a record what is made of it.
+    """Replace every text of a record by its clean form.
 
     Raises:
         Refused: Two keys of an object became one.
@@ -57,7 +57,7 @@ def check_empty(messages: list[Message]) -> None:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing but spaces is in a text."""
+    """Return whether nothing but spaces is in a text."""
     return not text or text.isspace()
 
 

@@ -1,4 +1,4 @@
-"""Texts scanned together: one look over all of them says which few need a closer one."""
+"""Texts scanned together: one scan over all of them says which few need a closer look."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -18,20 +18,20 @@ class Texts:
     """Where the next one begins, by text."""
 
     def owners(self, places: Iterable[int]) -> set[int]:
-        """The numbers of the texts that these places of `joined` are in."""
+        """Return the numbers of the texts that these places of `joined` are in."""
         return {bisect_right(self.ends, place) for place in places}
 
     def matches(self, pattern: Any) -> set[int]:
-        """The numbers of the texts in which a match of a compiled pattern begins."""
+        """Return the numbers of the texts in which a match of a compiled pattern begins."""
         owners, at = set(), 0
-        while found := pattern.search(self.joined, at):
-            owner = bisect_right(self.ends, found.start())
+        while match := pattern.search(self.joined, at):
+            owner = bisect_right(self.ends, match.start())
             owners.add(owner)
             at = self.ends[owner]
         return owners
 
 
 def join_texts(texts: Sequence[str]) -> Texts:
-    """Texts, to be scanned together."""
+    """Join texts to be scanned together."""
     encoded = [text.encode(errors="surrogatepass") for text in texts]
     return Texts(texts, b"\n".join([*encoded, b""]), list(accumulate(len(text) + 1 for text in encoded)))
