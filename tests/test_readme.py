@@ -107,6 +107,7 @@ def run(folder: Path, kubeflow: Any, printed: dict[str, str]) -> Callable[[str],
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[:3]))
 def test_a_command_of_the_readme_runs_without_a_network(command: str, run: Callable[[str], str], kubeflow: Any) -> None:
     text = run(command)
@@ -117,6 +118,7 @@ def test_a_command_of_the_readme_runs_without_a_network(command: str, run: Calla
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_with_one_thing_changed_runs_only_what_depends_on_it(run: Callable[[str], str]) -> None:
     world, first, second = (run(command) for command in COMMANDS[:3])
     assert "the demo's files are in" in world
