@@ -23,7 +23,7 @@ BUDGETS: dict[str, float] = {
     "parameters of shells and pipelines": 22,
     "functions over 60 lines": 0,
     "complexity": 12,
-    "files edited to add a benchmark form": 1,
+    "files edited to add a benchmark form": 0,
     "words a sentence, README, median": 15,
     "words a sentence, README, 90th percentile": 30,
     "words a sentence, guide, median": 15,
