@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipelines.rules import broken_rules  # noqa: E402
+from pipelines.workflow_size import workflow_size  # noqa: E402
 
 PACKAGE = ROOT / "components" / "mixtune"
 EXECUTE = (
@@ -59,6 +60,7 @@ def compile_all(folder: Path = PACKAGE) -> list[Path]:
                 raise SystemExit(
                     f"{path.stem} breaks rules of Kubeflow's back end (pipelines/rules.py):\n" + "\n".join(broken)
                 )
+            print(f"{path.stem}: {workflow_size(target)}")
     return paths
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mixtune.errors import ConfigError
+from mixtune.settings.mix import check_grid
 
 
 def plan_points(percents: list[Any], shared: dict[str, Any]) -> list[dict[str, Any]]:
@@ -19,6 +20,7 @@ def plan_points(percents: list[Any], shared: dict[str, Any]) -> list[dict[str, A
     """
     if not percents:
         raise ConfigError("customer_data_percents is empty; name at least one mix, e.g. [100, 75, 50]")
+    check_grid(len(percents))
     numbers = [float(percent) for percent in percents]
     for number in numbers:
         if not 0 < number <= 100:

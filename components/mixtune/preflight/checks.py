@@ -14,7 +14,7 @@ from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.prices import read_prices
 from mixtune.settings.job import NodeSettings
-from mixtune.settings.mix import check_weights
+from mixtune.settings.mix import check_grid, check_weights
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import largest_micro_batch
 
@@ -71,6 +71,7 @@ def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
         if not 0 <= percent <= 100:
             yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
     try:
+        check_grid(len(settings.customer_data_percents))
         check_weights(settings.weights)
     except ConfigError as error:
         yield "fail", str(error)

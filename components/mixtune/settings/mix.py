@@ -11,6 +11,8 @@ from mixtune.records import ROLES
 from mixtune.settings.from_dict import from_dict, suggest
 
 UNITS = ("records", "tokens", "loss_tokens")
+LARGEST_GRID = 15
+"""Points of a mix grid: with more, Argo ends the run for the size of its workflow (`pipelines/workflow_size.py`)."""
 _SUM_TOLERANCE = 0.01
 
 
@@ -31,6 +33,19 @@ def check_weights(weights: Mapping[str, float | Fraction]) -> None:
     total = math.fsum(weights.values())
     if not abs(total - 100) <= _SUM_TOLERANCE:
         raise ConfigError(f"the weights sum to {total:g}; they are percents of the general share, sum 100")
+
+
+def check_grid(num_points: int) -> None:
+    """Check the number of a grid's points.
+
+    Raises:
+        ConfigError: Too many: Argo would end the run after hours.
+    """
+    if num_points > LARGEST_GRID:
+        raise ConfigError(
+            f"customer_data_percents has {num_points} mixes; a run holds {LARGEST_GRID} at most, since Argo ends a run "
+            "whose workflow is larger than 1 MiB: make two runs of them, what both need comes from the cache"
+        )
 
 
 def check_percent(percent: float) -> None:
