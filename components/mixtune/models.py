@@ -19,6 +19,7 @@ TOKENIZER_FILES = [
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
@@ -78,7 +79,8 @@ def is_adapter(folder: Path) -> bool:
 def tokenizer_digest(folder: Path) -> str:
     """Return the digest of a model folder's tokenizer and chat template: `tokenizer_version`, 16 hex digits."""
     total = hashlib.sha256()
-    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
+    named = sorted(path.relative_to(folder).as_posix() for path in folder.glob("additional_chat_templates/*.jinja"))
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja", *named):
         if (folder / name).is_file():
             total.update(f"{name}\0{storage.sha256_file(str(folder / name))}\n".encode())
     return total.hexdigest()[:16]

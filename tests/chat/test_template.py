@@ -14,6 +14,7 @@ from mixtune.chat.template import ChatTemplate, TemplateRefusal
 from mixtune.chat.template_files import read_templates, templates_digest
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ModelError
+from mixtune.models import tokenizer_digest
 from mixtune.records import Message, template_messages, template_tools
 
 from ..chat_models import CHATML, make_tokenizer, save_model
@@ -134,7 +135,9 @@ def test_templates_are_found_wherever_transformers_finds_them(tmp_path: Path) ->
 def test_a_conversation_with_tools_is_rendered_by_the_template_for_them(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, make_tokenizer(["<|im_start|>", "<|im_end|>"]), CHATML)
     (folder / "additional_chat_templates").mkdir()
+    without = tokenizer_digest(folder)
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools | length }}" + CHATML)
+    assert tokenizer_digest(folder) != without
     template = ChatTemplate.load(folder)
     plain, with_tools = template.conversation(MESSAGES[:1]), template.conversation(MESSAGES[:1], TOOLS)
     assert template.render(plain.messages, plain.tools).text.startswith("<|im_start|>user")

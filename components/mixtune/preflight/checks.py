@@ -3,10 +3,10 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
+from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
@@ -111,7 +111,7 @@ def _check_model(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "fail", f"{folder.name}: no tokenizer.json in it; save the tokenizer beside the model"
     if longest and settings.max_length > longest:
         yield "warn", f"max_length {settings.max_length} is more than the {longest} tokens that the model was made for"
-    if not _has_template(folder):
+    if DEFAULT not in read_templates(folder):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
     if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):
         yield (
@@ -247,10 +247,3 @@ CHECKS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
     "tags": _check_tags,
     "tracking": _check_tracking,
 }
-
-
-def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    file = folder / "tokenizer_config.json"
-    return file.is_file() and bool(storage.read_json(str(file)).get("chat_template"))
