@@ -14,13 +14,13 @@ from ..chat_models import make_record, make_records
 NO_STEPS = ShardsManifest(num_steps=0, pools=("customer", "chat", "math"), shards=())
 
 
-def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.Pools:
+def held_back(folder: Path, contents: dict[str, list[pools.Record]]) -> pools.PoolsManifest:
     listed = []
     for name, records in contents.items():
         file = f"{name}/holdout-00000.jsonl.zst"
         pools.write_records(storage.join(str(folder), file), records)
         listed.append(pools.Pool(name=name, splits={"holdout": pools.Split(num_records=len(records), files=(file,))}))
-    return pools.Pools(data_uri=str(folder), pools=tuple(listed))
+    return pools.PoolsManifest(data_uri=str(folder), pools=tuple(listed))
 
 
 def test_every_pool_gives_as_many_held_out_records_and_no_longer_ones(tmp_path: Path, chatml: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixtune.artifacts.pools import Pool, Pools, Split, write_records
+from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
 from mixtune.errors import DataError
 from mixtune.open_pools.export import FORMATS, export_pools
 from mixtune.records import Record, content_id
@@ -44,11 +44,11 @@ ALL = [PLAIN, GUIDED, LONG, THINKING, TOOLED]
 
 
 @pytest.fixture
-def pools(tmp_path: Path) -> Callable[[list[Record]], Pools]:
-    def make(records: list[Record]) -> Pools:
+def pools(tmp_path: Path) -> Callable[[list[Record]], PoolsManifest]:
+    def make(records: list[Record]) -> PoolsManifest:
         write_records(str(tmp_path / "train.jsonl.zst"), records)
         splits = {"train": Split(num_records=len(records), files=("train.jsonl.zst",))}
-        return Pools(data_uri=str(tmp_path), pools=(Pool(name="customer", splits=splits),))
+        return PoolsManifest(data_uri=str(tmp_path), pools=(Pool(name="customer", splits=splits),))
 
     return make
 
@@ -73,7 +73,7 @@ def read_back(rows: list[dict[str, Any]]) -> set[str]:
     }.items(),
 )
 def test_what_is_read_back_is_what_was_exported_and_the_rest_is_counted(
-    form: str, held: list[Record], pools: Callable[[list[Record]], Pools], tmp_path: Path
+    form: str, held: list[Record], pools: Callable[[list[Record]], PoolsManifest], tmp_path: Path
 ) -> None:
     summary = export_pools(pools(ALL), form, str(tmp_path / "out"))
     rows = exported(tmp_path / "out", summary)
@@ -82,7 +82,9 @@ def test_what_is_read_back_is_what_was_exported_and_the_rest_is_counted(
     assert json.loads((tmp_path / "out" / "export.json").read_text()) == summary
 
 
-def test_every_file_for_nova_passes_its_checkers_rules(pools: Callable[[list[Record]], Pools], tmp_path: Path) -> None:
+def test_every_file_for_nova_passes_its_checkers_rules(
+    pools: Callable[[list[Record]], PoolsManifest], tmp_path: Path
+) -> None:
     dirty = " and ".join(f"My{marker} [E<unk>OS]" for marker in MARKERS)
     planted = record(
         say("system", f"First. {dirty}"),
@@ -117,7 +119,7 @@ def test_every_file_for_nova_passes_its_checkers_rules(pools: Callable[[list[Rec
     ],
 )
 def test_a_record_that_nova_would_refuse_is_counted_with_its_reason(
-    broken: Record, reason: str, pools: Callable[[list[Record]], Pools], tmp_path: Path
+    broken: Record, reason: str, pools: Callable[[list[Record]], PoolsManifest], tmp_path: Path
 ) -> None:
     summary = export_pools(pools([PLAIN, broken]), "nova", str(tmp_path / "out"))
     assert summary["files"] == {"train.jsonl": 1}
@@ -125,7 +127,7 @@ def test_a_record_that_nova_would_refuse_is_counted_with_its_reason(
 
 
 def test_an_export_of_nothing_is_an_error_and_leaves_no_file(
-    pools: Callable[[list[Record]], Pools], tmp_path: Path
+    pools: Callable[[list[Record]], PoolsManifest], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="1 x tools have no place"):
         export_pools(pools([TOOLED]), "alpaca", str(tmp_path / "out"))

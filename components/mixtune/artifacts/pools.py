@@ -177,9 +177,6 @@ class PoolsManifest(PoolsContent, Manifest):
             yield from read_records(storage.join(self.data_uri, path))
 
 
-Pools = PoolsManifest
-
-
 def read_pools(path: str) -> PoolsManifest:
     """Open a pools artifact by its manifest, and check that its files are whole.
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, parse_model
-from mixtune.artifacts.pools import Pools, read_pools
+from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.artifacts.samples import (
     TOKENIZER_FILE,
     BenchmarkIdentity,
@@ -83,8 +83,8 @@ class Outputs:
 class EvaluationPools(NamedTuple):
     """The pools whose held-out records are evaluated."""
 
-    customer: Pools
-    general: Pools
+    customer: PoolsManifest
+    general: PoolsManifest
 
 
 def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluation:

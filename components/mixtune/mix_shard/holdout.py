@@ -6,7 +6,7 @@ from itertools import islice
 import pyarrow as pa
 
 from mixtune import storage
-from mixtune.artifacts.pools import Pools
+from mixtune.artifacts.pools import PoolsManifest
 from mixtune.artifacts.shards import HOLDOUT_FILE, SCHEMA
 from mixtune.chat.tokenizer import ChatTokenizer, Tokenized
 
@@ -14,7 +14,7 @@ HOLDOUT_RECORDS = 64
 """Target number of held-out records, split evenly over the pools; a smaller pool contributes all it has."""
 
 
-def write_holdout(general: Pools, tokenizer: ChatTokenizer, data_uri: str) -> list[storage.FileEntry]:
+def write_holdout(general: PoolsManifest, tokenizer: ChatTokenizer, data_uri: str) -> list[storage.FileEntry]:
     """Write the first records of every general pool's `holdout` split as one record batch; without any, no file.
 
     Args:
@@ -44,6 +44,6 @@ def write_holdout(general: Pools, tokenizer: ChatTokenizer, data_uri: str) -> li
     return [stream.entry(HOLDOUT_FILE)]
 
 
-def _usable(pools: Pools, name: str, tokenizer: ChatTokenizer) -> Iterator[Tokenized]:
+def _usable(pools: PoolsManifest, name: str, tokenizer: ChatTokenizer) -> Iterator[Tokenized]:
     tokenized = tokenizer.tokenize(islice(pools.records(name, "holdout"), 4 * HOLDOUT_RECORDS))
     return (item for item in tokenized if not item.problem and len(item.input_ids) <= tokenizer.settings.max_length)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixtune import models, storage
-from mixtune.artifacts.pools import MixedPools, Pools, read_pools
+from mixtune.artifacts.pools import MixedPools, PoolsManifest, read_pools
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.chat.tokenizer import ChatTokenizer
@@ -120,7 +120,7 @@ def read_template(uri: str) -> str:
     return template
 
 
-def _read_pools(inputs: Inputs) -> tuple[Pools, Pools]:
+def _read_pools(inputs: Inputs) -> tuple[PoolsManifest, PoolsManifest]:
     """Open the customer's pool and the general pools, all of different names."""
     customer, general = read_pools(inputs.customer_path), read_pools(inputs.general_path)
     if len(customer.pools) != 1:

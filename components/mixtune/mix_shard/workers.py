@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from mixtune import storage
-from mixtune.artifacts.pools import Pools, read_lines
+from mixtune.artifacts.pools import PoolsManifest, read_lines
 from mixtune.chat.encoding import Disagreement
 from mixtune.chat.tokenizer import BATCH_RECORDS, ChatTokenizer
 from mixtune.mix_shard.store import Drops, Part, make_part, write_store
@@ -51,7 +51,7 @@ class TokenizedPools:
     """By pool."""
 
 
-def tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[Pools, str]]) -> TokenizedPools:
+def tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[PoolsManifest, str]]) -> TokenizedPools:
     """Tokenize the training records of pools, with fastokens as long as it agrees with the model's own tokenizer.
 
     Args:
@@ -69,7 +69,7 @@ def tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[Pools, str]]) -> To
         return _tokenize_pools(job, sources, fast=False)
 
 
-def _tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[Pools, str]], *, fast: bool) -> TokenizedPools:
+def _tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[PoolsManifest, str]], *, fast: bool) -> TokenizedPools:
     worker = _Worker(job, fast=fast)
     print(f"tokenizing with {worker.tokenizer.encoder.backend}", flush=True)
     num_records = sum(pools[name].num_records("train") for pools, name in sources)
@@ -95,7 +95,7 @@ def _with_progress(name: str, parts: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
-def _batches(pools: Pools, name: str) -> Iterator[list[bytes]]:
+def _batches(pools: PoolsManifest, name: str) -> Iterator[list[bytes]]:
     """Yield the lines of a pool's training records, as many at once as a part has."""
     split = pools[name].splits.get("train")
     batch: list[bytes] = []

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from mixtune import storage
-from mixtune.artifacts.pools import SPLITS, Pools
+from mixtune.artifacts.pools import SPLITS, PoolsManifest
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, template_messages, template_tools
 from mixtune.sanitize.rules.markers import Markers
@@ -29,7 +29,9 @@ from mixtune.sanitize.rules.markers import Markers
 Row = dict[str, Any]
 
 
-def export_pools(pools: Pools, form: str, folder: str, split: str = "train", names: tuple[str, ...] = ()) -> Row:
+def export_pools(
+    pools: PoolsManifest, form: str, folder: str, split: str = "train", names: tuple[str, ...] = ()
+) -> Row:
     """Write the records of pools in another format.
 
     Args:
@@ -74,7 +76,7 @@ def export_pools(pools: Pools, form: str, folder: str, split: str = "train", nam
     return summary
 
 
-def _records(pools: Pools, names: Iterable[str], split: str) -> Iterator[Record]:
+def _records(pools: PoolsManifest, names: Iterable[str], split: str) -> Iterator[Record]:
     for name in names:
         yield from pools.records(name, split)
 

@@ -1,6 +1,6 @@
 """The customer's axis: classification where the records have labels, generation where they have none."""
 
-from mixtune.artifacts.pools import Pools
+from mixtune.artifacts.pools import PoolsManifest
 from mixtune.errors import ConfigError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks import generation
@@ -15,7 +15,7 @@ from mixtune.settings.inference import GENERATION, LOGPROBS, CustomerOptions
 AXIS = "customer"
 
 
-def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limit: int) -> Axis | None:
+def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokenizer, limit: int) -> Axis | None:
     """Return the axis over the `test` records; None where there are none.
 
     Raises:
@@ -37,7 +37,7 @@ def plan_axis(pools: Pools, options: CustomerOptions, tokenizer: Tokenizer, limi
     return Axis(AXIS, form, form.plan(AXIS, labelled, tokenizer, 0), labels.labels)
 
 
-def _test_records(pools: Pools, limit: int) -> list[Record]:
+def _test_records(pools: PoolsManifest, limit: int) -> list[Record]:
     unique: dict[str, Record] = {}
     for pool in pools.pools:
         for record in pools.records(pool.name, "test"):
@@ -45,6 +45,6 @@ def _test_records(pools: Pools, limit: int) -> list[Record]:
     return benchmark_files.stratified_subset(list(unique.values()), lambda record: record.get("label", ""), limit)
 
 
-def _labelled(pools: Pools) -> list[Record]:
+def _labelled(pools: PoolsManifest) -> list[Record]:
     splits = ((pool.name, split) for pool in pools.pools for split in ("train", "test"))
     return [record for name, split in splits for record in pools.records(name, split) if "label" in record]

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from mixtune.artifacts.pools import Pools
+from mixtune.artifacts.pools import PoolsManifest
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import record_columns
@@ -29,7 +29,7 @@ RECORDS_PER_PART = 256
 class NllOptions:
     """The pools whose `holdout` records are scored."""
 
-    pools: Pools
+    pools: PoolsManifest
 
 
 class Nll(BenchmarkForm[NllOptions]):
