@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import TokenRecord
+from mixtune.settings.train import AdapterSettings
 from mixtune.train.batches import pack
 from mixtune.train.modeling.adapters import adapter_reach
 from mixtune.train.modeling.loss import PackedLoss, probe
@@ -124,7 +125,9 @@ def test_an_adapter_on_all_linear_layers_leaves_routers_and_mambas_output_alone(
     kind: str, tmp_path: Path, draw_records: Draw
 ) -> None:
     options, left_alone = REACH[kind]
-    model = load_trainable(make(kind, options, tmp_path), settings(lora_rank=4))
+    given = settings(lora_rank=4)
+    model = load_trainable(make(kind, options, tmp_path), given)
+    assert given.lora_options == AdapterSettings(), "PEFT's own patterns stay its own"
     model.loss(pack(draw_records(3, 1))).sum().backward()
     assert all(value.grad is not None for value in model.parameters().values())
     adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name in model.parameters() if "lora_A" in name}

@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _left_alone(causal: Any) -> list[str]:
 
 
 def _lora_config(causal: Any, settings: TrainSettings) -> LoraConfig:
-    options: dict[str, Any] = {name: getattr(settings.lora_options, name) for name in PEFT_OPTIONS}
+    # PEFT writes into the patterns that it is given, and a default instance of settings is shared.
+    options: dict[str, Any] = {name: deepcopy(getattr(settings.lora_options, name)) for name in PEFT_OPTIONS}
     if options["target_modules"] == "all-linear" and not options["exclude_modules"]:
         options["exclude_modules"] = _left_alone(causal) or None
     return LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, task_type="CAUSAL_LM", **options)
