@@ -176,8 +176,8 @@ class PoolWriter:
         examples: dict[str, tuple[tuple[str, str, str], ...]] = {}
         for part in self.parts:
             for rule, changes in part.tally.examples.items():
-                known = examples.get(rule, ())
-                examples[rule] = (*known, *((place, old, new) for place, old, new in changes))[:EXAMPLES_PER_RULE]
+                earlier = examples.get(rule, ())
+                examples[rule] = (*earlier, *((place, old, new) for place, old, new in changes))[:EXAMPLES_PER_RULE]
         starts = zip(self._starts, self._written, strict=False)
         refused = [start + row for start, part in starts for row in part.refused]
         return PoolDetails(

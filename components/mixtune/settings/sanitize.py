@@ -116,8 +116,8 @@ class SanitizeSettings:
     def __post_init__(self) -> None:
         for kind, policy in self.personal_data.items():
             if kind not in (*PERSONAL_KINDS, *NAME_KINDS, "default"):
-                known = ", ".join((*PERSONAL_KINDS, *NAME_KINDS))
-                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {known} and default")
+                kinds = ", ".join((*PERSONAL_KINDS, *NAME_KINDS))
+                raise ConfigError(f"personal_data: unknown kind {kind!r}; there are {kinds} and default")
             if policy not in POLICIES:
                 raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
 

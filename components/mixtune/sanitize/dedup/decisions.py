@@ -158,8 +158,8 @@ class Decisions:
         """Count records by split, and dropped ones by reason."""
         counts = np.bincount(self.pool_states, minlength=len(STATES)).tolist()
         by_state = {state: number for state, number in zip(STATES, counts, strict=True) if number}
-        kept = Counter({split: by_state.pop(split) for split in SPLITS if split in by_state})
-        return kept, Counter(by_state)
+        by_split = Counter({split: by_state.pop(split) for split in SPLITS if split in by_state})
+        return by_split, Counter(by_state)
 
 
 def decide_records(
