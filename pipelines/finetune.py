@@ -30,13 +30,11 @@ def finetune(
     customer_data_percent: float = 50.0,
     customer_epochs: float = 1.0,
     max_steps: int = 0,
-    global_batch_size: int = 32,
-    max_length: int = 8192,
-    seed: int = 42,
     method: str = "lora",
     learning_rate: float = 1e-5,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
+    seed: int = 42,
+    mix_options: dict = {},
+    train_options: dict = {},
     num_nodes: str = "",
     gpus_per_node: str = "",
     data_cpu: str = "1",
@@ -56,13 +54,11 @@ def finetune(
         customer_data_percent: Customer share of every global batch, 0 to 100.
         customer_epochs: Passes over the customer pool; max_steps, where it is not 0, decides instead.
         max_steps: Optimizer steps; 0: as many as customer_epochs takes.
-        global_batch_size: Records per optimizer step over all GPUs.
-        max_length: Longest record in tokens.
-        seed: Of splits, mix, initialisation.
         method: "lora" or "sft" (full).
         learning_rate: Peak learning rate.
-        lora_rank: Rank of the adapter.
-        lora_alpha: Scaling of the adapter.
+        seed: Of splits, mix, initialisation.
+        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
+        train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
         num_nodes: Nodes of the training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of the training job and of an evaluation; empty: none.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
@@ -79,15 +75,15 @@ def finetune(
         tracking=tracking,
         storage=storage,
     )
-    mix = Mix(
-        global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_steps=max_steps, max_length=max_length
-    )
-    training = Training(method=method, learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha)
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
-        checks = run.preflight(inputs, mix, training, customer_data_percent)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
+        checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
-        mixed = run.mix(pools, inputs, mix, customer_data_percent)
+        mixed = run.mix(pools, inputs, mix)
         mixed_checks = run.preflight_mixed(mixed, inputs, training)
         model_uri = run.train(mixed, inputs, training, mixed_checks)
         base = run.evaluate(pools, inputs)

@@ -34,15 +34,15 @@ class Inputs:
     weights: dict
     benchmarks: dict
     limits: dict
+    mix_options: dict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """How long is trained on which records; the customer's share comes apart, since a grid varies it."""
+    """How long is trained on which records."""
 
-    global_batch_size: int
     customer_epochs: float
-    max_length: int
+    customer_data_percent: float = 50.0
     max_steps: int = 0
 
 
@@ -52,8 +52,7 @@ class Training:
 
     method: str
     learning_rate: float
-    lora_rank: int
-    lora_alpha: int
+    options: dict
     on_error: str = "raise"
     """`report`: a failure is handed on in place of the model's URI, and the run goes on."""
 
@@ -86,6 +85,7 @@ class Run:
         general_pools: list,
         benchmarks: dict,
         base_model: str,
+        mix_options: dict = {},
     ) -> Inputs:
         """Add digests to everything that the run reads, so that later tasks are cached under what they really read."""
         task = fingerprint(
@@ -95,28 +95,26 @@ class Run:
             general_pools=general_pools,
             benchmarks=benchmarks,
             base_model=base_model,
+            mix_options=mix_options,
             storage=self.storage,
         )
         return Inputs(**on_cluster(task, cached=False).outputs)
 
-    def preflight(
-        self, inputs: Inputs, mix: Mix, training: Training, percent: float = 50.0, percents: list = []
-    ) -> dsl.PipelineTask:
-        """Check the run before anything is computed; `percents` are those of a grid, in place of `percent`."""
+    def preflight(self, inputs: Inputs, mix: Mix, training: Training, percents: list = []) -> dsl.PipelineTask:
+        """Check the run before anything is computed; `percents` are those of a grid, in place of the mix's."""
         task = preflight(
             base_model=inputs.base_model,
             weights=inputs.weights,
             sources=inputs.customer,
             general=inputs.general,
-            customer_data_percent=percent,
+            customer_data_percent=mix.customer_data_percent,
             customer_data_percents=percents,
             customer_epochs=mix.customer_epochs,
             max_steps=mix.max_steps,
-            global_batch_size=mix.global_batch_size,
-            max_length=mix.max_length,
+            mix_options=inputs.mix_options,
             method=training.method,
             learning_rate=training.learning_rate,
-            lora_rank=training.lora_rank,
+            train_options=training.options,
             seed=self.seed,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,
@@ -148,18 +146,17 @@ class Run:
         customer.set_display_name("sanitize-customer")
         return Pools(general=self._on_data_machine(general), customer=self._on_data_machine(customer))
 
-    def mix(self, pools: Pools, inputs: Inputs, mix: Mix, percent: float) -> dsl.PipelineTask:
+    def mix(self, pools: Pools, inputs: Inputs, mix: Mix) -> dsl.PipelineTask:
         """Decide the training order, tokenize the records and write them as shards."""
         task = mix_shard(
             customer=pools.customer.outputs["pools"],
             general=pools.general.outputs["pools"],
             base_model=inputs.base_model,
             weights=inputs.weights,
-            customer_data_percent=percent,
-            global_batch_size=mix.global_batch_size,
+            customer_data_percent=mix.customer_data_percent,
             customer_epochs=mix.customer_epochs,
             max_steps=mix.max_steps,
-            max_length=mix.max_length,
+            options=inputs.mix_options,
             seed=self.seed,
             storage=self.storage,
         )
@@ -171,7 +168,7 @@ class Run:
             shards=mixed.outputs["shards"],
             base_model=inputs.base_model,
             method=training.method,
-            lora_rank=training.lora_rank,
+            train_options=training.options,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,
             tracking=self.tracking,
@@ -199,8 +196,7 @@ class Run:
             base_model=inputs.base_model,
             method=training.method,
             learning_rate=training.learning_rate,
-            lora_rank=training.lora_rank,
-            lora_alpha=training.lora_alpha,
+            train_options=training.options,
             on_error=training.on_error,
             validation_steps=validation_steps,
             validated=validated,
@@ -267,6 +263,7 @@ class Run:
             weights=inputs.weights,
             benchmarks=inputs.benchmarks,
             limits=inputs.limits,
+            mix_options=inputs.mix_options,
             dial=dial,
         )
         return on_cluster(task)
@@ -288,8 +285,7 @@ class Run:
         task = climb(
             comparison=decision.outputs["comparison"],
             method=training.method,
-            lora_rank=training.lora_rank,
-            lora_alpha=training.lora_alpha,
+            train_options=training.options,
             earlier=earlier,
             customer_target=customer_target,
             sft_max_steps=sft_max_steps,
@@ -320,14 +316,16 @@ class Run:
         return on_cluster(hand_in(task, self.gpus_per_node))
 
 
-def hand_on(action: str, customer_data_percent: float, ladder_uri: str) -> dsl.PipelineTask:
-    """End or join branches of a ladder.
+STEP = ("action", "customer_data_percent", "train_options", "ladder_uri")
+"""What `climb` says of the next candidate of a ladder."""
+
+
+def hand_on(*step: str) -> dsl.PipelineTask:
+    """End or join branches of a ladder: hand on the outputs `STEP`.
 
     The back end takes a branch for done when a task of its own ends last, which a task from the cache is not.
     """
-    return on_cluster(
-        go_on(action=action, customer_data_percent=customer_data_percent, ladder_uri=ladder_uri), cached=False
-    )
+    return on_cluster(go_on(**dict(zip(STEP, step, strict=True))), cached=False)
 
 
 def clean_up_at_end() -> dsl.ExitHandler:

@@ -15,10 +15,7 @@ from dataclasses import replace
 
 from kfp import dsl
 
-from pipelines.flow import Mix, Run, Training, clean_up_at_end, hand_on
-
-STEP = ("action", "customer_data_percent", "ladder_uri")
-"""What a rung says of the next one."""
+from pipelines.flow import STEP, Mix, Run, Training, clean_up_at_end, hand_on
 
 
 @dsl.pipeline(name="lora-then-sft", description="LoRA first; full fine-tuning only where LoRA misses the target.")
@@ -31,12 +28,10 @@ def lora_then_sft(
     benchmarks: dict = {},
     customer_data_percent: float = 50.0,
     customer_epochs: float = 1.0,
-    global_batch_size: int = 32,
-    max_length: int = 8192,
-    seed: int = 42,
     learning_rate: float = 1e-5,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
+    seed: int = 42,
+    mix_options: dict = {},
+    train_options: dict = {},
     customer_target: float = 0.0,
     sft_max_steps: int = 0,
     num_nodes: str = "",
@@ -57,12 +52,10 @@ def lora_then_sft(
         benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
         customer_data_percent: Customer share of every global batch of the first rung, above 0 and at most 100.
         customer_epochs: Passes over the customer pool on every rung.
-        global_batch_size: Records per optimizer step over all GPUs.
-        max_length: Longest record in tokens.
-        seed: Of splits, mix, initialisation.
         learning_rate: Peak learning rate of every rung.
-        lora_rank: Rank of the first adapter.
-        lora_alpha: Scaling of the first adapter.
+        seed: Of splits, mix, initialisation.
+        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
+        train_options: Further settings of train, such as {"lora_rank": 16, "memory": {...}}; rungs change the rank.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
         sft_max_steps: The budget: optimizer steps that full fine-tuning may take; 0: it is never tried.
         num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
@@ -81,18 +74,18 @@ def lora_then_sft(
         tracking=tracking,
         storage=storage,
     )
-    mix = Mix(global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_length=max_length)
-    lora = Training(
-        method="lora", learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha, on_error="report"
-    )
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs)
+    lora = Training(method="lora", learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
-        checks = run.preflight(inputs, mix, lora, customer_data_percent)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
+        checks = run.preflight(inputs, mix, lora)
         pools = run.sanitize(inputs, checks)
         base = run.evaluate(pools, inputs)
 
         def rung(training: Training, percent: float, earlier: str = "") -> dsl.PipelineTask:
-            mixed = run.mix(pools, inputs, mix, percent)
+            mixed = run.mix(pools, inputs, replace(mix, customer_data_percent=percent))
             after = () if earlier else (run.preflight_mixed(mixed, inputs, training),)
             model_uri = run.train(mixed, inputs, training, *after)
             decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
@@ -100,13 +93,13 @@ def lora_then_sft(
 
         first = rung(lora, customer_data_percent)
         with dsl.If(first.outputs["action"] == "lora", "second-adapter"):
-            next_lora = replace(lora, lora_rank=first.outputs["lora_rank"], lora_alpha=first.outputs["lora_alpha"])
-            second = rung(next_lora, first.outputs["customer_data_percent"], first.outputs["ladder_uri"])
+            other = replace(lora, options=first.outputs["train_options"])
+            second = rung(other, first.outputs["customer_data_percent"], first.outputs["ladder_uri"])
         with dsl.Else("one-adapter"):
             enough = hand_on(*(first.outputs[name] for name in STEP))
         adapted = hand_on(*(dsl.OneOf(second.outputs[name], enough.outputs[name]) for name in STEP))
         with dsl.If(adapted.outputs["action"] == "sft", "full"):
-            sft = replace(lora, method="sft")
+            sft = replace(lora, method="sft", options=adapted.outputs["train_options"])
             full = rung(sft, adapted.outputs["customer_data_percent"], adapted.outputs["ladder_uri"])
         with dsl.Else("adapters-only"):
             done = hand_on(*(adapted.outputs[name] for name in STEP))

@@ -30,13 +30,11 @@ def mix_grid(
     benchmarks: dict = {},
     customer_data_percents: list = [100.0, 75.0, 50.0],
     customer_epochs: float = 1.0,
-    global_batch_size: int = 32,
-    max_length: int = 8192,
-    seed: int = 42,
     method: str = "lora",
     learning_rate: float = 1e-5,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
+    seed: int = 42,
+    mix_options: dict = {},
+    train_options: dict = {},
     dial: list = [0.5],
     num_nodes: str = "",
     gpus_per_node: str = "",
@@ -56,13 +54,11 @@ def mix_grid(
         benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
         customer_data_percents: Customer shares to try, each above 0 and at most 100.
         customer_epochs: Passes over the customer pool, the same for every mix.
-        global_batch_size: Records per optimizer step over all GPUs.
-        max_length: Longest record in tokens.
-        seed: Of splits, mix, initialisation.
         method: "lora" or "sft" (full).
         learning_rate: Peak learning rate.
-        lora_rank: Rank of the adapter.
-        lora_alpha: Scaling of the adapter.
+        seed: Of splits, mix, initialisation.
+        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
+        train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
         dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.
         num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
@@ -80,21 +76,21 @@ def mix_grid(
         tracking=tracking,
         storage=storage,
     )
-    mix = Mix(global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_length=max_length)
-    training = Training(
-        method=method, learning_rate=learning_rate, lora_rank=lora_rank, lora_alpha=lora_alpha, on_error="report"
-    )
+    mix = Mix(customer_epochs=customer_epochs)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, training, percents=customer_data_percents)
         points = run.plan_points(inputs, customer_data_percents, dial)
         pools = run.sanitize(inputs, checks, points)
         base = run.evaluate(pools, inputs)
         with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
             # KFP's local runner lets no other task's parameter into a loop: a point holds what it needs.
-            shared = {name: getattr(point, name) for name in ("base_model", "weights", "benchmarks", "limits")}
-            inputs_of_point = replace(inputs, **shared)
-            mixed = run.mix(pools, inputs_of_point, mix, point.percent)
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options")
+            inputs_of_point = replace(inputs, **{name: getattr(point, name) for name in names})
+            mixed = run.mix(pools, inputs_of_point, replace(mix, customer_data_percent=point.percent))
             mixed_checks = run.preflight_mixed(mixed, inputs_of_point, training)
             model_uri = run.train(mixed, inputs_of_point, training, mixed_checks)
             candidate = run.evaluate(pools, inputs_of_point, model_uri)

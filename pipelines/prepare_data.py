@@ -19,9 +19,8 @@ def prepare_data(
     customer_data_percent: float = 50.0,
     customer_epochs: float = 1.0,
     max_steps: int = 0,
-    global_batch_size: int = 32,
-    max_length: int = 8192,
     seed: int = 42,
+    mix_options: dict = {},
     data_cpu: str = "1",
     data_memory: str = "4G",
     storage: dict = {},
@@ -38,17 +37,16 @@ def prepare_data(
         customer_data_percent: Customer share of every global batch, 0 to 100.
         customer_epochs: Passes over the customer pool; max_steps, where it is not 0, decides instead.
         max_steps: Optimizer steps; 0: as many as customer_epochs takes.
-        global_batch_size: Records per optimizer step over all GPUs.
-        max_length: Longest record in tokens.
         seed: Of splits and mix.
+        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
         data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
     run = Run(seed=seed, data_cpu=data_cpu, data_memory=data_memory, storage=storage)
-    mix = Mix(
-        global_batch_size=global_batch_size, customer_epochs=customer_epochs, max_steps=max_steps, max_length=max_length
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
+    inputs = run.fingerprint(
+        customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
     )
-    inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
     pools = run.sanitize(inputs)
-    run.mix(pools, inputs, mix, customer_data_percent)
+    run.mix(pools, inputs, mix)

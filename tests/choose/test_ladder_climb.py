@@ -6,7 +6,7 @@ import pytest
 
 from mixtune.artifacts.ladder import LORA, SFT, LadderReport, Rung
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
-from mixtune.choose.ladder_climb import STOP, climb, decide, report_ladder
+from mixtune.choose.ladder_climb import STOP, climb, decide, next_options, report_ladder
 from mixtune.choose.mix_choice import Outputs
 from mixtune.errors import ConfigError, TrainingError
 
@@ -45,6 +45,14 @@ def test_the_ladder_goes_on_only_while_it_may_help(rungs: list[Rung], budget: in
     decision = decide(rungs, 0.8, budget)
     assert decision.action == action
     assert reason in decision.reason
+
+
+def test_the_next_candidate_keeps_the_options_and_full_fine_tuning_none_of_an_adapters() -> None:
+    options = {"lora_rank": 16, "lora_options": {"use_rslora": True}, "memory": {"shard_base": True}}
+    another = decide([rung("pass", 0.7)], 0.8, 0)
+    assert next_options(another, options) == {**options, "lora_rank": 64, "lora_alpha": 128}
+    full = decide([rung("pass"), rung("pass")], 0.8, 100)
+    assert next_options(full, options) == {"memory": {"shard_base": True}}
 
 
 def test_without_a_target_a_certain_gain_is_enough() -> None:

@@ -64,6 +64,19 @@ def test_values_that_come_as_values_are_checked_too(pipeline: Path) -> None:
         check_arguments(pipeline, {"uri": "a", "steps": "5"})
 
 
+def test_one_entry_of_an_object_is_written_with_dots() -> None:
+    needed = ["customer_uri=a", 'general_pools=[{"category": "chat"}]', "base_model=m"]
+    words = ["train_options.lora_rank=8", "train_options.memory.shard_base=true", "train_options.memory.dtype=float32"]
+    arguments = read_arguments(find_pipeline("finetune"), [*needed, 'train_options={"lora_alpha": 16}', *words])
+    assert arguments["train_options"] == {
+        "lora_alpha": 16,
+        "lora_rank": 8,
+        "memory": {"shard_base": True, "dtype": "float32"},
+    }
+    with pytest.raises(ConfigError, match="method is text, and has no 'name'"):
+        read_arguments(find_pipeline("finetune"), [*needed, "method.name=lora"])
+
+
 def test_a_pipeline_is_a_file_or_one_of_ours(pipeline: Path) -> None:
     assert find_pipeline(str(pipeline)) == pipeline
     assert find_pipeline("rehearse").parent.name == "rehearse", "a component by itself"

@@ -26,8 +26,7 @@ def test_the_shell_runs_under_the_local_runner(tmp_path: Path, chatml: Path) -> 
             base_model=str(chatml),
             weights={"chat": 100},
             customer_data_percent=50.0,
-            global_batch_size=4,
-            options={"train_on": ["assistant", "user"]},
+            options={"global_batch_size": 4, "train_on": ["assistant", "user"]},
         )
 
     pipeline()

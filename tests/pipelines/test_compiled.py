@@ -20,19 +20,15 @@ FILES = {**components(), **pipelines()}
 WITH_JOBS = ["finetune", "mix_grid", "lora_then_sft"]
 FINETUNE = {
     "customer_uri", "customer_columns", "test_uri", "general_pools", "benchmarks", "base_model",
-    "customer_data_percent", "customer_epochs", "max_steps", "global_batch_size", "max_length", "seed",
-    "method", "learning_rate", "lora_rank", "lora_alpha", "num_nodes", "gpus_per_node",
+    "customer_data_percent", "customer_epochs", "max_steps", "method", "learning_rate", "seed",
+    "mix_options", "train_options", "num_nodes", "gpus_per_node",
     "data_cpu", "data_memory", "tracking", "storage",
 }  # fmt: skip
 DEFAULTS = {
     "customer_data_percent": 50.0,
     "customer_epochs": 1.0,
-    "global_batch_size": 32,
-    "max_length": 8192,
     "method": "lora",
     "learning_rate": 1e-5,
-    "lora_rank": 16,
-    "lora_alpha": 32,
     "num_nodes": "",
     "gpus_per_node": "",
 }

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from mixtune.errors import ConfigError, DataError
-from mixtune.preflight.fingerprint import check_pools, fingerprint_benchmarks, fingerprint_model, fingerprint_pools
+from mixtune.preflight.fingerprint import (
+    check_pools,
+    fingerprint_benchmarks,
+    fingerprint_model,
+    fingerprint_options,
+    fingerprint_pools,
+)
 
 CHAT = {"category": "chat", "uri": "chat.jsonl", "weight": 60.0}
 MATH = {"category": "math", "uri": "math.jsonl", "weight": 40.0}
@@ -34,6 +40,7 @@ def test_sources_carry_digests_and_weights_stay_apart(tmp_path: Path, monkeypatc
         ([CHAT, {**CHAT, "weight": 40}], "category 'chat' names two pools"),
         ([{**CHAT, "category": "customer", "weight": 100}], "category 'customer' names two pools"),
         ([{"category": "chat", "weight": 100}], "entry 1: 'uri' is missing"),
+        ([CHAT, {"category": "math", "uri": "math.jsonl"}], "entry 2: 'weight' is missing"),
         ([{**CHAT, "wieght": 1}], "entry 1: unknown key 'wieght'"),
         ([{**CHAT, "weight": -1}, {**MATH, "weight": 101}], "weight of 'chat' is -1"),
     ],
@@ -65,3 +72,20 @@ def test_limits_leave_apart_from_benchmarks_so_that_a_new_limit_measures_nothing
     assert fingerprint_benchmarks({"ifeval": str(tmp_path / "mmlu.jsonl")})[0]["ifeval"]["uri"].count("#") == 1
     with pytest.raises(ConfigError, match="'mmlu' is a URI or an object"):
         fingerprint_benchmarks({"mmlu": 5})
+
+
+def test_pools_without_weights_are_for_a_mix_by_temperature(tmp_path: Path) -> None:
+    (tmp_path / "chat.jsonl").write_text("{}")
+    uri = str(tmp_path / "chat.jsonl")
+    assert fingerprint_pools(uri, {}, "", [{"category": "chat", "uri": uri}])[2] == {}
+
+
+def test_a_chat_templates_file_gets_its_digest_so_that_changed_bytes_are_seen(tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}")
+    options = fingerprint_options({"chat_template_uri": str(template), "unit": "tokens"})
+    assert options["unit"] == "tokens"
+    assert options["chat_template_uri"].startswith(f"{template}#")
+    template.write_text("{{ messages[0] }}")
+    assert fingerprint_options({"chat_template_uri": str(template)}) != options
+    assert fingerprint_options({"unit": "tokens"}) == {"unit": "tokens"}

@@ -58,7 +58,7 @@ SHARDS: dict[str, Any] = {
 
 def looked_at(shards: dict[str, Any], page: Path, **options: Any) -> str:
     mixed = Mixed(manifest=from_json(ShardsManifest, shards, "shards"))
-    return run_mixed_preflight(mixed, mixed.settings(str(BASE_MODEL), "lora", **options), str(page))
+    return run_mixed_preflight(mixed, mixed.run_settings(str(BASE_MODEL), "lora", **options), str(page))
 
 
 def cells(page: Path) -> str:
@@ -155,7 +155,12 @@ def test_the_command_looks_at_shards_that_are_there_already(
     (tmp_path / "records.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     (tmp_path / "shards").write_text(json.dumps(SHARDS))
     pools = '[{"category": "chat", "uri": "records.jsonl", "weight": 100}]'
-    run = ["customer_uri=records.jsonl", f"general_pools={pools}", f"base_model={BASE_MODEL}", "max_length=512"]
+    run = [
+        "customer_uri=records.jsonl",
+        f"general_pools={pools}",
+        f"base_model={BASE_MODEL}",
+        "mix_options.max_length=512",
+    ]
     assert main(["preflight", "finetune", *run, "--shards", "shards"]) == 0
     said = capsys.readouterr().out
     assert "about 2 lines, for whose duplicates sanitize needs 0.0 GB of memory" in said

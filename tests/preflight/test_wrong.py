@@ -169,7 +169,7 @@ def run(
         "general_pools": [{"category": "chat", "uri": "chat.jsonl", "weight": 100}],
         "base_model": "model",
         "customer_data_percent": 75.0,
-        "max_length": 512,
+        "mix_options": {"max_length": 512},
         "tracking": {"hyperpod": "4x-p5.48xlarge"},
     }
 
@@ -236,28 +236,53 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a benchmark without a URI": ({"benchmarks": {"mmlu": 5}}, "'mmlu' is a URI or an object with one"),
     "a percentage of 120": (
         {"customer_data_percent": 120.0},
-        "fail  mix: customer_data_percent is a percentage, 0 to 100; got 120",
+        "fail  mix: mix_shard: customer_data_percent is the customer share of every global batch, 0 to 100; got 120",
     ),
     "nothing mixed in": ({"customer_data_percent": 100.0}, "warn  mix: 100 % customer: nothing is mixed in"),
     "0 % customer without max_steps": (
         {"customer_data_percent": 0.0},
-        "fail  exposure: at 0 % customer no epoch of theirs ends",
+        "fail  mix: mix_shard: customer_data_percent is 0, so customer_epochs gives no length; set max_steps",
     ),
-    "no epochs": ({"customer_epochs": 0.0}, "fail  exposure: customer_epochs is above 0; got 0"),
-    "an empty batch": ({"global_batch_size": 0}, "fail  exposure: global_batch_size is 1 or more; got 0"),
-    "an unknown method": ({"method": "qlora"}, "fail  method: method is 'lora' or 'sft'; got 'qlora'"),
-    "a learning rate of 0": ({"learning_rate": 0.0}, "fail  method: learning_rate is above 0; got 0"),
+    "no epochs": (
+        {"customer_epochs": 0.0},
+        "fail  mix: mix_shard: customer_epochs is more than 0, or set max_steps; got 0",
+    ),
+    "an empty batch": (
+        {"mix_options": {"global_batch_size": 0}},
+        "fail  mix: mix_shard: global_batch_size counts records, 1 or more; got 0",
+    ),
+    "an unknown method": ({"method": "qlora"}, "fail  training: train: method is one of lora, sft; got 'qlora'"),
+    "a learning rate of 0": ({"learning_rate": 0.0}, "fail  training: train: learning_rate is above 0; got 0"),
     "a learning rate too low for LoRA": (
         {"learning_rate": 1e-7},
-        "warn  method: learning rate 1e-07 is too low for LoRA to learn",
+        "warn  training: an adapter hardly learns at 6.4e-06 (learning_rate times lora_plus_ratio)",
+    ),
+    "a misspelt option of the mix": (
+        {"mix_options": {"max_lenght": 512}},
+        "fail  mix: options: unknown key 'max_lenght'; did you mean 'max_length'?",
+    ),
+    "a misspelt option of the training": (
+        {"train_options": {"memory": {"shard_bas": True}}},
+        "fail  training: train: memory: unknown key 'shard_bas'; did you mean 'shard_base'?",
+    ),
+    "less memory than sanitize needs": (
+        {"data_memory": "1k"},
+        "warn  data: about 2 lines: to find duplicates sanitize needs 0 GB, its tasks reserve 1k",
+    ),
+    "an amount of memory in words": (
+        {"data_memory": "much"},
+        "data_memory is an amount as Kubernetes writes it, such as 4G or 500Mi",
     ),
     "a model that is not there": ({"base_model": "nothing"}, "nothing: no such file or folder"),
     "a hub name without its revision": ({"base_model": "org/name"}, "org/name: no such file or folder"),
     "records longer than the model takes": (
-        {"max_length": 65536},
+        {"mix_options": {"max_length": 65536}},
         "warn  base model: max_length 65536 is more than the",
     ),
-    "a number of nodes in words": ({"num_nodes": "four"}, "num_nodes is a whole number as text, or empty; got 'four'"),
+    "a number of nodes in words": (
+        {"num_nodes": "four"},
+        "fail  cluster: num_nodes is empty or a whole number as text; got 'four'",
+    ),
     "a misspelt key of tracking": ({"tracking": {"url": "x"}}, "fail  tags: tracking: unknown key 'url'"),
     "an MLflow that does not answer": (
         {"tracking": {"uri": "mlflow-nowhere:///x"}},

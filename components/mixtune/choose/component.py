@@ -15,6 +15,7 @@ def plan_points(
     weights: dict,
     benchmarks: dict = {},
     limits: dict = {},
+    mix_options: dict = {},
     dial: list = [],
 ) -> list:
     """Make the points of a mix grid: every mix with what all of them share.
@@ -25,10 +26,11 @@ def plan_points(
         weights: From `fingerprint`.
         benchmarks: From `fingerprint`.
         limits: From `fingerprint`.
+        mix_options: From `fingerprint`.
         dial: Strengths above 0 and below 1 at which every point is evaluated too; empty: none.
 
     Returns:
-        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `dial`.
+        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `mix_options`, `dial`.
 
     Raises:
         ConfigError: No percentage, one out of range, or one twice; a strength out of range.
@@ -37,7 +39,7 @@ def plan_points(
     from mixtune.interpolation import check_strengths
 
     shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}
-    return plan(customer_data_percents, {**shared, "dial": check_strengths(dial)})
+    return plan(customer_data_percents, {**shared, "mix_options": mix_options, "dial": check_strengths(dial)})
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -91,8 +93,7 @@ def climb(
     comparison: Input[Artifact],
     ladder: Output[Artifact],
     method: str = "lora",
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
+    train_options: dict = {},
     earlier: str = "",
     customer_target: float = 0.0,
     sft_max_steps: int = 0,
@@ -102,8 +103,7 @@ def climb(
     [
         ("action", str),
         ("customer_data_percent", float),
-        ("lora_rank", int),
-        ("lora_alpha", int),
+        ("train_options", dict),
         ("ladder_uri", str),
     ],
 ):
@@ -117,8 +117,7 @@ def climb(
         comparison: The JSON of `compare`.
         ladder: JSON of the candidates so far.
         method: How it was trained: `lora` or `sft`.
-        lora_rank: Rank of its adapter.
-        lora_alpha: Scaling of its adapter.
+        train_options: Further settings that it was trained with, of `train`.
         earlier: `ladder_uri` of the rung before; empty: this is the first.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
         sft_max_steps: Optimizer steps that full fine-tuning may take; 0: it is never tried.
@@ -127,21 +126,23 @@ def climb(
     Returns:
         action: `lora`, `sft` or `stop`.
         customer_data_percent: Of the next candidate.
-        lora_rank: Of the next candidate.
-        lora_alpha: Of the next candidate.
+        train_options: Of the next candidate: another rank and scaling, or none where it is no adapter.
         ladder_uri: Of the ladder so far.
     """
     from collections import namedtuple
 
     from mixtune import storage as files
     from mixtune.choose.ladder_climb import climb as add
+    from mixtune.choose.ladder_climb import next_options
+    from mixtune.settings.train import TrainSettings
 
     files.configure_storage(storage)
-    candidate = {"method": method, "lora_rank": int(lora_rank), "lora_alpha": int(lora_alpha)}
-    budget = {"target": customer_target, "sft_max_steps": int(sft_max_steps)}
+    settings = TrainSettings.from_options(train_options, method=method)
+    candidate = {"method": method, "lora_rank": settings.lora_rank, "lora_alpha": settings.lora_alpha}
+    budget = {"target": float(customer_target), "sft_max_steps": int(sft_max_steps)}
     decision = add(comparison.path, candidate, earlier, ladder.path, budget)
-    returned = namedtuple("returned", "action customer_data_percent lora_rank lora_alpha ladder_uri")
-    return returned(decision.action, decision.percent, decision.lora_rank, decision.lora_alpha, ladder.uri)
+    returned = namedtuple("returned", "action customer_data_percent train_options ladder_uri")
+    return returned(decision.action, decision.percent, next_options(decision, train_options), ladder.uri)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -186,25 +187,27 @@ def choose_rung(
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
-def go_on(action: str, customer_data_percent: float, ladder_uri: str) -> NamedTuple(
-    "Step", [("action", str), ("customer_data_percent", float), ("ladder_uri", str)]
+def go_on(action: str, customer_data_percent: float, train_options: dict, ladder_uri: str) -> NamedTuple(
+    "Step", [("action", str), ("customer_data_percent", float), ("train_options", dict), ("ladder_uri", str)]
 ):
     """Hand on what one of two branches said, so that a further branch can hang on it.
 
     Args:
         action: What comes next.
         customer_data_percent: Of the next candidate.
+        train_options: Of the next candidate.
         ladder_uri: The ladder so far.
 
     Returns:
         action: As it came in.
         customer_data_percent: As it came in.
+        train_options: As it came in.
         ladder_uri: As it came in.
     """
     from collections import namedtuple
 
-    returned = namedtuple("returned", "action customer_data_percent ladder_uri")
-    return returned(action, customer_data_percent, ladder_uri)
+    returned = namedtuple("returned", "action customer_data_percent train_options ladder_uri")
+    return returned(action, float(customer_data_percent), train_options, ladder_uri)
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)

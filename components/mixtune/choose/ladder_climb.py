@@ -1,6 +1,6 @@
 """LoRA first, full fine-tuning last: after each candidate, whether to go on, with what, and which one to take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,13 @@ def decide(rungs: Sequence[Rung], target: float, sft_max_steps: int) -> Decision
         allowed = f"only {sft_max_steps} are allowed" if sft_max_steps else "none is allowed"
         return decision(STOP, f"full fine-tuning would take {last.mix.num_steps} steps, {allowed} (sft_max_steps)")
     return decision(SFT, "LoRA keeps what the model knew and misses the target")
+
+
+def next_options(decision: Decision, train_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training options of the next candidate: another adapter's, or none of an adapter's for all weights."""
+    if decision.action == SFT:
+        return {name: value for name, value in train_options.items() if not name.startswith("lora_")}
+    return {**train_options, "lora_rank": decision.lora_rank, "lora_alpha": decision.lora_alpha}
 
 
 def climb(

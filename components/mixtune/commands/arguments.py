@@ -100,26 +100,37 @@ def read_arguments(
 ) -> dict[str, Any]:
     """Turn `key=value` texts into a pipeline's arguments.
 
-    A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. A file holds a JSON
-    object of arguments, which the texts override; both override those of an earlier run.
+    A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. One entry of an object is
+    written `train_options.lora_rank=8`. A file holds a JSON object of arguments, which the texts override; both
+    override those of an earlier run.
 
     Raises:
         ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
     """
     definitions = read_definitions(path)
     arguments: dict[str, Any] = {}
+    entries: list[tuple[str, list[str], Any]] = []
     for text in texts:
         name, sign, value = text.partition("=")
+        name, *keys = name.split(".")
         if not sign:
             raise ConfigError(f"{text!r}: an argument is written key=value")
         if name not in definitions:
             raise ConfigError(f"{path.stem} has no parameter {name!r}; {_nearest(name, definitions)}")
-        if name in arguments:
+        kind = definitions[name]["parameterType"]
+        if keys and kind == "STRUCT":
+            entries.append((name, keys, _read_entry(value)))
+        elif keys:
+            raise ConfigError(f"{name} is {_KINDS[kind]}, and has no {keys[0]!r}")
+        elif name in arguments:
             raise ConfigError(f"{name} is given twice")
-        arguments[name] = _read_value(name, value, definitions[name]["parameterType"])
+        else:
+            arguments[name] = _read_value(name, value, kind)
     before = {**(earlier or {}), **(_read_file(file) if file else {})}
     before = {name: _as_declared(value, definitions.get(name, {})) for name, value in before.items()}
     arguments = {**before, **arguments}
+    for name, keys, value in entries:
+        arguments[name] = _with_entry(arguments.get(name, {}), keys, value)
     check_arguments(path, arguments)
     return arguments
 
@@ -190,6 +201,22 @@ def _read_value(name: str, text: str, kind: str) -> Any:
     except ValueError as error:
         raise ConfigError(f"{name} is {_KINDS[kind]}; got {text!r}") from error
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
+
+
+def _read_entry(text: str) -> Any:
+    """Return an entry of an object: JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _with_entry(value: Any, keys: list[str], entry: Any) -> Any:
+    """Return an object with one entry set, however deep."""
+    if not keys:
+        return entry
+    inner = value if isinstance(value, dict) else {}
+    return {**inner, keys[0]: _with_entry(inner.get(keys[0]), keys[1:], entry)}
 
 
 def _fits(value: Any, kind: str) -> bool:

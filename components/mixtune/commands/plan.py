@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mixtune.commands.arguments import (
 from mixtune.errors import ConfigError
 from mixtune.preflight.cost_plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.memory import Shape
+from mixtune.preflight.run_settings import RunSettings
 from mixtune.prices import Instance, read_prices
 
 
@@ -61,7 +63,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
-    """The plan of a run with these arguments."""
+    """Return the plan of a run with these arguments."""
     storage.configure_storage(arguments["storage"])
     folder = models.fetch_model(arguments["base_model"], weights=False)
     prices = read_prices(options.prices)
@@ -93,23 +95,14 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
 
 
 def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
-    size, steps = int(arguments["global_batch_size"]), int(arguments["max_steps"])
-    tokens, records = options.tokens_per_record or arguments["max_length"] / 2, options.customer_records
+    run = RunSettings.from_arguments(arguments)
+    mix = run.mix()
+    tokens, records = options.tokens_per_record or mix.tokens.max_length / 2, options.customer_records
     if options.shards:
         receipt = read_artifact(ShardsManifest, options.shards).receipt
-        steps, records = receipt.num_steps, receipt.pools[0].pool_records
-        tokens = receipt.num_tokens / (steps * receipt.global_batch_size)
-    return Work(
-        method=arguments["method"],
-        customer_records=records,
-        customer_percent=float(arguments["customer_data_percent"]),
-        customer_epochs=float(arguments["customer_epochs"]),
-        max_steps=steps,
-        global_batch_size=size,
-        tokens_per_record=tokens,
-        max_length=int(arguments["max_length"]),
-        lora_rank=int(arguments["lora_rank"]),
-    )
+        mix, records = replace(mix, max_steps=receipt.num_steps), receipt.pools[0].pool_records
+        tokens = receipt.num_tokens / (receipt.num_steps * receipt.global_batch_size)
+    return Work(mix=mix, training=run.training(), customer_records=records, tokens_per_record=tokens)
 
 
 def _measured(manifest: str, instance: Instance) -> TrainingFigures | None:

@@ -98,11 +98,10 @@ class World:
             "base_model": self.base_model,
             "customer_data_percent": customer_data_percent,
             "customer_epochs": tuning.customer_epochs,
-            "global_batch_size": tuning.global_batch_size,
-            "max_length": 512,
-            "seed": self.seed,
             "method": method,
             "learning_rate": tuning.learning_rate,
+            "seed": self.seed,
+            "mix_options": {"global_batch_size": tuning.global_batch_size, "max_length": 512},
         }
 
     def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, Any]:

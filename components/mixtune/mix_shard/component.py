@@ -16,10 +16,8 @@ def mix_shard(
     shards: Output[Dataset],
     receipt: Output[HTML],
     summary: Output[Markdown],
-    global_batch_size: int = 32,
     customer_epochs: float = 1.0,
     max_steps: int = 0,
-    max_length: int = 8192,
     seed: int = 42,
     options: dict = {},
     storage: dict = {},
@@ -35,12 +33,11 @@ def mix_shard(
         base_model: Folder, `s3://` prefix or `org/name@revision` whose tokenizer and chat template are used.
         weights: Percent of the general share for each general pool; they sum to 100.
         customer_data_percent: Customer share of every global batch, 0 to 100.
-        global_batch_size: Records of one optimizer step, over all GPUs.
         customer_epochs: Passes over the customer pool, where `max_steps` is 0.
         max_steps: Number of steps; 0: by `customer_epochs`.
-        max_length: Longest record in tokens.
         seed: Seed of every order.
-        options: Further settings by name, each with a default: `too_long` (what becomes of records over `max_length`:
+        options: Further settings by name, each with a default: `global_batch_size` (records of one optimizer step over
+            all GPUs, 32), `max_length` (longest record in tokens, 8192), `too_long` (what becomes of longer ones:
             "drop", "truncate": cut so that an answer stays whole, or "error"), `train_on` (roles whose turns are
             learned: a list of "assistant", "user", "system", "tool"), `chat_template_uri` (file with a Jinja chat
             template instead of the model's own; ask the tuned model by it too), `unit` (what shares count: "records",
@@ -63,10 +60,8 @@ def mix_shard(
     parameters = {
         "weights": weights,
         "customer_data_percent": customer_data_percent,
-        "global_batch_size": global_batch_size,
         "customer_epochs": customer_epochs,
         "max_steps": max_steps,
-        "max_length": max_length,
         "seed": seed,
     }
     inputs = Inputs(base_model=base_model, customer_path=customer.path, general_path=general.path)

@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 from mixtune import models, storage
 from mixtune.chat.template_files import DEFAULT, read_templates
@@ -12,105 +10,60 @@ from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
+from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
-from mixtune.settings.job import NodeSettings
-from mixtune.settings.mix import check_grid, check_weights
+from mixtune.settings.mix import check_grid
+from mixtune.settings.train import VALIDATION_STEPS
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import largest_micro_batch
 
-VALIDATION_STEPS = 5
-"""Of the validation run that goes before every training."""
-SLOW_LORA = 5e-7
-"""Peak learning rate under which not even LoRA+ lets an adapter learn in a usual number of steps."""
+Findings = Iterator[tuple[str, str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is checked; the names and units are the pipeline's."""
-
-    base_model: str
-    weights: dict[str, float]
-    customer_data_percents: list[float]
-    """Several for a grid, at least one."""
-    max_length: int
-    method: str
-    max_steps: int
-    global_batch_size: int
-    customer_epochs: float = 1.0
-    learning_rate: float = 1e-5
-    tracking: dict[str, Any] = field(default_factory=dict)
-    storage: dict[str, Any] = field(default_factory=dict)
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    """`{"name", "uri"}` of everything that is read, as `fingerprint` leaves it."""
-    artifacts: str = ""
-    """Folder or prefix that artifacts are written to; empty: not looked at."""
-    lora_rank: int = 16
-    seed: int = 42
-    num_nodes: str = ""
-    """Nodes of the training job; empty or `0`: it runs in the task's process, and no cluster is looked at."""
-    gpus_per_node: str = ""
-    data_memory: str = ""
-    """Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at."""
-    namespace: str = ""
-    """Of the training job; empty: the pod's own."""
-
-
-def run_preflight(settings: Settings, report_path: str) -> str:
-    """Run all checks, print and write them; `pass`, or `warn` where one warns.
+def run_preflight(run: RunSettings, report_path: str) -> str:
+    """Run all checks, print and write them; return `pass`, or `warn` where one warns.
 
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
-    checks = [look(name, check, settings) for name, check in CHECKS.items()]
-    return conclude(checks, "Preflight", checklist(settings), report_path)
+    checks = [look(name, check, run) for name, check in CHECKS.items()]
+    return conclude(checks, "Preflight", checklist(run), report_path)
 
 
-def _check_mix(settings: Settings) -> Iterator[tuple[str, str]]:
-    for percent in settings.customer_data_percents:
-        yield "pass", f"{percent:g} % customer, {100 - percent:g} % from {len(settings.weights)} general pools"
-        if not 0 <= percent <= 100:
-            yield "fail", f"customer_data_percent is a percentage, 0 to 100; got {percent:g}"
-    try:
-        check_grid(len(settings.customer_data_percents))
-        check_weights(settings.weights)
-    except ConfigError as error:
-        yield "fail", str(error)
-    if 100 in settings.customer_data_percents:
+def _check_mix(run: RunSettings) -> Findings:
+    check_grid(len(run.customer_data_percents))
+    for percent in run.customer_data_percents:
+        mix = run.mix(percent)
+        mix.check_general_pools(run.general_pools)
+        length = f"{mix.max_steps} steps" if mix.max_steps else f"{mix.customer_epochs:g} customer epochs"
+        yield (
+            "pass",
+            f"{percent:g} % customer, {100 - percent:g} % from {len(run.weights)} general pools; "
+            f"{length} of {mix.global_batch_size} records",
+        )
+    if 100 in run.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 
 
-def _check_exposure(settings: Settings) -> Iterator[tuple[str, str]]:
-    steps = f"{settings.max_steps} steps" if settings.max_steps else f"{settings.customer_epochs:g} customer epochs"
-    yield "pass", f"{steps} of {settings.global_batch_size} records"
-    if settings.global_batch_size < 1:
-        yield "fail", f"global_batch_size is 1 or more; got {settings.global_batch_size}"
-    if settings.max_steps < 0:
-        yield "fail", f"max_steps is 0 or more; got {settings.max_steps}"
-    if settings.max_steps == 0 and 0 in settings.customer_data_percents:
-        yield "fail", "at 0 % customer no epoch of theirs ends; give max_steps"
-    if settings.max_steps == 0 and settings.customer_epochs <= 0:
-        yield "fail", f"customer_epochs is above 0; got {settings.customer_epochs:g}"
+def _check_training(run: RunSettings) -> Findings:
+    training = run.training()
+    yield "pass", f"{training.method}, learning rate {training.learning_rate:g}"
+    if warning := training.warning():
+        yield "warn", warning
 
 
-def _check_method(settings: Settings) -> Iterator[tuple[str, str]]:
-    yield "pass", f"{settings.method}, learning rate {settings.learning_rate:g}"
-    if settings.method not in ("lora", "sft"):
-        yield "fail", f"method is 'lora' or 'sft'; got {settings.method!r}"
-    if settings.learning_rate <= 0:
-        yield "fail", f"learning_rate is above 0; got {settings.learning_rate:g}"
-    elif settings.method == "lora" and settings.learning_rate < SLOW_LORA:
-        yield "warn", f"learning rate {settings.learning_rate:g} is too low for LoRA to learn; 1e-5 is a good start"
-
-
-def _check_model(settings: Settings) -> Iterator[tuple[str, str]]:
-    folder = models.fetch_model(settings.base_model, weights=False)
+def _check_model(run: RunSettings) -> Findings:
+    folder = models.fetch_model(run.base_model, weights=False)
     config = storage.read_json(str(folder / "config.json"))
-    longest = config.get("max_position_embeddings") or config.get("n_positions") or 0
+    longest, mix = config.get("max_position_embeddings") or config.get("n_positions") or 0, valid(run.mix)
     yield "pass", f"{config.get('model_type', 'unknown')}, takes {longest or 'an unknown number of'} tokens"
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         yield "fail", f"{folder.name}: no tokenizer.json in it; save the tokenizer beside the model"
-    if longest and settings.max_length > longest:
-        yield "warn", f"max_length {settings.max_length} is more than the {longest} tokens that the model was made for"
+    if longest and mix and mix.tokens.max_length > longest:
+        yield (
+            "warn",
+            f"max_length {mix.tokens.max_length} is more than the {longest} tokens that the model takes",
+        )
     if DEFAULT not in read_templates(folder):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
     if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):
@@ -118,35 +71,40 @@ def _check_model(settings: Settings) -> Iterator[tuple[str, str]]:
             "warn",
             f"{folder.name}: no licence lies beside it (LICENSE or README.md); find out whether you may tune it",
         )
-    if not list(folder.glob("*.safetensors")) and not models.is_hub_name(settings.base_model):
+    if not list(folder.glob("*.safetensors")) and not models.is_hub_name(run.base_model):
         yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"
 
 
-def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Whether a GPU holds a micro batch, or one record of `max_length` where that is longer."""
-    folder = models.fetch_model(settings.base_model, weights=False)
+def check_memory(run: RunSettings) -> Findings:
+    """Check that a GPU holds a micro batch, or one record of `max_length` where that is longer."""
+    mix, settings, nodes = valid(run.mix), valid(run.training), valid(run.nodes)
+    if mix is None or settings is None or nodes is None:
+        return  # other checks say why
+    folder = models.fetch_model(run.base_model, weights=False)
     try:
         shape = Shape.from_config(storage.read_json(str(folder / "config.json")))
     except ModelError as error:
         yield "warn", str(error)
         return
-    name = Tracking.from_options(settings.tracking).hyperpod.rpartition("x-")[2]
-    gpus = _count("gpus_per_node", settings.gpus_per_node)
-    tokens = largest_micro_batch(settings.max_length, settings.global_batch_size)
+    tokens = largest_micro_batch(mix.tokens.max_length, mix.global_batch_size, settings.memory.max_tokens_per_gpu)
+    sharded = settings.method == "sft" or settings.memory.shard_base
     training = Training(
         method=settings.method,
         micro_tokens=tokens,
-        packed=tokens > settings.max_length,
+        packed=tokens > mix.tokens.max_length,
         lora_rank=settings.lora_rank,
-        gpu=bool(gpus),
-        shards=max(1, gpus) if settings.method == "sft" else 1,
+        gpu=bool(nodes.gpus),
+        dtype=settings.memory.dtype,
+        activations=settings.memory.activations,
+        shards=max(1, nodes.gpus) if sharded else 1,
     )
     memory = estimate_memory(shape, training)
     line = f"{memory.line()}, estimated for micro batches of {tokens} tokens"
+    name = Tracking.from_options(run.tracking).hyperpod.rpartition("x-")[2]
     instance = read_prices().instances.get(name)
-    if not gpus or not instance:
-        where = "on a CPU" if not gpus else "tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"
-        yield "pass", f"{line}; {where}"
+    if not nodes.gpus or not instance:
+        unknown = "tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"
+        yield "pass", f"{line}; {unknown if nodes.gpus else 'on a CPU'}"
         return
     room = instance.gpu_memory_gb * 1e9 * RESERVE
     yield "pass", f"{line}; {instance.gpu} has {room / 1e9:.0f} GB to give"
@@ -156,70 +114,60 @@ def check_memory(settings: Settings) -> Iterator[tuple[str, str]]:
             f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; "
             "method=lora, larger GPUs, or a smaller max_length",
         )
-    if gpus > instance.gpus:
-        yield "fail", f"gpus_per_node is {gpus}; {name} has {instance.gpus}"
+    if nodes.gpus > instance.gpus:
+        yield "fail", f"gpus_per_node is {nodes.gpus}; {name} has {instance.gpus}"
 
 
-def _count(name: str, text: str) -> int:
-    if text and not text.isdecimal():
-        raise ConfigError(f"{name} is a whole number as text, or empty; got {text!r}")
-    return int(text or 0)
-
-
-def _check_cluster(settings: Settings) -> Iterator[tuple[str, str]]:
-    if not _count("num_nodes", settings.num_nodes):
+def _check_cluster(run: RunSettings) -> Findings:
+    nodes = run.nodes()
+    if nodes.count:
+        yield from check_cluster(run.namespace, nodes)
+    else:
         yield "pass", "num_nodes is empty: training runs in the task's own process, no cluster is asked"
-        return
-    nodes = NodeSettings(num_nodes=settings.num_nodes, gpus_per_node=settings.gpus_per_node)
-    yield from check_cluster(settings.namespace, nodes)
 
 
-def _check_tags(settings: Settings) -> Iterator[tuple[str, str]]:
-    options = Tracking.from_options(settings.tracking)
+def _check_tags(run: RunSettings) -> Findings:
+    options = Tracking.from_options(run.tracking)
     yield "pass", f"project {options.project}, experiment {options.experiment}, hyperpod {options.hyperpod}"
-    if settings.num_nodes not in ("", "0") and options.hyperpod == "none":
+    if run.num_nodes not in ("", "0") and options.hyperpod == "none":
         yield "warn", "tracking.hyperpod is not set; name the hardware, such as 4x-p5.48xlarge, so that cost is known"
 
 
-def checklist(settings: Settings) -> list[Row]:
-    """The article's reproducibility checklist: what is recorded, its value, and whether it is there."""
+def checklist(run: RunSettings) -> list[Row]:
+    """Return the article's reproducibility checklist: what is recorded, its value, and whether it is there."""
     try:
-        tokenizer = models.tokenizer_digest(models.fetch_model(settings.base_model, weights=False))
+        tokenizer = models.tokenizer_digest(models.fetch_model(run.base_model, weights=False))
     except MixtuneError:
         tokenizer = ""
-    base = storage.split_fingerprint(settings.base_model)[1] or settings.base_model.partition("@")[2]
-    named = os.environ.get("MIXTUNE_IMAGES", "").split()
-    rows = [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in settings.sources]
+    base = storage.split_fingerprint(run.base_model)[1] or run.base_model.partition("@")[2]
+    images = os.environ.get("MIXTUNE_IMAGES", "").split()
+    rows = [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in run.sources]
     rows += [
-        ("MLflow experiment and tags", _tracked(settings)),
-        ("seed", str(settings.seed)),
+        ("MLflow experiment and tags", _tracked(run)),
+        ("seed", str(run.seed)),
         ("tokenizer version", tokenizer),
         ("base model", base),
-        ("mix", f"{_listed(settings.customer_data_percents)} % customer; {settings.weights}"),
+        ("mix", f"{', '.join(f'{percent:g}' for percent in run.customer_data_percents)} % customer; {run.weights}"),
         ("validation run", f"max_steps={VALIDATION_STEPS}, before the training"),
-        ("encryption of artifacts", encryption_key(settings.storage)),
+        ("encryption of artifacts", encryption_key(run.storage)),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),
-        ("image digests", " ".join(named) if named and all("@sha256:" in name for name in named) else ""),
+        ("image digests", " ".join(images) if images and all("@sha256:" in image for image in images) else ""),
     ]
     return [(name, value or "not recorded", bool(value)) for name, value in rows]
 
 
-def _listed(percents: list[float]) -> str:
-    return ", ".join(f"{percent:g}" for percent in percents)
-
-
-def _tracked(settings: Settings) -> str:
-    """Where and under which tags; empty where nothing is tracked, or the hardware's tag is missing."""
+def _tracked(run: RunSettings) -> str:
+    """Return where and under which tags; empty where nothing is tracked, or the hardware's tag is missing."""
     try:
-        options = Tracking.from_options(settings.tracking)
+        options = Tracking.from_options(run.tracking)
     except ConfigError:
         return ""
-    named = f"{options.experiment}: project {options.project}, hyperpod {options.hyperpod}"
-    return named if options.uri and (options.hyperpod != "none" or not settings.num_nodes) else ""
+    place = f"{options.experiment}: project {options.project}, hyperpod {options.hyperpod}"
+    return place if options.uri and (options.hyperpod != "none" or not run.num_nodes) else ""
 
 
-def _check_tracking(settings: Settings) -> Iterator[tuple[str, str]]:
-    uri = Tracking.from_options(settings.tracking).uri
+def _check_tracking(run: RunSettings) -> Findings:
+    uri = Tracking.from_options(run.tracking).uri
     if not uri:
         yield "warn", "no MLflow tracking URI: nothing will be tracked; give tracking={'uri': ...}"
         return
@@ -234,13 +182,12 @@ def _check_tracking(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "pass", f"MLflow at {uri} answers"
 
 
-CHECKS: dict[str, Callable[[Settings], Iterator[tuple[str, str]]]] = {
+CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "mix": _check_mix,
-    "exposure": _check_exposure,
-    "method": _check_method,
-    "data": lambda settings: check_sources(settings.sources, settings.data_memory),
-    "region": lambda settings: check_region(settings.sources, settings.storage),
-    "artifacts": lambda settings: check_artifacts(settings.artifacts, settings.storage),
+    "training": _check_training,
+    "data": lambda run: check_sources(run.sources, run.data_memory),
+    "region": lambda run: check_region(run.sources, run.storage),
+    "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),
     "base model": _check_model,
     "memory": check_memory,
     "cluster": _check_cluster,

@@ -1,4 +1,4 @@
-"""KFP components that look at a run before a GPU is asked for: `fingerprint`, `preflight`, `preflight_mixed`."""
+"""The components that check a run before a GPU is asked for: `fingerprint`, `preflight`, `preflight_mixed`."""
 
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ def fingerprint(
     customer_columns: dict = {},
     test_uri: str = "",
     benchmarks: dict = {},
+    mix_options: dict = {},
     storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
@@ -25,6 +26,7 @@ def fingerprint(
         ("benchmarks", dict),
         ("limits", dict),
         ("base_model", str),
+        ("mix_options", dict),
     ],
 ):
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
@@ -39,6 +41,7 @@ def fingerprint(
         customer_columns: Column mapping of the customer's files; empty: detected.
         test_uri: The customer's held-out set; empty: sanitize splits one off.
         benchmarks: {name: {"uri": ..., "max_drop": ..., options}}; max_drop is the axis's limit for compare.
+        mix_options: Further settings of `mix_shard`.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
 
     Returns:
@@ -48,64 +51,62 @@ def fingerprint(
         benchmarks: For sanitize and evaluate, digests attached.
         limits: Largest drop allowed by axis, for compare.
         base_model: With its digest; a hub name keeps its revision instead.
+        mix_options: The chat template's file with its digest.
     """
     from collections import namedtuple
 
-    from mixtune.preflight import fingerprint as taken
+    from mixtune.preflight import fingerprint as logic
     from mixtune.storage import configure_storage
 
     configure_storage(storage)
-    customer, general, weights = taken.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
-    measured, limits = taken.fingerprint_benchmarks(benchmarks)
-    model = taken.fingerprint_model(base_model)
-    made = namedtuple("made", "customer general weights benchmarks limits base_model")
-    return made(customer, general, weights, measured, limits, model)
+    pools = logic.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
+    model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options)
+    made = namedtuple("made", "customer general weights benchmarks limits base_model mix_options")
+    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
 def preflight(
     base_model: str,
     weights: dict,
+    sources: list,
+    general: list,
     report: dsl.Output[dsl.HTML],
     customer_data_percent: float = 50.0,
     customer_data_percents: list = [],
     customer_epochs: float = 1.0,
     max_steps: int = 0,
-    global_batch_size: int = 32,
-    max_length: int = 8192,
+    mix_options: dict = {},
     method: str = "lora",
     learning_rate: float = 1e-5,
-    lora_rank: int = 16,
+    train_options: dict = {},
     seed: int = 42,
     num_nodes: str = "",
     gpus_per_node: str = "",
     data_memory: str = "",
-    sources: list = [],
-    general: list = [],
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
-    """Look at a run before anything is computed; one error names every check that failed, with its way out.
+    """Check a run before anything is computed; one error names every check that failed, with its way out.
 
     Args:
         base_model: Folder, `s3://` prefix or `org/name@revision`: its configuration, tokenizer and chat template.
         weights: Percent of the general share by general pool; they sum to 100.
+        sources: The customer's sources, `{name, uri}`, as `fingerprint` leaves them.
+        general: Those of the general pools.
         report: The checks as a table.
         customer_data_percent: Customer share of every global batch, 0 to 100.
         customer_data_percents: Those of a grid, in place of the one; empty: the one.
         customer_epochs: Passes over the customer pool, above 0, where `max_steps` is 0.
         max_steps: Optimizer steps; at 0 % customer it decides and is needed.
-        global_batch_size: Records per optimizer step, 1 or more.
-        max_length: Longest record in tokens, compared with what the model takes.
+        mix_options: Further settings of `mix_shard`.
         method: `lora` or `sft`.
         learning_rate: Peak, above 0.
-        lora_rank: Rank of the adapter, for the memory estimate.
+        train_options: Further settings of `train`.
         seed: Recorded in the reproducibility checklist.
         num_nodes: Nodes of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
         data_memory: Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at.
-        sources: The customer's sources, `{name, uri}`, as `fingerprint` leaves them.
-        general: Those of the general pools.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -116,31 +117,31 @@ def preflight(
         ConfigError: At least one check failed.
     """
     from mixtune import storage as files
-    from mixtune.preflight.checks import Settings, run_preflight
+    from mixtune.preflight.checks import run_preflight
+    from mixtune.preflight.run_settings import RunSettings
 
     files.configure_storage(storage)
-    folder = files.data_uri(report.uri, "report")
-    settings = Settings(
+    run = RunSettings(
         base_model=base_model,
+        general_pools=[source["name"] for source in general],
         weights=weights,
-        customer_data_percents=[float(one) for one in customer_data_percents or [customer_data_percent]],
-        customer_epochs=customer_epochs,
+        customer_data_percents=[float(percent) for percent in customer_data_percents or [customer_data_percent]],
+        customer_epochs=float(customer_epochs),
         max_steps=int(max_steps),
-        global_batch_size=int(global_batch_size),
-        max_length=int(max_length),
+        mix_options=mix_options,
         method=method,
-        learning_rate=learning_rate,
-        lora_rank=int(lora_rank),
+        learning_rate=float(learning_rate),
+        train_options=train_options,
         seed=int(seed),
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
         data_memory=data_memory,
         sources=[*sources, *general],
-        artifacts=folder,
-        storage=storage,
+        artifacts=files.data_uri(report.uri, "report"),
         tracking=tracking,
+        storage=storage,
     )
-    return run_preflight(settings, report.path)
+    return run_preflight(run, report.path)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -149,20 +150,20 @@ def preflight_mixed(
     base_model: str,
     report: dsl.Output[dsl.HTML],
     method: str = "lora",
-    lora_rank: int = 16,
+    train_options: dict = {},
     num_nodes: str = "",
     gpus_per_node: str = "",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
-    """Look at the mixed data before a GPU is asked for: pools, lengths, steps, people, memory.
+    """Check the mixed data before a GPU is asked for: pools, lengths, steps, people, memory.
 
     Args:
         shards: From `mix_shard`; their manifest says what sanitize found, too.
         base_model: From `fingerprint`.
         report: The checks as a table, with the reproducibility checklist.
         method: `lora` or `sft`.
-        lora_rank: Rank of the adapter, for the memory estimate.
+        train_options: Further settings of `train`, for the memory estimate.
         num_nodes: Nodes of the training job; empty: none.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
@@ -181,13 +182,13 @@ def preflight_mixed(
 
     files.configure_storage(storage)
     mixed = Mixed(manifest=read_artifact(ShardsManifest, shards.path))
-    settings = mixed.settings(
+    run = mixed.run_settings(
         base_model,
         method,
-        lora_rank=int(lora_rank),
+        train_options=train_options,
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
         tracking=tracking,
         storage=storage,
     )
-    return run_mixed_preflight(mixed, settings, report.path)
+    return run_mixed_preflight(mixed, run, report.path)

@@ -5,13 +5,12 @@ and an assumed utilisation; the plan says which.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any
 
 from mixtune.errors import ConfigError
-from mixtune.preflight.checks import VALIDATION_STEPS
 from mixtune.preflight.memory import (
     RESERVE,
     Shape,
@@ -22,7 +21,9 @@ from mixtune.preflight.memory import (
 from mixtune.prices import Instance, Prices
 from mixtune.report.pages import page, table
 from mixtune.settings.job import BLOCK_MARGIN_SECONDS
-from mixtune.training_math import MICRO_TOKENS, largest_micro_batch
+from mixtune.settings.mix import MixSettings
+from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
+from mixtune.training_math import largest_micro_batch
 
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
@@ -32,36 +33,33 @@ STARTUP_HOURS = 0.25
 class Work:
     """What is to be computed."""
 
-    method: str
+    mix: MixSettings
+    training: TrainSettings
     customer_records: int
-    customer_percent: float
-    """0 to 100."""
-    customer_epochs: float
-    max_steps: int
-    """0: as many as the epochs take."""
-    global_batch_size: int
+    """0: not known, where the mix has `max_steps`."""
     tokens_per_record: float
     """Mean over the mix."""
-    max_length: int
-    lora_rank: int = 16
-    max_tokens_per_gpu: int = MICRO_TOKENS
 
     def __post_init__(self) -> None:
-        if self.tokens_per_record <= 0 or self.global_batch_size < 1:
-            raise ConfigError("tokens_per_record is above 0, and global_batch_size 1 or more")
-        if not self.max_steps and (self.customer_percent <= 0 or self.customer_records < 1):
-            raise ConfigError("steps are not known: give max_steps, or customer records and a share above 0 %")
+        if self.tokens_per_record <= 0:
+            raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
+        if not self.mix.max_steps and self.customer_records < 1:
+            raise ConfigError("steps are not known: give max_steps, or customer records")
 
     @property
     def steps(self) -> int:
         """Optimizer steps."""
-        share = self.customer_percent / 100 * self.global_batch_size
-        return self.max_steps or math.ceil(self.customer_epochs * self.customer_records / share)
+        share = float(self.mix.mix_ratio) * self.mix.global_batch_size
+        return self.mix.max_steps or math.ceil(self.mix.customer_epochs * self.customer_records / share)
 
     @property
     def tokens(self) -> float:
         """Tokens of all steps."""
-        return self.steps * self.global_batch_size * self.tokens_per_record
+        return self.steps * self.mix.global_batch_size * self.tokens_per_record
+
+    def with_mix(self, **changes: Any) -> "Work":
+        """Return the same work with other settings of the mix."""
+        return replace(self, mix=replace(self.mix, **changes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +160,7 @@ def make_plan(
     stages = _stages(work, shape, hardware, prices)
     points = []
     for percent in grid:
-        point = Work(**{**asdict(work), "customer_percent": percent, "max_steps": 0})
+        point = work.with_mix(customer_data_percent=percent, max_steps=0)
         hours, _ = training_hours(point, shape, hardware)
         usd = hours * hardware.nodes * hardware.instance.usd_per_hour
         points.append({"customer_data_percent": percent, "steps": point.steps, "hours": hours, "usd": usd})
@@ -196,11 +194,16 @@ def make_plan(
 
 def training_of(work: Work, hardware: Hardware) -> Training:
     """What the estimate takes for a GPU."""
+    memory = work.training.memory
     return Training(
-        method=work.method,
-        micro_tokens=largest_micro_batch(work.max_length, work.global_batch_size, work.max_tokens_per_gpu),
-        lora_rank=work.lora_rank,
-        shards=hardware.instance.gpus if work.method == "sft" else 1,
+        method=work.training.method,
+        micro_tokens=largest_micro_batch(
+            work.mix.tokens.max_length, work.mix.global_batch_size, memory.max_tokens_per_gpu
+        ),
+        lora_rank=work.training.lora_rank,
+        dtype=memory.dtype,
+        activations=memory.activations,
+        shards=hardware.instance.gpus if memory.shard_base or work.training.method == "sft" else 1,
     )
 
 
@@ -210,7 +213,7 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
     if hardware.measured:
         rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
     else:
-        operations = operations_of_token(shape, work.method, round(work.tokens_per_record))
+        operations = operations_of_token(shape, work.training.method, round(work.tokens_per_record))
         rate = hardware.mfu * hardware.instance.tflops * 1e12 / operations
         basis = f"assumed: {hardware.mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
     return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis
@@ -227,7 +230,7 @@ def smallest(work: Work, shape: Shape, prices: Prices) -> Instance | None:
 
 def _stages(work: Work, shape: Shape, hardware: Hardware, prices: Prices) -> list[Stage]:
     first = smallest(work, shape, prices) or hardware.instance
-    short = Work(**{**asdict(work), "max_steps": VALIDATION_STEPS})
+    short = work.with_mix(max_steps=VALIDATION_STEPS)
     alone = Hardware(instance=first, nodes=1, evaluation=first, evaluation_hours=0, mfu=hardware.mfu)
     validation, basis = training_hours(short, shape, alone)
     training, why = training_hours(work, shape, hardware)

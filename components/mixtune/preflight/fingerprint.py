@@ -5,6 +5,7 @@ here carry `#digest` and go into the cached steps; weights leave apart from the 
 not sanitize anything again.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ _POOL_KEYS = {"category", "uri", "weight", "columns"}
 def fingerprint_pools(
     customer_uri: str, customer_columns: dict[str, str], test_uri: str, general_pools: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
-    """Sources of the customer pool, sources of the general pools, and the weights.
+    """Return sources of the customer pool, sources of the general pools, and the weights.
+
+    No pool has a weight where they follow from the pools' sizes (`temperature` of `mix_shard`).
 
     Raises:
         ConfigError: A pool is badly described, or the weights do not sum to 100.
@@ -32,7 +35,7 @@ def fingerprint_pools(
     if test_uri:
         customer.append(_source(CUSTOMER, test_uri, customer_columns, "test"))
     general = [_source(pool["category"], pool["uri"], pool.get("columns") or {}, "train") for pool in general_pools]
-    return customer, general, {pool["category"]: float(pool["weight"]) for pool in general_pools}
+    return customer, general, {pool["category"]: float(pool["weight"]) for pool in general_pools if "weight" in pool}
 
 
 def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
@@ -71,6 +74,16 @@ def fingerprint_model(base_model: str) -> str:
     return base_model if models.is_hub_name(base_model) else _fingerprint(base_model)
 
 
+def fingerprint_options(mix_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of `mix_shard` with the digest of the chat template's file, where they name one.
+
+    Raises:
+        DataError: It is not there.
+    """
+    uri = mix_options.get("chat_template_uri")
+    return {**mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
+
+
 def check_pools(general_pools: list[dict[str, Any]]) -> None:
     """Check the description of the general pools.
 
@@ -82,19 +95,21 @@ def check_pools(general_pools: list[dict[str, Any]]) -> None:
         raise ConfigError(
             "general_pools is empty; at least one is needed, also at 100 % customer: forgetting is measured on it"
         )
+    weighted = any("weight" in pool for pool in general_pools)
     for number, pool in enumerate(general_pools, start=1):
         if unknown := sorted(set(pool) - _POOL_KEYS):
             raise ConfigError(
                 f"general_pools, entry {number}: unknown key {unknown[0]!r}; there are {sorted(_POOL_KEYS)}"
             )
-        if missing := sorted({"category", "uri", "weight"} - set(pool)):
+        if missing := sorted((_POOL_KEYS if weighted else _POOL_KEYS - {"weight"}) - {"columns"} - set(pool)):
             raise ConfigError(f"general_pools, entry {number}: {missing[0]!r} is missing")
     names = [pool["category"] for pool in general_pools]
     doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
     if doubled:
         raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
     try:
-        check_weights({pool["category"]: float(pool["weight"]) for pool in general_pools})
+        if weighted:
+            check_weights({pool["category"]: float(pool["weight"]) for pool in general_pools})
     except ConfigError as error:
         raise ConfigError(f"general_pools: {error}") from error
 

@@ -94,17 +94,25 @@ class Training:
     """Tokens of a micro batch: `max_tokens_per_gpu`, or the longest record where that is longer."""
     lora_rank: int = 16
     gpu: bool = True
-    """On a GPU: bfloat16 over float32 weights, layers computed again for the backward pass, no mask over packed
-    records. On a CPU: float32, all kept."""
+    """On a GPU there is no mask over packed records."""
+    dtype: str = ""
+    """Of the arithmetic; empty: bfloat16 over float32 weights on a GPU, float32 on a CPU."""
+    activations: str = ""
+    """For the backward pass; empty: computed again on a GPU, kept on a CPU."""
     packed: bool = True
     """Whether there are several records in a micro batch; on a CPU attention then takes a mask."""
     shards: int = 1
-    """GPUs over which full fine-tuning spreads weights, gradients and moments (FSDP2)."""
+    """GPUs over which FSDP2 spreads weights, and in full fine-tuning gradients and moments."""
 
     @property
     def value_bytes(self) -> int:
         """Of a value in the arithmetic, and of a weight that is not trained."""
-        return 2 if self.gpu else 4
+        return 2 if (self.dtype or ("bfloat16" if self.gpu else "float32")) == "bfloat16" else 4
+
+    @property
+    def keeps_activations(self) -> bool:
+        """Whether those of all layers are held; where they are offloaded, as few are as where they are recomputed."""
+        return (self.activations or ("recompute" if self.gpu else "keep")) == "keep"
 
     @property
     def sum_bytes(self) -> int:
@@ -143,8 +151,9 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
     """Peak memory of one GPU, or of a process on a CPU."""
     lora = training.method == "lora"
     trained = shape.adapter(training.lora_rank) if lora else shape.parameters
-    kept = shape.parameters * training.value_bytes if lora else _gathered(shape, training)
-    own = trained // training.shards
+    base = shape.parameters * training.value_bytes // training.shards if lora else 0
+    kept = base + (_gathered(shape, training) if training.shards > 1 or not lora else 0)
+    own = trained if lora else trained // training.shards
     return Memory(
         weights=kept + 4 * own,
         gradients=(training.sum_bytes or 4) * own,
@@ -156,11 +165,12 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
 
 
 def _gathered(shape: Shape, training: Training) -> int:
-    """Bytes that full fine-tuning in slices holds whole on a GPU: embeddings and two layers, with their gradients."""
+    """Return the bytes that no sharding divides: embeddings and two layers, with gradients where they are trained."""
     if not training.gpu:
         return 0
     layer = (shape.parameters - shape.embeddings) // shape.layers
-    return 2 * training.value_bytes * (shape.embeddings + 2 * layer)
+    copies = 1 if training.method == "lora" else 2
+    return copies * training.value_bytes * (shape.embeddings + 2 * layer)
 
 
 def _activations(shape: Shape, training: Training) -> int:
@@ -170,9 +180,9 @@ def _activations(shape: Shape, training: Training) -> int:
     """
     tokens = training.micro_tokens
     layer = tokens * _layer_bytes(shape, training)
-    if training.gpu:
+    if not training.keeps_activations:
         return layer + tokens * training.value_bytes * shape.hidden * (shape.layers + 3)
-    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed else 0
+    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and not training.gpu else 0
     return shape.layers * layer + 12 * tokens * shape.hidden + mask
 
 

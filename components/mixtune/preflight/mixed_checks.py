@@ -7,8 +7,9 @@ from typing import Any
 from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
-from mixtune.preflight.checks import Settings, check_memory, checklist
+from mixtune.preflight.checks import check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
+from mixtune.preflight.run_settings import RunSettings
 from mixtune.settings.sanitize import SanitizeSettings
 
 MANY_EPOCHS = 5.0
@@ -44,28 +45,30 @@ class Mixed:
         sources = [source for part in self.manifest.inputs.values() for source in part.inputs]
         return {f"{item.name}, {item.split}": storage.split_fingerprint(item.uri)[1] for item in sources}
 
-    def settings(self, base_model: str, method: str, **options: Any) -> Settings:
-        """Of the run, as far as the mix knows; its longest record stands for `max_length`."""
+    def run_settings(self, base_model: str, method: str, **further: Any) -> RunSettings:
+        """Return the run's settings as far as the mix knows them; its longest record stands for `max_length`."""
         receipt = self.receipt
-        return Settings(
+        weights = {pool.name: round(100 * pool.planned_share, 4) for pool in receipt.pools}
+        longest = max(2, self.manifest.max_record_tokens)
+        return RunSettings(
             base_model=base_model,
-            weights={pool.name: round(100 * pool.planned_share, 4) for pool in receipt.pools},
+            general_pools=list(weights)[1:],
+            weights=weights,
             customer_data_percents=[100 * receipt.mix_ratio],
-            max_length=self.manifest.max_record_tokens,
-            method=method,
             max_steps=receipt.num_steps,
-            global_batch_size=receipt.global_batch_size,
+            mix_options={"global_batch_size": receipt.global_batch_size, "max_length": longest},
+            method=method,
             seed=receipt.seed,
-            **options,
+            **further,
         )
 
 
-def run_mixed_preflight(mixed: Mixed, settings: Settings, report_path: str) -> str:
+def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -> str:
     """Look at the mixed data, print and write what was found; `pass`, or `warn` where a check warns.
 
     Args:
         mixed: What is looked at.
-        settings: Of the run, from `mixed.settings`.
+        settings: Of the run, from `mixed.run_settings`.
         report_path: Where the page goes.
 
     Raises:
@@ -163,7 +166,7 @@ def _histogram(lengths: dict[str, int]) -> str:
     return ", ".join(f"{edge}: {lengths[edge]:,}" for edge in edges) or "not counted"
 
 
-def _checklist(mixed: Mixed, settings: Settings) -> list[Row]:
+def _checklist(mixed: Mixed, settings: RunSettings) -> list[Row]:
     reports = mixed.sanitized
     there = bool(reports) and all(name in reports for name in mixed.manifest.pools)
     rows = [(f"data: {name}", digest or "not recorded", bool(digest)) for name, digest in mixed.data.items()]

@@ -160,24 +160,7 @@ _MAY_CHANGE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Settings that components and pipelines take in one dictionary, `train_options`."""
-
-    schedule: ScheduleSettings = ScheduleSettings()
-    guards: GuardSettings = GuardSettings()
-    checkpoints: CheckpointSettings = CheckpointSettings()
-    memory: MemorySettings = MemorySettings()
-    interpolate: float = 1.0
-    """How far the saved model goes from the base (0) to the tuned weights (1), above 0 (WiSE-FT, Wortsman et al. 2022);
-    for LoRA, a factor on what the adapter adds."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.interpolate <= 1:
-            raise ConfigError(f"interpolate is above 0, at most 1; got {self.interpolate}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings(TrainOptions):
+class TrainSettings:
     """One training over all steps of a shards artifact."""
 
     method: str
@@ -189,37 +172,38 @@ class TrainSettings(TrainOptions):
     lora_alpha: int = 32
     """Scaling of the adapter, 1 or more."""
     lora_options: AdapterSettings = AdapterSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    guards: GuardSettings = GuardSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    memory: MemorySettings = MemorySettings()
+    interpolate: float = 1.0
+    """How far the saved model goes from the base (0) to the tuned weights (1), above 0 (WiSE-FT, Wortsman et al. 2022);
+    for LoRA, a factor on what the adapter adds."""
     seed: int = 42
     """Of the adapter's initialisation and its dropout."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.method not in METHODS:
             raise ConfigError(f"method is one of {', '.join(METHODS)}; got {self.method!r}")
         _check_range(self, ("learning_rate",), "above 0", low=SMALLEST)
         _check_range(self, ("lora_rank", "lora_alpha"), "1 or more", low=1)
+        if not 0 < self.interpolate <= 1:
+            raise ConfigError(f"interpolate is above 0, at most 1; got {self.interpolate}")
         if self.method != "lora" and self.lora_options != AdapterSettings():
             raise ConfigError("lora_options and merge are for method lora; leave them empty")
         if self.interpolate < 1 and (self.lora_options.use_osf or self.lora_options.use_dora):
             raise ConfigError("interpolate: what use_osf and use_dora add cannot be scaled; leave interpolate at 1")
 
     @classmethod
-    def from_parameters(
-        cls, train_options: Mapping[str, Any], lora_options: Mapping[str, Any] | None = None, **parameters: Any
-    ) -> "TrainSettings":
-        """Construct settings from the parameters of a component or a pipeline.
-
-        Args:
-            train_options: Fields of `TrainOptions`, groups as dictionaries.
-            lora_options: Fields of `AdapterSettings`.
-            parameters: The other fields.
+    def from_options(cls, options: Mapping[str, Any], **parameters: Any) -> "TrainSettings":
+        """Construct settings from the fields that are parameters of their own, and a dictionary of any others.
 
         Raises:
-            ConfigError: An unknown option, or a value of another type or out of its range.
+            ConfigError: An option that is unknown or a parameter, or a value of another type or out of its range.
         """
-        options = from_dict(TrainOptions, train_options, "train_options")
-        adapter = from_dict(AdapterSettings, lora_options or {}, "lora_options")
-        return cls(**vars(options), lora_options=adapter, **parameters)
+        if doubled := sorted(set(options) & set(parameters)):
+            raise ConfigError(f"train_options: {doubled[0]} is a parameter of its own")
+        return from_dict(cls, {**options, **parameters}, "train")
 
     @property
     def fast_learning_rate(self) -> float:

@@ -14,9 +14,6 @@ def train(
     metrics: Output[Metrics],
     method: str = "lora",
     learning_rate: float = 1e-5,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
-    lora_options: dict = {},
     train_options: dict = {},
     seed: int = 42,
     validation_steps: int = 0,
@@ -41,19 +38,18 @@ def train(
         metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         method: `lora` (an adapter) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
-        lora_rank: Rank of the adapter, 1 or more.
-        lora_alpha: Scaling of the adapter, 1 or more.
-        lora_options: Further settings of the adapter, with `sft` none: `lora_plus_ratio` (learning rate of the B
-            matrices over that of the A matrices, 64), `merge` (write base and adapter as one bf16 model too, into the
-            folder `merged` beside the adapter), and PEFT's `target_modules` (`all-linear`), `exclude_modules`,
-            `use_rslora`, `use_dora`, `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`,
-            `olora`), `rank_pattern`, `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in
-            which `lora_rank` directions of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
-        train_options: Further settings: `schedule` (`min_lr_ratio`, `warmup_ratio`, `weight_decay`, `max_grad_norm`),
-            `guards` (`max_loss_rise`, `max_grad_ratio`, `max_nll_rise`), `checkpoints` (`every_steps`,
-            `every_seconds`, `keep`), `memory` (`max_tokens_per_gpu`, `dtype`, `activations`, `fused_kernels`,
-            `shard_base`) and `interpolate`, how far the saved model goes from the base (0) to the tuned weights (1): a
-            dial against forgetting (WiSE-FT). `mixtune/settings/train.py` has defaults and units.
+        train_options: Further settings: `lora_rank` (of the adapter, 16), `lora_alpha` (its scaling, 32), `schedule`
+            (`min_lr_ratio`, `warmup_ratio`, `weight_decay`, `max_grad_norm`), `guards` (`max_loss_rise`,
+            `max_grad_ratio`, `max_nll_rise`), `checkpoints` (`every_steps`, `every_seconds`, `keep`), `memory`
+            (`max_tokens_per_gpu`, `dtype`, `activations`, `fused_kernels`, `shard_base`), `interpolate`, how far the
+            saved model goes from the base (0) to the tuned weights (1): a dial against forgetting (WiSE-FT), and, with
+            `lora`, `lora_options`: `lora_plus_ratio` (learning rate of the B matrices over that of the A matrices,
+            64), `merge` (write base and adapter as one bf16 model too, into the folder `merged` beside the adapter),
+            and PEFT's `target_modules` (`all-linear`), `exclude_modules`, `use_rslora`, `use_dora`,
+            `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`, `olora`), `rank_pattern`,
+            `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in which `lora_rank` directions
+            of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
+            `mixtune/settings/train.py` has all defaults and units.
         seed: Of the adapter's initialisation and its dropout.
         validation_steps: Above 0: a validation run of so many steps, which keeps no model.
         num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
@@ -84,15 +80,7 @@ def train(
 
     files.configure_storage(storage)
     nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
-    settings = TrainSettings.from_parameters(
-        train_options,
-        method=method,
-        learning_rate=float(learning_rate),
-        lora_rank=int(lora_rank),
-        lora_alpha=int(lora_alpha),
-        lora_options=lora_options,
-        seed=int(seed),
-    )
+    settings = TrainSettings.from_options(train_options, method=method, learning_rate=learning_rate, seed=seed)
     inputs = TrainInputs(shards_path=shards.path, shards_uri=shards.uri, base_model=base_model)
     where = Tracking.from_options(tracking)
     outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=where)

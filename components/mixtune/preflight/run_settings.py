@@ -1,0 +1,108 @@
+"""A run as preflight sees it: the arguments of a pipeline, and the settings that its steps construct of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mixtune.errors import ConfigError
+from mixtune.settings.job import NodeSettings
+from mixtune.settings.mix import MixSettings, read_mix_settings
+from mixtune.settings.train import TrainSettings
+
+T = TypeVar("T")
+Options = Mapping[str, Any]
+"""Values as a user wrote them, not yet checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Arguments of a pipeline, under its names and in its units.
+
+    The settings themselves are constructed where a check asks for them, so that all that is wrong comes at once.
+    """
+
+    base_model: str
+    general_pools: list[str]
+    """Their names."""
+    weights: dict[str, float]
+    """Percent of the general share by general pool; empty where `mix_options` has a temperature."""
+    customer_data_percents: list[float]
+    """Several for a grid, at least one."""
+    customer_epochs: float = 1.0
+    max_steps: int = 0
+    mix_options: Options = field(default_factory=dict)
+    method: str = "lora"
+    learning_rate: float = 1e-5
+    train_options: Options = field(default_factory=dict)
+    seed: int = 42
+    num_nodes: str = ""
+    gpus_per_node: str = ""
+    data_memory: str = ""
+    """Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at."""
+    namespace: str = ""
+    """Of the training job; empty: the pod's own."""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """`{"name", "uri"}` of everything that is read, as `fingerprint` leaves it."""
+    artifacts: str = ""
+    """Folder or prefix that artifacts are written to; empty: not looked at."""
+    tracking: dict[str, Any] = field(default_factory=dict)
+    storage: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_arguments(cls, values: Options) -> "RunSettings":
+        """Read the arguments of a pipeline that trains once, defaults included; no file is looked at."""
+        pools = values["general_pools"]
+        same = ("mix_options", "method", "train_options", "num_nodes", "gpus_per_node", "data_memory")
+        return cls(
+            base_model=values["base_model"],
+            general_pools=[pool["category"] for pool in pools],
+            weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
+            customer_data_percents=[float(values["customer_data_percent"])],
+            customer_epochs=float(values["customer_epochs"]),
+            max_steps=int(values["max_steps"]),
+            learning_rate=float(values["learning_rate"]),
+            seed=int(values["seed"]),
+            tracking=values["tracking"],
+            storage=values["storage"],
+            **{name: values[name] for name in same},
+        )
+
+    def mix(self, percent: float | None = None) -> MixSettings:
+        """Construct the settings of `mix_shard`, for one customer share or for the first.
+
+        Raises:
+            ConfigError: They cannot be.
+        """
+        parameters = {
+            "customer_data_percent": self.customer_data_percents[0] if percent is None else percent,
+            "weights": self.weights,
+            "customer_epochs": self.customer_epochs,
+            "max_steps": self.max_steps,
+            "seed": self.seed,
+        }
+        return read_mix_settings(parameters, self.mix_options)
+
+    def training(self) -> TrainSettings:
+        """Construct the settings of `train`.
+
+        Raises:
+            ConfigError: They cannot be.
+        """
+        parameters = {"method": self.method, "learning_rate": self.learning_rate, "seed": self.seed}
+        return TrainSettings.from_options(self.train_options, **parameters)
+
+    def nodes(self) -> NodeSettings:
+        """Construct the settings of the training job.
+
+        Raises:
+            ConfigError: They cannot be.
+        """
+        return NodeSettings(num_nodes=self.num_nodes, gpus_per_node=self.gpus_per_node)
+
+
+def valid(construct: Callable[[], T]) -> T | None:
+    """Return what a method of `RunSettings` constructs; None where it cannot, which is another check's to say."""
+    try:
+        return construct()
+    except ConfigError:
+        return None
