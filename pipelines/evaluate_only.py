@@ -21,6 +21,8 @@ def evaluate_only(
     test_uri: str = "",
     benchmarks: dict = {},
     seed: int = 42,
+    sanitize_options: dict = {},
+    evaluate_options: dict = {},
     gpus_per_node: str = "",
     data_cpu: str = "1",
     data_memory: str = "4G",
@@ -38,6 +40,8 @@ def evaluate_only(
         test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
         benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
         seed: Of splits.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
         gpus_per_node: GPUs of an evaluation; empty: none.
         data_cpu: CPUs that the sanitize tasks reserve; they use more where the node has more.
         data_memory: Memory that they reserve; 1 GB is enough for a million records.
@@ -49,6 +53,8 @@ def evaluate_only(
         gpus_per_node=gpus_per_node,
         data_cpu=data_cpu,
         data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
         tracking=tracking,
         storage=storage,
     )

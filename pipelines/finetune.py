@@ -33,8 +33,10 @@ def finetune(
     method: str = "lora",
     learning_rate: float = 1e-5,
     seed: int = 42,
+    sanitize_options: dict = {},
     mix_options: dict = {},
     train_options: dict = {},
+    evaluate_options: dict = {},
     num_nodes: str = "",
     gpus_per_node: str = "",
     data_cpu: str = "1",
@@ -57,8 +59,10 @@ def finetune(
         method: "lora" or "sft" (full).
         learning_rate: Peak learning rate.
         seed: Of splits, mix, initialisation.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
+        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
         num_nodes: Nodes of the training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of the training job and of an evaluation; empty: none.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
@@ -72,6 +76,8 @@ def finetune(
         gpus_per_node=gpus_per_node,
         data_cpu=data_cpu,
         data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
         tracking=tracking,
         storage=storage,
     )

@@ -76,6 +76,9 @@ class Run:
     num_nodes: str = ""
     gpus_per_node: str = ""
     tracking: dict = field(default_factory=dict)
+    sanitize_options: dict = field(default_factory=dict)
+    """Of both sanitize tasks; splits and consent are the customer's alone."""
+    evaluate_options: dict = field(default_factory=dict)
 
     def fingerprint(
         self,
@@ -115,6 +118,8 @@ class Run:
             method=training.method,
             learning_rate=training.learning_rate,
             train_options=training.options,
+            sanitize_options=self.sanitize_options,
+            evaluate_options=self.evaluate_options,
             seed=self.seed,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,
@@ -130,7 +135,9 @@ class Run:
             sources=inputs.general,
             benchmarks=inputs.benchmarks,
             base_model=inputs.base_model,
-            splits={"test_ratio": 0.0, "holdout_records": HOLDOUT_RECORDS},
+            splits={"test_ratio": 0.0, "validation_ratio": 0.0, "holdout_records": HOLDOUT_RECORDS},
+            consent={"required": False},
+            options=self.sanitize_options,
             seed=self.seed,
             storage=self.storage,
         )
@@ -139,6 +146,7 @@ class Run:
             against=general.outputs["pools"],
             benchmarks=inputs.benchmarks,
             base_model=inputs.base_model,
+            options=self.sanitize_options,
             seed=self.seed,
             storage=self.storage,
         )
@@ -216,6 +224,7 @@ class Run:
             customer=pools.customer.outputs["pools"],
             general=pools.general.outputs["pools"],
             benchmarks=inputs.benchmarks,
+            options=self.evaluate_options,
             storage=self.storage,
         )
         return self._on_gpus(task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base"))
@@ -229,6 +238,7 @@ class Run:
             customer=pools.customer.outputs["pools"],
             general=pools.general.outputs["pools"],
             benchmarks=inputs.benchmarks,
+            options=self.evaluate_options,
             storage=self.storage,
         )
         return self._on_gpus(task)

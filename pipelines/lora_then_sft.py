@@ -30,10 +30,12 @@ def lora_then_sft(
     customer_epochs: float = 1.0,
     learning_rate: float = 1e-5,
     seed: int = 42,
+    sanitize_options: dict = {},
     mix_options: dict = {},
     train_options: dict = {},
     customer_target: float = 0.0,
     sft_max_steps: int = 0,
+    evaluate_options: dict = {},
     num_nodes: str = "",
     gpus_per_node: str = "",
     data_cpu: str = "1",
@@ -54,10 +56,12 @@ def lora_then_sft(
         customer_epochs: Passes over the customer pool on every rung.
         learning_rate: Peak learning rate of every rung.
         seed: Of splits, mix, initialisation.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         train_options: Further settings of train, such as {"lora_rank": 16, "memory": {...}}; rungs change the rank.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
         sft_max_steps: The budget: optimizer steps that full fine-tuning may take; 0: it is never tried.
+        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
         num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
         gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
@@ -71,6 +75,8 @@ def lora_then_sft(
         gpus_per_node=gpus_per_node,
         data_cpu=data_cpu,
         data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
         tracking=tracking,
         storage=storage,
     )

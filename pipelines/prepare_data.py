@@ -20,6 +20,7 @@ def prepare_data(
     customer_epochs: float = 1.0,
     max_steps: int = 0,
     seed: int = 42,
+    sanitize_options: dict = {},
     mix_options: dict = {},
     data_cpu: str = "1",
     data_memory: str = "4G",
@@ -38,12 +39,19 @@ def prepare_data(
         customer_epochs: Passes over the customer pool; max_steps, where it is not 0, decides instead.
         max_steps: Optimizer steps; 0: as many as customer_epochs takes.
         seed: Of splits and mix.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
         data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
     """
-    run = Run(seed=seed, data_cpu=data_cpu, data_memory=data_memory, storage=storage)
+    run = Run(
+        seed=seed,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        storage=storage,
+    )
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
     inputs = run.fingerprint(
         customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options

@@ -21,7 +21,7 @@ WITH_JOBS = ["finetune", "mix_grid", "lora_then_sft"]
 FINETUNE = {
     "customer_uri", "customer_columns", "test_uri", "general_pools", "benchmarks", "base_model",
     "customer_data_percent", "customer_epochs", "max_steps", "method", "learning_rate", "seed",
-    "mix_options", "train_options", "num_nodes", "gpus_per_node",
+    "sanitize_options", "mix_options", "train_options", "evaluate_options", "num_nodes", "gpus_per_node",
     "data_cpu", "data_memory", "tracking", "storage",
 }  # fmt: skip
 DEFAULTS = {

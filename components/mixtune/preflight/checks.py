@@ -12,7 +12,10 @@ from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.inference import EvaluateSettings
 from mixtune.settings.mix import check_grid
+from mixtune.settings.sanitize import read_sanitize_settings
 from mixtune.settings.train import VALIDATION_STEPS
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import largest_micro_batch
@@ -50,6 +53,12 @@ def _check_training(run: RunSettings) -> Findings:
     yield "pass", f"{training.method}, learning rate {training.learning_rate:g}"
     if warning := training.warning():
         yield "warn", warning
+
+
+def _check_options(run: RunSettings) -> Findings:
+    read_sanitize_settings({}, run.sanitize_options)
+    from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
+    yield "pass", "options of sanitize and evaluate are known and in range"
 
 
 def _check_model(run: RunSettings) -> Findings:
@@ -185,6 +194,7 @@ def _check_tracking(run: RunSettings) -> Findings:
 CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "mix": _check_mix,
     "training": _check_training,
+    "options": _check_options,
     "data": lambda run: check_sources(run.sources, run.data_memory),
     "region": lambda run: check_region(run.sources, run.storage),
     "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),

@@ -80,6 +80,8 @@ def preflight(
     method: str = "lora",
     learning_rate: float = 1e-5,
     train_options: dict = {},
+    sanitize_options: dict = {},
+    evaluate_options: dict = {},
     seed: int = 42,
     num_nodes: str = "",
     gpus_per_node: str = "",
@@ -103,6 +105,8 @@ def preflight(
         method: `lora` or `sft`.
         learning_rate: Peak, above 0.
         train_options: Further settings of `train`.
+        sanitize_options: Further settings of `sanitize`.
+        evaluate_options: Further settings of `evaluate`.
         seed: Recorded in the reproducibility checklist.
         num_nodes: Nodes of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
@@ -132,6 +136,8 @@ def preflight(
         method=method,
         learning_rate=float(learning_rate),
         train_options=train_options,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
         seed=int(seed),
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,

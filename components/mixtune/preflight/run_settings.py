@@ -34,6 +34,8 @@ class RunSettings:
     method: str = "lora"
     learning_rate: float = 1e-5
     train_options: Options = field(default_factory=dict)
+    sanitize_options: Options = field(default_factory=dict)
+    evaluate_options: Options = field(default_factory=dict)
     seed: int = 42
     num_nodes: str = ""
     gpus_per_node: str = ""
@@ -52,7 +54,8 @@ class RunSettings:
     def from_arguments(cls, values: Options) -> "RunSettings":
         """Read the arguments of a pipeline that trains once, defaults included; no file is looked at."""
         pools = values["general_pools"]
-        same = ("mix_options", "method", "train_options", "num_nodes", "gpus_per_node", "data_memory")
+        options = ("sanitize_options", "mix_options", "train_options", "evaluate_options")
+        same = (*options, "method", "num_nodes", "gpus_per_node", "data_memory")
         return cls(
             base_model=values["base_model"],
             general_pools=[pool["category"] for pool in pools],
