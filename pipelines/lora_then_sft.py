@@ -108,6 +108,6 @@ def lora_then_sft(
             sft = replace(lora, method="sft", options=adapted.outputs["train_options"])
             full = rung(sft, adapted.outputs["customer_data_percent"], adapted.outputs["ladder_uri"])
         with dsl.Else("adapters-only"):
-            done = hand_on(*(adapted.outputs[name] for name in STEP))
-        choice = run.choose_rung(dsl.OneOf(full.outputs["ladder_uri"], done.outputs["ladder_uri"]))
+            adapters_only = hand_on(*(adapted.outputs[name] for name in STEP))
+        choice = run.choose_rung(dsl.OneOf(full.outputs["ladder_uri"], adapters_only.outputs["ladder_uri"]))
         run.record("lora_then_sft", choice.outputs["ladder"])

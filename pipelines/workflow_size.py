@@ -279,8 +279,11 @@ def _value(seed: str, source: Message, definition: Message) -> Json:
         if message.HasField(name):
             return json_format.MessageToDict(getattr(message, name)) or _uri(seed)
     kind = KINDS.Name(definition.parameter_type)
-    made: dict[str, Json] = {"LIST": [{"category": "chat", "uri": _uri(seed)}], "STRUCT": {"name": {"uri": _uri(seed)}}}
-    return made.get(kind, _uri(seed) if kind == "STRING" else 1)
+    value: dict[str, Json] = {
+        "LIST": [{"category": "chat", "uri": _uri(seed)}],
+        "STRUCT": {"name": {"uri": _uri(seed)}},
+    }
+    return value.get(kind, _uri(seed) if kind == "STRING" else 1)
 
 
 def _uri(seed: str) -> str:

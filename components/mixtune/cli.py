@@ -145,8 +145,8 @@ def _demo(options: argparse.Namespace) -> int:
     world = write_world(folder, options.seed)
     arguments = world.grid_arguments(options.method, options.epochs)
     if options.write_only:
-        for name, made in {"finetune": world.arguments(options.method, 75.0), "mix_grid": arguments}.items():
-            (folder / f"{name}.json").write_text(json.dumps(made, indent=1) + "\n")
+        for name, values in {"finetune": world.arguments(options.method, 75.0), "mix_grid": arguments}.items():
+            (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
         print(f"the demo's files are in {folder}; run: mixtune run finetune --arguments {folder / 'finetune.json'}")
         return 0
     work = WorkDir(Path(options.work_dir).resolve())

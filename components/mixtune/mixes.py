@@ -76,13 +76,13 @@ def with_mix(arguments: dict[str, Any], mix: Mix) -> dict[str, Any]:
     """
     pools = arguments.get("general_pools") or []
     names = [str(pool.get("category", "")).replace("_", "-") for pool in pools]
-    wanted = {name: weight for name, weight in mix.weights.items() if weight or name in names}
-    if wanted or mix.customer_data_percent < 100:
-        if missing := sorted(set(wanted) - set(names)):
+    weights = {name: weight for name, weight in mix.weights.items() if weight or name in names}
+    if weights or mix.customer_data_percent < 100:
+        if missing := sorted(set(weights) - set(names)):
             raise ConfigError(f"the mix wants {', '.join(missing)}, but general_pools has only {', '.join(names)}")
-        if left := sorted(set(names) - set(wanted)):
-            raise ConfigError(f"the mix gives no percent for the pool {', '.join(left)}; say it, 0 included")
-        pools = [{**pool, "weight": wanted[name]} for pool, name in zip(pools, names, strict=True)]
+        if unweighted := sorted(set(names) - set(weights)):
+            raise ConfigError(f"the mix gives no percent for the pool {', '.join(unweighted)}; say it, 0 included")
+        pools = [{**pool, "weight": weights[name]} for pool, name in zip(pools, names, strict=True)]
     return {**arguments, "general_pools": pools, "customer_data_percent": mix.customer_data_percent}
 
 
@@ -94,8 +94,8 @@ def mix_of(arguments: dict[str, Any]) -> Mix:
     """
     if "customer_data_percent" not in arguments:
         raise ConfigError("this pipeline has no one mix: it has no customer_data_percent")
-    if left := [str(pool.get("category")) for pool in arguments["general_pools"] if "weight" not in pool]:
-        raise ConfigError(f"general_pools: {left[0]} has no weight")
+    if unweighted := [str(pool.get("category")) for pool in arguments["general_pools"] if "weight" not in pool]:
+        raise ConfigError(f"general_pools: {unweighted[0]} has no weight")
     weights = {str(pool["category"]): float(pool["weight"]) for pool in arguments["general_pools"]}
     return Mix(customer_data_percent=float(arguments["customer_data_percent"]), weights=weights)
 

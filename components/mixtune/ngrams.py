@@ -106,16 +106,16 @@ def shingle_sets(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Sets
 def distinct(values: np.ndarray) -> np.ndarray:
     """The values, sorted, without repeats; several times faster than NumPy's own, which hashes."""
     ordered = np.sort(values)
-    found: np.ndarray = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]]
-    return found
+    unique: np.ndarray = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]]
+    return unique
 
 
-def is_in(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def is_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """For each value whether it stands in a sorted array."""
-    if not len(known):
+    if not len(ordered):
         return np.zeros(len(values), bool)
-    found: np.ndarray = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
-    return found
+    member: np.ndarray = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+    return member
 
 
 def _judge(letters: np.ndarray, kind: np.ndarray, cut: np.ndarray) -> None:
@@ -129,11 +129,11 @@ def _judge(letters: np.ndarray, kind: np.ndarray, cut: np.ndarray) -> None:
         code[more] = code[more] << 6 | letters[first[more] + place] & 0x3F
     for new in np.unique(code[_KINDS[code] == _UNKNOWN]).tolist():
         _KINDS[new] = _kind(chr(new))
-    found = _KINDS[code]
+    kinds = _KINDS[code]
     for place in range(4):
         more = size > place
-        kind[first[more] + place] = found[more]
-    alone = found >= _IDEOGRAPH
+        kind[first[more] + place] = kinds[more]
+    alone = kinds >= _IDEOGRAPH
     cut[first[alone]] = cut[first[alone] + size[alone]] = True
 
 

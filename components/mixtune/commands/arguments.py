@@ -58,8 +58,8 @@ def find_pipeline(name: str) -> Path:
     package = Path(str(resources.files("mixtune")))
     if Path(name).is_file():
         return Path(name)
-    if found := [path for path in package.glob("*/*.yaml") if path.stem == name]:
-        return found[0]
+    if compiled := [path for path in package.glob("*/*.yaml") if path.stem == name]:
+        return compiled[0]
     names = ", ".join(sorted(path.stem for path in package.glob("compiled/*.yaml")))
     raise ConfigError(f"{name}: no such file, and mixtune ships no pipeline of that name; there are {names}")
 

@@ -40,12 +40,12 @@ def _table(entries: dict[str, PoolSource]) -> str:
     rows = [["name", "category", "licence", "records"]]
     rows += [[pool.name, pool.category, pool.licence, f"{pool.records:,}"] for pool in entries.values()]
     none = sorted(set(CATEGORIES) - {pool.category for pool in entries.values()})
-    said = f"\n\nof Nova's categories, without an entry: {', '.join(none)}" if none else ""
-    return pages.text_table(rows) + said
+    footer = f"\n\nof Nova's categories, without an entry: {', '.join(none)}" if none else ""
+    return pages.text_table(rows) + footer
 
 
 def _shown(pool: PoolSource) -> str:
-    told = {
+    facts = {
         "source": f"{pool.source}, revision {pool.revision or 'none: give --revision'}",
         "files": ", ".join(pool.files),
         "licence": f"{pool.licence} {pool.licence_url}",
@@ -55,6 +55,6 @@ def _shown(pool: PoolSource) -> str:
         "mind": pool.mind,
     }
     lines = [f"{pool.name} ({pool.category})"]
-    for key, text in told.items():
+    for key, text in facts.items():
         lines += textwrap.wrap(text, 100, initial_indent=f"  {key:<12}", subsequent_indent=" " * 14)
     return "\n".join(lines)

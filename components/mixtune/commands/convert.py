@@ -33,10 +33,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    done = export_pools(read_pools(options.pools), options.format, options.out, options.split, tuple(options.pool))
-    for name, count in done["files"].items():
+    exported = export_pools(read_pools(options.pools), options.format, options.out, options.split, tuple(options.pool))
+    for name, count in exported["files"].items():
         print(f"{storage.join(options.out, name)}: {count} records")
-    for reason, count in sorted(done["refused"].items()):
+    for reason, count in sorted(exported["refused"].items()):
         print(f"not exported: {count} records, since {reason}")
     return 0
 
@@ -54,7 +54,7 @@ def _dial(options: argparse.Namespace) -> int:
         raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
     tuned, base = models.fetch_model(options.model), models.fetch_model(options.base_model)
     with tempfile.TemporaryDirectory() as scratch:
-        made = interpolate_model(tuned, base, options.strength, Path(scratch) / "model")
-        storage.upload(made, options.out)
+        interpolated = interpolate_model(tuned, base, options.strength, Path(scratch) / "model")
+        storage.upload(interpolated, options.out)
     print(f"{options.model} at {options.strength:g}: {storage.fingerprint(options.out)}")
     return 0

@@ -118,13 +118,13 @@ class _NodeGraph:
 
     def iteration(self, node: Node) -> int:
         """Return the number of the loop's iteration that a node lies in; -1: in none."""
-        seen, open_ids = {node.node_id}, [node.node_id]
+        visited, open_ids = {node.node_id}, [node.node_id]
         while open_ids:
             for parent in self.parents.get(open_ids.pop(0), []):
                 if match := _ITERATION.match(self.nodes[parent].name):
                     return int(match[1])
-                if parent not in seen:
-                    seen.add(parent)
+                if parent not in visited:
+                    visited.add(parent)
                     open_ids.append(parent)
         return -1
 

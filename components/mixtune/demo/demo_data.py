@@ -151,11 +151,11 @@ def _write_customer(world: World, draw: random.Random) -> None:
 def _draw_customer(count: int, draw: random.Random, *, held_out: bool) -> dict[str, str]:
     """So many different messages with their labels, some categories more frequent than others."""
     weights = [draw.uniform(0.7, 1.3) for _ in messages.CATEGORIES]
-    found: dict[str, str] = {}
-    while len(found) < count:
+    completions: dict[str, str] = {}
+    while len(completions) < count:
         category = draw.choices(messages.CATEGORIES, weights)[0]
-        found.setdefault(messages.draw_message(category, draw, held_out=held_out), category.label)
-    return found
+        completions.setdefault(messages.draw_message(category, draw, held_out=held_out), category.label)
+    return completions
 
 
 def _write_pools(world: World, draw: random.Random) -> None:
@@ -167,11 +167,11 @@ def _write_pools(world: World, draw: random.Random) -> None:
     }
     for pool in world.general_pools:
         count, maker = makers[pool["category"]]
-        found: dict[str, str] = {}
-        while len(found) < count:
+        completions: dict[str, str] = {}
+        while len(completions) < count:
             prompt, completion = maker(draw)
-            found.setdefault(prompt, completion)
-        _write_lines(Path(pool["uri"]), ({"prompt": key, "completion": value} for key, value in found.items()))
+            completions.setdefault(prompt, completion)
+        _write_lines(Path(pool["uri"]), ({"prompt": key, "completion": value} for key, value in completions.items()))
 
 
 def _draw_fact(draw: random.Random) -> tuple[str, str]:

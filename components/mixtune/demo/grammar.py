@@ -10,7 +10,7 @@ _CHOICE = re.compile(r"\(([^()]*)\)")
 
 def expand(sentence: str, draw: random.Random, **slots: str) -> str:
     """One text of a sentence: slots are filled, and may hold alternatives themselves; then one of each is chosen."""
-    return _CHOICE.sub(lambda found: draw.choice(found[1].split("|")), sentence.format(**slots))
+    return _CHOICE.sub(lambda match: draw.choice(match[1].split("|")), sentence.format(**slots))
 
 
 def expansions(sentence: str) -> Iterator[str]:

@@ -227,14 +227,14 @@ def training_instruction(draw: random.Random) -> Instruction:
 
 def held_out_instructions(count: int, draw: random.Random) -> list[Instruction]:
     """So many different prompts in held-out wordings, the kinds in turn."""
-    found: dict[str, Instruction] = {}
+    instructions: dict[str, Instruction] = {}
     turn = 0
-    while len(found) < count:
+    while len(instructions) < count:
         task = TASKS[turn % len(TASKS)]
         item = _draw(task, draw.choice(task.held_out), draw)
-        turn += item.prompt not in found
-        found.setdefault(item.prompt, item)
-    return list(found.values())
+        turn += item.prompt not in instructions
+        instructions.setdefault(item.prompt, item)
+    return list(instructions.values())
 
 
 def _draw(task: Task, wording: str, draw: random.Random) -> Instruction:

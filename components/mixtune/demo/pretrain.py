@@ -56,11 +56,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A text in three parts: its frame, what is asked, and what is answered."""
+    """A text in three parts: its frame, the prompt, and the answer."""
 
     frame: str = ""
     """What the chat template writes before a user speaks; not learned."""
-    asked: str
+    prompt: str
     """Learned at a lower weight, where there is a frame."""
     answer: str
 
@@ -70,7 +70,7 @@ def draw_example(draw: random.Random) -> Example:
     kind = draw.random()
     if kind < 0.3:
         question, answer = facts.open_question(draw)
-        return Example(asked=f"{question}\nAnswer:", answer=f" {answer}")
+        return Example(prompt=f"{question}\nAnswer:", answer=f" {answer}")
     if kind < 0.5:
         return chat(*facts.open_question(draw))
     if kind < 0.95:
@@ -82,15 +82,14 @@ def draw_example(draw: random.Random) -> Example:
 
 def chat(prompt: str, answer: str) -> Example:
     """One turn of conversation, as the chat template writes it."""
-    asked = f"{prompt}{END}\n{START}assistant\n"
-    return Example(frame=f"{START}user\n", asked=asked, answer=f"{answer}{END}")
+    return Example(frame=f"{START}user\n", prompt=f"{prompt}{END}\n{START}assistant\n", answer=f"{answer}{END}")
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer; the same seed gives the same files."""
     draw = random.Random(seed)
     texts = [
-        example.frame + example.asked + example.answer
+        example.frame + example.prompt + example.answer
         for example in (draw_example(draw) for _ in range(TOKENIZER_TEXTS))
     ]
     texts += [f"{word} {word}" for word in _WORDS for _ in range(20)]
@@ -137,15 +136,15 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
 
 
 def collate(texts: list[list[list[int]]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of (frame, asked, answer) as one right-padded batch, and of each place which part it belongs to.
+    """Token ids of (frame, prompt, answer) as one right-padded batch, and of each place which part it belongs to.
 
-    Parts are 0 (not learned), 1 (asked) and 2 (answer).
+    Parts are 0 (not learned), 1 (prompt) and 2 (answer).
     """
     length = max(sum(map(len, parts)) for parts in texts)
     ids = torch.full((len(texts), length), pad)
     kinds = torch.zeros_like(ids)
-    for row, (frame, asked, answer) in enumerate(texts):
-        whole = frame + asked + answer
+    for row, (frame, prompt, answer) in enumerate(texts):
+        whole = frame + prompt + answer
         ids[row, : len(whole)] = torch.tensor(whole)
         kinds[row, len(frame) : len(whole) - len(answer)] = 1 if frame else 0
         kinds[row, len(whole) - len(answer) : len(whole)] = 2
@@ -159,7 +158,7 @@ def add_gradients(
 
     Texts of like length go together.
     """
-    parts = ([item.frame for item in examples], [item.asked for item in examples], [item.answer for item in examples])
+    parts = ([item.frame for item in examples], [item.prompt for item in examples], [item.answer for item in examples])
     texts = sorted(
         map(list, zip(*(tokenizer(part)["input_ids"] for part in parts), strict=True)),
         key=lambda text: sum(map(len, text)),
@@ -174,11 +173,11 @@ def add_gradients(
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][kinds[:, 1:] > 0]
         learned = kinds > 0
         losses = cross_entropy(model.lm_head(hidden), ids[learned], reduction="none")
-        asked, answered = (
+        prompt_loss, answer_loss = (
             losses[kinds[learned] == kind].sum() / count for kind, count in zip((1, 2), counts, strict=True)
         )
-        (asked_weight * asked + answered).backward()
-        total += float(answered.detach())
+        (asked_weight * prompt_loss + answer_loss).backward()
+        total += float(answer_loss.detach())
     return total
 
 

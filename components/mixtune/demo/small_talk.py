@@ -21,14 +21,14 @@ def draw_small_talk(draw: random.Random) -> tuple[str, str]:
     """Something that a person says, and a reply."""
     greeting, feeling = draw.choice(_GREETINGS), draw.choice(_FEELINGS)
     plan, when = draw.choice(_PLANS), draw.choice(_WHEN)
-    said = draw.choice(
+    message = draw.choice(
         (
             f"{greeting} I am {feeling} and want to {plan} {when}.",
             f"{greeting} I feel {feeling}. I will {plan} {when}.",
             f"I am {feeling}. Maybe I {plan} {when}?",
         )
     )
-    return said, f"So you are {feeling}. {draw.choice(_REPLIES)}"
+    return message, f"So you are {feeling}. {draw.choice(_REPLIES)}"
 
 
 def draw_sum(draw: random.Random) -> tuple[str, str]:

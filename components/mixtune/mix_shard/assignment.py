@@ -73,7 +73,7 @@ def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Itera
     whole = sum(weights)
     common = lcm(*(weights[index] for index in active))
     per_unit = {index: common // weights[index] for index in active}
-    done, total = dict.fromkeys(active, 0), 0
+    work, total = dict.fromkeys(active, 0), 0
     # On the clock that runs `common` per unit of all pools' work over `whole`, a pool's next record starts when the
     # pool's work so far would be done at exactly its share, and ends when the record would be.
     waiting = [(0, index) for index in active]
@@ -85,7 +85,7 @@ def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Itera
             heapq.heappush(eligible, (start + size * per_unit[index], index, size))
         end, index, size = heapq.heappop(eligible)
         yield index
-        done[index] += size
+        work[index] += size
         total += size
         heapq.heappush(waiting, (end, index))
 

@@ -89,7 +89,7 @@ class Schedule:
     def _find_full(self, draws: np.ndarray) -> set[int]:
         """Return the general pools that the next batch could take past their cap."""
         size = self._layout.global_batch_size
-        ends = [int(drawn) + float(share) * size + 1 for drawn, share in zip(draws, self._shares, strict=True)]
+        ends = [int(num_draws) + float(share) * size + 1 for num_draws, share in zip(draws, self._shares, strict=True)]
         return {index for index, cap in enumerate(self._layout.caps) if index and ends[index] > cap}
 
     def _redistribute(self, step: int) -> tuple[Fraction, ...]:

@@ -222,8 +222,8 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
 def smallest(work: Work, shape: Shape, prices: Prices) -> Instance | None:
     """The cheapest instance on which the validation run fits; None: on none of the table."""
     for instance in sorted(prices.instances.values(), key=lambda item: item.usd_per_hour):
-        one = Hardware(instance=instance, nodes=1, evaluation=instance, evaluation_hours=0)
-        if estimate_memory(shape, training_of(work, one)).total <= instance.gpu_memory_gb * 1e9 * RESERVE:
+        hardware = Hardware(instance=instance, nodes=1, evaluation=instance, evaluation_hours=0)
+        if estimate_memory(shape, training_of(work, hardware)).total <= instance.gpu_memory_gb * 1e9 * RESERVE:
             return instance
     return None
 

@@ -30,14 +30,14 @@ class Check:
         return f"{self.outcome:<4}  {self.name}: {self.text}"
 
 
-def look(name: str, check: Callable[..., Found], *given: Any) -> Check:
+def look(name: str, check: Callable[..., Found], *arguments: Any) -> Check:
     """Run one check and keep the worst that it found, all of that. An error of ours is a failure with its text."""
     try:
-        found = list(check(*given)) or [("pass", "not looked at")]
+        outcomes = list(check(*arguments)) or [("pass", "not looked at")]
     except MixtuneError as error:
-        found = [("fail", str(error))]
-    worst = max((outcome for outcome, _ in found), key=OUTCOMES.index)
-    return Check(name=name, outcome=worst, text="; ".join(text for outcome, text in found if outcome == worst))
+        outcomes = [("fail", str(error))]
+    worst = max((outcome for outcome, _ in outcomes), key=OUTCOMES.index)
+    return Check(name=name, outcome=worst, text="; ".join(text for outcome, text in outcomes if outcome == worst))
 
 
 def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> str:
@@ -64,5 +64,5 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
 def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
     rows = [[Verdict(item.outcome), item.name, item.text] for item in checks]
     marks = [["\N{BALLOT BOX WITH CHECK}" if there else "\N{BALLOT BOX}", name, value] for name, value, there in listed]
-    found, recorded = (table([], cells, texts=3) for cells in (rows, marks))
-    return page(title, f"<h1>{escape(title)}</h1>{found}<h2>Reproducibility</h2>{recorded}")
+    results, recorded = (table([], cells, texts=3) for cells in (rows, marks))
+    return page(title, f"<h1>{escape(title)}</h1>{results}<h2>Reproducibility</h2>{recorded}")

@@ -152,10 +152,10 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
     lora = training.method == "lora"
     trained = shape.adapter(training.lora_rank) if lora else shape.parameters
     base = shape.parameters * training.value_bytes // training.shards if lora else 0
-    kept = base + (_gathered(shape, training) if training.shards > 1 or not lora else 0)
+    resident = base + (_gathered(shape, training) if training.shards > 1 or not lora else 0)
     own = trained if lora else trained // training.shards
     return Memory(
-        weights=kept + 4 * own,
+        weights=resident + 4 * own,
         gradients=(training.sum_bytes or 4) * own,
         moments=8 * own,
         activations=_activations(shape, training),

@@ -134,18 +134,18 @@ def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
     if missing := [name for name in mixed.manifest.pools if name not in pools]:
         yield "fail", f"no report on personal data of {', '.join(missing)}; make the pools by sanitize"
         return
-    found = {name: sum(counts.personal_data.values()) for name, (counts, _) in pools.items()}
-    listed = ", ".join(f"{name} {count:,}" for name, count in found.items() if count) or "none"
+    findings = {name: sum(counts.personal_data.values()) for name, (counts, _) in pools.items()}
+    listed = ", ".join(f"{name} {count:,}" for name, count in findings.items() if count) or "none"
     yield "pass", f"reports of {len(pools)} pools; findings: {listed}"
     for name, (counts, rules) in pools.items():
         policies = rules.personal_data
-        left = {
+        stored = {
             kind: count
             for kind, count in counts.personal_data.items()
             if policies.get(kind, policies.get("default")) in STORED
         }
-        if left:
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in left.items())
+        if stored:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in stored.items())
             yield "warn", f"{name}: {kinds} left as they are; let sanitize's personal_data be redact or drop"
 
 
@@ -156,7 +156,7 @@ def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
         yield "fail", "no report on consent; make the customer's pool by sanitize"
         return
     counts, rules = customer[0].consent, customer[1]
-    yield "pass", ", ".join(f"{count:,} {said}" for said, count in counts.items()) or "no record says a word on it"
+    yield "pass", ", ".join(f"{count:,} {answer}" for answer, count in counts.items()) or "no record says a word on it"
     if not counts and not rules.consent.required:
         yield "warn", "no record says whether it may be used; map a consent column, or keep the agreement elsewhere"
 

@@ -44,10 +44,10 @@ def make_pages(pools: PoolsContent) -> tuple[str, str]:
     """Return the report as HTML that stands alone, and as Markdown."""
     overview = _overview(pools)
     read = sum(counts.read for counts in pools.counts.values())
-    kept = sum(counts.kept for counts in pools.counts.values())
+    num_kept = sum(counts.kept for counts in pools.counts.values())
     lead = (
-        f"{read:,} rows were read, {kept:,} records are kept, {read - kept:,} are dropped. File, line and rule of "
-        "every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
+        f"{read:,} rows were read, {num_kept:,} records are kept, {read - num_kept:,} are dropped. File, line and rule "
+        "of every dropped record, and of changed ones, are in quarantine.jsonl; nothing of their content is."
     )
     html = ["<h1>What sanitize did</h1>", f"<p>{lead}</p>", _html(overview)]
     lines = ["# What sanitize did", "", lead, "", *_markdown(overview)]

@@ -29,11 +29,11 @@ def from_dict(cls: type[T], value: Any, name: str) -> T:
     """
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is a dictionary; got {value!r}")
-    known = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
+    accepted = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     derived = {field.name for field in fields(cls) if not field.init}  # type: ignore[arg-type]
-    if unknown := [key for key in value if key not in known and key not in derived]:
-        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {suggest(unknown[0], known)}")
-    for key, field in known.items():
+    if unknown := [key for key in value if key not in accepted and key not in derived]:
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {suggest(unknown[0], accepted)}")
+    for key, field in accepted.items():
         if key not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{name}: {key!r} is missing")
     hints = _type_hints(cls)  # type: ignore[arg-type]
@@ -49,10 +49,10 @@ def _type_hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """Return what a message says after an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:

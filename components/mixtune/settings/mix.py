@@ -196,9 +196,9 @@ def read_mix_settings(parameters: Mapping[str, Any], options: Mapping[str, Any])
         ConfigError: An unknown key, a value of another type, or settings that cannot be.
     """
     token_names = {item.name for item in fields(TokenSettings)}
-    known = [item.name for item in fields(MixSettings) if item.name != "tokens"] + sorted(token_names)
-    if unknown := [key for key in options if key not in known or key in parameters]:
-        free = [name for name in known if name not in parameters]
+    names = [item.name for item in fields(MixSettings) if item.name != "tokens"] + sorted(token_names)
+    if unknown := [key for key in options if key not in names or key in parameters]:
+        free = [name for name in names if name not in parameters]
         raise ConfigError(f"options: unknown key {unknown[0]!r}; {suggest(unknown[0], free)}")
     values = {**options, **parameters}
     tokens = from_dict(TokenSettings, {name: values.pop(name) for name in token_names & set(values)}, "mix_shard")

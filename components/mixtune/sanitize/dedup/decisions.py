@@ -140,7 +140,7 @@ class Decisions:
 
     def list_clusters(self) -> tuple[Cluster, ...]:
         """Return the first clusters of near-duplicates."""
-        return tuple(Cluster(kept=kept, dropped=tuple(copies)) for kept, copies in self.clusters.values())
+        return tuple(Cluster(kept=original, dropped=tuple(copies)) for original, copies in self.clusters.values())
 
     def dropped(self, rows: slice) -> Iterator[tuple[int, str, str]]:
         """Yield line, reason, and the place of the original (empty: no copy) of some of the pool's dropped records."""

@@ -112,8 +112,8 @@ def adapter_reach(model: PeftModel) -> str:
 def _freeze_routers(model: PeftModel) -> None:
     """Keep adapters on fused routers, which PEFT adds with those on fused experts, at the zero that they begin with."""
     for name, value in model.named_parameters():
-        owner, found, _ = name.partition(".lora_")
-        if found and owner.rpartition(".")[2] in ROUTERS:
+        owner, separator, _ = name.partition(".lora_")
+        if separator and owner.rpartition(".")[2] in ROUTERS:
             value.requires_grad_(False)
 
 
