@@ -20,7 +20,7 @@ from mixtune.commands.arguments import (
     with_defaults,
 )
 from mixtune.errors import ConfigError
-from mixtune.preflight.cost_plan import Hardware, Plan, Work, make_plan, plan_html, plan_text
+from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.memory import Shape
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.prices import Instance, read_prices
@@ -82,15 +82,18 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
         grid = tuple(float(text) for text in options.grid.split(",") if text)
     except ValueError as error:
         raise ConfigError(f"--grid {options.grid}: percents with commas between, such as 100,75,50") from error
+    times = Times(
+        start=_time(options.start) or datetime.now(UTC),
+        block_ends=_time(options.block_ends),
+        deadline=_time(options.deadline),
+    )
     return make_plan(
         _work(arguments, options),
         Shape.from_config(storage.read_json(str(folder / "config.json"))),
         hardware,
         prices,
+        times,
         grid=grid,
-        start=_time(options.start) or datetime.now(UTC),
-        block_ends=_time(options.block_ends),
-        deadline=_time(options.deadline),
     )
 
 

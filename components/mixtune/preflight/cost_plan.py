@@ -86,6 +86,18 @@ class Hardware:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Times:
+    """When the run starts, and by when it has to end."""
+
+    start: datetime
+    """Of the first stage."""
+    block_ends: datetime | None = None
+    """End of a capacity block that the training has to fit in; it cannot be prolonged."""
+    deadline: datetime | None = None
+    """When all has to be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """One line of the plan."""
 
@@ -136,11 +148,9 @@ def make_plan(
     shape: Shape,
     hardware: Hardware,
     prices: Prices,
+    times: Times,
     *,
     grid: tuple[float, ...] = (),
-    start: datetime,
-    block_ends: datetime | None = None,
-    deadline: datetime | None = None,
 ) -> Plan:
     """Plan a run.
 
@@ -149,10 +159,8 @@ def make_plan(
         shape: The base model's.
         hardware: Instances and speed.
         prices: The table that they come from.
+        times: Start and ends.
         grid: Further customer percents to price, 0 to 100, above 0.
-        start: When the first stage begins.
-        block_ends: End of a capacity block that the training has to fit in; it cannot be prolonged.
-        deadline: When all has to be done.
     """
     memory = estimate_memory(shape, training_of(work, hardware))
     needed = hardware.measured_memory or memory.total
@@ -164,21 +172,21 @@ def make_plan(
         hours, _ = training_hours(point, shape, hardware)
         usd = hours * hardware.nodes * hardware.instance.usd_per_hour
         points.append({"customer_data_percent": percent, "steps": point.steps, "hours": hours, "usd": usd})
-    ends = start + timedelta(hours=sum(stage.hours for stage in stages))
-    training_ends = start + timedelta(hours=sum(stage.hours for stage in stages[:2]))
-    warnings = [prices.warning(start.date())]
+    ends = times.start + timedelta(hours=sum(stage.hours for stage in stages))
+    training_ends = times.start + timedelta(hours=sum(stage.hours for stage in stages[:2]))
+    warnings = [prices.warning(times.start.date())]
     if needed > room:
         need = f"needs {needed / 1e9:.0f} GB, {hardware.instance.gpu} has {room / 1e9:.0f} to give"
         warnings.append(f"does not fit: {need}; larger GPUs, a smaller max_length, or method=lora")
     margin = timedelta(seconds=BLOCK_MARGIN_SECONDS)
-    if block_ends and training_ends > block_ends - margin:
-        late = (training_ends - block_ends + margin).total_seconds() / 3600
+    if times.block_ends and training_ends > times.block_ends - margin:
+        late = (training_ends - times.block_ends + margin).total_seconds() / 3600
         warnings.append(
             f"the capacity block's job is ended {late:.1f} hours before the training is done "
             f"({BLOCK_MARGIN_SECONDS // 60} minutes before the block ends); more nodes, or fewer epochs"
         )
-    if deadline and ends > deadline:
-        late = (ends - deadline).total_seconds() / 3600
+    if times.deadline and ends > times.deadline:
+        late = (ends - times.deadline).total_seconds() / 3600
         warnings.append(f"the last stage ends {late:.1f} hours after the deadline")
     return Plan(
         stages=stages,
