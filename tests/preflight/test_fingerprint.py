@@ -4,11 +4,11 @@ import pytest
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.fingerprint import (
-    check_pools,
     fingerprint_benchmarks,
     fingerprint_model,
     fingerprint_options,
     fingerprint_pools,
+    read_pools,
 )
 
 CHAT = {"category": "chat", "uri": "chat.jsonl", "weight": 60.0}
@@ -47,7 +47,7 @@ def test_sources_carry_digests_and_weights_stay_apart(tmp_path: Path, monkeypatc
 )
 def test_badly_described_pools_are_refused_by_name(pools: list[dict[str, object]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_pools(pools)
+        read_pools(pools)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from mixtune import models, storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.places import explain
 from mixtune.settings.mix import check_weights
+from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
 CUSTOMER = "customer"
 """The customer pool's name."""
-_POOL_KEYS = {"category", "uri", "weight", "columns"}
 
 
 def fingerprint_pools(
@@ -30,12 +30,12 @@ def fingerprint_pools(
         ConfigError: A pool is badly described, or the weights do not sum to 100.
         DataError: Something is not there.
     """
-    check_pools(general_pools)
+    pools = read_pools(general_pools)
     customer = [_source(CUSTOMER, customer_uri, customer_columns, "train")]
     if test_uri:
         customer.append(_source(CUSTOMER, test_uri, customer_columns, "test"))
-    general = [_source(pool["category"], pool["uri"], pool.get("columns") or {}, "train") for pool in general_pools]
-    return customer, general, {pool["category"]: float(pool["weight"]) for pool in general_pools if "weight" in pool}
+    general = [_source(pool.category, pool.uri, pool.columns, "train") for pool in pools]
+    return customer, general, {pool.category: pool.weight for pool in pools if pool.weight is not None}
 
 
 def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
@@ -84,8 +84,8 @@ def fingerprint_options(mix_options: Mapping[str, Any]) -> dict[str, Any]:
     return {**mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
 
 
-def check_pools(general_pools: list[dict[str, Any]]) -> None:
-    """Check the description of the general pools.
+def read_pools(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:
+    """Return the general pools that the user describes.
 
     Raises:
         ConfigError: None, an unknown or missing key, a category twice or named like the customer's, or weights that
@@ -95,26 +95,20 @@ def check_pools(general_pools: list[dict[str, Any]]) -> None:
         raise ConfigError(
             "general_pools is empty; at least one is needed, also at 100 % customer: forgetting is measured on it"
         )
-    weighted = any("weight" in pool for pool in general_pools)
-    for number, pool in enumerate(general_pools, start=1):
-        if unknown := sorted(set(pool) - _POOL_KEYS):
-            raise ConfigError(
-                f"general_pools, entry {number}: unknown key {unknown[0]!r}; there are {sorted(_POOL_KEYS)}"
-            )
-        if missing := sorted((_POOL_KEYS if weighted else _POOL_KEYS - {"weight"}) - {"columns"} - set(pool)):
-            raise ConfigError(f"general_pools, entry {number}: {missing[0]!r} is missing")
-    names = [pool["category"] for pool in general_pools]
+    pools = read_pool_entries(general_pools)
+    names = [pool.category for pool in pools]
     doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
     if doubled:
         raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
     try:
-        if weighted:
-            check_weights({pool["category"]: float(pool["weight"]) for pool in general_pools})
+        if weights := {pool.category: pool.weight for pool in pools if pool.weight is not None}:
+            check_weights(weights)
     except ConfigError as error:
         raise ConfigError(f"general_pools: {error}") from error
+    return pools
 
 
-def _source(name: str, uri: str, columns: dict[str, str], split: str) -> dict[str, Any]:
+def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict[str, Any]:
     return {"name": name, "uri": _fingerprint(uri), "columns": dict(columns), "split": split}
 
 
