@@ -85,7 +85,12 @@ def test_the_model_asks_itself_and_what_it_says_is_a_pool_that_sanitize_takes_wh
     pages = {"report": artifact(dsl.HTML, tmp_path / "r"), "summary": artifact(dsl.Markdown, tmp_path / "s")}
     source = {"name": "rehearsal", "uri": str(folder / "data" / "pool" / "records.jsonl")}
     sanitize.python_func(
-        sources=[source], pools=pools, **pages, base_model=str(BASE_MODEL), test_ratio=0.0, near_duplicates=0.0
+        sources=[source],
+        pools=pools,
+        **pages,
+        base_model=str(BASE_MODEL),
+        splits={"test_ratio": 0.0},
+        dedup={"near_duplicates": 0.0},
     )
     (pool,) = storage.read_manifest(pools.path, "pools")["pools"]
     assert pool["splits"]["train"]["num_records"] == 150
