@@ -24,6 +24,7 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.settings.sanitize import SourceSettings
 
 
 def add_commands(commands: Commands) -> None:
@@ -50,7 +51,7 @@ def _preflight(options: argparse.Namespace) -> int:
         RunSettings.from_arguments(arguments),
         base_model=fingerprint_model(arguments["base_model"]),
         mix_options=fingerprint_options(arguments["mix_options"]),
-        sources=[*customer, *general, *measured],
+        sources=[SourceSettings(**source) for source in (*customer, *general, *measured)],
         artifacts=options.pipeline_root,
         namespace=options.namespace,
     )

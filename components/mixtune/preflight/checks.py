@@ -150,7 +150,7 @@ def checklist(run: RunSettings) -> list[Row]:
         tokenizer = ""
     base = storage.split_fingerprint(run.base_model)[1] or run.base_model.partition("@")[2]
     images = os.environ.get("MIXTUNE_IMAGES", "").split()
-    rows = [(f"data: {item['name']}", storage.split_fingerprint(item["uri"])[1]) for item in run.sources]
+    rows = [(f"data: {item.name}", storage.split_fingerprint(item.uri)[1]) for item in run.sources]
     rows += [
         ("MLflow experiment and tags", _tracked(run)),
         ("seed", str(run.seed)),

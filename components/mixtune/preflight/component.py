@@ -123,6 +123,7 @@ def preflight(
     from mixtune import storage as files
     from mixtune.preflight.checks import run_preflight
     from mixtune.preflight.run_settings import RunSettings
+    from mixtune.settings.sanitize import SourceSettings
 
     files.configure_storage(storage)
     run = RunSettings(
@@ -142,7 +143,7 @@ def preflight(
         num_nodes=num_nodes,
         gpus_per_node=gpus_per_node,
         data_memory=data_memory,
-        sources=[*sources, *general],
+        sources=[SourceSettings(**source) for source in (*sources, *general)],
         artifacts=files.data_uri(report.uri, "report"),
         tracking=tracking,
         storage=storage,

@@ -7,6 +7,7 @@ from typing import Any
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
+from mixtune.settings.sanitize import SourceSettings
 
 PROBE = "preflight-probe"
 SAMPLED_FILES = 8
@@ -19,28 +20,28 @@ LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
 """Of files with a record a line; of other formats, and of compressed files, lines are not counted."""
 
 
-def check_sources(sources: list[dict[str, Any]], data_memory: str = "") -> Iterator[tuple[str, str]]:
+def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Iterator[tuple[str, str]]:
     """Check every source: there, readable, not empty, unchanged since it was fingerprinted, and within the memory.
 
     Args:
-        sources: `{"name", "uri"}` of each.
+        sources: As `fingerprint` leaves them.
         data_memory: Memory that sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
     total = records = 0
     for source in sources:
-        uri = storage.split_fingerprint(source["uri"])[0]
+        uri = storage.split_fingerprint(source.uri)[0]
         try:
             files = storage.list_files(uri)
-            storage.check_fingerprint(source["uri"])
+            storage.check_fingerprint(source.uri)
             total += sum(file.num_bytes for file in files)
-            yield from _check_files(source["name"], uri, files)
+            yield from _check_files(source.name, uri, files)
             records += _count_records(uri, files)
         except (ClientError, BotoCoreError) as error:
-            yield "fail", f"{source['name']}: {uri}: {explain(error)}"
+            yield "fail", f"{source.name}: {uri}: {explain(error)}"
         except (ConfigError, DataError) as error:
-            yield "fail", f"{source['name']}: {error}"
+            yield "fail", f"{source.name}: {error}"
     needed = records * DUPLICATE_BYTES
     yield (
         "pass",
@@ -114,12 +115,12 @@ def explain(error: Exception) -> str:
     return f"{code}: {ways.get(code, 'S3 refused it; see its documentation of this code')}"
 
 
-def check_region(sources: list[dict[str, Any]], options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def check_region(sources: list[SourceSettings], options: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the buckets are in the region of the run: reading across regions is slow and costs."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
-    buckets = sorted({storage.split_s3(item["uri"])[0] for item in sources if storage.is_s3(item["uri"])})
+    buckets = sorted({storage.split_s3(item.uri)[0] for item in sources if storage.is_s3(item.uri)})
     for bucket in buckets:
         try:
             answer = storage.s3_client().head_bucket(Bucket=bucket)

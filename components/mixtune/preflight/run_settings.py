@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from mixtune.errors import ConfigError
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import MixSettings, read_mix_settings
+from mixtune.settings.sanitize import SourceSettings
 from mixtune.settings.train import TrainSettings
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class RunSettings:
     """Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at."""
     namespace: str = ""
     """Of the training job; empty: the pod's own."""
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    """`{"name", "uri"}` of everything that is read, as `fingerprint` leaves it."""
+    sources: list[SourceSettings] = field(default_factory=list)
+    """Everything that is read, as `fingerprint` leaves it."""
     artifacts: str = ""
     """Folder or prefix that artifacts are written to; empty: not looked at."""
     tracking: dict[str, Any] = field(default_factory=dict)
