@@ -24,7 +24,7 @@ from mixtune.artifacts.run_report import report_outputs
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, submit
 from mixtune.commands.arguments import add_pipeline_arguments, find_pipeline, read_options
-from mixtune.commands.local_runner import TaskLog, WorkDir, cache_hits, check_text, task_names
+from mixtune.commands.local_runner import TaskLog, WorkDir, cache_hits, check_text, drop_retries, task_names
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 
 
@@ -113,7 +113,9 @@ def _run_locally(
     )
     try:
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown), cache_hits(shown):
-            return dict(components.load_component_from_file(str(pipeline))(**arguments).outputs)
+            component = components.load_component_from_file(str(pipeline))
+            drop_retries(component)
+            return dict(component(**arguments).outputs)
     except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
         shown.error = shown.error or f"{type(error).__name__}: {error}"
         return None

@@ -146,6 +146,15 @@ def source_digest() -> str:
     return total.hexdigest()[:16]
 
 
+def drop_retries(component: Any) -> None:
+    """Take the retries out of a loaded pipeline: they are for lost pods; here a failure would only be waited for."""
+    graph = component.component_spec.implementation.graph
+    if graph is not None:
+        for dag in (graph.root.dag, *(item.dag for item in graph.components.values())):
+            for task in dag.tasks.values():
+                task.ClearField("retry_policy")
+
+
 def task_names(pipeline: Path) -> dict[str, str]:
     """Display names of a compiled pipeline's tasks, by the names that KFP's log uses."""
     spec = next(yaml.load_all(pipeline.read_text(), yaml.CSafeLoader))
