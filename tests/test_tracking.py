@@ -1,7 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mixtune.errors import ConfigError
 from mixtune.tracking import ARTICLE_TAGS, Tracking, article_tags, task_run
@@ -103,3 +106,33 @@ def test_sagemakers_plug_in_takes_no_part_where_the_address_is_no_arn(uri: str) 
         pass
     modules = [type(item).__module__ for item in registry._request_header_provider_registry]
     assert not [module for module in modules if module.startswith("sagemaker_mlflow")]
+
+
+def test_tasks_that_write_the_same_at_the_same_moment_both_succeed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIXTUNE_RUN_ID", "run-2")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    params = {f"rule/{number}": number for number in range(40)}
+    rounds = 12
+
+    def write(together: Barrier) -> None:
+        for number in range(rounds):
+            with task_run(Tracking(uri=uri), f"sanitize {number}") as run:
+                together.wait(timeout=60)
+                run.log_params(params)
+                run.set_tags({f"pool {number}": "customer"})
+
+    together = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        for task in [pool.submit(write, together) for _ in range(2)]:
+            task.result()
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("mixtune").experiment_id], "params.`rule/1` = '1'")
+    assert len(runs) == rounds
+    assert all(len(run.data.params) == len(params) for run in runs)
+
+
+def test_a_write_that_can_never_succeed_is_not_tried_again(uri: str) -> None:
+    with task_run(Tracking(uri=uri), "train") as run:
+        run.log_params({"seed": 1})
+        with pytest.raises(MlflowException, match="seed"):
+            run.log_params({"seed": 2})

@@ -10,9 +10,10 @@ Without a tracking URI (`tracking={"uri": ...}` or `MLFLOW_TRACKING_URI`) nothin
 
 import fcntl
 import os
+import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,9 @@ ARTICLE_TAGS = (
 SQLITE = "sqlite:///"
 PARAM_CHARACTERS, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 500
 """MLflow's limits on a parameter's value, and on one request."""
+COLLISIONS = ("BAD_REQUEST", "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+"""What MLflow answers where two tasks insert the same parameter or tag at once: the second try finds it there."""
+TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class Run:
 
             values = [Param(key, str(value)[:PARAM_CHARACTERS]) for key, value in params.items()]
             for start in range(0, len(values), PARAMS_AT_ONCE):
-                self.client.log_batch(self.run_id, params=values[start : start + PARAMS_AT_ONCE])
+                _write(self.client.log_batch, self.run_id, params=values[start : start + PARAMS_AT_ONCE])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metrics of a step."""
@@ -88,7 +92,7 @@ class Run:
                 for key, value in metrics.items()
             ]
             for start in range(0, len(values), METRICS_AT_ONCE):
-                self.client.log_batch(self.run_id, metrics=values[start : start + METRICS_AT_ONCE])
+                _write(self.client.log_batch, self.run_id, metrics=values[start : start + METRICS_AT_ONCE])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags of this run; `none` takes no value's place that another task set."""
@@ -96,7 +100,7 @@ class Run:
             present = self.client.get_run(self.run_id).data.tags if "none" in tags.values() else {}
             for key, value in tags.items():
                 if value != "none" or key not in present:
-                    self.client.set_tag(self.run_id, key, str(value))
+                    _write(self.client.set_tag, self.run_id, key, str(value))
 
     def end(self, status: str) -> None:
         """End this run as `FINISHED` or `FAILED`, unless Kubeflow's own MLflow plugin made it and ends it."""
@@ -131,6 +135,21 @@ class Run:
     def parent(self) -> "Run":
         """The pipeline run's own run; this one where there is no other."""
         return Run(self.client, self.parent_id or self.run_id)
+
+
+def _write(call: Callable[..., object], *args: object, **kwargs: object) -> None:
+    """Send one write, again where another task wrote the same at the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    for wait in [0.1 * 2**n for n in range(TRIES - 1)]:
+        try:
+            call(*args, **kwargs)
+            return
+        except MlflowException as error:
+            if error.error_code not in COLLISIONS:
+                raise
+            time.sleep(wait * (0.5 + random.random()))  # apart from the other task's next try
+    call(*args, **kwargs)
 
 
 @contextmanager
