@@ -107,6 +107,8 @@ class MixReceipt:
     stages: tuple[StageReceipt, ...] = ()
     num_tokens: int = 0
     num_loss_tokens: int = 0
+    max_batch_tokens: int = 0
+    """Of the largest global batch; 0: not known."""
     pools: tuple[PoolReceipt, ...] = ()
     """The customer's first."""
     windows: tuple[WindowReceipt, ...] = ()
@@ -228,6 +230,11 @@ class Shards:
             if shard.first_step <= step < shard.first_step + shard.num_steps:
                 return reader.get_batch(step - shard.first_step)
         raise DataError(f"the shards hold steps 0 to {self.num_steps - 1}; step {step} was asked for")
+
+    def lengths(self, step: int) -> list[int]:
+        """Return the tokens of each record of a step's global batch, in their order."""
+        lengths: list[int] = np.diff(self.batch(step).column("input_ids").offsets.to_numpy()).tolist()
+        return lengths
 
     def step(self, step: int) -> list[TokenRecord]:
         """Return the records of the global batch of a step, in their order."""

@@ -31,6 +31,8 @@ class Tally:
     """Largest size of one record in the plan's unit."""
     loss_tokens: list[int] = field(default_factory=list)
     """Per step."""
+    max_batch_tokens: int = 0
+    """Of the largest global batch."""
     windows: list[WindowReceipt] = field(default_factory=list)
 
 
@@ -61,6 +63,7 @@ def make_receipt(
         ),
         num_tokens=int(tally.totals[1].sum()),
         num_loss_tokens=int(tally.totals[2].sum()),
+        max_batch_tokens=tally.max_batch_tokens,
         pools=tuple(pools),
         windows=tuple(tally.windows),
         notes=(*_notes(pools, unit), *notes),
@@ -109,6 +112,7 @@ def _count_steps(plan: Plan, stores: Sequence[Store], unit: int, steps: range, t
     tally.longest = max(tally.longest, int(sizes[unit].max()))
     tally.totals += by_step.sum(1)
     tally.loss_tokens += by_step[2].sum(1).tolist()
+    tally.max_batch_tokens = max(tally.max_batch_tokens, int(by_step[1].sum(1).max(initial=0)))
 
 
 def _pool(plan: Plan, index: int, store: Store, drops: Drops, tally: Tally, planned: np.ndarray) -> PoolReceipt:
@@ -152,5 +156,5 @@ def _notes(pools: Sequence[PoolReceipt], unit: str) -> list[str]:
     return [
         f"The mix is {1 - planned:.1%} customer to {planned:.1%} general in {unit}, but "
         f"{pools[0].share_of_loss_tokens:.1%} to {learned:.1%} in loss tokens, which are what the model learns from: "
-        "answers differ in length. To plan by loss tokens, set unit='loss_tokens'."
+        "answers differ in length. To plan by loss tokens, give mix_options.unit=loss_tokens."
     ]

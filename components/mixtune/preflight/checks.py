@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from mixtune import models, storage
 from mixtune.chat.template_files import DEFAULT, read_templates
@@ -12,13 +13,14 @@ from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
+from mixtune.processes import free_memory, memory_limit
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 from mixtune.settings.mix import check_grid
 from mixtune.settings.sanitize import read_sanitize_settings
 from mixtune.settings.train import VALIDATION_STEPS
 from mixtune.tracking import Tracking, commit_hash
-from mixtune.training_math import largest_micro_batch
+from mixtune.training_math import LEAST_MICRO_TOKENS, largest_micro_batch
 
 Findings = Iterator[tuple[str, str]]
 
@@ -85,7 +87,7 @@ def _check_model(run: RunSettings) -> Findings:
 
 
 def check_memory(run: RunSettings) -> Findings:
-    """Check that a GPU holds a micro batch, or one record of `max_length` where that is longer."""
+    """Check that a GPU, or this machine, holds a micro batch, or one record of `max_length` where that is longer."""
     mix, settings, nodes = valid(run.mix), valid(run.training), valid(run.nodes)
     if mix is None or settings is None or nodes is None:
         return  # other checks say why
@@ -95,7 +97,8 @@ def check_memory(run: RunSettings) -> Findings:
     except ModelError as error:
         yield "warn", str(error)
         return
-    tokens = largest_micro_batch(mix.tokens.max_length, mix.global_batch_size, settings.memory.max_tokens_per_gpu)
+    chosen = settings.memory.max_tokens_per_gpu
+    tokens = largest_micro_batch(mix.tokens.max_length, mix.global_batch_size, chosen, run.max_batch_tokens)
     sharded = settings.method == "sft" or settings.memory.shard_base
     training = Training(
         method=settings.method,
@@ -107,13 +110,21 @@ def check_memory(run: RunSettings) -> Findings:
         activations=settings.memory.activations,
         shards=max(1, nodes.gpus) if sharded else 1,
     )
+    if nodes.gpus:
+        yield from _check_gpu(run, shape, training)
+    else:
+        longest = min(tokens, mix.tokens.max_length)
+        yield from _check_machine(shape, training, tokens if chosen else max(longest, LEAST_MICRO_TOKENS))
+
+
+def _check_gpu(run: RunSettings, shape: Shape, training: Training) -> Findings:
+    """Hold a training against the GPU that `tracking.hyperpod` names."""
     memory = estimate_memory(shape, training)
-    line = f"{memory.line()}, estimated for micro batches of {tokens} tokens"
+    line = f"{memory.line()}, estimated for micro batches of {training.micro_tokens} tokens"
     name = Tracking.from_options(run.tracking).hyperpod.rpartition("x-")[2]
-    instance = read_prices().instances.get(name)
-    if not nodes.gpus or not instance:
-        unknown = "tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"
-        yield "pass", f"{line}; {unknown if nodes.gpus else 'on a CPU'}"
+    instance, gpus = read_prices().instances.get(name), run.nodes().gpus
+    if not instance:
+        yield "pass", f"{line}; tracking.hyperpod names no known instance, such as 4x-p5.48xlarge"
         return
     room = instance.gpu_memory_gb * 1e9 * RESERVE
     yield "pass", f"{line}; {instance.gpu} has {room / 1e9:.0f} GB to give"
@@ -123,8 +134,37 @@ def check_memory(run: RunSettings) -> Findings:
             f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; "
             "method=lora, larger GPUs, or a smaller max_length",
         )
-    if nodes.gpus > instance.gpus:
-        yield "fail", f"gpus_per_node is {nodes.gpus}; {name} has {instance.gpus}"
+    if gpus > instance.gpus:
+        yield "fail", f"gpus_per_node is {gpus}; {name} has {instance.gpus}"
+
+
+def _check_machine(shape: Shape, training: Training, least_tokens: int) -> Findings:
+    """Hold a training on a CPU against this machine's memory, or the pod's.
+
+    Args:
+        shape: The model's.
+        training: With its largest micro batch.
+        least_tokens: Of the micro batches that it comes down to where memory is short and `max_tokens_per_gpu` is open.
+    """
+    tokens = min(training.micro_tokens, least_tokens)
+    whole = estimate_memory(shape, training)
+    least = estimate_memory(shape, replace(training, micro_tokens=tokens, packed=training.packed and tokens > 1))
+    if os.environ.get("KUBERNETES_SERVICE_HOST"):
+        yield "pass", f"{least.line('process')}, estimated for micro batches of {tokens} tokens; on a pod's CPU"
+        return
+    limit, free = memory_limit(), free_memory()
+    line = f"{least.line('process')}, estimated for micro batches of {tokens} tokens"
+    has = f"this machine has {limit / 1e9:.1f} GB, {free / 1e9:.1f} of them free"
+    way = "method=lora, a smaller max_length, or a machine with more memory"
+    if least.total > limit:
+        yield "fail", f"{line}; {has}: it cannot fit; {way}"
+    elif least.total > free:
+        yield "warn", f"{line}; {has}: close other programs, or {way}"
+    elif tokens < training.micro_tokens:
+        largest = f"{whole.total / 1e9:.1f} GB for {training.micro_tokens} tokens at once"
+        yield "pass", f"{line}, up to {largest}: as many as fit are taken; {has}"
+    else:
+        yield "pass", f"{line}; {has}"
 
 
 def _check_cluster(run: RunSettings) -> Findings:

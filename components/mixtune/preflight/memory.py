@@ -139,12 +139,12 @@ class Memory:
         """At the higher of the two moments."""
         return self.weights + self.moments + max(self.gradients + self.activations + self.logits, self.update)
 
-    def line(self) -> str:
+    def line(self, place: str = "GPU") -> str:
         """In words."""
         states = self.moments + self.gradients
         parts = {"weights": self.weights, "optimizer": states, "activations": self.activations, "logits": self.logits}
         listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
-        return f"{self.total / 1e9:.1f} GB per GPU ({listed})"
+        return f"{self.total / 1e9:.1f} GB per {place} ({listed})"
 
 
 def estimate_memory(shape: Shape, training: Training) -> Memory:

@@ -56,6 +56,7 @@ class Mixed:
             weights=weights,
             customer_data_percents=[100 * receipt.mix_ratio],
             max_steps=receipt.num_steps,
+            max_batch_tokens=receipt.max_batch_tokens,
             mix_options={"global_batch_size": receipt.global_batch_size, "max_length": longest},
             method=method,
             seed=receipt.seed,

@@ -31,6 +31,8 @@ class RunSettings:
     """Several for a grid, at least one."""
     customer_epochs: float = 1.0
     max_steps: int = 0
+    max_batch_tokens: int = 0
+    """Tokens of the largest global batch; 0: not known before the data is mixed."""
     mix_options: Options = field(default_factory=dict)
     method: str = "lora"
     learning_rate: float = 1e-5

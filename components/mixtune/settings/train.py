@@ -8,7 +8,6 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import from_dict
-from mixtune.training_math import MICRO_TOKENS
 
 METHODS = ("lora", "sft")
 VALIDATION_STEPS = 5
@@ -84,8 +83,9 @@ class CheckpointSettings:
 class MemorySettings:
     """What fits on a GPU, and in which precision."""
 
-    max_tokens_per_gpu: int = MICRO_TOKENS
-    """Tokens of one micro batch at most, 1 or more; a longer record is a micro batch of its own."""
+    max_tokens_per_gpu: int = 0
+    """Tokens of one micro batch at most; a longer record is a micro batch of its own. 0: 16,384 on a GPU; on a CPU as
+    many as its memory holds, and no more than packed records are quicker with."""
     dtype: str = ""
     """Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs alone."""
     activations: str = ""
@@ -100,7 +100,7 @@ class MemorySettings:
         for name, allowed in (("dtype", DTYPES), ("activations", ACTIVATIONS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is one of {', '.join(allowed[1:])} or empty; got {getattr(self, name)!r}")
-        _check_range(self, ("max_tokens_per_gpu",), "1 or more", low=1)
+        _check_range(self, ("max_tokens_per_gpu",), "0 or more", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Micro batches of a global batch: which rank takes which records, packed without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -70,6 +70,28 @@ def plan_micro_batches(
         tokens[place] += lengths[index]
         load[place] += record_cost(lengths[index], crossover_length)
     return [sorted(indices) for indices in micro_batches]
+
+
+def largest_micro_batch(
+    batches: Iterable[Sequence[int]], max_tokens: int, num_parts: int = 1, crossover_length: int = 2**15
+) -> list[int]:
+    """Return the lengths of the records of the largest micro batch that these global batches are cut into.
+
+    Args:
+        batches: Tokens per record, of each global batch.
+        max_tokens: As for `plan_micro_batches`.
+        num_parts: Likewise.
+        crossover_length: Likewise.
+    """
+    largest: list[int] = []
+    # A micro batch holds no more than its batch, max_tokens or one record: what cannot be larger is not cut.
+    for lengths in sorted(batches, key=sum, reverse=True):
+        if min(sum(lengths), max(max_tokens, *lengths)) <= sum(largest):
+            continue
+        for indices in plan_micro_batches(lengths, max_tokens, num_parts, crossover_length):
+            if sum(lengths[index] for index in indices) > sum(largest):
+                largest = [lengths[index] for index in indices]
+    return largest
 
 
 def record_cost(length: int, crossover_length: int) -> float:

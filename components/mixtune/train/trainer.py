@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from mixtune.artifacts.shards import Shards
+from mixtune.processes import free_memory
 from mixtune.settings.train import ScheduleSettings, TrainSettings
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.divergence_guard import DivergenceGuard
 from mixtune.train.forgetting_monitor import ForgettingMonitor, HoldoutLoss
+from mixtune.train.modeling.room import choose_micro_tokens
 from mixtune.train.modeling.trainable import Trainable, make_optimizer
+from mixtune.training_math import MICRO_TOKENS
 
 LrSchedule = Callable[[int], float]
 """Share of the peak learning rate at a step, 0-based."""
@@ -29,13 +32,10 @@ class Trainer:
     guard: DivergenceGuard
     num_steps: int
     lr_schedule: LrSchedule
+    max_micro_tokens: int = MICRO_TOKENS
+    """Tokens of one micro batch at most; 1 where every record is a micro batch of its own."""
     monitor: ForgettingMonitor | None = None
     """Evaluates held-out records; None: there are none."""
-
-    @property
-    def max_micro_tokens(self) -> int:
-        """Tokens of one micro batch at most; 1 where every record is a micro batch of its own."""
-        return self.settings.memory.max_tokens_per_gpu if self.model.loss.packs else 1
 
     def forgets(self, holdout: HoldoutLoss) -> bool:
         """Return whether more is forgotten than `max_nll_rise` allows."""
@@ -53,8 +53,20 @@ def make_trainer(shards: Shards, model: Trainable, settings: TrainSettings, grou
         group=group,
         guard=DivergenceGuard(settings),
         num_steps=shards.num_steps,
+        max_micro_tokens=_max_micro_tokens(shards, model, settings, group),
         lr_schedule=cosine_schedule(settings.schedule, shards.num_steps),
     )
+
+
+def _max_micro_tokens(shards: Shards, model: Trainable, settings: TrainSettings, group: ProcessGroup) -> int:
+    """Return `max_tokens_per_gpu`, or what the main process chooses where it is open."""
+    if not model.loss.packs:
+        return 1
+    tokens = settings.memory.max_tokens_per_gpu
+    if tokens or group.device.type != "cpu" or model.is_sharded:
+        return tokens or MICRO_TOKENS
+    chosen = choose_micro_tokens(model, shards.step(0)[0], free_memory() / group.local_size)
+    return int(group.broadcast(torch.tensor([chosen])).item())
 
 
 def cosine_schedule(settings: ScheduleSettings, num_steps: int) -> LrSchedule:

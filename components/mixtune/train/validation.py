@@ -3,9 +3,8 @@
 Its figures lie in the model's manifest, as any training's do, for `mixtune plan --measured`.
 """
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -13,18 +12,17 @@ import torch
 from mixtune.artifacts.model import TrainedModel, TrainingFigures
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.train.batches import pack
+from mixtune.processes import free_memory, memory_limit
+from mixtune.train.batches import largest_micro_batch, pack
 from mixtune.train.checkpoints import NoCheckpoints
 from mixtune.train.loop import batch_loss, train_steps
 from mixtune.train.metrics import StepMetrics, peak_memory, summarize, track
 from mixtune.train.run import open_session, prepare, write_manifest
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer
-from mixtune.training_math import largest_micro_batch
 
 RISE = 1.02
 """Factor by which the first batch's loss may be higher after the steps: rounding in bfloat16, and dropout."""
-CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def run_validation(task: TrainTask) -> TrainedModel:
@@ -73,39 +71,39 @@ class MemoryProbe:
 
     trainer: Trainer
     """After its steps: its optimizer has its state."""
-    longest_record: int
-    """Tokens."""
-    largest_micro_batch: int
-    """Tokens of any micro batch of the training, at most."""
+    lengths: tuple[int, ...]
+    """Tokens of the records of the training's largest micro batch."""
     limit_bytes: float
     """That this process may fill."""
 
     @classmethod
     def of(cls, trainer: Trainer) -> "MemoryProbe":
         """Return a probe of the training's own sizes on this process's device."""
-        first = trainer.shards.step(0)
-        longest = trainer.shards.manifest.max_record_tokens or max(len(record.input_ids) for record in first)
-        return cls(
-            trainer=trainer,
-            longest_record=int(longest),
-            largest_micro_batch=largest_micro_batch(int(longest), len(first), trainer.max_micro_tokens),
-            limit_bytes=memory_limit(trainer.group.device),
-        )
+        shards, crossover = trainer.shards, trainer.model.crossover_length
+        batches = (shards.lengths(step) for step in range(shards.num_steps))
+        lengths = largest_micro_batch(batches, trainer.max_micro_tokens, trainer.group.size, crossover)
+        return cls(trainer=trainer, lengths=tuple(lengths), limit_bytes=fillable_memory(trainer.group.device))
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """Tokens of the training's largest micro batch."""
+        return sum(self.lengths)
 
     def peak_bytes(self, num_tokens: int) -> float:
         """Run a micro batch forward and backward and return the peak of memory.
 
         Args:
-            num_tokens: Its size, in records of the longest length.
+            num_tokens: Its size: the largest micro batch, or its beginning.
 
         Raises:
             RuntimeError: It does not fit; a MemoryError, or an error that says so.
         """
-        trainer, longest = self.trainer, min(num_tokens, self.longest_record)
+        trainer = self.trainer
         if trainer.group.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.group.device)
-        rest = num_tokens % longest
-        lengths = [longest] * (num_tokens // longest) + ([rest] if rest > 1 else [])
+        before = accumulate((0, *self.lengths[:-1]))
+        cut = [min(length, num_tokens - start) for length, start in zip(self.lengths, before, strict=True)]
+        lengths = [length for length in cut if length > 1]
         pattern = trainer.shards.step(0)[0]
         packed = pack([_stretched(pattern, length) for length in lengths]).to(trainer.group.device)
         if trainer.model.dropout:
@@ -116,7 +114,7 @@ class MemoryProbe:
 
     def refusal(self, num_tokens: int, needed: float) -> TrainingError:
         """Return the error that says what does not fit, and the way out."""
-        whole_record = self.longest_record == num_tokens
+        whole_record = len(self.lengths) == 1
         ways = ["more or larger GPUs", "max_length (records)" if whole_record else "max_tokens_per_gpu"]
         if self.trainer.settings.method == "sft":
             ways.append("method lora")
@@ -161,13 +159,11 @@ def _peak_or_refusal(probe: MemoryProbe, num_tokens: int, needed: float) -> floa
         raise
 
 
-def memory_limit(device: torch.device) -> float:
-    """Return the bytes that a process may fill."""
+def fillable_memory(device: torch.device) -> float:
+    """Return the bytes that a process may fill: on a CPU what it has and what is free, within its cgroup's limit."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
-    whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    text = CGROUP.read_text().strip() if CGROUP.is_file() else ""
-    return min(whole, float(text)) if text.isdigit() else whole
+    return min(memory_limit(), peak_memory(device) + free_memory())
 
 
 def _stretched(record: TokenRecord, length: int) -> TokenRecord:
