@@ -18,9 +18,14 @@ from mixtune.train.component import clean_up, train
 VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured."""
-SETTINGS = ("AWS_REGION", "AWS_ENDPOINT_URL_S3", "MIXTUNE_KMS_KEY_ID", "MLFLOW_TRACKING_URI")
-"""Keys of the ConfigMap `mixtune-env` that are every task's environment, where they exist."""
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
+SETTINGS = {
+    "AWS_REGION": "storage",
+    "AWS_ENDPOINT_URL_S3": "storage",
+    "MIXTUNE_KMS_KEY_ID": "storage",
+    "MLFLOW_TRACKING_URI": "tracking",
+}
+"""Keys of the ConfigMap `mixtune-env`: environment, where they exist, of the tasks that take the input beside them."""
+SECRETS = {"AWS_ACCESS_KEY_ID": "storage", "AWS_SECRET_ACCESS_KEY": "storage", "HF_TOKEN": "base_model"}
 """Keys of the secret `mixtune-secrets`, likewise."""
 
 
@@ -347,13 +352,16 @@ def clean_up_at_end() -> dsl.ExitHandler:
 
 
 def on_cluster(task: dsl.PipelineTask, *, cached: bool = True) -> dsl.PipelineTask:
-    """Give a task what all have: retries, and the namespace's settings and secrets as environment.
+    """Give a task what all have: retries, and of the namespace's settings and secrets those that it may need.
 
     Argo counts `backoff_max_duration` from the first attempt's start, a training's hours included.
     """
     task.set_retry(2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="4w")
-    kubernetes.use_config_map_as_env(task, "mixtune-env", {key: key for key in SETTINGS}, optional=True)
-    kubernetes.use_secret_as_env(task, "mixtune-secrets", {key: key for key in SECRETS}, optional=True)
+    inputs = task.component_spec.inputs or {}
+    if settings := {key: key for key, needed_by in SETTINGS.items() if needed_by in inputs}:
+        kubernetes.use_config_map_as_env(task, "mixtune-env", settings, optional=True)
+    if secrets := {key: key for key, needed_by in SECRETS.items() if needed_by in inputs}:
+        kubernetes.use_secret_as_env(task, "mixtune-secrets", secrets, optional=True)
     return task if cached else task.set_caching_options(False)
 
 

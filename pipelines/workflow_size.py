@@ -251,7 +251,7 @@ def _environment(kubernetes: KubernetesConfig) -> Iterator[Json]:
 def _executor_input(path: str, task: Task, component: Component) -> Json:
     inputs = component.input_definitions.parameters
     outputs = component.output_definitions
-    values = {name: _value(path + name, source, inputs[name]) for name, source in task.inputs.parameters.items()}
+    values = {name: _value(path + name, source, inputs.get(name)) for name, source in task.inputs.parameters.items()}
     return {
         "inputs": {
             "parameterValues": values,
@@ -273,12 +273,12 @@ def _artifact(path: str, name: str, number: str) -> Json:
     return {"name": number, "type": kind, "uri": f"{folder}/{name}", "metadata": {"display_name": name}}
 
 
-def _value(seed: str, source: Message, definition: Message) -> Json:
+def _value(seed: str, source: Message, definition: Message | None) -> Json:
     """Return a parameter's constant or default, else a value as long as those of the demo's runs."""
     for message, name in ((source.runtime_value, "constant"), (definition, "default_value")):
-        if message.HasField(name):
+        if message is not None and message.HasField(name):
             return json_format.MessageToDict(getattr(message, name)) or _uri(seed)
-    kind = KINDS.Name(definition.parameter_type)
+    kind = KINDS.Name(definition.parameter_type) if definition is not None else ""
     value: dict[str, Json] = {
         "LIST": [{"category": "chat", "uri": _uri(seed)}],
         "STRUCT": {"name": {"uri": _uri(seed)}},

@@ -1,10 +1,12 @@
-"""Print the path of a module that holds one component's function alone: `python -m mixtune.step train.train`.
+"""Run one component's function by KFP's executor: `python -m mixtune.step kfp.dsl.executor_main train.train INPUT`.
 
-KFP's executor loads a component from such a module. A component's own YAML carries its source; a compiled pipeline
-names the component only, whose source is in the image: Argo would repeat it some ten times in the run's object.
+A component's own YAML carries its source; a compiled pipeline names the component only, whose source is in the image:
+Argo would repeat it some ten times in the run's object. KFP's local runner wants a command that names the executor.
 """
 
 import ast
+import importlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -33,5 +35,21 @@ def write_module(component: str, folder: Path) -> Path:
     return path
 
 
+def run(executor: str, component: str, executor_input: str) -> None:
+    """Run a component's function on what the launcher hands in.
+
+    Args:
+        executor: The module of KFP's executor.
+        component: Room and function, such as `train.train`.
+        executor_input: Inputs and places of outputs, as JSON.
+    """
+    os.environ["_KFP_RUNTIME"] = "true"
+    with tempfile.TemporaryDirectory() as folder:
+        module = write_module(component, Path(folder))
+        sys.argv = [executor, "--component_module_path", str(module)]
+        sys.argv += ["--function_to_execute", component.partition(".")[2], "--executor_input", executor_input]
+        importlib.import_module(executor).executor_main()
+
+
 if __name__ == "__main__":
-    print(write_module(sys.argv[1], Path(tempfile.mkdtemp())))
+    run(*sys.argv[1:])

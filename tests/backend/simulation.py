@@ -497,7 +497,9 @@ def _defaults(component: Object) -> Object:
 
 def _function(container: Object) -> str:
     words = container["args"]
-    return str(words[words.index("--function_to_execute") + 1])
+    if "--function_to_execute" in words:
+        return str(words[words.index("--function_to_execute") + 1])
+    return str(container["command"][-1].partition(".")[2])
 
 
 def _made_up(call: Call, name: str, kind: str) -> Any:

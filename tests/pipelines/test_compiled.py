@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 import sys
 from pathlib import Path
 
@@ -18,12 +17,23 @@ from pipelines.compile import PACKAGE, compile_all, components, pipelines  # noq
 
 FILES = {**components(), **pipelines()}
 WITH_JOBS = ["finetune", "mix_grid", "lora_then_sft"]
+BY_NAME = {path.stem: component for path, component in components().items()}
+STEPS = {f"{path.parent.name}.{path.stem}" for path in components()}
 FINETUNE = {
     "customer_uri", "customer_columns", "test_uri", "general_pools", "benchmarks", "base_model",
     "customer_data_percent", "customer_epochs", "max_steps", "method", "learning_rate", "seed",
     "sanitize_options", "mix_options", "train_options", "evaluate_options", "num_nodes", "gpus_per_node",
     "data_cpu", "data_memory", "tracking", "storage",
 }  # fmt: skip
+NEEDED_BY = {
+    "AWS_REGION": "storage",
+    "AWS_ENDPOINT_URL_S3": "storage",
+    "AWS_ACCESS_KEY_ID": "storage",
+    "AWS_SECRET_ACCESS_KEY": "storage",
+    "MIXTUNE_KMS_KEY_ID": "storage",
+    "HF_TOKEN": "base_model",
+    "MLFLOW_TRACKING_URI": "tracking",
+}
 DEFAULTS = {
     "customer_data_percent": 50.0,
     "customer_epochs": 1.0,
@@ -52,6 +62,12 @@ def tasks_of(spec: dict) -> dict[str, dict]:
         for name, task in component.get("dag", {}).get("tasks", {}).items()
         if "executorLabel" in spec["components"][task["componentRef"]["name"]]
     }
+
+
+def function_of(spec: dict, task: dict) -> str:
+    """Name of the function that a task runs."""
+    label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+    return spec["deploymentSpec"]["executors"][label]["container"]["command"][-1].partition(".")[2]
 
 
 def test_the_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
@@ -108,11 +124,14 @@ def test_every_task_but_the_last_is_repeated_after_a_failure_and_has_the_namespa
         # Argo counts the longest duration from the beginning of the first attempt: a training takes days.
         assert task["retryPolicy"]["maxRetryCount"] == 2, name
         assert int(task["retryPolicy"]["backoffMaxDuration"].rstrip("s")) > 7 * 24 * 3600, name
-        executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
-        (settings,), (secrets,) = executor["configMapAsEnv"], executor["secretAsEnv"]
-        assert (settings["configMapName"], settings["optional"]) == ("mixtune-env", True)
-        assert (secrets["secretName"], secrets["optional"]) == ("mixtune-secrets", True)
-        assert {"configMapKey": "AWS_REGION", "envVar": "AWS_REGION"} in settings["keyToEnv"]
+        executor = executors.get(spec["components"][task["componentRef"]["name"]]["executorLabel"], {})
+        inputs = BY_NAME[function_of(spec, task)].component_spec.inputs or {}
+        keys = {}
+        for kind, holder in (("configMap", "mixtune-env"), ("secret", "mixtune-secrets")):
+            for item in executor.get(f"{kind}AsEnv", []):
+                assert (item[f"{kind}Name"], item["optional"]) == (holder, True)
+                keys |= {pair["envVar"]: pair[f"{kind}Key"] for pair in item["keyToEnv"]}
+        assert keys == {key: key for key, needed_by in NEEDED_BY.items() if needed_by in inputs}, name
 
 
 @pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
@@ -120,9 +139,22 @@ def test_a_compiled_pipeline_repeats_neither_documentation_nor_source_of_its_com
     spec = load(path)[0]
     assert "description" not in str(spec["components"])
     for executor in spec["deploymentSpec"]["executors"].values():
-        (_, _, script, _) = executor["container"]["command"]
-        assert re.search(r"python3 -m mixtune.step \w+\.\w+\)\n", script)
-        assert "def " not in script
+        *command, component = executor["container"]["command"]
+        assert command == ["python3", "-m", "mixtune.step", "kfp.dsl.executor_main"]
+        assert component in STEPS and executor["container"]["args"] == ["{{$}}"]
+
+
+@pytest.mark.parametrize("path", pipelines(), ids=lambda path: path.stem)
+def test_what_a_compiled_pipeline_leaves_out_the_function_has_as_its_default(path: Path) -> None:
+    spec = load(path)[0]
+    shells = {name: component.component_spec.inputs or {} for name, component in BY_NAME.items()}
+    for name, task in tasks_of(spec).items():
+        component = spec["components"][task["componentRef"]["name"]]
+        inputs = shells[function_of(spec, task)]
+        given = task.get("inputs", {})
+        there = {*given.get("parameters", {}), *given.get("artifacts", {})}
+        assert {key for key, item in inputs.items() if not item.optional} <= there, name
+        assert set(component.get("inputDefinitions", {}).get("parameters", {})) <= there, name
 
 
 @pytest.mark.parametrize("path", components(), ids=lambda path: path.stem)
