@@ -164,23 +164,26 @@ def trainer_api(pytestconfig: pytest.Config) -> Callable[[str], Path]:
 
     def install(version: str) -> Path:
         installed = importlib.util.find_spec("kubeflow_trainer_api")
-        if installed and installed.origin and Path(installed.origin).parent.with_name(_dist_info(version)).exists():
+        name = f"kubeflow_trainer_api-{version}.dist-info"
+        if installed and installed.origin and Path(installed.origin).parent.with_name(name).exists():
             return Path(installed.origin).parents[1]
-        folder = Path(pytestconfig.cache.mkdir(f"kubeflow-trainer-api-{version}"))
-        with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
-            if not (folder / _dist_info(version)).exists():
-                command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-                answer = subprocess.run([*command, f"kubeflow-trainer-api=={version}"], capture_output=True, text=True)
-                if answer.returncode:
-                    pytest.skip(f"kubeflow-trainer-api {version} cannot be installed here: {answer.stderr[-200:]}")
-        return folder
+        return install_beside(pytestconfig, f"kubeflow-trainer-api=={version}")
 
     return install
 
 
-def _dist_info(version: str) -> str:
-    return f"kubeflow_trainer_api-{version}.dist-info"
+def install_beside(config: pytest.Config, *packages: str) -> Path:
+    """Folder of published packages that are too large or too old to be installed, kept between runs."""
+    folder = Path(config.cache.mkdir(packages[0].replace("==", "-")))
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not (folder / ".whole").exists():
+            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *packages]
+            answer = subprocess.run(command, capture_output=True, text=True)
+            if answer.returncode:
+                pytest.skip(f"{' '.join(packages)} cannot be installed here: {answer.stderr[-200:]}")
+            (folder / ".whole").touch()
+    return folder
 
 
 ROUND_TRIP = """

@@ -1,4 +1,4 @@
-"""POST requests with JSON, tried again where that may help; redirects are not followed, since a key may be in them."""
+"""Requests with JSON, tried again where that may help; redirects are not followed, since a key may be in them."""
 
 import json
 import time
@@ -22,6 +22,8 @@ class Reply:
     """HTTP status; 0: there was no answer."""
     body: bytes = b""
     """Empty unless the status is below 300."""
+    refusal: bytes = b""
+    """What the answer says where the status is not; it may repeat what was sent."""
     problem: str = ""
     """Why there was no answer."""
 
@@ -35,25 +37,45 @@ def post_json(
     url: str, content: Any, headers: Mapping[str, str] | None = None, *, tries: int, timeout_seconds: float
 ) -> Reply:
     """Post a JSON value; return the first answer that trying again would not change, else the last one."""
-    post = request.Request(
-        url, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})}, method="POST"
-    )
+    return send_json("POST", url, content, headers, tries=tries, timeout_seconds=timeout_seconds)
+
+
+def send_json(
+    method: str,
+    url: str,
+    content: Any,
+    headers: Mapping[str, str] | None = None,
+    *,
+    tries: int,
+    timeout_seconds: float,
+) -> Reply:
+    """Send a JSON value, None: nothing; return the first answer that trying again would not change, else the last."""
+    data = None if content is None else json.dumps(content).encode()
+    kind = {"Content-Type": "application/json"} if data is not None else {}
+    message = request.Request(url, data, {**kind, **(headers or {})}, method=method)
     for attempt in range(tries):
         time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) if attempt else 0)
-        reply = _send(post, timeout_seconds)
+        reply = _send(message, timeout_seconds)
         if 0 < reply.status < 500 and reply.status not in RETRIED:
             break
     return reply
 
 
-def _send(post: request.Request, timeout_seconds: float) -> Reply:
+def _send(message: request.Request, timeout_seconds: float) -> Reply:
     try:
-        with request.build_opener(_NoRedirect).open(post, timeout=timeout_seconds) as answer:
+        with request.build_opener(_NoRedirect).open(message, timeout=timeout_seconds) as answer:
             return Reply(status=answer.status, body=answer.read())
     except error.HTTPError as refusal:
-        return Reply(status=refusal.code)
+        return Reply(status=refusal.code, refusal=_read_quietly(refusal))
     except (OSError, HTTPException) as failure:
         return Reply(status=0, problem=f"{type(failure).__name__}: {failure}")
+
+
+def _read_quietly(refusal: error.HTTPError) -> bytes:
+    try:
+        return refusal.read()
+    except (OSError, HTTPException):
+        return b""
 
 
 class _NoRedirect(request.HTTPRedirectHandler):

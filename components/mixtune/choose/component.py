@@ -1,4 +1,4 @@
-"""The components of several candidates: `plan_points`, `choose_mix`, `climb`, `choose_rung`, `go_on`, `register`."""
+"""The components of several candidates: `plan_points`, `choose_mix`, `climb`, `choose_rung`, `go_on`."""
 
 from typing import List, NamedTuple  # noqa: UP035
 
@@ -208,50 +208,3 @@ def go_on(action: str, customer_data_percent: float, train_options: dict, ladder
 
     returned = namedtuple("returned", "action customer_data_percent train_options ladder_uri")
     return returned(action, float(customer_data_percent), train_options, ladder_uri)
-
-
-@dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
-def register(
-    comparison: Input[Artifact],
-    model_uri: str,
-    base_model: str,
-    model_name: str,
-    card: Output[Markdown],
-    licence: str = "",
-    force: bool = False,
-    tracking: dict = {},
-    storage: dict = {},
-) -> str:
-    """Put a candidate that passed into MLflow's model registry, with a card: verdicts, mix, versions, how to load it.
-
-    Args:
-        comparison: The JSON of `compare`.
-        model_uri: The compared model, with its digest, as the training returned it.
-        base_model: What it was tuned from.
-        model_name: Of the registered model.
-        card: The model card.
-        licence: Of the base model; empty: as its files say.
-        force: Register it although its verdict is not `pass`; the card and the version's tags say so.
-        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
-        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
-
-    Returns:
-        The version in the registry; the same model keeps its version.
-
-    Raises:
-        ConfigError: The verdict is not `pass` and nothing is forced, or there is no MLflow.
-        DataError: The comparison is of another model.
-    """
-    from mixtune import storage as files
-    from mixtune.choose.registration import Registration, register_model
-
-    files.configure_storage(storage)
-    request = Registration(
-        comparison_path=comparison.path,
-        model_uri=model_uri,
-        base_model=base_model,
-        name=model_name,
-        licence=licence,
-        force=force,
-    )
-    return register_model(request, card.path, tracking)

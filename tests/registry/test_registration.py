@@ -1,5 +1,6 @@
 """Only a model that passed is registered, unless somebody forces it, and then the registry says so."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,16 +10,17 @@ import pytest
 from mlflow import MlflowClient
 
 from mixtune import storage
-from mixtune.artifacts.comparison import TrainedMix
 from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
-from mixtune.artifacts.samples import Identity
-from mixtune.artifacts.shards import MixReceipt, PoolReceipt
-from mixtune.artifacts.typed_json import write_artifact
-from mixtune.choose.registration import Registration, register_model
+from mixtune.artifacts.shards import MixReceipt
 from mixtune.errors import ConfigError, DataError
+from mixtune.registry.registration import Registration
+from mixtune.registry.registration import register_model as register
+from mixtune.settings.model_registry import RegistrySettings
+from mixtune.tracking import Tracking
 
-from ..comparisons import make_axis, make_comparison, make_mix
+from ..comparisons import make_mix
+from .proved_models import POOL, make_request
 
 
 @pytest.fixture
@@ -26,35 +28,8 @@ def options(tmp_path: Path) -> dict[str, Any]:
     return {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
 
 
-POOL = PoolReceipt(
-    name="customer", planned_share=0.75, share_of_records=0.75, share_of_loss_tokens=0.6, unique_records=5, epochs=1.0
-)
-
-
-def make_request(folder: Path, verdict: str, mix: TrainedMix | None = None, *, force: bool = False) -> Registration:
-    (folder / "base").mkdir(exist_ok=True)
-    (folder / "base" / "config.json").write_text("{}")
-    (folder / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    (folder / "adapter").mkdir(exist_ok=True)
-    (folder / "adapter" / "adapter_config.json").write_text("{}")
-    model = storage.fingerprint(str(folder / "adapter"))
-    digest = storage.split_fingerprint(model)[1]
-    identity = Identity(model=digest, model_kind="adapter", customer="c1", tokenizer="t1")
-    comparison = make_comparison(
-        verdict,
-        make_axis("customer", "pass", 0.5),
-        make_axis("mmlu", verdict, 0.5),
-        identity={"base": Identity(), "candidate": identity},
-        mix=mix or make_mix(75, digest="s1", receipt=MixReceipt(num_tokens=1234, pools=(POOL,))),
-    )
-    write_artifact(str(folder / "comparison"), comparison)
-    return Registration(
-        comparison_path=str(folder / "comparison"),
-        model_uri=model,
-        base_model=str(folder / "base"),
-        name="desk",
-        force=force,
-    )
+def register_model(request: Registration, card: str, options: dict[str, Any]) -> str:
+    return register(request, card, RegistrySettings(), Tracking.from_options(options))
 
 
 def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path: Path, options: dict[str, Any]) -> None:
@@ -63,6 +38,9 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
     assert register_model(request, str(tmp_path / "card"), options) == "1"
     version = MlflowClient(options["uri"], options["uri"]).get_model_version("desk", "1")
     assert (version.tags["verdict"], version.tags["forced"]) == ("pass", "false")
+    assert json.loads(version.tags["mix_receipt"])["customer"]["of_loss_tokens"] == 0.6
+    assert json.loads(version.tags["scores"])["mmlu"]["verdict"] == "pass"
+    assert (version.tags["licence"], version.tags["base_model"]) == ("apache-2.0", str(tmp_path / "base"))
     assert version.source == str(tmp_path / "adapter")
     card = (tmp_path / "card").read_text()
     assert version.description == card
@@ -110,6 +88,18 @@ def test_a_comparison_of_another_model_proves_nothing(tmp_path: Path, options: d
     other = replace(request, model_uri=storage.fingerprint(str(tmp_path / "adapter")))
     with pytest.raises(DataError, match="compare this one first"):
         register_model(other, str(tmp_path / "card"), options)
+    with pytest.raises(DataError, match="changed since this run looked at it"):
+        register_model(request, str(tmp_path / "card"), options)
+
+
+def test_a_model_that_is_compared_again_keeps_its_version_and_gets_the_new_verdict(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    register_model(make_request(tmp_path, "fail", force=True), str(tmp_path / "card"), options)
+    assert register_model(make_request(tmp_path, "pass"), str(tmp_path / "card"), options) == "1"
+    version = MlflowClient(options["uri"], options["uri"]).get_model_version("desk", "1")
+    assert (version.tags["verdict"], version.tags["forced"]) == ("pass", "false")
+    assert "registered by force" not in version.description
 
 
 def test_without_mlflow_there_is_no_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

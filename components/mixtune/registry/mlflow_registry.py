@@ -1,0 +1,24 @@
+"""A model version in MLflow's registry."""
+
+from mixtune.registry.registry_entry import Entry
+
+
+def find_or_create_version(entry: Entry, uri: str) -> str:
+    """Return the model's version in MLflow: a new one, or the one that it has, with what was proved last."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        client.create_registered_model(entry.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in client.search_model_versions(f"name = '{entry.name}'"):
+        if version.tags.get("model_digest") == entry.digest:
+            for key, value in entry.properties.items():
+                client.set_model_version_tag(entry.name, str(version.version), key, value)
+            client.update_model_version(entry.name, str(version.version), entry.card)
+            return str(version.version)
+    tags = dict(entry.properties)
+    return str(client.create_model_version(entry.name, entry.uri, tags=tags, description=entry.card).version)

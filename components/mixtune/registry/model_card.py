@@ -1,0 +1,114 @@
+"""The card of a model: what was kept and gained, on which mix, on what terms, and how to load it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixtune import models, storage
+from mixtune.artifacts.comparison import PASS, AxisVerdict, Comparison, TrainedMix
+from mixtune.artifacts.provenance import Terms
+from mixtune.report import pages
+from mixtune.tracking import commit_hash
+
+_LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
+"""The licence in the front matter of a model's README, as model hubs write it."""
+_USAGE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+{imports}
+model = AutoModelForCausalLM.from_pretrained("{base}")
+{adapt}tokenizer = AutoTokenizer.from_pretrained("{base}")
+```
+
+```
+{serve}
+```"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardSubject:
+    """The model that a card is about."""
+
+    name: str
+    model_uri: str
+    """With or without its digest."""
+    base_model: str
+    licence: str
+    """Of the base model."""
+
+
+def write_card(subject: CardSubject, comparison: Comparison) -> str:
+    """Return the model card, as Markdown."""
+    base = storage.split_fingerprint(subject.base_model)[0]
+    verdict = f"**{comparison.verdict}**" + (", registered by force" if comparison.verdict != PASS else "")
+    header = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "verdict"]
+    proof = pages.markdown_table(header, [_axis_row(axis) for axis in comparison.axes])
+    identity = comparison.identity["candidate"]
+    versions = [["customer", identity.customer], ["general", identity.general], ["tokenizer", identity.tokenizer]]
+    versions += [["shards", comparison.mix.digest if comparison.mix else "none"], ["code", commit_hash()]]
+    return (
+        f"# {subject.name}\n\n"
+        f"Tuned from `{base}` (licence: {subject.licence}). Verdict: {verdict}.\n\n"
+        f"## What was kept and gained\n\n{proof}\n\n## The mix\n\n{_describe_mix(comparison.mix)}\n\n"
+        f"## Versions\n\n{pages.markdown_table(['what', 'digest'], versions)}\n\n"
+        f"## Load it\n\n{_explain_loading(subject, base, identity.model_kind)}\n"
+    )
+
+
+def find_licence(base_model: str) -> str:
+    """Return what the base model's files say of its licence."""
+    folder = models.fetch_model(base_model, weights=False)
+    config = storage.read_json(str(folder / "config.json"))
+    readme = folder / "README.md"
+    match = _LICENCE.search(readme.read_text(errors="replace")) if readme.is_file() else None
+    files = sorted(path.name for path in Path(folder).glob("LICENSE*"))
+    return str(config.get("license") or (match[1] if match else "") or ", ".join(files) or "not stated in its files")
+
+
+def _axis_row(axis: AxisVerdict) -> list[str]:
+    measure, change = axis.measure, axis.measure.change
+    scores = [f"{measure.base:.4f}", f"{measure.candidate:.4f}", f"{change.difference:+.4f}"]
+    return [axis.axis, *scores, f"{change.lower:+.4f} to {change.upper:+.4f}", f"{axis.limit:g}", axis.verdict]
+
+
+def _describe_mix(mix: TrainedMix | None) -> str:
+    if mix is None:
+        return "Not known: it was trained elsewhere."
+    rows = [
+        [
+            pool.name,
+            f"{pool.planned_share:.2%}",
+            f"{pool.share_of_records:.2%}",
+            f"{pool.share_of_loss_tokens:.2%}",
+            f"{pool.unique_records:,}",
+            f"{pool.epochs:.2f}",
+        ]
+        for pool in mix.receipt.pools
+    ]
+    header = ["pool", "planned", "of records", "of loss tokens", "records", "epochs"]
+    size = f"{mix.num_steps} steps of {mix.global_batch_size} records, {mix.receipt.num_tokens:,} tokens."
+    return f"{size}\n\n{pages.markdown_table(header, rows)}" + _describe_licences(mix)
+
+
+def _describe_licences(mix: TrainedMix) -> str:
+    """Return where the general pools come from and on what terms; one that nobody imported has none on record."""
+    header = ("licence", "licence_url", "source", "revision", "attribution")
+    unrecorded = Terms(licence="not recorded")
+    rows = []
+    for pool in mix.receipt.pools[1:]:
+        terms = mix.terms.get(pool.name, unrecorded)
+        rows.append([pool.name, *(getattr(terms, key) for key in header)])
+    titles = ["pool", *(key.replace("_", " ") for key in header)]
+    return f"\n\n## Licences of the general pools\n\n{pages.markdown_table(titles, rows)}" if rows else ""
+
+
+def _explain_loading(subject: CardSubject, base: str, kind: str) -> str:
+    """Return how to load the model in transformers and vLLM."""
+    model = storage.split_fingerprint(subject.model_uri)[0]
+    if kind != "adapter":
+        return _USAGE.format(base=model, imports="", adapt="", serve=f"vllm serve {model}")
+    return _USAGE.format(
+        base=base,
+        imports="from peft import PeftModel\n",
+        adapt=f'model = PeftModel.from_pretrained(model, "{model}")\n',
+        serve=f"vllm serve {base} --enable-lora --lora-modules {subject.name}={model}",
+    )
