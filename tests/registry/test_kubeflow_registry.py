@@ -122,7 +122,7 @@ def test_what_the_registry_refuses_is_told_in_its_words(
 def test_an_address_without_a_registry_is_refused(tmp_path: Path, start: Start) -> None:
     with pytest.raises(ClusterError, match="neither v1 nor v1alpha3"):
         register(tmp_path, start(version="v7").url)
-    with pytest.raises(ClusterError, match="no answer of the Model Registry"):
+    with pytest.raises(ClusterError, match="the Model Registry does not answer"):
         register(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="needs its address"):
         register(tmp_path, "model-registry:8080")
