@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mixtune.artifacts.comparison import FAIL, PASS
 from mixtune.compare.bootstrap import paired_bootstrap
 from mixtune.compare.paired_stats import Z95, non_inferiority, paired_mean, superiority
-from mixtune.evaluate.benchmarks.weighted_scores import f1_score
+from mixtune.evaluate.scoring.weighted_scores import f1_score
 
 CASES = [(541, 0.10, 0.05), (541, 0.20, 0.05), (2_000, 0.10, 0.02), (14_042, 0.09, 0.02), (14_042, 0.10, 0.01)]
 

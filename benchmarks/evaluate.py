@@ -23,7 +23,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mixtune.evaluate.benchmarks import ifeval, ifeval_checkers, mmlu
+from mixtune.evaluate import choice_rows
+from mixtune.evaluate.benchmarks import ifeval, mmlu
+from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.inference import loading
 from mixtune.inference.loading import ModelSource
 
@@ -75,8 +77,8 @@ def make_model(
     return sum(weight.numel() for weight in model.parameters())
 
 
-def sample_questions(uri: str, per_subject: int) -> tuple[list[mmlu.Question], list[mmlu.Question]]:
-    splits = mmlu.read_questions(uri)
+def sample_questions(uri: str, per_subject: int) -> tuple[list[choice_rows.Question], list[choice_rows.Question]]:
+    splits = choice_rows.read_questions(uri)
     taken: dict[str, int] = defaultdict(int)
     chosen = []
     for question in splits["test"]:
@@ -86,7 +88,9 @@ def sample_questions(uri: str, per_subject: int) -> tuple[list[mmlu.Question], l
     return chosen, splits["dev"]
 
 
-def run_ours(model: Path, questions: list[mmlu.Question], shots: list[mmlu.Question]) -> dict[str, tuple[str, list]]:
+def run_ours(
+    model: Path, questions: list[choice_rows.Question], shots: list[choice_rows.Question]
+) -> dict[str, tuple[str, list]]:
     source = ModelSource(base_model=str(model), device="cpu", dtype="float32")
     fetched = loading.fetch(source)
     engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
@@ -102,11 +106,13 @@ def run_ours(model: Path, questions: list[mmlu.Question], shots: list[mmlu.Quest
     return found
 
 
-def lm_eval_tasks(questions: list[mmlu.Question], shots: list[mmlu.Question], folder: Path) -> list[dict[str, Any]]:
+def lm_eval_tasks(
+    questions: list[choice_rows.Question], shots: list[choice_rows.Question], folder: Path
+) -> list[dict[str, Any]]:
     import lm_eval
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    def write(path: Path, items: list[mmlu.Question]) -> str:
+    def write(path: Path, items: list[choice_rows.Question]) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps({"question": q.question, "choices": q.choices, "answer": q.answer}) for q in items]
         path.write_text("\n".join(lines) + "\n")
@@ -161,7 +167,7 @@ def timed(function: Any, *arguments: Any) -> tuple[Any, float, float]:
 
 def compare_engines(options: argparse.Namespace) -> list[str]:
     questions, shots = sample_questions(options.mmlu, options.per_subject)
-    texts = [f"{q.question} {' '.join(q.choices)}" for q in mmlu.read_questions(options.mmlu)["test"]]
+    texts = [f"{q.question} {' '.join(q.choices)}" for q in choice_rows.read_questions(options.mmlu)["test"]]
     lines = [
         "| parameters | questions | lm-eval hf, s (CPU s) | evaluate, s (CPU s) | ratio of wall | ratio of CPU | largest difference, nats | same prediction |",
         "|---|---|---|---|---|---|---|---|",

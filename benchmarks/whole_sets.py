@@ -23,7 +23,7 @@ from benchmarks import evaluate as models
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import Samples, read_samples
-from mixtune.evaluate.benchmarks import mmlu
+from mixtune.evaluate import choice_rows
 from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
 from mixtune.inference.prompts import encode, render_record
 from mixtune.sanitize import run as sanitize
@@ -142,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        questions = [f"{q.question} {' '.join(q.choices)}" for q in mmlu.read_questions(options.mmlu)["test"]]
+        questions = [f"{q.question} {' '.join(q.choices)}" for q in choice_rows.read_questions(options.mmlu)["test"]]
         lines = whole_mmlu(Path(name), options.mmlu, questions) if options.only != "banking" else []
         lines += banking(Path(name), Path(options.banking), questions) if options.only != "mmlu" else []
     head = [

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.compare import bootstrap, paired_stats
 from mixtune.compare.paired_stats import non_inferiority, paired_mean
-from mixtune.evaluate.benchmarks import weighted_scores
+from mixtune.evaluate.scoring import weighted_scores
 
 MMLU = 14_042
 

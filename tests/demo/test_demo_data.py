@@ -11,7 +11,7 @@ import pytest
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
 from mixtune.demo.grammar import expansions
-from mixtune.evaluate.benchmarks.ifeval_checkers import Prompt, follow
+from mixtune.evaluate.scoring.ifeval_checkers import Prompt, follow
 
 
 @pytest.fixture(scope="module")

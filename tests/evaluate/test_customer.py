@@ -15,7 +15,7 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import latency_scores
 from mixtune.evaluate.benchmarks import classification, generation, multilabel
 from mixtune.evaluate.benchmarks.generation import corpus_bleu, same_json, token_f1
-from mixtune.evaluate.benchmarks.labels import LabelSet, find_labels
+from mixtune.evaluate.scoring.labels import LabelSet, find_labels
 
 from ..evaluation import INTENTS, compare, customer_records, evaluate, make_record, sentence, write_pools
 

@@ -73,6 +73,14 @@ class ItemCounts:
     base_errors: int = 0
     """Could not be scored, and count as wrong."""
     candidate_errors: int = 0
+    base_truncated: int = 0
+    """Answers, or prompts, that a limit of tokens cut."""
+    candidate_truncated: int = 0
+    base_unfinished: int = 0
+    """Thoughts that never ended; they count as wrong."""
+    candidate_unfinished: int = 0
+    left_out: int = 0
+    """Had no label, and are not among these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +147,10 @@ class AxisVerdict:
     """What to do, in a sentence; empty where the axis passed."""
     detectable: float
     """The smallest allowed loss under which an unchanged model passes in 80 % of such runs."""
+    power: float = 0.0
+    """In which share of such runs an unchanged model passes, 0 to 1."""
+    max_new_tokens: int = 0
+    """Tokens of a generated answer at most; 0: nothing was generated."""
     items: ItemCounts
     measures: tuple[Measure, ...]
     """The verdict is about the first."""

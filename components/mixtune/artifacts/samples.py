@@ -13,7 +13,8 @@ processes share the work.
 | `prediction`, `gold`, `correct` | label, letter or text; 1.0, 0.0 or null where nothing can be right |
 | `choice_logprobs` | nats, one per choice or label, in their order |
 | `nll`, `num_tokens` | negative log-likelihood of the gold answer in nats, and its tokens |
-| `response`, `latency_seconds`, `truncated`, `error` | the generated text and how it came |
+| `response`, `latency_seconds`, `truncated`, `error` | the generated text without its thoughts, and how it came |
+| `thought`, `unfinished` | what a reasoning model thought before; whether it never ended, so that there is no answer |
 | `measures` | further numbers of the item, by name |
 """
 
@@ -51,6 +52,8 @@ SCHEMA = pa.schema(
         ("latency_seconds", pa.float64()),
         ("truncated", pa.bool_()),
         ("error", pa.string()),
+        ("thought", pa.string()),
+        ("unfinished", pa.bool_()),
         ("measures", pa.map_(pa.string(), pa.float64())),
     ]
 )
@@ -76,6 +79,8 @@ class Sample:
     latency_seconds: float = 0.0
     truncated: bool = False
     error: str = ""
+    thought: str = ""
+    unfinished: bool = False
     measures: dict[str, float] = field(default_factory=dict)
 
 
@@ -139,6 +144,16 @@ class AxisSummary:
     """Items that could not be scored; they count as wrong."""
     labels: tuple[str, ...] = ()
     """Classes of a classification."""
+    max_new_tokens: int = 0
+    """Tokens of a generated answer at most; 0: nothing was generated."""
+    truncated: int = 0
+    """Answers that this, or the model's length, cut."""
+    thoughts: int = 0
+    """Answers with a thought before them, cut before anything was scored."""
+    unfinished: int = 0
+    """Thoughts that never ended; they count as wrong."""
+    left_out: int = 0
+    """Items without a label, which are not among those of this axis."""
 
     @property
     def score(self) -> float:
@@ -151,7 +166,7 @@ class Samples(Manifest):
     """A samples artifact."""
 
     KIND: ClassVar[str] = "samples"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     axes: dict[str, AxisSummary] = field(default_factory=dict)
     identity: Identity = Identity()
@@ -219,7 +234,12 @@ def read_part(uri: str) -> pa.Table:
 
 def count_errors(table: pa.Table) -> int:
     """Return the number of items that could not be scored; they count as wrong."""
-    return sum(map(bool, table["error"].to_pylist()))
+    return count_true(table, "error")
+
+
+def count_true(table: pa.Table, column: str) -> int:
+    """Return the number of items whose column is true, or not empty."""
+    return sum(map(bool, table[column].to_pylist()))
 
 
 def read_parts(uris: Iterable[str]) -> pa.Table:

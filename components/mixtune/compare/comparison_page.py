@@ -174,11 +174,7 @@ def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
         for row, measure in zip(rows, axis.measures, strict=True):
             row.append("proved" if measure.significant else "not proved")
     yield table(header, rows)
-    if items.base_errors or items.candidate_errors:
-        yield note(
-            f"Items that could not be scored, and count as wrong: {items.base_errors} of the base, "
-            f"{items.candidate_errors} of the candidate."
-        )
+    yield from map(note, _item_notes(axis))
     if len(details.subgroups) > 1:
         yield "<h3>By slice, worst first</h3>" + _subgroups(axis)
     if details.confusion:
@@ -187,6 +183,24 @@ def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
     if details.lost_items:
         yield f"<h3>Lost items ({items.lost} lost, {items.gained} gained)</h3>"
         yield from map(_lost_item, details.lost_items)
+
+
+def _item_notes(axis: AxisVerdict) -> Iterator[str]:
+    """Yield what of an axis's items a reader has to know beside their scores."""
+    items = axis.items
+    if axis.question == NON_INFERIORITY:
+        yield f"With this many items an unchanged model passes in {100 * axis.power:.0f} % of runs."
+    if items.left_out:
+        yield f"{items.left_out} items have no label and are left out."
+    cut = f"Answers cut at {axis.max_new_tokens} tokens" if axis.max_new_tokens else "Prompts cut to the model's length"
+    pairs = (
+        ("Items that could not be scored, and count as wrong", items.base_errors, items.candidate_errors),
+        (cut, items.base_truncated, items.candidate_truncated),
+        ("Thoughts that never ended, and count as wrong", items.base_unfinished, items.candidate_unfinished),
+    )
+    for text, base, candidate in pairs:
+        if base or candidate:
+            yield f"{text}: {base} of the base, {candidate} of the candidate."
 
 
 def _subgroups(axis: AxisVerdict) -> str:

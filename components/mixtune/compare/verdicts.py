@@ -1,4 +1,4 @@
-"""The verdict on an axis and on a candidate, and the advice that goes with it."""
+"""The verdict on an axis and on a candidate."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,15 +7,15 @@ from typing import Any
 from mixtune.artifacts.comparison import (
     FAIL,
     NON_INFERIORITY,
-    PASS,
     SUPERIORITY,
     AxisDetails,
     AxisVerdict,
     Confusion,
     ItemCounts,
 )
-from mixtune.artifacts.samples import AxisSummary, count_errors
+from mixtune.artifacts.samples import AxisSummary, count_true
 from mixtune.compare import paired_stats
+from mixtune.compare.advice import advise, pass_rate
 from mixtune.compare.measures import Tables, measure_axis
 from mixtune.compare.subgroups import compare_subgroups, count_changes, list_lost_items
 from mixtune.errors import DataError
@@ -30,7 +30,11 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) ->
     benefit = measures[0].benefit
     superior = form.question == SUPERIORITY
     lost, gained = count_changes(tables)
-    base_errors, candidate_errors = map(count_errors, tables)
+    counts = {
+        f"{side}_{name}": count_true(table, column)
+        for side, table in zip(("base", "candidate"), tables, strict=True)
+        for name, column in (("errors", "error"), ("truncated", "truncated"), ("unfinished", "unfinished"))
+    }
     axis = AxisVerdict(
         axis=name,
         form=form.name,
@@ -39,12 +43,14 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) ->
         verdict=paired_stats.superiority(benefit) if superior else paired_stats.non_inferiority(benefit, limit),
         advice="",
         detectable=paired_stats.detectable_loss(benefit),
+        power=pass_rate(limit, benefit.standard_error),
+        max_new_tokens=summary.max_new_tokens,
         items=ItemCounts(
             total=len(tables[0]),
             lost=lost,
             gained=gained,
-            base_errors=base_errors,
-            candidate_errors=candidate_errors,
+            left_out=summary.left_out,
+            **counts,
         ),
         measures=tuple(measures),
         details=AxisDetails(
@@ -69,27 +75,6 @@ def overall_verdict(axes: Sequence[AxisVerdict]) -> str:
         )
     worse = [axis.verdict for axis in axes if axis.question == SUPERIORITY and axis.verdict == FAIL]
     return paired_stats.overall(general + worse)
-
-
-def advise(axis: AxisVerdict) -> str:
-    """Return what to do about an axis, in a sentence; empty where it passed."""
-    measure, superior = axis.measure, axis.question == SUPERIORITY
-    scale, unit = (100.0, " %") if measure.relative else (1.0, "")
-    change = abs(measure.change.difference)
-    amount = f"{100 * change:.1f} %" if measure.relative else f"{change:.2f}"
-    if axis.verdict == PASS:
-        return ""
-    if axis.verdict == FAIL and superior:
-        return f"{measure.metric} on the customer's records fell by {amount}: raise the customer share or train longer."
-    if axis.verdict == FAIL:
-        verb = "fell" if measure.higher_is_better else "rose"
-        return f"{axis.axis} {verb} by {amount}: raise the general share before touching the learning rate."
-    if superior:
-        return "No gain on the customer's records is proved: train longer, or test on more records."
-    return (
-        f"{axis.axis}: {axis.items.total} items cannot tell whether the loss is more than {scale * axis.limit:g}{unit} "
-        f"(they could judge {scale * axis.detectable:.2g}{unit}): evaluate on more items, or lower the loss."
-    )
 
 
 def _count_confusions(form: BenchmarkForm[Any], labels: Labels, tables: Tables) -> Confusion | None:

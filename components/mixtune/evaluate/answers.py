@@ -1,5 +1,6 @@
 """What engines answer, and the records that they answer, as columns of samples."""
 
+import re
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from mixtune.artifacts.samples import prompt_hash
 from mixtune.inference.engine import Engine, Scores, Tokenizer
 from mixtune.inference.prompts import encode, encode_pair, render
+from mixtune.inference.thoughts import Answer, split_thought
 from mixtune.records import Record, prompt_and_answer
 
 
@@ -20,6 +22,8 @@ class AnswerColumns(TypedDict):
     num_tokens: int
     latency_seconds: float
     truncated: bool
+    thought: str
+    unfinished: bool
 
 
 class ChoiceColumns(TypedDict):
@@ -45,23 +49,53 @@ class RecordColumns(TypedDict):
 
 
 def generate(
-    engine: Engine, tokenizer: Tokenizer, prompts: Sequence[str], max_new_tokens: int, *, plain: bool = False
+    engine: Engine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    *,
+    plain: bool = False,
+    keep_control_tokens: bool = False,
 ) -> list[AnswerColumns]:
-    """Return the answers to prompts.
+    """Return the answers to prompts, thoughts apart.
 
-    Plain prompts get the tokenizer's special tokens; rendered ones have those of the chat template written out.
+    Args:
+        engine: The model's.
+        tokenizer: The model's.
+        prompts: Plain ones get the tokenizer's special tokens; rendered ones have the chat template's written out.
+        max_new_tokens: Tokens of an answer at most, its thought included.
+        plain: Whether the prompts are plain.
+        keep_control_tokens: Whether answers keep the control tokens that the model wrote, such as those of calls.
     """
     encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
-    return [
-        AnswerColumns(
-            prompt_hash=prompt_hash(prompt),
-            response=tokenizer.decode(completion.token_ids, skip_special_tokens=True),
-            num_tokens=len(completion.token_ids),
-            latency_seconds=completion.latency_seconds,
-            truncated=completion.truncated,
+    columns = []
+    for prompt, completion in zip(prompts, engine.generate(encoded, max_new_tokens), strict=True):
+        answer = read_answer(tokenizer, completion.token_ids, "" if plain else prompt, keep=keep_control_tokens)
+        columns.append(
+            AnswerColumns(
+                prompt_hash=prompt_hash(prompt),
+                response=answer.text,
+                num_tokens=len(completion.token_ids),
+                latency_seconds=completion.latency_seconds,
+                truncated=completion.truncated,
+                thought=answer.thought,
+                unfinished=answer.unfinished,
+            )
         )
-        for prompt, completion in zip(prompts, engine.generate(encoded, max_new_tokens), strict=True)
-    ]
+    return columns
+
+
+def read_answer(tokenizer: Tokenizer, token_ids: Sequence[int], prompt: str, *, keep: bool) -> Answer:
+    """Return what tokens say, thoughts apart; `keep` the control tokens in the answer."""
+    written = tokenizer.decode(token_ids, skip_special_tokens=False)
+    answer = split_thought(written, prompt)
+    if keep:
+        return answer
+    if answer.text == written:  # no thought
+        return answer._replace(text=tokenizer.decode(token_ids, skip_special_tokens=True))
+    control = [token for token in tokenizer.all_special_tokens if token]
+    text = re.sub("|".join(map(re.escape, control)), "", answer.text) if control else answer.text
+    return answer._replace(text=text.strip())
 
 
 def answer_records(
@@ -105,4 +139,5 @@ def latency_scores(table: pa.Table) -> dict[str, float]:
         "latency_p95_seconds": float(np.quantile(latency, 0.95)),
         "tokens_per_second": float(tokens.sum() / latency.sum()) if latency.sum() > 0 else 0.0,
         "truncated_ratio": float(np.mean(table["truncated"].to_pylist())),
+        "unfinished_ratio": float(np.mean(table["unfinished"].to_pylist())),
     }

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,8 @@ from mixtune.errors import DataError
 
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 SPLITS = ("test", "dev", "validation", "train")
+_SPLIT_NAMES = {"validation": ("val", "valid")}
+_SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 Item = TypeVar("Item")
 Row = dict[str, Any]
 """A row of outside data, by column."""
@@ -25,19 +29,49 @@ Row = dict[str, Any]
 def read_splits(uri: str) -> dict[str, list[Row]]:
     """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
+    A file whose rows all stand in others of its split is a second copy (hub folders have an `all` beside their parts,
+    or one table in two formats), and is passed over.
+
     Raises:
-        DataError: Nothing there, or no file of a known format.
+        DataError: Nothing there, no file of a known format, or two files that share the better part of one's rows.
     """
     plain = storage.check_fingerprint(uri)
-    splits: dict[str, list[Row]] = defaultdict(list)
+    files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for entry in storage.list_files(plain):
         name = entry.path.removesuffix(".gz")
         if name.endswith(FORMATS):
             source = plain if storage.file_exists(plain) else storage.join(plain, entry.path)
-            splits[_split(name)] += read_rows(source)
-    if not splits:
+            files[_split(name)][entry.path] = read_rows(source)
+    if not files:
         raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
-    return dict(splits)
+    return {split: _without_copies(tables, plain) for split, tables in files.items()}
+
+
+def _without_copies(tables: dict[str, list[Row]], uri: str) -> list[Row]:
+    """Return the rows of a split's files in the files' order, copies of others left out."""
+    counted: Counter[tuple[str, ...]] = Counter()
+    copies = set()
+    for path in sorted(tables, key=lambda path: -len(tables[path])):
+        rows = Counter(map(_content, tables[path]))
+        shared, total = (rows & counted).total(), rows.total()
+        if total and shared == total:
+            copies.add(path)
+        elif 2 * shared > total:
+            raise DataError(
+                f"{uri}: {shared} of the {total} rows of {path} are in other files of it, too; every item counts once: "
+                "give one file, or a folder without copies"
+            )
+        else:
+            counted |= rows
+    if copies:
+        names = ", ".join(sorted(copies)[:3])
+        print(f"{uri}: {len(copies)} files ({names}) are copies of others, and are passed over", flush=True)
+    return [row for path, rows in tables.items() if path not in copies for row in rows]
+
+
+def _content(row: Row) -> tuple[str, ...]:
+    """Return what makes a row the same as another's; the subject may come from the file's name."""
+    return tuple(f"{key}={value}" for key, value in sorted(row.items()) if key != "subject")
 
 
 def read_all(uri: str) -> list[Row]:
@@ -60,7 +94,7 @@ def read_rows(uri: str) -> list[Row]:
             return list(pq.read_table(pa.BufferReader(plain)).to_pylist())
         text = plain.decode("utf-8-sig")
         if name.endswith(".csv"):
-            return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+            return _read_csv(text, name)
         if name.endswith(".json"):
             return [_object(uri, f"row {number}", row) for number, row in enumerate(json.loads(text), 1)]
     except (ValueError, TypeError, OSError, csv.Error) as error:
@@ -110,6 +144,33 @@ def _object(uri: str, place: str, row: Any) -> Row:
     return row
 
 
+def _read_csv(text: str, name: str) -> list[Row]:
+    """Return a CSV's rows; one without a header in MMLU's own layout (question, choices, letter) gets its columns."""
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and _is_letter(row) for row in rows):
+        letters = string.ascii_uppercase[: len(rows[0]) - 2]
+        subject = _SPLIT_SUFFIX.sub("", Path(name).stem)
+        return [{"subject": subject, **dict(zip(("question", *letters, "answer"), row, strict=True))} for row in rows]
+    if not rows:
+        return []
+    header = rows[0]
+    if twice := [column for column, count in Counter(header).items() if count > 1]:
+        raise DataError(f"{name}: two columns are called {twice[0]!r}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise DataError(f"{name} row {number}: {len(row)} fields, the header has {len(header)}")
+    return [dict(zip(header, row, strict=True)) for row in rows[1:]]
+
+
+def _is_letter(row: list[str]) -> bool:
+    return len(row[-1].strip()) == 1 and row[-1].strip() in string.ascii_uppercase[: len(row) - 2]
+
+
 def _split(path: str) -> str:
-    parts = Path(path).with_suffix("").as_posix().lower().replace("/", "-").replace("_", "-").split("-")
-    return next((split for split in SPLITS if split in parts), "test")
+    """Return the split that a path names; the file's own name counts before its folders'."""
+    for name in (Path(path).stem, *(folder.name for folder in Path(path).parents)):
+        words = re.split(r"[-_. ]", name.lower())
+        for split in SPLITS:
+            if split in words or any(word in words for word in _SPLIT_NAMES.get(split, ())):
+                return split
+    return "test"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from mixtune.artifacts.samples import Samples
+from mixtune.artifacts.samples import AxisSummary, Samples
 from mixtune.evaluate.benchmarks.form import ClassScores
 from mixtune.report import confusion_table, pages
 
@@ -34,9 +34,7 @@ def write(evaluation: Evaluation, *, html: str, markdown: str) -> None:
         [name, key, f"{value:.4f}", str(axis.num_items)] for name, axis in axes for key, value in axis.scores.items()
     ]
     rows += [
-        [name, "items that could not be scored, and count as wrong", str(axis.errors), str(axis.num_items)]
-        for name, axis in axes
-        if axis.errors
+        [name, text, str(count), str(axis.num_items)] for name, axis in axes for text, count in _counts(axis) if count
     ]
     header = ["axis", "score", "value", "items"]
     body = f"<h1>Evaluation</h1>{pages.table(header, rows, texts=2)}"
@@ -52,3 +50,15 @@ def write(evaluation: Evaluation, *, html: str, markdown: str) -> None:
     body += f"<h2>What was run</h2>{pages.key_value_table(asdict(evaluation.samples.identity))}"
     pages.write_text(html, pages.page("Evaluation", body))
     pages.write_text(markdown, f"# Evaluation\n\n{pages.markdown_table(header, rows)}\n")
+
+
+def _counts(axis: AxisSummary) -> list[tuple[str, int]]:
+    """Return what of an axis's items is odd, each with how many."""
+    cut = f"answers cut at {axis.max_new_tokens} tokens or at the model's length"
+    return [
+        ("items that could not be scored, and count as wrong", axis.errors),
+        ("items without a label, left out", axis.left_out),
+        (cut if axis.max_new_tokens else "prompts cut to the model's length", axis.truncated),
+        ("answers with a thought, which is not scored", axis.thoughts),
+        ("thoughts that never ended, and count as wrong", axis.unfinished),
+    ]

@@ -221,7 +221,12 @@ def plan_axes(
     """
     limit = settings.limit
     axes = [
-        Axis(name, form, form.plan(name, options, tokenizer, limit))
+        Axis(
+            name,
+            form,
+            form.plan(name, options, tokenizer, limit),
+            max_new_tokens=getattr(options, "max_new_tokens", 0),
+        )
         for name, (form, options) in sorted(benchmarks.items())
     ]
     if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, limit):

@@ -95,6 +95,7 @@ class Tokenizer(Protocol):
     chat_template: str | None
     bos_token: str | None
     eos_token_id: int | None
+    all_special_tokens: list[str]
 
     def __call__(self, text: str, **options: bool) -> Mapping[str, list[int]]:
         """Return the `input_ids` of a text."""

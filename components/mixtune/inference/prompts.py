@@ -6,6 +6,7 @@ from typing import Any
 from mixtune.chat.template import ChatTemplate, TemplateRefusal
 from mixtune.errors import ModelError
 from mixtune.inference.engine import Tokenizer
+from mixtune.inference.thoughts import skip_empty_thought
 from mixtune.records import Message, Record, prompt_and_answer, template_messages, template_tools
 
 Tokens = tuple[int, ...]
@@ -16,6 +17,7 @@ class Rendered:
     """A record by the chat template: what the model reads, and what it should say."""
 
     prompt: str
+    """With the empty thought that a template puts before an answer that has none."""
     answer: str
     """From the first character of the answer to the end of its turn."""
 
@@ -68,4 +70,5 @@ def render_record(tokenizer: Tokenizer, record: Record, answer: str | None = Non
         start = whole.rfind(last["content"])
     if start < 0:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template does not show the assistant's answer as it is")
-    return Rendered(prompt=prompt, answer=whole[start:].rstrip("\n"))
+    start += skip_empty_thought(whole[start:])
+    return Rendered(prompt=whole[:start], answer=whole[start:].rstrip("\n"))

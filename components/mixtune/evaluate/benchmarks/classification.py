@@ -20,8 +20,8 @@ from mixtune.evaluate.benchmarks.form import (
     ResampledContrast,
     correct,
 )
-from mixtune.evaluate.benchmarks.labels import LabelOptions, LabelSet
-from mixtune.evaluate.benchmarks.weighted_scores import auc_score, f1_score
+from mixtune.evaluate.scoring.labels import LabelOptions, LabelSet
+from mixtune.evaluate.scoring.weighted_scores import auc_score, f1_score
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode, render_record

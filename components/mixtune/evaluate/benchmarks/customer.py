@@ -1,4 +1,7 @@
-"""The customer's axis: classification where the records have labels, generation where they have none."""
+"""The customer's axis: classification where the records have labels, generation where none has one.
+
+Among records with labels those without are left out and counted: a few of them never change what is measured.
+"""
 
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.errors import ConfigError
@@ -6,11 +9,11 @@ from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks import generation
 from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.generation import GenerationOptions
-from mixtune.evaluate.benchmarks.labels import LabelOptions, find_labels
 from mixtune.evaluate.benchmarks.multilabel import label_form
+from mixtune.evaluate.scoring.labels import LabelOptions, find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
-from mixtune.settings.inference import GENERATION, LOGPROBS, CustomerOptions
+from mixtune.settings.inference import AUTO, LOGPROBS, CustomerOptions
 
 AXIS = "customer"
 
@@ -21,30 +24,37 @@ def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokeniz
     Raises:
         ConfigError: Log-probabilities are asked for, but a label has several answers.
     """
-    test = _test_records(pools, limit)
+    records = _test_records(pools)
+    labelled = [record for record in records if record.get("label")]
+    left_out = len(records) - len(labelled) if labelled else 0
+    if left_out:
+        print(f"customer: {left_out} of {len(records)} test records have no label and are left out", flush=True)
+    test = benchmark_files.stratified_subset(labelled or records, lambda record: record.get("label", ""), limit)
     if not test:
         return None
     tokens = options.max_new_tokens
-    if not all("label" in record for record in test):
+    if not labelled:
         answered = GenerationOptions(records=test, max_new_tokens=tokens, pattern=options.pattern)
-        return Axis(AXIS, generation.FORM, generation.FORM.plan(AXIS, answered, tokenizer, 0))
+        parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)
+        return Axis(AXIS, generation.FORM, parts, max_new_tokens=tokens)
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
     if options.method == LOGPROBS and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
-    generated = options.method == GENERATION or not labels.answers
-    labelled = LabelOptions(records=test, labels=labels, max_new_tokens=tokens if generated else 0)
+    if options.method == LOGPROBS or (options.method == AUTO and labels.answers):
+        tokens = 0
     form = label_form(options.separator)
-    return Axis(AXIS, form, form.plan(AXIS, labelled, tokenizer, 0), labels.labels)
+    parts = form.plan(AXIS, LabelOptions(records=test, labels=labels, max_new_tokens=tokens), tokenizer, 0)
+    return Axis(AXIS, form, parts, labels.labels, max_new_tokens=tokens, left_out=left_out)
 
 
-def _test_records(pools: PoolsManifest, limit: int) -> list[Record]:
+def _test_records(pools: PoolsManifest) -> list[Record]:
     unique: dict[str, Record] = {}
     for pool in pools.pools:
         for record in pools.records(pool.name, "test"):
             unique.setdefault(record["id"], record)
-    return benchmark_files.stratified_subset(list(unique.values()), lambda record: record.get("label", ""), limit)
+    return list(unique.values())
 
 
 def _labelled(pools: PoolsManifest) -> list[Record]:
     splits = ((pool.name, split) for pool in pools.pools for split in ("train", "test"))
-    return [record for name, split in splits for record in pools.records(name, split) if "label" in record]
+    return [record for name, split in splits for record in pools.records(name, split) if record.get("label")]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mixtune.artifacts.comparison import NON_INFERIORITY
-from mixtune.artifacts.samples import AxisSummary, count_errors
+from mixtune.artifacts.samples import AxisSummary, count_errors, count_true
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 
@@ -122,6 +122,10 @@ class Axis:
     parts: list[Part]
     labels: Labels = ()
     """Classes of a classification."""
+    max_new_tokens: int = 0
+    """Tokens of a generated answer at most; 0: nothing is generated."""
+    left_out: int = 0
+    """Items without a label."""
 
     def summary(self, table: pa.Table) -> AxisSummary:
         """Return the axis as the samples' manifest has it."""
@@ -132,6 +136,11 @@ class Axis:
             num_items=len(table),
             errors=count_errors(table),
             labels=self.labels,
+            max_new_tokens=self.max_new_tokens,
+            truncated=count_true(table, "truncated"),
+            thoughts=count_true(table, "thought"),
+            unfinished=count_true(table, "unfinished"),
+            left_out=self.left_out,
         )
 
 

@@ -19,6 +19,7 @@ from mixtune.evaluate.answers import answer_records, latency_scores, record_colu
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
+from mixtune.inference.thoughts import visible_text
 from mixtune.records import Record, prompt_and_answer
 
 RECORDS_PER_PART = 128
@@ -73,7 +74,7 @@ def score_records(
     samples = []
     answers = answer_records(engine, tokenizer, records, max_new_tokens)
     for record, answer in zip(records, answers, strict=True):
-        gold = prompt_and_answer(record)[1]["content"]
+        gold = visible_text(prompt_and_answer(record)[1]["content"])
         measures = measure(answer["response"], gold, pattern)
         samples.append(
             Sample(

@@ -20,7 +20,7 @@ from mixtune.evaluate.benchmarks.form import (
     measure_column,
     measure_contrast,
 )
-from mixtune.evaluate.benchmarks.ifeval_checkers import Prompt, check_instructions, follow
+from mixtune.evaluate.scoring.ifeval_checkers import Prompt, check_instructions, follow
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import render_question
@@ -62,7 +62,7 @@ class Ifeval(BenchmarkForm[IfevalOptions]):
             "prompt_loose": float(measure_column(table, "prompt_loose").mean()),
             "instruction_strict": float(measure_column(table, "instructions_strict").sum() / total),
             "instruction_loose": float(measure_column(table, "instructions_loose").sum() / total),
-            "truncated_ratio": latency_scores(table)["truncated_ratio"],
+            **{name: latency_scores(table)[name] for name in ("truncated_ratio", "unfinished_ratio")},
         }
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
@@ -81,7 +81,8 @@ FORM = Ifeval()
 
 def read_prompts(uri: str) -> list[Prompt]:
     """Return the prompts of a benchmark."""
-    prompts = []
+    prompts: list[Prompt] = []
+    keys: set[str] = set()
     for number, row in enumerate(benchmark_files.read_all(uri), 1):
         names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), uri, number)
         kwargs = _list(row.get("kwargs") or [{}] * len(names), uri, number)
@@ -89,9 +90,13 @@ def read_prompts(uri: str) -> list[Prompt]:
             raise DataError(f"{uri} row {number}: kwargs is a list of objects, got {kwargs!r}")
         if len(kwargs) != len(names) or not names:
             raise DataError(f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed")
+        key = str(row.get("key", number))
+        if key in keys:
+            raise DataError(f"{uri} row {number}: key {key!r} is there twice; every prompt needs a key of its own")
+        keys.add(key)
         prompts.append(
             Prompt(
-                key=str(row.get("key", number)),
+                key=key,
                 prompt=str(benchmark_files.need(row, "prompt", uri, number)),
                 instruction_id_list=names,
                 kwargs=[{name: value for name, value in item.items() if value is not None} for item in kwargs],

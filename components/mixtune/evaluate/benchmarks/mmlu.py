@@ -5,9 +5,7 @@ With `scoring: text` the question stands without its choices, and their texts ar
 learn what a letter stands for.
 """
 
-import json
 import math
-import string
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +18,8 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import choose
-from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
+from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pair
@@ -37,7 +35,7 @@ class MmluOptions:
 
     uri: str
     num_fewshot: int = 5
-    """Solved items of the `dev` split before each question; 0: none."""
+    """Solved items of the `dev` split, or else of `validation`, before each question; 0: none."""
     scoring: str = "letter"
     """What is scored: the choices' `letter` (MMLU's own way) or their `text`."""
 
@@ -46,27 +44,6 @@ class MmluOptions:
             raise ConfigError(f"scoring is one of {', '.join(SCORINGS)}, got {self.scoring!r}")
         if self.num_fewshot < 0:
             raise ConfigError(f"num_fewshot is 0 or more, got {self.num_fewshot}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One item."""
-
-    item_id: str
-    subject: str
-    question: str
-    choices: tuple[str, ...]
-    answer: int
-    """Index into `choices`."""
-
-    @property
-    def letters(self) -> str:
-        """One letter per choice."""
-        return string.ascii_uppercase[: len(self.choices)]
-
-    def answers(self, scoring: str) -> tuple[str, ...]:
-        """Return what is scored behind the prompt, by choice."""
-        return tuple(self.letters) if scoring == "letter" else self.choices
 
 
 class Mmlu(BenchmarkForm[MmluOptions]):
@@ -80,7 +57,8 @@ class Mmlu(BenchmarkForm[MmluOptions]):
         if "test" not in splits:
             raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
         questions = benchmark_files.stratified_subset(splits["test"], lambda item: item.subject, limit)
-        texts = prompts(questions, splits.get("dev", []), options.num_fewshot, options.scoring)
+        shots = splits.get("dev") or splits.get("validation") or []
+        texts = prompts(questions, shots, options.num_fewshot, options.scoring)
         by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
         for question, text in zip(questions, texts, strict=True):
             by_subject[question.subject].append((question, text))
@@ -111,11 +89,6 @@ class Mmlu(BenchmarkForm[MmluOptions]):
 FORM = Mmlu()
 
 
-def read_questions(uri: str) -> dict[str, list[Question]]:
-    """Return the questions of a benchmark by split."""
-    return {split: _questions(rows, uri) for split, rows in benchmark_files.read_splits(uri).items()}
-
-
 def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, scoring: str = "letter") -> list[str]:
     """Return prompts up to `Answer:`.
 
@@ -135,9 +108,14 @@ def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, 
         topic = subject.replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {topic}.\n\n"
         heads[subject] = (head if scoring == "letter" else "") + "".join(
-            f"{ask(shot, scoring)} {shot.answers(scoring)[shot.answer]}\n\n" for shot in solved[subject][:num_fewshot]
+            f"{ask(shot, scoring)} {answers(shot, scoring)[shot.answer]}\n\n" for shot in solved[subject][:num_fewshot]
         )
     return [heads[question.subject] + ask(question, scoring) for question in questions]
+
+
+def answers(question: Question, scoring: str) -> tuple[str, ...]:
+    """Return what is scored behind the prompt, by choice."""
+    return tuple(question.letters) if scoring == "letter" else question.choices
 
 
 def ask(question: Question, scoring: str = "letter") -> str:
@@ -152,7 +130,7 @@ def score_questions(
     """Return the samples of questions and their prompts."""
     requests = []
     for question, text in items:
-        pairs = [encode_pair(tokenizer, text, f" {answer}") for answer in question.answers(scoring)]
+        pairs = [encode_pair(tokenizer, text, f" {answer}") for answer in answers(question, scoring)]
         requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
     return [
         Sample(
@@ -168,46 +146,3 @@ def score_questions(
 
 def _gold_probability(table: pa.Table) -> Floats:
     return np.asarray(np.exp(-table["nll"].to_numpy()))
-
-
-def _questions(rows: list[Row], uri: str) -> list[Question]:
-    counts: dict[str, int] = defaultdict(int)
-    questions = []
-    for number, row in enumerate(rows, 1):
-        subject = str(row.get("subject") or "all")
-        choices = _choices(row, uri, number)
-        questions.append(
-            Question(
-                item_id=f"{subject}/{counts[subject]}",
-                subject=subject,
-                question=str(benchmark_files.need(row, "question", uri, number)),
-                choices=choices,
-                answer=_answer(benchmark_files.need(row, "answer", uri, number), len(choices), uri, number),
-            )
-        )
-        counts[subject] += 1
-    return questions
-
-
-def _choices(row: Row, uri: str, number: int) -> tuple[str, ...]:
-    value = row.get("choices")
-    if value is None and "A" in row:
-        value = [row[letter] for letter in string.ascii_uppercase if row.get(letter) not in (None, "")]
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise DataError(f"{uri} row {number}: choices is not a JSON list ({error})") from error
-    if not isinstance(value, list) or not 2 <= len(value) <= len(string.ascii_uppercase):
-        raise DataError(f"{uri} row {number}: choices is a list of 2 to 26 texts, or columns A, B ...; got {value!r}")
-    return tuple(str(item) for item in value)
-
-
-def _answer(value: object, count: int, uri: str, number: int) -> int:
-    text, letters = str(value).strip(), string.ascii_uppercase[:count]
-    index = int(text) if text.isdigit() else -1
-    if len(text) == 1 and text.isalpha():
-        index = letters.find(text)
-    if not 0 <= index < count:
-        raise DataError(f"{uri} row {number}: answer is an index 0 to {count - 1} or a letter {letters}; got {value!r}")
-    return index

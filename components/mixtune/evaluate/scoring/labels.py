@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from mixtune.errors import DataError
-from mixtune.ngrams import words
+from mixtune.evaluate.scoring.label_names import NameTable, spell_exactly
 from mixtune.records import Record, prompt_and_answer, where
 
 
@@ -28,24 +28,28 @@ class LabelSet:
             raise DataError(
                 f"alias of {unknown[0]!r}: no record has that label; labels are {', '.join(self.labels[:20])}"
             )
+        counts = Counter(spell_exactly(label) for label in self.labels)
+        if alike := [label for label in self.labels if counts[spell_exactly(label)] > 1]:
+            raise DataError(
+                f"labels {alike[0]!r} and {alike[1]!r} are written alike but for spaces or the encoding of accents; "
+                "give them one spelling"
+            )
 
     @cached_property
-    def names(self) -> dict[str, str]:
-        """Label by normalised name: its own, its answer's, its aliases'."""
-        labels = {normalise(alias): label for alias, label in self.aliases.items()}
-        labels |= {normalise(answer): label for label, answer in zip(self.labels, self.answers, strict=False)}
-        return labels | {normalise(label): label for label in self.labels}
+    def names(self) -> NameTable:
+        """What says a label: its own name, its answer, its aliases; of two that are alike, the first of these."""
+        own = {spell_exactly(label): label for label in self.labels}
+        answers = {spell_exactly(text): label for label, text in zip(self.labels, self.answers, strict=False)}
+        return NameTable({spell_exactly(name): label for name, label in self.aliases.items()} | answers | own)
 
     def parse(self, text: str) -> list[str]:
         """Return the labels that a text says, sorted; none if it says none, or several where a record has one."""
         if self.separator:
-            pieces = [normalise(piece) for piece in text.split(self.separator)]
-            return sorted({self.names[piece] for piece in pieces if piece in self.names})
-        for candidate in (normalise(text), normalise(text.strip().split("\n", 1)[0])):
-            if candidate in self.names:
-                return [self.names[candidate]]
-        sentence = f" {normalise(text)} "
-        labels = {label for name, label in self.names.items() if name and f" {name} " in sentence}
+            return sorted({label for piece in text.split(self.separator) if (label := self.names.look_up(piece))})
+        for candidate in (text, text.strip().split("\n", 1)[0]):
+            if label := self.names.look_up(candidate):
+                return [label]
+        labels = self.names.find(text)
         return sorted(labels) if len(labels) == 1 else []
 
     def join(self, labels: list[str]) -> str:
@@ -90,8 +94,3 @@ def find_labels(records: list[Record], separator: str, aliases: Mapping[str, str
 def split_label(text: str, separator: str) -> list[str]:
     """Return the labels in a record's label field."""
     return [piece.strip() for piece in text.split(separator)] if separator else [text]
-
-
-def normalise(text: str) -> str:
-    """Return a name for comparing: lower case, words only, one space between them."""
-    return " ".join(words(text))

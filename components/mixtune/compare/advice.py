@@ -1,0 +1,101 @@
+"""What a comparison says of an axis that did not pass: what to do, and what its items were able to show."""
+
+import math
+
+from scipy.stats import norm
+
+from mixtune.artifacts.comparison import FAIL, PASS, SUPERIORITY, AxisVerdict
+from mixtune.compare import paired_stats
+
+
+def advise(axis: AxisVerdict) -> str:
+    """Return what to do about an axis; empty where it passed."""
+    if axis.verdict == PASS:
+        return ""
+    parts = [_advise_superior(axis) if axis.question == SUPERIORITY else _advise_general(axis)]
+    items = axis.items
+    if cut := max(items.base_truncated, items.candidate_truncated):
+        parts.append(
+            f"Of the answers {items.base_truncated} of the base's and {items.candidate_truncated} of the candidate's "
+            f"were cut{_budget(axis)}" + (": raise it." if 10 * cut >= items.total and axis.max_new_tokens else ".")
+        )
+    if items.base_unfinished or items.candidate_unfinished:
+        parts.append(
+            f"{items.base_unfinished} thoughts of the base and {items.candidate_unfinished} of the candidate never "
+            "ended, and count as wrong."
+        )
+    return " ".join(parts)
+
+
+def _budget(axis: AxisVerdict) -> str:
+    return f" at max_new_tokens {axis.max_new_tokens}" if axis.max_new_tokens else " to the model's length"
+
+
+def _advise_superior(axis: AxisVerdict) -> str:
+    measure, total = axis.measure, axis.items.total
+    if axis.verdict == FAIL:
+        amount = _amount(axis, abs(measure.change.difference))
+        return f"{measure.metric} on the customer's records fell by {amount}: raise the customer share or train longer."
+    gain = measure.benefit.difference
+    begin = (
+        f"No gain on the customer's records is proved: {_signed(axis, gain)} on {total} records, which show a gain of "
+        f"{_amount(axis, axis.detectable)} in 80 % of such runs."
+    )
+    if gain > 0:
+        more = _num_items(axis, gain)
+        return f"{begin} If the gain is as measured, about {more:,} records prove it; else train longer."
+    return f"{begin} Train longer, or raise the customer share."
+
+
+def _advise_general(axis: AxisVerdict) -> str:
+    measure, benefit = axis.measure, axis.measure.benefit
+    loss, limit = -benefit.difference, _amount(axis, axis.limit)
+    if axis.verdict == FAIL:
+        verb = "fell" if measure.higher_is_better else "rose"
+        amount = _amount(axis, abs(measure.change.difference))
+        return f"{axis.axis} {verb} by {amount}: raise the general share before touching the learning rate."
+    power = f"an unchanged model passes in {100 * axis.power:.0f} % of such runs"
+    begin = (
+        f"{axis.axis}: the loss lies between {_amount(axis, -benefit.upper)} and {_amount(axis, -benefit.lower)}, and "
+        f"{limit} is allowed: {axis.items.total:,} items cannot tell ({power})."
+    )
+    if axis.detectable > axis.limit:
+        if axis.limit == 0:
+            return f"{begin} No number of items shows that nothing at all was lost: allow a loss above 0."
+        return (
+            f"{begin} They are too few: evaluate on about {_num_items(axis, axis.limit):,}, or allow "
+            f"{_amount(axis, axis.detectable)}."
+        )
+    # There are items enough for a model that lost nothing: this one lost about what is allowed.
+    if loss < axis.limit:
+        more = f"if it is as measured ({_amount(axis, loss)}), about {_num_items(axis, axis.limit - loss):,} items tell"
+    else:
+        more = f"as measured ({_amount(axis, loss)}), it is more than that"
+    return (
+        f"{begin} The items are enough, the loss is close to the allowed one: {more}; raise the general share, or "
+        f"allow {_amount(axis, -benefit.lower)}."
+    )
+
+
+def _num_items(axis: AxisVerdict, gap: float) -> int:
+    """Return how many items like these show in 80 % of runs a difference that is `gap` away from the limit."""
+    exact = math.ceil(axis.items.total * (axis.detectable / max(gap, 1e-9)) ** 2)
+    unit = int(10 ** max(0, len(str(exact)) - 2))
+    return max(axis.items.total, math.ceil(exact / unit) * unit)
+
+
+def _amount(axis: AxisVerdict, value: float) -> str:
+    """Return a difference with three significant digits, in percent where it is relative."""
+    value = value if abs(value) > 1e-12 else 0.0
+    return f"{100 * value:.3g} %" if axis.measure.relative else f"{value:.3g}"
+
+
+def _signed(axis: AxisVerdict, value: float) -> str:
+    return ("+" if value > 0 else "") + _amount(axis, value)
+
+
+def pass_rate(limit: float, standard_error: float) -> float:
+    """Return in which share of runs like this one an unchanged model shows that its loss is at most `limit`, 0 to 1."""
+    if standard_error <= 0:
+        return 1.0
+    return float(norm.cdf(limit / standard_error - paired_stats.Z95))

@@ -1,0 +1,158 @@
+"""Thoughts of reasoning models, cut from what they answer, in the marks of every family that publishes weights.
+
+| family | marks |
+|---|---|
+| Qwen3, DeepSeek, GLM, Kimi K2, MiniMax, SmolLM3, Nemotron, Phi-4, Hunyuan, Ernie | `<think>` |
+| Magistral; Seed-OSS; LongCat; Kimi-VL | `[THINK]`; `<seed:think>`; `<longcat_think>`; `◁think▷` |
+| gpt-oss | channels `analysis`, `commentary` and `final` |
+| Gemma 4; MedGemma | `<|channel>thought`; `<unused94>thought` |
+| Command A Reasoning; Apertus; OpenThinker | `<|START_THINKING|>`; `<|inner_prefix|>`; `<|begin_of_thought|>` |
+| EXAONE Deep; models tuned by examples | `<thought>`; `<thinking>`, `<reasoning>` |
+| Granite 3.2 | `Here is my thought process:` |
+"""
+
+import re
+from typing import NamedTuple
+
+_CONTROL_MARKS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+"""Marks that no other text has: a thought may stand anywhere."""
+_WORD_MARKS = (
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("Here's my thought process:", "Here's my response:"),
+)
+"""Marks that an answer may spell for its own reasons: a thought is what a text begins with."""
+_WRAPPERS = (
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<output>", "</output>"),
+    ("<solution>", "</solution>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|START_TEXT|>", "<|END_TEXT|>"),
+)
+"""What some families put around the answer that follows a thought."""
+_HARMONY = re.compile(
+    r"<\|channel\|>(?P<header>(?:(?!<\|message\|>).)*)<\|message\|>(?P<body>.*?)"
+    r"(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
+    re.DOTALL,
+)
+_HARMONY_PLAIN = re.compile(r"\A(?:analysis)(?P<thought>.*?)(?:assistant)(?:commentary.*?assistant)?final", re.DOTALL)
+
+_EMPTY = re.compile(
+    "|".join(rf"\s*{re.escape(opening)}\s*{re.escape(closing)}\s*" for opening, closing in _CONTROL_MARKS)
+)
+
+
+class Answer(NamedTuple):
+    """What a model said, taken apart."""
+
+    text: str
+    """What a user reads; empty where the thought never ended."""
+    thought: str = ""
+    unfinished: bool = False
+    """The thought never ended, so there is no answer."""
+
+
+def split_thought(text: str, prompt: str = "") -> Answer:
+    """Return the answer without its thoughts.
+
+    Args:
+        text: As it was generated, control tokens included.
+        prompt: What it follows: many templates open the thought themselves.
+    """
+    tail = prompt.rstrip()
+    if "<|channel|>" in text or tail.endswith("<|channel|>analysis<|message|>"):
+        return _split_channels(text, tail)
+    if match := _HARMONY_PLAIN.match(text):
+        return Answer(text[match.end() :].strip(), match["thought"].strip())
+    thoughts: list[str] = []
+    for opening, closing in (*_CONTROL_MARKS, *_WORD_MARKS):
+        is_open = tail.endswith(opening)
+        anywhere = (opening, closing) in _CONTROL_MARKS
+        text, unfinished = _cut(text, opening, closing, thoughts, is_open=is_open, anywhere=anywhere)
+        if unfinished:
+            return Answer("", "\n".join(thoughts).strip(), unfinished=True)
+    if not thoughts:
+        return Answer(text)
+    return Answer(_unwrap(text.strip()), "\n".join(thoughts).strip())
+
+
+def skip_empty_thought(text: str) -> int:
+    """Return where an answer goes on behind the empty thought that a template puts before answers without one."""
+    match = _EMPTY.match(text)
+    return match.end() if match else 0
+
+
+def visible_text(text: str) -> str:
+    """Return a reference answer without its thoughts; as it is where nothing else is in it."""
+    return split_thought(text).text or text
+
+
+def _cut(
+    text: str, opening: str, closing: str, thoughts: list[str], *, is_open: bool, anywhere: bool
+) -> tuple[str, bool]:
+    """Return a text without the thoughts between two marks, which are appended, and whether the last one never ends."""
+    start, end = text.find(opening), text.find(closing)
+    bare = anywhere and end >= 0 and not 0 <= start < end and text[max(0, end - 1) : end] != "`"
+    if is_open or bare:
+        if end < 0:
+            thoughts.append(text)
+            return "", True
+        thoughts.append(text[:end].strip().removeprefix(opening))
+        text = text[end + len(closing) :]
+    while (start := text.find(opening)) >= 0:
+        before, end = text[:start].rstrip(" \t"), text.find(closing, start)
+        if before and (end < 0 or not anywhere or not before.endswith("\n")):
+            break  # an answer that speaks of such marks
+        if end < 0:
+            thoughts.append(text[start + len(opening) :])
+            return "", True
+        thoughts.append(text[start + len(opening) : end])
+        text = text[:start] + text[end + len(closing) :]
+    return text, False
+
+
+def _split_channels(text: str, tail: str) -> Answer:
+    """Return the final channel of a gpt-oss answer; calls of tools stay as they are written."""
+    thoughts, answers, calls = [], [], []
+    if tail.endswith("<|message|>"):
+        text = f"<|channel|>analysis<|message|>{text}"
+    channel = ""
+    for match in _HARMONY.finditer(text):
+        header = match["header"]
+        channel = "final" if header.startswith("final") else "analysis"
+        if " to=" in header:
+            channel = "call"
+            calls.append(match[0])
+        elif channel == "final" or header.startswith("commentary"):
+            channel = "final"
+            answers.append(match["body"])
+        else:
+            thoughts.append(match["body"])
+    unfinished = channel in ("", "analysis") or (not answers and not calls)
+    answer = "" if unfinished else "\n".join([*answers[-1:], *calls]).strip()
+    return Answer(answer, "\n".join(thoughts).strip(), unfinished)
+
+
+def _unwrap(text: str) -> str:
+    """Return what stands within a family's marks of an answer, if all of it does."""
+    for opening, closing in _WRAPPERS:
+        if text.startswith(opening):
+            inner, mark, rest = text[len(opening) :].partition(closing)
+            if not rest.strip() or not mark:
+                return inner.strip()
+    return text

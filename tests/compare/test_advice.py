@@ -1,0 +1,53 @@
+"""Advice on an axis: it says what the items can show, and never asks for what it says is there."""
+
+from dataclasses import replace
+
+import pytest
+
+from mixtune.artifacts.comparison import INCONCLUSIVE, SUPERIORITY, AxisVerdict, ItemCounts, Measure
+from mixtune.compare import paired_stats
+from mixtune.compare.advice import advise, pass_rate
+
+from ..comparisons import make_axis
+
+
+def undecided(difference: float, error: float, limit: float, total: int) -> AxisVerdict:
+    change = paired_stats.estimate(difference, error)
+    measure = Measure(metric="accuracy", base=0.5, candidate=0.5 + difference, change=change)
+    axis = make_axis("mmlu", INCONCLUSIVE, 0.5 + difference)
+    return replace(
+        axis, limit=limit, measures=(measure,), detectable=paired_stats.detectable_loss(change),
+        items=ItemCounts(total=total), power=pass_rate(limit, error),
+    )  # fmt: skip
+
+
+def test_items_that_are_enough_are_not_asked_for_again() -> None:
+    text = advise(undecided(-0.0069, 0.0028, 0.01, 12_343))
+    assert "between 0.00229 and 0.0115, and 0.01 is allowed: 12,343 items cannot tell" in text
+    assert "an unchanged model passes in 97 % of such runs" in text
+    assert "The items are enough, the loss is close to the allowed one" in text and "too few" not in text
+
+
+@pytest.mark.parametrize("limit", [0.02, 0.05])
+def test_items_that_are_too_few_are_told_by_number(limit: float) -> None:
+    text = advise(undecided(-0.001, 0.0402, limit, 100))
+    needed = int(text.split("about ")[1].split(", or")[0].replace(",", ""))
+    assert needed == pytest.approx(100 * (2.4865 * 0.0402 / limit) ** 2, rel=0.1)
+    assert "They are too few" in text and "enough" not in text
+
+
+def test_no_number_of_items_shows_that_nothing_was_lost() -> None:
+    assert "allow a loss above 0" in advise(undecided(-0.001, 0.01, 0.0, 100))
+
+
+def test_a_gain_that_is_not_proved_says_which_one_would_be() -> None:
+    axis = replace(undecided(0.01, 0.01, 0.0, 200), question=SUPERIORITY)
+    assert "+0.01 on 200 records, which show a gain of 0.0249 in 80 % of such runs" in advise(axis)
+    assert "about 1,300 records prove it" in advise(axis)
+
+
+def test_answers_that_were_cut_and_thoughts_that_never_ended_are_told() -> None:
+    counts = ItemCounts(total=100, base_truncated=3, candidate_truncated=40, candidate_unfinished=12)
+    text = advise(replace(undecided(-0.01, 0.02, 0.02, 100), items=counts, max_new_tokens=256))
+    assert "3 of the base's and 40 of the candidate's were cut at max_new_tokens 256: raise it." in text
+    assert "12 of the candidate never ended" in text
