@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 DONE = re.compile(r"^([\w-]+(?: \d[\d.]* %)?): done in", re.MULTILINE)
-ALWAYS = ("fingerprint", "preflight", "preflight-mixed", "compare", "choose-mix", "record-outcome", "clean-up")
+ALWAYS = ("fingerprint", "preflight", "compare", "choose-mix", "record-outcome", "clean-up")
 """Steps that are never taken from the cache."""
 CACHED = re.compile(r"^([\w-]+(?: \d[\d.]* %)?): from the cache$", re.MULTILINE)
 

@@ -1,16 +1,16 @@
 """The finetune pipeline: sanitize, mix, validate in five steps, train, evaluate base and candidate, compare.
 
-    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) -> mix_shard -> preflight_mixed
-                                        |                   |                                  |
-                                        |                   |                    validation run -> training
-                                        |                   |                                          |
-                                        +---> evaluate (base, cached)                 evaluate (candidate)
+    fingerprint -> preflight -> sanitize (general) -> sanitize (customer) -> mix_shard
+                                        |                   |                    |
+                                        |                   |     checks and validation run -> training
+                                        |                   |                                     |
+                                        +---> evaluate (base, cached)            evaluate (candidate)
                                                          |                                     |
                                                          +------------> compare <--------------+
                                                                            |
                                                                     record_outcome
 
-Steps after `fingerprint` are cached under what they really read; the preflights, `compare` and `record_outcome` always
+Steps after `fingerprint` are cached under what they really read; `preflight`, `compare` and `record_outcome` always
 run.
 """
 
@@ -90,8 +90,7 @@ def finetune(
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)
-        mixed_checks = run.preflight_mixed(mixed, inputs, training)
-        model_uri = run.train(mixed, inputs, training, mixed_checks)
+        model_uri = run.train(mixed, inputs, training)
         base = run.evaluate(pools, inputs)
         candidate = run.evaluate(pools, inputs, model_uri)
         decision = run.compare(base, candidate, inputs, mixed)

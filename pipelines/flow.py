@@ -11,22 +11,14 @@ from mixtune.compare.component import compare
 from mixtune.evaluate.component import evaluate, sweep_dial
 from mixtune.mix_shard.component import mix_shard
 from mixtune.outcome.component import record_outcome
-from mixtune.preflight.component import fingerprint, preflight, preflight_mixed
+from mixtune.preflight.component import fingerprint, preflight
 from mixtune.sanitize.component import sanitize
+from mixtune.step import ENVIRONMENT
 from mixtune.train.component import clean_up, train
 
 VALIDATION_STEPS = 5
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured."""
-SETTINGS = {
-    "AWS_REGION": "storage",
-    "AWS_ENDPOINT_URL_S3": "storage",
-    "MIXTUNE_KMS_KEY_ID": "storage",
-    "MLFLOW_TRACKING_URI": "tracking",
-}
-"""Keys of the ConfigMap `mixtune-env`: environment, where they exist, of the tasks that take the input beside them."""
-SECRETS = {"AWS_ACCESS_KEY_ID": "storage", "AWS_SECRET_ACCESS_KEY": "storage", "HF_TOKEN": "base_model"}
-"""Keys of the secret `mixtune-secrets`, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,24 +167,14 @@ class Run:
         )
         return self._on_data_machine(task)
 
-    def preflight_mixed(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> dsl.PipelineTask:
-        """Check the mixed data before a GPU is asked for."""
-        task = preflight_mixed(
-            shards=mixed.outputs["shards"],
-            base_model=inputs.base_model,
-            method=training.method,
-            train_options=training.options,
-            num_nodes=self.num_nodes,
-            gpus_per_node=self.gpus_per_node,
-            tracking=self.tracking,
-            storage=self.storage,
-        )
-        return with_images(on_cluster(task, cached=False))
+    def train(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> str:
+        """Train once the mixed data passed its checks and a validation run of five steps went well.
 
-    def train(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, *after: dsl.PipelineTask) -> str:
-        """Train once a validation run of five steps went well; returns the model's URI."""
+        Returns:
+            The model's URI.
+        """
         validation = self._train(mixed, inputs, training, validation_steps=VALIDATION_STEPS)
-        validation.set_display_name("validate-training").after(*after)
+        validation.set_display_name("validate-training")
         task = self._train(mixed, inputs, training, validated=validation.outputs["Output"])
         return task.set_display_name("train").outputs["Output"]
 
@@ -352,16 +334,16 @@ def clean_up_at_end() -> dsl.ExitHandler:
 
 
 def on_cluster(task: dsl.PipelineTask, *, cached: bool = True) -> dsl.PipelineTask:
-    """Give a task what all have: retries, and of the namespace's settings and secrets those that it may need.
+    """Give a task what all have: retries, and, where it opens files or services, the namespace's settings and secrets.
 
+    Its step makes its environment of them (`mixtune.step`): as variables of the pod, each would stand in Argo's object
+    six times a task.
     Argo counts `backoff_max_duration` from the first attempt's start, a training's hours included.
     """
     task.set_retry(2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="4w")
-    inputs = task.component_spec.inputs or {}
-    if settings := {key: key for key, needed_by in SETTINGS.items() if needed_by in inputs}:
-        kubernetes.use_config_map_as_env(task, "mixtune-env", settings, optional=True)
-    if secrets := {key: key for key, needed_by in SECRETS.items() if needed_by in inputs}:
-        kubernetes.use_secret_as_env(task, "mixtune-secrets", secrets, optional=True)
+    if "storage" in (task.component_spec.inputs or {}):
+        kubernetes.use_config_map_as_volume(task, "mixtune-env", ENVIRONMENT[0], optional=True)
+        kubernetes.use_secret_as_volume(task, "mixtune-secrets", ENVIRONMENT[1], optional=True)
     return task if cached else task.set_caching_options(False)
 
 

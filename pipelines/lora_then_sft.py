@@ -7,8 +7,8 @@
                                   +-- stop -------------------------------------------------+--> choose_rung
 
 KFP has no loop that ends on a result, so the ladder is written out: at most three rungs, each with its validation run.
-Around it all lie the steps of finetune: `preflight` first, `preflight_mixed` before the first rung (a later one that
-does not fit is a rung that failed, and ends nothing), `record_outcome` last.
+Around it all lie the steps of finetune: `preflight` first, `record_outcome` last. A rung whose mixed data fails its
+checks, or that does not fit, is a rung that failed, and ends nothing.
 """
 
 from dataclasses import replace
@@ -92,8 +92,7 @@ def lora_then_sft(
 
         def rung(training: Training, percent: float, earlier: str = "") -> dsl.PipelineTask:
             mixed = run.mix(pools, inputs, replace(mix, customer_data_percent=percent))
-            after = () if earlier else (run.preflight_mixed(mixed, inputs, training),)
-            model_uri = run.train(mixed, inputs, training, *after)
+            model_uri = run.train(mixed, inputs, training)
             decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
             return run.climb(decision, training, earlier, customer_target, sft_max_steps)
 

@@ -2,10 +2,10 @@
 
     fingerprint -> preflight -> sanitize (general) -> sanitize (customer) --+-> evaluate (base, cached) ----------+
                                                                             |                                     |
-      for each percentage:  mix_shard -> preflight_mixed -> validation run -> training --+-> evaluate --+-> compare
-                                                                                         +-> sweep_dial +     |
-                                                                                                              |
-                                                                                record_outcome <- choose_mix <+
+      for each percentage:  mix_shard -> checks and validation run -> training --+-> evaluate ----+-> compare
+                                                                                 +-> sweep_dial --+      |
+                                                                                                         |
+                                                                           record_outcome <- choose_mix <+
 
 Every point sees the customer's records equally often; the general share adds steps. A point whose training fails is
 reported with its reason, and the others count. What a training made is also evaluated at the lower strengths of `dial`.
@@ -97,8 +97,7 @@ def mix_grid(
             names = ("base_model", "weights", "benchmarks", "limits", "mix_options")
             inputs_of_point = replace(inputs, **{name: getattr(point, name) for name in names})
             mixed = run.mix(pools, inputs_of_point, replace(mix, customer_data_percent=point.percent))
-            mixed_checks = run.preflight_mixed(mixed, inputs_of_point, training)
-            model_uri = run.train(mixed, inputs_of_point, training, mixed_checks)
+            model_uri = run.train(mixed, inputs_of_point, training)
             candidate = run.evaluate(pools, inputs_of_point, model_uri)
             swept = run.sweep(pools, inputs_of_point, model_uri, point.dial)
             decision = run.compare(base, candidate, inputs_of_point, mixed, swept)

@@ -204,15 +204,18 @@ class _Workflow:
         command += ["--run_id", _uuid(path), "--execution_id", "1234"]
         command += ["--executor_input", _json(_executor_input(path, task, component))]
         command += ["--component_spec", _message(component), *_LAUNCHER_WORDS, "--"]
+        further = [_message(item) for item in (*kubernetes.field_path_as_env, *kubernetes.tolerations)]
+        volumes = list(_volumes(kubernetes))
         main: Json = {
             "name": "main",
             "image": container.image,
             "command": command,
             "args": [*container.command, *container.args],
             "resources": json_format.MessageToDict(container.resources),
-            "env": [*map(json_format.MessageToDict, container.env), *_environment(kubernetes)],
+            "env": [*map(json_format.MessageToDict, container.env), *further],
+            "volumeMounts": [mount for _, mount in volumes],
         }
-        return _json({"containers": [main]})
+        return _json({"containers": [main], "volumes": [volume for volume, _ in volumes]})
 
     def _weight(self, component: Component) -> int:
         """Return the bytes of a component with all that is in it, to choose between branches."""
@@ -234,18 +237,18 @@ _OWN_BYTES, _COMMON_BYTES = 450, 300
 """What a real node holds beside what is modelled, as text that compresses badly and well; calibrated."""
 
 
-def _environment(kubernetes: KubernetesConfig) -> Iterator[Json]:
-    """Yield a container's settings of Kubernetes about as long as the driver writes them."""
-    for item in kubernetes.config_map_as_env:
-        for pair in item.key_to_env:
-            where = {"name": item.config_map_name, "key": pair.config_map_key, "optional": True}
-            yield {"name": pair.env_var, "valueFrom": {"configMapKeyRef": where}}
-    for item in kubernetes.secret_as_env:
-        for pair in item.key_to_env:
-            where = {"name": item.secret_name, "key": pair.secret_key, "optional": True}
-            yield {"name": pair.env_var, "valueFrom": {"secretKeyRef": where}}
-    for others in (kubernetes.field_path_as_env, kubernetes.tolerations, kubernetes.secret_as_volume):
-        yield from (_message(item) for item in others)
+def _volumes(kubernetes: KubernetesConfig) -> Iterator[tuple[Json, Json]]:
+    """Yield volumes and where they are mounted, as the driver writes them."""
+    for item in kubernetes.config_map_as_volume:
+        source: Json = {"name": item.config_map_name, "optional": item.optional}
+        yield {"name": item.config_map_name, "configMap": source}, _mount(item.config_map_name, item.mount_path)
+    for item in kubernetes.secret_as_volume:
+        source = {"secretName": item.secret_name, "optional": item.optional}
+        yield {"name": item.secret_name, "secret": source}, _mount(item.secret_name, item.mount_path)
+
+
+def _mount(name: str, path: str) -> Json:
+    return {"name": name, "mountPath": path}
 
 
 def _executor_input(path: str, task: Task, component: Component) -> Json:

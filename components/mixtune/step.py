@@ -5,12 +5,20 @@ Argo would repeat it some ten times in the run's object. KFP's local runner want
 """
 
 import ast
+import contextlib
 import importlib
+import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+
+ENVIRONMENT = ("/etc/mixtune/env", "/etc/mixtune/secrets")
+"""Where a pod mounts the namespace's ConfigMap `mixtune-env` and secret `mixtune-secrets`: a file for each key."""
 HEADER = "import kfp\nfrom kfp import dsl\nfrom kfp.dsl import *\nfrom typing import *\n\n"
 """What KFP itself puts before the source of a component."""
 
@@ -35,6 +43,45 @@ def write_module(component: str, folder: Path) -> Path:
     return path
 
 
+def read_environment(folders: Sequence[str] = ENVIRONMENT) -> None:
+    """Make environment variables of the files of mounted ConfigMaps and secrets; a folder may be missing."""
+    for folder in map(Path, folders):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if file.is_file() and not file.name.startswith("."):
+                os.environ[file.name] = file.read_text(encoding="utf-8").strip()
+
+
+@contextlib.contextmanager
+def refuse_once(executor_input: str) -> Iterator[None]:
+    """Let bad input fail a task at once when it is tried again: Argo repeats a task whatever its error.
+
+    All attempts of a task have the same output places, so the first leaves its reason beside them.
+
+    Raises:
+        ConfigError: An earlier attempt was refused.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    unreachable = (BotoCoreError, ClientError, OSError)
+    launched = json.loads(executor_input)
+    places = [item["artifacts"][0]["uri"] for item in launched.get("outputs", {}).get("artifacts", {}).values()]
+    if not places or not storage.is_s3(places[0]):
+        yield
+        return
+    note, earlier = storage.join(places[0].rpartition("/")[0], "refused.json"), ""
+    with contextlib.suppress(*unreachable):
+        storage.configure_storage(launched.get("inputs", {}).get("parameterValues", {}).get("storage", {}))
+        earlier = storage.read_json(note) if storage.file_exists(note) else ""
+    if earlier:
+        raise ConfigError(f"{earlier} (said by the first attempt, whose input this one has)")
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        with contextlib.suppress(*unreachable):
+            storage.write_json(note, str(error))
+        raise
+
+
 def run(executor: str, component: str, executor_input: str) -> None:
     """Run a component's function on what the launcher hands in.
 
@@ -43,8 +90,9 @@ def run(executor: str, component: str, executor_input: str) -> None:
         component: Room and function, such as `train.train`.
         executor_input: Inputs and places of outputs, as JSON.
     """
+    read_environment()
     os.environ["_KFP_RUNTIME"] = "true"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
         module = write_module(component, Path(folder))
         sys.argv = [executor, "--component_module_path", str(module)]
         sys.argv += ["--function_to_execute", component.partition(".")[2], "--executor_input", executor_input]

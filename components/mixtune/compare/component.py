@@ -52,7 +52,7 @@ def judge(
         run_judging,
         share_preferences,
     )
-    from mixtune.storage import write_json
+    from mixtune.metrics_artifact import write_metrics
 
     inputs = JudgeInputs(
         base_path=base.path,
@@ -66,10 +66,7 @@ def judge(
         storage=storage,
     )
     outcome = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
-    values = {**calibration_metrics(outcome.calibration), **share_preferences(outcome)}
-    for name, value in values.items():
-        metrics.log_metric(name, float(value))
-    write_json(metrics.path, values)
+    write_metrics(metrics, {**calibration_metrics(outcome.calibration), **share_preferences(outcome)})
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -119,6 +116,7 @@ def compare(
         ConfigError: An unknown axis or option.
     """
     from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
+    from mixtune.metrics_artifact import write_metrics
 
     inputs = CompareInputs(
         base_path=base.path,
@@ -133,6 +131,5 @@ def compare(
     )
     outputs = CompareOutputs(comparison_path=comparison.path, report_path=report.path, summary_path=summary.path)
     outcome = run_comparison(inputs, outputs)
-    for axis in outcome.axes:
-        metrics.log_metric(axis.axis + "_difference", axis.measure.change.difference)
+    write_metrics(metrics, {axis.axis + "_difference": axis.measure.change.difference for axis in outcome.axes})
     return outcome.verdict

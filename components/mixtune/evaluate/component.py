@@ -58,6 +58,7 @@ def evaluate(
     """
     from mixtune import storage as files
     from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
+    from mixtune.metrics_artifact import write_metrics
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
@@ -76,11 +77,9 @@ def evaluate(
         markdown_path=summary.path,
     )
     evaluation = run(from_dict(EvaluateSettings, options, "options"), inputs, outputs)
-    for name, value in evaluation.metrics.items():
-        metrics.log_metric(name, value)
+    write_metrics(metrics, evaluation.metrics)
     confusion.log_confusion_matrix(list(evaluation.labels), evaluation.confusion)
-    # KFP keeps these two as metadata; its local cache forgets a task of whose artifacts one has no file.
-    files.write_json(metrics.path, evaluation.metrics)
+    # KFP keeps it as metadata; its local cache forgets a task of whose artifacts one has no file.
     files.write_json(confusion.path, list(evaluation.labels))
 
 

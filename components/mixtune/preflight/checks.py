@@ -24,6 +24,9 @@ from mixtune.training_math import LEAST_MICRO_TOKENS, largest_micro_batch
 
 Findings = Iterator[tuple[str, str]]
 
+IMAGE_DIGESTS = "image digests"
+"""A row of the checklist that only the first preflight fills: no other task gets the names of all images."""
+
 
 def run_preflight(run: RunSettings, report_path: str) -> str:
     """Run all checks, print and write them; return `pass`, or `warn` where one warns.
@@ -200,7 +203,7 @@ def checklist(run: RunSettings) -> list[Row]:
         ("validation run", f"max_steps={VALIDATION_STEPS}, before the training"),
         ("encryption of artifacts", encryption_key(run.storage)),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),
-        ("image digests", " ".join(images) if images and all("@sha256:" in image for image in images) else ""),
+        (IMAGE_DIGESTS, " ".join(images) if images and all("@sha256:" in image for image in images) else ""),
     ]
     return [(name, value or "not recorded", bool(value)) for name, value in rows]
 

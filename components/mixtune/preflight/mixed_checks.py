@@ -7,7 +7,7 @@ from typing import Any
 from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
-from mixtune.preflight.checks import check_memory, checklist
+from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.settings.sanitize import SanitizeSettings
@@ -172,4 +172,5 @@ def _checklist(mixed: Mixed, settings: RunSettings) -> list[Row]:
     there = bool(reports) and all(name in reports for name in mixed.manifest.pools)
     rows = [(f"data: {name}", digest or "not recorded", bool(digest)) for name, digest in mixed.data.items()]
     people = ("personal data and consent", "reported by pool" if there else "not reported", there)
-    return [*checklist(settings), ("dataset version", mixed.manifest.digest, True), *rows, people]
+    of_the_run = [row for row in checklist(settings) if row[0] != IMAGE_DIGESTS]  # `preflight` lists them
+    return [*of_the_run, ("dataset version", mixed.manifest.digest, True), *rows, people]

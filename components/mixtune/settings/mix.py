@@ -11,7 +11,7 @@ from mixtune.records import ROLES
 from mixtune.settings.from_dict import from_dict, suggest
 
 UNITS = ("records", "tokens", "loss_tokens")
-LARGEST_GRID = 15
+LARGEST_GRID = 20
 """Points of a mix grid: with more, Argo ends the run for the size of its workflow (`pipelines/workflow_size.py`)."""
 _SUM_TOLERANCE = 0.01
 

@@ -1,7 +1,7 @@
 """The component `train`, and `clean_up`, the exit task of runs that start jobs."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
 from mixtune import images
 
@@ -12,6 +12,7 @@ def train(
     base_model: str,
     model: Output[Model],
     metrics: Output[Metrics],
+    report: Output[HTML],
     method: str = "lora",
     learning_rate: float = 1e-5,
     train_options: dict = {},
@@ -36,6 +37,8 @@ def train(
         model: Manifest of the adapter (in PEFT's format) or of the whole model (with tokenizer and chat template),
             which lies beside it.
         metrics: Losses, tokens a second, seconds and peak memory, of a job too.
+        report: Of a validation run the checks of the mixed data, as `preflight_mixed` makes them, with the
+            reproducibility checklist; else the figures of the training.
         method: `lora` (an adapter) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
         train_options: Further settings: `lora_rank` (of the adapter, 16), `lora_alpha` (its scaling, 32), `schedule`
@@ -51,7 +54,8 @@ def train(
             of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
             `mixtune/settings/train.py` has all defaults and units.
         seed: Of the adapter's initialisation and its dropout.
-        validation_steps: Above 0: a validation run of so many steps, which keeps no model.
+        validation_steps: Above 0: the checks of `preflight_mixed` and, where they pass, a validation run of so many
+            steps, which keeps no model.
         num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
             task's own process.
         gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
@@ -68,14 +72,15 @@ def train(
     Raises:
         TrainingError: Loss or gradient is not finite or far off, too much is forgotten at once, a validation run does
             not learn or does not fit, or the job failed.
-        ConfigError: An option out of its range, or shards made with another tokenizer.
+        ConfigError: An option out of its range, shards made with another tokenizer, or a check of a validation run's
+            data that fails.
         ClusterError: The cluster refused, lost or deleted the job.
     """
     from mixtune import storage as files
     from mixtune.settings.job import NodeSettings
     from mixtune.settings.train import TrainSettings
     from mixtune.tracking import Tracking
-    from mixtune.train.entry import train_or_report
+    from mixtune.train.entry import TrainPage, train_or_report
     from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
     files.configure_storage(storage)
@@ -85,7 +90,8 @@ def train(
     where = Tracking.from_options(tracking)
     outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=where)
     task = TrainTask(settings=settings, inputs=inputs, outputs=outputs, validation_steps=int(validation_steps))
-    return train_or_report(task, nodes, validated, on_error, metrics)
+    page = TrainPage(path=report.path, train_options=train_options, tracking=tracking, storage=storage)
+    return train_or_report(task, nodes, validated, on_error, metrics, page)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)

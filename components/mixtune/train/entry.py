@@ -1,23 +1,55 @@
 """The door of both train shells: train here or as a job of the cluster, and report a failure as the shell is told."""
 
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any
 
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
-from mixtune.artifacts.typed_json import write_artifact
+from mixtune.artifacts.shards import ShardsManifest
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
+from mixtune.metrics_artifact import Metrics, write_metrics
+from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
+from mixtune.report.pages import key_value_table, page, write_text
 from mixtune.settings.job import NodeSettings
 from mixtune.train.task import TrainTask
 
 
-class Metrics(Protocol):
-    """A KFP artifact of that kind, whose values the task's page shows."""
+@dataclass(frozen=True, kw_only=True)
+class TrainPage:
+    """The page of a training task: of a validation run the checks of its data, else what was measured."""
 
     path: str
+    train_options: Mapping[str, Any]
+    tracking: Mapping[str, Any]
+    storage: Mapping[str, Any]
 
-    def log_metric(self, metric: str, value: float) -> None:
-        """Show a value."""
+    def check_data(self, task: TrainTask, nodes: NodeSettings) -> None:
+        """Check the mixed data before a model is loaded or a GPU is asked for, and write the page.
+
+        Raises:
+            ConfigError: At least one check failed.
+        """
+        mixed = Mixed(manifest=read_artifact(ShardsManifest, task.inputs.shards_path))
+        run = mixed.run_settings(
+            task.inputs.base_model,
+            task.settings.method,
+            train_options=self.train_options,
+            num_nodes=nodes.num_nodes,
+            gpus_per_node=nodes.gpus_per_node,
+            tracking=dict(self.tracking),
+            storage=dict(self.storage),
+        )
+        run_mixed_preflight(mixed, run, self.path)
+
+    def write_figures(self, manifest: ModelManifest) -> None:
+        """Write the page of a training that has ended: its figures, or why there is no model."""
+        figures = manifest.figures.metrics() if manifest.figures else {}
+        reason = f"<p>No model: {escape(manifest.failed)}</p>" if manifest.failed else ""
+        write_text(self.path, page("Training", f"<h1>Training</h1>{reason}{key_value_table(figures)}"))
 
 
 def run_here(task: TrainTask) -> TrainedModel:
@@ -47,7 +79,9 @@ def train(task: TrainTask, nodes: NodeSettings) -> TrainedModel:
     return run_job(task, nodes)
 
 
-def train_or_report(task: TrainTask, nodes: NodeSettings, validated: str, on_error: str, metrics: Metrics) -> str:
+def train_or_report(
+    task: TrainTask, nodes: NodeSettings, validated: str, on_error: str, metrics: Metrics, where: TrainPage
+) -> str:
     """Train as `train` does; where a failure may not end the run, return it as text instead.
 
     Args:
@@ -56,12 +90,13 @@ def train_or_report(task: TrainTask, nodes: NodeSettings, validated: str, on_err
         validated: What the validation run returned; its failure is passed on, and nothing is trained.
         on_error: `raise` or `report`.
         metrics: Gets the figures of the model's manifest, wherever the training ran.
+        where: Where the page goes; the data of a validation run is checked first.
 
     Returns:
         A `TrainedModel`, or with `report` a `FailedTraining`, as text.
 
     Raises:
-        ConfigError: `on_error` is neither.
+        ConfigError: `on_error` is neither; or, with `raise`, the mixed data does not pass its checks.
         TrainingError: As `train`, with `raise`.
     """
     if on_error not in ("raise", "report"):
@@ -71,6 +106,8 @@ def train_or_report(task: TrainTask, nodes: NodeSettings, validated: str, on_err
         validation = parse_model(validated)
         if isinstance(validation, FailedTraining):
             raise TrainingError(validation.reason)
+        if task.validation_steps:
+            _check_data(where, task, nodes, on_error)
         outcome = train(task, nodes)
     except TrainingError as error:
         if on_error == "raise":
@@ -81,7 +118,16 @@ def train_or_report(task: TrainTask, nodes: NodeSettings, validated: str, on_err
         write_artifact(task.outputs.model_path, ModelManifest(failed=outcome.reason, data_uri=folder))
     manifest = read_model(task.outputs.model_path)
     figures = manifest.figures.metrics() if manifest.figures else {}
-    for name, value in figures.items():
-        metrics.log_metric(name, value)
-    storage.write_json(metrics.path, figures)  # KFP's local cache forgets a task of whose artifacts one has no file
+    write_metrics(metrics, figures)
+    if not task.validation_steps:
+        where.write_figures(manifest)
     return str(outcome)
+
+
+def _check_data(where: TrainPage, task: TrainTask, nodes: NodeSettings, on_error: str) -> None:
+    try:
+        where.check_data(task, nodes)
+    except ConfigError as error:
+        if on_error == "raise":
+            raise
+        raise TrainingError(" ".join(str(error).splitlines())) from error

@@ -1,0 +1,49 @@
+"""What a training's shell does besides: checks of the mixed data before a validation run, a page, figures."""
+
+from pathlib import Path
+
+import pytest
+
+from mixtune.artifacts.model import read_model
+from mixtune.errors import ConfigError
+from mixtune.settings.job import NodeSettings
+from mixtune.train import entry
+from mixtune.train.task import TrainTask
+
+from .conftest import task_in
+
+
+class Shown:
+    """The metrics' artifact."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self.values: dict[str, float] = {}
+
+    def log_metric(self, metric: str, value: float) -> None:
+        self.values[metric] = value
+
+
+def run(task: TrainTask, folder: Path, on_error: str) -> str:
+    page = entry.TrainPage(path=str(folder / "page.html"), train_options={}, tracking={}, storage={})
+    return entry.train_or_report(task, NodeSettings(), "", on_error, Shown(folder / "metrics"), page)
+
+
+def test_data_that_fails_its_checks_is_neither_validated_nor_trained_on(
+    tmp_path: Path, shards_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "run_here", lambda task: pytest.fail("a model was loaded"))
+    task = task_in(tmp_path, shards_path, validation_steps=5)
+    with pytest.raises(ConfigError, match=r"checks failed:\n- personal data: no report on personal data of customer"):
+        run(task, tmp_path, "raise")
+    assert "no report on personal data" in (tmp_path / "page.html").read_text()
+    answer = run(task, tmp_path, "report")
+    assert answer.startswith("failed: 2 of 4 checks failed: - personal data: ")
+    assert read_model(task.outputs.model_path).failed == answer.removeprefix("failed: ")
+
+
+def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, shards_path: str) -> None:
+    assert run(task_in(tmp_path, shards_path), tmp_path, "raise")
+    text = (tmp_path / "page.html").read_text()
+    assert "<h1>Training</h1>" in text and "final loss" in text
+    assert '"final_loss": ' in (tmp_path / "metrics").read_text()
