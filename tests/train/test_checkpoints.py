@@ -4,20 +4,28 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import write_artifact
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import checkpoints
+from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.loop import OnStep
 from mixtune.train.metrics import StepMetrics
+from mixtune.train.run import run_training
 from mixtune.train.trainer import Trainer
+
+from .conftest import task_in
+from .test_loss import SHAPE
 
 Train = Callable[..., str]
 
@@ -130,3 +138,26 @@ def test_the_checkpoints_of_another_training_are_not_taken_up(train: Train, tmp_
     with pytest.raises(ConfigError, match="its checkpoints are another training's"):
         train(tmp_path, learning_rate=2e-4)
     assert names(tmp_path) == ["2+", "4+"]
+
+
+def test_a_model_with_a_vision_tower_is_trained_and_saved_without_it(
+    shards_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trained weight without a gradient has no moments: the first checkpoint would have failed."""
+    text = {**SHAPE, "sliding_window": 8, "query_pre_attn_scalar": 8}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 8, "patch_size": 4}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    base = tmp_path / "base"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (base / name).write_bytes((BASE_MODEL / name).read_bytes())
+    task = task_in(tmp_path / "out", shards_path, method="sft", memory={"dtype": "bfloat16"})
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)
+    run_training(replace(task, inputs=replace(task.inputs, base_model=str(base))))
+    assert names(tmp_path / "out") == ["8+", "10+"]
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out/data/model"))
+    towers = [name for name in before if "vision" in name]
+    assert towers and all(torch.equal(before[name].to(torch.bfloat16), after[name]) for name in towers)
+    assert any(not torch.equal(before[name].to(torch.bfloat16), value) for name, value in after.items())

@@ -17,6 +17,8 @@ from mixtune import storage
 from mixtune.artifacts.model import read_model
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.train.checkpoints import Checkpoints
+from mixtune.train.distributed import ProcessGroup
+from mixtune.train.modeling.trainable import Trainable
 from mixtune.train.worker import run_job
 
 ROOT = Path(__file__).parents[2]
@@ -52,16 +54,29 @@ def test_the_trajectory_is_the_same_for_any_number_of_processes(
     assert not (tmp_path / "data" / "checkpoints").exists()
 
 
+def reduce_every_micro_batch(model: Trainable, *, is_last: bool, keep_whole: bool) -> None:
+    """As on a GPU: within the node at once, over nodes with the last."""
+    SET_GRADIENT_SYNC(model, is_last=is_last, keep_whole=False)
+
+
+SET_GRADIENT_SYNC = Trainable.set_gradient_sync
+
+
 @pytest.mark.parametrize(
-    ("alone", "size", "nodes", "options"),
-    [("sft", 4, 2, {}), ("lora", 2, 1, {"memory": {"max_tokens_per_gpu": 40, "shard_base": True}})],
-    ids=["sft-2-nodes", "lora-on-a-sliced-base"],
+    ("alone", "size", "nodes", "options", "shards"),
+    [
+        ("sft", 4, 2, {}, 2),
+        ("sft", 4, 2, {}, 4),
+        ("lora", 2, 1, {"memory": {"max_tokens_per_gpu": 40, "shard_base": True}}, 1),
+    ],
+    ids=["sft-2-nodes", "sft-on-nodes-that-are-too-small", "lora-on-a-sliced-base"],
     indirect=["alone"],
 )
 def test_a_model_in_slices_ends_with_the_same_weights(
     size: int,
     nodes: int,
     options: dict[str, object],
+    shards: int,
     alone: tuple[str, Weights],
     shards_path: str,
     tmp_path: Path,
@@ -69,13 +84,16 @@ def test_a_model_in_slices_ends_with_the_same_weights(
 ) -> None:
     method, expected = alone
     monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)  # so that the last one can be looked at
+    monkeypatch.setattr(Trainable, "set_gradient_sync", reduce_every_micro_batch)
+    if shards == size:
+        monkeypatch.setattr(ProcessGroup, "memory_bytes", 1e6)
     run_forked(job_in(tmp_path, shards_path, method=method, checkpoints={"every_steps": 11}, **options), size, nodes)
     assert furthest(weights_of(str(tmp_path), tmp_path), expected) < 1e-6
     saved = (tmp_path / "data" / "checkpoints").glob("step-00000011-*/weights-*")
     num_values = [sum(value.numel() for value in load_file(file).values()) for file in saved]
     all_values = sum(value.numel() for value in expected.values())
     assert sum(num_values) == all_values
-    assert sorted(num_values) == ([all_values // 2] * 2 if method == "sft" else [all_values])
+    assert sorted(num_values) == [all_values // shards] * shards
 
 
 def test_full_sft_in_bfloat16_watched_and_saved_is_the_same_in_two_processes(

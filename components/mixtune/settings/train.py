@@ -148,6 +148,11 @@ class AdapterSettings:
         """Whether the adapter begins by taking a part out of the base weights."""
         return str(self.init_lora_weights).startswith(("pissa", "olora"))
 
+    @property
+    def decomposes(self) -> bool:
+        """Whether the adapter begins with a decomposition of every matrix."""
+        return self.changes_base or self.use_osf
+
 
 _MAY_CHANGE = {
     "checkpoints": ("every_steps", "every_seconds", "keep"),

@@ -4,12 +4,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from mixtune.errors import ClusterError
+from mixtune.processes import memory_limit
+
 TEXT_BYTES = 1024
 """Length of a text that is broadcast, at most."""
+STEP_PATIENCE = timedelta(minutes=10)
+"""After so long a collective of a step counts as hung: all GPUs are paid for while they wait."""
+FILES_PATIENCE = timedelta(hours=4)
+"""Processes wait so long for one that fetches a base model or uploads a final one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +29,8 @@ class ProcessGroup:
     local_rank: int = 0
     """Among the processes of this node."""
     local_size: int = 1
+    waiting: "dist.ProcessGroup | None" = None
+    """Connects the processes' CPUs, with patience for files; None: the default group does."""
 
     @property
     def is_main(self) -> bool:
@@ -31,6 +41,13 @@ class ProcessGroup:
     def device(self) -> torch.device:
         """This process's GPU, else the CPU."""
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    @property
+    def memory_bytes(self) -> float:
+        """Of this process's GPU, else of this machine within its container's limit."""
+        if torch.cuda.is_available():
+            return float(torch.cuda.get_device_properties(self.device).total_memory)
+        return memory_limit()
 
     def all_reduce_sum(self, value: torch.Tensor) -> torch.Tensor:
         """Sum a tensor over all processes, in place, and return it."""
@@ -45,15 +62,17 @@ class ProcessGroup:
         return value
 
     def broadcast_text(self, text: str) -> str:
-        """Return rank 0's text, at most `TEXT_BYTES` long."""
+        """Return rank 0's text, at most `TEXT_BYTES` long; waits for it as `barrier` does."""
         if self.size == 1:
             return text
         padded = torch.frombuffer(bytearray(text.encode().ljust(TEXT_BYTES, b"\0")), dtype=torch.uint8).clone()
-        return bytes(self.broadcast(padded.to(self.device)).cpu().numpy()).rstrip(b"\0").decode()
+        dist.broadcast(padded, 0, group=self.waiting)
+        return bytes(padded.numpy()).rstrip(b"\0").decode()
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
-        self.all_reduce_sum(torch.zeros(1, device=self.device))
+        """Wait until all processes are here: their CPUs, which a collective of NCCL would not hold back."""
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(1), group=self.waiting)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
@@ -79,13 +98,45 @@ def join_process_group() -> Iterator[ProcessGroup]:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=STEP_PATIENCE)
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
+        size = dist.get_world_size()
         yield ProcessGroup(
-            rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, local_size=max(1, local_size)
+            rank=dist.get_rank(),
+            size=size,
+            local_rank=local_rank,
+            local_size=max(1, local_size),
+            waiting=dist.new_group(backend="gloo", timeout=FILES_PATIENCE) if size > 1 else None,
         )
     finally:
         dist.destroy_process_group()
+
+
+def check_gpus(gpus_per_node: int) -> None:
+    """Check that this process sees the GPUs that its node was asked to have: a training on CPUs would cost the same.
+
+    Args:
+        gpus_per_node: 0: none were asked for.
+
+    Raises:
+        ClusterError: It sees fewer.
+    """
+    visible = torch.cuda.device_count() if gpus_per_node and torch.cuda.is_available() else 0
+    if visible >= gpus_per_node:
+        return
+    raise ClusterError(
+        f"this node was asked for with {gpus_per_node} GPUs, and PyTorch {torch.__version__} sees {visible} "
+        f"({_cuda_trouble()}); look at `nvidia-smi` there: driver (580 or newer for CUDA 13), device plugin, MIG"
+    )
+
+
+def _cuda_trouble() -> str:
+    """Return why CUDA does not start, in PyTorch's words."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split("\n")[0][:300]
+    return "CUDA itself starts"

@@ -168,8 +168,8 @@ def _accumulate_gradients(
         packed = pack([records[index] for index in indices], indices).to(group.device)
         if model.dropout:
             model.dropout.begin_micro_batch(indices, [len(records[index].input_ids) for index in indices])
-        # On a GPU a sharded model reduces after every micro batch, so that gradients stay sharded too.
-        model.set_gradient_sync(number == len(micro_batches) or not on_cpu)
+        # On a GPU gradients of a sharded model are sharded after every micro batch, and go over nodes once a step.
+        model.set_gradient_sync(is_last=number == len(micro_batches), keep_whole=on_cpu)
         timer.stop("data")
         # (loss tokens,) each micro batch's sum is divided by the whole global batch's weight, however it is cut.
         weighted = model.loss(packed) * packed.weights * weight

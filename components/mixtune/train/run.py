@@ -22,6 +22,7 @@ from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
 from mixtune.train.metrics import summarize, track
 from mixtune.train.modeling.adapters import adapter_reach
+from mixtune.train.modeling.attention import attention_names, settle_attention
 from mixtune.train.modeling.loss import probe
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import postprocess
@@ -85,6 +86,10 @@ def _choose_packing(session: Session, model: Trainable) -> None:
     """Pack records if all processes find that the model keeps them apart; else one record is one forward pass."""
     shards, group = session.shards, session.group
     records = [record for step in range(min(3, shards.num_steps)) for record in shards.step(step)[:3]][:3]
+    lines = settle_attention(model.loss, records, attention_names(model.loss.dtype))
+    if group.is_main and lines:
+        now = model.causal.config._attn_implementation
+        print("\n".join([*lines, f"attention: {now}, which is exact and may be slower"]), flush=True)
     reason = probe(model.loss, records)
     leaks = torch.tensor([float(not model.loss.packs)], dtype=torch.float64, device=group.device)
     model.loss.packs = not group.all_reduce_sum(leaks).item()

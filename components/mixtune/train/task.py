@@ -54,4 +54,6 @@ class TrainJobFile:
 
     task: TrainTask
     storage: dict[str, str] = field(default_factory=dict)
-    """Options of `storage.use`."""
+    """Options of `storage.configure_storage`."""
+    gpus_per_node: int = 0
+    """GPUs that each node was asked to have; a worker that sees fewer refuses. 0: none were."""

@@ -10,6 +10,7 @@ from mixtune import storage
 from mixtune.artifacts.model import TrainedModel
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.errors import MixtuneError
+from mixtune.train.distributed import check_gpus
 from mixtune.train.entry import run_here
 from mixtune.train.task import TrainJobFile
 
@@ -19,8 +20,10 @@ def run_job(job_uri: str) -> TrainedModel:
 
     Raises:
         DataError: Not a job, or one with an option that there is not.
+        ClusterError: The node lacks the GPUs that it was asked for with.
     """
     job = read_artifact(TrainJobFile, job_uri)
+    check_gpus(job.gpus_per_node)
     storage.configure_storage(job.storage)
     return run_here(job.task)
 

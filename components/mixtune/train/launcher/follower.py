@@ -17,6 +17,9 @@ from mixtune.train.launcher.pod_failures import Reason, explain_failure, explain
 LOSS_LINE = re.compile(r"^step (\d+)/(\d+) loss (\S+)")
 OVERLAP_SECONDS = 60
 TAIL_LINES = 40
+"""Last lines of a pod that failed, shown."""
+SEARCHED_LINES = 1000
+"""Last lines of such a pod in which its reason is looked for: torchrun and the other processes write below it."""
 EVENTS_EVERY_SECONDS = 30.0
 REPORT_EVERY_SECONDS = 600.0
 START_PATIENCE_SECONDS = 600.0
@@ -151,12 +154,12 @@ class Follower:
         if key in self._shown or not (has_failed or terminated(pod).get("exitCode", 0)):
             return
         self._shown.add(key)
-        timed_lines = self.api.log(name, tailLines=TAIL_LINES, **({} if has_failed else {"previous": "true"}))
-        tail = [line.partition(" ")[2] for line in timed_lines]
+        timed_lines = self.api.log(name, tailLines=SEARCHED_LINES, **({} if has_failed else {"previous": "true"}))
+        lines = [line.partition(" ")[2] for line in timed_lines]
         self._print(f"the last lines of pod {name}, which failed:")
-        for line in tail:
+        for line in lines[-TAIL_LINES:]:
             print(f"  | {line}", flush=True)
-        self.failures.append(f"pod {name}: {explain_failure(pod, chr(10).join(tail))}")
+        self.failures.append(f"pod {name}: {explain_failure(pod, chr(10).join(lines))}")
         self._print(self.failures[-1])
 
     def _show_events(self) -> None:

@@ -49,7 +49,7 @@ def run_job(task: TrainTask, nodes: NodeSettings, clock: Clock | None = None) ->
     job = plan_job(task, nodes, job_settings, read_pod_context(api), api.clock.now())
     template = api.pod_template(job.runtime) if backend.needs_template else {}
     with api.deleted_on_sigterm(backend, job.name):
-        job = take_up(api, backend, job, job_file(task), template)
+        job = take_up(api, backend, job, job_file(task, nodes.gpus), template)
         follow(api, backend, job, job_settings)
         manifest = read_model(read_artifact(TrainJobFile, job.job_uri).task.outputs.model_path)
         write_artifact(task.outputs.model_path, manifest)
@@ -87,7 +87,7 @@ def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, co
     )
 
 
-def job_file(task: TrainTask) -> TrainJobFile:
+def job_file(task: TrainTask, gpus_per_node: int = 0) -> TrainJobFile:
     """Return what the job's processes read: every place is a URI, and the manifest lies beside the model."""
     model_path = storage.data_uri(task.outputs.model_uri, "job") + "/model.json"
     moved = replace(
@@ -96,7 +96,7 @@ def job_file(task: TrainTask) -> TrainJobFile:
         outputs=replace(task.outputs, model_path=model_path),
     )
     options = {key: os.environ[name] for key, name in STORAGE_ENV_NAMES.items() if os.environ.get(name)}
-    return TrainJobFile(task=moved, storage=options)
+    return TrainJobFile(task=moved, storage=options, gpus_per_node=gpus_per_node)
 
 
 def take_up(api: JobApi, backend: Backend, job: Job, file: TrainJobFile, template: Object) -> Job:

@@ -12,6 +12,9 @@ from types import FrameType
 from typing import Protocol
 
 WORKER = ["-m", "mixtune.train.worker"]
+SHUTDOWN_SECONDS = 570
+"""torchrun kills its workers so long after a SIGTERM, by default after 30 s, in which no large checkpoint is whole. The
+runtimes' pods have 600 s."""
 
 
 class _Process(Protocol):
@@ -47,7 +50,8 @@ def main() -> int:
     import subprocess  # after the handlers: a signal may come at any moment
 
     command = [sys.executable, "-m", "torch.distributed.run", *torchrun_arguments(sys.argv[1:])]
-    process = subprocess.Popen(command)
+    patience = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS), **os.environ}
+    process = subprocess.Popen(command, env=patience)
     signals.torchrun = process
     status = process.wait()
     return status if status >= 0 else 128 - status

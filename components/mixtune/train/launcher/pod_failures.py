@@ -46,6 +46,11 @@ _LOG_PATTERNS = (
         "the nodes could not meet",
         "check network policy mixtune-ranks and that all nodes started",
     ),
+    (
+        r"(?m)^(?:\[rank\d+\]:\s*)?((?:[A-Za-z_]\w*\.)*(?!ChildFailed)[A-Z]\w*(?:Error|Exception|Exit|Interrupt): .*)",
+        "",
+        "the traceback above it says where; a fault of mixtune's is worth reporting",
+    ),
 )
 """Pattern, what it means (empty: its first group) and the way out; the first that matches counts."""
 

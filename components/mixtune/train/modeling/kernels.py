@@ -4,6 +4,7 @@ None of it has been run on a GPU yet; what goes to torch's attention is tested o
 """
 
 import importlib.util
+import inspect
 from typing import Any
 
 import torch
@@ -16,18 +17,8 @@ VARLEN = "mixtune_varlen"
 """Name of `varlen_attention` among transformers' attention functions."""
 PACKED_ATTENTION = (VARLEN, "flash_attention_2")
 """Attention functions that are told where records begin; all others get a mask."""
-
-
-def choose_attention(config: Any, dtype: torch.dtype) -> str | None:
-    """The attention function for a model's configuration; None: the model's own, with a mask of blocks.
-
-    On a GPU flash-attention where it is installed, else torch's own varlen attention; neither computes in float32.
-    """
-    if not torch.cuda.is_available() or dtype == torch.float32:
-        return None
-    if importlib.util.find_spec("flash_attn"):
-        return "flash_attention_2"
-    return None if getattr(config.get_text_config(), "attn_logit_softcapping", None) else VARLEN
+_varlen_calls = [0]
+_TELLS_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def varlen_attention(
@@ -44,7 +35,7 @@ def varlen_attention(
         module: The layer.
         query: (1, heads, tokens, width)
         key: (1, key heads, tokens, width)
-        value: (1, key heads, tokens, width)
+        value: (1, key heads, tokens, width), or narrower, as in multi-head latent attention
         attention_mask: None.
         options: transformers' own: `scaling`, `sliding_window`, `cu_seq_lens_q` (int32, where records begin, and the
             end), `max_length_q`; without the last two, all tokens are one record.
@@ -55,6 +46,7 @@ def varlen_attention(
     Raises:
         ModelError: The model's attention has what this one has not.
     """
+    _varlen_calls[0] += 1
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
             raise ModelError(f"torch's varlen attention has no {name}, which this model needs; install flash-attn")
@@ -64,6 +56,11 @@ def varlen_attention(
         starts = torch.tensor([0, longest], dtype=torch.int32, device=query.device)
     window = options.get("sliding_window")
     queries, keys, values = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
+    width = values.shape[-1]
+    if width < queries.shape[-1]:  # the kernel takes one width; zeros behind the values stay zeros
+        values = torch.nn.functional.pad(values, (0, queries.shape[-1] - width))
+    # torch 2.11 takes fewer key heads without being told, and has no such parameter.
+    groups: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if _TELLS_GROUPS else {}
     out: Any = varlen_attn(
         queries,
         keys,
@@ -74,12 +71,17 @@ def varlen_attention(
         longest,
         scale=options.get("scaling"),
         window_size=(window - 1 if window else -1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **groups,
     )
-    return out[None], None
+    return out[None, ..., :width], None
 
 
 AttentionInterface.register(VARLEN, varlen_attention)
+
+
+def num_varlen_calls() -> int:
+    """Return how often a model has asked for `varlen_attention` in this process."""
+    return _varlen_calls[0]
 
 
 def fuse(causal: Any) -> None:

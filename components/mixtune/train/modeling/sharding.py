@@ -1,5 +1,7 @@
 """Weights, gradients and moments sharded over the processes (FSDP2): within a node, with a copy on every node.
 
+Where a node's GPUs together do not hold the model, it is sharded over all nodes.
+
 The same code runs on GPUs with NCCL and on CPUs with gloo. Trained weights are float32 wherever they lie; they are cast
 to the dtype of the arithmetic when a layer is gathered. Source: Zhao et al. 2023, in torch's `fully_shard`.
 """
@@ -15,8 +17,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mixtune.train.distributed import ProcessGroup
 
+STATE_BYTES = 16
+"""Of a trained parameter: weight, gradient and two moments in float32."""
+STATE_SHARE = 0.6
+"""Of a GPU's memory, that states may fill; the rest is for gathered layers, activations and logits."""
 
-def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype) -> None:
+
+def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype, *, trains_all: bool) -> None:
     """Shard a model over the processes, layer by layer, and bring the shards to their devices.
 
     Gradients are summed over processes, not averaged: the loss is already that of the whole global batch. On CPUs they
@@ -28,17 +35,17 @@ def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype) -> N
             float32, and no device holds it whole.
         group: Its nodes hold a copy each.
         dtype: Of the arithmetic.
+        trains_all: All weights are trained that tokens pass through; else an adapter, which stays whole.
     """
     on_cpu = group.device.type == "cpu"
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if on_cpu else torch.float32)
-    mesh = _device_mesh(group)
+    mesh = _device_mesh(group, _state_bytes(module, dtype, trains_all=trains_all))
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    has_adapter = not all(value.requires_grad for value in module.parameters())
-    adapter = {value for value in module.parameters() if has_adapter and value.requires_grad}
+    adapter = {value for value in module.parameters() if value.requires_grad and not trains_all}
     for value in adapter:  # small: every process holds it whole, and GradientAccumulator reduces its gradients
         value.data = value.data.to(group.device)
     for part in (*layers, module):
-        if not has_adapter:
+        if trains_all:
             to_float32(part)
         fully_shard(part, mesh=mesh, mp_policy=policy, ignored_params=adapter, reshard_after_forward=True)
     for part in module.modules():
@@ -64,8 +71,21 @@ def to_float32(module: torch.nn.Module) -> None:
             value.data = value.data.float()
 
 
-def _device_mesh(group: ProcessGroup) -> DeviceMesh:
+def holds(state_bytes: float, num_gpus: int, gpu_bytes: float) -> bool:
+    """Return whether so many GPUs hold a model's states beside what a step needs."""
+    return state_bytes / num_gpus <= STATE_SHARE * gpu_bytes
+
+
+def _state_bytes(module: torch.nn.Module, dtype: torch.dtype, *, trains_all: bool) -> int:
+    """Return the bytes that sharding divides."""
+    size = sum(value.numel() for value in module.parameters())
+    return size * (STATE_BYTES if trains_all else dtype.itemsize)
+
+
+def _device_mesh(group: ProcessGroup, state_bytes: float) -> DeviceMesh:
     nodes = group.size // group.local_size
-    if nodes == 1:
+    if nodes == 1 or not holds(state_bytes, group.local_size, group.memory_bytes):
+        if nodes > 1 and group.is_main:
+            print(f"one node does not hold the model: it is sharded over all {group.size} processes", flush=True)
         return init_device_mesh(group.device.type, (group.size,))
     return init_device_mesh(group.device.type, (nodes, group.local_size), mesh_dim_names=("node", "shard"))

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from mixtune.errors import TrainingError
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
 from mixtune.train.modeling.adapters import Adapter, add_adapter
+from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
-from mixtune.train.modeling.kernels import choose_attention, fuse
+from mixtune.train.modeling.kernels import fuse
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.training_math import operations_per_token
@@ -66,10 +67,16 @@ class Trainable:
         """Return the trained parameters by name."""
         return {name: value for name, value in self.saved.named_parameters() if value.requires_grad}
 
-    def set_gradient_sync(self, enabled: bool) -> None:
-        """Say of a sharded model whether the next backward pass reduces gradients over processes, or keeps its own."""
+    def set_gradient_sync(self, *, is_last: bool, keep_whole: bool) -> None:
+        """Say of a sharded model what the next backward pass does with gradients.
+
+        Args:
+            is_last: Of the step: all processes have the sum then, nodes included.
+            keep_whole: Until then every process keeps its own, whole; else they are sharded within the node at once.
+        """
         if isinstance(self.loss, FSDPModule):
-            self.loss.set_requires_gradient_sync(enabled)
+            self.loss.set_requires_gradient_sync(is_last or not keep_whole)
+            self.loss.set_requires_all_reduce(is_last)
 
     def operations(self, length: int) -> float:
         """Return the arithmetic to train on a record of so many tokens."""
@@ -132,14 +139,15 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
     """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers."""
     torch.manual_seed(settings.seed)
     dtype = compute_dtype(settings.memory)
-    attention = choose_attention(AutoConfig.from_pretrained(str(folder)), dtype)
-    options = {"attn_implementation": attention} if attention else {}
-    stored = _stored_dtype(settings, dtype)
-    causal = without_dropout(AutoModelForCausalLM.from_pretrained(str(folder), dtype=stored, **options))
+    causal = without_dropout(load_with_attention(folder, _stored_dtype(settings, dtype), attention_names(dtype)))
+    if settings.method == "sft":
+        freeze_unused(causal)
     if settings.memory.fused_kernels:
         fuse(causal)
     causal.config.use_cache = False
     causal.train()
+    if settings.lora_options.decomposes and not _needs_sharding(settings, group, dtype):
+        causal.to(group.device)  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
     adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
     activations = settings.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
     if activations != "keep":
@@ -147,7 +155,7 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
     loss = PackedLoss(causal, dtype, activations == "offload")
     model = Trainable(loss, adapter.peft if adapter else causal, folder, settings.method, adapter)
     if _needs_sharding(settings, group, dtype):
-        shard(model.loss, group, dtype)
+        shard(model.loss, group, dtype, trains_all=settings.method == "sft")
         return model
     if settings.method == "sft":
         to_float32(causal)
@@ -178,6 +186,16 @@ def _needs_sharding(settings: TrainSettings, group: ProcessGroup, dtype: torch.d
     if settings.method == "sft":
         return group.size > 1 or dtype != torch.float32
     return group.size > 1 and settings.memory.shard_base
+
+
+def freeze_unused(causal: Any) -> None:
+    """Freeze what no token passes through, such as the vision tower of a model that is trained on text.
+
+    It would get no gradient, so neither moments nor a place in checkpoints.
+    """
+    used = {id(value) for part in (causal.get_decoder(), causal.get_output_embeddings()) for value in part.parameters()}
+    for value in causal.parameters():
+        value.requires_grad_(id(value) in used)
 
 
 def without_dropout(causal: Any) -> Any:

@@ -1,0 +1,134 @@
+"""Which attention a model trains with: the fastest that takes it, found out by trying, before the training begins.
+
+No list of architectures says which kernels a model needs: head widths, soft caps, sinks and packages change with every
+version. So a model is loaded with the fastest attention that transformers lets it have, and runs a few tokens forward
+and backward; where that fails it gets the next one, and the reason is printed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from mixtune.artifacts.shards import TokenRecord
+from mixtune.errors import MixtuneError, ModelError
+from mixtune.train.batches import pack
+from mixtune.train.modeling import kernels
+from mixtune.train.modeling.kernels import VARLEN
+from mixtune.train.modeling.loss import PackedLoss
+
+FLASH = "flash_attention_2"
+OWN = ("sdpa", "eager")
+"""transformers' own, of which every model has one: exact, with a mask of blocks over packed records."""
+TRIED_TOKENS = 16
+"""Of each record that is tried: no kernel's limits depend on more."""
+
+
+def attention_names(dtype: torch.dtype) -> tuple[str, ...]:
+    """Return the attention functions to try, fastest first; empty: a model's own default is the only one.
+
+    On a GPU flash-attention where version 2 is installed, else torch's own varlen attention; neither computes in
+    float32. FlashAttention 4 has the same package name and is not taken for it.
+    """
+    if not torch.cuda.is_available() or dtype == torch.float32:
+        return ()
+    return (*((FLASH,) if is_flash_attn_2_available() else ()), VARLEN, *OWN)
+
+
+def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str, ...]) -> Any:
+    """Load a causal language model with the first attention that transformers lets it have.
+
+    Args:
+        folder: The model's.
+        dtype: Of the weights, or `auto`.
+        names: Attention functions, fastest first; empty: the model's default.
+
+    Raises:
+        ModelError: It takes none, with the reason of each.
+    """
+    if not names:
+        return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+    reasons = []
+    for name in names:
+        try:
+            causal = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation=name)
+        except (ImportError, ValueError, KeyError) as error:
+            reasons.append(f"{name}: {_first_line(error)}")
+            continue
+        actual = causal.config._attn_implementation
+        if actual != name:
+            reasons.append(f"{name}: transformers would take {actual} for it")
+        elif name == VARLEN and not causal._can_set_attn_implementation():
+            # It would get no mask, and would not ask for the function either.
+            reasons.append(f"{name}: it computes attention by code of its own")
+        else:
+            return causal
+    raise ModelError(f"{folder.name}: transformers loads it with no attention function ({'; '.join(reasons)})")
+
+
+def settle_attention(loss: PackedLoss, records: list[TokenRecord], names: tuple[str, ...]) -> list[str]:
+    """Run a few tokens forward and backward, with the next attention wherever the present one cannot take the model.
+
+    Args:
+        loss: The model on its device, whole or sharded; all processes call this alike.
+        records: Any, one at least.
+        names: Attention functions, fastest first, the present one among them; empty: nothing is tried.
+
+    Returns:
+        A line for every attention that could not take it.
+
+    Raises:
+        ModelError: None can.
+    """
+    if not names:
+        return []
+    present = str(loss.causal.config._attn_implementation)
+    rest = names[names.index(present) + 1 :] if present in names else ()
+    lines = []
+    while reason := _try(loss, records):
+        lines.append(f"{type(loss.causal).__name__} cannot train with {present} ({reason})")
+        while rest:
+            present, *others = rest
+            rest = tuple(others)
+            try:
+                loss.causal.set_attn_implementation(present)
+                if loss.causal.config._attn_implementation == present:
+                    break
+                lines.append(f"{type(loss.causal).__name__} does not let {present} be set")
+            except (ImportError, ValueError) as error:
+                lines.append(f"{type(loss.causal).__name__} cannot have {present} ({_first_line(error)})")
+        else:
+            raise ModelError("; ".join(lines))
+    return lines
+
+
+def _try(loss: PackedLoss, records: list[TokenRecord]) -> str:
+    """Return why a few tokens cannot be trained on; empty: they can. No gradient stays."""
+    short = [
+        replace(record, input_ids=record.input_ids[:TRIED_TOKENS], loss_mask=record.loss_mask[:TRIED_TOKENS] | 1)
+        for record in records
+    ]
+    training = loss.training
+    loss.eval()  # so that an adapter's dropout, which is told of every micro batch, stands aside
+    num_calls = kernels.num_varlen_calls()
+    try:
+        losses: torch.Tensor = loss(pack(short).to(next(loss.parameters()).device))
+        losses.sum().backward()
+        if loss.causal.config._attn_implementation == VARLEN and kernels.num_varlen_calls() == num_calls:
+            return "it does not ask for it"
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, ImportError, MixtuneError) as error:
+        return f"{type(error).__name__}: {_first_line(error)}"
+    finally:
+        loss.train(training)
+        for value in loss.parameters():
+            value.grad = None
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]
