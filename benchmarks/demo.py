@@ -69,7 +69,7 @@ def run_demo(method: str, seed: int, work: Path) -> Done:
     measured = work / f"{method}.json"
     if measured.exists():
         return Done(**json.loads(measured.read_text()))
-    known = set(work.glob("reports/*.json"))
+    known = set(work.glob("reports/*/report.json"))
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command = [sys.executable, "-m", "mixtune.cli", "demo", "--method", method, "--seed", str(seed)]
     work.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def run_demo(method: str, seed: int, work: Path) -> Done:
             f"{method}, seed {seed}: the demo ended with {demo.returncode}; see {work / (method + '.log')}"
         )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    (report,) = set(work.glob("reports/*.json")) - known
+    (report,) = set(work.glob("reports/*/report.json")) - known
     done = Done(
         method=method,
         seed=seed,

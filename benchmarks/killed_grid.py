@@ -39,7 +39,7 @@ def run_grid(arguments: Path, work: Path, log: Path, seconds: float = 0.0) -> st
 
 def report(work: Path) -> dict[str, Any]:
     """What the grid's one whole run found, but for where its models lie and how long they took."""
-    (file,) = work.glob("reports/*.json")
+    (file,) = work.glob("reports/*/report.json")
     return dict(json.loads(file.read_text(), object_hook=_same_everywhere))
 
 

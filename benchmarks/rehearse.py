@@ -40,7 +40,7 @@ def measure(seed: int, work: Path) -> dict[str, Any]:
     rehearsal = [{"category": "rehearsal", "uri": str(pool / "records.jsonl"), "weight": 100}]
     changed = {"general_pools": rehearsal, "customer_data_percents": list(PERCENTS), "dial": []}
     run("mix_grid", {**world.grid_arguments("lora"), **changed}, work)
-    (report,) = work.glob("reports/*.json")
+    (report,) = work.glob("reports/*/report.json")
     found = {
         "seed": seed,
         "rehearsal": json.loads((pool / "manifest.json").read_text()),

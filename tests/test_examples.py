@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mixtune.cli import run_pipeline
-from mixtune.commands.local_runner import WorkDir
+from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.work_dir import WorkDir
 from mixtune.demo.demo_data import World, write_world
 
 ROOT = Path(__file__).parents[1]

@@ -186,6 +186,20 @@ def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
     client.set_terminated(run_id, "FINISHED")
 
 
+def parent_run(tracking: Tracking, pipeline_run: str) -> Run | None:
+    """Return the run of a pipeline run that has been tracked; None where nothing of it has been."""
+    uri = tracking.uri
+    if not uri or (uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file()):
+        return None
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    clause = f"tags.pipeline_run_id = '{pipeline_run}'"
+    runs = client.search_runs([experiment.experiment_id], clause, max_results=1) if experiment else []
+    return Run(client, str(runs[0].info.run_id)) if runs else None
+
+
 def _keep_to_arns(uri: str) -> None:
     """Take SageMaker's plug-in out of MLflow's requests where the address is no ARN.
 

@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixtune.commands.arguments import ONE_RUN, check_arguments, find_pipeline, read_arguments, with_defaults
+from mixtune import __version__
+from mixtune.cli import main
+from mixtune.commands.argument_places import check_places, resolve_places
+from mixtune.commands.arguments import check_arguments, find_pipeline, read_arguments, with_defaults
 from mixtune.errors import ConfigError
 
 PARAMETERS = {
@@ -80,13 +83,110 @@ def test_one_entry_of_an_object_is_written_with_dots() -> None:
 def test_a_pipeline_is_a_file_or_one_of_ours(pipeline: Path) -> None:
     assert find_pipeline(str(pipeline)) == pipeline
     assert find_pipeline("rehearse").parent.name == "rehearse", "a component by itself"
-    with pytest.raises(ConfigError, match="nothing: no such file, and mixtune ships no pipeline of that name"):
+    with pytest.raises(ConfigError, match="nothing: no such file, and mixtune ships nothing of that name"):
         find_pipeline("nothing")
     with pytest.raises(ConfigError, match="not a compiled pipeline"):
         read_arguments(Path(__file__), [])
 
 
-def test_a_pipeline_that_does_not_train_once_is_refused_by_what_looks_at_one_run() -> None:
-    assert with_defaults(find_pipeline("finetune"), {"max_steps": 5}, ONE_RUN)["max_steps"] == 5
-    with pytest.raises(ConfigError, match=r"mix_grid has no parameter 'customer_data_percent'.*take finetune"):
-        with_defaults(find_pipeline("mix_grid"), {}, ONE_RUN)
+def test_what_is_not_given_has_the_pipelines_own_default() -> None:
+    assert with_defaults(find_pipeline("finetune"), {"max_steps": 5})["max_steps"] == 5
+    assert with_defaults(find_pipeline("mix_grid"), {})["customer_data_percents"] == [100.0, 75.0, 50.0]
+
+
+def test_every_wrong_name_is_said_at_once_with_what_was_meant() -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluate_only has no parameters 'customer_data_percent', 'metod', 'sead' \(did "
+    ):
+        read_arguments(find_pipeline("evaluate_only"), ["customer_data_percent=75", "metod=lora", "sead=1"])
+    with pytest.raises(ConfigError, match=r"customer_data_percent is 0 to 100; got 120"):
+        texts = ["customer_data_percent=120", "customer_uri=a", "general_pools=[]", "base_model=b"]
+        read_arguments(find_pipeline("finetune"), texts)
+    with pytest.raises(ConfigError, match=r"finetoon: no such file.*did you mean 'finetune'\?; `mixtune list` shows"):
+        find_pipeline("finetoon")
+
+
+def test_places_are_understood_as_a_shell_or_a_browser_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "chat.jsonl").write_text("{}")
+    given = {
+        "customer_uri": "~/tickets.csv",
+        "test_uri": "file:///data/my%20tickets.csv",
+        "base_model": "s3://bucket/model",
+        "general_pools": [{"category": "chat", "uri": "chat.jsonl", "weight": 100}],
+        "benchmarks": {"mmlu": "~/mmlu", "ifeval": {"uri": "here.jsonl"}},
+    }
+    resolved = resolve_places(given, tmp_path / "world")
+    assert resolved == {
+        "customer_uri": f"{tmp_path}/tickets.csv",
+        "test_uri": "/data/my tickets.csv",
+        "base_model": "s3://bucket/model",
+        "general_pools": [{"category": "chat", "uri": f"{tmp_path}/world/chat.jsonl", "weight": 100}],
+        "benchmarks": {"mmlu": f"{tmp_path}/mmlu", "ifeval": {"uri": "here.jsonl"}},
+    }
+    (tmp_path / "chat.jsonl").write_text("other")
+    with pytest.raises(ConfigError, match=r"general_pools\[0\].uri 'chat.jsonl': one lies beside the arguments' file"):
+        resolve_places(given, tmp_path / "world")
+    with pytest.raises(ConfigError, match=r"customer_uri 'file://host/x': file:// names files of this machine"):
+        resolve_places({"customer_uri": "file://host/x"}, tmp_path)
+
+
+def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -> None:
+    given = {
+        "customer_uri": str(tmp_path / "missing.csv"),
+        "base_model": "Qwen/Qwen3-0.6B",
+        "general_pools": [{"category": "chat", "uri": "s3://bucket/chat.jsonl"}, {"category": "b", "uri": "nosuch"}],
+        "benchmarks": {"mmluu": {"uri": str(tmp_path)}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_places(given)
+    assert str(caught.value).splitlines() == [
+        "benchmarks.mmluu: no known form 'mmluu'; did you mean 'mmlu'?",
+        f"customer_uri '{tmp_path}/missing.csv': no such file or folder; give a path or s3:// key that exists",
+        "base_model 'Qwen/Qwen3-0.6B': no such folder here; of the hub write org/name@revision, such as "
+        "Qwen/Qwen3-0.6B@main",
+        "general_pools[1].uri 'nosuch': no such file or folder; give a path or s3:// key that exists",
+    ]
+    check_places({"base_model": "Qwen/Qwen3-0.6B@main", "customer_uri": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ([], 0, "COMMAND"),
+        (["help"], 0, "COMMAND"),
+        (["version"], 0, __version__),
+        (["help", "demo"], 0, "--write-only"),
+        (["rnu"], 2, "there is no command 'rnu'; did you mean 'run'?"),
+        (["list"], 0, "mix_grid       Try several mixes"),
+        (["run", "finetune", "--help"], 0, "customer_data_percent  (a number; default 50.0)"),
+        (["run", "rehearse", "-h"], 0, "base_model  (text; required)"),
+        (["run"], 2, "`mixtune list` shows"),
+        (["run", "finetune", "--resume", "finetune-1"], 2, "--resume finetune-1: there is no such run in "),
+        (["run", "fingerprint", "--work-dir", "/dev/null"], 2, "fingerprint needs base_model=..., "),
+        (["export", ".", "--format", "openai", "--out", "out"], 1, "mixtune: .: Is a directory; name a path that can"),
+        (["demo", "--write-only", "/proc/x"], 2, "/proc/x: it cannot be written"),
+        (["demo", "--epochs", "0"], 2, "--epochs is above 0; got 0"),
+        (["plan", "prepare_data", "base_model=b"], 0, "prepare_data trains nothing"),
+        (["preflight", "rehearse", "base_model=.", "num_records=3"], 2, "rehearse is no whole run"),
+    ],
+)
+def test_the_command_line_answers_in_one_line_without_a_traceback(
+    words: list[str],
+    code: int,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        exit_code = main(words)
+    except SystemExit as end:
+        exit_code = int(end.code or 0)
+    shown = capsys.readouterr()
+    assert (exit_code, text in shown.out + shown.err) == (code, True), shown.out + shown.err

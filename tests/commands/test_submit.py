@@ -155,7 +155,7 @@ def test_the_verdict_comes_from_mlflow_where_runs_are_tracked(
     capsys.readouterr()
     assert main(["runs", "--host", kubeflow.url]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    assert line.split() == ["run-1", "2026-11-25", "10:00", "75", "%", "fail", "$275.20"]
+    assert line.split() == ["run-1", "2026-11-25", "10:00", "-", "-", "75", "%", "-", "fail", "-", "$275.20"]
 
 
 def test_an_expired_token_is_renewed_from_its_file_while_waiting(

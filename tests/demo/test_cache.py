@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from kfp import compiler, dsl
 
-from mixtune.cli import run_pipeline
-from mixtune.commands.local_runner import WorkDir
+from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.work_dir import WorkDir
 from mixtune.preflight.component import fingerprint
 from mixtune.sanitize.component import sanitize
 

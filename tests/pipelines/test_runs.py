@@ -7,9 +7,9 @@ import pytest
 
 from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.ladder import LadderReport
-from mixtune.cli import run_pipeline
 from mixtune.commands.arguments import find_pipeline, read_definitions
-from mixtune.commands.local_runner import WorkDir
+from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import TrainingError
 
 

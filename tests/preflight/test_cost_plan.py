@@ -46,7 +46,7 @@ def test_the_articles_pilot_costs_what_the_price_table_says(model: str, capsys: 
     validation, training, evaluation = plan["stages"]
     assert (validation["name"], validation["instance"]) == ("validation run, 5 steps", "g6e.xlarge")
     assert (training["instances"], training["instance"]) == (4, "p5.48xlarge")
-    assert (evaluation["instances"], evaluation["basis"]) == (1, "as given")
+    assert (evaluation["instances"], evaluation["basis"]) == (1, "assumed; --evaluation-hours says otherwise")
     tokens = 961 * 32 * 900  # ceil(15,372 / 16) steps
     rate = 0.4 * 989e12 / operations_of_token(Shape.from_config(LLAMA_8B), "lora", 900)
     assert training["hours"] == pytest.approx(0.25 + tokens / (rate * 32) / 3600)

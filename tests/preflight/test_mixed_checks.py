@@ -70,7 +70,8 @@ def test_every_pool_gets_its_records_epochs_lengths_and_losses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert looked_at(SHARDS, tmp_path / "page.html") == "pass"
-    lines = capsys.readouterr().out.splitlines()
+    headline, *lines = capsys.readouterr().out.splitlines()
+    assert headline == "Preflight of the mixed data: 6 of 6 checks are well"
     assert lines[0] == (
         "pass  pool customer: 75.00% of the mix: 1,000 records, 1,500 drawn, 1.50 epochs; tokens < 64: 600, "
         "< 128: 400; 0 truncated, 0 dropped"
@@ -165,5 +166,5 @@ def test_the_command_looks_at_shards_that_are_there_already(
     said = capsys.readouterr().out
     assert "about 2 lines, for whose duplicates sanitize needs 0.0 GB of memory" in said
     assert "pass  pool customer: 75.00% of the mix" in said
-    assert "preflight of the mixed data: pass; the page is preflight-mixed.html" in said
-    assert "Preflight of the mixed data" in (tmp_path / "preflight-mixed.html").read_text()
+    assert "preflight of the mixed data: pass; the page is mixtune-work/preflight-mixed.html" in said
+    assert "Preflight of the mixed data" in (tmp_path / "mixtune-work" / "preflight-mixed.html").read_text()

@@ -4,19 +4,19 @@ Neither KFP's client nor its command line checks names or types; a wrong one wou
 """
 
 import argparse
-import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
+from mixtune.commands.argument_places import Arguments, did_you_mean, resolve_places
 from mixtune.errors import ConfigError
 from mixtune.mixes import read_mix, with_mix
 
-_KINDS = {
+KINDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "a whole number",
     "NUMBER_DOUBLE": "a number",
@@ -25,51 +25,68 @@ _KINDS = {
     "STRUCT": "a JSON object",
 }
 
-ONE_RUN = ("customer_data_percent", "max_steps", "method")
-"""Parameters of a pipeline that trains once: what it costs and whether it fits can be said ahead."""
-
+Definitions: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Parameters of a compiled pipeline, as its YAML has them."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a group of commands adds its own."""
 
 
-def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a pipeline and its `key=value` arguments to a command."""
+def add_pipeline_arguments(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add a pipeline and its `key=value` arguments to a command; `needed`: whether it has to be named."""
     parser.add_argument(
         "pipeline",
-        help="a compiled pipeline, or the name of one that mixtune ships (finetune, or a component: rehearse)",
+        nargs=None if needed else "?",
+        default="",
+        help="a compiled pipeline, or the name of a pipeline or component that mixtune ships (`mixtune list`)",
     )
     parser.add_argument(
         "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"
     )
     parser.add_argument(
-        "--arguments", dest="arguments_file", default="", metavar="FILE", help="JSON object of parameters"
+        "--arguments",
+        dest="arguments_file",
+        default="",
+        metavar="FILE",
+        help="JSON object of parameters; relative paths in it lie beside it, or here",
     )
     parser.add_argument(
         "--mix", default="", metavar="FILE", help="a Nova mix; its percents take the place of the arguments'"
     )
 
 
+def package_files(folder: str) -> list[Path]:
+    """Return the YAML files of the pipelines (`compiled`) or, for an empty folder, of all components, by name."""
+    package = Path(str(resources.files("mixtune")))
+    files = [path for path in package.glob("*/*.yaml") if (path.parent.name == "compiled") == (folder == "compiled")]
+    return sorted(files, key=lambda path: path.stem)
+
+
 def find_pipeline(name: str) -> Path:
-    """The YAML file of a pipeline: a path, or the name of a pipeline or component that mixtune ships (`finetune`).
+    """Return the YAML file of a pipeline: a path, or the name of a pipeline or component that mixtune ships.
 
     Raises:
         ConfigError: Neither.
     """
-    package = Path(str(resources.files("mixtune")))
-    if Path(name).is_file():
-        return Path(name)
-    if compiled := [path for path in package.glob("*/*.yaml") if path.stem == name]:
-        return compiled[0]
-    names = ", ".join(sorted(path.stem for path in package.glob("compiled/*.yaml")))
-    raise ConfigError(f"{name}: no such file, and mixtune ships no pipeline of that name; there are {names}")
+    if Path(name).expanduser().is_file():
+        return Path(name).expanduser()
+    pipelines, components = package_files("compiled"), package_files("")
+    if shipped := [path for path in (*pipelines, *components) if path.stem == name]:
+        return shipped[0]
+    names = [path.stem for path in (*pipelines, *components)]
+    near = did_you_mean(name, names)
+    raise ConfigError(
+        f"{name}: no such file, and mixtune ships nothing of that name; {near or 'there are '}"
+        + ("" if near else ", ".join(path.stem for path in pipelines))
+        + "; `mixtune list` shows all pipelines and components"
+    )
 
 
-def read_spec(path: Path) -> dict[str, Any]:
+def read_spec(path: Path) -> Mapping[str, Any]:
     """Return a compiled pipeline's specification: the first document of its YAML."""
     return dict(next(yaml.load_all(path.read_text(), yaml.CSafeLoader)))
 
 
-def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
+def read_definitions(path: Path) -> Definitions:
     """The parameters of a compiled pipeline: `parameterType`, `isOptional`, `defaultValue`, `description`.
 
     Raises:
@@ -82,22 +99,29 @@ def read_definitions(path: Path) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
 
 
-def read_options(options: argparse.Namespace, path: Path, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The arguments that a command line gives, by `add_pipeline_arguments`.
+def read_options(
+    options: argparse.Namespace, path: Path, earlier: Arguments | None = None, *, complete: bool = True
+) -> Arguments:
+    """Return the arguments that a command line gives, by `add_pipeline_arguments`; `complete`: none may be missing.
 
     Raises:
-        ConfigError: As `read_arguments` and `read_mix` do.
+        ConfigError: As `read_arguments`, `resolve_places` and `read_mix` do.
     """
-    arguments = read_arguments(path, options.arguments, options.arguments_file, earlier)
+    arguments = read_arguments(path, options.arguments, options.arguments_file, earlier, complete=complete)
     if options.mix:
         arguments = with_mix(arguments, read_mix(options.mix))
-        check_arguments(path, arguments)
-    return arguments
+        check_arguments(path, arguments, complete=complete)
+    return resolve_places(arguments, Path(options.arguments_file).expanduser().parent)
 
 
 def read_arguments(
-    path: Path, texts: Iterable[str], file: str = "", earlier: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    path: Path,
+    texts: Iterable[str],
+    file: str = "",
+    earlier: Arguments | None = None,
+    *,
+    complete: bool = True,
+) -> Arguments:
     """Turn `key=value` texts into a pipeline's arguments.
 
     A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. One entry of an object is
@@ -107,8 +131,8 @@ def read_arguments(
     Raises:
         ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
     """
-    definitions = read_definitions(path)
-    arguments: dict[str, Any] = {}
+    definitions, texts = read_definitions(path), list(texts)
+    arguments: Arguments = {}
     entries: list[tuple[str, list[str], Any]] = []
     for text in texts:
         name, sign, value = text.partition("=")
@@ -116,12 +140,12 @@ def read_arguments(
         if not sign:
             raise ConfigError(f"{text!r}: an argument is written key=value")
         if name not in definitions:
-            raise ConfigError(f"{path.stem} has no parameter {name!r}; {_nearest(name, definitions)}")
+            _check_names(path, [part.partition("=")[0].split(".")[0] for part in texts], definitions)
         kind = definitions[name]["parameterType"]
         if keys and kind == "STRUCT":
             entries.append((name, keys, _read_entry(value)))
         elif keys:
-            raise ConfigError(f"{name} is {_KINDS[kind]}, and has no {keys[0]!r}")
+            raise ConfigError(f"{name} is {KINDS[kind]}, and has no {keys[0]!r}")
         elif name in arguments:
             raise ConfigError(f"{name} is given twice")
         else:
@@ -131,41 +155,58 @@ def read_arguments(
     arguments = {**before, **arguments}
     for name, keys, value in entries:
         arguments[name] = _with_entry(arguments.get(name, {}), keys, value)
-    check_arguments(path, arguments)
+    check_arguments(path, arguments, complete=complete)
     return arguments
 
 
-def with_defaults(path: Path, arguments: dict[str, Any], needed: Iterable[str] = ()) -> dict[str, Any]:
-    """A pipeline's arguments with its defaults for what is not given.
+def with_defaults(path: Path, arguments: Arguments) -> Arguments:
+    """Return a pipeline's arguments with its defaults for what is not given."""
+    return {**{name: item.get("defaultValue") for name, item in read_definitions(path).items()}, **arguments}
+
+
+def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) -> None:
+    """Check that arguments fit a compiled pipeline: names, types, and with `complete` nothing required missing.
 
     Raises:
-        ConfigError: The pipeline has no parameter of a name that is needed.
-    """
-    values = {**{name: item.get("defaultValue") for name, item in read_definitions(path).items()}, **arguments}
-    if lacking := [name for name in needed if name not in values]:
-        raise ConfigError(f"{path.stem} has no parameter {lacking[0]!r}, which this command looks at; take finetune")
-    return values
-
-
-def check_arguments(path: Path, arguments: dict[str, Any]) -> None:
-    """Check that arguments fit a compiled pipeline: names, types, and nothing required missing.
-
-    Raises:
-        ConfigError: They do not.
+        ConfigError: They do not; every unknown name is said.
     """
     definitions = read_definitions(path)
+    _check_names(path, arguments, definitions)
     for name, value in arguments.items():
-        if name not in definitions:
-            raise ConfigError(f"{path.stem} has no parameter {name!r}; {_nearest(name, definitions)}")
         kind = definitions[name]["parameterType"]
         if not _fits(value, kind):
-            raise ConfigError(f"{name} is {_KINDS[kind]}; got {value!r}")
+            raise ConfigError(f"{name} is {KINDS[kind]}; got {value!r}")
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
-    if missing:
+    if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
+    _check_percents(arguments)
 
 
-def _as_declared(value: Any, definition: dict[str, Any]) -> Any:
+def _check_names(path: Path, texts: Iterable[str], definitions: Definitions) -> None:
+    names = list(texts)
+    unknown = [name for name in names if name not in definitions]
+    if len(unknown) == 1:
+        raise ConfigError(f"{path.stem} has no parameter {unknown[0]!r}; {_nearest(unknown[0], definitions)}")
+    if unknown:
+        others = [name for name in definitions if name not in names]
+        hints = [f"{name!r} ({near})" if (near := did_you_mean(name, others)) else repr(name) for name in unknown]
+        listed = ", ".join(sorted(definitions))
+        raise ConfigError(f"{path.stem} has no parameters {', '.join(hints)}; there are {listed}")
+
+
+def _check_percents(arguments: Arguments) -> None:
+    """Check what can be checked of a mix before anything runs.
+
+    Raises:
+        ConfigError: A customer share is no percentage.
+    """
+    percents = [*(arguments.get("customer_data_percents") or []), arguments.get("customer_data_percent", 0)]
+    for percent in percents:
+        if isinstance(percent, int | float) and not 0 <= percent <= 100:
+            raise ConfigError(f"customer_data_percent is 0 to 100; got {percent:g}")
+
+
+def _as_declared(value: Any, definition: Mapping[str, Any]) -> Any:
     """Return a number in its parameter's type: KFP gives whole numbers back as 5.0, and a file may say 75 for 75.0."""
     kind = definition.get("parameterType")
     if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
@@ -175,7 +216,7 @@ def _as_declared(value: Any, definition: dict[str, Any]) -> Any:
 
 def _read_file(file: str) -> dict[str, Any]:
     try:
-        value = json.loads(Path(file).read_text())
+        value = json.loads(Path(file).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"--arguments {file}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
@@ -183,9 +224,8 @@ def _read_file(file: str) -> dict[str, Any]:
     return value
 
 
-def _nearest(name: str, definitions: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name, definitions, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(definitions))}"
+def _nearest(name: str, definitions: Iterable[str]) -> str:
+    return did_you_mean(name, definitions) or f"there are {', '.join(sorted(definitions))}"
 
 
 def _read_value(name: str, text: str, kind: str) -> Any:
@@ -193,13 +233,13 @@ def _read_value(name: str, text: str, kind: str) -> Any:
         return text
     if kind in ("LIST", "STRUCT") and text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text()
+            text = Path(text[1:]).expanduser().read_text()
         except OSError as error:
             raise ConfigError(f"{name}: {text[1:]} cannot be read ({error.strerror})") from error
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name} is {_KINDS[kind]}; got {text!r}") from error
+        raise ConfigError(f"{name} is {KINDS[kind]}; got {text!r}") from error
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 

@@ -1,20 +1,16 @@
 """The command `preflight`: every check of a run, here, before anything is submitted."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
-from mixtune.commands.arguments import (
-    ONE_RUN,
-    Commands,
-    add_pipeline_arguments,
-    find_pipeline,
-    read_options,
-    with_defaults,
-)
+from mixtune.commands.argument_places import Arguments, check_places
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
+from mixtune.errors import ConfigError
 from mixtune.preflight.checks import run_preflight
 from mixtune.preflight.fingerprint import (
     fingerprint_benchmarks,
@@ -34,36 +30,47 @@ def add_commands(commands: Commands) -> None:
     preflight.add_argument("--pipeline-root", default="", help="where artifacts will go; it is tried out")
     preflight.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: look at the mixed data too")
     preflight.add_argument("--namespace", default="", help="of the run on the cluster; else the kubeconfig's")
-    preflight.add_argument("--report", default="preflight.html", help="the page (default: %(default)s)")
+    preflight.add_argument("--report", default="mixtune-work/preflight.html", help="the page (default: %(default)s)")
     preflight.set_defaults(command=_preflight)
 
 
 def _preflight(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    arguments = with_defaults(pipeline, read_options(options, pipeline), ONE_RUN)
+    arguments = read_options(options, pipeline)
+    check_places(arguments)
+    arguments = with_defaults(pipeline, arguments)
+    if "base_model" not in arguments or "customer_uri" not in arguments:
+        raise ConfigError(f"{pipeline.stem} is no whole run: preflight looks at pipelines; `mixtune list` shows them")
+    mixed = Mixed(manifest=read_artifact(ShardsManifest, options.shards)) if options.shards else None
     storage.configure_storage(arguments["storage"])
+    run = replace(_fingerprinted(arguments), artifacts=options.pipeline_root, namespace=options.namespace)
+    Path(options.report).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        print(f"preflight: {run_preflight(run, options.report)}; the page is {options.report}")
+        if mixed:
+            _check_mixed(mixed, run, options.report)
+    except ConfigError as error:
+        print(f"mixtune: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fingerprinted(arguments: Arguments) -> RunSettings:
+    """Return a run's settings with the digests of everything that it reads."""
     customer, general, _ = fingerprint_pools(
         arguments["customer_uri"], arguments["customer_columns"], arguments["test_uri"], arguments["general_pools"]
     )
     benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     measured = [{"name": name, "uri": item["uri"]} for name, item in benchmarks.items() if item.get("uri")]
-    run = replace(
+    return replace(
         RunSettings.from_arguments(arguments),
         base_model=fingerprint_model(arguments["base_model"]),
-        mix_options=fingerprint_options(arguments["mix_options"]),
+        mix_options=fingerprint_options(arguments.get("mix_options", {})),
         sources=[SourceSettings(**source) for source in (*customer, *general, *measured)],
-        artifacts=options.pipeline_root,
-        namespace=options.namespace,
     )
-    outcome = run_preflight(run, options.report)
-    print(f"preflight: {outcome}; the page is {options.report}")
-    if options.shards:
-        _check_mixed(options.shards, run, options.report)
-    return 0
 
 
-def _check_mixed(manifest: str, run: RunSettings, report: str) -> None:
-    mixed = Mixed(manifest=read_artifact(ShardsManifest, manifest))
+def _check_mixed(mixed: Mixed, run: RunSettings, report: str) -> None:
     mixed_run = mixed.run_settings(
         run.base_model,
         run.method,

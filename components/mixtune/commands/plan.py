@@ -5,20 +5,13 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from mixtune import models, storage
 from mixtune.artifacts.model import TrainingFigures, read_model
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
-from mixtune.commands.arguments import (
-    ONE_RUN,
-    Commands,
-    add_pipeline_arguments,
-    find_pipeline,
-    read_options,
-    with_defaults,
-)
+from mixtune.commands.argument_places import Arguments
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.errors import ConfigError
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.memory import Shape
@@ -35,7 +28,7 @@ def add_commands(commands: Commands) -> None:
         "--nodes", type=int, default=1, help="of it; else the pipeline's num_nodes (default: %(default)s)"
     )
     plan.add_argument("--evaluate-on", default="", metavar="INSTANCE", help="evaluates; else one of those that train")
-    plan.add_argument("--evaluation-hours", type=float, default=1.0, help="both evaluations (default: %(default)s)")
+    plan.add_argument("--evaluation-hours", type=float, help="both evaluations (default: 1, assumed)")
     plan.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: exact steps and tokens")
     plan.add_argument("--customer-records", type=int, default=0, help="where there are no shards yet")
     plan.add_argument("--tokens-per-record", type=float, default=0.0, help="mean; else half of max_length")
@@ -55,15 +48,23 @@ def add_commands(commands: Commands) -> None:
 
 def _plan(options: argparse.Namespace) -> int:
     pipeline = find_pipeline(options.pipeline)
-    plan = plan_run(with_defaults(pipeline, read_options(options, pipeline), ONE_RUN), options)
+    arguments = with_defaults(pipeline, read_options(options, pipeline, complete=False))
+    if not arguments.get("base_model"):
+        raise ConfigError("plan needs base_model=...")
+    if "train_options" not in arguments:
+        print(f"{pipeline.stem} trains nothing: it costs the machines that it runs on, for as long as it runs")
+        return 0
+    plan = plan_run(arguments, options)
     print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
+    if "sft_max_steps" in arguments and not options.json:
+        print("the ladder's first rung; a second adapter costs as much, full fine-tuning what sft_max_steps allows")
     if options.html:
         Path(options.html).write_text(plan_html(plan), encoding="utf-8")
     return 1 if not plan.fits or any("ends" in warning for warning in plan.warnings) else 0
 
 
-def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
-    """Return the plan of a run with these arguments."""
+def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
+    """Return the plan of a run with these arguments; of a grid, its first mix in full and all mixes' trainings."""
     storage.configure_storage(arguments["storage"])
     folder = models.fetch_model(arguments["base_model"], weights=False)
     prices = read_prices(options.prices)
@@ -71,15 +72,17 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
     measured = _measured(options.measured, instance)
     hardware = Hardware(
         instance=instance,
-        nodes=int(arguments["num_nodes"] or options.nodes),
+        nodes=int(arguments.get("num_nodes") or options.nodes),
         evaluation=prices[options.evaluate_on or options.instance],
-        evaluation_hours=options.evaluation_hours,
+        evaluation_hours=1.0 if options.evaluation_hours is None else options.evaluation_hours,
+        evaluation_assumed=options.evaluation_hours is None,
         measured=measured.tokens_per_second_per_gpu if measured else 0.0,
         measured_memory=measured.peak_memory_bytes if measured else 0.0,
         mfu=options.mfu,
     )
     try:
         grid = tuple(float(text) for text in options.grid.split(",") if text)
+        grid = grid or tuple(map(float, arguments.get("customer_data_percents") or ()))
     except ValueError as error:
         raise ConfigError(f"--grid {options.grid}: percents with commas between, such as 100,75,50") from error
     times = Times(
@@ -97,7 +100,7 @@ def plan_run(arguments: dict[str, Any], options: argparse.Namespace) -> Plan:
     )
 
 
-def _work(arguments: dict[str, Any], options: argparse.Namespace) -> Work:
+def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
     run = RunSettings.from_arguments(arguments)
     mix = run.mix()
     tokens, records = options.tokens_per_record or mix.tokens.max_length / 2, options.customer_records

@@ -7,6 +7,7 @@ from typing import Any
 from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import REPORT_TASKS, read_verdict
+from mixtune.commands.task_states import duration
 from mixtune.errors import ClusterError, DataError
 from mixtune.report import pages
 from mixtune.tracking import Tracking
@@ -24,6 +25,12 @@ class RunSummary:
     """pass, fail, inconclusive; else the run's state; empty where nothing is known."""
     cost: float | None
     """US dollars of training; None where it is not known."""
+    status: str = ""
+    """`running`, `finished`, `failed in ...` or `interrupted in ...`; empty where nothing is known."""
+    seconds: float = 0.0
+    """That it took; 0: not known."""
+    score: str = ""
+    """The customer's score of base and tuned model."""
 
 
 def read_mlflow_verdict(tracking: dict[str, Any], run_id: str) -> tuple[str, float | None]:
@@ -86,10 +93,21 @@ def find_verdict(tracking: dict[str, Any], folder: str, run_id: str) -> str:
 
 def format_runs(runs: Sequence[RunSummary]) -> str:
     """Return runs as lines of text, in their order."""
-    rows = [("run", "began", "mix", "method", "verdict", "cost")]
+    rows = [("run", "began", "status", "took", "mix", "method", "verdict", "customer", "cost")]
     for run in runs:
-        percent = run.arguments.get("customer_data_percent")
-        mix = f"{float(percent):g} %" if percent is not None else ""
+        percents = run.arguments.get("customer_data_percents") or [run.arguments.get("customer_data_percent")]
+        mix = ", ".join(f"{float(percent):g}" for percent in percents if percent is not None)
         cost = f"${run.cost:,.2f}" if run.cost is not None else "-"
-        rows.append((run.run_id, run.began, mix, str(run.arguments.get("method", "")), run.verdict or "-", cost))
+        took = duration(run.seconds) if run.seconds else "-"
+        method = str(run.arguments.get("method", "")) or "-"
+        begin = (
+            run.status or "-",
+            took,
+            f"{mix} %" if mix else "-",
+            method,
+            run.verdict or "-",
+            run.score or "-",
+            cost,
+        )
+        rows.append((run.run_id, run.began, *begin))
     return pages.text_table(rows)

@@ -1,24 +1,29 @@
 """The command `runs`: what runs there were, here or on a cluster, what those do that still run, and their verdicts."""
 
 import argparse
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixtune.commands.arguments import Commands
+from mixtune.commands.argument_places import Arguments
+from mixtune.commands.arguments import Commands, find_pipeline, with_defaults
 from mixtune.commands.kubeflow_api import SubmittedRun, add_connection, answers, connect, read_run
-from mixtune.commands.local_runner import WorkDir
+from mixtune.commands.local.work_dir import FAILED, WorkDir
 from mixtune.commands.run_on_cluster import RunOnCluster
 from mixtune.commands.run_summary import RunSummary, format_runs, read_mlflow_verdict
 from mixtune.commands.task_states import PENDING, RUNNING, task_states
+from mixtune.errors import ConfigError
 
 
 def add_commands(commands: Commands) -> None:
     """Add `runs` to the command line."""
     runs = commands.add_parser(
-        "runs", help="list runs with mix, verdict and cost: those here, or with --host a cluster's"
+        "runs", help="list runs with status, mix, verdict and cost: those here, or with --host a cluster's"
     )
     add_connection(runs, required=False)
     runs.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+    runs.add_argument("--all", action="store_true", help="those that failed, too")
     runs.add_argument("--limit", type=int, default=20, help="(default: %(default)s)")
     runs.set_defaults(command=_runs)
 
@@ -26,10 +31,38 @@ def add_commands(commands: Commands) -> None:
 def _runs(options: argparse.Namespace) -> int:
     if options.host:
         runs = list_runs(connect(options), options.namespace, options.limit)
-    else:
-        runs = WorkDir(Path(options.work_dir).resolve()).runs()[: options.limit]
-    print(format_runs(runs) if runs else "no runs yet")
+        print(format_runs(runs) if runs else "no runs yet")
+        return 0
+    print(describe_runs(WorkDir(Path(options.work_dir).expanduser().resolve()), options.limit, everything=options.all))
     return 0
+
+
+def describe_runs(work: WorkDir, limit: int, *, everything: bool) -> str:
+    """Return the newest runs of this machine as text; those that failed are counted, or with `everything` listed.
+
+    Raises:
+        ConfigError: There is no such work folder.
+    """
+    if not work.root.is_dir():
+        raise ConfigError(f"--work-dir {work.root}: there is no such folder; `mixtune run` makes one")
+    shown: list[RunSummary] = []
+    num_failed = 0
+    for run_id in work.run_ids():
+        record = work.record(run_id)
+        if record and record.status == FAILED and not everything:
+            num_failed += 1
+        elif len(shown) < limit:
+            run = work.summarize(run_id)
+            shown.append(replace(run, arguments=_with_defaults(record.pipeline if record else "", run.arguments)))
+    failed = f"\n{num_failed} that failed are left out; --all lists them" if num_failed else ""
+    return (format_runs(shown) if shown else "no runs yet") + failed
+
+
+def _with_defaults(pipeline: str, arguments: Arguments) -> Arguments:
+    """Return a run's arguments with what its pipeline takes where they say nothing."""
+    with contextlib.suppress(ConfigError):
+        return with_defaults(find_pipeline(pipeline), arguments) if pipeline else arguments
+    return arguments
 
 
 def list_runs(client: Any, namespace: str, limit: int) -> list[RunSummary]:

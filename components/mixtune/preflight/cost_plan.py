@@ -44,7 +44,7 @@ class Work:
         if self.tokens_per_record <= 0:
             raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
         if not self.mix.max_steps and self.customer_records < 1:
-            raise ConfigError("steps are not known: give max_steps, or customer records")
+            raise ConfigError("steps are not known: give max_steps=..., or --customer-records")
 
     @property
     def steps(self) -> int:
@@ -71,6 +71,8 @@ class Hardware:
     evaluation: Instance
     evaluation_hours: float
     """Both evaluations together; the user's guess, there is no figure before the first run."""
+    evaluation_assumed: bool = False
+    """Whether nobody gave the hours."""
     measured: float = 0.0
     """Tokens a second of one GPU of this kind, from a validation run; 0: none."""
     measured_memory: float = 0.0
@@ -242,10 +244,11 @@ def _stages(work: Work, shape: Shape, hardware: Hardware, prices: Prices) -> lis
     alone = Hardware(instance=first, nodes=1, evaluation=first, evaluation_hours=0, mfu=hardware.mfu)
     validation, basis = training_hours(short, shape, alone)
     training, why = training_hours(work, shape, hardware)
+    basis_of_evaluation = "assumed; --evaluation-hours says otherwise" if hardware.evaluation_assumed else "as given"
     plan = [
         (f"validation run, {VALIDATION_STEPS} steps", 1, first, validation, basis),
         (f"training, {work.steps:,} steps", hardware.nodes, hardware.instance, training, why),
-        ("evaluation, base and candidate", 1, hardware.evaluation, hardware.evaluation_hours, "as given"),
+        ("evaluation, base and candidate", 1, hardware.evaluation, hardware.evaluation_hours, basis_of_evaluation),
     ]
     return [
         Stage(
@@ -274,6 +277,9 @@ def plan_text(plan: Plan) -> str:
     for point in plan.grid:
         percent, steps = point["customer_data_percent"], point["steps"]
         lines.append(f"at {percent:g} % customer: {steps:,.0f} steps, {point['hours']:.2f} h, ${point['usd']:,.2f}")
+    if len(plan.grid) > 1:
+        hours, usd = (sum(point[key] for point in plan.grid) for key in ("hours", "usd"))
+        lines.append(f"all {len(plan.grid)} trainings of the grid: {hours:.2f} h, ${usd:,.2f}")
     lines.append(
         f"ends: {plan.ends}; prices: {plan.prices}; every start assumes {STARTUP_HOURS} h before the first step"
     )
@@ -291,6 +297,9 @@ def plan_html(plan: Plan) -> str:
         [f"{p['customer_data_percent']:g} %", f"{p['steps']:,.0f}", f"{p['hours']:.2f}", f"{p['usd']:,.2f}"]
         for p in plan.grid
     ]
+    if len(points) > 1:
+        hours, usd = (sum(point[key] for point in plan.grid) for key in ("hours", "usd"))
+        points.append(["all", "", f"{hours:.2f}", f"{usd:,.2f}"])
     grid = f"<h2>Mix grid</h2>{table(['customer', 'steps', 'hours', 'US dollars'], points)}" if points else ""
     warnings = "".join(f'<p class="summary warn">{escape(text)}</p>' for text in plan.warnings)
     return page(
@@ -298,5 +307,6 @@ def plan_html(plan: Plan) -> str:
         f"<h1>${plan.usd:,.2f}, {plan.hours:.2f} hours</h1>{warnings}{stages}"
         f"<p>Training and evaluation instances together: ${plan.usd_per_hour:,.2f} an hour.</p>"
         f"<p>{escape(plan.memory)}</p>{grid}"
-        f"<p>Ends {escape(plan.ends)}. Prices: {escape(plan.prices)}.</p>",
+        f"<p>Ends {escape(plan.ends)}. Prices: {escape(plan.prices)}. Every start assumes {STARTUP_HOURS} h before its "
+        "first step.</p>",
     )

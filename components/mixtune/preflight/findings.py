@@ -9,10 +9,10 @@ from mixtune.errors import ConfigError, MixtuneError
 from mixtune.report.pages import Verdict, page, table, write_text
 
 Found: TypeAlias = Iterable[tuple[str, str]]
-"""Outcomes (`pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
+"""Outcomes (`skip`, `pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
 Row: TypeAlias = tuple[str, str, bool]
 """Of the reproducibility checklist: what is recorded, its value, and whether it is there."""
-OUTCOMES = ("pass", "warn", "fail")
+OUTCOMES = ("skip", "pass", "warn", "fail")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Check:
 
     name: str
     outcome: str
-    """`pass`, `warn` or `fail`."""
+    """`pass`, `warn`, `fail`, or `skip` where there is nothing to look at."""
     text: str
     """What was found; for a warning or failure, the way out."""
 
@@ -33,7 +33,7 @@ class Check:
 def look(name: str, check: Callable[..., Found], *arguments: Any) -> Check:
     """Run one check and keep the worst that it found, all of that. An error of ours is a failure with its text."""
     try:
-        outcomes = list(check(*arguments)) or [("pass", "not looked at")]
+        outcomes = list(check(*arguments)) or [("skip", "nothing to look at")]
     except MixtuneError as error:
         outcomes = [("fail", str(error))]
     worst = max((outcome for outcome, _ in outcomes), key=OUTCOMES.index)
@@ -52,6 +52,8 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
+    well = sum(check.outcome in ("pass", "skip") for check in checks)
+    print(f"{title}: {well} of {len(checks)} checks are well", flush=True)
     for check in checks:
         print(check.line(), flush=True)
     write_text(path, _page(checks, title, listed))
@@ -62,7 +64,12 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
 
 
 def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
-    rows = [[Verdict(item.outcome), item.name, item.text] for item in checks]
+    worst = max((check.outcome for check in checks), key=OUTCOMES.index, default="pass")
+    counts = {outcome: sum(check.outcome == outcome for check in checks) for outcome in reversed(OUTCOMES)}
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    ordered = sorted(checks, key=lambda check: -OUTCOMES.index(check.outcome))
+    rows = [[Verdict(item.outcome), item.name, item.text] for item in ordered]
     marks = [["\N{BALLOT BOX WITH CHECK}" if there else "\N{BALLOT BOX}", name, value] for name, value, there in listed]
     results, recorded = (table([], cells, texts=3) for cells in (rows, marks))
-    return page(title, f"<h1>{escape(title)}</h1>{results}<h2>Reproducibility</h2>{recorded}")
+    headline = f'<p class="summary {worst}">{escape(summary)}</p>'
+    return page(title, f"<h1>{escape(title)}</h1>{headline}{results}<h2>Reproducibility</h2>{recorded}")

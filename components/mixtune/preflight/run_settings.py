@@ -14,6 +14,22 @@ T = TypeVar("T")
 Options = Mapping[str, Any]
 """Values as a user wrote them, not yet checked."""
 
+USUAL: Options = {
+    "customer_data_percent": 50.0,
+    "customer_epochs": 1.0,
+    "max_steps": 0,
+    "method": "lora",
+    "learning_rate": 1e-5,
+    "seed": 42,
+    "general_pools": [],
+    "num_nodes": "",
+    "gpus_per_node": "",
+    "data_memory": "",
+    **{name: {} for name in ("sanitize_options", "mix_options", "train_options", "evaluate_options")},
+    **{name: {} for name in ("tracking", "storage")},
+}
+"""What stands for a parameter that a pipeline does not take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -52,24 +68,31 @@ class RunSettings:
     """Folder or prefix that artifacts are written to; empty: not looked at."""
     tracking: dict[str, Any] = field(default_factory=dict)
     storage: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Checks of what this run does not do, such as `training` where nothing is trained."""
 
     @classmethod
-    def from_arguments(cls, values: Options) -> "RunSettings":
-        """Read the arguments of a pipeline that trains once, defaults included; no file is looked at."""
+    def from_arguments(cls, arguments: Options) -> "RunSettings":
+        """Read the arguments of any pipeline, defaults included; no file is looked at.
+
+        What the pipeline does not take has its usual default, and the checks of what it does not do are left out.
+        """
+        values = {**USUAL, **arguments}
         pools = values["general_pools"]
+        percents = values.get("customer_data_percents") or [values["customer_data_percent"]]
+        mixes = "customer_data_percent" in arguments or "customer_data_percents" in arguments
+        trains = "train_options" in arguments
         options = ("sanitize_options", "mix_options", "train_options", "evaluate_options")
-        same = (*options, "method", "num_nodes", "gpus_per_node", "data_memory")
+        same = (*options, "method", "num_nodes", "gpus_per_node", "data_memory", "tracking", "storage", "base_model")
         return cls(
-            base_model=values["base_model"],
             general_pools=[pool["category"] for pool in pools],
             weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
-            customer_data_percents=[float(values["customer_data_percent"])],
+            customer_data_percents=[float(percent) for percent in percents],
             customer_epochs=float(values["customer_epochs"]),
             max_steps=int(values["max_steps"]),
             learning_rate=float(values["learning_rate"]),
             seed=int(values["seed"]),
-            tracking=values["tracking"],
-            storage=values["storage"],
+            left_out=(*(() if mixes else ("mix",)), *(() if trains else ("training", "memory", "cluster"))),
             **{name: values[name] for name in same},
         )
 

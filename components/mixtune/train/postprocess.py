@@ -1,12 +1,15 @@
 """What follows on a saved model: interpolation towards its base, or an adapter merged into it."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mixtune import models, storage
 from mixtune.interpolation import interpolate_adapter, interpolate_weights
 from mixtune.settings.train import TrainSettings
 
@@ -23,6 +26,35 @@ def postprocess(folder: Path, base: Path, settings: TrainSettings) -> None:
             interpolate_adapter(folder, settings.interpolate)
     if settings.lora_options.merge:
         merge_adapter(folder, base)
+
+
+def name_base(folder: Path, base_model: str, base: Path) -> None:
+    """Let an adapter name its base, and carry tokenizer and chat template: whoever has it alone can load and serve it.
+
+    The name is the hub's where the base came from there, or says so itself; else its folder's: a machine's own path is
+    no name.
+
+    Args:
+        folder: The adapter's.
+        base_model: The base as the run names it.
+        base: Its local folder.
+    """
+    file = folder / "adapter_config.json"
+    config, own = json.loads(file.read_text()), json.loads((base / "config.json").read_text())
+    plain = storage.split_fingerprint(base_model)[0].rstrip("/")
+    name, revision = plain.rpartition("/")[2], None
+    if models.is_hub_name(plain):
+        name, _, revision = plain.partition("@")
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", str(own.get("_name_or_path", ""))):
+        name = own["_name_or_path"]
+    config |= {"base_model_name_or_path": name, "revision": revision}
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for pattern in models.TOKENIZER_FILES:
+        for source in base.glob(pattern):
+            if source.name not in ("config.json", "generation_config.json"):
+                target = folder / source.relative_to(base)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
 
 
 def merge_adapter(folder: Path, base: Path) -> None:

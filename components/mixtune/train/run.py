@@ -25,7 +25,7 @@ from mixtune.train.modeling.adapters import adapter_reach
 from mixtune.train.modeling.attention import attention_names, settle_attention
 from mixtune.train.modeling.loss import probe
 from mixtune.train.modeling.trainable import Trainable, load_trainable
-from mixtune.train.postprocess import postprocess
+from mixtune.train.postprocess import name_base, postprocess
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
 
@@ -175,6 +175,8 @@ def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) ->
     trainer.model.save(out, session.group.is_main)
     if not session.group.is_main:
         return TrainedModel("")
+    if session.task.settings.method == "lora":
+        name_base(out, session.task.inputs.base_model, session.base_folder)
     postprocess(out, session.base_folder, session.task.settings)
     write_manifest(session, trainer, figures, storage.upload(out, session.folder("model")))
     return TrainedModel(storage.fingerprint(session.folder("model")))

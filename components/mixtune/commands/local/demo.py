@@ -1,0 +1,66 @@
+"""The command `demo`: see a model forget, and not forget."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.typed_json import read_artifact
+from mixtune.commands.arguments import find_pipeline
+from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.work_dir import WorkDir
+from mixtune.demo.demo_data import World, write_world
+from mixtune.demo.show import format_grid
+from mixtune.errors import ConfigError
+from mixtune.report.next_steps import command_of, next_steps
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """Write the demo's world, run the grid of mixes on it and show what came of it."""
+    if options.epochs is not None and options.epochs <= 0:
+        raise ConfigError(f"--epochs is above 0; got {options.epochs:g}")
+    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    folder = Path(options.write_only).expanduser().resolve() if options.write_only else work.root / "world"
+    try:
+        world = write_world(folder, options.seed)
+    except OSError as error:
+        raise ConfigError(f"{folder}: it cannot be written ({error.strerror}); name another folder") from error
+    if options.write_only:
+        _write_arguments(world, folder, options)
+        return 0
+    arguments = world.grid_arguments(options.method, options.epochs or 0.0)
+    percents = arguments["customer_data_percents"]
+    print(f"\n== mix_grid with customer_data_percents={percents}, method={options.method} ==", flush=True)
+    run = run_pipeline(find_pipeline("mix_grid"), arguments, work)
+    grid = read_artifact(GridReport, str(work.report(run.run_id, "json")))
+    print(
+        f"\n{format_grid(grid)}\n\nAn interval holds the one-sided 95 % bounds of the difference to the base model.\n"
+    )
+    print(f"{grid.reason}\n\nreport: {run.report} (open it in a browser)")
+    mlflow = command_of("mlflow", "ui", "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"])
+    print(f"MLflow: {mlflow}   (then http://127.0.0.1:5000)")
+    for step in next_steps(grid.verdict, run.run_id, arguments):
+        print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())
+    return 0
+
+
+def _write_arguments(world: World, folder: Path, options: argparse.Namespace) -> None:
+    """Write files of arguments that can be moved together with what they name."""
+    grid, single = world.grid_arguments(options.method, options.epochs or 0.0), world.arguments(options.method, 75.0)
+    for name, values in {"finetune": single, "mix_grid": grid}.items():
+        (folder / f"{name}.json").write_text(json.dumps(_relative(values, folder), indent=1) + "\n")
+    command = command_of("mixtune", "run", "finetune", "--arguments", str(folder / "finetune.json"))
+    print(f"the demo's files are in {folder}; run: {command}")
+
+
+def _relative(value: Any, folder: Path) -> Any:
+    """Return arguments with paths below the folder written relative to it."""
+    if isinstance(value, dict):
+        return {key: _relative(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_relative(item, folder) for item in value]
+    if isinstance(value, str) and value.startswith(f"{folder}/"):
+        return str(Path(value).relative_to(folder))
+    return value

@@ -1,0 +1,233 @@
+"""The command `run`: a compiled pipeline or a component on this machine, begun, interrupted, taken up again."""
+
+import argparse
+import builtins
+import contextlib
+import os
+import secrets
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mixtune.artifacts.comparison import EXIT_CODES
+from mixtune.artifacts.run_report import report_outputs
+from mixtune.commands.argument_places import Arguments, check_places
+from mixtune.commands.arguments import find_pipeline, read_options, read_spec
+from mixtune.commands.local.run_ending import print_next_steps
+from mixtune.commands.local.run_pages import keep_pages, track_pages
+from mixtune.commands.local.task_log import TaskLog
+from mixtune.commands.local.task_processes import TaskResult, TaskRunner
+from mixtune.commands.local.threads import choose_threads
+from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
+from mixtune.errors import ConfigError, MixtuneError, TrainingError
+
+EXIT_INTERRUPTED = 130
+DEFAULTS = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "PYTHONWARNINGS": "ignore",
+    "TQDM_DISABLE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""Environment of the tasks, where it is not set: a bar is noise in a log, and threads that wait burn their core."""
+
+
+class Interrupted(MixtuneError):
+    """A run that was told to end: Ctrl-C or SIGTERM."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a local run came to."""
+
+    run_id: str
+    outputs: dict[str, Any]
+    """What its comparison found: verdict, and URI, mix and strength of the model to take; then its outputs."""
+    report: Path | None
+    """The HTML report, if the pipeline compared anything."""
+    results: tuple[TaskResult, ...] = ()
+    """Its tasks, in the order in which they ended."""
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail or inconclusive; empty for a pipeline without one."""
+        return str(self.outputs.get("verdict", ""))
+
+
+def run_pipeline(
+    pipeline: Path, arguments: Arguments, work: WorkDir, *, cache: bool = True, resume: str = ""
+) -> Outcome:
+    """Run a compiled pipeline on this machine through KFP's local runner.
+
+    Args:
+        pipeline: The YAML file.
+        arguments: Values of its parameters.
+        work: Where artifacts, cache, pages and MLflow's database go.
+        cache: Whether steps whose inputs and code did not change are taken from earlier runs.
+        resume: Id of a run with the same arguments that was interrupted, and is taken up; empty: a new run.
+
+    Raises:
+        TrainingError: A task failed; the message is that task's own.
+        Interrupted: It was told to end.
+    """
+    run_id = resume or f"{pipeline.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    earlier = work.record(run_id) if resume else None
+    record = (
+        replace(earlier, status="running", place="", code=source_digest())
+        if earlier
+        else RunRecord(pipeline=name_of(pipeline), code=source_digest(), began=time.time())
+    )
+    work.begin(run_id, record, arguments)
+    os.environ.update({"MIXTUNE_RUN_ID": run_id})
+    for name, value in {"MLFLOW_TRACKING_URI": work.mlflow_uri, **DEFAULTS}.items():
+        os.environ.setdefault(name, value)
+    choose_threads(arguments.get("base_model"))
+    start, run_dir = time.monotonic(), work.run_dir(run_id)
+    with work.at_work(run_id), open(run_dir / "run.log", "a", encoding="utf-8") as log:
+        shown = TaskLog(screen=sys.stdout, log=log)
+        runner = TaskRunner(shown, task_names(pipeline), pipeline.stem)
+        try:
+            with _stopped_by_signals(runner):
+                outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, runner)
+        finally:
+            runner.stop()
+        status = FINISHED if outputs is not None else INTERRUPTED if runner.interrupted else FAILED
+        place = _place(shown, runner) if outputs is None else ""
+        record = replace(record, status=status, place=place, seconds=record.seconds + time.monotonic() - start)
+        work.write_record(run_id, record)
+        report = keep_pages(work, run_id, record, arguments, runner.results)
+    if runner.interrupted and outputs is None:
+        raise Interrupted(_interruption(shown, place, work, run_id))
+    if outputs is None:
+        raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
+    track_pages(work, run_id, arguments)
+    results = report_outputs(work.run_report(run_id)) if report else {}
+    return Outcome(run_id=run_id, outputs={**results, **outputs}, report=report, results=tuple(runner.results))
+
+
+def name_of(pipeline: Path) -> str:
+    """Return the name of a pipeline or component that mixtune ships, else its absolute path."""
+    with contextlib.suppress(ConfigError):
+        if find_pipeline(pipeline.stem) == pipeline:
+            return pipeline.stem
+    return str(pipeline.resolve())
+
+
+def _run_locally(
+    pipeline: Path, arguments: Arguments, run_dir: Path, cache_dir: Path | None, runner: TaskRunner
+) -> dict[str, Any] | None:
+    """Return the pipeline's outputs; None if a task failed."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="kfp")
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from kfp import components, local
+
+    own_print = builtins.print
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(run_dir),
+        enable_caching=cache_dir is not None,
+        cache_root=str(cache_dir or run_dir / "cache"),
+    )
+    with open(run_dir / "kfp.log", "a", encoding="utf-8") as words:
+        try:
+            with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words), runner.in_charge():
+                component = components.load_component_from_file(str(pipeline))
+                drop_retries(component)
+                return dict(component(**arguments).outputs)
+        except Exception as error:  # KFP raises RuntimeError subclasses of its own for whatever went wrong in a task
+            runner.log.error = runner.log.error or f"{type(error).__name__}: {error}"
+            return None
+        finally:
+            builtins.print = own_print  # KFP's loops leave it patched
+
+
+@contextmanager
+def _stopped_by_signals(runner: TaskRunner) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the tasks first, so that they can save where they stand."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        if not runner.interrupted:
+            runner.interrupted = True
+            print("\ninterrupted: the tasks are told to end, a training saves where it stands ...", file=sys.stderr)
+        runner.stop()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    try:
+        previous = {number: signal.signal(number, stop) for number in numbers}
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _place(log: TaskLog, runner: TaskRunner) -> str:
+    """Return the tasks that a run stopped in, each with how far it was."""
+    return log.failed if not runner.stopped else "; ".join(runner.stopped)
+
+
+def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
+    saved = ", saved" if "which is saved" in log.error else ""
+    default = work.root == Path("mixtune-work").resolve()
+    folder = "" if default else f" --work-dir {_quoted(work.root)}"
+    return f"interrupted in {place or 'its beginning'}{saved}; go on with: mixtune run --resume {run_id}{folder}"
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def drop_retries(component: Any) -> None:
+    """Take the retries out of a loaded pipeline: they are for lost pods; here a failure would only be waited for."""
+    graph = component.component_spec.implementation.graph
+    if graph is not None:
+        for dag in (graph.root.dag, *(item.dag for item in graph.components.values())):
+            for task in dag.tasks.values():
+                task.ClearField("retry_policy")
+
+
+def task_names(pipeline: Path) -> dict[str, str]:
+    """Return the display names of a compiled pipeline's tasks, by the names that KFP has for them."""
+    spec = read_spec(pipeline)
+    graphs = [spec["root"], *spec["components"].values()]
+    tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
+    return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run what the command line names; the exit code is the verdict's."""
+    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    name, resume = options.pipeline, options.resume
+    if resume:
+        record = work.record(resume)
+        if not record:
+            raise ConfigError(f"--resume {resume}: there is no such run in {work.root}; `mixtune runs` lists them")
+        if (
+            options.arguments
+            or options.arguments_file
+            or (name and find_pipeline(name) != find_pipeline(record.pipeline))
+        ):
+            raise ConfigError("--resume takes the run's own pipeline and arguments; to change some: --like RUN_ID")
+        name = record.pipeline
+    if not name:
+        raise ConfigError("name a pipeline; `mixtune list` shows those that there are")
+    pipeline = find_pipeline(name)
+    earlier = work.arguments(options.like or resume) if options.like or resume else None
+    arguments = read_options(options, pipeline, earlier)
+    check_places(arguments)
+    if not resume and not options.no_cache and (resume := work.find_interrupted(name_of(pipeline), arguments)):
+        print(f"going on with {resume}, which was interrupted; --no-cache begins anew", flush=True)
+    outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache, resume=resume)
+    print_next_steps(outcome, work)
+    return EXIT_CODES.get(outcome.verdict, 0)

@@ -1,0 +1,164 @@
+"""The pages of a run, in one folder with an index that tells the run from its first file to its verdict."""
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mixtune.artifacts.run_report import REPORT_TASKS, find_recommendation, list_candidates, read_run_report
+from mixtune.commands.argument_places import Arguments
+from mixtune.commands.local.task_processes import TaskResult
+from mixtune.commands.local.work_dir import RunRecord, WorkDir
+from mixtune.commands.task_states import duration
+from mixtune.report.next_steps import next_steps, steps_html
+from mixtune.report.pages import Cell, Html, Verdict, key_value_table, page, table, write_text
+from mixtune.tracking import Tracking, parent_run
+
+HTML = "system.HTML"
+DATA_SETS = ("shards", "pools", "samples")
+"""Names of outputs whose places are worth knowing."""
+TASKS = {
+    "fingerprint": "notes what every file holds, so that a change is seen",
+    "preflight": "checks the run before anything is computed",
+    "sanitize": "cleans files into pools: duplicates, leaks and personal data out",
+    "mix-shard": "fills every batch at the asked shares",
+    "preflight-mixed": "checks the mixed data",
+    "validate-training": "trains five steps and the largest micro batch",
+    "train": "trains",
+    "evaluate": "scores a model on every axis",
+    "sweep-dial": "scores the model turned down towards its base",
+    "compare": "compares both models item by item, and decides",
+    "choose": "lays the candidates side by side",
+    "record-outcome": "writes the audit record",
+    "": "",
+}
+"""What a task does, by the beginning of its name; the longest that fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptPage:
+    """One page in the folder."""
+
+    task: str
+    file: str
+
+
+def keep_pages(
+    work: WorkDir, run_id: str, record: RunRecord, arguments: Arguments, results: Sequence[TaskResult]
+) -> Path | None:
+    """Copy the pages of a run's tasks into its folder and write their index.
+
+    Returns:
+        The index, where the run compared anything; else None, though the pages are there.
+    """
+    folder = work.pages(run_id)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pages = [page for result in results for page in _copy_pages(folder, result)]
+    judged = _copy_report(work, run_id, results)
+    write_text(str(folder / "index.html"), _index(work, run_id, record, arguments, results, pages))
+    return folder / "index.html" if judged else None
+
+
+def track_pages(work: WorkDir, run_id: str, arguments: Arguments) -> None:
+    """Log the pages as artifacts of the run's parent in MLflow, where there is one."""
+    options = arguments.get("tracking") or {}
+    if run := parent_run(Tracking.from_options({"uri": work.mlflow_uri, **options}), run_id):
+        run.log_artifact(work.pages(run_id), "pages")
+
+
+def _copy_pages(folder: Path, result: TaskResult) -> list[KeptPage]:
+    pages = []
+    for value in result.outputs.values():
+        source = Path(str(getattr(value, "path", "")))
+        if getattr(value, "schema_title", "") == HTML and source.is_file():
+            name = f"{re.sub(r'[^a-z0-9]+', '-', result.label.lower()).strip('-')}.html"
+            shutil.copyfile(source, folder / name)
+            pages.append(KeptPage(task=result.label, file=name))
+    return pages
+
+
+def _copy_report(work: WorkDir, run_id: str, results: Sequence[TaskResult]) -> bool:
+    """Copy the report of the task that judges the whole run, as page and as JSON; False where there is none."""
+    for task, kind in REPORT_TASKS.items():
+        for result in reversed(results):
+            source = Path(str(getattr(result.outputs.get(kind), "path", "")))
+            if result.label.startswith(task) and source.is_file():
+                shutil.copyfile(source, work.report(run_id, "json"))
+                shutil.copyfile(str(result.outputs["report"].path), work.report(run_id))
+                return True
+    return False
+
+
+def _index(
+    work: WorkDir,
+    run_id: str,
+    record: RunRecord,
+    arguments: Arguments,
+    results: Sequence[TaskResult],
+    pages: Sequence[KeptPage],
+) -> str:
+    links = {item.task: item.file for item in pages}
+    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.began))
+    head = [f"<h1>{escape(run_id)}</h1>"]
+    report = work.report(run_id, "json")
+    closing = ""
+    if report.is_file():
+        judged = read_run_report(str(report))
+        head.append(f'<p class="summary {judged.verdict}">{Html(_headline(judged))}</p>')
+        closing = steps_html(next_steps(judged.verdict, run_id, arguments)) + _models(judged)
+    else:
+        stopped = f" in {record.place}" if record.place else ""
+        head.append(f'<p class="summary advisory">{escape(record.status + stopped)}</p>')
+    facts = {"pipeline": Path(record.pipeline).stem, "began": began, "took": duration(record.seconds)}
+    rows: list[list[Cell]] = [
+        [
+            _link(result.label, links),
+            _purpose(result.label),
+            "from the cache" if result.cached else "ran",
+            _data(result),
+        ]
+        for result in results
+        if not result.label.startswith("go-on")
+    ]
+    tasks = table(["task", "what it does", "", "what it left"], rows, texts=4)
+    return page(
+        run_id,
+        f"{''.join(head)}{key_value_table(facts)}<h2>From the first file to the verdict</h2>{tasks}{closing}"
+        f"<h2>Arguments</h2>{key_value_table(arguments)}",
+    )
+
+
+def _headline(report: Any) -> str:
+    verdict, reason = Verdict(report.verdict), escape(report.reason)
+    return f'<span class="verdict {verdict}">{verdict}</span> {reason} <a href="report.html">The report</a>'
+
+
+def _models(report: Any) -> str:
+    best = find_recommendation(report)
+    rows: list[list[Cell]] = [
+        [candidate.name, Verdict(candidate.comparison.verdict), candidate.comparison.model_uri.partition("#")[0]]
+        for candidate in list_candidates(report)
+        if candidate.comparison.model_uri
+    ]
+    for row in rows if best else []:
+        row.append("take this one" if best and best.name.startswith(str(row[0])) else "")
+    header = ["candidate", "verdict", "folder", *([""] if best else [])]
+    return f"<h2>Models</h2>{table(header, rows, texts=4)}" if rows else ""
+
+
+def _link(label: str, links: dict[str, str]) -> Html:
+    file = links.get(label)
+    return Html(f'<a href="{file}">{escape(label)}</a>' if file else escape(label))
+
+
+def _purpose(label: str) -> str:
+    return TASKS[max((name for name in TASKS if label.startswith(name)), key=len, default="")]
+
+
+def _data(result: TaskResult) -> str:
+    return "; ".join(f"{name}: {result.outputs[name].path}" for name in DATA_SETS if name in result.outputs)

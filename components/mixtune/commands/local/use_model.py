@@ -1,0 +1,154 @@
+"""The commands that use a run's model: `chat` talks to base and tuned model side by side, `merge` writes one model."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from mixtune import models, storage
+from mixtune.artifacts.run_report import find_recommendation, list_candidates
+from mixtune.commands.arguments import Commands
+from mixtune.commands.local.work_dir import WorkDir
+from mixtune.errors import ConfigError
+
+GAP = "  |  "
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedModel:
+    """A tuned model and its base."""
+
+    model_uri: str
+    """Adapter or whole model."""
+    base_model: str
+    strength: float = 1.0
+    """1: as it was trained; less: drawn towards the base, as a grid may recommend."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `chat` and `merge` to the command line."""
+    chat = commands.add_parser("chat", help="talk to a run's model, beside its base")
+    _add_model(chat)
+    chat.add_argument("--max-new-tokens", type=int, default=200, help="of an answer (default: %(default)s)")
+    chat.set_defaults(command=_chat)
+    merge = commands.add_parser("merge", help="write base and adapter of a run as one model")
+    _add_model(merge)
+    merge.add_argument("--out", required=True, metavar="FOLDER", help="local or s3://")
+    merge.set_defaults(command=_merge)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN_ID", help="a run here, or an adapter's or model's folder, local or s3://")
+    parser.add_argument("--base-model", default="", help="what it was tuned from, where a folder is named")
+    parser.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+
+
+def find_model(options: argparse.Namespace) -> TunedModel:
+    """Return the model that a run recommends or left, or the folder that the command line names.
+
+    Raises:
+        ConfigError: The run has no model, or a folder is named without its base.
+    """
+    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    if not work.run_dir(options.model).is_dir():
+        if not storage.exists(options.model):
+            raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")
+        if not options.base_model:
+            raise ConfigError(f"{options.model}: name what it was tuned from: --base-model FOLDER")
+        return TunedModel(model_uri=options.model, base_model=options.base_model)
+    if not work.report(options.model, "json").is_file():
+        raise ConfigError(f"run {options.model} compared no model; take one that came to a verdict")
+    report = work.run_report(options.model)
+    base = options.base_model or str(work.arguments(options.model).get("base_model", ""))
+    if best := find_recommendation(report):
+        return TunedModel(model_uri=best.model_uri, base_model=base, strength=best.strength)
+    uris = [item.comparison.model_uri for item in list_candidates(report) if item.comparison.model_uri]
+    if len(uris) > 1:
+        folders = "\n".join(storage.split_fingerprint(uri)[0] for uri in uris)
+        raise ConfigError(f"run {options.model} recommends none of its models; name one with --base-model:\n{folders}")
+    if not uris:
+        raise ConfigError(f"run {options.model} left no model; its report says why")
+    return TunedModel(model_uri=uris[0], base_model=base)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    if storage.exists(options.out):
+        raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
+    model = find_model(options)
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = merge_model(model, Path(scratch))
+        storage.upload(whole, options.out)
+    print(f"one model, with tokenizer and chat template: {options.out}")
+    return 0
+
+
+def merge_model(model: TunedModel, scratch: Path) -> Path:
+    """Return a folder with the whole model: an adapter is merged into its base, at the strength recommended."""
+    from mixtune.interpolation import interpolate_model
+    from mixtune.train.postprocess import MERGED, merge_adapter
+
+    tuned, base = models.fetch_model(model.model_uri), models.fetch_model(model.base_model)
+    folder = scratch / "model"
+    if model.strength < 1:
+        interpolate_model(tuned, base, model.strength, folder)
+    elif models.is_adapter(tuned):
+        shutil.copytree(tuned, folder, ignore=shutil.ignore_patterns(MERGED))
+    else:
+        return tuned
+    if not models.is_adapter(folder):
+        return folder
+    merge_adapter(folder, base)
+    return folder / MERGED
+
+
+def _chat(options: argparse.Namespace) -> int:
+    model = find_model(options)
+    questions = _prompts(sys.stdin) if sys.stdin.isatty() else (line.strip() for line in sys.stdin)
+    width = shutil.get_terminal_size((120, 24)).columns
+    for question, answers in answer_both(model, questions, options.max_new_tokens):
+        print(f"\n> {question}\n{side_by_side(('base', 'tuned'), answers, width)}", flush=True)
+    return 0
+
+
+def _prompts(stream: Iterable[str]) -> Iterator[str]:
+    print("ask something; an empty line or Ctrl-D ends it", flush=True)
+    for line in stream:
+        if not line.strip():
+            return
+        yield line.strip()
+
+
+def answer_both(
+    model: TunedModel, questions: Iterable[str], max_new_tokens: int
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield every question with the answers of base and tuned model, most likely tokens each."""
+    from mixtune.inference import loading
+    from mixtune.inference.prompts import encode, render_question
+
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = [
+            loading.ModelSource(base_model=model.base_model, model_uri=uri).resolved() for uri in ("", model.model_uri)
+        ]
+        fetched = [loading.at_strength(loading.fetch(source), model.strength, Path(scratch)) for source in sources]
+        engines = [loading.load_engine(source, item) for source, item in zip(sources, fetched, strict=True)]
+        tokenizer = loading.load_tokenizer(fetched[1])
+        for question in filter(None, questions):
+            prompt = encode(tokenizer, render_question(tokenizer, question))
+            ids = [engine.generate([prompt], max_new_tokens)[0].token_ids for engine in engines]
+            base, tuned = (tokenizer.decode(list(answer), skip_special_tokens=True).strip() for answer in ids)
+            yield question, (base, tuned)
+
+
+def side_by_side(titles: tuple[str, str], texts: tuple[str, str], width: int) -> str:
+    """Return two texts in columns of a terminal of so many characters."""
+    column = max(20, (width - len(GAP)) // 2)
+    sides = [
+        [title, "-" * column, *(part for line in text.splitlines() for part in textwrap.wrap(line, column) or [""])]
+        for title, text in zip(titles, texts, strict=True)
+    ]
+    return "\n".join(f"{first:<{column}}{GAP}{second}".rstrip() for first, second in zip_longest(*sides, fillvalue=""))

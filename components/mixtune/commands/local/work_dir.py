@@ -1,0 +1,195 @@
+"""What the runs on this machine keep, under one work folder.
+
+`runs/<run id>/` holds artifacts, the whole log, the arguments and where the run stands; `reports/<run id>/` its pages;
+`cache/<digest of the code>/` what later runs take up; `mlflow.db` and `mlflow-artifacts/` its record.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import mixtune
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
+from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates, read_run_report, read_verdict
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
+from mixtune.commands.argument_places import Arguments
+from mixtune.commands.run_summary import RunSummary, read_mlflow_verdict
+from mixtune.errors import ConfigError, DataError
+
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Where a run on this machine stands."""
+
+    KIND: ClassVar[str] = "local run"
+    VERSION: ClassVar[int] = 1
+
+    pipeline: str
+    """A name that mixtune ships, or a path."""
+    code: str
+    """Digest of the package's source."""
+    status: str = RUNNING
+    """`running`, `finished`, `failed` or `interrupted`."""
+    place: str = ""
+    """The task that it stopped in, and how far that was."""
+    began: float = 0.0
+    """Seconds since 1970."""
+    seconds: float = 0.0
+    """That it took, over all its starts."""
+
+
+@dataclass(frozen=True)
+class WorkDir:
+    """The folder that local runs live in."""
+
+    root: Path
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The tracking URI of this folder's MLflow."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where outputs of earlier runs are found again, as long as the code is the same."""
+        return self.root / "cache" / source_digest()
+
+    def run_dir(self, run_id: str) -> Path:
+        """Where a run's artifacts and log lie."""
+        return self.root / "runs" / run_id
+
+    def pages(self, run_id: str) -> Path:
+        """Where a run's pages lie."""
+        return self.root / "reports" / run_id
+
+    def report(self, run_id: str, suffix: str = "html") -> Path:
+        """A run's report, once it has one."""
+        return self.pages(run_id) / f"report.{suffix}"
+
+    def run_report(self, run_id: str) -> RunReport:
+        """Return what the task that judges the whole run wrote."""
+        return read_run_report(str(self.report(run_id, "json")))
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        try:
+            (self.root / "runs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"--work-dir {self.root}: it cannot be written ({error.strerror}); name another"
+            ) from error
+
+    def begin(self, run_id: str, record: RunRecord, arguments: Arguments) -> None:
+        """Keep what a run is started with, for `mixtune runs`, `--like` and `--resume`."""
+        self.create()
+        self.run_dir(run_id).mkdir(parents=True, exist_ok=True)
+        (self.run_dir(run_id) / "arguments.json").write_text(json.dumps(arguments, indent=1) + "\n")
+        self.write_record(run_id, record)
+
+    def write_record(self, run_id: str, record: RunRecord) -> None:
+        """Keep where a run stands."""
+        write_artifact(str(self.run_dir(run_id) / "run.json"), record)
+
+    @contextmanager
+    def at_work(self, run_id: str) -> Iterator[None]:
+        """Hold a run's lock, by which others see that its process lives.
+
+        Raises:
+            ConfigError: Another process is at this run.
+        """
+        with open(self.run_dir(run_id) / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(f"run {run_id} is at work in another process; wait for it, or end it") from error
+            yield
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """Return where a run stands: one whose process is gone without a word was interrupted. None: not known."""
+        file = self.run_dir(run_id) / "run.json"
+        if not file.is_file():
+            return None
+        record = read_artifact(RunRecord, str(file))
+        if record.status == RUNNING:
+            with contextlib.suppress(ConfigError), self.at_work(run_id):
+                return replace(record, status=INTERRUPTED)
+        return record
+
+    def arguments(self, run_id: str) -> Arguments:
+        """What a run was started with.
+
+        Raises:
+            ConfigError: There is no such run here.
+        """
+        file = self.run_dir(run_id) / "arguments.json"
+        if not file.is_file():
+            raise ConfigError(f"no run {run_id!r} in {self.root}; `mixtune runs` lists them")
+        return dict(json.loads(file.read_text()))
+
+    def find_interrupted(self, pipeline: str, arguments: Arguments) -> str:
+        """Return the newest run of a pipeline with these arguments, where it was interrupted; else an empty text."""
+        for run_id in self.run_ids():
+            record = self.record(run_id)
+            if record and record.pipeline == pipeline and self.arguments(run_id) == arguments:
+                return run_id if record.status == INTERRUPTED and record.code == source_digest() else ""
+        return ""
+
+    def run_ids(self) -> list[str]:
+        """Return the runs of this folder, newest first."""
+        files = sorted(self.root.glob("runs/*/arguments.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        return [file.parent.name for file in files]
+
+    def summarize(self, run_id: str) -> RunSummary:
+        """Return a run as a line of `mixtune runs`."""
+        arguments, record = self.arguments(run_id), self.record(run_id)
+        tracking = arguments.get("tracking") or {}
+        priced = tracking.get("hyperpod")
+        cost = read_mlflow_verdict({"uri": self.mlflow_uri, **tracking}, run_id)[1] if priced else None
+        began = record.began if record else (self.run_dir(run_id) / "arguments.json").stat().st_mtime
+        report = self.report(run_id, "json")
+        return RunSummary(
+            run_id=run_id,
+            began=time.strftime("%Y-%m-%d %H:%M", time.localtime(began)),
+            arguments=arguments,
+            verdict=read_verdict(str(report)) if report.is_file() else "",
+            cost=cost,
+            status=" in ".join(filter(None, (record.status, record.place))) if record else "",
+            seconds=record.seconds if record else 0.0,
+            score=_customer_scores(str(report)) if report.is_file() else "",
+        )
+
+
+def _customer_scores(path: str) -> str:
+    """Return the customer's score of the base and of the model to take, `0.097 -> 0.672`; empty where there is none."""
+    try:
+        report = read_run_report(path)
+    except DataError:
+        return ""
+    recommended = find_recommendation(report)
+    for candidate in list_candidates(report):
+        comparison = candidate.comparison
+        if isinstance(report, Comparison) or (recommended and comparison.model_uri == recommended.model_uri):
+            axes = [axis for axis in comparison.axes if axis.axis == CUSTOMER_AXIS]
+            return f"{axes[0].measure.base:.3f} -> {axes[0].measure.candidate:.3f}" if axes else ""
+    return ""
+
+
+def source_digest() -> str:
+    """Return what the package's code is, 16 hex digits: part of the local cache's key, as KFP's own does not see it."""
+    folder, total = Path(mixtune.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:16]

@@ -1,0 +1,91 @@
+"""What to do after a run, by its verdict: a sentence and a command that can be pasted."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+RUN = "RUN_ID"
+"""Stands for the run's id where it is not known."""
+LEAST_PERCENT = 12.5
+"""Customer share below which a smaller one is no longer proposed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextStep:
+    """One thing to do."""
+
+    text: str
+    command: str = ""
+    """Empty: there is none."""
+
+
+def command_of(name: str, *words: str) -> str:
+    """Return a command line that can be pasted: quoted, and with its path where the shell would find another."""
+    own = Path(sys.executable).with_name(name)
+    on_path = shutil.which(name)
+    same = on_path is not None and Path(on_path).resolve() == own.resolve()
+    return shlex.join([name if same or not own.exists() else str(own), *words])
+
+
+def next_steps(verdict: str, run_id: str = "", arguments: Mapping[str, Any] | None = None) -> list[NextStep]:
+    """Return what to do after a verdict.
+
+    Args:
+        verdict: `pass`, `fail`, `inconclusive` or `failed`.
+        run_id: Of the run; empty: not known.
+        arguments: Of the run, as far as they are known.
+    """
+    run, values = run_id or RUN, arguments or {}
+    pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"
+    if verdict == "pass":
+        return [
+            NextStep(text="Talk to it, base and tuned side by side", command=command_of("mixtune", "chat", run)),
+            NextStep(
+                text="Write it as one model that any server loads",
+                command=command_of("mixtune", "merge", run, "--out", "my-model"),
+            ),
+            NextStep(text="Or serve the adapter as it is: vllm serve BASE --enable-lora --lora-modules mine=ADAPTER"),
+        ]
+    if verdict == "fail":
+        return [
+            NextStep(
+                text="Raise the general share, before learning rate or steps",
+                command=command_of("mixtune", "run", pipeline, "--like", run, _smaller_share(values)),
+            ),
+            NextStep(text="See what it answers now, beside its base", command=command_of("mixtune", "chat", run)),
+        ]
+    if verdict == "inconclusive":
+        options = values.get("evaluate_options") or {}
+        more = "evaluate_options.limit=0" if options.get("limit") else "benchmarks=@more-benchmarks.json"
+        return [
+            NextStep(
+                text="Evaluate on more items; another training would not tell more",
+                command=command_of("mixtune", "run", pipeline, "--like", run, more),
+            )
+        ]
+    return []
+
+
+def _smaller_share(arguments: Mapping[str, Any]) -> str:
+    """Return the argument that halves the customer's share, or of a grid its smallest."""
+    percents = arguments.get("customer_data_percents") or []
+    if percents:
+        least = max(LEAST_PERCENT, min(float(percent) for percent in percents) / 2)
+        return f"customer_data_percents=[{least:g}]"
+    share = float(arguments.get("customer_data_percent") or 50.0)
+    return f"customer_data_percent={75 if share > 75 else 50 if share > 50 else max(LEAST_PERCENT, share / 2):g}"
+
+
+def steps_html(steps: list[NextStep]) -> str:
+    """Return the steps as a section of a page; empty where there are none."""
+    lines = [f"<p>{escape(step.text)}{':' if step.command else '.'}</p>" + _pre(step.command) for step in steps]
+    return f"<h2>What next</h2>{''.join(lines)}" if steps else ""
+
+
+def _pre(command: str) -> str:
+    return f"<pre>{escape(command)}</pre>" if command else ""
