@@ -7,7 +7,8 @@
 |------------|--------------------------------------------------------------------------------------------------|
 | `id`       | 32 hex digits: the digest of `messages` and `tools`; the same content has the same id            |
 | `messages` | `role` (system, user, assistant, tool), `content` (text), and, where there are any, `reasoning`  |
-|            | (assistant), `tool_calls` (assistant: list of `id`, `name`, `arguments`), `tool_call_id` (tool)  |
+|            | (assistant), `tool_calls` (assistant: list of `id`, `name`, `arguments`), `tool_call_id` (tool), |
+|            | `learn` (false: a turn of the assistant's that is never learned)                                 |
 | `tools`    | optional: list of `name`, `description`, `parameters` (a JSON schema)                            |
 | `origin`   | `file` and `line` (1-based; the row for formats without lines)                                   |
 | `label`    | optional: the class of a classification example                                                  |
@@ -42,6 +43,7 @@ class Message(TypedDict):
     reasoning: NotRequired[str]
     tool_calls: NotRequired[list[ToolCall]]
     tool_call_id: NotRequired[str]
+    learn: NotRequired[bool]
 
 
 class Origin(TypedDict):

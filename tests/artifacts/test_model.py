@@ -12,7 +12,11 @@ from ..trainings import FIGURES, write_model_manifest
 
 @pytest.mark.parametrize(
     "outcome",
-    [TrainedModel("s3://b/data/model#abc"), TrainedModel(""), FailedTraining("step 3: the loss: nan")],
+    [
+        TrainedModel("s3://b/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"),
+        TrainedModel(""),
+        FailedTraining("step 3: the loss: nan"),
+    ],
     ids=str,
 )
 def test_an_outcome_comes_back_from_its_text(outcome: TrainedModel | FailedTraining) -> None:
@@ -20,14 +24,16 @@ def test_an_outcome_comes_back_from_its_text(outcome: TrainedModel | FailedTrain
 
 
 def test_a_folder_whose_name_begins_alike_is_no_failure() -> None:
-    assert parse_model("failed/model#abc") == TrainedModel("failed/model#abc")
+    assert parse_model("failed/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1") == TrainedModel(
+        "failed/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
+    )
 
 
 def test_a_manifest_is_found_by_its_models_uri(tmp_path: Path) -> None:
     write_model_manifest(str(tmp_path / "model"), seconds=90.0)
-    manifest = find_manifest(f"{tmp_path}/data/model#abc")
+    manifest = find_manifest(f"{tmp_path}/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1")
     assert manifest and manifest.figures and manifest.figures.seconds == 90.0
-    assert find_manifest(f"{tmp_path}/elsewhere/model#abc") is None
+    assert find_manifest(f"{tmp_path}/elsewhere/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1") is None
     assert FIGURES.metrics()["num_gpus"] == 8 and "bytes_per_token" not in FIGURES.metrics()
 
 

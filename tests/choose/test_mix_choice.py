@@ -36,7 +36,7 @@ class Grid:
         self.paths: list[str] = []
 
     def add(self, percent: float, gain: float, *dial: DialVerdict, kept: bool, **changes: Any) -> None:
-        uri = f"{self.folder}/{percent:g}/data/model#d1g35t"
+        uri = f"{self.folder}/{percent:g}/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"
         figures = {"verdict": "pass" if kept else "fail", "axes": tuple(axes(gain, kept)), "model_uri": uri, **changes}
         comparison = replace(make_comparison("pass", mix=make_mix(percent), dial=dial), **figures)
         self.paths.append(str(self.folder / f"comparison-{percent:g}"))
@@ -69,7 +69,7 @@ def test_the_mix_that_gained_most_of_those_that_passed_is_taken_as_it_was_traine
     report = grid.report()
     best = report.recommended
     assert best and (report.verdict, best.percent, best.strength, best.command) == ("pass", 75, 1, "")
-    assert best.model_uri.endswith("/75/data/model#d1g35t")
+    assert best.model_uri.endswith("/75/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1")
     assert "Take 75 %: the largest gain on the customer's records (+0.250)" in report.reason
     assert "100 % forgot more than is allowed" in report.reason
     assert "Turned down, more is gained and passes too: 100 % at 0.5 (+0.300)" in report.reason
@@ -151,7 +151,7 @@ def test_a_training_costs_dollars_where_its_machines_have_a_price_else_hours(gri
 
 def test_hours_on_cpus_are_said_as_such_and_a_training_elsewhere_costs_nobody_knows_what(grid: Grid) -> None:
     grid.trained(75, seconds=90.0, num_processes=2, num_gpus=0)
-    cost = training_cost(f"{grid.folder}/75/data/model#d1g35t", None)
+    cost = training_cost(f"{grid.folder}/75/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1", None)
     assert format_cost(cost) == ["1.5 min", "0.05 CPU-hours"]
     assert training_cost("s3://elsewhere/model", 10.0) is None and training_cost("", 10.0) is None
     assert describe_total([None, None]) == ""

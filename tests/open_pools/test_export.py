@@ -1,6 +1,7 @@
 """Pools in the formats of others, and back."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
 from mixtune.errors import DataError
 from mixtune.open_pools.export import FORMATS, export_pools
 from mixtune.records import Record, content_id
-from mixtune.sanitize.reading.schemas import find_mapper, to_record
+from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.sanitize.rules.markers import ROLE_WORDS, TAGS
 
 MARKERS = [f"{word}:" for word in ROLE_WORDS] + list(TAGS)
@@ -21,7 +22,7 @@ CALL = {"id": "c1", "name": "weather", "arguments": {"city": "Ulm"}}
 
 def record(*turns: dict[str, Any], tools: list[dict[str, Any]] | None = None) -> Record:
     fields = {"messages": list(turns), "tools": tools or []}
-    made = to_record(fields, "made.jsonl", 1)
+    made = find_schema(fields, {}).record(fields, "made.jsonl", 1, Counter())
     return {**made, "id": content_id(made["messages"], made.get("tools"))}
 
 
@@ -58,7 +59,7 @@ def exported(folder: Path, summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_back(rows: list[dict[str, Any]]) -> set[str]:
-    records = [to_record(find_mapper(row, {})[1](row), "back.jsonl", 1) for row in rows]
+    records = [find_schema(row, {}).record(row, "back.jsonl", 1, Counter()) for row in rows]
     return {content_id(item["messages"], item.get("tools")) for item in records}
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from mixtune.open_pools.component import import_pool
 from mixtune.open_pools.import_files import import_files
 from mixtune.preflight.fingerprint import fingerprint_pools
 from mixtune.sanitize.reading.readers import is_readable
-from mixtune.sanitize.reading.schemas import find_mapper, to_record
+from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.sanitize.run import Outputs, read_parameters, run
 
 COMMIT = "c" * 40
@@ -141,11 +142,11 @@ def test_every_entry_of_the_shipped_catalogue_can_be_imported_and_accounted_for(
 @pytest.mark.parametrize("name", read_catalogue())
 def test_a_row_as_the_card_describes_it_becomes_a_record(name: str) -> None:
     pool, row = read_catalogue()[name], ROWS_OF_CARDS.get(name, CHAT)
-    schema, mapper = find_mapper(row, pool.columns)
-    record = to_record(mapper(row), "file", 1)
+    schema = find_schema(row, pool.columns)
+    record = schema.record(row, "file", 1, Counter())
     asked = [message for message in record["messages"] if message["role"] == "user"]
     assert "asked" in asked[0]["content"] and "answered" in record["messages"][-1]["content"]
-    assert (schema == "mapping") == bool(pool.columns)
+    assert (schema.name == "mapping") == bool(pool.columns)
 
 
 def test_a_pool_of_the_hub_is_imported_cleaned_and_accounted_for(hub: Any, table: str, tmp_path: Path) -> None:

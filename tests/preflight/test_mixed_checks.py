@@ -49,7 +49,7 @@ SHARDS: dict[str, Any] = {
         "customer": {
             "counts": {"customer": counts(consent={"granted": 1000})},
             "rules": {"personal_data": {"default": "redact"}, "consent": {"required": True}},
-            "inputs": [{"name": "customer", "split": "train", "uri": "s3://b/c.csv#abc"}],
+            "inputs": [{"name": "customer", "split": "train", "uri": "s3://b/c.csv#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1"}],
         },
         "general": {"counts": {"chat": counts()}, "rules": {"personal_data": {"default": "redact"}}, "inputs": []},
     },
@@ -79,7 +79,7 @@ def test_every_pool_gets_its_records_epochs_lengths_and_losses(
     assert lines[2] == "pass  steps: 100 of 32 records, 9,000 tokens, 3,000 of them to learn"
     assert lines[4] == "pass  consent: 1,000 granted"
     page = cells(tmp_path / "page.html")
-    assert "☑|data: customer, train|abc" in page
+    assert "☑|data: customer, train|d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1" in page
     assert "☑|personal data and consent|reported by pool" in page
     assert "seed|7" in page
 

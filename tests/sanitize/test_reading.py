@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
-from mixtune.sanitize.reading import json_elements, readers
+from mixtune.sanitize.reading import json_elements, json_rows, readers
 from mixtune.sanitize.reading.readers import read_rows, source_files
-from mixtune.sanitize.reading.schemas import find_mapper, to_record
+from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.sanitize.rules.normalize import tidy
 from mixtune.settings.sanitize import read_sanitize_settings
 
@@ -54,8 +54,8 @@ def test_lines_are_read_alike_wherever_blocks_and_parts_end(
     good = {b'{"a": 1}', b'{"a": "x:\\": y"}', b'{"a": 1}\r'}
     expected = [(number, line in good) for number, line in enumerate(lines, start=1) if line.strip()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_BLOCK_BYTES", block)
-        patch.setattr(readers, "MAX_LINE_BYTES", 50)
+        patch.setattr(json_rows, "_BLOCK_BYTES", block)
+        patch.setattr(json_rows, "MAX_LINE_BYTES", 50)
         rows = [row for part in readers.plan_ranges(str(path), part_bytes) for row in read_rows(str(path), part)]
     assert [(row.line, not row.problem) for row in rows] == expected
     assert all(row.value == json.loads(lines[row.line - 1]) for row in rows if not row.problem)
@@ -102,7 +102,10 @@ def test_feather_and_streams_of_arrow_are_read(tmp_path: Path) -> None:
 def test_a_field_of_csv_may_hold_line_ends_and_a_bad_row_names_its_line(tmp_path: Path) -> None:
     content = b'\xef\xbb\xbfprompt,completion\r\n"two\nlines, ""quoted""",a\r\nonly one\r\n\xff,b\r\nlast,"c"\r\n'
     found = problems(tmp_path / "a.csv", content)
-    assert found == [(4, "1 fields where the header has 2"), (5, "not UTF-8")]
+    assert [(line, why.split(";")[0]) for line, why in found] == [
+        (4, "1 fields where the header has 2"),
+        (5, "not UTF-8"),
+    ]
     assert next(read_rows(str(tmp_path / "a.csv"))).value["prompt"] == 'two\nlines, "quoted"'
 
 
@@ -169,8 +172,7 @@ SCHEMAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_schema_is_detected_and_says_the_same_as_chat(name: str) -> None:
     row, expected = SCHEMAS[name]
-    _, mapper = find_mapper(row, {})
-    record = to_record(mapper(row), "a", 1)
+    record = find_schema(row, {}).record(row, "a", 1, Counter())
     assert record == {"id": "", "origin": {"file": "a", "line": 1}, "messages": [USER, ANSWER], **expected}
 
 
@@ -181,12 +183,12 @@ def test_a_mapping_overrides_the_schema_and_fills_a_template() -> None:
         "completion": "final_decision",
         "label": "final_decision",
     }
-    name, mapper = find_mapper(row, columns)
-    record = to_record(mapper(row), "a", 1)
-    assert (name, record["label"], record["consent"]) == ("mapping", "yes", "no")
+    schema = find_schema(row, columns)
+    record = schema.record(row, "a", 1, Counter())
+    assert (schema.name, record["label"], record["consent"]) == ("mapping", "yes", "no")
     assert record["messages"][0]["content"] == "one\n\ntwo\n\nQuestion: why?"
     with pytest.raises(ConfigError, match=r"prompt is '\{nothing\}', but there is no column 'nothing'"):
-        find_mapper(row, {"prompt": "{nothing}", "completion": "final_decision"})
+        find_schema(row, {"prompt": "{nothing}", "completion": "final_decision"})
 
 
 def test_a_row_unlike_the_first_is_counted_without_its_content(tmp_path: Path) -> None:
@@ -200,7 +202,9 @@ def test_a_row_unlike_the_first_is_counted_without_its_content(tmp_path: Path) -
     cleaner = Cleaner(SourceFile(pool="a", split="train", uri=str(path), columns={}), Rules(max_bad_ratio=1))
     assert len(list(cleaner.records())) == 1
     assert [json.loads(note)["rule"] for note in cleaner.notes] == [
-        f"not as the file's first row ({kind})" for kind in ("IndexError", "TypeError", "ValueError")
+        "its answer names none of its 1 choices (a hidden one?)",
+        "not as the file's first row (TypeError)",
+        "its answer names none of its 2 choices (a hidden one?)",
     ]
 
 
@@ -250,7 +254,7 @@ def test_a_column_of_weights_reaches_the_records_and_one_that_is_no_weight_is_co
 def test_a_line_too_long_for_memory_is_named_and_not_held(
     name: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(json_elements, "BLOCK_BYTES", 100)
     parts = [json.dumps({"prompt": "x" * size, "completion": "a"}) for size in (10, 5000, 10)]
     (tmp_path / name).write_text("\n".join(parts) if name.endswith("l") else f"[{','.join(parts)}]")

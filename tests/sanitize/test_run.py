@@ -73,7 +73,8 @@ def test_a_bad_row_is_counted_and_listed_by_file_line_and_reason(tmp_path: Path)
     noted = [json.loads(line) for line in (tmp_path / "data/quarantine.jsonl").read_text().splitlines()]
     assert [(item["file"], item["line"]) for item in noted] == [("a.jsonl", line) for line in (6, 7, 8, 9)]
     with pytest.raises(
-        DataError, match=r"4 of 44 rows cannot be used, more than max_bad_ratio 0\.05; the first: line 6"
+        DataError,
+        match=r"4 of 44 rows cannot be used, more than max_bad_ratio 0\.05: 1 not JSON .*\(line 6\); .*\(line 7\); ",
     ):
         sanitize(tmp_path, sources=[source(str(tmp_path / "a.jsonl"))])
 

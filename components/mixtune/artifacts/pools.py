@@ -55,6 +55,10 @@ class RowCounts:
     consent: dict[str, int] = field(default_factory=dict)
     """Records by verdict: granted, withheld, missing."""
     schemas: tuple[str, ...] = ()
+    unusable: dict[str, int] = field(default_factory=dict)
+    """Rows dropped as `unreadable`, by why."""
+    unread_fields: dict[str, int] = field(default_factory=dict)
+    """Rows by the name of a field that is there, not empty, and not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

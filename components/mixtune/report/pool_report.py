@@ -16,6 +16,8 @@ FOLDED = 12
 """Rows above which a table is folded up in HTML, and cut in Markdown."""
 _COUNTED = (
     ("Dropped, by reason", "dropped"),
+    ("Unreadable, by reason", "unusable"),
+    ("Fields that are not read, by rows that have them", "unread_fields"),
     ("Records changed, by rule", "changed"),
     ("Personal data found, by kind", "personal_data"),
     ("Records by consent", "consent"),

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, content_id
-from mixtune.sanitize.reading.readers import WHOLE, Range, Row, read_rows
-from mixtune.sanitize.reading.schemas import Mapper, find_mapper, to_record
+from mixtune.sanitize.reading.readers import read_rows
+from mixtune.sanitize.reading.row import WHOLE, Range, Row
+from mixtune.sanitize.reading.schemas import Schema, find_schema
+from mixtune.sanitize.reading.values import JsonObject
 from mixtune.sanitize.rules.consent import Consent
 from mixtune.sanitize.rules.markers import Markers, strip_end_token
 from mixtune.sanitize.rules.normalize import normalise, suspects, tidy
@@ -25,6 +27,11 @@ NOTED_PER_RULE = 1000
 """Quarantine lines per rule and part for records that were changed; those dropped are all noted."""
 EARLY_ROWS = 2000
 """Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
+REASONS = 100
+"""Reasons of unusable rows that are told apart in a part; further ones are"""
+OTHER_REASONS = "of another kind"
+NAMED_REASONS = 3
+"""Reasons that a message names, the commonest first."""
 EXAMPLES_PER_RULE = 3
 """Examples kept per rule and part, personal data hidden."""
 BATCH = 256
@@ -47,6 +54,7 @@ class Rules:
     control_tokens: tuple[str, ...] = ()
     """The base model's control tokens, counted here and made harmless when tokenizing."""
     max_bad_ratio: float = 0.05
+    encoding: str = ""
     """See `settings.sanitize.TextSettings`."""
 
 
@@ -74,8 +82,12 @@ class Tally:
 
     read: int = 0
     schema: str = ""
-    first_bad: str = ""
-    """Line and reason of the first unusable row."""
+    unusable: Counter[str] = field(default_factory=Counter)
+    """Rows that cannot be used, by why."""
+    first_lines: dict[str, int] = field(default_factory=dict)
+    """Line of the first of them, by why."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Rows by the name of a field that is there and is not read."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Rows by reason."""
     changed: Counter[str] = field(default_factory=Counter)
@@ -119,7 +131,7 @@ class Cleaner:
         self.source, self.rules, self.tally = source, rules, Tally()
         self.notes: list[bytes] = []
         self._noted: Counter[str] = Counter()
-        self._mapper: Mapper | None = None
+        self._schema: Schema | None = None
 
     def records(self) -> Iterator[Record]:
         """Yield the records that are kept, in order."""
@@ -143,7 +155,7 @@ class Cleaner:
     def _batches(self) -> Iterator[list[_Mapped]]:
         """Yield rows in batches of bounded size."""
         batch, size = list[_Mapped](), 0
-        for row in read_rows(self.source.uri, self.source.part):
+        for row in read_rows(self.source.uri, self.source.part, self.rules.encoding):
             try:
                 record = self._map(row)
                 texts = all_texts(record)
@@ -163,13 +175,14 @@ class Cleaner:
     def _map(self, row: Row) -> Record:
         if row.problem:
             raise DataError(row.problem)
-        if self._mapper is None:
+        if self._schema is None:
             first = row.value if self.source.part.start == 0 else _first_value(self.source.uri)
             try:
-                self.tally.schema, self._mapper = find_mapper(first, self.source.columns)
+                self._schema = find_schema(first, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(self.rules.personal.hide(str(error))) from None
-        record = to_record(self._mapper(row.value), self.source.name, row.line)
+            self.tally.schema = self._schema.name
+        record = self._schema.record(row.value, self.source.name, row.line, self.tally.unread)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
@@ -276,7 +289,10 @@ class Cleaner:
             self._note(row.line, "dropped", str(error))
             return
         reason = self.rules.personal.hide(_describe(error))
-        self.tally.first_bad = self.tally.first_bad or f"line {row.line}: {reason}"
+        if reason not in self.tally.unusable and len(self.tally.unusable) >= REASONS:
+            reason = OTHER_REASONS
+        self.tally.unusable[reason] += 1
+        self.tally.first_lines.setdefault(reason, row.line)
         self.tally.dropped["unreadable"] += 1
         self._note(row.line, "dropped", reason)
         if self.tally.read >= EARLY_ROWS:
@@ -297,17 +313,26 @@ def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
     """Check a file's share of rows that cannot be used.
 
     Raises:
-        DataError: No rows, or more unusable ones than `max_bad_ratio`.
+        DataError: No rows, or more unusable ones than `max_bad_ratio`: with the commonest reasons.
     """
     bad, total = sum(tally.dropped["unreadable"] for tally in tallies), sum(tally.read for tally in tallies)
     if total == 0:
         raise DataError(f"{uri}: no rows in it")
     if bad > max_bad_ratio * total:
-        first = next(tally.first_bad for tally in tallies if tally.first_bad)
         raise DataError(
-            f"{uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio {max_bad_ratio:g}; "
-            f"the first: {first}"
+            f"{uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio {max_bad_ratio:g}: "
+            f"{describe_unusable(tallies)}"
         )
+
+
+def describe_unusable(tallies: list[Tally]) -> str:
+    """Return the commonest reasons of rows that cannot be used, each with their number and the first one's line."""
+    counts, lines = Counter[str](), dict[str, int]()
+    for tally in tallies:
+        counts.update(tally.unusable)
+        lines = tally.first_lines | lines
+    named = [f"{number:,} {reason} (line {lines[reason]})" for reason, number in counts.most_common(NAMED_REASONS)]
+    return "; ".join([*named, *(["..."] if len(counts) > NAMED_REASONS else [])])
 
 
 @lru_cache(maxsize=1)
@@ -315,7 +340,7 @@ def _token_finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
     return BytesAhoCorasick([token.encode() for token in tokens])
 
 
-def _first_value(uri: str) -> dict[str, Any]:
+def _first_value(uri: str) -> JsonObject:
     return next((row.value for row in read_rows(uri) if not row.problem), {})
 
 

@@ -21,7 +21,7 @@ from mixtune.artifacts import pools
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.ngrams import Sets
 from mixtune.records import Record
-from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_unusable
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
 from mixtune.sanitize.reading.readers import read_rows, source_files
 
@@ -30,7 +30,7 @@ BLOCKED = ("", "in a benchmark", "in another pool")
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
-_FORMAT = 2
+_FORMAT = 3
 """Of the files of a part; raised when they change."""
 
 
@@ -145,9 +145,9 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
     if storage.file_exists(f"{uri}.json"):
         finished = storage.read_json(f"{uri}.json")
         if finished.pop("digest") == digest:
-            counters = {key: Counter(value) if isinstance(value, dict) and key != "examples" else value
-                        for key, value in finished.items()}  # fmt: skip
-            return Part(source, uri, Tally(**counters))  # type: ignore[arg-type]
+            plain = {key: finished.pop(key) for key in ("examples", "first_lines")}
+            counters = {key: Counter(value) if isinstance(value, dict) else value for key, value in finished.items()}
+            return Part(source, uri, Tally(**counters, **plain))  # type: ignore[arg-type]
     blocking = (_benchmarks(plan.benchmarks), _held_out(plan.held_out)) if source.split == "train" else ()
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
@@ -169,6 +169,11 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
     storage.write_json(f"{uri}.json", {**vars(cleaner.tally), "digest": digest})
     tally = cleaner.tally
     print(f"{source.pool}: {source.name}, {tally.schema}: {tally.read:,} rows, {tally.kept:,} kept", flush=True)
+    if tally.unusable:
+        print(f"{source.pool}: {source.name}, not usable: {describe_unusable([tally])}", flush=True)
+    if tally.unread:
+        names = ", ".join(f"{name} ({number:,})" for name, number in tally.unread.most_common(10))
+        print(f"{source.pool}: {source.name}, fields not read: {plan.rules.personal.hide(names)}", flush=True)
     return Part(source, uri, tally)
 
 
@@ -191,6 +196,8 @@ def read_benchmark(name: str, uri: str) -> Iterator[str]:
     """
     for file in source_files(storage.check_fingerprint(uri)):
         for row in read_rows(file):
+            if row.problem:
+                raise ConfigError(f"benchmarks: {name}, {file} row {row.line}: {row.problem}")
             prompt = row.value.get("question") or row.value.get("prompt")
             if not isinstance(prompt, str):
                 raise ConfigError(f"benchmarks: {name}, {file} row {row.line}: neither a question nor a prompt")

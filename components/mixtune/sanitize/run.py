@@ -128,6 +128,7 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
         also=text.also_normalise,
         control_tokens=tuple(sorted(ChatTemplate.load(Path(model)).control_tokens)) if model else (),
         max_bad_ratio=text.max_bad_ratio,
+        encoding=text.encoding,
     )
     uris = {name: options["uri"] for name, options in sorted(inputs.benchmarks.items()) if options.get("uri")}
     benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris.items())

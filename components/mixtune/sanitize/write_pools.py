@@ -151,6 +151,8 @@ class PoolWriter:
             personal_data=_sum(tally.personal for tally in tallies),
             consent=_sum(tally.consent for tally in tallies),
             schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
+            unusable=_sum(tally.unusable for tally in tallies),
+            unread_fields=self._hidden(tally.unread for tally in tallies),
         )
 
     def labels(self) -> dict[str, dict[str, int]]:
@@ -166,6 +168,11 @@ class PoolWriter:
             for split, labels in by_split.items()
             if labels
         }
+
+    def _hidden(self, counters: Iterable[Counter[str]]) -> dict[str, int]:
+        """Return a sum of counts by names of columns, which are data where a file has no header."""
+        hidden = (Counter({self._hide(name): number}) for counter in counters for name, number in counter.items())
+        return _sum(hidden)
 
     def lengths(self) -> dict[str, int]:
         """Count records by number of characters."""
@@ -203,8 +210,12 @@ class PoolWriter:
             yield from written.notes
 
     def _check_splits(self, by_split: Counter[str], dropped: Counter[str]) -> None:
+        tallies = [part.tally for part in self.parts]
+        reasons = sum((tally.dropped + tally.unusable for tally in tallies), Counter(dropped))
+        del reasons["unreadable"]
+        num_read = sum(tally.read for tally in tallies)
         for split in sorted(self.decisions.expected_splits):
-            check_not_empty(self.name, split, by_split[split], self._starts[-1], dropped)
+            check_not_empty(self.name, split, by_split[split], num_read, reasons)
 
 
 def _sum(counters: Iterable[Counter[str]]) -> dict[str, int]:

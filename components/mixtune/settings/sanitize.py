@@ -81,11 +81,23 @@ class TextSettings:
     max_bad_ratio: float = 0.05
     """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops."""
 
+    encoding: str = ""
+    """Of rows of CSV and TSV that are not UTF-8, such as `cp1252`; empty: such rows are unusable."""
+
     def __post_init__(self) -> None:
+        if self.encoding and not _is_encoding(self.encoding):
+            raise ConfigError(f"encoding: {self.encoding!r} is not known; Excel's in western countries is cp1252")
         if not 0 <= self.max_bad_ratio <= 1:
             raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
         if any(not marker.strip() for marker in self.extra_markers):
             raise ConfigError("extra_markers holds a blank one, which stands everywhere; take it out")
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return "a" in b"a".decode(name)
+    except (LookupError, UnicodeDecodeError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
 """Fingerprints: a URI together with the digest of what lies there, so that a cached step sees changed bytes."""
 
 import hashlib
+import re
 
 from mixtune.errors import DataError
 from mixtune.storage.files import PROVENANCE, file_exists, join, list_files, sha256_file
+
+_DIGEST = re.compile(r"(.*)#([0-9a-f]{32})", re.DOTALL)
 
 
 def fingerprint(uri: str) -> str:
@@ -20,9 +23,12 @@ def fingerprint(uri: str) -> str:
 
 
 def split_fingerprint(uri: str) -> tuple[str, str]:
-    """Return the plain URI and the digest after `#`, which is empty where there is none."""
-    plain, _, digest = uri.partition("#")
-    return plain, digest
+    """Return the plain URI and the digest after its last `#`, which is empty where there is none.
+
+    Any other `#` is part of a name.
+    """
+    match = _DIGEST.fullmatch(uri)
+    return (match[1], match[2]) if match else (uri, "")
 
 
 def check_fingerprint(uri: str) -> str:

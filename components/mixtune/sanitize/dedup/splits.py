@@ -52,5 +52,5 @@ def check_not_empty(pool: str, split: str, size: int, total: int, dropped: Count
     if size == 0:
         why = "".join(f"; {number:,} dropped: {reason}" for reason, number in dropped.most_common(3))
         raise DataError(
-            f"pool {pool!r}: of its {total} records none is left for {split!r}{why}; give more records or no split"
+            f"pool {pool!r}: of its {total} rows none is left for {split!r}{why}; give more records or no split"
         )

@@ -25,10 +25,11 @@ def split_elements(stream: IO[bytes], max_bytes: int) -> tuple[bytes, Iterator[b
         head = block.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head[:1] not in (b"[", b"{"):
         raise DataError("neither a JSON array nor an object")
-    return head[:1], _split(head[1:], stream, max_bytes)
+    return head[:1], _split(head, stream, max_bytes)
 
 
-def _split(buffer: bytes, stream: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+def _split(head: bytes, stream: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+    closing, buffer = b"]}"[head[:1] == b"{" :][:1], head[1:]
     start, at, depth, number = 0, 0, 1, 0
     while True:
         for match in _TOKEN.finditer(buffer, at):
@@ -42,6 +43,10 @@ def _split(buffer: bytes, stream: IO[bytes], max_bytes: int) -> Iterator[bytes]:
                 if depth or text.strip() or number > 1:
                     yield text
                 if depth == 0:
+                    if match[0] != closing:
+                        raise DataError(
+                            f"not whole JSON: what opens with {head[:1].decode()} closes with {match[0].decode()}"
+                        )
                     _check_end(buffer[at:], stream)
                     return
         if len(buffer) - start > max_bytes:

@@ -1,47 +1,113 @@
-"""Rows to records: the schema of a file, detected from its first row or given as a column mapping."""
+"""Rows to records: the schema of a file, detected from its first row or given as a column mapping.
 
-import json
+A schema says which fields it reads. Any other field that says something is counted by name, or refused where it has a
+meaning that cannot be honoured (`fields`).
+"""
+
 import math
 import re
 import string
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from mixtune.errors import ConfigError, DataError
-from mixtune.records import ROLES, Message, Record
+from mixtune.records import Message, Record
+from mixtune.sanitize.reading.fields import (
+    BESIDE,
+    CHOSEN,
+    HISTORY,
+    KEPT,
+    REASONING,
+    SYSTEM,
+    TOOLS,
+    WANTED,
+    account,
+    check_wanted,
+    first_filled,
+    fold,
+    is_wish,
+)
+from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_system, read_tools
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
 COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "weight", "messages", "tools")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
-_SHAREGPT = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system", "tool": "tool",
-    "observation": "tool", "function_response": "tool",
-}  # fmt: skip
-_ROLE_NAMES = {"developer": "system", "bot": "assistant", "function": "tool"}
-"""Other names of roles, as OpenAI and Nova have them."""
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
+"""Columns of a whole conversation."""
 PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
+    ("instruction", "completion"),
+    ("instruction", "answer"),
     ("input", "output"),
     ("prompt", "completion"),
     ("prompt", "response"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
     ("question", "answer"),
+    ("question", "response"),
     ("query", "response"),
+    ("query", "answer"),
+    ("problem", "solution"),
+    ("input_text", "output_text"),
+    ("inputs", "targets"),
+    ("prompt", "chosen"),
+    ("instruction", "chosen"),
+    ("question", "chosen"),
+    ("input", "preferred_output"),
 )
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
-_BESIDE = ("input", "context")
-"""Columns that an instruction goes on in, as Alpaca and Dolly have them."""
-_KEPT = ("group", "consent")
-"""Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
 LABELS = ("label", "category", "intent", "class")
 """Columns of a class, beside a `text`."""
 
-Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+@dataclass(kw_only=True, slots=True)
+class Fields:
+    """What a schema reads of a row."""
+
+    messages: list[Message]
+    tools: list[JsonObject] = field(default_factory=list)
+    label: str = ""
+    group: str = ""
+    consent: str = ""
+    weight: Json = None
 
 
-def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapper]:
-    """Return the schema of a file, and what turns a row of it into a record's fields.
+Mapper = Callable[[JsonObject, Unread], Fields]
+"""Takes a row, and counts what it does not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """How the rows of a file become records."""
+
+    name: str
+    mapper: Mapper
+    read: frozenset[str]
+    """Names of the fields that it reads."""
+    folds: bool = False
+    """Whether names are compared without case."""
+    is_mapping: bool = False
+    """Whether the user named the columns."""
+
+    def record(self, row: JsonObject, file: str, line: int, unread: Unread) -> Record:
+        """Return a row as a record; its `id` stays empty, since cleaning changes its content.
+
+        Raises:
+            DataError: It is not a conversation that ends with an answer; the reason alone, without content.
+            Refused: Its answer is marked as unwanted.
+        """
+        if self.folds:
+            row = {fold(name): value for name, value in row.items()}
+        if not row.keys() <= self.read:
+            account(row, self.read, unread, refuses=not self.is_mapping)
+        return _checked(self.mapper(row, unread), file, line)
+
+
+def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
+    """Return the schema of a file.
 
     Args:
         row: The first readable row.
@@ -53,40 +119,18 @@ def find_mapper(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, Mapp
     """
     if columns:
         check_columns(row, columns)
-        return "mapping", partial(_mapped, columns=columns)
-    name, mapper = _detect(row)
-
-    def with_kept(value: dict[str, Any]) -> dict[str, Any]:
-        fields = mapper(value)
-        for key in _KEPT:
-            if key in value:
-                fields.setdefault(key, value[key])
-        return fields
-
-    return name, with_kept
-
-
-def _detect(row: dict[str, Any]) -> tuple[str, Mapper]:
-    if isinstance(row.get("messages"), list):
-        return ("converse" if _is_converse(row) else "chat"), _chat
-    if isinstance(row.get("conversations"), list):
-        return "sharegpt", _sharegpt
-    if {"question", "choices", "answer"} <= set(row) and not isinstance(row["choices"], str):
-        return "question/choices/answer", _multiple_choice
-    for prompt, completion in PAIRS:
-        if prompt in row and completion in row:
-            beside = next((key for key in _BESIDE if prompt == "instruction" and key in row), "")
-            return f"{prompt}/{completion}", partial(_pair, prompt=prompt, completion=completion, beside=beside)
-    for label in LABELS:
-        if "text" in row and label in row:
-            mapping = {"prompt": "text", "completion": label, "label": label}
-            return f"text/{label}", partial(_mapped, columns=mapping)
+        return _mapping("mapping", columns)
+    if schema := _detect(row):
+        return schema
+    folded = {fold(name): value for name, value in row.items()}
+    if schema := _detect(folded):
+        return Schema(name=schema.name, mapper=schema.mapper, read=schema.read, folds=True)
     raise DataError(
         f"no known schema in columns {', '.join(sorted(row))}; give columns={{'prompt': ..., 'completion': ...}}"
     )
 
 
-def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
+def check_columns(row: JsonObject, columns: dict[str, str]) -> None:
     """Check a column mapping against a row.
 
     Raises:
@@ -94,7 +138,7 @@ def check_columns(row: dict[str, Any], columns: dict[str, str]) -> None:
     """
     check_mapping(columns)
     for key, value in columns.items():
-        for name in _FIELD.findall(value) if "{" in value else [value]:
+        for name in _names(value):
             if name not in row:
                 raise ConfigError(
                     f"columns: {key} is {value!r}, but there is no column {name!r}; there are {sorted(row)}"
@@ -105,54 +149,101 @@ def check_mapping(columns: dict[str, str]) -> None:
     """Check a column mapping by itself; an empty one is none.
 
     Raises:
-        ConfigError: An unknown key, or neither messages nor prompt and completion.
+        ConfigError: An unknown key, double braces, or neither messages nor prompt and completion.
     """
     if unknown := sorted(set(columns) - set(COLUMNS)):
         raise ConfigError(f"columns: unknown key {unknown[0]!r}; there are {', '.join(COLUMNS)}")
     if columns and "messages" not in columns and not {"prompt", "completion"} <= set(columns):
         raise ConfigError("columns: give `messages`, or both `prompt` and `completion`")
+    for key, value in columns.items():
+        if "{{" in value or "}}" in value:
+            raise ConfigError(f"columns: {key} is {value!r}; a column stands in one pair of braces: {{column}}")
 
 
-def to_record(fields: dict[str, Any], file: str, line: int) -> Record:
-    """Return a record from its fields, checked; its `id` stays empty, since cleaning changes its content.
+def _names(value: str) -> list[str]:
+    return _FIELD.findall(value) if "{" in value else [value]
 
-    Raises:
-        DataError: The messages are not a conversation that ends with an answer; the reason alone, without content.
-    """
-    messages = fields["messages"]
-    if not _is_canonical(messages):
-        messages = [_message(message) for message in messages]
+
+def _detect(row: JsonObject) -> Schema | None:
+    for column in CONVERSATIONS:
+        if _holds_messages(row.get(column)):
+            return _conversation(column, row[column])
+    if {"question", "choices", "answer"} <= set(row) and not isinstance(row["choices"], str):
+        read = frozenset(("question", "choices", "answer", *KEPT))
+        return Schema(name="question/choices/answer", mapper=_multiple_choice, read=read)
+    for prompt, completion in PAIRS:
+        if prompt in row and completion in row:
+            return _pair_schema(prompt, completion)
+    for label in LABELS:
+        if "text" in row and label in row:
+            return _mapping(f"text/{label}", {"prompt": "text", "completion": label, "label": label}, detected=True)
+    if _holds_messages(row.get("chosen")):
+        return _conversation("chosen", row["chosen"])
+    return None
+
+
+def _holds_messages(value: Json) -> bool:
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            value = parse_column(value)
+        except DataError:
+            return False
+    return isinstance(value, (list, tuple)) and bool(value) and is_message(value[0])
+
+
+def _conversation(column: str, value: Json) -> Schema:
+    turns = [turn for turn in parse_column(value) if isinstance(turn, dict)]
+    if column == "contents":
+        name = "gemini"
+    elif any("from" in turn for turn in turns) or column != "messages":
+        name = "sharegpt" if column == "conversations" else column
+    else:
+        name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
+    read = frozenset((column, *SYSTEM, *TOOLS, *HISTORY, *KEPT, *WANTED[:1]))
+    read |= frozenset() if column == "chosen" else frozenset(CHOSEN)
+    return Schema(name=name, mapper=partial(_whole, column=column), read=read)
+
+
+def _pair_schema(prompt: str, completion: str) -> Schema:
+    beside = tuple(name for name in BESIDE if name not in (prompt, completion))
+    read = frozenset((prompt, completion, *beside, *SYSTEM, *TOOLS, *HISTORY, *REASONING, *KEPT, *WANTED))
+    mapper = partial(_pair, prompt=prompt, completion=completion, beside=beside)
+    return Schema(name=f"{prompt}/{completion}", mapper=mapper, read=read)
+
+
+def _mapping(name: str, columns: dict[str, str], *, detected: bool = False) -> Schema:
+    read = frozenset(column for value in columns.values() for column in _names(value)) | frozenset(KEPT)
+    return Schema(name=name, mapper=partial(_mapped, columns=columns), read=read, is_mapping=not detected)
+
+
+def _checked(fields: Fields, file: str, line: int) -> Record:
+    messages = fields.messages
     if not messages or messages[-1]["role"] != "assistant":
         raise DataError("the last message is not the assistant's")
+    is_asked = False
     for message in messages:
-        if message["role"] == "user":
-            break
-    else:
+        is_asked = is_asked or message["role"] == "user"
+        if len(message) > 2 and message.get("learn") is False:
+            raise DataError(
+                "a turn is left out of training by its weight, which is not honoured; end the row before it"
+            )
+    if not is_asked:
         raise DataError("no message of the user's")
     record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
-    if tools := fields.get("tools"):
-        record["tools"] = [_tool(tool) for tool in tools]
-    for key in ("label", "group", "consent"):
-        if fields.get(key) not in (None, ""):
-            record[key] = str(fields[key])
-    if fields.get("weight") not in (None, ""):
-        record["weight"] = _weight(fields["weight"])
+    if fields.tools:
+        record["tools"] = fields.tools
+    if fields.label:
+        record["label"] = fields.label
+    if fields.group:
+        record["group"] = fields.group
+    if fields.consent:
+        record["consent"] = fields.consent
+    if not is_blank(fields.weight):
+        record["weight"] = _weight(fields.weight)
     return record
 
 
-def _is_canonical(messages: Any) -> bool:
-    """Return whether messages already have a record's form, without calls and reasoning, as most do."""
-    if type(messages) is not list:
-        return False
-    for message in messages:
-        if type(message) is not dict or len(message) != 2:
-            return False
-        if message.get("role") not in ROLES or type(message.get("content")) is not str:
-            return False
-    return True
-
-
-def _weight(value: Any) -> float:
+def _weight(value: Json) -> float:
     try:
         weight = float(value)
     except (TypeError, ValueError):
@@ -162,149 +253,132 @@ def _weight(value: Any) -> float:
     return weight
 
 
-def _mapped(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools")}
-    fields: dict[str, Any] = {key: values[key] for key in ("label", "group", "consent", "weight") if key in values}
-    if "tools" in columns:
-        fields["tools"] = _loaded(row[columns["tools"]])
-    fields |= {key: row[key] for key in _KEPT if key in row and key not in columns}
+def _finished(fields: Fields, row: JsonObject) -> Fields:
+    """Return fields with those that mean the same in every schema."""
+    fields.group, fields.consent = (text_of(row[name]) if name in row else "" for name in KEPT)
+    return fields
+
+
+def _mapped(row: JsonObject, unread: Unread, columns: dict[str, str]) -> Fields:
+    values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools", "label")}
+    system = [values["system"]] if values.get("system") else []
     if "messages" in columns:
-        return {**fields, "messages": _loaded(row[columns["messages"]])}
-    turns = [("system", values.get("system", "")), ("user", values["prompt"]), ("assistant", values["completion"])]
-    return {**fields, "messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
+        messages = _with_system(read_messages(row[columns["messages"]], unread), system)
+    else:
+        messages = _with_system(_asked_and_answered(values["prompt"], values["completion"]), system)
+    fields = _finished(Fields(messages=messages, weight=values.get("weight")), row)
+    if "label" in columns:
+        name = columns["label"]
+        fields.label = _value(row, name) if "{" in name else label_of(row.get(name))
+        if columns.get("completion") == name:
+            messages[-1]["content"] = fields.label
+    if "tools" in columns and not is_blank(row[columns["tools"]]):
+        fields.tools = read_tools(row[columns["tools"]], unread)
+    fields.group, fields.consent = values.get("group", fields.group), values.get("consent", fields.consent)
+    return fields
 
 
-def _value(row: dict[str, Any], value: str) -> str:
+def _value(row: JsonObject, value: str) -> str:
     if "{" not in value:
-        return _text(row.get(value))
-    return _FIELD.sub(lambda match: _text(row.get(match[1])), value)
+        return text_of(row.get(value))
+    return _FIELD.sub(lambda match: text_of(row.get(match[1])), value)
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return "\n\n".join(_text(item) for item in value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _asked_and_answered(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _multiple_choice(row: dict[str, Any]) -> dict[str, Any]:
+def _multiple_choice(row: JsonObject, unread: Unread) -> Fields:
     """Return a question with lettered choices; the answer is a place, counted from 0, or a letter."""
     letters = string.ascii_uppercase[: len(row["choices"])]
-    answer = row["answer"] if row["answer"] in list(letters) else letters[int(row["answer"])]
-    lines = [f"{letter}. {_text(choice)}" for letter, choice in zip(letters, row["choices"], strict=True)]
-    question = "\n".join([_text(row["question"]), *lines])
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+    answer = text_of(label_of(row["answer"])).strip()
+    if answer not in tuple(letters):
+        if not answer.isdecimal() or int(answer) >= len(letters):
+            raise DataError(f"its answer names none of its {len(letters)} choices (a hidden one?)")
+        answer = letters[int(answer)]
+    lines = [f"{letter}. {text_of(choice)}" for letter, choice in zip(letters, row["choices"], strict=True)]
+    return _finished(Fields(messages=_asked_and_answered("\n".join([text_of(row["question"]), *lines]), answer)), row)
 
 
-def _pair(row: dict[str, Any], prompt: str, completion: str, beside: str) -> dict[str, Any]:
-    question = "\n\n".join([_text(row[prompt]), *([_text(row[beside])] if beside and row.get(beside) else [])])
-    turns = [("system", _text(row.get("system"))), ("user", question), ("assistant", _text(row[completion]))]
-    return {"messages": [{"role": role, "content": text} for role, text in turns if text or role != "system"]}
+def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside: tuple[str, ...]) -> Fields:
+    check_wanted(row)
+    question, answer = row[prompt], row[completion]
+    if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
+        account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")
+        row = {**row, "tools": question.get("tools")}
+        question = question["messages"]
+    turns = _turns(question, "user", unread, [text_of(row[name]) for name in beside if not is_blank(row.get(name))])
+    answers = _turns(answer, "assistant", unread, [])
+    if completion == "chosen" and answers[0]["role"] != "assistant":  # the chosen is the whole conversation
+        turns = []
+    if (reasoning := first_filled(row, REASONING)) is not None and answers[-1]["role"] == "assistant":
+        answers[-1] = {**answers[-1], "reasoning": text_of(reasoning)}
+    return _finished(Fields(messages=_framed([*turns, *answers], row, unread), tools=_tools(row, unread)), row)
 
 
-def _is_converse(row: dict[str, Any]) -> bool:
-    return list in [type(turn.get("content")) for turn in row["messages"] if isinstance(turn, dict)]
+def _turns(value: Json, role: str, unread: Unread, beside: list[str]) -> list[Message]:
+    """Return one side of a pair: messages, or a text and what stands beside it."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not values or not all(map(is_message, values)):
+        return [{"role": role, "content": "\n\n".join([text_of(value), *beside])}]
+    messages = read_messages(values, unread)
+    if beside:
+        raise DataError("a context stands beside messages; write it into them")
+    return messages
 
 
-def _chat(row: dict[str, Any]) -> dict[str, Any]:
-    tools, messages = row.get("tools"), row["messages"]
-    if not tools and row.get("toolConfig"):
-        tools = [item["toolSpec"] for item in row["toolConfig"].get("tools", [])]
-    if _is_converse(row):
-        messages = [turn for message in messages for turn in _turns(message)]
-    if isinstance(system := row.get("system"), list):
-        text = "\n\n".join(part["text"] for part in system if part.get("text"))
-        messages = [*([{"role": "system", "content": text}] if text else []), *messages]
-    return {"label": row.get("label"), "messages": messages, "tools": _loaded(tools)}
+def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
+    if len(row) == 1:
+        return Fields(messages=read_messages(row[column], unread))
+    label = row.get("label")
+    if is_wish(label) or "kto_tag" in row:
+        check_wanted(row)
+        label = None
+    messages = read_messages(row[column], unread)
+    if (chosen := first_filled(row, CHOSEN)) is not None and messages and messages[-1]["role"] != "assistant":
+        messages = [*messages, *_turns(_best(chosen), "assistant", unread, [])]
+    fields = Fields(messages=_framed(messages, row, unread), tools=_tools(row, unread), label=label_of(label))
+    return _finished(fields, row)
 
 
-def _turns(message: Any) -> list[Any]:
-    """Return one message in our form; Nova Converse's parts become text, reasoning, calls and tool turns."""
-    if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-        return [message]
-    out: dict[str, Any] = {"role": message.get("role"), "content": ""}
-    results = []
-    for part in message["content"]:
-        if not isinstance(part, dict):
-            raise DataError("a content part is not an object")
-        if "text" in part:
-            out["content"] += ("\n" if out["content"] else "") + part["text"]
-        elif "reasoningContent" in part:
-            out["reasoning"] = part["reasoningContent"]["reasoningText"]["text"]
-        elif "toolUse" in part:
-            call = part["toolUse"]
-            out.setdefault("tool_calls", []).append(
-                {"id": call["toolUseId"], "name": call["name"], "arguments": call["input"]}
-            )
-        elif "toolResult" in part:
-            result = part["toolResult"]
-            texts = [item["text"] if "text" in item else json.dumps(item.get("json")) for item in result["content"]]
-            results.append({"role": "tool", "content": "\n".join(texts), "tool_call_id": result["toolUseId"]})
-        else:
-            raise DataError(
-                f"content part of an unknown kind: {', '.join(sorted(part))}; text, reasoning and tools are read"
-            )
-    return results + ([out] if out["content"] or out.get("tool_calls") or not results else [])
+def _best(chosen: Json) -> Json:
+    """Return the preferred of Gemini's scored completions; any other value as it is."""
+    values = chosen if isinstance(chosen, (list, tuple)) else [chosen]
+    if not all(isinstance(value, dict) and {"score", "completion"} <= set(value) for value in values):
+        return chosen
+    return max(values, key=lambda value: float(value["score"]))["completion"]
 
 
-def _sharegpt(row: dict[str, Any]) -> dict[str, Any]:
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return {"messages": system + [_turn(turn) for turn in row["conversations"]], "tools": _loaded(row.get("tools"))}
+def _framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
+    """Return messages with the system text and the history that stand beside them."""
+    if (history := first_filled(row, HISTORY)) is not None:
+        messages = [*_history(parse_column(history), unread), *messages]
+    if (system := first_filled(row, SYSTEM)) is not None:
+        messages = _with_system(messages, [read_system(system, unread)])
+    return messages
 
 
-def _turn(turn: Any) -> Any:
-    if isinstance(turn, dict) and "role" in turn:
-        return turn
-    if not isinstance(turn, dict) or turn.get("from") not in _SHAREGPT:
-        raise DataError(f"a turn is not from one of {', '.join(sorted(_SHAREGPT))}")
-    return {"role": _SHAREGPT[turn["from"]], "content": turn.get("value")}
+def _with_system(messages: list[Message], texts: list[str]) -> list[Message]:
+    if not texts or not texts[0].strip():
+        return messages
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"].strip() == texts[0].strip():
+            return messages
+        raise DataError("a system text stands beside messages that begin with another one; keep one of them")
+    return [{"role": "system", "content": texts[0]}, *messages]
 
 
-def _message(message: Any) -> Message:
-    role = message.get("role") if isinstance(message, dict) else None
-    role = _ROLE_NAMES.get(str(role), role)
-    if role not in ROLES:
-        raise DataError(f"a message's role is not one of {', '.join(ROLES)}")
-    content = message.get("content")
-    if len(message) == 2 and isinstance(content, str):
-        return {"role": role, "content": content}
-    calls = [_call(call) for call in message.get("tool_calls") or []]
-    if not isinstance(content, str) and not (content is None and calls):
-        raise DataError("a message's content is not text")
-    out: Message = {"role": role, "content": content or ""}
-    if reasoning := message.get("reasoning") or message.get("reasoning_content"):
-        out["reasoning"] = _text(reasoning)
-    if calls:
-        out["tool_calls"] = calls
-    if message.get("tool_call_id"):
-        out["tool_call_id"] = str(message["tool_call_id"])
+def _history(history: Json, unread: Unread) -> list[Message]:
+    if isinstance(history, (list, tuple)) and all(map(is_message, history)):
+        return read_messages(list(history), unread)
+    out: list[Message] = []
+    for pair in history if isinstance(history, (list, tuple)) else [None]:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise DataError("its history is neither pairs of question and answer nor messages")
+        out += _asked_and_answered(text_of(pair[0]), text_of(pair[1]))
     return out
 
 
-def _call(call: Any) -> Any:
-    function = call.get("function", call) if isinstance(call, dict) else {}
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise DataError("a tool call has no name")
-    arguments = _loaded(function.get("arguments") or {})
-    if not isinstance(arguments, dict):
-        raise DataError("a tool call's arguments are not an object")
-    identity = {"id": str(call["id"])} if call.get("id") else {}
-    return {**identity, "name": function["name"], "arguments": arguments}
-
-
-def _tool(tool: Any) -> dict[str, Any]:
-    spec = tool.get("function", tool) if isinstance(tool, dict) else {}
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise DataError("a tool has no name")
-    schema = spec.get("parameters") or (spec.get("inputSchema") or {}).get("json") or {}
-    return {"name": spec["name"], "description": _text(spec.get("description")), "parameters": schema}
-
-
-def _loaded(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError as error:
-        raise DataError("a JSON column does not hold JSON") from error
+def _tools(row: JsonObject, unread: Unread) -> list[JsonObject]:
+    tools = first_filled(row, TOOLS)
+    return [] if tools is None else read_tools(tools, unread)

@@ -9,7 +9,8 @@ from mixtune import storage
 from mixtune.artifacts.pools import Source
 from mixtune.artifacts.provenance import read_terms
 from mixtune.sanitize.clean import SourceFile
-from mixtune.sanitize.reading.readers import Range, plan_ranges, source_files
+from mixtune.sanitize.reading.readers import plan_ranges, source_files
+from mixtune.sanitize.reading.row import Range
 from mixtune.settings.sanitize import SourceSettings
 
 RANGE_BYTES = 64 * 2**20
@@ -62,7 +63,7 @@ def _list(sources: Iterable[SourceSettings], range_bytes: int) -> list[SourceFil
     parts = []
     for source in sources:
         uri, digest = storage.split_fingerprint(source.uri)
-        for file in source_files(uri):
+        for file in source_files(uri, source.split):
             whole = SourceFile(pool=source.name, split=source.split, uri=file, columns=source.columns, digest=digest)
             parts += [replace(whole, part=part) for part in plan_ranges(file, range_bytes)]
     names = list(dict.fromkeys(part.pool for part in parts))

@@ -66,7 +66,7 @@ def _replaced_in(message: Message, clean: Callable[[str], str]) -> Message:
     if len(message) == 2:
         return {"role": message["role"], "content": content}
     out: Message = {**message, "content": content}
-    if reasoning := clean(out.pop("reasoning", "")):
+    if not is_blank(reasoning := clean(out.pop("reasoning", ""))):
         out["reasoning"] = reasoning
     if "tool_calls" in out:
         out["tool_calls"] = _replaced(out["tool_calls"], clean)

@@ -1,0 +1,229 @@
+"""Rows of CSV and TSV: what separates the fields is looked at first, and no quotation mark can swallow other rows."""
+
+import csv
+import io
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from mixtune.errors import DataError
+from mixtune.sanitize.reading.columnar import check_names
+from mixtune.sanitize.reading.row import MAX_LINE_BYTES, Row
+
+_SAMPLE_LINES = 200
+_DELIMITERS = (",", ";", "\t", "|")
+_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_MAX_FIELD_LINES = 2000
+"""Lines of a quoted field; what is longer is taken for a quotation mark that nothing closes."""
+_MANY_ROWS = 3
+"""Lines inside a field from which on, if all look like rows, they are rows that a quotation mark swallowed."""
+_ENDS_EARLY = "unexpected end of data"
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*$', re.I)
+_ESCAPED = re.compile(r'\\"(?![,;\t|\r\n])')
+_NOT_UTF8 = (
+    "not UTF-8; Excel's files of western countries are Windows-1252: save it as UTF-8, or set text.encoding: cp1252"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How a file separates its fields."""
+
+    delimiter: str
+    quotes: bool = True
+    escapes: bool = False
+    """Whether a quotation mark inside a field stands behind a backslash, not twice."""
+    spaces: bool = False
+    """Whether a space follows every delimiter."""
+
+    def parse(self, lines: list[str]) -> list[str]:
+        """Return the fields of one row; raise csv.Error where they are none."""
+        if not self.quotes:
+            return lines[0].rstrip("\r\n").split(self.delimiter)
+        if self.escapes:
+            lines = [line.replace('\\"', '""') for line in lines]
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True, skipinitialspace=self.spaces)
+        fields = next(reader, [])
+        if next(reader, None) is not None:
+            raise csv.Error("two rows where one was expected")
+        return fields
+
+
+class _Lines:
+    """The lines of a text, which can be put back."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text, self._ahead, self.number = text, deque[str](), 0
+        """The number of the last line taken, 1-based."""
+
+    def take(self) -> str:
+        """Return the next line, with its end; empty at the text's end."""
+        line = self._ahead.popleft() if self._ahead else self._text.readline(MAX_LINE_BYTES)
+        self.number += bool(line)
+        return line
+
+    def put_back(self, lines: list[str]) -> None:
+        self._ahead.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+    def peek(self, number: int) -> list[str]:
+        """Return the next lines without taking them."""
+        lines = list[str]()
+        while len(lines) < number and (line := self.take()):
+            lines.append(line)
+        self.put_back(lines)
+        return lines
+
+
+def read_delimited(stream: IO[bytes], delimiter: str, encoding: str = "") -> Iterator[Row]:
+    """Yield the rows of a table as text.
+
+    Args:
+        stream: The file.
+        delimiter: What separates fields where the file does not say otherwise.
+        encoding: Of rows that are not UTF-8; empty: they are bad rows.
+
+    Raises:
+        DataError: A column stands twice in the header.
+    """
+    csv.field_size_limit(2 * MAX_LINE_BYTES)
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+    try:
+        lines = _Lines(text)
+        form = _detect_form(lines, delimiter)
+        if form.delimiter != delimiter:
+            print(
+                f"{getattr(stream, 'name', 'a file')}: its fields are separated by {_NAMES[form.delimiter]}", flush=True
+            )
+        yield from _rows(lines, form, encoding)
+    finally:
+        text.detach()
+
+
+def _detect_form(lines: _Lines, delimiter: str) -> _Form:
+    sample = lines.peek(_SAMPLE_LINES)
+    if sample and (separator := _SEPARATOR.match(sample[0])):
+        lines.take()
+        return _Form(delimiter=separator[1])
+    header = next((line for line in sample if line.strip()), "")
+    if delimiter == "\t" and "\t" in header:
+        return _Form(delimiter=delimiter, quotes=_is_quoted(sample, delimiter))
+    text = "".join(sample)
+    form = _Form(
+        delimiter=max(_DELIMITERS, key=lambda candidate: _fit(sample, candidate) + 0.01 * (candidate == delimiter)),
+        escapes=bool(_ESCAPED.search(text)) and '""' not in text,
+    )
+    names = header.split(form.delimiter)[1:]
+    spaces = bool(names) and all(name.startswith(" ") for name in names)
+    return _Form(delimiter=form.delimiter, escapes=form.escapes, spaces=spaces)
+
+
+def _fit(sample: list[str], delimiter: str) -> float:
+    """Return the share of lines without quotation marks that have as many fields as the header, 0 for a single one."""
+    plain = [line.rstrip("\r\n").split(delimiter) for line in sample if '"' not in line and line.strip()]
+    try:
+        names = next(csv.reader(sample[:1], delimiter=delimiter), [])
+    except csv.Error:
+        names = []
+    if len(names) < 2:
+        return 0.0
+    return sum(len(fields) == len(names) for fields in plain) / len(plain) if plain else 1.0
+
+
+def _is_quoted(sample: list[str], delimiter: str) -> bool:
+    """Return whether a TSV quotes fields as CSV does: TSV itself knows no quotation marks."""
+    rows = [line.rstrip("\r\n").split(delimiter) for line in sample]
+    opening = [name for row in rows for name in row if name.startswith('"')]
+    whole = all(len(name) > 1 and name.endswith('"') and '"' not in name[1:-1].replace('""', "") for name in opening)
+    is_needed = any('""' in name[1:-1] for name in opening) or all(name.startswith('"') for name in rows[0])
+    return bool(opening) and whole and is_needed
+
+
+def _rows(lines: _Lines, form: _Form, encoding: str) -> Iterator[Row]:
+    names: list[str] = []
+    while line := lines.take():
+        number = lines.number
+        if not line.strip(" \r\n"):
+            continue
+        if len(line) >= MAX_LINE_BYTES:
+            yield Row(number, {}, f"line longer than {MAX_LINE_BYTES} bytes")
+            continue
+        try:
+            fields = form.parse([line]) if '"' not in line else _quoted(line, lines, form, len(names))
+        except csv.Error as error:
+            if not names:
+                raise DataError(f"its header is not CSV: {error}") from error
+            yield Row(number, {}, f"not CSV: {error}")
+            continue
+        if not names:
+            names = _header(fields)
+        else:
+            yield _row(number, names, fields, encoding)
+
+
+def _header(fields: list[str]) -> list[str]:
+    """Return the names of the columns; one without a name gets its place as its name, but for the first, an index."""
+    return check_names(
+        name if name.strip() or not place else f"column {place + 1}" for place, name in enumerate(fields)
+    )
+
+
+def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row:
+    if len(fields) > len(names) and not any(field.strip() for field in fields[len(names) :]):
+        fields = fields[: len(names)]
+    if len(fields) != len(names):
+        return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}")
+    if any("\udc80" <= letter <= "\udcff" for field in fields for letter in field if letter > "\u2fff"):
+        if not encoding:
+            return Row(number, {}, _NOT_UTF8)
+        try:
+            fields = [field.encode("utf-8", "surrogateescape").decode(encoding) for field in fields]
+        except UnicodeDecodeError:
+            return Row(number, {}, f"neither UTF-8 nor {encoding}")
+    return Row(number, dict(zip(names, fields, strict=True)))
+
+
+def _quoted(line: str, lines: _Lines, form: _Form, num_columns: int) -> list[str]:
+    """Return the fields of a row that begins with a line; where it is none, the lines after it are rows again.
+
+    Raises:
+        csv.Error: It is none.
+    """
+    row = [line]
+    while True:
+        try:
+            fields = form.parse(row)
+            break
+        except csv.Error as error:
+            more = _until_quote(lines, _MAX_FIELD_LINES - len(row)) if _ENDS_EARLY in str(error) else []
+            row += more
+            if not more or len(row) >= _MAX_FIELD_LINES:
+                lines.put_back(row[1:])
+                why = "nothing closes it" if _ENDS_EARLY in str(error) else "another one stands alone in it"
+                raise csv.Error(f"a quotation mark opens a field and {why}") from error
+    if len(row) > 1 and num_columns > 1 and _are_rows(row, form, num_columns):
+        lines.put_back(row[1:])
+        raise csv.Error(f"a quotation mark swallows {len(row) - 1} rows after it")
+    return fields
+
+
+def _are_rows(lines: list[str], form: _Form, num_columns: int) -> bool:
+    """Return whether the lines of one quoted field look like rows of their own.
+
+    In prose a space follows a comma, in a row no space follows what separates the fields.
+    """
+    tight = re.compile(re.escape(form.delimiter) + ("" if form.spaces else r"(?![ \r\n])"))
+    is_row = [len(tight.findall(line)) == num_columns - 1 for line in lines if line.strip()]
+    return all(is_row) or (len(is_row) - 2 >= _MANY_ROWS and all(is_row[1:-1]))
+
+
+def _until_quote(lines: _Lines, limit: int) -> list[str]:
+    """Return the next lines up to one with a quotation mark; none at the text's end."""
+    out = list[str]()
+    while len(out) < limit and (line := lines.take()):
+        out.append(line)
+        if '"' in line:
+            break
+    return out

@@ -1,0 +1,98 @@
+"""Names of fields: which say the same in every schema, which mean nothing for training, which cannot be honoured."""
+
+import re
+
+from mixtune.errors import DataError
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
+from mixtune.sanitize.rules.record_texts import Refused
+
+SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
+"""Columns of a system text: a text, or parts."""
+BESIDE = ("input", "context", "passage", "document")
+"""Columns that a question goes on in."""
+REASONING = ("reasoning", "reasoning_content", "thinking")
+TOOLS = ("tools", "functions", "toolConfig", "tool_config")
+HISTORY = ("history",)
+"""Turns before the question: pairs of question and answer, or messages."""
+CHOSEN = ("chosen", "preferred_output", "completions")
+"""The wanted answer of a pair; its other half is never learned."""
+KEPT = ("group", "consent")
+"""Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
+WANTED = ("label", "kto_tag")
+"""Columns that may say whether an answer is wanted, true or false."""
+_MEANINGLESS = frozenset((
+    "id", "idx", "index", "_id", "_key", "uuid", "guid", "row_id", "prompt_id", "conversation_id", "message_id",
+    "schemaversion", "parallel_tool_calls", "cachepoint", "cache_control", "signature", "strict",
+    "additionalproperties", "__typename",
+))  # fmt: skip
+_MEDIA = frozenset((
+    "image", "images", "image_path", "image_paths", "image_url", "image_urls", "img", "audio", "audios", "audio_path",
+    "video", "videos", "video_path", "pixel_values", "speech", "filedata", "inlinedata", "file_data", "inline_data",
+))  # fmt: skip
+_REFUSED = {
+    "documents": "documents beside a conversation are not read; write them into its messages",
+    "train_detail": "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
+    "guardcontent": "guarded content is not read; give it as text",
+}
+_YES_NO = {"true": True, "false": False}
+
+
+def fold(name: str) -> str:
+    """Return a column's name as it is compared: without case and outer spaces, spaces inside as `_`."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str = "", *, refuses: bool = True) -> None:
+    """Count the fields that are there and are not read.
+
+    Args:
+        fields: A row, or a part of it.
+        read: The names that are read.
+        unread: Takes the counts.
+        place: What stands before the names, such as `messages.`.
+        refuses: Whether a field with a meaning that cannot be honoured is an error.
+
+    Raises:
+        DataError: There is such a field.
+    """
+    for name, value in fields.items():
+        if name in read or is_blank(value):
+            continue
+        folded = fold(name)
+        if refuses and folded in _MEDIA:
+            raise DataError(f"{place}{name}: images, audio and video are not read; leave out such rows")
+        if refuses and folded in _REFUSED:
+            raise DataError(f"{place}{name}: {_REFUSED[folded]}")
+        if folded and folded not in _MEANINGLESS and not folded.startswith(("unnamed:", "__index_level_")):
+            unread[f"{place}{name}"] += 1
+
+
+def first_filled(row: JsonObject, names: tuple[str, ...]) -> Json:
+    """Return the first value of some fields that says something; None where none does."""
+    return next((row[name] for name in names if name in row and not is_blank(row[name])), None)
+
+
+def check_wanted(row: JsonObject) -> None:
+    """Check that an answer is not marked as an unwanted one, as data for KTO do.
+
+    Raises:
+        Refused: It is.
+        DataError: The mark may mean that, or a class.
+    """
+    for name in WANTED:
+        value = row.get(name)
+        if isinstance(value, str):
+            value = _YES_NO.get(value.strip().lower())
+        if value is False:
+            raise Refused(f"unwanted answer ({name} is false)")
+        if name not in ("label",) or type(value) is not int:
+            continue
+        if value in (0, 1) and "messages" not in row:
+            raise DataError(
+                "label is 0 or 1 beside an answer; give columns, or true and false where it says what is wanted"
+            )
+
+
+def is_wish(value: Json) -> bool:
+    """Return whether a label says that an answer is wanted or not, and is no class."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _YES_NO)

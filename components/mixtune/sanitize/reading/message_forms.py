@@ -1,0 +1,323 @@
+"""Messages of every published form into the form of a record: OpenAI's, Converse's, Anthropic's, Gemini's, ShareGPT's.
+
+A message is a role with a content: a text, or parts. Text, reasoning, calls and results of tools are read from
+either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mixtune.errors import DataError
+from mixtune.records import ROLES, Message, ToolCall
+from mixtune.sanitize.reading.fields import REASONING, account, first_filled
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
+
+_ROLE_NAMES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "chatbot": "assistant", "bot": "assistant", "system": "system", "developer": "system", "tool": "tool",
+    "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
+    "function_call": "call", "tool_call": "call",
+}  # fmt: skip
+"""Roles by the names that OpenAI, Nova, Gemini, Cohere and ShareGPT have for them; `call` is the assistant's."""
+_CONTENTS = ("content", "value", "parts")
+_LEARN = frozenset(("learn", "weight", "train", "training", "loss", "loss_weight"))
+"""Fields that leave a turn out of training."""
+_SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
+_REASONING = frozenset(REASONING)
+_SPOKEN = ("refusal", "tool_plan")
+"""What the assistant says where there is no content, as OpenAI and Cohere have it."""
+_READ = frozenset(("role", "from", "author", *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
+                   "function_call", *_SPOKEN))  # fmt: skip
+_TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
+_PART = frozenset(("type", "text", "thought"))
+_PAIRED = (("user", "assistant"), ("input", "output"))
+
+
+@dataclass(kw_only=True)
+class _Turn:
+    """A message while it is read."""
+
+    role: str
+    texts: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+
+    def message(self) -> Message:
+        out: Message = {"role": self.role, "content": "\n".join(self.texts)}
+        if self.reasoning:
+            out["reasoning"] = "\n".join(self.reasoning)
+        if self.calls:
+            out["tool_calls"] = self.calls
+        return out
+
+    @property
+    def is_filled(self) -> bool:
+        return bool(any(self.texts) or self.calls or self.reasoning or not self.results)
+
+
+def is_canonical(messages: Json) -> bool:
+    """Return whether messages already have a record's form, without calls and reasoning, as most do."""
+    if type(messages) is not list:
+        return False
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return False
+        if message.get("role") not in ROLES or type(message.get("content")) is not str:
+            return False
+    return True
+
+
+def read_messages(value: Json, unread: Unread) -> list[Message]:
+    """Return messages in a record's form.
+
+    Args:
+        value: A list of messages, or one; or the same as JSON text.
+        unread: Takes the names of what is there and not read.
+
+    Raises:
+        DataError: They cannot be read; the reason alone, without content.
+    """
+    if is_canonical(value):
+        messages: list[Message] = value
+        return messages
+    value = parse_column(value)
+    out: list[Message] = []
+    for turn in value if isinstance(value, (list, tuple)) else [value]:
+        if (
+            type(turn) is dict
+            and turn.keys() <= _SIMPLE
+            and type(turn.get("content")) is str
+            and turn.get("role") in ROLES
+        ):
+            out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
+        else:
+            out += _read_turn(turn, unread)
+    return out
+
+
+def is_message(value: Json) -> bool:
+    """Return whether a value is a message of any form."""
+    return isinstance(value, dict) and (
+        any(key in value for key in ("role", "from", "author")) or any(set(pair) <= set(value) for pair in _PAIRED)
+    )
+
+
+def read_system(value: Json, unread: Unread) -> str:
+    """Return a system text that stands beside the messages: a text, or parts."""
+    if isinstance(value, str):
+        return value
+    turn = _Turn(role="system")
+    _read_content(turn, value.get("parts") if isinstance(value, dict) and "parts" in value else value, unread)
+    return "\n\n".join(filter(None, turn.texts))
+
+
+def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
+    """Return tools in a record's form, from OpenAI's, Converse's, Anthropic's or Gemini's, or any of them as JSON text.
+
+    Raises:
+        DataError: A tool has no name, or its schema cannot be held.
+    """
+    return [_tool(item, unread) for item in _tool_items(parse_column(value))]
+
+
+def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
+    if not isinstance(turn, dict):
+        raise DataError("a message is not an object")
+    role = next((turn[key] for key in ("role", "from", "author") if turn.get(key)), None)
+    if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
+        account(turn, frozenset((*pair, "system")), unread, "messages.")
+        pairs = (("system", turn.get("system")), ("user", turn[pair[0]]), ("assistant", turn[pair[1]]))
+        for speaker, text in pairs:
+            if not is_blank(text):
+                yield {"role": speaker, "content": text_of(text)}
+        return
+    name = _ROLE_NAMES.get(str(role).strip().lower())
+    if name is None:
+        raise DataError(f"a message's role is not one of {', '.join(sorted(_ROLE_NAMES))}")
+    if not turn.keys() <= _READ:
+        account(turn, _READ, unread, "messages.")
+    yield from _read_message(turn, name, unread)
+
+
+def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Message]:
+    out = _Turn(role="assistant" if role == "call" else role)
+    content = next((turn[key] for key in _CONTENTS if turn.get(key) is not None), None)
+    if role == "call":
+        out.calls += _calls_of(content)
+    else:
+        _read_content(out, content if content is not None else first_filled(turn, _SPOKEN), unread)
+    if not _REASONING.isdisjoint(turn) and (reasoning := first_filled(turn, REASONING)) is not None:
+        out.reasoning.insert(0, text_of(reasoning))
+    for name in ("tool_calls", "function_call"):
+        if turn.get(name):
+            out.calls += _calls_of(turn[name])
+    if not (out.texts or out.calls or out.results):
+        raise DataError("a message's content is not text")
+    yield from out.results
+    if out.is_filled:
+        yield _marked(out.message(), turn)
+
+
+def _marked(message: Message, turn: JsonObject) -> Message:
+    """Return a message with what stands beside its content: which call it answers, and whether it is learned."""
+    if len(turn) == 2:
+        return message
+    if turn.get("tool_call_id"):
+        message["tool_call_id"] = str(turn["tool_call_id"])
+    for name in turn.keys() & _LEARN:
+        if turn[name] not in (None, 0, 1):
+            raise DataError("a message's weight is not 0 or 1; give the record's weight as a column of its own")
+        if turn[name] is not None and not turn[name]:
+            message["learn"] = False
+    return message
+
+
+def _read_content(turn: _Turn, content: Json, unread: Unread) -> None:
+    if isinstance(content, str):
+        turn.texts.append(content)
+    for part in content if isinstance(content, (list, tuple)) else ():
+        if isinstance(part, str):
+            turn.texts.append(part)
+        elif isinstance(part, dict):
+            _read_part(turn, {key: value for key, value in part.items() if value is not None}, unread)
+        else:
+            raise DataError("a content part is not an object")
+
+
+def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
+    kind = part.get("type")
+    readers = _UNTYPED if kind is None else {}
+    names = [name for name in readers if name in part]
+    if kind in _TYPED_TEXTS or (kind is None and "text" in part):
+        text = next((part[key] for key in ("text", "value", "content", "refusal") if key in part), None)
+        if not isinstance(text, str):
+            raise DataError("a content part's text is not text")
+        (turn.reasoning if part.get("thought") is True else turn.texts).append(text)
+        names += ["value", "content", "refusal"] if kind else []
+    elif kind in ("thinking", "reasoning"):
+        turn.reasoning.append(
+            _nested_text(first_filled(part, ("thinking", "text", "value", "content", "summary")), unread)
+        )
+        names += ["thinking", "value", "content", "summary"]
+    elif kind in ("tool_use", "tool_call", "tool_calls", "function_call"):
+        turn.calls += _calls_of(part.get("value", part))
+        return
+    elif kind == "tool_result":
+        turn.results.append(_result(part.get("tool_use_id"), part.get("content"), unread))
+        names += ["tool_use_id", "content"]
+    elif kind == "document" and turn.role == "tool":
+        turn.texts.append(text_of(part["document"]))
+        names += ["document"]
+    elif not names and "cachePoint" not in part:
+        known = "text, reasoning, calls and results of tools are read"
+        raise DataError(f"content part of an unknown kind: {kind or ', '.join(sorted(part))}; {known}")
+    for name in names if kind is None else ():
+        readers[name](turn, part[name], unread)
+    account(part, _PART | set(names), unread, "parts.")
+
+
+def _nested_text(value: Json, unread: Unread) -> str:
+    inner = _Turn(role="assistant")
+    _read_content(inner, value, unread)
+    return "\n".join(inner.texts)
+
+
+def _read_reasoning(turn: _Turn, value: JsonObject, unread: Unread) -> None:
+    inner = value.get("reasoningText") or {}
+    if not isinstance(inner.get("text"), str):
+        raise DataError("reasoningContent has no text; redacted reasoning cannot be learned")
+    turn.reasoning.append(inner["text"])
+    account(value, frozenset(("reasoningText",)), unread, "parts.reasoningContent.")
+
+
+def _read_use(turn: _Turn, value: JsonObject, unread: Unread) -> None:
+    account(value, frozenset(("toolUseId", "name", "input", "id", "args", "type")), unread, "parts.toolUse.")
+    turn.calls += _calls_of(value)
+
+
+def _read_result(turn: _Turn, value: JsonObject, unread: Unread) -> None:
+    account(value, frozenset(("toolUseId", "content")), unread, "parts.toolResult.")
+    turn.results.append(_result(value.get("toolUseId"), value.get("content"), unread))
+
+
+def _read_response(turn: _Turn, value: JsonObject, unread: Unread) -> None:
+    account(value, frozenset(("id", "name", "response")), unread, "parts.functionResponse.")
+    turn.results.append(_result(value.get("id"), [{"json": value.get("response")}], unread))
+
+
+_UNTYPED = {
+    "reasoningContent": _read_reasoning, "toolUse": _read_use, "functionCall": _read_use, "function_call": _read_use,
+    "toolResult": _read_result, "functionResponse": _read_response, "function_response": _read_response,
+}  # fmt: skip
+"""Readers of what a part without a `type` holds beside a text."""
+
+
+def _result(identity: Json, content: Json, unread: Unread) -> Message:
+    items = content if isinstance(content, (list, tuple)) else [content]
+    texts = []
+    for item in items:
+        plain = {key: value for key, value in item.items() if value is not None} if isinstance(item, dict) else item
+        if isinstance(plain, dict) and "json" in plain:
+            texts.append(text_of(plain["json"]))
+        else:
+            texts.append(_nested_text([plain] if not is_blank(plain) else "", unread))
+    out: Message = {"role": "tool", "content": "\n".join(texts)}
+    if identity:
+        out["tool_call_id"] = str(identity)
+    return out
+
+
+def _calls_of(value: Json) -> list[ToolCall]:
+    """Return the calls in a field: a list of them, one, or either as JSON text."""
+    if is_blank(value):
+        return []
+    value = parse_column(value)
+    return [_call(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def _call(value: Json) -> ToolCall:
+    value = parse_column(value)
+    function = value.get("function", value) if isinstance(value, dict) else {}
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise DataError("a tool call has no name")
+    raw = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), None)
+    arguments = plain_json(parse_column(raw) or {}, "a tool call")
+    if not isinstance(arguments, dict):
+        raise DataError("a tool call's arguments are not an object")
+    out: ToolCall = {"name": function["name"], "arguments": arguments}
+    identity = next((value[key] for key in ("id", "toolUseId") if value.get(key)), None)
+    return {"id": str(identity), **out} if identity else out
+
+
+def _tool_items(value: Json) -> list[Json]:
+    """Return the tools in a field, one by one."""
+    if isinstance(value, dict):
+        inner = next(
+            (value[key] for key in ("tools", "functionDeclarations", "function_declarations") if key in value), None
+        )
+        return [value] if inner is None else _tool_items(inner)
+    if not isinstance(value, (list, tuple)):
+        raise DataError("tools are not a list")
+    items = [parse_column(item) for item in value]
+    flat = []
+    for item in items:
+        nested = isinstance(item, dict) and not {"functionDeclarations", "function_declarations"}.isdisjoint(item)
+        flat += _tool_items(item) if nested else [item]
+    return [item for item in flat if not (isinstance(item, dict) and set(item) == {"cachePoint"})]
+
+
+def _tool(tool: Json, unread: Unread) -> JsonObject:
+    spec = next((tool[key] for key in ("function", "toolSpec") if key in tool), tool) if isinstance(tool, dict) else {}
+    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
+        raise DataError("a tool has no name")
+    read = ("name", "description", "parameters", "input_schema", "inputSchema", "type")
+    account(spec, frozenset(read), unread, "tools.")
+    schema = parse_column(next((spec[key] for key in read[2:5] if spec.get(key)), None)) or {}
+    if isinstance(schema, dict) and set(schema) == {"json"}:
+        schema = schema["json"]
+    return {
+        "name": spec["name"],
+        "description": text_of(spec.get("description")),
+        "parameters": plain_json(schema, "a tool's schema"),
+    }

@@ -1,0 +1,181 @@
+"""Values as files give them: numbers as they are written, empty ones known as such, and the text of any of them."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import Any, Self
+
+import orjson
+import re2
+
+from mixtune.errors import DataError
+
+Json = Any
+"""A value that a file holds: of JSON, or what Arrow makes of a column."""
+JsonObject = dict[str, Json]
+Unread = Counter[str]
+"""Rows by the name of a field that is there and is not read."""
+_MAY_LOSE_FORM = re2.compile(rb'":\s*-?(?:\d+[.eE]|\d{16})|[\[,]\s*-?\d+(?:\.\d|[eE]|\d{15})[\d.eE+-]*\s*[,\]]')
+"""A number that orjson may write otherwise than it was written, if it is none inside a text."""
+_ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
+_NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
+_SMALLEST, _PAST_LARGEST = -(2**63), 2**64
+"""Integers that a record can hold."""
+
+
+class Written(float):
+    """A number with a fraction or an exponent, and the text that it was written as."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Take the text of a JSON number."""
+        value = super().__new__(cls, text)
+        value.text = text
+        return value
+
+
+def parse_exactly(text: str | bytes) -> Json:
+    """Return the value of a JSON text, its numbers as they are written; `NaN` and `Infinity` are numbers, too.
+
+    Raises:
+        ValueError: Not JSON, or not UTF-8.
+        DataError: An object has one key twice.
+    """
+    plain = text if isinstance(text, str) else text.decode()
+    return json.loads(plain, parse_float=Written, object_pairs_hook=_without_repeats)
+
+
+def keeps_form(text: bytes, value: Json) -> bool:
+    """Return whether a value surely holds all of its JSON text: written again, it has as many quotation marks.
+
+    So no key is there twice. And it has the same digits, so that every number is as it was written.
+    """
+    again = orjson.dumps(value)
+    if text.count(b'"') != again.count(b'"') or b"\\u0022" in text:
+        return False
+    return not _MAY_LOSE_FORM.search(text) or _digits(text) == _digits(again)
+
+
+def _digits(text: bytes) -> bytes:
+    """Return the digits of a JSON text, those of escaped letters left out."""
+    return (_ESCAPED.sub(b"", text) if b"\\u" in text else text).translate(None, _NO_DIGITS)
+
+
+def parse_column(value: Json) -> Json:
+    """Return a value that may be JSON as text, as CSV and many a Parquet column have it.
+
+    Raises:
+        DataError: A text that is not JSON, or has one key of an object twice.
+    """
+    if not isinstance(value, str) or not value.strip():
+        return value or None
+    try:
+        text = value.encode()
+        quick = orjson.loads(text)
+        if keeps_form(text, quick):
+            return quick
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, UnicodeEncodeError):
+        pass  # it may be what Python's json writes and orjson does not read
+    try:
+        return parse_exactly(value)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError("a JSON column does not hold JSON") from error
+
+
+def is_blank(value: Json) -> bool:
+    """Return whether a value says nothing: null, NaN, or an empty text, list or object."""
+    if value is None or value is False:
+        return value is None
+    if isinstance(value, str):
+        return not value or value.isspace()
+    if isinstance(value, (list, tuple, dict)):
+        return all(map(is_blank, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and math.isnan(value)
+
+
+def text_of(value: Json) -> str:
+    """Return a value as text: a number as it was written, a date by ISO 8601, a list's items as paragraphs.
+
+    Raises:
+        DataError: Bytes.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return "\n\n".join(map(text_of, value))
+    return "" if is_blank(value) else _json_text(value)
+
+
+def label_of(value: Json) -> str:
+    """Return a class as text: an integer stays one in a column that nulls have made a column of fractions."""
+    if isinstance(value, (float, Decimal)) and not is_blank(value) and value == value // 1:
+        return str(int(value))
+    return text_of(value)
+
+
+def plain_json(value: Json, place: str) -> Json:
+    """Return a value of a tool's call or schema as JSON that records can hold.
+
+    Raises:
+        DataError: It has a number that cannot be held exactly, or bytes.
+    """
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, dict):
+        return {str(key): plain_json(item, place) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item, place) for item in value]
+    if isinstance(value, int):
+        if _SMALLEST <= value < _PAST_LARGEST:
+            return value
+        raise DataError(f"an integer of more than 64 bits in {place}; write it as text")
+    if isinstance(value, (float, Decimal)):
+        number, text = float(value), _number_text(value)
+        if math.isfinite(number) and Decimal(text) == Decimal(repr(number)):
+            return number
+        raise DataError(f"a number in {place} that cannot be held exactly (NaN, or too many digits); write it as text")
+    return text_of(value)
+
+
+def without_nulls(value: Json) -> Json:
+    """Return a nested value without the keys whose value is null: a columnar schema fills in those that a row lacks."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _without_repeats(pairs: Iterable[tuple[str, Json]]) -> JsonObject:
+    items = list(pairs)
+    value = dict(items)
+    if len(value) < len(items):
+        raise DataError("the same key twice")
+    return value
+
+
+def _number_text(value: float | Decimal) -> str:
+    if isinstance(value, Written):
+        return value.text
+    return format(value, "f") if isinstance(value, Decimal) else repr(value)
+
+
+def _json_text(value: Json) -> str:
+    """Return a value as JSON writes it, with spaces, letters as they are, and numbers as they were written."""
+    if isinstance(value, (float, Decimal)):
+        return _number_text(value)
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(str(key), ensure_ascii=False)}: {_json_text(item)}" for key, item in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_json_text, value)) + "]"
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        raise DataError("a value is bytes, not text")
+    return str(value) if isinstance(value, timedelta) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,297 @@
+"""Files as warehouses, Excel and the hub leave them: every row is read as it stands there, or its line and reason are said."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.reading.readers import read_rows, source_files, split_of
+
+from .conftest import sanitize
+
+PLAIN = [("q 0", "a"), ("q 1", "b"), ("q 2", "a")]
+
+
+def table(rows: list[tuple[str, ...]], separator: str, end: str = "\n") -> bytes:
+    return "".join(separator.join(row) + end for row in rows).encode()
+
+
+def read(path: Path, content: bytes, encoding: str = "") -> tuple[list[tuple[Any, ...]], list[tuple[int, str]]]:
+    path.write_bytes(content)
+    rows = list(read_rows(str(path), encoding=encoding))
+    return [tuple(row.value.values()) for row in rows if not row.problem], [
+        (row.line, row.problem) for row in rows if row.problem
+    ]
+
+
+HEAD = ("text", "label")
+TABLES: dict[str, tuple[str, bytes, list[tuple[str, ...]]]] = {
+    "commas": ("a.csv", table([HEAD, *PLAIN], ","), PLAIN),
+    "semicolons": ("a.csv", table([HEAD, ("q, r", "a"), *PLAIN], ";", "\r\n"), [("q, r", "a"), *PLAIN]),
+    "tabs in .csv": ("a.csv", table([HEAD, *PLAIN], "\t"), PLAIN),
+    "bars": ("a.csv", table([HEAD, *PLAIN], "|"), PLAIN),
+    "sep=": ("a.csv", b"sep=;\r\n" + table([HEAD, *PLAIN], ";", "\r\n"), PLAIN),
+    "one column only": ("a.csv", b"text\nq; 0\nq\n", [("q; 0",), ("q",)]),
+    "spaces behind commas": ("a.csv", table([("text", " label"), *((a, f" {b}") for a, b in PLAIN)], ","), PLAIN),
+    "empty columns at the end": ("a.csv", b"text,label,\nq,a,\nr,b,\n", [("q", "a", ""), ("r", "b", "")]),
+    "backslashes before quotes": ("a.csv", b'text,label\n"say \\"no\\", C:\\x",a\n', [('say "no", C:\\x', "a")]),
+    "an inch in the middle": ("a.csv", b'text,label\n12" pipe,a\n', [('12" pipe', "a")]),
+    "lines in a field": ("a.csv", b'text,label\n"Hi,\nI want ""it"",\nplease",a\nq,b\n', [('Hi,\nI want "it",\nplease', "a"), ("q", "b")]),
+    "TSV knows no quotes": ("a.tsv", b'text\tlabel\n"Hold" he said\ta\n"open\tb\n12" pipe\ta\nshut"\tb\n',
+                            [('"Hold" he said', "a"), ('"open', "b"), ('12" pipe', "a"), ('shut"', "b")]),
+    "TSV as pandas quotes it": ("a.tsv", b'text\tlabel\n"say ""no"""\ta\nq\tb\n', [('say "no"', "a"), ("q", "b")]),
+    "TSV with all fields quoted": ("a.tsv", b'"text"\t"label"\n"q"\t"a"\n', [("q", "a")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_read_as_its_writer_meant_it(name: str, tmp_path: Path) -> None:
+    file, content, expected = TABLES[name]
+    assert read(tmp_path / file, content) == (expected, [])
+
+
+@pytest.mark.parametrize("closing", ['12" pipe,b', "q,b"], ids=["closed by an inch", "never closed"])
+def test_a_quotation_mark_costs_one_row_and_swallows_none(closing: str, tmp_path: Path) -> None:
+    rows = [f"row {number},{'ab'[number % 2]}" for number in range(3000)]
+    for place in (100, 2500):
+        rows[place] = f'"15 inch {place},a'
+        rows[place + 3] = closing
+    good, bad = read(tmp_path / "a.csv", "\n".join(["text,label", *rows]).encode())
+    assert [line for line, _ in bad] == [102, 2502]
+    assert len(good) == 2998
+    assert all("quotation mark" in why for _, why in bad)
+
+
+def test_western_excel_files_are_named_and_read_on_request(tmp_path: Path) -> None:
+    content = "text,label\nGröße 0 €,a\nplain,b\n".encode("cp1252")
+    good, ((line, why),) = read(tmp_path / "a.csv", content)
+    assert (good, line) == ([("plain", "b")], 2)
+    assert "set text.encoding: cp1252" in why
+    assert read(tmp_path / "a.csv", content, "cp1252") == ([("Größe 0 €", "a"), ("plain", "b")], [])
+    manifest = sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.csv")}], text={"encoding": "cp1252"})
+    assert manifest.counts["p"].kept == 2
+    with pytest.raises(ConfigError, match="encoding: 'latin-99' is not known"):
+        sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.csv")}], text={"encoding": "latin-99"})
+
+
+def test_a_column_that_stands_twice_is_refused_in_every_format(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label, text\nq,a,note\n")
+    pq.write_table(pa.Table.from_arrays([pa.array(["q"])] * 2, names=["text", "text "]), str(tmp_path / "a.parquet"))
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(DataError, match="column 'text' stands twice"):
+            list(read_rows(str(tmp_path / name)))
+
+
+Q, A = {"prompt": "q", "completion": "a"}, {"prompt": "r", "completion": "b"}
+LINES = {
+    "an array": (json.dumps([Q, A]), "an array; a file that is one array is named .json"),
+    "pretty": (json.dumps(Q, indent=1), "a whole object in every line"),
+    "a pretty array": (json.dumps([Q, A], indent=1), "a whole object in every line"),
+    "glued": (json.dumps(Q) + json.dumps(A), "several objects in one line"),
+    "carriage returns alone": (json.dumps(Q) + "\r" + json.dumps(A), "several objects in one line"),
+    "comments": ("// " + json.dumps(Q), "a comment"),
+    "half a pair": ('{"prompt": "\\ud800"}', "half a surrogate pair"),
+    "NUL": ('{"prompt": "a\0b"}', "a NUL byte"),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_what_is_no_jsonl_says_what_it_is(name: str, tmp_path: Path) -> None:
+    text, reason = LINES[name]
+    good, bad = read(tmp_path / "a.jsonl", text.encode())
+    assert not good
+    assert any(reason in why for _, why in bad)
+
+
+def test_two_files_joined_with_their_byte_order_marks_lose_no_row(tmp_path: Path) -> None:
+    line = b"\xef\xbb\xbf" + json.dumps(Q).encode() + b"\n"
+    assert read(tmp_path / "a.jsonl", line * 3) == ([("q", "a")] * 3, [])
+
+
+WHOLE: dict[str, tuple[Any, int]] = {
+    "rows under data": ({"version": "1", "data": [Q, A]}, 2),
+    "one conversation": ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, 1),
+    "by id": ({"1": Q, "2": A}, 2),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_an_object_of_json_holds_rows_or_is_one(name: str, tmp_path: Path) -> None:
+    value, number = WHOLE[name]
+    good, bad = read(tmp_path / "a.json", json.dumps(value).encode())
+    assert (len(good), bad) == (number, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"prompt": {"0": "q", "1": "r"}, "completion": {"0": "a", "1": "b"}}', "orient='records'"),
+        ('[{"prompt": "q"}}', "what opens with \\[ closes with }"),
+        ('{"a": {"prompt": "q"}]', "what opens with { closes with \\]"),
+        ('{"train": [{"a": 1}], "data": [{"a": 1}]}', "several keys: data, train"),
+        ('{"a": 1, "b": nothing}', "element 2 cannot be read: not JSON"),
+    ],
+)
+def test_a_json_file_of_another_build_is_refused_with_its_name(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=reason):
+        read(tmp_path / "a.json", text.encode())
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_told_with_and_without_its_mark(codec: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a UTF-16 file"):
+        read(tmp_path / "a.jsonl", json.dumps(Q).encode(codec))
+
+
+def records(path: Path) -> tuple[list[Any], Cleaner]:
+    cleaner = Cleaner(SourceFile(pool="p", split="train", uri=str(path), columns={}), Rules(max_bad_ratio=1))
+    return list(cleaner.records()), cleaner
+
+
+NUMBERS = [
+    "1.10",
+    "1e5",
+    "18446744073709551616",
+    "9223372036854775807",
+    "0.1",
+    "-0.0",
+    "1e400",
+    "12345678901234567890.123",
+]
+
+
+def test_numbers_of_json_become_text_as_they_are_written(tmp_path: Path) -> None:
+    lines = [f'{{"prompt": {number}, "completion": [{number}, "{number}"]}}' for number in NUMBERS]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.json").write_text(f"[{','.join(lines)}]")
+    for name in ("a.jsonl", "a.json"):
+        made, _ = records(tmp_path / name)
+        assert [item["messages"][0]["content"] for item in made] == NUMBERS
+        assert [item["messages"][1]["content"] for item in made] == [f"{number}\n\n{number}" for number in NUMBERS]
+
+
+def test_nan_and_huge_numbers_of_an_unused_column_cost_no_row(tmp_path: Path) -> None:
+    lines = [
+        f'{{"prompt": "q {n}", "completion": "a", "score": {score}}}'
+        for n, score in enumerate(["NaN", "1e400", "-Infinity", "0.5"])
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    made, cleaner = records(tmp_path / "a.jsonl")
+    assert len(made) == 4
+    assert cleaner.tally.unread == {"score": 3}
+
+
+def called(arguments: Any) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "route", "arguments": arguments}}
+    tools = [{"type": "function", "function": {"name": "route", "description": "d", "parameters": {"properties": {name: {"type": "string"} for name in arguments}}}}]  # fmt: skip
+    return {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}],
+        "tools": tools,
+    }
+
+
+def test_nulls_that_a_schema_filled_in_go_and_nulls_that_were_given_stay(tmp_path: Path) -> None:
+    rows = [called({"start": "A"}), called({"end": "B", "town": "C"})]
+    pq.write_table(pa.Table.from_pylist(rows), str(tmp_path / "a.parquet"))
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    contents = [
+        [(item["messages"], item["tools"]) for item in records(tmp_path / name)[0]] for name in ("a.parquet", "a.jsonl")
+    ]
+    assert contents[0] == contents[1]
+    (tmp_path / "b.jsonl").write_text(json.dumps(called({"start": None})))
+    assert records(tmp_path / "b.jsonl")[0][0]["messages"][1]["tool_calls"][0]["arguments"] == {"start": None}
+
+
+def test_a_date_beyond_python_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
+    far = pa.array([10**18], pa.int64()).cast(pa.timestamp("us"))
+    columns = {"prompt": ["q"], "completion": ["a"], "at": far, "deep": pa.StructArray.from_arrays([far], ["x"])}
+    pq.write_table(pa.table(columns), str(tmp_path / "a.parquet"))
+    made, cleaner = records(tmp_path / "a.parquet")
+    assert len(made) == 1
+    assert cleaner.tally.unread == {"at": 1, "deep": 1}
+
+
+def test_maps_dictionaries_and_dates_of_arrow_are_read(tmp_path: Path) -> None:
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    messages = pa.array([[[("role", "user"), ("content", "q")], [("role", "assistant"), ("content", "a")]]], kind)
+    pq.write_table(pa.table({"messages": messages}), str(tmp_path / "a.parquet"))
+    assert [message["content"] for message in records(tmp_path / "a.parquet")[0][0]["messages"]] == ["q", "a"]
+    columns = {"prompt": pa.array([datetime(2020, 1, 2)]), "completion": pa.array(["a"]).dictionary_encode()}
+    pq.write_table(pa.table(columns), str(tmp_path / "b.parquet"))
+    assert records(tmp_path / "b.parquet")[0][0]["messages"][0]["content"] == "2020-01-02T00:00:00"
+
+
+SPLITS = {
+    "data/train-00000-of-00002.parquet": "train", "test.jsonl": "test", "tickets_test.csv": "test", "validation/a.jsonl": "validation",
+    "dev-1.jsonl.gz": "validation", "Test/part-0.parquet": "test", "latest.jsonl": "", "driving-test-faq.csv": "", "tests/a.jsonl": "",
+    "contest.jsonl": "", "a.jsonl": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SPLITS)
+def test_a_split_is_told_by_the_name_of_a_file_or_folder(path: str) -> None:
+    assert split_of(path) == SPLITS[path]
+
+
+def test_no_test_split_of_a_folder_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (
+        "data/train-0.jsonl",
+        "data/test-0.jsonl",
+        "more.jsonl",
+        "dev/a.jsonl",
+        "README.md",
+        "dataset_infos.json",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [path.removeprefix(f"{tmp_path}/") for path in source_files(str(tmp_path), "train")]
+    assert names == ["data/train-0.jsonl", "more.jsonl"]
+    assert "left out, another split than 'train': data/test-0.jsonl, dev/a.jsonl" in capsys.readouterr().out
+    assert source_files(str(tmp_path), "test") == [f"{tmp_path}/data/test-0.jsonl"]
+    assert source_files(str(tmp_path / "data/test-0.jsonl"), "train")
+    with pytest.raises(DataError, match=r"another split than 'train'.*name one of them"):
+        source_files(str(tmp_path / "dev*/*"), "train")
+
+
+def test_a_folder_that_datasets_saved_is_read_without_its_metadata(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / split
+        folder.mkdir()
+        with pa.ipc.new_stream(str(folder / "data-00000-of-00001.arrow"), pa.schema({"prompt": pa.string()})):
+            pass
+        for name in ("state.json", "dataset_info.json", "cache-0123abcd.arrow"):
+            (folder / name).write_text("{}")
+    (tmp_path / "dataset_dict.json").write_text("{}")
+    assert source_files(str(tmp_path), "train") == [f"{tmp_path}/train/data-00000-of-00001.arrow"]
+
+
+NAMES = [
+    "C# tickets.jsonl",
+    "a#b/c.jsonl",
+    "x#12.jsonl",
+    "100%20.jsonl",
+    "{{x}}.jsonl",
+    "[1]*?.jsonl",
+    "ünï cöde.jsonl",
+]
+
+
+@pytest.mark.parametrize("place", ["here", "s3"])
+def test_odd_names_are_read_here_and_in_s3(place: str, tmp_path: Path, bucket: str) -> None:
+    root = str(tmp_path / "in") if place == "here" else f"{bucket}/in"
+    names = [*NAMES, "double//slash.jsonl"] if place == "s3" else NAMES
+    for number, name in enumerate(names):
+        with storage.open_write(f"{root}/{name}") as stream:
+            stream.write(json.dumps({"prompt": f"q {number}", "completion": "a"}).encode())
+    fingerprinted = storage.fingerprint(f"{root}/{NAMES[0]}")
+    sources = [{"name": "p", "uri": uri} for uri in (root, *(f"{root}/{name}" for name in names), fingerprinted)]
+    manifest = sanitize(tmp_path, sources=sources)
+    assert manifest.counts["p"].read == 2 * len(names) + 1
+    assert manifest.counts["p"].kept == len(names)

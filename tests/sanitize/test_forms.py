@@ -1,0 +1,208 @@
+"""Rows of every published form: what they say is read, what is unwanted is never learned, what is not read is named."""
+
+import json
+from collections import Counter
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize.reading.schemas import find_schema
+from mixtune.sanitize.rules.record_texts import Refused
+
+Q, A, S = ({"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a"), ("system", "s")))
+CALL = {"name": "f", "arguments": {"x": 1}}
+OPENAI_CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+CALLED = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", **CALL}]}
+RESULT = {"role": "tool", "content": "r", "tool_call_id": "1"}
+TOOL = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+HUMAN, GPT = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
+
+
+def parts(role: str, *contents: dict[str, Any]) -> dict[str, Any]:
+    return {"role": role, "content": list(contents)}
+
+
+def turn(role: str, *contents: dict[str, Any]) -> dict[str, Any]:
+    return {"role": role, "parts": list(contents)}
+
+
+READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "Bedrock, Claude: system as text": ({"system": "s", "messages": [Q, A]}, [S, Q, A]),
+    "system said twice": ({"system": "s", "messages": [S, Q, A]}, [S, Q, A]),
+    "TRL: conversational prompt and completion": ({"prompt": [S, Q], "completion": [A]}, [S, Q, A]),
+    "TRL: one message each": ({"prompt": Q, "completion": A}, [Q, A]),
+    "TRL: pair of answers": ({"prompt": "q", "chosen": "a", "rejected": "no"}, [Q, A]),
+    "TRL: conversational pair": ({"prompt": [Q], "chosen": [A], "rejected": [A]}, [Q, A]),
+    "TRL: pair of whole conversations": ({"chosen": [Q, A], "rejected": [Q, A]}, [Q, A]),
+    "UltraFeedback: the chosen holds its prompt": ({"prompt": "q", "chosen": [Q, A], "rejected": [Q, A]}, [Q, A]),
+    "TRL: wanted": ({"prompt": "q", "completion": "a", "label": True}, [Q, A]),
+    "OpenAI: parts and calls": (
+        {"messages": [parts("user", {"type": "text", "text": "q"}),
+                      {**parts("assistant", {"type": "text", "text": "x"}), "tool_calls": [OPENAI_CALL]},
+                      {**parts("tool", {"type": "text", "text": "r"}), "tool_call_id": "1"}, A]},
+        [Q, {**CALLED, "content": "x"}, RESULT, A]),
+    "OpenAI: function_call": (
+        {"messages": [Q, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+    "OpenAI: preference": (
+        {"input": {"messages": [S, Q], "tools": []}, "preferred_output": [A], "non_preferred_output": [A]}, [S, Q, A]),
+    "OpenAI: all weights 1": ({"messages": [Q, {**A, "weight": 1}]}, [Q, A]),
+    "OpenAI: a refusal is what is said": ({"messages": [Q, {"role": "assistant", "content": None, "refusal": "a"}]}, [Q, A]),
+    "Gemini": (
+        {"systemInstruction": turn("system", {"text": "s"}),
+         "contents": [turn("user", {"text": "q"}), turn("model", {"functionCall": {"name": "f", "args": {"x": 1}}}),
+                      turn("user", {"functionResponse": {"name": "f", "response": {"r": 2}}}),
+                      turn("model", {"text": "t", "thought": True}, {"text": "a"})]},
+        [S, Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": '{"r": 2}'},
+         {**A, "reasoning": "t"}]),
+    "Gemini: preference": (
+        {"contents": [turn("user", {"text": "q"})],
+         "completions": [{"score": 0.0, "completion": turn("model", {"text": "no"})},
+                         {"score": 1.0, "completion": turn("model", {"text": "a"})}]}, [Q, A]),
+    "Cohere": ({"messages": [{"role": "System", "content": "s"}, {"role": "User", "content": "q"},
+                             {"role": "Chatbot", "content": "a"}]}, [S, Q, A]),
+    "Cohere: plan and documents": (
+        {"messages": [Q, {"role": "assistant", "tool_plan": "x", "tool_calls": [OPENAI_CALL]},
+                      {**parts("tool", {"type": "document", "document": {"data": "r"}}), "tool_call_id": "1"}, A]},
+        [Q, {**CALLED, "content": "x"}, {**RESULT, "content": '{"data": "r"}'}, A]),
+    "Mistral: thinking": (
+        {"messages": [Q, parts("assistant", {"type": "thinking", "thinking": [{"type": "text", "text": "t"}]},
+                               {"type": "text", "text": "a"})]}, [Q, {**A, "reasoning": "t"}]),
+    "Anthropic: use and result": (
+        {"system": [{"type": "text", "text": "s"}],
+         "messages": [Q, parts("assistant", {"type": "thinking", "thinking": "t", "signature": "x"},
+                               {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}),
+                      parts("user", {"type": "tool_result", "tool_use_id": "1", "content": "r"}), A]},
+        [S, Q, {**CALLED, "reasoning": "t"}, RESULT, A]),
+    "Nova: parts of any combination, nulls filled in": (
+        {"messages": [parts("user", {"text": "q", "toolUse": None, "toolResult": None}),
+                      parts("assistant", {"reasoningContent": {"reasoningText": {"text": "t"}}},
+                            {"reasoningContent": {"reasoningText": {"text": "u"}}},
+                            {"text": "x", "toolUse": {"toolUseId": "1", "name": "f", "input": {"x": 1}}}),
+                      parts("user", {"text": "more", "toolResult": {"toolUseId": "1", "content": [{"text": "r"}]}}),
+                      parts("assistant", {"text": "a"})]},
+        [Q, {**CALLED, "content": "x", "reasoning": "t\nu"}, RESULT, {"role": "user", "content": "more"}, A]),
+    "Alpaca: history": ({"instruction": "q", "input": "", "output": "a", "history": [["h", "k"]]},
+                        [{"role": "user", "content": "h"}, {"role": "assistant", "content": "k"}, Q, A]),
+    "Swift: history, system": ({"query": "q", "response": "a", "history": "[[\"h\", \"k\"]]", "system": "s"},
+                               [S, {"role": "user", "content": "h"}, {"role": "assistant", "content": "k"}, Q, A]),
+    "context beside question and answer": ({"question": "q", "context": "c", "answer": "a"}, [{"role": "user", "content": "q\n\nc"}, A]),
+    "context beside prompt and response": ({"prompt": "q", "context": "c", "response": "a"}, [{"role": "user", "content": "q\n\nc"}, A]),
+    "a context that the first row lacks": ({"instruction": "q", "output": "a", "context": "c"}, [{"role": "user", "content": "q\n\nc"}, A]),
+    "system_prompt": ({"system_prompt": "s", "question": "q", "response": "a"}, [S, Q, A]),
+    "reasoning beside": ({"prompt": "q", "completion": "a", "reasoning": "t"}, [Q, {**A, "reasoning": "t"}]),
+    "ShareGPT: function_call": (
+        {"conversations": [HUMAN, {"from": "function_call", "value": json.dumps(CALL)}, {"from": "observation", "value": "r"}, GPT],
+         "system": "s", "tools": json.dumps([TOOL])},
+        [S, Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "LlamaFactory: preference": (
+        {"conversations": [HUMAN], "chosen": GPT, "rejected": {"from": "gpt", "value": "no"}}, [Q, A]),
+    "LlamaFactory: parts with values": (
+        {"messages": [{**parts("user", {"type": "text", "value": "q"}), "loss_weight": 1.0},
+                      parts("assistant", {"type": "reasoning", "value": "t"}, {"type": "text", "value": "a"})]},
+        [Q, {**A, "reasoning": "t"}]),
+    "XTuner": ({"conversation": [{"system": "s", "input": "q", "output": "a"}]}, [S, Q, A]),
+    "names in capitals": ({"Question": "q", "Response": "a"}, [Q, A]),
+    "messages as JSON text": ({"messages": json.dumps([Q, A])}, [Q, A]),
+    "dates, decimals, numbers": (
+        {"prompt": [date(2020, 1, 2), datetime(2020, 1, 2, 3), Decimal("1.10"), float("nan"), 10**25], "completion": True},
+        [{"role": "user", "content": "2020-01-02\n\n2020-01-02T03:00:00\n\n1.10\n\n\n\n1" + "0" * 25},
+         {"role": "assistant", "content": "true"}]),
+    "an integer label of a column with nulls": ({"text": "q", "label": 3.0}, [Q, {"role": "assistant", "content": "3"}]),
+    "plain text and a class": ({"text": "q", "intent": "a"}, [Q, A]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_form_is_read_as_it_is_meant(name: str) -> None:
+    row, expected = READ[name]
+    assert find_schema(row, {}).record(row, "a", 1, Counter())["messages"] == expected
+
+
+TOOLS = {
+    "OpenAI": [{"type": "function", "function": {**TOOL, "strict": True}}],
+    "plain": [TOOL],
+    "Anthropic": [{"name": "f", "description": "d", "input_schema": {"type": "object"}, "cache_control": {"type": "x"}}],
+    "Gemini": [{"functionDeclarations": [TOOL]}],
+    "Converse": {"tools": [{"toolSpec": {"name": "f", "description": "d", "inputSchema": {"json": {"type": "object"}}}},
+                           {"cachePoint": {"type": "default"}}]},
+    "texts": [json.dumps(TOOL)],
+    "text": json.dumps([{"type": "function", "function": TOOL}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_of_every_form_are_read(name: str) -> None:
+    unread: Counter[str] = Counter()
+    row = {"messages": [Q, A], "toolConfig" if name == "Converse" else "tools": TOOLS[name]}
+    assert find_schema(row, {}).record(row, "a", 1, unread)["tools"] == [TOOL]
+    assert not unread
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unwanted": ({"prompt": "q", "completion": "a", "label": False}, "unwanted answer"),
+    "unwanted, of CSV": ({"prompt": "q", "completion": "a", "label": "False"}, "unwanted answer"),
+    "unwanted conversation": ({"messages": [Q, A], "label": False}, "unwanted answer"),
+    "unwanted by kto_tag": ({"messages": [Q, A], "kto_tag": False}, "unwanted answer"),
+    "wanted, or a class": ({"prompt": "q", "completion": "a", "label": 1}, "label is 0 or 1 beside an answer"),
+    "pair as text alone": ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "b"}, "no known schema"),
+    "images beside": ({"messages": [Q, A], "images": ["a.jpg"]}, "images, audio and video are not read"),
+    "image of Parquet": ({"prompt": "q", "completion": "a", "image": {"bytes": b"x"}}, "images, audio and video"),
+    "image part": ({"messages": [parts("user", {"type": "image_url", "image_url": {"url": "u"}}), A]}, "unknown kind: image_url"),
+    "image of Nova": ({"messages": [parts("user", {"image": {"format": "png"}}, {"text": "q"}), A]}, "unknown kind: image"),
+    "file of Gemini": ({"contents": [turn("user", {"fileData": {"fileUri": "u"}}), turn("model", {"text": "a"})]}, "unknown kind: fileData"),
+    "image beside a text": ({"contents": [turn("user", {"text": "q", "inlineData": {"data": "x"}}), turn("model", {"text": "a"})]}, "images, audio"),
+    "audio answer": ({"messages": [Q, {**A, "audio": {"id": "x"}}]}, "images, audio and video"),
+    "documents": ({"messages": [Q, A], "documents": [{"text": "d"}]}, "write them into its messages"),
+    "redacted reasoning": ({"messages": [Q, parts("assistant", {"reasoningContent": {"redactedContent": "x"}}, {"text": "a"})]}, "redacted"),
+    "two systems": ({"messages": [S, Q, A], "system": "other"}, "begin with another one"),
+    "fractional weight": ({"messages": [Q, {**A, "weight": 0.5}]}, "not 0 or 1"),
+    "reinforcement": ({"messages": [Q], "reference_answer": "a"}, "last message is not the assistant's"),
+    "a hidden answer": ({"question": "q", "choices": ["x", "y"], "answer": -1}, "names none of its 2 choices"),
+    "an integer beyond 64 bits": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": {"x": 2**64}}]}]}, "more than 64 bits"),
+    "the same in a text": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 18446744073709551616}'}]}]}, "more than 64 bits"),
+    "NaN in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": NaN}'}]}]}, "cannot be held exactly"),
+    "too many digits": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 0.12345678901234567890}'}]}]}, "cannot be held exactly"),
+    "a key twice in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 1, "x": 2}'}]}]}, "the same key twice"),
+    "bytes": ({"prompt": b"q", "completion": "a"}, "bytes, not text"),
+    "a history of neither kind": ({"instruction": "q", "output": "a", "history": ["h"]}, "neither pairs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
+    row, message = REFUSED[name]
+    with pytest.raises((DataError, Refused), match=message):
+        find_schema(row, {}).record(row, "a", 1, Counter())
+
+
+UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),
+    "the unwanted": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rejected"}),
+    "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
+    "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
+    "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),
+    "a result's": ({"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"text": "r"}], "status": "error"}}), A]},
+                   {"parts.toolResult.status"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_field_that_is_not_read_is_named(name: str) -> None:
+    row, names = UNREAD[name]
+    unread: Counter[str] = Counter()
+    find_schema(row, {}).record(row, "a", 1, unread)
+    assert unread == dict.fromkeys(names, 1)
+
+
+def test_a_mapping_takes_columns_at_their_word() -> None:
+    row = {"m": [Q, A], "who": "s", "images": ["x"], "label": False}
+    unread: Counter[str] = Counter()
+    record = find_schema(row, {"messages": "m", "system": "who"}).record(row, "a", 1, unread)
+    assert record["messages"] == [S, Q, A]
+    assert unread == {"images": 1, "label": 1}
+    with pytest.raises(ConfigError, match=r"prompt is '\{\{m\}\}'; a column stands in one pair of braces"):
+        find_schema(row, {"prompt": "{{m}}", "completion": "m"})
