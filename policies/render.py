@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 
 FOLDER = Path(__file__).parent
-ROLES = ("data", "launcher", "trainer")
+ROLES = ("data", "launcher", "trainer", "server")
 
 
 def read_settings(path: Path) -> dict[str, str]:

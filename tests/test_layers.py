@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rehearse": SHARED | {"evaluate", "inference"},
     "choose": SHARED,
     "registry": SHARED,
+    "serve": SHARED,
     "preflight": SHARED,
     "outcome": SHARED,
     "demo": SHARED,

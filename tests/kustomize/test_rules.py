@@ -9,6 +9,12 @@ import pytest
 import yaml
 
 from mixtune import __version__, images
+from mixtune.prices import read_prices
+from mixtune.serve.model_config import ModelConfig
+from mixtune.serve.serve_model import WRITERS
+from mixtune.serve.served_model import ServedModel
+from mixtune.serve.sizing import plan_serving
+from mixtune.settings.serving import FORMS, ServeSettings
 
 from .conftest import OVERLAYS, ROOT, Build, Document
 
@@ -170,7 +176,8 @@ def test_roles_name_what_they_need_and_nothing_more(build: Build, overlay: str) 
         for subject in binding["subjects"]:
             assert subject["name"] in accounts
             assert subject["namespace"] == binding["metadata"]["namespace"]
-    assert rights(documents, "mixtune-trainer") == set()
+    for account in ("mixtune-trainer", "mixtune-server"):
+        assert rights(documents, account) == set()
     assert not {right for right in rights(documents, "mixtune-data") if "trainjobs" in right}
     assert ("trainer.kubeflow.org", "trainjobs", "delete") in rights(documents, "mixtune-launcher")
 
@@ -227,6 +234,27 @@ def test_cluster_scoped_objects_lie_apart_from_namespaced_ones(build: Build, ove
     for item in build(f"{overlay}/namespace"):
         assert item["kind"] == "Namespace" or item["kind"] not in CLUSTER_KINDS
         assert item["kind"] == "Namespace" or item["metadata"]["namespace"]
+
+
+def test_a_served_models_pods_are_those_that_the_policies_select(build: Build) -> None:
+    documents = build("eks-p5")
+    (account,) = of_kind(documents, "ServiceAccount", "mixtune-server")
+    assert account["automountServiceAccountToken"] is False
+    (policy,) = of_kind(documents, "NetworkPolicy", "mixtune-servers-to-aws")
+    (selector,) = policy["spec"]["podSelector"]["matchExpressions"]
+    config = ModelConfig(num_hidden_layers=32, hidden_size=4096, num_attention_heads=32, num_key_value_heads=8)
+    model = ServedModel(
+        name="desk",
+        base_uri="s3://b/m",
+        config=config,
+        weight_bytes=9,
+        download_bytes=9,
+    )
+    for form in FORMS:
+        settings = ServeSettings(form=form)
+        *_, clients = WRITERS[form](model, plan_serving(model, settings, read_prices()), settings)
+        labels = clients["spec"]["podSelector"]["matchLabels"]
+        assert labels.get(selector["key"]) in selector["values"] or "serving.kserve.io/inferenceservice" in labels
 
 
 def test_a_tenant_needs_no_right_over_the_cluster(build: Build) -> None:

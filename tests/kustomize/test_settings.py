@@ -52,7 +52,16 @@ def test_the_map_of_settings_is_not_applied(build: Build, overlay: str) -> None:
 
 @pytest.mark.parametrize(
     "component",
-    ["hf-token", "webhook", "pod-identity", "mlflow-sagemaker", "training-operator", "monitoring-dcgm", "kueue"],
+    [
+        "hf-token",
+        "webhook",
+        "pod-identity",
+        "mlflow-sagemaker",
+        "training-operator",
+        "monitoring-dcgm",
+        "kueue",
+        "serving",
+    ],
 )
 def test_a_component_of_the_namespace_builds_on_the_base(tmp_path: Path, build: Build, component: str) -> None:
     documents = build(scratch(tmp_path, "base", component))

@@ -29,7 +29,7 @@ from mixtune.artifacts.typed_json import read_artifact, to_json, write_artifact
 from mixtune.commands.run_summary import read_mlflow_verdict
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
-from mixtune.outcome.run import conclude_run
+from mixtune.outcome.run import RecordOutputs, conclude_run
 from mixtune.outcome.run_record import make_record
 from mixtune.settings.sanitize import ConsentSettings, SanitizeSettings
 
@@ -119,9 +119,10 @@ def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     server.server_close()
 
 
-def conclude(report: RunReport, folder: Path, options: dict[str, Any]) -> str:
+def conclude(report: RunReport, folder: Path, options: dict[str, Any], endpoint: str = "") -> str:
     write_artifact(str(folder / "report"), report)
-    return conclude_run("finetune", str(folder / "report"), str(folder / "record"), "s3://b/kfp/record", options)
+    outputs = RecordOutputs(path=str(folder / "record"), uri="s3://b/kfp/record")
+    return conclude_run("finetune", str(folder / "report"), outputs, options, endpoint)
 
 
 def make_audit(report: RunReport) -> AuditRecord:
@@ -163,6 +164,12 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
     shown = capsys.readouterr().out
     assert "webhook: 127.0.0.1 was told (200)" in shown
     assert "s3cr3t" not in shown
+
+
+def test_the_record_and_the_message_name_the_endpoint_of_a_model_that_is_served(hook: Hook, tmp_path: Path) -> None:
+    conclude(COMPARISON, tmp_path, {}, "http://desk.mixtune.svc.cluster.local:8000/v1")
+    assert json.loads((tmp_path / "record").read_text())["endpoint"].startswith("http://desk.")
+    assert hook.bodies[0]["links"]["endpoint"].startswith("http://desk.")
 
 
 def test_the_record_says_what_was_removed_and_decided_and_no_records_content(monkeypatch: pytest.MonkeyPatch) -> None:

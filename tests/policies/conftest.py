@@ -67,6 +67,7 @@ def account(
         "launcher": policies("iam/steps"),
         "trainer": policies("iam/trainer"),
         "viewer": policies("iam/viewer"),
+        "server": policies("iam/server"),
         "bucket": policies("s3/bucket"),
         "key": policies("kms/key"),
     }

@@ -1,12 +1,14 @@
 """Roles reach their own prefixes and no others; nothing is kept unencrypted, in plain transport or from elsewhere."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from mixtune import storage
+from mixtune.serve.fetch_weights import fetch_weights
 
 from .conftest import Account, administrator
 
@@ -15,6 +17,7 @@ READS = {
     "launcher": {"raw", "benchmarks", "models", "kfp"},
     "trainer": {"models", "kfp"},
     "viewer": {"kfp"},
+    "server": {"models"},
 }
 
 
@@ -66,6 +69,8 @@ def test_a_role_lists_its_own_prefixes_and_never_the_bucket(
         ("trainer", "kfp/finetune/run/mix-shard/1/data/shards/a", False),
         ("trainer", "raw/customer.jsonl", False),
         ("viewer", "kfp/finetune/run/compare/1/report", False),
+        ("server", "models/base/model.safetensors", False),
+        ("server", "kfp/finetune/run/train-lora/1/data/model/adapter_model.safetensors", False),
     ],
 )
 def test_a_role_writes_only_what_its_tasks_make(
@@ -78,6 +83,22 @@ def test_a_role_writes_only_what_its_tasks_make(
     if permitted:
         assert encrypted(account, key) == ("aws:kms", account.key)
         storage.delete(uri)
+
+
+def test_a_server_fetches_a_model_and_no_other_artifact(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = f"s3://{account.bucket}/kfp/finetune/run/train-2/1/data"
+    client = administrator(account.url)
+    for key in ("model/adapter_config.json", "shards/shard-0", "pools/customer.parquet"):
+        client.put_object(Bucket=account.bucket, Key=f"{task.split('/', 3)[3]}/{key}", Body=b"{}")
+    account.act_as("server", monkeypatch)
+    fingerprint = storage.fingerprint(f"{task}/model")
+    assert fetch_weights(fingerprint, tmp_path) == ["adapter_config.json"]
+    assert (tmp_path / "adapter_config.json").read_bytes() == b"{}"
+    for key in ("shards/shard-0", "pools/customer.parquet"):
+        assert refused(lambda key=key: storage.sha256_file(f"{task}/{key}"))
+    assert refused(lambda: storage.list_files(f"{task}/shards"))
 
 
 def test_a_large_file_is_encrypted_in_every_part(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,5 +40,7 @@ class AuditRecord:
     """The model to take, as it was trained; empty: none."""
     recommended: Recommendation | None
     """None: no candidate passed, or there was but one."""
+    endpoint: str = ""
+    """Address at which the model is served; empty: the run made none ready."""
     candidates: tuple[Rung | Candidate, ...]
     """Their comparisons without details. Sources, rules and what was removed are in `comparison.mix`."""

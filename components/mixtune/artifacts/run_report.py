@@ -3,11 +3,11 @@
 from typing import Any, TypeAlias
 
 from mixtune import storage
-from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.comparison import PASS, Comparison
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport
 from mixtune.artifacts.typed_json import from_json
-from mixtune.errors import DataError
+from mixtune.errors import ConfigError, DataError
 
 RunReport: TypeAlias = Comparison | GridReport | LadderReport
 KINDS: dict[str, type[Comparison] | type[GridReport] | type[LadderReport]] = {
@@ -61,3 +61,32 @@ def report_outputs(report: RunReport) -> dict[str, Any]:
         return {"verdict": report.verdict, "model_uri": ""}
     values = {"model_uri": best.model_uri, "percent": best.percent, "strength": best.strength}
     return {"verdict": report.verdict, **values}
+
+
+def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -> Comparison:
+    """Return the comparison of a model, once it is sure that its files are the compared ones and that it passed.
+
+    Args:
+        uri: A run's report: a comparison, or a grid or ladder with the model among its candidates.
+        model_uri: The model, with its digest.
+        purpose: What becomes of a model that passed, for the error's message.
+        force: Let a model through that did not pass.
+
+    Raises:
+        ConfigError: The verdict is not `pass` and nothing is forced.
+        DataError: No comparison is of this model, or the model's files changed since.
+    """
+    digest = storage.split_fingerprint(model_uri)[1]
+    comparisons = [candidate.comparison for candidate in list_candidates(read_run_report(uri))]
+    models = {item.identity["candidate"].model: item for item in comparisons}
+    if not digest or digest not in models:
+        raise DataError(f"{model_uri}: the comparison is of model {', '.join(models)}; compare this one first")
+    comparison = models[digest]
+    if comparison.verdict != PASS and not force:
+        failed = [axis.axis for axis in comparison.axes if axis.verdict != PASS]
+        raise ConfigError(
+            f"{model_uri}: the verdict is {comparison.verdict} ({', '.join(failed)}), only a model that passed "
+            f"{purpose}; force does it all the same, and says so"
+        )
+    storage.check_fingerprint(model_uri)
+    return comparison

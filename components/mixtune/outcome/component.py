@@ -10,6 +10,7 @@ def record_outcome(
     comparison: dsl.Input[dsl.Artifact],
     record: dsl.Output[dsl.Artifact],
     pipeline: str = "finetune",
+    endpoint: str = "",
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -22,6 +23,7 @@ def record_outcome(
         comparison: From `compare` (with shards), `choose_mix` or `choose_rung`.
         record: JSON: who, which data versions, what was removed, what was decided on every candidate, what it cost.
         pipeline: Name of the pipeline, for the message.
+        endpoint: From `serve`: where the model is served; empty: nowhere.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional. Cost is known where
             `hyperpod` names known instances, such as `4x-p5.48xlarge`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
@@ -33,7 +35,8 @@ def record_outcome(
         DataError: A candidate was compared without its shards.
     """
     from mixtune import storage as files
-    from mixtune.outcome.run import conclude_run
+    from mixtune.outcome.run import RecordOutputs, conclude_run
 
     files.configure_storage(storage)
-    return conclude_run(pipeline, comparison.path, record.path, record.uri, tracking)
+    outputs = RecordOutputs(path=record.path, uri=record.uri)
+    return conclude_run(pipeline, comparison.path, outputs, tracking, endpoint)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,15 +18,26 @@ TRAININGS = ("train", "validate-training")
 """Beginnings of the names of tasks that hold the instances of `tracking.hyperpod`."""
 
 
-def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: str, options: dict[str, Any]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class RecordOutputs:
+    """Where the audit record goes."""
+
+    path: str
+    uri: str
+    """The same as a link."""
+
+
+def conclude_run(
+    pipeline: str, report_path: str, outputs: RecordOutputs, options: dict[str, Any], endpoint: str = ""
+) -> str:
     """Write the audit record, tag the MLflow run with its cost, tell the webhook.
 
     Args:
         pipeline: Its name.
         report_path: What `compare`, `choose_mix` or `choose_rung` wrote.
-        record_path: Where the record goes.
-        record_uri: The same as a link.
+        outputs: Where the record goes.
         options: The `tracking` parameter.
+        endpoint: Where the model is served; empty: nowhere.
 
     Returns:
         The cost in US dollars as text; empty where it is not known.
@@ -39,10 +51,13 @@ def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: 
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
             who=find_submitter(where.tags),
             cost_usd=cost,
+            endpoint=endpoint,
         )
-        write_artifact(record_path, record)
+        write_artifact(outputs.path, record)
         if cost is not None:
             run.parent.set_tags({"cost_usd": f"{cost:.2f}"})
+        if endpoint:
+            run.parent.set_tags({"endpoint": endpoint})
         if run.run_id:
             run.parent.log_text("audit.json", json.dumps(to_json(record), indent=1))
         # A model at a lower strength has still to be made.
@@ -50,7 +65,8 @@ def conclude_run(pipeline: str, report_path: str, record_path: str, record_uri: 
         links = {
             "mlflow": find_mlflow_page(run, where.uri),
             "model": record.model_uri if exists else "",
-            "record": record_uri,
+            "record": outputs.uri,
+            "endpoint": endpoint,
         }
         print(send(make_message(pipeline, record, links)), flush=True)
     run.parent.end("FINISHED")

@@ -17,7 +17,9 @@ SUBMITTER = "submitted_by"
 """The tag (`tracking.tags`) that says who is behind a run; Kubernetes does not tell a pod."""
 
 
-def make_record(report: RunReport, *, run_id: str, ended: str, who: str, cost_usd: float | None) -> AuditRecord:
+def make_record(
+    report: RunReport, *, run_id: str, ended: str, who: str, cost_usd: float | None, endpoint: str = ""
+) -> AuditRecord:
     """Return the audit record of a run.
 
     Args:
@@ -26,6 +28,7 @@ def make_record(report: RunReport, *, run_id: str, ended: str, who: str, cost_us
         ended: Time in UTC, ISO 8601.
         who: Whom the run is put down to.
         cost_usd: None: not known.
+        endpoint: Where the model is served; empty: nowhere.
 
     Raises:
         DataError: A candidate was compared without its shards.
@@ -42,6 +45,7 @@ def make_record(report: RunReport, *, run_id: str, ended: str, who: str, cost_us
         reason=report.reason,
         model_uri=report_outputs(report)["model_uri"],
         recommended=find_recommendation(report),
+        endpoint=endpoint,
         candidates=tuple(map(_without_content, list_candidates(report))),
     )
 

@@ -25,7 +25,7 @@ def register(
     of the files, which are checked first. The same model keeps its version.
 
     Args:
-        comparison: The JSON of `compare`.
+        comparison: The JSON of `compare`, `choose_mix` or `choose_rung`.
         model_uri: The compared model, with its digest, as the training returned it.
         base_model: What it was tuned from.
         model_name: Of the registered model.

@@ -34,8 +34,8 @@ def find_or_create_version(entry: Entry, settings: RegistrySettings) -> str:
     model = registry.find("registered_model", name=entry.name)
     if not model:
         description = f"Models tuned from {entry.properties.get('base_model', 'an unknown base')}"
-        made: Body = {"name": entry.name, "description": description, **_named("owner", settings.owner)}
-        model = registry.create("registered_models", made, "registered_model", name=entry.name)
+        fields: Body = {"name": entry.name, "description": description, **_named("owner", settings.owner)}
+        model = registry.create("registered_models", fields, "registered_model", name=entry.name)
     model_id = str(model["id"])
     name = entry.digest[:16]
     described: Body = {"description": entry.card, "customProperties": _properties(entry.properties), "state": "LIVE"}

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from mixtune import storage
-from mixtune.artifacts.comparison import PASS, Comparison
-from mixtune.artifacts.typed_json import read_artifact
-from mixtune.errors import ConfigError, DataError
+from mixtune.artifacts.run_report import read_proof
+from mixtune.errors import ConfigError
 from mixtune.registry import kubeflow_registry, mlflow_registry
 from mixtune.registry.model_card import CardSubject, find_licence, write_card
 from mixtune.registry.registry_entry import Entry, make_entry
@@ -19,6 +17,7 @@ class Registration:
     """A request to register a model."""
 
     comparison_path: str
+    """A run's report: a comparison, or a grid or ladder with the model among its candidates."""
     model_uri: str
     """The compared model, with its digest."""
     base_model: str
@@ -52,7 +51,7 @@ def register_model(request: Registration, card_path: str, settings: RegistrySett
             f"{request.name}: a registry needs MLflow; give tracking uri, set MLFLOW_TRACKING_URI, "
             "or take registry kind=kubeflow"
         )
-    comparison = read_proof(request)
+    comparison = read_proof(request.comparison_path, request.model_uri, "is registered", force=request.force)
     licence = request.licence or find_licence(request.base_model)
     subject = CardSubject(
         name=request.name, model_uri=request.model_uri, base_model=request.base_model, licence=licence
@@ -63,28 +62,6 @@ def register_model(request: Registration, card_path: str, settings: RegistrySett
     version = _register(make_entry(request.name, request.model_uri, comparison, card, terms), settings, tracking)
     print(f"register: {request.name} version {version}, {comparison.verdict}", flush=True)
     return version
-
-
-def read_proof(request: Registration) -> Comparison:
-    """Return the comparison, once it is sure that it is of this model as it lies there, and that the model may go on.
-
-    Raises:
-        ConfigError: The verdict is not `pass` and nothing is forced.
-        DataError: The comparison is of another model, or the model's files changed since.
-    """
-    comparison = read_artifact(Comparison, request.comparison_path)
-    digest = storage.split_fingerprint(request.model_uri)[1]
-    compared = comparison.identity["candidate"].model
-    if digest != compared:
-        raise DataError(f"{request.model_uri}: the comparison is of model {compared}; compare this one first")
-    if comparison.verdict != PASS and not request.force:
-        failed = [axis.axis for axis in comparison.axes if axis.verdict != PASS]
-        raise ConfigError(
-            f"{request.name}: the verdict is {comparison.verdict} ({', '.join(failed)}), only a model that passed "
-            "is registered; force=True registers it all the same, and says so"
-        )
-    storage.check_fingerprint(request.model_uri)
-    return comparison
 
 
 def _register(entry: Entry, settings: RegistrySettings, tracking: Tracking) -> str:

@@ -1,0 +1,108 @@
+"""A model's `config.json`, as far as serving needs it: architecture, number format, and sizes of keys and values."""
+
+from dataclasses import dataclass, field
+
+from mixtune import storage
+from mixtune.errors import ModelError
+from mixtune.settings.foreign import read_known
+
+VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How weights are packed."""
+
+    quant_method: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSizes:
+    """Sizes of the language model, under the names that Hugging Face's configurations have for them."""
+
+    num_hidden_layers: int = 0
+    n_layer: int = 0
+    hidden_size: int = 0
+    n_embd: int = 0
+    num_attention_heads: int = 0
+    n_head: int = 0
+    num_key_value_heads: int = 0
+    multi_query: bool = False
+    head_dim: int = 0
+    kv_lora_rank: int = 0
+    """Of DeepSeek's latent attention: keys and values of a token are one vector of this size."""
+    qk_rope_head_dim: int = 0
+    max_position_embeddings: int = 0
+    n_positions: int = 0
+    dtype: str = ""
+    torch_dtype: str = ""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.num_hidden_layers or self.n_layer
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.num_attention_heads or self.n_head
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys, which is that of values."""
+        return 1 if self.multi_query else self.num_key_value_heads or self.heads
+
+    @property
+    def positions(self) -> int:
+        """Longest sequence that the model was made for; 0: it does not say."""
+        return self.max_position_embeddings or self.n_positions
+
+    @property
+    def cache_values(self) -> int:
+        """Numbers that one token leaves in the cache of keys and values, over all layers and heads."""
+        if self.kv_lora_rank:
+            return self.layers * (self.kv_lora_rank + self.qk_rope_head_dim)
+        width = self.head_dim or (self.hidden_size or self.n_embd) // self.heads
+        return self.layers * 2 * self.key_value_heads * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(TextSizes):
+    """What `config.json` says; a model of several modes has its language model's sizes in `text_config`."""
+
+    architectures: list[str] = field(default_factory=list)
+    model_type: str = ""
+    transformers_version: str = ""
+    text_config: TextSizes | None = None
+    quantization_config: Quantization | None = None
+
+    @property
+    def text(self) -> TextSizes:
+        """Sizes of the language model."""
+        return self.text_config or self
+
+    @property
+    def number_format(self) -> str:
+        """Of the weights, such as `bfloat16`; empty: it does not say."""
+        stated = self.dtype or self.torch_dtype or self.text.dtype or self.text.torch_dtype
+        return stated.removeprefix("torch.")
+
+    @property
+    def architecture(self) -> str:
+        """The first of its architectures; empty: it names none."""
+        return self.architectures[0] if self.architectures else ""
+
+
+def read_config(folder: str) -> ModelConfig:
+    """Read the `config.json` of a model's folder, local or `s3://`.
+
+    Raises:
+        ModelError: There is none, or it gives no sizes.
+    """
+    path = storage.join(folder, "config.json")
+    if not storage.file_exists(path):
+        raise ModelError(f"{folder}: no config.json in it; this is no Hugging Face model")
+    config = read_known(ModelConfig, storage.read_json(path), path)
+    if not config.text.layers or not config.text.heads:
+        raise ModelError(f"{path}: it gives no num_hidden_layers or num_attention_heads, so nothing can be sized")
+    return config

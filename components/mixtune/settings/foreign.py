@@ -1,0 +1,34 @@
+"""Dataclasses from JSON that others define: what we do not read is left out, what we read is checked."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from mixtune.settings.from_dict import from_dict
+
+T = TypeVar("T")
+
+
+def read_known(cls: type[T], value: object, name: str) -> T:
+    """Build a dataclass, and those inside it, from a JSON object; keys that they do not have and nulls are left out.
+
+    Args:
+        cls: A dataclass whose fields all have defaults.
+        value: The object.
+        name: What errors call it.
+
+    Raises:
+        ConfigError: It is no object, or a field has a value of another type.
+    """
+    return from_dict(cls, _prune(cls, value), name)
+
+
+def _prune(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        hints = get_type_hints(kind)
+        values = {item.name: value[item.name] for item in fields(kind) if value.get(item.name) is not None}
+        return {key: _prune(hints[key], item) for key, item in values.items()}
+    inner = [item for item in get_args(kind) if is_dataclass(item)]
+    if inner and isinstance(value, list):
+        return [_prune(inner[0], item) for item in value]
+    return _prune(inner[0], value) if inner else value
