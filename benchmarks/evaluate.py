@@ -1,5 +1,6 @@
 """Log-probabilities and speed of `evaluate` against lm-eval's own `hf` engine on MMLU, and IFEval's constant answer.
 
+    python benchmarks/evaluate.py --mmlu DIR --ifeval FILE --per-subject 4 --subjects 6 --model FOLDER
     python benchmarks/evaluate.py --mmlu DIR --ifeval FILE --per-subject 8 --results benchmarks/results/evaluate.md
 
 `DIR` holds `test.parquet` and `dev.parquet` (question, subject, choices, answer); `FILE` is IFEval's JSONL. Models
@@ -19,15 +20,17 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mixtune.evaluate import choice_rows
+from mixtune.evaluate import answers, choice_rows
 from mixtune.evaluate.benchmarks import ifeval, mmlu
 from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.inference import loading
 from mixtune.inference.loading import ModelSource
+from mixtune.inference.prompts import render_question
 
 VOCABULARY = 16_000
 SIZES = {"2 M": {"hidden": 64, "layers": 4, "heads": 4}, "14 M": {"hidden": 256, "layers": 8, "heads": 8}}
@@ -75,6 +78,11 @@ def make_model(
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     return sum(weight.numel() for weight in model.parameters())
+
+
+def count_parameters(folder: Path) -> int:
+    with safe_open(folder / "model.safetensors", "np") as weights:
+        return sum(int(np.prod(weights.get_slice(name).get_shape())) for name in weights.keys())  # noqa: SIM118
 
 
 def sample_questions(uri: str, per_subject: int) -> tuple[list[choice_rows.Question], list[choice_rows.Question]]:
@@ -165,8 +173,40 @@ def timed(function: Any, *arguments: Any) -> tuple[Any, float, float]:
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
+def compare_answers(options: argparse.Namespace) -> list[str]:
+    """Return how IFEval's first prompts are answered by lm-eval's engine and by ours, greedily, in batches of one size."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    source = ModelSource(base_model=options.model, device="cpu", dtype="float32")
+    fetched = loading.fetch(source)
+    engine: Any = loading.load_engine(source, fetched)
+    tokenizer = loading.load_tokenizer(fetched)
+    prompts = [render_question(tokenizer, item.prompt) for item in ifeval.read_prompts(options.ifeval)]
+    prompts, tokens = prompts[: options.answers], options.new_tokens
+    lm = HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=options.answers)
+    asked = {"until": ["<|im_end|>"], "do_sample": False, "max_gen_toks": tokens}
+    instances = [
+        Instance(request_type="generate_until", doc={}, arguments=(prompt, asked), idx=place)
+        for place, prompt in enumerate(prompts)
+    ]
+    theirs, _, their_cpu = timed(lm.generate_until, instances)
+    ours, _, our_cpu = timed(answers.generate, engine, tokenizer, prompts, tokens)
+    same = sum(one["response"].strip() == other.strip() for one, other in zip(ours, theirs, strict=True))
+    lines = [
+        "| IFEval prompts | tokens at most | lm-eval hf, CPU s | evaluate, CPU s | ratio of CPU | same answer |",
+        "|---|---|---|---|---|---|",
+        f"| {len(prompts)} | {tokens} | {their_cpu:.1f} | {our_cpu:.1f} | {their_cpu / our_cpu:.2f} | {same} |",
+    ]
+    print(lines[-1], flush=True)
+    return lines
+
+
 def compare_engines(options: argparse.Namespace) -> list[str]:
     questions, shots = sample_questions(options.mmlu, options.per_subject)
+    if options.subjects:
+        names = sorted({question.subject for question in questions})[:: max(1, 57 // options.subjects)]
+        questions = [question for question in questions if question.subject in names]
     texts = [f"{q.question} {' '.join(q.choices)}" for q in choice_rows.read_questions(options.mmlu)["test"]]
     lines = [
         "| parameters | questions | lm-eval hf, s (CPU s) | evaluate, s (CPU s) | ratio of wall | ratio of CPU | largest difference, nats | same prediction |",
@@ -175,10 +215,11 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tasks = lm_eval_tasks(questions, shots, folder / "data")
-        for label, size in SIZES.items():
-            count = make_model(folder / label, texts, **size)
-            theirs, their_wall, their_cpu = timed(run_lm_eval, folder / label, tasks, options.batch_size)
-            ours, our_wall, our_cpu = timed(run_ours, folder / label, questions, shots)
+        for label, size in ({options.model: {}} if options.model else SIZES).items():
+            model = Path(options.model or folder / label)
+            count = make_model(model, texts, **size) if size else count_parameters(model)
+            theirs, their_wall, their_cpu = timed(run_lm_eval, model, tasks, options.batch_size)
+            ours, our_wall, our_cpu = timed(run_ours, model, questions, shots)
             assert set(ours) == set(theirs)
             prompts = sum(ours[key][0] == theirs[key][0] for key in ours)
             assert prompts == len(ours), f"{len(ours) - prompts} prompts differ"
@@ -212,6 +253,12 @@ def main() -> None:
     parser.add_argument("--ifeval", required=True)
     parser.add_argument("--per-subject", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--model", default="", help="folder of a real model in place of random ones; answers are compared, too"
+    )
+    parser.add_argument("--subjects", type=int, default=0, help="so many subjects; 0: all")
+    parser.add_argument("--answers", type=int, default=16, help="IFEval prompts that are answered, with --model")
+    parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--results", default="")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -223,10 +270,11 @@ def main() -> None:
         "",
         *compare_engines(options),
         "",
-        "IFEval, constant answers:",
-        "",
-        *constant_answers(options.ifeval),
     ]
+    if options.model:
+        lines += compare_answers(options)
+    else:
+        lines += ["IFEval, constant answers:", "", *constant_answers(options.ifeval)]
     if options.results:
         Path(options.results).write_text("\n".join(lines) + "\n")
 

@@ -103,3 +103,18 @@ def test_different_prompts_are_not_compared(world: Any, evaluated: Path, tmp_pat
 def test_a_wrong_option_of_a_benchmark_is_refused(world: Any, tmp_path: Path, options: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         evaluate(world, tmp_path / "out", benchmarks={"mmlu": options})
+
+
+def test_an_axis_can_have_a_limit_of_its_own_and_the_work_is_said(
+    world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = evaluate(world, tmp_path / "out", limit=6, axis_limits={"mmlu": 4, "general_nll": 0})
+    counts = {name: axis.num_items for name, axis in samples.axes.items()}
+    assert counts == {"ifeval": 6, "mmlu": 4, "general_nll": 20, "customer": 6}
+    assert samples.limit == 6
+    out = capsys.readouterr().out
+    assert (
+        "to do: customer: 6 items, general_nll: 20 items, ifeval: 6 answers of at most 8 tokens, mmlu: 4 items" in out
+    )
+    with pytest.raises(ConfigError, match="axis_limits: no axis 'mmmlu'; did you mean 'mmlu'"):
+        evaluate(world, tmp_path / "out", axis_limits={"mmmlu": 4})

@@ -127,6 +127,7 @@ class Identity(ModelIdentity):
     general: str = ""
     """Digests of the pools."""
     limit: int = 0
+    axis_limits: dict[str, int] = field(default_factory=dict)
     customer_options: CustomerOptions = field(default_factory=CustomerOptions)
 
 

@@ -77,7 +77,7 @@ def check_same(base: Samples, candidate: Samples) -> None:
             f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}; "
             "evaluate both with the same benchmarks and pools"
         )
-    for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit"):
+    for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit", "axis_limits"):
         of_base, of_candidate = (getattr(side.identity, key) for side in (base, candidate))
         if of_base != of_candidate:
             raise DataError(

@@ -43,8 +43,9 @@ def evaluate(
             "max_new_tokens": 1280}}`; another name says its `form`: `gsm8k`, `mmlu`, ..., or `lm_eval` with
             the `task`.
         options: Further settings by name, each with a default: `limit` (items per axis at most, taken evenly from
-            subjects, pools and labels; 0: all), `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU,
-            float32 on a CPU), `engine` ("transformers" on any device, or "vllm" on GPUs, in an image that has it),
+            subjects, pools and labels; 0: all), `axis_limits` (the same by axis, such as
+            `{"mmlu": 500}`), `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
+            `engine` ("transformers" on any device, or "vllm" on GPUs, in an image that has it),
             `gpus_per_model` (GPUs that share one model, for a model that one cannot hold) and `customer_options` (how
             the customer's records are scored: `method` "auto", "logprobs" or "generation", `max_new_tokens` (256),
             `aliases` (further names of labels), `separator` (of several labels in one record) and `pattern` (that a

@@ -38,7 +38,7 @@ from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
 from mixtune.interpolation import check_strengths
-from mixtune.settings.from_dict import from_dict
+from mixtune.settings.from_dict import from_dict, suggest
 from mixtune.settings.inference import EvaluateSettings
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
@@ -91,7 +91,7 @@ def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluat
     """Evaluate a model on all axes and write its samples and its report."""
     model = parse_model(inputs.model_uri)
     if isinstance(model, FailedTraining):
-        samples = Samples(limit=settings.limit, failed=model.reason, data_uri=outputs.data_uri)
+        samples = Samples(limit=settings.largest_limit, failed=model.reason, data_uri=outputs.data_uri)
         evaluation = Evaluation(samples=samples)
         print(f"evaluate: no model to evaluate: {model.reason}", flush=True)
     else:
@@ -162,8 +162,11 @@ def _evaluate(
         customer=pools.customer.digest,
         general=pools.general.digest,
         limit=settings.limit,
+        axis_limits=settings.axis_limits,
         customer_options=settings.customer_options,
     )
+    if source.device == "cpu":
+        axes = [replace(axis, parts=[piece for part in axis.parts for piece in part.cut()]) for axis in axes]
     written = parallel.resume_or_reset(folder, identity)
     missing = [part for axis in axes for part in axis.parts if part.path not in written]
     load = partial(loading.load_engine, source, fetched)
@@ -175,7 +178,7 @@ def _evaluate(
         axes={axis.name: axis.summary(tables[axis.name]) for axis in axes},
         identity=identity,
         model_uri=inputs.model_uri,
-        limit=settings.limit,
+        limit=settings.largest_limit,
         seconds=round(time.perf_counter() - started, 3),
         data_uri=folder,
         files=tuple(entry for entry in storage.list_files(folder) if entry.path in paths),
@@ -219,20 +222,23 @@ def plan_axes(
     Raises:
         ConfigError: There are no items at all.
     """
-    limit = settings.limit
     axes = [
         Axis(
             name,
             form,
-            form.plan(name, options, tokenizer, limit),
+            form.plan(name, options, tokenizer, settings.limit_of(name)),
             max_new_tokens=getattr(options, "max_new_tokens", 0),
         )
         for name, (form, options) in sorted(benchmarks.items())
     ]
-    if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, limit):
+    if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, settings.limit_of(nll.AXIS)):
         axes.append(Axis(nll.AXIS, nll.FORM, parts))
-    if axis := customer.plan_axis(pools.customer, settings.customer_options, tokenizer, limit):
+    if axis := customer.plan_axis(
+        pools.customer, settings.customer_options, tokenizer, settings.limit_of(customer.AXIS)
+    ):
         axes.append(axis)
+    if unknown := sorted(set(settings.axis_limits) - {axis.name for axis in axes}):
+        raise ConfigError(f"axis_limits: no axis {unknown[0]!r}; {suggest(unknown[0], [axis.name for axis in axes])}")
     if not axes:
         raise ConfigError("nothing to evaluate on: no benchmark, no holdout and no test records; give one of them")
     return axes

@@ -126,6 +126,8 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engi
 def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEngine:
     if source.device == "cpu":
         torch.use_deterministic_algorithms(True)
+        # nothing here reads such memory, and filling it takes a twentieth of a generated token
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (not in the stubs)
     several_gpus = source.gpus_per_model > 1 and source.device != "cpu"
     options: dict[str, Any] = {"dtype": DTYPES[source.dtype], "use_safetensors": True, "trust_remote_code": False}
     if several_gpus:

@@ -7,24 +7,26 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.queues import Queue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mixtune import storage
 from mixtune.artifacts.samples import ModelIdentity, Sample, write_part
 from mixtune.errors import ConfigError, DataError
 from mixtune.inference.engine import Engine
+from mixtune.inference.heartbeat import Forecast, beat, duration
 from mixtune.processes import SPAWN, start_processes
 
 Loader = Callable[[str], Engine]
 """Makes an engine on a device, such as `cuda:1`; picklable."""
 Item = TypeVar("Item")
 
-REPORT_SECONDS = 10.0
+CPU_ITEMS, CPU_NEW_TOKENS, CPU_MIN_ANSWERS = 32, 8192, 8
+"""Of a part on a CPU: scored items at most; generated tokens at most, unless that were fewer answers than the last."""
 PROGRESS = "_progress.json"
 """Says which evaluation the parts beside it belong to; hidden from listings by its name."""
 
@@ -38,13 +40,33 @@ class Part:
 
     axis: str
     name: str
-    num_items: int
-    score: Callable[[Engine], list[Sample]]
+    items: Sequence[Any]
+    score_items: Callable[[Sequence[Any], Engine], list[Sample]]
+    """Picklable."""
+    new_tokens: int = 0
+    """Tokens that are generated for an item at most; 0: it is scored."""
+
+    @property
+    def num_items(self) -> int:
+        """How many items it is."""
+        return len(self.items)
 
     @property
     def path(self) -> str:
         """Relative to the artifact's data folder."""
         return f"{self.axis}/{self.name}.parquet"
+
+    def score(self, engine: Engine) -> list[Sample]:
+        """Return the samples of its items."""
+        return self.score_items(self.items, engine)
+
+    def cut(self) -> "list[Part]":
+        """Return smaller parts, such that one takes a CPU about a minute at most and a kill costs no more."""
+        size = CPU_ITEMS if not self.new_tokens else max(CPU_MIN_ANSWERS, CPU_NEW_TOKENS // self.new_tokens)
+        if len(self.items) <= size:
+            return [self]
+        chunks = [self.items[start : start + size] for start in range(0, len(self.items), size)]
+        return [replace(self, name=f"{self.name}-{number:03}", items=chunk) for number, chunk in enumerate(chunks)]
 
 
 def make_parts(
@@ -53,17 +75,21 @@ def make_parts(
     size: int,
     score: Callable[[Sequence[Item], Engine], list[Sample]],
     prefix: str = "",
+    *,
+    new_tokens: int = 0,
 ) -> list[Part]:
-    """Return items in parts of `size` at most, named by the prefix and a number; `score` is picklable."""
+    """Return items in parts of `size` at most, named by the prefix and a number; the rest as `Part` has it."""
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
     return [
-        Part(axis=axis, name=f"{prefix}{number:05}", num_items=len(chunk), score=partial(score, chunk))
+        Part(axis=axis, name=f"{prefix}{number:05}", items=chunk, score_items=score, new_tokens=new_tokens)
         for number, chunk in enumerate(chunks)
     ]
 
 
 def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> None:
-    """Score parts and write each as soon as it is scored.
+    """Score parts and write each as soon as it is scored; say what there is to do, and when it will be over.
+
+    The first part of every axis comes first, so that the time that all take is known early.
 
     Args:
         parts: Those that are missing.
@@ -71,13 +97,36 @@ def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Seque
         load: Called once per device, and not at all without parts.
         devices: One process each; a single one needs no process of its own.
     """
-    total, scored = sum(part.num_items for part in parts), 0
-    started = reported = time.perf_counter()
-    for part in _scored(parts, folder, load, devices):
-        scored += part.num_items
-        if time.perf_counter() - reported > REPORT_SECONDS or scored == total:
-            reported = time.perf_counter()
-            print(f"{scored} of {total} items, {part.axis}, {reported - started:.1f} s", flush=True)
+    counts = Counter({axis: 0 for axis in sorted({part.axis for part in parts})})
+    for part in parts:
+        counts[part.axis] += part.num_items
+    if parts:
+        beat(f"to do: {', '.join(_describe(axis, count, parts) for axis, count in counts.items())}", now=True)
+    forecast, total = Forecast(counts), counts.total()
+    started = before = time.perf_counter()
+    estimated = False
+    for part in _scored(_first_of_each_axis_first(parts), folder, load, devices):
+        moment = time.perf_counter()
+        forecast.add(part.axis, part.num_items, moment - before)
+        before, rest = moment, forecast.seconds_left()
+        is_over = forecast.num_scored == total
+        estimate = "" if rest is None or is_over else f", about {duration(rest)} left"
+        line = f"{forecast.num_scored} of {total} items, {part.axis}, {moment - started:.1f} s{estimate}"
+        beat(line, now=is_over or (not estimated and rest is not None))
+        estimated = rest is not None
+
+
+def _describe(axis: str, count: int, parts: Sequence[Part]) -> str:
+    tokens = next(part.new_tokens for part in parts if part.axis == axis)
+    return f"{axis}: {count} {f'answers of at most {tokens} tokens' if tokens else 'items'}"
+
+
+def _first_of_each_axis_first(parts: Sequence[Part]) -> list[Part]:
+    """Return the parts in their order, but for the first of each axis, which lead."""
+    firsts = {part.axis: part for part in reversed(parts)}
+    leading = list(reversed(firsts.values()))
+    names = {part.path for part in leading}
+    return [*leading, *(part for part in parts if part.path not in names)]
 
 
 def find_devices(device: str, gpus_per_model: int = 1) -> list[str]:

@@ -1,26 +1,31 @@
 """Scoring and generating with a Hugging Face model, on any device.
 
-What requests have in common is computed once: the longest common prefix of a group of prompts (the five shots of an
-MMLU subject, a customer's question under all its labels) goes through the model one time, and its keys and values
-are shared. Logits are computed only where they are read.
+What requests have in common is computed once: the solved items of an MMLU subject for all its parts, and of other
+requests whatever they begin with alike, a customer's question under all its labels (`packed_scoring`). A model that
+cannot be asked so gets rows padded to one length. Logits are computed only where they are read.
 """
 
 import inspect
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, check_finite
+from mixtune.inference.growing_cache import grow_in_place, is_plain
+from mixtune.inference.heartbeat import beat
+from mixtune.inference.packed_scoring import PackedScorer, agrees, can_pack, fits, probe
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
 MAX_LOGITS = 2**28
 """Logits of one batch at most: 1 GiB in float32."""
+CPU_PACK_TOKENS, GPU_PACK_TOKENS = 768, 8192
+"""Tokens of a packed pass at most: attention within one grows with its square."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +62,31 @@ class TransformersEngine:
         # PEFT's own `forward` hides the parameters of the model under it
         unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._limits_logits = "logits_to_keep" in inspect.signature(unwrapped.forward).parameters
+        on_cpu = self.device.type == "cpu"
+        self._packed = PackedScorer(
+            self._forward,
+            self.device,
+            model.dtype,
+            max_nodes=CPU_PACK_TOKENS if on_cpu else GPU_PACK_TOKENS,
+            max_reads=max(1, MAX_LOGITS // self._vocab),
+        )
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """Return log-probabilities of continuations; see `Engine`."""
         logprobs = [[0.0] * len(request.continuations) for request in requests]
-        seconds = [0.0] * len(requests)
-        for rows in _groups(requests, self.max_length):
-            started = time.perf_counter()
-            for row, values in self._score_group(rows):
-                if row.choice < 0:
-                    logprobs[row.request] = values
-                else:
-                    logprobs[row.request][row.choice] = sum(values)
-            indices = {row.request for row in rows}
-            share = (time.perf_counter() - started) / len(indices)
-            for index in indices:
-                seconds[index] = share
+        started = time.perf_counter()
+        packed = {number: item for number, item in enumerate(requests) if fits(item, self.max_length)}
+        packed = packed if packed and self._packs else {}
+        if packed:
+            self._packed.score(packed, logprobs)
+        self._score_padded({number: item for number, item in enumerate(requests) if number not in packed}, logprobs)
+        share = (time.perf_counter() - started) / max(1, len(requests))
         check_finite(value for values in logprobs for value in values)
         longest = [len(request.context) + max(map(len, request.continuations)) - 1 for request in requests]
         return [
-            Scores(logprobs=tuple(values), truncated=length > self.max_length, latency_seconds=latency)
-            for values, length, latency in zip(logprobs, longest, seconds, strict=True)
+            Scores(logprobs=tuple(values), truncated=length > self.max_length, latency_seconds=share)
+            for values, length in zip(logprobs, longest, strict=True)
         ]
 
     @torch.inference_mode()
@@ -98,6 +106,30 @@ class TransformersEngine:
             for index, output in zip(batch, outputs, strict=True):
                 completions[index] = replace(output, truncated=output.truncated or len(prompts[index]) > room)
         return [completions[index] for index in range(len(prompts))]
+
+    @cached_property
+    def _packs(self) -> bool:
+        """Whether the model can score tries of tokens: found out by one, scored so and alone."""
+        requests = probe(self._vocab)
+        packed, alone = ([[0.0] * len(request.continuations) for request in requests] for _ in range(2))
+        ids = torch.tensor([requests[0].context], device=self.device)
+        if len(requests[0].context) > self.max_length or not can_pack(self._forward(ids, keep=1).past_key_values):
+            return False
+        try:
+            self._packed.score(dict(enumerate(requests)), packed)
+        except (RuntimeError, ValueError, TypeError, IndexError):  # a mask of this form is not for every architecture
+            return False
+        self._score_padded(dict(enumerate(requests)), alone)
+        return agrees(packed, alone, self.model.dtype)
+
+    def _score_padded(self, requests: dict[int, Request], logprobs: list[list[float]]) -> None:
+        """Fill in the log-probabilities of requests by rows that are padded to one length."""
+        for rows in _groups(requests, self.max_length):
+            for row, values in self._score_group(rows):
+                if row.choice < 0:
+                    logprobs[row.request] = values
+                else:
+                    logprobs[row.request][row.choice] = sum(values)
 
     def _score_group(self, rows: list[_Row]) -> Iterator[tuple[_Row, list[float]]]:
         prefix = _common_prefix(rows)
@@ -123,8 +155,7 @@ class TransformersEngine:
     def _prefix_cache(self, ids: tuple[int, ...]) -> DynamicCache | None:
         """Return keys and values of a common prefix; None where the model's cache cannot be shared."""
         cache = self._forward(torch.tensor([ids], device=self.device), keep=1, past_key_values=None).past_key_values
-        shareable = type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
-        return cache if shareable else None
+        return cache if is_plain(cache) else None
 
     def _score_batch(self, rows: list[_Row], prefix: int, cache: DynamicCache | None) -> list[list[float]]:
         # ids, positions: (rows, longest tail); mask: (rows, prefix + longest tail); tails are padded on the left,
@@ -133,7 +164,7 @@ class TransformersEngine:
         positions = prefix + (mask.cumsum(1) - 1).clamp(min=0)
         if prefix:
             mask = torch.cat([mask.new_ones(len(rows), prefix), mask], dim=1)
-        inputs = {
+        inputs: dict[str, Any] = {
             "attention_mask": mask,
             "position_ids": positions,
             "past_key_values": _expand(cache, len(rows)) if cache else None,
@@ -141,9 +172,13 @@ class TransformersEngine:
         logits = self._forward(ids, keep=max(row.num_read for row in rows), **inputs).logits
         return [_read_logprobs(logits[index], row) for index, row in enumerate(rows)]
 
-    def _forward(self, ids: torch.Tensor, *, keep: int, **inputs: Any) -> Any:
+    def _forward(self, ids: torch.Tensor, *, keep: int | torch.Tensor, use_cache: bool = True, **inputs: Any) -> Any:
+        """Run the model; `keep` is how many last positions, or which, have logits."""
         limit = {"logits_to_keep": keep} if self._limits_logits else {}
-        return self.model(input_ids=ids, use_cache=True, **inputs, **limit)
+        output = self.model(input_ids=ids, use_cache=use_cache, **inputs, **limit)
+        if not self._limits_logits and isinstance(keep, torch.Tensor):
+            output.logits = output.logits[:, keep]
+        return output
 
     def _generate_batch(
         self, prompts: list[Sequence[int]], max_new_tokens: int, sampling: Sampling | None
@@ -159,9 +194,10 @@ class TransformersEngine:
         for step in range(max_new_tokens):
             # Row r continues prompt active[r]. ids, positions: (rows, new tokens); mask: (rows, all tokens so far);
             # the cache holds every token before ids. Rows that stopped leave all four.
-            inputs = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
+            inputs: dict[str, Any] = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
             output = self._forward(ids, keep=1, **inputs)
-            logits, cache = output.logits[:, -1], output.past_key_values
+            logits = output.logits[:, -1]
+            cache = cache or grow_in_place(output.past_key_values)
             largest, tokens = logits.max(-1)
             check_finite(largest.tolist())
             if sampling and uniforms is not None:
@@ -175,6 +211,7 @@ class TransformersEngine:
                     going_on.append(row)
             if not going_on:
                 break
+            beat(f"answering: {len(going_on)} of {len(prompts)} go on, token {step + 1} of {max_new_tokens} at most")
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
             positions, ids = positions[:, -1:] + 1, tokens[:, None]
             if len(going_on) < len(active):
@@ -211,11 +248,11 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> to
     return tokens.clamp(max=logits.shape[-1] - 1)
 
 
-def _groups(requests: Sequence[Request], max_length: int) -> list[list[_Row]]:
+def _groups(requests: dict[int, Request], max_length: int) -> list[list[_Row]]:
     """Return rows that share a prefix: all one-token questions together, each question with long choices alone."""
     together: list[_Row] = []
     alone: list[list[_Row]] = []
-    for index, request in enumerate(requests):
+    for index, request in requests.items():
         if all(len(tokens) == 1 for tokens in request.continuations):
             targets = tuple(tokens[0] for tokens in request.continuations)
             together.append(_Row(index, -1, request.context[-max_length:], targets))

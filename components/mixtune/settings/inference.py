@@ -63,9 +63,21 @@ class EvaluateSettings(InferenceSettings):
 
     limit: int = 0
     """Items of an axis at most, taken evenly from its strata; 0: all."""
+    axis_limits: dict[str, int] = field(default_factory=dict)
+    """The same for single axes, over `limit`."""
     customer_options: CustomerOptions = CustomerOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.limit < 0:
-            raise ConfigError(f"limit is 0 (all items) or more, got {self.limit}")
+        for limit in (self.limit, *self.axis_limits.values()):
+            if limit < 0:
+                raise ConfigError(f"limit is 0 (all items) or more, got {limit}")
+
+    def limit_of(self, axis: str) -> int:
+        """Return the number of an axis's items at most; 0: all."""
+        return self.axis_limits.get(axis, self.limit)
+
+    @property
+    def largest_limit(self) -> int:
+        """The largest number of items to which some axis is limited; 0: all axes are whole."""
+        return max([self.limit, *self.axis_limits.values()])

@@ -44,7 +44,7 @@ class Classification(BenchmarkForm[LabelOptions]):
         score = partial(rank_labels, axis, tokenizer, options.labels)
         if options.max_new_tokens:
             score = partial(generate_labels, axis, tokenizer, options.labels, options.max_new_tokens)
-        return make_parts(axis, options.records, RECORDS_PER_PART, score)
+        return make_parts(axis, options.records, RECORDS_PER_PART, score, new_tokens=options.max_new_tokens)
 
     def read_labels(self, column: pa.ChunkedArray) -> list[list[str]]:
         """Return the labels of each cell of `gold` or `prediction`; none for an invalid answer."""

@@ -45,7 +45,7 @@ class Generation(BenchmarkForm[GenerationOptions]):
     def plan(self, axis: str, options: GenerationOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the records in parts."""
         score = partial(score_records, axis, tokenizer, options.max_new_tokens, options.pattern)
-        return make_parts(axis, options.records, RECORDS_PER_PART, score)
+        return make_parts(axis, options.records, RECORDS_PER_PART, score, new_tokens=options.max_new_tokens)
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return means of all measures over the items that have them, BLEU, and how long the answers took."""

@@ -70,7 +70,7 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
                 "give a folder with a train file, or set num_fewshot"
             )
         score = partial(score_problems, axis, tokenizer, solved[: options.num_fewshot], options.max_new_tokens)
-        return make_parts(axis, problems[: limit or None], QUESTIONS_PER_PART, score)
+        return make_parts(axis, problems[: limit or None], QUESTIONS_PER_PART, score, new_tokens=options.max_new_tokens)
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return the share of right answers by either reading, and how long they took."""

@@ -52,7 +52,7 @@ class Ifeval(BenchmarkForm[IfevalOptions]):
         prompts = benchmark_files.stratified_subset(prompts, lambda prompt: prompt.instruction_id_list[0], limit)
         check_instructions(prompts)
         score = partial(score_prompts, axis, tokenizer, options.max_new_tokens)
-        return make_parts(axis, prompts, PROMPTS_PER_PART, score)
+        return make_parts(axis, prompts, PROMPTS_PER_PART, score, new_tokens=options.max_new_tokens)
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return the four scores of IFEval: prompt and instruction level, strict and loose."""

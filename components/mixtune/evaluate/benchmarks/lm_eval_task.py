@@ -1,6 +1,7 @@
 """Any lm-eval task by its name, run by lm-eval itself on the loaded model."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Number
@@ -38,8 +39,8 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
 
     def plan(self, axis: str, options: LmEvalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the task as one part; a limit takes its first items."""
-        score = partial(run_task, options, axis, tokenizer, limit)
-        return [Part(axis=axis, name="00000", num_items=limit, score=score)]
+        score = partial(run_task, axis, tokenizer, limit)
+        return [Part(axis=axis, name="00000", items=(options,), score_items=score)]
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return means over items: of the chosen metric as `score`, and of all others by name."""
@@ -51,13 +52,16 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
 FORM = LmEval()
 
 
-def run_task(options: LmEvalOptions, axis: str, tokenizer: Tokenizer, limit: int, engine: Engine) -> list[Sample]:
-    """Run a task.
+def run_task(
+    axis: str, tokenizer: Tokenizer, limit: int, tasks: Sequence[LmEvalOptions], engine: Engine
+) -> list[Sample]:
+    """Run a task, the one of `tasks`.
 
     Raises:
         ModelError: The engine has no Hugging Face model to hand over.
         ConfigError: No such task, or its data cannot be had.
     """
+    (options,) = tasks
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

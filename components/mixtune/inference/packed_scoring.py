@@ -1,0 +1,125 @@
+"""Scoring by tries of tokens (`token_trie`): no padding, no token twice, logits only where they are read."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from mixtune.inference.engine import Request
+from mixtune.inference.growing_cache import is_plain
+from mixtune.inference.heartbeat import beat
+from mixtune.inference.token_trie import TokenTrie, make_tries
+
+PREFIX_STEP = 32
+"""A shared prefix is a multiple of so many tokens, so that the next part of a benchmark can take it over."""
+MAX_REQUEST_TOKENS = 4096
+"""Tokens of a request, prefix included, above which it is no part of a trie."""
+TOLERANCE = {torch.float32: 1e-3}
+_ROUNDED_TOLERANCE = 0.1
+"""Nats by which the log-probabilities of the probe may differ, in float32 and in rounded types."""
+
+
+class ModelOutput(Protocol):
+    """What is read of a model's output."""
+
+    logits: torch.Tensor
+    """(1, positions that are kept, vocabulary)."""
+    past_key_values: DynamicCache
+
+
+Forward = Callable[..., ModelOutput]
+"""Runs the model on token ids, (1, tokens), with `keep` (positions whose logits are read) and further inputs."""
+Values = list[list[float]]
+"""Log-probabilities in nats by request and continuation."""
+
+
+class PackedScorer:
+    """Scores requests with a model in which a token sees exactly what its mask and position say."""
+
+    def __init__(
+        self, forward: Forward, device: torch.device, dtype: torch.dtype, *, max_nodes: int, max_reads: int
+    ) -> None:
+        """Wrap a model's forward pass.
+
+        Args:
+            forward: See `Forward`.
+            device: The model's.
+            dtype: The model's.
+            max_nodes: Tokens of one pass at most.
+            max_reads: Positions of one pass whose logits are read at most.
+        """
+        self._forward, self.device, self.dtype = forward, device, dtype
+        self._max_nodes, self._max_reads = max_nodes, max_reads
+        self._prefix: tuple[tuple[int, ...], DynamicCache | None] = ((), None)
+
+    def score(self, requests: dict[int, Request], values: Values) -> None:
+        """Fill in the log-probabilities of requests, which have a context each, by number."""
+        prefix = self._share_prefix(requests)
+        for trie in make_tries(requests, prefix, max_nodes=self._max_nodes, max_reads=self._max_reads):
+            beat(f"scoring: {trie.reads[0].request} of {len(requests)} items of this part")
+            for read, value in zip(trie.reads, self._read(trie), strict=True):
+                values[read.request][read.choice] += value
+
+    def _share_prefix(self, requests: dict[int, Request]) -> int:
+        """Compute what all contexts begin with, unless it is there from before; return its length."""
+        contexts = [request.context for request in requests.values()]
+        first, last = min(contexts), max(contexts)
+        shortest = min(map(len, contexts)) - 1
+        count = next((place for place in range(shortest) if first[place] != last[place]), max(0, shortest))
+        count -= count % PREFIX_STEP
+        if len(contexts) == 1 or not count:
+            return 0
+        if self._prefix[0] != first[:count]:
+            ids = torch.tensor([first[:count]], device=self.device)
+            self._prefix = (first[:count], self._forward(ids, keep=1, use_cache=True).past_key_values)
+        return count
+
+    def _read(self, trie: TokenTrie) -> list[float]:
+        """Return the log-probability of every read of a trie."""
+        # allowed: (nodes, prefix + nodes); nodes: (reads,) places among the positions that are kept
+        allowed = torch.from_numpy(trie.mask()).to(self.device)
+        hidden = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
+        hidden.masked_fill_(~allowed, torch.finfo(self.dtype).min)
+        positions, nodes = np.unique([read.node for read in trie.reads], return_inverse=True)
+        cache = self._prefix[1] if trie.prefix else None
+        inputs = {
+            "attention_mask": hidden[None, None],
+            "position_ids": torch.tensor([trie.positions()], device=self.device),
+            "past_key_values": cache,
+            "use_cache": cache is not None,
+        }
+        ids = torch.tensor([trie.ids], device=self.device)
+        logits = self._forward(ids, keep=torch.from_numpy(positions).to(self.device), **inputs).logits[0].float()
+        if cache is not None:
+            cache.crop(-len(trie.ids))
+        tokens = torch.tensor([read.token for read in trie.reads], device=self.device)
+        rows = torch.from_numpy(nodes).to(self.device)
+        values = logits[rows, tokens] - logits.logsumexp(-1)[rows]
+        return [float(value) for value in values.double().tolist()]
+
+
+def probe(vocabulary: int) -> list[Request]:
+    """Return two requests that share a context and have continuations that share tokens, for `agrees`."""
+    ids = [1 + (7 * place + place**2) % (vocabulary - 1) for place in range(48)]
+    first, second = tuple(ids[:34]), tuple([*ids[:33], *ids[40:44]])
+    continuations = (tuple(ids[34:38]), tuple([*ids[34:36], *ids[44:48]]), (ids[38],))
+    return [Request(context=first, continuations=continuations), Request(context=second, continuations=continuations)]
+
+
+def agrees(packed: Values, alone: Values, dtype: torch.dtype) -> bool:
+    """Return whether packed log-probabilities are those of every continuation by itself."""
+    gaps = np.abs(np.concatenate(packed) - np.concatenate(alone))
+    return bool(gaps.max() <= TOLERANCE.get(dtype, _ROUNDED_TOLERANCE))
+
+
+def fits(request: Request, max_length: int) -> bool:
+    """Return whether a request can go into a trie: it has a context, and its mask, square in its tokens, is small."""
+    longest = len(request.context) + max(map(len, request.continuations))
+    return len(request.context) > 0 and longest <= min(max_length, MAX_REQUEST_TOKENS)
+
+
+def can_pack(cache: object) -> bool:
+    """Return whether a model that leaves such a cache may be asked: one without windows and states."""
+    return is_plain(cache)

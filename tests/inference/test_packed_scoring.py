@@ -1,0 +1,103 @@
+"""Scoring by tries of tokens, and a cache that grows in place, against a model that is asked plainly."""
+
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
+
+from mixtune.inference.engine import Request
+from mixtune.inference.growing_cache import GrowingLayer, grow_in_place
+from mixtune.inference.heartbeat import Forecast, duration
+from mixtune.inference.packed_scoring import probe
+from mixtune.inference.parallel import Part
+from mixtune.inference.token_trie import make_tries
+from mixtune.inference.transformers_engine import TransformersEngine
+
+SMALL = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+LLAMA = LlamaConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, initializer_range=0.3)
+
+
+def engine(model: torch.nn.Module) -> TransformersEngine:
+    return TransformersEngine(model.eval(), max_length=512, stop_ids=frozenset({0}), batch_tokens=4096)
+
+
+def plain(model: torch.nn.Module, request: Request) -> list[float]:
+    values = []
+    for answer in request.continuations:
+        with torch.inference_mode():
+            logits = model(torch.tensor([request.context + answer])).logits[0].float().log_softmax(-1)
+        start = len(request.context) - 1
+        values.append(sum(float(logits[start + place, token]) for place, token in enumerate(answer)))
+    return values
+
+
+@pytest.mark.parametrize(
+    ("model", "packs"),
+    [(LlamaForCausalLM(LLAMA), True),
+     (MistralForCausalLM(MistralConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, sliding_window=8)), False),
+     (BloomForCausalLM(BloomConfig(vocab_size=120, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)), False),
+     (OPTForCausalLM(OPTConfig(**SMALL, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=600, init_std=0.3)), True)],
+    ids=["llama", "window", "alibi", "learned positions"],
+)  # fmt: skip
+def test_a_model_is_asked_by_tries_only_where_that_changes_nothing(model: torch.nn.Module, packs: bool) -> None:
+    asked = engine(model)
+    requests = [*probe(120), Request(context=(5, 6, 7), continuations=((8,), (9,)))]
+    for request, scores in zip(requests, asked.score(requests), strict=True):
+        assert scores.logprobs == pytest.approx(plain(model, request), abs=1e-3)
+    assert asked._packs is packs
+
+
+def test_what_requests_begin_with_goes_through_the_model_once() -> None:
+    head, labels = tuple(range(1, 41)), ((50, 51, 2), (50, 52, 2), (60, 2))
+    requests = {number: Request(context=(*head, 70 + number), continuations=labels) for number in range(3)}
+    (trie,) = make_tries(requests, 32, max_nodes=500, max_reads=500)
+    # eight tokens of the head; of each question its own token, and 50, 51, 52, 60 of its labels
+    assert len(trie.ids) == 8 + 3 * (1 + 4)
+    assert trie.mask().sum(1).max() == 32 + 8 + 1 + 2
+    assert len(list(make_tries(requests, 32, max_nodes=20, max_reads=500))) == 3
+
+
+def test_a_cache_that_grows_in_place_holds_what_one_that_copies_holds() -> None:
+    random = torch.Generator().manual_seed(0)
+    whole, growing = DynamicCache(), None
+    for step, count in enumerate([5, 1, 1, 90, 1]):
+        keys, values = (torch.rand(4 if step < 3 else 2, 2, count, 8, generator=random) for _ in range(2))
+        theirs = whole.update(keys, values, 0)
+        if growing is None:
+            growing = grow_in_place(DynamicCache([(keys, values)]))
+            assert isinstance(growing.layers[0], GrowingLayer)
+            continue
+        ours = growing.update(keys, values, 0)
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+        if step == 2:
+            for cache in (whole, growing):
+                cache.batch_select_indices(torch.tensor([0, 3]))
+    assert growing is not None and growing.get_seq_length() == 98
+
+
+def test_parts_for_a_cpu_are_small() -> None:
+    def sizes(count: int, tokens: int) -> list[int]:
+        part = Part(axis="a", name="x", items=range(count), score_items=lambda items, engine: [], new_tokens=tokens)
+        return [piece.num_items for piece in part.cut()]
+
+    assert sizes(70, 0) == [32, 32, 6]
+    assert sizes(40, 256) == [32, 8]
+    assert sizes(9, 5000) == [8, 1]
+
+
+def test_a_forecast_goes_by_the_speed_of_every_axis() -> None:
+    forecast = Forecast({"mmlu": 100, "ifeval": 10})
+    forecast.add("mmlu", 20, 2.0)
+    assert forecast.seconds_left() is None
+    forecast.add("ifeval", 1, 30.0)
+    assert forecast.seconds_left() == pytest.approx(8 + 270)
+    assert [duration(value) for value in (12.4, 300, 9000)] == ["12 s", "5 min", "2.5 h"]
