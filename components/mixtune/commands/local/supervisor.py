@@ -12,33 +12,52 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 GRACE_SECONDS = 45.0
 POLL_SECONDS = 0.05
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(command: list[str]) -> int:
     """Run the command and return its exit code; 128 and the signal's number where a signal ended it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the pipe alone decides
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_default_signals)
+    ignore_signals()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=default_signals)
+    return watch(process.pid, process.poll, sys.stdin.fileno())
+
+
+def watch(group: int, poll: Callable[[], int | None], pipe: int) -> int:
+    """Wait for a process group and return its first process's exit code; end all of it when the pipe closes.
+
+    Args:
+        group: Its id, which is the first process's.
+        poll: Return that process's exit code, negative for a signal; None while it runs.
+        pipe: Read end, to which nobody writes.
+    """
     deadline = float("inf")
-    waiting = [sys.stdin.fileno()]
-    while (code := process.poll()) is None:
+    waiting = [pipe]
+    while (code := poll()) is None:
         if not waiting:
             time.sleep(POLL_SECONDS)
         elif select.select(waiting, [], [], POLL_SECONDS)[0]:
             waiting.clear()
             deadline = time.monotonic() + GRACE_SECONDS
-            _signal_group(process.pid, signal.SIGTERM)
+            _signal_group(group, signal.SIGTERM)
         if time.monotonic() > deadline:
-            _signal_group(process.pid, signal.SIGKILL)
-    _signal_group(process.pid, signal.SIGKILL)  # what it started and left behind
+            _signal_group(group, signal.SIGKILL)
+    _signal_group(group, signal.SIGKILL)  # what it started and left behind
     return 128 - code if code < 0 else code
 
 
-def _default_signals() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+def ignore_signals() -> None:
+    """Let the pipe alone decide when to end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def default_signals() -> None:
+    """Let a process that was forked from one that ignores signals end by them."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -23,6 +23,7 @@ from unittest import mock
 from mixtune import storage
 from mixtune.commands.local import supervisor
 from mixtune.commands.local.task_log import TaskLog
+from mixtune.commands.local.warm_steps import COMMAND, ForkedStep, StepServer
 from mixtune.errors import MixtuneError
 from mixtune.tracking import point_name
 
@@ -56,6 +57,7 @@ class TaskRunner:
         self.results: list[TaskResult] = []
         self._lock = threading.Lock()
         self._pipes: set[Any] = set()
+        self._server: StepServer | None = None
         self._thread = threading.local()
         self.stopping = False
         self.interrupted = False
@@ -108,7 +110,12 @@ class TaskRunner:
             mock.patch.object(cache.LocalCache, "compute_key", compute_key),
             mock.patch.object(executor_input_utils, "get_local_pipeline_resource_name", lambda name: name),
         ):
-            yield
+            self._server = StepServer() if sys.platform == "linux" else None
+            try:
+                yield
+            finally:
+                if self._server:
+                    self._server.close()
 
     def run_command(self, label: str, command: Sequence[str], variables: Mapping[str, str]) -> int:
         """Run a task's command under a supervisor, and return its exit code.
@@ -120,17 +127,7 @@ class TaskRunner:
             return 1
         _prepare_folder(command)
         task = self.log.begin(label)
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervisor.__file__, *_with_this_python(command)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            bufsize=1,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
-            start_new_session=True,
-        )
+        process = self._start(command, {**os.environ, "PYTHONUNBUFFERED": "1", **variables})
         with self._lock:
             self._pipes.add(process.stdin)
         if self.stopping:
@@ -150,6 +147,22 @@ class TaskRunner:
             self.stopped.append(", ".join(filter(None, (label, task.place))))
         return code
 
+    def _start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str] | ForkedStep":
+        """Start a task's command under a supervisor: a step of ours as a fork, where that can be."""
+        if self._server and tuple(command[1:3]) == COMMAND:
+            return self._server.start(command[3:], environment)
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__, *_with_this_python(command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            env=environment,
+            start_new_session=True,
+        )
+
     def _label(self, task_name: str, store: Any) -> str:
         """Return a task's display name, with its mix where it runs in a loop over mixes."""
         name = self._names.get(task_name, task_name)
@@ -161,9 +174,16 @@ class TaskRunner:
         return name
 
 
+def _executor_input(command: Sequence[str]) -> int:
+    """Return where in a task's command its inputs and outputs stand as JSON; its length where they do not."""
+    if tuple(command[1:3]) == COMMAND:
+        return len(command) - 1
+    return list(command).index(INPUT) + 1 if INPUT in command else len(command)
+
+
 def _with_this_python(command: Sequence[str]) -> list[str]:
     """Return a task's command with this interpreter in the place of `python3`; inputs and outputs stay as they are."""
-    end = command.index(INPUT) if INPUT in command else len(command)
+    end = _executor_input(command)
     own = [
         sys.executable if part == "python3" else part.replace("python3 ", f"{shlex.quote(sys.executable)} ")
         for part in command[:end]
@@ -172,9 +192,10 @@ def _with_this_python(command: Sequence[str]) -> list[str]:
 
 
 def _prepare_folder(command: Sequence[str]) -> None:
-    if INPUT not in command:
+    place = _executor_input(command)
+    if place == len(command):
         return
-    file = json.loads(command[list(command).index(INPUT) + 1]).get("outputs", {}).get("outputFile")
+    file = json.loads(command[place]).get("outputs", {}).get("outputFile")
     if not file:
         return
     folder, digest = Path(file).parent, hashlib.sha256("\0".join(command).encode()).hexdigest()

@@ -1,0 +1,168 @@
+"""Steps of a local run, forked from a process that has their libraries loaded.
+
+To load PyTorch, transformers and MLflow takes a step up to nine seconds of CPU, longer than most small steps work. So a
+server loads what a component needs before its first step, and each step is a fork of it. Only on Linux; elsewhere every
+step loads its own.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import IO
+
+from mixtune import step
+from mixtune.commands.local import supervisor
+
+COMMAND = ("-m", "mixtune.step")
+"""What follows the interpreter in the command of our own steps."""
+MODELS = ("torch", "transformers", "peft")
+LIBRARIES = {
+    "train.train": (*MODELS, "mlflow", "mixtune.train.validation"),
+    "evaluate.evaluate": (*MODELS, "mixtune.evaluate.run"),
+    "compare.compare": ("mlflow", "mixtune.compare.run"),
+}
+"""What components load that takes seconds."""
+LENGTH_BYTES = 8
+
+
+class ForkedStep:
+    """A step that runs, with the part of `subprocess.Popen` that a local run needs."""
+
+    def __init__(self, connection: socket.socket, request: bytes) -> None:
+        ends = [os.pipe() for _ in range(3)]  # what it prints, its exit code, and the pipe that ends it when it closes
+        (output, output_end), (status, status_end), (life_end, life) = ends
+        socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES, "big")], [output_end, status_end, life_end])
+        connection.sendall(request)
+        for descriptor in (output_end, status_end, life_end):
+            os.close(descriptor)
+        self.stdin: IO[str] = os.fdopen(life, "w")
+        self.stdout: IO[str] = os.fdopen(output, encoding="utf-8", errors="replace")
+        self._status = os.fdopen(status)
+
+    def wait(self) -> int:
+        """Return its exit code; 1 where it ended with the server."""
+        with self._status:
+            return int(self._status.read() or 1)
+
+
+class StepServer:
+    """The process that steps are forked from; it ends with this one, or when it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection, other = socket.socketpair()
+        command = [sys.executable, "-m", __name__, str(other.fileno())]
+        self.process = subprocess.Popen(
+            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        other.close()
+
+    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> ForkedStep:
+        """Start a step.
+
+        Args:
+            words: Arguments of `mixtune.step`.
+            environment: The step's.
+        """
+        with self._lock:
+            return ForkedStep(self._connection, json.dumps([list(words), dict(environment), os.getcwd()]).encode())
+
+    def close(self) -> None:
+        """End the server; steps go on."""
+        self._connection.close()
+        self.process.wait()
+
+
+def serve(connection: socket.socket, exit_codes: list[int]) -> None:
+    """Fork a step for every request, until the other side closes; in the fork, return when the step is done.
+
+    Args:
+        connection: Requests, each with the ends of `ForkedStep`'s pipes.
+        exit_codes: Gets a 0 where all went well.
+
+    Raises:
+        BaseException: In the fork, whatever the step raises.
+    """
+    while True:
+        length, descriptors, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+        if not length:
+            exit_codes.append(0)
+            return
+        words, environment, folder = json.loads(_receive(connection, int.from_bytes(length, "big")))
+        load_libraries(words[1])
+        gc.freeze()  # a fork that looks for garbage among these would copy all their pages
+        if os.fork() == 0:
+            connection.close()
+            _become_step(*descriptors)
+            os.environ.clear()
+            os.environ.update(environment)
+            os.chdir(folder)
+            step.run(*words)
+            exit_codes.append(0)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):  # there is none
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _receive(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count and (piece := connection.recv(count - len(data))):
+        data += piece
+    return data
+
+
+def _become_step(output: int, status: int, life: int) -> None:
+    """Fork once more and return in the new process alone; this one is its supervisor and writes its exit code."""
+    child = os.fork()
+    if child:
+        os.close(output)
+        supervisor.ignore_signals()
+        os.setsid()
+
+        def poll() -> int | None:
+            ended, code = os.waitpid(child, os.WNOHANG)
+            return os.waitstatus_to_exitcode(code) if ended else None
+
+        os.write(status, str(supervisor.watch(child, poll, life)).encode())
+        os._exit(0)
+    os.setsid()
+    supervisor.default_signals()
+    os.close(status)
+    os.close(life)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def load_libraries(component: str) -> None:
+    """Load what a component's steps need, where it is there."""
+    for library in ("kfp.dsl.executor_main", *LIBRARIES.get(component, ())):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
+
+
+def end_at_once(exit_codes: list[int]) -> None:
+    """End this process without the seconds that it takes to take all libraries down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_codes[0] if exit_codes else 1)
+
+
+if __name__ == "__main__":
+    os.environ["_KFP_RUNTIME"] = "true"
+    supervisor.ignore_signals()
+    codes: list[int] = []
+    atexit.register(end_at_once, codes)  # the first to be registered is the last to run
+    serve(socket.socket(fileno=int(sys.argv[1])), codes)

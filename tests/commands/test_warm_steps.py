@@ -1,0 +1,93 @@
+"""Steps that are forked from a process with their libraries loaded."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.commands.local import task_processes
+from mixtune.commands.local.warm_steps import StepServer
+
+STOP = {"action": "stop", "customer_data_percent": 50.0, "train_options": {}, "ladder_uri": "s3://bucket/ladder"}
+
+
+def words(component: str, folder: Path, **values: Any) -> list[str]:
+    """Arguments of a step whose outputs go to a folder."""
+    outputs = {name: {"outputFile": str(folder / name)} for name in STOP}
+    launched = {
+        "inputs": {"parameterValues": values},
+        "outputs": {"parameters": outputs, "outputFile": str(folder / "metadata.json")},
+    }
+    return ["kfp.dsl.executor_main", component, json.dumps(launched)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StepServer]:
+    server = StepServer()
+    yield server
+    server.close()
+
+
+def run(server: StepServer, component: str, folder: Path, **values: Any) -> tuple[int, str]:
+    """Exit code of a step, and what it printed."""
+    step = server.start(words(component, folder, **values), os.environ)
+    with step.stdin, step.stdout:
+        text = step.stdout.read()
+    return step.wait(), text
+
+
+def test_a_step_prints_writes_its_outputs_and_ends_with_its_code(server: StepServer, tmp_path: Path) -> None:
+    code, text = run(server, "choose.go_on", tmp_path, **STOP)
+    assert code == 0 and "Wrote executor output file to" in text
+    assert json.loads((tmp_path / "metadata.json").read_text())["parameterValues"] == STOP
+    code, text = run(server, "choose.go_on", tmp_path)
+    assert code == 1 and "TypeError: go_on() missing 4 required positional arguments" in text
+
+
+def test_steps_run_side_by_side(server: StepServer, tmp_path: Path) -> None:
+    steps = {
+        name: server.start(words("choose.go_on", tmp_path / name, **{**STOP, "action": name}), os.environ)
+        for name in ("lora", "sft")
+    }
+    for name, step in steps.items():
+        with step.stdin, step.stdout:
+            assert step.stdout.read()
+        assert step.wait() == 0
+        assert json.loads((tmp_path / name / "metadata.json").read_text())["parameterValues"]["action"] == name
+
+
+def test_a_step_ends_when_its_pipe_is_closed(server: StepServer, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metadata.json")  # nobody reads it: the step waits for ever
+    step = server.start(words("choose.go_on", tmp_path, **STOP), os.environ)
+    with step.stdout:
+        while "Got executor_input" not in step.stdout.readline():
+            pass
+        step.stdin.close()
+        step.stdout.read()
+    assert step.wait() == 128 + signal.SIGTERM
+
+
+def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    server = StepServer()
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    with pytest.raises(OSError, match=r"pipe|reset"):
+        server.start(words("choose.go_on", tmp_path, **STOP), os.environ)
+    server.close()
+
+
+def test_a_steps_input_stays_as_it_is_whatever_it_says(tmp_path: Path) -> None:
+    *step, given = words("choose.go_on", tmp_path / "task", **{**STOP, "ladder_uri": "python3 ladder"})
+    command = ["python3", "-m", "mixtune.step", *step, given]
+    assert task_processes._with_this_python(command) == [sys.executable, "-m", "mixtune.step", *step, given]
+    task_processes._prepare_folder(command)
+    (tmp_path / "task" / "part").touch()
+    task_processes._prepare_folder(command)
+    assert (tmp_path / "task" / "part").exists(), "the same inputs: it is gone on from"
+    task_processes._prepare_folder([*command[:-1], given.replace("stop", "sft")])
+    assert not (tmp_path / "task" / "part").exists()
