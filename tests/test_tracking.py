@@ -136,3 +136,15 @@ def test_a_write_that_can_never_succeed_is_not_tried_again(uri: str) -> None:
         run.log_params({"seed": 1})
         with pytest.raises(MlflowException, match="seed"):
             run.log_params({"seed": 2})
+
+
+def test_an_experiment_opens_on_its_training_runs_and_a_task_that_another_logs_keeps_its_own_time(uri: str) -> None:
+    client = MlflowClient(uri)
+    client.create_experiment("older")
+    for name in ("older", "newer"):
+        with task_run(Tracking(uri=uri, experiment=name), "evaluate-base", seconds=90.0) as run:
+            pass
+        experiment = client.get_experiment_by_name(name)
+        assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+        info = client.get_run(run.run_id).info
+        assert 89_000 < info.end_time - info.start_time < 120_000

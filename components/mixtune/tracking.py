@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mixtune import storage
 from mixtune.settings.from_dict import from_dict
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ PARAM_CHARACTERS, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 500
 COLLISIONS = ("BAD_REQUEST", "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 """What MLflow answers where two tasks insert the same parameter or tag at once: the second try finds it there."""
 TRIES = 5
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description."""
+KIND, TRAINING_RUNS = "mlflow.experimentKind", "custom_model_development"
+"""The tag by which MLflow opens an experiment on its training runs, not on traces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +118,12 @@ class Run:
             log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
             log(self.run_id, str(path), folder or None)
 
+    def log_page(self, path: str, name: str) -> None:
+        """Log a report's page under a name that says what it is, by which MLflow shows it."""
+        if self.client:
+            with storage.open_read(path) as stream:
+                self.log_text(name, stream.read().decode("utf-8", "replace"))
+
     def log_text(self, name: str, text: str) -> None:
         """Log a text as an artifact."""
         if self.client:
@@ -152,14 +163,24 @@ def _write(call: Callable[..., object], *args: object, **kwargs: object) -> None
     call(*args, **kwargs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """A task's run to be."""
+
+    name: str
+    subject: str
+    seconds: float
+
+
 @contextmanager
-def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
+def task_run(tracking: Tracking, name: str, subject: str = "", seconds: float = 0.0) -> Iterator[Run]:
     """Open the child run of a task; it is finished or failed as the block is.
 
     Args:
         tracking: Where to.
         name: The task's name, the same whenever it is run again within a pipeline run.
         subject: Digest that tells tasks of one name apart within a pipeline run; empty: there is but one.
+        seconds: That the task took before it is logged, by another one; 0: it begins now.
     """
     if not tracking.uri:
         print(f"MLflow: no tracking URI, {name} is not tracked", flush=True)
@@ -172,7 +193,7 @@ def task_run(tracking: Tracking, name: str, subject: str = "") -> Iterator[Run]:
         client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
         experiment_id = _experiment(client, tracking)
         parent_id = _parent(client, experiment_id, tracking)
-        run_id = _child(client, experiment_id, parent_id, name, subject)
+        run_id = _child(client, experiment_id, parent_id, Child(name=name, subject=subject, seconds=seconds))
     run = Run(client, run_id, parent_id)
     client.update_run(run_id, status="RUNNING")
     if parent_id and parent_id != os.environ.get("MLFLOW_RUN_ID"):
@@ -269,12 +290,15 @@ def _experiment(client: "MlflowClient", tracking: Tracking) -> str:
         location = (Path(tracking.uri.removeprefix(SQLITE)).resolve().parent / "mlflow-artifacts").as_uri()
     try:
         experiment = client.get_experiment_by_name(name)
-        return str(experiment.experiment_id if experiment else client.create_experiment(name, location))
+        if experiment is None:
+            return str(client.create_experiment(name, location, tags={KIND: TRAINING_RUNS}))
     except MlflowException:  # another task made it at the same moment
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise
-        return str(experiment.experiment_id)
+    if KIND not in experiment.tags:
+        _write(client.set_experiment_tag, experiment.experiment_id, KIND, TRAINING_RUNS)
+    return str(experiment.experiment_id)
 
 
 def _parent(client: "MlflowClient", experiment_id: str, tracking: Tracking) -> str:
@@ -287,15 +311,22 @@ def _parent(client: "MlflowClient", experiment_id: str, tracking: Tracking) -> s
     return _find_or_create(client, experiment_id, {"pipeline_run_id": pipeline_run}, pipeline_run, tags)
 
 
-def _child(client: "MlflowClient", experiment_id: str, parent_id: str, name: str, subject: str) -> str:
+def _child(client: "MlflowClient", experiment_id: str, parent_id: str, child: Child) -> str:
+    start = int(1000 * (time.time() - child.seconds))
     if not parent_id:
-        return str(client.create_run(experiment_id, run_name=name).info.run_id)
-    key = {"mixtune_task": f"{name} {subject}".strip(), "mlflow.parentRunId": parent_id}
-    return _find_or_create(client, client.get_run(parent_id).info.experiment_id, key, name, key)
+        return str(client.create_run(experiment_id, start, run_name=child.name).info.run_id)
+    key = {"mixtune_task": f"{child.name} {child.subject}".strip(), "mlflow.parentRunId": parent_id}
+    own_experiment = str(client.get_run(parent_id).info.experiment_id)
+    return _find_or_create(client, own_experiment, key, child.name, key, start)
 
 
 def _find_or_create(
-    client: "MlflowClient", experiment_id: str, key: dict[str, str], name: str, tags: dict[str, str]
+    client: "MlflowClient",
+    experiment_id: str,
+    key: dict[str, str],
+    name: str,
+    tags: dict[str, str],
+    start: int | None = None,
 ) -> str:
     """Return the oldest run with these tags; when two tasks make one at the same moment, both take the older."""
 
@@ -306,7 +337,7 @@ def _find_or_create(
 
     if existing := find():
         return existing[0]
-    own = str(client.create_run(experiment_id, run_name=name, tags=tags).info.run_id)
+    own = str(client.create_run(experiment_id, start, run_name=name, tags=tags).info.run_id)
     oldest = find()[0]
     if oldest != own:
         client.delete_run(own)

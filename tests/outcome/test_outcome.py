@@ -151,6 +151,12 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
     assert (source["name"], source["split"], source["uri"]) == ("customer", "train", "s3://b/c.csv#d1g35t")
     assert read_mlflow_verdict({"uri": uri}, "run-1") == ("", 220.16)
     assert [item.path for item in client.list_artifacts(parent)] == ["audit.json"]
+    run = client.get_run(parent)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["customer_data_percent"] == f"{100 * COMPARISON.mix.mix_ratio:g}.0"
+    assert run.data.params["pipeline"] == "finetune" and run.data.params["candidates"] == "1"
+    measure = COMPARISON.axes[0].measure
+    assert run.data.metrics[COMPARISON.axes[0].axis] == measure.candidate
     (said,) = hook.bodies
     assert said == {
         "text": "finetune run-1: pass, $220.16",

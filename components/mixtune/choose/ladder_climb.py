@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mixtune import prices, tracking
@@ -125,7 +124,7 @@ def report_ladder(uri: str, outputs: Outputs, options: dict[str, Any]) -> Ladder
     write_artifact(outputs.json_path, report)
     write_report("LoRA, or full fine-tuning?", report, html=outputs.report_path, markdown=outputs.summary_path)
     with tracking.task_run(where, "choose-rung") as run:
-        run.log_artifact(Path(outputs.report_path))
+        run.log_page(outputs.report_path, "report.html")
         if run.run_id:
             name = report.recommended.name if report.recommended else "none"
             run.parent.set_tags({"verdict": report.verdict, "recommended": name})

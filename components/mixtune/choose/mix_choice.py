@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mixtune import prices, storage, tracking
@@ -119,6 +118,6 @@ def _track(report: GridReport, outputs: Outputs, where: tracking.Tracking) -> No
         if best:
             tags["recommended_strength"] = f"{best.strength:g}"
         run.set_tags(tags)
-        run.log_artifact(Path(outputs.report_path))
+        run.log_page(outputs.report_path, "report.html")
         if run.run_id:
             run.parent.set_tags({**tags, "verdict": report.verdict})

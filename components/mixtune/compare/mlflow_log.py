@@ -9,8 +9,12 @@ from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.samples import Samples
 from mixtune.artifacts.shards import ShardsManifest
+from mixtune.compare.comparison_page import summarize
 from mixtune.compare.judge.run import calibration_metrics, share_preferences
 from mixtune.report.pool_report import make_pages
+
+PARAMETERS = ("seed", "global_batch_size", "num_steps", "mix_ratio", "planned_share", "version")
+"""Names of values that were asked for, not counted."""
 
 
 def log_comparison(
@@ -36,7 +40,8 @@ def log_comparison(
     names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", mix_ratio)}
     subject = storage.manifest_digest(asdict(comparison.identity["candidate"]))
     for side, samples in sides.items():
-        with tracking.task_run(where, names[side], subject if side == "candidate" else "") as run:
+        own = subject if side == "candidate" else ""
+        with tracking.task_run(where, names[side], own, samples.seconds) as run:
             run.log_params(_flat({"identity": asdict(samples.identity)}))
             run.log_metrics(axis_metrics(samples))
             run.log_metrics(slice_metrics(comparison, side))
@@ -68,7 +73,8 @@ def log_comparison(
             run.log_artifact(file)
         if run.run_id:
             tags = tracking.article_tags(article_values(shards), where) if shards else {}
-            run.parent.set_tags({**tags, "verdict": comparison.verdict})
+            note = {tracking.NOTE: f"**{comparison.verdict}**: {summarize(comparison)}"}
+            run.parent.set_tags({**tags, "verdict": comparison.verdict, **note})
 
 
 def axis_metrics(samples: Samples) -> dict[str, float]:
@@ -112,11 +118,19 @@ def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
 
 
 def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
+    """Log figures as metrics, and what was asked for as parameters."""
     numbers = {
-        key: value for key, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+        key: value
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _is_parameter(key)
     }
     run.log_metrics(numbers)
     run.log_params({key: value for key, value in values.items() if key not in numbers})
+
+
+def _is_parameter(key: str) -> bool:
+    parts = key.split("/")
+    return "rules" in parts or parts[-1] in PARAMETERS
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

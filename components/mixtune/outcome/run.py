@@ -10,6 +10,7 @@ from mixtune.artifacts.audit import AuditRecord
 from mixtune.artifacts.run_report import read_run_report
 from mixtune.artifacts.typed_json import to_json, write_artifact
 from mixtune.outcome.run_record import find_submitter, make_record
+from mixtune.outcome.tracked_outcome import track_outcome
 from mixtune.outcome.webhook import send
 from mixtune.prices import usd_per_hour
 from mixtune.tracking import Run, Tracking, task_run
@@ -59,6 +60,7 @@ def conclude_run(
         if endpoint:
             run.parent.set_tags({"endpoint": endpoint})
         if run.run_id:
+            track_outcome(run.parent, pipeline, report)
             run.parent.log_text("audit.json", json.dumps(to_json(record), indent=1))
         # A model at a lower strength has still to be made.
         exists = record.recommended is None or record.recommended.strength == 1

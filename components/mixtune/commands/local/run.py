@@ -20,7 +20,7 @@ from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import find_pipeline, read_options, read_spec
 from mixtune.commands.local.run_ending import print_next_steps
-from mixtune.commands.local.run_pages import keep_pages, track_pages
+from mixtune.commands.local.run_pages import keep_pages, track_end
 from mixtune.commands.local.task_log import TaskLog
 from mixtune.commands.local.task_processes import TaskResult, TaskRunner
 from mixtune.commands.local.threads import choose_threads
@@ -101,11 +101,11 @@ def run_pipeline(
         record = replace(record, status=status, place=place, seconds=record.seconds + time.monotonic() - start)
         work.write_record(run_id, record)
         report = keep_pages(work, run_id, record, arguments, runner.results)
+        track_end(work, run_id, arguments, status)
     if runner.interrupted and outputs is None:
         raise Interrupted(_interruption(shown, place, work, run_id))
     if outputs is None:
         raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
-    track_pages(work, run_id, arguments)
     results = report_outputs(work.run_report(run_id)) if report else {}
     return Outcome(run_id=run_id, outputs={**results, **outputs}, report=report, results=tuple(runner.results))
 

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from mixtune.artifacts.run_report import REPORT_TASKS, find_recommendation, list_candidates, read_run_report
+from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.run_report import REPORT_TASKS, RunReport, find_recommendation, list_candidates, read_run_report
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.local.task_processes import TaskResult
-from mixtune.commands.local.work_dir import RunRecord, WorkDir
+from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir
 from mixtune.commands.task_states import duration
+from mixtune.compare.comparison_page import summarize
 from mixtune.report.next_steps import next_steps, steps_html
 from mixtune.report.pages import Cell, Html, Verdict, key_value_table, page, table, write_text
 from mixtune.tracking import Tracking, parent_run
 
 HTML = "system.HTML"
+MLFLOW_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}
 DATA_SETS = ("shards", "pools", "samples")
 """Names of outputs whose places are worth knowing."""
 TASKS = {
@@ -64,11 +66,12 @@ def keep_pages(
     return folder / "index.html" if judged else None
 
 
-def track_pages(work: WorkDir, run_id: str, arguments: Arguments) -> None:
-    """Log the pages as artifacts of the run's parent in MLflow, where there is one."""
-    options = arguments.get("tracking") or {}
-    if run := parent_run(Tracking.from_options({"uri": work.mlflow_uri, **options}), run_id):
+def track_end(work: WorkDir, run_id: str, arguments: Arguments, status: str) -> None:
+    """End the run's parent in MLflow, where there is one, and log the pages as its artifacts."""
+    where = Tracking.from_options({"uri": work.mlflow_uri, **(arguments.get("tracking") or {})})
+    if run := parent_run(where, run_id):
         run.log_artifact(work.pages(run_id), "pages")
+        run.end(MLFLOW_STATUS[status])
 
 
 def _copy_pages(folder: Path, result: TaskResult) -> list[KeptPage]:
@@ -133,12 +136,13 @@ def _index(
     )
 
 
-def _headline(report: Any) -> str:
-    verdict, reason = Verdict(report.verdict), escape(report.reason)
+def _headline(report: RunReport) -> str:
+    verdict = report.verdict
+    reason = escape(summarize(report) if isinstance(report, Comparison) else report.reason)
     return f'<span class="verdict {verdict}">{verdict}</span> {reason} <a href="report.html">The report</a>'
 
 
-def _models(report: Any) -> str:
+def _models(report: RunReport) -> str:
     best = find_recommendation(report)
     rows: list[list[Cell]] = [
         [candidate.name, Verdict(candidate.comparison.verdict), candidate.comparison.model_uri.partition("#")[0]]
