@@ -3,14 +3,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ResponseStreamingError
+from botocore.response import StreamingBody
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.storage import streams
+from mixtune.storage import streams, transfer
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -135,3 +140,82 @@ def test_an_unknown_scheme_is_refused_and_never_becomes_a_folder(
             with pytest.raises(ConfigError, match=r":// is not read or written here; give a local path, s3://"):
                 use(uri)
     assert not list(tmp_path.iterdir())
+
+
+def test_processes_of_a_node_bring_each_byte_of_a_model_once(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "RANGE_BYTES", 1000)
+    files = {"a.safetensors": os.urandom(4500), "config.json": b"{}", "b/empty": b""}
+    for name, data in files.items():
+        with storage.open_write(f"{bucket}/model/{name}") as stream:
+            stream.write(data)
+    ranges: list[str] = []
+    storage.s3_client().meta.events.register(
+        "before-call.s3.GetObject", lambda params, **_: ranges.append(params["url_path"] + params["headers"]["Range"])
+    )
+    meeting = threading.Barrier(3)
+
+    def process(index: int) -> None:
+        share = storage.Share(index=index, count=3, wait=lambda: meeting.wait(20) and None, token="t" * 32)
+        for _ in range(2):  # the second time everything is there
+            storage.fetch(f"{bucket}/model", tmp_path / "node", share)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(process, range(3)))
+    assert len(ranges) == len(set(ranges)) == 6
+    assert {name: (tmp_path / "node" / name).read_bytes() for name in files} == files
+    assert not list((tmp_path / "node").glob(".*"))
+
+
+def test_a_range_whose_connection_breaks_is_asked_for_again_and_an_object_that_was_replaced_is_an_error(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, data = f"{bucket}/a.bin", os.urandom(5000)
+    with storage.open_write(uri) as stream:
+        stream.write(data)
+    read, breaks = StreamingBody.read, iter([True, False, True])
+
+    def breaking(body: StreamingBody, amount: int) -> bytes:
+        if next(breaks, False):
+            raise ResponseStreamingError(error="reset by peer")
+        return bytes(read(body, amount))
+
+    monkeypatch.setattr(StreamingBody, "read", breaking)
+    reader = storage.RangeReader(uri)
+    assert reader.read(1000, 3000) == data[1000:4000]
+    with storage.open_write(uri) as stream:
+        stream.write(b"x" * 5000)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        reader.read(0, 10)
+    with pytest.raises(DataError, match="ends 8 bytes before it should"):
+        storage.RangeReader(uri).read(4998, 10)
+
+
+def test_parts_go_out_while_the_next_is_written_and_a_failed_one_leaves_nothing(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 5 * 2**20)
+    client = storage.s3_client()
+    started: list[int] = []
+    upload_part = client.upload_part
+
+    def slow(**arguments: Any) -> Any:
+        started.append(arguments["PartNumber"])
+        if arguments["PartNumber"] == 1:
+            deadline = time.monotonic() + 20
+            while len(started) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(started) >= 3
+        if arguments["PartNumber"] == 4:
+            raise OSError("the network is away")
+        return upload_part(**arguments)
+
+    monkeypatch.setattr(client, "upload_part", slow)
+    with storage.open_write(f"{bucket}/whole.bin") as stream:
+        stream.write(data := os.urandom(16 * 2**20)[: 15 * 2**20])
+    assert client.get_object(Bucket=bucket[5:], Key="whole.bin")["Body"].read() == data
+    with pytest.raises(OSError, match="the network is away"), storage.open_write(f"{bucket}/torn.bin") as stream:
+        stream.write(os.urandom(21 * 2**20))
+    assert not storage.exists(f"{bucket}/torn.bin")
+    assert not client.list_multipart_uploads(Bucket=bucket[5:]).get("Uploads")

@@ -34,12 +34,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("MIXTUNE_CACHE_DIR") or Path(tempfile.gettempdir()) / "mixtune-cache")
 
 
-def fetch_model(name: str, *, weights: bool = True) -> Path:
+def fetch_model(name: str, *, weights: bool = True, share: storage.Share = storage.ALONE) -> Path:
     """Bring a model to local disk, once per node.
 
     Args:
         name: A folder, an `s3://` prefix, or `org/name@revision`; with or without `#digest`.
         weights: False: configuration and tokenizer are enough.
+        share: Processes of a node that fetch it from S3 together.
 
     Returns:
         The local folder, with `config.json` or `adapter_config.json` in it.
@@ -51,7 +52,7 @@ def fetch_model(name: str, *, weights: bool = True) -> Path:
     plain = storage.check_fingerprint(name)
     if storage.is_s3(plain):
         key = hashlib.sha256(name.encode()).hexdigest()[:16]
-        folder = storage.fetch(plain, cache_dir() / "models" / key)
+        folder = storage.fetch(plain, cache_dir() / "models" / key, share)
     elif Path(plain).is_dir():
         folder = Path(plain)
     elif _HUB_NAME.match(plain):

@@ -16,6 +16,7 @@ from mixtune.storage.files import fits as fits
 from mixtune.storage.files import is_s3 as is_s3
 from mixtune.storage.files import join as join
 from mixtune.storage.files import list_files as list_files
+from mixtune.storage.files import move_in as move_in
 from mixtune.storage.files import open_read as open_read
 from mixtune.storage.files import open_write as open_write
 from mixtune.storage.files import read_json as read_json
@@ -33,3 +34,7 @@ from mixtune.storage.streams import FileEntry as FileEntry
 from mixtune.storage.streams import Writer as Writer
 from mixtune.storage.streams import s3_client as s3_client
 from mixtune.storage.streams import split_s3 as split_s3
+from mixtune.storage.transfer import ALONE as ALONE
+from mixtune.storage.transfer import RangeReader as RangeReader
+from mixtune.storage.transfer import Share as Share
+from mixtune.storage.transfer import in_threads as in_threads

@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -31,6 +32,7 @@ from mixtune.storage.streams import (
     s3_client,
     split_s3,
 )
+from mixtune.storage.transfer import ALONE, Download, Share, download, entry_of, upload_files
 
 _HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
 PROVENANCE = "_provenance.json"
@@ -229,19 +231,29 @@ def delete(uri: str) -> None:
             s3_client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": name} for name in keys]})
 
 
-def fetch(uri: str, folder: Path) -> Path:
-    """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`."""
+def fetch(uri: str, folder: Path, share: Share = ALONE) -> Path:
+    """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`.
+
+    What is there in its full size is not fetched again.
+
+    Args:
+        uri: Of a folder or a file.
+        folder: Where the copy goes.
+        share: The processes of a node that call this alike and bring the bytes together.
+    """
     if not is_s3(uri):
         if not _path(uri).exists():
             raise DataError(f"{uri}: no such file or folder")
         return _path(uri)
+    files = []
     for entry in list_files(uri):
-        source = uri if entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri) else join(uri, entry.path)
+        is_file = entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri)
         target = folder / entry.path
-        if target.exists() and target.stat().st_size == entry.num_bytes:
-            continue
-        with open_read(source) as stream, open_write(str(target)) as writer:
-            shutil.copyfileobj(stream, writer, BLOCK_BYTES)
+        if not (target.exists() and target.stat().st_size == entry.num_bytes):
+            source = uri if is_file else join(uri, entry.path)
+            files.append(Download(uri=source, target=target, num_bytes=entry.num_bytes))
+    share.wait()  # nobody may find what another has just brought, and so share otherwise
+    download(files, share)  # also where there are none: all nodes wait as often
     return folder
 
 
@@ -254,14 +266,40 @@ def file_exists(uri: str) -> bool:
 
 
 def upload(folder: Path, uri: str) -> list[FileEntry]:
-    """Copy a local folder's files to a URI, in sorted order, and return their entries for a manifest."""
-    entries = []
-    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-        name = path.relative_to(folder).as_posix()
-        with open(path, "rb") as stream, open_write(join(uri, name)) as writer:
-            shutil.copyfileobj(stream, writer, BLOCK_BYTES)
-        entries.append(writer.entry(name))
-    return entries
+    """Copy a local folder's files to a URI, and return their entries for a manifest, sorted by path."""
+    paths = sorted(item for item in folder.rglob("*") if item.is_file())
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    targets = [(path, join(uri, name)) for path, name in zip(paths, names, strict=True)]
+    entries = upload_files(targets) if is_s3(uri) else [_copy(*target) for target in targets]
+    return [replace(entry, path=name) for entry, name in zip(entries, names, strict=True)]
+
+
+def move_in(path: Path, uri: str) -> FileEntry:
+    """Give a local file that nobody else holds its place, and return its entry; no byte passes through Python's hands.
+
+    Args:
+        path: Gone afterwards.
+        uri: A local place on the same disk is taken by renaming.
+    """
+    if is_s3(uri):
+        (entry,) = upload_files([(path, uri)])
+        path.unlink()
+        return entry
+    target = _path(uri)
+    entry = entry_of(path, target.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    hidden = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.move(path, hidden)
+    with hidden.open("rb") as stream:
+        os.fsync(stream.fileno())
+    hidden.replace(target)
+    return entry
+
+
+def _copy(path: Path, uri: str) -> FileEntry:
+    with open(path, "rb") as stream, open_write(uri) as writer:
+        shutil.copyfileobj(stream, writer, BLOCK_BYTES)
+    return writer.entry(path.name)
 
 
 def _list_local(path: Path) -> list[FileEntry]:

@@ -6,6 +6,7 @@
 import hashlib
 import os
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from io import RawIOBase
@@ -16,6 +17,10 @@ from mixtune.errors import ConfigError
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes of one ranged read and of one part of a multipart upload (S3 asks for at least 5 MiB)."""
+MAX_CONNECTIONS = 64
+"""To S3 from this process, kept open."""
+PARTS_AT_ONCE = 4
+"""Parts of one stream that are on their way, and so in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,8 @@ def s3_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 8}))
+    retries = {"mode": "standard", "max_attempts": 8}
+    return boto3.client("s3", config=Config(retries=retries, max_pool_connections=MAX_CONNECTIONS))
 
 
 def head(uri: str) -> dict[str, Any]:
@@ -169,50 +175,73 @@ class LocalWriter(Writer):
 
 
 class S3Writer(Writer):
-    """One PUT for a small object, a multipart upload for a larger one; SSE-KMS where a key is set."""
+    """One PUT for a small object, a multipart upload for a larger one; SSE-KMS where a key is set.
+
+    Parts go out by threads while the next one is written. They grow, so that 10,000 of them hold 5 TiB.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__()
         self._bucket, self._key = split_s3(uri)
         self._buffer = bytearray()
         self._upload_id = ""
-        self._parts: list[dict[str, Any]] = []
+        self._parts: list[Future[dict[str, Any]]] = []
+        self._threads: ThreadPoolExecutor | None = None
 
     def _put(self, data: Any) -> None:
         self._buffer += data
-        while len(self._buffer) >= BLOCK_BYTES:
-            self._send(bytes(self._buffer[:BLOCK_BYTES]))
-            del self._buffer[:BLOCK_BYTES]
+        while len(self._buffer) >= (size := self._part_bytes()):
+            block = bytes(memoryview(self._buffer)[:size])
+            del self._buffer[:size]
+            self._send(block)
+
+    def _part_bytes(self) -> int:
+        return int(BLOCK_BYTES * 2 ** (len(self._parts) // 1000))
 
     def _send(self, block: bytes) -> None:
-        if not self._upload_id:
-            answer = s3_client().create_multipart_upload(Bucket=self._bucket, Key=self._key, **_encryption())
+        if not self._threads:
+            answer = s3_client().create_multipart_upload(Bucket=self._bucket, Key=self._key, **encryption())
             self._upload_id = answer["UploadId"]
-        number = len(self._parts) + 1
+            self._threads = ThreadPoolExecutor(PARTS_AT_ONCE)
+        if len(self._parts) >= PARTS_AT_ONCE:
+            self._parts[-PARTS_AT_ONCE].result()
+        self._parts.append(self._threads.submit(self._send_part, len(self._parts) + 1, block))
+
+    def _send_part(self, number: int, block: bytes) -> dict[str, Any]:
         answer = s3_client().upload_part(
             Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, PartNumber=number, Body=block
         )
-        self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
+        return {"ETag": answer["ETag"], "PartNumber": number}
 
     def commit(self) -> None:
-        if not self._upload_id:
-            s3_client().put_object(Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), **_encryption())
+        if not self._threads:
+            s3_client().put_object(Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), **encryption())
         else:
-            if self._buffer:
-                self._send(bytes(self._buffer))
+            try:
+                if self._buffer:
+                    self._send(bytes(self._buffer))
+                parts = [part.result() for part in self._parts]
+            except BaseException:
+                self.abort()
+                raise
+            self._threads.shutdown()
             s3_client().complete_multipart_upload(
-                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": self._parts}
+                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
             )
         self._buffer.clear()
         self.close()
 
     def abort(self) -> None:
-        if self._upload_id:
+        if self._threads:
+            self._threads.shutdown(
+                cancel_futures=True
+            )  # a part that arrives after the abort would stay and be paid for
             s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
         self.close()
 
 
-def _encryption() -> dict[str, str]:
+def encryption() -> dict[str, str]:
+    """Return the arguments that name the KMS key of whatever is written; empty without one."""
     key = os.environ.get("MIXTUNE_KMS_KEY_ID", "")
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
 

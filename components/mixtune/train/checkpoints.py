@@ -18,25 +18,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train.distributed import ProcessGroup
-from mixtune.train.modeling.trainable import local_rows
+from mixtune.train.saving.rows import Part, copy_rows, restore_rows, write_part
 from mixtune.train.trainer import Trainer
 
-KINDS = ("weights", "exp_avg", "exp_avg_sq")
 MANIFEST = "checkpoint.json"
 HEALTHY = "-healthy"
 """Suffix of a checkpoint whose held-out loss was within `max_nll_rise`."""
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
-
-Part = tuple[dict[str, torch.Tensor], dict[str, str]]
-"""Tensors of one kind by name, and the first row of each as text: the file's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +140,7 @@ class Checkpoints:
             lineage=self.lineage,
         )
         folder = storage.join(self.uri, f"step-{steps_done:08d}-{self._attempt}{HEALTHY if healthy else ''}")
-        arguments = (folder, _snapshot(trainer), manifest)
+        arguments = (folder, copy_rows(trainer), manifest)
         self._thread = threading.Thread(None, self._write, "checkpoint", arguments, daemon=True)
         self._thread.start()
 
@@ -180,10 +174,7 @@ class Checkpoints:
         manifest = read_artifact(CheckpointManifest, storage.join(folder, MANIFEST))
         if manifest.identity != self._identity:
             raise ConfigError(f"{self.uri}: its checkpoints are another training's; delete them, or write elsewhere")
-        with tempfile.TemporaryDirectory() as scratch:
-            local = storage.fetch(folder, Path(scratch))
-            manifest.verify(str(local))
-            _restore([local / entry.path for entry in manifest.files], manifest.steps_done, trainer)
+        restore_rows(folder, manifest.files, manifest.steps_done, trainer)
         trainer.guard.losses, trainer.guard.norms = manifest.losses, manifest.norms
         self.num_parts = manifest.num_parts
         self.lineage = [*manifest.lineage, manifest.steps_done]
@@ -213,12 +204,11 @@ class Checkpoints:
 
     def _write(self, folder: str, parts: dict[str, Part], manifest: CheckpointManifest) -> None:
         try:
-            entries = []
-            for kind, (tensors, offsets) in parts.items():
-                file = f"{kind}-{self._group.rank:05d}-of-{self._group.size:05d}.safetensors"
-                with storage.open_write(storage.join(folder, file)) as stream:
-                    stream.write(save(tensors, offsets))
-                entries.append(stream.entry(file))
+            names = {kind: f"{kind}-{self._group.rank:05d}-of-{self._group.size:05d}.safetensors" for kind in parts}
+            with tempfile.TemporaryDirectory(prefix=".writing-", dir=self._scratch(folder)) as scratch:
+                entries = [
+                    write_part(part, Path(scratch), storage.join(folder, names[kind])) for kind, part in parts.items()
+                ]
             if not self._group.is_main:
                 note = storage.join(folder, f"written-{self._group.rank:05d}.json")
                 storage.write_json(note, [vars(entry) for entry in entries])
@@ -229,6 +219,13 @@ class Checkpoints:
             self._delete_old()
         except BaseException as error:
             self._error = error
+
+    def _scratch(self, folder: str) -> str | None:
+        """Return where files are written before they get their place: on the same disk, where that is a local one."""
+        if storage.is_s3(folder):
+            return None
+        Path(self.uri).mkdir(parents=True, exist_ok=True)
+        return self.uri
 
     def _peers(self, folder: str) -> list[storage.FileEntry]:
         """Return the entries that the other processes leave when their files are written."""
@@ -242,46 +239,3 @@ class Checkpoints:
                 time.sleep(0.1)
             entries += [storage.FileEntry(**item) for item in storage.read_json(note)]
         return entries
-
-
-def _snapshot(trainer: Trainer) -> dict[str, Part]:
-    """Return this process's rows by kind, copied to the CPU; kinds of which it holds none are left out."""
-    parts: dict[str, Part] = {kind: ({}, {}) for kind in KINDS}
-    for name, parameter in trainer.model.parameters().items():
-        state = trainer.optimizer.state[parameter]
-        for kind, value in zip(KINDS, (parameter, *(state[key] for key in KINDS[1:])), strict=True):
-            rows, offset, is_owner = local_rows(value.detach(), trainer.group.is_main)
-            if is_owner and rows.numel():
-                parts[kind][0][name] = rows.to("cpu", copy=True).contiguous()
-                parts[kind][1][name] = str(offset)
-    return {kind: part for kind, part in parts.items() if part[0]}
-
-
-def _restore(files: list[Path], steps_done: int, trainer: Trainer) -> None:
-    """Fill in this process's rows from whichever files hold them."""
-    # By kind and parameter: the pieces that the saving processes held, each with its first row.
-    pieces: dict[str, dict[str, list[tuple[int, Any]]]] = {kind: {} for kind in KINDS}
-    for file in files:
-        with safe_open(file, "pt") as handle:
-            offsets = handle.metadata() or {}
-            for name in handle.keys():  # noqa: SIM118
-                piece = (int(offsets[name]), handle.get_slice(name))
-                pieces[file.name.split("-")[0]].setdefault(name, []).append(piece)
-    step = torch.tensor(float(steps_done))
-    with torch.no_grad():
-        for name, parameter in trainer.model.parameters().items():
-            state = {kind: torch.zeros_like(parameter) for kind in KINDS[1:]}
-            for kind, value in zip(KINDS, (parameter, *state.values()), strict=True):
-                rows, offset, _ = local_rows(value, True)
-                rows.copy_(_rows(pieces[kind].get(name, []), offset, offset + rows.shape[0], rows))
-            trainer.optimizer.state[parameter] = {**state, "step": step.clone()}
-
-
-def _rows(pieces: list[tuple[int, Any]], begin: int, end: int, like: torch.Tensor) -> torch.Tensor:
-    """Return rows `begin` to `end` of a tensor that lies in pieces."""
-    parts = []
-    for offset, piece in sorted(pieces, key=lambda item: item[0]):
-        low, high = max(begin, offset), min(end, offset + piece.get_shape()[0])
-        if low < high:
-            parts.append(piece[low - offset : high - offset])
-    return torch.cat(parts) if parts else like.detach().cpu()[:0]

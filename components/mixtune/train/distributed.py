@@ -1,6 +1,7 @@
 """The processes of a training job: which one this is, and the collectives that it needs."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from mixtune import storage
 from mixtune.errors import ClusterError
 from mixtune.processes import memory_limit
 
@@ -73,6 +75,11 @@ class ProcessGroup:
         """Wait until all processes are here: their CPUs, which a collective of NCCL would not hold back."""
         if self.size > 1:
             dist.all_reduce(torch.zeros(1), group=self.waiting)
+
+    def share(self) -> storage.Share:
+        """Return this process as one of its node's that fetch the same files together; all processes call this."""
+        token = self.broadcast_text(uuid.uuid4().hex)
+        return storage.Share(index=self.local_rank, count=self.local_size, wait=self.barrier, token=token)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:

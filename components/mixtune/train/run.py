@@ -58,6 +58,8 @@ def open_session(task: TrainTask, name: str) -> Iterator[Session]:
     """
     with join_process_group() as group, tempfile.TemporaryDirectory() as scratch, _open_run(task, name, group) as run:
         path = task.inputs.shards_path
+        if storage.is_s3(task.inputs.base_model):
+            models.fetch_model(task.inputs.base_model, share=group.share())
         with group.local_main_first():
             base_folder = models.fetch_model(task.inputs.base_model)
             shards = open_shards(path, _shards_folder(path, Path(scratch), group))

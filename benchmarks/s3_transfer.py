@@ -1,0 +1,222 @@
+"""How fast a model comes from S3 and a checkpoint goes there, by a local server that answers as slowly as S3 does.
+
+    python benchmarks/s3_transfer.py --results benchmarks/results/s3_transfer.md
+
+The server waits before every answer and gives a connection a limited bandwidth; nothing is stored. One request at a time,
+8 MiB each, is how mixtune 0.1 read and wrote; the others are what it does now, in one process and in several that share.
+Bytes are drawn once and repeated, so that the disk and the page cache cost the same in every row.
+"""
+
+import argparse
+import multiprocessing
+import os
+import re
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from mixtune import storage
+
+BLOCK = os.urandom(2**20)
+OBJECT = "s3://bucket/model"
+
+
+class SlowS3(BaseHTTPRequestHandler):
+    """As much of S3 as downloads and uploads need."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 0
+    latency, bandwidth, size = 0.03, 90e6, 0
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def _answer(self, body: bytes = b"", status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"ETag": '"1"', **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        if "Content_Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if body:
+            self.wfile.write(body)
+
+    def _pace(self, begin: float, num_bytes: int) -> None:
+        time.sleep(max(0.0, begin + num_bytes / self.bandwidth - time.monotonic()))
+
+    def do_HEAD(self) -> None:
+        time.sleep(self.latency)
+        self._answer(Content_Length=str(self.size))
+
+    def do_GET(self) -> None:
+        time.sleep(self.latency)
+        if "list-type" in self.path:
+            entry = f'<Contents><Key>model/a.safetensors</Key><ETag>"1"</ETag><Size>{self.size}</Size></Contents>'
+            listed = "" if "prefix=model%2Fa" in self.path or "max-keys=1" in self.path else entry
+            self._answer(f"<ListBucketResult><IsTruncated>false</IsTruncated>{listed}</ListBucketResult>".encode())
+            return
+        match = re.match(r"bytes=(\d+)-(\d+)", self.headers["Range"])
+        assert match
+        length, sent, begin = int(match[2]) - int(match[1]) + 1, 0, time.monotonic()
+        self._answer(status=206, Content_Length=str(length), Content_Range=f"bytes {match[1]}-{match[2]}/{self.size}")
+        while sent < length:
+            sent += self.connection.send(memoryview(BLOCK)[: min(len(BLOCK), length - sent)])
+            self._pace(begin, sent)
+
+    def do_PUT(self) -> None:
+        begin, left = time.monotonic(), int(self.headers["Content-Length"])
+        if "100-continue" in self.headers.get("Expect", ""):
+            self.send_response_only(100)
+            self.end_headers()
+        done = 0
+        while done < left:
+            done += len(self.rfile.read1(min(2**20, left - done)))
+            self._pace(begin, done)
+        time.sleep(self.latency)
+        self._answer()
+
+    def do_POST(self) -> None:
+        time.sleep(self.latency)
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        kind = "InitiateMultipartUploadResult" if "uploads" in self.path else "CompleteMultipartUploadResult"
+        self._answer(f"<{kind}><UploadId>1</UploadId><ETag>1</ETag></{kind}>".encode())
+
+    def do_DELETE(self) -> None:
+        self._answer(status=204)
+
+
+class Server(ThreadingHTTPServer):
+    """Takes many connections at once."""
+
+    request_queue_size = 256
+    daemon_threads = True
+
+
+def serve(port: "multiprocessing.Queue[int]", latency: float, bandwidth: float, size: int) -> None:
+    """Run the server in a process of its own."""
+    SlowS3.latency, SlowS3.bandwidth, SlowS3.size = latency, bandwidth, size
+    server = Server(("127.0.0.1", 0), SlowS3)
+    port.put(server.server_address[1])
+    server.serve_forever()
+
+
+def one_request_at_a_time(target: Path, size: int) -> None:
+    """Read as mixtune 0.1 did."""
+    with storage.open_read(f"{OBJECT}/a.safetensors") as stream, storage.open_write(str(target)) as writer:
+        while block := stream.read(storage.BLOCK_BYTES):
+            writer.write(block)
+
+
+def one_part_at_a_time(source: Path, size: int) -> None:
+    """Write as mixtune 0.1 did."""
+    client = storage.s3_client()
+    upload = client.create_multipart_upload(Bucket="bucket", Key="out")["UploadId"]
+    with source.open("rb") as stream:
+        number = 0
+        while block := stream.read(storage.BLOCK_BYTES):
+            number += 1
+            client.upload_part(Bucket="bucket", Key="out", UploadId=upload, PartNumber=number, Body=block)
+
+
+def many_ranges(target: Path, size: int) -> None:
+    """Read as mixtune does."""
+    storage.fetch(OBJECT, target.with_suffix(""))
+
+
+def many_parts(source: Path, size: int) -> None:
+    """Write as mixtune does, the local file's digest included."""
+    storage.upload(source.parent, "s3://bucket/out")
+
+
+def shared(target: Path, size: int, processes: int = 2) -> None:
+    """Read as the processes of a node do."""
+    context = multiprocessing.get_context("fork")
+    meeting, token = context.Barrier(processes), uuid.uuid4().hex
+
+    def wait() -> None:
+        meeting.wait(120)
+
+    def bring(index: int) -> None:
+        storage.s3_client.cache_clear()
+        storage.fetch(
+            OBJECT, target.with_suffix(""), storage.Share(index=index, count=processes, wait=wait, token=token)
+        )
+
+    running = [context.Process(target=bring, args=(index,)) for index in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+        assert process.exitcode == 0
+
+
+WAYS: dict[str, tuple[Callable[[Path, int], None], bool]] = {
+    "read, one request at a time": (one_request_at_a_time, False),
+    "read, many ranges": (many_ranges, False),
+    "read, two processes share": (shared, False),
+    "write, one part at a time": (one_part_at_a_time, True),
+    "write, many parts": (many_parts, True),
+}
+
+
+def measure(latency: float, bandwidth: float, size: int) -> dict[str, tuple[float, float]]:
+    """Return bytes a second, and CPU seconds of this process a GB, by way."""
+    port: multiprocessing.Queue[int] = multiprocessing.Queue()
+    server = multiprocessing.Process(target=serve, args=(port, latency, bandwidth, size), daemon=True)
+    server.start()
+    os.environ |= {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port.get()}", "AWS_REGION": "us-east-1"}
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    storage.s3_client.cache_clear()
+    rates = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "source" / "weights.bin"
+        source.parent.mkdir()
+        with source.open("wb") as stream:
+            for _ in range(size // len(BLOCK)):
+                stream.write(BLOCK)
+        for number, (name, (way, writes)) in enumerate(WAYS.items()):
+            begin, cpu = time.monotonic(), time.process_time()
+            way(source if writes else Path(scratch) / f"target-{number}.bin", size)
+            rates[name] = (size / (time.monotonic() - begin), (time.process_time() - cpu) / size * 1e9)
+    server.kill()
+    server.join()
+    storage.s3_client.cache_clear()
+    return rates
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=384, help="MiB")
+    parser.add_argument("--latency", type=float, default=0.03, help="seconds before every answer")
+    parser.add_argument(
+        "--bandwidth",
+        type=float,
+        default=8e6,
+        help="bytes a second of one connection; S3 gives ten times that, which two cores do not take",
+    )
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    rates = measure(options.latency, options.bandwidth, options.size * 2**20)
+    first = {name.split(",")[0]: rate for name, (rate, _) in reversed(rates.items())}
+    rows = [
+        f"| {name} | {rate / 1e6:,.0f} | {rate / first[name.split(',')[0]]:.1f} | {cpu:.2f} |"
+        for name, (rate, cpu) in rates.items()
+    ]
+    lines = ["| way | MB/s | times | CPU s a GB |", "|---|--:|--:|--:|", *rows]
+    print("\n".join(lines))
+    if options.results:
+        setting = (
+            f"{options.size} MiB, {options.latency * 1e3:.0f} ms before every answer, {options.bandwidth / 1e6:.0f} MB/s a "
+            f"connection; server and client on {os.cpu_count()} cores, which bound the last figures of each kind."
+        )
+        options.results.write_text(f"# Files to and from S3\n\n{setting}\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    threading.stack_size(256 * 1024)
+    main()
