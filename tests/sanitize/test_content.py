@@ -192,7 +192,7 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
     assert manifest.counts["chat"].dropped == {
         f"{refused}TypeError": 1,
         f"{refused}no system messages, please": 1,
-        "duplicate": 1,
+        "duplicate but for case or punctuation": 1,
     }
     assert manifest.details["chat"].copies_of_refused == 1
     assert manifest.details["chat"].proved == manifest.counts["chat"].kept == 3

@@ -168,8 +168,55 @@ def test_the_same_text_in_two_templates_is_two_questions_in_one_split_and_a_leak
     assert len(train & test) <= 2 < len(test)  # those that no band proposed
     dropped = run(tmp_path / "one", rows([*texts, near(texts[3])])).counts["chat"].dropped
     assert dropped == {"near duplicate": 1}
-    leaks = run(tmp_path / "leak", rows(texts[:22]), rows(texts[22:])).counts["chat"].dropped
-    assert list(leaks) == ["near the test set"]
-    assert leaks["near the test set"] > 15
+    leaks = run(tmp_path / "leak", rows([*texts[:22], *TEXTS[22:24]]), rows(texts[22:])).counts["chat"].dropped
+    assert set(leaks) <= {"in the test set", "near the test set"}
+    assert sum(leaks.values()) > 15
     answers = run(tmp_path / "answers", rows(texts[:22]) + rows(texts[22:], "no"), dedup={"conflicts": "drop"})
     assert answers.counts["chat"].dropped == {}
+
+
+DIFFERENT: dict[str, tuple[Any, Any]] = {
+    "signs": ({"prompt": "-3 + 5 = ?", "completion": "2"}, {"prompt": "3 - 5 = ?", "completion": "2"}),
+    "labels of emoji": ({"text": "q", "label": "👍"}, {"text": "q", "label": "👎"}),
+    "labels of signs": ({"text": "q", "label": "A+"}, {"text": "q", "label": "A-"}),
+    "case of an answer": ({"prompt": "q", "completion": "US"}, {"prompt": "q", "completion": "us"}),
+    "reasoning": tuple({"prompt": "q", "completion": "a", "reasoning": text} for text in ("x", "y")),
+    "tools": tuple({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": [{"name": name}]} for name in "fg"),
+    "earlier calls": tuple(
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"x": n}}]},
+                      {"role": "tool", "content": "r"}, {"role": "assistant", "content": "a"}]} for n in (1, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_records_that_differ_in_anything_are_no_copies(name: str, tmp_path: Path) -> None:
+    manifest = run(tmp_path, [*DIFFERENT[name], *DIFFERENT[name]], dedup={"near_duplicates": 0})
+    assert manifest.counts["chat"].dropped == {"duplicate": 2}
+
+
+def test_copies_but_for_case_and_punctuation_are_counted_apart_and_kept_on_request(tmp_path: Path) -> None:
+    train = rows(["Where is it?", "where is it", "Where is  it!", "Where is it?", "Where was it?"])
+    dropped = run(tmp_path / "d", train, dedup={"near_duplicates": 0}).counts["chat"].dropped
+    assert dropped == {"duplicate": 1, "duplicate but for case or punctuation": 2}
+    kept = run(tmp_path / "k", train, dedup={"near_duplicates": 0, "normalised": "keep"})
+    assert kept.counts["chat"].dropped == {"duplicate": 1}
+
+
+def test_conflicts_are_counted_without_near_duplicates(tmp_path: Path) -> None:
+    train = [*rows(["Where is it?", "Who is it?"]), *rows(["where is it"], "there")]
+    kept = run(tmp_path / "k", train, dedup={"near_duplicates": 0})
+    assert (kept.details["chat"].num_conflicts, kept.counts["chat"].kept) == (1, 3)
+    dropped = run(tmp_path / "d", train, dedup={"near_duplicates": 0, "conflicts": "drop"})
+    assert dropped.counts["chat"].dropped == {"conflicting answer": 2}
+
+
+def test_a_question_that_holds_half_of_a_test_question_is_dropped_but_no_template_is(tmp_path: Path) -> None:
+    test, template = rows(TEXTS[:20], "yes"), " ".join(WORDS[-60:])
+    essays = [f"First. {text} And more, {WORDS[n]}." for n, text in enumerate(TEXTS[:3])]
+    counts = run(tmp_path / "q", rows([*essays, TEXTS[25]], "no"), test).counts["chat"]
+    assert counts.dropped == {"in the test set": 3}
+    asked = [f"{template} {WORDS[n]} {WORDS[n + 200]}?" for n in range(60)]
+    counts = run(tmp_path / "t", rows(asked[20:], "no"), rows(asked[:20], "yes"), dedup={"near_duplicates": 0}).counts[
+        "chat"
+    ]
+    assert counts.dropped == {}

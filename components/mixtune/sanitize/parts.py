@@ -25,7 +25,7 @@ from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_u
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
 from mixtune.sanitize.reading.readers import read_rows, source_files
 
-BLOCKED = ("", "in a benchmark", "in another pool")
+BLOCKED = ("", "in a benchmark", "in another pool", "in the test set")
 """Reasons by code for which a training record is blocked: a protected text stands in it."""
 NUM_HASHES = 126
 """MinHash values per record."""
@@ -44,6 +44,8 @@ class Plan:
     held_out: str = ""
     """URI of a `TextIndex` of what other pools hold back; empty: there is none."""
     held_out_digest: str = ""
+    own_tests: tuple[tuple[str, str, str], ...] = ()
+    """Pool, URI of a `TextIndex` of the questions of its test files, and its digest."""
     near: bool = True
     """Whether near-duplicates are looked for."""
     work_uri: str
@@ -87,12 +89,12 @@ class Features:
             self._flush()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays: key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
+        """Return the arrays: exact, key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
 
         With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
         """
         self._flush()
-        names = ("key", "prompt", "numbers", "group", "line", "label_words", "blocked")
+        names = ("exact", "key", "prompt", "numbers", "group", "line", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
         out["label"] = np.array(self._labels, np.uint64)
@@ -148,7 +150,8 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
             plain = {key: finished.pop(key) for key in ("examples", "first_lines")}
             counters = {key: Counter(value) if isinstance(value, dict) else value for key, value in finished.items()}
             return Part(source, uri, Tally(**counters, **plain))  # type: ignore[arg-type]
-    blocking = (_benchmarks(plan.benchmarks), _held_out(plan.held_out)) if source.split == "train" else ()
+    own = next((uri for pool, uri, _ in plan.own_tests if pool == source.pool), "")
+    blocking = (_benchmarks(plan.benchmarks), _index(plan.held_out), _index(own)) if source.split == "train" else ()
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
     def records() -> Iterator[Record]:
@@ -209,8 +212,8 @@ def _benchmarks(uris: tuple[tuple[str, str], ...]) -> TextIndex:
     return index_texts(prompt for name, uri in uris for prompt in read_benchmark(name, uri))
 
 
-@lru_cache(maxsize=1)
-def _held_out(uri: str) -> TextIndex:
+@lru_cache(maxsize=4)
+def _index(uri: str) -> TextIndex:
     return TextIndex(**read_arrays(uri)) if uri else index_texts(())
 
 
@@ -218,7 +221,16 @@ def _digest(source: SourceFile, plan: Plan) -> str:
     """Return the digest of what a part depends on: the file's bytes, the range, the rules, the code's version."""
     from mixtune import __version__
 
-    value = [asdict(source), asdict(plan.rules), plan.benchmarks, plan.held_out_digest, plan.near, _FORMAT, __version__]
+    value = [
+        asdict(source),
+        asdict(plan.rules),
+        plan.benchmarks,
+        plan.held_out_digest,
+        [item[2] for item in plan.own_tests],
+        plan.near,
+        _FORMAT,
+        __version__,
+    ]
     return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=sorted).encode())
 
 

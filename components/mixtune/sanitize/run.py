@@ -18,7 +18,7 @@ from mixtune.processes import start_processes
 from mixtune.report.pool_report import write_report
 from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad
 from mixtune.sanitize.dedup.decisions import decide_records
-from mixtune.sanitize.dedup.protected import collect_protected, index_held_back
+from mixtune.sanitize.dedup.protected import collect_protected, index_held_back, index_own_tests
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.reading.sources import RANGE_BYTES, describe_source, list_sources, with_digest
 from mixtune.sanitize.rules.consent import read_consent
@@ -134,7 +134,15 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
     benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris.items())
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
-    plan = Plan(rules=rules, benchmarks=benchmarks, held_out=index, held_out_digest=digest, near=near, work_uri=work)
+    plan = Plan(
+        rules=rules,
+        benchmarks=benchmarks,
+        held_out=index,
+        held_out_digest=digest,
+        own_tests=index_own_tests(files, rules, work),
+        near=near,
+        work_uri=work,
+    )
     return files, plan, model
 
 

@@ -30,6 +30,8 @@ class SourceSettings:
 class DedupSettings:
     """What counts as a copy, and what becomes of it."""
 
+    normalised: Literal["drop", "keep"] = "drop"
+    """Records that are equal but for case, spacing and punctuation of their questions; exact copies always go."""
     near_duplicates: float = 0.9
     """Least Jaccard similarity of near-duplicates, above 0 to 1; 0: they are not looked for."""
     near_engine: Literal["memory", "daft"] = "memory"

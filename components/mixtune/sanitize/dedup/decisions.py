@@ -18,8 +18,8 @@ from mixtune.settings.sanitize import DedupSettings, SanitizeSettings, SplitSett
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
 ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
-DECIDING = {"key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64, "label": np.uint64,
-            "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
+DECIDING = {"exact": np.uint64, "key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64,
+            "label": np.uint64, "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
 """Features that are in memory for all records of a pool."""
 _PLACES = {Origin.BENCHMARK: "a benchmark", Origin.HELD_OUT: "another pool", Origin.OTHER_TRAIN: "another pool"}
 _NEAR = {
@@ -28,7 +28,8 @@ _NEAR = {
     Origin.TRAIN: "near duplicate",
 }
 """Why a record is dropped as a near copy, by the origin of what it copies."""
-REASONS = ("duplicate", "in the test set", *BLOCKED[1:], "label in the question", *dict.fromkeys(_NEAR.values()),
+NORMALISED = "duplicate but for case or punctuation"
+REASONS = ("duplicate", NORMALISED, *BLOCKED[1:], "label in the question", *dict.fromkeys(_NEAR.values()),
            "conflicting answer")  # fmt: skip
 STATES = ("", *SPLITS, *REASONS)
 """States of a record by code: undecided, a split, or the reason for which it is dropped."""
@@ -179,10 +180,12 @@ def decide_records(
     origin = np.repeat(np.array(origins, np.uint8), [part.tally.kept for part in parts])
     before = protected.origin if protected else np.empty(0, np.uint8)
     decisions = Decisions(np.concatenate([before, origin]), parts, data["line"])
-    _drop_exact(decisions, data, protected)
+    _drop_exact(decisions, data, protected, settings.dedup)
     if settings.dedup.label_leaks == "drop":
         leaks = decisions.undecided(Origin.TRAIN) & (data["label_words"] > 0)
         decisions.pool_states[leaks] = CODES["label in the question"]
+    if not settings.dedup.near_duplicates:
+        _count_conflicts(decisions, data["prompt"], settings.dedup)
     links = _link_equal(data)
     if settings.dedup.near_duplicates:
         near = _drop_near(decisions, parts, protected, settings.dedup)
@@ -192,21 +195,35 @@ def decide_records(
     return decisions
 
 
-def _drop_exact(decisions: Decisions, data: dict[str, np.ndarray], protected: ProtectedRecords | None) -> None:
+def _drop_exact(
+    decisions: Decisions, data: dict[str, np.ndarray], protected: ProtectedRecords | None, dedup: DedupSettings
+) -> None:
     """Drop what another record says, too, or what stands in a benchmark."""
     key, states, own = data["key"], decisions.pool_states, decisions.origin[decisions.num_protected :]
-    for origin in (Origin.TEST, Origin.TRAIN):
-        rows = np.flatnonzero(own == origin)
-        _, firsts, inverse = np.unique(key[rows], return_index=True, return_inverse=True)
-        originals = rows[firsts[inverse]]
-        is_copy = originals != rows
-        states[rows[is_copy]] = CODES["duplicate"]
-        decisions.copy_of[rows[is_copy] + decisions.num_protected] = originals[is_copy] + decisions.num_protected
+    for name, reason in (("exact", "duplicate"), ("key", NORMALISED if dedup.normalised == "drop" else "")):
+        for origin in (Origin.TEST, Origin.TRAIN) if reason else ():
+            rows = np.flatnonzero(decisions.undecided(origin))
+            _, firsts, inverse = np.unique(data[name][rows], return_index=True, return_inverse=True)
+            originals = rows[firsts[inverse]]
+            is_copy = originals != rows
+            states[rows[is_copy]] = CODES[reason]
+            decisions.copy_of[rows[is_copy] + decisions.num_protected] = originals[is_copy] + decisions.num_protected
     states[decisions.undecided(Origin.TRAIN) & np.isin(key, key[own == Origin.TEST])] = CODES["in the test set"]
     if protected is not None:
         states[decisions.undecided(Origin.TRAIN) & np.isin(key, protected.key)] = CODES["in another pool"]
     for number, reason in enumerate(BLOCKED[1:], start=1):
         states[decisions.undecided(Origin.TRAIN) & (data["blocked"] == number)] = CODES[reason]
+
+
+def _count_conflicts(decisions: Decisions, prompt: np.ndarray, dedup: DedupSettings) -> None:
+    """Count equal questions with different answers, where nearly equal ones are not looked for."""
+    rows = np.flatnonzero(decisions.undecided())
+    _, firsts, inverse = np.unique(prompt[rows], return_index=True, return_inverse=True)
+    originals = rows[firsts[inverse]]
+    for first, second in zip(originals.tolist(), rows.tolist(), strict=True):
+        if first != second:
+            before = decisions.num_protected
+            decisions.add_conflict(first + before, second + before, drop=dedup.conflicts == "drop")
 
 
 def _drop_near(

@@ -1,16 +1,24 @@
-"""Fingerprints of records: digests of their words, by which copies, near copies and benchmark items are found."""
+"""Fingerprints of records: digests by which copies, near copies and benchmark items are found."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
+import orjson
 import xxhash
 
 from mixtune.ngrams import NGRAM, Sets, Words, distinct, hash_ngrams, hash_words, is_in, shingle_sets, words
-from mixtune.records import Message, Record
+from mixtune.records import Message, Record, content_id
 from mixtune.sanitize.dedup.minhash import COMMON
 
+_PUNCTUATION = "\\s.,!?;:'\"()\\[\\]" + "\u2026\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb\u2013\u2014\u00bf\u00a1"
+_PUNCTUATION += "\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f"
+_WORDY = re.compile(rf"[\w{_PUNCTUATION}]+")
+_WORDY_BYTES = bytes(code for code in range(128) if _WORDY.match(chr(code)))
+"""Letters, digits, spaces and punctuation of sentences."""
 COVERAGE = 0.5
 """Share of a protected text's 13-grams in one record from which on the record counts as a copy. Any single shared
 13-gram would flag templated text by the thousand."""
@@ -20,11 +28,12 @@ BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprints:
-    """Fingerprints of some records, whatever the case, punctuation and spacing of their texts."""
+    """Fingerprints of some records."""
 
-    keys: list[tuple[int, int, int]]
-    """By record: digests of question and answer, of the question (everything but the last answer), and of the numbers
-    in the question, in order, without system messages."""
+    keys: list[tuple[int, int, int, int]]
+    """By record, digests of: all of its content and its label; the same but for case, spacing and punctuation of all
+    texts before the answer; the question (everything but the last answer) in that way; and the numbers in it, in
+    order, without system messages."""
     words: Words
     """The words of the records' messages, in the order of `records`' messages but system messages first."""
     contents: np.ndarray
@@ -62,7 +71,7 @@ def fingerprint_records(records: Sequence[Record]) -> Fingerprints:
     # (records, 4) the same bounds, in words: where system messages, question and answer begin, and the answer's end
     at = hashed.at[np.array(bounds).reshape(len(records), 4)]
     return Fingerprints(
-        keys=[_keys(hashed, *row) for row in at.tolist()],
+        keys=[_keys(hashed, record, *row) for record, row in zip(records, at.tolist(), strict=True)],
         words=hashed,
         contents=np.array(contents),
         owners=np.array(owners),
@@ -70,14 +79,42 @@ def fingerprint_records(records: Sequence[Record]) -> Fingerprints:
     )
 
 
-def _keys(hashed: Words, start: int, question: int, answer: int, end: int) -> tuple[int, int, int]:
+def _keys(hashed: Words, record: Record, start: int, question: int, answer: int, end: int) -> tuple[int, int, int, int]:
     """Return a record's digests; lengths go in as seeds, so that a word never moves from one part to another."""
     numbers = hashed.flat[question:answer][hashed.numeric[question:answer]]
+    *turns, last = record["messages"]
+    label = record.get("label", "")
+    identity = record["id"] or content_id(record["messages"], record.get("tools"))
+    prompt = xxhash.xxh3_64_intdigest(
+        symbols("\n".join([turn["content"] for turn in turns])), _digest(hashed.flat[start:answer], question - start)
+    )
     return (
-        _digest(hashed.flat[start:end], answer - question << 32 | question - start),
-        _digest(hashed.flat[start:answer], question - start),
+        xxhash.xxh3_64_intdigest(f"{identity} {label}".encode(errors="surrogatepass")),
+        xxhash.xxh3_64_intdigest(_rest(record, f"{label}\0{last['content'].strip()}"), prompt),
+        prompt,
         _digest(numbers),
     )
+
+
+def symbols(text: str) -> bytes:
+    """Return what of a text has a meaning and is no word: signs, symbols, emoji; in UTF-8, in order."""
+    if text.isascii():
+        return text.encode().translate(None, _WORDY_BYTES)
+    return _WORDY.sub("", text).encode(errors="surrogatepass")
+
+
+def _rest(record: Record, answer: str) -> bytes:
+    """Return the answer with all of a record that is no text of a turn: reasoning, calls, tools."""
+    rest: list[Any] = [answer]
+    for message in record["messages"]:
+        if len(message) > 2:
+            calls = [[call["name"], call["arguments"]] for call in message.get("tool_calls", ())]
+            rest.append([message.get("reasoning", ""), calls])
+    if "tools" in record:
+        rest.append(record["tools"])
+    if len(rest) == 1:
+        return answer.encode(errors="surrogatepass")
+    return orjson.dumps(rest, option=orjson.OPT_SORT_KEYS)
 
 
 def _calls(message: Message) -> str:
@@ -132,8 +169,13 @@ class TextIndex:
         return is_copy
 
 
-def index_texts(texts: Iterable[str]) -> TextIndex:
-    """Index texts that no training record may repeat."""
+def index_texts(texts: Iterable[str], common_ratio: float = 1.0) -> TextIndex:
+    """Index texts that no training record may repeat.
+
+    Args:
+        texts: The texts.
+        common_ratio: Share of them, 0 to 1, from which on a 13-gram is a template's, however few they are.
+    """
     exact, ngrams = list[int](), [np.empty(0, np.uint64)]
     texts = iter(texts)
     while batch := list(islice(texts, BATCH)):
@@ -145,7 +187,7 @@ def index_texts(texts: Iterable[str]) -> TextIndex:
     owner = np.repeat(np.arange(-1, len(exact)), [len(values) for values in ngrams])
     order = np.argsort(flat, kind="stable")
     unique, counts = np.unique(flat[order], return_counts=True)
-    is_rare = counts <= COMMON
+    is_rare = counts <= max(1, min(COMMON, common_ratio * len(exact)))
     owner = owner[order][np.repeat(is_rare, counts)]
     return TextIndex(
         exact=np.unique(np.array(exact, np.uint64)),

@@ -12,9 +12,14 @@ from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.ngrams import NGRAM, words
 from mixtune.records import Message, Record
+from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.dedup.fingerprints import index_texts
 from mixtune.sanitize.parts import Features, Plan, read_arrays, read_benchmark, write_arrays
 
+_LEAST_TESTS = 20
+"""Questions of a pool's own test files from which on they are indexed,"""
+_TEMPLATE_RATIO = 0.05
+"""and the share of them that a template stands in at least."""
 _BLOCK = 10_000
 """Records whose features are one file."""
 
@@ -97,7 +102,35 @@ def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
     if not len(arrays["exact"]):
         return "", ""
     write_arrays(uri, arrays)
-    return uri, xxhash.xxh3_128_hexdigest(b"".join(array.tobytes() for array in arrays.values()))
+    return uri, _digest_of(arrays)
+
+
+def index_own_tests(files: Sequence[SourceFile], rules: Rules, work: str) -> tuple[tuple[str, str, str], ...]:
+    """Index the questions of the pools' own test files in the work folder; return pool, URI and digest of each.
+
+    Answers stay out: one answer to many questions is no leak. So do questions of fewer words than a 13-gram, and pools
+    with so few of them that a template cannot be told from a question.
+    """
+    out = []
+    for pool in sorted({file.pool for file in files}):
+        tests = [file for file in files if file.pool == pool and file.split == "test"]
+        texts = (
+            message["content"]
+            for file in tests
+            for record in Cleaner(file, rules).records()
+            for message in record["messages"]
+            if message["role"] == "user" and len(words(message["content"])) >= NGRAM
+        )
+        arrays = vars(index_texts(texts, _TEMPLATE_RATIO))
+        if len(arrays["exact"]) >= _LEAST_TESTS:
+            uri = storage.join(work, f"own-{xxhash.xxh3_64_hexdigest(pool.encode())}.npz")
+            write_arrays(uri, arrays)
+            out.append((pool, uri, _digest_of(arrays)))
+    return tuple(out)
+
+
+def _digest_of(arrays: dict[str, np.ndarray]) -> str:
+    return xxhash.xxh3_128_hexdigest(b"".join(array.tobytes() for array in arrays.values()))
 
 
 def _records(pools_path: str) -> Iterator[tuple[str, Record]]:
