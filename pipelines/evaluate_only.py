@@ -40,7 +40,7 @@ def evaluate_only(
         test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
         benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
         seed: Of splits.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
         evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
         gpus_per_node: GPUs of an evaluation; empty: none.
         data_cpu: CPUs that the sanitize tasks reserve; they use more where the node has more.

@@ -17,8 +17,6 @@ from mixtune.step import ENVIRONMENT
 from mixtune.train.component import clean_up, train
 
 VALIDATION_STEPS = 5
-HOLDOUT_RECORDS = 200
-"""General records held back from every pool, on which forgetting is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +30,7 @@ class Inputs:
     benchmarks: dict
     limits: dict
     mix_options: dict
+    sanitize_options: dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,6 @@ class Run:
     gpus_per_node: str = ""
     tracking: dict = field(default_factory=dict)
     sanitize_options: dict = field(default_factory=dict)
-    """Of both sanitize tasks; splits and consent are the customer's alone."""
     evaluate_options: dict = field(default_factory=dict)
 
     def fingerprint(
@@ -96,6 +94,7 @@ class Run:
             benchmarks=benchmarks,
             base_model=base_model,
             mix_options=mix_options,
+            sanitize_options=self.sanitize_options,
             storage=self.storage,
         )
         return Inputs(**on_cluster(task, cached=False).outputs)
@@ -115,7 +114,7 @@ class Run:
             method=training.method,
             learning_rate=training.learning_rate,
             train_options=training.options,
-            sanitize_options=self.sanitize_options,
+            sanitize_options=inputs.sanitize_options,
             evaluate_options=self.evaluate_options,
             seed=self.seed,
             num_nodes=self.num_nodes,
@@ -132,9 +131,9 @@ class Run:
             sources=inputs.general,
             benchmarks=inputs.benchmarks,
             base_model=inputs.base_model,
-            splits={"test_ratio": 0.0, "validation_ratio": 0.0, "holdout_records": HOLDOUT_RECORDS},
+            splits={"test_ratio": 0.0, "validation_ratio": 0.0},
             consent={"required": False},
-            options=self.sanitize_options,
+            options=inputs.sanitize_options,
             seed=self.seed,
             storage=self.storage,
         )
@@ -143,7 +142,8 @@ class Run:
             against=general.outputs["pools"],
             benchmarks=inputs.benchmarks,
             base_model=inputs.base_model,
-            options=self.sanitize_options,
+            splits={"holdout_records": 0},
+            options=inputs.sanitize_options,
             seed=self.seed,
             storage=self.storage,
         )

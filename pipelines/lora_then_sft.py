@@ -56,7 +56,7 @@ def lora_then_sft(
         customer_epochs: Passes over the customer pool on every rung.
         learning_rate: Peak learning rate of every rung.
         seed: Of splits, mix, initialisation.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         train_options: Further settings of train, such as {"lora_rank": 16, "memory": {...}}; rungs change the rank.
         customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.

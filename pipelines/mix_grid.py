@@ -59,7 +59,7 @@ def mix_grid(
         method: "lora" or "sft" (full).
         learning_rate: Peak learning rate.
         seed: Of splits, mix, initialisation.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
         dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.

@@ -39,7 +39,7 @@ def prepare_data(
         customer_epochs: Passes over the customer pool; max_steps, where it is not 0, decides instead.
         max_steps: Optimizer steps; 0: as many as customer_epochs takes.
         seed: Of splits and mix.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
         mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
         data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
         data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.

@@ -239,16 +239,10 @@ _OWN_BYTES, _COMMON_BYTES = 450, 300
 
 def _volumes(kubernetes: KubernetesConfig) -> Iterator[tuple[Json, Json]]:
     """Yield volumes and where they are mounted, as the driver writes them."""
-    for item in kubernetes.config_map_as_volume:
-        source: Json = {"name": item.config_map_name, "optional": item.optional}
-        yield {"name": item.config_map_name, "configMap": source}, _mount(item.config_map_name, item.mount_path)
-    for item in kubernetes.secret_as_volume:
-        source = {"secretName": item.secret_name, "optional": item.optional}
-        yield {"name": item.secret_name, "secret": source}, _mount(item.secret_name, item.mount_path)
-
-
-def _mount(name: str, path: str) -> Json:
-    return {"name": name, "mountPath": path}
+    sources = [(item.config_map_name, "configMap", "name", item) for item in kubernetes.config_map_as_volume]
+    sources += [(item.secret_name, "secret", "secretName", item) for item in kubernetes.secret_as_volume]
+    for name, kind, key, item in sources:
+        yield {"name": name, kind: {key: name, "optional": item.optional}}, {"name": name, "mountPath": item.mount_path}
 
 
 def _executor_input(path: str, task: Task, component: Component) -> Json:

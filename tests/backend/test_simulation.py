@@ -9,6 +9,7 @@ import pytest
 from kfp import compiler, dsl
 
 from mixtune.commands.arguments import find_pipeline
+from mixtune.sanitize.run import read_parameters
 
 from .simulation import CACHED, COMPLETE, RUNNING, Backend, Call, Pipeline, Run
 
@@ -83,6 +84,21 @@ def test_a_compiled_pipeline_succeeds_and_again_from_the_cache(name: str, method
     cached = {task for task, state in second.states().items() if state == CACHED}
     assert {"sanitize-general", "sanitize-customer", "evaluate-base"} & set(first.states()) <= cached
     assert {call.function for call in second.calls}.isdisjoint({"sanitize", "mix_shard", "evaluate", "train"})
+
+
+def test_what_fingerprint_makes_of_the_options_reaches_both_sanitize_tasks() -> None:
+    pipeline = Pipeline.load(find_pipeline("finetune"))
+    options = {"splits": {"holdout_records": 50}, "consent": {"list_uri": "s3://b/who#1"}, "work_uri": "s3://b/work"}
+    source = [{"name": "customer", "uri": "s3://b/c.csv#1"}]
+    made = {"sanitize_options": options, "customer": source, "general": source}
+    kubeflow = backend(fingerprint=lambda call: dict(made))
+    run = kubeflow.run(pipeline, arguments(pipeline, sanitize_options={"consent": {"list_uri": "s3://b/who"}}))
+    names = ("sources", "splits", "consent", "options")
+    calls = [call.parameters for call in run.calls if call.function == "sanitize"]
+    settings = [read_parameters({name: values.get(name, {}) for name in names}) for values in calls]
+    assert [item.splits.holdout_records for item, _ in settings] == [50, 0]
+    assert [item.splits.test_ratio for item, _ in settings] == [0, 0.1]
+    assert {item.consent.list_uri for item, _ in settings} == {"s3://b/who#1"}
 
 
 @pytest.mark.parametrize("actions", [{}, {"lora": "lora"}, {"lora": "sft"}])

@@ -182,3 +182,17 @@ def test_an_earlier_run_is_run_again_with_one_thing_changed(kubeflow: Any, words
     assert main([*words, "--like", "run-1", "customer_data_percent=50"]) == 0
     assert kubeflow.bodies[1]["runtime_config"]["parameters"] == {**first, "customer_data_percent": 50.0}
     assert isinstance(kubeflow.bodies[1]["runtime_config"]["parameters"]["seed"], int)
+
+
+def test_a_pipeline_of_ones_own_that_may_be_served_old_results_is_warned_of(
+    kubeflow: Any, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = find_pipeline("finetune").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(text.replace("preflight.fingerprint", "preflight.other"))
+    command = [words[0], str(own), *words[2:], *REQUIRED]
+    assert main(command) == 0
+    assert "warning: own has no task `fingerprint`: KFP's cache does not see new bytes" in capsys.readouterr().err
+    assert main([*command, "--no-cache"]) == 0
+    assert main([*words, *REQUIRED]) == 0
+    assert "fingerprint" not in capsys.readouterr().err

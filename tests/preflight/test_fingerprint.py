@@ -8,6 +8,7 @@ from mixtune.preflight.fingerprint import (
     fingerprint_model,
     fingerprint_options,
     fingerprint_pools,
+    fingerprint_sanitize,
     read_pools,
 )
 
@@ -89,3 +90,15 @@ def test_a_chat_templates_file_gets_its_digest_so_that_changed_bytes_are_seen(tm
     template.write_text("{{ messages[0] }}")
     assert fingerprint_options({"chat_template_uri": str(template)}) != options
     assert fingerprint_options({"unit": "tokens"}) == {"unit": "tokens"}
+
+
+def test_a_changed_list_of_those_who_consented_is_seen_and_the_hold_out_is_the_users(tmp_path: Path) -> None:
+    who = tmp_path / "who.txt"
+    who.write_text("ann\nben\n")
+    asked = {"consent": {"list_uri": str(who), "required": True}, "splits": {"test_ratio": 0.2}}
+    options = fingerprint_sanitize(asked)
+    assert options["consent"]["required"] and options["consent"]["list_uri"].startswith(f"{who}#")
+    assert options["splits"] == {"holdout_records": 200, "test_ratio": 0.2}
+    who.write_text("ann\n")
+    assert fingerprint_sanitize(asked)["consent"] != options["consent"], "ben has withdrawn"
+    assert fingerprint_sanitize({"splits": {"holdout_records": 50}})["splits"] == {"holdout_records": 50}

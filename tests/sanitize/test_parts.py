@@ -9,6 +9,7 @@ import pytest
 import mixtune.demo
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, read_pools
+from mixtune.sanitize.run import read_parameters
 
 from .conftest import sanitize
 
@@ -49,6 +50,17 @@ def test_finished_parts_are_taken_up_again_and_changed_rules_make_them_anew(tmp_
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
     run(tmp_path / "1", rows, range_bytes=4000, work_uri=work, text={"markers": "keep"})
     assert (tmp_path / "work/00001.jsonl.zst").stat().st_mtime_ns != stamp
+
+
+def test_tasks_that_share_a_folder_for_parts_have_each_its_own(tmp_path: Path) -> None:
+    def folder(*names: str, **further: str) -> str:
+        sources = [{"name": name, "uri": "a.jsonl"} for name in names]
+        return read_parameters({"sources": sources, "options": {"work_uri": "s3://b/work"}, **further})[1].work_uri
+
+    assert folder("customer", "customer") == "s3://b/work/customer"
+    assert folder("math", "chat") == "s3://b/work/chat+math"
+    assert len(folder(*(f"category-{number}" for number in range(40)))) < 120
+    assert folder("customer", work_uri="s3://b/mine") == "s3://b/mine"
 
 
 def test_a_near_copy_goes_and_a_conflicting_one_is_reported(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from mixtune.preflight.fingerprint import (
     fingerprint_model,
     fingerprint_options,
     fingerprint_pools,
+    fingerprint_sanitize,
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
@@ -66,6 +67,7 @@ def _fingerprinted(arguments: Arguments) -> RunSettings:
         RunSettings.from_arguments(arguments),
         base_model=fingerprint_model(arguments["base_model"]),
         mix_options=fingerprint_options(arguments.get("mix_options", {})),
+        sanitize_options=fingerprint_sanitize(arguments.get("sanitize_options", {})),
         sources=[SourceSettings(**source) for source in (*customer, *general, *measured)],
     )
 

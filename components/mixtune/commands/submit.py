@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import json
+import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +31,13 @@ def add_commands(commands: Commands) -> None:
     submit.set_defaults(command=_submit)
 
 
+FINGERPRINT = re.compile(r"- (--function_to_execute\s+- |preflight\.)fingerprint$", re.M)
+"""The command of the task `fingerprint` in a compiled pipeline."""
+STALE = (
+    "warning: {} has no task `fingerprint`: KFP's cache does not see new bytes under old URIs; add it, or --no-cache"
+)
+
+
 def submit_pipeline(options: argparse.Namespace) -> str:
     """Submit what a command line names; return the run's id."""
     pipeline = find_pipeline(options.pipeline)
@@ -37,7 +46,10 @@ def submit_pipeline(options: argparse.Namespace) -> str:
     earlier = read_run(client, options.like).arguments if options.like else None
     arguments = read_options(options, pipeline, earlier)
     digest_of = ecr_digests(options.registry) if digests is None else listed_digests(digests)
-    text = rewrite_images(pipeline.read_text(), options.registry, digest_of)
+    text = pipeline.read_text()
+    if not options.no_cache and "enableCache: true" in text and not FINGERPRINT.search(text):
+        print(STALE.format(pipeline.stem), file=sys.stderr)
+    text = rewrite_images(text, options.registry, digest_of)
     with tempfile.TemporaryDirectory() as folder, answers("the submission"), contextlib.redirect_stdout(None):
         path = Path(folder) / pipeline.name
         path.write_text(text)

@@ -61,7 +61,7 @@ def _check_training(run: RunSettings) -> Findings:
 
 
 def _check_options(run: RunSettings) -> Findings:
-    read_sanitize_settings({}, run.sanitize_options)
+    read_sanitize_settings({}, {name: value for name, value in run.sanitize_options.items() if name != "work_uri"})
     from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
     yield "pass", "options of sanitize and evaluate are known and in range"
 

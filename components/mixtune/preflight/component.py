@@ -16,6 +16,7 @@ def fingerprint(
     test_uri: str = "",
     benchmarks: dict = {},
     mix_options: dict = {},
+    sanitize_options: dict = {},
     storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
@@ -27,6 +28,7 @@ def fingerprint(
         ("limits", dict),
         ("base_model", str),
         ("mix_options", dict),
+        ("sanitize_options", dict),
     ],
 ):
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
@@ -42,6 +44,8 @@ def fingerprint(
         test_uri: The customer's held-out set; empty: sanitize splits one off.
         benchmarks: {name: {"uri": ..., "max_drop": ..., options}}; max_drop is the axis's limit for compare.
         mix_options: Further settings of `mix_shard`.
+        sanitize_options: Further settings of both `sanitize` tasks; `splits.holdout_records` (200) is of the general
+            pools.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
 
     Returns:
@@ -52,6 +56,7 @@ def fingerprint(
         limits: Largest drop allowed by axis, for compare.
         base_model: With its digest; a hub name keeps its revision instead.
         mix_options: The chat template's file with its digest.
+        sanitize_options: The list of those who consented with its digest.
     """
     from collections import namedtuple
 
@@ -61,8 +66,9 @@ def fingerprint(
     configure_storage(storage)
     pools = logic.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
     model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options)
-    made = namedtuple("made", "customer general weights benchmarks limits base_model mix_options")
-    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix)
+    cleaning = logic.fingerprint_sanitize(sanitize_options)
+    made = namedtuple("made", "customer general weights benchmarks limits base_model mix_options sanitize_options")
+    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

@@ -17,6 +17,8 @@ from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
 CUSTOMER = "customer"
 """The customer pool's name."""
+HOLDOUT_RECORDS = 200
+"""General records held back from every pool, on which forgetting is measured, where nobody says otherwise."""
 
 
 def fingerprint_pools(
@@ -82,6 +84,20 @@ def fingerprint_options(mix_options: Mapping[str, Any]) -> dict[str, Any]:
     """
     uri = mix_options.get("chat_template_uri")
     return {**mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
+
+
+def fingerprint_sanitize(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of both sanitize tasks with the digest of the list of those who consented, where they name one.
+
+    `splits.holdout_records` is that of the general pools.
+
+    Raises:
+        DataError: The list is not there.
+    """
+    consent = dict(options.get("consent", {}))
+    if consent.get("list_uri"):
+        consent["list_uri"] = _fingerprint(str(consent["list_uri"]))
+    return {**options, "consent": consent, "splits": {"holdout_records": HOLDOUT_RECORDS, **options.get("splits", {})}}
 
 
 def read_pools(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:

@@ -69,7 +69,8 @@ def sanitize(
             text then, at some 10 kB a second and core.
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         options: `dedup`, `splits`, `text`, `personal_data` and `consent` by name, as a pipeline hands them on; where
-            both say something, the parameter of its own wins.
+            both say something, the parameter of its own wins. `work_uri` in it is shared by several tasks: each takes
+            the folder in it that is named like its pools (`customer`, `chat+math`).
         work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
             Indexed Job made (`mixtune.sanitize.indexed_job`); empty: a temporary one.
         seed: Of the splits.

@@ -32,6 +32,10 @@ _ALONE_BYTES = 8 * 2**20
 """Input bytes below which a second process costs more than it saves."""
 
 
+LONGEST_NAME = 100
+"""Characters of a folder that is named like the pools in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What is sanitized, and by how many processes."""
@@ -72,7 +76,10 @@ def read_parameters(parameters: Mapping[str, Any]) -> tuple[SanitizeSettings, In
         ConfigError: An unknown parameter, or a value that is not as it should be.
     """
     rest = dict(parameters)
-    options = rest.pop("options", {})
+    options = dict(rest.pop("options", {}))
+    if shared := options.pop("work_uri", ""):
+        pools = "+".join(sorted({str(source.get("name", "")) for source in rest["sources"]}))
+        rest["work_uri"] = rest.get("work_uri") or storage.join(shared, pools[:LONGEST_NAME])
     names = [item.name for item in fields(Inputs) if item.name in rest]
     inputs = from_dict(Inputs, {name: rest.pop(name) for name in names}, "sanitize")
     return read_sanitize_settings(rest, options), inputs

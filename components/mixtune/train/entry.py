@@ -27,11 +27,11 @@ class TrainPage:
     tracking: Mapping[str, Any]
     storage: Mapping[str, Any]
 
-    def check_data(self, task: TrainTask, nodes: NodeSettings) -> None:
+    def check_data(self, task: TrainTask, nodes: NodeSettings, on_error: str) -> None:
         """Check the mixed data before a model is loaded or a GPU is asked for, and write the page.
 
         Raises:
-            ConfigError: At least one check failed.
+            ConfigError: At least one check failed; with `report` it is a TrainingError.
         """
         mixed = Mixed(manifest=read_artifact(ShardsManifest, task.inputs.shards_path))
         run = mixed.run_settings(
@@ -43,7 +43,12 @@ class TrainPage:
             tracking=dict(self.tracking),
             storage=dict(self.storage),
         )
-        run_mixed_preflight(mixed, run, self.path)
+        try:
+            run_mixed_preflight(mixed, run, self.path)
+        except ConfigError as error:
+            if on_error == "raise":
+                raise
+            raise TrainingError(" ".join(str(error).splitlines())) from error
 
     def write_figures(self, manifest: ModelManifest) -> None:
         """Write the page of a training that has ended: its figures, or why there is no model."""
@@ -107,7 +112,7 @@ def train_or_report(
         if isinstance(validation, FailedTraining):
             raise TrainingError(validation.reason)
         if task.validation_steps:
-            _check_data(where, task, nodes, on_error)
+            where.check_data(task, nodes, on_error)
         outcome = train(task, nodes)
     except TrainingError as error:
         if on_error == "raise":
@@ -122,12 +127,3 @@ def train_or_report(
     if not task.validation_steps:
         where.write_figures(manifest)
     return str(outcome)
-
-
-def _check_data(where: TrainPage, task: TrainTask, nodes: NodeSettings, on_error: str) -> None:
-    try:
-        where.check_data(task, nodes)
-    except ConfigError as error:
-        if on_error == "raise":
-            raise
-        raise TrainingError(" ".join(str(error).splitlines())) from error

@@ -37,8 +37,8 @@ class ForkedStep:
     """A step that runs, with the part of `subprocess.Popen` that a local run needs."""
 
     def __init__(self, connection: socket.socket, request: bytes) -> None:
-        ends = [os.pipe() for _ in range(3)]  # what it prints, its exit code, and the pipe that ends it when it closes
-        (output, output_end), (status, status_end), (life_end, life) = ends
+        # what it prints, its exit code, and the pipe that ends it when it closes
+        (output, output_end), (status, status_end), (life_end, life) = os.pipe(), os.pipe(), os.pipe()
         socket.send_fds(connection, [len(request).to_bytes(LENGTH_BYTES, "big")], [output_end, status_end, life_end])
         connection.sendall(request)
         for descriptor in (output_end, status_end, life_end):
@@ -59,10 +59,8 @@ class StepServer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection, other = socket.socketpair()
-        command = [sys.executable, "-m", __name__, str(other.fileno())]
-        self.process = subprocess.Popen(
-            command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
+        command, null = [sys.executable, "-m", __name__, str(other.fileno())], subprocess.DEVNULL
+        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=null, stdout=null)
         other.close()
 
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> ForkedStep:
@@ -96,7 +94,7 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
         if not length:
             exit_codes.append(0)
             return
-        words, environment, folder = json.loads(_receive(connection, int.from_bytes(length, "big")))
+        words, environment, folder = json.loads(connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL))
         load_libraries(words[1])
         gc.freeze()  # a fork that looks for garbage among these would copy all their pages
         if os.fork() == 0:
@@ -113,13 +111,6 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
         with contextlib.suppress(ChildProcessError):  # there is none
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-
-
-def _receive(connection: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count and (piece := connection.recv(count - len(data))):
-        data += piece
-    return data
 
 
 def _become_step(output: int, status: int, life: int) -> None:
