@@ -9,9 +9,15 @@ from typing import NamedTuple
 from kfp import dsl
 
 from pipelines.flow import Run
+from pipelines.parameters import documented
 
 
 @dsl.pipeline(name="evaluate-only", description="Measure what a tuned model gained and forgot.")
+@documented(
+    general_pools="List of {category, uri, weight, columns}: on their held-out records forgetting is measured.",
+    data_cpu="CPUs that the sanitize tasks reserve; they use more where the node has more.",
+    data_memory="Memory that they reserve; 1 GB is enough for a million records.",
+)
 def evaluate_only(
     customer_uri: str,
     general_pools: list,
@@ -29,25 +35,7 @@ def evaluate_only(
     tracking: dict = {},
     storage: dict = {},
 ) -> NamedTuple("Outcome", [("verdict", str)]):
-    """Compare a model that was tuned elsewhere with its base model.
-
-    Args:
-        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
-        general_pools: List of {category, uri, weight, columns}: on their held-out records forgetting is measured.
-        base_model: A folder, an s3:// prefix, or org/name@revision.
-        model_uri: The tuned model or adapter: a folder or an s3:// prefix.
-        customer_columns: Column mapping of the customer's files; empty: detected.
-        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
-        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
-        seed: Of splits.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
-        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
-        gpus_per_node: GPUs of an evaluation; empty: none.
-        data_cpu: CPUs that the sanitize tasks reserve; they use more where the node has more.
-        data_memory: Memory that they reserve; 1 GB is enough for a million records.
-        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
-        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
-    """
+    """Compare a model that was tuned elsewhere with its base model."""
     run = Run(
         seed=seed,
         gpus_per_node=gpus_per_node,

@@ -16,9 +16,16 @@ from dataclasses import replace
 from kfp import dsl
 
 from pipelines.flow import STEP, Mix, Run, Training, clean_up_at_end, hand_on
+from pipelines.parameters import documented
 
 
 @dsl.pipeline(name="lora-then-sft", description="LoRA first; full fine-tuning only where LoRA misses the target.")
+@documented(
+    customer_data_percent="Customer share of every global batch of the first rung, above 0 and at most 100.",
+    customer_epochs="Passes over the customer pool on every rung.",
+    learning_rate="Peak learning rate of every rung.",
+    train_options='Further settings of train, such as {"lora_rank": 16, "memory": {...}}; rungs change the rank.',
+)
 def lora_then_sft(
     customer_uri: str,
     general_pools: list,
@@ -43,32 +50,7 @@ def lora_then_sft(
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
-    """Tune with LoRA, go on while the customer's target is missed and nothing is forgotten, and name the candidate.
-
-    Args:
-        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
-        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
-        base_model: A folder, an s3:// prefix, or org/name@revision.
-        customer_columns: Column mapping of the customer's files; empty: detected.
-        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
-        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
-        customer_data_percent: Customer share of every global batch of the first rung, above 0 and at most 100.
-        customer_epochs: Passes over the customer pool on every rung.
-        learning_rate: Peak learning rate of every rung.
-        seed: Of splits, mix, initialisation.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
-        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
-        train_options: Further settings of train, such as {"lora_rank": 16, "memory": {...}}; rungs change the rank.
-        customer_target: Score to reach on the customer's axis, in its own metric; 0: a certain gain is enough.
-        sft_max_steps: The budget: optimizer steps that full fine-tuning may take; 0: it is never tried.
-        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
-        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
-        gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
-        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
-        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
-        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
-        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
-    """
+    """Tune with LoRA, go on while the customer's target is missed and nothing is forgotten, and name the candidate."""
     run = Run(
         seed=seed,
         num_nodes=num_nodes,

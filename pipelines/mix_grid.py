@@ -16,11 +16,13 @@ from dataclasses import replace
 from kfp import dsl
 
 from pipelines.flow import Mix, Run, Training, clean_up_at_end
+from pipelines.parameters import documented
 
 PARALLELISM = 2
 
 
 @dsl.pipeline(name="mix-grid", description="Try several mixes and name the one to take.")
+@documented(customer_epochs="Passes over the customer pool, the same for every mix.")
 def mix_grid(
     customer_uri: str,
     general_pools: list,
@@ -45,32 +47,7 @@ def mix_grid(
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
-    """Fine-tune the base model on several mixes of customer and general records, and name the mix to take.
-
-    Args:
-        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
-        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
-        base_model: A folder, an s3:// prefix, or org/name@revision.
-        customer_columns: Column mapping of the customer's files; empty: detected.
-        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
-        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
-        customer_data_percents: Customer shares to try, each above 0 and at most 100.
-        customer_epochs: Passes over the customer pool, the same for every mix.
-        method: "lora" or "sft" (full).
-        learning_rate: Peak learning rate.
-        seed: Of splits, mix, initialisation.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "splits": {"holdout_records": 200}}.
-        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
-        train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
-        dial: Strengths between base (0) and trained model (1) at which every point is evaluated too; empty: none.
-        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
-        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
-        gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
-        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
-        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
-        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
-        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
-    """
+    """Fine-tune the base model on several mixes of customer and general records, and name the mix to take."""
     run = Run(
         seed=seed,
         num_nodes=num_nodes,
