@@ -1,9 +1,11 @@
 """Personal data: what is found, what is not, and what becomes of it."""
 
+import random
 import sys
 from collections import Counter
 from pathlib import Path
 
+import phonenumbers
 import pytest
 
 from mixtune.errors import ConfigError
@@ -110,3 +112,66 @@ def test_names_and_places_become_placeholders_by_an_installed_model_offline(tmp_
     assert counts == {"name": 1, "address": 1, "email": 1}
     assert personal.apply(clean, Counter()) == clean
     assert personal.hide("Jane Doe of Springfield") == "[NAME] of [ADDRESS]"
+
+
+PLACES = ("Phone: {}", "call me at {}", "My mobile number is {}.", "Telefon: {}", "Tél. : {}", "fax={};", "电话：{}")
+
+
+def test_introduced_numbers_of_every_country_are_found_whole() -> None:
+    missed = []
+    for number, region in enumerate(sorted(phonenumbers.SUPPORTED_REGIONS)):
+        for form in (phonenumbers.PhoneNumberFormat.NATIONAL, phonenumbers.PhoneNumberFormat.INTERNATIONAL):
+            if not (example := phonenumbers.example_number(region)):
+                continue
+            datum = phonenumbers.format_number(example, form)
+            before, after = PLACES[number % len(PLACES)].split("{}")
+            if (
+                sum(map(str.isdecimal, datum)) >= 7
+                and Personal().apply(f"{before}{datum}{after}", Counter()) != f"{before}[PHONE]{after}"
+            ):
+                missed.append(f"{region} {datum}")
+    assert missed == []
+
+
+@pytest.mark.parametrize("operator", ["+", "-", "*", "/", " + ", " - ", " × ", " ÷ "])
+def test_no_sum_is_cut(operator: str) -> None:
+    draw, personal = random.Random(3), Personal()
+    for digits in (6, 8, 9, 10, 11, 12, 13, 16):
+        for form in ("Compute {}.", "{}=?", "What is {}?", "{} = x"):
+            numbers = [str(draw.randrange(10 ** (digits - 1), 10**digits)) for _ in range(2)]
+            text = form.format(operator.join(numbers))
+            assert personal.find(text) == [], text
+
+
+NO_DATA = [
+    "version 10.2.14.3", "section 3.2.1.4 says so", "v10.2.14.3", "Chrome/10.2.14.3 Safari/537.36", "lib-10.2.14.3.tar.gz",
+    "upgrade to build 10.2.14.3", "git clone git@github.com:org/repo.git", "deploy@example.com:srv/app", "y = A.T@B.inv(x)",
+    "1234 5678 9012 3456 7890", "| 1234 5678 | 9012 3456 |", "x = 4111111111111111 + 2", "2024-01-15 10:30:22,123 ERROR 12345678",
+    "call on 2024-01-15", "call f(12345678)", "ISBN 978-3-16-148410-0", "order 12345678 of 20", "[0.123456, 12.34567]",
+    "commit de12abcdef0123456789ab", "lat 48.1374300, lon 11.5754900", "row 1234567", "3-5-7-9-11-13-15",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_DATA)
+def test_versions_sections_code_and_tables_are_left_alone(text: str) -> None:
+    assert Personal().find(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("call 555-123-4567 ext. 89 now", "call [PHONE] now"),
+        ("Phone 030/1234567", "Phone [PHONE]"),
+        ("SSN 123 45 6789", "SSN [SSN]"),
+        ("social security number 123.45.6789", "social security number [SSN]"),
+        ("IBAN de89370400440532013000", "IBAN [IBAN]"),
+        ("pay al47 2121 1009 0000 0002 3569 8741 now", "pay [IBAN] now"),
+        ("IBAN LC14BOSL123456789012345678901234", "IBAN [IBAN]"),
+        ("my card 6759 6498 2648", "my card [CARD]"),
+        ("the number 675964982648 of atoms", "the number 675964982648 of atoms"),
+        ("JCB card 180014366785460", "JCB card [CARD]"),
+        ("from host 10.20.30.40", "from host [IP]"),
+    ],
+)
+def test_a_datum_is_found_in_its_seldom_forms(text: str, expected: str) -> None:
+    assert Personal().apply(text, Counter()) == expected

@@ -196,6 +196,8 @@ def test_code_tables_json_and_quotes_are_not_damaged(text: str) -> None:
 def test_line_ends_invisible_characters_and_broken_encodings_are_mended() -> None:
     counts: Counter[str] = Counter()
     assert normalise("a\r\nb\u00a0c\u200b d\u0000", counts) == "a\nb c d"
+    assert normalise("one\x85two", Counter()) == "one\ntwo"
+    assert normalise("\u00c3\x85ngstr\u00c3\u00b6m", Counter()) == "\u00c5ngstr\u00f6m"
     assert normalise("schÃ¶n", counts) == "schön"
     assert normalise("```\nschÃ¶n\n```", Counter()) == "```\nschÃ¶n\n```"
     assert counts["broken encoding"] == 1

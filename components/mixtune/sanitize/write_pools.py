@@ -53,14 +53,9 @@ class WrittenPart:
 
 
 def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model: str) -> WrittenPart:
-    """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`; the same part gives the same bytes.
+    """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`, by their codes of STATES (records,).
 
-    Args:
-        part: The part.
-        states: Codes of STATES, (records,).
-        data_uri: Folder of the pools.
-        number: Of the part in its pool.
-        model: Folder of the base model; empty: no proof.
+    The same part gives the same bytes. Without a base model's folder there is no proof.
     """
     written, prover = WrittenPart(), _prover(model)
     pool = part.source.pool
@@ -152,7 +147,7 @@ class PoolWriter:
             consent=_sum(tally.consent for tally in tallies),
             schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
             unusable=_sum(tally.unusable for tally in tallies),
-            unread_fields=self._hidden(tally.unread for tally in tallies),
+            unread_fields=_sum(Counter({self._hide(name): n}) for tally in tallies for name, n in tally.unread.items()),
         )
 
     def labels(self) -> dict[str, dict[str, int]]:
@@ -168,11 +163,6 @@ class PoolWriter:
             for split, labels in by_split.items()
             if labels
         }
-
-    def _hidden(self, counters: Iterable[Counter[str]]) -> dict[str, int]:
-        """Return a sum of counts by names of columns, which are data where a file has no header."""
-        hidden = (Counter({self._hide(name): number}) for counter in counters for name, number in counter.items())
-        return _sum(hidden)
 
     def lengths(self) -> dict[str, int]:
         """Count records by number of characters."""

@@ -80,13 +80,7 @@ class Decisions:
     """
 
     def __init__(self, origin: np.ndarray, parts: Sequence[Part], lines: np.ndarray) -> None:
-        """Leave all records undecided.
-
-        Args:
-            origin: Codes of Origin, uint8 (protected + pool's records,).
-            parts: The pool's parts.
-            lines: Lines of the pool's records in their files, (pool's records,).
-        """
+        """Leave all records undecided: `origin` (protected + pool's records,), `lines` in files (pool's records,)."""
         self.origin, self.lines = origin, lines
         self.num_protected = len(origin) - len(lines)
         self.state = np.zeros(len(origin), np.uint8)
@@ -219,11 +213,11 @@ def _count_conflicts(decisions: Decisions, prompt: np.ndarray, dedup: DedupSetti
     """Count equal questions with different answers, where nearly equal ones are not looked for."""
     rows = np.flatnonzero(decisions.undecided())
     _, firsts, inverse = np.unique(prompt[rows], return_index=True, return_inverse=True)
-    originals = rows[firsts[inverse]]
-    for first, second in zip(originals.tolist(), rows.tolist(), strict=True):
+    for first, second in zip(
+        rows[firsts[inverse]] + decisions.num_protected, rows + decisions.num_protected, strict=True
+    ):
         if first != second:
-            before = decisions.num_protected
-            decisions.add_conflict(first + before, second + before, drop=dedup.conflicts == "drop")
+            decisions.add_conflict(int(first), int(second), drop=dedup.conflicts == "drop")
 
 
 def _drop_near(
@@ -248,7 +242,7 @@ def _drop_near(
         if relation is Relation.COPY:
             decisions.drop_near_copy(second, first, pair.similarity)
         elif relation is Relation.CONFLICT:
-            decisions.add_conflict(first, second, drop=dedup.conflicts == "drop")
+            decisions.add_conflict(int(first), int(second), drop=dedup.conflicts == "drop")
         if relation in (Relation.CONFLICT, Relation.SAME_GROUP):
             links.append((first, second))
     return np.array(links, np.int64).reshape(-1, 2)
@@ -294,12 +288,7 @@ def _link_equal(data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def first_linked(total: int, links: np.ndarray) -> np.ndarray:
-    """Return for each record the first one that it is linked to, over any number of links, int64 (total,).
-
-    Args:
-        total: Number of records.
-        links: Pairs of their numbers, (links, 2).
-    """
+    """Return for each of `total` records the first one that it is linked to, over any number of links (links, 2)."""
     roots = np.arange(total)
     while True:
         # (links,) the roots of both ends: the later root is hung below the earlier one until no link has two

@@ -170,12 +170,7 @@ class TextIndex:
 
 
 def index_texts(texts: Iterable[str], common_ratio: float = 1.0) -> TextIndex:
-    """Index texts that no training record may repeat.
-
-    Args:
-        texts: The texts.
-        common_ratio: Share of them, 0 to 1, from which on a 13-gram is a template's, however few they are.
-    """
+    """Index texts that no training record may repeat; a 13-gram in more than `common_ratio` of them is a template's."""
     exact, ngrams = list[int](), [np.empty(0, np.uint64)]
     texts = iter(texts)
     while batch := list(islice(texts, BATCH)):

@@ -46,11 +46,7 @@ def plan_row_groups(stream: IO[bytes], range_bytes: int) -> list[Range]:
 
 
 def check_names(names: Iterable[str]) -> list[str]:
-    """Return column names without spaces around them.
-
-    Raises:
-        DataError: One of them stands twice.
-    """
+    """Return column names without spaces around them; one that stands twice is an error."""
     trimmed = [name.strip() for name in names]
     if twice := next((name for name in trimmed if name and trimmed.count(name) > 1), ""):
         raise DataError(f"column {twice!r} stands twice in it; rename one of the two")

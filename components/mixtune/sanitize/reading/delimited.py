@@ -14,7 +14,6 @@ from mixtune.sanitize.reading.row import MAX_LINE_BYTES, Row
 
 _SAMPLE_LINES = 200
 _DELIMITERS = (",", ";", "\t", "|")
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MAX_FIELD_LINES = 2000
 """Lines of a quoted field; what is longer is taken for a quotation mark that nothing closes."""
 _MANY_ROWS = 3
@@ -78,12 +77,7 @@ class _Lines:
 
 
 def read_delimited(stream: IO[bytes], delimiter: str, encoding: str = "") -> Iterator[Row]:
-    """Yield the rows of a table as text.
-
-    Args:
-        stream: The file.
-        delimiter: What separates fields where the file does not say otherwise.
-        encoding: Of rows that are not UTF-8; empty: they are bad rows.
+    """Yield the rows of a table as text; rows that are not UTF-8 are bad ones, or of the `encoding`.
 
     Raises:
         DataError: A column stands twice in the header.
@@ -94,9 +88,7 @@ def read_delimited(stream: IO[bytes], delimiter: str, encoding: str = "") -> Ite
         lines = _Lines(text)
         form = _detect_form(lines, delimiter)
         if form.delimiter != delimiter:
-            print(
-                f"{getattr(stream, 'name', 'a file')}: its fields are separated by {_NAMES[form.delimiter]}", flush=True
-            )
+            print(f"{getattr(stream, 'name', '')}: its fields are separated by {form.delimiter!r}", flush=True)
         yield from _rows(lines, form, encoding)
     finally:
         text.detach()
@@ -186,11 +178,7 @@ def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row
 
 
 def _quoted(line: str, lines: _Lines, form: _Form, num_columns: int) -> list[str]:
-    """Return the fields of a row that begins with a line; where it is none, the lines after it are rows again.
-
-    Raises:
-        csv.Error: It is none.
-    """
+    """Return the fields of a row that begins with a line; where it is none (csv.Error), the next are rows again."""
     row = [line]
     while True:
         try:

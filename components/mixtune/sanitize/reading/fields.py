@@ -43,17 +43,10 @@ def fold(name: str) -> str:
 
 
 def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str = "", *, refuses: bool = True) -> None:
-    """Count the fields that are there and are not read.
-
-    Args:
-        fields: A row, or a part of it.
-        read: The names that are read.
-        unread: Takes the counts.
-        place: What stands before the names, such as `messages.`.
-        refuses: Whether a field with a meaning that cannot be honoured is an error.
+    """Count the fields of a row, or of a `place` in it, that are there and are not read.
 
     Raises:
-        DataError: There is such a field.
+        DataError: One has a meaning that cannot be honoured, and `refuses`.
     """
     for name, value in fields.items():
         if name in read or is_blank(value):
@@ -73,24 +66,14 @@ def first_filled(row: JsonObject, names: tuple[str, ...]) -> Json:
 
 
 def check_wanted(row: JsonObject) -> None:
-    """Check that an answer is not marked as an unwanted one, as data for KTO do.
-
-    Raises:
-        Refused: It is.
-        DataError: The mark may mean that, or a class.
-    """
+    """Refuse an answer that is marked as unwanted, as data for KTO do; raise DataError where that is not sure."""
     for name in WANTED:
         value = row.get(name)
-        if isinstance(value, str):
-            value = _YES_NO.get(value.strip().lower())
-        if value is False:
+        wish = _YES_NO.get(value.strip().lower()) if isinstance(value, str) else value
+        if wish is False:
             raise Refused(f"unwanted answer ({name} is false)")
-        if name not in ("label",) or type(value) is not int:
-            continue
-        if value in (0, 1) and "messages" not in row:
-            raise DataError(
-                "label is 0 or 1 beside an answer; give columns, or true and false where it says what is wanted"
-            )
+        if name == "label" and type(wish) is int and wish in (0, 1):
+            raise DataError("label is 0 or 1 beside an answer; give columns, or true and false for what is wanted")
 
 
 def is_wish(value: Json) -> bool:

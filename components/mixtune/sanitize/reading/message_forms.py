@@ -69,11 +69,7 @@ def is_canonical(messages: Json) -> bool:
 
 
 def read_messages(value: Json, unread: Unread) -> list[Message]:
-    """Return messages in a record's form.
-
-    Args:
-        value: A list of messages, or one; or the same as JSON text.
-        unread: Takes the names of what is there and not read.
+    """Return messages in a record's form, from a list of messages or one, or the same as JSON text.
 
     Raises:
         DataError: They cannot be read; the reason alone, without content.
@@ -113,11 +109,7 @@ def read_system(value: Json, unread: Unread) -> str:
 
 
 def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
-    """Return tools in a record's form, from OpenAI's, Converse's, Anthropic's or Gemini's, or any of them as JSON text.
-
-    Raises:
-        DataError: A tool has no name, or its schema cannot be held.
-    """
+    """Return tools in a record's form, from OpenAI's, Converse's, Anthropic's or Gemini's, or any of them as text."""
     return [_tool(item, unread) for item in _tool_items(parse_column(value))]
 
 
@@ -187,8 +179,7 @@ def _read_content(turn: _Turn, content: Json, unread: Unread) -> None:
 
 def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
     kind = part.get("type")
-    readers = _UNTYPED if kind is None else {}
-    names = [name for name in readers if name in part]
+    names = [name for name in _UNTYPED if name in part and kind is None]
     if kind in _TYPED_TEXTS or (kind is None and "text" in part):
         text = next((part[key] for key in ("text", "value", "content", "refusal") if key in part), None)
         if not isinstance(text, str):
@@ -213,7 +204,7 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
         known = "text, reasoning, calls and results of tools are read"
         raise DataError(f"content part of an unknown kind: {kind or ', '.join(sorted(part))}; {known}")
     for name in names if kind is None else ():
-        readers[name](turn, part[name], unread)
+        _read_untyped(turn, name, part[name], unread)
     account(part, _PART | set(names), unread, "parts.")
 
 
@@ -223,34 +214,28 @@ def _nested_text(value: Json, unread: Unread) -> str:
     return "\n".join(inner.texts)
 
 
-def _read_reasoning(turn: _Turn, value: JsonObject, unread: Unread) -> None:
-    inner = value.get("reasoningText") or {}
-    if not isinstance(inner.get("text"), str):
-        raise DataError("reasoningContent has no text; redacted reasoning cannot be learned")
-    turn.reasoning.append(inner["text"])
-    account(value, frozenset(("reasoningText",)), unread, "parts.reasoningContent.")
+def _read_untyped(turn: _Turn, name: str, value: JsonObject, unread: Unread) -> None:
+    """Read what a part without a `type` holds beside a text."""
+    account(value, _UNTYPED[name], unread, f"parts.{name}.")
+    if name == "reasoningContent":
+        inner = value.get("reasoningText") or {}
+        if not isinstance(inner.get("text"), str):
+            raise DataError("reasoningContent has no text; redacted reasoning cannot be learned")
+        turn.reasoning.append(inner["text"])
+    elif name == "toolResult":
+        turn.results.append(_result(value.get("toolUseId"), value.get("content"), unread))
+    elif "response" in value:
+        turn.results.append(_result(value.get("id"), [{"json": value["response"]}], unread))
+    else:
+        turn.calls += _calls_of(value)
 
 
-def _read_use(turn: _Turn, value: JsonObject, unread: Unread) -> None:
-    account(value, frozenset(("toolUseId", "name", "input", "id", "args", "type")), unread, "parts.toolUse.")
-    turn.calls += _calls_of(value)
-
-
-def _read_result(turn: _Turn, value: JsonObject, unread: Unread) -> None:
-    account(value, frozenset(("toolUseId", "content")), unread, "parts.toolResult.")
-    turn.results.append(_result(value.get("toolUseId"), value.get("content"), unread))
-
-
-def _read_response(turn: _Turn, value: JsonObject, unread: Unread) -> None:
-    account(value, frozenset(("id", "name", "response")), unread, "parts.functionResponse.")
-    turn.results.append(_result(value.get("id"), [{"json": value.get("response")}], unread))
-
-
+_CALLED = frozenset(("toolUseId", "name", "input", "id", "args", "type", "response"))
 _UNTYPED = {
-    "reasoningContent": _read_reasoning, "toolUse": _read_use, "functionCall": _read_use, "function_call": _read_use,
-    "toolResult": _read_result, "functionResponse": _read_response, "function_response": _read_response,
+    "reasoningContent": frozenset(("reasoningText",)), "toolResult": frozenset(("toolUseId", "content")),
+    **dict.fromkeys(("toolUse", "functionCall", "function_call", "functionResponse", "function_response"), _CALLED),
 }  # fmt: skip
-"""Readers of what a part without a `type` holds beside a text."""
+"""Fields of a part without a `type` beside its text, and what is read of each."""
 
 
 def _result(identity: Json, content: Json, unread: Unread) -> Message:

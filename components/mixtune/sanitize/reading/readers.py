@@ -43,10 +43,7 @@ _NAMED_SPLIT = re.compile(
 def source_files(uri: str, split: str = "") -> list[str]:
     """Return the URIs of the readable files that a file, a folder or a pattern (`part-*.jsonl`) stands for, sorted.
 
-    Args:
-        uri: A file, a folder or a pattern.
-        split: `train` or `test`: of files whose names say a split, those of this one; a file that is named itself is
-            taken at its word. Empty: all files.
+    With a `split`, train or test: of a folder's files whose names say a split, those of this one.
 
     Raises:
         DataError: None, one of a format that is not known, or none of the split.
@@ -107,12 +104,7 @@ def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
 
 
 def read_rows(uri: str, part: Range = WHOLE, encoding: str = "") -> Iterator[Row]:
-    """Yield the rows of one file, or of a part of it.
-
-    Args:
-        uri: The file.
-        part: Which part of it.
-        encoding: Of rows of CSV and TSV that are not UTF-8; empty: they are bad rows.
+    """Yield the rows of one file, or of a part of it; `encoding` is that of tables' rows that are not UTF-8.
 
     Raises:
         DataError: The file cannot be read at all: unknown format, broken compression, not this format.

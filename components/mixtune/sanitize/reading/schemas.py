@@ -8,26 +8,13 @@ import math
 import re
 import string
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record
-from mixtune.sanitize.reading.fields import (
-    BESIDE,
-    CHOSEN,
-    HISTORY,
-    KEPT,
-    REASONING,
-    SYSTEM,
-    TOOLS,
-    WANTED,
-    account,
-    check_wanted,
-    first_filled,
-    fold,
-    is_wish,
-)
+from mixtune.sanitize.reading import fields as names
+from mixtune.sanitize.reading.fields import account, check_wanted, first_filled, fold, is_wish
 from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_system, read_tools
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
@@ -37,27 +24,12 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
 """Columns of a whole conversation."""
 PAIRS = (
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("instruction", "answer"),
-    ("input", "output"),
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "answer"),
-    ("prompt", "output"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("problem", "solution"),
-    ("input_text", "output_text"),
-    ("inputs", "targets"),
-    ("prompt", "chosen"),
-    ("instruction", "chosen"),
-    ("question", "chosen"),
-    ("input", "preferred_output"),
-)
+    ("instruction", "output"), ("instruction", "response"), ("instruction", "completion"), ("instruction", "answer"),
+    ("input", "output"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "answer"), ("prompt", "output"),
+    ("question", "answer"), ("question", "response"), ("query", "response"), ("query", "answer"),
+    ("problem", "solution"), ("input_text", "output_text"), ("inputs", "targets"), ("prompt", "chosen"),
+    ("instruction", "chosen"), ("question", "chosen"), ("input", "preferred_output"),
+)  # fmt: skip
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
 LABELS = ("label", "category", "intent", "class")
 """Columns of a class, beside a `text`."""
@@ -107,11 +79,7 @@ class Schema:
 
 
 def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
-    """Return the schema of a file.
-
-    Args:
-        row: The first readable row.
-        columns: A column mapping; empty: the schema is detected.
+    """Return the schema of a file by its first readable row, or by a column mapping.
 
     Raises:
         ConfigError: A mapping of unknown keys, or of columns that the file does not have.
@@ -122,9 +90,8 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
         return _mapping("mapping", columns)
     if schema := _detect(row):
         return schema
-    folded = {fold(name): value for name, value in row.items()}
-    if schema := _detect(folded):
-        return Schema(name=schema.name, mapper=schema.mapper, read=schema.read, folds=True)
+    if schema := _detect({fold(name): value for name, value in row.items()}):
+        return replace(schema, folds=True)
     raise DataError(
         f"no known schema in columns {', '.join(sorted(row))}; give columns={{'prompt': ..., 'completion': ...}}"
     )
@@ -169,7 +136,7 @@ def _detect(row: JsonObject) -> Schema | None:
         if _holds_messages(row.get(column)):
             return _conversation(column, row[column])
     if {"question", "choices", "answer"} <= set(row) and not isinstance(row["choices"], str):
-        read = frozenset(("question", "choices", "answer", *KEPT))
+        read = frozenset(("question", "choices", "answer", *names.KEPT))
         return Schema(name="question/choices/answer", mapper=_multiple_choice, read=read)
     for prompt, completion in PAIRS:
         if prompt in row and completion in row:
@@ -199,20 +166,32 @@ def _conversation(column: str, value: Json) -> Schema:
         name = "sharegpt" if column == "conversations" else column
     else:
         name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
-    read = frozenset((column, *SYSTEM, *TOOLS, *HISTORY, *KEPT, *WANTED[:1]))
-    read |= frozenset() if column == "chosen" else frozenset(CHOSEN)
+    read = frozenset((column, *names.SYSTEM, *names.TOOLS, *names.HISTORY, *names.KEPT, *names.WANTED[:1]))
+    read |= frozenset() if column == "chosen" else frozenset(names.CHOSEN)
     return Schema(name=name, mapper=partial(_whole, column=column), read=read)
 
 
 def _pair_schema(prompt: str, completion: str) -> Schema:
-    beside = tuple(name for name in BESIDE if name not in (prompt, completion))
-    read = frozenset((prompt, completion, *beside, *SYSTEM, *TOOLS, *HISTORY, *REASONING, *KEPT, *WANTED))
+    beside = tuple(name for name in names.BESIDE if name not in (prompt, completion))
+    read = frozenset(
+        (
+            prompt,
+            completion,
+            *beside,
+            *names.SYSTEM,
+            *names.TOOLS,
+            *names.HISTORY,
+            *names.REASONING,
+            *names.KEPT,
+            *names.WANTED,
+        )
+    )
     mapper = partial(_pair, prompt=prompt, completion=completion, beside=beside)
     return Schema(name=f"{prompt}/{completion}", mapper=mapper, read=read)
 
 
 def _mapping(name: str, columns: dict[str, str], *, detected: bool = False) -> Schema:
-    read = frozenset(column for value in columns.values() for column in _names(value)) | frozenset(KEPT)
+    read = frozenset(column for value in columns.values() for column in _names(value)) | frozenset(names.KEPT)
     return Schema(name=name, mapper=partial(_mapped, columns=columns), read=read, is_mapping=not detected)
 
 
@@ -230,14 +209,9 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
     if not is_asked:
         raise DataError("no message of the user's")
     record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
-    if fields.tools:
-        record["tools"] = fields.tools
-    if fields.label:
-        record["label"] = fields.label
-    if fields.group:
-        record["group"] = fields.group
-    if fields.consent:
-        record["consent"] = fields.consent
+    for name in ("tools", "label", "group", "consent"):
+        if value := getattr(fields, name):
+            record[name] = value
     if not is_blank(fields.weight):
         record["weight"] = _weight(fields.weight)
     return record
@@ -255,7 +229,7 @@ def _weight(value: Json) -> float:
 
 def _finished(fields: Fields, row: JsonObject) -> Fields:
     """Return fields with those that mean the same in every schema."""
-    fields.group, fields.consent = (text_of(row[name]) if name in row else "" for name in KEPT)
+    fields.group, fields.consent = (text_of(row[name]) if name in row else "" for name in names.KEPT)
     return fields
 
 
@@ -311,7 +285,7 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     answers = _turns(answer, "assistant", unread, [])
     if completion == "chosen" and answers[0]["role"] != "assistant":  # the chosen is the whole conversation
         turns = []
-    if (reasoning := first_filled(row, REASONING)) is not None and answers[-1]["role"] == "assistant":
+    if (reasoning := first_filled(row, names.REASONING)) is not None and answers[-1]["role"] == "assistant":
         answers[-1] = {**answers[-1], "reasoning": text_of(reasoning)}
     return _finished(Fields(messages=_framed([*turns, *answers], row, unread), tools=_tools(row, unread)), row)
 
@@ -335,7 +309,7 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         check_wanted(row)
         label = None
     messages = read_messages(row[column], unread)
-    if (chosen := first_filled(row, CHOSEN)) is not None and messages and messages[-1]["role"] != "assistant":
+    if (chosen := first_filled(row, names.CHOSEN)) is not None and messages and messages[-1]["role"] != "assistant":
         messages = [*messages, *_turns(_best(chosen), "assistant", unread, [])]
     fields = Fields(messages=_framed(messages, row, unread), tools=_tools(row, unread), label=label_of(label))
     return _finished(fields, row)
@@ -351,9 +325,9 @@ def _best(chosen: Json) -> Json:
 
 def _framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
     """Return messages with the system text and the history that stand beside them."""
-    if (history := first_filled(row, HISTORY)) is not None:
+    if (history := first_filled(row, names.HISTORY)) is not None:
         messages = [*_history(parse_column(history), unread), *messages]
-    if (system := first_filled(row, SYSTEM)) is not None:
+    if (system := first_filled(row, names.SYSTEM)) is not None:
         messages = _with_system(messages, [read_system(system, unread)])
     return messages
 
@@ -380,5 +354,5 @@ def _history(history: Json, unread: Unread) -> list[Message]:
 
 
 def _tools(row: JsonObject, unread: Unread) -> list[JsonObject]:
-    tools = first_filled(row, TOOLS)
+    tools = first_filled(row, names.TOOLS)
     return [] if tools is None else read_tools(tools, unread)

@@ -20,13 +20,9 @@ RANGE_BYTES = 64 * 2**20
 def list_sources(
     sources: Iterable[SourceSettings], range_bytes: int = RANGE_BYTES, work_uri: str = ""
 ) -> list[SourceFile]:
-    """Return the parts of the files of all sources, pool by pool, in order.
+    """Return the parts of the files of all sources, pool by pool, in order; `range_bytes` of input in each.
 
-    Args:
-        sources: The sources.
-        range_bytes: Input bytes of one part.
-        work_uri: Folder where the list is kept for other pods and runs, with the digest of the bytes in every part;
-            empty: the list is for this run alone.
+    In the folder `work_uri`, if it is not empty, the list is kept for other pods and runs, with the bytes' digests.
 
     Raises:
         DataError: Nothing is there, or its bytes changed since they were fingerprinted.

@@ -33,7 +33,7 @@ class Written(float):
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Take the text of a JSON number."""
+        """Take the text."""
         value = super().__new__(cls, text)
         value.text = text
         return value
@@ -43,8 +43,7 @@ def parse_exactly(text: str | bytes) -> Json:
     """Return the value of a JSON text, its numbers as they are written; `NaN` and `Infinity` are numbers, too.
 
     Raises:
-        ValueError: Not JSON, or not UTF-8.
-        DataError: An object has one key twice.
+        ValueError: Not JSON, not UTF-8, or (DataError) an object has one key twice.
     """
     plain = text if isinstance(text, str) else text.decode()
     return json.loads(plain, parse_float=Written, object_pairs_hook=_without_repeats)
@@ -67,11 +66,7 @@ def _digits(text: bytes) -> bytes:
 
 
 def parse_column(value: Json) -> Json:
-    """Return a value that may be JSON as text, as CSV and many a Parquet column have it.
-
-    Raises:
-        DataError: A text that is not JSON, or has one key of an object twice.
-    """
+    """Return a value that may be JSON as text, as CSV and many a Parquet column have it."""
     if not isinstance(value, str) or not value.strip():
         return value or None
     try:
@@ -101,11 +96,7 @@ def is_blank(value: Json) -> bool:
 
 
 def text_of(value: Json) -> str:
-    """Return a value as text: a number as it was written, a date by ISO 8601, a list's items as paragraphs.
-
-    Raises:
-        DataError: Bytes.
-    """
+    """Return a value as text: a number as it was written, a date by ISO 8601, a list's items as paragraphs."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):

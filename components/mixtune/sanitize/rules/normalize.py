@@ -19,13 +19,15 @@ _ZERO_WIDTH = re.compile("[\u200b\u2060\ufeff]")
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufdd0-\ufdef\uffff]")
 _ASCII_CONTROLS = bytes((*range(9), *range(11, 32), 127))
 _CONTROL_BYTES = re.compile(b"[%b]" % re.escape(_ASCII_CONTROLS))
-_SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00a0\u200b\u202f\u2060\ufdd0-\ufdef\ufeff\uffff]")
+_SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u00a0\u200b\u202f\u2060\ufdd0-\ufdef\ufeff\uffff]")
 _MAY_BE_UNCLEAN = re2.compile(  # in UTF-8; ftfy calls a text broken for its pairs of letters, but for these few
     (
         r"[\x{80}-\x{a0}\x{200b}\x{202f}\x{2060}\x{fdd0}-\x{fdef}\x{feff}\x{ffff}ŒœÃÂ]"
         r"|[\x{80}-\x{2fff}\x{f8ff}\x{fb01}\x{fb02}]{2}"
     ).encode()
 )
+_NEXT_LINE = re.compile("(?<![\x80-\xff])\x85(?![\x80-\xff])")
+"""C1's line end, where it is no byte of a letter that was decoded wrongly."""
 _FOREIGN = re.compile("[\x80-\u2fff]+(?:[^\x80-\u2fff]{1,8}[\x80-\u2fff]+)*")
 _FENCE = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
 
@@ -97,7 +99,7 @@ def _is_broken(text: str) -> bool:
 
 
 def _line_ends(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return _NEXT_LINE.sub("\n", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _outside_code(text: str) -> str:

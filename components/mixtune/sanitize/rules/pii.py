@@ -21,6 +21,7 @@ import re2
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules import pii_checksums as ids
+from mixtune.sanitize.rules import pii_context as context
 from mixtune.sanitize.rules import pii_names
 from mixtune.sanitize.rules.text_batch import Texts
 from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS
@@ -44,10 +45,10 @@ _GROUPS = (
         "password",
         r"(?i:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8,80}",
     ),
-    ("iban", r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b"),
+    ("iban", r"(?i:\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b)"),
     ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _ in ids.CODED_IDS)})\b"),
     ("ip6", _IP6_FORM),
-    ("number", r"\+?\(?\d[\d() .-]{5,40}\d"),
+    ("number", r"\+?\(?\d[\d() ./-]{5,40}\d"),
 )
 
 
@@ -63,7 +64,7 @@ _KINDS_BY_PLACE = list(enumerate((name for name, _ in _GROUPS), start=1))[::-1]
 """Numbers first, since they are most of what is found."""
 _LOOSE = ("password", "iban")
 _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
-_MAY_BE_NUMBER = r"\d(?:[() .-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
+_MAY_BE_NUMBER = r"\d(?:[() ./-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
 """What `_in_number` may find something in: seven digits, or an address."""
 _MAY_HOLD = re2.compile(
     "|".join([*(pattern for name, pattern in _GROUPS if name != "number"), _MAY_BE_NUMBER]).encode(),
@@ -73,13 +74,9 @@ _IP6 = re2.compile(_IP6_FORM)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
-_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
-_NO_PHONE = re.compile(
-    r"\d+\.\d+$|(?:19|20)\d\d[-. ][01]?\d[-. ][0-3]?\d(?!\d)|[0-3]?\d[-. ][0-3]?\d[-. ](?:19|20)\d\d(?!\d)"
-)
-_CALL = re.compile(
-    r"(?i)(?<![a-z])(?:(?:tele|cell)?phones?|tel|call(?:ed|ing)?|mobile|cell|fax|contact|sms|whatsapp|ring|dial|reach)(?![a-z])"
-)
+_SSN_NAMED = re.compile(r"(?<![\d.-])\d{3}[ .]\d{2}[ .]\d{4}(?![\d.-])")
+_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
+_PIECE = re.compile("[^/]+")
 _DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
 _MIN_DIALLED = 9
 """Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
@@ -167,7 +164,7 @@ class Personal:
             if kind not in _LOOSE:
                 yield from self._judged(kind, text, start, end)
                 continue
-            length = _iban_length(text[start:end]) if kind == "iban" else 0
+            length = _iban_length(text, start, end) if kind == "iban" else 0
             if length:
                 yield kind, start, start + length
             elif password := _PASSWORD.search(text[start:end]):
@@ -185,40 +182,55 @@ class Personal:
         elif kind == "national_id":
             if any(re.fullmatch(pattern, datum) and check(datum) for pattern, check in ids.CODED_IDS):
                 yield kind, start, end
-        elif kind != "ip6":
+        elif kind != "ip6" and (kind != "email" or context.is_mailbox(text, start, end)):
             yield kind, start, end
 
     def _in_number(self, text: str, start: int, end: int) -> Iterator[Finding]:
         """What a run of digits holds: addresses, cards and identity numbers by their forms, the rest if it rings."""
         if sum(map(str.isdigit, text[start:end])) < 7 and text.count(".", start, end) < 3:
             return
-        before, is_identified = text[max(0, start - 40) : start], False
-        for kind, pattern, check in _FORMS:
-            for match in pattern.finditer(text, start, end):
-                if check(match[0]):
-                    is_identified = True
-                    yield kind, *match.span()
-        for pattern, check, context in _NATIONAL:
-            for match in pattern.finditer(text, start, end):
-                if (not context or re.search(context, before)) and check(match[0]):
-                    is_identified = True
-                    yield "national_id", *match.span()
-        if not is_identified:
-            yield from self._phones(text, start, end, before)
+        before = text[max(0, start - context.BEFORE) : start]
+        addresses = list(_IP.finditer(text, start, end))
+        for match in addresses:
+            if _is_ip4(match[0]) and not context.is_version(text, *match.span()):
+                yield "ip", *match.span()
+        is_introduced = bool(context.INTRODUCED.search(before))
+        if context.is_arithmetic(text, start, end) and not (is_introduced or context.CARD.search(before)):
+            return
+        numbers = list(_identity_numbers(text, start, end, before))
+        yield from numbers
+        if addresses or numbers:
+            return
+        if is_introduced and context.is_phone_form(text[start:end]):
+            extension = context.EXTENSION.match(text, end)
+            yield "phone", start, extension.end() if extension else end
+            return
+        for piece in _PIECE.finditer(text, start, end):  # a stroke stands between numbers
+            yield from self._phones(text, *piece.span())
 
-    def _phones(self, text: str, start: int, end: int, before: str) -> Iterator[Finding]:
+    def _phones(self, text: str, start: int, end: int) -> Iterator[Finding]:
         import phonenumbers
 
-        raw = text[start:end]
-        digits = len(ids.digits_of(raw))
-        if not 7 <= digits <= 30 or ("+" not in raw and digits < _shortest_phone(self.region)) or _NO_PHONE.match(raw):
+        raw, digits = text[start:end], len(ids.digits_of(text[start:end]))
+        is_short = "+" not in raw and digits < _shortest_phone(self.region)
+        if not 7 <= digits <= 30 or is_short or raw.isdigit() or context.NO_PHONE.match(raw):
             return
-        if raw.isdigit() and not _CALL.search(before):
-            return
-        dialled = (_DIALLED.match(raw) or _CALL.search(before)) and digits >= _MIN_DIALLED
+        dialled = _DIALLED.match(raw) and digits >= _MIN_DIALLED
         leniency = phonenumbers.Leniency.POSSIBLE if dialled else phonenumbers.Leniency.STRICT_GROUPING
         for begin, stop in _match_phones(raw, self.region, leniency):
             yield "phone", start + begin, start + stop
+
+
+def _identity_numbers(text: str, start: int, end: int, before: str) -> Iterator[Finding]:
+    """Yield the cards and identity numbers in a run of digits, by their forms and by what stands before."""
+    for kind, pattern, check in _FORMS:
+        for match in pattern.finditer(text, start, end):
+            if check(match[0], before):
+                yield kind, *match.span()
+    for pattern, is_valid, name in _NATIONAL:
+        for match in pattern.finditer(text, start, end):
+            if (not name or re.search(name, before)) and is_valid(match[0]):
+                yield "national_id", *match.span()
 
 
 @lru_cache
@@ -261,18 +273,27 @@ def _is_ip6(text: str) -> bool:
     return sum(bool(part) for part in text.split(":")) >= 3 and not address.is_loopback
 
 
-_FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("ip", _IP, _is_ip4),
-    ("ssn", _SSN, ids.is_ssn),
-    ("card", _CARD, ids.is_card),
+_FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], bool]], ...] = (
+    ("ssn", _SSN, lambda text, before: ids.is_ssn(text)),
+    ("ssn", _SSN_NAMED, lambda text, before: ids.is_ssn(text) and bool(context.SSN.search(before))),
+    (
+        "card",
+        _CARD,
+        lambda text, before: ids.is_card(text) or (ids.is_rare_card(text) and bool(context.CARD.search(before))),
+    ),
 )
+"""Kind, pattern, and check of a number with what stands before it."""
 
 
-def _iban_length(text: str) -> int:
-    """Characters of the IBAN that a candidate begins with; 0: none."""
-    for end in range(len(text), 14, -1):
-        if text[end - 1].isalnum() and ids.is_iban(text[:end]):
-            return end
+def _iban_length(text: str, start: int, stop: int) -> int:
+    """Characters of the IBAN that a candidate begins with; 0: none. One in small letters has to be spoken of."""
+    for end in range(stop, start + 14, -1):
+        if text[end - 1].isalnum() and ids.is_iban(text[start:end]):
+            datum = text[start:end]
+            is_told = (
+                datum.isupper() or " " in datum or context.ACCOUNT.search(text[max(0, start - context.BEFORE) : start])
+            )
+            return end - start if is_told else 0
     return 0
 
 

@@ -4,15 +4,23 @@ import re
 from collections.abc import Callable
 
 _IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AT": 20, "BE": 16, "BG": 22, "BR": 29, "CH": 21, "CY": 28, "CZ": 24, "DE": 22, "DK": 18,
-    "EE": 20, "ES": 24, "FI": 18, "FR": 27, "GB": 22, "GR": 27, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IS": 26,
-    "IT": 27, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "MC": 27, "MT": 31, "NL": 18, "NO": 15, "PL": 28, "PT": 25,
-    "RO": 24, "SA": 24, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "TR": 26, "UA": 29,
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
+    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
+    "ES": 24, "FI": 18, "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
+    "HN": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
+    "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
+    "MN": 20, "MR": 27, "MT": 31, "MU": 30, "NI": 28, "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29,
+    "PT": 25, "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24,
+    "SM": 27, "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
+    "YE": 30,
 }  # fmt: skip
+"""Characters by country, as the registry of ISO 13616 lists them."""
 _ISSUER = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5\d{15}|(?:50|5[6-8])\d{11,17}|2[2-7]\d{14}|6\d{12,18}"
     r"|3[47]\d{13}|3[0689]\d{12,17}|35\d{14,17}"
 )
+_RARE_ISSUER = re.compile(r"(?:50|5[6-9]|6\d)\d{10}|(?:2131|1800)\d{11}|1\d{14}")
+"""Maestro of 12 digits, JCB and UATP of 15: too short, or too common a beginning, to stand for themselves."""
 _VERHOEFF = (
     "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
     "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
@@ -45,6 +53,12 @@ def is_card(text: str) -> bool:
     """Return whether the text is a payment card number: issuer, length (ISO/IEC 7812), Luhn."""
     digits = digits_of(text)
     return bool(_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
+
+
+def is_rare_card(text: str) -> bool:
+    """Return whether the text is the number of a payment card of a seldom form."""
+    digits = digits_of(text)
+    return bool(_RARE_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
 
 
 def is_iban(text: str) -> bool:
@@ -114,7 +128,7 @@ def is_aadhaar(text: str) -> bool:
 NATIONAL_IDS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
     (r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)", is_cpf, ""),
     (r"(?<!\d)[12] ?\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{2}(?!\d)", is_nir, ""),
-    (r"(?<!\d)\d{4} \d{4} \d{4}(?! ?\d)", is_aadhaar, ""),
+    (r"(?<!\d)(?<!\d )\d{4} \d{4} \d{4}(?! ?\d)", is_aadhaar, ""),
     (r"(?<!\d)\d{11}(?!\d)", is_pesel, r"(?i)pesel"),
     (r"(?<!\d)\d{3} ?\d{3} ?\d{4}(?!\d)", is_nhs, r"(?i)nhs"),
 )
