@@ -114,7 +114,7 @@ def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any]) -> dict
     general = {name: form for name, form in forms.items() if form.question == NON_INFERIORITY}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
-    allowed = {name: limits.get(name, form.default_limit) for name, form in general.items()}
+    allowed = {name: float(limits.get(name, form.default_limit)) for name, form in general.items()}
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
             raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")
