@@ -317,7 +317,7 @@ STEP = ("action", "customer_data_percent", "train_options", "ladder_uri")
 """What `climb` says of the next candidate of a ladder."""
 
 
-def hand_on(*step: str) -> dsl.PipelineTask:
+def hand_on(*step: str | dict) -> dsl.PipelineTask:
     """End or join branches of a ladder: hand on the outputs `STEP`.
 
     The back end takes a branch for done when a task of its own ends last, which a task from the cache is not.

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": SHARED | {"evaluate", "inference"},
     "rehearse": SHARED | {"evaluate", "inference"},
     "choose": SHARED,
+    "find_mix": SHARED | {"choose"},
     "registry": SHARED,
     "serve": SHARED,
     "preflight": SHARED,

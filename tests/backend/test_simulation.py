@@ -31,6 +31,12 @@ def plan_points(call: Call) -> dict[str, Any]:
     return {"Output": [{"percent": percent, **fields} for percent in call.parameters["customer_data_percents"]]}
 
 
+def plan_proxies(call: Call) -> dict[str, Any]:
+    """The component's own work, with two proxies."""
+    fields = {name: value for name, value in call.parameters.items() if name not in ("find_options", "seed")}
+    return {"Output": [{"percent": percent, "epochs": 0.25, "seed": 1, **fields} for percent in (100.0, 75.0)]}
+
+
 def go_on(call: Call) -> dict[str, Any]:
     """Hands on what it gets."""
     return dict(call.parameters)
@@ -41,8 +47,19 @@ def climb(actions: Mapping[str, str]) -> Any:
     return lambda call: {**STOP, "action": actions.get(call.parameters.get("method", "lora"), "stop")}
 
 
+def fit_mix(call: Call) -> dict[str, Any]:
+    """A share, the same for the same proxies."""
+    return {"customer_data_percent": 80.0, "search_uri": "s3://bucket/search"}
+
+
+def weigh(action: str) -> Any:
+    """A search whose first full training passes, or does not."""
+    return lambda call: {"action": action, "customer_data_percent": 60.0, "search_uri": "s3://bucket/search"}
+
+
 def backend(**executors: Any) -> Backend:
-    return Backend({"plan_points": plan_points, "go_on": go_on, "climb": climb({}), **executors})
+    own = {"plan_points": plan_points, "plan_proxies": plan_proxies, "go_on": go_on, "fit_mix": fit_mix}
+    return Backend({**own, "climb": climb({}), "weigh_mix": weigh("stop"), **executors})
 
 
 def arguments(pipeline: Pipeline, **further: Any) -> dict[str, Any]:
@@ -99,6 +116,14 @@ def test_what_fingerprint_makes_of_the_options_reaches_both_sanitize_tasks() -> 
     assert [item.splits.holdout_records for item, _ in settings] == [50, 0]
     assert [item.splits.test_ratio for item, _ in settings] == [0, 0.1]
     assert {item.consent.list_uri for item, _ in settings} == {"s3://b/who#1"}
+
+
+def test_a_search_trains_a_second_share_where_the_first_did_not_pass() -> None:
+    pipeline, kubeflow = Pipeline.load(find_pipeline("find_mix")), backend(weigh_mix=weigh("again"))
+    run = kubeflow.run(pipeline, arguments(pipeline))
+    assert (run.state, run.error) == ("SUCCEEDED", "")
+    mixes = [call.parameters["customer_data_percent"] for call in run.calls if call.function == "mix_shard"]
+    assert mixes == [100.0, 75.0, 80.0, 60.0], "two proxies, what `fit_mix` said, what `weigh_mix` said"
 
 
 @pytest.mark.parametrize("actions", [{}, {"lora": "lora"}, {"lora": "sft"}])

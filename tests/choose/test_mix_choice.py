@@ -108,20 +108,20 @@ def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: G
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.003, 0.998), (0.624, 7.622), (1e-4, 3e-4), (0.5, 0.5)])
 def test_a_plot_is_ruled_at_a_few_round_numbers_within_it(low: float, high: float) -> None:
-    ticks = charts._ticks(low, high)
+    ticks = charts.ticks(low, high)
     assert 1 <= len(ticks) <= 6
     assert all(low <= tick <= high and len(f"{tick:g}") <= 7 for tick in ticks)
 
 
 def test_texts_in_a_plot_lie_neither_on_one_another_nor_on_points() -> None:
     points = [(100.0, 100.0), (103.0, 100.0), (300.0, 100.0)]
-    drawing = charts._Drawing()
+    drawing = charts.Drawing()
     labels = charts._Labels(drawing, points)
     for x, y in points:
         labels.add(x, y, "0.75", "red")
     places = set(re.findall(r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', "".join(drawing.parts)))
     assert len(places) == len(drawing.parts) >= 2
-    drawing = charts._Drawing()
+    drawing = charts.Drawing()
     grid = [(100.0 + dx, 100.0 + dy) for dx in range(-40, 41, 8) for dy in range(-24, 25, 8)]
     crowded = charts._Labels(drawing, grid)
     crowded.add(100.0, 100.0, "0.75", "red")

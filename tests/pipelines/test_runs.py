@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from mixtune.artifacts.comparison import Comparison
+from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.ladder import LadderReport
+from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import find_pipeline, read_definitions
 from mixtune.commands.local.run import run_pipeline
 from mixtune.commands.local.work_dir import WorkDir
@@ -52,6 +55,21 @@ def test_mix_grid_fails_with_every_reason_when_no_point_can_be_trained(
     grid = {"customer_data_percents": [100.0], "customer_epochs": 2.0, "learning_rate": 1e30}
     with pytest.raises(TrainingError, match=r"no mix could be trained \(100 %: step \d+: "):
         run_pipeline(find_pipeline("mix_grid"), arguments_of("mix_grid", small_run, **grid), work)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_find_mix_trains_at_the_share_that_short_trainings_recommend(small_run: dict[str, Any], work: WorkDir) -> None:
+    options = {"customer_data_percents": [100.0, 50.0], "proxy_items": 20}
+    arguments = arguments_of("find_mix", small_run, customer_epochs=2.0, find_options=options)
+    outcome = run_pipeline(find_pipeline("find_mix"), arguments, work)
+    (fitted, *_), tried = sorted(work.run_dir(outcome.run_id).glob("*/fit-mix/search")), work.run_report(outcome.run_id)
+    search = read_artifact(MixSearch, str(fitted))
+    lengths = [(score.percent, score.length) for score in search.scores if score.axis == "customer"]
+    assert [percent for percent, _ in lengths] == [100.0, 100.0, 50.0]
+    assert all(length < 0.5 for _, length in lengths), "proxies are short"
+    assert isinstance(tried, GridReport) and tried.candidates[0].mix.percent == search.rounds[0].forecast.percent
+    assert outcome.verdict == tried.verdict in ("pass", "fail", "inconclusive")
 
 
 @pytest.mark.slow

@@ -13,7 +13,12 @@ RunReport: TypeAlias = Comparison | GridReport | LadderReport
 KINDS: dict[str, type[Comparison] | type[GridReport] | type[LadderReport]] = {
     report.KIND: report for report in (Comparison, GridReport, LadderReport)
 }
-REPORT_TASKS = {"choose-rung": LadderReport.KIND, "choose-mix": GridReport.KIND, "compare": Comparison.KIND}
+REPORT_TASKS = {
+    "choose-rung": LadderReport.KIND,
+    "choose-mix": GridReport.KIND,
+    "conclude-mix": GridReport.KIND,
+    "compare": Comparison.KIND,
+}
 """Tasks that judge a whole run, and their reports' kind and file name; where several ran, the first decides."""
 
 

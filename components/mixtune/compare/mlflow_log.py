@@ -38,10 +38,10 @@ def log_comparison(
     where = tracking.Tracking.from_options(options)
     mix_ratio = shards.mix_ratio if shards else None
     names = {"base": "evaluate-base", "candidate": tracking.point_name("evaluate-candidate", mix_ratio)}
-    subject = storage.manifest_digest(asdict(comparison.identity["candidate"]))
+    subjects = {side: storage.manifest_digest(asdict(identity)) for side, identity in comparison.identity.items()}
+    subject = subjects["candidate"]
     for side, samples in sides.items():
-        own = subject if side == "candidate" else ""
-        with tracking.task_run(where, names[side], own, samples.seconds) as run:
+        with tracking.task_run(where, names[side], subjects[side], samples.seconds) as run:
             run.log_params(_flat({"identity": asdict(samples.identity)}))
             run.log_metrics(axis_metrics(samples))
             run.log_metrics(slice_metrics(comparison, side))
@@ -111,7 +111,7 @@ def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
             if pools.details:
                 for file, text in zip(("sanitize.html", "sanitize.md"), make_pages(pools), strict=True):
                     run.log_text(file, text)
-    with tracking.task_run(where, tracking.point_name("mix-shard", shards.mix_ratio)) as run:
+    with tracking.task_run(where, tracking.point_name("mix-shard", shards.mix_ratio), shards.digest) as run:
         totals = asdict(replace(shards.receipt, pools=(), windows=()))
         metrics = {tracking.metric_name(name): value for name, value in shards.receipt.metrics().items()}
         _log_values(run, {**_flat({"receipt": totals, "num_steps": shards.num_steps}), **metrics})

@@ -59,30 +59,35 @@ class Mark:
     verdict: str
 
 
-class _Drawing:
+class Drawing:
     """An SVG drawing that scales to its place; lengths are in its own units, WIDTH wide."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
 
     def text(self, x: float, y: float, text: str, anchor: str, color: str = INK, extra: str = "") -> None:
+        """Add a text at a place."""
         place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
         self.parts.append(f'<text {place} fill="{color}"{extra}>{escape(text)}</text>')
 
     def line(self, start: tuple[float, float], end: tuple[float, float], color: str, extra: str = "") -> None:
+        """Add a line."""
         place = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
         self.parts.append(f'<line {place} stroke="{color}" {extra}/>')
 
     def circle(self, x: float, y: float, radius: int, fill: str, extra: str = "") -> None:
+        """Add a circle."""
         self.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}"{extra}/>')
 
     def arrow(self, x: float, y: float, color: str, *, to_right: bool) -> None:
+        """Add the tip of an arrow."""
         step = 9 if to_right else -9
         self.parts.append(
             f'<path d="M{x:.1f} {y - 7:.1f}L{x + step:.1f} {y:.1f}L{x:.1f} {y + 7:.1f}Z" fill="{color}"/>'
         )
 
     def render(self, height: float, title: str) -> str:
+        """Return the drawing as SVG."""
         style = "font:13px system-ui,sans-serif;width:100%;height:auto"
         inner = f"<title>{escape(title)}</title>{''.join(self.parts)}"
         return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
@@ -90,7 +95,7 @@ class _Drawing:
 
 def forest(bars: Sequence[Bar]) -> str:
     """Draw differences with their intervals, one line each; the shaded part is more than the allowed loss."""
-    drawing, row, top = _Drawing(), 38, 30
+    drawing, row, top = Drawing(), 38, 30
     bottom = top + row * len(bars)
 
     def x(value: float) -> float:
@@ -123,7 +128,7 @@ def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
         low: Left end of the scale.
         high: Right end; more than `low`.
     """
-    drawing, row, top = _Drawing(), 19, 26
+    drawing, row, top = Drawing(), 19, 26
     bottom = top + row * len(lines)
 
     def x(value: float) -> float:
@@ -147,7 +152,7 @@ def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
 
 def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """Draw a confusion table: true labels down, given labels across, each row shaded by its own shares."""
-    drawing, cell, top = _Drawing(), max(14, min(46, (WIDTH - LEFT - 20) // len(labels))), 120
+    drawing, cell, top = Drawing(), max(14, min(46, (WIDTH - LEFT - 20) // len(labels))), 120
     for column, label in enumerate(labels):
         x = LEFT + cell * column + cell / 2
         drawing.text(x, top - 8, label[:22], "start", MUTED, f' transform="rotate(-45 {x:.0f} {top - 8})"')
@@ -180,13 +185,13 @@ def frontier(
     on_curves = [mark for curve in curves for mark in curve]
     xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in on_curves)]
     ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in on_curves)]
-    x, y, drawing = _scale(xs, start, end), _scale(ys, bottom, top), _Drawing()
+    x, y, drawing = scale(xs, start, end), scale(ys, bottom, top), Drawing()
     drawing.line((start, bottom), (end, bottom), MUTED)
     drawing.line((start, top), (start, bottom), MUTED)
-    for tick in _ticks(min(xs), max(xs)):
+    for tick in ticks(min(xs), max(xs)):
         drawing.line((x(tick), top), (x(tick), bottom), GRID)
         drawing.text(x(tick), bottom + 18, f"{tick:g}", "middle", MUTED)
-    for tick in _ticks(min(ys), max(ys)):
+    for tick in ticks(min(ys), max(ys)):
         drawing.line((start, y(tick)), (end, y(tick)), GRID)
         drawing.text(start - 8, y(tick) + 4, f"{tick:g}", "end", MUTED)
     for curve in curves:
@@ -211,14 +216,14 @@ def frontier(
     return drawing.render(bottom + 50, f"{titles[1]} against {titles[0]}")
 
 
-def _scale(values: Sequence[float], begin: float, end: float) -> Callable[[float], float]:
+def scale(values: Sequence[float], begin: float, end: float) -> Callable[[float], float]:
     """Return where a value lies between two places, with room around all values."""
     low, high = min(values), max(values)
     room = 0.08 * (high - low) or 0.5
     return lambda value: begin + (value - low + room) / (high - low + 2 * room) * (end - begin)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Return round numbers from low to high, at most six."""
     if low == high:
         return [low]
@@ -230,7 +235,7 @@ def _ticks(low: float, high: float) -> list[float]:
 class _Labels:
     """Texts beside points, each where no other text or point is."""
 
-    def __init__(self, drawing: _Drawing, points: Sequence[tuple[float, float]]) -> None:
+    def __init__(self, drawing: Drawing, points: Sequence[tuple[float, float]]) -> None:
         self.drawing = drawing
         self.occupied = [(x - 6, y + 5, 12.0) for x, y in points]
         """Left end, base line and width of what is there."""

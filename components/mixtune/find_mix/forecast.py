@@ -1,0 +1,125 @@
+"""The least general share at which every axis is likely to pass, from what trainings lost and gained so far."""
+
+from collections.abc import Mapping, Sequence
+from math import erf, inf
+
+import numpy as np
+
+from mixtune.artifacts.mix_search import (
+    AxisForecast,
+    Interval,
+    MixForecast,
+    SearchedAxis,
+    ShareForecast,
+    TrainingScore,
+)
+from mixtune.find_mix.law import AxisLaw, Observation, fit_gain, fit_loss
+from mixtune.find_mix.sampler import Array
+
+GENERAL_PERCENTS = (0, 1, 2, 3, 5, 7.5, 10, 12.5, 15, 20, 25, 30, 35, 40, 50, 60, 75, 90)
+"""General shares that are weighed."""
+Z_VERDICT = 1.6449
+"""A verdict asks for the one-sided 95 % bound."""
+LOWER, UPPER = 5, 95
+NEAR_BEST = 0.9
+"""Where no share is likely to pass, the least general one whose chance is this much of the best is taken."""
+_normal_cdf = np.vectorize(lambda z: 0.5 * (1 + erf(z / 2**0.5)))
+
+
+def forecast_mix(
+    axes: Sequence[SearchedAxis],
+    scores: Sequence[TrainingScore],
+    *,
+    confidence: float,
+    tried: Sequence[float] = (),
+    seed: int = 0,
+) -> MixForecast:
+    """Predict the full training at every share, and choose the least general share that is likely to pass.
+
+    Args:
+        axes: All that have to pass.
+        scores: Trainings of two lengths and two shares at least, on every axis.
+        confidence: The chosen share needs this much of the chance that a model which forgot nothing has, 0 to 1.
+        tried: Customer shares of full trainings that did not pass; they and larger ones are out.
+        seed: Of the draws.
+    """
+    laws = {axis.axis: _fit(axis, scores, seed + number) for number, axis in enumerate(axes)}
+    errors = {axis.axis: _final_error(axis, scores) for axis in axes}
+    rng = np.random.default_rng(seed)
+    shares = tuple(_forecast_share(general / 100, laws, errors, rng) for general in GENERAL_PERCENTS)
+    open_shares = [share for share in shares if share.percent < min(tried, default=inf)] or list(shares[-1:])
+    needed = confidence * _unchanged_chance(laws, errors)
+    likely = [share for share in open_shares if share.pass_chance >= needed]
+    near_best = NEAR_BEST * max(share.pass_chance for share in open_shares)
+    chosen = likely[0] if likely else next(share for share in open_shares if share.pass_chance >= near_best)
+    smallest = min(score.percent for score in scores)
+    return MixForecast(
+        percent=chosen.percent,
+        is_certain=bool(likely),
+        reason=_explain(chosen, confidence, smallest, is_certain=bool(likely)),
+        shares=shares,
+    )
+
+
+def _fit(axis: SearchedAxis, scores: Sequence[TrainingScore], seed: int) -> AxisLaw:
+    observations = [
+        Observation(
+            general_share=1 - score.percent / 100,
+            length=score.length,
+            benefit=score.benefit,
+            standard_error=score.standard_error,
+        )
+        for score in scores
+        if score.axis == axis.axis
+    ]
+    largest = axis.largest or inf
+    if axis.is_customer:
+        return fit_gain(observations, largest, seed)
+    return fit_loss(observations, axis.limit, largest, seed)
+
+
+def _final_error(axis: SearchedAxis, scores: Sequence[TrainingScore]) -> float:
+    """Return the standard error that the full evaluation will have: the mean one, with its number of items."""
+    variances = [score.standard_error**2 * score.num_items for score in scores if score.axis == axis.axis]
+    return float(np.sqrt(np.mean(variances) / max(axis.num_items, 1)))
+
+
+def _forecast_share(
+    general_share: float, laws: Mapping[str, AxisLaw], errors: Mapping[str, float], rng: np.random.Generator
+) -> ShareForecast:
+    axes = []
+    for name, law in laws.items():
+        benefit = law.benefit(general_share)
+        deviation = np.hypot(law.error(benefit), errors[name])
+        limit = law.limit if law.is_loss else 0.0
+        measured = benefit + deviation * rng.standard_normal(len(benefit))
+        chance = _normal_cdf((benefit + limit - Z_VERDICT * errors[name]) / np.maximum(deviation, 1e-12)).mean()
+        axes.append(AxisForecast(axis=name, limit=limit, benefit=_interval(measured), pass_chance=float(chance)))
+    together = float(np.prod([axis.pass_chance for axis in axes]))
+    return ShareForecast(percent=100 - 100 * general_share, pass_chance=together, axes=tuple(axes))
+
+
+def _unchanged_chance(laws: Mapping[str, AxisLaw], errors: Mapping[str, float]) -> float:
+    """Return the chance that a model which forgot nothing passes the general axes: no share can do better."""
+    margins = [law.limit / errors[name] for name, law in laws.items() if law.is_loss and errors[name] > 0]
+    return float(np.prod([_normal_cdf(margin - Z_VERDICT) for margin in margins]))
+
+
+def _interval(draws: Array) -> Interval:
+    lower, median, upper = np.percentile(draws, [LOWER, 50, UPPER])
+    return Interval(median=float(median), lower=float(lower), upper=float(upper))
+
+
+def _explain(chosen: ShareForecast, confidence: float, smallest: float, *, is_certain: bool) -> str:
+    general = 100 - chosen.percent
+    weakest = min(chosen.axes, key=lambda axis: axis.pass_chance)
+    beyond = f" That lies beyond the shares tried, which end at {smallest:g} %." if chosen.percent < smallest else ""
+    if is_certain:
+        return (
+            f"{general:g} % general records are the least with which all axes are likely to pass: "
+            f"{chosen.pass_chance:.0%}, at least {confidence:.0%} of what an unchanged model has.{beyond}"
+        )
+    return (
+        f"What was trained so far cannot tell. {general:g} % general records are promising: all axes pass with a "
+        f"chance of {chosen.pass_chance:.0%}; weakest is {weakest.axis}, {weakest.pass_chance:.0%}.{beyond}"
+    )

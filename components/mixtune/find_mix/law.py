@@ -1,0 +1,178 @@
+"""Laws of what a training loses and gains, fitted to short trainings with their uncertainty.
+
+Loss on a general axis, after Bethune et al., "Scaling laws for forgetting during finetuning with pretraining data
+injection" (2502.06042): `D^b * (A * (1 + B g)^-a - E)` for length `D` (customer epochs, the full training's is 1) and
+general share `g`, where E is what an axis may gain. A score cannot lose more than it has: the loss saturates there.
+
+Gain on the customer's axis: `S * (1 - (1 + D / D0)^-r) * (1 + c g)`.
+
+All parameters have broad priors, so that a prediction is as wide as what short trainings leave open.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixtune.find_mix.sampler import Array, sample
+
+RELATIVE_ERROR, ERROR_OF_LIMIT = 0.2, 0.1
+"""How far a training lies from the law: a share of what it predicts, and of the limit. Seeds differ by that."""
+OFFSET_OF_LIMIT = 0.3
+"""Standard deviation of what an axis gains or loses whatever the share, as a share of its limit."""
+MAX_INJECTION = 1000.0
+"""Largest B: at 1 % general records the loss has changed by a factor."""
+LEAST_DECAY, MAX_DECAY = 0.15, 30.0
+"""Range of a; a large one with a small B is exponential in the share."""
+GAIN_SCALE = 0.02
+"""A gain smaller than this is noise, when nothing else gives its scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a training did on one axis."""
+
+    general_share: float
+    """0 to 1."""
+    length: float
+    """Customer epochs as a share of the full training's."""
+    benefit: float
+    standard_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisLaw:
+    """Draws of what the full training does on one axis."""
+
+    is_loss: bool
+    parameters: Array
+    """(num_draws, num_parameters)."""
+    largest: float
+    """The most that can be lost or gained; inf: no bound."""
+    limit: float
+
+    def benefit(self, general_share: float, length: float = 1.0) -> Array:
+        """Return the law's benefit for every draw: (num_draws,)."""
+        law = _loss if self.is_loss else _gain
+        values = law(self.parameters, np.array([[general_share, length]]), self.largest)[:, 0]
+        return -values if self.is_loss else values
+
+    def error(self, benefit: Array) -> Array:
+        """Return how far a training may lie from the law, as a standard deviation, for every draw."""
+        return _law_error(benefit, self.limit)
+
+
+def fit_loss(observations: Sequence[Observation], limit: float, largest: float, seed: int) -> AxisLaw:
+    """Fit the loss on a general axis.
+
+    Args:
+        observations: Of trainings of different length and share.
+        limit: The allowed loss, more than 0.
+        largest: The most that can be lost; inf: no bound.
+        seed: Of the draws.
+    """
+    points, losses, errors = _arrays(observations)
+    losses = -losses
+    scale = max(float(np.max(losses / points[:, 1] ** 0.7)), 0.5 * limit)
+
+    def log_prior(draws: Array) -> Array:
+        log_a, power, log_b, log_decay, offset = draws.T
+        inside = (power > 0.05) & (power < 1.6) & (log_b > -1) & (log_b < np.log(MAX_INJECTION))
+        inside &= (log_decay > np.log(LEAST_DECAY)) & (log_decay < np.log(MAX_DECAY))
+        density = -0.5 * (
+            ((log_a - np.log(scale)) / 1.0) ** 2
+            + ((power - 0.7) / 0.35) ** 2
+            + (offset / (OFFSET_OF_LIMIT * limit)) ** 2
+        )
+        return np.where(inside, density, -np.inf)
+
+    def start(rng: np.random.Generator, count: int) -> Array:
+        columns = [
+            rng.normal(np.log(scale), 0.5, count),
+            rng.uniform(0.3, 1.2, count),
+            rng.uniform(0.5, np.log(MAX_INJECTION) - 0.5, count),
+            rng.uniform(np.log(0.3), np.log(3), count),
+            rng.normal(0, 0.1 * limit, count),
+        ]
+        return np.stack(columns, 1)
+
+    def log_density(draws: Array) -> Array:
+        fitted = _loss(draws, points, largest)
+        return log_prior(draws) + _log_likelihood(losses, fitted, errors, limit)
+
+    draws = sample(log_density, start, seed)
+    return AxisLaw(is_loss=True, parameters=draws, largest=largest, limit=limit)
+
+
+def fit_gain(observations: Sequence[Observation], largest: float, seed: int) -> AxisLaw:
+    """Fit the gain on the customer's axis.
+
+    Args:
+        observations: Of trainings of different length and share.
+        largest: The most that can be gained; inf: no bound.
+        seed: Of the draws.
+    """
+    points, gains, errors = _arrays(observations)
+    best = max(float(np.max(gains)), GAIN_SCALE)
+    limit = GAIN_SCALE
+
+    def log_prior(draws: Array) -> Array:
+        log_s, log_d, power, slope = draws.T
+        inside = (power > 0.3) & (power < 2) & (np.exp(log_s) < largest)
+        density = -0.5 * (((log_s - np.log(2 * best)) / 1.0) ** 2 + ((log_d - np.log(0.3)) / 1.2) ** 2)
+        return np.where(inside, density - 0.5 * (slope / 0.2) ** 2, -np.inf)
+
+    def start(rng: np.random.Generator, count: int) -> Array:
+        columns = [
+            np.minimum(rng.normal(np.log(1.3 * best), 0.2, count), np.log(largest) - 0.01),
+            rng.normal(np.log(0.2), 0.5, count),
+            rng.uniform(0.5, 1.8, count),
+            rng.normal(0, 0.1, count),
+        ]
+        return np.stack(columns, 1)
+
+    def log_density(draws: Array) -> Array:
+        fitted = _gain(draws, points, largest)
+        return log_prior(draws) + _log_likelihood(gains, fitted, errors, limit)
+
+    draws = sample(log_density, start, seed)
+    return AxisLaw(is_loss=False, parameters=draws, largest=largest, limit=limit)
+
+
+def _arrays(observations: Sequence[Observation]) -> tuple[Array, Array, Array]:
+    """Return (n, 2) shares and lengths, (n,) benefits, (n,) standard errors."""
+    points = np.array([[item.general_share, item.length] for item in observations])
+    benefits = np.array([item.benefit for item in observations])
+    return points, benefits, np.array([item.standard_error for item in observations])
+
+
+def _loss(draws: Array, points: Array, largest: float) -> Array:
+    """Return the loss of every draw at every point: (num_draws, num_points)."""
+    log_a, power, log_b, log_decay, offset = (column[:, None] for column in draws.T)
+    share, length = points.T
+    loss: Array = length**power * (np.exp(log_a) * (1 + np.exp(log_b) * share) ** -np.exp(log_decay) - offset)
+    if not np.isfinite(largest):
+        return loss
+    saturated: Array = np.where(loss > 0, largest * -np.expm1(-np.maximum(loss, 0) / largest), loss)
+    return saturated
+
+
+def _gain(draws: Array, points: Array, largest: float) -> Array:
+    """Return the gain of every draw at every point: (num_draws, num_points)."""
+    log_s, log_d, power, slope = (column[:, None] for column in draws.T)
+    share, length = points.T
+    gain: Array = np.exp(log_s) * (1 - (1 + length / np.exp(log_d)) ** -power) * (1 + slope * share)
+    capped: Array = np.minimum(gain, largest)
+    return capped
+
+
+def _law_error(fitted: Array, limit: float) -> Array:
+    error: Array = np.hypot(RELATIVE_ERROR * fitted, ERROR_OF_LIMIT * limit)
+    return error
+
+
+def _log_likelihood(measured: Array, fitted: Array, errors: Array, limit: float) -> Array:
+    """Return (num_draws,) log-likelihoods, normal around the law with its own error and the measurement's."""
+    variance = _law_error(fitted, limit) ** 2 + errors**2
+    likelihood: Array = -0.5 * np.sum((measured - fitted) ** 2 / variance + np.log(variance), axis=1)
+    return likelihood

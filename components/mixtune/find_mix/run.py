@@ -1,0 +1,145 @@
+"""The components' steps: proxies planned, a search begun, a full training taken in, and the report at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mixtune import prices, tracking
+from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Comparison
+from mixtune.artifacts.grid import GridReport, Recommendation
+from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.samples import read_samples
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
+from mixtune.choose.costs import training_cost
+from mixtune.choose.mix_choice import Outputs
+from mixtune.choose.points import Point
+from mixtune.find_mix.search import STOP, continue_search, next_action, start_search
+from mixtune.find_mix.search_page import held_prediction, write_search
+from mixtune.settings.find_mix import FindSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a search does next."""
+
+    action: str
+    """`again` or `stop`."""
+    percent: float
+    """Customer share of the next full training; of the last one where there is none."""
+
+
+def plan_proxies(
+    settings: FindSettings, customer_epochs: float, seed: int, shared: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the proxies: every share at one length, and the largest at a shorter one, each with a seed of its own.
+
+    Args:
+        settings: Of the search.
+        customer_epochs: Of the full training.
+        seed: Of the first proxy; the next ones count on, so that what a seed does shows among them.
+        shared: Put into every proxy: KFP's local runner lets no other task's parameter into a loop.
+    """
+    full = customer_epochs * settings.proxy_share
+    percents = sorted(settings.customer_data_percents, reverse=True)
+    lengths = [(percents[0], full * settings.short_share), *((percent, full) for percent in percents)]
+    return [
+        {"percent": percent, "epochs": epochs, "seed": seed + number, **shared}
+        for number, (percent, epochs) in enumerate(lengths)
+    ]
+
+
+def begin(
+    paths: Sequence[str], base_path: str, settings: FindSettings, customer_epochs: float, seed: int, search_path: str
+) -> Step:
+    """Fit the laws to the proxies' comparisons and write the search.
+
+    Args:
+        paths: The comparisons.
+        base_path: The base model's full samples.
+        settings: Of the search.
+        customer_epochs: Of the full training.
+        seed: Of the laws' draws.
+        search_path: Where the search goes.
+
+    Raises:
+        TrainingError: Too few proxies have a model.
+    """
+    comparisons = [read_artifact(Comparison, path) for path in paths]
+    search = start_search(comparisons, read_samples(base_path), settings, customer_epochs, seed)
+    for failure in search.failures:
+        print(f"find-mix: a proxy has no model: {failure}", flush=True)
+    return _write(search, search_path)
+
+
+def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str) -> Step:
+    """Take a full training into the search, and write it with what comes next.
+
+    Args:
+        comparison_path: Of the full training.
+        earlier_path: The search before it.
+        seed: Of the laws' draws.
+        search_path: Where the search goes.
+    """
+    search = read_artifact(MixSearch, earlier_path)
+    comparison = read_artifact(Comparison, comparison_path)
+    search = continue_search(search, comparison, seed)
+    tried = search.tried[-1]
+    print(f"find-mix: {tried.name}: {comparison.verdict}; {held_prediction(search, len(search.tried) - 1)}", flush=True)
+    return _write(search, search_path)
+
+
+def conclude(search_path: str, outputs: Outputs, options: dict[str, Any]) -> GridReport:
+    """Recommend the share that passed, and write the report.
+
+    Args:
+        search_path: The whole search.
+        outputs: Where to.
+        options: The `tracking` parameter.
+    """
+    where = tracking.Tracking.from_options(options)
+    price = prices.usd_per_hour(where.hyperpod)
+    search = read_artifact(MixSearch, search_path)
+    report = recommend(search)
+    candidates = tuple(replace(item, cost=training_cost(item.comparison.model_uri, price)) for item in search.tried)
+    report = replace(report, candidates=candidates)
+    print(f"find-mix: {report.reason}", flush=True)
+    write_artifact(outputs.json_path, report)
+    write_search(search, report, html=outputs.report_path, markdown=outputs.summary_path)
+    with tracking.task_run(where, "find-mix") as run:
+        run.log_artifact(Path(outputs.report_path))
+        if run.run_id:
+            mix = f"{report.recommended.percent / 100:g}" if report.recommended else "none"
+            run.parent.set_tags({"verdict": report.verdict, "recommended_mix": mix})
+    return report
+
+
+def recommend(search: MixSearch) -> GridReport:
+    """Return the report: the last full training where it passed, else none."""
+    points = [Point(candidate=item) for item in search.tried]
+    last, held = points[-1], held_prediction(search, len(points) - 1)
+    general = 100 - last.candidate.mix.percent
+    if last.verdict == PASS:
+        recommended = Recommendation(
+            name=last.name,
+            percent=last.candidate.mix.percent,
+            strength=1.0,
+            model_uri=last.candidate.comparison.model_uri,
+        )
+        reason = (
+            f"Take {last.name}: with {general:g} % general records all axes pass; the customer's: {last.gain:+.3f}."
+        )
+        return GridReport(verdict=PASS, reason=f"{reason} {held}", recommended=recommended, candidates=search.tried)
+    verdict = INCONCLUSIVE if last.verdict == INCONCLUSIVE else FAIL
+    reason = (
+        f"No share that was tried passed ({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {held}"
+    )
+    return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
+
+
+def _write(search: MixSearch, path: str) -> Step:
+    write_artifact(path, search)
+    action, last = next_action(search), search.rounds[-1]
+    if action != STOP:
+        print(f"find-mix: next {last.forecast.percent:g} % customer records. {last.forecast.reason}", flush=True)
+    return Step(action=action, percent=last.forecast.percent)

@@ -1,0 +1,43 @@
+"""Samples from a density of a few parameters, without tuning: the ensemble sampler of Goodman and Weare (2010)."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+WALKERS, BURN_IN, ROUNDS, THIN = 80, 400, 400, 4
+STRETCH = 2.0
+
+
+def sample(
+    log_density: Callable[[Array], Array], start: Callable[[np.random.Generator, int], Array], seed: int
+) -> Array:
+    """Return draws from a density.
+
+    Args:
+        log_density: Of (num_walkers, num_parameters) to (num_walkers,), up to a constant; -inf outside its support.
+        start: Returns so many points within the support.
+        seed: Of all draws.
+
+    Returns:
+        (WALKERS * ROUNDS / THIN, num_parameters).
+    """
+    rng = np.random.default_rng(seed)
+    walkers = start(rng, WALKERS)
+    density = log_density(walkers)
+    half, draws = WALKERS // 2, []
+    for number in range(BURN_IN + ROUNDS):
+        for moving in (slice(0, half), slice(half, WALKERS)):
+            others = walkers[half:] if moving.start == 0 else walkers[:half]
+            # A walker moves along the line to one of the other half: z ~ 1 / sqrt(z) on [1 / STRETCH, STRETCH].
+            scale = (1 + (STRETCH - 1) * rng.random(half)) ** 2 / STRETCH
+            partner = others[rng.integers(half, size=half)]
+            proposal = partner + scale[:, None] * (walkers[moving] - partner)
+            proposed = log_density(proposal)
+            accept = np.log(rng.random(half)) < (walkers.shape[1] - 1) * np.log(scale) + proposed - density[moving]
+            walkers[moving] = np.where(accept[:, None], proposal, walkers[moving])
+            density[moving] = np.where(accept, proposed, density[moving])
+        if number >= BURN_IN and number % THIN == 0:
+            draws.append(walkers.copy())
+    return np.concatenate(draws)

@@ -1,0 +1,129 @@
+"""The search: from the comparisons of short trainings to a share, and on from a full training that did not pass."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mixtune.artifacts.comparison import ADVISORY, CUSTOMER_AXIS, FAILED, PASS, AxisVerdict, Comparison
+from mixtune.artifacts.grid import Candidate
+from mixtune.artifacts.mix_search import MixSearch, SearchedAxis, SearchRound, TrainingScore
+from mixtune.artifacts.samples import Samples
+from mixtune.errors import DataError, TrainingError
+from mixtune.find_mix.forecast import forecast_mix
+from mixtune.settings.find_mix import MIN_PROXIES, FindSettings
+
+MAX_ROUNDS = 2
+"""Full trainings of a search."""
+WORTH_A_TRAINING = 0.1
+"""A second full training has to be likelier to pass by so much than the first, were that evaluated once more."""
+AGAIN, STOP = "again", "stop"
+"""What comes after a full training."""
+
+
+def start_search(
+    comparisons: Sequence[Comparison], base: Samples, settings: FindSettings, customer_epochs: float, seed: int
+) -> MixSearch:
+    """Fit the laws to the proxies, and forecast the first full training.
+
+    Args:
+        comparisons: Of the proxies.
+        base: The base model's full evaluation.
+        settings: Of the search.
+        customer_epochs: Of a full training.
+        seed: Of the laws' draws.
+
+    Raises:
+        TrainingError: Too few proxies have a model.
+        DataError: Proxies that were not compared on the same axes.
+    """
+    trained = [comparison for comparison in comparisons if comparison.axes]
+    failures = tuple(f"{_percent(item):g} %: {item.reason}" for item in comparisons if not item.axes)
+    if len(trained) < MIN_PROXIES:
+        raise TrainingError(
+            f"{len(trained)} of {len(comparisons)} short trainings have a model, a law needs {MIN_PROXIES} "
+            f"({'; '.join(failures) or 'there are no more'})"
+        )
+    axes = tuple(_searched(axis, base) for axis in trained[0].axes if axis.question != ADVISORY)
+    search = MixSearch(
+        customer_epochs=customer_epochs,
+        confidence=settings.confidence,
+        axes=axes,
+        scores=tuple(score for item in trained for score in _scores(axes, item, customer_epochs)),
+        failures=failures,
+    )
+    return _next_round(search, seed)
+
+
+def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> MixSearch:
+    """Take a full training into the search; where it did not pass and may be followed, forecast the next one.
+
+    Args:
+        search: Whose last round has no candidate yet.
+        comparison: Of the full training.
+        seed: Of the laws' draws.
+    """
+    candidate = Candidate(name=f"{_percent(comparison):g} %", comparison=comparison)
+    rounds = (*search.rounds[:-1], replace(search.rounds[-1], candidate=candidate))
+    search = replace(search, rounds=rounds)
+    if comparison.verdict in (PASS, FAILED) or len(rounds) >= MAX_ROUNDS:
+        return search
+    scores = (*search.scores, *_scores(search.axes, comparison, search.customer_epochs))
+    longer = _next_round(replace(search, scores=scores), seed + len(rounds))
+    forecast = longer.rounds[-1].forecast
+    again = next((item.pass_chance for item in forecast.shares if item.percent == _percent(comparison)), 0.0)
+    return longer if forecast.recommended.pass_chance >= again + WORTH_A_TRAINING else search
+
+
+def next_action(search: MixSearch) -> str:
+    """Return what comes next: `again` or `stop`."""
+    return STOP if search.rounds[-1].candidate else AGAIN
+
+
+def _next_round(search: MixSearch, seed: int) -> MixSearch:
+    tried = [candidate.mix.percent for candidate in search.tried]
+    forecast = forecast_mix(search.axes, search.scores, confidence=search.confidence, tried=tried, seed=seed)
+    return replace(search, rounds=(*search.rounds, SearchRound(forecast=forecast)))
+
+
+def _searched(axis: AxisVerdict, base: Samples) -> SearchedAxis:
+    measure = axis.measure
+    is_customer = axis.axis == CUSTOMER_AXIS
+    is_share = measure.higher_is_better and not measure.relative and 0 <= measure.base <= 1
+    room = 1 - measure.base if is_customer else measure.base
+    summary = base.axes.get(axis.axis)
+    return SearchedAxis(
+        axis=axis.axis,
+        is_customer=is_customer,
+        limit=axis.limit,
+        largest=max(room, 1e-3) if is_share else 0.0,
+        num_items=summary.num_items if summary else axis.items.total,
+    )
+
+
+def _scores(axes: Sequence[SearchedAxis], comparison: Comparison, customer_epochs: float) -> list[TrainingScore]:
+    by_name = {axis.axis: axis for axis in comparison.axes}
+    if missing := [axis.axis for axis in axes if axis.axis not in by_name]:
+        raise DataError(f"the training at {_percent(comparison):g} % was not compared on {missing[0]}, another one was")
+    return [
+        TrainingScore(
+            axis=axis.axis,
+            percent=_percent(comparison),
+            length=_length(comparison, customer_epochs),
+            benefit=by_name[axis.axis].measure.benefit.difference,
+            standard_error=by_name[axis.axis].measure.benefit.standard_error,
+            num_items=by_name[axis.axis].items.total,
+        )
+        for axis in axes
+    ]
+
+
+def _percent(comparison: Comparison) -> float:
+    if comparison.mix is None:
+        raise DataError("a training was compared without shards, so its mix is not known; give `compare` the shards")
+    return comparison.mix.percent
+
+
+def _length(comparison: Comparison, customer_epochs: float) -> float:
+    """Return the passes over the customer's records as a share of the full training's."""
+    if comparison.mix is None or not comparison.mix.receipt.pools:
+        raise DataError("a training was compared without its mix receipt, so its length is not known")
+    return comparison.mix.receipt.pools[0].epochs / customer_epochs

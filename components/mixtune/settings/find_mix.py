@@ -1,0 +1,52 @@
+"""Settings of the search for the smallest general share: which short trainings it learns from, and how sure it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixtune.errors import ConfigError
+from mixtune.settings.from_dict import from_dict
+
+MIN_PROXIES = 3
+"""Short trainings that a law of two curves needs at least, at two lengths and two shares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindSettings:
+    """The short trainings, called proxies, and what is asked of the mix that they recommend."""
+
+    customer_data_percents: tuple[float, ...] = (100.0, 92.0, 75.0)
+    """Customer shares of the proxies, above 0 and at most 100; dense near 100, where forgetting changes most."""
+    proxy_share: float = 0.25
+    """Length of a proxy as a share of the full training's customer epochs, above 0 and below 1."""
+    short_share: float = 0.4
+    """A further proxy on the largest customer share is this much shorter: it tells how forgetting grows with length."""
+    proxy_items: int = 200
+    """Items of an axis that proxies are evaluated on; 0: all."""
+    confidence: float = 0.8
+    """Predicted chance that every axis passes, which the recommended share needs; 0.5 to 0.99."""
+
+    def __post_init__(self) -> None:
+        percents = self.customer_data_percents
+        if len(set(percents)) < len(percents) or not all(0 < percent <= 100 for percent in percents):
+            raise ConfigError(
+                f"find_options: customer_data_percents are above 0, at most 100, none twice; got {list(percents)}"
+            )
+        if len(percents) + 1 < MIN_PROXIES:
+            raise ConfigError("find_options: customer_data_percents names two customer shares at least")
+        for name, value in {"proxy_share": self.proxy_share, "short_share": self.short_share}.items():
+            if not 0 < value < 1:
+                raise ConfigError(f"find_options: {name} is above 0 and below 1; got {value:g}")
+        if self.proxy_items < 0:
+            raise ConfigError(f"find_options: proxy_items counts items, 0 for all; got {self.proxy_items}")
+        if not 0.5 <= self.confidence <= 0.99:
+            raise ConfigError(f"find_options: confidence is 0.5 to 0.99; got {self.confidence:g}")
+
+
+def read_find_settings(options: Mapping[str, Any]) -> FindSettings:
+    """Build the settings from the `find_options` of a pipeline.
+
+    Raises:
+        ConfigError: An unknown key, a value of another type, or settings that cannot be.
+    """
+    return from_dict(FindSettings, options, "find_options")

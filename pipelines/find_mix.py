@@ -1,0 +1,117 @@
+"""The find_mix pipeline: the least general share that keeps everything, for little more than one training.
+
+Short trainings, called proxies, on a few mixes tell how every axis falls with length and share. The least general share
+that is likely to pass is trained in full, compared, and held against its prediction. Where it does not
+pass, what it measured joins the proxies, and a second share is trained; there is no third.
+"""
+
+from dataclasses import replace
+
+from kfp import dsl
+
+from pipelines.flow import Mix, Training, clean_up_at_end, hand_on
+from pipelines.search_flow import SearchRun
+
+PARALLELISM = 2
+
+
+@dsl.pipeline(name="find-mix", description="Find the least general share that keeps everything.")
+def find_mix(
+    customer_uri: str,
+    general_pools: list,
+    base_model: str,
+    customer_columns: dict = {},
+    test_uri: str = "",
+    benchmarks: dict = {},
+    customer_epochs: float = 1.0,
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    seed: int = 42,
+    sanitize_options: dict = {},
+    mix_options: dict = {},
+    train_options: dict = {},
+    find_options: dict = {},
+    evaluate_options: dict = {},
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    data_cpu: str = "1",
+    data_memory: str = "4G",
+    tracking: dict = {},
+    storage: dict = {},
+) -> None:
+    """Find the least general share with which fine-tuning keeps everything, train at it, and prove it.
+
+    Args:
+        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
+        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
+        base_model: A folder, an s3:// prefix, or org/name@revision.
+        customer_columns: Column mapping of the customer's files; empty: detected.
+        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
+        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
+        customer_epochs: Passes over the customer pool of the full training.
+        method: "lora" or "sft" (full).
+        learning_rate: Peak learning rate.
+        seed: Of splits, mix, initialisation.
+        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
+        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
+        train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
+        find_options: Further settings of the search, such as {"proxy_share": 0.25, "proxy_items": 200}.
+        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
+        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
+        gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
+        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
+        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
+        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
+        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
+    """
+    run = SearchRun(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    mix = Mix(customer_epochs=customer_epochs)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
+    with clean_up_at_end():
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
+        plan = run.plan_search(find_options)
+        short = replace(run, evaluate_options=plan.outputs["evaluate_options"])
+        proxies = short.plan_proxies(inputs, mix, find_options)
+        checks = run.preflight(inputs, mix, training, percents=plan.outputs["percents"])
+        pools = run.sanitize(inputs, checks, proxies)
+        base = run.evaluate(pools, inputs)
+        short_base = short.evaluate(pools, inputs)
+        with dsl.ParallelFor(proxies.output, parallelism=PARALLELISM, name="proxies") as proxy:
+            # KFP's local runner lets no other task's parameter into a loop: a proxy holds what it needs.
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options")
+            inputs_of_proxy = replace(inputs, **{name: getattr(proxy, name) for name in names})
+            one = replace(run, seed=proxy.seed, evaluate_options=proxy.evaluate_options)
+            mixed = one.mix(
+                pools, inputs_of_proxy, Mix(customer_data_percent=proxy.percent, customer_epochs=proxy.epochs)
+            )
+            model_uri = one.train(mixed, inputs_of_proxy, training)
+            measured = one.compare(short_base, one.evaluate(pools, inputs_of_proxy, model_uri), inputs_of_proxy, mixed)
+        fitted = run.fit_mix(measured.outputs["comparison"], base, mix, find_options)
+
+        def full_training(percent: float, search_uri: str) -> dsl.PipelineTask:
+            mixed = run.mix(pools, inputs, replace(mix, customer_data_percent=percent))
+            model_uri = run.train(mixed, inputs, training)
+            decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
+            return run.weigh_mix(decision, search_uri)
+
+        first = full_training(fitted.outputs["customer_data_percent"], fitted.outputs["search_uri"])
+        with dsl.If(first.outputs["action"] == "again", "second-training"):
+            second = full_training(first.outputs["customer_data_percent"], first.outputs["search_uri"])
+        with dsl.Else("one-training"):
+            enough = hand_on(
+                first.outputs["action"], first.outputs["customer_data_percent"], {}, first.outputs["search_uri"]
+            )
+        choice = run.conclude_mix(dsl.OneOf(second.outputs["search_uri"], enough.outputs["ladder_uri"]))
+        run.record("find_mix", choice.outputs["grid"])

@@ -1,0 +1,165 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.samples import AxisSummary, Samples
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
+from mixtune.choose.mix_choice import Outputs
+from mixtune.errors import ConfigError, DataError, TrainingError
+from mixtune.find_mix.run import conclude, plan_proxies, proceed
+from mixtune.find_mix.sampler import sample
+from mixtune.find_mix.search import continue_search, next_action, start_search
+from mixtune.settings.find_mix import FindSettings, read_find_settings
+from tests.comparisons import make_comparison, make_mix
+
+EPOCHS, ITEMS, ERROR = 2.0, 4000, 0.004
+SETTINGS = FindSettings()
+
+
+def make_axis(name: str, change: float, *, passes: bool = True) -> AxisVerdict:
+    reach = 1.645 * ERROR
+    estimate = Estimate(difference=change, standard_error=ERROR, lower=change - reach, upper=change + reach)
+    customer = name == "customer"
+    return AxisVerdict(
+        axis=name,
+        form="classification" if customer else "mmlu",
+        question="superiority" if customer else "non-inferiority",
+        limit=0.0 if customer else 0.02,
+        verdict="pass" if passes else "fail",
+        advice="",
+        detectable=0.01,
+        items=ItemCounts(total=ITEMS),
+        measures=(Measure(metric="accuracy", base=0.5, candidate=0.5 + change, change=estimate),),
+    )
+
+
+def loss(percent: float, length: float, rate: float) -> float:
+    """A benchmark that customer records alone bring down by 0.2."""
+    return -0.2 * length**0.7 * float(np.exp(-rate * (1 - percent / 100)))
+
+
+def compare(percent: float, length: float, rate: float) -> Comparison:
+    """The comparison of a training of so many epochs, as a share of the full one's."""
+    change = loss(percent, length, rate)
+    passes = change - 1.645 * ERROR > -0.02
+    receipt = MixReceipt(pools=(PoolReceipt(name="customer", epochs=length * EPOCHS),))
+    axes = make_axis("mmlu", change, passes=passes), make_axis("customer", 0.3 * (1 - float(np.exp(-length / 0.3))))
+    return make_comparison("pass" if passes else "fail", *axes, mix=make_mix(percent, receipt=receipt))
+
+
+def proxies(rate: float) -> list[Comparison]:
+    planned = plan_proxies(SETTINGS, EPOCHS, 7, {})
+    return [compare(proxy["percent"], proxy["epochs"] / EPOCHS, rate) for proxy in planned]
+
+
+def samples(names: Sequence[str] = ("mmlu", "customer")) -> Samples:
+    summary = AxisSummary(form="", metric="accuracy", scores={"accuracy": 0.5}, num_items=ITEMS)
+    return Samples(axes={name: summary for name in names})
+
+
+@pytest.fixture(scope="module")
+def begun() -> MixSearch:
+    return start_search(proxies(rate=12), samples(), SETTINGS, EPOCHS, seed=1)
+
+
+def test_proxies_differ_in_share_length_and_seed() -> None:
+    planned = plan_proxies(SETTINGS, EPOCHS, 7, {"base_model": "m"})
+    lengths = [(proxy["percent"], round(proxy["epochs"], 9)) for proxy in planned]
+    assert lengths == [(100.0, 0.2), (100.0, 0.5), (92.0, 0.5), (75.0, 0.5)]
+    assert [proxy["seed"] for proxy in planned] == [7, 8, 9, 10]
+    assert {proxy["base_model"] for proxy in planned} == {"m"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"proxy_share": 1}, "proxy_share is above 0 and below 1; got 1"),
+        ({"customer_data_percents": [100]}, "two customer shares at least"),
+        ({"customer_data_percents": [100, 100]}, "none twice"),
+        ({"confidence": 1}, "confidence is 0.5 to 0.99; got 1"),
+        ({"proxy_item": 3}, "unknown key 'proxy_item'.*proxy_items"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_find_settings(options)
+
+
+def test_a_share_is_chosen_that_passes_and_hardly_more_general_data_than_that_needs(begun: MixSearch) -> None:
+    forecast = begun.rounds[0].forecast
+    assert loss(forecast.percent, 1, 12) - 1.645 * ERROR > -0.02
+    assert 40 <= forecast.percent <= 80, "at 78 % the loss and its error are all that is allowed"
+    mmlu = forecast.recommended.axes[0].benefit
+    assert mmlu.lower < loss(forecast.percent, 1, 12) < mmlu.upper
+
+
+def test_where_no_forgetting_shows_the_customers_records_alone_are_chosen() -> None:
+    quiet = [replace(item, axes=(make_axis("mmlu", 0.001), *item.axes[1:])) for item in proxies(rate=12)]
+    assert start_search(quiet, samples(), SETTINGS, EPOCHS, seed=1).rounds[0].forecast.percent == 100
+
+
+def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_data(begun: MixSearch) -> None:
+    first = begun.rounds[0].forecast.percent
+    search = continue_search(begun, compare(first, 1, 4), seed=1)
+    assert next_action(search) == "again"
+    assert search.rounds[1].forecast.percent < first
+    search = continue_search(search, compare(search.rounds[1].forecast.percent, 1, 4), seed=1)
+    assert next_action(search) == "stop", "there is no third full training"
+    assert [candidate.mix.percent for candidate in search.tried] == [item.forecast.percent for item in search.rounds]
+
+
+def test_a_second_training_that_would_pass_no_likelier_is_not_paid_for(begun: MixSearch) -> None:
+    first = begun.rounds[0].forecast.percent
+    chance = compare(first, 1, 100)
+    search = continue_search(begun, replace(chance, verdict="inconclusive"), seed=1)
+    assert next_action(search) == "stop"
+
+
+def test_the_same_trainings_give_the_same_search(begun: MixSearch) -> None:
+    assert start_search(proxies(rate=12), samples(), SETTINGS, EPOCHS, seed=1) == begun
+
+
+def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(begun: MixSearch, tmp_path: Path) -> None:
+    percent = begun.rounds[0].forecast.percent
+    paths = {name: str(tmp_path / name) for name in ("search", "comparison", "after", "grid", "page", "summary")}
+    write_artifact(paths["search"], begun)
+    write_artifact(paths["comparison"], compare(percent, 1, 12))
+    step = proceed(paths["comparison"], paths["search"], 1, paths["after"])
+    assert step.action == "stop"
+    outputs = Outputs(json_path=paths["grid"], report_path=paths["page"], summary_path=paths["summary"])
+    report = conclude(paths["after"], outputs, {})
+    assert read_artifact(GridReport, paths["grid"]) == report
+    assert report.recommended is not None
+    assert (report.verdict, report.recommended.percent) == ("pass", percent)
+    assert "The prediction held on every axis." in report.reason
+    page = Path(paths["page"]).read_text()
+    assert page.count("<svg") == 2
+    assert f"{percent:g} %" in page
+    assert "The prediction held" in Path(paths["summary"]).read_text()
+
+
+def test_too_few_proxies_with_a_model_end_the_search_with_every_reason() -> None:
+    failed = [replace(item, axes=(), verdict="failed", reason="nan at step 3") for item in proxies(rate=12)[:2]]
+    with pytest.raises(TrainingError, match=r"2 of 4 short trainings have a model, a law needs 3 \(100 %: nan"):
+        start_search([*failed, *proxies(rate=12)[2:]], samples(), SETTINGS, EPOCHS, seed=1)
+
+
+def test_a_training_without_its_mix_is_refused() -> None:
+    with pytest.raises(DataError, match="compared without shards"):
+        start_search([replace(item, mix=None) for item in proxies(12)], samples(), SETTINGS, EPOCHS, seed=1)
+
+
+def test_draws_follow_the_density_they_are_drawn_from() -> None:
+    def log_density(points: np.ndarray) -> np.ndarray:
+        return -0.5 * ((points[:, 0] - 3) ** 2 + (points[:, 1] / 100) ** 2)
+
+    draws = sample(log_density, lambda rng, count: rng.normal(0, 1, (count, 2)), seed=3)
+    assert draws.mean(0)[0] == pytest.approx(3, abs=0.15)
+    assert draws.std(0) == pytest.approx([1, 100], rel=0.15)
