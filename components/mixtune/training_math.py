@@ -5,7 +5,14 @@ MICRO_TOKENS = 16384
 LEAST_MICRO_TOKENS = 256
 """Tokens of the smallest micro batch that is chosen where memory is short."""
 LOGITS_AT_ONCE = 2**25
-"""Logits that the loss holds at once, at most (128 MiB in float32)."""
+"""Logits that the loss holds at once on a CPU, at most (128 MiB in float32)."""
+GPU_LOGITS_AT_ONCE = 2**28
+"""The same on a GPU (1 GiB): smaller chunks fill its matrix units badly, and round the head's gradient as often."""
+
+
+def logits_at_once(*, gpu: bool) -> int:
+    """Return the logits that the loss holds at once, at most."""
+    return GPU_LOGITS_AT_ONCE if gpu else LOGITS_AT_ONCE
 
 
 def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int = 0, batch_tokens: int = 0) -> int:
@@ -24,7 +31,8 @@ def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int =
 def operations_per_token(method: str, matrix_values: int, attention_values: int, length: float) -> float:
     """Return the arithmetic of one trained token: 6 operations per value (Kaplan et al. 2020), 4 where it is frozen.
 
-    A token attends to half of its record on average. What is computed again for checkpointing is not counted.
+    Attention has no frozen values: its backward pass is whole under an adapter, too. A token attends to half of its
+    record on average. What is computed again for checkpointing is not counted.
 
     Args:
         method: `lora` or `sft`.
@@ -32,4 +40,35 @@ def operations_per_token(method: str, matrix_values: int, attention_values: int,
         attention_values: Width of attention over all layers.
         length: Tokens of the record.
     """
-    return float((4 if method == "lora" else 6) * (matrix_values + attention_values * length))
+    return float((4 if method == "lora" else 6) * matrix_values + 6 * attention_values * length)
+
+
+STATE_BYTES = 16
+"""Of a trained parameter: weight, gradient and two moments in float32."""
+STATE_SHARE = 0.6
+"""Of a GPU's memory, that states may fill; the rest is for gathered layers, activations and logits."""
+
+
+def node_holds(num_parameters: float, bytes_each: int, num_gpus: int, gpu_bytes: float) -> bool:
+    """Return whether a node's GPUs hold a sharded model's states; where not, it is sharded over all nodes."""
+    return num_parameters * bytes_each / num_gpus <= STATE_SHARE * gpu_bytes
+
+
+MATRIX_SHARE = {"lora": 0.28, "sft": 0.37}
+"""Share of a GPU's peak that the matrices of a training reach, by method, what is computed twice not counted."""
+ATTENTION_SHARE = 0.21
+"""The same of attention. All three are a roofline of an H100 with compiled layers, less a tenth; not measured."""
+
+
+def reachable_share(method: str, matrix_values: int, attention_values: int, length: float) -> float:
+    """Return the share of a GPU's peak, 0 to 1, that a training is assumed to reach: less where records are long.
+
+    Args:
+        method: `lora` or `sft`.
+        matrix_values: As of `operations_per_token`.
+        attention_values: As there.
+        length: Tokens of a record.
+    """
+    matrices = operations_per_token(method, matrix_values, 0, length)
+    attention = operations_per_token(method, 0, attention_values, length)
+    return (matrices + attention) / (matrices / MATRIX_SHARE[method] + attention / ATTENTION_SHARE)

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from mixtune.errors import ModelError
-from mixtune.preflight.memory import Shape, Training, estimate_memory
-from mixtune.training_math import LOGITS_AT_ONCE, MICRO_TOKENS, largest_micro_batch
+from mixtune.preflight import memory
+from mixtune.preflight.memory import Shape, Training, estimate_memory, num_shards, reachable
+from mixtune.settings.train import MemorySettings, TrainSettings
+from mixtune.training_math import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, MICRO_TOKENS, largest_micro_batch
 
 SHAPE = Shape(
     layers=32, hidden=4096, inner=14336, query=4096, key_value=1024, vocabulary=128256, tied=False
@@ -17,10 +19,10 @@ SFT = Training(method="sft", micro_tokens=16384, shards=8)
 
 def test_an_adapter_has_moments_and_its_base_has_none() -> None:
     adapter = SHAPE.adapter(16)
-    memory = estimate_memory(SHAPE, LORA)
+    peak = estimate_memory(SHAPE, LORA)
     assert adapter == 41_943_040  # as PEFT counts it for rank 16 on all linear layers
-    assert memory.moments == 8 * adapter
-    assert memory.weights == 2 * SHAPE.parameters + 4 * adapter
+    assert peak.moments == 8 * adapter
+    assert peak.weights == 2 * SHAPE.parameters + 4 * adapter
 
 
 def test_slices_divide_what_is_trained_and_not_what_is_gathered() -> None:
@@ -37,7 +39,7 @@ def test_eight_billion_parameters_fit_eight_h100s_either_way() -> None:
 
 def test_logits_are_held_in_chunks_whatever_the_micro_batch() -> None:
     sizes = [estimate_memory(SHAPE, replace(LORA, micro_tokens=tokens)).logits for tokens in (1024, 65536)]
-    assert sizes == [12 * LOGITS_AT_ONCE] * 2
+    assert sizes == [4 * 3 * min(1024 * 128256, GPU_LOGITS_AT_ONCE), 12 * GPU_LOGITS_AT_ONCE]
 
 
 def test_a_cpu_keeps_every_layer_in_float32_and_a_mask_over_packed_records() -> None:
@@ -61,3 +63,53 @@ def test_a_micro_batch_is_as_large_as_the_loop_can_make_it() -> None:
 def test_a_shape_that_is_not_known_is_not_guessed(config: dict[str, int], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         Shape.from_config(config)
+
+
+LARGE = Shape(
+    layers=80, hidden=8192, inner=28672, query=8192, key_value=1024, vocabulary=128256, tied=False
+)  # Llama 3 70B
+ONE = replace(SFT, micro_batches=1)
+SIMULATED = {
+    "LoRA, 16,384": (SHAPE, LORA, 26.9),
+    "LoRA, 65,536": (SHAPE, replace(LORA, micro_tokens=65536), 56.7),
+    "LoRA, 65,536, without copies in float32": (SHAPE, replace(LORA, micro_tokens=65536), 50.5),
+    "LoRA, 8,192, kept": (SHAPE, replace(LORA, micro_tokens=8192, activations="keep"), 75.0),
+    "SFT over 8, 16,384, one micro batch": (SHAPE, ONE, 25.7),
+    "SFT over 8, 16,384, two": (SHAPE, SFT, 29.6),
+    "SFT over 8, 32,768": (SHAPE, replace(ONE, micro_tokens=32768), 34.2),
+    "SFT over 8, 65,536": (SHAPE, replace(ONE, micro_tokens=65536), 51.3),
+    "SFT over 8, 8,192, kept": (SHAPE, replace(ONE, micro_tokens=8192, activations="keep"), 70.7),
+    "LoRA of 70B, base over 8": (LARGE, replace(LORA, shards=8), 62.1),
+}
+"""Peaks of one GPU, GB, by a simulation of the loop on fake tensors, with logits in chunks of 2^25."""
+
+
+@pytest.mark.parametrize("row", SIMULATED)
+def test_the_estimate_agrees_with_the_loop_simulated_on_fake_tensors(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "logits_at_once", lambda *, gpu: LOGITS_AT_ONCE)
+    shape, training, simulated = SIMULATED[row]
+    assert 0.85 < estimate_memory(shape, training).total / 1e9 / simulated < 1.15
+
+
+def test_a_base_in_float32_and_a_mask_in_float32_are_counted() -> None:
+    pissa = estimate_memory(SHAPE, replace(LORA, float32_base=True))
+    assert pissa.weights - estimate_memory(SHAPE, LORA).weights == 2 * SHAPE.parameters
+    masked, single = (
+        estimate_memory(SHAPE, replace(LORA, dtype="float32", activations="keep", packed=packed))
+        for packed in (True, False)
+    )
+    assert masked.activations - single.activations == 16384**2 * (1 + 4 * 32)
+
+
+def test_a_model_that_a_node_does_not_hold_is_sharded_over_all_nodes() -> None:
+    sft = TrainSettings(method="sft")
+    assert num_shards(SHAPE, sft, 8, 4, 80e9) == 8
+    assert num_shards(LARGE, sft, 8, 4, 80e9) == 32
+    assert num_shards(LARGE, TrainSettings(method="lora"), 8, 4, 80e9) == 1
+    assert num_shards(LARGE, TrainSettings(method="lora", memory=MemorySettings(shard_base=True)), 8, 4, 80e9) == 8
+
+
+def test_long_records_reach_less_of_a_gpu_and_an_adapter_less_than_all_weights() -> None:
+    shares = [reachable(SHAPE, method, length) for method in ("sft", "lora") for length in (4096, 65536)]
+    assert shares[0] > shares[1] and shares[2] > shares[3] and shares[0] > shares[2]
+    assert all(0.2 < share < 0.4 for share in shares)

@@ -90,8 +90,8 @@ def test_loss_and_gradients_are_those_of_a_plain_forward_over_each_record_alone(
     wanted_gradients = gradients(model, wanted)
     total = sum(record.num_loss_tokens * record.weight for record in records)
     whole, single = [records], [[record] for record in records]
-    for cut, logits_at_once in ((whole, 2**25), (single, 2**25), (whole, 7 * SHAPE["vocab_size"])):
-        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", logits_at_once)
+    for cut, size in ((whole, 2**25), (single, 2**25), (whole, 7 * SHAPE["vocab_size"])):
+        monkeypatch.setattr(losses, "logits_at_once", lambda *, gpu, size=size: size)
         packs = [pack(micro) for micro in cut]
         got = sum(((model.loss(packed) * packed.weights).sum() for packed in packs), torch.zeros(())) / total
         found = gradients(model, got)

@@ -35,7 +35,9 @@ def add_commands(commands: Commands) -> None:
     plan.add_argument(
         "--measured", default="", metavar="MANIFEST", help="model manifest of a validation run on one GPU"
     )
-    plan.add_argument("--mfu", type=float, default=0.4, help="assumed where nothing is measured (default: %(default)s)")
+    plan.add_argument(
+        "--mfu", type=float, default=0.0, help="share of the peak where nothing is measured; else by method and length"
+    )
     plan.add_argument("--grid", default="", metavar="PERCENTS", help="price these mixes too, such as 100,75,50")
     plan.add_argument("--start", default="", metavar="TIME", help="ISO 8601, UTC where no zone is given; else now")
     plan.add_argument("--block-ends", default="", metavar="TIME", help="end of the capacity block")

@@ -16,7 +16,10 @@ from mixtune.preflight.memory import (
     Shape,
     Training,
     estimate_memory,
+    num_shards,
     operations_of_token,
+    reachable,
+    training_on_gpus,
 )
 from mixtune.prices import Instance, Prices
 from mixtune.report.pages import page, table
@@ -77,14 +80,14 @@ class Hardware:
     """Tokens a second of one GPU of this kind, from a validation run; 0: none."""
     measured_memory: float = 0.0
     """Bytes that a process of a validation run took at most; 0: none was run."""
-    mfu: float = 0.4
-    """Assumed share of the GPUs' peak, 0 to 1, where nothing is measured."""
+    mfu: float = 0.0
+    """Assumed share of the GPUs' peak, 0 to 1, where nothing is measured; 0: by method and length of the records."""
 
     def __post_init__(self) -> None:
         if self.nodes < 1:
             raise ConfigError(f"nodes is 1 or more; got {self.nodes}")
-        if not 0 < self.mfu <= 1:
-            raise ConfigError(f"mfu is a share of the peak, above 0 to 1; got {self.mfu}")
+        if not 0 <= self.mfu <= 1:
+            raise ConfigError(f"mfu is a share of the peak, 0 to 1; got {self.mfu}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +167,7 @@ def make_plan(
         times: Start and ends.
         grid: Further customer percents to price, 0 to 100, above 0.
     """
-    memory = estimate_memory(shape, training_of(work, hardware))
+    memory = estimate_memory(shape, training_of(work, shape, hardware))
     needed = hardware.measured_memory or memory.total
     room = hardware.instance.gpu_memory_gb * 1e9 * RESERVE
     stages = _stages(work, shape, hardware, prices)
@@ -202,19 +205,13 @@ def make_plan(
     )
 
 
-def training_of(work: Work, hardware: Hardware) -> Training:
+def training_of(work: Work, shape: Shape, hardware: Hardware) -> Training:
     """What the estimate takes for a GPU."""
-    memory = work.training.memory
-    return Training(
-        method=work.training.method,
-        micro_tokens=largest_micro_batch(
-            work.mix.tokens.max_length, work.mix.global_batch_size, memory.max_tokens_per_gpu
-        ),
-        lora_rank=work.training.lora_rank,
-        dtype=memory.dtype,
-        activations=memory.activations,
-        shards=hardware.instance.gpus if memory.shard_base or work.training.method == "sft" else 1,
-    )
+    longest, memory, instance = work.mix.tokens.max_length, work.training.memory, hardware.instance
+    tokens = largest_micro_batch(longest, work.mix.global_batch_size, memory.max_tokens_per_gpu)
+    gpu_bytes = instance.gpu_memory_gb * 1e9
+    shards = num_shards(shape, work.training, instance.gpus, hardware.nodes, gpu_bytes)
+    return training_on_gpus(work.training, tokens, packed=tokens > longest, shards=shards)
 
 
 def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float, str]:
@@ -224,8 +221,9 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
         rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
     else:
         operations = operations_of_token(shape, work.training.method, round(work.tokens_per_record))
-        rate = hardware.mfu * hardware.instance.tflops * 1e12 / operations
-        basis = f"assumed: {hardware.mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
+        mfu = hardware.mfu or reachable(shape, work.training.method, work.tokens_per_record)
+        rate = mfu * hardware.instance.tflops * 1e12 / operations
+        basis = f"assumed: {mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
     return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis
 
 
@@ -233,7 +231,7 @@ def smallest(work: Work, shape: Shape, prices: Prices) -> Instance | None:
     """The cheapest instance on which the validation run fits; None: on none of the table."""
     for instance in sorted(prices.instances.values(), key=lambda item: item.usd_per_hour):
         hardware = Hardware(instance=instance, nodes=1, evaluation=instance, evaluation_hours=0)
-        if estimate_memory(shape, training_of(work, hardware)).total <= instance.gpu_memory_gb * 1e9 * RESERVE:
+        if estimate_memory(shape, training_of(work, shape, hardware)).total <= instance.gpu_memory_gb * 1e9 * RESERVE:
             return instance
     return None
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune.errors import ModelError
-from mixtune.training_math import LOGITS_AT_ONCE, operations_per_token
+from mixtune.settings.train import TrainSettings
+from mixtune.training_math import STATE_BYTES, logits_at_once, node_holds, operations_per_token, reachable_share
 
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
 """Model types whose MLP has two matrices; the others' is gated and has three."""
@@ -101,6 +102,10 @@ class Training:
     """For the backward pass; empty: computed again on a GPU, kept on a CPU."""
     packed: bool = True
     """Whether there are several records in a micro batch; on a CPU attention then takes a mask."""
+    micro_batches: int = 2
+    """Of a process in a step; from the second on, gradients of the earlier ones are held."""
+    float32_base: bool = False
+    """LoRA: the base stays in float32, since the adapter begins by changing it (PiSSA, OLoRA)."""
     shards: int = 1
     """GPUs over which FSDP2 spreads weights, and in full fine-tuning gradients and moments."""
 
@@ -115,9 +120,53 @@ class Training:
         return (self.activations or ("recompute" if self.gpu else "keep")) == "keep"
 
     @property
+    def needs_mask(self) -> bool:
+        """Whether attention takes a mask over packed records: kernels that need none do not compute in float32."""
+        return not self.gpu or self.value_bytes == 4
+
+    @property
     def sum_bytes(self) -> int:
         """Per trained parameter, of the sums of gradients over micro batches: float64 but in slices on GPUs."""
         return 0 if self.gpu and self.method == "sft" else 8
+
+
+def training_on_gpus(settings: TrainSettings, micro_tokens: int, *, packed: bool = True, shards: int = 1) -> Training:
+    """Return what a training with these settings holds on a GPU.
+
+    Args:
+        settings: Of the training.
+        micro_tokens: Of the largest micro batch.
+        packed: Whether it holds several records.
+        shards: From `num_shards`.
+    """
+    memory = settings.memory
+    return Training(
+        method=settings.method,
+        micro_tokens=micro_tokens,
+        packed=packed,
+        lora_rank=settings.lora_rank,
+        dtype=memory.dtype,
+        activations=memory.activations,
+        float32_base=settings.lora_options.changes_base,
+        shards=shards,
+    )
+
+
+def num_shards(shape: Shape, settings: TrainSettings, gpus: int, nodes: int, gpu_bytes: float) -> int:
+    """Return the GPUs that a model is sharded over, as in `train/modeling/sharding.py`; 1 where each holds it whole.
+
+    Args:
+        shape: The model's.
+        settings: Of the training.
+        gpus: Of a node.
+        nodes: 1 or more.
+        gpu_bytes: Memory of a GPU.
+    """
+    lora = settings.method == "lora"
+    if lora and not settings.memory.shard_base:
+        return 1
+    bytes_each = 2 if lora and settings.memory.dtype != "float32" else 4 if lora else STATE_BYTES
+    return gpus if node_holds(shape.parameters, bytes_each, gpus, gpu_bytes) else gpus * nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +200,13 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
     """Peak memory of one GPU, or of a process on a CPU."""
     lora = training.method == "lora"
     trained = shape.adapter(training.lora_rank) if lora else shape.parameters
-    base = shape.parameters * training.value_bytes // training.shards if lora else 0
+    base_bytes = 4 if training.float32_base else training.value_bytes
+    base = shape.parameters * base_bytes // training.shards if lora else 0
     resident = base + (_gathered(shape, training) if training.shards > 1 or not lora else 0)
     own = trained if lora else trained // training.shards
     return Memory(
         weights=resident + 4 * own,
-        gradients=(training.sum_bytes or 4) * own,
+        gradients=(training.sum_bytes or 4) * own if training.sum_bytes or training.micro_batches > 1 else 0,
         moments=8 * own,
         activations=_activations(shape, training),
         logits=_logits(shape, training),
@@ -165,12 +215,11 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
 
 
 def _gathered(shape: Shape, training: Training) -> int:
-    """Return the bytes that no sharding divides: embeddings and two layers, with gradients where they are trained."""
+    """Return the bytes that no sharding divides: embeddings and two layers; logits hold the head's gradient."""
     if not training.gpu:
         return 0
     layer = (shape.parameters - shape.embeddings) // shape.layers
-    copies = 1 if training.method == "lora" else 2
-    return copies * training.value_bytes * (shape.embeddings + 2 * layer)
+    return training.value_bytes * (shape.embeddings + 2 * layer)
 
 
 def _activations(shape: Shape, training: Training) -> int:
@@ -182,13 +231,13 @@ def _activations(shape: Shape, training: Training) -> int:
     layer = tokens * _layer_bytes(shape, training)
     if not training.keeps_activations:
         return layer + tokens * training.value_bytes * shape.hidden * (shape.layers + 3)
-    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and not training.gpu else 0
+    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and training.needs_mask else 0
     return shape.layers * layer + 12 * tokens * shape.hidden + mask
 
 
 def _logits(shape: Shape, training: Training) -> int:
     """Bytes of one chunk, float32: logits, their logarithms and gradient; in full tuning the head's own gradient."""
-    chunk = 4 * min(LOGITS_AT_ONCE, training.micro_tokens * shape.vocabulary)
+    chunk = 4 * min(logits_at_once(gpu=training.gpu), training.micro_tokens * shape.vocabulary)
     head = 4 * shape.vocabulary * shape.hidden if training.method == "sft" else 0
     return max(3 * chunk, chunk + head)
 
@@ -209,6 +258,11 @@ def operations_of_token(shape: Shape, method: str, length: float) -> float:
     """Return the arithmetic of one trained token of a record of so many tokens."""
     matrices = shape.linear + shape.vocabulary * shape.hidden
     return operations_per_token(method, matrices, shape.layers * shape.query, length)
+
+
+def reachable(shape: Shape, method: str, length: float) -> float:
+    """Return the share of a GPU's peak, 0 to 1, that a training on records of so many tokens is assumed to reach."""
+    return reachable_share(method, shape.linear + shape.vocabulary * shape.hidden, shape.layers * shape.query, length)
 
 
 _NAMES = {

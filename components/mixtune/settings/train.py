@@ -20,6 +20,7 @@ DTYPES = ("", "float32", "bfloat16")
 SMALLEST = sys.float_info.min
 """Above 0."""
 ACTIVATIONS = ("", "keep", "recompute", "offload")
+COMPILED = ("", "yes", "no")
 
 
 def _check_range(settings: Any, names: tuple[str, ...], words: str, *, low: float, high: float = float("inf")) -> None:
@@ -91,13 +92,15 @@ class MemorySettings:
     activations: str = ""
     """For the backward pass: `keep` them, `recompute` each layer's, or `offload` the layers' inputs to the host's
     memory as well; empty: `recompute` on GPUs, else `keep`."""
+    compiled: str = ""
+    """`yes`: layers are compiled by torch, where they compile; `no`; empty: `yes` on GPUs."""
     fused_kernels: bool = False
     """Liger's kernels for norms, rotary embeddings and MLPs, on GPUs."""
     shard_base: bool = False
     """LoRA: shard the base model over the processes (FSDP2), where it is too large for one; full SFT always does."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("dtype", DTYPES), ("activations", ACTIVATIONS)):
+        for name, allowed in (("dtype", DTYPES), ("activations", ACTIVATIONS), ("compiled", COMPILED)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is one of {', '.join(allowed[1:])} or empty; got {getattr(self, name)!r}")
         _check_range(self, ("max_tokens_per_gpu",), "0 or more", low=0)
@@ -158,7 +161,7 @@ _MAY_CHANGE = {
     "checkpoints": ("every_steps", "every_seconds", "keep"),
     "guards": ("max_nll_rise",),
     "lora_options": ("merge",),
-    "memory": ("max_tokens_per_gpu", "activations", "shard_base"),
+    "memory": ("max_tokens_per_gpu", "activations", "compiled", "shard_base"),
     "": ("interpolate",),
 }
 """By group: settings that do not decide the trajectory."""

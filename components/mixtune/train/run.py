@@ -12,7 +12,7 @@ import torch
 
 from mixtune import models, storage
 from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures, read_model
-from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
+from mixtune.artifacts.shards import Shards, ShardsManifest, TokenRecord, open_shards
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
 from mixtune.tracking import Run, article_tags, point_name, task_run
@@ -24,6 +24,7 @@ from mixtune.train.metrics import summarize, track
 from mixtune.train.modeling.adapters import adapter_reach
 from mixtune.train.modeling.attention import attention_names, settle_attention
 from mixtune.train.modeling.loss import probe
+from mixtune.train.modeling.speed import compile_layers, undo_compile
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import name_base, postprocess
 from mixtune.train.task import TrainTask
@@ -92,6 +93,7 @@ def _choose_packing(session: Session, model: Trainable) -> None:
     if group.is_main and lines:
         now = model.causal.config._attn_implementation
         print("\n".join([*lines, f"attention: {now}, which is exact and may be slower"]), flush=True)
+    _compile(session, model, records)
     reason = probe(model.loss, records)
     leaks = torch.tensor([float(not model.loss.packs)], dtype=torch.float64, device=group.device)
     model.loss.packs = not group.all_reduce_sum(leaks).item()
@@ -101,6 +103,19 @@ def _choose_packing(session: Session, model: Trainable) -> None:
             "every record is a forward pass of its own: exact, and slower than packed ones",
             flush=True,
         )
+
+
+def _compile(session: Session, model: Trainable, records: list[TokenRecord]) -> None:
+    """Compile the layers where that is asked for and works in all processes; else say why not."""
+    choice, group = session.task.settings.memory.compiled, session.group
+    if choice == "no" or (not choice and group.device.type != "cuda"):
+        return
+    reason = "dropout draws by record" if model.dropout else compile_layers(model.loss, records)
+    failures = torch.tensor([float(bool(reason))], dtype=torch.float64, device=group.device)
+    if group.all_reduce_sum(failures).item():
+        undo_compile(model.loss)
+        if group.is_main:
+            print(f"layers are not compiled ({reason or 'another process cannot'}): exact, and slower", flush=True)
 
 
 def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: None) -> TrainedModel:

@@ -88,7 +88,7 @@ def settle_attention(loss: PackedLoss, records: list[TokenRecord], names: tuple[
     present = str(loss.causal.config._attn_implementation)
     rest = names[names.index(present) + 1 :] if present in names else ()
     lines = []
-    while reason := _try(loss, records):
+    while reason := _try_attention(loss, records):
         lines.append(f"{type(loss.causal).__name__} cannot train with {present} ({reason})")
         while rest:
             present, *others = rest
@@ -105,7 +105,15 @@ def settle_attention(loss: PackedLoss, records: list[TokenRecord], names: tuple[
     return lines
 
 
-def _try(loss: PackedLoss, records: list[TokenRecord]) -> str:
+def _try_attention(loss: PackedLoss, records: list[TokenRecord]) -> str:
+    num_calls = kernels.num_varlen_calls()
+    if reason := try_training(loss, records):
+        return reason
+    is_varlen = loss.causal.config._attn_implementation == VARLEN
+    return "it does not ask for it" if is_varlen and kernels.num_varlen_calls() == num_calls else ""
+
+
+def try_training(loss: PackedLoss, records: list[TokenRecord]) -> str:
     """Return why a few tokens cannot be trained on; empty: they can. No gradient stays."""
     short = [
         replace(record, input_ids=record.input_ids[:TRIED_TOKENS], loss_mask=record.loss_mask[:TRIED_TOKENS] | 1)
@@ -113,12 +121,9 @@ def _try(loss: PackedLoss, records: list[TokenRecord]) -> str:
     ]
     training = loss.training
     loss.eval()  # so that an adapter's dropout, which is told of every micro batch, stands aside
-    num_calls = kernels.num_varlen_calls()
     try:
         losses: torch.Tensor = loss(pack(short).to(next(loss.parameters()).device))
         losses.sum().backward()
-        if loss.causal.config._attn_implementation == VARLEN and kernels.num_varlen_calls() == num_calls:
-            return "it does not ask for it"
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, ImportError, MixtuneError) as error:

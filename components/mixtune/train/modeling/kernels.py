@@ -46,7 +46,8 @@ def varlen_attention(
     Raises:
         ModelError: The model's attention has what this one has not.
     """
-    _varlen_calls[0] += 1
+    if not torch.compiler.is_compiling():  # a count would be a new graph every time
+        _varlen_calls[0] += 1
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
             raise ModelError(f"torch's varlen attention has no {name}, which this model needs; install flash-attn")

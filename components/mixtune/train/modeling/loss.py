@@ -17,7 +17,7 @@ from mixtune.errors import ModelError
 from mixtune.train.batches import PackedBatch, pack
 from mixtune.train.modeling.kernels import PACKED_ATTENTION
 from mixtune.train.modeling.sharding import gathered_root
-from mixtune.training_math import LOGITS_AT_ONCE
+from mixtune.training_math import logits_at_once
 
 PROBED_TOKENS = 512
 """Of each record that `probe` looks at: enough for a convolution or a state to carry something over a border."""
@@ -80,7 +80,7 @@ class PackedLoss(torch.nn.Module):
         # (loss tokens, hidden) state before each token to learn, which predicts it, and (loss tokens,) its id.
         hidden = out.last_hidden_state[0][packed.targets - 1]
         ids = packed.input_ids[packed.targets]
-        size = max(1, LOGITS_AT_ONCE // self.causal.config.get_text_config().vocab_size)
+        size = max(1, logits_at_once(gpu=ids.is_cuda) // self.causal.config.get_text_config().vocab_size)
         if len(ids) <= size:
             return self._chunk(hidden, ids, per_token)
         chunks = zip(hidden.split(size), ids.split(size), strict=True)

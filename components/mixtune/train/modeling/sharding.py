@@ -16,11 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mixtune.train.distributed import ProcessGroup
-
-STATE_BYTES = 16
-"""Of a trained parameter: weight, gradient and two moments in float32."""
-STATE_SHARE = 0.6
-"""Of a GPU's memory, that states may fill; the rest is for gathered layers, activations and logits."""
+from mixtune.training_math import STATE_BYTES, node_holds
 
 
 def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype, *, trains_all: bool) -> None:
@@ -39,7 +35,8 @@ def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype, *, t
     """
     on_cpu = group.device.type == "cpu"
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if on_cpu else torch.float32)
-    mesh = _device_mesh(group, _state_bytes(module, dtype, trains_all=trains_all))
+    size = sum(value.numel() for value in module.parameters())
+    mesh = _device_mesh(group, size, STATE_BYTES if trains_all else dtype.itemsize)
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
     adapter = {value for value in module.parameters() if value.requires_grad and not trains_all}
     for value in adapter:  # small: every process holds it whole, and GradientAccumulator reduces its gradients
@@ -71,20 +68,9 @@ def to_float32(module: torch.nn.Module) -> None:
             value.data = value.data.float()
 
 
-def holds(state_bytes: float, num_gpus: int, gpu_bytes: float) -> bool:
-    """Return whether so many GPUs hold a model's states beside what a step needs."""
-    return state_bytes / num_gpus <= STATE_SHARE * gpu_bytes
-
-
-def _state_bytes(module: torch.nn.Module, dtype: torch.dtype, *, trains_all: bool) -> int:
-    """Return the bytes that sharding divides."""
-    size = sum(value.numel() for value in module.parameters())
-    return size * (STATE_BYTES if trains_all else dtype.itemsize)
-
-
-def _device_mesh(group: ProcessGroup, state_bytes: float) -> DeviceMesh:
+def _device_mesh(group: ProcessGroup, num_parameters: int, bytes_each: int) -> DeviceMesh:
     nodes = group.size // group.local_size
-    if nodes == 1 or not holds(state_bytes, group.local_size, group.memory_bytes):
+    if nodes == 1 or not node_holds(num_parameters, bytes_each, group.local_size, group.memory_bytes):
         if nodes > 1 and group.is_main:
             print(f"one node does not hold the model: it is sharded over all {group.size} processes", flush=True)
         return init_device_mesh(group.device.type, (group.size,))

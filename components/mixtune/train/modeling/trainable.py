@@ -19,6 +19,7 @@ from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import fuse
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.sharding import shard, to_float32
+from mixtune.train.modeling.speed import skip_casts
 from mixtune.training_math import operations_per_token
 
 BETAS = (0.9, 0.95)
@@ -149,6 +150,8 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
     if settings.lora_options.decomposes and not _needs_sharding(settings, group, dtype):
         causal.to(group.device)  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
     adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
+    if adapter:
+        skip_casts(causal)
     activations = settings.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
     if activations != "keep":
         causal.activation_checkpointing_enable({"use_reentrant": False})
@@ -216,10 +219,11 @@ def make_optimizer(model: Trainable, settings: TrainSettings) -> torch.optim.Ada
         {"params": others, "peak_lr": settings.learning_rate},
         {"params": list(fast.values()), "peak_lr": settings.fast_learning_rate},
     ]
+    on_gpu = all(value.device.type == "cuda" for value in model.parameters().values())
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=BETAS,
         weight_decay=settings.schedule.weight_decay,
-        foreach=True,
+        **({"fused": True} if on_gpu else {"foreach": True}),
     )
