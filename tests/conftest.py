@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,12 @@ SLOWEST = (
     "tests/train/launcher/test_command.py",
 )
 """Files that take minutes: they begin first, so that no process still works through one when the others are done."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end what tests start, also where a shell began pytest in the background and so ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

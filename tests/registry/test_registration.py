@@ -32,6 +32,7 @@ def register_model(request: Registration, card: str, options: dict[str, Any]) ->
     return register(request, card, RegistrySettings(), Tracking.from_options(options))
 
 
+@pytest.mark.slow
 def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path: Path, options: dict[str, Any]) -> None:
     request = make_request(tmp_path, "pass")
     assert register_model(request, str(tmp_path / "card"), options) == "1"
@@ -57,6 +58,7 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
         compile(code, "card", "exec")
 
 
+@pytest.mark.slow
 def test_the_card_says_on_what_terms_the_general_pools_are(tmp_path: Path, options: dict[str, Any]) -> None:
     terms = Terms(licence="CC-BY-4.0", licence_url="https://l", source="org/chat", revision="c0", attribution="A")
     sources = (Source(name="chat", uri="a", provenance=terms), Source(name="math", uri="b"))

@@ -101,6 +101,7 @@ def test_most_of_what_the_demo_s_model_asks_can_be_used(whole: tuple[bytes, dict
     assert len(set(prompts_of(whole[0]))) == 150
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_one_keeps_nothing_of_them(
     whole: tuple[bytes, dict[str, Any], Path], tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_keeps_nothing_of_the
     assert len(set(prompts_of(other)) & set(prompts_of(whole[0]))) < 20
 
 
+@pytest.mark.slow
 def test_a_conversation_does_not_depend_on_those_drawn_with_it(whole: tuple[bytes, dict[str, Any], Path]) -> None:
     source = ModelSource(base_model=str(BASE_MODEL))
     fetched = loading.fetch(source)
@@ -134,6 +136,7 @@ def test_asking_for_more_draws_only_what_is_missing(whole: tuple[bytes, dict[str
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
 
 
+@pytest.mark.slow
 def test_a_rehearsal_killed_after_its_first_part_keeps_it_and_ends_the_same(
     whole: tuple[bytes, dict[str, Any], Path], tmp_path: Path
 ) -> None:
@@ -149,6 +152,7 @@ def test_a_rehearsal_killed_after_its_first_part_keeps_it_and_ends_the_same(
     assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
 
 
+@pytest.mark.slow
 def test_a_folder_in_s3_takes_records_and_manifest(
     whole: tuple[bytes, dict[str, Any], Path], bucket: str, tmp_path: Path
 ) -> None:

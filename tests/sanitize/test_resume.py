@@ -76,6 +76,7 @@ def result(folder: Path) -> dict[str, str]:
     return {"report": report, **{entry.path: entry.sha256 for entry in manifest.files}}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
     job = write_job(tmp_path / "in")
     whole = finish(write_job(tmp_path / "in", work_uri=""), tmp_path / "whole")

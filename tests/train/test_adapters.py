@@ -174,6 +174,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
         model.dropout.mask(0, torch.ones(1, 7, 100))
 
 
+@pytest.mark.slow
 def test_a_training_with_dropout_goes_on_with_the_same_bits(train: Train, tmp_path: Path) -> None:
     options = {"lora_options": {"lora_dropout": 0.3, "merge": True}, "learning_rate": 1e-3, "interpolate": 0.5}
     whole = trained(train(tmp_path / "whole", **options))

@@ -22,6 +22,7 @@ from mixtune.train.modeling.trainable import Trainable
 from mixtune.train.worker import run_job
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow  # each starts several processes that load PyTorch
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.kills import furthest, run_forked, run_with_kills, weights_of, write_job  # noqa: E402

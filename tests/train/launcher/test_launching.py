@@ -255,6 +255,7 @@ def test_a_missing_right_is_named_with_the_account_that_has_it(
         launch(cluster, training)
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_its_capacity_block(cluster: FakeCluster, training: Training, kind: str) -> None:
     data = cluster.objects["configmaps", "mixtune-jobs"]["data"]
     data["capacity_block_end"] = "2027-01-15T11:30:00Z"  # the clock begins at 2027-01-15 08:00
