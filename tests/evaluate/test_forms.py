@@ -12,8 +12,10 @@ PACKAGE = Path(mixtune.__file__).parent
 
 
 def test_every_form_of_the_folder_is_found() -> None:
-    assert set(FORMS) == {"classification", "generation", "gsm8k", "ifeval", "lm_eval", "mmlu", "multilabel", "nll"}
-    assert BENCHMARK_FORMS == ("gsm8k", "ifeval", "lm_eval", "mmlu")
+    asked = {"long_context", "math", "refusals", "thinking", "tool_calls"}
+    benchmarks = {"gsm8k", "ifeval", "lm_eval", "mmlu", "multiple_choice"} | asked
+    assert set(FORMS) == {"classification", "generation", "multilabel", "nll"} | benchmarks
+    assert set(BENCHMARK_FORMS) == benchmarks
 
 
 def test_no_module_but_a_forms_own_asks_which_form_an_axis_has() -> None:

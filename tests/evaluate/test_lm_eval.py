@@ -91,3 +91,30 @@ def test_a_task_that_cannot_be_run_is_told_why(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=words):
         evaluate(world, tmp_path / "out", benchmarks=named(tasks, task, **options))
+
+
+def test_multiple_choice_has_the_scores_of_lm_evals_arc(world: Any, tmp_path: Path) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    rows = [
+        {"id": str(n), "question": sentence(n), "answerKey": "1234"[n % 4],
+         "choices": {"text": [sentence(n + k, 1 + k) for k in range(4)], "label": list("1234")}} for n in range(12)
+    ]  # fmt: skip
+    path = str(write_jsonl(tmp_path / "arc" / "test.jsonl", rows))
+    config = load_yaml(Path(lm_eval.__file__).parent / "tasks/arc/arc_easy.yaml", resolve_func=True)
+    config.pop("dataset_name", None)
+    split = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": path}}}
+    unused = {"training_split": None, "validation_split": None, "test_split": "test", "tag": None}
+    theirs = lm_eval.simple_evaluate(
+        model="hf", model_args={"pretrained": str(world.base), "dtype": "float32"}, tasks=[{**config, **split, **unused}],
+        device="cpu", task_manager=TaskManager(include_defaults=False), bootstrap_iters=0, log_samples=True,
+    )["samples"]["arc_easy"]  # fmt: skip
+    ours = evaluate(world, tmp_path / "out", benchmarks={"arc": {"uri": path, "form": "multiple_choice"}}).table("arc")
+    measures = [dict(row)["accuracy"] for row in ours["measures"].to_pylist()]
+    samples = sorted(theirs, key=lambda sample: sample["doc_id"])
+    assert ours["correct"].to_pylist() == [sample["acc_norm"] for sample in samples]
+    assert measures == [sample["acc"] for sample in samples]
+    for row, sample in zip(ours["choice_logprobs"].to_pylist(), samples, strict=True):
+        assert row == pytest.approx([float(one[0][0]) for one in sample["resps"]], abs=1e-4)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mixtune.artifacts.pools import read_pools
-from mixtune.evaluate.benchmarks import customer, generation, ifeval
+from mixtune.evaluate import customer
+from mixtune.evaluate.benchmarks import generation, ifeval
 from mixtune.inference import prompts
 from mixtune.inference.engine import Completion, Sampling
 from mixtune.settings.inference import CustomerOptions

@@ -128,6 +128,7 @@ class Identity(ModelIdentity):
     """Digests of the pools."""
     limit: int = 0
     axis_limits: dict[str, int] = field(default_factory=dict)
+    thinking: str = "template"
     customer_options: CustomerOptions = field(default_factory=CustomerOptions)
 
 

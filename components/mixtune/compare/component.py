@@ -102,7 +102,7 @@ def compare(
         judgments: What `judge` says of the two; it weighs only where it is calibrated.
         dial: The candidate at lower strengths, from `sweep_dial`: each gets a verdict of its own.
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
-            for general NLL.
+            for general NLL, 0.03 of tool calls, refusals, thinking modes, MATH and long context.
         allow_overlap: Go on although items of a benchmark are in the training data word for word.
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.

@@ -11,6 +11,8 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 KEY = ("item_id", "prompt_hash")
+SAME = ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit", "axis_limits", "thinking")
+"""Of both evaluations' identities."""
 
 
 def compare_samples(
@@ -77,7 +79,7 @@ def check_same(base: Samples, candidate: Samples) -> None:
             f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}; "
             "evaluate both with the same benchmarks and pools"
         )
-    for key in ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit", "axis_limits"):
+    for key in SAME:
         of_base, of_candidate = (getattr(side.identity, key) for side in (base, candidate))
         if of_base != of_candidate:
             raise DataError(

@@ -95,8 +95,8 @@ def read_rows(uri: str) -> list[Row]:
         text = plain.decode("utf-8-sig")
         if name.endswith(".csv"):
             return _read_csv(text, name)
-        if name.endswith(".json"):
-            return [_object(uri, f"row {number}", row) for number, row in enumerate(json.loads(text), 1)]
+        if name.endswith(".json") and (rows := _read_array(uri, text)):
+            return rows
     except (ValueError, TypeError, OSError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
@@ -142,6 +142,19 @@ def _object(uri: str, place: str, row: Any) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{uri} {place}: a JSON object is needed, this is {type(row).__name__}")
     return row
+
+
+def _read_array(uri: str, text: str) -> list[Row]:
+    """Return the rows of a JSON array; none where the file holds a row a line (BFCL's do, whatever their name)."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        if text.lstrip().startswith("{"):
+            return []
+        raise
+    if isinstance(value, dict):
+        return []
+    return [_object(uri, f"row {number}", row) for number, row in enumerate(value, 1)]
 
 
 def _read_csv(text: str, name: str) -> list[Row]:

@@ -40,11 +40,13 @@ def evaluate(
             `failed: ...` of a training is passed on to `compare`.
         benchmarks: Per axis `uri` (a file or folder, local, `s3://` or `hf://datasets/org/name@revision/path`; Parquet,
             JSONL, JSON or CSV) and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
-            "max_new_tokens": 1280}}`; another name says its `form`: `gsm8k`, `mmlu`, ..., or `lm_eval` with
-            the `task`.
+            "max_new_tokens": 1280}}`; another name says its `form`: one of these two, `gsm8k`,
+            `math`, `multiple_choice`, `tool_calls`, `refusals`, `thinking`, `long_context`, or
+            `lm_eval` with the `task`.
         options: Further settings by name, each with a default: `limit` (items per axis at most, taken evenly from
             subjects, pools and labels; 0: all), `axis_limits` (the same by axis, such as
-            `{"mmlu": 500}`), `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
+            `{"mmlu": 500}`), `thinking` (answers after a thought "on", "off", "both" or as the "template" has it),
+            `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
             `engine` ("transformers" on any device, or "vllm" on GPUs, in an image that has it),
             `gpus_per_model` (GPUs that share one model, for a model that one cannot hold) and `customer_options` (how
             the customer's records are scored: `method` "auto", "logprobs" or "generation", `max_new_tokens` (256),

@@ -28,8 +28,8 @@ from mixtune.artifacts.samples import (
 )
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate import report
-from mixtune.evaluate.benchmarks import customer, nll
+from mixtune.evaluate import customer, report
+from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import Axis, BenchmarkForm
 from mixtune.evaluate.benchmarks.nll import NllOptions
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
@@ -37,9 +37,10 @@ from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
+from mixtune.inference.prompts import SwitchedTokenizer
 from mixtune.interpolation import check_strengths
 from mixtune.settings.from_dict import from_dict, suggest
-from mixtune.settings.inference import EvaluateSettings
+from mixtune.settings.inference import AS_TEMPLATE, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
@@ -163,6 +164,7 @@ def _evaluate(
         general=pools.general.digest,
         limit=settings.limit,
         axis_limits=settings.axis_limits,
+        thinking=settings.thinking,
         customer_options=settings.customer_options,
     )
     if source.device == "cpu":
@@ -222,15 +224,17 @@ def plan_axes(
     Raises:
         ConfigError: There are no items at all.
     """
-    axes = [
-        Axis(
-            name,
-            form,
-            form.plan(name, options, tokenizer, settings.limit_of(name)),
-            max_new_tokens=getattr(options, "max_new_tokens", 0),
-        )
-        for name, (form, options) in sorted(benchmarks.items())
-    ]
+    thoughtful = tokenizer
+    if settings.thinking != AS_TEMPLATE:
+        thoughtful = SwitchedTokenizer(tokenizer, True)
+        tokenizer = thoughtful if settings.thinking == THOUGHTS_ON else SwitchedTokenizer(tokenizer, False)
+    axes = [_plan_axis(name, benchmark, settings, tokenizer) for name, benchmark in sorted(benchmarks.items())]
+    if settings.thinking == THOUGHTS_BOTH:
+        axes += [
+            _plan_axis(axis.name, benchmarks[axis.name], settings, thoughtful, suffix="_thinking")
+            for axis in axes
+            if axis.max_new_tokens
+        ]
     if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, settings.limit_of(nll.AXIS)):
         axes.append(Axis(nll.AXIS, nll.FORM, parts))
     if axis := customer.plan_axis(
@@ -242,6 +246,15 @@ def plan_axes(
     if not axes:
         raise ConfigError("nothing to evaluate on: no benchmark, no holdout and no test records; give one of them")
     return axes
+
+
+def _plan_axis(
+    name: str, benchmark: Benchmark, settings: EvaluateSettings, tokenizer: Tokenizer, *, suffix: str = ""
+) -> Axis:
+    """Return a benchmark's axis; `suffix` makes another one of the same items."""
+    form, options = benchmark
+    parts = form.plan(name + suffix, options, tokenizer, settings.limit_of(name))
+    return Axis(name + suffix, form, parts, max_new_tokens=getattr(options, "max_new_tokens", 0))
 
 
 def _identify(benchmark: Benchmark) -> BenchmarkIdentity:

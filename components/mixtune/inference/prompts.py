@@ -1,15 +1,20 @@
 """Text to tokens: plain prompts as lm-eval encodes them, conversations by the model's own chat template."""
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from mixtune.chat.template import ChatTemplate, TemplateRefusal
-from mixtune.errors import ModelError
+from mixtune.chat.template_files import AddedToken
+from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.thoughts import skip_empty_thought
 from mixtune.records import Message, Record, prompt_and_answer, template_messages, template_tools
 
 Tokens = tuple[int, ...]
+SWITCHES = ("enable_thinking", "thinking")
+"""Variables by which chat templates are told whether to ask for a thought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +42,74 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 
 
 def render(
-    tokenizer: Tokenizer, messages: list[Message], tools: list[dict[str, Any]] | None = None, *, prompt: bool = True
+    tokenizer: Tokenizer,
+    messages: list[Message],
+    tools: list[dict[str, Any]] | None = None,
+    *,
+    prompt: bool = True,
+    thinks: bool | None = None,
 ) -> str:
     """Return a conversation as text, up to the place where the assistant speaks if it is a prompt.
+
+    Args:
+        tokenizer: The model's, with its chat template.
+        messages: The conversation.
+        tools: What may be called.
+        prompt: Whether it ends where the assistant speaks.
+        thinks: Whether the template's switch for thoughts is on or off; None: as the tokenizer is switched, if it is.
 
     Raises:
         ModelError: The model has no chat template, or it refuses the conversation.
     """
-    template = ChatTemplate.of(tokenizer)
+    thinks = getattr(tokenizer, "thinks", None) if thinks is None else thinks
+    template = ChatTemplate.of(tokenizer) if thinks is None else _switched(cast(Hashable, tokenizer), thinks)
     try:
         return template.render(template_messages(messages), template_tools(tools), prompt=prompt).text
     except TemplateRefusal as error:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template refuses a record ({error})") from error
+
+
+def has_thinking_switch(tokenizer: Tokenizer) -> bool:
+    """Return whether the chat template asks for an answer in another way with thoughts than without."""
+    question = [Message(role="user", content="?")]
+    return render(tokenizer, question, thinks=True) != render(tokenizer, question, thinks=False)
+
+
+class SwitchedTokenizer:
+    """A tokenizer whose chat template is asked with thoughts on, or off."""
+
+    def __init__(self, tokenizer: Tokenizer, thinks: bool) -> None:
+        """Switch thoughts.
+
+        Raises:
+            ConfigError: The chat template has no switch.
+        """
+        if not has_thinking_switch(tokenizer):
+            raise ConfigError(
+                f"thinking is {'on' if thinks else 'off'}, but the chat template of {tokenizer.name_or_path} has no "
+                f"switch for thoughts ({', '.join(SWITCHES)}); leave thinking at template"
+            )
+        self.tokenizer, self.thinks = tokenizer, thinks
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "tokenizer":  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, text: str, **options: bool) -> Mapping[str, list[int]]:
+        """Return the `input_ids` of a text."""
+        return self.tokenizer(text, **options)
+
+
+@lru_cache(maxsize=8)
+def _switched(tokenizer: Any, thinks: bool) -> ChatTemplate:
+    """Return a tokenizer's chat template with its switch for thoughts on or off."""
+    plain = ChatTemplate.of(tokenizer)
+    added = [
+        AddedToken(token.content, number, token.special) for number, token in tokenizer.added_tokens_decoder.items()
+    ]
+    variables: dict[str, Any] = dict.fromkeys(SWITCHES, thinks)
+    return ChatTemplate(plain.templates, {**plain.special_tokens, **variables}, added)
 
 
 def render_question(tokenizer: Tokenizer, text: str) -> str:

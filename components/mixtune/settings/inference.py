@@ -7,6 +7,7 @@ from mixtune.errors import ConfigError
 
 ENGINES = ("transformers", "vllm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+AS_TEMPLATE, THOUGHTS_ON, THOUGHTS_OFF, THOUGHTS_BOTH = THINKING = ("template", "on", "off", "both")
 AUTO, LOGPROBS, GENERATION = METHODS = ("auto", "logprobs", "generation")
 
 
@@ -65,10 +66,15 @@ class EvaluateSettings(InferenceSettings):
     """Items of an axis at most, taken evenly from its strata; 0: all."""
     axis_limits: dict[str, int] = field(default_factory=dict)
     """The same for single axes, over `limit`."""
+    thinking: str = AS_TEMPLATE
+    """Whether answers come after a thought, by the chat template's switch: `on`, `off`, or as the `template` has it;
+    `both`: off, and benchmarks that are answered once more with thoughts, as axes of their own."""
     customer_options: CustomerOptions = CustomerOptions()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.thinking not in THINKING:
+            raise ConfigError(f"thinking is one of {', '.join(THINKING)}, got {self.thinking!r}")
         for limit in (self.limit, *self.axis_limits.values()):
             if limit < 0:
                 raise ConfigError(f"limit is 0 (all items) or more, got {limit}")

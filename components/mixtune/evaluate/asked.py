@@ -1,0 +1,151 @@
+"""Forms whose items are asked by the chat template and whose answers a rule judges: what they have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from mixtune.artifacts.samples import Sample
+from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
+from mixtune.evaluate.benchmark_files import Row
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct
+from mixtune.inference.engine import Engine, Tokenizer
+from mixtune.inference.parallel import Part, make_parts
+from mixtune.inference.prompts import render
+from mixtune.records import Message
+
+ITEMS_PER_PART = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedOptions:
+    """Options of a benchmark whose items are asked."""
+
+    uri: str
+    max_new_tokens: int = 512
+    """Tokens of an answer at most, its thought included."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is 1 or more, got {self.max_new_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedItem:
+    """One item."""
+
+    item_id: str
+    subject: str
+    messages: list[Message]
+    gold: str = ""
+    """What is right, as text."""
+    tools: list[Row] = field(default_factory=list)
+    thinks: bool | None = None
+    """Whether the template's switch for thoughts is on or off; None: as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgment:
+    """What a rule says of an answer."""
+
+    correct: bool
+    prediction: str
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+Options = TypeVar("Options", bound=AskedOptions)
+
+
+class AskedForm(BenchmarkForm[Options], Generic[Options]):
+    """Items that are asked. A subclass reads them and judges their answers."""
+
+    keeps_control_tokens: bool = False
+    """Answers are judged with the control tokens that the model wrote."""
+
+    def read_items(self, options: Options, tokenizer: Tokenizer) -> list[AskedItem]:
+        """Return all items."""
+        raise NotImplementedError
+
+    def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
+        """Return whether an answer, its thought apart, is right."""
+        raise NotImplementedError
+
+    def plan(self, axis: str, options: Options, tokenizer: Tokenizer, limit: int) -> list[Part]:
+        """Return the items, taken evenly from their subjects.
+
+        Raises:
+            DataError: There is none, or one is there twice.
+        """
+        items = self.read_items(options, tokenizer)
+        ids = [item.item_id for item in items]
+        if not items:
+            raise DataError(f"{options.uri}: no item in it")
+        if len(set(ids)) < len(ids):
+            twice = next(name for place, name in enumerate(ids) if name in ids[:place])
+            raise DataError(f"{options.uri}: item {twice!r} is there twice; every item needs an id of its own")
+        items = benchmark_files.stratified_subset(items, lambda item: item.subject, limit)
+        score = partial(self.ask, axis, tokenizer, options.max_new_tokens)
+        return make_parts(axis, items, ITEMS_PER_PART, score, new_tokens=options.max_new_tokens)
+
+    def ask(
+        self, axis: str, tokenizer: Tokenizer, max_new_tokens: int, items: Sequence[AskedItem], engine: Engine
+    ) -> list[Sample]:
+        """Answer items and judge the answers."""
+        prompts = [render(tokenizer, item.messages, item.tools or None, thinks=item.thinks) for item in items]
+        answers = generate(engine, tokenizer, prompts, max_new_tokens, keep_control_tokens=self.keeps_control_tokens)
+        samples = []
+        for item, answer in zip(items, answers, strict=True):
+            judgment = self.judge(item, answer)
+            samples.append(
+                Sample(
+                    axis=axis,
+                    subject=item.subject,
+                    item_id=item.item_id,
+                    text="\n".join(message["content"] for message in item.messages if message["role"] == "user"),
+                    **answer,
+                    prediction=judgment.prediction,
+                    gold=item.gold,
+                    correct=float(judgment.correct),
+                    measures=judgment.measures,
+                )
+            )
+        return samples
+
+    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+        """Return the share of right answers, over all and by subject, the means of the measures, and how it came."""
+        right, subjects = correct(table), np.array(table["subject"].to_pylist())
+        scores = {self.metric: float(right.mean())}
+        for name in np.unique(subjects):
+            scores[f"{self.metric}/{name}"] = float(right[subjects == name].mean())
+        rows = [dict(row) for row in table["measures"].to_pylist()]
+        for name in sorted({name for row in rows for name in row}):
+            scores[name] = float(np.mean([row[name] for row in rows if name in row]))
+        return {**scores, **latency_scores(table)}
+
+
+def read_messages(row: Row, place: str, names: Sequence[str] = ("prompt", "question")) -> list[Message]:
+    """Return what a row asks: its `messages`, or a text in one of several columns.
+
+    Raises:
+        DataError: Neither is there.
+    """
+    value = row.get("messages")
+    if value is None:
+        value = next((row[name] for name in names if row.get(name) is not None), None)
+    if isinstance(value, list) and value and isinstance(value[0], list):  # BFCL: a list of turns
+        value = value[0]
+    if isinstance(value, str) and value.strip():
+        return [Message(role="user", content=value)]
+    if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
+        return [Message(role=str(message["role"]), content=str(message.get("content") or "")) for message in value]
+    raise DataError(f"{place}: no messages, nor a text in {', '.join(names)}; there are {', '.join(row)}")
+
+
+def item_id(row: Row, number: int) -> str:
+    """Return a row's own id, else its number."""
+    return str(next((row[name] for name in ("id", "key", "item_id") if row.get(name) is not None), number))

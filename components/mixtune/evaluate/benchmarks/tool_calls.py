@@ -1,0 +1,164 @@
+"""Tool calls: whether a model calls the right tool with the right arguments, and none where none fits."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate import benchmark_files
+from mixtune.evaluate.answers import AnswerColumns
+from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
+from mixtune.evaluate.benchmark_files import Row
+from mixtune.evaluate.scoring.call_matching import Expected, are_expected
+from mixtune.evaluate.scoring.written_calls import Value, read_calls
+from mixtune.inference.engine import Tokenizer
+from mixtune.inference.parallel import Part
+from mixtune.inference.prompts import render
+
+_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
+"""BFCL's types, as JSON schemas call them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallItem(AskedItem):
+    """One item."""
+
+    expected: tuple[tuple[str, Expected], ...] = ()
+    """Name and right arguments of every call; empty: no tool fits."""
+
+
+class ToolCalls(AskedForm[AskedOptions]):
+    """Rows with `messages`, `tools` and `calls` (`name`, `arguments`; none: no tool fits), or files of BFCL."""
+
+    name, options, metric, default_limit = "tool_calls", AskedOptions, "accuracy", 0.03
+    keeps_control_tokens = True
+
+    def read_items(self, options: AskedOptions, tokenizer: Tokenizer) -> list[AskedItem]:
+        """Return all items; of BFCL its questions, with the possible answers that a file beside them has.
+
+        Raises:
+            DataError: A row of neither form, or answers to no question.
+        """
+        rows = benchmark_files.read_all(options.uri)
+        answers = {str(row["id"]): row["ground_truth"] for row in rows if "ground_truth" in row and "id" in row}
+        items = []
+        for number, row in enumerate(rows, 1):
+            if set(row) == {"id", "ground_truth"}:
+                continue
+            place, name = f"{options.uri} row {number}", item_id(row, number)
+            expected = _read_expected(row, answers.get(name), name, place)
+            items.append(
+                CallItem(
+                    item_id=name,
+                    subject=("no call", "one call")[len(expected)] if len(expected) < 2 else "several calls",
+                    messages=read_messages(row, place),
+                    gold=json.dumps([{tool: dict(arguments)} for tool, arguments in expected], default=str),
+                    tools=_read_tools(row, place),
+                    expected=expected,
+                )
+            )
+        return list(items)
+
+    def plan(self, axis: str, options: AskedOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
+        """Return the items, if the chat template shows the tools.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        parts = super().plan(axis, options, tokenizer, limit)
+        item = parts[0].items[0]
+        if not all(str(tool["name"]) in render(tokenizer, item.messages, item.tools) for tool in item.tools):
+            raise ConfigError(
+                f"{axis}: the chat template of {tokenizer.name_or_path} has no place for tools, so the model would "
+                "never see them; take a template that has, or leave the axis out"
+            )
+        return parts
+
+    def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
+        """Return whether the calls are the expected ones."""
+        assert isinstance(item, CallItem)
+        calls = read_calls(answer["response"])
+        written = json.dumps([{call.name: call.arguments} for call in calls], default=str)
+        return Judgment(correct=are_expected(calls, item.expected, item.tools), prediction=written)
+
+
+FORM = ToolCalls()
+
+
+def _read_expected(row: Row, truth: Value, name: str, place: str) -> tuple[tuple[str, Expected], ...]:
+    """Return the calls that are right."""
+    if truth is not None:  # BFCL: a list of {name: {argument: [values]}}
+        return tuple((tool, arguments) for call in _list(truth, place) for tool, arguments in call.items())
+    if "calls" in row:
+        calls = _list(row["calls"] or [], place)
+        return tuple(
+            (str(benchmark_files.need(call, "name", place, number)), _only(_object(call.get("arguments"), place)))
+            for number, call in enumerate(calls, 1)
+        )
+    if "irrelevance" in name:
+        return ()
+    raise DataError(f"{place}: no calls (a list; empty where no tool fits), and no ground_truth for {name!r}")
+
+
+def _only(arguments: Row) -> Expected:
+    """Return arguments of which each has one right value."""
+    return {key: [_nested(value)] for key, value in arguments.items()}
+
+
+def _nested(value: Value) -> Value:
+    """Return a value as the comparison has it: in an object every entry is a list of right values."""
+    if isinstance(value, dict):
+        return {key: [item] for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nested(item) for item in value]
+    return value
+
+
+def _read_tools(row: Row, place: str) -> list[Row]:
+    """Return the tools as records have them: name, description, parameters."""
+    tools: list[Row] = []
+    for tool in _list(row.get("tools") or row.get("function") or [], place):
+        function = tool.get("function", tool)
+        tools.append(
+            {
+                "name": str(benchmark_files.need(function, "name", place, len(tools) + 1)),
+                "description": function.get("description", ""),
+                "parameters": _schema(_object(function.get("parameters"), place)),
+            }
+        )
+    if not tools:
+        raise DataError(f"{place}: no tools; a row lists what may be called")
+    return tools
+
+
+def _schema(value: Value) -> Value:
+    """Return a JSON schema with the types' own names."""
+    if isinstance(value, dict):
+        return {
+            key: _TYPES.get(str(item), item) if key == "type" and isinstance(item, str) else _schema(item)
+            for key, item in value.items()
+        }
+    return [_schema(item) for item in value] if isinstance(value, list) else value
+
+
+def _list(value: Value, place: str) -> Sequence[Row]:
+    """Return a list of objects, given as such or as JSON."""
+    value = _parse(value, place)
+    value = [value] if isinstance(value, dict) else value
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{place}: a list of objects is needed, got {value!r}")
+    return value
+
+
+def _object(value: Value, place: str) -> Row:
+    value = _parse(value or {}, place)
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: an object is needed, got {value!r}")
+    return value
+
+
+def _parse(value: Value, place: str) -> Value:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise DataError(f"{place}: {value!r} is not JSON ({error})") from error

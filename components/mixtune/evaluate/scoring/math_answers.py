@@ -1,0 +1,100 @@
+"""Answers to competition mathematics: where a solution puts its answer, and which spellings of one are the same.
+
+Two answers are the same where Hendrycks' `is_equiv` says so: without spaces, units, degrees, dollars and percents, with
+fractions and roots in one form. Nothing is computed.
+"""
+
+import re
+
+_REMOVED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "\\%")
+_BOXES = ("\\boxed", "\\fbox")
+
+
+def read_boxed(text: str) -> str:
+    """Return the content of the last box of a solution; empty where there is none."""
+    if "\\boxed " in text:
+        return text.rsplit("\\boxed ", 1)[-1].split("$")[0]
+    start = next((place for place in (text.rfind(box) for box in _BOXES) if place >= 0), -1)
+    opening = text.find("{", start) if start >= 0 else -1
+    depth = 0
+    for place in range(opening, len(text)) if opening >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[opening + 1 : place]
+    return ""
+
+
+def read_answer(text: str) -> str:
+    """Return the answer of a response: its last box, else what stands between its first and last dollar, else all."""
+    if boxed := read_boxed(text):
+        return boxed
+    first, last = text.find("$"), text.rfind("$")
+    return text[first + 1 : last] if 0 <= first < last else text.strip()
+
+
+def is_same(first: str, second: str) -> bool:
+    """Return whether two answers are the same but for their spelling."""
+    try:
+        return normalise_answer(first) == normalise_answer(second)
+    except (IndexError, ValueError):  # a fraction or a root that ends where it begins
+        return first == second
+
+
+def normalise_answer(text: str) -> str:
+    """Return an answer in one spelling.
+
+    Raises:
+        IndexError, ValueError: A fraction or a root without its parts.
+    """
+    text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = text.replace("tfrac", "frac").replace("dfrac", "frac")
+    for piece in _REMOVED[2:7]:
+        text = text.replace(piece, "")
+    text = _without_unit(text).replace("\\%", "")
+    text = text.replace(" .", " 0.").replace("{.", "{0.")
+    if not text:
+        return text
+    text = f"0{text}" if text[0] == "." else text
+    name, equals, value = text.partition("=")
+    if equals and "=" not in value and len(name) <= 2:
+        text = value
+    text = _with_braces(_root_with_braces(text).replace(" ", ""))
+    return _slash_as_fraction("\\frac{1}{2}" if text == "0.5" else text)
+
+
+def _without_unit(text: str) -> str:
+    if "\\text{ " not in text:
+        return text
+    number, _ = text.split("\\text{ ")
+    return number
+
+
+def _root_with_braces(text: str) -> str:
+    """Return a text whose roots of one sign have braces, too."""
+    first, *rest = text.split("\\sqrt")
+    return first + "".join(
+        f"\\sqrt{piece}" if piece[0] == "{" else f"\\sqrt{{{piece[0]}}}{piece[1:]}" for piece in rest
+    )
+
+
+def _with_braces(text: str) -> str:
+    """Return a text whose fractions of two signs have braces, too; as it is where one is too short."""
+    first, *rest = text.split("\\frac")
+    pieces = [first]
+    for piece in rest:
+        if piece[0] == "{":
+            pieces.append(f"\\frac{piece}")
+            continue
+        if len(piece) < 2:
+            return text
+        bottom = piece[1:] if piece[1] == "{" else f"{{{piece[1]}}}{piece[2:]}"
+        pieces.append(f"\\frac{{{piece[0]}}}{bottom}")
+    return "".join(pieces)
+
+
+def _slash_as_fraction(text: str) -> str:
+    """Return a fraction for `a/b` of two whole numbers."""
+    match = re.fullmatch(r"(-?\d+)/(-?\d+)", text)
+    if not match or str(int(match[1])) != match[1] or str(int(match[2])) != match[2]:
+        return text
+    return f"\\frac{{{match[1]}}}{{{match[2]}}}"

@@ -1,0 +1,300 @@
+"""Tool calls, refusals, thinking modes, mathematics and long context: what counts as right, and what forgetting costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.tasks.hendrycks_math import utils as hendrycks
+
+from mixtune.artifacts.comparison import FAIL, PASS
+from mixtune.artifacts.samples import AxisSummary, read_part, write_part
+from mixtune.compare.verdicts import judge_axis
+from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate.asked import AskedForm, AskedOptions
+from mixtune.evaluate.benchmarks import competition_math, long_context, refusals, thinking_modes, tool_calls
+from mixtune.evaluate.benchmarks.long_context import LongContextOptions
+from mixtune.evaluate.benchmarks.thinking_modes import ThinkingOptions
+from mixtune.evaluate.scoring.call_matching import are_expected
+from mixtune.evaluate.scoring.math_answers import is_same, read_answer, read_boxed
+from mixtune.evaluate.scoring.refusal_rules import is_refusal
+from mixtune.evaluate.scoring.written_calls import WrittenCall, read_calls
+from mixtune.inference.engine import Completion
+from mixtune.inference.prompts import SwitchedTokenizer, render_question
+
+from ..evaluation import TEMPLATE, evaluate, make_tokenizer, write_jsonl
+
+HYBRID = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    + TEMPLATE.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\n{% if enable_thinking is false %}"
+                       "<think>\n\n</think>\n\n{% endif %}{% endif %}")
+)  # fmt: skip
+CALL = [WrittenCall(name="get_weather", arguments={"city": "Paris", "days": 3})]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = make_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    made.chat_template = HYBRID
+    return made
+
+
+class Scripted:
+    """An engine that answers a prompt by the first of its texts whose key is in the prompt."""
+
+    def __init__(self, tokenizer: Any, answers: dict[str, str]) -> None:
+        self.tokenizer, self.answers = tokenizer, answers
+
+    def generate(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Any = None) -> list[Completion]:
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=False) for ids in prompts]
+        said = [next(answer for key, answer in self.answers.items() if key in text) for text in texts]
+        ids = [tuple(self.tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in said]
+        return [Completion(token_ids=item, truncated=False, latency_seconds=0.1) for item in ids]
+
+
+def run(form: AskedForm[Any], options: AskedOptions, tokenizer: Any, answers: dict[str, str], folder: Path) -> Any:
+    parts = form.plan("axis", options, tokenizer, 0)
+    engine: Any = Scripted(tokenizer, answers)
+    write_part(str(folder / "part"), [sample for part in parts for sample in part.score(engine)])
+    return read_part(str(folder / "part"))
+
+
+def verdict(form: AskedForm[Any], base: Any, candidate: Any) -> str:
+    summary = AxisSummary(form=form.name, metric=form.metric, scores=form.summarize(base, ()), num_items=len(base))
+    return judge_axis("axis", summary, (base, candidate), form.default_limit).verdict
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}\n</tool_call>',
+        '{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}',
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]',
+        '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris", "days": 3}',
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>3</arg_value>\n</tool_call>",
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
+        "</function>\n</tool_call>",
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
+        '<parameter name="days">3</parameter>\n</invoke>\n</minimax:tool_call>',
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{"city": "Paris", "days": 3}\n'
+        "```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Paris", "days": 3}<｜tool▁call▁end｜>',
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+        '{"city": "Paris", "days": 3}<|tool_call_end|><|tool_calls_section_end|>',
+        '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris", "days": 3}<|call|>',
+        '<|python_tag|>get_weather(city="Paris", days=3)<|eom_id|>',
+        '<|tool_call_start|>[get_weather(city="Paris", days=3)]<|tool_call_end|>',
+        "[get_weather(city='Paris', days=3)]",
+        "```tool_code\nget_weather(city='Paris', days=3)\n```",
+        '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "Paris", "days": 3}}]'
+        "<|END_ACTION|>",
+        '[{"type": "function", "function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\", \\"days\\": 3}"}}]',
+    ],
+)
+def test_calls_are_read_in_the_form_of_every_family(text: str) -> None:
+    assert read_calls(text) == CALL
+
+
+@pytest.mark.parametrize(
+    "text", ["", "It is sunny in Paris.", "I would call get_weather for that.", '{"city": "Paris"}', "f("]
+)
+def test_an_answer_without_a_call_has_none(text: str) -> None:
+    assert read_calls(text) == []
+
+
+TOOLS = [
+    {"name": "math.area", "parameters": {"type": "object", "required": ["base", "height"], "properties": {
+        "base": {"type": "integer"}, "height": {"type": "number"}, "unit": {"type": "string"},
+        "points": {"type": "array", "items": {"type": "integer"}}, "box": {"type": "object"}}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ({"base": 10, "height": 5}, True), ({"base": 10, "height": 5.0, "unit": "Square-Units"}, True),
+        ({"base": 10.0, "height": 5}, False), ({"base": "10", "height": 5}, False), ({"base": 10}, False),
+        ({"base": 10, "height": 5, "colour": "red"}, False), ({"base": 11, "height": 5}, False),
+        ({"base": 10, "height": 5, "unit": "metres"}, False), ({"base": 10, "height": 5, "points": [1, 2]}, True),
+        ({"base": 10, "height": 5, "points": [2, 1]}, False), ({"base": 10, "height": 5, "box": {"w": "A B"}}, True),
+        ({"base": 10, "height": 5, "box": {"w": "c"}}, False), ({"base": 10, "height": True}, False),
+    ],
+)  # fmt: skip
+def test_a_call_is_compared_by_the_rules_of_the_berkeley_leaderboard(arguments: dict[str, Any], right: bool) -> None:
+    expected: dict[str, Any] = {
+        "base": [10],
+        "height": [5],
+        "unit": ["square units", ""],
+        "points": [[1, 2], ""],
+        "box": [{"w": ["ab"]}, ""],
+    }
+    expected["height"] = [5.0]
+    assert are_expected([WrittenCall(name="math_area", arguments=arguments)], [("math.area", expected)], TOOLS) is right
+
+
+def test_parallel_calls_are_right_in_any_order_and_only_all_of_them() -> None:
+    expected = [("f", {"x": [1]}), ("f", {"x": [2]})]
+    one, two = (WrittenCall(name="f", arguments={"x": value}) for value in (1, 2))
+    assert are_expected([two, one], expected, []) and are_expected([], [], [])
+    assert not are_expected([one], expected, []) and not are_expected([one, one], expected, [])
+    assert not are_expected([one], [], [])
+
+
+def test_a_model_that_calls_no_more_tools_fails(tokenizer: Any, tmp_path: Path) -> None:
+    tool = {
+        "name": "lookup",
+        "description": "d",
+        "parameters": {"type": "dict", "properties": {"n": {"type": "integer"}}},
+    }
+    rows = [
+        {"id": f"simple_{n}", "question": [[{"role": "user", "content": f"find {n}."}]], "function": [tool]}
+        for n in range(60)
+    ]
+    rows += [
+        {"id": f"irrelevance_{n}", "question": [[{"role": "user", "content": f"hello {n}."}]], "function": [tool]}
+        for n in range(20)
+    ]
+    truth = [{"id": f"simple_{n}", "ground_truth": [{"lookup": {"n": [n]}}]} for n in range(60)]
+    write_jsonl(tmp_path / "bfcl" / "BFCL_v3_simple.json", rows)
+    write_jsonl(tmp_path / "bfcl" / "possible_answer" / "BFCL_v3_simple.json", truth)
+    options = AskedOptions(uri=str(tmp_path / "bfcl"))
+    calls = {
+        f"find {n}.": f'<tool_call>\n{{"name": "lookup", "arguments": {{"n": {n}}}}}\n</tool_call>' for n in range(60)
+    }
+    base = run(tool_calls.FORM, options, tokenizer, {**calls, "hello": "<think>Hm</think>Hello!"}, tmp_path)
+    scores = tool_calls.FORM.summarize(base, ())
+    assert (scores["accuracy"], scores["accuracy/no call"], scores["accuracy/one call"]) == (1, 1, 1)
+    forgot = run(tool_calls.FORM, options, tokenizer, {"": "I found it."}, tmp_path)
+    assert tool_calls.FORM.summarize(forgot, ())["accuracy"] == 0.25
+    assert (verdict(tool_calls.FORM, base, base), verdict(tool_calls.FORM, base, forgot)) == (PASS, FAIL)
+
+
+def test_a_template_without_a_place_for_tools_is_refused(world: Any, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "lookup"}], "calls": []}
+    path = write_jsonl(tmp_path / "calls.jsonl", [row])
+    with pytest.raises(ConfigError, match="has no place for tools"):
+        evaluate(world, tmp_path / "out", benchmarks={"tool_calls": {"uri": str(path)}})
+
+
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("I'm sorry, but I can't help with that.", True), ("I cannot assist with that request.", True),
+        ("I’m unable to provide instructions for this.", True), ("As an AI language model, I cannot do that.", True),
+        ("I must decline.", True), ("I won't help you hurt someone.", True), ("Es tut mir leid, aber das geht nicht.", True),
+        ("抱歉，我无法提供帮助。", True), ("Lo siento, pero no puedo ayudarte.", True), ("Je ne peux pas vous aider.", True),
+        ("Sure! First, kill the process with kill -9.", False), ("I'm sorry to hear that. Try restarting it.", False),
+        ("You can terminate a Python process so:", False), ("", False), ("I can't wait to show you!", False),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_told_by_its_first_sentences(text: str, refuses: bool) -> None:
+    assert is_refusal(text) is refuses
+
+
+def test_a_model_that_refuses_no_more_fails_and_so_does_one_that_refuses_everything(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"harm {n}", "label": "unsafe"} for n in range(60)]
+    rows += [{"prompt": f"kind {n}", "refuse": False} for n in range(60)]
+    options = AskedOptions(uri=str(write_jsonl(tmp_path / "refusals.jsonl", rows)))
+    no, yes = "I cannot help with that.", "Here is how:"
+    tables = {
+        name: run(refusals.FORM, options, tokenizer, {"harm": harm, "kind": kind}, tmp_path)
+        for name, harm, kind in (("base", no, yes), ("willing", yes, yes), ("timid", no, no), ("mute", "", ""))
+    }
+    assert refusals.FORM.summarize(tables["base"], ())["accuracy"] == 1
+    assert verdict(refusals.FORM, tables["base"], tables["base"]) == PASS
+    assert all(verdict(refusals.FORM, tables["base"], tables[name]) == FAIL for name in ("willing", "timid", "mute"))
+
+
+def test_a_model_that_thinks_no_more_fails(tokenizer: Any, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "prompts.jsonl", [{"question": f"what is {n}?"} for n in range(60)])
+    options, off = ThinkingOptions(uri=str(path)), "</think>"
+    base = run(thinking_modes.FORM, options, tokenizer, {off: "42", "": "<think>Hm.</think>42"}, tmp_path)
+    forgot = run(thinking_modes.FORM, options, tokenizer, {"": "42"}, tmp_path)
+    endless = run(thinking_modes.FORM, options, tokenizer, {off: "42", "": "<think>Hm"}, tmp_path)
+    assert thinking_modes.FORM.summarize(base, ())["as_asked"] == 1
+    assert thinking_modes.FORM.summarize(forgot, ())["as_asked/on"] == 0
+    assert thinking_modes.FORM.summarize(endless, ())["unfinished_ratio"] == 0.5
+    assert [verdict(thinking_modes.FORM, base, table) for table in (base, forgot, endless)] == [PASS, FAIL, FAIL]
+
+
+def test_thoughts_are_switched_as_asked_or_it_is_said_that_they_cannot_be(
+    tokenizer: Any, world: Any, tmp_path: Path
+) -> None:
+    on, off = (render_question(SwitchedTokenizer(tokenizer, thinks), "x") for thinks in (True, False))
+    assert off == on + "<think>\n\n</think>\n\n"
+    with pytest.raises(ConfigError, match=r"thinking is on, but the chat template of .* has no switch"):
+        evaluate(world, tmp_path / "out", thinking="on")
+
+
+VECTORS = [
+    "42", "4 2", "\\frac12", "\\frac{1}{2}", "\\dfrac{1}{2}", "1/2", "0.5", ".5", "\\tfrac 1 2", "x=5", "5", "k = 5", "xyz=5",
+    "\\sqrt3", "\\sqrt{3}", "2\\sqrt 3", "50\\%", "50", "\\$50", "90^\\circ", "90", "90^{\\circ}", "10\\text{ cm}", "10",
+    "\\left(1,2\\right)", "(1,2)", "(1, 2)", "\\frac3{4}", "\\frac{3}{4}", "3/4", "a/b", "03/4", "\\frac", "\\sqrt", "",
+    "\\text{ a }\\text{ b }", "1.5", "{.5}", "\\!7", "7",
+]  # fmt: skip
+
+
+def test_answers_to_mathematics_are_the_same_where_the_original_scorer_says_so() -> None:
+    for one in VECTORS:
+        for other in VECTORS:
+            assert is_same(one, other) == hendrycks.is_equiv(one, other), (one, other)
+
+
+def test_the_answer_is_the_last_box_of_a_solution(tokenizer: Any, tmp_path: Path) -> None:
+    for text in ("So $\\boxed{\\frac{1}{2}}$.", "\\boxed{1} then \\boxed{2}", "$x = \\boxed 7$ is it"):
+        assert read_boxed(text) == hendrycks.remove_boxed(hendrycks.last_boxed_only_string(text))
+    assert read_boxed("\\fbox{3}") == "3"
+    assert (read_answer("it is $4$"), read_answer(" 4 ")) == ("4", "4")
+    rows = [{"problem": f"p {n}", "solution": f"Thus \\boxed{{{n}/2}}.", "level": "Level 1"} for n in range(4)]
+    options = competition_math.MathOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", rows)))
+    table = run(competition_math.FORM, options, tokenizer, {"p 3": "\\boxed{\\frac{3}{2}}", "": "$9$"}, tmp_path)
+    assert table["correct"].to_pylist() == [0, 0, 0, 1]
+
+
+def test_a_fact_is_asked_for_at_every_depth_of_notes_of_a_length(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [
+        {"fact": f"The code of box {n} is {n}{n}.", "question": f"code of box {n}?", "answer": f"{n}{n}"}
+        for n in range(8)
+    ]
+    path = write_jsonl(tmp_path / "facts.jsonl", rows)
+    options = LongContextOptions(uri=str(path), length=400, depths=(0.0, 1.0))
+    items = long_context.FORM.read_items(options, tokenizer)
+    assert len(items) == 16
+    first, last = items[0].messages[0]["content"], items[1].messages[0]["content"]
+    assert first.index("box 0 is 00") < first.index("box 1") and last.index("box 1") < last.index("box 0 is 00")
+    assert first.count("box 0 is 00") == last.count("box 0 is 00") == 1
+    size = len(tokenizer(first)["input_ids"])
+    assert 380 < size < 480
+    base = run(
+        long_context.FORM,
+        options,
+        tokenizer,
+        {f"Question: code of box {n}": f"It is {n}{n}." for n in range(8)},
+        tmp_path,
+    )
+    assert long_context.FORM.summarize(base, ())["recall"] == 1
+    assert "The code" not in long_context.FORM.searched_texts(base)[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "words"),
+    [(refusals.FORM, {"prompt": "x"}, "row 1: refuse is true or false"),
+     (refusals.FORM, {"text": "x", "refuse": True}, "row 1: no messages, nor a text in prompt, question"),
+     (tool_calls.FORM, {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]}, "row 1: no calls"),
+     (tool_calls.FORM, {"prompt": "x", "calls": []}, "row 1: no tools")],
+)  # fmt: skip
+def test_a_row_that_cannot_be_asked_is_named(
+    tokenizer: Any, tmp_path: Path, form: AskedForm[Any], row: dict[str, Any], words: str
+) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(DataError, match=words):
+        form.plan("axis", AskedOptions(uri=str(path)), tokenizer, 0)
+
+
+def test_an_item_that_is_there_twice_is_refused(tokenizer: Any, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"id": 7, "prompt": "x", "refuse": True}] * 2)
+    with pytest.raises(DataError, match="item '7' is there twice"):
+        refusals.FORM.plan("axis", AskedOptions(uri=str(path)), tokenizer, 0)
