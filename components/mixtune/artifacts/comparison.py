@@ -14,8 +14,9 @@ FAILED = "failed"
 """In place of a verdict: there is no model to compare."""
 ADVISORY = "advisory"
 """In place of a question and a verdict: an axis that decides nothing."""
-NON_INFERIORITY, SUPERIORITY = "non-inferiority", "superiority"
-"""Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)?"""
+NON_INFERIORITY, SUPERIORITY, EQUIVALENCE = "non-inferiority", "superiority", "equivalence"
+"""Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)? Are two artefacts
+of one model the same within what is allowed (all axes)?"""
 CUSTOMER_AXIS = "customer"
 """The axis of the customer's own records; the others are general."""
 EXIT_CODES = {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
@@ -139,7 +140,7 @@ class AxisVerdict:
     form: str
     """Of the benchmark, or `judge`."""
     question: str
-    """`non-inferiority`, `superiority` or `advisory`."""
+    """`non-inferiority`, `superiority`, `equivalence` or `advisory`."""
     limit: float
     """The allowed loss, a positive number; 0 for the customer's axis."""
     verdict: str

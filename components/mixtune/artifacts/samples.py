@@ -118,7 +118,7 @@ class Identity(ModelIdentity):
     model: str = ""
     """Digest of the tuned model; empty: the base itself."""
     model_kind: str = "base"
-    """`base`, `adapter` or `weights`; `failed` where there is no model."""
+    """`base`, `adapter`, `weights`, `quantized` or `served` (`model` says where); `failed` where there is no model."""
     strength: float = 1.0
     """How far the model is from its base, above 0 to 1, as trained."""
     benchmarks: dict[str, BenchmarkIdentity] = field(default_factory=dict)

@@ -4,7 +4,7 @@ import math
 
 from scipy.stats import norm
 
-from mixtune.artifacts.comparison import FAIL, PASS, SUPERIORITY, AxisVerdict
+from mixtune.artifacts.comparison import EQUIVALENCE, FAIL, PASS, SUPERIORITY, AxisVerdict
 from mixtune.compare import paired_stats
 
 
@@ -50,6 +50,9 @@ def _advise_superior(axis: AxisVerdict) -> str:
 def _advise_general(axis: AxisVerdict) -> str:
     measure, benefit = axis.measure, axis.measure.benefit
     loss, limit = -benefit.difference, _amount(axis, axis.limit)
+    if axis.verdict == FAIL and axis.question == EQUIVALENCE:
+        amount = _amount(axis, abs(measure.change.difference))
+        return f"{axis.axis} differs by {amount}: this is not what was proved; look at its form and its engine."
     if axis.verdict == FAIL:
         verb = "fell" if measure.higher_is_better else "rose"
         amount = _amount(axis, abs(measure.change.difference))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from mixtune.artifacts.comparison import (
+    EQUIVALENCE,
     FAIL,
     INCONCLUSIVE,
     NON_INFERIORITY,
@@ -89,6 +90,14 @@ def summarize(comparison: Comparison) -> str:
     general = [axis for axis in comparison.axes if axis.question == NON_INFERIORITY]
     failed = [axis for axis in comparison.axes if axis.verdict == FAIL]
     sentences = []
+    if same := [axis for axis in comparison.axes if axis.question == EQUIVALENCE]:
+        differing = [axis for axis in same if axis.verdict == FAIL]
+        undecided = [axis for axis in same if axis.verdict == INCONCLUSIVE]
+        if differing:
+            return f"Not the same model: {_names(differing)} differ by more than is allowed."
+        if undecided:
+            return f"Not enough items to say whether they are the same: {_names(undecided)}."
+        return f"The same within what is allowed, on {_names(same)}."
     if comparison.verdict == PASS:
         sentences.append(f"Nothing was forgotten beyond what is allowed on {_names(general)}.")
     if comparison.verdict == INCONCLUSIVE:
@@ -112,7 +121,8 @@ def _names(axes: Iterable[AxisVerdict]) -> str:
 
 def _axis_row(axis: AxisVerdict) -> list[Cell]:
     scale, unit = (100, " %") if axis.measure.relative else (1, "")
-    allowed = {NON_INFERIORITY: f"{scale * axis.limit:g}{unit}", SUPERIORITY: "any gain"}
+    limit = f"{scale * axis.limit:g}{unit}"
+    allowed = {NON_INFERIORITY: limit, SUPERIORITY: "any gain", EQUIVALENCE: f"±{limit}"}
     return [
         f"{axis.axis} ({axis.measure.metric})",
         *_score_cells(axis.measure, percent_digits=2),

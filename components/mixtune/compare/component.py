@@ -82,6 +82,7 @@ def compare(
     dial: Input[Dataset] = None,
     limits: dict = {},
     allow_overlap: bool = False,
+    same: bool = False,
     tracking: dict = {},
     storage: dict = {},
 ) -> str:
@@ -104,6 +105,8 @@ def compare(
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
             for general NLL, 0.03 of tool calls, refusals, thinking modes, MATH and long context.
         allow_overlap: Go on although items of a benchmark are in the training data word for word.
+        same: `base` and `candidate` are one tuned model in two forms (as trained; merged, quantized or served): it
+            passes when, on every axis, both are with 95 % confidence the same within the limits (else 0.02).
         tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
@@ -126,6 +129,7 @@ def compare(
         dial_path=getattr(dial, "path", ""),
         limits=limits,
         allow_overlap=allow_overlap,
+        same=same,
         tracking=tracking,
         storage=storage,
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, AxisVerdict, Comparison, Overlap, TrainedMix
+from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, AxisVerdict, Comparison, TrainedMix
 from mixtune.artifacts.samples import AxisSummary, Identity, Samples
 from mixtune.compare.verdicts import judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
@@ -13,6 +13,10 @@ from mixtune.evaluate.benchmarks.registry import FORMS
 KEY = ("item_id", "prompt_hash")
 SAME = ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit", "axis_limits", "thinking")
 """Of both evaluations' identities."""
+FORM_OF_MODEL = ("engine", "dtype", "device")
+"""What artefacts of one model may differ in."""
+DEFAULT_SAME = 0.02
+"""Difference of an axis without a limit of its own up to which two artefacts are the same."""
 
 
 def compare_samples(
@@ -20,9 +24,9 @@ def compare_samples(
     candidate: Samples,
     limits: dict[str, Any],
     *,
-    contamination: tuple[Overlap, ...] = (),
     mix: TrainedMix | None = None,
     judged: AxisVerdict | None = None,
+    same: bool = False,
 ) -> Comparison:
     """Compare two evaluations item by item.
 
@@ -30,18 +34,19 @@ def compare_samples(
         base: The base model's samples.
         candidate: The candidate's.
         limits: Allowed loss per axis, over the defaults.
-        contamination: What of the items is in the training data.
         mix: What the candidate was trained on.
         judged: A judge's verdict, as a further axis.
+        same: The candidate is the base's model in another form (merged, quantized, served): both ought to be the same
+            on every axis, within the limits.
 
     Raises:
         DataError: The evaluations differ in items or prompts.
         ConfigError: A limit for an axis that is not there, or one below 0.
     """
-    check_same(base, candidate)
-    allowed = resolve_limits(base.axes, limits)
+    check_same(base, candidate, () if not same else FORM_OF_MODEL)
+    allowed = resolve_limits(base.axes, limits, same=same)
     axes = [
-        judge_axis(name, summary, join(base, candidate, name), allowed.get(name, 0.0))
+        judge_axis(name, summary, join(base, candidate, name), allowed.get(name, 0.0), same=same)
         for name, summary in base.axes.items()
     ]
     axes += [judged] if judged else []
@@ -50,7 +55,6 @@ def compare_samples(
         axes=tuple(axes),
         identity={"base": base.identity, "candidate": candidate.identity},
         limit=base.limit,
-        contamination=contamination,
         mix=mix,
         model_uri=candidate.model_uri,
     )
@@ -68,8 +72,8 @@ def without_candidate(base: Samples, reason: str, mix: TrainedMix | None) -> Com
     )
 
 
-def check_same(base: Samples, candidate: Samples) -> None:
-    """Check that both evaluations asked the same things in the same way.
+def check_same(base: Samples, candidate: Samples, may_differ: tuple[str, ...] = ()) -> None:
+    """Check that both evaluations asked the same things in the same way, but for some of their identities' fields.
 
     Raises:
         DataError: The axes, the base model, the prompts or the settings differ.
@@ -79,7 +83,7 @@ def check_same(base: Samples, candidate: Samples) -> None:
             f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}; "
             "evaluate both with the same benchmarks and pools"
         )
-    for key in SAME:
+    for key in (key for key in SAME if key not in may_differ):
         of_base, of_candidate = (getattr(side.identity, key) for side in (base, candidate))
         if of_base != of_candidate:
             raise DataError(
@@ -106,17 +110,18 @@ def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Tab
     return tables[0], tables[1]
 
 
-def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any]) -> dict[str, float]:
-    """Return the allowed loss of every general axis.
+def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any], *, same: bool = False) -> dict[str, float]:
+    """Return the allowed loss of every general axis, or the allowed difference of every axis of the `same` model.
 
     Raises:
         ConfigError: A limit for no general axis, or one that is no number from 0.
     """
     forms = {name: FORMS[summary.form] for name, summary in axes.items()}
-    general = {name: form for name, form in forms.items() if form.question == NON_INFERIORITY}
+    general = {name: form for name, form in forms.items() if same or form.question == NON_INFERIORITY}
     if unknown := sorted(set(limits) - set(general)):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
-    allowed = {name: float(limits.get(name, form.default_limit)) for name, form in general.items()}
+    default = DEFAULT_SAME if same else 0.0
+    allowed = {name: float(limits.get(name, form.default_limit or default)) for name, form in general.items()}
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
             raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")

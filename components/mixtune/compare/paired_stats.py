@@ -69,6 +69,13 @@ def superiority(benefit: Estimate) -> str:
     return FAIL if benefit.upper < 0 else INCONCLUSIVE
 
 
+def equivalence(benefit: Estimate, limit: float) -> str:
+    """Return `pass` when the difference is surely at most `limit` either way, `fail` when it surely is more."""
+    if -limit <= benefit.lower and benefit.upper <= limit:
+        return PASS
+    return FAIL if benefit.upper < -limit or benefit.lower > limit else INCONCLUSIVE
+
+
 def overall(verdicts: Sequence[str]) -> str:
     """Return `fail` if any failed, `pass` if all passed, else `inconclusive`."""
     if FAIL in verdicts:

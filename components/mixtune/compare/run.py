@@ -35,6 +35,8 @@ class CompareInputs:
     """What `sweep_dial` wrote; empty: nothing was turned down."""
     allow_overlap: bool = False
     """Go on although a benchmark's item is in the training data word for word."""
+    same: bool = False
+    """The candidate is the base's model in another form, and ought to be the same."""
     limits: dict[str, Any] = field(default_factory=dict)
     tracking: dict[str, Any] = field(default_factory=dict)
     storage: dict[str, Any] = field(default_factory=dict)
@@ -82,9 +84,10 @@ def _compare(
     if judgments:
         judged = judge_run.judge_axis(judgments, float(limits.pop(judge_run.AXIS, judge_run.DEFAULT_LIMIT)))
     overlaps = _find_overlaps(base, inputs)
-    comparison = compare_samples(base, candidate, limits, contamination=overlaps, mix=mix, judged=judged)
+    comparison = compare_samples(base, candidate, limits, mix=mix, judged=judged, same=inputs.same)
     points = read_artifact(Dial, inputs.dial_path).points if inputs.dial_path else ()
-    return replace(comparison, dial=tuple(_compare_dial_point(point, base, limits) for point in points))
+    dial = tuple(_compare_dial_point(point, base, limits) for point in points)
+    return replace(comparison, contamination=overlaps, dial=dial)
 
 
 def _compare_dial_point(point: DialPoint, base: Samples, limits: dict[str, Any]) -> DialVerdict:

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from mixtune.artifacts.comparison import (
+    EQUIVALENCE,
     FAIL,
     NON_INFERIORITY,
     SUPERIORITY,
     AxisDetails,
     AxisVerdict,
     Confusion,
+    Estimate,
     ItemCounts,
 )
 from mixtune.artifacts.samples import AxisSummary, count_true
@@ -23,12 +25,12 @@ from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 
-def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) -> AxisVerdict:
-    """Return the verdict on one axis."""
+def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *, same: bool = False) -> AxisVerdict:
+    """Return the verdict on one axis; `same`: whether both are the same within the limit."""
     form, labels = FORMS[summary.form], summary.labels
     measures = measure_axis(form, labels, tables)
     benefit = measures[0].benefit
-    superior = form.question == SUPERIORITY
+    question = EQUIVALENCE if same else form.question
     lost, gained = count_changes(tables)
     counts = {
         f"{side}_{name}": count_true(table, column)
@@ -38,9 +40,9 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) ->
     axis = AxisVerdict(
         axis=name,
         form=form.name,
-        question=form.question,
+        question=question,
         limit=limit,
-        verdict=paired_stats.superiority(benefit) if superior else paired_stats.non_inferiority(benefit, limit),
+        verdict=_decide(question, benefit, limit),
         advice="",
         detectable=paired_stats.detectable_loss(benefit),
         power=pass_rate(limit, benefit.standard_error),
@@ -62,13 +64,20 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float) ->
     return replace(axis, advice=advise(axis))
 
 
+def _decide(question: str, benefit: Estimate, limit: float) -> str:
+    if question == SUPERIORITY:
+        return paired_stats.superiority(benefit)
+    decide = paired_stats.equivalence if question == EQUIVALENCE else paired_stats.non_inferiority
+    return decide(benefit, limit)
+
+
 def overall_verdict(axes: Sequence[AxisVerdict]) -> str:
     """Pass only if every general axis passes and the customer's did not get worse.
 
     Raises:
         DataError: There is no general axis, so nothing tells of forgetting.
     """
-    general = [axis.verdict for axis in axes if axis.question == NON_INFERIORITY]
+    general = [axis.verdict for axis in axes if axis.question in (NON_INFERIORITY, EQUIVALENCE)]
     if not general:
         raise DataError(
             "no general axis in these samples; forgetting is measured on one: add a benchmark or holdout records"

@@ -47,7 +47,8 @@ def evaluate(
             subjects, pools and labels; 0: all), `axis_limits` (the same by axis, such as
             `{"mmlu": 500}`), `thinking` (answers after a thought "on", "off", "both" or as the "template" has it),
             `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
-            `engine` ("transformers" on any device, or "vllm" on GPUs, in an image that has it),
+            `engine` ("transformers" on any device, "vllm" on GPUs, in an image that has it, or "endpoint": a served
+            model, by `endpoint`: `url`, `model`, possibly `key_path` of an OpenAI-compatible server of vLLM),
             `gpus_per_model` (GPUs that share one model, for a model that one cannot hold) and `customer_options` (how
             the customer's records are scored: `method` "auto", "logprobs" or "generation", `max_new_tokens` (256),
             `aliases` (further names of labels), `separator` (of several labels in one record) and `pattern` (that a

@@ -40,7 +40,7 @@ from mixtune.inference.loading import Fetched, ModelSource
 from mixtune.inference.prompts import SwitchedTokenizer
 from mixtune.interpolation import check_strengths
 from mixtune.settings.from_dict import from_dict, suggest
-from mixtune.settings.inference import AS_TEMPLATE, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
+from mixtune.settings.inference import AS_TEMPLATE, ENDPOINT, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
@@ -154,10 +154,11 @@ def _evaluate(
     tokenizer = loading.load_tokenizer(fetched)
     pools = EvaluationPools(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     axes = plan_axes(settings, inputs.benchmarks, pools, tokenizer)
+    model, kind = _identify_model(source, fetched)
     identity = Identity(
         **vars(loading.identify(source, fetched)),
-        model=loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else "",
-        model_kind=fetched.kind,
+        model=model,
+        model_kind=kind,
         strength=inputs.strength,
         benchmarks={name: _identify(benchmark) for name, benchmark in sorted(inputs.benchmarks.items())},
         customer=pools.customer.digest,
@@ -255,6 +256,16 @@ def _plan_axis(
     form, options = benchmark
     parts = form.plan(name + suffix, options, tokenizer, settings.limit_of(name))
     return Axis(name + suffix, form, parts, max_new_tokens=getattr(options, "max_new_tokens", 0))
+
+
+def _identify_model(source: ModelSource, fetched: Fetched) -> tuple[str, str]:
+    """Return which artefact is evaluated: `model` and `model_kind` of an identity."""
+    if source.engine == ENDPOINT:
+        served = f"{source.endpoint.model} at {source.endpoint.url}"
+        behind = f" ({source.model_uri})" if source.model_uri else ""
+        return served + behind, "served"
+    digest = loading.digest(source.model_uri, fetched.tuned) if fetched.tuned else ""
+    return digest, fetched.kind
 
 
 def _identify(benchmark: Benchmark) -> BenchmarkIdentity:

@@ -1,5 +1,6 @@
 """A model ready to be evaluated: a base model, a base model with its adapter, or a whole tuned model."""
 
+import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,12 @@ from mixtune.artifacts.samples import ModelIdentity
 from mixtune.chat.template import ChatTemplate
 from mixtune.chat.template_files import read_templates, templates_digest
 from mixtune.errors import ModelError
+from mixtune.inference.endpoint_engine import EndpointEngine
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 from mixtune.interpolation import interpolate_model
-from mixtune.settings.inference import InferenceSettings
+from mixtune.settings.inference import ENDPOINT, VLLM, InferenceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
@@ -43,7 +45,9 @@ class ModelSource(InferenceSettings):
         return cls(base_model=base_model, model_uri=model_uri, **values)
 
     def resolved(self) -> "ModelSource":
-        """Return the same with `auto` replaced by what this machine has."""
+        """Return the same with `auto` replaced by what this machine has; of a served model neither is known."""
+        if self.engine == ENDPOINT:
+            return replace(self, device=ENDPOINT, dtype=ENDPOINT)
         device, dtype = self.device, self.dtype
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -67,10 +71,13 @@ class Fetched:
 
     @property
     def kind(self) -> str:
-        """`base`, `adapter` or `weights`."""
+        """`base`, `adapter`, `weights` or `quantized`."""
         if not self.tuned:
             return "base"
-        return "adapter" if self.adapter else "weights"
+        if self.adapter:
+            return "adapter"
+        config = json.loads((self.tuned / "config.json").read_text())
+        return "quantized" if config.get("quantization_config") else "weights"
 
     @property
     def weights(self) -> Path:
@@ -79,8 +86,10 @@ class Fetched:
 
 
 def fetch(source: ModelSource) -> Fetched:
-    """Bring the model's folders to local disk."""
+    """Bring the model's folders to local disk; of a served model its base, for its tokenizer."""
     base = models.fetch_model(source.base_model)
+    if source.engine == ENDPOINT:
+        return Fetched(base, None)
     return Fetched(base, models.fetch_model(source.model_uri) if source.model_uri else None)
 
 
@@ -120,7 +129,10 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engi
         ModelError: The weights cannot be read, or the adapter changes no logit.
     """
     source = replace(source, device=device or source.device).resolved()
-    return _load_vllm(source, fetched) if source.engine == "vllm" else _load_transformers(source, fetched)
+    if source.engine == ENDPOINT:
+        config, tokenizer = AutoConfig.from_pretrained(fetched.base, trust_remote_code=False), load_tokenizer(fetched)
+        return EndpointEngine(source.endpoint, tokenizer, max_length=max_length(config, tokenizer))
+    return _load_vllm(source, fetched) if source.engine == VLLM else _load_transformers(source, fetched)
 
 
 def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEngine:

@@ -5,10 +5,32 @@ from dataclasses import dataclass, field
 
 from mixtune.errors import ConfigError
 
-ENGINES = ("transformers", "vllm")
+ENGINES = TRANSFORMERS, VLLM, ENDPOINT = ("transformers", "vllm", "endpoint")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 AS_TEMPLATE, THOUGHTS_ON, THOUGHTS_OFF, THOUGHTS_BOTH = THINKING = ("template", "on", "off", "both")
 AUTO, LOGPROBS, GENERATION = METHODS = ("auto", "logprobs", "generation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """A served model, behind an OpenAI-compatible URL."""
+
+    url: str = ""
+    """Base URL, such as `https://models.example/v1`."""
+    model: str = ""
+    """What the model is called there."""
+    key_path: str = ""
+    """File with the server's key, as a mounted secret has it; empty: no key."""
+    concurrency: int = 16
+    """Requests that are under way at once."""
+
+    def __post_init__(self) -> None:
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"url {self.url!r} is no http:// or https:// URL")
+        if self.url and not self.model:
+            raise ConfigError("model is missing: what the model is called at the URL")
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is 1 or more, got {self.concurrency}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +40,20 @@ class InferenceSettings:
     dtype: str = "auto"
     """`float32`, `bfloat16` or `float16`; `auto`: bfloat16 on a GPU, float32 on a CPU."""
     engine: str = "transformers"
-    """`transformers`, on any device; `vllm`, on GPUs of an image that has it."""
+    """`transformers`, on any device; `vllm`, on GPUs of an image that has it; `endpoint`, a served model."""
+    endpoint: EndpointSettings = EndpointSettings()
+    """Where the served model is; only for that engine, which needs it."""
     gpus_per_model: int = 1
     """GPUs that share one model: tensor parallel in vLLM, layers spread over them in transformers."""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"engine {self.engine!r}: there are {', '.join(ENGINES)}")
+        if (self.engine == ENDPOINT) != bool(self.endpoint.url):
+            raise ConfigError("engine endpoint needs endpoint with url and model, and no other engine takes it")
         if self.gpus_per_model < 1:
             raise ConfigError(f"gpus_per_model is 1 or more, got {self.gpus_per_model}")
-        if self.dtype not in DTYPES:
+        if self.dtype not in DTYPES and self.engine != ENDPOINT:
             raise ConfigError(f"dtype {self.dtype!r}: there are {', '.join(DTYPES)}")
 
 
