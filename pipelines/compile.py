@@ -15,7 +15,7 @@ from pipelines.slim import slim  # noqa: E402
 from pipelines.workflow_size import workflow_size  # noqa: E402
 
 PACKAGE = ROOT / "components" / "mixtune"
-PIPELINES = ("evaluate_only", "find_mix", "finetune", "lora_then_sft", "mix_grid", "prepare_data")
+PIPELINES = ("compare_models", "evaluate_only", "find_mix", "finetune", "lora_then_sft", "mix_grid", "prepare_data")
 
 
 def components() -> dict[Path, BaseComponent]:

@@ -25,6 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "find_mix": SHARED | {"choose"},
     "registry": SHARED,
     "serve": SHARED,
+    "model_choice": SHARED | {"compare", "evaluate", "inference", "serve"},
+    "tuning_import": SHARED | {"sanitize"},
     "preflight": SHARED,
     "outcome": SHARED,
     "demo": SHARED,

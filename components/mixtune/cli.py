@@ -14,7 +14,7 @@ from mixtune import __version__
 from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, shipped, submit
 from mixtune.commands.argument_places import did_you_mean
 from mixtune.commands.arguments import Commands, add_pipeline_arguments
-from mixtune.commands.exchange import serve
+from mixtune.commands.exchange import import_tuning, serve
 from mixtune.commands.local import demo, run, use_model
 from mixtune.errors import ConfigError, MixtuneError
 
@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_commands(commands)
     catalogue_pools.add_commands(commands)
     serve.add_commands(commands)
+    import_tuning.add_commands(commands)
     return parser
 
 

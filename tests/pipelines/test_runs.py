@@ -1,14 +1,18 @@
 """Every compiled pipeline beside finetune and mix_grid, which the demo's tests run, runs on this machine."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.ladder import LadderReport
 from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.model_choice import ModelChoice
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import find_pipeline, read_definitions
 from mixtune.commands.local.run import run_pipeline
@@ -46,6 +50,28 @@ def test_evaluate_only_finds_no_difference_between_a_model_and_itself(small_run:
     assert isinstance(comparison, Comparison) and outcome.verdict == comparison.verdict
     differences = {axis.axis: axis.measure.change.difference for axis in comparison.axes}
     assert differences == {"customer": 0.0, "general_nll": 0.0}
+
+
+@pytest.mark.slow
+def test_compare_models_takes_the_model_that_knows_more_of_the_customers_records(
+    small_run: dict[str, Any], work: WorkDir, tmp_path: Path
+) -> None:
+    worse = shutil.copytree(small_run["base_model"], tmp_path / "worse")
+    weights = load_file(worse / "model.safetensors")
+    emptied = {name: value * ("mlp" not in name) for name, value in weights.items()}
+    save_file(emptied, worse / "model.safetensors", {"format": "pt"})
+    template = worse / "chat_template.jinja"
+    template.write_text(template.read_text() + "{# another one #}")
+    arguments = arguments_of("compare_models", small_run, other_model=str(worse))
+    outcome = run_pipeline(find_pipeline("compare_models"), arguments, work)
+    (path,) = work.run_dir(outcome.run_id).glob("*/choose-model/choice")
+    choice = read_artifact(ModelChoice, str(path))
+    assert [axis.axis for axis in choice.axes] == ["customer", "general_nll"]
+    nll = choice.axes[1]
+    assert (nll.better, nll.measure.metric) == (choice.first.name, "nll_of_answers")
+    assert nll.measure.change.difference > 0 and nll.num_items > 10
+    assert choice.first.usd_per_hour and "weights" in choice.first.serving
+    assert choice.chosen == outcome.outputs["Output"] == choice.first.name
 
 
 @pytest.mark.slow

@@ -82,10 +82,10 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
             raise ModelError(f"{plain}: no merged model; train with lora_options.merge, or leave `merged` out")
     if not storage.file_exists(storage.join(plain, "adapter_config.json")):
         where = settings.tuned_uri or (plain if settings.merged else model_uri)
-        return _describe(name, plain, _servable(where, "tuned_uri"))
+        return read_whole_model(name, plain, _servable(where, "tuned_uri"))
     adapter = read_adapter(plain)
     base = storage.check_fingerprint(base_model)
-    whole = _describe(name, base, _servable(settings.base_uri or base_model, "base_uri"))
+    whole = read_whole_model(name, base, _servable(settings.base_uri or base_model, "base_uri"))
     return ServedModel(
         name=name,
         base_uri=whole.base_uri,
@@ -121,14 +121,24 @@ def read_adapter(folder: str) -> AdapterConfig:
     return adapter
 
 
-def _describe(name: str, folder: str, where: str) -> ServedModel:
+def read_whole_model(name: str, folder: str, where: str = "") -> ServedModel:
+    """Look at a model of whole weights.
+
+    Args:
+        name: As requests will name it.
+        folder: Local or `s3://`.
+        where: Where the cluster finds it; empty: there.
+
+    Raises:
+        ModelError: There is no model.
+    """
     entries = storage.list_files(folder)
     weights = [entry.num_bytes for entry in entries if entry.path.endswith(".safetensors") and "/" not in entry.path]
     if not weights:
         raise ModelError(f"{folder}: no .safetensors file in it; vLLM is given safetensors only")
     return ServedModel(
         name=name,
-        base_uri=where,
+        base_uri=where or folder,
         config=read_config(folder),
         weight_bytes=sum(weights),
         download_bytes=sum(entry.num_bytes for entry in entries),

@@ -1,5 +1,6 @@
 """Dataclasses from JSON that others define: what we do not read is left out, what we read is checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -7,10 +8,13 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from mixtune.settings.from_dict import from_dict
 
 T = TypeVar("T")
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def read_known(cls: type[T], value: object, name: str) -> T:
     """Build a dataclass, and those inside it, from a JSON object; keys that they do not have and nulls are left out.
+
+    A key in camel case, `trainingData`, is the field `training_data`.
 
     Args:
         cls: A dataclass whose fields all have defaults.
@@ -26,8 +30,8 @@ def read_known(cls: type[T], value: object, name: str) -> T:
 def _prune(kind: Any, value: Any) -> Any:
     if is_dataclass(kind) and isinstance(value, Mapping):
         hints = get_type_hints(kind)
-        values = {item.name: value[item.name] for item in fields(kind) if value.get(item.name) is not None}
-        return {key: _prune(hints[key], item) for key, item in values.items()}
+        values = {_CAPITAL.sub("_", str(key)).lower(): item for key, item in value.items() if item is not None}
+        return {item.name: _prune(hints[item.name], values[item.name]) for item in fields(kind) if item.name in values}
     inner = [item for item in get_args(kind) if is_dataclass(item)]
     if inner and isinstance(value, list):
         return [_prune(inner[0], item) for item in value]

@@ -1,0 +1,79 @@
+"""The command `import-tuning`: a job of a tuning service as arguments of `finetune`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from mixtune.commands.arguments import Commands
+from mixtune.errors import ConfigError
+from mixtune.tuning_import.exports import read_export
+from mixtune.tuning_import.import_job import Additions, ImportedTuning, import_job
+
+COLUMNS = ("setting", "value", "becomes", "note")
+T = TypeVar("T")
+SHOWN = 60
+"""Characters of a cell."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `import-tuning` to the command line."""
+    command = commands.add_parser(
+        "import-tuning", help="turn a job of OpenAI, Vertex AI, Cohere, Databricks or Bedrock into finetune's arguments"
+    )
+    command.add_argument("export", help="the job as its service answers it (JSON or YAML), or a file of records")
+    command.add_argument("--job", default="", metavar="ID", help="which, where the file holds several")
+    command.add_argument("--files", default="", metavar="FOLDER", help="with the files that the export names")
+    command.add_argument("--training", default="", metavar="FILE", help="the records, in place of the export's")
+    command.add_argument("--validation", default="", metavar="FILE", help="the test set, in place of the export's")
+    command.add_argument("--base-model", default="", help="the open model to tune in its place")
+    command.add_argument("--general-pools", default="", metavar="JSON", help="as finetune takes them, or @file.json")
+    command.add_argument("--benchmarks", default="", metavar="JSON", help="the same")
+    command.add_argument("--out", default="finetune.json", metavar="FILE", help="(default: %(default)s)")
+    command.set_defaults(command=_import_tuning)
+
+
+def _import_tuning(options: argparse.Namespace) -> int:
+    additions = Additions(
+        files=options.files,
+        training=options.training,
+        validation=options.validation,
+        base_model=options.base_model,
+        general_pools=_read_json("--general-pools", options.general_pools, list),
+        benchmarks=_read_json("--benchmarks", options.benchmarks, dict),
+    )
+    imported = import_job(read_export(options.export, options.job), additions)
+    Path(options.out).write_text(json.dumps(imported.arguments, indent=1) + "\n", encoding="utf-8")
+    print(format_import(imported))
+    print(f"\nwritten: {options.out}")
+    for text in imported.missing:
+        print(f"still to give: {text}")
+    records = f" --customer-records {imported.num_records}" if imported.num_records else ""
+    print(f"next: mixtune plan finetune --arguments {options.out}{records}")
+    print(f"then: mixtune preflight finetune --arguments {options.out}")
+    return 0
+
+
+def format_import(imported: ImportedTuning) -> str:
+    """Return the table of what became of every setting, as text."""
+    job = imported.job
+    rows = [COLUMNS, *((line.setting, line.value, line.becomes or "-", line.note) for line in imported.lines)]
+    widths = [min(SHOWN, max(len(row[place]) for row in rows)) for place in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]).rstrip()
+        for row in rows
+    ]
+    count = f", {imported.num_records:,} records" if imported.num_records else ""
+    return "\n".join([f"{job.service}: {job.name}{count}", "", *lines])
+
+
+def _read_json(option: str, text: str, kind: type[T]) -> T:
+    if not text:
+        return kind()
+    try:
+        value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{option} {text}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise ConfigError(f"{option}: a JSON {'list' if kind is list else 'object'} is needed")
+    return value

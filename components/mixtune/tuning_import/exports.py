@@ -1,0 +1,55 @@
+"""Find the job in a file that a service's answer was saved to; a file of records is one, too."""
+
+from pathlib import PurePosixPath
+
+import yaml
+
+from mixtune import storage
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize.reading.readers import is_readable
+from mixtune.tuning_import.services import TuningJob, read_job
+
+LISTS = ("data", "tuningJobs", "finetuned_models", "jobs", "runs")
+"""Where an answer that lists jobs holds them."""
+EXPORTS = (".json", ".yaml", ".yml", "")
+MAX_BYTES = 16 * 2**20
+"""A larger file holds records, no job."""
+
+
+def read_export(uri: str, job: str = "") -> TuningJob:
+    """Read a job that a service exported, or take a file of training records as one.
+
+    Args:
+        uri: The file, local or `s3://`.
+        job: Id or name of the job, where the file holds several.
+
+    Raises:
+        ConfigError: It is nobody's export that is known, or it holds several jobs and none is named.
+        DataError: It cannot be read.
+    """
+    records = TuningJob(service="a file of records", name=uri, base_model="", training=uri)
+    if PurePosixPath(uri).suffix not in EXPORTS or storage.file_size(uri) > MAX_BYTES:
+        return records
+    jobs = [item for item in map(read_job, _list_documents(uri)) if item]
+    chosen = [item for item in jobs if job in ("", item.name, item.name.rpartition("/")[2])]
+    if not jobs and not job and is_readable(uri):
+        return records
+    if not chosen:
+        which = f"no job {job!r}" if job else "no job of OpenAI, Vertex AI, Cohere, Databricks or Bedrock"
+        raise ConfigError(f"{uri}: {which} in it; docs/moving.md says what to export, and --training takes records")
+    if len(chosen) > 1:
+        raise ConfigError(f"{uri}: {len(chosen)} jobs; name one by --job: {', '.join(item.name for item in chosen)}")
+    return chosen[0]
+
+
+def _list_documents(uri: str) -> list[object]:
+    """Return what a JSON or YAML file holds, or the entries of a list in it."""
+    with storage.open_read(uri) as stream:
+        text = stream.read()
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{uri}: neither JSON nor YAML ({str(error).splitlines()[0]})") from error
+    if isinstance(content, dict):
+        content = next((content[name] for name in LISTS if isinstance(content.get(name), list)), [content])
+    return content if isinstance(content, list) else []

@@ -1,0 +1,150 @@
+"""The services whose jobs are read, as `services.toml` describes them: whose a document is, and what it says."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from mixtune.errors import ConfigError
+from mixtune.settings.from_dict import from_dict
+
+TABLE = Path(__file__).with_name("services.toml")
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What becomes of one setting of a service."""
+
+    becomes: str = ""
+    """Argument of `finetune`, such as `train_options.lora_rank`; empty: there is none."""
+    note: str = ""
+    """Why there is none, or what to mind."""
+    whole: bool = False
+    """Whether it counts something."""
+    open_weights: bool = False
+    """A rate, which means something only where the same weights are tuned again."""
+    values: dict[str, int] = field(default_factory=dict)
+    """Numbers of its words."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Argument by unit, of a number with a unit; a bare number has the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """One service; a path goes into objects by dots, `path=value` asks for a value."""
+
+    name: str
+    fits: list[list[str]]
+    """Groups of paths; a document that has all of one is this service's."""
+    names: list[str]
+    """Paths of a job's name, the best first."""
+    base: list[str]
+    training: str
+    validation: str = ""
+    envelope: str = ""
+    """Key that an answer holds the job under."""
+    open: str = "(?!)"
+    """Pattern of base models whose weights can be had."""
+    full: str = ""
+    """Path that says that all weights were tuned."""
+    settings: list[str] = field(default_factory=list)
+    """Paths of objects with settings."""
+    further: list[str] = field(default_factory=list)
+    """Paths of single settings."""
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    """By path, the values that it may have where it is there; none: it may not be there."""
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningJob:
+    """One job, in one form for all services."""
+
+    service: str
+    name: str
+    base_model: str
+    """As the service calls it."""
+    training: str
+    """File of the training records, as the service names it."""
+    validation: str = ""
+    method: str = "lora"
+    is_open: bool = False
+    """Whether the base model's weights can be had."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Under the service's names."""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+
+
+@cache
+def read_services() -> tuple[Service, ...]:
+    """Read the package's table."""
+    services = tomllib.loads(TABLE.read_text())["services"]
+    return tuple(from_dict(Service, item, f"services.toml, {item['name']}") for item in services)
+
+
+def read_job(document: object) -> TuningJob | None:
+    """Return the job that a document is; None: it is none of a service that is known.
+
+    Raises:
+        ConfigError: A training of another kind.
+    """
+    for service in read_services():
+        content = look_up(document, service.envelope) or document
+        if any(all(_has(content, path) for path in group) for group in service.fits):
+            return _read(service, content)
+    return None
+
+
+def look_up(content: object, path: str) -> object:
+    """Return what lies at a path, of the only element where there is a list; None where there is nothing.
+
+    Raises:
+        ConfigError: A list of several.
+    """
+    for key in filter(None, path.split(".")):
+        if isinstance(content, list) and len(content) > 1:
+            raise ConfigError(f"{path}: {len(content)} of them; put the files into one folder, give it by --validation")
+        content = content[0] if isinstance(content, list) and content else content
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
+
+
+def _has(content: object, path: str) -> bool:
+    place, sign, value = path.partition("=")
+    there = look_up(content, place)
+    return there == value if sign else there is not None
+
+
+def _read(service: Service, content: object) -> TuningJob:
+    name, base = (_first(content, paths) for paths in (service.names, service.base))
+    for path, allowed in service.refused.items():
+        value = look_up(content, path)
+        if value is not None and value not in allowed:
+            kind = f"{value}, taken is {' or '.join(allowed)}" if allowed else "another training"
+            raise ConfigError(
+                f"{service.name} {name}: {path} is {kind}; mixtune tunes on answers: give such records by --training"
+            )
+    settings: Json = {}
+    for path in service.settings:
+        values = look_up(content, path)
+        settings |= values if isinstance(values, dict) else {}
+    settings |= {path.rpartition(".")[2]: look_up(content, path) for path in service.further}
+    return TuningJob(
+        service=service.name,
+        name=name,
+        base_model=base.rpartition("/")[2] if base.startswith("arn:") else base,
+        training=str(look_up(content, service.training) or ""),
+        validation=str(look_up(content, service.validation) or "") if service.validation else "",
+        method="sft" if service.full and _has(content, service.full) else "lora",
+        is_open=bool(re.search(service.open, base)),
+        settings={key: value for key, value in settings.items() if value not in (None, "", False)},
+        rules=service.rules,
+    )
+
+
+def _first(content: object, paths: list[str]) -> str:
+    return next((str(value) for path in paths if (value := look_up(content, path))), "")

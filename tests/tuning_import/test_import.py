@@ -1,0 +1,188 @@
+"""Jobs as five services export them become arguments of finetune, in one command each, and nothing is passed over."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixtune.cli import main
+from mixtune.errors import ConfigError, DataError
+from mixtune.sanitize.reading.readers import read_rows
+from mixtune.sanitize.reading.schemas import find_schema
+from mixtune.tuning_import.exports import read_export
+from mixtune.tuning_import.import_job import Additions, find_file, import_job
+from mixtune.tuning_import.settings_map import map_settings
+
+SAMPLES = Path(__file__).with_name("samples")
+DEMO = Path(__file__).parents[2] / "components" / "mixtune" / "demo" / "base_model"
+POOLS = [{"category": "chat", "uri": "chat.jsonl", "weight": 100}]
+TRAIN = str(SAMPLES / "file-Train01.jsonl")
+LORA_PLUS_OFF = {"lora_options": {"lora_plus_ratio": 1.0}}
+EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "openai_succeeded.json": ("", {
+        "customer_uri": TRAIN, "test_uri": str(SAMPLES / "file-Valid01.jsonl"), "customer_epochs": 3.0,
+        "seed": 683058546, "mix_options": {"global_batch_size": 8},
+    }),
+    "openai_legacy.json": ("", {
+        "customer_uri": TRAIN, "customer_epochs": 4.0, "seed": 42, "mix_options": {"global_batch_size": 1},
+    }),
+    "openai_request.json": ("", {"customer_uri": TRAIN, "seed": 7}),
+    "openai_list.json": ("ftjob-b2", {"customer_uri": TRAIN, "customer_epochs": 2.0}),
+    "vertex_gemini.json": ("", {
+        "customer_uri": str(SAMPLES / "gemini_train.jsonl"), "customer_epochs": 4.0,
+        "train_options": {"lora_rank": 4, "lora_alpha": 8},
+    }),
+    "vertex_request.json": ("", {"customer_uri": str(SAMPLES / "gemini_train.jsonl")}),
+    "vertex_open_full.json": ("78", {
+        "customer_uri": TRAIN, "customer_epochs": 2.0, "method": "sft", "learning_rate": 5e-6,
+        "mix_options": {"global_batch_size": 16},
+    }),
+    "vertex_list.yaml": ("", {
+        "customer_uri": str(SAMPLES / "gemini_train.jsonl"), "customer_epochs": 5.0,
+        "train_options": {"lora_rank": 32, "lora_alpha": 64},
+    }),
+    "cohere_chat.json": ("", {
+        "customer_uri": str(SAMPLES / "tickets-ds-7.jsonl"), "customer_epochs": 1.0,
+        "mix_options": {"global_batch_size": 16},
+    }),
+    "cohere_lora.json": ("", {
+        "customer_uri": str(SAMPLES / "tickets-ds-7.jsonl"), "customer_epochs": 3.0,
+        "mix_options": {"global_batch_size": 8}, "train_options": {"lora_rank": 8, "lora_alpha": 16},
+    }),
+    "cohere_classify.json": ("", {"customer_uri": str(SAMPLES / "intents-ds-8.csv"), "customer_epochs": 5.0}),
+    "databricks_chat.json": ("", {
+        "customer_uri": TRAIN, "test_uri": str(SAMPLES / "file-Valid01.jsonl"), "customer_epochs": 3.0,
+        "method": "sft", "learning_rate": 5e-7, "mix_options": {"max_length": 8192},
+    }),
+    "databricks_table.yaml": ("", {
+        "customer_uri": str(SAMPLES / "tickets.jsonl"), "max_steps": 200, "method": "sft", "learning_rate": 1e-6,
+    }),
+    "databricks_tokens.json": ("", {"customer_uri": str(SAMPLES / "tickets.jsonl"), "method": "sft"}),
+    "bedrock_llama.json": ("", {
+        "customer_uri": "s3://acme-tuning/bedrock/converse_train.jsonl", "customer_epochs": 5.0,
+        "learning_rate": 0.0001, "mix_options": {"global_batch_size": 1}, "train_options": LORA_PLUS_OFF,
+    }),
+    "bedrock_nova.json": ("", {
+        "customer_uri": "s3://acme-tuning/bedrock/converse_train.jsonl",
+        "test_uri": "s3://acme-tuning/bedrock/valid.jsonl", "customer_epochs": 2.0,
+        "mix_options": {"global_batch_size": 1},
+    }),
+    "bedrock_claude_request.json": ("", {
+        "customer_uri": "s3://acme-tuning/haiku.jsonl", "customer_epochs": 4.0, "mix_options": {"global_batch_size": 32},
+    }),
+    "file-Train01.jsonl": ("", {"customer_uri": TRAIN}),
+    "intents-ds-8.csv": ("", {"customer_uri": str(SAMPLES / "intents-ds-8.csv")}),
+    "converse_train.jsonl": ("", {"customer_uri": str(SAMPLES / "converse_train.jsonl")}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_one_command_makes_arguments_of_an_export_and_says_what_became_of_every_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    job, expected = EXPECTED[name]
+    out = tmp_path / "finetune.json"
+    command = ["import-tuning", str(SAMPLES / name), "--files", str(SAMPLES), "--out", str(out)]
+    command += ["--base-model", str(DEMO), "--general-pools", json.dumps(POOLS), *(["--job", job] if job else [])]
+    assert main(command) == 0
+    assert json.loads(out.read_text()) == {**expected, "base_model": str(DEMO), "general_pools": POOLS}
+    shown = capsys.readouterr().out
+    for setting in read_export(str(SAMPLES / name), job).settings:
+        assert f"\n{setting} " in shown
+    assert "next: mixtune plan finetune" in shown
+
+
+def test_there_are_twenty_samples_of_five_services() -> None:
+    services = [read_export(str(SAMPLES / name), job).service for name, (job, _) in EXPECTED.items()]
+    assert len(services) == 20
+    assert set(services) == {"OpenAI", "Vertex AI", "Cohere", "Databricks", "Bedrock", "a file of records"}
+
+
+@pytest.mark.parametrize("path", [*SAMPLES.glob("*.jsonl"), *SAMPLES.glob("*.csv")], ids=lambda path: path.name)
+def test_records_in_a_services_own_form_are_read_as_conversations(path: Path) -> None:
+    rows = list(read_rows(str(path)))
+    schema = find_schema(rows[0].value, {})
+    for row in rows:
+        messages = schema.record(row.value, str(path), row.line, Counter())["messages"]
+        assert [message["role"] for message in messages][-2:] == ["user", "assistant"]
+
+
+def test_a_dry_run_is_two_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "finetune.json"
+    command = ["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--files", str(SAMPLES), "--out", str(out)]
+    assert main([*command, "--base-model", str(DEMO), "--general-pools", json.dumps(POOLS)]) == 0
+    (plan,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert main([*plan.removeprefix("next: mixtune ").split(), "--instance", "p5.4xlarge"]) == 0
+    assert "total: " in capsys.readouterr().out
+
+
+def test_what_an_export_does_not_hold_is_asked_for_with_the_way_to_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "finetune.json"
+    assert main(["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for name in ("customer_uri: file-Train01", "test_uri: file-Valid01", "base_model", "general_pools"):
+        assert f"still to give: {name}" in shown
+
+
+def test_a_setting_that_nobody_knows_is_in_the_table() -> None:
+    job = read_export(str(SAMPLES / "openai_legacy.json"))
+    job = type(job)(**{**vars(job), "settings": {"n_epochs": 1, "moment": 0.9}})
+    (line,) = [line for line in map_settings(job)[1] if line.setting == "moment"]
+    assert not line.becomes and "not known" in line.note
+
+
+def test_a_rate_is_taken_over_only_where_the_same_weights_are_tuned_again() -> None:
+    for name, rate in (("bedrock_nova.json", None), ("bedrock_llama.json", 0.0001), ("cohere_lora.json", None)):
+        assert map_settings(read_export(str(SAMPLES / name)))[0].get("learning_rate") == rate
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"object": "fine_tuning.job", "model": "m", "training_file": "f", "method": {"type": "dpo"}}, "method.type is dpo, taken is supervised"),
+        ({"baseModel": "gemini-2.5-pro", "preferenceOptimizationSpec": {}}, "preferenceOptimizationSpec"),
+        ({"settings": {"base_model": {"base_type": "BASE_TYPE_RERANK"}, "dataset_id": "d"}}, "BASE_TYPE_RERANK"),
+        ({"model": "m", "train_data_path": "p", "task_type": "CONTINUED_PRETRAIN"}, "CONTINUED_PRETRAIN"),
+        ({"model": "m", "train_data_path": "p", "training_duration": "2 days"}, "a number with one of ep, ba, tok"),
+        ({"trainingDataConfig": {}, "baseModelArn": "a/b", "customizationType": "DISTILLATION"}, "DISTILLATION"),
+        ({"trainingDataConfig": {"s3Uri": "s3://b/t"}, "baseModelArn": "a/b", "hyperParameters": {"epochCount": "many"}},
+         "epochCount is 'many'"),
+        ({"trainingDataConfig": {"s3Uri": "s3://b/t"}, "baseModelArn": "a/b", "hyperParameters": {"batchSize": "1.5"}},
+         "a whole number"),
+        ({"trainingDataConfig": {"s3Uri": "s3://b/t"}, "baseModelArn": "a/b", "hyperParameters": {"epochCount": "-1"}},
+         "customer_epochs is more than 0"),
+        ({"hello": "world"}, "no job of OpenAI, Vertex AI"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_moved_is_refused_with_the_reason(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    (tmp_path / "job.yaml").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=message):
+        import_job(read_export(str(tmp_path / "job.yaml")), Additions())
+
+
+def test_one_of_several_jobs_has_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 jobs; name one by --job: ftjob-b1, ftjob-b2"):
+        read_export(str(SAMPLES / "openai_list.json"))
+    with pytest.raises(ConfigError, match="no job 'ftjob-b3'"):
+        read_export(str(SAMPLES / "openai_list.json"), "ftjob-b3")
+    (tmp_path / "job.json").write_text("{")
+    with pytest.raises(DataError, match="neither JSON nor YAML"):
+        read_export(str(tmp_path / "job.json"))
+
+
+def test_a_file_is_found_by_its_name_its_id_or_its_table_and_never_guessed(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.jsonl", "file-1-tickets.jsonl", "deep/rows.parquet"):
+        (tmp_path / name).touch()
+    folder = str(tmp_path)
+    assert find_file("gs://bucket/x/a.jsonl", folder) == f"{folder}/a.jsonl"
+    assert find_file("file-1", folder) == f"{folder}/file-1-tickets.jsonl"
+    assert find_file("main.desk.rows", folder) == f"{folder}/deep/rows.parquet"
+    assert find_file("file-2", folder) == find_file("file-1", "") == ""
+    (tmp_path / "file-1-more.jsonl").touch()
+    with pytest.raises(ConfigError, match="give --training"):
+        find_file("file-1", folder)
