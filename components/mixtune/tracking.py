@@ -163,15 +163,6 @@ def _write(call: Callable[..., object], *args: object, **kwargs: object) -> None
     call(*args, **kwargs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Child:
-    """A task's run to be."""
-
-    name: str
-    subject: str
-    seconds: float
-
-
 @contextmanager
 def task_run(tracking: Tracking, name: str, subject: str = "", seconds: float = 0.0) -> Iterator[Run]:
     """Open the child run of a task; it is finished or failed as the block is.
@@ -193,7 +184,7 @@ def task_run(tracking: Tracking, name: str, subject: str = "", seconds: float = 
         client = MlflowClient(tracking_uri=tracking.uri)  # makes the tables of a new database
         experiment_id = _experiment(client, tracking)
         parent_id = _parent(client, experiment_id, tracking)
-        run_id = _child(client, experiment_id, parent_id, Child(name=name, subject=subject, seconds=seconds))
+        run_id = _child(client, experiment_id, parent_id, name, subject, seconds)
     run = Run(client, run_id, parent_id)
     client.update_run(run_id, status="RUNNING")
     if parent_id and parent_id != os.environ.get("MLFLOW_RUN_ID"):
@@ -311,13 +302,12 @@ def _parent(client: "MlflowClient", experiment_id: str, tracking: Tracking) -> s
     return _find_or_create(client, experiment_id, {"pipeline_run_id": pipeline_run}, pipeline_run, tags)
 
 
-def _child(client: "MlflowClient", experiment_id: str, parent_id: str, child: Child) -> str:
-    start = int(1000 * (time.time() - child.seconds))
+def _child(client: "MlflowClient", experiment_id: str, parent_id: str, name: str, subject: str, seconds: float) -> str:
+    start = int(1000 * (time.time() - seconds))
     if not parent_id:
-        return str(client.create_run(experiment_id, start, run_name=child.name).info.run_id)
-    key = {"mixtune_task": f"{child.name} {child.subject}".strip(), "mlflow.parentRunId": parent_id}
-    own_experiment = str(client.get_run(parent_id).info.experiment_id)
-    return _find_or_create(client, own_experiment, key, child.name, key, start)
+        return str(client.create_run(experiment_id, start, run_name=name).info.run_id)
+    key = {"mixtune_task": f"{name} {subject}".strip(), "mlflow.parentRunId": parent_id}
+    return _find_or_create(client, client.get_run(parent_id).info.experiment_id, key, name, key, start)
 
 
 def _find_or_create(

@@ -63,7 +63,7 @@ def grid(tmp_path: Path) -> Grid:
 
 
 def test_the_mix_that_gained_most_of_those_that_passed_is_taken_as_it_was_trained(grid: Grid) -> None:
-    grid.add(50, 0.2, kept=True)
+    grid.add(50, 0.1, kept=True)
     grid.add(100, 0.4, at_strength(0.5, 0.3, kept=True), kept=False)
     grid.add(75, 0.25, at_strength(0.5, 0.1, kept=True), kept=True)
     report = grid.report()
@@ -74,6 +74,17 @@ def test_the_mix_that_gained_most_of_those_that_passed_is_taken_as_it_was_traine
     assert "100 % forgot more than is allowed" in report.reason
     assert "Turned down, more is gained and passes too: 100 % at 0.5 (+0.300)" in report.reason
     assert [candidate.name for candidate in report.candidates] == ["100 %", "75 %", "50 %"]
+
+
+def test_of_mixes_whose_gains_are_tied_the_one_that_forgot_least_is_taken_and_the_tie_is_said(grid: Grid) -> None:
+    forgetful = (make_axis("customer", "pass", 0.775), make_axis("mmlu", "pass", 0.49))
+    grid.add(75, 0.275, kept=True, axes=forgetful)
+    grid.add(50, 0.25, kept=True)
+    grid.add(25, 0.1, kept=True)
+    report = grid.report()
+    assert report.recommended and report.recommended.name == "50 %"
+    assert "Take 50 %: its gain on the customer's records (+0.250) is tied with that of 75 % (+0.275)" in report.reason
+    assert "mmlu: 0.010" in grid.page() and "+0.250 (+0.200 to +0.300)" in grid.page()
 
 
 def test_where_no_mix_passed_as_trained_the_best_that_passed_turned_down_is_taken_and_said_so(grid: Grid) -> None:
@@ -103,7 +114,10 @@ def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: G
     assert page.count("<polyline") == 1, "one mix has a curve, the other's dial failed"
     assert len(page.split('points="')[1].split('"')[0].split()) == 4
     assert "<h2>Turned down</h2>" in page and "50 % at 0.5: no memory" in page
-    assert "| 100 % | 0.25 | pass | 0.600 | +0.100 | mmlu +0.000 |" in (grid.folder / "summary_path").read_text()
+    assert (
+        "| 100 % | 0.25 | pass | 0.600 | +0.100 (+0.050 to +0.150) | none |"
+        in (grid.folder / "summary_path").read_text()
+    )
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.003, 0.998), (0.624, 7.622), (1e-4, 3e-4), (0.5, 0.5)])

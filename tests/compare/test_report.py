@@ -24,7 +24,12 @@ from mixtune.artifacts.comparison import (
 from mixtune.artifacts.samples import Identity
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.compare import comparison_page
+from mixtune.compare.advice import advise
+from mixtune.compare.paired_stats import superiority
+from mixtune.compare.verdicts import overall_verdict
 from mixtune.report import charts, confusion_table
+
+from ..comparisons import make_axis
 
 EVIL = "<script>alert('x')</script>"
 
@@ -113,8 +118,29 @@ def test_the_page_says_verdict_numbers_identity_and_mix(written: str) -> None:
 
 
 def test_a_loss_on_the_customers_records_is_not_called_forgotten() -> None:
-    worse = comparison(axis("mmlu", "pass"), axis("customer", "fail", question="superiority"))
+    own = replace(axis("customer", "fail", question="superiority"), limit=0.0)
+    worse = comparison(axis("mmlu", "pass"), own)
     assert comparison_page.summarize(worse).startswith("Worse on the customer's own records.")
+
+
+@pytest.mark.parametrize(("verdict", "overall"), [("pass", "pass"), ("fail", "fail"), ("inconclusive", "inconclusive")])
+def test_a_gain_that_is_asked_for_is_part_of_the_verdict_and_said_where_it_is_missed(
+    verdict: str, overall: str
+) -> None:
+    asked = [make_axis("mmlu", "pass", 0.5), make_axis("customer", verdict, 0.53, limit=0.1)]
+    any_gain = [make_axis("mmlu", "pass", 0.5), make_axis("customer", "inconclusive", 0.53)]
+    assert overall_verdict(asked) == overall and overall_verdict(any_gain) == "pass"
+    assert ("a gain of 0.1 is asked for" in advise(asked[1])) == (verdict != "pass")
+    failed = "Less than the gain of 0.1 that is asked for on the customer's own records."
+    assert (failed in comparison_page.summarize(comparison(*asked))) == (verdict == "fail")
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "verdict"), [(0.06, 0.2, "pass"), (-0.1, 0.04, "fail"), (0.01, 0.2, "inconclusive")]
+)
+def test_a_gain_is_held_against_what_is_asked_for_by_its_bounds(lower: float, upper: float, verdict: str) -> None:
+    gain = Estimate(difference=(lower + upper) / 2, standard_error=0.03, lower=lower, upper=upper)
+    assert superiority(gain, 0.05) == verdict
 
 
 def test_an_inconclusive_axis_is_named() -> None:

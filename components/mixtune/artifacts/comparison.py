@@ -142,7 +142,7 @@ class AxisVerdict:
     question: str
     """`non-inferiority`, `superiority`, `equivalence` or `advisory`."""
     limit: float
-    """The allowed loss, a positive number; 0 for the customer's axis."""
+    """The allowed loss, a positive number; of the customer's axis the gain asked for, 0: any."""
     verdict: str
     advice: str
     """What to do, in a sentence; empty where the axis passed."""
@@ -156,6 +156,11 @@ class AxisVerdict:
     measures: tuple[Measure, ...]
     """The verdict is about the first."""
     details: AxisDetails = AxisDetails()
+
+    @property
+    def min_gain(self) -> float:
+        """The gain that is asked for on the customer's records; 0: any, or another axis."""
+        return self.limit if self.axis == CUSTOMER_AXIS and self.question == SUPERIORITY else 0.0
 
     @property
     def measure(self) -> Measure:

@@ -99,13 +99,7 @@ def climb(
     sft_max_steps: int = 0,
     storage: dict = {},
 ) -> NamedTuple(
-    "Step",
-    [
-        ("action", str),
-        ("customer_data_percent", float),
-        ("train_options", dict),
-        ("ladder_uri", str),
-    ],
+    "Step", [("action", str), ("customer_data_percent", float), ("train_options", dict), ("ladder_uri", str)]
 ):
     """Add a candidate to a ladder and say what comes next: at most two adapters, then at most one full fine-tuning.
 

@@ -43,7 +43,7 @@ def describe_total(costs: Iterable[TrainingCost | None]) -> str:
     prices = [cost.usd for cost in trainings if cost.usd is not None]
     usd = sum(prices) if len(prices) == len(trainings) else None
     price = _format_price(usd, sum(cost.hours for cost in trainings), "GPU" if trainings[0].gpus else "CPU")
-    unknown = f" {NO_PRICE}" if usd is None else ""
+    unknown = f" {NO_PRICE}" if usd is None and trainings[0].gpus else ""
     return f"The trainings cost {price}; validation runs and evaluations are not counted.{unknown}"
 
 

@@ -153,9 +153,6 @@ def choose_rung(ladder: Ladder) -> LadderReport:
             f"{best.name} passed, but misses the target of {ladder.target:g}. The ladder ended since {ladder.reason}."
         )
     recommended = Recommendation(
-        name=best.name,
-        percent=best.mix.percent,
-        strength=1.0,
-        model_uri=best.comparison.model_uri,
+        name=best.name, percent=best.mix.percent, strength=1.0, model_uri=best.comparison.model_uri
     )
     return LadderReport(verdict=PASS, reason=reason, recommended=recommended, rungs=ladder.rungs)

@@ -67,7 +67,7 @@ def choose(candidates: Sequence[Candidate]) -> GridReport:
         lowest = min(item.mix.percent for item in candidates)
         reason = f"No mix passed; try less than {lowest:g} % customer records.{note}"
         return GridReport(verdict=FAIL, reason=reason, recommended=None, candidates=tuple(candidates))
-    best = max(passed or mild, key=lambda point: (point.gain, point.strength, -point.candidate.mix.percent))
+    best = _take(passed or mild)
     recommended = Recommendation(
         name=best.name,
         percent=best.candidate.mix.percent,
@@ -75,8 +75,15 @@ def choose(candidates: Sequence[Candidate]) -> GridReport:
         model_uri=best.candidate.comparison.model_uri,
         command="" if passed else _dial_command(best),
     )
-    reason = _praise_trained(best, points, mild) if passed else _praise_interpolated(best)
+    reason = _praise_trained(best, points, mild, passed) if passed else _praise_interpolated(best)
     return GridReport(verdict=PASS, reason=reason + note, recommended=recommended, candidates=tuple(candidates))
+
+
+def _take(points: Sequence[Point]) -> Point:
+    """Return the point with the largest gain; of those whose gains are tied with it, the one that forgot least."""
+    first = max(points, key=lambda point: (point.gain, point.strength, -point.candidate.mix.percent))
+    tied = [point for point in points if point.is_tied(first)] or [first]
+    return min(tied, key=lambda point: (point.forgetting, -point.gain, -point.strength))
 
 
 def _read_candidate(path: str, usd_per_hour: float | None) -> Candidate:
@@ -86,12 +93,18 @@ def _read_candidate(path: str, usd_per_hour: float | None) -> Candidate:
     return replace(candidate, name=f"{candidate.mix.percent:g} %")
 
 
-def _praise_trained(best: Point, points: list[Point], mild: list[Point]) -> str:
+def _praise_trained(best: Point, points: list[Point], mild: list[Point], passed: list[Point]) -> str:
     forgot = [point.name for point in points if point.verdict == FAIL]
     also = f" {', '.join(forgot)} forgot more than is allowed." if forgot else ""
     more = [f"{point.name} ({point.gain:+.3f})" for point in mild if point.gain > best.gain]
     hint = f" Turned down, more is gained and passes too: {', '.join(more)}; see `mixtune dial`." if more else ""
     reason = f"Take {best.name}: the largest gain on the customer's records ({best.gain:+.3f}) of those that passed."
+    tied = [f"{point.name} ({point.gain:+.3f})" for point in passed if point is not best and point.is_tied(best)]
+    if tied:
+        reason = (
+            f"Take {best.name}: its gain on the customer's records ({best.gain:+.3f}) is tied with that of "
+            f"{', '.join(tied)}, whose bounds overlap, and it forgot least."
+        )
     return f"{reason}{also}{hint}"
 
 

@@ -46,6 +46,25 @@ class Point:
         return self.axes[CUSTOMER_AXIS].measure.benefit.difference if self.axes else 0.0
 
     @property
+    def worst_axis(self) -> AxisVerdict | None:
+        """The general axis that lost most of what it may lose; None where there is none."""
+        general = [axis for name, axis in self.axes.items() if name != CUSTOMER_AXIS]
+        return min(general, key=lambda axis: axis.measure.benefit.difference / (axis.limit or 1.0), default=None)
+
+    @property
+    def forgetting(self) -> float:
+        """Its loss, in allowed losses; 0 where all general axes gained."""
+        worst = self.worst_axis
+        return max(0.0, -worst.measure.benefit.difference / (worst.limit or 1.0)) if worst else 0.0
+
+    def is_tied(self, other: "Point") -> bool:
+        """Return whether the bounds of the two points' gains overlap: these items cannot tell which gained more."""
+        if not self.axes or not other.axes:
+            return False
+        mine, its = (point.axes[CUSTOMER_AXIS].measure.benefit for point in (self, other))
+        return mine.lower <= its.upper and its.lower <= mine.upper
+
+    @property
     def has_certain_gain(self) -> bool:
         """Whether the customer's axis passed."""
         return bool(self.axes) and self.axes[CUSTOMER_AXIS].verdict == PASS

@@ -1,9 +1,11 @@
 """The report of several candidates: their plots, and what each gained, forgot and cost, in tables."""
 
+import os
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby
 
+from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, FAIL, AxisVerdict
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.ladder import LadderReport
@@ -11,6 +13,7 @@ from mixtune.artifacts.run_report import list_candidates
 from mixtune.choose.costs import describe_total, format_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
+from mixtune.report.next_steps import next_steps, steps_html
 from mixtune.report.pages import Verdict
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "training", "cost", "customer", "gain", "worst general loss"]
@@ -19,7 +22,10 @@ _DIAL = (
     "The same models drawn back towards the base, without training: strength 0 is the base, 1 the model as trained. "
     "In the plots they lie on the dotted curves."
 )
-_WHISKERS = "Whiskers are 95 % bounds of the difference from the base model, paired by item."
+_WHISKERS = (
+    "Up and right is better. Whiskers are 95 % bounds of the difference from the base model, paired by item. Hollow "
+    "points are the same models turned down towards the base."
+)
 
 
 def write_report(title: str, report: GridReport | LadderReport, *, html: str, markdown: str) -> None:
@@ -46,8 +52,10 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
         f"<pre>{escape(command)}</pre>" if command else "",
         pages.table(HEADER, rows),
         f"{pages.note(cost)}{pages.bullets(advice)}",
-        *plots,
         pages.note(_WHISKERS),
+        *plots,
+        _models(points),
+        steps_html(next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""))),
         f"<h2>Turned down</h2>{pages.note(_DIAL)}{pages.table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
     ]
     pages.write_text(html, pages.page(title, "".join(body)))
@@ -71,11 +79,13 @@ def _plot(name: str, compared: list[Point], at_strengths: list[Point]) -> str:
         )
     ]
     base = general.measure.base, customer.measure.base
-    return f"<h2>{escape(name)}</h2>{charts.frontier(marks, base, (_title(general), _title(customer)), curves)}"
+    titles, backwards = (_title(general), _title(customer)), not general.measure.higher_is_better
+    return f"<h2>{escape(name)}</h2>{charts.frontier(marks, base, titles, curves, less_is_right=backwards)}"
 
 
 def _title(axis: AxisVerdict) -> str:
-    return f"{axis.axis} ({axis.measure.metric}{'' if axis.measure.higher_is_better else ', less is better'})"
+    backwards = "" if axis.measure.higher_is_better else ", less is better: it runs backwards"
+    return f"{axis.axis} ({axis.measure.metric}{backwards})"
 
 
 def _mark(point: Point, axis: str, name: str) -> charts.Mark:
@@ -116,11 +126,24 @@ def _scores(point: Point) -> list[str]:
     """Return the customer's score, the gain, and the general axis that lost most of what it may lose."""
     if not point.axes:
         return ["", "", ""]
-    general = [axis for name, axis in point.axes.items() if name != CUSTOMER_AXIS]
-    worst = min(general, key=lambda axis: axis.measure.benefit.difference / (axis.limit or 1.0))
-    change = worst.measure.change.difference
-    loss = f"{change:+.2%}" if worst.measure.relative else f"{change:+.3f}"
-    return [f"{point.axes[CUSTOMER_AXIS].measure.candidate:.3f}", f"{point.gain:+.3f}", f"{worst.axis} {loss}"]
+    customer = point.axes[CUSTOMER_AXIS].measure
+    gain = f"{point.gain:+.3f} ({customer.benefit.lower:+.3f} to {customer.benefit.upper:+.3f})"
+    return [f"{customer.candidate:.3f}", gain, _worst_loss(point)]
+
+
+def _worst_loss(point: Point) -> str:
+    """Return the general axis that lost most of what it may lose, and how much; `none` where all gained."""
+    worst = point.worst_axis
+    if worst is None or worst.measure.benefit.difference >= 0:
+        return "none"
+    loss = -worst.measure.benefit.difference
+    return f"{worst.axis}: {loss:.2%}" if worst.measure.relative else f"{worst.axis}: {loss:.3f}"
+
+
+def _models(points: list[Point]) -> str:
+    """Return where the models lie, by candidate."""
+    rows = [[point.name, storage.split_fingerprint(point.candidate.comparison.model_uri)[0]] for point in points]
+    return f"<h2>Models</h2>{pages.table(['candidate', 'folder'], [row for row in rows if row[1]], texts=2)}"
 
 
 def _advise(points: list[Point], at_strengths: list[Point]) -> Iterable[str]:

@@ -115,12 +115,7 @@ def read_options(
 
 
 def read_arguments(
-    path: Path,
-    texts: Iterable[str],
-    file: str = "",
-    earlier: Arguments | None = None,
-    *,
-    complete: bool = True,
+    path: Path, texts: Iterable[str], file: str = "", earlier: Arguments | None = None, *, complete: bool = True
 ) -> Arguments:
     """Turn `key=value` texts into a pipeline's arguments.
 

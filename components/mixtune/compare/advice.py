@@ -33,6 +33,12 @@ def _budget(axis: AxisVerdict) -> str:
 
 def _advise_superior(axis: AxisVerdict) -> str:
     measure, total = axis.measure, axis.items.total
+    if axis.min_gain:
+        scored = f"{_signed(axis, measure.benefit.difference)} on {total} records"
+        return (
+            f"{measure.metric} on the customer's records: {scored}, a gain of {axis.min_gain:g} is asked for: raise "
+            "the customer share, train longer, or test on more records."
+        )
     if axis.verdict == FAIL:
         amount = _amount(axis, abs(measure.change.difference))
         return f"{measure.metric} on the customer's records fell by {amount}: raise the customer share or train longer."

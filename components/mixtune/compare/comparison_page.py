@@ -1,5 +1,6 @@
 """The report of a comparison, in words, tables and plots: HTML for a browser, Markdown for the pipeline's page."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
@@ -18,6 +19,7 @@ from mixtune.artifacts.comparison import (
     Overlap,
 )
 from mixtune.report import charts, confusion_table
+from mixtune.report.next_steps import next_steps, steps_html
 from mixtune.report.pages import (
     Cell,
     Verdict,
@@ -27,6 +29,7 @@ from mixtune.report.pages import (
     markdown_table,
     note,
     page,
+    shortened,
     table,
     write_text,
 )
@@ -67,12 +70,14 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
         "<h1>Base model against candidate</h1>"
         f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',
         f"<h2>What to do</h2>{bullets(advice)}" if advice else "",
+        _flagged_slices(comparison.axes),
         f'<h2>Scores</h2>{table(HEADER, rows)}<p class="note">{_BOUNDS}{_DETECTABLE}</p>',
         _forest(comparison.axes),
         *(part for axis in comparison.axes for part in _axis_parts(axis)),
         _dial(comparison.dial),
         _contamination(comparison.contamination),
         *_identity_parts(comparison),
+        steps_html(next_steps(comparison.verdict, os.environ.get("MIXTUNE_RUN_ID", ""))),
     ]
     write_text(html, page("Base against candidate", "".join(body)))
     lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]
@@ -105,14 +110,29 @@ def summarize(comparison: Comparison) -> str:
         sentences.append(f"Not enough items to say: {_names(undecided)}.")
     if forgotten := [axis for axis in failed if axis.question == NON_INFERIORITY]:
         sentences.append(f"Forgotten: {_names(forgotten)}.")
-    if len(failed) > len(forgotten):
-        sentences.append("Worse on the customer's own records.")
+    for axis in failed:
+        if axis.question == SUPERIORITY:
+            less = f"Less than the gain of {axis.min_gain:g} that is asked for" if axis.min_gain else "Worse"
+            sentences.append(f"{less} on the customer's own records.")
     for axis in comparison.axes:
         if axis.question == SUPERIORITY:
             gain = ", a proved gain" if axis.verdict == PASS else ""
             scores = f"{axis.measure.base:.3f} to {axis.measure.candidate:.3f}"
             sentences.append(f"{axis.measure.metric} on the customer's records went from {scores}{gain}.")
     return " ".join(sentences)
+
+
+def _flagged_slices(axes: Sequence[AxisVerdict]) -> str:
+    """Return in a line how many slices got worse beyond chance, whatever the verdict; empty where none did."""
+    worse = [
+        f"{group.name.replace('_', ' ')} ({axis.axis})"
+        for axis in axes
+        for group in axis.details.subgroups
+        if group.flagged and (group.candidate < group.base) is axis.measure.higher_is_better
+    ]
+    total = sum(len(axis.details.subgroups) for axis in axes)
+    text = f"{len(worse)} of {total} slices got worse beyond chance: {', '.join(worse[:6])}"
+    return f'<p><span class="look">{escape(text)}{" ..." if len(worse) > 6 else ""}</span></p>' if worse else ""
 
 
 def _names(axes: Iterable[AxisVerdict]) -> str:
@@ -122,7 +142,8 @@ def _names(axes: Iterable[AxisVerdict]) -> str:
 def _axis_row(axis: AxisVerdict) -> list[Cell]:
     scale, unit = (100, " %") if axis.measure.relative else (1, "")
     limit = f"{scale * axis.limit:g}{unit}"
-    allowed = {NON_INFERIORITY: limit, SUPERIORITY: "any gain", EQUIVALENCE: f"±{limit}"}
+    gain = f"gain of {axis.min_gain:g}" if axis.min_gain else "any gain"
+    allowed = {NON_INFERIORITY: limit, SUPERIORITY: gain, EQUIVALENCE: f"±{limit}"}
     return [
         f"{axis.axis} ({axis.measure.metric})",
         *_score_cells(axis.measure, percent_digits=2),
@@ -218,8 +239,8 @@ def _subgroups(axis: AxisVerdict) -> str:
     ends = [score for group in groups for score in (group.base, group.candidate)]
     margin = 0.05 * (max(ends) - min(ends)) or 0.05
     low, high = min(ends) - margin, max(ends) + margin
-    if higher_is_better:  # a share
-        low, high = max(0.0, low), min(1.0, high)
+    low = max(0.0, low) if min(ends) >= 0 else low
+    low, high = (low, min(1.0, high)) if higher_is_better else (high, low)  # a share; else better is right, too
     lines = [
         charts.Dumbbell(
             name=f"{group.name.replace('_', ' ')} ({group.num_items})",
@@ -241,7 +262,7 @@ def _subgroups(axis: AxisVerdict) -> str:
 def _lost_item(item: LostItem) -> str:
     texts = {"asked": item.text, "right": item.gold, "base said": item.base, "candidate said": item.candidate}
     content = key_value_table({name: text for name, text in texts.items() if text})
-    return folded(f"{item.subject.replace('_', ' ')}: {item.text[:90]}", content)
+    return folded(f"{item.subject.replace('_', ' ')}: {shortened(item.text, 90)}", content)
 
 
 def _contamination(overlaps: Sequence[Overlap]) -> str:

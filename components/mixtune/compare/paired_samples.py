@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, AxisVerdict, Comparison, TrainedMix
+from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, SUPERIORITY, AxisVerdict, Comparison, TrainedMix
 from mixtune.artifacts.samples import AxisSummary, Identity, Samples
 from mixtune.compare.verdicts import judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
@@ -114,15 +114,18 @@ def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any], *, same
     """Return the allowed loss of every general axis, or the allowed difference of every axis of the `same` model.
 
     Raises:
-        ConfigError: A limit for no general axis, or one that is no number from 0.
+        ConfigError: A limit for an axis that takes none, or one that is no number from 0.
     """
     forms = {name: FORMS[summary.form] for name, summary in axes.items()}
     general = {name: form for name, form in forms.items() if same or form.question == NON_INFERIORITY}
-    if unknown := sorted(set(limits) - set(general)):
+    own = {name for name, form in forms.items() if form.question == SUPERIORITY}
+    if unknown := sorted(set(limits) - set(general) - own):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
     default = DEFAULT_SAME if same else 0.0
     allowed = {name: float(limits.get(name, form.default_limit or default)) for name, form in general.items()}
+    allowed |= {name: limits[name] for name in own & set(limits)}  # the gain asked for
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
-            raise ConfigError(f"limits: the allowed loss on {name} is a number from 0, got {limit!r}")
+            what = "gain asked for" if name in own else "allowed loss"
+            raise ConfigError(f"limits: the {what} on {name} is a number from 0, got {limit!r}")
     return {name: float(limit) for name, limit in allowed.items()}

@@ -62,11 +62,11 @@ def non_inferiority(benefit: Estimate, limit: float) -> str:
     return FAIL if benefit.upper < -limit else INCONCLUSIVE
 
 
-def superiority(benefit: Estimate) -> str:
-    """Return `pass` when there surely is a gain, `fail` when there surely is a loss, else `inconclusive`."""
-    if benefit.lower > 0:
+def superiority(benefit: Estimate, min_gain: float = 0.0) -> str:
+    """Return `pass` when the gain is surely above `min_gain`, `fail` when it is surely below, else `inconclusive`."""
+    if benefit.lower > min_gain:
         return PASS
-    return FAIL if benefit.upper < 0 else INCONCLUSIVE
+    return FAIL if benefit.upper < min_gain else INCONCLUSIVE
 
 
 def equivalence(benefit: Estimate, limit: float) -> str:

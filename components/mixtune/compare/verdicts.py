@@ -66,13 +66,13 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *,
 
 def _decide(question: str, benefit: Estimate, limit: float) -> str:
     if question == SUPERIORITY:
-        return paired_stats.superiority(benefit)
+        return paired_stats.superiority(benefit, limit)
     decide = paired_stats.equivalence if question == EQUIVALENCE else paired_stats.non_inferiority
     return decide(benefit, limit)
 
 
 def overall_verdict(axes: Sequence[AxisVerdict]) -> str:
-    """Pass only if every general axis passes and the customer's did not get worse.
+    """Pass only if every general axis passes and the customer's did not get worse, or gained what is asked for.
 
     Raises:
         DataError: There is no general axis, so nothing tells of forgetting.
@@ -82,7 +82,8 @@ def overall_verdict(axes: Sequence[AxisVerdict]) -> str:
         raise DataError(
             "no general axis in these samples; forgetting is measured on one: add a benchmark or holdout records"
         )
-    worse = [axis.verdict for axis in axes if axis.question == SUPERIORITY and axis.verdict == FAIL]
+    own = [axis for axis in axes if axis.question == SUPERIORITY]
+    worse = [axis.verdict for axis in own if axis.verdict == FAIL or axis.min_gain > 0]
     return paired_stats.overall(general + worse)
 
 

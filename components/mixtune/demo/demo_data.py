@@ -200,12 +200,7 @@ def _write_mmlu(folder: Path, draw: random.Random) -> None:
 def _write_ifeval(path: Path, draw: random.Random) -> None:
     items = instructions.held_out_instructions(NUM_IFEVAL_PROMPTS, draw)
     rows = (
-        {
-            "key": key,
-            "prompt": item.prompt,
-            "instruction_id_list": item.instruction_ids,
-            "kwargs": item.kwargs,
-        }
+        {"key": key, "prompt": item.prompt, "instruction_id_list": item.instruction_ids, "kwargs": item.kwargs}
         for key, item in enumerate(items)
     )
     _write_lines(path, rows)

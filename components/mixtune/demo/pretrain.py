@@ -200,10 +200,7 @@ def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == 1:
-            print(
-                f"step {step} of {recipe.steps}: loss {loss:.3f}, {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+            print(f"step {step} of {recipe.steps}: loss {loss:.3f}, {time.perf_counter() - started:.0f} s", flush=True)
     return model.eval(), tokenizer
 
 

@@ -18,7 +18,7 @@ def receipt_lines(receipt: MixReceipt) -> list[str]:
     for pool in receipt.pools:
         fewest, most = pool.per_batch
         lines.append(
-            f"{pool.name}: planned {pool.planned_share:.4%}, got {pool.share_of_records:.4%} of records "
+            f"{pool.name}: planned {pool.planned_share:.2%}, got {pool.share_of_records:.2%} of records "
             f"({fewest} to {most} in every global batch), {pool.share_of_tokens:.2%} of tokens, "
             f"{pool.share_of_loss_tokens:.2%} of loss tokens; {pool.unique_records:,} of "
             f"{pool.pool_records:,} records, {pool.epochs:.2f} epochs, {pool.num_dropped:,} dropped"
@@ -38,10 +38,10 @@ def pool_row(pool: PoolReceipt) -> dict[str, str]:
     """Return a pool's row of the table, by column."""
     return {
         "pool": pool.name,
-        "planned": f"{pool.planned_share:.4%}",
-        "records": f"{pool.share_of_records:.4%}",
-        "tokens": f"{pool.share_of_tokens:.4%}",
-        "loss tokens": f"{pool.share_of_loss_tokens:.4%}",
+        "planned": f"{pool.planned_share:.2%}",
+        "records": f"{pool.share_of_records:.2%}",
+        "tokens": f"{pool.share_of_tokens:.2%}",
+        "loss tokens": f"{pool.share_of_loss_tokens:.2%}",
         "per batch": f"{pool.per_batch[0]} to {pool.per_batch[1]}",
         "worst deviation": f"{pool.worst_deviation:.2f}",
         "in pool": f"{pool.pool_records:,}",
@@ -56,17 +56,18 @@ def pool_row(pool: PoolReceipt) -> dict[str, str]:
 def receipt_html(receipt: MixReceipt) -> str:
     """Return the receipt as a page that stands alone."""
     rows = [pool_row(pool) for pool in receipt.pools]
+    unit = receipt.unit.replace("_", " ")
     pools = table([*rows[0]], [[*row.values()] for row in rows])
     notes = "".join(f'<p class="summary warn">{escape(note)}</p>' for note in receipt.notes)
     plots = "".join(
-        f"<h2>Share of {escape(unit.replace('_', ' '))} over the run</h2>{_shares_plot(receipt, unit)}"
-        for unit in UNITS
+        f"<h2>Share of {escape(name.replace('_', ' '))} over the run</h2>{_shares_plot(receipt, name)}"
+        for name in UNITS
     )
     return page(
         "Mix receipt",
         f"<h1>Mix receipt</h1><p>{escape(receipt_lines(receipt)[0])}. Shares are planned in "
-        f"{escape(receipt.unit)}; within every stage "
-        f"a pool is at most {receipt.bound:.4g} from its target at any place.</p>{notes}"
+        f"{escape(unit)}. At no point of a stage is a pool ahead of its share, or behind it, by more than "
+        f"{receipt.bound:.3g} {escape(unit)}.</p>{notes}"
         f"{pools}<h2>Planned and realized</h2>{_bars(receipt)}{plots}",
     )
 
@@ -108,9 +109,13 @@ def _shares_plot(receipt: MixReceipt, unit: str) -> str:
         color = COLORS[index % len(COLORS)]
         parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<text x="{left + width + 8}" y="{20 + 16 * index}" fill="{color}">{escape(pool.name)}</text>')
+    parts.append(f'<text x="{left}" y="{height + 26}">step 1</text>')
     parts.append(f'<text x="{left + width}" y="{height + 26}" text-anchor="end">step {steps}</text>')
     return _svg(left + width + 180, max(height + 34, 16 * len(receipt.pools) + 20), parts)
 
 
 def _svg(width: int, height: int, parts: list[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" style="font:12px sans-serif">{"".join(parts)}</svg>'
+    svg = (
+        f'<svg viewBox="0 0 {width} {height}" role="img" style="font:13px system-ui,sans-serif">{"".join(parts)}</svg>'
+    )
+    return f'<div class="scroll">{svg}</div>'

@@ -77,10 +77,7 @@ def _check_model(run: RunSettings) -> Findings:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         yield "fail", f"{folder.name}: no tokenizer.json in it; save the tokenizer beside the model"
     if longest and mix and mix.tokens.max_length > longest:
-        yield (
-            "warn",
-            f"max_length {mix.tokens.max_length} is more than the {longest} tokens that the model takes",
-        )
+        yield ("warn", f"max_length {mix.tokens.max_length} is more than the {longest} tokens that the model takes")
     if DEFAULT not in read_templates(folder):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
     if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):

@@ -20,6 +20,9 @@ CUSTOMER = "customer"
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured, where nobody says otherwise."""
 
+CUSTOMER = "customer"
+"""The axis of the customer's own records."""
+
 
 def fingerprint_pools(
     customer_uri: str, customer_columns: dict[str, str], test_uri: str, general_pools: list[dict[str, Any]]
@@ -43,7 +46,8 @@ def fingerprint_pools(
 def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
     """The benchmarks with digests, and the limits: the largest drop allowed, `max_drop`, by axis.
 
-    A bare text stands for `{"uri": text}`. Limits leave apart, so that a new limit measures nothing again.
+    A bare text stands for `{"uri": text}`; `customer` takes `min_gain`, which goes to the limits. These leave apart,
+    so that a new limit measures nothing again.
 
     Raises:
         ConfigError: A benchmark that is neither a URI nor an object.
@@ -55,6 +59,9 @@ def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[s
         if not isinstance(options, dict):
             raise ConfigError(f"benchmarks: {name!r} is a URI or an object with one; got {value!r}")
         options = dict(options)
+        if name == CUSTOMER:
+            limits[name] = _min_gain(options)
+            continue
         if "max_drop" in options:
             limits[name] = float(options.pop("max_drop"))
         if options.get("uri"):
@@ -62,6 +69,21 @@ def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[s
         if options:
             measured[name] = options
     return measured, limits
+
+
+def _min_gain(options: Mapping[str, Any]) -> float:
+    """Return the gain that is asked for on the customer's records.
+
+    Raises:
+        ConfigError: The entry has something else, or no number from 0.
+    """
+    gain = options.get("min_gain")
+    if set(options) != {"min_gain"} or isinstance(gain, bool) or not isinstance(gain, int | float) or not gain >= 0:
+        raise ConfigError(
+            f"benchmarks: {CUSTOMER!r} stands for your own records and takes min_gain alone, a number from 0; "
+            f"got {dict(options)}"
+        )
+    return float(gain)
 
 
 def fingerprint_model(base_model: str) -> str:

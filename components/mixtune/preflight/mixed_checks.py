@@ -111,10 +111,7 @@ def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Iterator[tuple[str, str]]:
     counts, _ = mixed.sanitized.get(pool.name, (RowCounts(), None))
     if counts.kept < counts.read / 2:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.dropped.items())
-        yield (
-            "warn",
-            f"sanitize kept {counts.kept:,} of {counts.read:,} records ({reasons}); see its quarantine file",
-        )
+        yield ("warn", f"sanitize kept {counts.kept:,} of {counts.read:,} records ({reasons}); see its quarantine file")
 
 
 def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from mixtune.report.pages import shortened
+
 COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700", "advisory": "#57606a"}
 INK, MUTED, GRID = "#1f2328", "#57606a", "#d8dee4"
 WIDTH = 900
@@ -90,7 +92,8 @@ class Drawing:
         """Return the drawing as SVG."""
         style = "font:13px system-ui,sans-serif;width:100%;height:auto"
         inner = f"<title>{escape(title)}</title>{''.join(self.parts)}"
-        return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
+        svg = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" style="{style}">{inner}</svg>'
+        return f'<div class="scroll">{svg}</div>'
 
 
 def forest(bars: Sequence[Bar]) -> str:
@@ -126,7 +129,7 @@ def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
     Args:
         lines: The scores.
         low: Left end of the scale.
-        high: Right end; more than `low`.
+        high: Right end; less than `low` where less is better.
     """
     drawing, row, top = Drawing(), 19, 26
     bottom = top + row * len(lines)
@@ -141,7 +144,7 @@ def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
     for index, line in enumerate(lines):
         y = top + row * index + row / 2
         weight, star = (' font-weight="700"', " *") if line.flagged else ("", "")
-        drawing.text(LEFT - 12, y + 4, line.name[:44], "end", extra=weight)
+        drawing.text(LEFT - 12, y + 4, shortened(line.name, 44), "end", extra=weight)
         drawing.line((x(line.base), y), (x(line.candidate), y), line.color, 'stroke-width="2.5"')
         drawing.circle(x(line.base), y, 4, "#fff", f' stroke="{MUTED}"')
         drawing.circle(x(line.candidate), y, 4, line.color)
@@ -155,10 +158,10 @@ def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     drawing, cell, top = Drawing(), max(14, min(46, (WIDTH - LEFT - 20) // len(labels))), 120
     for column, label in enumerate(labels):
         x = LEFT + cell * column + cell / 2
-        drawing.text(x, top - 8, label[:22], "start", MUTED, f' transform="rotate(-45 {x:.0f} {top - 8})"')
+        drawing.text(x, top - 8, shortened(label, 22), "start", MUTED, f' transform="rotate(-45 {x:.0f} {top - 8})"')
     for row, (label, line) in enumerate(zip(labels, counts, strict=True)):
         y, total = top + cell * row, max(1, sum(line))
-        drawing.text(LEFT - 8, y + cell / 2 + 4, label[:34], "end")
+        drawing.text(LEFT - 8, y + cell / 2 + 4, shortened(label, 34), "end")
         for column, count in enumerate(line):
             share, color = count / total, "26,127,55" if row == column else "207,34,46"
             opacity = 0.12 + 0.8 * share if count else 0.04
@@ -171,7 +174,12 @@ def heat(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
 
 
 def frontier(
-    marks: Sequence[Mark], base: tuple[float, float], titles: tuple[str, str], curves: Sequence[Sequence[Mark]] = ()
+    marks: Sequence[Mark],
+    base: tuple[float, float],
+    titles: tuple[str, str],
+    curves: Sequence[Sequence[Mark]] = (),
+    *,
+    less_is_right: bool = False,
 ) -> str:
     """Draw points with whiskers in both directions, and the base model as a square.
 
@@ -179,13 +187,15 @@ def frontier(
         marks: The points.
         base: Scores of the base model, right and up.
         titles: Names of the axes, right and up.
+        less_is_right: Whether the general axis runs from more to less, so that better lies to the right there too.
         curves: Points without whiskers, each curve drawn on from the base model; the last point of one is not drawn.
     """
     top, bottom, start, end = 24, 340, 90, WIDTH - RIGHT
     on_curves = [mark for curve in curves for mark in curve]
     xs = [base[0], *(value for mark in marks for value in (mark.x, *mark.x_span)), *(mark.x for mark in on_curves)]
     ys = [base[1], *(value for mark in marks for value in (mark.y, *mark.y_span)), *(mark.y for mark in on_curves)]
-    x, y, drawing = scale(xs, start, end), scale(ys, bottom, top), Drawing()
+    x = scale(xs, end, start) if less_is_right else scale(xs, start, end)
+    y, drawing = scale(ys, bottom, top), Drawing()
     drawing.line((start, bottom), (end, bottom), MUTED)
     drawing.line((start, top), (start, bottom), MUTED)
     for tick in ticks(min(xs), max(xs)):

@@ -4,10 +4,9 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RUN = "RUN_ID"
 """Stands for the run's id where it is not known."""
@@ -15,13 +14,11 @@ LEAST_PERCENT = 12.5
 """Customer share below which a smaller one is no longer proposed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NextStep:
+class NextStep(NamedTuple):
     """One thing to do."""
 
     text: str
     command: str = ""
-    """Empty: there is none."""
 
 
 def command_of(name: str, *words: str) -> str:
@@ -42,32 +39,24 @@ def next_steps(verdict: str, run_id: str = "", arguments: Mapping[str, Any] | No
     """
     run, values = run_id or RUN, arguments or {}
     pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"
+    chat, again = command_of("mixtune", "chat", run), ("mixtune", "run", pipeline, "--like", run)
     if verdict == "pass":
+        merge = command_of("mixtune", "merge", run, "--out", "my-model")
         return [
-            NextStep(text="Talk to it, base and tuned side by side", command=command_of("mixtune", "chat", run)),
-            NextStep(
-                text="Write it as one model that any server loads",
-                command=command_of("mixtune", "merge", run, "--out", "my-model"),
-            ),
-            NextStep(text="Or serve the adapter as it is: vllm serve BASE --enable-lora --lora-modules mine=ADAPTER"),
+            NextStep("Talk to it, base and tuned side by side", chat),
+            NextStep("Write it as one model that any server loads", merge),
+            NextStep("Or serve the adapter as it is: vllm serve BASE --enable-lora --lora-modules mine=ADAPTER"),
         ]
     if verdict == "fail":
+        less = command_of(*again, _smaller_share(values))
         return [
-            NextStep(
-                text="Raise the general share, before learning rate or steps",
-                command=command_of("mixtune", "run", pipeline, "--like", run, _smaller_share(values)),
-            ),
-            NextStep(text="See what it answers now, beside its base", command=command_of("mixtune", "chat", run)),
+            NextStep("Raise the general share, before learning rate or steps", less),
+            NextStep("See what it answers now, beside its base", chat),
         ]
     if verdict == "inconclusive":
-        options = values.get("evaluate_options") or {}
-        more = "evaluate_options.limit=0" if options.get("limit") else "benchmarks=@more-benchmarks.json"
-        return [
-            NextStep(
-                text="Evaluate on more items; another training would not tell more",
-                command=command_of("mixtune", "run", pipeline, "--like", run, more),
-            )
-        ]
+        limited = (values.get("evaluate_options") or {}).get("limit")
+        more = "evaluate_options.limit=0" if limited else "benchmarks=@more-benchmarks.json"
+        return [NextStep("Evaluate on more items; another training would not tell more", command_of(*again, more))]
     return []
 
 

@@ -1,5 +1,6 @@
 """Reports as text: one self-contained HTML page without script or network, tables in HTML and in Markdown."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -7,21 +8,33 @@ from typing import Any
 from mixtune import storage
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:960px;margin:32px auto;padding:0 16px}
-h1{font-size:24px;margin-bottom:8px}h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
+:root{color-scheme:light dark;--ink:#1f2328;--muted:#57606a;--line:#d8dee4;--soft:#f6f8fa;--page:#fff;--mark:#fff1c2}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page)}
+body{max-width:960px;margin:32px auto;padding:0 16px}
+h1{font-size:24px;margin-bottom:8px;overflow-wrap:anywhere}
+h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th{color:#57606a;font-weight:600;font-size:13px}
-th,td{padding:7px 6px;border-bottom:1px solid #d8dee4;text-align:right;vertical-align:top}
+th{color:var(--muted);font-weight:600;font-size:13px}
+th,td{padding:7px 6px;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
 td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}td.text:not(:last-child){min-width:84px}
-.words td:first-child{white-space:nowrap;color:#57606a;width:170px}
+.words td:first-child{white-space:nowrap;color:var(--muted);width:170px}
 .pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
-.inconclusive,.warn{--c:#7d4e00;--b:#fff8c5}.advisory{--c:#57606a;--b:#f6f8fa}
+.inconclusive,.warn{--c:#7d4e00;--b:#fff8c5}.advisory,.skip{--c:#57606a;--b:#f6f8fa}
 .verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
-.summary{font-size:17px;padding:14px 18px;background:var(--b);border-left:5px solid var(--c);border-radius:4px}
-.note{color:#57606a;font-size:13px}
-mark{background:#fff1c2;padding:0 1px}i{float:left;height:10px;margin-top:6px;background:#0969da;border-radius:2px}
+.summary{font-size:17px;padding:14px 18px;color:#1f2328;background:var(--b)}
+.summary{border-left:5px solid var(--c);border-radius:4px}
+.summary a{color:#0550ae}.look{background:#fff8c5;color:#7d4e00;font-weight:600}
+.note{color:var(--muted);font-size:13px}
+mark{color:inherit;background:var(--mark);padding:0 1px}
+i.bar{float:left;height:10px;margin-top:6px;background:#0969da;border-radius:2px}
 details{margin:6px 0}summary{cursor:pointer}
-pre{font-size:12px;background:#f6f8fa;padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
+pre{font-size:12px;background:var(--soft);padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
+svg{min-width:600px}
+@media (prefers-color-scheme:dark){
+:root{--ink:#e6edf3;--muted:#9198a1;--line:#3d444d;--soft:#161b22;--page:#0d1117;--mark:#5c4a00}
+a{color:#79b8ff}svg{filter:invert(.92) hue-rotate(180deg)}}
+@media (max-width:600px){body{margin:12px auto;padding:0 10px}.words td:first-child{width:auto;white-space:normal}}
 """
 
 
@@ -40,7 +53,10 @@ Cell = str | int
 def page(title: str, body: str) -> str:
     """Return a whole HTML page."""
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{escape(title)}</title>"
         f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
@@ -59,12 +75,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1)
         return f"<tr>{''.join(f'{begin}{_cell(cell)}</{tag}>' for begin, cell in zip(begins, cells, strict=True))}</tr>"
 
     head = f"<table><thead>{line(header, 'th')}</thead>" if header else '<table class="words">'
-    return f"{head}<tbody>{''.join(line(row, 'td') for row in rows)}</tbody></table>"
+    return f'<div class="scroll">{head}<tbody>{"".join(line(row, "td") for row in rows)}</tbody></table></div>'
 
 
 def key_value_table(values: Mapping[str, Any]) -> str:
     """Return names and values as a table of two columns; values that hold several have a line each."""
     return table([], [[name.replace("_", " "), _lines(value)] for name, value in values.items()], texts=2)
+
+
+def shortened(text: str, length: int) -> str:
+    """Return a text of at most so many characters; where something is cut, at a space, it ends in an ellipsis."""
+    return textwrap.shorten(" ".join(text.split()), length, placeholder=" …") if len(text) > length else text
 
 
 def note(text: str) -> str:

@@ -34,6 +34,8 @@ class Table:
     rows: Sequence[tuple[Any, ...]]
     bars: bool = False
     """Whether a bar after each row shows its first number."""
+    marked: bool = False
+    """Whether its rows are to be looked at."""
 
 
 def write_report(pools: PoolsContent, html_path: str, markdown_path: str) -> None:
@@ -80,17 +82,16 @@ def _overview(pools: PoolsContent) -> Table:
 
 def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
     counts, details = asdict(pools.counts[name]), pools.details[name]
-    tables = [
-        Table(title=title, head=("", "number"), rows=sorted(counts[key].items(), key=lambda item: -item[1]), bars=True)
-        for title, key in _COUNTED
-    ]
+    tables = [Table(title=title, head=("", "number"), rows=_counted(counts[key]), bars=True) for title, key in _COUNTED]
     facts = {
         "records proved by rendering and tokenizing": details.proved,
-        "copies that were dropped for a record that the proof then refused": details.copies_of_refused,
-        "control tokens in them, all the template's": details.control_ids,
+        "duplicates of a record that was itself refused: both are gone": details.copies_of_refused,
+        "control tokens, every one written by the chat template": details.control_ids,
         "tokens": details.tokens,
-        "questions that hold the words of their label": details.label_words_in_question,
-        "nearly equal questions with different answers": details.num_conflicts,
+    }
+    marked = {
+        "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
+        "nearly equal questions with different answers: which one is right?": details.num_conflicts,
     }
     lengths = sorted(pools.lengths[name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
     clusters = [
@@ -100,6 +101,7 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
     return [
         *tables,
         Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
+        Table(title="Look here", head=("", "number"), rows=[item for item in marked.items() if item[1]], marked=True),
         _labels(pools.labels[name]),
         Table(title="Length of records kept", head=("", "records"), rows=lengths, bars=True),
         Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details.languages.items())),
@@ -110,6 +112,11 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
             rows=details.conflicts,
         ),
     ]
+
+
+def _counted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return counts, the largest first, without those that are 0."""
+    return sorted(((name, count) for name, count in counts.items() if count), key=lambda item: -item[1])
 
 
 def _labels(labels: dict[str, dict[str, int]]) -> Table:
@@ -147,7 +154,9 @@ def _html(item: Table) -> str:
         most = max(1, *(row[1] for row in item.rows))
         head.append("")
         for cells, row in zip(rows, item.rows, strict=True):
-            cells.append(Html(f'<i style="width:{120 * row[1] / most:.0f}px"></i>'))
+            cells.append(Html(f'<i class="bar" style="width:{120 * row[1] / most:.0f}px"></i>'))
+    if item.marked:
+        rows = [[Html(f'<span class="look">{escape(str(row[0]))}</span>'), *row[1:]] for row in rows]
     content = table(head, rows, texts)
     if len(item.rows) > FOLDED:
         return folded(f"{item.title} ({len(item.rows)} rows)", content)

@@ -4,10 +4,10 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.typed_json import read_artifact
+from mixtune.commands.argument_places import Place, change_places
 from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.local.run import run_pipeline
 from mixtune.commands.local.work_dir import WorkDir
@@ -48,19 +48,12 @@ def demo_command(options: argparse.Namespace) -> int:
 
 def _write_arguments(world: World, folder: Path, options: argparse.Namespace) -> None:
     """Write files of arguments that can be moved together with what they name."""
+
+    def below(place: Place) -> str:
+        return place.text.removeprefix(f"{folder}/")
+
     grid, single = world.grid_arguments(options.method, options.epochs or 0.0), world.arguments(options.method, 75.0)
     for name, values in {"finetune": single, "mix_grid": grid}.items():
-        (folder / f"{name}.json").write_text(json.dumps(_relative(values, folder), indent=1) + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(change_places(values, below), indent=1) + "\n")
     command = command_of("mixtune", "run", "finetune", "--arguments", str(folder / "finetune.json"))
     print(f"the demo's files are in {folder}; run: {command}")
-
-
-def _relative(value: Any, folder: Path) -> Any:
-    """Return arguments with paths below the folder written relative to it."""
-    if isinstance(value, dict):
-        return {key: _relative(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_relative(item, folder) for item in value]
-    if isinstance(value, str) and value.startswith(f"{folder}/"):
-        return str(Path(value).relative_to(folder))
-    return value

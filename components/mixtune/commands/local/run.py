@@ -11,23 +11,26 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import find_pipeline, read_options, read_spec
-from mixtune.commands.local.run_ending import print_next_steps
+from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import keep_pages, track_end
 from mixtune.commands.local.task_log import TaskLog
-from mixtune.commands.local.task_processes import TaskResult, TaskRunner
-from mixtune.commands.local.threads import choose_threads
+from mixtune.commands.local.task_processes import TaskRunner
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
+from mixtune.report.next_steps import command_of
 
 EXIT_INTERRUPTED = 130
+SMALL_MODEL_BYTES = 150e6
+"""Weights below which waking threads costs more than they save."""
 DEFAULTS = {
     "GIT_PYTHON_REFRESH": "quiet",
     "PYTHONWARNINGS": "ignore",
@@ -39,24 +42,6 @@ DEFAULTS = {
 
 class Interrupted(MixtuneError):
     """A run that was told to end: Ctrl-C or SIGTERM."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a local run came to."""
-
-    run_id: str
-    outputs: dict[str, Any]
-    """What its comparison found: verdict, and URI, mix and strength of the model to take; then its outputs."""
-    report: Path | None
-    """The HTML report, if the pipeline compared anything."""
-    results: tuple[TaskResult, ...] = ()
-    """Its tasks, in the order in which they ended."""
-
-    @property
-    def verdict(self) -> str:
-        """pass, fail or inconclusive; empty for a pipeline without one."""
-        return str(self.outputs.get("verdict", ""))
 
 
 def run_pipeline(
@@ -86,7 +71,7 @@ def run_pipeline(
     os.environ.update({"MIXTUNE_RUN_ID": run_id})
     for name, value in {"MLFLOW_TRACKING_URI": work.mlflow_uri, **DEFAULTS}.items():
         os.environ.setdefault(name, value)
-    choose_threads(arguments.get("base_model"))
+    _choose_threads(arguments.get("base_model"))
     start, run_dir = time.monotonic(), work.run_dir(run_id)
     with work.at_work(run_id), open(run_dir / "run.log", "a", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log)
@@ -97,7 +82,7 @@ def run_pipeline(
         finally:
             runner.stop()
         status = FINISHED if outputs is not None else INTERRUPTED if runner.interrupted else FAILED
-        place = _place(shown, runner) if outputs is None else ""
+        place = "; ".join(runner.stopped) or shown.failed if outputs is None else ""
         record = replace(record, status=status, place=place, seconds=record.seconds + time.monotonic() - start)
         work.write_record(run_id, record)
         report = keep_pages(work, run_id, record, arguments, runner.results)
@@ -170,22 +155,19 @@ def _stopped_by_signals(runner: TaskRunner) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _place(log: TaskLog, runner: TaskRunner) -> str:
-    """Return the tasks that a run stopped in, each with how far it was."""
-    return log.failed if not runner.stopped else "; ".join(runner.stopped)
-
-
 def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
     saved = ", saved" if "which is saved" in log.error else ""
-    default = work.root == Path("mixtune-work").resolve()
-    folder = "" if default else f" --work-dir {_quoted(work.root)}"
-    return f"interrupted in {place or 'its beginning'}{saved}; go on with: mixtune run --resume {run_id}{folder}"
+    folder = [] if work.root == Path("mixtune-work").resolve() else ["--work-dir", str(work.root)]
+    command = command_of("mixtune", "run", "--resume", run_id, *folder)
+    return f"interrupted in {place or 'its beginning'}{saved}; go on with: {command}"
 
 
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
+def _choose_threads(base_model: object) -> None:
+    """Let a small model compute in one thread, where `OMP_NUM_THREADS` is not set; others take all cores."""
+    folder = Path(storage.split_fingerprint(str(base_model or ""))[0])
+    weights = list(folder.glob("*.safetensors")) if base_model and folder.is_dir() else []
+    if weights and sum(file.stat().st_size for file in weights) < SMALL_MODEL_BYTES:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def drop_retries(component: Any) -> None:
@@ -213,11 +195,8 @@ def run_command(options: argparse.Namespace) -> int:
         record = work.record(resume)
         if not record:
             raise ConfigError(f"--resume {resume}: there is no such run in {work.root}; `mixtune runs` lists them")
-        if (
-            options.arguments
-            or options.arguments_file
-            or (name and find_pipeline(name) != find_pipeline(record.pipeline))
-        ):
+        other = name and find_pipeline(name) != find_pipeline(record.pipeline)
+        if options.arguments or options.arguments_file or other:
             raise ConfigError("--resume takes the run's own pipeline and arguments; to change some: --like RUN_ID")
         name = record.pipeline
     if not name:

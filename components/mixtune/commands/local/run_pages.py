@@ -4,7 +4,6 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -41,14 +40,6 @@ TASKS = {
 """What a task does, by the beginning of its name; the longest that fits."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeptPage:
-    """One page in the folder."""
-
-    task: str
-    file: str
-
-
 def keep_pages(
     work: WorkDir, run_id: str, record: RunRecord, arguments: Arguments, results: Sequence[TaskResult]
 ) -> Path | None:
@@ -60,9 +51,9 @@ def keep_pages(
     folder = work.pages(run_id)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    pages = [page for result in results for page in _copy_pages(folder, result)]
+    links = {result.label: file for result in results for file in _copy_pages(folder, result)}
     judged = _copy_report(work, run_id, results)
-    write_text(str(folder / "index.html"), _index(work, run_id, record, arguments, results, pages))
+    write_text(str(folder / "index.html"), _index(work, run_id, record, arguments, results, links))
     return folder / "index.html" if judged else None
 
 
@@ -74,14 +65,14 @@ def track_end(work: WorkDir, run_id: str, arguments: Arguments, status: str) -> 
         run.end(MLFLOW_STATUS[status])
 
 
-def _copy_pages(folder: Path, result: TaskResult) -> list[KeptPage]:
+def _copy_pages(folder: Path, result: TaskResult) -> list[str]:
     pages = []
     for value in result.outputs.values():
         source = Path(str(getattr(value, "path", "")))
         if getattr(value, "schema_title", "") == HTML and source.is_file():
             name = f"{re.sub(r'[^a-z0-9]+', '-', result.label.lower()).strip('-')}.html"
             shutil.copyfile(source, folder / name)
-            pages.append(KeptPage(task=result.label, file=name))
+            pages.append(name)
     return pages
 
 
@@ -103,9 +94,8 @@ def _index(
     record: RunRecord,
     arguments: Arguments,
     results: Sequence[TaskResult],
-    pages: Sequence[KeptPage],
+    links: dict[str, str],
 ) -> str:
-    links = {item.task: item.file for item in pages}
     began = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.began))
     head = [f"<h1>{escape(run_id)}</h1>"]
     report = work.report(run_id, "json")

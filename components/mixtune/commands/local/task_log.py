@@ -3,7 +3,6 @@
 import re
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -112,12 +111,6 @@ class TaskLog:
             self._show(f"{task.label}: {'stopped' if stopped else 'FAILED'}")
             if not self.failed:  # tasks that do not depend on it, and the exit task, still run
                 self.failed, self.error = task.label, task.cause(exit_code)
-
-    def write_log(self, lines: Iterable[str]) -> None:
-        """Write lines into the file alone."""
-        with self._lock:
-            self._log.writelines(f"{line}\n" for line in lines)
-            self._log.flush()
 
     def _worth_showing(self, task: TaskOutput, line: str) -> str:
         """Return what is shown of a line; a traceback and KFP's dumps are not, and a step says how long is left."""
