@@ -190,7 +190,7 @@ def formats_page() -> str:
     ]
     blocks = [
         f"# Files between tasks\n\n{NOTE}, from the dataclasses of `mixtune/artifacts`. Each is a JSON file. "
-        "A manifest's `data_uri` names the folder in which its bytes lie.\n",
+        "A manifest's `data_uri` names the folder in which its bytes lie. Training files are in [data.md](data.md).\n",
         table(("file", "kind, version", "what it is"), [row for row in files if row[1]]),
     ]
     for path, group in classes.items():

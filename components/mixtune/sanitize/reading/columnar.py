@@ -56,6 +56,7 @@ def check_names(names: Iterable[str]) -> list[str]:
 def _rows(batches: Iterable[pa.RecordBatch], first: int = 1) -> Iterator[Row]:
     number = first
     for batch in batches:
+        batch.validate(full=True)  # a torn file's offsets would be followed out of its memory
         names = check_names(batch.schema.names)
         columns = [_values(column) for column in batch.columns]
         for values in zip(*columns, strict=True):
@@ -70,7 +71,7 @@ def _values(column: pa.Array) -> list[Json]:
     except (OverflowError, ValueError, KeyError, TypeError, pa.ArrowException):
         try:
             values = column.cast(pa.string()).to_pylist()
-        except pa.ArrowException:
+        except (ValueError, pa.ArrowException):
             values = [_value(item) for item in column]
     return list(map(without_nulls, values)) if _nests_structs(column.type) else values
 

@@ -21,6 +21,8 @@ _MANY_ROWS = 3
 _ENDS_EARLY = "unexpected end of data"
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*$', re.I)
 _ESCAPED = re.compile(r'\\"(?![,;\t|\r\n])')
+_ODD = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8."""
 _NOT_UTF8 = (
     "not UTF-8; Excel's files of western countries are Windows-1252: save it as UTF-8, or set text.encoding: cp1252"
 )
@@ -149,10 +151,16 @@ def _rows(lines: _Lines, form: _Form, encoding: str) -> Iterator[Row]:
                 raise DataError(f"its header is not CSV: {error}") from error
             yield Row(number, {}, f"not CSV: {error}")
             continue
+        if not names and any(map(_ODD.search, fields)) and not encoding:
+            raise DataError(f"its header is {_NOT_UTF8}")
         if not names:
-            names = _header(fields)
+            names = _header([_decoded(field, encoding or "utf-8") for field in fields])
         else:
             yield _row(number, names, fields, encoding)
+
+
+def _decoded(field: str, encoding: str) -> str:
+    return field.encode("utf-8", "surrogateescape").decode(encoding)
 
 
 def _header(fields: list[str]) -> list[str]:
@@ -167,11 +175,11 @@ def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row
         fields = fields[: len(names)]
     if len(fields) != len(names):
         return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}")
-    if any("\udc80" <= letter <= "\udcff" for field in fields for letter in field if letter > "\u2fff"):
+    if any(map(_ODD.search, fields)):
         if not encoding:
             return Row(number, {}, _NOT_UTF8)
         try:
-            fields = [field.encode("utf-8", "surrogateescape").decode(encoding) for field in fields]
+            fields = [_decoded(field, encoding) for field in fields]
         except UnicodeDecodeError:
             return Row(number, {}, f"neither UTF-8 nor {encoding}")
     return Row(number, dict(zip(names, fields, strict=True)))

@@ -60,12 +60,16 @@ def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str
             unread[f"{place}{name}"] += 1
 
 
-def first_filled(row: JsonObject, names: tuple[str, ...]) -> Json:
-    """Return the first value of some fields that says something; None where none does."""
-    return next((row[name] for name in names if name in row and not is_blank(row[name])), None)
+def first_filled(row: JsonObject, names: tuple[str, ...], unread: Unread, place: str = "") -> Json:
+    """Return the first value of some fields that says something, or None; others that differ are counted as unread."""
+    filled = [name for name in names if name in row and not is_blank(row[name])]
+    for name in filled[1:]:
+        if row[name] != row[filled[0]]:
+            unread[f"{place}{name}"] += 1
+    return row[filled[0]] if filled else None
 
 
-def check_wanted(row: JsonObject) -> None:
+def check_wanted(row: JsonObject, unread: Unread) -> None:
     """Refuse an answer that is marked as unwanted, as data for KTO do; raise DataError where that is not sure."""
     for name in WANTED:
         value = row.get(name)
@@ -74,6 +78,8 @@ def check_wanted(row: JsonObject) -> None:
             raise Refused(f"unwanted answer ({name} is false)")
         if name == "label" and type(wish) is int and wish in (0, 1):
             raise DataError("label is 0 or 1 beside an answer; give columns, or true and false for what is wanted")
+        if wish is not True and not is_blank(value):
+            unread[name] += 1
 
 
 def is_wish(value: Json) -> bool:

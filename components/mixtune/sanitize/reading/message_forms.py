@@ -29,7 +29,8 @@ _SPOKEN = ("refusal", "tool_plan")
 _READ = frozenset(("role", "from", "author", *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
                    "function_call", *_SPOKEN))  # fmt: skip
 _TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
-_PART = frozenset(("type", "text", "thought"))
+_THOUGHTS = ("thinking", "text", "value", "content", "summary")
+_PART = frozenset(("type", "thought"))
 _PAIRED = (("user", "assistant"), ("input", "output"))
 
 
@@ -116,7 +117,7 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
-    role = next((turn[key] for key in ("role", "from", "author") if turn.get(key)), None)
+    role = first_filled(turn, ("role", "from", "author"), unread, "messages.")
     if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
         account(turn, frozenset((*pair, "system")), unread, "messages.")
         pairs = (("system", turn.get("system")), ("user", turn[pair[0]]), ("assistant", turn[pair[1]]))
@@ -134,16 +135,18 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
 
 def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Message]:
     out = _Turn(role="assistant" if role == "call" else role)
-    content = next((turn[key] for key in _CONTENTS if turn.get(key) is not None), None)
+    content = first_filled(turn, (*_CONTENTS, *_SPOKEN), unread, "messages.")
+    if content is None:
+        content = next((turn[key] for key in _CONTENTS if turn.get(key) is not None), None)
     if role == "call":
-        out.calls += _calls_of(content)
+        out.calls += _calls_of(content, unread)
     else:
-        _read_content(out, content if content is not None else first_filled(turn, _SPOKEN), unread)
-    if not _REASONING.isdisjoint(turn) and (reasoning := first_filled(turn, REASONING)) is not None:
+        _read_content(out, content, unread)
+    if (reasoning := first_filled(turn, REASONING, unread, "messages.")) is not None:
         out.reasoning.insert(0, text_of(reasoning))
     for name in ("tool_calls", "function_call"):
         if turn.get(name):
-            out.calls += _calls_of(turn[name])
+            out.calls += _calls_of(turn[name], unread)
     if not (out.texts or out.calls or out.results):
         raise DataError("a message's content is not text")
     yield from out.results
@@ -168,6 +171,8 @@ def _marked(message: Message, turn: JsonObject) -> Message:
 def _read_content(turn: _Turn, content: Json, unread: Unread) -> None:
     if isinstance(content, str):
         turn.texts.append(content)
+    elif content is not None and not isinstance(content, (list, tuple)):
+        raise DataError("a message's content is not text")
     for part in content if isinstance(content, (list, tuple)) else ():
         if isinstance(part, str):
             turn.texts.append(part)
@@ -181,18 +186,16 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
     kind = part.get("type")
     names = [name for name in _UNTYPED if name in part and kind is None]
     if kind in _TYPED_TEXTS or (kind is None and "text" in part):
-        text = next((part[key] for key in ("text", "value", "content", "refusal") if key in part), None)
-        if not isinstance(text, str):
+        key = next((key for key in ("text", "value", "content", "refusal") if key in part), "text")
+        if not isinstance(part.get(key), str):
             raise DataError("a content part's text is not text")
-        (turn.reasoning if part.get("thought") is True else turn.texts).append(text)
-        names += ["value", "content", "refusal"] if kind else []
+        (turn.reasoning if part.get("thought") is True else turn.texts).append(part[key])
+        names.append(key)
     elif kind in ("thinking", "reasoning"):
-        turn.reasoning.append(
-            _nested_text(first_filled(part, ("thinking", "text", "value", "content", "summary")), unread)
-        )
-        names += ["thinking", "value", "content", "summary"]
+        turn.reasoning.append(_nested_text(first_filled(part, _THOUGHTS, unread, "parts."), unread))
+        names += _THOUGHTS
     elif kind in ("tool_use", "tool_call", "tool_calls", "function_call"):
-        turn.calls += _calls_of(part.get("value", part))
+        turn.calls += _calls_of(part.get("value", part), unread)
         return
     elif kind == "tool_result":
         turn.results.append(_result(part.get("tool_use_id"), part.get("content"), unread))
@@ -203,7 +206,7 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
     elif not names and "cachePoint" not in part:
         known = "text, reasoning, calls and results of tools are read"
         raise DataError(f"content part of an unknown kind: {kind or ', '.join(sorted(part))}; {known}")
-    for name in names if kind is None else ():
+    for name in _UNTYPED.keys() & set(names):
         _read_untyped(turn, name, part[name], unread)
     account(part, _PART | set(names), unread, "parts.")
 
@@ -216,26 +219,32 @@ def _nested_text(value: Json, unread: Unread) -> str:
 
 def _read_untyped(turn: _Turn, name: str, value: JsonObject, unread: Unread) -> None:
     """Read what a part without a `type` holds beside a text."""
-    account(value, _UNTYPED[name], unread, f"parts.{name}.")
+    if not isinstance(value, dict):
+        raise DataError(f"{name} is not an object")
+    if _UNTYPED[name]:
+        account(value, _UNTYPED[name], unread, f"parts.{name}.")
     if name == "reasoningContent":
         inner = value.get("reasoningText") or {}
         if not isinstance(inner.get("text"), str):
             raise DataError("reasoningContent has no text; redacted reasoning cannot be learned")
         turn.reasoning.append(inner["text"])
+        account(inner, frozenset(("text",)), unread, "parts.reasoningText.")
     elif name == "toolResult":
         turn.results.append(_result(value.get("toolUseId"), value.get("content"), unread))
     elif "response" in value:
         turn.results.append(_result(value.get("id"), [{"json": value["response"]}], unread))
     else:
-        turn.calls += _calls_of(value)
+        turn.calls += _calls_of(value, unread)
 
 
-_CALLED = frozenset(("toolUseId", "name", "input", "id", "args", "type", "response"))
+_CALL = frozenset(("function", "id", "toolUseId", "type", "index"))
+_RESPONSE = frozenset(("id", "name", "response"))
 _UNTYPED = {
     "reasoningContent": frozenset(("reasoningText",)), "toolResult": frozenset(("toolUseId", "content")),
-    **dict.fromkeys(("toolUse", "functionCall", "function_call", "functionResponse", "function_response"), _CALLED),
+    "functionResponse": _RESPONSE, "function_response": _RESPONSE,
+    **dict.fromkeys(("toolUse", "functionCall", "function_call"), frozenset[str]()),
 }  # fmt: skip
-"""Fields of a part without a `type` beside its text, and what is read of each."""
+"""Fields of a part without a `type` beside its text, and what is read of each; of a call see `_call`."""
 
 
 def _result(identity: Json, content: Json, unread: Unread) -> Message:
@@ -253,23 +262,26 @@ def _result(identity: Json, content: Json, unread: Unread) -> Message:
     return out
 
 
-def _calls_of(value: Json) -> list[ToolCall]:
+def _calls_of(value: Json, unread: Unread) -> list[ToolCall]:
     """Return the calls in a field: a list of them, one, or either as JSON text."""
     if is_blank(value):
         return []
     value = parse_column(value)
-    return [_call(item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return [_call(item, unread) for item in (value if isinstance(value, (list, tuple)) else [value])]
 
 
-def _call(value: Json) -> ToolCall:
+def _call(value: Json, unread: Unread) -> ToolCall:
     value = parse_column(value)
     function = value.get("function", value) if isinstance(value, dict) else {}
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError("a tool call has no name")
-    raw = next((function[key] for key in ("arguments", "input", "args", "parameters") if key in function), None)
-    arguments = plain_json(parse_column(raw) or {}, "a tool call")
+    key = next((key for key in ("arguments", "input", "args", "parameters") if key in function), "arguments")
+    arguments = plain_json(parse_column(function.get(key)) or {}, "a tool call")
     if not isinstance(arguments, dict):
         raise DataError("a tool call's arguments are not an object")
+    account(function, _CALL | {key, "name"}, unread, "tool_calls.")
+    if function is not value:
+        account(value, _CALL, unread, "tool_calls.")
     out: ToolCall = {"name": function["name"], "arguments": arguments}
     identity = next((value[key] for key in ("id", "toolUseId") if value.get(key)), None)
     return {"id": str(identity), **out} if identity else out
@@ -298,6 +310,8 @@ def _tool(tool: Json, unread: Unread) -> JsonObject:
         raise DataError("a tool has no name")
     read = ("name", "description", "parameters", "input_schema", "inputSchema", "type")
     account(spec, frozenset(read), unread, "tools.")
+    if spec is not tool:
+        account(tool, frozenset(("function", "toolSpec", "type")), unread, "tools.")
     schema = parse_column(next((spec[key] for key in read[2:5] if spec.get(key)), None)) or {}
     if isinstance(schema, dict) and set(schema) == {"json"}:
         schema = schema["json"]

@@ -275,17 +275,18 @@ def _multiple_choice(row: JsonObject, unread: Unread) -> Fields:
 
 
 def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside: tuple[str, ...]) -> Fields:
-    check_wanted(row)
+    check_wanted(row, unread)
     question, answer = row[prompt], row[completion]
     if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
         account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")
-        row = {**row, "tools": question.get("tools")}
+        both = {"tools": question.get("tools"), "functions": row.get("tools")}
+        row = {**row, "tools": first_filled(both, names.TOOLS, unread)}
         question = question["messages"]
     turns = _turns(question, "user", unread, [text_of(row[name]) for name in beside if not is_blank(row.get(name))])
     answers = _turns(answer, "assistant", unread, [])
     if completion == "chosen" and answers[0]["role"] != "assistant":  # the chosen is the whole conversation
         turns = []
-    if (reasoning := first_filled(row, names.REASONING)) is not None and answers[-1]["role"] == "assistant":
+    if (reasoning := first_filled(row, names.REASONING, unread)) is not None and answers[-1]["role"] == "assistant":
         answers[-1] = {**answers[-1], "reasoning": text_of(reasoning)}
     return _finished(Fields(messages=_framed([*turns, *answers], row, unread), tools=_tools(row, unread)), row)
 
@@ -306,11 +307,14 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         return Fields(messages=read_messages(row[column], unread))
     label = row.get("label")
     if is_wish(label) or "kto_tag" in row:
-        check_wanted(row)
+        check_wanted(row, unread)
         label = None
     messages = read_messages(row[column], unread)
-    if (chosen := first_filled(row, names.CHOSEN)) is not None and messages and messages[-1]["role"] != "assistant":
+    chosen = None if column == "chosen" else first_filled(row, names.CHOSEN, unread)
+    if chosen is not None and messages and messages[-1]["role"] != "assistant":
         messages = [*messages, *_turns(_best(chosen), "assistant", unread, [])]
+    elif chosen is not None:
+        unread[next(name for name in names.CHOSEN if row.get(name) == chosen)] += 1
     fields = Fields(messages=_framed(messages, row, unread), tools=_tools(row, unread), label=label_of(label))
     return _finished(fields, row)
 
@@ -325,9 +329,9 @@ def _best(chosen: Json) -> Json:
 
 def _framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
     """Return messages with the system text and the history that stand beside them."""
-    if (history := first_filled(row, names.HISTORY)) is not None:
+    if (history := first_filled(row, names.HISTORY, unread)) is not None:
         messages = [*_history(parse_column(history), unread), *messages]
-    if (system := first_filled(row, names.SYSTEM)) is not None:
+    if (system := first_filled(row, names.SYSTEM, unread)) is not None:
         messages = _with_system(messages, [read_system(system, unread)])
     return messages
 
@@ -354,5 +358,5 @@ def _history(history: Json, unread: Unread) -> list[Message]:
 
 
 def _tools(row: JsonObject, unread: Unread) -> list[JsonObject]:
-    tools = first_filled(row, names.TOOLS)
+    tools = first_filled(row, names.TOOLS, unread)
     return [] if tools is None else read_tools(tools, unread)
