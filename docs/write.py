@@ -4,6 +4,7 @@
 - `docs/pipelines.md`: every pipeline's parameters, from the compiled YAML.
 - `docs/settings.md`: every setting, from the dataclasses of `mixtune/settings`.
 - `docs/formats.md`: every file that crosses a task's border, from the dataclasses of `mixtune/artifacts`.
+- `docs/models.md`, its block of architectures: what every model type does, from `mixtune/artifacts/architectures.json`.
 - `benchmarks/README.md`: every benchmark with its results.
 """
 
@@ -39,6 +40,7 @@ def texts() -> dict[Path, str]:
         ROOT / "docs" / "pipelines.md": pipelines_page(pipelines()),
         ROOT / "docs" / "formats.md": formats_page(),
         ROOT / "docs" / "settings.md": settings_page(),
+        ROOT / "docs" / "models.md": models_page(),
         ROOT / "benchmarks" / "README.md": benchmarks_page(),
     }
 
@@ -246,6 +248,41 @@ def read_dataclasses(path: Path) -> list[Fields]:
 def is_text(node: ast.AST | None) -> TypeGuard[ast.Expr]:
     """Return whether a statement is a bare string: the docstring of the field before it."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def models_page() -> str:
+    """Return the page of models, its block of architectures written anew; the rest of it is written by hand."""
+    begin, end = "<!-- architectures: written by `make docs` -->\n", "<!-- architectures: end -->"
+    before, _, rest = (ROOT / "docs" / "models.md").read_text().partition(begin)
+    return before + begin + architectures() + end + rest.partition(end)[2]
+
+
+def architectures() -> str:
+    """Return the tables of model types: those that train, and those that do not."""
+    from mixtune.artifacts.model import read_architectures, tried_with
+
+    table_rows = read_architectures()
+    trained = {name: row for name, row in table_rows.items() if row.layout}
+    rows = [(f"`{name}`", row.layout, kinds(row.reach), partly(row.partly)) for name, row in trained.items()]
+    others = [(f"`{name}`", cell(row.refused)) for name, row in table_rows.items() if row.refused]
+    return (
+        f"\nOf {len(table_rows)} types of transformers {tried_with()}, {len(trained)} train.\n\n"
+        + table(("type", "records", "an adapter on `all-linear` works on", "not by"), rows)
+        + "\nThese do not:\n\n"
+        + table(("type", "reason"), others)
+        + "\n"
+    )
+
+
+def kinds(reach: dict[str, float]) -> str:
+    """Return the kinds of weights that an adapter works on, with the share where it is not all."""
+    shares = sorted(reach.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(name if share > 0.95 else f"{name} ({share:.0%})" for name, share in shares if share)
+
+
+def partly(reasons: dict[str, str]) -> str:
+    """Return the methods by which a type does not train, with the reason."""
+    return cell("; ".join(f"{method}: {reason}" for method, reason in reasons.items()))
 
 
 def benchmarks_page() -> str:

@@ -14,13 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ModelError
-from mixtune.train.batches import pack
+from mixtune.train.batches import Layout, pack
 from mixtune.train.distributed import join_process_group
 from mixtune.train.modeling import kernels
 from mixtune.train.modeling import loss as losses
 from mixtune.train.modeling.attention import settle_attention
 from mixtune.train.modeling.kernels import VARLEN, fuse, varlen_attention
-from mixtune.train.modeling.loss import PackedLoss, probe
+from mixtune.train.modeling.loss import PackedLoss
+from mixtune.train.modeling.probe import probe
 from mixtune.train.task import TrainInputs, TrainJobFile, TrainOutputs, TrainTask
 
 from .bench import TINY, Bench, LeftOutError, attention_of, check, plain_varlen, settings
@@ -137,7 +138,7 @@ def trains(bench: Bench, kind: str, options: dict[str, Any]) -> tuple[bool, str]
             records = bench.records([12, 9, 20], 500)
             settle_attention(model.loss, records, attention_names(model.loss.dtype))
             probe(model.loss, records)
-            for group in [records] if model.loss.packs else [[record] for record in records]:
+            for group in [records] if model.loss.layout is not Layout.SINGLE else [[record] for record in records]:
                 value = model.loss(pack(group).to(bench.device)).sum()
                 value.backward()
             return bool(torch.isfinite(value)), str(model.causal.config._attn_implementation)

@@ -1,11 +1,18 @@
-"""The dial: a tuned model interpolated towards its base, without training (WiSE-FT, Wortsman et al. 2022)."""
+"""Models loaded in their own form, and the dial: a tuned one interpolated towards its base, without training.
+
+Source: WiSE-FT, Wortsman et al. 2022.
+"""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mixtune import models
 from mixtune.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FACTORS = ("lora_A", "lora_embedding_A")
 SCALED_FACTORS = ("lora_B", "lora_embedding_B")
@@ -57,10 +64,9 @@ def interpolate_weights(folder: Path, base: Path, alpha: float) -> None:
         alpha: Above 0 to 1.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    tuned = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto")
-    base_model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    tuned = load_pretrained(folder, dtype="auto")
+    base_model = load_pretrained(base, dtype=torch.float32)
     base_values = dict(base_model.named_parameters())
     with torch.no_grad():
         for name, value in tuned.named_parameters():
@@ -90,3 +96,56 @@ def interpolate_adapter(folder: Path, alpha: float) -> None:
         if any(factor in name for factor in SCALED_FACTORS):
             values[name] = value * alpha
     save_file(values, file, {"format": "pt"})
+
+
+def auto_class(config: "PreTrainedConfig") -> Any:
+    """Return the auto class that loads a checkpoint in its own form.
+
+    A multimodal checkpoint is loaded whole, where its configuration names a multimodal class: text alone would lose
+    its towers, and give its weights other names.
+
+    Raises:
+        ModelError: transformers has no model that writes text for this type.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    kind, saved_as = config.model_type, (config.architectures or [""])[0]
+    names = [
+        (transformers.AutoModelForCausalLM, _names(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, kind)),
+        (transformers.AutoModelForMultimodalLM, _names(modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, kind)),
+    ]
+    for auto, classes in sorted(names, key=lambda item: saved_as not in item[1]):
+        if classes:
+            return auto
+    raise ModelError(f"{kind}: transformers {transformers.__version__} has no causal language model of this type")
+
+
+def load_pretrained(folder: Path, **options: Any) -> Any:
+    """Load a model that writes text, in the form in which it was saved.
+
+    Args:
+        folder: Configuration and safetensors weights.
+        options: Of transformers' `from_pretrained`.
+
+    Raises:
+        ModelError: No such class, or the weights lack what the model needs: that would be random.
+    """
+    from transformers import AutoConfig
+
+    auto = auto_class(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
+    model, info = auto.from_pretrained(
+        str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+    )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{folder}: its weights lack {len(missing)} that {type(model).__name__} needs, such as {missing[0]}; they "
+            "would be random: take the whole model, or mend the architecture that config.json names"
+        )
+    return model
+
+
+def _names(mapping: Mapping[str, str | tuple[str, ...]], model_type: str) -> tuple[str, ...]:
+    """Return the classes of a type by one of transformers' mappings, which hold a name or several."""
+    names = mapping.get(model_type, ())
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -25,6 +25,8 @@ TOKENIZER_FILES = [
     "merges.txt",
     "config.json",
     "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
 ]
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 

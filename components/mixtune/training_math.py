@@ -1,5 +1,7 @@
 """The sizes and the arithmetic of a training step, as the training loop and preflight both count them."""
 
+from dataclasses import dataclass
+
 MICRO_TOKENS = 16384
 """Tokens of one micro batch at most, where `max_tokens_per_gpu` leaves it open."""
 LEAST_MICRO_TOKENS = 256
@@ -15,6 +17,24 @@ def logits_at_once(*, gpu: bool) -> int:
     return GPU_LOGITS_AT_ONCE if gpu else LOGITS_AT_ONCE
 
 
+LEAST_PASS_TOKENS = 1024
+"""Tokens of a forward pass below which a GPU waits for weights rather than computes: its speed over its bandwidth."""
+ROW_PADDING = 0.125
+"""Share of padding assumed where each record is a row: half of what a micro batch may have."""
+
+
+def slowdown(layout: str, tokens_per_record: float) -> float:
+    """Return how many times as long a training takes as with packed records, 1 or more; assumed, not measured.
+
+    Args:
+        layout: How records lie in a forward pass: `packed`, `rows` or `single`.
+        tokens_per_record: Mean.
+    """
+    if layout == "single":
+        return max(1.0, LEAST_PASS_TOKENS / tokens_per_record)
+    return 1 / (1 - ROW_PADDING) if layout == "rows" else 1.0
+
+
 def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int = 0, batch_tokens: int = 0) -> int:
     """Return a bound on the tokens of any micro batch: packed up to `max_tokens`, or one record where that is longer.
 
@@ -28,19 +48,39 @@ def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int =
     return max(longest_record, min(max_tokens or MICRO_TOKENS, whole))
 
 
-def operations_per_token(method: str, matrix_values: int, attention_values: int, length: float) -> float:
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """The width of attention, summed over layers; layers that keep a state instead have none."""
+
+    whole: int
+    """Of layers in which a token attends to all before it."""
+    windowed: int = 0
+    """Of layers in which it attends to the last `window` tokens."""
+    window: int = 0
+
+    def values(self, length: float) -> float:
+        """Return the products of a query or a weight with a key or a value, per token of a record, on average.
+
+        There are two for each key, and a token has half of the record before it; in a window w of a record n, it has
+        w - w^2 / 2n keys.
+        """
+        window = min(self.window, length)
+        return self.whole * length + self.windowed * (2 * window - window**2 / length)
+
+
+def operations_per_token(method: str, matrix_values: float, attention: Attention, length: float) -> float:
     """Return the arithmetic of one trained token: 6 operations per value (Kaplan et al. 2020), 4 where it is frozen.
 
-    Attention has no frozen values: its backward pass is whole under an adapter, too. A token attends to half of its
-    record on average. What is computed again for checkpointing is not counted.
+    Attention has no frozen values: its backward pass is whole under an adapter, too. What is computed again for
+    checkpointing is not counted.
 
     Args:
         method: `lora` or `sft`.
-        matrix_values: Values in the matrices that every token passes through, the head's included.
-        attention_values: Width of attention over all layers.
+        matrix_values: Values in the matrices that a token passes through, the head's included.
+        attention: The width of attention.
         length: Tokens of the record.
     """
-    return float((4 if method == "lora" else 6) * matrix_values + 6 * attention_values * length)
+    return float((4 if method == "lora" else 6) * matrix_values + 6 * attention.values(length))
 
 
 STATE_BYTES = 16
@@ -60,15 +100,15 @@ ATTENTION_SHARE = 0.21
 """The same of attention. All three are a roofline of an H100 with compiled layers, less a tenth; not measured."""
 
 
-def reachable_share(method: str, matrix_values: int, attention_values: int, length: float) -> float:
+def reachable_share(method: str, matrix_values: int, attention: Attention, length: float) -> float:
     """Return the share of a GPU's peak, 0 to 1, that a training is assumed to reach: less where records are long.
 
     Args:
         method: `lora` or `sft`.
         matrix_values: As of `operations_per_token`.
-        attention_values: As there.
+        attention: As there.
         length: Tokens of a record.
     """
-    matrices = operations_per_token(method, matrix_values, 0, length)
-    attention = operations_per_token(method, 0, attention_values, length)
-    return (matrices + attention) / (matrices / MATRIX_SHARE[method] + attention / ATTENTION_SHARE)
+    matrices = operations_per_token(method, matrix_values, Attention(whole=0), length)
+    attending = operations_per_token(method, 0, attention, length)
+    return (matrices + attending) / (matrices / MATRIX_SHARE[method] + attending / ATTENTION_SHARE)

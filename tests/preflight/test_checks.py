@@ -56,7 +56,7 @@ def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], mes
 
 
 def test_all_failures_come_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"2 of 11 checks failed:\n- mix: .*\n- training: "):
+    with pytest.raises(ConfigError, match=r"2 of 14 checks failed:\n- mix: .*\n- training: "):
         run_preflight(
             RunSettings(**{**GOOD, "customer_data_percents": [-1.0], "method": "x"}), str(tmp_path / "report")
         )

@@ -6,9 +6,9 @@ import pytest
 
 from mixtune.errors import ModelError
 from mixtune.preflight import memory
-from mixtune.preflight.memory import Shape, Training, estimate_memory, num_shards, reachable
+from mixtune.preflight.memory import Shape, Training, estimate_memory, num_shards, operations_of_token, reachable
 from mixtune.settings.train import MemorySettings, TrainSettings
-from mixtune.training_math import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, MICRO_TOKENS, largest_micro_batch
+from mixtune.training_math import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, MICRO_TOKENS, Attention, largest_micro_batch
 
 SHAPE = Shape(
     layers=32, hidden=4096, inner=14336, query=4096, key_value=1024, vocabulary=128256, tied=False
@@ -58,7 +58,7 @@ def test_a_micro_batch_is_as_large_as_the_loop_can_make_it() -> None:
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [({"num_local_experts": 8}, "a mixture of experts"), ({"n_layer": 2}, "config.json gives no hidden_size")],
+    [({"n_layer": 2}, "config.json gives no hidden_size")],
 )
 def test_a_shape_that_is_not_known_is_not_guessed(config: dict[str, int], said: str) -> None:
     with pytest.raises(ModelError, match=said):
@@ -113,3 +113,33 @@ def test_long_records_reach_less_of_a_gpu_and_an_adapter_less_than_all_weights()
     shares = [reachable(SHAPE, method, length) for method in ("sft", "lora") for length in (4096, 65536)]
     assert shares[0] > shares[1] and shares[2] > shares[3] and shares[0] > shares[2]
     assert all(0.2 < share < 0.4 for share in shares)
+
+
+MIXTRAL = {
+    "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_local_experts": 8,
+    "num_experts_per_tok": 2, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+DEEPSEEK_V3 = {
+    "num_hidden_layers": 61, "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+    "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "first_k_dense_replace": 3,
+    "num_attention_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "qk_nope_head_dim": 128, "vocab_size": 129280, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "billions", "active"), [(MIXTRAL, 46.70, 12.7), (DEEPSEEK_V3, 671.0, 36.6)], ids=["mixtral", "deepseek"]
+)
+def test_a_mixture_counts_all_experts_in_memory_and_those_that_are_used_in_arithmetic(
+    config: dict[str, int], billions: float, active: float
+) -> None:
+    shape = Shape.from_config(config)
+    assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.002)
+    assert operations_of_token(shape, "sft", 1) / 6e9 == pytest.approx(active, rel=0.01)
+    assert shape.adapter(16) > 5 * replace(shape, experts=None).adapter(16)
+
+
+def test_attention_in_a_window_costs_what_it_sees() -> None:
+    assert Attention(whole=0, windowed=10, window=100).values(100) == Attention(whole=10).values(100)
+    assert Attention(whole=0, windowed=10, window=100).values(10_000) == pytest.approx(10 * 199)

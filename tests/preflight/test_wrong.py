@@ -283,7 +283,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "records longer than the model takes": (
         {"mix_options": {"max_length": 65536}},
-        "warn  base model: max_length 65536 is more than the",
+        "warn  lengths: max_length 65536 is more than the",
     ),
     "a number of nodes in words": (
         {"num_nodes": "four"},
@@ -347,10 +347,25 @@ MODELS = {
     ),
     "a model without a licence": ("LICENSE", None, "warn  base model: model: no licence lies beside it"),
     "a broken config.json": ("config.json", "not json", "config.json: not JSON"),
-    "a mixture of experts": (
+    "an architecture that nobody knows": (
         "config.json",
-        json.dumps({**BIG, "num_local_experts": 8}),
-        "warn  memory: a mixture of experts: its memory is not estimated",
+        json.dumps({**BIG, "model_type": "nobody"}),
+        "fail  architecture: nobody: transformers 5.23.0 has no model of this type that writes text",
+    ),
+    "an encoder": (
+        "config.json",
+        json.dumps({**BIG, "model_type": "bert"}),
+        "fail  architecture: bert does not train: BertLMHeadModel: a token's loss depends on the tokens after it",
+    ),
+    "fewer learned positions than tokens": (
+        "config.json",
+        json.dumps({**BIG, "model_type": "gpt2", "max_position_embeddings": 64}),
+        "fail  lengths: max_length 512 is more than the 64 tokens that the model takes, by a learned vector",
+    ),
+    "a token beyond the embedding": (
+        "config.json",
+        json.dumps({**BIG, "vocab_size": 64}),
+        "of the tokenizer's tokens have no row of the embedding's 64, such as",
     ),
     "full tuning of a model too big for the GPUs": (
         "config.json",

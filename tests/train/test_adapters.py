@@ -167,11 +167,14 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert model.dropout
     model.dropout.begin_micro_batch([0, 1], [300, 200])
     mask = model.dropout.mask(0, torch.ones(1, 500, 100))
-    assert mask.shape == (500, 100)
+    assert mask.shape == (1, 500, 100)
     assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert float(mask.mean()) == pytest.approx(1.0, abs=0.02)
     with pytest.raises(ConfigError, match="leave experts and the head out"):
         model.dropout.mask(0, torch.ones(1, 7, 100))
+    model.dropout.begin_micro_batch([0, 1], [300, 200], in_rows=True)
+    rows = model.dropout.mask(0, torch.ones(2, 300, 100))
+    assert torch.equal(torch.cat([rows[0], rows[1, :200]]), mask[0]), "a record drops the same in a row of its own"
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ConfigError, ModelError
-from mixtune.train.batches import pack
+from mixtune.train.batches import Layout, pack
 from mixtune.train.modeling import kernels
 from mixtune.train.modeling import loss as losses
-from mixtune.train.modeling.loss import probe
+from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 
 from .conftest import settings
@@ -109,16 +109,16 @@ def test_a_model_that_mixtune_knows_passes_the_probe_and_one_that_leaks_does_not
     plain = decoder.forward
     monkeypatch.setattr(decoder, "forward", lambda **given: plain(**{**given, "use_cache": True}))
     assert "packed records" in probe(model.loss, records)
-    assert not model.loss.packs
+    assert model.loss.layout is Layout.ROWS
 
 
 def test_a_model_whose_logits_are_scaled_in_an_unknown_way_is_refused(
     folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(losses, "SCALES", {})
     model, records = load(folder, "sft"), draw_records(3, 1)
-    monkeypatch.setattr(losses, "_scaled", lambda logits, _config: logits)
     if folder.name[:-1] in ("gemma2", "cohere", "granite"):
-        with pytest.raises(ModelError, match="scales its logits"):
+        with pytest.raises(ModelError, match="in a way that mixtune does not know"):
             probe(model.loss, records)
     else:
         probe(model.loss, records)

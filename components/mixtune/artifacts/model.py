@@ -1,6 +1,12 @@
-"""A model artifact: what a training leaves beside its weights, or the reason why it left none."""
+"""Models: what is known of a base model without its weights, and what a training leaves, or why it left nothing.
 
-from dataclasses import asdict, dataclass
+The table of model types is a measurement, by `benchmarks/architectures.py`, under one version of transformers.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 from mixtune import storage
@@ -37,6 +43,23 @@ class FailedTraining:
 def parse_model(text: str) -> TrainedModel | FailedTraining:
     """Return what the text output of a training component means; `str` makes that text."""
     return FailedTraining(text.removeprefix(_FAILED)) if text.startswith(_FAILED) else TrainedModel(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Which part of the base model's weights a training works on."""
+
+    share: float
+    """Of all weights, 0 to 1."""
+    by_kind: dict[str, float]
+    """Of the weights of each kind (attention, experts, embeddings and head ...), 0 to 1."""
+
+    def line(self) -> str:
+        """Return it in words."""
+        kinds = sorted(self.by_kind.items(), key=lambda item: (-item[1], item[0]))
+        reached = ", ".join(kind if share > 0.995 else f"{kind} {share:.0%}" for kind, share in kinds if share)
+        frozen = ", ".join(kind for kind, share in kinds if not share)
+        return f"{self.share:.0%} of the weights: {reached}" + (f"; frozen: {frozen}" if frozen else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +110,8 @@ class ModelManifest(Manifest):
     shards: str = ""
     """Digest of the shards."""
     figures: TrainingFigures | None = None
+    reach: Reach | None = None
+    """Which weights the training works on."""
     failed: str = ""
     """Why there is no model; empty: there is one."""
 
@@ -110,3 +135,98 @@ def find_manifest(model_uri: str) -> ModelManifest | None:
     folder, _, output = storage.split_fingerprint(model_uri)[0].rpartition("/data/")
     path = storage.join(folder, _OUTPUT)
     return read_model(path) if output == _OUTPUT and storage.file_exists(path) else None
+
+
+FILE = Path(__file__).with_name("architectures.json")
+_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
+NOT_TRIED = "not tried"
+"""What `refused` begins with where no tiny model could be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A model type, as tried with a tiny model of random weights."""
+
+    layout: str = ""
+    """How records lie in a forward pass, `packed`, `rows` or `single`; empty: it does not train."""
+    refused: str = ""
+    """Why it does not train; empty: it does."""
+    partly: dict[str, str] = field(default_factory=dict)
+    """By method, `lora` or `sft`: why it does not train by that one."""
+    reach: dict[str, float] = field(default_factory=dict)
+    """By kind of weight: the share that an adapter on `all-linear` works on, 0 to 1, of the tiny model."""
+    positions: bool = False
+    """Whether positions are learned, so that a longer record than the model has positions for fails."""
+    gap: float = 0.0
+    """Nats, float32: the largest difference of a token's loss from that of a plain forward over its record alone."""
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether there was a tiny model to try."""
+        return not self.refused.startswith(NOT_TRIED)
+
+
+@cache
+def read_architectures() -> dict[str, Architecture]:
+    """Return the table by model type."""
+    rows = json.loads(FILE.read_text())["types"]
+    return {name: Architecture(**row) for name, row in rows.items()}
+
+
+def tried_with() -> str:
+    """Return the version of transformers that the table was measured under."""
+    return str(json.loads(FILE.read_text())["transformers"])
+
+
+def write_architectures(table: dict[str, Architecture], version: str) -> None:
+    """Write the table."""
+    rows = {name: asdict(row) for name, row in sorted(table.items())}
+    FILE.write_text(json.dumps({"transformers": version, "types": rows}, indent=1) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """What `config.json` and `tokenizer.json` say of a model."""
+
+    folder: Path
+    model_type: str
+    """transformers' name of the architecture."""
+    max_length: int
+    """Tokens that the model takes; 0: not known."""
+    vocab_size: int
+    """Rows of the embedding; 0: not known."""
+    is_composite: bool
+    """Whether it has other towers beside the decoder of text."""
+    quantized: str
+    """How its weights are stored, such as `fp8`; empty: as numbers that can be trained."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "BaseModel":
+        """Read a model's folder."""
+        config = storage.read_json(str(folder / "config.json"))
+        text = config.get("text_config") or config
+        stored = config.get("quantization_config") or {}
+        return cls(
+            folder=folder,
+            model_type=str(config.get("model_type", "unknown")),
+            max_length=next((int(text[name]) for name in _LENGTHS if text.get(name)), 0),
+            vocab_size=int(text.get("vocab_size") or 0),
+            is_composite="text_config" in config,
+            quantized=str(stored.get("quant_method", "quantized")) if stored else "",
+        )
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The row of its type in the table of architectures; None: there is none."""
+        return read_architectures().get(self.model_type)
+
+    def tokens_beyond_embedding(self) -> dict[str, int]:
+        """Return the tokens, with their ids, that have no row of the embedding, where `tokenizer.json` lists them."""
+        file = self.folder / "tokenizer.json"
+        if not self.vocab_size or not file.is_file():
+            return {}
+        tokenizer = storage.read_json(str(file))
+        ids = {item["content"]: int(item["id"]) for item in tokenizer.get("added_tokens") or []}
+        vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+        listed = vocabulary if isinstance(vocabulary, dict) else {item[0]: row for row, item in enumerate(vocabulary)}
+        return {token: number for token, number in {**listed, **ids}.items() if number >= self.vocab_size}

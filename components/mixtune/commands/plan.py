@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mixtune import models, storage
-from mixtune.artifacts.model import TrainingFigures, read_model
+from mixtune.artifacts.model import BaseModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
@@ -110,7 +110,14 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         receipt = read_artifact(ShardsManifest, options.shards).receipt
         mix, records = replace(mix, max_steps=receipt.num_steps), receipt.pools[0].pool_records
         tokens = receipt.num_tokens / (receipt.num_steps * receipt.global_batch_size)
-    return Work(mix=mix, training=run.training(), customer_records=records, tokens_per_record=tokens)
+    row = BaseModel.read(models.fetch_model(run.base_model, weights=False)).architecture
+    return Work(
+        mix=mix,
+        training=run.training(),
+        customer_records=records,
+        tokens_per_record=tokens,
+        layout=row.layout if row and row.layout else "packed",
+    )
 
 
 def _measured(manifest: str, instance: Instance) -> TrainingFigures | None:

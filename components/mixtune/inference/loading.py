@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from mixtune import models, storage
 from mixtune.artifacts.samples import ModelIdentity
@@ -18,7 +18,7 @@ from mixtune.inference.endpoint_engine import EndpointEngine
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
-from mixtune.interpolation import interpolate_model
+from mixtune.interpolation import interpolate_model, load_pretrained
 from mixtune.settings.inference import ENDPOINT, VLLM, InferenceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -141,12 +141,12 @@ def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEng
         # nothing here reads such memory, and filling it takes a twentieth of a generated token
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (not in the stubs)
     several_gpus = source.gpus_per_model > 1 and source.device != "cpu"
-    options: dict[str, Any] = {"dtype": DTYPES[source.dtype], "use_safetensors": True, "trust_remote_code": False}
+    options: dict[str, Any] = {"dtype": DTYPES[source.dtype]}
     if several_gpus:
         options["device_map"] = "auto"  # a share of the layers on each GPU that this process sees
     try:
         config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(fetched.weights, **options).eval()
+        model = load_pretrained(fetched.weights, **options).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
     if not several_gpus:

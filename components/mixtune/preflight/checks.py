@@ -10,6 +10,7 @@ from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, num_shards, training_on_gpus
+from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
@@ -72,12 +73,9 @@ def _check_options(run: RunSettings) -> Findings:
 def _check_model(run: RunSettings) -> Findings:
     folder = models.fetch_model(run.base_model, weights=False)
     config = storage.read_json(str(folder / "config.json"))
-    longest, mix = config.get("max_position_embeddings") or config.get("n_positions") or 0, valid(run.mix)
-    yield "pass", f"{config.get('model_type', 'unknown')}, takes {longest or 'an unknown number of'} tokens"
+    yield "pass", "configuration, tokenizer, chat template and licence are there"
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         yield "fail", f"{folder.name}: no tokenizer.json in it; save the tokenizer beside the model"
-    if longest and mix and mix.tokens.max_length > longest:
-        yield ("warn", f"max_length {mix.tokens.max_length} is more than the {longest} tokens that the model takes")
     if DEFAULT not in read_templates(folder):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
     if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):
@@ -266,6 +264,9 @@ CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "region": lambda run: check_region(run.sources, run.storage),
     "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),
     "base model": _check_model,
+    "architecture": check_architecture,
+    "lengths": check_lengths,
+    "embedding": check_embedding,
     "memory": check_memory,
     "cluster": _check_cluster,
     "tags": _check_tags,

@@ -26,7 +26,7 @@ from mixtune.report.pages import page, table
 from mixtune.settings.job import BLOCK_MARGIN_SECONDS
 from mixtune.settings.mix import MixSettings
 from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
-from mixtune.training_math import largest_micro_batch
+from mixtune.training_math import largest_micro_batch, slowdown
 
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
@@ -42,6 +42,8 @@ class Work:
     """0: not known, where the mix has `max_steps`."""
     tokens_per_record: float
     """Mean over the mix."""
+    layout: str = "packed"
+    """How the architecture's records lie in a forward pass: `packed`, `rows` or `single`."""
 
     def __post_init__(self) -> None:
         if self.tokens_per_record <= 0:
@@ -222,8 +224,11 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
     else:
         operations = operations_of_token(shape, work.training.method, round(work.tokens_per_record))
         mfu = hardware.mfu or reachable(shape, work.training.method, work.tokens_per_record)
-        rate = mfu * hardware.instance.tflops * 1e12 / operations
+        factor = slowdown(work.layout, work.tokens_per_record)
+        rate = mfu * hardware.instance.tflops * 1e12 / operations / factor
         basis = f"assumed: {mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
+        if factor > 1:
+            basis += f", {factor:.1f} times as slow as with packed records"
     return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis
 
 

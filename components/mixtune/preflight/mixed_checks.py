@@ -9,6 +9,7 @@ from mixtune.artifacts.pools import RowCounts
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
 from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
+from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.settings.sanitize import SanitizeSettings
 
@@ -80,6 +81,7 @@ def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -
         look("steps", _check_steps, mixed),
         look("personal data", _check_personal, mixed),
         look("consent", _check_consent, mixed),
+        look("lengths", check_lengths, settings),
         look("memory", check_memory, settings),
     ]
     return conclude(checks, "Preflight of the mixed data", _checklist(mixed, settings), report_path)

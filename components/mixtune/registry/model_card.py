@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mixtune import models, storage
 from mixtune.artifacts.comparison import PASS, AxisVerdict, Comparison, TrainedMix
+from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.provenance import Terms
 from mixtune.report import pages
 from mixtune.tracking import commit_hash
@@ -13,9 +14,9 @@ from mixtune.tracking import commit_hash
 _LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
 """The licence in the front matter of a model's README, as model hubs write it."""
 _USAGE = """```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 {imports}
-model = AutoModelForCausalLM.from_pretrained("{base}")
+model = {auto_class}.from_pretrained("{base}")
 {adapt}tokenizer = AutoTokenizer.from_pretrained("{base}")
 ```
 
@@ -34,6 +35,8 @@ class CardSubject:
     base_model: str
     licence: str
     """Of the base model."""
+    is_composite: bool = False
+    """Whether the base model has other towers beside the decoder of text, and is loaded whole."""
 
 
 def write_card(subject: CardSubject, comparison: Comparison) -> str:
@@ -50,6 +53,7 @@ def write_card(subject: CardSubject, comparison: Comparison) -> str:
         f"Tuned from `{base}` (licence: {subject.licence}). Verdict: {verdict}.\n\n"
         f"## What was kept and gained\n\n{proof}\n\n## The mix\n\n{_describe_mix(comparison.mix)}\n\n"
         f"## Versions\n\n{pages.markdown_table(['what', 'digest'], versions)}\n\n"
+        f"{_describe_reach(subject.model_uri)}"
         f"## Load it\n\n{_explain_loading(subject, base, identity.model_kind)}\n"
     )
 
@@ -101,12 +105,20 @@ def _describe_licences(mix: TrainedMix) -> str:
     return f"\n\n## Licences of the general pools\n\n{pages.markdown_table(titles, rows)}" if rows else ""
 
 
+def _describe_reach(model_uri: str) -> str:
+    """Return which part of the weights was trained; empty where the training left no word of it."""
+    manifest = find_manifest(model_uri)
+    return f"## What was trained\n\n{manifest.reach.line()}.\n\n" if manifest and manifest.reach else ""
+
+
 def _explain_loading(subject: CardSubject, base: str, kind: str) -> str:
     """Return how to load the model in transformers and vLLM."""
     model = storage.split_fingerprint(subject.model_uri)[0]
+    auto_class = "AutoModelForMultimodalLM" if subject.is_composite else "AutoModelForCausalLM"
     if kind != "adapter":
-        return _USAGE.format(base=model, imports="", adapt="", serve=f"vllm serve {model}")
+        return _USAGE.format(auto_class=auto_class, base=model, imports="", adapt="", serve=f"vllm serve {model}")
     return _USAGE.format(
+        auto_class=auto_class,
         base=base,
         imports="from peft import PeftModel\n",
         adapt=f'model = PeftModel.from_pretrained(model, "{model}")\n',

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mixtune import models
+from mixtune.artifacts.model import BaseModel
 from mixtune.artifacts.run_report import read_proof
 from mixtune.errors import ConfigError
 from mixtune.registry import kubeflow_registry, mlflow_registry
@@ -54,7 +56,11 @@ def register_model(request: Registration, card_path: str, settings: RegistrySett
     comparison = read_proof(request.comparison_path, request.model_uri, "is registered", force=request.force)
     licence = request.licence or find_licence(request.base_model)
     subject = CardSubject(
-        name=request.name, model_uri=request.model_uri, base_model=request.base_model, licence=licence
+        name=request.name,
+        model_uri=request.model_uri,
+        base_model=request.base_model,
+        licence=licence,
+        is_composite=BaseModel.read(models.fetch_model(request.base_model, weights=False)).is_composite,
     )
     card = write_card(subject, comparison)
     pages.write_text(card_path, card)

@@ -115,13 +115,17 @@ class AdapterSettings:
     merge: bool = False
     """Whether base and adapter are written as one model too, into the folder `merged` beside the adapter."""
     target_modules: str | list[str] = "all-linear"
+    """`all-linear`: every matrix of the text decoder, experts that are fused into one tensor and shared ones among
+    them; never routers, other towers, or the head. Else names, as PEFT takes them."""
+    target_parameters: list[str] | None = None
+    """Beside named `target_modules`: fused experts by name, such as `experts.gate_up_proj`."""
     exclude_modules: str | list[str] | None = None
     use_rslora: bool = False
     use_dora: bool = False
     use_osf: bool = False
     """Orthogonal subspace tuning: `lora_rank` directions of every matrix move, alpha and LoRA+ have no part."""
     lora_dropout: float = 0.0
-    """Share of an adapter's inputs that is dropped, 0 to below 1."""
+    """Share of an adapter's inputs that is dropped, 0 to below 1; fused experts drop none."""
     init_lora_weights: bool | str = True
     """True, or one of `LORA_INITS`."""
     rank_pattern: dict[str, int] = field(default_factory=dict)
@@ -141,6 +145,8 @@ class AdapterSettings:
         }
         if init is not True:
             used.add("init_lora_weights")
+        if self.target_parameters and (self.target_modules == "all-linear" or self.use_osf):
+            raise ConfigError("target_parameters go with named target_modules; all-linear has them already")
         if self.use_osf and used:
             raise ConfigError("beside use_osf there is target_modules alone; leave the others out")
         if self.changes_base and used & {"use_dora", "rank_pattern", "alpha_pattern"}:

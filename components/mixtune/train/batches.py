@@ -2,12 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 import torch
 
 from mixtune.artifacts.shards import TokenRecord
+from mixtune.errors import DataError
+
+MOST_PADDING = 0.25
+"""Share of a micro batch of rows that may be padding."""
+
+
+class Layout(StrEnum):
+    """How the records of a micro batch lie in a forward pass."""
+
+    PACKED = "packed"
+    """One behind the other in one row."""
+    ROWS = "rows"
+    """Each in a row of its own, padded on the right: nothing that is causal sees what comes behind."""
+    SINGLE = "single"
+    """One record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +44,18 @@ class PackedBatch:
     """int32, (records + 1,): where records begin, and the end."""
     max_seqlen: int
     """Tokens of the longest record."""
+
+    @property
+    def num_records(self) -> int:
+        """Number of records."""
+        return len(self.cu_seqlens) - 1
+
+    @property
+    def places(self) -> torch.Tensor:
+        """int64, (tokens,): where each token lies in rows of `max_seqlen`, one record a row, laid end to end."""
+        lengths = self.cu_seqlens.diff()
+        row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+        return row * self.max_seqlen + self.position_ids
 
     def to(self, device: torch.device) -> "PackedBatch":
         """Return the same on a device."""
@@ -73,7 +101,11 @@ def plan_micro_batches(
 
 
 def largest_micro_batch(
-    batches: Iterable[Sequence[int]], max_tokens: int, num_parts: int = 1, crossover_length: int = 2**15
+    batches: Iterable[Sequence[int]],
+    max_tokens: int,
+    num_parts: int = 1,
+    crossover_length: int = 2**15,
+    layout: Layout = Layout.PACKED,
 ) -> list[int]:
     """Return the lengths of the records of the largest micro batch that these global batches are cut into.
 
@@ -82,16 +114,54 @@ def largest_micro_batch(
         max_tokens: As for `plan_micro_batches`.
         num_parts: Likewise.
         crossover_length: Likewise.
+        layout: How records lie in a forward pass.
     """
     largest: list[int] = []
     # A micro batch holds no more than its batch, max_tokens or one record: what cannot be larger is not cut.
     for lengths in sorted(batches, key=sum, reverse=True):
         if min(sum(lengths), max(max_tokens, *lengths)) <= sum(largest):
             continue
-        for indices in plan_micro_batches(lengths, max_tokens, num_parts, crossover_length):
+        for indices in plan_layout(layout, lengths, max_tokens, num_parts, crossover_length):
             if sum(lengths[index] for index in indices) > sum(largest):
                 largest = [lengths[index] for index in indices]
     return largest
+
+
+def plan_rows(lengths: Sequence[int], max_tokens: int, num_parts: int = 1) -> list[list[int]]:
+    """Cut a global batch into micro batches of rows of about the same length, padding counted as tokens.
+
+    Args:
+        lengths: Tokens per record.
+        max_tokens: Of a micro batch at most; a longer record is one of its own.
+        num_parts: Micro batches at least, where there are as many records.
+
+    Returns:
+        The indices of the records of each micro batch, in their order.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    while True:
+        micro_batches: list[list[int]] = []
+        for index in order:
+            rows = [*micro_batches[-1], index] if micro_batches else []
+            padded = len(rows) * lengths[rows[0]] if rows else 0
+            tokens = sum(lengths[item] for item in rows)
+            if rows and padded <= max_tokens and tokens >= (1 - MOST_PADDING) * padded:
+                micro_batches[-1] = rows
+            else:
+                micro_batches.append([index])
+        if len(micro_batches) >= min(num_parts, len(lengths)):
+            return [sorted(indices) for indices in micro_batches]
+        max_tokens //= 2
+
+
+def plan_layout(
+    layout: Layout, lengths: Sequence[int], max_tokens: int, num_parts: int = 1, crossover_length: int = 2**15
+) -> list[list[int]]:
+    """Cut a global batch into micro batches for a layout; see `plan_micro_batches`."""
+    if layout is Layout.ROWS:
+        return plan_rows(lengths, max_tokens, num_parts)
+    size = 1 if layout is Layout.SINGLE else max_tokens
+    return plan_micro_batches(lengths, size, num_parts, crossover_length)
 
 
 def record_cost(length: int, crossover_length: int) -> float:
@@ -112,6 +182,21 @@ def assign_to_ranks(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
         ranks[rank].append(index)
         load[rank] += costs[index]
     return [sorted(numbers) for numbers in ranks]
+
+
+def check_ids(records: Sequence[TokenRecord], num_rows: int) -> None:
+    """Check that every token has a row of the embedding.
+
+    Raises:
+        DataError: One has not; its record is named.
+    """
+    for record in records:
+        if (largest := int(record.input_ids.max(initial=0))) >= num_rows:
+            raise DataError(
+                f"record {record.record_id}: token {largest} has no row of the embedding, which has {num_rows:,}; the "
+                "tokenizer has more tokens than the model: enlarge the embedding (resize_token_embeddings) and save "
+                "the model, or take the records out"
+            )
 
 
 def pack(records: Sequence[TokenRecord], indices: Sequence[int] | None = None) -> PackedBatch:

@@ -7,7 +7,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 
 from mixtune.artifacts.shards import TokenRecord
-from mixtune.train.batches import pack, plan_micro_batches
+from mixtune.train.batches import pack, plan_layout
 from mixtune.train.modeling.loss import PackedLoss, PerToken
 
 TOP = 64
@@ -34,7 +34,7 @@ class ForgettingMonitor:
 
     def __init__(self, records: list[TokenRecord], loss: PackedLoss, max_tokens: int) -> None:
         self._loss, self._device = loss, next(loss.parameters()).device
-        micro_batches = plan_micro_batches([len(record.input_ids) for record in records], max_tokens)
+        micro_batches = plan_layout(loss.layout, [len(record.input_ids) for record in records], max_tokens)
         self._packed = [pack([records[index] for index in indices]) for indices in micro_batches]
         self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
         self.base = self.evaluate()

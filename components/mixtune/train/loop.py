@@ -11,7 +11,7 @@ import torch
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
-from mixtune.train.batches import assign_to_ranks, pack, plan_micro_batches, record_cost
+from mixtune.train.batches import Layout, assign_to_ranks, check_ids, pack, plan_layout, record_cost
 from mixtune.train.checkpoints import Checkpoints, NoCheckpoints
 from mixtune.train.divergence_guard import StepLosses
 from mixtune.train.forgetting_monitor import HoldoutLoss
@@ -107,6 +107,7 @@ def train_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor)
     timer = PhaseTimer(trainer.group.device)
     model, group = trainer.model, trainer.group
     records = trainer.shards.step(step)
+    check_ids(records, model.loss.num_rows)
     lr_scale = trainer.lr_schedule(step)
     for parameters in trainer.optimizer.param_groups:
         parameters["lr"] = parameters["peak_lr"] * lr_scale
@@ -167,7 +168,8 @@ def _accumulate_gradients(
     for number, (indices, weight) in enumerate(micro_batches, 1):
         packed = pack([records[index] for index in indices], indices).to(group.device)
         if model.dropout:
-            model.dropout.begin_micro_batch(indices, [len(records[index].input_ids) for index in indices])
+            lengths = [len(records[index].input_ids) for index in indices]
+            model.dropout.begin_micro_batch(indices, lengths, in_rows=model.loss.layout is Layout.ROWS)
         # On a GPU gradients of a sharded model are sharded after every micro batch, and go over nodes once a step.
         model.set_gradient_sync(is_last=number == len(micro_batches), keep_whole=on_cpu)
         timer.stop("data")
@@ -190,7 +192,7 @@ def local_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts:
     a weight of 0.
     """
     lengths, crossover = [len(record.input_ids) for record in records], trainer.model.crossover_length
-    micro_batches = plan_micro_batches(lengths, trainer.max_micro_tokens, num_parts, crossover)
+    micro_batches = plan_layout(trainer.model.loss.layout, lengths, trainer.max_micro_tokens, num_parts, crossover)
     costs = [sum(record_cost(lengths[index], crossover) for index in indices) for indices in micro_batches]
     ranks = assign_to_ranks(costs, trainer.group.size)
     local = [(micro_batches[number], 1.0) for number in ranks[trainer.group.rank]]

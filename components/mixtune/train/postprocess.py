@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from mixtune import models, storage
-from mixtune.interpolation import interpolate_adapter, interpolate_weights
+from mixtune.interpolation import interpolate_adapter, interpolate_weights, load_pretrained
 from mixtune.settings.train import TrainSettings
 
 MERGED = "merged"
@@ -62,7 +62,7 @@ def merge_adapter(folder: Path, base: Path) -> None:
 
     The sum is made in float32 and rounded once.
     """
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32)
+    model = load_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().to(torch.bfloat16)
     merged.save_pretrained(str(folder / MERGED))
     AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(folder / MERGED))

@@ -16,19 +16,24 @@ from mixtune.artifacts.shards import Shards, ShardsManifest, TokenRecord, open_s
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
 from mixtune.tracking import Run, article_tags, point_name, task_run
+from mixtune.train.batches import Layout, check_ids
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
 from mixtune.train.metrics import summarize, track
-from mixtune.train.modeling.adapters import adapter_reach
 from mixtune.train.modeling.attention import attention_names, settle_attention
-from mixtune.train.modeling.loss import probe
+from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.speed import compile_layers, undo_compile
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import name_base, postprocess
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
+
+LAYOUTS = {
+    Layout.ROWS: "each record is a row of its own, padded to the longest: exact, and somewhat slower than packed ones",
+    Layout.SINGLE: "every record is a forward pass of its own: exact, and slower than packed ones",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +84,32 @@ def prepare(session: Session) -> Trainer:
     if session.group.is_main and (warning := settings.warning()):
         print(f"warning: {warning}", flush=True)
     model = load_trainable(session.base_folder, settings, session.group)
-    if session.group.is_main and model.adapter:
-        print(adapter_reach(model.adapter.peft), flush=True)
-    _choose_packing(session, model)
+    if session.group.is_main:
+        print(f"{'the adapter works on' if model.adapter else 'trained are'} {model.reach.line()}", flush=True)
+    _choose_layout(session, model)
     return make_trainer(shards, model, settings, session.group)
 
 
-def _choose_packing(session: Session, model: Trainable) -> None:
-    """Pack records if all processes find that the model keeps them apart; else one record is one forward pass."""
-    shards, group = session.shards, session.group
+def _choose_layout(session: Session, model: Trainable) -> None:
+    """Let records lie in a forward pass as all processes find that the model keeps them apart."""
+    shards, group, layouts = session.shards, session.group, list(Layout)
     records = [record for step in range(min(3, shards.num_steps)) for record in shards.step(step)[:3]][:3]
+    check_ids(records, model.loss.num_rows)
     lines = settle_attention(model.loss, records, attention_names(model.loss.dtype))
     if group.is_main and lines:
         now = model.causal.config._attn_implementation
         print("\n".join([*lines, f"attention: {now}, which is exact and may be slower"]), flush=True)
     _compile(session, model, records)
     reason = probe(model.loss, records)
-    leaks = torch.tensor([float(not model.loss.packs)], dtype=torch.float64, device=group.device)
-    model.loss.packs = not group.all_reduce_sum(leaks).item()
-    if group.is_main and not model.loss.packs:
+    # (layouts,) how many processes chose each; the slowest counts.
+    votes = torch.tensor(
+        [float(model.loss.layout is item) for item in layouts], dtype=torch.float64, device=group.device
+    )
+    votes = group.all_reduce_sum(votes)
+    model.loss.layout = [item for item, count in zip(layouts, votes.tolist(), strict=True) if count][-1]
+    if group.is_main and model.loss.layout is not Layout.PACKED:
         print(
-            f"{type(model.causal).__name__}: {reason or 'another process found a leak'}; "
-            "every record is a forward pass of its own: exact, and slower than packed ones",
+            f"{type(model.causal).__name__}: {reason or 'another process found a leak'}; {LAYOUTS[model.loss.layout]}",
             flush=True,
         )
 
@@ -142,7 +151,11 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         trainer = prepare(session)
         trainer = replace(trainer, monitor=make_monitor(trainer))
         _track_origin(session, trainer)
-        identity = {"shards": session.shards.digest, "base_model": task.inputs.base_model}
+        identity = {
+            "shards": session.shards.digest,
+            "base_model": task.inputs.base_model,
+            "layout": str(trainer.model.loss.layout),
+        }
         checkpoints = Checkpoints(session.folder("checkpoints"), {**task.settings.identity(), **identity}, trainer)
         steps = train_steps(trainer, checkpoints, on_step)
         with checkpoints.catch_sigterm():
@@ -178,6 +191,7 @@ def write_manifest(
         base_model=task.inputs.base_model,
         shards=session.shards.digest,
         figures=figures,
+        reach=trainer.model.reach,
         data_uri=session.folder("model"),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
     )

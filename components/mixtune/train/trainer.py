@@ -9,6 +9,7 @@ import torch
 from mixtune.artifacts.shards import Shards
 from mixtune.processes import free_memory
 from mixtune.settings.train import ScheduleSettings, TrainSettings
+from mixtune.train.batches import Layout
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.divergence_guard import DivergenceGuard
 from mixtune.train.forgetting_monitor import ForgettingMonitor, HoldoutLoss
@@ -60,7 +61,7 @@ def make_trainer(shards: Shards, model: Trainable, settings: TrainSettings, grou
 
 def _max_micro_tokens(shards: Shards, model: Trainable, settings: TrainSettings, group: ProcessGroup) -> int:
     """Return `max_tokens_per_gpu`, or what the main process chooses where it is open."""
-    if not model.loss.packs:
+    if model.loss.layout is Layout.SINGLE:
         return 1
     tokens = settings.memory.max_tokens_per_gpu
     if tokens or group.device.type != "cpu" or model.is_sharded:

@@ -13,7 +13,7 @@ from mixtune.artifacts.model import TrainedModel, TrainingFigures
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
 from mixtune.processes import free_memory, memory_limit
-from mixtune.train.batches import largest_micro_batch, pack
+from mixtune.train.batches import Layout, largest_micro_batch, pack
 from mixtune.train.checkpoints import NoCheckpoints
 from mixtune.train.loop import batch_loss, train_steps
 from mixtune.train.metrics import StepMetrics, peak_memory, summarize, track
@@ -81,7 +81,8 @@ class MemoryProbe:
         """Return a probe of the training's own sizes on this process's device."""
         shards, crossover = trainer.shards, trainer.model.crossover_length
         batches = (shards.lengths(step) for step in range(shards.num_steps))
-        lengths = largest_micro_batch(batches, trainer.max_micro_tokens, trainer.group.size, crossover)
+        layout, size = trainer.model.loss.layout, trainer.group.size
+        lengths = largest_micro_batch(batches, trainer.max_micro_tokens, size, crossover, layout)
         return cls(trainer=trainer, lengths=tuple(lengths), limit_bytes=fillable_memory(trainer.group.device))
 
     @property
@@ -107,7 +108,8 @@ class MemoryProbe:
         pattern = trainer.shards.step(0)[0]
         packed = pack([_stretched(pattern, length) for length in lengths]).to(trainer.group.device)
         if trainer.model.dropout:
-            trainer.model.dropout.begin_micro_batch(range(len(lengths)), lengths)
+            in_rows = trainer.model.loss.layout is Layout.ROWS
+            trainer.model.dropout.begin_micro_batch(range(len(lengths)), lengths, in_rows=in_rows)
         trainer.model.loss(packed).sum().backward()
         trainer.optimizer.zero_grad(set_to_none=True)
         return peak_memory(trainer.group.device)

@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections import Counter
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,19 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 
 from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
+from mixtune.train.modeling.targets import find_targets
 
 PEFT_OPTIONS = (
-    "target_modules", "exclude_modules", "use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
+    "target_modules", "target_parameters", "exclude_modules", "use_rslora", "use_dora", "init_lora_weights",
+    "rank_pattern", "alpha_pattern",
 )  # fmt: skip
 """Settings that PEFT's LoraConfig takes under the same names; dropout is `RecordDropout`'s."""
-ROUTERS = ("gate", "router")
-"""Names of the layers that choose experts."""
-MAMBA_TYPES = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}
-"""Model types in which PEFT refuses an adapter on `out_proj`."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Adapter:
 
 
 def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter:
-    """Put an adapter into a model, by default into all its linear layers but the head.
+    """Put an adapter into a model, by default into every matrix of its text decoder; see `find_targets`.
 
     Args:
         causal: The model; its weights change where the initialisation says so, what it computes does not.
@@ -76,72 +73,23 @@ def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter
     configs: list[Any] = list(model.peft_config.values())
     for config in configs:
         config.base_model_name_or_path = base_name  # not this machine's path
-        for name in ("target_modules", "exclude_modules"):
+        for name in ("target_modules", "target_parameters", "exclude_modules"):
             if isinstance(names := getattr(config, name, None), set):
                 setattr(config, name, sorted(names))  # a set's order is another in every process
-    if options.target_modules == "all-linear":
-        _freeze_routers(model)
     initial = get_peft_model_state_dict(model) if options.changes_base else {}
     dropout = _add_dropout(model, options.lora_dropout, settings.seed) if options.lora_dropout else None
     return Adapter(model, dropout, {name: value.cpu().clone() for name, value in initial.items()})
 
 
-def adapter_reach(model: PeftModel) -> str:
-    """Return which share of a model's weights an adapter touches, and what the largest parts are that it does not."""
-    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
-    adapted = {
-        id(getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight")))
-        for layer in layers
-        if any(value.requires_grad for value in layer.parameters())
-    }
-    sizes: Counter[str] = Counter()
-    for name, value in model.named_parameters():
-        if id(value) in adapted:
-            sizes["adapted"] += value.numel()
-        elif not value.requires_grad:
-            kind = [part for part in name.split(".") if not part.isdigit() and part not in ("weight", "base_layer")]
-            sizes[".".join(kind[-2:])] += value.numel()
-    total = sizes.total()
-    frozen = [(kind, size) for kind, size in sizes.most_common(4) if kind != "adapted" and size >= total / 100]
-    words = ", ".join(f"{kind} {size / total:.0%}" for kind, size in frozen)
-    return f"the adapter works on {sizes['adapted'] / total:.0%} of the weights" + (
-        f"; frozen: {words}" if words else ""
-    )
-
-
-def _freeze_routers(model: PeftModel) -> None:
-    """Keep adapters on fused routers, which PEFT adds with those on fused experts, at the zero that they begin with."""
-    for name, value in model.named_parameters():
-        owner, separator, _ = name.partition(".lora_")
-        if separator and owner.rpartition(".")[2] in ROUTERS:
-            value.requires_grad_(False)
-
-
-def _left_alone(causal: Any) -> list[str]:
-    """Return the linear layers that `all-linear` leaves alone.
-
-    These are routers, whose few weights decide which experts learn; what lies outside of the decoder of text, such as
-    a vision tower; and the output of Mamba's layers, which its fused kernels read past an adapter.
-    """
-    text, kind = causal.config.get_text_config(), causal.config.model_type
-    experts = {getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")} - {None}
-    decoder = {id(module) for module in causal.get_decoder().modules()}
-    names = []
-    for name, module in causal.named_modules():
-        if not isinstance(module, torch.nn.Linear) or module is causal.get_output_embeddings():
-            continue
-        last = name.rpartition(".")[2]
-        router = last in ROUTERS and module.out_features in experts
-        if id(module) not in decoder or router or (kind in MAMBA_TYPES and last == "out_proj"):
-            names.append(name)
-    return names
-
-
 def _lora_config(causal: Any, settings: TrainSettings) -> LoraConfig:
+    adapter = settings.lora_options
     # PEFT writes into the patterns that it is given, and a default instance of settings is shared.
-    options: dict[str, Any] = {name: deepcopy(getattr(settings.lora_options, name)) for name in PEFT_OPTIONS}
-    if options["target_modules"] == "all-linear" and not options["exclude_modules"]:
-        options["exclude_modules"] = _left_alone(causal) or None
+    options: dict[str, Any] = {name: deepcopy(getattr(adapter, name)) for name in PEFT_OPTIONS}
+    if adapter.target_modules == "all-linear":
+        targets = find_targets(causal, adapter.exclude_modules)
+        options |= {"target_modules": targets.modules, "exclude_modules": None}
+        if not adapter.use_dora and adapter.init_lora_weights in (True, "gaussian"):
+            options |= {"target_parameters": targets.parameters or None}
     return LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, task_type="CAUSAL_LM", **options)
 
 
@@ -166,7 +114,7 @@ def _add_dropout(model: PeftModel, share: float, seed: int) -> Dropout:
     dropout = Dropout(share, seed)
     layers: list[Any] = list(model.modules())
     for module in layers:
-        if hasattr(module, "lora_dropout"):
+        if hasattr(module, "lora_dropout") and not isinstance(module, ParamWrapper):
             for name in module.lora_dropout:
                 module.lora_dropout[name] = RecordDropout(dropout)
     return dropout

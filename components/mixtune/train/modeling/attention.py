@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import MixtuneError, ModelError
+from mixtune.interpolation import load_pretrained
 from mixtune.train.batches import pack
 from mixtune.train.modeling import kernels
 from mixtune.train.modeling.kernels import VARLEN
@@ -50,11 +50,11 @@ def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str
         ModelError: It takes none, with the reason of each.
     """
     if not names:
-        return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype)
+        return load_pretrained(folder, dtype=dtype)
     reasons = []
     for name in names:
         try:
-            causal = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, attn_implementation=name)
+            causal = load_pretrained(folder, dtype=dtype, attn_implementation=name)
         except (ImportError, ValueError, KeyError) as error:
             reasons.append(f"{name}: {_first_line(error)}")
             continue

@@ -33,15 +33,15 @@ def varlen_attention(
 
     Args:
         module: The layer.
-        query: (1, heads, tokens, width)
-        key: (1, key heads, tokens, width)
-        value: (1, key heads, tokens, width), or narrower, as in multi-head latent attention
+        query: (rows, heads, tokens, width)
+        key: (rows, key heads, tokens, width)
+        value: (rows, key heads, tokens, width), or narrower, as in multi-head latent attention
         attention_mask: None.
         options: transformers' own: `scaling`, `sliding_window`, `cu_seq_lens_q` (int32, where records begin, and the
-            end), `max_length_q`; without the last two, all tokens are one record.
+            end), `max_length_q`; without the last two, each row is one record.
 
     Returns:
-        (1, tokens, heads, width), and no weights.
+        (rows, tokens, heads, width), and no weights.
 
     Raises:
         ModelError: The model's attention has what this one has not.
@@ -54,9 +54,9 @@ def varlen_attention(
     starts, longest = options.get("cu_seq_lens_q"), options.get("max_length_q")
     if starts is None or longest is None:
         longest = query.shape[2]
-        starts = torch.tensor([0, longest], dtype=torch.int32, device=query.device)
+        starts = longest * torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     window = options.get("sliding_window")
-    queries, keys, values = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
+    queries, keys, values = (part.transpose(1, 2).flatten(0, 1).to(value.dtype) for part in (query, key, value))
     width = values.shape[-1]
     if width < queries.shape[-1]:  # the kernel takes one width; zeros behind the values stay zeros
         values = torch.nn.functional.pad(values, (0, queries.shape[-1] - width))
@@ -74,7 +74,7 @@ def varlen_attention(
         window_size=(window - 1 if window else -1, 0),
         **groups,
     )
-    return out[None, ..., :width], None
+    return out.unflatten(0, (len(query), -1))[..., :width], None
 
 
 AttentionInterface.register(VARLEN, varlen_attention)

@@ -3,27 +3,19 @@
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd.graph import save_on_cpu
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
-from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ModelError
-from mixtune.train.batches import PackedBatch, pack
+from mixtune.train.batches import Layout, PackedBatch
 from mixtune.train.modeling.kernels import PACKED_ATTENTION
-from mixtune.train.modeling.sharding import gathered_root
 from mixtune.training_math import logits_at_once
-
-PROBED_TOKENS = 512
-"""Of each record that `probe` looks at: enough for a convolution or a state to carry something over a border."""
-PROBE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.25}
-"""Largest gap between a token's loss and the one by the model's own logits, by dtype of the arithmetic. Leaks between
-records are found without any tolerance."""
 
 PerToken = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits, float32, (tokens, vocabulary), and ids, (tokens,), to a value by token, (tokens, ...)."""
@@ -50,14 +42,26 @@ class PackedLoss(torch.nn.Module):
     def __init__(self, causal: Any, dtype: torch.dtype, offload: bool = False) -> None:
         super().__init__()
         self.causal, self.dtype, self._offload = causal, dtype, offload
-        self.packs = True
-        """Whether a row may hold several records; `probe` finds out."""
+        self._scales = find_scales(causal)
+        self.layout = Layout.PACKED if self.takes_positions else Layout.ROWS
+        """How records lie in a forward pass; `probe` finds out."""
+
+    @cached_property
+    def decoder(self) -> Any:
+        """The model without its head and its other towers."""
+        return find_decoder(self.causal)
+
+    @cached_property
+    def num_rows(self) -> int:
+        """Rows of the embedding; without one of the usual kind, the vocabulary's size."""
+        rows = getattr(self.causal.get_input_embeddings(), "num_embeddings", None)
+        return int(rows or self.causal.config.get_text_config().vocab_size)
 
     @property
-    def decoder(self) -> Any:
-        """The model without its head."""
-        decoder = self.causal.get_decoder()
-        return self.causal.base_model if decoder is self.causal else decoder
+    def takes_positions(self) -> bool:
+        """Whether the model can be given positions, by which packed records are told apart."""
+        accepted = inspect.signature(self.decoder.forward).parameters.values()
+        return any(item.name == "position_ids" or item.kind == item.VAR_KEYWORD for item in accepted)
 
     def precision(self, device: torch.device) -> torch.autocast:
         """Return a context in which the model computes in its dtype."""
@@ -69,16 +73,13 @@ class PackedLoss(torch.nn.Module):
             return self._compute(packed, per_token)
 
     def _compute(self, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
-        inputs: dict[str, Any] = {"input_ids": packed.input_ids[None]}
-        if self.packs:
-            inputs["position_ids"] = packed.position_ids[None]
-        if self.packs and self.causal.config._attn_implementation in PACKED_ATTENTION:
-            inputs |= {"cu_seq_lens_q": packed.cu_seqlens, "cu_seq_lens_k": packed.cu_seqlens}
-            inputs |= {"max_length_q": packed.max_seqlen, "max_length_k": packed.max_seqlen}
         with save_on_cpu(packed.input_ids.is_cuda) if self._offload else nullcontext():
-            out = self.decoder(**inputs, use_cache=False)
+            out = self.decoder(**self._inputs(packed), use_cache=False)
+        before = packed.targets - 1
+        if self.layout is Layout.ROWS:
+            before = packed.places[before]
         # (loss tokens, hidden) state before each token to learn, which predicts it, and (loss tokens,) its id.
-        hidden = out.last_hidden_state[0][packed.targets - 1]
+        hidden = out.last_hidden_state.flatten(0, 1)[before]
         ids = packed.input_ids[packed.targets]
         size = max(1, logits_at_once(gpu=ids.is_cuda) // self.causal.config.get_text_config().vocab_size)
         if len(ids) <= size:
@@ -86,86 +87,67 @@ class PackedLoss(torch.nn.Module):
         chunks = zip(hidden.split(size), ids.split(size), strict=True)
         return torch.cat([checkpoint(self._chunk, *chunk, per_token, use_reentrant=False) for chunk in chunks])
 
+    def _inputs(self, packed: PackedBatch) -> dict[str, Any]:
+        if self.layout is Layout.ROWS:
+            rows = packed.input_ids.new_zeros(packed.num_records, packed.max_seqlen)
+            rows.view(-1)[packed.places] = packed.input_ids
+            return {"input_ids": rows}
+        if self.layout is Layout.SINGLE:
+            return {"input_ids": packed.input_ids[None]}
+        inputs: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        if self.causal.config._attn_implementation in PACKED_ATTENTION:
+            inputs |= {"cu_seq_lens_q": packed.cu_seqlens, "cu_seq_lens_k": packed.cu_seqlens}
+            inputs |= {"max_length_q": packed.max_seqlen, "max_length_k": packed.max_seqlen}
+        return inputs
+
     def _chunk(self, hidden: torch.Tensor, ids: torch.Tensor, per_token: PerToken) -> torch.Tensor:
-        logits = _scaled(self.causal.get_output_embeddings()(hidden), self.causal.config.get_text_config())
+        logits = self.causal.get_output_embeddings()(hidden)
+        for name, value in self._scales.items():
+            logits = SCALES[name](logits, value)
         return per_token(logits.float(), ids)
 
 
-def _scaled(logits: torch.Tensor, config: Any) -> torch.Tensor:
-    """Apply what the model does with its logits: Cohere's factor, Granite's divisor, Gemma 2's soft cap."""
-    if factor := getattr(config, "logit_scale", None):
-        logits = logits * factor
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = torch.tanh(logits / cap) * cap
-    return logits
+SCALES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "output_multiplier": lambda logits, factor: logits * factor,
+    "logit_scale": lambda logits, factor: logits * factor,
+    "lm_head_multiplier": lambda logits, factor: logits * factor,
+    "logits_scaling": lambda logits, divisor: logits / divisor,
+    "logits_mup_width_multiplier": lambda logits, divisor: logits / divisor,
+    "final_logit_softcapping": lambda logits, cap: torch.tanh(logits / cap) * cap,
+    "logits_soft_cap": lambda logits, cap: torch.tanh(logits / cap) * cap,
+    "output_logit_soft_cap": lambda logits, cap: torch.tanh(logits / cap) * cap,
+    "unpadded_vocab_size": lambda logits, size: logits[..., : int(size)],
+}
+"""By name in a configuration: what a model's forward pass does with its logits."""
 
 
-def probe(loss: PackedLoss, records: list[TokenRecord]) -> str:
-    """Find out whether this model keeps packed records apart, and whether its logits are made as `PackedLoss` does.
+def find_scales(causal: PreTrainedModel) -> dict[str, float]:
+    """Return what this model's own class does with its logits: values of `SCALES`, where it reads them."""
+    try:
+        source = inspect.getsource(type(causal))
+    except OSError:
+        source = " ".join(SCALES)
+    config = causal.config.get_text_config()
+    values = {name: getattr(config, name, None) for name in SCALES if name in source}
+    return {name: float(value) for name, value in values.items() if value}
 
-    Where records see one another, `loss.packs` is switched off: each is then a forward pass of its own.
 
-    Args:
-        loss: The model, with the attention and in the dtype that it trains with.
-        records: Any, two at least; their first tokens are taken, all as tokens to learn.
-
-    Returns:
-        Why records are not packed; empty: they are.
+def find_decoder(causal: PreTrainedModel) -> Any:
+    """Return the part of a causal language model that makes hidden states of text: all but its head and its towers.
 
     Raises:
-        ModelError: A record has other losses than by the model's own logits: this model cannot be trained.
+        ModelError: It has none.
     """
-    short = [
-        replace(record, input_ids=ids, loss_mask=np.ones(len(ids), np.uint8), weight=1.0)
-        for record, ids in ((record, record.input_ids[:PROBED_TOKENS]) for record in records)
-    ]
-    training = loss.training
-    loss.eval()
-    with torch.no_grad():
-        reason = _find_leak(loss, short)
-        tolerance = PROBE_NATS[loss.dtype]
-        if not reason and not (gap := _gap_to_logits(loss, [short])) <= tolerance:
-            reason = f"packed records have other losses than each alone, by {gap:.2g} nats"
-        loss.packs = not reason
-        if reason and not (gap := _gap_to_logits(loss, [[record] for record in short])) <= tolerance:
-            raise ModelError(
-                f"{type(loss.causal).__name__}: records have other losses than by the model's own logits, by {gap:.2g} "
-                "nats; this architecture scales its logits in a way that mixtune does not know"
-            )
-    loss.train(training)
-    return reason
+    for decoder in (causal.get_decoder(), causal.base_model, getattr(causal, "model", None)):
+        if isinstance(decoder, PreTrainedModel) and decoder is not causal:
+            return decoder if decoder.get_output_embeddings() is None else find_decoder(decoder)
+    raise ModelError(f"{type(causal).__name__}: it has no decoder under its head; mixtune cannot train it")
 
 
-def _find_leak(loss: PackedLoss, records: list[TokenRecord]) -> str:
-    """Change one record at a time, lengths kept: every other record's losses must stay the same, bit by bit."""
-    accepted = inspect.signature(loss.decoder.forward).parameters.values()
-    if not any(item.name == "position_ids" or item.kind == item.VAR_KEYWORD for item in accepted):
-        return "it takes no positions, by which packed records are told apart"
-    before = _losses_by_record(loss, records)
-    for changed, record in enumerate(records):
-        ids = np.roll(np.arange(record.input_ids.max() + 1), 1)[record.input_ids].astype(record.input_ids.dtype)
-        after = _losses_by_record(loss, [*records[:changed], replace(record, input_ids=ids), *records[changed + 1 :]])
-        for number, (old, new) in enumerate(zip(before, after, strict=True)):
-            if number != changed and not torch.equal(old, new):
-                gap = float((old - new).abs().max())
-                return f"packed records see one another: another record's tokens moved a loss by {gap:.2g} nats"
-    return ""
-
-
-def _losses_by_record(loss: PackedLoss, records: list[TokenRecord]) -> list[torch.Tensor]:
-    packed = pack(records).to(next(loss.parameters()).device)
-    losses: torch.Tensor = loss(packed)
-    return [losses[packed.records == number] for number in range(len(records))]
-
-
-def _gap_to_logits(loss: PackedLoss, groups: list[list[TokenRecord]]) -> float:
-    """Return the largest gap, in nats, between losses of packed groups and those by the model's own logits."""
-    device = next(loss.parameters()).device
-    losses = torch.cat([loss(pack(group).to(device)) for group in groups])
-    single = [torch.from_numpy(record.input_ids.astype(np.int64)).to(device) for group in groups for record in group]
-    with loss.precision(device), gathered_root(loss):
-        logits = [loss.causal(input_ids=ids[None], use_cache=False).logits[0, :-1].float() for ids in single]
-    pairs = zip(logits, single, strict=True)
-    return float((losses - torch.cat([cross_entropies(rows, ids[1:]) for rows, ids in pairs])).abs().max())
+def find_text_modules(causal: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the modules of a model's decoder of text: neither its head nor models within, such as image tokenizers."""
+    decoder, embedding = find_decoder(causal), causal.get_input_embeddings()
+    models = [part for part in decoder.modules() if isinstance(part, PreTrainedModel) and part is not decoder]
+    towers = [part for part in models if all(module is not embedding for module in part.modules())]
+    outside = {id(module) for part in towers for module in part.modules()} | {id(causal.get_output_embeddings())}
+    return [module for module in decoder.modules() if id(module) not in outside]

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from mixtune.artifacts.shards import TokenRecord
-from mixtune.train.batches import pack
+from mixtune.train.batches import Layout, pack
 from mixtune.train.modeling.trainable import Trainable
 from mixtune.training_math import LEAST_MICRO_TOKENS, LOGITS_AT_ONCE, MICRO_TOKENS
 
@@ -64,7 +64,8 @@ def _kept_bytes(model: Trainable, record: TokenRecord, num_tokens: int) -> int:
     if model.dropout:
         count = num_tokens // RECORD_TOKENS
         model.dropout.begin_step(0)
-        model.dropout.begin_micro_batch(list(range(count)), [RECORD_TOKENS] * count)
+        in_rows = model.loss.layout is Layout.ROWS
+        model.dropout.begin_micro_batch(list(range(count)), [RECORD_TOKENS] * count, in_rows=in_rows)
     with saved_tensors_hooks(keep, lambda value: value):
         loss = model.loss(pack([short] * (num_tokens // RECORD_TOKENS)))
         del loss

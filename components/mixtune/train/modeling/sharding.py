@@ -62,9 +62,9 @@ def gathered_root(module: torch.nn.Module) -> Iterator[None]:
 
 
 def to_float32(module: torch.nn.Module) -> None:
-    """Make parameters float32 that are not sharded yet."""
+    """Make trained parameters float32 that are not sharded yet."""
     for value in module.parameters():
-        if not isinstance(value, DTensor):
+        if value.requires_grad and not isinstance(value, DTensor):
             value.data = value.data.float()
 
 

@@ -8,19 +8,22 @@ from typing import Any
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
-from mixtune.errors import TrainingError
+from mixtune.artifacts.model import Reach
+from mixtune.errors import ConfigError, TrainingError
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
 from mixtune.train.modeling.adapters import Adapter, add_adapter
+from mixtune.train.modeling.arithmetic import count_active_values, count_attention
 from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import fuse
-from mixtune.train.modeling.loss import PackedLoss
+from mixtune.train.modeling.loss import PackedLoss, find_text_modules
+from mixtune.train.modeling.reach import adapter_reach, weights_reach
 from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.train.modeling.speed import skip_casts
-from mixtune.training_math import operations_per_token
+from mixtune.training_math import Attention, operations_per_token
 
 BETAS = (0.9, 0.95)
 
@@ -53,6 +56,11 @@ class Trainable:
         """Whether each process holds a shard of every layer (FSDP2)."""
         return isinstance(self.loss, FSDPModule)
 
+    @cached_property
+    def reach(self) -> Reach:
+        """Which part of the base model's weights is trained."""
+        return adapter_reach(self.adapter.peft) if self.adapter else weights_reach(self.causal)
+
     @property
     def crossover_length(self) -> int:
         """Length of a record at which attention costs about as much as the matrices do."""
@@ -60,9 +68,13 @@ class Trainable:
 
     @cached_property
     def _matrix_values(self) -> int:
-        """Values in the matrices that every token goes through; an adapter's are not counted."""
-        layers = {name: module for name, module in self.causal.named_modules() if isinstance(module, torch.nn.Linear)}
-        return sum(module.weight.numel() for name, module in layers.items() if ".lora_" not in name)
+        """Values in the matrices that a token goes through, of experts those it is sent to; no adapter's."""
+        return count_active_values(self.causal)
+
+    @cached_property
+    def _attention(self) -> Attention:
+        """The width of attention, by its kind."""
+        return count_attention(self.causal)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return the trained parameters by name."""
@@ -81,9 +93,7 @@ class Trainable:
 
     def operations(self, length: int) -> float:
         """Return the arithmetic to train on a record of so many tokens."""
-        config = self.causal.config.get_text_config()
-        attention = config.num_hidden_layers * config.hidden_size
-        return length * operations_per_token(self.method, self._matrix_values, attention, length)
+        return length * operations_per_token(self.method, self._matrix_values, self._attention, length)
 
     def clip_gradients(self, max_norm: float) -> float:
         """Clip the gradient to a norm, and return the norm before."""
@@ -115,7 +125,7 @@ class Trainable:
         for name, value in self.saved.named_parameters():
             full = value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
             if is_main:
-                state[name] = full.to("cpu", self.loss.dtype)
+                state[name] = full.to("cpu", self.loss.dtype if value.requires_grad else full.dtype)
         if not is_main:
             return
         buffers = {name for name, _ in self.saved.named_buffers()}
@@ -152,7 +162,7 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
     adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
     if adapter:
         skip_casts(causal)
-    activations = settings.memory.activations or ("recompute" if torch.cuda.is_available() else "keep")
+    activations = _activations(causal, settings.memory)
     if activations != "keep":
         causal.activation_checkpointing_enable({"use_reentrant": False})
     loss = PackedLoss(causal, dtype, activations == "offload")
@@ -164,6 +174,20 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
         to_float32(causal)
     causal.to(group.device)
     return model
+
+
+def _activations(causal: PreTrainedModel, settings: MemorySettings) -> str:
+    """Return what is done with activations: what is asked for, else what the device and the architecture allow.
+
+    Raises:
+        ConfigError: The architecture cannot do what is asked for.
+    """
+    if causal.supports_gradient_checkpointing:
+        return settings.activations or ("recompute" if torch.cuda.is_available() else "keep")
+    if settings.activations not in ("", "keep"):
+        name = type(causal).__name__
+        raise ConfigError(f"activations: {name} of transformers can only keep them; leave activations empty")
+    return "keep"
 
 
 def compute_dtype(settings: MemorySettings) -> torch.dtype:
@@ -191,12 +215,14 @@ def _needs_sharding(settings: TrainSettings, group: ProcessGroup, dtype: torch.d
     return group.size > 1 and settings.memory.shard_base
 
 
-def freeze_unused(causal: Any) -> None:
+def freeze_unused(causal: PreTrainedModel) -> None:
     """Freeze what no token passes through, such as the vision tower of a model that is trained on text.
 
     It would get no gradient, so neither moments nor a place in checkpoints.
     """
-    used = {id(value) for part in (causal.get_decoder(), causal.get_output_embeddings()) for value in part.parameters()}
+    head = causal.get_output_embeddings()
+    parts = [*find_text_modules(causal), *([] if head is None else [head])]
+    used = {id(value) for part in parts for value in part.parameters(recurse=False)}
     for value in causal.parameters():
         value.requires_grad_(id(value) in used)
 

@@ -1,0 +1,92 @@
+"""What preflight says of a base model from its configuration and its tokenizer alone, without its weights or torch."""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from mixtune import models
+from mixtune.artifacts.model import Architecture, BaseModel, tried_with
+from mixtune.chat.template_files import read_templates
+from mixtune.preflight.run_settings import RunSettings, valid
+
+LAYOUTS = {
+    "packed": "records are packed",
+    "rows": "packed records would see one another, so each is a row of its own, padded to the longest",
+    "single": "packed records would see one another, so each is a forward pass of its own, which is slower",
+}
+"""By layout: what it means for a run."""
+
+
+def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
+    """Check that the base model's architecture trains, and say how records are packed and what an adapter reaches."""
+    model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
+    row, kind, same = model.architecture, model.model_type, f"transformers {tried_with()}"
+    if row is None and _installed_version() in ("", tried_with()):
+        yield "fail", f"{kind}: {same} has no model of this type that writes text; docs/models.md lists those it has"
+    elif row is None or not row.is_tried:
+        yield "warn", f"{kind} was not tried with {same}; the validation run shows whether it trains"
+    elif row.refused:
+        yield "fail", f"{kind} does not train: {row.refused}; take a model of a type that docs/models.md lists"
+    else:
+        yield "pass", "; ".join(_texts(run, model, row))
+    if model.quantized:
+        yield (
+            "warn",
+            f"weights are stored as {model.quantized}; what is trained and saved is not: the validation run shows "
+            "whether they load here",
+        )
+
+
+def check_lengths(run: RunSettings) -> Iterator[tuple[str, str]]:
+    """Check that the longest record fits into the model's positions."""
+    model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
+    longest, row, mix = model.max_length, model.architecture, valid(run.mix)
+    yield "pass", f"takes {longest or 'an unknown number of'} tokens"
+    if not longest or not mix or mix.tokens.max_length <= longest:
+        return
+    beyond = f"max_length {mix.tokens.max_length} is more than the {longest} tokens that the model takes"
+    if row and row.positions:
+        yield "fail", f"{beyond}, by a learned vector for each position; set max_length in mix_options to {longest}"
+    else:
+        yield "warn", f"{beyond}; it has not learned what lies beyond"
+
+
+def check_embedding(run: RunSettings) -> Iterator[tuple[str, str]]:
+    """Check that every token of the tokenizer has a row of the embedding."""
+    model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
+    beyond = model.tokens_beyond_embedding()
+    if not beyond:
+        yield "pass", f"every token has one of the {model.vocab_size:,} rows"
+        return
+    templates = "".join(read_templates(model.folder).values())
+    written = [token for token in beyond if token in templates]
+    token = written[0] if written else max(beyond, key=lambda text: beyond[text])
+    text = (
+        f"{len(beyond)} of the tokenizer's tokens have no row of the embedding's {model.vocab_size:,}, such as "
+        f"{token!r} with id {beyond[token]}"
+    )
+    if written:
+        yield (
+            "fail",
+            f"{text}, which the chat template writes; enlarge the embedding (resize_token_embeddings) and save the "
+            "model, or take the tokens out",
+        )
+    else:
+        yield "warn", f"{text}; a record that holds one ends the training"
+
+
+def _texts(run: RunSettings, model: BaseModel, row: Architecture) -> list[str]:
+    settings = valid(run.training)
+    texts = [f"{model.model_type}: {LAYOUTS[row.layout]}"]
+    if settings and settings.method == "lora" and settings.lora_options.target_modules == "all-linear":
+        reached, frozen = ([kind for kind, share in row.reach.items() if bool(share) == side] for side in (True, False))
+        texts.append(f"an adapter works on {', '.join(reached)}, not on {', '.join(frozen) or 'nothing'}")
+    if model.is_composite:
+        texts.append("text alone is tuned; other towers stay as they are, and are saved with it")
+    return texts
+
+
+def _installed_version() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""
