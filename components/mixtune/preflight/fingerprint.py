@@ -12,6 +12,7 @@ from typing import Any
 from mixtune import models, storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.places import explain
+from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
 from mixtune.settings.mix import check_weights
 from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
@@ -52,36 +53,26 @@ def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[s
     Raises:
         ConfigError: A benchmark that is neither a URI nor an object.
     """
-    measured: dict[str, dict[str, Any]] = {}
-    limits: dict[str, float] = {}
-    for name, value in benchmarks.items():
-        options = {"uri": value} if isinstance(value, str) else value
-        if not isinstance(options, dict):
-            raise ConfigError(f"benchmarks: {name!r} is a URI or an object with one; got {value!r}")
-        options = dict(options)
-        if name == CUSTOMER:
-            limits[name] = _min_gain(options)
-            continue
-        if "max_drop" in options:
-            limits[name] = float(options.pop("max_drop"))
-        if options.get("uri"):
-            options["uri"] = _fingerprint(options["uri"])
-        if options:
-            measured[name] = options
-    return measured, limits
+    entries = read_benchmark_entries(benchmarks)
+    gains = {CUSTOMER: _min_gain(entries.pop(CUSTOMER))} if CUSTOMER in entries else {}
+    drops = {name: float(entry.max_drop) for name, entry in entries.items() if entry.max_drop is not None}
+    uris = {name: {"uri": _fingerprint(entry.uri)} if entry.uri else {} for name, entry in entries.items()}
+    measured = {name: {**uris[name], **entry.options} for name, entry in entries.items()}
+    return {name: options for name, options in measured.items() if options}, {**drops, **gains}
 
 
-def _min_gain(options: Mapping[str, Any]) -> float:
+def _min_gain(entry: BenchmarkEntry) -> float:
     """Return the gain that is asked for on the customer's records.
 
     Raises:
         ConfigError: The entry has something else, or no number from 0.
     """
-    gain = options.get("min_gain")
-    if set(options) != {"min_gain"} or isinstance(gain, bool) or not isinstance(gain, int | float) or not gain >= 0:
+    gain, alone = entry.options.get("min_gain"), entry == BenchmarkEntry(options=entry.options)
+    alone = alone and set(entry.options) == {"min_gain"}
+    if not alone or isinstance(gain, bool) or not isinstance(gain, int | float) or not gain >= 0:
         raise ConfigError(
             f"benchmarks: {CUSTOMER!r} stands for your own records and takes min_gain alone, a number from 0; "
-            f"got {dict(options)}"
+            f"got {dict(entry.options)}"
         )
     return float(gain)
 

@@ -25,6 +25,7 @@ from mixtune.sanitize.rules.consent import read_consent
 from mixtune.sanitize.rules.markers import Markers
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.write_pools import PoolWriter, Spread
+from mixtune.settings.benchmark_entries import read_benchmark_entries
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, read_sanitize_settings
 
@@ -137,8 +138,9 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
         max_bad_ratio=text.max_bad_ratio,
         encoding=text.encoding,
     )
-    uris = {name: options["uri"] for name, options in sorted(inputs.benchmarks.items()) if options.get("uri")}
-    benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris.items())
+    entries = sorted(read_benchmark_entries(inputs.benchmarks).items())
+    uris = [(name, entry.uri) for name, entry in entries if entry.uri]
+    benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris)
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
     plan = Plan(

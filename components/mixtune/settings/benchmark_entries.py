@@ -1,0 +1,38 @@
+"""An entry of `benchmarks`: a benchmark as the user describes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixtune.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkEntry:
+    """A benchmark, or the limit of an axis that needs no file."""
+
+    uri: str = ""
+    """A file or folder of items; empty: none."""
+    max_drop: float | None = None
+    """The largest drop allowed; None: the axis's default."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """How its items are asked and scored."""
+
+
+def read_benchmark_entries(benchmarks: Mapping[str, Any]) -> dict[str, BenchmarkEntry]:
+    """Return the entries by axis; a bare text stands for `{"uri": text}`.
+
+    Raises:
+        ConfigError: An entry that is neither a URI nor an object.
+    """
+    entries = {}
+    for name, value in benchmarks.items():
+        if isinstance(value, str):
+            value = {"uri": value}
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"benchmarks: {name!r} is a URI or an object with one; got {value!r}")
+        own = {key: value[key] for key in ("uri", "max_drop") if value.get(key) is not None}
+        entries[name] = BenchmarkEntry(
+            **own, options={key: value[key] for key in value if key not in ("uri", "max_drop")}
+        )
+    return entries
