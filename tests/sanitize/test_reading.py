@@ -203,7 +203,7 @@ def test_a_row_unlike_the_first_is_counted_without_its_content(tmp_path: Path) -
     assert len(list(cleaner.records())) == 1
     assert [json.loads(note)["rule"] for note in cleaner.notes] == [
         "its answer names none of its 1 choices (a hidden one?)",
-        "not as the file's first row (TypeError)",
+        "its choices are not a list",
         "its answer names none of its 2 choices (a hidden one?)",
     ]
 

@@ -149,9 +149,10 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
             out.calls += _calls_of(turn[name], unread)
     if not (out.texts or out.calls or out.results):
         raise DataError("a message's content is not text")
+    message = _marked(out.message(), turn)
     yield from out.results
     if out.is_filled:
-        yield _marked(out.message(), turn)
+        yield message
 
 
 def _marked(message: Message, turn: JsonObject) -> Message:

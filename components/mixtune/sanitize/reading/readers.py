@@ -124,7 +124,7 @@ def read_rows(uri: str, part: Range = WHOLE, encoding: str = "") -> Iterator[Row
 def _as_data_errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except (EOFError, OSError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
+    except (EOFError, OSError, MemoryError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{uri}: cannot be read as {_format_of(uri)} ({reason}); is it whole?") from error
 

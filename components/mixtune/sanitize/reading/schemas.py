@@ -264,6 +264,8 @@ def _asked_and_answered(question: str, answer: str) -> list[Message]:
 
 def _multiple_choice(row: JsonObject, unread: Unread) -> Fields:
     """Return a question with lettered choices; the answer is a place, counted from 0, or a letter."""
+    if not isinstance(row["choices"], (list, tuple)):
+        raise DataError("its choices are not a list")
     letters = string.ascii_uppercase[: len(row["choices"])]
     answer = text_of(label_of(row["answer"])).strip()
     if answer not in tuple(letters):
