@@ -137,6 +137,7 @@ class Bench:
     def free(self) -> None:
         """Give memory back, and count its peak anew."""
         gc.collect()
+        torch._dynamo.config.suppress_errors = False
         torch._dynamo.reset()
         if self.is_gpu:
             torch.cuda.empty_cache()

@@ -2,7 +2,8 @@
 
 AdamW divides a gradient by its own size, so where a gradient is nearly zero a rounding error becomes a whole step. Each
 micro batch has the same bits on any process; accumulated in float64 their sum has too (up to about one rounding in
-1e9), so processes may come and go.
+1e9), so processes may come and go. On GPUs the bits of a micro batch are not fixed: attention's backward pass adds with
+atomics, unless FLASH_ATTENTION_DETERMINISTIC=1 is set for flash-attention.
 """
 
 from collections.abc import Iterable

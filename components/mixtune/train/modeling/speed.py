@@ -40,6 +40,7 @@ def compile_layers(loss: PackedLoss, records: list[TokenRecord], backend: str = 
     if not layers:
         return "transformers does not mark its layers"
     torch._dynamo.config.recompile_limit = max(RECOMPILES, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.suppress_errors = False  # the trial has to see them
     counters.clear()
     for layer in layers:
         layer.compile(dynamic=True, backend=backend)
@@ -48,6 +49,8 @@ def compile_layers(loss: PackedLoss, records: list[TokenRecord], backend: str = 
         reason = f"a layer is not one graph: {next(iter(breaks)).strip().splitlines()[0][:200]}"
     if reason:
         undo_compile(loss)
+    else:
+        torch._dynamo.config.suppress_errors = True  # a length that does not compile later runs as it is written
     return reason
 
 
@@ -55,4 +58,5 @@ def undo_compile(loss: PackedLoss) -> None:
     """Let a model's layers run as they are written."""
     for part in loss.modules():
         part._compiled_call_impl = None
+    torch._dynamo.config.suppress_errors = False
     torch._dynamo.reset()
