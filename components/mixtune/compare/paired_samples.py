@@ -122,7 +122,7 @@ def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any], *, same
     if unknown := sorted(set(limits) - set(general) - own):
         raise ConfigError(f"limits: no general axis {unknown[0]!r}; there are {', '.join(general)}")
     default = DEFAULT_SAME if same else 0.0
-    allowed = {name: float(limits.get(name, form.default_limit or default)) for name, form in general.items()}
+    allowed = {name: limits.get(name, form.default_limit or default) for name, form in general.items()}
     allowed |= {name: limits[name] for name in own & set(limits)}  # the gain asked for
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
