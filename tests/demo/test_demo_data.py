@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from mixtune.commands.arguments import check_arguments, find_pipeline
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
 from mixtune.demo.grammar import expansions
+from mixtune.demo.real_model import RealWorld
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, follow
 
 
@@ -86,3 +88,12 @@ def test_the_answer_to_an_instruction_follows_it() -> None:
 def test_a_label_alone_follows_no_instruction(world: World) -> None:
     prompts = [Prompt(**row) for row in lines(world.benchmarks["ifeval"]["uri"])]
     assert not any(all(follow(prompt, label)[0]) for prompt in prompts[:80] for label in messages.LABELS)
+
+
+def test_the_real_models_world_gives_what_the_pipelines_take_and_its_own_model(tmp_path: Path) -> None:
+    world = RealWorld(folder=tmp_path, seed=1)
+    single, grid = world.arguments("lora", 50.0), world.grid_arguments("lora", 0.5)
+    check_arguments(find_pipeline("finetune"), single)
+    check_arguments(find_pipeline("mix_grid"), grid)
+    assert single["base_model"] == grid["base_model"] == str(tmp_path / "smollm2")
+    assert (grid["customer_data_percents"], grid["dial"], grid["customer_epochs"]) == ([100.0, 50.0], [], 0.5)

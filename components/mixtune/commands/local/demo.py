@@ -12,6 +12,7 @@ from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.local.run import run_pipeline
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.demo.demo_data import World, write_world
+from mixtune.demo.real_model import write_real_world
 from mixtune.demo.show import format_grid
 from mixtune.errors import ConfigError
 from mixtune.report.next_steps import command_of, next_steps
@@ -22,9 +23,13 @@ def demo_command(options: argparse.Namespace) -> int:
     if options.epochs is not None and options.epochs <= 0:
         raise ConfigError(f"--epochs is above 0; got {options.epochs:g}")
     work = WorkDir(Path(options.work_dir).expanduser().resolve())
-    folder = Path(options.write_only).expanduser().resolve() if options.write_only else work.root / "world"
+    folder = (
+        Path(options.write_only).expanduser().resolve()
+        if options.write_only
+        else work.root / ("real-world" if options.real else "world")
+    )
     try:
-        world = write_world(folder, options.seed)
+        world = (write_real_world if options.real else write_world)(folder, options.seed)
     except OSError as error:
         raise ConfigError(f"{folder}: it cannot be written ({error.strerror}); name another folder") from error
     if options.write_only:
