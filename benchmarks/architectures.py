@@ -5,8 +5,9 @@
 makes a tiny model with random weights of each type and, by LoRA and by full tuning, in float32 and bfloat16, asks how
 records lie in a forward pass; looks for leaks by the gradient (a loss of one record must not depend on another's
 embeddings), which the training's own probe does not use; holds losses against a plain forward over each record alone;
-trains a few steps; saves; loads on the untouched base. Without types, or with `--write`, it writes `components/mixtune/artifacts/architectures.json`
-and `results/architectures.md`. One process, about ten minutes of one core.
+trains a few steps; saves; loads on the untouched base. Without types, or with `--write`, it writes the table that
+preflight reads and `docs/models.md` shows, `components/mixtune/artifacts/architectures.json`. One process, some twelve
+minutes of one core for all types.
 """
 
 import json

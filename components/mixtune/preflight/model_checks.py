@@ -24,8 +24,8 @@ def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
         yield "fail", f"{kind}: {same} has no model of this type that writes text; docs/models.md lists those it has"
     elif row is None or not row.is_tried:
         yield "warn", f"{kind} was not tried with {same}; the validation run shows whether it trains"
-    elif row.refused:
-        yield "fail", f"{kind} does not train: {row.refused}; take a model of a type that docs/models.md lists"
+    elif reason := row.refused or row.partly.get(run.method, ""):
+        yield "fail", f"{kind} does not train: {reason}; take a model of a type that docs/models.md lists"
     else:
         yield "pass", "; ".join(_texts(run, model, row))
     if model.quantized:

@@ -1,0 +1,47 @@
+"""The table of architectures is whole, and holds for a sample of it; `benchmarks/architectures.py` tries every type."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from mixtune.artifacts.model import read_architectures, tried_with
+from mixtune.train.batches import Layout
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import architectures
+
+OF_TODAY = (
+    "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "nemotron_h", "granitemoehybrid", "bamba", "falcon_h1", "jamba",
+    "lfm2", "lfm3", "kimi_linear", "olmo_hybrid", "bailing_hybrid", "minimax", "deepseek_v4", "gpt_oss", "afmoe",
+    "inkling_text", "llama4_text", "qwen3_5", "mistral3", "qwen3_vl", "gemma3", "gemma4", "llama4",
+)  # fmt: skip
+SAMPLE = (("qwen3_5", "lora"), ("gpt_oss", "lora"), ("mistral3", "sft"), ("deepseek_v3", "lora"), ("lfm2", "sft"))
+
+
+def test_every_causal_type_of_transformers_is_in_the_table() -> None:
+    assert tried_with() == transformers.__version__
+    assert not set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(read_architectures())
+
+
+def test_most_types_train_and_those_of_today_do_without_exception() -> None:
+    table = read_architectures()
+    assert sum(bool(row.layout) for row in table.values()) >= 110
+    assert [name for name in OF_TODAY if table[name].refused or table[name].partly] == []
+
+
+@pytest.mark.parametrize(("kind", "method"), SAMPLE)
+def test_a_type_trains_exactly_saves_and_loads_where_its_base_does(kind: str, method: str, tmp_path: Path) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    out.mkdir()
+    architectures.make_base(kind, base)
+    seen = {"reach": {}, "layout": Layout.PACKED, "gap": 0.0, "positions": False}
+    architectures.check_training(base, out, method, "float32", seen)
+    row = read_architectures()[kind]
+    assert str(seen["layout"]) == row.layout
+    assert seen["gap"] < 1e-5
+    if method == "lora":
+        assert seen["reach"] == row.reach
