@@ -7,12 +7,13 @@ import pytest
 
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure
 from mixtune.artifacts.grid import GridReport
-from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.mix_search import MixSearch, SearchedAxis, TrainingScore
 from mixtune.artifacts.samples import AxisSummary, Samples
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.choose.mix_choice import Outputs
 from mixtune.errors import ConfigError, DataError, TrainingError
+from mixtune.find_mix.forecast import forecast_mix
 from mixtune.find_mix.run import conclude, plan_proxies, proceed
 from mixtune.find_mix.sampler import sample
 from mixtune.find_mix.search import continue_search, next_action, start_search
@@ -163,3 +164,19 @@ def test_draws_follow_the_density_they_are_drawn_from() -> None:
     draws = sample(log_density, lambda rng, count: rng.normal(0, 1, (count, 2)), seed=3)
     assert draws.mean(0)[0] == pytest.approx(3, abs=0.15)
     assert draws.std(0) == pytest.approx([1, 100], rel=0.15)
+
+
+def test_an_axis_that_gains_from_general_records_does_not_hide_where_it_passes() -> None:
+    """The proxies of a LoRA on the demo's records: the held-out loss of the general pools grew tenfold, or fell."""
+    axis = SearchedAxis(axis="general_nll", is_customer=False, limit=0.02, largest=0.0, num_items=390)
+    measured = [(100.0, 0.12, -0.52), (100.0, 0.3, -1.16), (92.0, 0.3, 0.16), (75.0, 0.3, 0.51)]
+    scores = [
+        TrainingScore(
+            axis="general_nll", percent=percent, length=length, benefit=benefit, standard_error=0.01, num_items=390
+        )
+        for percent, length, benefit in measured
+    ]
+    forecast = forecast_mix([axis], scores, confidence=0.8)
+    assert forecast.is_certain
+    assert 75 <= forecast.percent <= 95
+    assert forecast.recommended.axes[0].benefit.median > 0

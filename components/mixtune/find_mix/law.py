@@ -1,8 +1,9 @@
 """Laws of what a training loses and gains, fitted to short trainings with their uncertainty.
 
 Loss on a general axis, after Bethune et al., "Scaling laws for forgetting during finetuning with pretraining data
-injection" (2502.06042): `D^b * (A * (1 + B g)^-a - E)` for length `D` (customer epochs, the full training's is 1) and
-general share `g`, where E is what an axis may gain. A score cannot lose more than it has: the loss saturates there.
+injection" (2502.06042): `D^b * (A * h - E * (1 - h))`, `h = (1 + B g)^-a`, for length `D` (customer epochs, the full
+training's is 1) and general share `g`, where E is what an axis gains from general records. A score cannot lose more
+than it has: the loss saturates there.
 
 Gain on the customer's axis: `S * (1 - (1 + D / D0)^-r) * (1 + c g)`.
 
@@ -19,7 +20,9 @@ from mixtune.find_mix.sampler import Array, sample
 RELATIVE_ERROR, ERROR_OF_LIMIT = 0.2, 0.1
 """How far a training lies from the law: a share of what it predicts, and of the limit. Seeds differ by that."""
 OFFSET_OF_LIMIT = 0.3
-"""Standard deviation of what an axis gains or loses whatever the share, as a share of its limit."""
+"""Scale of E, as a share of the limit, where no training gained more; E below 0 is a loss that no share mends."""
+GAIN_OF_BEST = 1.5
+"""Scale of E, as a share of the largest gain of a training."""
 MAX_INJECTION = 1000.0
 """Largest B: at 1 % general records the loss has changed by a factor."""
 LEAST_DECAY, MAX_DECAY = 0.15, 30.0
@@ -75,15 +78,14 @@ def fit_loss(observations: Sequence[Observation], limit: float, largest: float, 
     losses = -losses
     scale = max(float(np.max(losses / points[:, 1] ** 0.7)), 0.5 * limit)
 
+    gain_scale = max(OFFSET_OF_LIMIT * limit, GAIN_OF_BEST * float(np.max(-losses / points[:, 1] ** 0.7)))
+
     def log_prior(draws: Array) -> Array:
         log_a, power, log_b, log_decay, offset = draws.T
         inside = (power > 0.05) & (power < 1.6) & (log_b > -1) & (log_b < np.log(MAX_INJECTION))
         inside &= (log_decay > np.log(LEAST_DECAY)) & (log_decay < np.log(MAX_DECAY))
-        density = -0.5 * (
-            ((log_a - np.log(scale)) / 1.0) ** 2
-            + ((power - 0.7) / 0.35) ** 2
-            + (offset / (OFFSET_OF_LIMIT * limit)) ** 2
-        )
+        offset_scale = np.where(offset > 0, gain_scale, OFFSET_OF_LIMIT * limit)
+        density = -0.5 * ((log_a - np.log(scale)) ** 2 + ((power - 0.7) / 0.35) ** 2 + (offset / offset_scale) ** 2)
         return np.where(inside, density, -np.inf)
 
     def start(rng: np.random.Generator, count: int) -> Array:
@@ -92,7 +94,7 @@ def fit_loss(observations: Sequence[Observation], limit: float, largest: float, 
             rng.uniform(0.3, 1.2, count),
             rng.uniform(0.5, np.log(MAX_INJECTION) - 0.5, count),
             rng.uniform(np.log(0.3), np.log(3), count),
-            rng.normal(0, 0.1 * limit, count),
+            np.abs(rng.normal(0, 0.5 * gain_scale, count)),
         ]
         return np.stack(columns, 1)
 
@@ -150,7 +152,8 @@ def _loss(draws: Array, points: Array, largest: float) -> Array:
     """Return the loss of every draw at every point: (num_draws, num_points)."""
     log_a, power, log_b, log_decay, offset = (column[:, None] for column in draws.T)
     share, length = points.T
-    loss: Array = length**power * (np.exp(log_a) * (1 + np.exp(log_b) * share) ** -np.exp(log_decay) - offset)
+    injected = (1 + np.exp(log_b) * share) ** -np.exp(log_decay)
+    loss: Array = length**power * (np.exp(log_a) * injected - offset * (1 - injected))
     if not np.isfinite(largest):
         return loss
     saturated: Array = np.where(loss > 0, largest * -np.expm1(-np.maximum(loss, 0) / largest), loss)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 WALKERS, BURN_IN, ROUNDS, THIN = 80, 400, 400, 4
-STRETCH = 2.0
+STRETCH, STARTS = 2.0, 100
 
 
 def sample(
@@ -24,8 +24,11 @@ def sample(
         (WALKERS * ROUNDS / THIN, num_parameters).
     """
     rng = np.random.default_rng(seed)
-    walkers = start(rng, WALKERS)
-    density = log_density(walkers)
+    points = start(rng, WALKERS * STARTS)
+    densities = log_density(points)
+    # The likeliest of many: walkers of one mode never cross to another that is far off.
+    best = np.argsort(-densities, kind="stable")[:WALKERS]
+    walkers, density = points[best], densities[best]
     half, draws = WALKERS // 2, []
     for number in range(BURN_IN + ROUNDS):
         for moving in (slice(0, half), slice(half, WALKERS)):
