@@ -87,4 +87,5 @@ $(VENV)/dev: pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps llama-index-core
+	$(PIP) --no-deps trl  # chat templates with generation marks, which tests hold ours against
 	touch $@

@@ -18,6 +18,7 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 import orjson
@@ -25,6 +26,10 @@ import orjson
 from mixtune.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
+
+
+TemplateValue = dict[str, Any]
+"""A message or a tool in the form that chat templates take."""
 
 
 class ToolCall(TypedDict):
@@ -89,20 +94,20 @@ def prompt_and_answer(record: Record) -> tuple[list[Message], Message]:
     return prompt, answer
 
 
-def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them: OpenAI's form of tool calls; reasoning under both names it is read by."""
+def template_messages(messages: Sequence[Message]) -> list[TemplateValue]:
+    """Messages as chat templates expect them: OpenAI's form of tool calls; reasoning under every name it is read by."""
     return [_template_message(message) for message in messages]
 
 
-def template_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+def template_tools(tools: Sequence[TemplateValue] | None) -> list[TemplateValue] | None:
     """Tools as chat templates expect them: OpenAI's function form; None where there are none."""
     return [{"type": "function", "function": tool} for tool in tools] if tools else None
 
 
-def _template_message(message: Message) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": message["role"], "content": message["content"]}
+def _template_message(message: Message) -> TemplateValue:
+    out: TemplateValue = {"role": message["role"], "content": message["content"]}
     if message.get("reasoning"):
-        out["reasoning_content"] = out["thinking"] = message["reasoning"]
+        out["reasoning"] = out["reasoning_content"] = out["thinking"] = message["reasoning"]
     if message.get("tool_calls"):
         out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):
@@ -110,6 +115,6 @@ def _template_message(message: Message) -> dict[str, Any]:
     return out
 
 
-def _template_call(call: ToolCall) -> dict[str, Any]:
+def _template_call(call: ToolCall) -> TemplateValue:
     function = {"name": call["name"], "arguments": call["arguments"]}
     return {"type": "function", "function": function, **({"id": call["id"]} if "id" in call else {})}

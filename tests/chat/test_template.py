@@ -18,7 +18,7 @@ from mixtune.models import tokenizer_digest
 from mixtune.records import Message, template_messages, template_tools
 
 from ..chat_models import CHATML, make_tokenizer, save_model
-from .test_turn_spans import MARKED, SHAPES
+from .test_turns import MARKED, SHAPES
 
 TOOLS = [{"name": "look", "description": "Looks <b>it</b> up.", "parameters": {"type": "object", "properties": {}}}]
 MESSAGES: list[Message] = [
@@ -155,13 +155,12 @@ def test_text_that_spells_control_tokens_is_set_aside_and_comes_back_where_it_wa
     text = template.render(conversation.messages).text
     assert template.control_pattern.findall(text) == ["<|im_start|>", "<|im_end|>"] * 2
     whole = "<|im_start|>user\na<|im_end|>b<|im_start|><|im_end|>\n<|im_start|>assistant\n<|im_end|>!<|im_end|>\n"
-    assert template.put_back(text, conversation.aside) == whole
     answer = text.index("assistant\n") + 10
     restored, spans = template.restore(text, [(answer, len(text) - 1)], conversation.aside)
     assert restored.replace("\ufdd2", "").replace("\ufdd3", "") == whole
     ((start, end),) = spans
     assert restored[start:end] == "<|im_end|>!\ufdd2<|im_end|>\ufdd3"
-    assert template.conversation(messages[1:] * 2)[0] != template_messages(messages[1:] * 2)
+    assert template.conversation(messages[1:] * 2).messages != template_messages(messages[1:] * 2)
     assert template.conversation(MESSAGES).aside == []
 
 
@@ -185,20 +184,18 @@ def test_whatever_a_template_raises_is_one_error_that_holds_nothing_of_the_recor
         chat_template.render([{"role": "user", "content": "secret"}])
     assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert chat_template.markers() == ChatTemplate.load(tmp_path).markers()
+    assert chat_template.habits() == ChatTemplate.load(tmp_path).habits()
 
 
-def test_the_markers_are_the_header_before_an_answer_and_the_control_token_after_it(tmp_path: Path) -> None:
-    markers = {
-        name: ChatTemplate.load(save_model(tmp_path / name, template, special)).markers()
+def test_the_end_of_a_turn_is_the_control_token_after_an_answer(tmp_path: Path) -> None:
+    habits = {
+        name: ChatTemplate.load(save_model(tmp_path / name, template, special)).habits()
         for name, (template, special, _) in SHAPES.items()
     }
-    assert [markers[name].end_of_turn for name in SHAPES] == [
+    assert [habits[name].end_of_turn for name in SHAPES] == [
         "<|im_end|>", "<|eot|>", "</turn>", "</s>", "<|im_end|>", "<|end|>"
     ]  # fmt: skip
-    assert markers["chatml"].header == "<|im_start|>assistant\n"
-    assert markers["mistral"].header == ""
-    assert [name for name in SHAPES if markers[name].has_marks] == ["marked"]
+    assert [name for name in SHAPES if habits[name].has_marks] == ["marked"]
 
 
 @pytest.mark.parametrize(

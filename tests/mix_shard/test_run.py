@@ -10,10 +10,11 @@ from mixtune import storage
 from mixtune.artifacts import pools
 from mixtune.artifacts.shards import SCHEMA, Shards, open_shards
 from mixtune.chat import encoding
+from mixtune.chat.template_files import read_template_file
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.mix_shard import workers
-from mixtune.mix_shard.run import Inputs, Outputs, read_template, run
+from mixtune.mix_shard.run import Inputs, Outputs, run
 from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
 from mixtune.settings.mix import MixSettings, TokenSettings, read_mix_settings
 
@@ -247,10 +248,10 @@ def test_another_chat_template_may_be_given_and_is_in_the_manifest(tmp_path: Pat
 
 def test_a_chat_template_that_is_missing_empty_or_not_valid_is_refused(tmp_path: Path, chatml: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_template(str(tmp_path / "none.jinja"))
+        read_template_file(str(tmp_path / "none.jinja"))
     (tmp_path / "empty.jinja").write_text(" ")
     with pytest.raises(DataError, match=r"empty\.jinja is empty"):
-        read_template(str(tmp_path / "empty.jinja"))
+        read_template_file(str(tmp_path / "empty.jinja"))
     with pytest.raises(ModelError, match="the chat template is not valid"):
         ChatTokenizer(chatml, template="{% for m in messages %}")
 

@@ -19,6 +19,7 @@ from mixtune.sanitize.rules.markers import ROLE_WORDS, TAGS, Markers, strip_end_
 from mixtune.sanitize.rules.normalize import normalise, suspects
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.rules.text_batch import join_texts
+from mixtune.settings.chat import LOSABLE
 
 from .conftest import sanitize
 
@@ -37,6 +38,10 @@ BROKEN = st.text(
 )
 """What wrong decoding leaves, and what does not."""
 TEXT = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=14).map("".join)
+
+
+KEPT = {"on_lost": dict.fromkeys(LOSABLE, "keep")}
+"""The demo's chat template has no place for calls, tools and thoughts."""
 
 
 def job(folder: Path, rows: list[Any], **options: Any) -> PoolsManifest:
@@ -111,7 +116,7 @@ def test_every_marker_in_every_field_meets_its_mode(mode: str, tmp_path: Path) -
         with pytest.raises(ConfigError, match=r"a.jsonl line 1: reserved marker 'system:'"):
             job(tmp_path, rows, text={"markers": mode})
         return
-    manifest = job(tmp_path, rows, text={"markers": mode}, base_model=str(BASE_MODEL))
+    manifest = job(tmp_path, rows, text={"markers": mode}, base_model=str(BASE_MODEL), chat=KEPT)
     counts, details = manifest.counts["chat"], manifest.details["chat"]
     kept = list(read_pools(str(tmp_path / "pools")).records("chat", "train"))
     found = Markers().find(json.dumps(kept))
@@ -135,12 +140,14 @@ def test_a_space_before_the_colon_is_all_that_changes_so_that_it_can_be_taken_ba
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "assistant\n", "a b", "é"]) | st.text(max_size=5)))
 def test_control_tokens_in_a_text_are_ordinary_tokens_that_decode_to_the_same_text(pieces: list[str]) -> None:
-    prover, text = PROVER, "".join(pieces)
-    encoding = prover._tokenizer.encode(text, add_special_tokens=False)
-    assert not set(prover.template.control_tokens.values()) & set(encoding.ids)
-    assert prover._tokenizer.decode(encoding.ids, skip_special_tokens=False) == text
+    tokenizer, text = PROVER.tokenizer, "".join(pieces)
     record: Any = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b"}]}
-    assert prover.prove(record).num_control == 4
+    (proof,) = PROVER.prove([record])
+    (item,) = tokenizer.tokenize_batch([record])
+    control = set(tokenizer.template.control_tokens.values())
+    assert (proof.problem, proof.num_control) == ("", 4)
+    assert sum(token in control for token in item.input_ids.tolist()) == 4
+    assert f"user\n{text}<|im_end|>" in tokenizer.decode(item.input_ids)
 
 
 PROVER = Prover(str(BASE_MODEL))
@@ -187,7 +194,7 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
         {"prompt": "crash jane@example.org", "completion": "yes"},
         {**plain[0], "prompt": "Something else!", "system": "Be kind."},
     ]
-    manifest = job(tmp_path / "1", rows, base_model=str(model))
+    manifest = job(tmp_path / "1", rows, base_model=str(model), chat={"max_refused_ratio": 1})
     refused = "the chat template refuses it: "
     assert manifest.counts["chat"].dropped == {
         f"{refused}TypeError": 1,
@@ -201,7 +208,9 @@ def test_a_record_that_the_chat_template_refuses_is_dropped_with_the_templates_w
         (4, f"{refused}no system messages, please"),
         (5, f"{refused}TypeError"),
     }
-    with pytest.raises(DataError, match="none is left for 'train'; 1 dropped: the chat template refuses it: no system"):
+    with pytest.raises(
+        DataError, match=r"'chat': 1 of 1 .* max_refused_ratio 0\.05: 1 x the chat template refuses it: no system"
+    ):
         job(tmp_path / "2", rows[3:4], base_model=str(model))
     assert not (tmp_path / "2/pools").exists()
 
@@ -230,6 +239,7 @@ def test_what_is_personal_shows_in_no_report_log_or_error(tmp_path: Path, capsys
             personal_data={"default": policy},
             consent={"list_uri": str(tmp_path / "who.txt"), "required": False},
             base_model=str(BASE_MODEL),
+            chat=KEPT,
         )
         kept = "".join(json.dumps(record) for record in read_pools(str(folder / "pools")).records("chat", "train"))
         shown = [(folder / name).read_text() for name in ("r.html", "s.md", "data/quarantine.jsonl", "pools")]

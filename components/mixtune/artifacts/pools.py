@@ -97,6 +97,8 @@ class PoolDetails:
     tokens: int = 0
     proved: int = 0
     """Records whose only control ids are those of the chat template."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Records that the chat template leaves a part of out, as the settings allow, by part."""
     copies_of_refused: int = 0
     control_ids: int = 0
 

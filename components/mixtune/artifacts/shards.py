@@ -18,6 +18,7 @@ from mixtune import storage
 from mixtune.artifacts.pools import MixedPools
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
+from mixtune.settings.chat import ChatSettings
 
 HOLDOUT_FILE = "holdout.arrow"
 SCHEMA = pa.schema(
@@ -61,6 +62,12 @@ class PoolReceipt:
     num_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Records by the reason for which they never enter a batch."""
+    num_split: int = 0
+    """Records that became several examples, each of which is drawn like a record,"""
+    num_added: int = 0
+    """and how many examples more there are than records."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Records that are learned without a part of theirs, by part; `turns`: some of their turns were dropped."""
     num_truncated: int = 0
     num_compared: int = 0
     """Records for which fastokens and the model's own tokenizer gave the same ids."""
@@ -160,6 +167,8 @@ class ShardsManifest(Manifest):
     """`fastokens` or `tokenizers`."""
     chat_template: str = ""
     """The template in place of the model's own; empty: the model's own."""
+    chat: ChatSettings = field(default_factory=ChatSettings)
+    """How conversations are rendered."""
     train_on: tuple[str, ...] = ()
     """Roles whose turns are learned."""
     seed: int = 0

@@ -7,15 +7,17 @@ joined, prove that the tokens spell the text.
 import importlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders
 
 from mixtune.chat.sandbox import Spans
+from mixtune.chat.template import renamed
+from mixtune.errors import ModelError
 
-_BYTE = re.compile("<0x([0-9A-F]{2})>")
+BYTE = re.compile("<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"
 
 COMPARED_EVERY = 32
@@ -162,6 +164,35 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     return table
 
 
+def rename_control_tokens(tokenizer: Tokenizer, control_tokens: Mapping[str, int]) -> Tokenizer:
+    """Return a copy of a tokenizer whose control tokens have names that no text can spell; the ids are the same.
+
+    Raises:
+        ModelError: An id changed by it.
+    """
+
+    def rename(text: str) -> str:
+        return renamed(text) if text in control_tokens else text
+
+    value = json.loads(tokenizer.to_str())
+    for token in value["added_tokens"]:
+        if token["content"] in control_tokens:
+            token.update(content=rename(token["content"]), normalized=False)
+    model = value["model"]
+    if isinstance(model.get("vocab"), dict):
+        model["vocab"] = {rename(text): number for text, number in model["vocab"].items()}
+    elif isinstance(model.get("vocab"), list):
+        model["vocab"] = [[rename(text), score] for text, score in model["vocab"]]
+    if model.get("unk_token"):
+        model["unk_token"] = rename(model["unk_token"])
+    value["post_processor"] = None
+    copy = Tokenizer.from_str(json.dumps(value))
+    for text, number in control_tokens.items():
+        if copy.token_to_id(renamed(text)) != number:
+            raise ModelError(f"the tokenizer's control token {text!r} cannot be told from text that spells it")
+    return copy
+
+
 def is_byte_level(tokenizer: Tokenizer) -> bool:
     """Return whether a tokenizer's tokens are bytes."""
     return isinstance(tokenizer.decoder, decoders.ByteLevel)
@@ -172,7 +203,7 @@ def _spell_bytes(text: str) -> bytes:
 
 
 def _spell_letters(text: str) -> bytes:
-    byte = _BYTE.fullmatch(text)
+    byte = BYTE.fullmatch(text)
     return bytes([int(byte[1], 16)]) if byte else text.replace(_SPACE, " ").encode()
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
@@ -13,8 +13,17 @@ from jinja2.utils import Namespace
 
 TEMPLATE_DATE = date(2024, 7, 26)
 """What a template that writes today's date reads: the same record is the same text on any day."""
+_LOOKS = ("startswith", "endswith", "split", "rsplit", "partition", "find", "replace")
+"""Methods of a text by which a template looks for another one in it."""
 Spans = list[tuple[int, int]]
 """Where pieces of a text begin and end, in characters."""
+
+
+class Rendered(NamedTuple):
+    """A conversation as text, and character spans of the template's `{% generation %}` blocks."""
+
+    text: str
+    marks: Spans
 
 
 class GenerationMarks(Extension):
@@ -78,6 +87,23 @@ def make_environment() -> ImmutableSandboxedEnvironment:
         "namespace": _SafeNamespace,
     }
     return environment
+
+
+def content_probes(tree: nodes.Template) -> set[str]:
+    """Return the texts that a template looks for in texts: what it may do to a content depends on these."""
+    looked_for = [
+        item.expr for item in tree.find_all(nodes.Compare) if any(op.op in ("in", "notin") for op in item.ops)
+    ]
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and call.node.attr in _LOOKS:
+            looked_for += call.args
+    texts = {node.value for node in looked_for if isinstance(node, nodes.Const) and isinstance(node.value, str)}
+    return {text for text in texts if len(text.strip()) > 2 and not text.isidentifier()}
+
+
+def read_names(tree: nodes.Template) -> set[str]:
+    """Return the names of the variables that a template reads."""
+    return {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
 
 
 def literal_text(tree: nodes.Template) -> str:

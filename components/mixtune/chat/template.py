@@ -9,60 +9,50 @@ the result can tell it from what the template wrote. Needs jinja2 alone, neither
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 from jinja2 import TemplateError, UndefinedError
 from jinja2.runtime import new_context
 
-from mixtune.chat.sandbox import GenerationMarks, Spans, literal_text, make_environment
+from mixtune.chat.habits import Habits, TemplateRefusal, Traits, as_parts, find_habits, write_arguments
+from mixtune.chat.sandbox import (
+    GenerationMarks,
+    Rendered,
+    Spans,
+    content_probes,
+    literal_text,
+    make_environment,
+    read_names,
+)
 from mixtune.chat.template_files import DEFAULT, AddedToken, read_templates, read_tokens, templates_digest
-from mixtune.errors import DataError, ModelError
-from mixtune.records import Message, template_messages, template_tools
+from mixtune.chat.thinking import SWITCHES, inline_thought, lift_thoughts
+from mixtune.errors import ModelError
+from mixtune.records import Message, TemplateValue, template_messages, template_tools
 
 WITH_TOOLS = "tool_use"
 """Name of the template that renders conversations with tools, where there is one."""
 
-_QUESTION, _ANSWER = "mixtune question", "mixtune answer"
 # Noncharacters: never in text that came through `sanitize`, and dropped from a record that has them.
 _ASIDE_START, _ASIDE_END, _CONTROL_START, _CONTROL_END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 _NONCHARACTERS = re.compile(f"[{_ASIDE_START}-{_CONTROL_END}]")
 _ASIDE = re.compile(f"{_ASIDE_START}(\\d+){_ASIDE_END}")
+NO_VARIABLES: Mapping[str, bool] = MappingProxyType({})
 _RENDER_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-
-class TemplateRefusal(DataError):
-    """A record that a chat template does not render; the reason holds nothing of the record's texts."""
-
-
-class Rendered(NamedTuple):
-    """A conversation as text."""
-
-    text: str
-    marks: Spans
-    """Character spans of the template's `{% generation %}` blocks."""
-
-
-class TurnMarkers(NamedTuple):
-    """What a template writes around the assistant's turns."""
-
-    has_marks: bool = False
-    """It marks what the assistant generates."""
-    header: str = ""
-    """What it writes before every answer, if that begins with a control token; else empty."""
-    end_of_turn: str = ""
-    """The control token that it writes after an answer; empty if there is none."""
 
 
 class Conversation(NamedTuple):
     """A record's messages and tools in the form of templates, text that spells a control token set aside."""
 
-    messages: list[dict[str, Any]]
-    tools: list[dict[str, Any]] | None
+    messages: list[TemplateValue]
+    tools: list[TemplateValue] | None
     aside: list[str]
     """The texts that were set aside, in the order of their numbers."""
+    is_usual: bool = True
+    """It holds no text that the template looks for in contents."""
 
 
 class ChatTemplate:
@@ -71,23 +61,15 @@ class ChatTemplate:
     def __init__(
         self, templates: Mapping[str, str], special_tokens: Mapping[str, str], added_tokens: Iterable[AddedToken]
     ) -> None:
-        """Compile the templates.
-
-        Args:
-            templates: Jinja texts by name.
-            special_tokens: Tokens that templates name, such as `bos_token`.
-            added_tokens: The tokenizer's.
-
-        Raises:
-            ModelError: A template is not valid Jinja.
-        """
+        """Compile templates, by name; one that is not valid Jinja is a ModelError."""
         self.templates = dict(templates)
         self.special_tokens = dict(special_tokens)
         environment = make_environment()
         self._generation: GenerationMarks = environment.extensions[GenerationMarks.identifier]  # type: ignore[assignment]
         try:
             self._compiled = {name: environment.from_string(text) for name, text in self.templates.items()}
-            literal = "\0".join(literal_text(environment.parse(text)) for text in self.templates.values())
+            trees = {name: environment.parse(text) for name, text in self.templates.items()}
+            literal = "\0".join(map(literal_text, trees.values()))
         except TemplateError as error:
             raise ModelError(f"the chat template is not valid: {error}") from error
         self._variables = {**environment.globals, **self.special_tokens}
@@ -105,15 +87,15 @@ class ChatTemplate:
         spelled = (re.escape(orjson.dumps(text)[1:-1]) for text in longest_first)
         self._suspicious = re.compile(b"|".join([b"\\xef\\xb7[\\x90-\\x93]", *spelled]))
         self._restorable = re.compile(f"{_ASIDE.pattern}|{self.control_pattern.pattern}")
-        self._markers: dict[str, TurnMarkers] = {}
+        self._switches = {name: read_names(tree) & SWITCHES.keys() for name, tree in trees.items()}
+        probes = {orjson.dumps(text)[1:-1] for tree in trees.values() for text in content_probes(tree)}
+        self._unusual = re.compile(b"|".join([self._suspicious.pattern, *map(re.escape, sorted(probes))]))
+        self._habits: dict[str, Habits] = {}
+        self._part_contents = set[str]()
 
     @classmethod
     def load(cls, folder: Path, text: str = "") -> "ChatTemplate":
-        """Read a model folder.
-
-        Args:
-            folder: With `tokenizer.json`.
-            text: A template in place of the folder's; empty: the folder's.
+        """Read a model folder; `text` is a template in place of its own.
 
         Raises:
             ModelError: There is no `tokenizer.json`, or no chat template.
@@ -127,11 +109,7 @@ class ChatTemplate:
 
     @classmethod
     def of(cls, tokenizer: Any, text: str = "") -> "ChatTemplate":
-        """Return the template of a tokenizer of transformers.
-
-        Args:
-            tokenizer: A loaded `PreTrainedTokenizerFast`.
-            text: A template in place of its own; empty: its own.
+        """Return the template of a loaded tokenizer of transformers; `text` is one in place of its own.
 
         Raises:
             ModelError: It has no chat template.
@@ -143,24 +121,35 @@ class ChatTemplate:
         return _of_tokenizer(tokenizer, tuple(templates.items()))
 
     @property
+    def eos(self) -> str:
+        """The tokenizer's end-of-sequence token; empty where it has none."""
+        return self.special_tokens.get("eos_token", "")
+
+    @property
     def digest(self) -> str:
         """Which templates these are, 16 hex digits."""
         return templates_digest(self.templates)
 
-    def render(self, messages: Sequence[Any], tools: Sequence[Any] | None = None, *, prompt: bool = False) -> Rendered:
+    def render(
+        self,
+        messages: Sequence[TemplateValue],
+        tools: Sequence[TemplateValue] | None = None,
+        variables: Mapping[str, bool] = NO_VARIABLES,
+        *,
+        prompt: bool = False,
+    ) -> Rendered:
         """Render a conversation.
-
-        Args:
-            messages: In the form of `records.template_messages`.
-            tools: In the form of `records.template_tools`.
-            prompt: Whether the text ends where the assistant is to speak.
 
         Raises:
             TemplateRefusal: The template raises an error.
         """
-        template = self._compiled[self._choose(tools)]
-        values = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": prompt}
-        context = new_context(template.environment, None, template.blocks, {**self._variables, **values}, shared=True)
+        name = self._choose(tools)
+        template = self._compiled[name]
+        if name in self._part_contents:
+            messages = as_parts(messages)
+        values = {**self._variables, **variables, "messages": messages, "tools": tools, "documents": None}
+        values["add_generation_prompt"] = prompt
+        context = new_context(template.environment, None, template.blocks, values, shared=True)
         blocks, marks = self._generation.begin()
         try:
             for block in template.root_render_func(context):
@@ -169,30 +158,45 @@ class ChatTemplate:
             raise TemplateRefusal(self._reason(error)) from error
         return Rendered("".join(blocks), marks)
 
-    def markers(self, tools: Sequence[Any] | None = None) -> TurnMarkers:
-        """Return what the template that renders such conversations writes around the assistant's turns."""
+    def prompt(self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, *, thinks: bool) -> str:
+        """Render a conversation up to where the assistant is to answer, with or without a thought; see `render`."""
+        thoughts = self.habits(tools).thoughts
+        text = self.render(messages, tools, thoughts.variables(thinks), prompt=True).text
+        return text if thinks else text.removesuffix(thoughts.opened) + thoughts.shut
+
+    def habits(self, tools: Sequence[TemplateValue] | None = None) -> Habits:
+        """Return how the template that renders such conversations writes turns."""
         name = self._choose(tools)
-        if name not in self._markers:
-            self._markers[name] = self._find_markers([] if name == WITH_TOOLS else None)
-        return self._markers[name]
+        if name not in self._habits:
+            switches = tuple(sorted(self._switches[name]))
+            render = partial(self.render, tools=[] if name == WITH_TOOLS else None)
+            self._habits[name] = find_habits(
+                render, Traits(self.control_pattern, switches, self.templates[name], self.eos)
+            )
+            if self._habits[name].part_contents:
+                self._part_contents.add(name)
+        return self._habits[name]
 
-    def conversation(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Conversation:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[TemplateValue] | None = None) -> Conversation:
         """Return a record's messages and tools as templates take them, look-alike control text set aside."""
+        habits = self.habits(tools)
+        if habits.thoughts.are_known:
+            messages = lift_thoughts(messages)
         for_template, aside = (template_messages(messages), template_tools(tools)), list[str]()
-        if self._suspicious.search(orjson.dumps(for_template)):
+        if habits.text_arguments:
+            write_arguments(for_template[0])
+        dumped = orjson.dumps(for_template)
+        is_usual = not self._unusual.search(dumped)
+        if not is_usual and self._suspicious.search(dumped):
             for_template = self._set_aside(for_template[0], aside), self._set_aside(for_template[1], aside)
-        return Conversation(*for_template, aside)
-
-    def put_back(self, text: str, aside: Sequence[str]) -> str:
-        """Return a rendered text with what was set aside in its place."""
-        return _ASIDE.sub(lambda match: aside[int(match[1])], text)
+        if habits.thoughts.is_inline:
+            for message in for_template[0]:
+                if reasoning := message.get("reasoning"):
+                    message["content"] = inline_thought(reasoning, message["content"])
+        return Conversation(*for_template, aside, is_usual)
 
     def restore(self, rendered: str, spans: Spans, aside: Sequence[str]) -> tuple[str, Spans]:
-        """Put set-aside text back, and rename the control tokens that the template wrote (`renamed`).
-
-        Returns:
-            The text, and where the spans lie in it.
-        """
+        """Put set-aside text back, rename the control tokens that the template wrote (`renamed`), move the spans."""
         # Between two replacements text only moves: a place of the old text lies in the last piece that begins at or
         # before it, and its distance from there stays. old, new: (2 x replacements + 1,) where pieces begin.
         old, new, pieces, length = [0], [0], list[str](), 0
@@ -226,24 +230,9 @@ class ChatTemplate:
             return {self._set_aside(key, aside): self._set_aside(item, aside) for key, item in value.items()}
         return value
 
-    def _choose(self, tools: Sequence[Any] | None) -> str:
+    def _choose(self, tools: Sequence[TemplateValue] | None) -> str:
         """Return the name of the template that renders a conversation, as transformers chooses it."""
         return WITH_TOOLS if tools is not None and WITH_TOOLS in self.templates else DEFAULT
-
-    def _find_markers(self, tools: list[Any] | None) -> TurnMarkers:
-        """Render a question and an answer, and look at what stands around the answer."""
-        question = [{"role": "user", "content": _QUESTION}]
-        answered = [*question, {"role": "assistant", "content": _ANSWER}]
-        try:
-            head, prompted = self.render(question, tools).text, self.render(question, tools, prompt=True).text
-            whole, marks = self.render(answered, tools)
-        except TemplateRefusal:
-            return TurnMarkers()
-        header = prompted[len(head) :] if prompted.startswith(head) else ""
-        if not header or not self.control_pattern.match(header) or header not in whole:
-            header = ""
-        end = self.control_pattern.search(whole, whole.rfind(_ANSWER) + len(_ANSWER))
-        return TurnMarkers(has_marks=bool(marks), header=header, end_of_turn=end[0] if end else "")
 
     def _reason(self, error: Exception) -> str:
         """Return what an error says if the template's author wrote it, or if it can only name attributes."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixtune import storage
+from mixtune.errors import DataError
 
 DEFAULT = "default"
 """Name of the template that renders conversations where no other is fit."""
@@ -30,6 +31,24 @@ def read_templates(folder: Path) -> dict[str, str]:
     if isinstance(templates, list):
         return {item["name"]: item["template"] for item in templates}
     return templates if isinstance(templates, dict) else {DEFAULT: templates}
+
+
+def read_template_file(uri: str) -> str:
+    """Return the chat template in a file; empty where none is named.
+
+    Raises:
+        DataError: There is no such file, it is empty, or it is not UTF-8.
+    """
+    if not uri:
+        return ""
+    with storage.open_read(storage.check_fingerprint(uri)) as stream:
+        try:
+            template = stream.read().decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"chat_template_uri: {uri} is not UTF-8 ({error.reason})") from error
+    if not template.strip():
+        raise DataError(f"chat_template_uri: {uri} is empty; leave it out for the model's own template")
+    return template
 
 
 def templates_digest(templates: Mapping[str, str]) -> str:

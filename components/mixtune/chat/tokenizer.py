@@ -1,8 +1,7 @@
 """Records to tokens, by the model's own tokenizer and chat template; which tokens are to be learned."""
 
-import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +10,18 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from mixtune.chat.encoding import COMPARED_EVERY, Encoder, encode_exactly, is_byte_level
+from mixtune import storage
+from mixtune.chat.encoding import (
+    BYTE,
+    COMPARED_EVERY,
+    Encoder,
+    encode_exactly,
+    is_byte_level,
+    rename_control_tokens,
+)
+from mixtune.chat.planner import Planner
 from mixtune.chat.sandbox import Spans
-from mixtune.chat.template import ChatTemplate, TemplateRefusal, renamed, without_renaming
-from mixtune.chat.turn_spans import find_turns
+from mixtune.chat.template import ChatTemplate, TemplateRefusal, without_renaming
 from mixtune.errors import ModelError
 from mixtune.records import Record
 from mixtune.settings.mix import TokenSettings
@@ -32,15 +39,25 @@ class Tokenized(NamedTuple):
     """uint8, (length,)"""
     problem: str = ""
     """Why the record cannot be learned from; empty where it can."""
+    num_control: int = 0
+    """Control tokens in it, all of which the template wrote."""
+    number: int = 0
+    """Of the example within its record: a record gives several where no text shows all its turns as they are asked."""
+    lost: frozenset[str] = frozenset()
+    """Parts of the record that are not in its texts, as the settings allow."""
 
 
 class _Text(NamedTuple):
-    """A record as text."""
+    """An example as text."""
 
+    record: Record
     text: str = ""
     spans: Spans = []  # noqa: RUF012 - never changed
     """To be learned."""
     problem: str = ""
+    num_control: int = 0
+    number: int = 0
+    lost: frozenset[str] = frozenset()
     aside: bool = False
     """Text that spells a control token was set aside: only the renamed tokenizer may encode it."""
 
@@ -51,13 +68,7 @@ class ChatTokenizer:
     def __init__(
         self, folder: Path, settings: TokenSettings | None = None, template: str = "", *, fast: bool = True
     ) -> None:
-        """Load them.
-
-        Args:
-            folder: A model folder.
-            settings: Roles to learn and lengths; None: the defaults.
-            template: Jinja chat template; empty: the model's own.
-            fast: Whether fastokens may encode.
+        """Load them; `template` is one in place of the model's own, `fast`: whether fastokens may encode.
 
         Raises:
             ModelError: The folder has no fast tokenizer, or no chat template and none is given.
@@ -70,11 +81,16 @@ class ChatTokenizer:
             raise ModelError(f"{folder}: it has no tokenizer.json; save a fast tokenizer with the model")
         self.settings = settings or TokenSettings()
         self.template = ChatTemplate.of(tokenizer, template)
-        self._train_on = frozenset(self.settings.train_on)
+        self._planner = Planner(self.template, self.settings, frozenset(self.settings.train_on))
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         self._renamed: Tokenizer | None = None
         self.encoder = Encoder(self._tokenizer, fast=fast)
         self._spelled = self._is_spelled()
+        # (ids,) whether a token is a control token; bytes that a vocabulary falls back on are text
+        self._is_control = np.zeros(max(self._tokenizer.get_vocab().values(), default=0) + 1, np.bool_)
+        control = self.template.control_tokens.items()
+        self._is_control[[token_id for text, token_id in control if not BYTE.fullmatch(text)]] = True
+        self._num_embeddings = read_num_embeddings(folder)
 
     def tokenize(self, records: Iterable[Record]) -> Iterator[Tokenized]:
         """Tokenize records in their order, a batch at a time."""
@@ -88,16 +104,34 @@ class ChatTokenizer:
         Raises:
             Disagreement: fastokens gives other ids than the model's own tokenizer.
         """
-        texts = [self._render(record) for record in records]
+        texts = [item for record in records for item in self._render(record)]
         plain = ["" if item.aside else item.text for item in texts]
         spans = [[] if item.aside else item.spans for item in texts]
         flat, bounds, masks, exact = self._encode_together(plain, spans)
-        for number, (record, item) in enumerate(zip(records, texts, strict=True)):
+        control = self._count_control(flat, bounds).tolist()
+        is_inside = self._is_inside(flat)
+        for number, item in enumerate(texts):
             part = slice(bounds[number], bounds[number + 1])
-            ids, mask, problem = flat[part], masks[part], item.problem
+            ids, mask, problem, count = flat[part], masks[part], item.problem, control[number]
             if not problem and (item.aside or not exact[number]):
                 ids, mask, problem = self._encode_alone(item)
-            yield Tokenized(record, ids, mask, problem or ("" if mask[1:].any() else "no token to learn"))
+                count = int(self._count_control(ids, np.array([0, len(ids)]))[0])
+            if not problem and not mask[1:].any():
+                problem = "no token to learn"
+            elif not problem and count != item.num_control:
+                problem = "cannot be told from a control token"
+            elif not problem and not (is_inside and not item.aside) and not self._is_inside(ids):
+                problem = f"a token beyond the model's {self._num_embeddings:,} embeddings"
+            yield Tokenized(item.record, ids, mask, problem, item.num_control, item.number, item.lost)
+
+    def _count_control(self, ids: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Return the control tokens of texts: int64, (texts,)."""
+        counts: np.ndarray = np.diff(np.searchsorted(np.flatnonzero(self._is_control[ids]), bounds))
+        return counts
+
+    def _is_inside(self, ids: np.ndarray) -> bool:
+        """Return whether the model's embedding holds all tokens."""
+        return not self._num_embeddings or not len(ids) or int(ids.max()) < self._num_embeddings
 
     def decode(self, ids: np.ndarray) -> str:
         """Return the text of tokens, control tokens included."""
@@ -154,12 +188,20 @@ class ChatTokenizer:
         same = _comparable(self.decode(ids[mask == 1])) == _comparable(turns)
         return ids, mask, "" if same else "the tokens to learn are not the text to learn"
 
-    def _render(self, record: Record) -> _Text:
+    def _render(self, record: Record) -> list[_Text]:
+        """Return a record's examples, or one that says why there is none."""
         conversation = self.template.conversation(record["messages"], record.get("tools"))
-        turns = find_turns(self.template, conversation, self._train_on)
-        if turns.problem or not conversation.aside:
-            return _Text(*turns)
-        return _Text(*self.template.restore(turns.text, turns.spans, conversation.aside), aside=True)
+        examples, problem, lost, _ = self._planner.find(conversation)
+        if problem:
+            return [_Text(record, problem=problem)]
+        texts = []
+        for number, example in enumerate(examples):
+            text, spans = example.text, example.spans
+            if conversation.aside:
+                text, spans = self.template.restore(text, spans, conversation.aside)
+            count, aside = example.num_control, bool(conversation.aside)
+            texts.append(_Text(record, text, spans, "", count, number, lost, aside))
+        return texts
 
     def _renamed_tokenizer(self) -> Tokenizer:
         """Return the tokenizer whose control tokens have names that no text can spell."""
@@ -168,33 +210,11 @@ class ChatTokenizer:
         return self._renamed
 
 
-def rename_control_tokens(tokenizer: Tokenizer, control_tokens: Mapping[str, int]) -> Tokenizer:
-    """Return a copy of a tokenizer whose control tokens have names that no text can spell; the ids are the same.
-
-    Raises:
-        ModelError: An id changed by it.
-    """
-
-    def rename(text: str) -> str:
-        return renamed(text) if text in control_tokens else text
-
-    value = json.loads(tokenizer.to_str())
-    for token in value["added_tokens"]:
-        if token["content"] in control_tokens:
-            token.update(content=rename(token["content"]), normalized=False)
-    model = value["model"]
-    if isinstance(model.get("vocab"), dict):
-        model["vocab"] = {rename(text): number for text, number in model["vocab"].items()}
-    elif isinstance(model.get("vocab"), list):
-        model["vocab"] = [[rename(text), score] for text, score in model["vocab"]]
-    if model.get("unk_token"):
-        model["unk_token"] = rename(model["unk_token"])
-    value["post_processor"] = None
-    copy = Tokenizer.from_str(json.dumps(value))
-    for text, number in control_tokens.items():
-        if copy.token_to_id(renamed(text)) != number:
-            raise ModelError(f"the tokenizer's control token {text!r} cannot be told from text that spells it")
-    return copy
+def read_num_embeddings(folder: Path) -> int:
+    """Return how many tokens a model folder's embedding holds; 0 where that is not known."""
+    config = storage.read_json(str(folder / "config.json")) if (folder / "config.json").is_file() else {}
+    nested = config.get("text_config") or {}
+    return int(config.get("vocab_size") or nested.get("vocab_size") or 0)
 
 
 def _mask(offsets: Sequence[tuple[int, int]], spans: Spans) -> np.ndarray:

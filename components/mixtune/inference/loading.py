@@ -212,7 +212,7 @@ def stop_ids(config: GenerationConfig | PreTrainedConfig, tokenizer: Tokenizer) 
     ids = {*([configured] if isinstance(configured, int) else configured or []), tokenizer.eos_token_id}
     if tokenizer.chat_template:
         template = ChatTemplate.of(tokenizer)
-        ids.add(template.control_tokens.get(template.markers().end_of_turn))
+        ids |= {template.control_tokens.get(end) for end in template.habits().ends}
     return frozenset(token for token in ids if token is not None)
 
 

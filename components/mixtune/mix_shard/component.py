@@ -40,7 +40,12 @@ def mix_shard(
             all GPUs, 32), `max_length` (longest record in tokens, 8192), `too_long` (what becomes of longer ones:
             "drop", "truncate": cut so that an answer stays whole, or "error"), `train_on` (roles whose turns are
             learned: a list of "assistant", "user", "system", "tool"), `chat_template_uri` (file with a Jinja chat
-            template instead of the model's own; ask the tuned model by it too), `unit` (what shares count: "records",
+            template instead of the model's own; ask the tuned model by it too), `thinking` (how a hybrid model is
+            asked: "record": with thoughts where the answer has one, without where it has none; "on": always with, an
+            answer without learns an empty one; "off": never, and thoughts are left out), `on_lost` (what becomes of
+            a record of which the template leaves a part out, by part: {"system", "reasoning", "tool_calls",
+            "tool_results", "tools"} each "refuse", "drop_field" or "keep"), `max_refused_ratio` (share of a pool's
+            records that may be refused for the template, 0.05), `unit` (what shares count: "records",
             in every batch, or "tokens" or "loss_tokens", cumulated over batches), `granularity` ("record"; or
             "batch": a coin makes every batch the customer's or general, only the mean is right), `temperature` (not
             0: general weights are in proportion of pool size ** (1 / temperature), `weights` left empty), `stages`

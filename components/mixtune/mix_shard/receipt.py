@@ -158,3 +158,18 @@ def _notes(pools: Sequence[PoolReceipt], unit: str) -> list[str]:
         f"{pools[0].share_of_loss_tokens:.1%} to {learned:.1%} in loss tokens, which are what the model learns from: "
         "answers differ in length. To plan by loss tokens, give mix_options.unit=loss_tokens."
     ]
+
+
+def rendering_notes(names: Sequence[str], drops: Sequence[Drops]) -> list[str]:
+    """Return a sentence for each pool whose records were split, or are learned without a part of theirs."""
+    notes = []
+    for name, counts in zip(names, drops, strict=True):
+        if counts.num_split:
+            notes.append(
+                f"pool {name!r}: {counts.num_split:,} records give {counts.num_added:,} examples more: the template "
+                "shows earlier turns otherwise than the model writes them; each is learned once, drawn like a record"
+            )
+        if counts.lost:
+            listed = ", ".join(f"{count:,} without {part}" for part, count in counts.lost.items())
+            notes.append(f"pool {name!r}: records are learned without a part of theirs: {listed}")
+    return notes

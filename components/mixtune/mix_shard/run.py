@@ -9,11 +9,13 @@ from mixtune import models, storage
 from mixtune.artifacts.pools import MixedPools, PoolsManifest, read_pools
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import write_artifact
+from mixtune.chat.refused_share import check_refused
+from mixtune.chat.template_files import read_template_file
 from mixtune.chat.tokenizer import ChatTokenizer
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ConfigError
 from mixtune.mix_shard.exposure import check_repeats, make_plan
 from mixtune.mix_shard.holdout import write_holdout
-from mixtune.mix_shard.receipt import make_receipt
+from mixtune.mix_shard.receipt import make_receipt, rendering_notes
 from mixtune.mix_shard.receipt_page import receipt_html, receipt_lines, receipt_markdown
 from mixtune.mix_shard.store import Store
 from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
@@ -60,14 +62,16 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
     names = [pool.name for pool in (*customer.pools, *general.pools)]
     mix.check_general_pools(names[1:])
     folder = models.fetch_model(inputs.base_model, weights=False)
-    template = read_template(mix.tokens.chat_template_uri)
+    template = read_template_file(mix.tokens.chat_template_uri)
     with tempfile.TemporaryDirectory(prefix="mixtune-mix-") as scratch_name, ExitStack() as opened:
         scratch = Path(scratch_name)
         job = TokenizeJob(folder=folder, settings=mix.tokens, template=template, scratch=scratch)
         tokenized = tokenize_pools(job, [(customer, names[0]), *((general, name) for name in names[1:])])
+        for name, drops in zip(names, tokenized.drops, strict=True):
+            check_refused(name, drops.num_read, drops.dropped, mix.tokens.max_refused_ratio)
         stores = [opened.enter_context(closing(Store(scratch, str(number)))) for number in range(len(names))]
         plan = make_plan(mix, names, stores, scratch / "plan")
-        notes = check_repeats(mix, plan)
+        notes = check_repeats(mix, plan) + rendering_notes(names, tokenized.drops)
         for note in notes:
             print(f"warning: {note}", flush=True)
         storage.delete(outputs.manifest_path)
@@ -87,6 +91,7 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
             tokenizer_digest=models.tokenizer_digest(folder),
             tokenizer_backend=tokenized.backend,
             chat_template=template,
+            chat=mix.tokens.chat,
             train_on=tuple(sorted(mix.tokens.train_on)),
             seed=mix.seed,
             mix_ratio=float(mix.mix_ratio),
@@ -100,24 +105,6 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
     pages.write_text(outputs.markdown_path, receipt_markdown(receipt))
     write_artifact(outputs.manifest_path, manifest)
     return manifest
-
-
-def read_template(uri: str) -> str:
-    """Return the chat template in a file; empty where none is named.
-
-    Raises:
-        DataError: There is no such file, it is empty, or it is not UTF-8.
-    """
-    if not uri:
-        return ""
-    with storage.open_read(storage.check_fingerprint(uri)) as stream:
-        try:
-            template = stream.read().decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"chat_template_uri: {uri} is not UTF-8 ({error.reason})") from error
-    if not template.strip():
-        raise DataError(f"chat_template_uri: {uri} is empty; leave it out for the model's own template")
-    return template
 
 
 def _read_pools(inputs: Inputs) -> tuple[PoolsManifest, PoolsManifest]:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,12 @@ class Drops:
     num_read: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """Number of records by the reason for which they never enter a batch."""
+    num_split: int = 0
+    """Records that became several examples, each of which is drawn like a record,"""
+    num_added: int = 0
+    """and how many examples more there are than records."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Records that are learned without a part of theirs, by part; `turns`: some of their turns were dropped."""
     num_truncated: int = 0
     num_compared: int = 0
     """Records for which fastokens and the model's own tokenizer gave the same ids."""
@@ -35,7 +41,10 @@ class Drops:
     def __add__(self, other: "Drops") -> "Drops":
         return Drops(
             num_read=self.num_read + other.num_read,
-            dropped=dict(sorted((Counter(self.dropped) + Counter(other.dropped)).items())),
+            dropped=_sum(self.dropped, other.dropped),
+            num_split=self.num_split + other.num_split,
+            num_added=self.num_added + other.num_added,
+            lost=_sum(self.lost, other.lost),
             num_truncated=self.num_truncated + other.num_truncated,
             num_compared=self.num_compared + other.num_compared,
         )
@@ -71,46 +80,79 @@ class Part:
     drops: Drops
 
 
-def make_part(records: Iterable["Tokenized"], max_length: int, too_long: str = "drop") -> Part:
-    """Return the part that tokenized records become; those that cannot be learned from are counted.
+def make_part(examples: Iterable["Tokenized"], max_length: int, too_long: str = "drop") -> Part:
+    """Return the part that tokenized records become; those that cannot be learned from are counted."""
+    builder = _PartBuilder(max_length, too_long)
+    for example in examples:
+        builder.add(example)
+    return builder.build()
 
-    Args:
-        records: Consecutive ones of a pool.
-        max_length: Longest record in tokens.
-        too_long: As in `TokenSettings`.
 
-    Raises:
-        DataError: A record is longer, and `too_long` is "error".
-    """
-    dropped: Counter[str] = Counter()
-    num_read = num_truncated = offset = 0
-    rows, tokens = [], []
-    for record, ids, mask, problem in records:
-        num_read += 1
-        weight = float(record.get("weight", 1.0))
-        if not problem and weight == 0:
-            problem = "weight 0"
-        if not problem and len(ids) > max_length:
-            if too_long == "error":
-                raise DataError(
-                    f"{where(record)}: {len(ids):,} tokens, max_length is {max_length:,}; raise it, or let "
-                    "too_long be drop or truncate"
-                )
-            shortened = shorten(ids, mask, max_length) if too_long == "truncate" else None
-            if shortened:
-                ids, mask = shortened
-                num_truncated += 1
-            else:
-                problem = "longer than max_length"
+class _PartBuilder:
+    """Gathers the examples of a part, and counts what becomes of its records."""
+
+    def __init__(self, max_length: int, too_long: str) -> None:
+        self._max_length, self._too_long = max_length, too_long
+        self._rows, self._tokens, self._offset = list[tuple[Any, ...]](), list[bytes](), 0
+        self._dropped, self._lost = Counter[str](), Counter[str]()
+        self._num_read = self._num_truncated = self._num_split = 0
+        self._of_record: list[str] = []  # of the last record's examples, reasons; empty for those that stay
+
+    def add(self, example: "Tokenized") -> None:
+        """Add an example, or count why it is left out."""
+        if not example.number:
+            self._end_record()
+            self._num_read += 1
+            self._lost.update(example.lost)
+        ids, mask, problem = self._fit(example)
+        self._of_record.append(problem)
         if problem:
-            dropped[problem] += 1
-            continue
-        mask_bytes = mask.tobytes()
-        rows.append((offset, len(ids), mask_bytes.count(1, 1), weight, bytes.fromhex(record["id"])))
-        tokens += [ids.tobytes(), mask_bytes]
-        offset += MASK_BYTES * len(ids)
-    drops = Drops(num_read=num_read, dropped=dict(dropped), num_truncated=num_truncated)
-    return Part(rows=np.array(rows, ROW), tokens=b"".join(tokens), drops=drops)
+            return
+        mask_bytes, weight = mask.tobytes(), float(example.record.get("weight", 1.0))
+        self._rows.append((self._offset, len(ids), mask_bytes.count(1, 1), weight, bytes.fromhex(example.record["id"])))
+        self._tokens += [ids.tobytes(), mask_bytes]
+        self._offset += MASK_BYTES * len(ids)
+
+    def build(self) -> Part:
+        """Return the part."""
+        self._end_record()
+        drops = Drops(
+            num_read=self._num_read,
+            dropped=dict(self._dropped),
+            num_split=self._num_split,
+            num_added=len(self._rows) - self._num_read + self._dropped.total(),
+            lost=dict(self._lost),
+            num_truncated=self._num_truncated,
+        )
+        return Part(rows=np.array(self._rows, ROW), tokens=b"".join(self._tokens), drops=drops)
+
+    def _fit(self, example: "Tokenized") -> tuple[np.ndarray, np.ndarray, str]:
+        """Return an example's tokens and mask, cut to the length where they may be, or why it is left out."""
+        ids, mask, problem = example.input_ids, example.loss_mask, example.problem
+        if not problem and float(example.record.get("weight", 1.0)) == 0:
+            problem = "weight 0"
+        if problem or len(ids) <= self._max_length:
+            return ids, mask, problem
+        if self._too_long == "error":
+            raise DataError(
+                f"{where(example.record)}: {len(ids):,} tokens, max_length is {self._max_length:,}; raise it, or let "
+                "too_long be drop or truncate"
+            )
+        shortened = shorten(ids, mask, self._max_length) if self._too_long == "truncate" else None
+        if not shortened:
+            return ids, mask, "longer than max_length"
+        self._num_truncated += 1
+        return *shortened, ""
+
+    def _end_record(self) -> None:
+        """Count what became of a record whose examples are all there."""
+        reasons = [reason for reason in self._of_record if reason]
+        if reasons and len(reasons) == len(self._of_record):
+            self._dropped[reasons[0]] += 1
+        elif reasons:
+            self._lost["turns"] += 1
+        self._num_split += len(self._of_record) - len(reasons) > 1
+        self._of_record = []
 
 
 def write_store(folder: Path, name: str, parts: Iterable[Part]) -> Drops:
@@ -124,6 +166,10 @@ def write_store(folder: Path, name: str, parts: Iterable[Part]) -> Drops:
             offset += len(part.tokens)
             drops += part.drops
     return drops
+
+
+def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    return dict(sorted((Counter(first) + Counter(second)).items()))
 
 
 def _map_rows(path: Path) -> np.ndarray:

@@ -85,6 +85,7 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
     tables = [Table(title=title, head=("", "number"), rows=_counted(counts[key]), bars=True) for title, key in _COUNTED]
     facts = {
         "records proved by rendering and tokenizing": details.proved,
+        **{f"records without their {part}, as allowed": count for part, count in details.lost.items()},
         "duplicates of a record that was itself refused: both are gone": details.copies_of_refused,
         "control tokens, every one written by the chat template": details.control_ids,
         "tokens": details.tokens,

@@ -32,7 +32,8 @@ def sanitize(
     since a quoted field of CSV may hold line ends. Rewrites reserved text markers to a fixed point, normalises text,
     replaces personal data, drops duplicates, near duplicates and whatever stands in a benchmark or another pool, and
     holds records back. With a base model, every record is rendered and tokenized to prove that it holds no control
-    token but the template's; what the template refuses is dropped. Rows read are rows kept plus rows dropped, always.
+    token but the template's, and the turns to learn as the model is asked for them; what fails is dropped. Rows read
+    are rows kept plus rows dropped, always.
 
     Args:
         sources: List of {"name": pool, "uri": file, folder or pattern such as part-*.csv, "columns": mapping,
@@ -70,7 +71,8 @@ def sanitize(
         consent: `required`, `values` (what the consent column says where consent was given), `list_uri` (who gave it).
         options: `dedup`, `splits`, `text`, `personal_data` and `consent` by name, as a pipeline hands them on; where
             both say something, the parameter of its own wins. `work_uri` in it is shared by several tasks: each takes
-            the folder in it that is named like its pools (`customer`, `chat+math`).
+            the folder in it that is named like its pools (`customer`, `chat+math`). And `chat`, by which the proof
+            renders: `mix_shard`'s `chat_template_uri`, `thinking`, `on_lost` and `max_refused_ratio`.
         work_uri: Folder for finished parts, so that a killed task goes on where it was, or takes up what pods of an
             Indexed Job made (`mixtune.sanitize.indexed_job`); empty: a temporary one.
         seed: Of the splits.
@@ -78,7 +80,7 @@ def sanitize(
 
     Raises:
         ConfigError: A source, mapping or option is not as it should be.
-        DataError: A file cannot be used, or a split would be empty.
+        DataError: A file cannot be used, a split would be empty, or the chat template refuses too many records.
     """
     from mixtune import storage as files
     from mixtune.sanitize.run import Outputs, read_parameters, run

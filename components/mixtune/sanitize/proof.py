@@ -1,19 +1,19 @@
-"""The proof: a record, rendered by the base model's chat template and tokenized, holds the template's control ids only.
+"""The proof: a record is rendered, masked and tokenized as `mix_shard` will do it, by the same code.
 
-Text of the record that spells a control token is set aside before rendering. Whatever stands between the control
-tokens that the template wrote is then encoded as ordinary text; if a control id comes out all the same, no tokenizer
-setting can keep this text apart, and the record is refused. So is one that the template will not render.
+What comes out holds the control tokens that the chat template wrote and no other, and something to learn that is the
+text to learn. A record for which this fails is refused here, before anything else is spent on it.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from mixtune import storage
-from mixtune.chat.template import ChatTemplate, TemplateRefusal
+from mixtune.chat.encoding import Disagreement
+from mixtune.chat.template_files import read_template_file
+from mixtune.chat.tokenizer import ChatTokenizer, Tokenized
 from mixtune.records import Record
+from mixtune.settings.chat import ChatSettings
+from mixtune.settings.mix import TokenSettings
 
 
 @dataclass(frozen=True)
@@ -23,39 +23,45 @@ class Proof:
     problem: str = ""
     """Why the record is refused; empty: it is proved."""
     num_tokens: int = 0
+    """Of all its examples."""
     num_control: int = 0
-    """Control ids in it: those that the template put there."""
+    """Control ids in them: those that the template put there."""
+    lost: frozenset[str] = frozenset()
+    """Parts of it that will not be learned, as the settings allow."""
 
 
 class Prover:
-    """The tokenizer and chat template of a model folder, for the proof alone."""
+    """The tokenizer and chat template of a model folder, for the proof."""
 
-    def __init__(self, folder: str) -> None:
-        """Load them.
+    def __init__(self, folder: str, chat: ChatSettings | None = None) -> None:
+        """Load them; a folder without a fast tokenizer or a chat template is a ModelError."""
+        chat = chat or ChatSettings()
+        self._template = read_template_file(chat.chat_template_uri)
+        self._settings, self._folder = TokenSettings(**vars(chat)), folder
+        self.tokenizer = self._load(fast=True)
 
-        Raises:
-            ModelError: There is no `tokenizer.json`, or no chat template.
-        """
-        self.template = ChatTemplate.load(Path(folder))
-        value = storage.read_json(str(Path(folder) / "tokenizer.json"))
-        for token in value.get("added_tokens") or []:
-            token["special"] = token["content"] in self.template.control_tokens
-        value["post_processor"] = value["truncation"] = value["padding"] = None
-        self._tokenizer = Tokenizer.from_str(json.dumps(value))
-        self._tokenizer.encode_special_tokens = True
-        self._control_ids = set(self.template.control_tokens.values())
-
-    def prove(self, record: Record) -> Proof:
-        """Render and tokenize a record, and look for control ids in its own text."""
-        template = self.template
-        conversation = template.conversation(record["messages"], record.get("tools"))
+    def prove(self, records: Sequence[Record]) -> list[Proof]:
+        """Render and tokenize records, and look at what came out."""
         try:
-            rendered = template.render(conversation.messages, conversation.tools).text
-        except TemplateRefusal as error:
-            return Proof(problem=f"the chat template refuses it: {error}")
-        written = len(template.control_pattern.findall(rendered))
-        pieces = [template.put_back(piece, conversation.aside) for piece in template.control_pattern.split(rendered)]
-        encodings = self._tokenizer.encode_batch_fast([piece for piece in pieces if piece], add_special_tokens=False)
-        if any(not self._control_ids.isdisjoint(encoding.ids) for encoding in encodings):
-            return Proof(problem="cannot be told from a control token")
-        return Proof(num_tokens=written + sum(len(encoding.ids) for encoding in encodings), num_control=written)
+            examples = list(self.tokenizer.tokenize_batch(records))
+        except Disagreement:
+            self.tokenizer = self._load(fast=False)
+            examples = list(self.tokenizer.tokenize_batch(records))
+        of_record: list[list[Tokenized]] = []
+        for example in examples:
+            if example.number:
+                of_record[-1].append(example)
+            else:
+                of_record.append([example])
+        return list(map(_conclude, of_record))
+
+    def _load(self, *, fast: bool) -> ChatTokenizer:
+        return ChatTokenizer(Path(self._folder), self._settings, self._template, fast=fast)
+
+
+def _conclude(examples: list[Tokenized]) -> Proof:
+    """Return the outcome for a record; one of its examples that is refused is the record's."""
+    if problem := next((example.problem for example in examples if example.problem), ""):
+        return Proof(problem=problem)
+    num_tokens = sum(len(example.input_ids) for example in examples)
+    return Proof("", num_tokens, sum(example.num_control for example in examples), examples[0].lost)

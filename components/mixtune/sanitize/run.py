@@ -13,6 +13,7 @@ from mixtune import models, storage
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.chat.template import ChatTemplate
+from mixtune.chat.template_files import read_template_file
 from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
 from mixtune.report.pool_report import write_report
@@ -24,7 +25,7 @@ from mixtune.sanitize.reading.sources import RANGE_BYTES, describe_source, list_
 from mixtune.sanitize.rules.consent import read_consent
 from mixtune.sanitize.rules.markers import Markers
 from mixtune.sanitize.rules.pii import Personal
-from mixtune.sanitize.write_pools import PoolWriter, Spread
+from mixtune.sanitize.write_pools import PoolWriter, ProofModel, Spread
 from mixtune.settings.benchmark_entries import read_benchmark_entries
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, read_sanitize_settings
@@ -104,7 +105,7 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
             for name, group in groupby(parts, key=lambda part: part.source.pool):
                 decisions = decide_records(name, pool_parts := list(group), settings, protected)
                 writers.append(PoolWriter(name, pool_parts, decisions, plan.rules.personal.hide))
-                writers[-1].write(outputs.data_uri, model, spread)
+                writers[-1].write(outputs.data_uri, ProofModel(model, settings.chat), spread)
         quarantine = _write_quarantine(parts, writers, storage.join(outputs.data_uri, "quarantine.jsonl"))
     entries = [quarantine, *(entry for writer in writers for entry in writer.entries)]
     consent = replace(settings.consent, required=plan.rules.consent.required)
@@ -128,13 +129,14 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
     """Return the parts to make, how, and the folder of the base model (empty: none)."""
     files = list_sources(inputs.sources, inputs.range_bytes, inputs.work_uri)
     model = str(models.fetch_model(inputs.base_model, weights=False)) if inputs.base_model else ""
+    template = read_template_file(settings.chat.chat_template_uri)
     text = settings.text
     rules = Rules(
         markers=Markers(text.markers, text.extra_markers),
         personal=Personal(policies=settings.personal_data, region=text.phone_region, name_model=text.name_model),
         consent=read_consent(settings.consent),
         also=text.also_normalise,
-        control_tokens=tuple(sorted(ChatTemplate.load(Path(model)).control_tokens)) if model else (),
+        control_tokens=tuple(sorted(ChatTemplate.load(Path(model), template).control_tokens)) if model else (),
         max_bad_ratio=text.max_bad_ratio,
         encoding=text.encoding,
     )

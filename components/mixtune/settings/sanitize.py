@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from mixtune.errors import ConfigError
+from mixtune.settings.chat import ChatSettings
 from mixtune.settings.from_dict import from_dict
 
 PERSONAL_KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
@@ -124,6 +125,8 @@ class SanitizeSettings:
     personal_data: dict[str, str] = field(default_factory=dict)
     """Policy by kind; `default` for the kinds that are not named, else they are redacted."""
     consent: ConsentSettings = ConsentSettings()
+    chat: ChatSettings = field(default_factory=ChatSettings)
+    """How records are rendered for the proof; a pipeline takes it from `mix_options`."""
     seed: int = 42
     """Of the splits."""
 

@@ -51,10 +51,15 @@ def conversation() -> Record:
     return {"id": content_id(messages), "messages": messages, "origin": {"file": "made.jsonl", "line": 1}}
 
 
+def learned_texts(tokenizer: ChatTokenizer, record: Record) -> list[str]:
+    items = list(tokenizer.tokenize([record]))
+    assert [item.problem for item in items] == [""] * len(items)
+    return [tokenizer.decode(item.input_ids[item.loss_mask == 1]) for item in items]
+
+
 def learned(tokenizer: ChatTokenizer, record: Record) -> str:
-    item = next(tokenizer.tokenize([record]))
-    assert item.problem == ""
-    return tokenizer.decode(item.input_ids[item.loss_mask == 1])
+    (text,) = learned_texts(tokenizer, record)
+    return text
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -91,12 +96,15 @@ def test_turns_of_other_roles_are_learned_where_they_are_asked_for(tmp_path: Pat
     assert both.index("What is first?") < both.index("One.") < both.index("And then?") < both.index("Yes.")
 
 
-def test_reasoning_that_the_template_leaves_out_of_earlier_turns_is_not_learned(tmp_path: Path) -> None:
+def test_a_turn_that_later_prompts_show_without_its_thought_is_an_example_of_its_own(tmp_path: Path) -> None:
     template = QWEN.replace("{% if m.reasoning_content %}", "{% if m.reasoning_content and loop.last %}")
     tokenizer = ChatTokenizer(save_model(tmp_path, template, SHAPES["qwen"][1]))
     record = conversation()
     record["messages"][1]["reasoning"], record["messages"][3]["reasoning"] = "Early.", "Late."
-    assert learned(tokenizer, record) == "One.<|im_end|><think>\nLate.\n</think>\n\nTwo?\nYes.<|im_end|>"
+    assert learned_texts(tokenizer, record) == [
+        "<think>\nLate.\n</think>\n\nTwo?\nYes.<|im_end|>",
+        "<think>\nEarly.\n</think>\n\nOne.<|im_end|>",
+    ]
 
 
 def test_a_role_that_is_not_known_is_refused_by_name() -> None:

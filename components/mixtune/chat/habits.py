@@ -1,0 +1,180 @@
+"""How a chat template writes turns: found out by rendering a few conversations whose texts are known.
+
+What it does with thoughts, how a turn ends, whether it takes a call's arguments as an object or as text.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from mixtune.chat.sandbox import Rendered
+from mixtune.chat.thinking import (
+    Thoughts,
+    inline_thought,
+    leading_empty_thought,
+    mentions_thoughts,
+    opens_thought,
+    switch,
+)
+from mixtune.errors import DataError
+from mixtune.records import TemplateValue
+
+_QUESTION, _ANSWER, _THOUGHT, _VALUE = "mixtune question", "mixtune answer", "mixtune thought", "mixtune value"
+_USER = {"role": "user", "content": _QUESTION}
+_PLAIN = {"role": "assistant", "content": _ANSWER}
+_THINKING = {**_PLAIN, **dict.fromkeys(("reasoning", "reasoning_content", "thinking"), _THOUGHT)}
+_RESULT = {"role": "tool", "content": "mixtune result", "tool_call_id": "mixtune001"}
+_ARGUMENTS = {"mixtune_key": _VALUE}
+_TOOL = {"type": "function", "function": {"name": "mixtune_tool", "description": "", "parameters": {}}}
+
+Render = Callable[..., Rendered]
+"""`ChatTemplate.render` for the tools of a conversation."""
+
+
+class TemplateRefusal(DataError):
+    """A record that a chat template does not render; the reason holds nothing of the record's texts."""
+
+
+class Habits(NamedTuple):
+    """How a chat template writes turns."""
+
+    thoughts: Thoughts = Thoughts()
+    has_marks: bool = False
+    part_contents: bool = False
+    """It takes contents as lists of parts, not as texts."""
+    writes_tools: bool = False
+    text_arguments: bool = False
+    """It takes the arguments of a call as JSON text, not as an object."""
+    end_of_turn: str = ""
+    """The control token that ends a plain answer; empty if there is none."""
+    end_of_call: str = ""
+    """The control token that ends a call where it is the next turn's first; else empty."""
+    is_end_next: bool = False
+    """Turns end with the first control token of the next turn, which a conversation's last turn lacks."""
+
+    @property
+    def ends(self) -> set[str]:
+        """The control tokens that end a turn."""
+        return {self.end_of_turn, self.end_of_call} - {""}
+
+
+class Traits(NamedTuple):
+    """A template's pattern of control tokens, its switches for thoughts, its source, and its tokenizer's EOS."""
+
+    control: re.Pattern[str]
+    switches: tuple[str, ...] = ()
+    text: str = ""
+    eos: str = ""
+
+
+def find_habits(render: Render, traits: Traits) -> Habits:
+    """Find out how a template writes turns; a template that renders no plain question and answer has none."""
+    control, off = traits.control, switch(traits.switches, False)
+    is_plain = _ANSWER in _try(render, [_USER, _PLAIN], off)
+    if not is_plain and _ANSWER not in _try(render, as_parts([_USER, _PLAIN]), off):
+        return Habits()
+    habits = Habits(part_contents=not is_plain)
+    if habits.part_contents:
+        render = partial(_render_parts, render)
+    whole, marks = render([_USER, _PLAIN], variables=off)
+    habits = habits._replace(
+        thoughts=_find_thoughts(render, traits),
+        has_marks=bool(marks),
+        writes_tools="mixtune_tool" in _try(render, [_USER, _PLAIN], off, tools=[_TOOL]),
+        text_arguments=_wants_text(render, off),
+        end_of_turn=_first_end(control, whole, whole.rfind(_ANSWER) + len(_ANSWER), traits.eos),
+    )
+    if habits.end_of_turn:
+        return habits
+    end = _read_following(render, off, control, [_USER, _PLAIN], _USER)
+    call = _read_following(render, off, control, [_USER, _call(habits.text_arguments)], _RESULT)
+    return habits._replace(end_of_turn=end, end_of_call=call, is_end_next=True) if end else habits
+
+
+def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
+    switches, on = traits.switches, switch(traits.switches, True)
+    prompt, whole = _try(render, [_USER], on, prompt=True), _try(render, [_USER, _PLAIN], on)
+    rest = prompt[_count_common(prompt, whole) :]
+    opened = rest if whole and opens_thought(rest) else ""
+    if opened or _THOUGHT in _try(render, [_USER, _THINKING], on):
+        return Thoughts(switches, opened, _find_shut(render, traits), True, are_known=True)
+    inlined = {**_PLAIN, "content": inline_thought(_THOUGHT, _ANSWER)}
+    is_inline = "</think>" in traits.text and _THOUGHT in _try(render, [_USER, inlined], on)
+    shut, are_known = _find_shut(render, traits), mentions_thoughts(traits.text)
+    return Thoughts(switches, "", shut, is_inline, is_inline, are_known)
+
+
+def _find_shut(render: Render, traits: Traits) -> str:
+    off = switch(traits.switches, False)
+    prompt, whole = _try(render, [_USER], off, prompt=True), _try(render, [_USER, _PLAIN], off)
+    return leading_empty_thought(whole[len(prompt) :]) if prompt and whole.startswith(prompt) else ""
+
+
+def as_parts(messages: Iterable[TemplateValue]) -> list[TemplateValue]:
+    """Return messages with their contents as lists of one part."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def _render_parts(render: Render, messages: Sequence[TemplateValue], **named: Any) -> Rendered:
+    return render(as_parts(messages), **named)
+
+
+def _try(render: Render, messages: Sequence[TemplateValue], variables: dict[str, bool], **named: Any) -> str:
+    """Return a conversation as text; empty where the template refuses it."""
+    try:
+        return render(messages, variables=variables, **named).text
+    except TemplateRefusal:
+        return ""
+
+
+def _count_common(first: str, second: str) -> int:
+    """Return how many letters two texts begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((number for number, (mine, theirs) in pairs if mine != theirs), min(len(first), len(second)))
+
+
+def _first_end(control: re.Pattern[str], text: str, place: int, eos: str) -> str:
+    """Return the last of the first control tokens behind a place that stand together, or `eos` if it is among them."""
+    match = control.search(text, place)
+    token = ""
+    while match and not (token and token == eos):
+        token = match[0]
+        match = control.match(text, match.end())
+    return token
+
+
+def write_arguments(messages: Sequence[TemplateValue]) -> None:
+    """Write the arguments of calls as JSON text, in place."""
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+
+
+def _call(text_arguments: bool = False) -> TemplateValue:
+    function = {"name": "mixtune_tool", "arguments": dict(_ARGUMENTS)}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "id": "mixtune001"}]}
+    call["tool_calls"][0]["function"] = function  # type: ignore[index]
+    if text_arguments:
+        write_arguments([call])
+    return call
+
+
+def _wants_text(render: Render, variables: dict[str, bool]) -> bool:
+    """Return whether arguments as an object are refused, or written as Python writes them, and as text are not."""
+    text = _try(render, [_USER, _call()], variables)
+    if text and repr(_ARGUMENTS) not in text:
+        return False
+    return _VALUE in _try(render, [_USER, _call(text_arguments=True)], variables)
+
+
+def _read_following(
+    render: Render, variables: dict[str, bool], control: re.Pattern[str], messages: list[TemplateValue], following: Any
+) -> str:
+    """Return the control token with which what follows begins; empty where it begins otherwise."""
+    whole = _try(render, messages, variables).rstrip()
+    longer = _try(render, [*messages, following], variables)
+    begins = longer[len(whole) :].lstrip() if whole and longer.startswith(whole) else ""
+    match = control.match(begins)
+    return match[0] if match else ""

@@ -1,0 +1,274 @@
+"""Conversations to training examples: every learned turn behind the very prompt that the model will be asked with.
+
+A turn is what the model would have to write: rendered up to and with the turn, a conversation holds, behind the text
+that it is rendered to as a prompt, the turn with its calls, its thought and its end. An example may hold several turns,
+if its text begins with each turn's prompt and turn. Templates that show earlier turns in another way than the model
+writes them (without their thoughts, with another end) give an example for every such turn: none is learned otherwise
+than it is asked for, and none twice.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
+
+from mixtune.chat.habits import TemplateRefusal
+from mixtune.chat.lost_parts import list_parts, missing_around, missing_in_answer, says_something, without_parts
+from mixtune.chat.refused_share import NO_PLACE, PART_NAMES
+from mixtune.chat.sandbox import Spans
+from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
+from mixtune.chat.thinking import ends_in_thought, without_empty_thought
+from mixtune.errors import DataError
+from mixtune.records import TemplateValue
+from mixtune.settings.chat import ChatSettings
+
+_PLACEHOLDER = "mixtune something else"
+
+
+class TurnProblem(DataError):
+    """A record whose turns cannot be told in the texts that a chat template renders."""
+
+
+class Source(NamedTuple):
+    """How the text of an example is rendered, from messages at the conversation's beginning."""
+
+    num_messages: int
+    variables: Mapping[str, bool] = NO_VARIABLES
+    appended: str = ""
+    """The end of the last turn, where the template writes it only in front of the next one."""
+
+
+class Example(NamedTuple):
+    """A text to learn from."""
+
+    text: str
+    spans: Spans
+    """To be learned."""
+    turns: tuple[int, ...] = ()
+    """Numbers of the assistant's messages in them, one a span; empty where other roles are learned, too."""
+    source: Source | None = None
+    """None where it was put together of two texts."""
+    num_control: int = 0
+    """Control tokens in the text."""
+    marks: Spans | None = None
+    """The template's generation marks in it; None where they are not known."""
+
+
+class Examples(NamedTuple):
+    """What a conversation gives to learn from."""
+
+    examples: tuple[Example, ...] = ()
+    problem: str = ""
+    """Why it gives nothing; empty if it gives something."""
+    lost: frozenset[str] = frozenset()
+    """Parts that are not in its texts, as the settings allow,"""
+    removed: frozenset[str] = frozenset()
+    """and those of them that were taken off it."""
+
+
+class _Turn(NamedTuple):
+    number: int
+    prompt: str
+    answer: str
+    pieces: Spans
+    """Of the answer, to be learned."""
+    example: Example
+    """That ends with it, without spans."""
+
+
+def thinks(message: TemplateValue, settings: ChatSettings) -> bool:
+    """Return whether an answer is asked for with a thought."""
+    return settings.thinking == "on" or (settings.thinking == "record" and bool(message.get("reasoning")))
+
+
+def find_examples(
+    template: ChatTemplate, conversation: Conversation, settings: ChatSettings, train_on: Set[str]
+) -> Examples:
+    """Return the examples of a conversation, for the turns of some roles."""
+    messages, tools, _, _ = conversation
+    removed = {"reasoning"} if settings.thinking == "off" and "reasoning" in list_parts(messages, tools) else set()
+    policies, removable = (
+        settings.on_lost,
+        {part for part, policy in settings.on_lost.items() if policy == "drop_field"},
+    )
+    while True:
+        finder = _Finder(template, *without_parts(messages, tools, removed), settings)
+        problem = ""
+        try:
+            examples = finder.examples(train_on)
+        except TemplateRefusal as error:
+            problem, finder.lost = f"the chat template refuses it: {error}", list_parts(finder.messages, finder.tools)
+        except TurnProblem as error:
+            problem = str(error)
+        refused = sorted(part for part in finder.lost if policies.get(part, "refuse") == "refuse")
+        if not problem and refused:
+            problem = _lacking(refused[0])
+        elif removing := finder.lost & removable:
+            removed |= removing
+            continue
+        if problem or not examples:
+            return Examples(problem=problem or "no token to learn")
+        control = template.control_pattern
+        counted = (example._replace(num_control=len(control.findall(example.text))) for example in examples)
+        return Examples(tuple(counted), "", frozenset(removed | finder.lost), frozenset(removed))
+
+
+def _lacking(part: str) -> str:
+    """Return the problem that a part is not written; the content is never allowed to be lost."""
+    return (
+        "the chat template does not write what is said as it is" if part == "content" else NO_PLACE + PART_NAMES[part]
+    )
+
+
+class _Finder:
+    """Finds the examples of one conversation."""
+
+    def __init__(
+        self,
+        template: ChatTemplate,
+        messages: Sequence[TemplateValue],
+        tools: Sequence[TemplateValue] | None,
+        settings: ChatSettings,
+    ) -> None:
+        self.template, self.messages, self.tools, self.settings = template, messages, tools, settings
+        self.habits = template.habits(tools)
+        self.lost: set[str] = set()
+
+    def examples(self, train_on: Set[str]) -> list[Example]:
+        """Return the examples, or raise what a template raises; what their texts lack is put into `lost`."""
+        turns = []
+        if self.tools and not self.habits.writes_tools:
+            self.lost.add("tools")
+        if "assistant" in train_on:
+            numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
+            turns = [self._turn(number) for number in numbers if says_something(self.messages[number])]
+        thinks_last = bool(turns) and thinks(self.messages[turns[-1].number], self.settings)
+        variables = self.habits.thoughts.variables(thinks_last)
+        whole, marks = self.template.render(self.messages, self.tools, variables)
+        bases = [Example(whole, [], source=Source(len(self.messages), variables), marks=marks)]
+        others = train_on - {"assistant"}
+        if turns and not (others or whole.startswith(turns[-1].prompt + turns[-1].answer)):
+            bases = []
+        bases += [turn.example for turn in reversed(turns)]
+        examples = _share_out(turns, bases)
+        if others:
+            examples = self._with_others(examples, whole, others)
+        for example in examples:
+            count = example.source.num_messages if example.source else example.turns[-1]
+            self.lost |= missing_around(self.messages[:count], self.tools, example.text)
+        return examples
+
+    def _turn(self, number: int) -> _Turn:
+        """Find the turn that a message is."""
+        message, thoughts = self.messages[number], self.habits.thoughts
+        is_thinking = thinks(message, self.settings)
+        variables = thoughts.variables(is_thinking)
+        prompt = self.template.prompt(self.messages[:number], self.tools, thinks=is_thinking)
+        whole, marks = self.template.render(self.messages[: number + 1], self.tools, variables)
+        start, thought = self._align(prompt, whole, number), ""
+        if start is None and is_thinking and thoughts.opened and prompt.endswith(thoughts.opened):
+            start = self._align(prompt.removesuffix(thoughts.opened), whole, number)
+            thought = (message.get("reasoning") or "").strip() + thoughts.closing
+        if start is None:
+            raise TurnProblem("the chat template does not show where the assistant speaks")
+        answer, appended = self._cut(whole[start:], message)
+        pieces = [(0, len(thought) + len(answer))]
+        if self.habits.has_marks:
+            pieces = self._marked(answer, [(a - start, b - start) for a, b in marks], len(thought))
+        self.lost |= missing_in_answer(message, thought + answer)
+        text, source = prompt + thought + answer, None
+        if whole.startswith(prompt) and not thought:
+            source = Source(number + 1, variables, appended)
+            text = whole.rstrip() + appended if appended else whole
+        return _Turn(number, prompt, thought + answer, pieces, Example(text, [], source=source))
+
+    def _align(self, prompt: str, whole: str, number: int) -> int | None:
+        """Return where a turn begins in the text that ends with it; None where that cannot be told.
+
+        That is behind the prompt, or its longest end from a control token on that is in the text just once.
+        """
+        if whole.startswith(prompt):
+            return len(prompt)
+        opening = prompt.rstrip()
+        if ends_in_thought(opening) and whole.startswith(opening):
+            return len(whole) - len(whole[len(opening) :].lstrip())
+        prompt = without_empty_thought(prompt)
+        starts = [match.start() for match in self.template.control_pattern.finditer(prompt)]
+        for start in reversed(starts):
+            count = whole.count(prompt[start:])
+            if count == 0:
+                return None
+            if count == 1:
+                place = whole.index(prompt[start:]) + len(prompt) - start
+                before = self.messages[number - 1]["content"].strip() if number else ""
+                return place if before in whole[:place] and before not in whole[place:] else None
+        return None
+
+    def _cut(self, answer: str, message: TemplateValue) -> tuple[str, str]:
+        """Return an answer up to its end of turn, and that end where the template does not write it."""
+        habits = self.habits
+        end = habits.end_of_call if message.get("tool_calls") and habits.end_of_call else habits.end_of_turn
+        if habits.is_end_next:
+            answer = answer.rstrip()
+            appended = "" if answer.endswith(end) else end
+            return answer + appended, appended
+        tokens = [(match[0], match.end()) for match in self.template.control_pattern.finditer(answer)]
+        tail = answer.rstrip()
+        ends = []
+        for token, place in reversed(tokens):
+            if place != len(tail):
+                break
+            ends.append((token, place))
+            tail = tail.removesuffix(token).rstrip()
+        if not ends:
+            raise TurnProblem("the chat template writes no end of turn, so that the model would not learn to stop")
+        known = [place for token, place in reversed(ends) if token in {end, self.template.eos}]
+        return answer[: known[0] if known else ends[0][1]], ""
+
+    def _marked(self, answer: str, marks: Spans, shift: int) -> Spans:
+        """Return the pieces of an answer in generation marks, its end of turn included; `shift`: before the answer."""
+        pieces = [(max(a, 0), min(b, len(answer))) for a, b in marks if b > 0 and a < len(answer)]
+        pieces = [(a, b) for a, b in pieces if answer[a:b].strip()]
+        if not pieces:
+            raise TurnProblem("the chat template's generation marks leave out what the assistant says")
+        first, last = pieces[-1]
+        if answer[last:].strip() == self.habits.end_of_turn:
+            pieces[-1] = (first, len(answer))
+        return [(a + shift if a or not shift else 0, b + shift) for a, b in pieces]
+
+    def _with_others(self, examples: list[Example], text: str, roles: Set[str]) -> list[Example]:
+        """Return examples the first of which holds the contents of some roles, too."""
+        spans = self._contents(text, roles)
+        first = examples[0] if examples and examples[0].text == text else None
+        rest = examples[1:] if first else examples
+        source = Source(len(self.messages))
+        joined = Example(text, sorted([*(first.spans if first else []), *spans]), source=source)
+        return [joined, *rest]
+
+    def _contents(self, text: str, roles: Set[str]) -> Spans:
+        """Find the contents of messages of some roles, each by rendering with something else in its place."""
+        spans: Spans = []
+        for number, message in enumerate(self.messages):
+            content = message["content"].strip()
+            if message["role"] not in roles or not content:
+                continue
+            changed = [*self.messages[:number], {**message, "content": _PLACEHOLDER}, *self.messages[number + 1 :]]
+            before, placeholder, _ = self.template.render(changed, self.tools).text.partition(_PLACEHOLDER)
+            end = len(before) + len(content)
+            if not placeholder or text[:end] != before + content:
+                raise TurnProblem(f"the chat template does not write what the {message['role']} says")
+            match = None if self.habits.is_end_next else self.template.control_pattern.match(text, end)
+            spans.append((len(before), match.end() if match else end))
+        return spans
+
+
+def _share_out(turns: Sequence[_Turn], bases: Sequence[Example]) -> list[Example]:
+    """Return the first of the texts that hold turns as they are asked for, every turn in one of them."""
+    pending, examples = list(turns), []
+    for base in bases:
+        if not pending:
+            break
+        covered = [turn for turn in pending if base.text.startswith(turn.prompt + turn.answer)]
+        if covered:
+            spans = [(len(turn.prompt) + a, len(turn.prompt) + b) for turn in covered for a, b in turn.pieces]
+            examples.append(base._replace(spans=spans, turns=tuple(turn.number for turn in covered)))
+        pending = [turn for turn in pending if turn not in covered]
+    return examples
