@@ -57,6 +57,7 @@ def test_messages_reach_a_template_in_openais_form() -> None:
     assert template_messages([message])[0] == {  # type: ignore[list-item]
         "role": "assistant",
         "content": "",
+        "reasoning": "hm",
         "reasoning_content": "hm",
         "thinking": "hm",
         "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"x": 1}}, "id": "1"}],

@@ -43,8 +43,10 @@ def test_the_table_shows_scores_intervals_and_verdicts_of_every_mix(shown: str) 
 
 def test_the_report_and_the_mlflow_run_that_it_names_are_there(shown: str, work: Path) -> None:
     (report,) = re.findall(r"(\S+\.html)", shown)
-    assert "<svg" in Path(report).read_text()
-    mixes = [candidate.mix for candidate in read_artifact(GridReport, report.replace(".html", ".json")).candidates]
+    folder = Path(report).parent
+    assert 'href="report.html"' in Path(report).read_text()
+    assert "<svg" in (folder / "report.html").read_text()
+    mixes = [candidate.mix for candidate in read_artifact(GridReport, str(folder / "report.json")).candidates]
     one, *others = [mix.num_steps for mix in mixes]
     assert [mix.percent for mix in mixes] == [100, 75, 50]
     assert others == pytest.approx([one / 0.75, one / 0.5], abs=1), "the same customer exposure"

@@ -46,7 +46,7 @@ def test_an_unchanged_model_never_fails_and_a_damaged_one_does(evaluated: Path, 
 @pytest.mark.parametrize(
     ("limits", "words"),
     [({"mmlu": "a little"}, "on mmlu is a number from 0, got 'a little'"), ({"mmlu": -0.1}, "number from 0, got -0.1"),
-     ({"mmlu": float("nan")}, "number from 0, got nan"), ({"customer": 0.1}, "no general axis 'customer'")],
+     ({"mmlu": float("nan")}, "number from 0, got nan"), ({"humour": 0.1}, "no general axis 'humour'")],
 )  # fmt: skip
 def test_a_limit_that_is_none_is_refused(evaluated: Path, tmp_path: Path, limits: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

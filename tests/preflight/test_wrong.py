@@ -370,7 +370,7 @@ MODELS = {
     "full tuning of a model too big for the GPUs": (
         "config.json",
         json.dumps(BIG),
-        "too big for H100, which has 72 to give; method=lora, larger GPUs",
+        "too big for H100, which has 72 to give; method=lora, or more nodes",
     ),
 }
 

@@ -153,7 +153,7 @@ def test_a_pod_without_a_place_for_its_parts_and_an_unknown_parameter_are_refuse
     )
     assert (answer.returncode, answer.stderr) == (
         2,
-        "error: sanitize: unknown key 'colour'; there are dedup, splits, text, personal_data, consent, seed\n",
+        "error: sanitize: unknown key 'colour'; there are dedup, splits, text, personal_data, consent, chat, seed\n",
     )
 
 

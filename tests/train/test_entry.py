@@ -38,7 +38,7 @@ def test_data_that_fails_its_checks_is_neither_validated_nor_trained_on(
         run(task, tmp_path, "raise")
     assert "no report on personal data" in (tmp_path / "page.html").read_text()
     answer = run(task, tmp_path, "report")
-    assert answer.startswith("failed: 2 of 4 checks failed: - personal data: ")
+    assert answer.startswith("failed: 2 of 5 checks failed: - personal data: ")
     assert read_model(task.outputs.model_path).failed == answer.removeprefix("failed: ")
 
 

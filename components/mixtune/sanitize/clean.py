@@ -180,7 +180,7 @@ class Cleaner:
             try:
                 self._schema = find_schema(first, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
-                raise ConfigError(self.rules.personal.hide(str(error))) from None
+                raise ConfigError(f"{self.source.name}: {self.rules.personal.hide(str(error))}") from None
             self.tally.schema = self._schema.name
         record = self._schema.record(row.value, self.source.name, row.line, self.tally.unread)
         if verdict := self.rules.consent.verdict(record):
