@@ -180,3 +180,12 @@ def test_an_axis_that_gains_from_general_records_does_not_hide_where_it_passes()
     assert forecast.is_certain
     assert 75 <= forecast.percent <= 95
     assert forecast.recommended.axes[0].benefit.median > 0
+
+
+@pytest.mark.parametrize(("limit", "is_customer"), [(0.0, False), (0.6, True)])
+def test_a_limit_of_zero_and_a_gain_that_is_asked_for_count(begun: MixSearch, limit: float, is_customer: bool) -> None:
+    axes = [replace(axis, limit=limit) if axis.is_customer == is_customer else axis for axis in begun.axes]
+    forecast = forecast_mix(axes, begun.scores, confidence=0.8)
+    name = "customer" if is_customer else "mmlu"
+    chances = [item.pass_chance for share in forecast.shares for item in share.axes if item.axis == name]
+    assert all(0 <= chance < 0.5 for chance in chances), "hardly any training loses nothing, or gains twice as much"

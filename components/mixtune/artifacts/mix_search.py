@@ -23,7 +23,7 @@ class AxisForecast:
 
     axis: str
     limit: float
-    """The allowed loss; 0 for the customer's axis."""
+    """The allowed loss; of the customer's axis the gain that is asked for."""
     benefit: Interval
     """Candidate minus base, with its sign flipped where lower is better; relative where the axis is."""
     pass_chance: float
@@ -66,11 +66,16 @@ class SearchedAxis:
     axis: str
     is_customer: bool
     limit: float
-    """The allowed loss, more than 0; of the customer's axis 0."""
+    """The allowed loss; of the customer's axis the gain that is asked for."""
     largest: float
     """The most that can be lost, or gained by the customer's axis; 0: no bound."""
     num_items: int
     """Items in the evaluation of a full training."""
+
+    @property
+    def least_benefit(self) -> float:
+        """The benefit that the axis must surely exceed."""
+        return self.limit if self.is_customer else -self.limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,16 @@ class TrainingScore:
     benefit: float
     standard_error: float
     num_items: int
+
+    @property
+    def general_share(self) -> float:
+        """General share of its mix, 0 to 1."""
+        return 1 - self.percent / 100
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it was no proxy; a length is right to a global batch."""
+        return self.length > 0.99
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from mixtune.artifacts.mix_search import (
     ShareForecast,
     TrainingScore,
 )
-from mixtune.find_mix.law import AxisLaw, Observation, fit_gain, fit_loss
+from mixtune.find_mix.law import AxisLaw, fit_gain, fit_loss
 from mixtune.find_mix.sampler import Array
 
 GENERAL_PERCENTS = (0, 1, 2, 3, 5, 7.5, 10, 12.5, 15, 20, 25, 30, 35, 40, 50, 60, 75, 90)
@@ -46,9 +46,9 @@ def forecast_mix(
     laws = {axis.axis: _fit(axis, scores, seed + number) for number, axis in enumerate(axes)}
     errors = {axis.axis: _final_error(axis, scores) for axis in axes}
     rng = np.random.default_rng(seed)
-    shares = tuple(_forecast_share(general / 100, laws, errors, rng) for general in GENERAL_PERCENTS)
+    shares = tuple(_forecast_share(general / 100, axes, laws, errors, rng) for general in GENERAL_PERCENTS)
     open_shares = [share for share in shares if share.percent < min(tried, default=inf)] or list(shares[-1:])
-    needed = confidence * _unchanged_chance(laws, errors)
+    needed = confidence * _unchanged_chance(axes, errors)
     likely = [share for share in open_shares if share.pass_chance >= needed]
     near_best = NEAR_BEST * max(share.pass_chance for share in open_shares)
     chosen = likely[0] if likely else next(share for share in open_shares if share.pass_chance >= near_best)
@@ -62,20 +62,11 @@ def forecast_mix(
 
 
 def _fit(axis: SearchedAxis, scores: Sequence[TrainingScore], seed: int) -> AxisLaw:
-    observations = [
-        Observation(
-            general_share=1 - score.percent / 100,
-            length=score.length,
-            benefit=score.benefit,
-            standard_error=score.standard_error,
-        )
-        for score in scores
-        if score.axis == axis.axis
-    ]
+    own = [score for score in scores if score.axis == axis.axis]
     largest = axis.largest or inf
     if axis.is_customer:
-        return fit_gain(observations, largest, seed)
-    return fit_loss(observations, axis.limit, largest, seed)
+        return fit_gain(own, largest, seed)
+    return fit_loss(own, axis.limit, largest, seed)
 
 
 def _final_error(axis: SearchedAxis, scores: Sequence[TrainingScore]) -> float:
@@ -85,23 +76,31 @@ def _final_error(axis: SearchedAxis, scores: Sequence[TrainingScore]) -> float:
 
 
 def _forecast_share(
-    general_share: float, laws: Mapping[str, AxisLaw], errors: Mapping[str, float], rng: np.random.Generator
+    general_share: float,
+    axes: Sequence[SearchedAxis],
+    laws: Mapping[str, AxisLaw],
+    errors: Mapping[str, float],
+    rng: np.random.Generator,
 ) -> ShareForecast:
-    axes = []
-    for name, law in laws.items():
+    forecasts = []
+    for axis in axes:
+        law, error = laws[axis.axis], errors[axis.axis]
         benefit = law.benefit(general_share)
-        deviation = np.hypot(law.error(benefit), errors[name])
-        limit = law.limit if law.is_loss else 0.0
+        deviation = np.hypot(law.error(benefit), error)
         measured = benefit + deviation * rng.standard_normal(len(benefit))
-        chance = _normal_cdf((benefit + limit - Z_VERDICT * errors[name]) / np.maximum(deviation, 1e-12)).mean()
-        axes.append(AxisForecast(axis=name, limit=limit, benefit=_interval(measured), pass_chance=float(chance)))
-    together = float(np.prod([axis.pass_chance for axis in axes]))
-    return ShareForecast(percent=100 - 100 * general_share, pass_chance=together, axes=tuple(axes))
+        margin = benefit - axis.least_benefit - Z_VERDICT * error
+        chance = float(_normal_cdf(margin / np.maximum(deviation, 1e-12)).mean())
+        forecasts.append(
+            AxisForecast(axis=axis.axis, limit=axis.limit, benefit=_interval(measured), pass_chance=chance)
+        )
+    together = float(np.prod([item.pass_chance for item in forecasts]))
+    return ShareForecast(percent=100 - 100 * general_share, pass_chance=together, axes=tuple(forecasts))
 
 
-def _unchanged_chance(laws: Mapping[str, AxisLaw], errors: Mapping[str, float]) -> float:
+def _unchanged_chance(axes: Sequence[SearchedAxis], errors: Mapping[str, float]) -> float:
     """Return the chance that a model which forgot nothing passes the general axes: no share can do better."""
-    margins = [law.limit / errors[name] for name, law in laws.items() if law.is_loss and errors[name] > 0]
+    general = [axis for axis in axes if not axis.is_customer and errors[axis.axis] > 0]
+    margins = [axis.limit / errors[axis.axis] for axis in general]
     return float(np.prod([_normal_cdf(margin - Z_VERDICT) for margin in margins]))
 
 

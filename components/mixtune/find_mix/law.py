@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixtune.artifacts.mix_search import TrainingScore
 from mixtune.find_mix.sampler import Array, sample
 
 RELATIVE_ERROR, ERROR_OF_LIMIT = 0.2, 0.1
@@ -27,20 +28,10 @@ MAX_INJECTION = 1000.0
 """Largest B: at 1 % general records the loss has changed by a factor."""
 LEAST_DECAY, MAX_DECAY = 0.15, 30.0
 """Range of a; a large one with a small B is exponential in the share."""
+LEAST_LIMIT = 0.005
+"""The scale of an axis that may lose nothing."""
 GAIN_SCALE = 0.02
 """A gain smaller than this is noise, when nothing else gives its scale."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What a training did on one axis."""
-
-    general_share: float
-    """0 to 1."""
-    length: float
-    """Customer epochs as a share of the full training's."""
-    benefit: float
-    standard_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +43,8 @@ class AxisLaw:
     """(num_draws, num_parameters)."""
     largest: float
     """The most that can be lost or gained; inf: no bound."""
-    limit: float
+    scale: float
+    """What counts as a change on the axis, more than 0."""
 
     def benefit(self, general_share: float, length: float = 1.0) -> Array:
         """Return the law's benefit for every draw: (num_draws,)."""
@@ -62,20 +54,20 @@ class AxisLaw:
 
     def error(self, benefit: Array) -> Array:
         """Return how far a training may lie from the law, as a standard deviation, for every draw."""
-        return _law_error(benefit, self.limit)
+        return _law_error(benefit, self.scale)
 
 
-def fit_loss(observations: Sequence[Observation], limit: float, largest: float, seed: int) -> AxisLaw:
+def fit_loss(observations: Sequence[TrainingScore], limit: float, largest: float, seed: int) -> AxisLaw:
     """Fit the loss on a general axis.
 
     Args:
         observations: Of trainings of different length and share.
-        limit: The allowed loss, more than 0.
+        limit: The allowed loss.
         largest: The most that can be lost; inf: no bound.
         seed: Of the draws.
     """
     points, losses, errors = _arrays(observations)
-    losses = -losses
+    losses, limit = -losses, max(limit, LEAST_LIMIT)
     scale = max(float(np.max(losses / points[:, 1] ** 0.7)), 0.5 * limit)
 
     gain_scale = max(OFFSET_OF_LIMIT * limit, GAIN_OF_BEST * float(np.max(-losses / points[:, 1] ** 0.7)))
@@ -103,10 +95,10 @@ def fit_loss(observations: Sequence[Observation], limit: float, largest: float, 
         return log_prior(draws) + _log_likelihood(losses, fitted, errors, limit)
 
     draws = sample(log_density, start, seed)
-    return AxisLaw(is_loss=True, parameters=draws, largest=largest, limit=limit)
+    return AxisLaw(is_loss=True, parameters=draws, largest=largest, scale=limit)
 
 
-def fit_gain(observations: Sequence[Observation], largest: float, seed: int) -> AxisLaw:
+def fit_gain(observations: Sequence[TrainingScore], largest: float, seed: int) -> AxisLaw:
     """Fit the gain on the customer's axis.
 
     Args:
@@ -138,10 +130,10 @@ def fit_gain(observations: Sequence[Observation], largest: float, seed: int) -> 
         return log_prior(draws) + _log_likelihood(gains, fitted, errors, limit)
 
     draws = sample(log_density, start, seed)
-    return AxisLaw(is_loss=False, parameters=draws, largest=largest, limit=limit)
+    return AxisLaw(is_loss=False, parameters=draws, largest=largest, scale=limit)
 
 
-def _arrays(observations: Sequence[Observation]) -> tuple[Array, Array, Array]:
+def _arrays(observations: Sequence[TrainingScore]) -> tuple[Array, Array, Array]:
     """Return (n, 2) shares and lengths, (n,) benefits, (n,) standard errors."""
     points = np.array([[item.general_share, item.length] for item in observations])
     benefits = np.array([item.benefit for item in observations])

@@ -93,7 +93,7 @@ def _searched(axis: AxisVerdict, base: Samples) -> SearchedAxis:
     return SearchedAxis(
         axis=axis.axis,
         is_customer=is_customer,
-        limit=axis.limit,
+        limit=axis.min_gain if is_customer else axis.limit,
         largest=max(room, 1e-3) if is_share else 0.0,
         num_items=summary.num_items if summary else axis.items.total,
     )

@@ -2,10 +2,11 @@
 
 from html import escape
 
-from mixtune.artifacts.comparison import AxisVerdict
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, AxisVerdict
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.mix_search import AxisForecast, MixSearch, SearchRound
 from mixtune.choose.costs import describe_total
+from mixtune.find_mix.forecast import Z_VERDICT
 from mixtune.report import pages
 from mixtune.report.band_chart import Band, BandPoint, Measured, draw_band
 from mixtune.report.pages import Verdict
@@ -103,7 +104,7 @@ def _round_rows(item: SearchRound) -> list[list[str]]:
         [
             f"{item.forecast.percent:g} %",
             forecast.axis,
-            f"{forecast.limit:g}" if forecast.limit else "a gain is asked",
+            f"a gain over {forecast.limit:g}" if forecast.axis == CUSTOMER_AXIS else f"{forecast.limit:g}",
             f"{forecast.benefit.median:+.4f}",
             f"{forecast.benefit.lower:+.4f} to {forecast.benefit.upper:+.4f}",
             f"{axis.measure.benefit.difference:+.4f}",
@@ -124,11 +125,11 @@ def _chart(search: MixSearch, name: str) -> str:
     ]
     trained = [
         Measured(
-            name=f"{score.percent:g} %" if score.length == 1 else f"{score.percent:g} %, {score.length:.0%} long",
+            name=f"{score.percent:g} %" if score.is_full else f"{score.percent:g} %, {score.length:.0%} long",
             x=100 - score.percent,
             y=score.benefit,
-            reach=1.645 * score.standard_error,
-            is_full=score.length > 0.99,
+            reach=Z_VERDICT * score.standard_error,
+            is_full=score.is_full,
         )
         for score in search.scores
         if score.axis == name
@@ -139,13 +140,13 @@ def _chart(search: MixSearch, name: str) -> str:
             name=f"{last.forecast.percent:g} %",
             x=100 - last.forecast.percent,
             y=axis.measure.benefit.difference,
-            reach=1.645 * axis.measure.benefit.standard_error,
+            reach=Z_VERDICT * axis.measure.benefit.standard_error,
             is_full=True,
         )
         for forecast, axis in _pairs(last)
         if forecast.axis == name
     ]
-    limit = next(axis.limit for axis in search.axes if axis.axis == name)
-    band = Band(points=tuple(points), measured=tuple(trained), limit=-limit)
+    least = next(axis.least_benefit for axis in search.axes if axis.axis == name)
+    band = Band(points=tuple(points), measured=tuple(trained), limit=least)
     titles = "general records, %", "change from the base model, more is better"
     return f"<h2>{escape(name)}</h2>{draw_band(band, titles)}"
