@@ -46,7 +46,8 @@ def evaluate_only(
         tracking=tracking,
         storage=storage,
     )
-    inputs = run.fingerprint(customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model)
+    sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
+    inputs = run.fingerprint(*sources, base_model, model_uri=model_uri)
     pools = run.sanitize(inputs)
     base = run.evaluate(pools, inputs)
     candidate = run.evaluate(pools, inputs, model_uri)

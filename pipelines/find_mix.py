@@ -81,18 +81,18 @@ def find_mix(
         inputs = run.fingerprint(
             customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
         )
-        plan = run.plan_search(find_options)
-        short = replace(run, evaluate_options=plan.outputs["evaluate_options"])
-        proxies = short.plan_proxies(inputs, mix, find_options)
+        plan = run.plan_search(inputs, find_options)
+        short = replace(inputs, evaluate_options=plan.outputs["evaluate_options"])
+        proxies = run.plan_proxies(short, mix, find_options)
         checks = run.preflight(inputs, mix, training, percents=plan.outputs["percents"])
         pools = run.sanitize(inputs, checks, proxies)
         base = run.evaluate(pools, inputs)
-        short_base = short.evaluate(pools, inputs)
+        short_base = run.evaluate(pools, short)
         with dsl.ParallelFor(proxies.output, parallelism=PARALLELISM, name="proxies") as proxy:
             # KFP's local runner lets no other task's parameter into a loop: a proxy holds what it needs.
-            names = ("base_model", "weights", "benchmarks", "limits", "mix_options")
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
             inputs_of_proxy = replace(inputs, **{name: getattr(proxy, name) for name in names})
-            one = replace(run, seed=proxy.seed, evaluate_options=proxy.evaluate_options)
+            one = replace(run, seed=proxy.seed)
             mixed = one.mix(
                 pools, inputs_of_proxy, Mix(customer_data_percent=proxy.percent, customer_epochs=proxy.epochs)
             )

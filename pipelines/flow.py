@@ -31,6 +31,7 @@ class Inputs:
     limits: dict
     mix_options: dict
     sanitize_options: dict
+    evaluate_options: dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,7 @@ class Run:
         benchmarks: dict,
         base_model: str,
         mix_options: dict = {},
+        model_uri: str = "",
     ) -> Inputs:
         """Add digests to everything that the run reads, so that later tasks are cached under what they really read."""
         task = fingerprint(
@@ -95,6 +97,8 @@ class Run:
             base_model=base_model,
             mix_options=mix_options,
             sanitize_options=self.sanitize_options,
+            evaluate_options=self.evaluate_options,
+            model_uri=model_uri,
             storage=self.storage,
         )
         return Inputs(**on_cluster(task, cached=False).outputs)
@@ -115,7 +119,7 @@ class Run:
             learning_rate=training.learning_rate,
             train_options=training.options,
             sanitize_options=inputs.sanitize_options,
-            evaluate_options=self.evaluate_options,
+            evaluate_options=inputs.evaluate_options,
             seed=self.seed,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,
@@ -211,7 +215,7 @@ class Run:
             customer=pools.customer.outputs["pools"],
             general=pools.general.outputs["pools"],
             benchmarks=inputs.benchmarks,
-            options=self.evaluate_options,
+            options=inputs.evaluate_options,
             storage=self.storage,
         )
         return self._on_gpus(task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base"))
@@ -225,7 +229,7 @@ class Run:
             customer=pools.customer.outputs["pools"],
             general=pools.general.outputs["pools"],
             benchmarks=inputs.benchmarks,
-            options=self.evaluate_options,
+            options=inputs.evaluate_options,
             storage=self.storage,
         )
         return self._on_gpus(task)
@@ -261,6 +265,7 @@ class Run:
             benchmarks=inputs.benchmarks,
             limits=inputs.limits,
             mix_options=inputs.mix_options,
+            evaluate_options=inputs.evaluate_options,
             dial=dial,
         )
         return on_cluster(task)

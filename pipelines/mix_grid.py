@@ -71,7 +71,7 @@ def mix_grid(
         base = run.evaluate(pools, inputs)
         with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
             # KFP's local runner lets no other task's parameter into a loop: a point holds what it needs.
-            names = ("base_model", "weights", "benchmarks", "limits", "mix_options")
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
             inputs_of_point = replace(inputs, **{name: getattr(point, name) for name in names})
             mixed = run.mix(pools, inputs_of_point, replace(mix, customer_data_percent=point.percent))
             model_uri = run.train(mixed, inputs_of_point, training)

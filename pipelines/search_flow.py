@@ -10,9 +10,9 @@ from pipelines.flow import Inputs, Mix, Run, on_cluster, with_run_id
 class SearchRun(Run):
     """A run with the stages of a search."""
 
-    def plan_search(self, find_options: dict) -> dsl.PipelineTask:
+    def plan_search(self, inputs: Inputs, find_options: dict) -> dsl.PipelineTask:
         """Read the options of a search."""
-        return on_cluster(plan_search(find_options=find_options, evaluate_options=self.evaluate_options))
+        return on_cluster(plan_search(find_options=find_options, evaluate_options=inputs.evaluate_options))
 
     def plan_proxies(self, inputs: Inputs, mix: Mix, find_options: dict) -> dsl.PipelineTask:
         """Plan the short trainings of a search, each with all that its tasks take from `fingerprint`."""
@@ -22,7 +22,7 @@ class SearchRun(Run):
             weights=inputs.weights,
             seed=self.seed,
             find_options=find_options,
-            evaluate_options=self.evaluate_options,
+            evaluate_options=inputs.evaluate_options,
             benchmarks=inputs.benchmarks,
             limits=inputs.limits,
             mix_options=inputs.mix_options,

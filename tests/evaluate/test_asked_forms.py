@@ -20,7 +20,7 @@ from mixtune.evaluate.scoring.math_answers import is_same, read_answer, read_box
 from mixtune.evaluate.scoring.refusal_rules import is_refusal
 from mixtune.evaluate.scoring.written_calls import WrittenCall, read_calls
 from mixtune.inference.engine import Completion
-from mixtune.inference.prompts import SwitchedTokenizer, render_question
+from mixtune.inference.prompts import AskingTokenizer, render_question
 
 from ..evaluation import TEMPLATE, evaluate, make_tokenizer, write_jsonl
 
@@ -223,7 +223,7 @@ def test_a_model_that_thinks_no_more_fails(tokenizer: Any, tmp_path: Path) -> No
 def test_thoughts_are_switched_as_asked_or_it_is_said_that_they_cannot_be(
     tokenizer: Any, world: Any, tmp_path: Path
 ) -> None:
-    on, off = (render_question(SwitchedTokenizer(tokenizer, thinks), "x") for thinks in (True, False))
+    on, off = (render_question(AskingTokenizer(tokenizer, thinks), "x") for thinks in (True, False))
     assert off == on + "<think>\n\n</think>\n\n"
     with pytest.raises(ConfigError, match=r"thinking is on, but the chat template of .* has no switch"):
         evaluate(world, tmp_path / "out", thinking="on")

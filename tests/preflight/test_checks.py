@@ -46,6 +46,8 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
         ({"train_options": {"memory": {"dtype": "fp8"}}}, "dtype is one of float32, bfloat16 or empty; got 'fp8'"),
         ({"train_options": {"seed": 1}}, "train_options: seed is a parameter of its own"),
         ({"mix_options": {"unit": "words"}}, "unit is 'words'; it is one of records, tokens, loss_tokens"),
+        ({"mix_options": {"thinking": "off"}}, "sanitize_options.chat: thinking is 'record', and 'off' in mix_options"),
+        ({"evaluate_options": {"chat": {"on_lost": {"system": "keep"}}}}, "evaluate_options.chat: on_lost is"),
         ({"base_model": "org/name"}, "give a folder, an s3:// prefix, or org/name@revision"),
         ({"tracking": {"url": "x"}}, "unknown key 'url'"),
     ],

@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from mixtune.artifacts.model import ModelManifest
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.fingerprint import (
     fingerprint_benchmarks,
@@ -9,8 +11,10 @@ from mixtune.preflight.fingerprint import (
     fingerprint_options,
     fingerprint_pools,
     fingerprint_sanitize,
+    hand_on_chat,
     read_pools,
 )
+from mixtune.settings.chat import ChatSettings
 
 CHAT = {"category": "chat", "uri": "chat.jsonl", "weight": 60.0}
 MATH = {"category": "math", "uri": "math.jsonl", "weight": 40.0}
@@ -109,3 +113,16 @@ def test_a_gain_can_be_asked_for_on_the_customers_own_records() -> None:
     for wrong in ({}, {"min_gain": -1}, {"min_gain": True}, {"min_gain": 0.1, "uri": "x"}):
         with pytest.raises(ConfigError, match="takes min_gain alone, a number from 0"):
             fingerprint_benchmarks({"customer": wrong})
+
+
+def test_sanitize_and_evaluate_render_as_the_mix_does_or_as_the_model_was_trained(tmp_path: Path) -> None:
+    mix = {"thinking": "off", "on_lost": {"system": "keep"}, "global_batch_size": 8}
+    chat = {"thinking": "off", "on_lost": {"system": "keep"}}
+    assert hand_on_chat(mix, {"limit": 5}) == {"limit": 5, "chat": chat}
+    assert hand_on_chat(mix, {"chat": {"thinking": "on"}}) == {"chat": {**chat, "thinking": "on"}}
+    assert hand_on_chat({"global_batch_size": 8}, {"limit": 5}) == {"limit": 5}
+    manifest = ModelManifest(chat=ChatSettings(thinking="on"), data_uri=str(tmp_path / "data" / "model"))
+    write_artifact(str(tmp_path / "model"), manifest)
+    trained = hand_on_chat({}, {}, f"{tmp_path}/data/model")["chat"]
+    assert trained["thinking"] == "on"
+    assert hand_on_chat({}, {}, str(tmp_path)) == {}

@@ -12,6 +12,7 @@ from typing import ClassVar
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
+from mixtune.settings.chat import ChatSettings
 from mixtune.settings.train import TrainSettings
 
 _FAILED = "failed: "
@@ -112,6 +113,8 @@ class ModelManifest(Manifest):
     figures: TrainingFigures | None = None
     reach: Reach | None = None
     """Which weights the training works on."""
+    chat: ChatSettings = field(default_factory=ChatSettings)
+    """How the conversations that it learned are rendered: ask it alike."""
     failed: str = ""
     """Why there is no model; empty: there is one."""
 

@@ -129,6 +129,9 @@ class Identity(ModelIdentity):
     limit: int = 0
     axis_limits: dict[str, int] = field(default_factory=dict)
     thinking: str = "template"
+    """Whether records and benchmarks are asked with thoughts."""
+    on_lost: dict[str, str] = field(default_factory=dict)
+    """What of a conversation is taken off where the chat template leaves it out."""
     customer_options: CustomerOptions = field(default_factory=CustomerOptions)
 
 

@@ -158,9 +158,16 @@ class ChatTemplate:
             raise TemplateRefusal(self._reason(error)) from error
         return Rendered("".join(blocks), marks)
 
-    def prompt(self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, *, thinks: bool) -> str:
-        """Render a conversation up to where the assistant is to answer, with or without a thought; see `render`."""
+    def prompt(
+        self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, *, thinks: bool | None
+    ) -> str:
+        """Render a conversation up to where the assistant is to answer; see `render`.
+
+        `thinks`: with a thought or without one; None: as the template has it.
+        """
         thoughts = self.habits(tools).thoughts
+        if thinks is None:
+            return self.render(messages, tools, prompt=True).text
         text = self.render(messages, tools, thoughts.variables(thinks), prompt=True).text
         return text if thinks else text.removesuffix(thoughts.opened) + thoughts.shut
 
@@ -215,6 +222,10 @@ class ChatTemplate:
 
         return "".join(pieces), [(moved(start), moved(end)) for start, end in spans]
 
+    def put_back(self, text: str, aside: Sequence[str]) -> str:
+        """Return a rendered text for its encoding; see `restore`."""
+        return self.restore(text, [], aside)[0] if aside else text
+
     def _set_aside(self, value: Any, aside: list[str]) -> Any:
         """Return a value without the text in it that spells control tokens; that text is appended to `aside`."""
 
@@ -244,6 +255,11 @@ class ChatTemplate:
 def renamed(control_text: str) -> str:
     """Return the name of a control token that no text of a record can spell."""
     return f"{_CONTROL_START}{control_text}{_CONTROL_END}"
+
+
+def is_renamed(text: str) -> bool:
+    """Return whether a text has control tokens under their names of `renamed`."""
+    return _CONTROL_START in text
 
 
 def without_renaming(text: str) -> str:

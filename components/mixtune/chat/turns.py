@@ -111,6 +111,55 @@ def find_examples(
         return Examples(tuple(counted), "", frozenset(removed | finder.lost), frozenset(removed))
 
 
+def find_last_turn(template: ChatTemplate, conversation: Conversation, settings: ChatSettings) -> tuple[str, str]:
+    """Return the prompt of a conversation's last message, which is the assistant's, and the answer as it is learned.
+
+    Parts that are lost are taken off where the settings say so, and else left as the template has it.
+
+    Raises:
+        TemplateRefusal: The template raises an error.
+        TurnProblem: The answer cannot be told, or is not written as it is.
+    """
+    messages, tools, _, _ = conversation
+    removed = {"reasoning"} if settings.thinking == "off" else set[str]()
+    while True:
+        finder = _Finder(template, *without_parts(messages, tools, removed), settings)
+        refusal = None
+        try:
+            turn = finder.turn(len(finder.messages) - 1)
+            finder.lost |= missing_around(finder.messages[:-1], finder.tools, turn.prompt)
+        except TemplateRefusal as error:
+            refusal, finder.lost = error, list_parts(finder.messages, finder.tools)
+        removing = {part for part in finder.lost - removed if settings.on_lost.get(part) == "drop_field"}
+        if removing:
+            removed |= removing
+        elif refusal:
+            raise refusal
+        elif "content" in finder.lost:
+            raise TurnProblem(_lacking("content"))
+        else:
+            return turn.prompt, turn.answer
+
+
+def find_prompt(
+    template: ChatTemplate, conversation: Conversation, settings: ChatSettings, *, thinks: bool | None
+) -> str:
+    """Return the prompt that a conversation is, without what settings take off where the template leaves it out.
+
+    Raises:
+        TemplateRefusal: The template raises an error.
+    """
+    messages, tools, _, _ = conversation
+    parts = {part for part in list_parts(messages, tools) if settings.on_lost.get(part) == "drop_field"}
+    try:
+        text = template.prompt(messages, tools, thinks=thinks)
+        parts &= missing_around(messages, tools, text)
+    except TemplateRefusal:
+        if not parts:
+            raise
+    return template.prompt(*without_parts(messages, tools, parts), thinks=thinks) if parts else text
+
+
 def _lacking(part: str) -> str:
     """Return the problem that a part is not written; the content is never allowed to be lost."""
     return (
@@ -139,7 +188,7 @@ class _Finder:
             self.lost.add("tools")
         if "assistant" in train_on:
             numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
-            turns = [self._turn(number) for number in numbers if says_something(self.messages[number])]
+            turns = [self.turn(number) for number in numbers if says_something(self.messages[number])]
         thinks_last = bool(turns) and thinks(self.messages[turns[-1].number], self.settings)
         variables = self.habits.thoughts.variables(thinks_last)
         whole, marks = self.template.render(self.messages, self.tools, variables)
@@ -156,7 +205,7 @@ class _Finder:
             self.lost |= missing_around(self.messages[:count], self.tools, example.text)
         return examples
 
-    def _turn(self, number: int) -> _Turn:
+    def turn(self, number: int) -> _Turn:
         """Find the turn that a message is."""
         message, thoughts = self.messages[number], self.habits.thoughts
         is_thinking = thinks(message, self.settings)

@@ -16,6 +16,7 @@ def plan_points(
     benchmarks: dict = {},
     limits: dict = {},
     mix_options: dict = {},
+    evaluate_options: dict = {},
     dial: list = [],
 ) -> list:
     """Make the points of a mix grid: every mix with what all of them share.
@@ -27,10 +28,11 @@ def plan_points(
         benchmarks: From `fingerprint`.
         limits: From `fingerprint`.
         mix_options: From `fingerprint`.
+        evaluate_options: From `fingerprint`.
         dial: Strengths above 0 and below 1 at which every point is evaluated too; empty: none.
 
     Returns:
-        One object per point: `percent`, `base_model`, `weights`, `benchmarks`, `limits`, `mix_options`, `dial`.
+        One object per point: `percent`, and what all of them share.
 
     Raises:
         ConfigError: No percentage, one out of range, or one twice; a strength out of range.
@@ -39,7 +41,8 @@ def plan_points(
     from mixtune.interpolation import check_strengths
 
     shared = {"base_model": base_model, "weights": weights, "benchmarks": benchmarks, "limits": limits}
-    return plan(customer_data_percents, {**shared, "mix_options": mix_options, "dial": check_strengths(dial)})
+    shared = {**shared, "mix_options": mix_options, "evaluate_options": evaluate_options}
+    return plan(customer_data_percents, {**shared, "dial": check_strengths(dial)})
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)

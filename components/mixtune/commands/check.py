@@ -18,6 +18,7 @@ from mixtune.preflight.fingerprint import (
     fingerprint_options,
     fingerprint_pools,
     fingerprint_sanitize,
+    hand_on_chat,
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
@@ -63,11 +64,13 @@ def _fingerprinted(arguments: Arguments) -> RunSettings:
     )
     benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     measured = [{"name": name, "uri": item["uri"]} for name, item in benchmarks.items() if item.get("uri")]
+    mix = fingerprint_options(arguments.get("mix_options", {}))
     return replace(
         RunSettings.from_arguments(arguments),
         base_model=fingerprint_model(arguments["base_model"]),
-        mix_options=fingerprint_options(arguments.get("mix_options", {})),
-        sanitize_options=fingerprint_sanitize(arguments.get("sanitize_options", {})),
+        mix_options=mix,
+        sanitize_options=hand_on_chat(mix, fingerprint_sanitize(arguments.get("sanitize_options", {}))),
+        evaluate_options=hand_on_chat(mix, arguments.get("evaluate_options", {})),
         sources=[SourceSettings(**source) for source in (*customer, *general, *measured)],
     )
 

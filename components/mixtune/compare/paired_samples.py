@@ -11,7 +11,10 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 KEY = ("item_id", "prompt_hash")
-SAME = ("base_model", "tokenizer", "chat_template", "engine", "dtype", "device", "limit", "axis_limits", "thinking")
+SAME = (
+    "base_model", "tokenizer", "chat_template", "thinking", "on_lost",
+    "engine", "dtype", "device", "limit", "axis_limits",
+)  # fmt: skip
 """Of both evaluations' identities."""
 FORM_OF_MODEL = ("engine", "dtype", "device")
 """What artefacts of one model may differ in."""

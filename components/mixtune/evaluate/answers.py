@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.samples import prompt_hash
+from mixtune.chat.template import without_renaming
 from mixtune.inference.engine import Engine, Scores, Tokenizer
-from mixtune.inference.prompts import encode, encode_pair, render
+from mixtune.inference.prompts import encode, encode_pair, render_prompt
 from mixtune.inference.thoughts import Answer, split_thought
-from mixtune.records import Record, prompt_and_answer
+from mixtune.records import Record
 
 
 class AnswerColumns(TypedDict):
@@ -69,7 +70,9 @@ def generate(
     """
     encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
     columns = []
-    for prompt, completion in zip(prompts, engine.generate(encoded, max_new_tokens), strict=True):
+    for prompt, completion in zip(
+        map(without_renaming, prompts), engine.generate(encoded, max_new_tokens), strict=True
+    ):
         answer = read_answer(tokenizer, completion.token_ids, "" if plain else prompt, keep=keep_control_tokens)
         columns.append(
             AnswerColumns(
@@ -102,8 +105,7 @@ def answer_records(
     engine: Engine, tokenizer: Tokenizer, records: Sequence[Record], max_new_tokens: int
 ) -> list[AnswerColumns]:
     """Return the model's own answers to records."""
-    prompts = [render(tokenizer, prompt_and_answer(record)[0], record.get("tools")) for record in records]
-    return generate(engine, tokenizer, prompts, max_new_tokens)
+    return generate(engine, tokenizer, [render_prompt(tokenizer, record) for record in records], max_new_tokens)
 
 
 def choose(prompt: str, scores: Scores, names: Sequence[str], gold: int) -> ChoiceColumns:

@@ -45,7 +45,8 @@ def evaluate(
             `lm_eval` with the `task`.
         options: Further settings by name, each with a default: `limit` (items per axis at most, taken evenly from
             subjects, pools and labels; 0: all), `axis_limits` (the same by axis, such as
-            `{"mmlu": 500}`), `thinking` (answers after a thought "on", "off", "both" or as the "template" has it),
+            `{"mmlu": 500}`), `thinking` (answers after a thought as "trained", "on", "off", "both" or as the
+            "template" has it), `chat` (how conversations are rendered, as in `mix_shard`),
             `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
             `engine` ("transformers" on any device, "vllm" on GPUs, in an image that has it, or "endpoint": a served
             model, by `endpoint`: `url`, `model`, possibly `key_path` of an OpenAI-compatible server of vLLM),

@@ -27,6 +27,7 @@ from mixtune.artifacts.samples import (
     read_parts,
 )
 from mixtune.artifacts.typed_json import write_artifact
+from mixtune.chat.thinking import lift_thoughts
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import customer, report
 from mixtune.evaluate.benchmarks import nll
@@ -37,11 +38,12 @@ from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
-from mixtune.inference.prompts import SwitchedTokenizer
+from mixtune.inference.prompts import AskingTokenizer, check_thinking_switch
 from mixtune.interpolation import check_strengths
 from mixtune.settings.from_dict import from_dict, suggest
-from mixtune.settings.inference import AS_TEMPLATE, ENDPOINT, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
+from mixtune.settings.inference import AS_TEMPLATE, AS_TRAINED, ENDPOINT, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
 
+_THINKS = {True: "on", False: "off", None: "as the template has it"}
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 
 
@@ -151,9 +153,10 @@ def _evaluate(
     settings: EvaluateSettings, inputs: Inputs, folder: str, source: ModelSource, fetched: Fetched
 ) -> Evaluation:
     started = time.perf_counter()
-    tokenizer = loading.load_tokenizer(fetched)
+    tokenizer = loading.load_tokenizer(fetched, source.chat_template_uri)
     pools = EvaluationPools(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
-    axes = plan_axes(settings, inputs.benchmarks, pools, tokenizer)
+    asking = ask_as_set(settings, pools, tokenizer)
+    axes = plan_axes(settings, inputs.benchmarks, pools, asking)
     model, kind = _identify_model(source, fetched)
     identity = Identity(
         **vars(loading.identify(source, fetched)),
@@ -165,7 +168,8 @@ def _evaluate(
         general=pools.general.digest,
         limit=settings.limit,
         axis_limits=settings.axis_limits,
-        thinking=settings.thinking,
+        thinking=f"records: {asking.chat.thinking}; benchmarks: {_THINKS[asking.thinks]}",
+        on_lost=dict(asking.chat.on_lost),
         customer_options=settings.customer_options,
     )
     if source.device == "cpu":
@@ -217,20 +221,43 @@ def parse_benchmarks(benchmarks: Mapping[str, Any]) -> dict[str, Benchmark]:
     return parsed
 
 
+def ask_as_set(settings: EvaluateSettings, pools: EvaluationPools, tokenizer: Tokenizer) -> AskingTokenizer:
+    """Return the tokenizer that asks records and benchmarks with or without thoughts, as the settings have it.
+
+    Raises:
+        ConfigError: Thoughts are switched, and the chat template has no switch.
+    """
+    thinking, chat = settings.thinking, settings.records_chat
+    if thinking == AS_TRAINED:
+        thinks = chat.thinking == "on" or (chat.thinking == "record" and _mostly_think(pools))
+        return AskingTokenizer(tokenizer, thinks, chat)
+    if thinking == AS_TEMPLATE:
+        return AskingTokenizer(tokenizer, None, chat)
+    check_thinking_switch(tokenizer, thinking)
+    return AskingTokenizer(tokenizer, thinking == THOUGHTS_ON, chat)
+
+
+def _mostly_think(pools: EvaluationPools) -> bool:
+    """Return whether most of the general records held out, or else of the customer's, answer after a thought."""
+    for manifest, split in ((pools.general, "holdout"), (pools.customer, "test")):
+        records = [record for pool in manifest.pools for record in manifest.records(pool.name, split)]
+        thoughtful = [any(item.get("reasoning") for item in lift_thoughts(record["messages"])) for record in records]
+        if records:
+            return 2 * sum(thoughtful) > len(records)
+    return False
+
+
 def plan_axes(
-    settings: EvaluateSettings, benchmarks: Mapping[str, Benchmark], pools: EvaluationPools, tokenizer: Tokenizer
+    settings: EvaluateSettings, benchmarks: Mapping[str, Benchmark], pools: EvaluationPools, tokenizer: AskingTokenizer
 ) -> list[Axis]:
     """Return all axes that there are items for, in a fixed order.
 
     Raises:
         ConfigError: There are no items at all.
     """
-    thoughtful = tokenizer
-    if settings.thinking != AS_TEMPLATE:
-        thoughtful = SwitchedTokenizer(tokenizer, True)
-        tokenizer = thoughtful if settings.thinking == THOUGHTS_ON else SwitchedTokenizer(tokenizer, False)
     axes = [_plan_axis(name, benchmark, settings, tokenizer) for name, benchmark in sorted(benchmarks.items())]
     if settings.thinking == THOUGHTS_BOTH:
+        thoughtful = AskingTokenizer(tokenizer.tokenizer, True, tokenizer.chat)
         axes += [
             _plan_axis(axis.name, benchmarks[axis.name], settings, thoughtful, suffix="_thinking")
             for axis in axes

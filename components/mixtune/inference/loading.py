@@ -12,14 +12,14 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from mixtune import models, storage
 from mixtune.artifacts.samples import ModelIdentity
 from mixtune.chat.template import ChatTemplate
-from mixtune.chat.template_files import read_templates, templates_digest
+from mixtune.chat.template_files import DEFAULT, read_template_file, read_templates, templates_digest
 from mixtune.errors import ModelError
 from mixtune.inference.endpoint_engine import EndpointEngine
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 from mixtune.interpolation import interpolate_model, load_pretrained
-from mixtune.settings.inference import ENDPOINT, VLLM, InferenceSettings
+from mixtune.settings.inference import ENDPOINT, VLLM, EvaluateSettings, InferenceSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
@@ -37,11 +37,15 @@ class ModelSource(InferenceSettings):
     """Empty: the base model itself; else an adapter's folder or a whole model's."""
     device: str = "auto"
     """`cpu`, `cuda`, `cuda:1` ...; `auto`: the first GPU there is, else the CPU."""
+    chat_template_uri: str = ""
+    """File with a chat template in place of the base model's own."""
 
     @classmethod
     def of(cls, settings: InferenceSettings, base_model: str, model_uri: str = "") -> "ModelSource":
         """Return the source of a model that is loaded by the settings."""
         values = {item.name: getattr(settings, item.name) for item in fields(InferenceSettings)}
+        if isinstance(settings, EvaluateSettings):
+            values["chat_template_uri"] = settings.chat.chat_template_uri
         return cls(base_model=base_model, model_uri=model_uri, **values)
 
     def resolved(self) -> "ModelSource":
@@ -114,7 +118,7 @@ def identify(source: ModelSource, fetched: Fetched) -> ModelIdentity:
     return ModelIdentity(
         base_model=digest(source.base_model, fetched.base),
         tokenizer=models.tokenizer_digest(fetched.base),
-        chat_template=templates_digest(read_templates(fetched.base)),
+        chat_template=templates_digest(_templates(fetched, source.chat_template_uri)),
         engine=source.engine,
         dtype=source.dtype,
         device=source.device.split(":")[0],
@@ -130,7 +134,8 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engi
     """
     source = replace(source, device=device or source.device).resolved()
     if source.engine == ENDPOINT:
-        config, tokenizer = AutoConfig.from_pretrained(fetched.base, trust_remote_code=False), load_tokenizer(fetched)
+        config = AutoConfig.from_pretrained(fetched.base, trust_remote_code=False)
+        tokenizer = load_tokenizer(fetched, source.chat_template_uri)
         return EndpointEngine(source.endpoint, tokenizer, max_length=max_length(config, tokenizer))
     return _load_vllm(source, fetched) if source.engine == VLLM else _load_transformers(source, fetched)
 
@@ -151,7 +156,7 @@ def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEng
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
     if not several_gpus:
         model.to(source.device)
-    tokenizer = load_tokenizer(fetched)
+    tokenizer = load_tokenizer(fetched, source.chat_template_uri)
     if fetched.adapter:
         probe = torch.tensor([tokenizer(PROBE)["input_ids"]], device=model.device)
         model = _with_adapter(model, fetched.adapter, probe)
@@ -168,7 +173,7 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     generation_config = GenerationConfig.from_model_config(config)
     if (fetched.weights / "generation_config.json").is_file():
         generation_config = GenerationConfig.from_pretrained(fetched.weights)
-    tokenizer = load_tokenizer(fetched)
+    tokenizer = load_tokenizer(fetched, source.chat_template_uri)
     engine = load_vllm(
         fetched.weights,
         fetched.adapter,
@@ -182,21 +187,31 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     return engine
 
 
-def load_tokenizer(fetched: Fetched) -> Tokenizer:
+def load_tokenizer(fetched: Fetched, chat_template_uri: str = "") -> Tokenizer:
     """Return the tokenizer, always the base model's, so that both evaluations read the same prompts.
+
+    Its chat template is the base's own, or that in a file.
 
     Raises:
         ModelError: The tuned model comes with another chat template than its base model.
     """
     tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False))
+    if chat_template_uri:
+        tokenizer.chat_template = read_template_file(chat_template_uri)
     if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
-        ours, theirs = templates_digest(read_templates(fetched.base)), templates_digest(read_templates(fetched.tuned))
-        if theirs and ours != theirs:
+        ours = templates_digest(_templates(fetched, chat_template_uri))
+        theirs = templates_digest(read_templates(fetched.tuned))
+        if theirs not in ("", ours, templates_digest(read_templates(fetched.base))):
             raise ModelError(
                 f"{fetched.tuned}: its chat template ({theirs}) is not the base model's ({ours or 'none'}); both are "
-                "evaluated with one: put the same template into both folders"
+                "evaluated with one: put the same template into both folders, or name it: chat.chat_template_uri"
             )
     return tokenizer
+
+
+def _templates(fetched: Fetched, chat_template_uri: str) -> dict[str, str]:
+    """Return the chat templates that a model is asked by."""
+    return {DEFAULT: read_template_file(chat_template_uri)} if chat_template_uri else read_templates(fetched.base)
 
 
 def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:

@@ -1,20 +1,22 @@
-"""Text to tokens: plain prompts as lm-eval encodes them, conversations by the model's own chat template."""
+"""Text to tokens: plain prompts as lm-eval encodes them, conversations as `mix_shard` renders and encodes them."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
-from mixtune.chat.template import ChatTemplate, TemplateRefusal
-from mixtune.chat.template_files import AddedToken
+import tokenizers
+
+from mixtune.chat.encoding import rename_control_tokens
+from mixtune.chat.template import ChatTemplate, Conversation, TemplateRefusal, is_renamed
+from mixtune.chat.thinking import SWITCHES
+from mixtune.chat.turns import TurnProblem, find_last_turn, find_prompt, thinks
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Tokenizer
-from mixtune.inference.thoughts import skip_empty_thought
-from mixtune.records import Message, Record, prompt_and_answer, template_messages, template_tools
+from mixtune.records import Message, Record, prompt_and_answer
+from mixtune.settings.chat import ChatSettings
 
 Tokens = tuple[int, ...]
-SWITCHES = ("enable_thinking", "thinking")
-"""Variables by which chat templates are told whether to ask for a thought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class Rendered:
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """Return the tokens of a rendered text, in which special tokens are already written out."""
+    if is_renamed(text):
+        plain = tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
+        return tuple(_renamed(cast(Hashable, plain)).encode(text, add_special_tokens=False).ids)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -46,50 +51,53 @@ def render(
     messages: list[Message],
     tools: list[dict[str, Any]] | None = None,
     *,
-    prompt: bool = True,
     thinks: bool | None = None,
 ) -> str:
-    """Return a conversation as text, up to the place where the assistant speaks if it is a prompt.
+    """Return a conversation as text, up to the place where the assistant speaks.
 
     Args:
         tokenizer: The model's, with its chat template.
         messages: The conversation.
         tools: What may be called.
-        prompt: Whether it ends where the assistant speaks.
-        thinks: Whether the template's switch for thoughts is on or off; None: as the tokenizer is switched, if it is.
+        thinks: Whether a thought is asked for; None: as the tokenizer is switched, or else as the template has it.
 
     Raises:
         ModelError: The model has no chat template, or it refuses the conversation.
     """
     thinks = getattr(tokenizer, "thinks", None) if thinks is None else thinks
-    template = ChatTemplate.of(tokenizer) if thinks is None else _switched(cast(Hashable, tokenizer), thinks)
+    template, conversation = _read(tokenizer, messages, tools)
     try:
-        return template.render(template_messages(messages), template_tools(tools), prompt=prompt).text
+        text = find_prompt(template, conversation, _settings(tokenizer), thinks=thinks)
     except TemplateRefusal as error:
         raise ModelError(f"{tokenizer.name_or_path}: its chat template refuses a record ({error})") from error
+    return template.put_back(text, conversation.aside)
 
 
 def has_thinking_switch(tokenizer: Tokenizer) -> bool:
-    """Return whether the chat template asks for an answer in another way with thoughts than without."""
+    """Return whether the chat template has a switch, and asks in another way with thoughts than without."""
     question = [Message(role="user", content="?")]
-    return render(tokenizer, question, thinks=True) != render(tokenizer, question, thinks=False)
+    has_switch = bool(ChatTemplate.of(tokenizer).habits().thoughts.switches)
+    return has_switch and render(tokenizer, question, thinks=True) != render(tokenizer, question, thinks=False)
 
 
-class SwitchedTokenizer:
-    """A tokenizer whose chat template is asked with thoughts on, or off."""
+def check_thinking_switch(tokenizer: Tokenizer, thinking: str) -> None:
+    """Check that the chat template has a switch for thoughts.
 
-    def __init__(self, tokenizer: Tokenizer, thinks: bool) -> None:
-        """Switch thoughts.
+    Raises:
+        ConfigError: It has none.
+    """
+    if not has_thinking_switch(tokenizer):
+        raise ConfigError(
+            f"thinking is {thinking}, but the chat template of {tokenizer.name_or_path} has no switch for thoughts "
+            f"({', '.join(SWITCHES)}); leave thinking at trained or template"
+        )
 
-        Raises:
-            ConfigError: The chat template has no switch.
-        """
-        if not has_thinking_switch(tokenizer):
-            raise ConfigError(
-                f"thinking is {'on' if thinks else 'off'}, but the chat template of {tokenizer.name_or_path} has no "
-                f"switch for thoughts ({', '.join(SWITCHES)}); leave thinking at template"
-            )
-        self.tokenizer, self.thinks = tokenizer, thinks
+
+class AskingTokenizer:
+    """A tokenizer whose chat template is asked by settings, with thoughts on, off, or as the template has it (None)."""
+
+    def __init__(self, tokenizer: Tokenizer, thinks: bool | None, chat: ChatSettings | None = None) -> None:
+        self.tokenizer, self.thinks, self.chat = tokenizer, thinks, chat or ChatSettings()
 
     def __getattr__(self, name: str) -> Any:
         if name == "tokenizer":  # not there yet while it is unpickled
@@ -101,35 +109,47 @@ class SwitchedTokenizer:
         return self.tokenizer(text, **options)
 
 
-@lru_cache(maxsize=8)
-def _switched(tokenizer: Any, thinks: bool) -> ChatTemplate:
-    """Return a tokenizer's chat template with its switch for thoughts on or off."""
-    plain = ChatTemplate.of(tokenizer)
-    added = [
-        AddedToken(token.content, number, token.special) for number, token in tokenizer.added_tokens_decoder.items()
-    ]
-    variables: dict[str, Any] = dict.fromkeys(SWITCHES, thinks)
-    return ChatTemplate(plain.templates, {**plain.special_tokens, **variables}, added)
-
-
 def render_question(tokenizer: Tokenizer, text: str) -> str:
     """Return a user's single message as a prompt; see `render`."""
     return render(tokenizer, [Message(role="user", content=text)])
 
 
+def render_prompt(tokenizer: Tokenizer, record: Record) -> str:
+    """Return the prompt of a record's last answer, with a thought where that is learned with one."""
+    messages, last = prompt_and_answer(record)
+    is_thinking = thinks(_read(tokenizer, [last], None)[1].messages[0], _settings(tokenizer))
+    return render(tokenizer, messages, record.get("tools"), thinks=is_thinking)
+
+
 def render_record(tokenizer: Tokenizer, record: Record, answer: str | None = None) -> Rendered:
-    """Return a record's prompt and last answer, or another text in that answer's place."""
+    """Return a record's prompt and last answer, or another text in that answer's place, as they are learned."""
     messages, last = prompt_and_answer(record)
     if answer is not None:
         last = Message(role="assistant", content=answer)
-    tools = record.get("tools")
-    prompt = render(tokenizer, messages, tools)
-    whole = render(tokenizer, [*messages, last], tools, prompt=False)
-    start = len(prompt)
-    if not whole.startswith(prompt):
-        # templates that treat the last turn differently (thinking models) still end in the answer's text
-        start = whole.rfind(last["content"])
-    if start < 0:
-        raise ModelError(f"{tokenizer.name_or_path}: its chat template does not show the assistant's answer as it is")
-    start += skip_empty_thought(whole[start:])
-    return Rendered(prompt=whole[:start], answer=whole[start:].rstrip("\n"))
+    template, conversation = _read(tokenizer, [*messages, last], record.get("tools"))
+    try:
+        texts = find_last_turn(template, conversation, _settings(tokenizer))
+    except (TemplateRefusal, TurnProblem) as error:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its chat template shows no answer of a record ({error})"
+        ) from error
+    prompt, spoken = (template.put_back(text, conversation.aside) for text in texts)
+    return Rendered(prompt=prompt, answer=spoken)
+
+
+def _settings(tokenizer: Tokenizer) -> ChatSettings:
+    return tokenizer.chat if isinstance(tokenizer, AskingTokenizer) else ChatSettings()
+
+
+def _read(
+    tokenizer: Tokenizer, messages: list[Message], tools: list[dict[str, Any]] | None
+) -> tuple[ChatTemplate, Conversation]:
+    """Return the template that renders a conversation, and the conversation as it takes it."""
+    template = ChatTemplate.of(tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer)
+    return template, template.conversation(messages, tools)
+
+
+@lru_cache(maxsize=4)
+def _renamed(tokenizer: Any) -> tokenizers.Tokenizer:
+    """Return the tokenizer whose control tokens have names that no text can spell."""
+    return rename_control_tokens(tokenizer.backend_tokenizer, ChatTemplate.of(tokenizer).control_tokens)

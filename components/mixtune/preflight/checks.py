@@ -16,7 +16,7 @@ from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
 from mixtune.processes import free_memory, memory_limit
 from mixtune.settings.from_dict import from_dict
-from mixtune.settings.inference import EvaluateSettings
+from mixtune.settings.inference import THOUGHTS_OFF, THOUGHTS_ON, EvaluateSettings
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import check_grid
 from mixtune.settings.sanitize import read_sanitize_settings
@@ -65,9 +65,28 @@ def _check_training(run: RunSettings) -> Findings:
 
 
 def _check_options(run: RunSettings) -> Findings:
-    read_sanitize_settings({}, {name: value for name, value in run.sanitize_options.items() if name != "work_uri"})
-    from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
+    cleaning = {name: value for name, value in run.sanitize_options.items() if name != "work_uri"}
+    proof = read_sanitize_settings({}, cleaning).chat
+    evaluate = from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
     yield "pass", "options of sanitize and evaluate are known and in range"
+    mix = valid(run.mix)
+    if mix is None or "mix" in run.left_out:
+        return
+    for name in ("chat_template_uri", "thinking", "on_lost"):
+        learned = getattr(mix.tokens, name)
+        for task, chat in (("sanitize", proof), ("evaluate", evaluate.chat)):
+            if getattr(chat, name) != learned:
+                yield (
+                    "fail",
+                    f"{task}_options.chat: {name} is {getattr(chat, name)!r}, and {learned!r} in mix_options: {task} "
+                    "would render records otherwise than they are learned; leave it out there",
+                )
+    if evaluate.thinking in (THOUGHTS_ON, THOUGHTS_OFF) and evaluate.thinking != mix.tokens.thinking:
+        yield (
+            "warn",
+            f"evaluate_options: thinking is {evaluate.thinking!r}, and {mix.tokens.thinking!r} in mix_options: the "
+            "model is asked otherwise than it is trained; leave it out to ask alike",
+        )
 
 
 def _check_model(run: RunSettings) -> Findings:

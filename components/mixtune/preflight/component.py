@@ -17,6 +17,8 @@ def fingerprint(
     benchmarks: dict = {},
     mix_options: dict = {},
     sanitize_options: dict = {},
+    evaluate_options: dict = {},
+    model_uri: str = "",
     storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
@@ -29,6 +31,7 @@ def fingerprint(
         ("base_model", str),
         ("mix_options", dict),
         ("sanitize_options", dict),
+        ("evaluate_options", dict),
     ],
 ):
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
@@ -46,6 +49,9 @@ def fingerprint(
         mix_options: Further settings of `mix_shard`.
         sanitize_options: Further settings of both `sanitize` tasks; `splits.holdout_records` (200) is of the general
             pools.
+        evaluate_options: Further settings of `evaluate`.
+        model_uri: A tuned model that is evaluated without a mix: one trained here says how its conversations were
+            rendered.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
 
     Returns:
@@ -56,7 +62,8 @@ def fingerprint(
         limits: Largest drop allowed by axis, for compare.
         base_model: With its digest; a hub name keeps its revision instead.
         mix_options: The chat template's file with its digest.
-        sanitize_options: The list of those who consented with its digest.
+        sanitize_options: The list of those who consented with its digest; conversations rendered as in the mix.
+        evaluate_options: Conversations rendered as in the mix.
     """
     from collections import namedtuple
 
@@ -66,9 +73,12 @@ def fingerprint(
     configure_storage(storage)
     pools = logic.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
     model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options)
-    cleaning = logic.fingerprint_sanitize(sanitize_options)
-    made = namedtuple("made", "customer general weights benchmarks limits base_model mix_options sanitize_options")
-    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning)
+    cleaning = logic.hand_on_chat(mix, logic.fingerprint_sanitize(sanitize_options), model_uri)
+    evaluating = logic.hand_on_chat(mix, evaluate_options, model_uri)
+    made = namedtuple(
+        "made", "customer general weights benchmarks limits base_model mix_options sanitize_options evaluate_options"
+    )
+    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning, evaluating)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

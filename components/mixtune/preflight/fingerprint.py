@@ -6,13 +6,16 @@ not sanitize anything again.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mixtune import models, storage
+from mixtune.artifacts.model import find_manifest
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.places import explain
 from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
+from mixtune.settings.chat import ChatSettings
 from mixtune.settings.mix import check_weights
 from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
@@ -111,6 +114,26 @@ def fingerprint_sanitize(options: Mapping[str, Any]) -> dict[str, Any]:
     if consent.get("list_uri"):
         consent["list_uri"] = _fingerprint(str(consent["list_uri"]))
     return {**options, "consent": consent, "splits": {"holdout_records": HOLDOUT_RECORDS, **options.get("splits", {})}}
+
+
+def hand_on_chat(mix_options: Mapping[str, Any], options: Mapping[str, Any], model_uri: str = "") -> dict[str, Any]:
+    """Return options of `sanitize` or `evaluate` with how `mix_shard` renders conversations, where they do not say it.
+
+    Args:
+        mix_options: With digests.
+        options: Of the other task; its `chat` wins, key by key.
+        model_uri: Of a model that is evaluated without a mix: one that was trained here says how it was.
+    """
+    names = [item.name for item in fields(ChatSettings)]
+    manifest = find_manifest(model_uri) if model_uri and not model_uri.startswith("failed: ") else None
+    trained = vars(manifest.chat) if manifest else {}
+    chat = {name: mix_options.get(name, trained.get(name)) for name in names if name in (mix_options.keys() | trained)}
+    own = options.get("chat", {})
+    if not isinstance(own, Mapping) or not (chat or own):
+        return dict(options)
+    if own.get("chat_template_uri"):
+        own = {**own, "chat_template_uri": _fingerprint(str(own["chat_template_uri"]))}
+    return {**options, "chat": {**chat, **own}}
 
 
 def read_pools(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:

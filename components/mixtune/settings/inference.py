@@ -1,13 +1,16 @@
 """What users set of models that are evaluated: how they are loaded, and how a customer's records are scored."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mixtune.errors import ConfigError
+from mixtune.settings.chat import ChatSettings
 
 ENGINES = TRANSFORMERS, VLLM, ENDPOINT = ("transformers", "vllm", "endpoint")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-AS_TEMPLATE, THOUGHTS_ON, THOUGHTS_OFF, THOUGHTS_BOTH = THINKING = ("template", "on", "off", "both")
+AS_TRAINED, AS_TEMPLATE, THOUGHTS_ON, THOUGHTS_OFF, THOUGHTS_BOTH = THINKING = (
+    "trained", "template", "on", "off", "both",
+)  # fmt: skip
 AUTO, LOGPROBS, GENERATION = METHODS = ("auto", "logprobs", "generation")
 
 
@@ -92,9 +95,12 @@ class EvaluateSettings(InferenceSettings):
     """Items of an axis at most, taken evenly from its strata; 0: all."""
     axis_limits: dict[str, int] = field(default_factory=dict)
     """The same for single axes, over `limit`."""
-    thinking: str = AS_TEMPLATE
-    """Whether answers come after a thought, by the chat template's switch: `on`, `off`, or as the `template` has it;
-    `both`: off, and benchmarks that are answered once more with thoughts, as axes of their own."""
+    thinking: str = AS_TRAINED
+    """Whether answers come after a thought: as `trained` by `chat.thinking` (at "record", records as they are, and
+    benchmarks with thoughts if most held-out general records have one); `on`, `off`, by the chat template's switch; or
+    benchmarks as the `template` has it; `both`: off, and generated benchmarks once more with thoughts, as own axes."""
+    chat: ChatSettings = field(default_factory=ChatSettings)
+    """How conversations are rendered; a pipeline takes it from `mix_options`, or from what the model was trained by."""
     customer_options: CustomerOptions = CustomerOptions()
 
     def __post_init__(self) -> None:
@@ -104,6 +110,13 @@ class EvaluateSettings(InferenceSettings):
         for limit in (self.limit, *self.axis_limits.values()):
             if limit < 0:
                 raise ConfigError(f"limit is 0 (all items) or more, got {limit}")
+
+    @property
+    def records_chat(self) -> ChatSettings:
+        """How records are asked."""
+        if self.thinking in (AS_TRAINED, AS_TEMPLATE):
+            return self.chat
+        return replace(self.chat, thinking=THOUGHTS_ON if self.thinking == THOUGHTS_ON else THOUGHTS_OFF)
 
     def limit_of(self, axis: str) -> int:
         """Return the number of an axis's items at most; 0: all."""

@@ -192,6 +192,7 @@ def write_manifest(
         shards=session.shards.digest,
         figures=figures,
         reach=trainer.model.reach,
+        chat=session.shards.manifest.chat,
         data_uri=session.folder("model"),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
     )
@@ -209,6 +210,9 @@ def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) ->
     if session.task.settings.method == "lora":
         name_base(out, session.task.inputs.base_model, session.base_folder)
     postprocess(out, session.base_folder, session.task.settings)
+    if template := session.shards.manifest.chat_template:
+        for config in out.glob("**/tokenizer_config.json"):  # of a merged model, too
+            config.with_name("chat_template.jinja").write_text(template, encoding="utf-8")
     write_manifest(session, trainer, figures, storage.upload(out, session.folder("model")))
     return TrainedModel(storage.fingerprint(session.folder("model")))
 

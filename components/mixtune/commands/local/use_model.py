@@ -6,15 +6,17 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 from mixtune import models, storage
+from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import find_recommendation, list_candidates
 from mixtune.commands.arguments import Commands
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
+from mixtune.settings.chat import ChatSettings
 
 GAP = "  |  "
 
@@ -128,15 +130,17 @@ def answer_both(
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield every question with the answers of base and tuned model, most likely tokens each."""
     from mixtune.inference import loading
-    from mixtune.inference.prompts import encode, render_question
+    from mixtune.inference.prompts import AskingTokenizer, encode, render_question
 
     with tempfile.TemporaryDirectory() as scratch:
-        sources = [
-            loading.ModelSource(base_model=model.base_model, model_uri=uri).resolved() for uri in ("", model.model_uri)
-        ]
+        manifest = find_manifest(model.model_uri)
+        chat = manifest.chat if manifest else ChatSettings()
+        thinks = None if chat.thinking == "record" else chat.thinking == "on"
+        source = loading.ModelSource(base_model=model.base_model, chat_template_uri=chat.chat_template_uri).resolved()
+        sources = [source, replace(source, model_uri=model.model_uri)]
         fetched = [loading.at_strength(loading.fetch(source), model.strength, Path(scratch)) for source in sources]
         engines = [loading.load_engine(source, item) for source, item in zip(sources, fetched, strict=True)]
-        tokenizer = loading.load_tokenizer(fetched[1])
+        tokenizer = AskingTokenizer(loading.load_tokenizer(fetched[1], chat.chat_template_uri), thinks, chat)
         for question in filter(None, questions):
             prompt = encode(tokenizer, render_question(tokenizer, question))
             ids = [engine.generate([prompt], max_new_tokens)[0].token_ids for engine in engines]

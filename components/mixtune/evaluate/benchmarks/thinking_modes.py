@@ -41,7 +41,7 @@ class ThinkingModes(AskedForm[ThinkingOptions]):
         switch = has_thinking_switch(tokenizer)
         if len(set(options.modes)) > 1 and not switch:
             raise ConfigError(
-                f"{tokenizer.name_or_path}: its chat template has no switch for thoughts (enable_thinking, thinking); "
+                f"{tokenizer.name_or_path}: its chat template has no switch for thoughts (enable_thinking ...); "
                 "set modes to the one that it has, on or off"
             )
         rows = benchmark_files.read_all(options.uri)
