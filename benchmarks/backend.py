@@ -1,6 +1,7 @@
 """An acceptance run on a real Kubeflow Pipelines: every shipped pipeline twice, watched, and with --kill disturbed.
 
     python benchmarks/backend.py --host http://localhost:8080 --bucket s3://mlpipeline --digests build/images.json --kill
+    python benchmarks/backend.py --local FOLDER     # the same runs by KFP's local runner, without a cluster
 
 The demo's world, cut to a few lines, is put into the bucket; the table says of each run its state, seconds, verdict,
 tasks from the cache, bytes of its workflow, whether Kubeflow's details stayed live to the end, what was killed, and
@@ -8,6 +9,8 @@ what was left behind. It needs a kubeconfig of the cluster, and credentials of t
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import sys
 import tempfile
@@ -20,6 +23,8 @@ from typing import Any
 from mixtune import storage
 from mixtune.commands.arguments import find_pipeline, read_definitions
 from mixtune.commands.kubeflow_api import SubmittedRun, connect, read_run
+from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.work_dir import WorkDir
 from mixtune.commands.run_on_cluster import RUN_LABEL, RunOnCluster
 from mixtune.commands.run_summary import find_verdict
 from mixtune.commands.submit import submit_pipeline
@@ -30,7 +35,15 @@ from mixtune.kubernetes_api import KubernetesApi, Object
 
 LINES = 60
 """Of every file of the demo's world."""
-PIPELINES = ("prepare_data", "evaluate_only", "finetune", "mix_grid", "lora_then_sft")
+PIPELINES = (
+    "prepare_data",
+    "evaluate_only",
+    "compare_models",
+    "finetune",
+    "mix_grid",
+    "lora_then_sft",
+    "find_mix",
+)
 TRAINERS = "app.kubernetes.io/component=trainer"
 
 
@@ -45,6 +58,7 @@ class Result:
     seconds: float = 0.0
     verdict: str = "-"
     cached: int = 0
+    tasks: int = 0
     workflow_bytes: int = 0
     live: str = "-"
     """Whether the details knew every task's end when the run had ended."""
@@ -55,7 +69,8 @@ class Result:
         """Return the line in Markdown."""
         kind = f"{self.nodes} nodes" if self.nodes else "process"
         values = [
-            self.pipeline, kind, self.number, self.state, f"{self.seconds:.0f}", self.verdict, self.cached,
+            self.pipeline, kind, self.number, self.state, f"{self.seconds:.0f}", self.verdict,
+            f"{self.cached} of {self.tasks}" if self.tasks else self.cached,
             f"{self.workflow_bytes / 1e6:.2f}", self.live, ", ".join(self.killed) or "-", self.left or "nothing",
         ]  # fmt: skip
         return f"| {' | '.join(map(str, values))} |"
@@ -69,21 +84,29 @@ HEAD = "| pipeline | training | run | state | s | verdict | cached | MB | detail
 def put_world(bucket: str) -> dict[str, Any]:
     """Put the demo's world and base model into the bucket; return a finetune run's arguments."""
     with tempfile.TemporaryDirectory() as folder:
-        world = write_world(Path(folder) / "world")
-        arguments = {**world.arguments("lora", 75.0), "benchmarks": {}, "max_steps": 2}
-        for path in filter(Path.is_file, Path(folder).rglob("*")):
-            if path.suffix in (".jsonl", ".csv"):
-                path.write_text("".join(path.read_text().splitlines(keepends=True)[:LINES]))
+        arguments = make_world(Path(folder))
         storage.upload(Path(folder) / "world", f"{bucket}/acceptance/world")
         storage.upload(Path(arguments["base_model"]), f"{bucket}/acceptance/base_model")
         text = json.dumps({**arguments, "base_model": f"{bucket}/acceptance/base_model"})
         return dict(json.loads(text.replace(str(Path(folder) / "world"), f"{bucket}/acceptance/world")))
 
 
+def make_world(folder: Path) -> dict[str, Any]:
+    """Write the demo's world, cut to a few lines, and its base model; return a finetune run's arguments."""
+    arguments = {**write_world(folder / "world").arguments("lora", 75.0), "benchmarks": {}, "max_steps": 2}
+    for path in filter(Path.is_file, folder.rglob("*")):
+        if path.suffix in (".jsonl", ".csv"):
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[:LINES]))
+    return arguments
+
+
 def arguments_of(pipeline: str, world: dict[str, Any], nodes: str) -> dict[str, Any]:
     """Return what of the world's arguments a pipeline takes."""
     known = read_definitions(find_pipeline(pipeline))
-    further = {"model_uri": world["base_model"], "customer_data_percents": [100.0, 50.0], "num_nodes": nodes}
+    points = {"customer_data_percents": [100.0, 50.0]}
+    further = {**points, "model_uri": world["base_model"], "other_model": world["base_model"], "num_nodes": nodes}
+    if pipeline == "find_mix":
+        further["find_options"] = {**points, "proxy_items": 20}
     small = {"data_cpu": "250m", "data_memory": "1G"}
     return {name: value for name, value in {**world, **further, **small}.items() if name in known}
 
@@ -153,11 +176,31 @@ def run_once(options: argparse.Namespace, pipeline: str, nodes: str, number: int
     return result
 
 
+def run_locally(folder: Path, pipelines: list[str]) -> Iterator[Result]:
+    """Run every pipeline twice through KFP's local runner, the second time from the first one's cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world, work = make_world(folder), WorkDir((folder / "work").resolve())
+    for pipeline in pipelines:
+        for number in (1, 2):
+            result, begin = Result(pipeline, "", number), time.monotonic()
+            with open(folder / "progress.log", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+                try:
+                    outcome = run_pipeline(find_pipeline(pipeline), arguments_of(pipeline, world, ""), work)
+                    cached = sum(task.cached for task in outcome.results)
+                    result.state, result.verdict = "SUCCEEDED", outcome.verdict or "-"
+                    result.cached, result.tasks = cached, len(outcome.results)
+                except MixtuneError as error:
+                    result.state = f"FAILED: {error}".splitlines()[0]
+            result.seconds = time.monotonic() - begin
+            yield result
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run everything; 1 where a run did not succeed or left something behind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", required=True, help="address of Kubeflow Pipelines")
-    parser.add_argument("--bucket", required=True, help="s3:// bucket that the cluster's steps reach")
+    parser.add_argument("--local", metavar="FOLDER", help="run on this machine, in this folder, without a cluster")
+    parser.add_argument("--host", default="", help="address of Kubeflow Pipelines")
+    parser.add_argument("--bucket", default="", help="s3:// bucket that the cluster's steps reach")
     parser.add_argument("--namespace", default="kubeflow")
     parser.add_argument("--token-file", default="")
     parser.add_argument("--registry", default="", help="goes before the images' names")
@@ -168,16 +211,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--poll", type=float, default=5.0)
     parser.add_argument("--kill", action="store_true", help="delete a driver, a launcher and a node of each run")
     options = parser.parse_args(argv)
-    world, failed = put_world(options.bucket), False
+    if not options.local and not (options.host and options.bucket):
+        parser.error("--host and --bucket, or --local")
+    failed = False
     print(HEAD, flush=True)
+    for result in run_locally(Path(options.local), options.pipelines) if options.local else run_on(options):
+        failed |= result.state != "SUCCEEDED" or bool(result.left)
+        print(result.row(), flush=True)
+    return int(failed)
+
+
+def run_on(options: argparse.Namespace) -> Iterator[Result]:
+    """Run every pipeline twice on a cluster, those that train in the step and in a job."""
+    world = put_world(options.bucket)
     for pipeline in options.pipelines:
         trains = "num_nodes" in read_definitions(find_pipeline(pipeline))
-        for nodes in options.nodes if trains else [""]:
-            for number in (1, 2):
-                result = run_once(options, pipeline, nodes, number, world)
-                failed |= result.state != "SUCCEEDED" or bool(result.left)
-                print(result.row(), flush=True)
-    return int(failed)
+        for nodes, number in itertools.product(options.nodes if trains else [""], (1, 2)):
+            yield run_once(options, pipeline, nodes, number, world)
 
 
 if __name__ == "__main__":
