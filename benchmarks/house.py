@@ -8,7 +8,8 @@ prints one column for each revision and one for the working tree. Sources are `c
 - An *untyped look-up* is a subscript or `.get` by a constant string on a value that is not typed: what `read_json` or
   `read_manifest` returned, a parameter, field or variable annotated `dict[str, Any]`, and what is taken out of these.
 - A look-up is *into another component's file* where its key is a field of a dataclass of `mixtune/artifacts` of the
-  working tree, outside `artifacts/`, `storage/` and the modules that read formats of others (`FOREIGN`).
+  working tree, outside `artifacts/`, `storage/` and the modules that read formats of others (`FOREIGN`). Values with a
+  name of their own are others' to define, and not followed: `JsonObject`, `TemplateValue`, `Row`, a user's `Options`.
 - *Names* are all variables that an assignment, a loop, a `with` or a comprehension binds.
 - A file has to be *edited to add a benchmark form* where it compares with, lists or passes the name of a form, or
   imports the modules of three forms.

@@ -31,6 +31,7 @@ from corpus import write_corpus
 
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, write_records
+from mixtune.artifacts.typed_json import read_artifact
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.dedup.decisions import decide_records
 from mixtune.sanitize.parts import Plan, make_part
@@ -327,9 +328,9 @@ def flat(data: Path, sizes: list[str], folder: Path) -> None:
 
 
 def result(folder: Path) -> dict[str, str]:
-    manifest = storage.read_manifest(str(folder / "pools"), "pools")
-    storage.verify(manifest)
-    return {item["path"]: item["sha256"] for item in manifest["files"]}
+    manifest = read_artifact(PoolsManifest, str(folder / "pools"))
+    manifest.verify()
+    return {item.path: item.sha256 for item in manifest.files}
 
 
 def kills(data: Path, number: int, workers: str, folder: Path) -> None:

@@ -12,7 +12,6 @@ sys.path.insert(0, str(ROOT))
 
 from pipelines.rules import broken_rules  # noqa: E402
 from pipelines.slim import slim  # noqa: E402
-from pipelines.workflow_size import workflow_size  # noqa: E402
 
 PACKAGE = ROOT / "components" / "mixtune"
 PIPELINES = ("compare_models", "evaluate_only", "find_mix", "finetune", "lora_then_sft", "mix_grid", "prepare_data")
@@ -55,7 +54,6 @@ def compile_all(folder: Path = PACKAGE) -> list[Path]:
                 raise SystemExit(
                     f"{path.stem} breaks rules of Kubeflow's back end (pipelines/rules.py):\n" + "\n".join(broken)
                 )
-            print(f"{path.stem}: {workflow_size(target)}")
     return paths
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 TEXTS = {
     "customer_uri": "The customer's records: a file or folder, local or s3://; any format that sanitize reads.",
@@ -35,10 +34,10 @@ TEXTS = {
 }
 
 
-def documented(**own: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def documented(**own: str) -> Callable[[Callable[..., object]], Callable[..., object]]:
     """Add to a pipeline's docstring what its parameters mean: what is said here, else in `TEXTS`."""
 
-    def add(pipeline: Callable[..., Any]) -> Callable[..., Any]:
+    def add(pipeline: Callable[..., object]) -> Callable[..., object]:
         texts = {**TEXTS, **own}
         lines = [f"    {name}: {texts[name]}" for name in inspect.signature(pipeline).parameters]
         pipeline.__doc__ = "\n".join([inspect.cleandoc(pipeline.__doc__ or ""), "", "Args:", *lines])

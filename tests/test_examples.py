@@ -42,7 +42,7 @@ def test_a_pipeline_of_ones_own_reuses_three_components(world: World, tmp_path: 
     }
     work = WorkDir(tmp_path / "work")
     outcome = run_pipeline(tmp_path / "support_desk.yaml", arguments, work)
-    adapter = Path(outcome.outputs["Output"].split("#")[0])
+    adapter = Path(str(outcome.outputs["Output"]).split("#")[0])
     assert (adapter / "adapter_model.safetensors").is_file()
     (kept,) = work.run_dir(outcome.run_id).glob("*/keep-solved/kept")
     assert json.loads(kept.read_text()) == {"kept": 30, "left_out": 60}

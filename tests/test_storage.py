@@ -6,14 +6,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError, ResponseStreamingError
 from botocore.response import StreamingBody
 
 from mixtune import storage
+from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
 from mixtune.errors import ConfigError, DataError
 from mixtune.storage import streams, transfer
 
@@ -72,15 +74,19 @@ def test_a_fingerprint_sees_a_changed_byte_and_nothing_else(folder: str) -> None
         storage.check_fingerprint(first)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listing(Manifest):
+    KIND: ClassVar[str] = "listing"
+    VERSION: ClassVar[int] = 1
+
+
 def test_a_manifest_that_is_read_has_whole_files(folder: str) -> None:
     entry = storage.write_json(storage.join(folder, "data/x/a.json"), [1, 2, 3])
-    storage.write_manifest(storage.join(folder, "m"), {"kind": "pools"}, storage.join(folder, "data/x"), [entry])
-    storage.verify(storage.read_manifest(storage.join(folder, "m"), "pools"))
-    with pytest.raises(DataError, match="a manifest of shards is needed, this is one of 'pools'"):
-        storage.read_manifest(storage.join(folder, "m"), "shards")
+    write_artifact(storage.join(folder, "m"), Listing(data_uri=storage.join(folder, "data/x"), files=(entry,)))
+    read_artifact(Listing, storage.join(folder, "m")).verify()
     storage.write_json(storage.join(folder, "data/x/a.json"), [1, 2, 3, 4])
     with pytest.raises(DataError, match="make it again"):
-        storage.verify(storage.read_manifest(storage.join(folder, "m"), "pools"))
+        read_artifact(Listing, storage.join(folder, "m")).verify()
 
 
 def test_a_folder_is_fetched_whole_and_deleted_whole(folder: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any
 from urllib import error, request
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -34,7 +33,7 @@ class Reply:
 
 
 def post_json(
-    url: str, content: Any, headers: Mapping[str, str] | None = None, *, tries: int, timeout_seconds: float
+    url: str, content: object, headers: Mapping[str, str] | None = None, *, tries: int, timeout_seconds: float
 ) -> Reply:
     """Post a JSON value; return the first answer that trying again would not change, else the last one."""
     return send_json("POST", url, content, headers, tries=tries, timeout_seconds=timeout_seconds)
@@ -43,7 +42,7 @@ def post_json(
 def send_json(
     method: str,
     url: str,
-    content: Any,
+    content: object,
     headers: Mapping[str, str] | None = None,
     *,
     tries: int,
@@ -81,5 +80,5 @@ def _read_quietly(refusal: error.HTTPError) -> bytes:
 class _NoRedirect(request.HTTPRedirectHandler):
     """Leaves a redirect as the answer."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, *_: object) -> None:
         """Never follow."""

@@ -13,6 +13,7 @@ from mixtune.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 FACTORS = ("lora_A", "lora_embedding_A")
 SCALED_FACTORS = ("lora_B", "lora_embedding_B")
@@ -98,7 +99,7 @@ def interpolate_adapter(folder: Path, alpha: float) -> None:
     save_file(values, file, {"format": "pt"})
 
 
-def auto_class(config: "PreTrainedConfig") -> Any:
+def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
     """Return the auto class that loads a checkpoint in its own form.
 
     A multimodal checkpoint is loaded whole, where its configuration names a multimodal class: text alone would lose
@@ -121,7 +122,7 @@ def auto_class(config: "PreTrainedConfig") -> Any:
     raise ModelError(f"{kind}: transformers {transformers.__version__} has no causal language model of this type")
 
 
-def load_pretrained(folder: Path, **options: Any) -> Any:
+def load_pretrained(folder: Path, **options: object) -> Any:
     """Load a model that writes text, in the form in which it was saved.
 
     Args:

@@ -5,18 +5,22 @@ The `kubernetes` package is imported when a client is made, so that importing th
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixtune.errors import ClusterError
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAGE_ITEMS = 500
 MAY_LAUNCH = "start the run with a service account that may, such as mixtune-launcher (kustomize/base/roles.yaml)"
 
 Object = dict[str, Any]
+Query = Mapping[str, str | int]
 
 
 class ApiError(ClusterError):
@@ -71,7 +75,7 @@ class KubernetesApi:
         path = f"{api}/namespaces/{namespace or self.namespace}/{plural}"
         return f"{path}/{name}" if name else path
 
-    def get(self, path: str, **query: Any) -> Object | None:
+    def get(self, path: str, **query: str | int) -> Object | None:
         """Return the object at a path, or None where there is none.
 
         Raises:
@@ -79,13 +83,13 @@ class KubernetesApi:
             ClusterError: The API refuses, or does not answer.
         """
         try:
-            return dict(self._call("GET", path, **query))
+            return dict(self._call("GET", path, query=query))
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
 
-    def list(self, path: str, **query: Any) -> list[Object]:
+    def list(self, path: str, **query: str | int) -> list[Object]:
         """Return all objects of a resource, page by page; none where the cluster does not know the resource."""
         items: list[Object] = []
         while True:
@@ -96,22 +100,22 @@ class KubernetesApi:
                 return items
             query["continue"] = token
 
-    def text(self, path: str, **query: Any) -> str:
+    def text(self, path: str, **query: str | int) -> str:
         """Return what a path answers as text, such as a log."""
-        return str(self._call("GET", path, answer="str", **query))
+        return str(self._call("GET", path, answer="str", query=query))
 
-    def create(self, path: str, body: Object, **query: Any) -> Object:
+    def create(self, path: str, body: Object, **query: str | int) -> Object:
         """Make an object.
 
         Raises:
             ApiError: The API refuses it.
         """
-        return dict(self._call("POST", path, body, **query))
+        return dict(self._call("POST", path, body, query=query))
 
-    def delete(self, path: str, **query: Any) -> None:
+    def delete(self, path: str, **query: str | int) -> None:
         """Delete an object, if it is there."""
         try:
-            self._call("DELETE", path, **query)
+            self._call("DELETE", path, query=query)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -128,7 +132,9 @@ class KubernetesApi:
         answer = self.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
         return bool(answer.get("status", {}).get("allowed"))
 
-    def _call(self, method: str, path: str, body: Object | None = None, answer: str = "object", **query: Any) -> Any:
+    def _call(
+        self, method: str, path: str, body: Object | None = None, *, answer: str = "object", query: Query | None = None
+    ) -> Any:
         """Call the API, again and again until it answers or patience ends."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
@@ -136,7 +142,7 @@ class KubernetesApi:
         start, wait = self.clock.now(), 1.0
         while True:
             try:
-                return self._send(method, path, body, answer, query)
+                return self._send(method, path, body, answer, query or {})
             except ApiException as error:
                 seconds = (error.headers or {}).get("Retry-After", "")
                 trouble, wait = _describe(error), max(wait, min(60.0, float(seconds)) if seconds.isdigit() else 0.0)
@@ -159,7 +165,7 @@ class KubernetesApi:
             wait = min(30.0, wait * 2)
             self._client, _ = _connect()  # a token may have been renewed
 
-    def _send(self, method: str, path: str, body: Object | None, answer: str, query: dict[str, Any]) -> Any:
+    def _send(self, method: str, path: str, body: Object | None, answer: str, query: Query) -> object:
         return self._client.call_api(
             path,
             method,
@@ -173,7 +179,7 @@ class KubernetesApi:
         )
 
 
-def _connect() -> tuple[Any, str]:
+def _connect() -> tuple["ApiClient", str]:
     """Return the official client and the namespace that this process is in."""
     from kubernetes import client, config
 
@@ -195,9 +201,9 @@ def _connect() -> tuple[Any, str]:
     return client.ApiClient(settings), namespace
 
 
-def _describe(error: Any) -> str:
+def _describe(error: Exception) -> str:
     """Return an error of the API or of the network as one line."""
     if status := getattr(error, "status", 0):
-        body = str(error.body or error.reason or "").strip().replace("\n", " ")
+        body = str(getattr(error, "body", "") or getattr(error, "reason", "") or "").strip().replace("\n", " ")
         return f"HTTP {status}: {body[:600]}"
     return f"{type(error).__name__}: {str(error)[:200]}"

@@ -18,7 +18,10 @@ from typing import Any
 import yaml
 
 from mixtune.errors import ConfigError
+from mixtune.settings.foreign import JsonObject
+from mixtune.settings.from_dict import Options
 from mixtune.settings.mix import check_percent, check_weights
+from mixtune.settings.pool_entries import read_pool_entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,14 +71,15 @@ def write_mix(mix: Mix) -> str:
     return str(yaml.safe_dump({"data_mixing": {"sources": sources}}, sort_keys=False))
 
 
-def with_mix(arguments: dict[str, Any], mix: Mix) -> dict[str, Any]:
+def with_mix(arguments: Options, mix: Mix) -> dict[str, Any]:
     """A pipeline's arguments with the mix in them: the customer's percent, and a weight for every general pool.
 
     Raises:
         ConfigError: A category without a pool of that name, or a pool without a category.
     """
-    pools = arguments.get("general_pools") or []
-    names = [str(pool.get("category", "")).replace("_", "-") for pool in pools]
+    pools: list[dict[str, object]] = arguments.get("general_pools") or []
+    entries = read_pool_entries([{**pool, "weight": None} for pool in pools])
+    names = [entry.category.replace("_", "-") for entry in entries]
     weights = {name: weight for name, weight in mix.weights.items() if weight or name in names}
     if weights or mix.customer_data_percent < 100:
         if missing := sorted(set(weights) - set(names)):
@@ -86,7 +90,7 @@ def with_mix(arguments: dict[str, Any], mix: Mix) -> dict[str, Any]:
     return {**arguments, "general_pools": pools, "customer_data_percent": mix.customer_data_percent}
 
 
-def mix_of(arguments: dict[str, Any]) -> Mix:
+def mix_of(arguments: Options) -> Mix:
     """The mix that a pipeline's arguments ask for.
 
     Raises:
@@ -94,18 +98,19 @@ def mix_of(arguments: dict[str, Any]) -> Mix:
     """
     if "customer_data_percent" not in arguments:
         raise ConfigError("this pipeline has no one mix: it has no customer_data_percent")
-    if unweighted := [str(pool.get("category")) for pool in arguments["general_pools"] if "weight" not in pool]:
-        raise ConfigError(f"general_pools: {unweighted[0]} has no weight")
-    weights = {str(pool["category"]): float(pool["weight"]) for pool in arguments["general_pools"]}
+    entries = read_pool_entries(arguments["general_pools"])
+    weights = {entry.category: entry.weight for entry in entries if entry.weight is not None}
+    if len(weights) < len(entries):
+        raise ConfigError(f"general_pools: {entries[0].category} has no weight")
     return Mix(customer_data_percent=float(arguments["customer_data_percent"]), weights=weights)
 
 
-def _recipe(value: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _recipe(value: JsonObject) -> tuple[float, dict[str, float]]:
     sources = value["sources"]
     return sources["customer_data"]["percent"], sources.get("nova_data") or {}
 
 
-def _percentages(value: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _percentages(value: JsonObject) -> tuple[float, dict[str, float]]:
     percent = value["customer_data_percent"]
     rest = {key: item for key, item in value.items() if key not in ("customer_data_percent", "dataset_catalog")}
     if "nova_data_percentages" in rest:

@@ -5,7 +5,6 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mixtune.errors import ConfigError
 
@@ -76,7 +75,7 @@ def read_prices(file: str = "") -> Prices:
     """
     path = Path(file) if file else OWN_TABLE
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text())
         instances = {name: Instance(name=name, **item) for name, item in table.pop("instances").items()}
         return Prices(instances=instances, **table)
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:

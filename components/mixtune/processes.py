@@ -6,18 +6,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 SPAWN = multiprocessing.get_context("spawn")
 """Processes begin afresh: they share nothing with this one but what they are told."""
 
 
-def start_processes(count: int, initializer: Callable[..., None] | None = None, *arguments: Any) -> ProcessPoolExecutor:
+def start_processes(
+    count: int, initializer: Callable[..., None] | None = None, *arguments: object
+) -> ProcessPoolExecutor:
     """Start a pool of processes, each begun by the initializer."""
     return ProcessPoolExecutor(count, SPAWN, _start, (initializer, arguments))
 
 
-def _start(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _start(initializer: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer:
         initializer(*arguments)

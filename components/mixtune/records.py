@@ -37,7 +37,7 @@ class ToolCall(TypedDict):
 
     id: NotRequired[str]
     name: str
-    arguments: dict[str, Any]
+    arguments: TemplateValue
 
 
 class Message(TypedDict):
@@ -64,14 +64,14 @@ class Record(TypedDict):
     id: str
     messages: list[Message]
     origin: Origin
-    tools: NotRequired[list[dict[str, Any]]]
+    tools: NotRequired[list[TemplateValue]]
     label: NotRequired[str]
     consent: NotRequired[str]
     group: NotRequired[str]
     weight: NotRequired[float]
 
 
-def content_id(messages: list[Message], tools: list[dict[str, Any]] | None = None) -> str:
+def content_id(messages: list[Message], tools: list[TemplateValue] | None = None) -> str:
     """Return the digest of a record's content: 32 hex digits, whatever the order of keys."""
     text = orjson.dumps([messages, tools or []], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()[:32]

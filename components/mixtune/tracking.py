@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixtune import storage
 from mixtune.settings.from_dict import from_dict
@@ -56,7 +56,7 @@ class Tracking:
     """Further tags of the parent run."""
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> "Tracking":
+    def from_options(cls, options: Mapping[str, object]) -> "Tracking":
         """Read the `tracking` parameter; what is empty is the default.
 
         Raises:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from mixtune.artifacts.typed_json import read_artifact, read_kind, write_artifact
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import DataError
 
 
@@ -33,7 +33,6 @@ def test_what_is_written_comes_back_with_its_types(tmp_path: Path) -> None:
     scores = Scores(name="é", best=Score(value=1.0), scores=(Score(value=0.5, items=3),), options={"a": [1, None]})
     write_artifact(str(tmp_path / "scores"), scores)
     assert read_artifact(Scores, str(tmp_path / "scores")) == scores
-    assert read_kind(str(tmp_path / "scores")) == "scores"
     assert json.loads((tmp_path / "scores").read_text())["version"] == 2
 
 

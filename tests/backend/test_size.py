@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from mixtune.commands.arguments import find_pipeline
 from mixtune.errors import ConfigError
 from mixtune.settings.mix import LARGEST_GRID, check_grid
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.workflow_size import LIMIT_BYTES, largest_grid, workflow_size
+from .workflow_size import LIMIT_BYTES, largest_grid, workflow_size
 
 
 @pytest.mark.parametrize(

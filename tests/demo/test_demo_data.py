@@ -2,8 +2,11 @@
 
 import csv
 import hashlib
+import itertools
 import json
 import random
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,6 @@ import pytest
 from mixtune.commands.arguments import check_arguments, find_pipeline
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
-from mixtune.demo.grammar import expansions
 from mixtune.demo.real_model import RealWorld
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, follow
 
@@ -19,6 +21,13 @@ from mixtune.evaluate.scoring.ifeval_checkers import Prompt, follow
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return write_world(tmp_path_factory.mktemp("world"), 7)
+
+
+def expansions(sentence: str) -> Iterator[str]:
+    """All texts of a sentence, its slots left open."""
+    parts = re.split(r"\(([^()]*)\)", sentence)  # every second part is the inside of a choice
+    choices = [part.split("|") if place % 2 else [part] for place, part in enumerate(parts)]
+    return ("".join(chosen) for chosen in itertools.product(*choices))
 
 
 def digests(folder: Path) -> dict[str, str]:

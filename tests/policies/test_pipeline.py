@@ -69,7 +69,7 @@ def upload_world(world: World, account: Account) -> dict[str, Any]:
         return f"s3://{account.bucket}/{prefix}/{local.relative_to(world.folder)}"
 
     arguments = world.arguments("lora", 75.0)
-    pools = [{**pool, "uri": moved(pool["uri"], "raw")} for pool in arguments["general_pools"]]
+    pools = [{**pool, "uri": moved(pool["uri"], "raw")} for pool in world.general_pools]
     ifeval = {**arguments["benchmarks"]["ifeval"], "max_new_tokens": 8}
     return {
         **arguments,

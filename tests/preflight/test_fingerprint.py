@@ -26,7 +26,7 @@ def test_sources_carry_digests_and_weights_stay_apart(tmp_path: Path, monkeypatc
         (tmp_path / name).write_text(name)
     customer, general, weights = fingerprint_pools("customer.csv", {"prompt": "text"}, "test.csv", [CHAT, MATH])
     assert [(item["name"], item["split"]) for item in customer] == [("customer", "train"), ("customer", "test")]
-    assert customer[0]["uri"].startswith(str(tmp_path / "customer.csv") + "#")
+    assert str(customer[0]["uri"]).startswith(str(tmp_path / "customer.csv") + "#")
     assert [item["name"] for item in general] == ["chat", "math"]
     assert all("weight" not in item for item in general)
     assert weights == {"chat": 60.0, "math": 40.0}
@@ -72,9 +72,9 @@ def test_limits_leave_apart_from_benchmarks_so_that_a_new_limit_measures_nothing
     benchmarks, limits = fingerprint_benchmarks(given)
     assert list(benchmarks) == ["mmlu"]
     assert benchmarks["mmlu"]["num_fewshot"] == 0
-    assert benchmarks["mmlu"]["uri"].startswith(str(tmp_path / "mmlu.jsonl") + "#")
+    assert str(benchmarks["mmlu"]["uri"]).startswith(str(tmp_path / "mmlu.jsonl") + "#")
     assert limits == {"mmlu": 0.05, "general_nll": 0.1}
-    assert fingerprint_benchmarks({"ifeval": str(tmp_path / "mmlu.jsonl")})[0]["ifeval"]["uri"].count("#") == 1
+    assert str(fingerprint_benchmarks({"ifeval": str(tmp_path / "mmlu.jsonl")})[0]["ifeval"]).count("#") == 1
     with pytest.raises(ConfigError, match="'mmlu' is a URI or an object"):
         fingerprint_benchmarks({"mmlu": 5})
 
@@ -90,7 +90,7 @@ def test_a_chat_templates_file_gets_its_digest_so_that_changed_bytes_are_seen(tm
     template.write_text("{{ messages }}")
     options = fingerprint_options({"chat_template_uri": str(template), "unit": "tokens"})
     assert options["unit"] == "tokens"
-    assert options["chat_template_uri"].startswith(f"{template}#")
+    assert str(options["chat_template_uri"]).startswith(f"{template}#")
     template.write_text("{{ messages[0] }}")
     assert fingerprint_options({"chat_template_uri": str(template)}) != options
     assert fingerprint_options({"unit": "tokens"}) == {"unit": "tokens"}

@@ -52,7 +52,7 @@ def run(folder: Path, **inputs: Any) -> tuple[bytes, dict[str, Any]]:
     given = {"base_model": str(BASE_MODEL), "num_records": 150.0, "options": {**LIMITS, **inputs}, **parameters}
     uri = rehearse.python_func(pool=pool, summary=summary, **given)
     with storage.open_read(uri) as stream:
-        return stream.read(), storage.read_manifest(pool.path, "rehearsal")
+        return stream.read(), storage.read_json(pool.path)
 
 
 def run_alone(folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_model_asks_itself_and_what_it_says_is_a_pool_that_sanitize_takes_wh
         splits={"test_ratio": 0.0},
         dedup={"near_duplicates": 0.0},
     )
-    (pool,) = storage.read_manifest(pools.path, "pools")["pools"]
+    (pool,) = storage.read_json(pools.path)["pools"]
     assert pool["splits"]["train"]["num_records"] == 150
 
 
@@ -158,7 +158,7 @@ def test_a_folder_in_s3_takes_records_and_manifest(
 ) -> None:
     records, manifest = run(tmp_path, out_uri=f"{bucket}/rehearsed")
     assert records == whole[0]
-    assert storage.read_manifest(f"{bucket}/rehearsed/manifest.json", "rehearsal") == manifest
+    assert storage.read_json(f"{bucket}/rehearsed/manifest.json") == manifest
 
 
 def test_what_cannot_be_used_is_dropped_and_counted_by_reason(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The report of a whole run, of whichever kind its last task wrote: a comparison, a grid or a ladder."""
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mixtune import storage
 from mixtune.artifacts.comparison import PASS, Comparison
@@ -57,15 +57,19 @@ def find_recommendation(report: RunReport) -> Recommendation | None:
     return None if isinstance(report, Comparison) else report.recommended
 
 
-def report_outputs(report: RunReport) -> dict[str, Any]:
+def report_outputs(report: RunReport) -> dict[str, str | float]:
     """Return what a run comes to: its verdict, and URI, mix and strength of the model."""
     if isinstance(report, Comparison):
         return {"verdict": report.verdict, "model_uri": report.model_uri}
     best = report.recommended
     if best is None:
         return {"verdict": report.verdict, "model_uri": ""}
-    values = {"model_uri": best.model_uri, "percent": best.percent, "strength": best.strength}
-    return {"verdict": report.verdict, **values}
+    return {
+        "verdict": report.verdict,
+        "model_uri": best.model_uri,
+        "percent": best.percent,
+        "strength": best.strength,
+    }
 
 
 def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -> Comparison:

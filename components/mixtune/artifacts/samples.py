@@ -21,7 +21,7 @@ processes share the work.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,7 +107,7 @@ class BenchmarkIdentity:
     form: str
     data: str
     """Digest of its files; empty without files."""
-    options: dict[str, Any]
+    options: dict[str, object]
     """All others of its form."""
 
 

@@ -4,7 +4,7 @@ Such a dataclass names its file's `KIND` and `VERSION` as class variables. The v
 which an older file cannot be read any more.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from mixtune import __version__, storage
@@ -17,7 +17,7 @@ class Artifact(Protocol):
 
     KIND: ClassVar[str]
     VERSION: ClassVar[int]
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 A = TypeVar("A", bound=Artifact)
@@ -53,7 +53,7 @@ class Manifest:
         return storage.manifest_digest(to_json(self))
 
 
-def to_json(artifact: Artifact) -> dict[str, Any]:
+def to_json(artifact: Artifact) -> dict[str, object]:
     """Return the value that the artifact's JSON file holds."""
     return {"kind": artifact.KIND, "version": artifact.VERSION, **asdict(artifact)}
 
@@ -61,16 +61,6 @@ def to_json(artifact: Artifact) -> dict[str, Any]:
 def write_artifact(uri: str, artifact: Artifact) -> storage.FileEntry:
     """Write an artifact to its JSON file."""
     return storage.write_json(uri, to_json(artifact))
-
-
-def read_kind(uri: str) -> str:
-    """Return the kind of the artifact in a JSON file; empty where it names none.
-
-    Raises:
-        DataError: There is no such file, or it is not JSON.
-    """
-    content = storage.read_json(uri)
-    return str(content.get("kind", "")) if isinstance(content, dict) else ""
 
 
 def read_artifact(artifact_type: type[A], uri: str) -> A:
@@ -82,7 +72,7 @@ def read_artifact(artifact_type: type[A], uri: str) -> A:
     return from_json(artifact_type, storage.read_json(uri), uri)
 
 
-def from_json(artifact_type: type[A], content: Any, source: str) -> A:
+def from_json(artifact_type: type[A], content: object, source: str) -> A:
     """Return the artifact that a JSON value describes.
 
     Args:
@@ -93,7 +83,8 @@ def from_json(artifact_type: type[A], content: Any, source: str) -> A:
     Raises:
         DataError: The value is of another kind, another version or another form.
     """
-    kind, version = (content.get(key) if isinstance(content, dict) else None for key in ("kind", "version"))
+    content = content if isinstance(content, dict) else {}
+    kind, version = content.get("kind"), content.get("version")
     if kind != artifact_type.KIND:
         raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is one of {kind!r}")
     if version != artifact_type.VERSION:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixtune.chat.sandbox import Rendered
 from mixtune.chat.thinking import (
@@ -117,11 +117,11 @@ def as_parts(messages: Iterable[TemplateValue]) -> list[TemplateValue]:
     return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
-def _render_parts(render: Render, messages: Sequence[TemplateValue], **named: Any) -> Rendered:
+def _render_parts(render: Render, messages: Sequence[TemplateValue], **named: object) -> Rendered:
     return render(as_parts(messages), **named)
 
 
-def _try(render: Render, messages: Sequence[TemplateValue], variables: dict[str, bool], **named: Any) -> str:
+def _try(render: Render, messages: Sequence[TemplateValue], variables: dict[str, bool], **named: object) -> str:
     """Return a conversation as text; empty where the template refuses it."""
     try:
         return render(messages, variables=variables, **named).text
@@ -170,7 +170,11 @@ def _wants_text(render: Render, variables: dict[str, bool]) -> bool:
 
 
 def _read_following(
-    render: Render, variables: dict[str, bool], control: re.Pattern[str], messages: list[TemplateValue], following: Any
+    render: Render,
+    variables: dict[str, bool],
+    control: re.Pattern[str],
+    messages: list[TemplateValue],
+    following: TemplateValue,
 ) -> str:
     """Return the control token with which what follows begins; empty where it begins otherwise."""
     whole = _try(render, messages, variables).rstrip()

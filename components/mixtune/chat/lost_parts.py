@@ -5,7 +5,6 @@ All functions take messages and tools in the form of templates.
 
 import json
 from collections.abc import Iterable, Sequence, Set
-from typing import Any
 
 from mixtune.records import TemplateValue
 
@@ -102,7 +101,7 @@ def _is_tool_written(tool: TemplateValue, text: str) -> bool:
     return is_written(tool["name"], text) and all(is_written(name, text) for name in properties)
 
 
-def _leaves(value: Any) -> Iterable[str]:
+def _leaves(value: object) -> Iterable[str]:
     """Yield the keys and the values, as texts, of a call's arguments; what has several spellings is left out."""
     if isinstance(value, dict):
         for key, item in value.items():

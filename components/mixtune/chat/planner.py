@@ -7,7 +7,7 @@ of them. Where a text has others, or lacks a part of its conversation, it is loo
 
 from collections import Counter
 from collections.abc import Hashable, Sequence, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
 from mixtune.chat.lost_parts import missing_around, missing_in_answer, without_parts
@@ -152,7 +152,11 @@ def _locate(planned: _PlannedExample, text: str) -> Spans | None:
 
 
 def _is_whole(
-    planned: _PlannedExample, parts: tuple[Sequence[TemplateValue], Any], text: str, spans: Spans, lost: frozenset[str]
+    planned: _PlannedExample,
+    parts: tuple[Sequence[TemplateValue], Sequence[TemplateValue] | None],
+    text: str,
+    spans: Spans,
+    lost: frozenset[str],
 ) -> bool:
     """Return whether a text lacks no part of its conversation but those that may be lost."""
     messages, tools = parts

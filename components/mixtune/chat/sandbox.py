@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
@@ -36,7 +37,7 @@ class GenerationMarks(Extension):
         self._blocks, self._marks = list[str](), Spans()
         return self._blocks, self._marks
 
-    def parse(self, parser: Any) -> nodes.Node:
+    def parse(self, parser: Parser) -> nodes.Node:
         """Parse the block that the tag begins."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
@@ -52,14 +53,14 @@ class GenerationMarks(Extension):
 class _SafeDict:
     """`dict` for templates, which come from anywhere: without the attributes of the class."""
 
-    def __call__(self, *values: Any, **named: Any) -> dict[Any, Any]:
+    def __call__(self, *values: Any, **named: object) -> dict[object, object]:
         return dict(*values, **named)
 
 
 class _SafeNamespace(Namespace):
     """`namespace` for templates: no attribute with an underscore can be set."""
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
             raise SecurityError(f"a chat template sets {name!r} of a namespace")
         super().__setitem__(name, value)
@@ -72,7 +73,11 @@ def make_environment() -> ImmutableSandboxedEnvironment:
         raise TemplateError(message)
 
     def tojson(
-        value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+        value: object,
+        ensure_ascii: bool = False,
+        indent: int | str | None = None,
+        separators: tuple[str, str] | None = None,
+        sort_keys: bool = False,
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 

@@ -226,7 +226,7 @@ class ChatTemplate:
         """Return a rendered text for its encoding; see `restore`."""
         return self.restore(text, [], aside)[0] if aside else text
 
-    def _set_aside(self, value: Any, aside: list[str]) -> Any:
+    def _set_aside(self, value: object, aside: list[str]) -> Any:
         """Return a value without the text in it that spells control tokens; that text is appended to `aside`."""
 
         def replace(match: re.Match[str]) -> str:

@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixtune import storage
 from mixtune.errors import DataError
+from mixtune.settings.foreign import JsonObject
 
 DEFAULT = "default"
 """Name of the template that renders conversations where no other is fit."""
@@ -57,7 +58,7 @@ def templates_digest(templates: Mapping[str, str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16] if texts else ""
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     return storage.read_json(str(path)) if path.is_file() else {}
 
 
@@ -70,7 +71,7 @@ def read_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]:
     if isinstance(extra := config.get("extra_special_tokens"), dict):
         entries |= extra
     named = {key: _content(value) for key, value in entries.items() if isinstance(value, str | dict)}
-    decoder: dict[str, Any] = config.get("added_tokens_decoder") or {}
+    decoder: JsonObject = config.get("added_tokens_decoder") or {}
     special = {*named.values(), *(token["content"] for token in decoder.values() if token.get("special"))}
     added = _read_json(folder / "tokenizer.json").get("added_tokens") or []
     return named, [
@@ -79,5 +80,5 @@ def read_tokens(folder: Path) -> tuple[dict[str, str], list[AddedToken]]:
     ]
 
 
-def _content(token: Any) -> str:
+def _content(token: object) -> str:
     return str(token["content"] if isinstance(token, dict) else token)

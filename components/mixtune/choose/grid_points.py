@@ -1,12 +1,12 @@
 """The points of a mix grid: every customer share to try, with what all of them share."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from mixtune.errors import ConfigError
 from mixtune.settings.mix import check_grid
 
 
-def plan_points(percents: list[Any], shared: dict[str, Any]) -> list[dict[str, Any]]:
+def plan_points(percents: Sequence[float], shared: Mapping[str, object]) -> list[dict[str, object]]:
     """Return the points of a grid: every mix with what all of them share.
 
     KFP's local runner lets no other task's parameter into a loop, so every point carries all that it needs.

@@ -1,8 +1,7 @@
 """LoRA first, full fine-tuning last: after each candidate, whether to go on, with what, and which one to take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mixtune import prices, tracking
 from mixtune.artifacts.comparison import FAIL, FAILED, INCONCLUSIVE, PASS, Comparison
@@ -14,6 +13,7 @@ from mixtune.choose.mix_choice import Outputs
 from mixtune.choose.points import Point
 from mixtune.choose.report_page import write_report
 from mixtune.errors import TrainingError
+from mixtune.settings.from_dict import Options
 
 STOP = "stop"
 """What comes after a rung: nothing; else the method of the next."""
@@ -74,16 +74,14 @@ def decide(rungs: Sequence[Rung], target: float, sft_max_steps: int) -> Decision
     return decision(SFT, "LoRA keeps what the model knew and misses the target")
 
 
-def next_options(decision: Decision, train_options: Mapping[str, Any]) -> dict[str, Any]:
+def next_options(decision: Decision, train_options: Options) -> dict[str, object]:
     """Return the training options of the next candidate: another adapter's, or none of an adapter's for all weights."""
     if decision.action == SFT:
         return {name: value for name, value in train_options.items() if not name.startswith("lora_")}
     return {**train_options, "lora_rank": decision.lora_rank, "lora_alpha": decision.lora_alpha}
 
 
-def climb(
-    comparison_path: str, candidate: dict[str, Any], earlier: str, ladder_path: str, budget: dict[str, Any]
-) -> Decision:
+def climb(comparison_path: str, candidate: Options, earlier: str, ladder_path: str, budget: Options) -> Decision:
     """Add a candidate to the ladder and decide what comes next.
 
     Args:
@@ -104,7 +102,7 @@ def climb(
     return decision
 
 
-def report_ladder(uri: str, outputs: Outputs, options: dict[str, Any]) -> LadderReport:
+def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
     """Lay the rungs side by side, recommend one, and write the report.
 
     Args:

@@ -1,8 +1,7 @@
 """Several mixes side by side: what each gained and what it forgot, and which one to take."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mixtune import prices, storage, tracking
 from mixtune.artifacts.comparison import FAIL, FAILED, INCONCLUSIVE, PASS, Comparison
@@ -23,7 +22,7 @@ class Outputs:
     summary_path: str
 
 
-def report_grid(paths: list[str], outputs: Outputs, options: dict[str, Any]) -> GridReport:
+def report_grid(paths: list[str], outputs: Outputs, options: Mapping[str, object]) -> GridReport:
     """Read every mix's comparison, choose, and write the report.
 
     Args:

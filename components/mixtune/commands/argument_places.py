@@ -114,7 +114,7 @@ def check_places(arguments: Arguments) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _unknown_benchmarks(benchmarks: Any) -> Iterator[str]:
+def _unknown_benchmarks(benchmarks: object) -> Iterator[str]:
     if not isinstance(benchmarks, dict) or not benchmarks:
         return
     from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS

@@ -15,6 +15,7 @@ import yaml
 from mixtune.commands.argument_places import Arguments, did_you_mean, resolve_places
 from mixtune.errors import ConfigError
 from mixtune.mixes import read_mix, with_mix
+from mixtune.settings.foreign import JsonObject
 
 KINDS = {
     "STRING": "text",
@@ -25,7 +26,7 @@ KINDS = {
     "STRUCT": "a JSON object",
 }
 
-Definitions: TypeAlias = Mapping[str, Mapping[str, Any]]
+Definitions: TypeAlias = Mapping[str, JsonObject]
 """Parameters of a compiled pipeline, as its YAML has them."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a group of commands adds its own."""
@@ -81,7 +82,7 @@ def find_pipeline(name: str) -> Path:
     )
 
 
-def read_spec(path: Path) -> Mapping[str, Any]:
+def read_spec(path: Path) -> JsonObject:
     """Return a compiled pipeline's specification: the first document of its YAML."""
     return dict(next(yaml.load_all(path.read_text(), yaml.CSafeLoader)))
 
@@ -128,7 +129,7 @@ def read_arguments(
     """
     definitions, texts = read_definitions(path), list(texts)
     arguments: Arguments = {}
-    entries: list[tuple[str, list[str], Any]] = []
+    entries: list[tuple[str, list[str], object]] = []
     for text in texts:
         name, sign, value = text.partition("=")
         name, *keys = name.split(".")
@@ -148,8 +149,8 @@ def read_arguments(
     before = {**(earlier or {}), **(_read_file(file) if file else {})}
     before = {name: _as_declared(value, definitions.get(name, {})) for name, value in before.items()}
     arguments = {**before, **arguments}
-    for name, keys, value in entries:
-        arguments[name] = _with_entry(arguments.get(name, {}), keys, value)
+    for name, keys, entry in entries:
+        arguments[name] = _with_entry(arguments.get(name, {}), keys, entry)
     check_arguments(path, arguments, complete=complete)
     return arguments
 
@@ -201,7 +202,7 @@ def _check_percents(arguments: Arguments) -> None:
             raise ConfigError(f"customer_data_percent is 0 to 100; got {percent:g}")
 
 
-def _as_declared(value: Any, definition: Mapping[str, Any]) -> Any:
+def _as_declared(value: object, definition: Mapping[str, object]) -> object:
     """Return a number in its parameter's type: KFP gives whole numbers back as 5.0, and a file may say 75 for 75.0."""
     kind = definition.get("parameterType")
     if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
@@ -209,7 +210,7 @@ def _as_declared(value: Any, definition: Mapping[str, Any]) -> Any:
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 
-def _read_file(file: str) -> dict[str, Any]:
+def _read_file(file: str) -> JsonObject:
     try:
         value = json.loads(Path(file).expanduser().read_text())
     except (OSError, ValueError) as error:
@@ -238,7 +239,7 @@ def _read_value(name: str, text: str, kind: str) -> Any:
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 
-def _read_entry(text: str) -> Any:
+def _read_entry(text: str) -> object:
     """Return an entry of an object: JSON, else the text itself."""
     try:
         return json.loads(text)
@@ -246,7 +247,7 @@ def _read_entry(text: str) -> Any:
         return text
 
 
-def _with_entry(value: Any, keys: list[str], entry: Any) -> Any:
+def _with_entry(value: object, keys: list[str], entry: object) -> object:
     """Return an object with one entry set, however deep."""
     if not keys:
         return entry
@@ -254,7 +255,7 @@ def _with_entry(value: Any, keys: list[str], entry: Any) -> Any:
     return {**inner, keys[0]: _with_entry(inner.get(keys[0]), keys[1:], entry)}
 
 
-def _fits(value: Any, kind: str) -> bool:
+def _fits(value: object, kind: str) -> bool:
     return {
         "STRING": lambda: isinstance(value, str),
         "NUMBER_INTEGER": lambda: type(value) is int,

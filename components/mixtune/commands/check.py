@@ -22,6 +22,7 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SourceSettings
 
 
@@ -71,7 +72,7 @@ def _fingerprinted(arguments: Arguments) -> RunSettings:
         mix_options=mix,
         sanitize_options=hand_on_chat(mix, fingerprint_sanitize(arguments.get("sanitize_options", {}))),
         evaluate_options=hand_on_chat(mix, arguments.get("evaluate_options", {})),
-        sources=[SourceSettings(**source) for source in (*customer, *general, *measured)],
+        sources=[from_dict(SourceSettings, source, "sources") for source in (*customer, *general, *measured)],
     )
 
 

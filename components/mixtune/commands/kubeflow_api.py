@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixtune import storage
+from mixtune.commands.argument_places import Arguments
 from mixtune.commands.task_states import Node, nodes_of_details, titles_of
 from mixtune.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from kfp_server_api import ApiException
 
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "ERROR", "CANCELED")
 """States in which KFP leaves a run for good."""
@@ -28,7 +32,7 @@ class SubmittedRun:
     created: datetime | None
     pipeline: str
     """The name in the pipeline's YAML, which is a folder of the artifacts."""
-    arguments: dict[str, Any]
+    arguments: Arguments
     pipeline_root: str
     """Where it was submitted with one."""
     error: str
@@ -125,7 +129,7 @@ def answers(question: str) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: Any) -> str:
+def _reason(error: "ApiException") -> str:
     if error.status == 401:
         return "the token is not accepted, or no longer (401); log in again, or renew the file of --token-file"
     if error.status == 403:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import REPORT_TASKS, read_verdict
+from mixtune.commands.argument_places import Arguments
 from mixtune.commands.task_states import duration
 from mixtune.errors import ClusterError, DataError
 from mixtune.report import pages
+from mixtune.settings.from_dict import Options
 from mixtune.tracking import Tracking
 
 
@@ -20,7 +21,7 @@ class RunSummary:
     run_id: str
     began: str
     """Date and time, text."""
-    arguments: dict[str, Any]
+    arguments: Arguments
     verdict: str
     """pass, fail, inconclusive; else the run's state; empty where nothing is known."""
     cost: float | None
@@ -33,7 +34,7 @@ class RunSummary:
     """The customer's score of base and tuned model."""
 
 
-def read_mlflow_verdict(tracking: dict[str, Any], run_id: str) -> tuple[str, float | None]:
+def read_mlflow_verdict(tracking: Options, run_id: str) -> tuple[str, float | None]:
     """Return verdict and cost of a pipeline run as its MLflow parent run has them; empty and None where it has none."""
     where = Tracking.from_options(tracking)
     if not where.uri:
@@ -69,7 +70,7 @@ def read_artifacts_verdict(folder: str) -> str:
     return ""
 
 
-def find_verdict(tracking: dict[str, Any], folder: str, run_id: str) -> str:
+def find_verdict(tracking: Options, folder: str, run_id: str) -> str:
     """Return the verdict of a run that succeeded.
 
     Args:

@@ -5,7 +5,6 @@ import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mixtune.commands.arguments import KINDS, Commands, package_files, read_definitions
 from mixtune.report.pages import text_table
@@ -44,7 +43,7 @@ def describe(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _default(item: Mapping[str, Any]) -> Any:
+def _default(item: Mapping[str, object]) -> object:
     value = item.get("defaultValue")
     return int(value) if item["parameterType"] == "NUMBER_INTEGER" and isinstance(value, float) else value
 

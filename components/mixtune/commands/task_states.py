@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from mixtune.kubernetes_api import Object
+from mixtune.settings.foreign import JsonObject
 
 PENDING, RUNNING, SUCCEEDED, CACHED, SKIPPED, FAILED = "pending", "running", "succeeded", "cached", "skipped", "failed"
 PHASES = {"error": FAILED, "omitted": SKIPPED, "canceled": FAILED, "unknown": PENDING, "runtime_state_unspecified": ""}
@@ -70,7 +71,7 @@ class TaskState:
         return f"{self.title}: {self.phase}{again}{took if self.phase in (SUCCEEDED, FAILED) else ''}"
 
 
-def titles_of(spec: Mapping[str, Any]) -> dict[str, str]:
+def titles_of(spec: JsonObject) -> dict[str, str]:
     """Return the display name of every task that runs a container, by its key in the pipeline's specification."""
     components = spec.get("components", {})
     graphs = [spec.get("root", {}), *components.values()]

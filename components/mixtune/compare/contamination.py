@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +127,7 @@ def _decode_records(samples: Samples, shards: Shards) -> Iterator[str]:
         tokenizer = Tokenizer.from_str(stream.read().decode())
     decoded: set[bytes] = set()
     for step in range(shards.num_steps):
-        batch: Any = shards.batch(step)
+        batch = shards.batch(step)
         ids = batch.column("record_id").to_pylist()
         rows = [row for row, record in enumerate(ids) if record not in decoded]
         decoded.update(ids)

@@ -1,7 +1,6 @@
 """The scores of an axis, base against candidate, each with its interval."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +8,12 @@ from scipy.stats import norm
 
 from mixtune.artifacts.comparison import SUPERIORITY, Estimate, Measure
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrast, Labels, ResampledContrast
+from mixtune.evaluate.benchmarks.form import AnyForm, Contrast, Labels, ResampledContrast
 
 Tables = tuple[pa.Table, pa.Table]
 
 
-def measure_axis(form: BenchmarkForm[Any], labels: Labels, tables: Tables) -> list[Measure]:
+def measure_axis(form: AnyForm, labels: Labels, tables: Tables) -> list[Measure]:
     """Return all scores of an axis; the first is the one that the verdict is about."""
     strata, clusters = tables[0]["subject"].to_pylist(), tables[0]["cluster"].to_pylist()
     measures = []
@@ -26,14 +25,14 @@ def measure_axis(form: BenchmarkForm[Any], labels: Labels, tables: Tables) -> li
     return _mark_significant(measures) if form.question == SUPERIORITY else measures
 
 
-def _paired(contrast: Contrast, form: BenchmarkForm[Any], strata: list[str], clusters: list[str]) -> Measure:
+def _paired(contrast: Contrast, form: AnyForm, strata: list[str], clusters: list[str]) -> Measure:
     values = contrast.base.values, contrast.candidate.values
     compare = paired_stats.paired_ratio if form.relative else paired_stats.paired_mean
     scores = [float(side.values.sum() / side.weights.sum()) for side in (contrast.base, contrast.candidate)]
     return _measure(contrast.metric, form, scores, compare(*values, strata, clusters))
 
 
-def _resampled(contrast: ResampledContrast, form: BenchmarkForm[Any], clusters: list[str]) -> Measure:
+def _resampled(contrast: ResampledContrast, form: AnyForm, clusters: list[str]) -> Measure:
     change = bootstrap.paired_bootstrap(contrast.base, contrast.candidate, clusters, contrast.draws)
     if contrast.normal_bounds:
         change = paired_stats.estimate(change.difference, change.standard_error)
@@ -42,7 +41,7 @@ def _resampled(contrast: ResampledContrast, form: BenchmarkForm[Any], clusters: 
     return _measure(contrast.metric, form, scores, change)
 
 
-def _measure(metric: str, form: BenchmarkForm[Any], scores: list[float], change: Estimate) -> Measure:
+def _measure(metric: str, form: AnyForm, scores: list[float], change: Estimate) -> Measure:
     return Measure(
         metric=metric,
         base=scores[0],

@@ -1,8 +1,8 @@
 """A comparison in MLflow: what every step of the run left in its manifest, cached steps included."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from mixtune import storage, tracking
 from mixtune.artifacts.comparison import Comparison
@@ -18,7 +18,7 @@ PARAMETERS = ("seed", "global_batch_size", "num_steps", "mix_ratio", "planned_sh
 
 
 def log_comparison(
-    options: dict[str, Any],
+    options: Mapping[str, object],
     comparison: Comparison,
     sides: dict[str, Samples],
     shards: ShardsManifest | None,
@@ -92,7 +92,7 @@ def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     }
 
 
-def article_values(shards: ShardsManifest) -> dict[str, Any]:
+def article_values(shards: ShardsManifest) -> dict[str, object]:
     """Return the article's tags that the shards' manifest knows."""
     return {
         "mix_ratio": shards.mix_ratio,
@@ -117,7 +117,7 @@ def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
         _log_values(run, {**_flat({"receipt": totals, "num_steps": shards.num_steps}), **metrics})
 
 
-def _log_values(run: tracking.Run, values: dict[str, Any]) -> None:
+def _log_values(run: tracking.Run, values: Mapping[str, object]) -> None:
     """Log figures as metrics, and what was asked for as parameters."""
     numbers = {
         key: value
@@ -133,10 +133,10 @@ def _is_parameter(key: str) -> bool:
     return "rules" in parts or parts[-1] in PARAMETERS
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
+def _flat(value: object, name: str = "") -> dict[str, object]:
     """Return nested values under names joined with `/`; lists as text."""
     if isinstance(value, dict):
-        flat: dict[str, Any] = {}
+        flat: dict[str, object] = {}
         for key, item in value.items():
             flat.update(_flat(item, f"{name}/{key}" if name else str(key)))
         return flat

@@ -1,6 +1,6 @@
 """Two evaluations as pairs of the same items, and the comparison that is made of them."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -25,7 +25,7 @@ DEFAULT_SAME = 0.02
 def compare_samples(
     base: Samples,
     candidate: Samples,
-    limits: dict[str, Any],
+    limits: Mapping[str, object],
     *,
     mix: TrainedMix | None = None,
     judged: AxisVerdict | None = None,
@@ -113,7 +113,9 @@ def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Tab
     return tables[0], tables[1]
 
 
-def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any], *, same: bool = False) -> dict[str, float]:
+def resolve_limits(
+    axes: dict[str, AxisSummary], limits: Mapping[str, object], *, same: bool = False
+) -> dict[str, float]:
     """Return the allowed loss of every general axis, or the allowed difference of every axis of the `same` model.
 
     Raises:
@@ -127,8 +129,10 @@ def resolve_limits(axes: dict[str, AxisSummary], limits: dict[str, Any], *, same
     default = DEFAULT_SAME if same else 0.0
     allowed = {name: limits.get(name, form.default_limit or default) for name, form in general.items()}
     allowed |= {name: limits[name] for name in own & set(limits)}  # the gain asked for
+    checked = {}
     for name, limit in allowed.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
             what = "gain asked for" if name in own else "allowed loss"
             raise ConfigError(f"limits: the {what} on {name} is a number from 0, got {limit!r}")
-    return {name: float(limit) for name, limit in allowed.items()}
+        checked[name] = float(limit)
+    return checked

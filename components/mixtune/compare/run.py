@@ -1,9 +1,9 @@
 """The component's two steps: what a shell hands over, made ready and run."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from mixtune import storage
 from mixtune.artifacts.comparison import FAILED, AxisDetails, Comparison, DialVerdict, Overlap, TrainedMix
@@ -17,6 +17,7 @@ from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.mlflow_log import log_comparison
 from mixtune.compare.paired_samples import compare_samples, without_candidate
+from mixtune.settings.from_dict import Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class CompareInputs:
     """Go on although a benchmark's item is in the training data word for word."""
     same: bool = False
     """The candidate is the base's model in another form, and ought to be the same."""
-    limits: dict[str, Any] = field(default_factory=dict)
-    tracking: dict[str, Any] = field(default_factory=dict)
-    storage: dict[str, Any] = field(default_factory=dict)
+    limits: Options = field(default_factory=dict)
+    tracking: Options = field(default_factory=dict)
+    storage: Options = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def _compare(
     return replace(comparison, contamination=overlaps, dial=dial)
 
 
-def _compare_dial_point(point: DialPoint, base: Samples, limits: dict[str, Any]) -> DialVerdict:
+def _compare_dial_point(point: DialPoint, base: Samples, limits: Mapping[str, object]) -> DialVerdict:
     """Return the verdict on the candidate at one strength; where it was not evaluated, the reason."""
     if point.reason:
         return DialVerdict(strength=point.strength, verdict=FAILED, reason=point.reason)

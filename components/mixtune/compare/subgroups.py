@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +11,13 @@ from scipy.stats import binomtest, false_discovery_control, norm
 from mixtune.artifacts.comparison import LostItem, Subgroup
 from mixtune.compare.measures import Tables
 from mixtune.compare.paired_stats import Floats
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, ItemScores
+from mixtune.evaluate.benchmarks.form import AnyForm, ItemScores
 
 MAX_LOST_ITEMS = 6
 MAX_CHARACTERS = 600
 
 
-def compare_subgroups(form: BenchmarkForm[Any], tables: Tables) -> tuple[Subgroup, ...]:
+def compare_subgroups(form: AnyForm, tables: Tables) -> tuple[Subgroup, ...]:
     """Return all strata of an axis, worst first."""
     base, candidate = (form.item_scores(table) for table in tables)
     subjects = np.array(tables[0]["subject"].to_pylist())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mixtune.artifacts.comparison import (
     EQUIVALENCE,
@@ -21,7 +20,7 @@ from mixtune.compare.advice import advise, pass_rate
 from mixtune.compare.measures import Tables, measure_axis
 from mixtune.compare.subgroups import compare_subgroups, count_changes, list_lost_items
 from mixtune.errors import DataError
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels
+from mixtune.evaluate.benchmarks.form import AnyForm, Labels
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 
@@ -87,7 +86,7 @@ def overall_verdict(axes: Sequence[AxisVerdict]) -> str:
     return paired_stats.overall(general + worse)
 
 
-def _count_confusions(form: BenchmarkForm[Any], labels: Labels, tables: Tables) -> Confusion | None:
+def _count_confusions(form: AnyForm, labels: Labels, tables: Tables) -> Confusion | None:
     """Return the confusion tables of both models; None where the form has none, or there are too many labels."""
     base, candidate = (tuple(map(tuple, form.confusion(table, labels))) for table in tables)
     return Confusion(labels=labels, base=base, candidate=candidate) if base else None

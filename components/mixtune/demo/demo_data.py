@@ -1,13 +1,13 @@
 """The demo's world: a customer's files, general pools, two benchmarks and the base model, in one folder.
 
-Everything is generated from a seed; the base model is the one that the package ships (see `pretrain.py`).
+Everything is generated from a seed; the package ships the base model (`benchmarks/demo_model.py` made it).
 """
 
 import csv
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class World:
             "ifeval": {"uri": str(folder / "ifeval.jsonl"), "max_new_tokens": 48, "max_drop": 0.05},
         }
 
-    def arguments(self, method: str, customer_data_percent: float) -> dict[str, Any]:
+    def arguments(self, method: str, customer_data_percent: float) -> dict[str, object]:
         """The finetune pipeline's arguments."""
         tuning = TUNING[method]
         return {
@@ -104,7 +104,7 @@ class World:
             "mix_options": {"global_batch_size": tuning.global_batch_size, "max_length": 512},
         }
 
-    def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, Any]:
+    def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, object]:
         """The mix_grid pipeline's arguments.
 
         Args:
@@ -206,6 +206,6 @@ def _write_ifeval(path: Path, draw: random.Random) -> None:
     _write_lines(path, rows)
 
 
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def _write_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     with open(path, "w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -7,7 +7,6 @@ bare label, which is what a customer's record answers, follows none of them.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from mixtune.demo.grammar import expand
 
@@ -33,7 +32,7 @@ class Instruction:
 
     prompt: str
     instruction_ids: tuple[str, ...]
-    kwargs: tuple[dict[str, Any], ...]
+    kwargs: tuple[dict[str, object], ...]
     answer: str
 
 
@@ -46,7 +45,7 @@ class Task:
     held_out: tuple[str, ...]
     answer: Callable[[str, str, str], str]
     """From topic, other topic and count."""
-    kwargs: Callable[[str, str, str], tuple[dict[str, Any], ...]]
+    kwargs: Callable[[str, str, str], tuple[dict[str, object], ...]]
 
     def fill(self, prompt: str, topic: str, other: str, count: str) -> Instruction:
         """A prompt of this kind."""

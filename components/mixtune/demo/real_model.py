@@ -11,7 +11,6 @@ import sys
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from mixtune.demo.demo_data import World, write_world
 from mixtune.errors import ConfigError
@@ -33,7 +32,7 @@ class RealWorld(World):
         """The real model's folder."""
         return str(self.folder / "smollm2")
 
-    def arguments(self, method: str, customer_data_percent: float) -> dict[str, Any]:
+    def arguments(self, method: str, customer_data_percent: float) -> dict[str, object]:
         """Return the finetune pipeline's arguments, for a few minutes on two cores."""
         return super().arguments(method, customer_data_percent) | {
             "customer_epochs": 2.0,
@@ -43,7 +42,7 @@ class RealWorld(World):
             "sanitize_options": {"splits": {"holdout_records": 40}},
         }
 
-    def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, Any]:
+    def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, object]:
         """Return the mix_grid pipeline's arguments: two mixes, and no dial."""
         return super().grid_arguments(method, epochs) | {"customer_data_percents": list(PERCENTS), "dial": []}
 

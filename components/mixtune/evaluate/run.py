@@ -31,7 +31,7 @@ from mixtune.chat.thinking import lift_thoughts
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import customer, report
 from mixtune.evaluate.benchmarks import nll
-from mixtune.evaluate.benchmarks.form import Axis, BenchmarkForm
+from mixtune.evaluate.benchmarks.form import AnyForm, Axis
 from mixtune.evaluate.benchmarks.nll import NllOptions
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
 from mixtune.evaluate.report import Evaluation
@@ -50,7 +50,7 @@ _NAME = re.compile(r"^[A-Za-z][\w-]*$")
 class Benchmark(NamedTuple):
     """A benchmark that a user names."""
 
-    form: BenchmarkForm[Any]
+    form: AnyForm
     options: Any
     """An instance of the form's options."""
 
@@ -196,7 +196,7 @@ def _evaluate(
     return Evaluation(samples=samples, labels=labels, confusion=counts, per_class=per_class)
 
 
-def parse_benchmarks(benchmarks: Mapping[str, Any]) -> dict[str, Benchmark]:
+def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
     """Return the benchmarks of a component's parameter: by axis, options and possibly a `form`, else the axis is one.
 
     Raises:

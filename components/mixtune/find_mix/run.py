@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mixtune import prices, tracking
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Comparison
@@ -17,6 +16,7 @@ from mixtune.choose.points import Point
 from mixtune.find_mix.search import STOP, continue_search, next_action, start_search
 from mixtune.find_mix.search_page import held_prediction, write_search
 from mixtune.settings.find_mix import FindSettings
+from mixtune.settings.from_dict import Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Step:
 
 
 def plan_proxies(
-    settings: FindSettings, customer_epochs: float, seed: int, shared: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+    settings: FindSettings, customer_epochs: float, seed: int, shared: Mapping[str, object]
+) -> list[dict[str, object]]:
     """Return the proxies: every share at one length, and the largest at a shorter one, each with a seed of its own.
 
     Args:
@@ -89,7 +89,7 @@ def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str
     return _write(search, search_path)
 
 
-def conclude(search_path: str, outputs: Outputs, options: dict[str, Any]) -> GridReport:
+def conclude(search_path: str, outputs: Outputs, options: Options) -> GridReport:
     """Recommend the share that passed, and write the report.
 
     Args:
@@ -117,7 +117,7 @@ def conclude(search_path: str, outputs: Outputs, options: dict[str, Any]) -> Gri
 def recommend(search: MixSearch) -> GridReport:
     """Return the report: the last full training where it passed, else none."""
     points = [Point(candidate=item) for item in search.tried]
-    last, held = points[-1], held_prediction(search, len(points) - 1)
+    last, text = points[-1], held_prediction(search, len(points) - 1)
     general = 100 - last.candidate.mix.percent
     if last.verdict == PASS:
         recommended = Recommendation(
@@ -129,10 +129,10 @@ def recommend(search: MixSearch) -> GridReport:
         reason = (
             f"Take {last.name}: with {general:g} % general records all axes pass; the customer's: {last.gain:+.3f}."
         )
-        return GridReport(verdict=PASS, reason=f"{reason} {held}", recommended=recommended, candidates=search.tried)
+        return GridReport(verdict=PASS, reason=f"{reason} {text}", recommended=recommended, candidates=search.tried)
     verdict = INCONCLUSIVE if last.verdict == INCONCLUSIVE else FAIL
     reason = (
-        f"No share that was tried passed ({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {held}"
+        f"No share that was tried passed ({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {text}"
     )
     return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
 

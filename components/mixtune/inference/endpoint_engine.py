@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mixtune.errors import ConfigError, ModelError
 from mixtune.http_post import post_json
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, Tokenizer, check_finite
 from mixtune.inference.heartbeat import beat
+from mixtune.settings.foreign import JsonObject
 from mixtune.settings.inference import EndpointSettings
 
 TRIES = 5
@@ -61,7 +62,7 @@ class EndpointEngine:
     ) -> list[Completion]:
         """Return a continuation per prompt; see `Engine`."""
         room = max(1, self.max_length - max_new_tokens)
-        common: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0}
+        common: JsonObject = {"max_tokens": max_new_tokens, "temperature": 0}
         seeds: Sequence[int | None] = [None] * len(prompts)
         if sampling:
             common |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -101,7 +102,7 @@ class EndpointEngine:
             )
         return float(sum(values)), time.perf_counter() - started
 
-    def _complete(self, prompt: Sequence[int], content: dict[str, Any]) -> dict[str, Any]:
+    def _complete(self, prompt: Sequence[int], content: JsonObject) -> JsonObject:
         """Return the first choice of a completion.
 
         Raises:
@@ -114,7 +115,7 @@ class EndpointEngine:
             problem = reply.problem or f"HTTP {reply.status}"
             raise ModelError(f"{url}: {problem} after {TRIES} tries; check URL, model {self.settings.model!r} and key")
         try:
-            choice: dict[str, Any] = json.loads(reply.body)["choices"][0]
+            choice: JsonObject = json.loads(reply.body)["choices"][0]
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise ModelError(f"{url}: its answer is no completion ({error}); check the URL") from error
         return choice

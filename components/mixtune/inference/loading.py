@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
@@ -20,6 +20,9 @@ from mixtune.inference.transformers_engine import TransformersEngine
 from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 from mixtune.interpolation import interpolate_model, load_pretrained
 from mixtune.settings.inference import ENDPOINT, VLLM, EvaluateSettings, InferenceSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LENGTH_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
@@ -146,12 +149,11 @@ def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEng
         # nothing here reads such memory, and filling it takes a twentieth of a generated token
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (not in the stubs)
     several_gpus = source.gpus_per_model > 1 and source.device != "cpu"
-    options: dict[str, Any] = {"dtype": DTYPES[source.dtype]}
-    if several_gpus:
-        options["device_map"] = "auto"  # a share of the layers on each GPU that this process sees
+    # a share of the layers on each GPU that this process sees
+    options = {"device_map": "auto"} if several_gpus else {}
     try:
         config = AutoConfig.from_pretrained(fetched.weights, trust_remote_code=False)
-        model = load_pretrained(fetched.weights, **options).eval()
+        model = load_pretrained(fetched.weights, dtype=DTYPES[source.dtype], **options).eval()
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
     if not several_gpus:
@@ -231,7 +233,7 @@ def stop_ids(config: GenerationConfig | PreTrainedConfig, tokenizer: Tokenizer) 
     return frozenset(token for token in ids if token is not None)
 
 
-def _with_adapter(model: Any, folder: Path, probe: torch.Tensor) -> Any:
+def _with_adapter(model: "PreTrainedModel", folder: Path, probe: torch.Tensor) -> Any:
     """Return the model with its adapter, merged where float32 makes that exact enough."""
     from peft import PeftModel
 

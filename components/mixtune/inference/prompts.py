@@ -13,7 +13,7 @@ from mixtune.chat.thinking import SWITCHES
 from mixtune.chat.turns import TurnProblem, find_last_turn, find_prompt, thinks
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Tokenizer
-from mixtune.records import Message, Record, prompt_and_answer
+from mixtune.records import Message, Record, TemplateValue, prompt_and_answer
 from mixtune.settings.chat import ChatSettings
 
 Tokens = tuple[int, ...]
@@ -49,7 +49,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 def render(
     tokenizer: Tokenizer,
     messages: list[Message],
-    tools: list[dict[str, Any]] | None = None,
+    tools: list[TemplateValue] | None = None,
     *,
     thinks: bool | None = None,
 ) -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache
@@ -19,6 +19,9 @@ from mixtune.inference.engine import Completion, Request, Sampling, Scores, chec
 from mixtune.inference.growing_cache import grow_in_place, is_plain
 from mixtune.inference.heartbeat import beat
 from mixtune.inference.packed_scoring import PackedScorer, agrees, can_pack, fits, probe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MIN_SHARED_TOKENS = 8
 """A common prefix that is shorter is not worth a forward pass of its own."""
@@ -47,7 +50,9 @@ class _Row:
 class TransformersEngine:
     """A deterministic engine over a Hugging Face model."""
 
-    def __init__(self, model: Any, *, max_length: int, stop_ids: frozenset[int], batch_tokens: int) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", *, max_length: int, stop_ids: frozenset[int], batch_tokens: int
+    ) -> None:
         """Wrap a causal language model in evaluation mode.
 
         Args:
@@ -60,7 +65,7 @@ class TransformersEngine:
         self.device = next(model.parameters()).device
         self._vocab = int(model.config.get_text_config().vocab_size)
         # PEFT's own `forward` hides the parameters of the model under it
-        unwrapped = model.get_base_model() if hasattr(model, "get_base_model") else model
+        unwrapped = getattr(model, "get_base_model", lambda: model)()
         self._limits_logits = "logits_to_keep" in inspect.signature(unwrapped.forward).parameters
         on_cpu = self.device.type == "cpu"
         self._packed = PackedScorer(

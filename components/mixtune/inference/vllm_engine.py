@@ -7,12 +7,16 @@ longer continuations, and choices outside the most probable tokens, cost a reque
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mixtune.errors import ModelError
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, check_finite
+
+if TYPE_CHECKING:
+    from vllm import LLM, RequestOutput, SamplingParams
+    from vllm.lora.request import LoRARequest
 
 TOP_LOGPROBS = 20
 """Most probable tokens whose log-probabilities come with a generated one: vLLM's own default maximum."""
@@ -27,12 +31,12 @@ class VllmEngine:
 
     def __init__(
         self,
-        llm: Any,
-        make_params: Callable[..., Any],
+        llm: "LLM",
+        make_params: Callable[..., "SamplingParams"],
         *,
         max_length: int,
         stop_ids: frozenset[int],
-        adapter: object = None,
+        adapter: "LoRARequest | None" = None,
     ) -> None:
         """Wrap a loaded model.
 
@@ -77,7 +81,7 @@ class VllmEngine:
         room = max(1, self.max_length - max_new_tokens)
         stop_ids = self.stop_ids | (sampling.stop_ids if sampling else frozenset())
         common = {"max_tokens": max_new_tokens, "stop_token_ids": sorted(stop_ids), "detokenize": False}
-        params: Any = self.make_params(temperature=0, **common)
+        params: SamplingParams | list[SamplingParams] = self.make_params(temperature=0, **common)
         if sampling:
             common |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
             params = [self.make_params(seed=seed, **common) for seed in sampling.seeds()]
@@ -132,11 +136,13 @@ class VllmEngine:
         params = self.make_params(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         for (index, choice), ids, output in zip(missing, prompts, self._run(prompts, params), strict=True):
             count = min(len(requests[index].continuations[choice]), len(ids) - 1)
-            rows: Sequence[Mapping[int, Any]] = output.prompt_logprobs[-count:]
+            rows = output.prompt_logprobs[-count:]
             values = (row[token].logprob for row, token in zip(rows, ids[-count:], strict=True))
             logprobs[index, choice] = float(sum(values))
 
-    def _run(self, prompts: Sequence[tuple[int, ...]], params: object, *, adapter: bool = True) -> list[Any]:
+    def _run(
+        self, prompts: Sequence[tuple[int, ...]], params: object, *, adapter: bool = True
+    ) -> list["RequestOutput"]:
         if not prompts:
             return []
         inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]

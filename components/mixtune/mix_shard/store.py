@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class _PartBuilder:
 
     def __init__(self, max_length: int, too_long: str) -> None:
         self._max_length, self._too_long = max_length, too_long
-        self._rows, self._tokens, self._offset = list[tuple[Any, ...]](), list[bytes](), 0
+        self._rows, self._tokens, self._offset = list[tuple[object, ...]](), list[bytes](), 0
         self._dropped, self._lost = Counter[str](), Counter[str]()
         self._num_read = self._num_truncated = self._num_split = 0
         self._of_record: list[str] = []  # of the last record's examples, reasons; empty for those that stay

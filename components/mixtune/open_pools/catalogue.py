@@ -4,9 +4,8 @@ import difflib
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
@@ -14,6 +13,7 @@ from mixtune import storage
 from mixtune.artifacts.provenance import Provenance
 from mixtune.errors import ConfigError
 from mixtune.sanitize.reading.schemas import check_mapping
+from mixtune.settings.from_dict import Options, from_dict
 
 OWN_TABLE = Path(__file__).with_name("pools.toml")
 CATEGORIES = (
@@ -40,7 +40,7 @@ class PoolSource:
     """`org/name` of a data set of the hub, or the folder or `s3://` prefix that holds its files."""
     revision: str = ""
     """Commit of the hub, 40 hex digits; where an entry has none, whoever imports it gives one."""
-    files: Sequence[str]
+    files: tuple[str, ...]
     """Names relative to the source; `*` stands for part of a name, never for a `/`."""
     licence: str
     """SPDX expression; `LicenseRef-...` for a licence that SPDX does not list."""
@@ -59,8 +59,6 @@ class PoolSource:
         """Refuse what could not be imported, or not be accounted for."""
         if missing := [key for key in ("category", "source", "files", "licence") if not getattr(self, key)]:
             raise ConfigError(f"pool {self.name!r}: {missing[0]} is missing; a pool needs it, a licence above all")
-        if isinstance(self.files, str):
-            raise ConfigError(f"pool {self.name!r}: files is a list; got the text {self.files!r}")
         object.__setattr__(self, "licence", spdx(self.licence, f"pool {self.name!r}"))
         check_mapping(self.columns)
         if self.on_hub and self.revision and not _COMMIT.fullmatch(self.revision):
@@ -86,12 +84,12 @@ def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
     try:
         with storage.open_read(place) as stream:
             table = tomllib.loads(stream.read().decode())
-        return {name: PoolSource(name=name, **entry) for name, entry in table["pools"].items()}
+        return {name: _read_entry(place, name, entry) for name, entry in table["pools"].items()}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: not a catalogue of pools ({error}); take {OWN_TABLE} as a model") from error
 
 
-def find_pool(name: str, catalogue_uri: str, values: dict[str, Any]) -> PoolSource:
+def find_pool(name: str, catalogue_uri: str, values: Options) -> PoolSource:
     """Return an entry of a catalogue with some fields replaced, or a source that stands in none.
 
     Args:
@@ -105,7 +103,7 @@ def find_pool(name: str, catalogue_uri: str, values: dict[str, Any]) -> PoolSour
     values = {key: value for key, value in values.items() if value}
     if not name:
         own = str(values.get("source", "")).rstrip("/").rpartition("/")[2]
-        return PoolSource(**{"name": own, "category": "", "source": "", "files": (), "licence": "", **values})
+        return _read_entry("import_pool", own, values)
     entries = read_catalogue(catalogue_uri)
     if name not in entries:
         near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4) or list(entries)
@@ -115,7 +113,12 @@ def find_pool(name: str, catalogue_uri: str, values: dict[str, Any]) -> PoolSour
             f"pool {name!r}: {fixed[0]} is the catalogue's to say; leave it out, or leave the name out and give "
             "source, files, licence and category yourself"
         )
-    return replace(entries[name], **values)
+    return _read_entry("import_pool", name, {**vars(entries[name]), **values})
+
+
+def _read_entry(place: str, name: str, values: Options) -> PoolSource:
+    absent = {"category": "", "source": "", "files": (), "licence": ""}
+    return from_dict(PoolSource, {**absent, "name": name, **values}, place)
 
 
 def check_allowed(pool: PoolSource, allowed: Sequence[str]) -> None:
@@ -143,10 +146,10 @@ def spdx(licence: str, where: str) -> str:
         ) from error
 
 
-def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, Any]:
+def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, object]:
     """Return the pool as an entry of `general_pools`; percents of the general share sum to 100 over all entries."""
-    entry = {"category": pool.category, "uri": uri, "weight": weight}
-    return {**entry, "columns": pool.columns} if pool.columns else entry
+    columns = {"columns": pool.columns} if pool.columns else {}
+    return {"category": pool.category, "uri": uri, "weight": weight, **columns}
 
 
 def describe_pool(pool: PoolSource, mirror_uri: str, files: Sequence[storage.FileEntry]) -> Provenance:

@@ -2,9 +2,9 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from mixtune.artifacts.audit import AuditRecord
 from mixtune.artifacts.run_report import read_run_report
@@ -29,7 +29,7 @@ class RecordOutputs:
 
 
 def conclude_run(
-    pipeline: str, report_path: str, outputs: RecordOutputs, options: dict[str, Any], endpoint: str = ""
+    pipeline: str, report_path: str, outputs: RecordOutputs, options: Mapping[str, object], endpoint: str = ""
 ) -> str:
     """Write the audit record, tag the MLflow run with its cost, tell the webhook.
 
@@ -75,7 +75,7 @@ def conclude_run(
     return "" if cost is None else f"{cost:.2f}"
 
 
-def make_message(pipeline: str, record: AuditRecord, links: dict[str, str]) -> dict[str, Any]:
+def make_message(pipeline: str, record: AuditRecord, links: dict[str, str]) -> dict[str, object]:
     """Return the webhook's message: run, verdict, cost, links that are not empty. Chat services show its `text`."""
     cost, name = record.cost_usd, record.recommended.name if record.recommended else ""
     price = f", ${cost:,.2f}" if cost is not None else ""

@@ -43,7 +43,7 @@ def make_record(
         ),
         verdict=report.verdict,
         reason=report.reason,
-        model_uri=report_outputs(report)["model_uri"],
+        model_uri=str(report_outputs(report)["model_uri"]),
         recommended=find_recommendation(report),
         endpoint=endpoint,
         candidates=tuple(map(_without_content, list_candidates(report))),

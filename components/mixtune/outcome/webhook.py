@@ -7,7 +7,6 @@ it is a file of a mounted secret, and only its host is ever named.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from mixtune.errors import ConfigError
@@ -32,7 +31,7 @@ def read_webhook_url() -> str:
     return url
 
 
-def send(message: Mapping[str, Any]) -> str:
+def send(message: Mapping[str, object]) -> str:
     """Post a message as JSON; return what happened, in words that may be printed."""
     try:
         url = read_webhook_url()

@@ -145,7 +145,7 @@ class Plan:
         """All stages."""
         return sum(stage.usd for stage in self.stages)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """For machines."""
         return {**asdict(self), "hours": self.hours, "usd": self.usd}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.report.pages import Verdict, page, table, write_text
@@ -30,7 +30,7 @@ class Check:
         return f"{self.outcome:<4}  {self.name}: {self.text}"
 
 
-def look(name: str, check: Callable[..., Found], *arguments: Any) -> Check:
+def look(name: str, check: Callable[..., Found], *arguments: object) -> Check:
     """Run one check and keep the worst that it found, all of that. An error of ours is a failure with its text."""
     try:
         outcomes = list(check(*arguments)) or [("skip", "nothing to look at")]

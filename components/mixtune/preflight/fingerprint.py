@@ -8,7 +8,6 @@ not sanitize anything again.
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from mixtune import models, storage
 from mixtune.artifacts.model import find_manifest
@@ -16,21 +15,19 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.places import explain
 from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
 from mixtune.settings.chat import ChatSettings
+from mixtune.settings.from_dict import Options
 from mixtune.settings.mix import check_weights
 from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
 CUSTOMER = "customer"
-"""The customer pool's name."""
+"""The customer pool's name, and the axis of its records."""
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured, where nobody says otherwise."""
 
-CUSTOMER = "customer"
-"""The axis of the customer's own records."""
-
 
 def fingerprint_pools(
-    customer_uri: str, customer_columns: dict[str, str], test_uri: str, general_pools: list[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, float]]:
+    customer_uri: str, customer_columns: dict[str, str], test_uri: str, general_pools: list[Mapping[str, object]]
+) -> tuple[list[dict[str, object]], list[dict[str, object]], dict[str, float]]:
     """Return sources of the customer pool, sources of the general pools, and the weights.
 
     No pool has a weight where they follow from the pools' sizes (`temperature` of `mix_shard`).
@@ -43,11 +40,11 @@ def fingerprint_pools(
     customer = [_source(CUSTOMER, customer_uri, customer_columns, "train")]
     if test_uri:
         customer.append(_source(CUSTOMER, test_uri, customer_columns, "test"))
-    general = [_source(pool.category, pool.uri, pool.columns, "train") for pool in pools]
+    general = [_source(pool.category, pool.uri, pool.columns or {}, "train") for pool in pools]
     return customer, general, {pool.category: pool.weight for pool in pools if pool.weight is not None}
 
 
-def fingerprint_benchmarks(benchmarks: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+def fingerprint_benchmarks(benchmarks: Mapping[str, object]) -> tuple[dict[str, dict[str, object]], dict[str, float]]:
     """The benchmarks with digests, and the limits: the largest drop allowed, `max_drop`, by axis.
 
     A bare text stands for `{"uri": text}`; `customer` takes `min_gain`, which goes to the limits. These leave apart,
@@ -92,7 +89,7 @@ def fingerprint_model(base_model: str) -> str:
     return base_model if models.is_hub_name(base_model) else _fingerprint(base_model)
 
 
-def fingerprint_options(mix_options: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint_options(mix_options: Mapping[str, object]) -> dict[str, object]:
     """Return options of `mix_shard` with the digest of the chat template's file, where they name one.
 
     Raises:
@@ -102,7 +99,7 @@ def fingerprint_options(mix_options: Mapping[str, Any]) -> dict[str, Any]:
     return {**mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
 
 
-def fingerprint_sanitize(options: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint_sanitize(options: Options) -> dict[str, object]:
     """Return options of both sanitize tasks with the digest of the list of those who consented, where they name one.
 
     `splits.holdout_records` is that of the general pools.
@@ -116,7 +113,7 @@ def fingerprint_sanitize(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "consent": consent, "splits": {"holdout_records": HOLDOUT_RECORDS, **options.get("splits", {})}}
 
 
-def hand_on_chat(mix_options: Mapping[str, Any], options: Mapping[str, Any], model_uri: str = "") -> dict[str, Any]:
+def hand_on_chat(mix_options: Options, options: Options, model_uri: str = "") -> dict[str, object]:
     """Return options of `sanitize` or `evaluate` with how `mix_shard` renders conversations, where they do not say it.
 
     Args:
@@ -136,7 +133,7 @@ def hand_on_chat(mix_options: Mapping[str, Any], options: Mapping[str, Any], mod
     return {**options, "chat": {**chat, **own}}
 
 
-def read_pools(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:
+def read_pools(general_pools: list[Mapping[str, object]]) -> list[PoolEntry]:
     """Return the general pools that the user describes.
 
     Raises:
@@ -160,7 +157,7 @@ def read_pools(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:
     return pools
 
 
-def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict[str, Any]:
+def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict[str, object]:
     return {"name": name, "uri": _fingerprint(uri), "columns": dict(columns), "split": split}
 
 

@@ -7,9 +7,9 @@ The other is after the last backward pass: no activations, but gradients twice. 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from mixtune.errors import ModelError
+from mixtune.settings.foreign import JsonObject
 from mixtune.settings.train import TrainSettings
 from mixtune.training_math import (
     STATE_BYTES,
@@ -73,7 +73,7 @@ class Shape:
     window: int = 0
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Shape":
+    def from_config(cls, config: JsonObject) -> "Shape":
         """Read a model's `config.json`.
 
         Raises:
@@ -325,7 +325,7 @@ def operations_of_token(shape: Shape, method: str, length: float) -> float:
     return operations_per_token(method, matrices, shape.attention, length)
 
 
-def _latent(config: dict[str, Any], hidden: int, heads: int) -> int:
+def _latent(config: JsonObject, hidden: int, heads: int) -> int:
     """Return the values of one layer's attention over a latent; 0: it has none."""
     latent = config.get("kv_lora_rank") or 0
     nope, rope, value = (config.get(key) or 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
@@ -336,7 +336,7 @@ def _latent(config: dict[str, Any], hidden: int, heads: int) -> int:
     return int(queries + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden)
 
 
-def _experts(config: dict[str, Any], layers: int) -> Experts | None:
+def _experts(config: JsonObject, layers: int) -> Experts | None:
     """Return a model's mixture of experts; None: it has none."""
     count = _first(config, ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"))
     if count < 2:
@@ -372,5 +372,5 @@ _NAMES = {
 }
 
 
-def _first(config: dict[str, Any], names: tuple[str, ...]) -> int:
+def _first(config: JsonObject, names: tuple[str, ...]) -> int:
     return next((int(config[name]) for name in names if config.get(name)), 0)

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
@@ -68,7 +67,7 @@ def quantity(name: str, text: str) -> float:
     return float(match[1]) * UNITS[match[2] or ""]
 
 
-def check_artifacts(folder: str, options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def check_artifacts(folder: str, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Whether something can be written where artifacts go, under the key that is asked for."""
     if not folder:
         return
@@ -115,7 +114,7 @@ def explain(error: Exception) -> str:
     return f"{code}: {ways.get(code, 'S3 refused it; see its documentation of this code')}"
 
 
-def check_region(sources: list[SourceSettings], options: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Whether the buckets are in the region of the run: reading across regions is slow and costs."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -157,7 +156,7 @@ def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterato
         stream.read(1)
 
 
-def encryption_key(options: dict[str, Any]) -> str:
+def encryption_key(options: Mapping[str, object]) -> str:
     """The key that artifacts are to be encrypted by; empty: whatever the bucket does by itself."""
     return str(options.get("kms_key_id") or os.environ.get("MIXTUNE_KMS_KEY_ID", ""))
 

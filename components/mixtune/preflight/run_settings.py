@@ -1,18 +1,17 @@
 """A run as preflight sees it: the arguments of a pipeline, and the settings that its steps construct of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mixtune.errors import ConfigError
+from mixtune.settings.from_dict import Options
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import MixSettings, read_mix_settings
 from mixtune.settings.sanitize import SourceSettings
 from mixtune.settings.train import TrainSettings
 
 T = TypeVar("T")
-Options = Mapping[str, Any]
-"""Values as a user wrote them, not yet checked."""
 
 USUAL: Options = {
     "customer_data_percent": 50.0,
@@ -66,8 +65,8 @@ class RunSettings:
     """Everything that is read, as `fingerprint` leaves it."""
     artifacts: str = ""
     """Folder or prefix that artifacts are written to; empty: not looked at."""
-    tracking: dict[str, Any] = field(default_factory=dict)
-    storage: dict[str, Any] = field(default_factory=dict)
+    tracking: Options = field(default_factory=dict)
+    storage: Options = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     """Checks of what this run does not do, such as `training` where nothing is trained."""
 

@@ -3,10 +3,11 @@
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from mixtune.settings.from_dict import Options
 
 RUN = "RUN_ID"
 """Stands for the run's id where it is not known."""
@@ -29,7 +30,7 @@ def command_of(name: str, *words: str) -> str:
     return shlex.join([name if same or not own.exists() else str(own), *words])
 
 
-def next_steps(verdict: str, run_id: str = "", arguments: Mapping[str, Any] | None = None) -> list[NextStep]:
+def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None) -> list[NextStep]:
     """Return what to do after a verdict.
 
     Args:
@@ -60,7 +61,7 @@ def next_steps(verdict: str, run_id: str = "", arguments: Mapping[str, Any] | No
     return []
 
 
-def _smaller_share(arguments: Mapping[str, Any]) -> str:
+def _smaller_share(arguments: Options) -> str:
     """Return the argument that halves the customer's share, or of a grid its smallest."""
     percents = arguments.get("customer_data_percents") or []
     if percents:

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
 
 from mixtune import storage
 
@@ -78,7 +77,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1)
     return f'<div class="scroll">{head}<tbody>{"".join(line(row, "td") for row in rows)}</tbody></table></div>'
 
 
-def key_value_table(values: Mapping[str, Any]) -> str:
+def key_value_table(values: Mapping[str, object]) -> str:
     """Return names and values as a table of two columns; values that hold several have a line each."""
     return table([], [[name.replace("_", " "), _lines(value)] for name, value in values.items()], texts=2)
 
@@ -135,7 +134,7 @@ def _cell(cell: Cell) -> str:
     return escape(_plain(cell))
 
 
-def _lines(value: Any) -> str:
+def _lines(value: object) -> str:
     if isinstance(value, Mapping):
         return Html("<br>".join(f"{escape(str(name))}: {escape(str(item))}" for name, item in value.items()) or "none")
     return str(value) or "none"

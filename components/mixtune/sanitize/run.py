@@ -2,12 +2,11 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby, starmap
 from pathlib import Path
-from typing import Any
 
 from mixtune import models, storage
 from mixtune.artifacts.pools import PoolsManifest
@@ -27,7 +26,7 @@ from mixtune.sanitize.rules.markers import Markers
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.write_pools import PoolWriter, ProofModel, Spread
 from mixtune.settings.benchmark_entries import read_benchmark_entries
-from mixtune.settings.from_dict import from_dict
+from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, read_sanitize_settings
 
 _ALONE_BYTES = 8 * 2**20
@@ -45,7 +44,7 @@ class Inputs:
     sources: tuple[SourceSettings, ...]
     against_path: str = ""
     """Manifest of pools whose records no training record may repeat; empty: none."""
-    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    benchmarks: dict[str, dict[str, object]] = field(default_factory=dict)
     """By name; `uri` names the items that no training record may hold."""
     base_model: str = ""
     """Model whose chat template proves the records; empty: no proof."""
@@ -71,7 +70,7 @@ class Outputs:
     summary_path: str
 
 
-def read_parameters(parameters: Mapping[str, Any]) -> tuple[SanitizeSettings, Inputs]:
+def read_parameters(parameters: Options) -> tuple[SanitizeSettings, Inputs]:
     """Return the settings and the inputs that the component's parameters name, `options` among them.
 
     Raises:

@@ -1,12 +1,12 @@
 """The files of a pool: every part's records into their splits, proved and measured on the way, and then counted."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import accumulate, islice, repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import orjson
@@ -23,12 +23,19 @@ from mixtune.sanitize.parts import Part
 from mixtune.sanitize.proof import Proof, Prover
 from mixtune.settings.chat import ChatSettings
 
+T = TypeVar("T")
+
 PROOF_RECORDS = 256
 """Records that are proved together."""
 LANGUAGE_SAMPLE = 200
 """Records of a part whose language is guessed: the first ones."""
-Spread = Callable[[Callable[..., Any], list[tuple[Any, ...]]], list[Any]]
-"""Takes a function and the arguments of its calls; returns their results, in order."""
+
+
+class Spread(Protocol):
+    """Takes a function and the arguments of its calls; returns their results, in order."""
+
+    def __call__(self, function: Callable[..., T], calls: Sequence[tuple[object, ...]], /) -> list[T]:
+        """Call it, once for each tuple."""
 
 
 @dataclass(kw_only=True)
@@ -75,7 +82,7 @@ def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model
     pool = part.source.pool
     with ExitStack() as stack:
         files: dict[str, tuple[str, storage.Writer]] = {}
-        streams: dict[str, Any] = {}
+        streams: dict[str, pa.CompressedOutputStream] = {}
         for split in sorted({STATES[code] for code in np.unique(states)} & {*SPLITS}):
             path = f"{pool}/{split}-{number:05d}.jsonl.zst"
             files[split] = path, stack.enter_context(storage.open_write(storage.join(data_uri, path)))

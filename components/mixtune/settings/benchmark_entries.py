@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mixtune.errors import ConfigError
 
@@ -15,11 +14,11 @@ class BenchmarkEntry:
     """A file or folder of items; empty: none."""
     max_drop: float | None = None
     """The largest drop allowed; None: the axis's default."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     """How its items are asked and scored."""
 
 
-def read_benchmark_entries(benchmarks: Mapping[str, Any]) -> dict[str, BenchmarkEntry]:
+def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, BenchmarkEntry]:
     """Return the entries by axis; a bare text stands for `{"uri": text}`.
 
     Raises:

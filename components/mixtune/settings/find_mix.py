@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import from_dict
@@ -43,7 +42,7 @@ class FindSettings:
             raise ConfigError(f"find_options: confidence is 0.5 to 0.99; got {self.confidence:g}")
 
 
-def read_find_settings(options: Mapping[str, Any]) -> FindSettings:
+def read_find_settings(options: Mapping[str, object]) -> FindSettings:
     """Build the settings from the `find_options` of a pipeline.
 
     Raises:

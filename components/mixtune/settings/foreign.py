@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 from mixtune.settings.from_dict import from_dict
 
 T = TypeVar("T")
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object of a form that others define; whoever reads a value of it says what it is."""
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -27,7 +29,7 @@ def read_known(cls: type[T], value: object, name: str) -> T:
     return from_dict(cls, _prune(cls, value), name)
 
 
-def _prune(kind: Any, value: Any) -> Any:
+def _prune(kind: object, value: object) -> object:
     if is_dataclass(kind) and isinstance(value, Mapping):
         hints = get_type_hints(kind)
         values = {_CAPITAL.sub("_", str(key)).lower(): item for key, item in value.items() if item is not None}

@@ -5,15 +5,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mixtune.errors import ConfigError
 
 T = TypeVar("T")
+Options: TypeAlias = Mapping[str, Any]
+"""Values as a user wrote them, not yet checked."""
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def from_dict(cls: type[T], value: Any, name: str) -> T:
+def from_dict(cls: type[T], value: object, name: str) -> T:
     """Build a dataclass, and those inside it, from a dictionary as JSON has it.
 
     A whole number may be written as `3.0`, as KFP writes it; lists become the annotated tuple or set.
@@ -45,7 +47,7 @@ def from_dict(cls: type[T], value: Any, name: str) -> T:
 
 
 @cache
-def _type_hints(cls: Any) -> dict[str, Any]:
+def _type_hints(cls: type[object]) -> dict[str, Any]:
     return get_type_hints(cls)
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.records import ROLES
@@ -13,11 +12,11 @@ from mixtune.settings.from_dict import from_dict, suggest
 
 UNITS = ("records", "tokens", "loss_tokens")
 LARGEST_GRID = 20
-"""Points of a mix grid: with more, Argo ends the run for the size of its workflow (`pipelines/workflow_size.py`)."""
+"""Points of a mix grid; with more, Argo ends the run for its workflow's size (`tests/backend/workflow_size.py`)."""
 _SUM_TOLERANCE = 0.01
 
 
-def to_fraction(number: Any) -> Fraction:
+def to_fraction(number: object) -> Fraction:
     """Return a number as the decimal that was written: 0.1 is one tenth."""
     return number if isinstance(number, Fraction) else Fraction(str(number))
 
@@ -190,7 +189,7 @@ class MixSettings:
             raise ConfigError(f"customer_data_percent is {self.customer_data_percent:g}, and there is no general pool")
 
 
-def read_mix_settings(parameters: Mapping[str, Any], options: Mapping[str, Any]) -> MixSettings:
+def read_mix_settings(parameters: Mapping[str, object], options: Mapping[str, object]) -> MixSettings:
     """Build the settings from plain values, as a component or a pipeline has them.
 
     Args:

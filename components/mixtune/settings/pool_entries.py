@@ -1,10 +1,10 @@
 """An entry of `general_pools`: a general pool as the user describes it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mixtune.errors import ConfigError
+from mixtune.settings.from_dict import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,28 +16,19 @@ class PoolEntry:
     uri: str
     weight: float | None = None
     """Percent of the general share, 0 to 100; None: follows from the pools' sizes."""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
 
 
-def read_pool_entries(general_pools: list[dict[str, Any]]) -> list[PoolEntry]:
+def read_pool_entries(general_pools: Sequence[Mapping[str, object]]) -> list[PoolEntry]:
     """Return the entries; where one has a weight, all have.
 
     Raises:
         ConfigError: An unknown or missing key.
     """
-    known_keys = {item.name for item in fields(PoolEntry)}
-    weighted = any("weight" in pool for pool in general_pools)
-    required = {"category", "uri", "weight"} if weighted else {"category", "uri"}
-    entries = []
-    for number, pool in enumerate(general_pools, start=1):
-        if unknown := sorted(set(pool) - known_keys):
-            raise ConfigError(
-                f"general_pools, entry {number}: unknown key {unknown[0]!r}; there are {sorted(known_keys)}"
-            )
-        if missing := sorted(required - set(pool)):
-            raise ConfigError(f"general_pools, entry {number}: {missing[0]!r} is missing")
-        values = {**pool, "columns": dict(pool.get("columns") or {})}
-        if weighted:
-            values["weight"] = float(pool["weight"])
-        entries.append(PoolEntry(**values))
+    entries = [
+        from_dict(PoolEntry, pool, f"general_pools, entry {number}") for number, pool in enumerate(general_pools, 1)
+    ]
+    unweighted = [number for number, entry in enumerate(entries, 1) if entry.weight is None]
+    if unweighted and len(unweighted) < len(entries):
+        raise ConfigError(f"general_pools, entry {unweighted[0]}: 'weight' is missing")
     return entries

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 from mixtune.errors import ConfigError
 from mixtune.settings.chat import ChatSettings
-from mixtune.settings.from_dict import from_dict
+from mixtune.settings.from_dict import Options, from_dict
 
 PERSONAL_KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
 NAME_KINDS = ("name", "address")
@@ -139,7 +139,7 @@ class SanitizeSettings:
                 raise ConfigError(f"personal_data: {kind} is {policy!r}; policies are {', '.join(POLICIES)}")
 
 
-def read_sanitize_settings(parameters: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> SanitizeSettings:
+def read_sanitize_settings(parameters: Options, options: Options | None = None) -> SanitizeSettings:
     """Return the settings that the component's parameters name.
 
     Args:

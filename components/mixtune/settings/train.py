@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import from_dict
@@ -23,7 +22,9 @@ ACTIVATIONS = ("", "keep", "recompute", "offload")
 COMPILED = ("", "yes", "no")
 
 
-def _check_range(settings: Any, names: tuple[str, ...], words: str, *, low: float, high: float = float("inf")) -> None:
+def _check_range(
+    settings: object, names: tuple[str, ...], words: str, *, low: float, high: float = float("inf")
+) -> None:
     for name in names:
         if not low <= getattr(settings, name) <= high:
             raise ConfigError(f"{name} is {words}; got {getattr(settings, name)}")
@@ -209,7 +210,7 @@ class TrainSettings:
             raise ConfigError("interpolate: what use_osf and use_dora add cannot be scaled; leave interpolate at 1")
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], **parameters: Any) -> "TrainSettings":
+    def from_options(cls, options: Mapping[str, object], **parameters: object) -> "TrainSettings":
         """Construct settings from the fields that are parameters of their own, and a dictionary of any others.
 
         Raises:
@@ -231,15 +232,15 @@ class TrainSettings:
             return f"an adapter hardly learns at {rate:.1e} (learning_rate times lora_plus_ratio); raise one of them"
         return ""
 
-    def flat(self) -> dict[str, Any]:
+    def flat(self) -> dict[str, object]:
         """Return all settings by name; those of a group as `group.name`."""
-        pairs: dict[str, Any] = {}
+        pairs: dict[str, object] = {}
         for name, value in asdict(self).items():
             group = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
             pairs |= group or {name: value}
         return pairs
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return what decides the trajectory: a checkpoint is taken up only by a training with the same."""
         free = {f"{group}.{name}".lstrip(".") for group, names in _MAY_CHANGE.items() for name in names}
         return {name: value for name, value in self.flat().items() if name not in free}

@@ -25,10 +25,7 @@ from mixtune.storage.files import split_pattern as split_pattern
 from mixtune.storage.files import upload as upload
 from mixtune.storage.files import write_json as write_json
 from mixtune.storage.manifest import manifest_digest as manifest_digest
-from mixtune.storage.manifest import read_manifest as read_manifest
-from mixtune.storage.manifest import verify as verify
 from mixtune.storage.manifest import verify_files as verify_files
-from mixtune.storage.manifest import write_manifest as write_manifest
 from mixtune.storage.streams import BLOCK_BYTES as BLOCK_BYTES
 from mixtune.storage.streams import FileEntry as FileEntry
 from mixtune.storage.streams import Writer as Writer

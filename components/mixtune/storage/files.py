@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -40,7 +40,7 @@ PROVENANCE = "_provenance.json"
 _OPTIONS = {"kms_key_id": "MIXTUNE_KMS_KEY_ID", "endpoint_url": "AWS_ENDPOINT_URL_S3", "region": "AWS_REGION"}
 
 
-def configure_storage(options: dict[str, Any]) -> None:
+def configure_storage(options: Mapping[str, object]) -> None:
     """Write a component's `storage` parameter (`kms_key_id`, `endpoint_url`, `region`) into the environment.
 
     So child processes see it, too.
@@ -189,7 +189,7 @@ def read_json(uri: str) -> Any:
             raise DataError(f"{uri}: not JSON ({error})") from error
 
 
-def write_json(uri: str, value: Any) -> FileEntry:
+def write_json(uri: str, value: object) -> FileEntry:
     """Write a JSON value, keys sorted, so that the same value has the same bytes."""
     with open_write(uri) as stream:
         stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixtune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 BLOCK_BYTES = 8 * 2**20
 """Bytes of one ranged read and of one part of a multipart upload (S3 asks for at least 5 MiB)."""
@@ -47,7 +50,7 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1)
-def s3_client() -> Any:
+def s3_client() -> "BaseClient":
     """Return the S3 client of this process, by the default AWS chain."""
     import boto3
     from botocore.config import Config

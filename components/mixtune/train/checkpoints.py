@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -40,7 +40,7 @@ class CheckpointManifest(Manifest):
     KIND: ClassVar[str] = "checkpoint"
     VERSION: ClassVar[int] = 1
 
-    identity: dict[str, Any]
+    identity: dict[str, object]
     """What decides the trajectory."""
     steps_done: int
     losses: list[float]
@@ -77,7 +77,7 @@ class Checkpoints:
         trainer: The training.
     """
 
-    def __init__(self, uri: str, identity: dict[str, Any], trainer: Trainer) -> None:
+    def __init__(self, uri: str, identity: dict[str, object], trainer: Trainer) -> None:
         self.uri, self._identity = uri, identity
         self._settings, self._group = trainer.settings.checkpoints, trainer.group
         self.lineage = [0]
@@ -102,7 +102,7 @@ class Checkpoints:
         finally:
             signal.signal(signal.SIGTERM, previous)
 
-    def _on_sigterm(self, _number: int, _frame: Any) -> None:
+    def _on_sigterm(self, _number: int, _frame: object) -> None:
         self._terminated = True
 
     def stop_and_save_flags(self) -> torch.Tensor:

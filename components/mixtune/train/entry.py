@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
@@ -23,9 +22,9 @@ class TrainPage:
     """The page of a training task: of a validation run the checks of its data, else what was measured."""
 
     path: str
-    train_options: Mapping[str, Any]
-    tracking: Mapping[str, Any]
-    storage: Mapping[str, Any]
+    train_options: Mapping[str, object]
+    tracking: Mapping[str, object]
+    storage: Mapping[str, object]
 
     def check_data(self, task: TrainTask, nodes: NodeSettings, on_error: str) -> None:
         """Check the mixed data before a model is loaded or a GPU is asked for, and write the page.

@@ -136,7 +136,7 @@ def _run_locally(
 def _stopped_by_signals(runner: TaskRunner) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the tasks first, so that they can save where they stand."""
 
-    def stop(_number: int, _frame: Any) -> None:
+    def stop(_number: int, _frame: object) -> None:
         if not runner.interrupted:
             runner.interrupted = True
             print("\ninterrupted: the tasks are told to end, a training saves where it stands ...", file=sys.stderr)

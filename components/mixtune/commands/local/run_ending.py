@@ -1,9 +1,9 @@
 """What a run prints when it has ended: what it came to, where it lies, and what to do next."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mixtune import storage
 from mixtune.commands.local.run_pages import DATA_SETS
@@ -17,7 +17,7 @@ class Outcome:
     """What a local run came to."""
 
     run_id: str
-    outputs: dict[str, Any]
+    outputs: Mapping[str, object]
     """What its comparison found: verdict, and URI, mix and strength of the model to take; then its outputs."""
     report: Path | None
     """The HTML report, if the pipeline compared anything."""

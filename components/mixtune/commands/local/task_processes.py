@@ -206,7 +206,7 @@ def _prepare_folder(command: Sequence[str]) -> None:
     mark.write_text(digest)
 
 
-def _outside_files(value: Any) -> Iterator[tuple[str, str]]:
+def _outside_files(value: object) -> Iterator[tuple[str, str]]:
     """Yield every file or folder that a task's arguments name without a digest, with the digest of its content.
 
     KFP's cache does not see that a file has changed under its name.

@@ -8,7 +8,6 @@ Everitt (1969), which scikit-learn's `cohen_kappa_score` does not give.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -88,7 +87,7 @@ def calibrate(verdicts: Sequence[str | None], labels: Sequence[str]) -> Calibrat
     )
 
 
-def cohen_kappa(counts: Any) -> tuple[float, float]:
+def cohen_kappa(counts: np.ndarray) -> tuple[float, float]:
     """Return kappa and its standard error; 0 where chance explains all or nothing is there.
 
     Args:

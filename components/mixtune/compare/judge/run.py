@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class JudgeInputs:
     """Pairs with human labels; empty: the judge stays advisory."""
     limit: int = 0
     """Pairs at most, evenly over the items; 0: all."""
-    storage: dict[str, Any] = field(default_factory=dict)
+    storage: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model:

@@ -6,7 +6,7 @@ an axis's form, so `compare` needs nothing else to know how the axis is decided.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -113,12 +113,16 @@ class BenchmarkForm(Protocol[Options]):
         return []
 
 
+AnyForm: TypeAlias = BenchmarkForm[Any]
+"""A form whose options are its own business."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One scored dimension of one benchmark: its parts, and how their rows become scores."""
 
     name: str
-    form: BenchmarkForm[Any]
+    form: AnyForm
     parts: list[Part]
     labels: Labels = ()
     """Classes of a classification."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.thoughts import visible_text
 from mixtune.records import Record, prompt_and_answer
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 RECORDS_PER_PART = 128
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -146,7 +149,7 @@ def same_json(response: str, reference: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _rouge() -> Any:
+def _rouge() -> "RougeScorer":
     from rouge_score.rouge_scorer import RougeScorer  # it brings NLTK, which takes a second
 
     return RougeScorer(["rougeL"], use_stemmer=True)

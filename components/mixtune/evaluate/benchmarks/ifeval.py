@@ -139,7 +139,7 @@ def check(axis: str, prompt: Prompt, answer: AnswerColumns) -> Sample:
     )
 
 
-def _list(value: Any, uri: str, number: int) -> list[Any]:
+def _list(value: object, uri: str, number: int) -> list[Any]:
     """Return a list that is given as such or as JSON."""
     try:
         items = json.loads(value) if isinstance(value, str) else value

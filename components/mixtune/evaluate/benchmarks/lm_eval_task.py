@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Number
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, measure_column
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part
+from mixtune.settings.foreign import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def run_task(
     return [_sample(axis, options, row) for row in result["samples"][options.task]]
 
 
-def _sample(axis: str, options: LmEvalOptions, row: dict[str, Any]) -> Sample:
+def _sample(axis: str, options: LmEvalOptions, row: JsonObject) -> Sample:
     measures = {name: float(row[name]) for name in row["metrics"] if isinstance(row[name], Number | bool)}
     metric = options.metric or next(iter(measures), "")
     if metric not in measures:

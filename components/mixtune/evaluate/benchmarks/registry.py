@@ -3,12 +3,11 @@
 import pkgutil
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from mixtune.evaluate.benchmarks.form import BenchmarkForm
+from mixtune.evaluate.benchmarks.form import AnyForm
 
 
-def find_forms() -> dict[str, BenchmarkForm[Any]]:
+def find_forms() -> dict[str, AnyForm]:
     """Return the forms of this folder by name."""
     names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     modules = [import_module(f"{__package__}.{name}") for name in names if name != "registry"]

@@ -46,7 +46,7 @@ def check_instructions(prompts: Sequence[Prompt]) -> None:
         DataError: An instruction that IFEval does not have, or arguments that it does not take.
         ModelError: `punkt_tab` is needed and not installed.
     """
-    checkers: dict[str, Any] = load_checkers().instructions_registry.INSTRUCTION_DICT
+    checkers = load_checkers().instructions_registry.INSTRUCTION_DICT
     for prompt in prompts:
         for name, arguments in zip(prompt.instruction_id_list, prompt.kwargs, strict=True):
             if name not in checkers:
@@ -94,7 +94,7 @@ def find_punkt() -> bool:
 
 
 @lru_cache(maxsize=1)
-def load_checkers() -> Any:
+def load_checkers() -> ModuleType:
     """Return lm-eval's `ifeval.utils` with its siblings, and no other part of lm-eval.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import orjson
@@ -100,7 +99,7 @@ def symbols(text: str) -> bytes:
 
 def _rest(record: Record, answer: str) -> bytes:
     """Return the answer with all of a record that is no text of a turn: reasoning, calls, tools."""
-    rest: list[Any] = [answer]
+    rest: list[object] = [answer]
     for message in record["messages"]:
         if len(message) > 2:
             calls = [[call["name"], call["arguments"]] for call in message.get("tool_calls", ())]

@@ -23,7 +23,6 @@ _CONTENTS = ("content", "value", "parts")
 _LEARN = frozenset(("learn", "weight", "train", "training", "loss", "loss_weight"))
 """Fields that leave a turn out of training."""
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
-_REASONING = frozenset(REASONING)
 _SPOKEN = ("refusal", "tool_plan")
 """What the assistant says where there is no content, as OpenAI and Cohere have it."""
 _READ = frozenset(("role", "from", "author", *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
@@ -205,8 +204,8 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
         turn.texts.append(text_of(part["document"]))
         names += ["document"]
     elif not names and "cachePoint" not in part:
-        known = "text, reasoning, calls and results of tools are read"
-        raise DataError(f"content part of an unknown kind: {kind or ', '.join(sorted(part))}; {known}")
+        readable = "text, reasoning, calls and results of tools are read"
+        raise DataError(f"content part of an unknown kind: {kind or ', '.join(sorted(part))}; {readable}")
     for name in _UNTYPED.keys() & set(names):
         _read_untyped(turn, name, part[name], unread)
     account(part, _PART | set(names), unread, "parts.")

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import re2
 
@@ -52,7 +51,7 @@ _GROUPS = (
 )
 
 
-def _no_captures() -> Any:
+def _no_captures() -> object:
     options = re2.Options()
     options.never_capture = True
     return options

@@ -7,9 +7,12 @@ a policy for `name` or `address` asks for it.
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mixtune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from presidio_analyzer import AnalyzerEngine
 
 KINDS = {"name": "PERSON", "address": "LOCATION"}
 """Our kinds, and what presidio calls them; a place that a sentence is about is an address to it, too."""
@@ -38,7 +41,7 @@ def find_names(text: str, model: str) -> list[tuple[str, int, int]]:
 
 
 @lru_cache(maxsize=1)
-def load_analyzer(model: str) -> tuple[Any, str]:
+def load_analyzer(model: str) -> tuple["AnalyzerEngine", str]:
     """Presidio's analyzer with the model's entities alone, and the model's language.
 
     Raises:

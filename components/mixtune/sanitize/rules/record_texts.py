@@ -75,7 +75,7 @@ def _replaced_in(message: Message, clean: Callable[[str], str]) -> Message:
     return out
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -87,7 +87,7 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _replaced(value: Any, apply: Callable[[str], str]) -> Any:
+def _replaced(value: object, apply: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return apply(value)
     if isinstance(value, list):

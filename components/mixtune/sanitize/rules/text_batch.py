@@ -1,10 +1,10 @@
 """Texts scanned together: one scan over all of them says which few need a closer look."""
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Texts:
         """Return the numbers of the texts that these places of `joined` are in."""
         return {bisect_right(self.ends, place) for place in places}
 
-    def matches(self, pattern: Any) -> set[int]:
+    def matches(self, pattern: re.Pattern[bytes]) -> set[int]:
         """Return the numbers of the texts in which a match of a compiled pattern begins."""
         owners, at = set(), 0
         while match := pattern.search(self.joined, at):

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from mixtune.errors import ClusterError
 from mixtune.kubernetes_api import ApiError, Clock, KubernetesApi, Object
@@ -92,7 +91,7 @@ class JobApi:
         """Return the namespace's events."""
         return self._api.list(self._api.path("events"))
 
-    def log(self, pod: str, **query: Any) -> list[str]:
+    def log(self, pod: str, **query: str | int) -> list[str]:
         """Return a pod's log, each line with its time before it; none while its container has not started."""
         try:
             return self._api.text(f"{self._api.path('pods', pod)}/log", timestamps="true", **query).splitlines()

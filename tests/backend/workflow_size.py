@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TypeAlias
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.compiled import AT_EXIT, KINDS, Compiled, Component, Container, KubernetesConfig, Task, is_graph
 
 LIMIT_BYTES = 1024 * 1024
@@ -47,13 +49,6 @@ class WorkflowSize:
     def compressed(self) -> int:
         """Bytes of the whole workflow where its nodes are compressed."""
         return self.compressed_nodes + self.specification
-
-    def __str__(self) -> str:
-        live = "its page stays live" if self.stays_live else "its page stands still"
-        return (
-            f"{self.num_nodes} nodes of {self.plain_nodes / 1e6:.2f} MB, {live}; "
-            f"{self.compressed / LIMIT_BYTES:.0%} of Argo's limit"
-        )
 
 
 def workflow_size(path: Path, points: int = 2) -> WorkflowSize:

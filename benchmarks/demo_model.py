@@ -1,4 +1,4 @@
-"""Make the demo's base model: `python -m mixtune.demo.pretrain --out DIR --seed 0`.
+"""How the demo's base model was made: `python benchmarks/demo_model.py --out DIR --seed 0`.
 
 A Llama of 0.8 million parameters, its byte-level BPE tokenizer and its chat template. It learns facts as questions and
 answers, verifiable instructions and the repetition of words (a model that never said a label
