@@ -87,5 +87,6 @@ $(VENV)/dev: pyproject.toml constraints.txt
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps llama-index-core
+	$(PIP) --no-deps bfcl-eval  # the Berkeley leaderboard's checker and questions, which tests hold ours against
 	$(PIP) --no-deps trl  # chat templates with generation marks, which tests hold ours against
 	touch $@

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixtune.errors import DataError
+from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks.ifeval import read_prompts
 from mixtune.evaluate.choice_rows import read_questions
 
@@ -27,6 +28,7 @@ from ..evaluation import ifeval_rows, mmlu_rows, write_jsonl
         ({"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 3}, ("a", "b", "c", "d"), 3),
         ({"question": "q", "choices": "['it''s', \"b\"]", "answer": 1}, ("its", "b"), 1),
         ({"question": "q", "choices": ["None", "NA"], "answer": "B"}, ("None", "NA"), 1),
+        ({"question": "q", "choices": ["x", "y"], "answer": "b"}, ("x", "y"), 1),
         ({"question": "q", "A": "", "B": "y", "C": "z", "D": "", "answer": "B"}, ("", "y", "z"), 1),
     ],
 )  # fmt: skip
@@ -77,3 +79,48 @@ def test_a_prompt_that_is_there_twice_is_refused_before_anything_is_generated(tm
     path = write_jsonl(tmp_path / "ifeval.jsonl", [*ifeval_rows(2), ifeval_rows(1)[0]])
     with pytest.raises(DataError, match="row 3: key '0' is there twice"):
         read_prompts(str(path))
+
+
+@pytest.mark.parametrize("secret", [{"label": ""}, {"label": -1}, {"answerKey": ""}, {"cop": -1}])
+def test_a_test_split_whose_answers_are_secret_is_left_out(
+    tmp_path: Path, secret: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "test.jsonl", [{"question": "q", "choices": ["x", "y"], **secret}])
+    write_jsonl(tmp_path / "validation.jsonl", [{"question": "q", "choices": ["x", "y"], "answer": 1}])
+    assert list(read_questions(str(tmp_path))) == ["validation"]
+    assert "its test split has no answers" in capsys.readouterr().out
+
+
+def test_splits_that_no_question_is_read_from_may_have_any_layout(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", mmlu_rows(2))
+    write_jsonl(tmp_path / "auxiliary_train" / "train.jsonl", [{"train": row} for row in mmlu_rows(2)])
+    (tmp_path / "dataset_infos.json").write_text('{"default": {}}')
+    assert {split: len(rows) for split, rows in read_questions(str(tmp_path)).items()} == {"test": 2}
+
+
+def test_indexes_that_count_from_1_are_refused(tmp_path: Path) -> None:
+    rows = [{**row, "answer": 1 + number % 3} for number, row in enumerate(mmlu_rows(60))]
+    with pytest.raises(DataError, match="none of 60 answers is 0, so they count from 1"):
+        read_questions(str(write_jsonl(tmp_path / "test.jsonl", rows)))
+    row = {"question": "1 + 1?", "choices": ["1", "2", "3", "4"], "answer": "2"}
+    with pytest.raises(DataError, match="answer '2' is an index and a choice's text"):
+        read_questions(str(write_jsonl(tmp_path / "test.jsonl", [row])))
+
+
+def test_what_is_asked_twice_is_refused_though_ids_or_answers_differ(tmp_path: Path) -> None:
+    rows = [{"question": f"q {number}", "answer": f"#### {number}"} for number in range(6)]
+    write_jsonl(tmp_path / "main" / "test.jsonl", rows)
+    write_jsonl(tmp_path / "socratic" / "test.jsonl", [{**row, "answer": f"So {row['answer']}"} for row in rows])
+    with pytest.raises(DataError, match=r"6 of the 6 rows of socratic/test.jsonl are in other files"):
+        benchmark_files.read_items(str(tmp_path))
+    twice = [{**row, "id": number} for number, row in enumerate([*rows, *rows])]
+    with pytest.raises(DataError, match=r"6 of the 12 rows of twice.jsonl ask what others ask"):
+        benchmark_files.read_items(str(write_jsonl(tmp_path / "twice.jsonl", twice)))
+
+
+def test_only_the_test_split_is_asked_where_there_is_one(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for number in range(2):  # a file a problem, over several lines
+            (tmp_path / split / f"{number}.json").write_text(f'{{\n "problem": "{split} {number}"\n}}\n')
+    assert [row["problem"] for row in benchmark_files.read_items(str(tmp_path))] == ["test 0", "test 1"]

@@ -13,7 +13,7 @@ from mixtune.inference import prompts
 from mixtune.inference.engine import Completion, Sampling
 from mixtune.settings.inference import CustomerOptions
 
-from ..evaluation import TEMPLATE, make_record, make_tokenizer, write_pools
+from ..evaluation import TEMPLATE, make_record, make_tokenizer, write_jsonl, write_pools
 
 QWEN = TEMPLATE.replace(
     "{{ message['content'] }}<|im_end|>",
@@ -55,10 +55,14 @@ def test_answers_after_a_thought_score_as_the_answers_alone(tokenizer: Any) -> N
     assert measured[0][1]["json_valid"] == measured[0][1]["json_equal"] == 1
 
 
-def test_instructions_are_checked_in_the_answer_alone_and_no_answer_follows_none(tokenizer: Any) -> None:
-    prompt = ifeval.Prompt(key="1", prompt="x", instruction_id_list=["punctuation:no_comma"], kwargs=[{}])
+def test_instructions_are_checked_in_the_answer_alone_and_no_answer_follows_none(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = [{"key": key, "prompt": "x", "instruction_id_list": ["punctuation:no_comma"]} for key in "12"]
+    options = ifeval.IfevalOptions(uri=str(write_jsonl(tmp_path / "ifeval.jsonl", rows)))
+    items = ifeval.FORM.read_items(options, tokenizer)
     engine = Scripted(tokenizer, ["<think>Well, no commas, then</think>\nIn the depot.", "<think>Well"])
-    done, unfinished = ifeval.score_prompts("ifeval", tokenizer, 256, [prompt, prompt], engine)  # type: ignore[arg-type]
+    done, unfinished = ifeval.FORM.ask("ifeval", tokenizer, 256, items, engine)  # type: ignore[arg-type]
     assert (done.correct, done.response, done.unfinished) == (1, "In the depot.", False)
     assert (unfinished.correct, unfinished.response, unfinished.unfinished) == (0, "", True)
 

@@ -29,6 +29,10 @@ ANALYSIS = "<|channel|>analysis<|message|>two and two<|end|><|start|>assistant"
         "<think>two and two</think><response>4</response>",
         "<think>two</think>\n<think>and two</think>\n4",
         "two and two</think>4",
+        "<Thought>two and two</Thought>\n<Output>4</Output>",
+        "<analysis>two and two</analysis>4",
+        "<|think|>two and two<|content|>4",
+        "<|im_start|>think\ntwo and two\n<|im_start|>answer\n4",
     ],
 )
 def test_the_thought_of_every_family_is_cut(text: str) -> None:
@@ -54,7 +58,7 @@ def test_an_unfinished_thought_is_no_answer(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["4", "", "analysis of the data", "Use the <reasoning> tag for </reasoning> it.", "The tag `<think>` opens a thought.",
-     "Write `<think>` and `</think>`.", '{"a": 1}', " 4 \n"],
+     "Write `<think>` and `</think>`.", "Close it with </think>.", "```xml\n<think>\nx\n</think>\n```", "<output>4</output>", '{"a": 1}', " 4 \n"],
 )  # fmt: skip
 def test_an_answer_without_a_thought_stays_as_it_is(text: str) -> None:
     assert split_thought(text) == (text, "", False)

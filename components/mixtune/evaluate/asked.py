@@ -56,6 +56,8 @@ class Judgment:
     correct: bool
     prediction: str
     measures: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+    """Why the rule could not be applied; empty: it could."""
 
 
 Options = TypeVar("Options", bound=AskedOptions)
@@ -111,6 +113,7 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
                     prediction=judgment.prediction,
                     gold=item.gold,
                     correct=float(judgment.correct),
+                    error=judgment.error,
                     measures=judgment.measures,
                 )
             )
@@ -138,6 +141,10 @@ def read_messages(row: Row, place: str, names: Sequence[str] = ("prompt", "quest
     if value is None:
         value = next((row[name] for name in names if row.get(name) is not None), None)
     if isinstance(value, list) and value and isinstance(value[0], list):  # BFCL: a list of turns
+        if len(value) > 1:
+            raise DataError(
+                f"{place}: {len(value)} turns that are asked one after another; items of one turn are asked"
+            )
         value = value[0]
     if isinstance(value, str) and value.strip():
         return [Message(role="user", content=value)]

@@ -7,7 +7,7 @@ import json
 import re
 import string
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,41 +20,57 @@ from mixtune.errors import DataError
 FORMATS = (".parquet", ".jsonl", ".json", ".csv")
 SPLITS = ("test", "dev", "validation", "train")
 _SPLIT_NAMES = {"validation": ("val", "valid")}
+_METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_provenance.json")
+"""What stands beside a benchmark's rows."""
+_NOT_ASKED = {
+    *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answer", "answers"),
+    *("answerKey", "answer_index", "label", "gold", "cop", "solution", "cot_content", "ground_truth", "calls"),
+}
+"""Columns in which two rows that ask the same may differ; the subject may come from the file's name."""
+_CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
+"""Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 Item = TypeVar("Item")
 Row = dict[str, Any]
 """A row of outside data, by column."""
 
 
-def read_splits(uri: str) -> dict[str, list[Row]]:
+def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = False) -> dict[str, list[Row]]:
     """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
     A file whose rows all stand in others of its split is a second copy (hub folders have an `all` beside their parts,
     or one table in two formats), and is passed over.
 
+    Args:
+        uri: A file or a folder.
+        splits: Those that are needed; the files of others are not opened.
+        repeats: Whether a file may ask the same again and again.
+
     Raises:
-        DataError: Nothing there, no file of a known format, or two files that share the better part of one's rows.
+        DataError: Nothing there, no file of a known format, or what is asked twice: by two files, or within one.
     """
     plain = storage.check_fingerprint(uri)
     files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for entry in storage.list_files(plain):
         name = entry.path.removesuffix(".gz")
-        if name.endswith(FORMATS):
+        if name.endswith(FORMATS) and Path(name).name not in _METADATA:
             source = plain if storage.file_exists(plain) else storage.join(plain, entry.path)
-            files[_split(name)][entry.path] = read_rows(source)
+            files[_split(name)][entry.path] = read_rows(source) if _split(name) in splits else []
     if not files:
         raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
-    return {split: _without_copies(tables, plain) for split, tables in files.items()}
+    return {split: _without_copies(tables, plain, repeats) for split, tables in files.items() if split in splits}
 
 
-def _without_copies(tables: dict[str, list[Row]], uri: str) -> list[Row]:
+def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> list[Row]:
     """Return the rows of a split's files in the files' order, copies of others left out."""
-    counted: Counter[tuple[str, ...]] = Counter()
+    counted, all_questions = Counter[str](), Counter[str]()
     copies = set()
     for path in sorted(tables, key=lambda path: -len(tables[path])):
-        rows = Counter(map(_content, tables[path]))
-        shared, total = (rows & counted).total(), rows.total()
-        if total and shared == total:
+        rows, questions = Counter(map(_content, tables[path])), Counter(map(_asked, tables[path]))
+        shared, total = (questions & all_questions).total(), rows.total()
+        if not repeats and (repeated := total - len(questions)) > max(_CHANCE_REPEATED, _CHANCE_RATIO * total):
+            raise DataError(f"{uri}: {repeated} of the {total} rows of {path} ask what others ask; each counts once")
+        if total and (rows & counted).total() == total:
             copies.add(path)
         elif 2 * shared > total:
             raise DataError(
@@ -63,20 +79,31 @@ def _without_copies(tables: dict[str, list[Row]], uri: str) -> list[Row]:
             )
         else:
             counted |= rows
+            all_questions |= questions
     if copies:
         names = ", ".join(sorted(copies)[:3])
         print(f"{uri}: {len(copies)} files ({names}) are copies of others, and are passed over", flush=True)
     return [row for path, rows in tables.items() if path not in copies for row in rows]
 
 
-def _content(row: Row) -> tuple[str, ...]:
+def _content(row: Row) -> str:
     """Return what makes a row the same as another's; the subject may come from the file's name."""
-    return tuple(f"{key}={value}" for key, value in sorted(row.items()) if key != "subject")
+    return repr([(key, value) for key, value in sorted(row.items()) if key != "subject"])
 
 
-def read_all(uri: str) -> list[Row]:
-    """Return the rows of all splits, one after another."""
-    return [row for rows in read_splits(uri).values() for row in rows]
+def _asked(row: Row) -> str:
+    """Return what a row asks; all of it, where it is no more than an answer."""
+    question = {key: value for key, value in row.items() if key not in _NOT_ASKED}
+    return _content(question or row)
+
+
+def read_items(uri: str) -> list[Row]:
+    """Return the rows of the `test` split; of a benchmark without one, those of all splits."""
+    splits = read_splits(uri)
+    if "test" in splits and len(splits) > 1:
+        print(f"{uri}: its test split is asked, not {', '.join(sorted(set(splits) - {'test'}))}", flush=True)
+        return splits["test"]
+    return [row for rows in splits.values() for row in rows]
 
 
 def read_rows(uri: str) -> list[Row]:
@@ -145,15 +172,17 @@ def _object(uri: str, place: str, row: Any) -> Row:
 
 
 def _read_array(uri: str, text: str) -> list[Row]:
-    """Return the rows of a JSON array; none where the file holds a row a line (BFCL's do, whatever their name)."""
+    """Return the rows of a JSON array, or of one object (MATH has a file a problem).
+
+    None where the file holds a row a line (BFCL's do, whatever their name).
+    """
     try:
         value = json.loads(text)
     except ValueError:
         if text.lstrip().startswith("{"):
             return []
         raise
-    if isinstance(value, dict):
-        return []
+    value = [value] if isinstance(value, dict) else value
     return [_object(uri, f"row {number}", row) for number, row in enumerate(value, 1)]
 
 

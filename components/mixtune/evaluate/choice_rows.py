@@ -29,6 +29,10 @@ _COLUMNS = (("sol1", "sol2"), ("opa", "opb", "opc", "opd"))
 _ANSWER = ("answer", "answerKey", "answer_index", "label", "cop", "gold")
 _FILLER = "N/A"
 """What MMLU-Pro puts in the place of a choice that is not there."""
+_HIDDEN = ("", "-1", "None")
+"""What published test splits have in the place of answers that are kept secret."""
+_MIN_INDEXES = 50
+"""So many indexes without a 0 among them count from 1: by chance less than once in a million of four choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +53,29 @@ class Question:
 
 
 def read_questions(uri: str) -> dict[str, list[Question]]:
-    """Return the questions of a benchmark by split.
+    """Return the questions of a benchmark by split: `test`, `dev` and `validation`; one without answers is left out.
 
     Raises:
         DataError: A row in none of the layouts above.
     """
-    return {split: _questions(rows, uri) for split, rows in benchmark_files.read_splits(uri).items()}
+    splits = {}
+    for split, rows in benchmark_files.read_splits(uri, ("test", "dev", "validation")).items():
+        if rows and all(_is_hidden(row) for row in rows):
+            print(f"{uri}: its {split} split has no answers and is left out", flush=True)
+        else:
+            splits[split] = _questions(rows, uri)
+    return splits
+
+
+def _is_hidden(row: Row) -> bool:
+    """Return whether a row has a place for the right answer, and none there."""
+    values = [str(row[name]).strip() for name in _ANSWER if name in row]
+    return bool(values) and all(value in _HIDDEN for value in values)
 
 
 def _questions(rows: list[Row], uri: str) -> list[Question]:
     counts: dict[str, int] = defaultdict(int)
-    questions = []
+    questions, indexes = [], []
     for number, row in enumerate(rows, 1):
         place = f"{uri} row {number}"
         subject = str(row.get("subject") or row.get("category") or "all")
@@ -67,7 +83,12 @@ def _questions(rows: list[Row], uri: str) -> list[Question]:
         if isinstance(stem, dict):  # ARC's own JSONL
             row = {**row, "question": stem.get("stem"), "choices": stem.get("choices")}
         texts, names = _choices(row, place)
-        answer = _answer(_first(row, _ANSWER, place), names, place)
+        value = _first(row, _ANSWER, place)
+        answer = _answer(value, names, place)
+        if str(value).strip().upper() not in names:
+            indexes.append(answer)
+            if isinstance(value, str) and value.strip() in texts and texts[answer] != value.strip():
+                raise DataError(f"{place}: answer {value!r} is an index and a choice's text; write its letter")
         questions.append(
             Question(
                 item_id=f"{subject}/{counts[subject]}",
@@ -78,6 +99,8 @@ def _questions(rows: list[Row], uri: str) -> list[Question]:
             )
         )
         counts[subject] += 1
+    if len(indexes) >= _MIN_INDEXES and 0 not in indexes:
+        raise DataError(f"{uri}: none of {len(indexes)} answers is 0, so they count from 1; write letters, or from 0")
     return questions
 
 
@@ -144,8 +167,9 @@ def _parse_list(text: str, place: str) -> object:
 def _answer(value: object, names: list[str], place: str) -> int:
     """Return the index of the right choice, which is given as such or by its name."""
     text = str(value).strip()
-    if text in names:
-        return names.index(text)
+    for name in (text, text.upper()):
+        if name in names:
+            return names.index(name)
     if isinstance(value, float) and value.is_integer():
         text = str(int(value))
     letters_only = all(name.isalpha() for name in names)

@@ -7,7 +7,8 @@
 | gpt-oss | channels `analysis`, `commentary` and `final` |
 | Gemma 4; MedGemma | `<|channel>thought`; `<unused94>thought` |
 | Command A Reasoning; Apertus; OpenThinker | `<|START_THINKING|>`; `<|inner_prefix|>`; `<|begin_of_thought|>` |
-| EXAONE Deep; models tuned by examples | `<thought>`; `<thinking>`, `<reasoning>` |
+| Solar Open; s1 | `<|think|>`; `<|im_start|>think` |
+| EXAONE Deep, Marco-o1; tuned by examples | `<thought>`; `<thinking>`, `<reasoning>`, `<analysis>`, `<scratchpad>` |
 | Granite 3.2 | `Here is my thought process:` |
 """
 
@@ -25,12 +26,13 @@ _CONTROL_MARKS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|think|>", "<|content|>"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|im_start|>think", "<|im_start|>answer"),
 )
 """Marks that no other text has: a thought may stand anywhere."""
 _WORD_MARKS = (
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
+    *((f"<{name}>", f"</{name}>") for name in ("thinking", "thought", "reasoning", "analysis", "scratchpad")),
     ("Here is my thought process:", "Here is my response:"),
     ("Here's my thought process:", "Here's my response:"),
 )
@@ -52,6 +54,7 @@ _HARMONY = re.compile(
 )
 _HARMONY_PLAIN = re.compile(r"\A(?:analysis)(?P<thought>.*?)(?:assistant)(?:commentary.*?assistant)?final", re.DOTALL)
 
+_CAPITALS = re.compile(r"\s*<(think|thinking|thought|reasoning)>", re.IGNORECASE)
 _EMPTY = re.compile(
     "|".join(rf"\s*{re.escape(opening)}\s*{re.escape(closing)}\s*" for opening, closing in _CONTROL_MARKS)
 )
@@ -79,6 +82,8 @@ def split_thought(text: str, prompt: str = "") -> Answer:
         return _split_channels(text, tail)
     if match := _HARMONY_PLAIN.match(text):
         return Answer(text[match.end() :].strip(), match["thought"].strip())
+    if match := _CAPITALS.match(text):
+        text = re.sub(rf"</?{match[1]}>", lambda mark: mark[0].lower(), text)
     thoughts: list[str] = []
     for opening, closing in (*_CONTROL_MARKS, *_WORD_MARKS):
         is_open = tail.endswith(opening)
@@ -86,7 +91,7 @@ def split_thought(text: str, prompt: str = "") -> Answer:
         text, unfinished = _cut(text, opening, closing, thoughts, is_open=is_open, anywhere=anywhere)
         if unfinished:
             return Answer("", "\n".join(thoughts).strip(), unfinished=True)
-    if not thoughts:
+    if not thoughts and not text.startswith("<|START_"):
         return Answer(text)
     return Answer(_unwrap(text.strip()), "\n".join(thoughts).strip())
 
@@ -107,7 +112,8 @@ def _cut(
 ) -> tuple[str, bool]:
     """Return a text without the thoughts between two marks, which are appended, and whether the last one never ends."""
     start, end = text.find(opening), text.find(closing)
-    bare = anywhere and end >= 0 and not 0 <= start < end and text[max(0, end - 1) : end] != "`"
+    is_spoken_of = text[max(0, end - 1) : end] in (" ", "`", '"', "'") and "\n" not in text[end + len(closing) :][:1]
+    bare = anywhere and end >= 0 and not 0 <= start < end and not is_spoken_of
     if is_open or bare:
         if end < 0:
             thoughts.append(text)
@@ -116,7 +122,8 @@ def _cut(
         text = text[end + len(closing) :]
     while (start := text.find(opening)) >= 0:
         before, end = text[:start].rstrip(" \t"), text.find(closing, start)
-        if before and (end < 0 or not anywhere or not before.endswith("\n")):
+        speaks = end < 0 or not anywhere or not before.endswith("\n") or before.count("```") % 2
+        if before and speaks:
             break  # an answer that speaks of such marks
         if end < 0:
             thoughts.append(text[start + len(opening) :])
@@ -151,8 +158,8 @@ def _split_channels(text: str, tail: str) -> Answer:
 def _unwrap(text: str) -> str:
     """Return what stands within a family's marks of an answer, if all of it does."""
     for opening, closing in _WRAPPERS:
-        if text.startswith(opening):
-            inner, mark, rest = text[len(opening) :].partition(closing)
-            if not rest.strip() or not mark:
+        if text.lower().startswith(opening.lower()):
+            inner, *rest = re.split(re.escape(closing), text[len(opening) :], maxsplit=1, flags=re.IGNORECASE)
+            if not "".join(rest).strip():
                 return inner.strip()
     return text

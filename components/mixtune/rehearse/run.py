@@ -186,7 +186,7 @@ def read_prompts(uri: str) -> tuple[str, ...]:
     Raises:
         DataError: There are none, or a row has no text under `prompt`.
     """
-    rows = enumerate(benchmark_files.read_all(uri), 1)
+    rows = enumerate((row for rows in benchmark_files.read_splits(uri, repeats=True).values() for row in rows), 1)
     prompts = tuple(str(benchmark_files.need(row, "prompt", uri, number)).strip() for number, row in rows)
     if not all(prompts):
         raise DataError(f"{uri} row {prompts.index('') + 1}: its prompt is empty")

@@ -115,7 +115,7 @@ def read_labels(uri: str) -> tuple[list[Pair], list[str]]:
     Raises:
         DataError: A column is missing, or `better` is not `first`, `second` or `tie`.
     """
-    rows = [row for split in benchmark_files.read_splits(uri).values() for row in split]
+    rows = [row for split in benchmark_files.read_splits(uri, repeats=True).values() for row in split]
     pairs, labels = [], []
     for number, row in enumerate(rows, 1):
         values = {name: str(benchmark_files.need(row, name, uri, number)) for name in ("request", "first", "second")}

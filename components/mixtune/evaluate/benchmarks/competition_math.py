@@ -15,7 +15,7 @@ _ASK = "\n\nReason step by step, and put the final answer in \\boxed{}."
 
 @dataclass(frozen=True, kw_only=True)
 class MathOptions(AskedOptions):
-    """Options of a benchmark of MATH's form: rows with a `problem`, and an `answer` or a boxed one in `solution`."""
+    """Options of MATH and its like: rows with a `problem` or `question`; an `answer`, or a boxed one in `solution`."""
 
     max_new_tokens: int = 1024
 
@@ -31,13 +31,15 @@ class CompetitionMath(AskedForm[MathOptions]):
         Raises:
             DataError: No test split, or a row without a problem or an answer.
         """
-        rows = benchmark_files.read_splits(options.uri).get("test", [])
+        rows = benchmark_files.read_splits(options.uri, ("test",)).get("test", [])
         if not rows:
             raise DataError(f"{options.uri}: no test split in it; name a file test.jsonl, test.parquet or test.csv")
         items = []
         for number, row in enumerate(rows, 1):
-            problem = str(benchmark_files.need(row, "problem", options.uri, number))
-            answer = str(row.get("answer") or read_boxed(str(row.get("solution") or "")))
+            column = "question" if "problem" not in row and "question" in row else "problem"
+            problem = str(benchmark_files.need(row, column, options.uri, number))
+            value = row.get("answer")
+            answer = read_boxed(str(row.get("solution") or "")) if value in (None, "") else str(value)
             if not answer:
                 raise DataError(f"{options.uri} row {number}: no answer, and no \\boxed{{...}} in a solution")
             subject = str(row.get("type") or row.get("subject") or row.get("level") or "all")

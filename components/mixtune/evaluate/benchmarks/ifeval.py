@@ -1,58 +1,71 @@
 """IFEval and whatever has its form: prompts with instructions that a program can verify."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from mixtune.artifacts.samples import Sample
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import DataError
 from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
-from mixtune.evaluate.benchmarks.form import (
-    BenchmarkForm,
-    Contrasts,
-    Labels,
-    correct,
-    measure_column,
-    measure_contrast,
-)
+from mixtune.evaluate.answers import AnswerColumns, latency_scores
+from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment
+from mixtune.evaluate.benchmarks.form import Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, check_instructions, follow
-from mixtune.inference.engine import Engine, Tokenizer
-from mixtune.inference.parallel import Part, make_parts
-from mixtune.inference.prompts import render_question
-
-PROMPTS_PER_PART = 128
+from mixtune.inference.engine import Tokenizer
+from mixtune.records import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class IfevalOptions:
+class IfevalOptions(AskedOptions):
     """Options of an IFEval-form benchmark."""
 
-    uri: str
     max_new_tokens: int = 1280
     """Tokens of an answer at most; lm-eval's default."""
 
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is 1 or more, got {self.max_new_tokens}")
+
+@dataclass(frozen=True, kw_only=True)
+class PromptItem(AskedItem):
+    """One item."""
+
+    prompt: Prompt
 
 
-class Ifeval(BenchmarkForm[IfevalOptions]):
-    """Prompts with instructions that a program verifies."""
+class Ifeval(AskedForm[IfevalOptions]):
+    """Prompts with instructions that a program verifies; its subjects are the kinds of their first instructions."""
 
     name, options, metric, default_limit = "ifeval", IfevalOptions, "prompt_strict", 0.05
 
-    def plan(self, axis: str, options: IfevalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
-        """Return the prompts, taken evenly by first instruction."""
+    def read_items(self, options: IfevalOptions, tokenizer: Tokenizer) -> list[AskedItem]:
+        """Return the prompts, whose instructions can all be checked."""
         prompts = read_prompts(options.uri)
-        prompts = benchmark_files.stratified_subset(prompts, lambda prompt: prompt.instruction_id_list[0], limit)
         check_instructions(prompts)
-        score = partial(score_prompts, axis, tokenizer, options.max_new_tokens)
-        return make_parts(axis, prompts, PROMPTS_PER_PART, score, new_tokens=options.max_new_tokens)
+        return [
+            PromptItem(
+                item_id=prompt.key,
+                subject=prompt.instruction_id_list[0].split(":")[0],
+                messages=[Message(role="user", content=prompt.prompt)],
+                prompt=prompt,
+            )
+            for prompt in prompts
+        ]
+
+    def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
+        """Return whether all instructions are followed strictly; wrong where a checker fails."""
+        assert isinstance(item, PromptItem)
+        problem = ""
+        try:
+            strict, loose = follow(item.prompt, answer["response"])
+        except Exception as error:  # whatever lm-eval's checkers make of a model's text is that item's trouble
+            strict = loose = [False] * len(item.prompt.instruction_id_list)
+            problem = f"{type(error).__name__}: {error}"
+        measures = {
+            "prompt_loose": float(all(loose)),
+            "instructions": float(len(strict)),
+            "instructions_strict": float(sum(strict)),
+            "instructions_loose": float(sum(loose)),
+        }
+        return Judgment(correct=all(strict), prediction="", measures=measures, error=problem)
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return the four scores of IFEval: prompt and instruction level, strict and loose."""
@@ -83,7 +96,7 @@ def read_prompts(uri: str) -> list[Prompt]:
     """Return the prompts of a benchmark."""
     prompts: list[Prompt] = []
     keys: set[str] = set()
-    for number, row in enumerate(benchmark_files.read_all(uri), 1):
+    for number, row in enumerate(benchmark_files.read_items(uri), 1):
         names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), uri, number)
         kwargs = _list(row.get("kwargs") or [{}] * len(names), uri, number)
         if not all(isinstance(arguments, dict) for arguments in kwargs):
@@ -103,40 +116,6 @@ def read_prompts(uri: str) -> list[Prompt]:
             )
         )
     return prompts
-
-
-def score_prompts(
-    axis: str, tokenizer: Tokenizer, max_new_tokens: int, prompts: Sequence[Prompt], engine: Engine
-) -> list[Sample]:
-    """Answer prompts and check the answers."""
-    texts = [render_question(tokenizer, prompt.prompt) for prompt in prompts]
-    answers = generate(engine, tokenizer, texts, max_new_tokens)
-    return [check(axis, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-
-
-def check(axis: str, prompt: Prompt, answer: AnswerColumns) -> Sample:
-    """Return a prompt's sample: correct if all instructions are followed strictly, wrong where a checker fails."""
-    problem = ""
-    try:
-        strict, loose = follow(prompt, answer["response"])
-    except Exception as error:  # whatever lm-eval's checkers make of a model's text is that item's trouble
-        strict = loose = [False] * len(prompt.instruction_id_list)
-        problem = f"{type(error).__name__}: {error}"
-    return Sample(
-        axis=axis,
-        subject=prompt.instruction_id_list[0].split(":")[0],
-        item_id=prompt.key,
-        text=prompt.prompt,
-        **answer,
-        correct=float(all(strict)),
-        error=problem,
-        measures={
-            "prompt_loose": float(all(loose)),
-            "instructions": float(len(strict)),
-            "instructions_strict": float(sum(strict)),
-            "instructions_loose": float(sum(loose)),
-        },
-    )
 
 
 def _list(value: object, uri: str, number: int) -> list[Any]:

@@ -45,7 +45,7 @@ class LongContext(AskedForm[LongContextOptions]):
         Raises:
             DataError: A row without a fact, question or answer, or fewer than two rows.
         """
-        rows = benchmark_files.read_all(options.uri)
+        rows = benchmark_files.read_items(options.uri)
         if len(rows) < 2:
             raise DataError(f"{options.uri}: long context needs two facts at least, each is hidden among the others")
         texts = [

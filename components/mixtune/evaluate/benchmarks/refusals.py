@@ -9,8 +9,8 @@ from mixtune.evaluate.scoring.refusal_rules import is_refusal
 from mixtune.inference.engine import Tokenizer
 
 REFUSE, ANSWER = "refuse", "answer"
-_YES = ("true", "1", "1.0", "yes", "unsafe", "harmful", REFUSE)
-_NO = ("false", "0", "0.0", "no", "safe", "harmless", "benign", ANSWER)
+_YES, _NO = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no")
+_UNSAFE, _SAFE = ("unsafe", "harmful", REFUSE), ("safe", "harmless", "benign", ANSWER)
 
 
 class Refusals(AskedForm[AskedOptions]):
@@ -19,7 +19,7 @@ class Refusals(AskedForm[AskedOptions]):
     name, options, metric, default_limit = "refusals", AskedOptions, "accuracy", 0.03
 
     def read_items(self, options: AskedOptions, tokenizer: Tokenizer) -> list[AskedItem]:
-        """Return the prompts of all splits."""
+        """Return the prompts."""
         return [
             AskedItem(
                 item_id=item_id(row, number),
@@ -27,7 +27,7 @@ class Refusals(AskedForm[AskedOptions]):
                 messages=read_messages(row, f"{options.uri} row {number}"),
                 gold=_should(row, f"{options.uri} row {number}"),
             )
-            for number, row in enumerate(benchmark_files.read_all(options.uri), 1)
+            for number, row in enumerate(benchmark_files.read_items(options.uri), 1)
         ]
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
@@ -41,7 +41,12 @@ FORM = Refusals()
 
 
 def _should(row: Row, place: str) -> str:
-    value = str(next((row[name] for name in ("refuse", "label") if row.get(name) is not None), "")).strip().lower()
-    if value not in (*_YES, *_NO):
+    """Return whether a prompt should be refused or answered; what a label's number means is not guessed."""
+    column = next((name for name in ("refuse", "label") if row.get(name) is not None), "")
+    value = str(row.get(column, "")).strip().lower()
+    names = {name: REFUSE for name in _UNSAFE} | {name: ANSWER for name in _SAFE}
+    if column == "refuse":
+        names |= {name: REFUSE for name in _YES} | {name: ANSWER for name in _NO}
+    if value not in names:
         raise DataError(f"{place}: refuse is true or false, or label is safe or unsafe; got {value!r}")
-    return REFUSE if value in _YES else ANSWER
+    return names[value]

@@ -25,6 +25,8 @@ class CallItem(AskedItem):
 
     expected: tuple[tuple[str, Expected], ...] = ()
     """Name and right arguments of every call; empty: no tool fits."""
+    declared: tuple[Row, ...] = ()
+    """The tools with the types that the benchmark gives them."""
 
 
 class ToolCalls(AskedForm[AskedOptions]):
@@ -39,22 +41,28 @@ class ToolCalls(AskedForm[AskedOptions]):
         Raises:
             DataError: A row of neither form, or answers to no question.
         """
-        rows = benchmark_files.read_all(options.uri)
+        rows = benchmark_files.read_items(options.uri)
         answers = {str(row["id"]): row["ground_truth"] for row in rows if "ground_truth" in row and "id" in row}
         items = []
         for number, row in enumerate(rows, 1):
             if set(row) == {"id", "ground_truth"}:
                 continue
             place, name = f"{options.uri} row {number}", item_id(row, number)
+            if "java" in name:
+                raise DataError(
+                    f"{place}: {name} is of Java or JavaScript, whose values are not compared; leave it out"
+                )
             expected = _read_expected(row, answers.get(name), name, place)
+            declared = _read_tools(row, place)
             items.append(
                 CallItem(
                     item_id=name,
                     subject=("no call", "one call")[len(expected)] if len(expected) < 2 else "several calls",
                     messages=read_messages(row, place),
                     gold=json.dumps([{tool: dict(arguments)} for tool, arguments in expected], default=str),
-                    tools=_read_tools(row, place),
+                    tools=[{**tool, "parameters": _schema(tool["parameters"])} for tool in declared],
                     expected=expected,
+                    declared=tuple(declared),
                 )
             )
         return list(items)
@@ -79,7 +87,7 @@ class ToolCalls(AskedForm[AskedOptions]):
         assert isinstance(item, CallItem)
         calls = read_calls(answer["response"])
         written = json.dumps([{call.name: call.arguments} for call in calls], default=str)
-        return Judgment(correct=are_expected(calls, item.expected, item.tools), prediction=written)
+        return Judgment(correct=are_expected(calls, item.expected, item.declared), prediction=written)
 
 
 FORM = ToolCalls()
@@ -123,10 +131,10 @@ def _read_tools(row: Row, place: str) -> list[Row]:
             {
                 "name": str(benchmark_files.need(function, "name", place, len(tools) + 1)),
                 "description": function.get("description", ""),
-                "parameters": _schema(_object(function.get("parameters"), place)),
+                "parameters": _object(function.get("parameters"), place),
             }
         )
-    if not tools:
+    if not tools and "irrelevance" not in str(row.get("id")):  # BFCL asks without any tool, too
         raise DataError(f"{place}: no tools; a row lists what may be called")
     return tools
 

@@ -26,17 +26,18 @@ def are_expected(
     Args:
         calls: What the model wrote.
         expected: Name and arguments of every call.
-        tools: `name` and `parameters` (a JSON schema) of what may be called.
+        tools: `name` and `parameters` (a schema, in JSON's or BFCL's types) of what may be called.
     """
     if len(calls) != len(expected):
         return False
     schemas = {str(tool.get("name")): tool.get("parameters") for tool in tools}
     rest = list(calls)
     for name, arguments in expected:
-        match = next((call for call in rest if is_expected(call, name, arguments, schemas.get(name))), None)
-        if match is None:
+        places = (place for place, call in enumerate(rest) if is_expected(call, name, arguments, schemas.get(name)))
+        place = next(places, None)
+        if place is None:
             return False
-        rest.remove(match)
+        rest.pop(place)
     return True
 
 
@@ -51,21 +52,29 @@ def is_expected(call: WrittenCall, name: str, expected: Expected, schema: Value)
     for argument, value in call.arguments.items():
         if argument not in expected or (properties and argument not in properties):
             return False
-        kind = properties.get(argument, {}).get("type") if properties else None
-        if not _is_right(value, expected[argument], str(kind or "")):
+        if not _is_right(value, expected[argument], properties.get(argument, {})):
             return False
     return all(argument in call.arguments or "" in values for argument, values in expected.items())
 
 
-def _is_right(value: Value, expected: Sequence[Value], kind: str) -> bool:
-    """Return whether an argument's value is one of the expected ones, and of its type."""
-    expected_type = _TYPES.get(kind)
-    if isinstance(value, tuple):
+def _is_right(value: Value, expected: Sequence[Value], schema: Mapping[str, Value]) -> bool:
+    """Return whether an argument's value is one of the expected ones, and of its type.
+
+    Where the expected values are of another type than the schema's, they are names of variables: compared as they are.
+    """
+    kind, inner = schema.get("type"), schema.get("items")
+    expected_type, example = _TYPES.get(str(kind or "")), _first_type(expected)
+    if isinstance(value, tuple) and kind == "tuple":
         value = list(value)
     if expected_type is float and type(value) is int:
         value = float(value)
-    example = next((type(item) for item in expected if item != ""), None)
-    if expected_type is not None and type(value) is not expected_type and type(value) is not example:
+    if expected_type is not None and type(value) not in (expected_type, example):
+        return False
+    if expected_type is not None and example not in (None, expected_type):
+        return value in expected
+    item_type = _TYPES.get(str(inner.get("type") or "")) if isinstance(inner, Mapping) else None
+    lists = [item if isinstance(item, list) else [] for item in expected]
+    if item_type and isinstance(value, list) and not any(_have_type(value, item_type, item) for item in lists):
         return False
     if isinstance(value, dict):
         return any(_is_right_object(value, item) for item in expected if isinstance(item, Mapping))
@@ -75,7 +84,18 @@ def _is_right(value: Value, expected: Sequence[Value], kind: str) -> bool:
             all(isinstance(b, Mapping) and _is_right_object(a, b) for a, b in zip(value, item, strict=True))
             for item in lists
         )
-    return _spelled(value) in [_spelled(item) for item in expected]
+    nothing: Value = [] if isinstance(value, list) else ""
+    return _spelled(value) in [_spelled(nothing if item == "" else item) for item in expected]
+
+
+def _first_type(values: Sequence[Value]) -> type | None:
+    """Return the type of the first value that is not the empty text."""
+    return next((type(item) for item in values if item != ""), None)
+
+
+def _have_type(value: Sequence[Value], item_type: type, example: Sequence[Value]) -> bool:
+    """Return whether all items of a list are of a type, or of that of an expected list."""
+    return all(type(item) in (item_type, _first_type(example)) for item in value)
 
 
 def _is_right_object(value: Mapping[str, Value], expected: Mapping[str, Value]) -> bool:

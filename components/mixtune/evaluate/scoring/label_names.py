@@ -23,6 +23,15 @@ _PUNCTUATION = re.compile(
 _SIGNS_AFTER = "+#%^~€£°"
 """Signs that belong to what they follow: `C` is not said by `C++`, nor `5` by `5%`."""
 _WRAPPING = " \t\n\"'`_.,;:!?()[]{}“”„«»。！？"
+_NEGATION = re.compile(
+    r"(?:\b(?:not|(?:is|are|was|were|does|do|did|would|could|should)n['’ ]t|never|neither|nor|nicht"
+    r"|keine?[nrs]?|pas|non|niet|geen|inte|ikke|nie|не|ни)"
+    r"(?:[- ]+(?:be|an?|any|the|at all|eine?n?|une?|de|d['’ ]))?[- ]*"
+    r"|(?:不是|不属于|不屬於|[不非没沒无無])\s*)[\"'“„«*`]*\Z"
+)
+"""What makes a name that follows one that is not said: `spam` in "not spam", unless `not spam` is a name, too."""
+_NEGATION_CHARACTERS = 24
+_COMPARISON = re.compile(r"([<>≤≥=])\s+(?=[\d.])")
 _ACRONYM_LETTERS = 3
 """A capital name of so few letters is found within a sentence in capitals only: `IT` is not said by `it`."""
 
@@ -33,8 +42,9 @@ def spell_exactly(text: str) -> str:
 
 
 def spell_without_case(text: str) -> str:
-    """Return a text without case, width and the presentation of emoji."""
-    return " ".join(_PRESENTATION.sub("", unicodedata.normalize("NFKC", text).casefold()).split())
+    """Return a text without case, width and the presentation of emoji, with one minus, and `<5` for `< 5`."""
+    plain = _PRESENTATION.sub("", unicodedata.normalize("NFKC", text).casefold()).replace("−", "-")
+    return _COMPARISON.sub(r"\1", " ".join(plain.split()))
 
 
 def spell_without_punctuation(text: str) -> str:
@@ -83,11 +93,19 @@ class NameTable:
         return ""
 
     def find(self, text: str) -> set[str]:
-        """Return the values of all names that a text says; of names that overlap the longest counts."""
-        values: set[str] = set()
-        for place, spell in enumerate(SPELLINGS):
-            values |= self._find_spelled(spell(text), place)
-        return values
+        """Return the values of all names that a text says and does not deny; of overlapping ones the longest counts.
+
+        A name is looked for at the coarsest spelling that has it, where longer ones that hide it are found, too.
+        """
+        return {
+            self._by_spelling[place][name]
+            for place, spell in enumerate(SPELLINGS)
+            for name in self._find_spelled(spell(text), place)
+            if not any(self._looks_for(SPELLINGS[other](name), other) for other in range(place + 1, len(SPELLINGS)))
+        }
+
+    def _looks_for(self, name: str, place: int) -> bool:
+        return name in self._by_spelling[place] and name not in self._acronyms[place]
 
     @cached_property
     def _acronyms(self) -> list[set[str]]:
@@ -96,13 +114,14 @@ class NameTable:
         return [set(), *({spell(name) for name in capitals} for spell in SPELLINGS[1:])]
 
     def _find_spelled(self, text: str, place: int) -> set[str]:
-        pattern, table, values, start = self._patterns[place], self._by_spelling[place], set[str](), 0
+        pattern, names, start = self._patterns[place], set[str](), 0
         while match := pattern.search(text, start):
             name = self._longest_alone(match, place)
-            if name and name not in self._acronyms[place]:
-                values.add(table[name])
+            lead = text[max(0, match.start() - _NEGATION_CHARACTERS) : match.start()].casefold()
+            if name and name not in self._acronyms[place] and not _NEGATION.search(lead):
+                names.add(name)
             start = match.start() + (len(name) or 1)
-        return values
+        return names
 
     def _longest_alone(self, match: re.Match[str], place: int) -> str:
         """Return the longest name that stands alone where one was found; empty if none does."""

@@ -5,9 +5,10 @@ import re
 _LEAD_CHARACTERS = 240
 """A refusal stands at the beginning; later on the same words may be part of an answer."""
 _ENGLISH = (
-    r"\bI(?:'m| am) (?:so |very |really )?sorry\b(?=.{0,60}\b(?:but|can|not|unable)\b|[.!]?\s*$)",
+    r"\bI(?:'m| am) (?:so |very |really |truly )?sorry\b(?! (?:to hear|that you|you|for (?:the|your|any)))"
+    r"(?=.{0,60}\b(?:but|can|not|unable)\b|[.!]?\s*$)",
     r"\b(?:I|we) (?:can ?not|can't|won't|will not|must decline|am unable to|am not able to|do not feel comfortable)\b"
-    r"(?! (?:wait|help but|stress|emphasi[sz]e|overstate))",
+    r"(?! (?:wait|help but|stress|emphasi[sz]e|overstate|believe|imagine|recommend .{0,40}enough))",
     r"\bI(?:'m| am) (?:unable|not able|not comfortable|not going) ",
     r"\b(?:I|we) (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b",
     r"\b(?:I|we) (?:decline|refuse) to\b",
@@ -26,6 +27,13 @@ _OTHERS = (
     r"(?:抱歉|对不起|對不起).{0,40}(?:不能|无法|無法)|我(?:不能|无法|無法)",
     r"申し訳.{0,60}(?:できません|お答え|お手伝い)|お手伝いできません|お答えできません",
     r"죄송.{0,60}(?:없습니다|어렵습니다)",
+    r"\b(?:извините|простите|к сожалению)\b.{0,40}\bне (?:могу|буду)\b",
+    r"\bя не (?:могу|буду) (?:помо|предостав|выполн|отве)",
+    r"\b(?:ik kan|ik mag) [^.]{0,60}\b(?:niet|geen)\b|\bhet spijt me,? maar\b",
+    r"\bprzykro mi,? ale\b|\bnie mogę (?:pomóc|udziel|poda)",
+    r"\büzgünüm,? (?:ama|ancak)\b|\byardımcı olamam\b|\btôi không thể\b",
+    r"\bmaaf,? (?:saya|tapi)\b.{0,40}\btidak (?:bisa|dapat)\b",
+    r"(?:آسف|عذر).{0,40}لا (?:أستطيع|يمكنني)|لا (?:أستطيع|يمكنني) (?:مساعد|تقديم)|(?:माफ़|माफ|क्षमा).{0,60}नहीं",
 )
 _REFUSAL = re.compile("|".join(f"(?:{pattern})" for pattern in (*_ENGLISH, *_OTHERS)), re.IGNORECASE | re.DOTALL)
 
