@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import sys
 import tomllib
 from itertools import chain
@@ -17,6 +18,7 @@ from test_layers import MAY_IMPORT, SHARED  # noqa: E402
 
 from mixtune import __version__  # noqa: E402
 from mixtune.cli import _parser  # noqa: E402
+from mixtune.commands.arguments import check_arguments, find_pipeline, read_arguments  # noqa: E402
 
 TEXTS = write.texts()
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
@@ -82,6 +84,29 @@ def test_every_file_and_every_test_that_a_document_names_is_there(path: Path) ->
         name for file in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
     }
     assert tests - defined == set()
+
+
+SHOWN = [
+    (path, re.split(r"\s#", line)[0])
+    for path in DOCUMENTS
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", path.read_text(), re.M | re.S)
+    if language in ("", "sh")
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("mixtune ")
+]
+"""Every command of ours in a document."""
+
+
+@pytest.mark.parametrize(("path", "line"), SHOWN, ids=lambda value: " ".join(str(value).split()[:3])[-40:])
+def test_a_command_in_a_document_has_options_and_parameters_that_there_are(path: Path, line: str) -> None:
+    words = [word for word in shlex.split(line) if word != "..."]
+    options, late = _parser().parse_known_args(words[1:])
+    assert [word for word in late if word.startswith("-") or "=" not in word] == []
+    if "pipeline" in options:
+        given = [word.split("=")[0] + "=@nosuch" if "=@" in word else word for word in [*options.arguments, *late]]
+        pipeline = find_pipeline(options.pipeline)
+        known = read_arguments(pipeline, [word for word in given if "@nosuch" not in word], complete=False)
+        check_arguments(pipeline, known, complete=False)
 
 
 def test_errors_of_a_component_without_inputs_are_a_table() -> None:

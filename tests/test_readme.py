@@ -48,6 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(world.base_model, folder / "models" / "my-model")
     (arguments,) = [block for language, block in BLOCKS if language == "json" and "customer_uri" in block]
     (folder / "finetune.json").write_text(arguments)
+    places = {"customer_uri": "s3://b/t.csv", "general_pools": [], "benchmarks": {}, "base_model": "s3://b/m"}
+    (folder / "cluster.json").write_text(json.dumps({**json.loads(arguments), **places}))
     digests = {f"mixtune-python-{part}": "sha256:" + "0" * 64 for part in ("data", "train", "evaluate")}
     (folder / "images.json").write_text(json.dumps(digests))
     make_pools(folder / "sanitized")

@@ -13,7 +13,7 @@ from typing import NoReturn
 from mixtune import __version__
 from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, shipped, submit
 from mixtune.commands.argument_places import did_you_mean
-from mixtune.commands.arguments import Commands, add_pipeline_arguments
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, package_files
 from mixtune.commands.exchange import import_tuning, serve
 from mixtune.commands.local import demo, run, use_model
 from mixtune.errors import ConfigError, MixtuneError
@@ -28,7 +28,9 @@ class Parser(argparse.ArgumentParser):
         if "invalid choice: '" in message and self._subparsers:
             typed = message.split("invalid choice: '")[1].split("'")[0]
             groups = self._subparsers._group_actions
-            hint = did_you_mean(typed, [str(name) for group in groups for name in group.choices or ()])
+            commands = [str(name) for group in groups for name in group.choices or ()]
+            shipped_names = [path.stem for folder in ("compiled", "") for path in package_files(folder)]
+            hint = did_you_mean(typed, commands) or did_you_mean(typed, shipped_names).replace("'", "'run ", 1)
             message = f"there is no command {typed!r}"
         print(f"mixtune: {message}{f'; {hint}' if hint else ''}; `mixtune --help` lists the commands", file=sys.stderr)
         raise SystemExit(2)

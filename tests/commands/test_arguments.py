@@ -141,7 +141,9 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         "base_model": "Qwen/Qwen3-0.6B",
         "general_pools": [{"category": "chat", "uri": "s3://bucket/chat.jsonl"}, {"category": "b", "uri": "nosuch"}],
         "benchmarks": {"mmluu": {"uri": str(tmp_path)}},
+        "judge_model": str(tmp_path),
     }
+    (tmp_path / "inner").mkdir()
     with pytest.raises(ConfigError) as caught:
         check_places(given)
     assert str(caught.value).splitlines() == [
@@ -150,7 +152,10 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         "base_model 'Qwen/Qwen3-0.6B': no such folder here; of the hub write org/name@revision, such as "
         "Qwen/Qwen3-0.6B@main",
         "general_pools[1].uri 'nosuch': no such file or folder; give a path or s3:// key that exists",
+        f"benchmarks.mmluu.uri '{tmp_path}': a folder without files",
+        f"judge_model '{tmp_path}': a folder without files",
     ]
+    (tmp_path / "inner" / "a.jsonl").write_text("{}")
     check_places({"base_model": "Qwen/Qwen3-0.6B@main", "customer_uri": str(tmp_path)})
 
 
@@ -168,11 +173,15 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         (["run"], 2, "`mixtune list` shows"),
         (["run", "finetune", "--resume", "finetune-1"], 2, "--resume finetune-1: there is no such run in "),
         (["run", "fingerprint", "--work-dir", "/dev/null"], 2, "fingerprint needs base_model=..., "),
-        (["export", ".", "--format", "openai", "--out", "out"], 1, "mixtune: .: Is a directory; name a path that can"),
+        (["export", ".", "--format", "openai", "--out", "out"], 1, "mixtune: .: a folder; name the file in it"),
+        (["finetune", "seed=1"], 2, "there is no command 'finetune'; did you mean 'run finetune'?"),
+        (["pools", "no-robot"], 2, "no pool 'no-robot' in the catalogue; did you mean no-robots?"),
+        (["pools", "--allow", "apache-2.0"], 0, "without an entry: code, factuality, identity"),
+        (["run", "finetune", "--arguments", "."], 2, "--arguments .: cannot be read as JSON (Is a directory)"),
         (["demo", "--write-only", "/proc/x"], 2, "/proc/x: it cannot be written"),
         (["demo", "--epochs", "0"], 2, "--epochs is above 0; got 0"),
         (["plan", "prepare_data", "base_model=b"], 0, "prepare_data trains nothing"),
-        (["preflight", "rehearse", "base_model=.", "num_records=3"], 2, "rehearse is no whole run"),
+        (["preflight", "rehearse", "base_model=org/b@main", "num_records=3"], 2, "rehearse is no whole run"),
     ],
 )
 def test_the_command_line_answers_in_one_line_without_a_traceback(

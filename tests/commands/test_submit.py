@@ -68,6 +68,13 @@ def test_what_is_sent_is_the_compiled_pipeline_its_arguments_and_nothing_else(
         (["max_steps=many"], 2, "max_steps is a whole number; got 'many'"),
         (["gpus_per_node=8", "--like", "run-9"], 1, "run run-9: not there (404); `mixtune runs --host ...` lists"),
         (["seed=13"], 1, "the submission: Kubeflow Pipelines refused it (400): parameter seed: 13 is not allowed here"),
+        (
+            ["mix_options.chat_template_uri=/t.jinja"],
+            2,
+            "cannot read paths of this machine: mix_options.chat_template_",
+        ),
+        (["test_uri=t.csv"], 2, "test_uri 't.csv'; upload them"),
+        (["--digests", "nowhere"], 2, "--digests nowhere: cannot be read as a JSON object"),
         (["--token-file", "nowhere"], 2, "--token-file nowhere: cannot be read"),
     ],
 )
@@ -86,7 +93,9 @@ def test_a_wrong_parameter_never_reaches_the_server(kubeflow: Any, words: list[s
 def test_a_server_that_is_not_there_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words[words.index("--host") + 1] = "http://127.0.0.1:9"
     assert main([*words, *REQUIRED]) == 1
-    assert "Kubeflow Pipelines does not answer (MaxRetryError); check --host" in capsys.readouterr().err
+    assert (
+        "Kubeflow Pipelines does not answer ([Errno 111] Connection refused); check --host" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 3), ("inconclusive", 4)])

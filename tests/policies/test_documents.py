@@ -1,6 +1,7 @@
 """The policy documents themselves."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,12 @@ def test_the_renderer_refuses_a_setting_that_is_missing(tmp_path: Path) -> None:
 
 def many(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
+
+
+def test_the_administrators_page_makes_every_role_before_the_key_that_names_it(tmp_path: Path) -> None:
+    RENDER["render"](settings_of("eks-p5"), tmp_path)
+    named = set(re.findall(r"role/(mixtune-\w+)", (tmp_path / "kms/key.json").read_text())) - {"mixtune-admin"}
+    before = (ROOT / "docs/cluster.md").read_text().split("aws kms create-key")[0].replace("\\\n", " ")
+    loops = re.findall(r"^for role in ([\w ]+); do\n.*create-role --role-name mixtune-\$role", before, re.M)
+    roles = {f"mixtune-{role}" for loop in loops for role in loop.split()}
+    assert roles | set(re.findall(r"create-role --role-name (mixtune-\w+)", before)) == named

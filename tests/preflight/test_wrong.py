@@ -329,6 +329,14 @@ def test_a_place_that_cannot_be_written_gets_its_line(run: Any, root: str, line:
     assert (code, line in said) == (1, True), said
 
 
+def test_a_column_that_no_file_has_is_said_before_anything_runs(run: Any) -> None:
+    code, said = run({"customer_columns": {"prompt": "prompt", "completion": "answer"}}, "--report", "page.html")
+    row = (
+        f"s3://{BUCKET}/raw/customer.jsonl: columns: completion is 'answer', but there is no column 'answer'; there are"
+    )
+    assert (code, row in said) == (1, True), said
+
+
 MODELS = {
     "a model without its tokenizer": (
         "tokenizer.json",
@@ -339,6 +347,11 @@ MODELS = {
         "model.safetensors",
         None,
         "fail  base model: model: no safetensors weights in it; convert the model, pickles are not loaded",
+    ),
+    "a model whose weights were cut": (
+        "model.safetensors",
+        "half",
+        "fail  base model: model: model.safetensors cannot be read (Error while deserializing header",
     ),
     "a model without a chat template": (
         "chat_template.jinja",

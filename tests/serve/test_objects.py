@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 import yaml
 
 from mixtune import storage
+from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.endpoint import ServedEndpoint
-from mixtune.artifacts.typed_json import read_artifact
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.cli import main
+from mixtune.commands.local.work_dir import RunRecord, WorkDir
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.prices import read_prices
 from mixtune.serve.fetch_weights import main as fetch
@@ -190,6 +193,28 @@ def test_the_deployment_fetches_what_was_proved_and_starts_on_that(models: Model
     models.adapter(r=8)
     with pytest.raises(DataError, match="changed"):
         fetch(local)
+
+
+def test_the_model_of_a_run_here_is_served_by_the_runs_name_once_its_files_lie_where_a_cluster_reads(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in (models.base(), models.adapter()):
+        storage.fetch(storage.split_fingerprint(uri)[0], tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
+    adapter = storage.fingerprint(str(tmp_path / "model"))
+    work, run_id = WorkDir(tmp_path / "mixtune-work"), "finetune-20260101-000000-abcd"
+    work.begin(run_id, RunRecord(pipeline="finetune", code=""), {"base_model": str(tmp_path / "base")})
+    work.pages(run_id).mkdir(parents=True)
+    proof = read_artifact(Comparison, write_proof(work.report(run_id, "json"), adapter))
+    write_artifact(str(work.report(run_id, "json")), replace(proof, model_uri=adapter))
+    assert main(["serve", run_id, "--name", "desk"]) == 2
+    assert "copy it to s3:// and say where by base_uri" in capsys.readouterr().err
+    assert main(["serve", run_id, "--name", "desk", "base_uri=s3://b/base", "tuned_uri=s3://b/desk"]) == 0
+    endpoint = read_artifact(ServedEndpoint, "serve.json")
+    assert (endpoint.verdict, endpoint.model_uri) == ("pass", adapter)
+    assert main(["register", run_id, "--name", "desk", "kind=kubeflow", "url=http://127.0.0.1:9"]) == 1
+    assert "# desk" in Path("model-card.md").read_text()
+    assert "does not answer" in capsys.readouterr().err
 
 
 def test_a_model_is_served_on_a_pass_alone_and_the_record_says_which(

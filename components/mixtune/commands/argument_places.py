@@ -103,9 +103,13 @@ def check_places(arguments: Arguments) -> None:
     problems = list(_unknown_benchmarks(arguments.get("benchmarks")))
     for place in find_places(arguments):
         plain = storage.split_fingerprint(place.text)[0]
-        if not is_local(plain) or Path(plain).exists() or models.is_hub_name(plain):
+        if not is_local(plain) or models.is_hub_name(plain):
             continue
-        if place.name in MODELS:
+        if Path(plain).is_dir() and not any(path.is_file() for path in Path(plain).rglob("*")):
+            problems.append(f"{place.name} {plain!r}: a folder without files")
+        elif Path(plain).exists():
+            continue
+        elif place.name in MODELS:
             hub = f"; of the hub write org/name@revision, such as {plain}@main" if plain.count("/") == 1 else ""
             problems.append(f"{place.name} {plain!r}: no such folder here{hub}")
         else:

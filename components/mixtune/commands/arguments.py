@@ -181,13 +181,14 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
 def _check_names(path: Path, texts: Iterable[str], definitions: Definitions) -> None:
     names = list(texts)
     unknown = [name for name in names if name not in definitions]
+    listed = f"there are {', '.join(sorted(definitions))}"
     if len(unknown) == 1:
-        raise ConfigError(f"{path.stem} has no parameter {unknown[0]!r}; {_nearest(unknown[0], definitions)}")
+        near = did_you_mean(unknown[0], definitions)
+        raise ConfigError(f"{path.stem} has no parameter {unknown[0]!r}; {near or listed}")
     if unknown:
         others = [name for name in definitions if name not in names]
         hints = [f"{name!r} ({near})" if (near := did_you_mean(name, others)) else repr(name) for name in unknown]
-        listed = ", ".join(sorted(definitions))
-        raise ConfigError(f"{path.stem} has no parameters {', '.join(hints)}; there are {listed}")
+        raise ConfigError(f"{path.stem} has no parameters {', '.join(hints)}; {listed}")
 
 
 def _check_percents(arguments: Arguments) -> None:
@@ -214,14 +215,11 @@ def _read_file(file: str) -> JsonObject:
     try:
         value = json.loads(Path(file).expanduser().read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--arguments {file}: cannot be read as JSON ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--arguments {file}: cannot be read as JSON ({reason})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--arguments {file}: a JSON object is needed; got a {type(value).__name__}")
     return value
-
-
-def _nearest(name: str, definitions: Iterable[str]) -> str:
-    return did_you_mean(name, definitions) or f"there are {', '.join(sorted(definitions))}"
 
 
 def _read_value(name: str, text: str, kind: str) -> Any:

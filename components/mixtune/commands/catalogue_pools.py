@@ -5,7 +5,7 @@ import json
 import textwrap
 
 from mixtune.commands.arguments import Commands
-from mixtune.open_pools.catalogue import CATEGORIES, PoolSource, find_pool, pool_argument, read_catalogue
+from mixtune.open_pools.catalogue import CATEGORIES, PoolSource, find_pool, pool_argument, read_catalogue, spdx
 from mixtune.open_pools.import_files import import_files
 from mixtune.report import pages
 
@@ -18,13 +18,15 @@ def add_commands(commands: Commands) -> None:
     pools.add_argument("--out", default="", metavar="FOLDER", help="import it there, local or s3://")
     pools.add_argument("--mirror", default="", metavar="FOLDER", help="a copy of its files, where there is no hub")
     pools.add_argument("--revision", default="", metavar="COMMIT", help="another than the catalogue's")
-    pools.add_argument("--allow", action="append", default=[], metavar="LICENCE", help="refuse any other (SPDX)")
+    pools.add_argument("--allow", action="append", default=[], metavar="LICENCE", help="leave any other out (SPDX)")
     pools.set_defaults(command=_pools)
 
 
 def _pools(options: argparse.Namespace) -> int:
     if not options.name:
-        print(_table(read_catalogue(options.catalogue)))
+        allowed = {spdx(licence, "--allow") for licence in options.allow}
+        entries = read_catalogue(options.catalogue).items()
+        print(_table({name: pool for name, pool in entries if not allowed or pool.licence in allowed}))
         return 0
     pool = find_pool(options.name, options.catalogue, {"revision": options.revision})
     if options.out:

@@ -10,7 +10,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import run_preflight
 from mixtune.preflight.fingerprint import (
     fingerprint_benchmarks,
@@ -22,6 +22,8 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.sanitize.reading.readers import read_rows, source_files
+from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SourceSettings
 
@@ -49,13 +51,35 @@ def _preflight(options: argparse.Namespace) -> int:
     run = replace(_fingerprinted(arguments), artifacts=options.pipeline_root, namespace=options.namespace)
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
     try:
-        print(f"preflight: {run_preflight(run, options.report)}; the page is {options.report}")
+        outcome = run_preflight(run, options.report)
+        check_columns(arguments)
+        print(f"preflight: {outcome}; the page is {options.report}")
         if mixed:
             _check_mixed(mixed, run, options.report)
-    except ConfigError as error:
+    except (ConfigError, DataError) as error:
         print(f"mixtune: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def check_columns(arguments: Arguments) -> None:
+    """Hold the first row of every source against its column mapping; sets of the hub are not looked at.
+
+    Raises:
+        ConfigError: A mapping names what is not there, or none is given and the row does not tell.
+        DataError: A file cannot be read.
+    """
+    columns = arguments.get("customer_columns")
+    own = [{"uri": arguments.get(name, ""), "columns": columns} for name in ("customer_uri", "test_uri")]
+    for source in [*own, *(arguments.get("general_pools") or [])]:
+        uri = storage.split_fingerprint(source.get("uri") or "")[0]
+        if uri and not uri.startswith("hf://"):
+            rows = read_rows(source_files(uri)[0])
+            first = next((row.value for row in rows if not row.problem), None)
+            try:
+                find_schema(first, source.get("columns") or {}) if first is not None else None
+            except (ConfigError, DataError) as error:
+                raise ConfigError(f"{uri}: {error}") from error
 
 
 def _fingerprinted(arguments: Arguments) -> RunSettings:

@@ -56,7 +56,7 @@ def ecr_digests(registry: str) -> Digests:
     """
     match = _ECR.match(registry)
     if not match:
-        raise ConfigError(f"{registry or 'no registry'}: only ECR is asked for digests; give --digests FILE instead")
+        raise ConfigError(f"--registry {registry or 'is missing'}: give an Amazon ECR, or another with --digests FILE")
     import boto3
     from botocore.exceptions import ClientError
 

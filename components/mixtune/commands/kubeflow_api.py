@@ -83,20 +83,16 @@ def connect(options: argparse.Namespace) -> Any:
         ClusterError: Nobody answers at the address.
         ConfigError: The token's file cannot be read.
     """
-    warnings.filterwarnings("ignore", category=FutureWarning, module="kfp")
+    for kind in (FutureWarning, UserWarning):  # of a host without https://, which it adds itself
+        warnings.filterwarnings("ignore", category=kind, module="kfp")
     from kfp import Client
-    from urllib3.exceptions import HTTPError
 
     try:
         token = Path(options.token_file).read_text().strip() if options.token_file else None
     except OSError as error:
         raise ConfigError(f"--token-file {options.token_file}: cannot be read ({error.strerror})") from error
-    try:
+    with answers(options.host):
         return Client(host=options.host, namespace=options.namespace, existing_token=token)
-    except HTTPError as error:
-        raise ClusterError(
-            f"{options.host} does not answer ({type(error).__name__}); check --host and the network"
-        ) from error
 
 
 def read_run(client: Any, run_id: str) -> SubmittedRun:
@@ -124,9 +120,12 @@ def answers(question: str) -> Iterator[None]:
     except ApiException as error:
         raise ClusterError(f"{question}: {_reason(error)}") from error
     except HTTPError as error:
-        raise ClusterError(
-            f"{question}: Kubeflow Pipelines does not answer ({type(error).__name__}); check --host"
-        ) from error
+        raise ClusterError(f"{question}: Kubeflow Pipelines does not answer ({_cause(error)}); check --host") from error
+
+
+def _cause(error: Exception) -> str:
+    """Return why nobody answered, such as `[Errno 111] Connection refused`, without the client's own words."""
+    return str(getattr(error, "reason", None) or error).rpartition(": ")[2]
 
 
 def _reason(error: "ApiException") -> str:

@@ -94,21 +94,13 @@ def find_verdict(tracking: Options, folder: str, run_id: str) -> str:
 
 def format_runs(runs: Sequence[RunSummary]) -> str:
     """Return runs as lines of text, in their order."""
-    rows = [("run", "began", "status", "took", "mix", "method", "verdict", "customer", "cost")]
+    rows: list[Sequence[str]] = [("run", "began", "status", "took", "mix", "method", "verdict", "customer", "cost")]
     for run in runs:
         percents = run.arguments.get("customer_data_percents") or [run.arguments.get("customer_data_percent")]
         mix = ", ".join(f"{float(percent):g}" for percent in percents if percent is not None)
-        cost = f"${run.cost:,.2f}" if run.cost is not None else "-"
-        took = duration(run.seconds) if run.seconds else "-"
-        method = str(run.arguments.get("method", "")) or "-"
-        begin = (
-            run.status or "-",
-            took,
-            f"{mix} %" if mix else "-",
-            method,
-            run.verdict or "-",
-            run.score or "-",
-            cost,
-        )
-        rows.append((run.run_id, run.began, *begin))
+        cost = f"${run.cost:,.2f}" if run.cost is not None else ""
+        took = duration(run.seconds) if run.seconds else ""
+        method = str(run.arguments.get("method", ""))
+        cells = (run.status, took, f"{mix} %" if mix else "", method, run.verdict, run.score, cost)
+        rows.append((run.run_id, run.began, *(cell or "-" for cell in cells)))
     return pages.text_table(rows)

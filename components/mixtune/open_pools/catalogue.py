@@ -106,8 +106,9 @@ def find_pool(name: str, catalogue_uri: str, values: Options) -> PoolSource:
         return _read_entry("import_pool", own, values)
     entries = read_catalogue(catalogue_uri)
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=3, cutoff=0.4) or list(entries)
-        raise ConfigError(f"no pool {name!r} in the catalogue; there is {', '.join(near)} (`mixtune pools` lists all)")
+        near = difflib.get_close_matches(name, entries, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ConfigError(f"no pool {name!r} in the catalogue; {hint}`mixtune pools` lists all")
     if fixed := sorted(set(values) - _CHANGEABLE):
         raise ConfigError(
             f"pool {name!r}: {fixed[0]} is the catalogue's to say; leave it out, or leave the name out and give "

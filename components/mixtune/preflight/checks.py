@@ -10,7 +10,7 @@ from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, num_shards, training_on_gpus
-from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths
+from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.prices import read_prices
@@ -102,8 +102,8 @@ def _check_model(run: RunSettings) -> Findings:
             "warn",
             f"{folder.name}: no licence lies beside it (LICENSE or README.md); find out whether you may tune it",
         )
-    if not list(folder.glob("*.safetensors")) and not models.is_hub_name(run.base_model):
-        yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"
+    if not models.is_hub_name(run.base_model):
+        yield from check_weights(folder)
 
 
 def check_memory(run: RunSettings) -> Findings:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
-from mixtune import models
+from mixtune import models, storage
 from mixtune.artifacts.model import Architecture, BaseModel, tried_with
 from mixtune.chat.template_files import read_templates
 from mixtune.preflight.run_settings import RunSettings, valid
@@ -34,6 +35,23 @@ def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
             f"weights are stored as {model.quantized}; what is trained and saved is not: the validation run shows "
             "whether they load here",
         )
+
+
+def check_weights(folder: Path) -> Iterator[tuple[str, str]]:
+    """Check that a folder's weights are there, whole and readable, by their headers."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    listed = {str(name) for name in storage.read_json(str(index))["weight_map"].values()} if index.is_file() else set()
+    files = sorted(listed | {path.name for path in folder.glob("*.safetensors")})
+    if not files:
+        yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"
+    for name in files:
+        try:
+            with safe_open(str(folder / name), framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield "fail", f"{folder.name}: {name} cannot be read ({error}); fetch it again"
 
 
 def check_lengths(run: RunSettings) -> Iterator[tuple[str, str]]:

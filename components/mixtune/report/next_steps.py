@@ -34,7 +34,7 @@ def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None)
     """Return what to do after a verdict.
 
     Args:
-        verdict: `pass`, `fail`, `inconclusive` or `failed`.
+        verdict: `pass`, `fail`, `inconclusive` or `failed`; empty: the run comes to none.
         run_id: Of the run; empty: not known.
         arguments: Of the run, as far as they are known.
     """
@@ -43,10 +43,15 @@ def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None)
     chat, again = command_of("mixtune", "chat", run), ("mixtune", "run", pipeline, "--like", run)
     if verdict == "pass":
         merge = command_of("mixtune", "merge", run, "--out", "my-model")
+        places = ("base_uri=s3://BUCKET/base", "tuned_uri=s3://BUCKET/tuned")
         return [
             NextStep("Talk to it, base and tuned side by side", chat),
             NextStep("Write it as one model that any server loads", merge),
-            NextStep("Or serve the adapter as it is: vllm serve BASE --enable-lora --lora-modules mine=ADAPTER"),
+            NextStep("Put it into MLflow's registry", command_of("mixtune", "register", run, "--name", "my-model")),
+            NextStep(
+                "Write the objects that serve it, once its files lie on s3://",
+                command_of("mixtune", "serve", run, "--name", "my-model", *places),
+            ),
         ]
     if verdict == "fail":
         less = command_of(*again, _smaller_share(values))
@@ -58,6 +63,9 @@ def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None)
         limited = (values.get("evaluate_options") or {}).get("limit")
         more = "evaluate_options.limit=0" if limited else "benchmarks=@more-benchmarks.json"
         return [NextStep("Evaluate on more items; another training would not tell more", command_of(*again, more))]
+    if pipeline == "prepare_data":
+        tune = command_of("mixtune", "run", "finetune", "--like", run)
+        return [NextStep("Read the mix's receipt on the report's pages, then tune on it", tune)]
     return []
 
 
@@ -73,9 +81,7 @@ def _smaller_share(arguments: Options) -> str:
 
 def steps_html(steps: list[NextStep]) -> str:
     """Return the steps as a section of a page; empty where there are none."""
-    lines = [f"<p>{escape(step.text)}{':' if step.command else '.'}</p>" + _pre(step.command) for step in steps]
-    return f"<h2>What next</h2>{''.join(lines)}" if steps else ""
-
-
-def _pre(command: str) -> str:
-    return f"<pre>{escape(command)}</pre>" if command else ""
+    lines = [f"<p>{escape(step.text)}{':' if step.command else '.'}</p>" for step in steps]
+    commands = [f"<pre>{escape(step.command)}</pre>" if step.command else "" for step in steps]
+    shown = "".join(line + command for line, command in zip(lines, commands, strict=True))
+    return f"<h2>What next</h2>{shown}" if steps else ""

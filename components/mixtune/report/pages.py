@@ -9,7 +9,7 @@ from mixtune import storage
 STYLE = """
 :root{color-scheme:light dark;--ink:#1f2328;--muted:#57606a;--line:#d8dee4;--soft:#f6f8fa;--page:#fff;--mark:#fff1c2}
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page)}
-body{max-width:960px;margin:32px auto;padding:0 16px}
+body{max-width:1040px;margin:32px auto;padding:0 16px}
 h1{font-size:24px;margin-bottom:8px;overflow-wrap:anywhere}
 h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
 .scroll{overflow-x:auto}

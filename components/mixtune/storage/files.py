@@ -154,12 +154,14 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
     """Open a seekable stream of the bytes at the URI.
 
     Raises:
-        DataError: There is no such file.
+        DataError: There is no such file, or it is a folder.
     """
     try:
         stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else _path(uri).open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{uri}: no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{uri}: a folder; name the file in it") from error
     with stream:
         yield stream
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from mixtune.commands.arguments import Commands
 from mixtune.errors import ConfigError
+from mixtune.report.next_steps import command_of
 from mixtune.tuning_import.exports import read_export
 from mixtune.tuning_import.import_job import Additions, ImportedTuning, import_job
 
@@ -48,9 +49,9 @@ def _import_tuning(options: argparse.Namespace) -> int:
     print(f"\nwritten: {options.out}")
     for text in imported.missing:
         print(f"still to give: {text}")
-    records = f" --customer-records {imported.num_records}" if imported.num_records else ""
-    print(f"next: mixtune plan finetune --arguments {options.out}{records}")
-    print(f"then: mixtune preflight finetune --arguments {options.out}")
+    records = ["--customer-records", str(imported.num_records)] if imported.num_records else []
+    for word, command, more in (("next", "plan", records), ("then", "preflight", [])):
+        print(f"{word}: {command_of('mixtune', command, 'finetune', '--arguments', options.out, *more)}")
     return 0
 
 

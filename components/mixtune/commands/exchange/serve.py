@@ -1,30 +1,39 @@
-"""The commands of a model that passed: `serve` writes its Kubernetes objects, `bedrock` checks it for an import."""
+"""The commands of a model that passed: `register` it, `serve` writes its Kubernetes objects, `bedrock` checks it."""
 
 import argparse
 import json
+import os
+import shlex
 from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.commands.arguments import Commands
+from mixtune.commands.local.use_model import TunedModel, add_model, find_model, find_work
 from mixtune.errors import ConfigError
 from mixtune.prices import read_prices
+from mixtune.registry.registration import Registration, register_model
+from mixtune.report.next_steps import command_of
 from mixtune.serve.bedrock_check import FAIL, check_import
 from mixtune.serve.bedrock_files import write_older_files
 from mixtune.serve.bedrock_rules import read_rules
 from mixtune.serve.serve_model import ServeRequest, serve_model
 from mixtune.settings.from_dict import from_dict
+from mixtune.settings.model_registry import KUBEFLOW, RegistrySettings
 from mixtune.settings.serving import ServeSettings
+from mixtune.tracking import Tracking
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `serve` and `bedrock` to the command line."""
+    """Add `register`, `serve` and `bedrock` to the command line."""
+    register = commands.add_parser("register", help="put a model that passed into MLflow's registry or Kubeflow's")
+    _add_proved_model(register)
+    register.add_argument("--licence", default="", help="of the base model; else as its files say")
+    register.add_argument("--card", default="model-card.md", metavar="FILE", help="its card (default: %(default)s)")
+    register.add_argument("arguments", nargs="*", metavar="key=value", help="of the registry, such as kind=kubeflow")
+    register.set_defaults(command=_register)
     serve = commands.add_parser("serve", help="write the Kubernetes objects that serve a model")
-    serve.add_argument("model", help="adapter or whole model: a folder, local or s3://, with its #digest")
-    serve.add_argument("--base-model", required=True, help="what it was tuned from")
-    serve.add_argument("--name", required=True, help="as requests name the model, and of the objects")
-    serve.add_argument("--report", default="", metavar="FILE", help="a run's comparison, grid or ladder: its proof")
-    serve.add_argument("--force", action="store_true", help="although it did not pass; the record says so")
+    _add_proved_model(serve)
     serve.add_argument(
         "--prices", default="", metavar="FILE", help="a price table in the form of mixtune's prices.toml"
     )
@@ -37,13 +46,57 @@ def add_commands(commands: Commands) -> None:
     bedrock.set_defaults(command=_bedrock)
 
 
+def _add_proved_model(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--name", required=True, help="of the model, as requests and registries name it")
+    parser.add_argument("--report", default="", metavar="FILE", help="its proof, where a folder is named: a comparison")
+    parser.add_argument("--force", action="store_true", help="although it did not pass; the record says so")
+
+
+def _proved_model(options: argparse.Namespace) -> tuple[TunedModel, str]:
+    """Return the model that a command line names, and the report that proves it.
+
+    Raises:
+        ConfigError: The model has still to be written.
+    """
+    model, work = find_model(options), find_work(options)
+    if model.strength < 1:
+        way = command_of("mixtune", "merge", options.model, "--out", "FOLDER")
+        raise ConfigError(f"it is recommended at strength {model.strength:g}, as which no file has it yet; {way}")
+    return model, options.report or (str(work.report(options.model, "json")) if model.run_id else "")
+
+
+def _register(options: argparse.Namespace) -> int:
+    settings = from_dict(RegistrySettings, read_values(options.arguments), "registry")
+    model, report = _proved_model(options)
+    if not report:
+        raise ConfigError(f"{options.model}: only what passed is registered; name a run, or its comparison by --report")
+    request = Registration(
+        comparison_path=report,
+        model_uri=model.model_uri,
+        base_model=model.base_model,
+        name=options.name,
+        licence=options.licence,
+        force=options.force,
+    )
+    work = find_work(options)
+    tracking = work.arguments(model.run_id).get("tracking") if model.run_id else None
+    where = Tracking.from_options({"uri": os.environ.get("MLFLOW_TRACKING_URI") or work.mlflow_uri, **(tracking or {})})
+    register_model(request, options.card, settings, where)
+    print(f"its card: {options.card}")
+    if settings.kind != KUBEFLOW:
+        print(f"MLflow: {command_of('mlflow', 'ui', '--backend-store-uri', where.uri)}")
+    return 0
+
+
 def _serve(options: argparse.Namespace) -> int:
     settings = from_dict(ServeSettings, read_values(options.arguments), "serve")
+    model, report = _proved_model(options)
     request = ServeRequest(
         name=options.name,
-        model_uri=options.model,
-        base_model=options.base_model,
-        comparison_path=options.report,
+        model_uri=model.model_uri,
+        base_model=model.base_model,
+        comparison_path=report,
         force=options.force,
     )
     output = serve_model(request, settings, read_prices(options.prices))
@@ -51,7 +104,7 @@ def _serve(options: argparse.Namespace) -> int:
     record = Path(options.out).with_suffix(".json")
     write_artifact(str(record), output.endpoint)
     print(output.summary)
-    print(f"kubectl apply -f {options.out}   (the record of the endpoint: {record})")
+    print(f"{shlex.join(['kubectl', 'apply', '-f', options.out])}   (the record of the endpoint: {record})")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 from mixtune.artifacts.grid import GridReport
@@ -10,12 +9,13 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Place, change_places
 from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.run_ending import print_next_steps
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.demo.demo_data import World, write_world
 from mixtune.demo.real_model import write_real_world
 from mixtune.demo.show import format_grid
 from mixtune.errors import ConfigError
-from mixtune.report.next_steps import command_of, next_steps
+from mixtune.report.next_steps import command_of
 
 
 def demo_command(options: argparse.Namespace) -> int:
@@ -23,11 +23,8 @@ def demo_command(options: argparse.Namespace) -> int:
     if options.epochs is not None and options.epochs <= 0:
         raise ConfigError(f"--epochs is above 0; got {options.epochs:g}")
     work = WorkDir(Path(options.work_dir).expanduser().resolve())
-    folder = (
-        Path(options.write_only).expanduser().resolve()
-        if options.write_only
-        else work.root / ("real-world" if options.real else "world")
-    )
+    world_dir = work.root / ("real-world" if options.real else "world")
+    folder = Path(options.write_only).expanduser().resolve() if options.write_only else world_dir
     try:
         world = (write_real_world if options.real else write_world)(folder, options.seed)
     except OSError as error:
@@ -40,14 +37,9 @@ def demo_command(options: argparse.Namespace) -> int:
     print(f"\n== mix_grid with customer_data_percents={percents}, method={options.method} ==", flush=True)
     run = run_pipeline(find_pipeline("mix_grid"), arguments, work)
     grid = read_artifact(GridReport, str(work.report(run.run_id, "json")))
-    print(
-        f"\n{format_grid(grid)}\n\nAn interval holds the one-sided 95 % bounds of the difference to the base model.\n"
-    )
-    print(f"{grid.reason}\n\nreport: {run.report} (open it in a browser)")
-    mlflow = command_of("mlflow", "ui", "--backend-store-uri", os.environ["MLFLOW_TRACKING_URI"])
-    print(f"MLflow: {mlflow}   (then http://127.0.0.1:5000)")
-    for step in next_steps(grid.verdict, run.run_id, arguments):
-        print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())
+    print(f"\n{format_grid(grid)}\n")
+    print(f"An interval holds the one-sided 95 % bounds of the difference to the base model.\n\n{grid.reason}\n")
+    print_next_steps(run, work)
     return 0
 
 

@@ -90,7 +90,9 @@ def run_pipeline(
     if runner.interrupted and outputs is None:
         raise Interrupted(_interruption(shown, place, work, run_id))
     if outputs is None:
-        raise TrainingError(f"{shown.failed or pipeline.stem}: {shown.error}\n(the whole log: {run_dir / 'run.log'})")
+        failed = shown.failed or pipeline.stem
+        reason = shown.error.removeprefix(f"{failed}: ")
+        raise TrainingError(f"{failed}: {reason}\n(the whole log: {run_dir / 'run.log'})")
     results = report_outputs(work.run_report(run_id)) if report else {}
     return Outcome(run_id=run_id, outputs={**results, **outputs}, report=report, results=tuple(runner.results))
 
@@ -159,7 +161,8 @@ def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
     saved = ", saved" if "which is saved" in log.error else ""
     folder = [] if work.root == Path("mixtune-work").resolve() else ["--work-dir", str(work.root)]
     command = command_of("mixtune", "run", "--resume", run_id, *folder)
-    return f"interrupted in {place or 'its beginning'}{saved}; go on with: {command}"
+    between = f"after {log.finished[-1]}" if log.finished else "at its beginning"
+    return f"interrupted {f'in {place}' if place else between}{saved}; go on with: {command}"
 
 
 def _choose_threads(base_model: object) -> None:

@@ -30,24 +30,32 @@ class TunedModel:
     base_model: str
     strength: float = 1.0
     """1: as it was trained; less: drawn towards the base, as a grid may recommend."""
+    run_id: str = ""
+    """Of the run here that compared it; empty: a folder was named."""
 
 
 def add_commands(commands: Commands) -> None:
     """Add `chat` and `merge` to the command line."""
     chat = commands.add_parser("chat", help="talk to a run's model, beside its base")
-    _add_model(chat)
+    add_model(chat)
     chat.add_argument("--max-new-tokens", type=int, default=200, help="of an answer (default: %(default)s)")
     chat.set_defaults(command=_chat)
     merge = commands.add_parser("merge", help="write base and adapter of a run as one model")
-    _add_model(merge)
+    add_model(merge)
     merge.add_argument("--out", required=True, metavar="FOLDER", help="local or s3://")
     merge.set_defaults(command=_merge)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add what names a model: a run here, or a folder with its base."""
     parser.add_argument("model", metavar="RUN_ID", help="a run here, or an adapter's or model's folder, local or s3://")
     parser.add_argument("--base-model", default="", help="what it was tuned from, where a folder is named")
     parser.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+
+
+def find_work(options: argparse.Namespace) -> WorkDir:
+    """Return the work folder that a command line names."""
+    return WorkDir(Path(options.work_dir).expanduser().resolve())
 
 
 def find_model(options: argparse.Namespace) -> TunedModel:
@@ -56,9 +64,9 @@ def find_model(options: argparse.Namespace) -> TunedModel:
     Raises:
         ConfigError: The run has no model, or a folder is named without its base.
     """
-    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    work = find_work(options)
     if not work.run_dir(options.model).is_dir():
-        if not storage.exists(options.model):
+        if not storage.exists(storage.split_fingerprint(options.model)[0]):
             raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")
         if not options.base_model:
             raise ConfigError(f"{options.model}: name what it was tuned from: --base-model FOLDER")
@@ -68,14 +76,14 @@ def find_model(options: argparse.Namespace) -> TunedModel:
     report = work.run_report(options.model)
     base = options.base_model or str(work.arguments(options.model).get("base_model", ""))
     if best := find_recommendation(report):
-        return TunedModel(model_uri=best.model_uri, base_model=base, strength=best.strength)
+        return TunedModel(model_uri=best.model_uri, base_model=base, strength=best.strength, run_id=options.model)
     uris = [item.comparison.model_uri for item in list_candidates(report) if item.comparison.model_uri]
     if len(uris) > 1:
         folders = "\n".join(storage.split_fingerprint(uri)[0] for uri in uris)
         raise ConfigError(f"run {options.model} recommends none of its models; name one with --base-model:\n{folders}")
     if not uris:
         raise ConfigError(f"run {options.model} left no model; its report says why")
-    return TunedModel(model_uri=uris[0], base_model=base)
+    return TunedModel(model_uri=uris[0], base_model=base, run_id=options.model)
 
 
 def _merge(options: argparse.Namespace) -> int:
