@@ -6,13 +6,13 @@ Source: WiSE-FT, Wortsman et al. 2022.
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mixtune import models
 from mixtune.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 FACTORS = ("lora_A", "lora_embedding_A")
@@ -122,7 +122,7 @@ def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
     raise ModelError(f"{kind}: transformers {transformers.__version__} has no causal language model of this type")
 
 
-def load_pretrained(folder: Path, **options: object) -> Any:
+def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
     """Load a model that writes text, in the form in which it was saved.
 
     Args:
@@ -135,6 +135,7 @@ def load_pretrained(folder: Path, **options: object) -> Any:
     from transformers import AutoConfig
 
     auto = auto_class(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
+    model: PreTrainedModel
     model, info = auto.from_pretrained(
         str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from mixtune.errors import ConfigError
 from mixtune.settings.train import TrainSettings
@@ -53,7 +54,7 @@ class Adapter:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter:
+def add_adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str) -> Adapter:
     """Put an adapter into a model, by default into every matrix of its text decoder; see `find_targets`.
 
     Args:
@@ -70,8 +71,7 @@ def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter
         model = get_peft_model(causal, make_config(causal, settings))
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
-    configs: list[Any] = list(model.peft_config.values())
-    for config in configs:
+    for config in model.peft_config.values():
         config.base_model_name_or_path = base_name  # not this machine's path
         for name in ("target_modules", "target_parameters", "exclude_modules"):
             if isinstance(names := getattr(config, name, None), set):
@@ -81,7 +81,7 @@ def add_adapter(causal: Any, settings: TrainSettings, base_name: str) -> Adapter
     return Adapter(model, dropout, {name: value.cpu().clone() for name, value in initial.items()})
 
 
-def _lora_config(causal: Any, settings: TrainSettings) -> LoraConfig:
+def _lora_config(causal: PreTrainedModel, settings: TrainSettings) -> LoraConfig:
     adapter = settings.lora_options
     # PEFT writes into the patterns that it is given, and a default instance of settings is shared.
     options: dict[str, Any] = {name: deepcopy(getattr(adapter, name)) for name in PEFT_OPTIONS}
@@ -93,7 +93,7 @@ def _lora_config(causal: Any, settings: TrainSettings) -> LoraConfig:
     return LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, task_type="CAUSAL_LM", **options)
 
 
-def _osf_config(causal: Any, settings: TrainSettings) -> OSFConfig:
+def _osf_config(causal: PreTrainedModel, settings: TrainSettings) -> OSFConfig:
     """Return the configuration of orthogonal subspace tuning (Nayak et al. 2025).
 
     All but `lora_rank` of a matrix's directions stay as they are.

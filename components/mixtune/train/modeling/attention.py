@@ -7,9 +7,9 @@ and backward; where that fails it gets the next one, and the reason is printed.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from mixtune.artifacts.shards import TokenRecord
@@ -38,7 +38,7 @@ def attention_names(dtype: torch.dtype) -> tuple[str, ...]:
     return (*((FLASH,) if is_flash_attn_2_available() else ()), VARLEN, *OWN)
 
 
-def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str, ...]) -> Any:
+def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str, ...]) -> PreTrainedModel:
     """Load a causal language model with the first attention that transformers lets it have.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from mixtune.errors import ConfigError, ModelError
 
@@ -85,7 +85,7 @@ def num_varlen_calls() -> int:
     return _varlen_calls[0]
 
 
-def fuse(causal: Any) -> None:
+def fuse(causal: PreTrainedModel) -> None:
     """Put Liger's kernels for norms, rotary embeddings and MLPs into a model (Hsu et al. 2024); the loss stays ours.
 
     Raises:

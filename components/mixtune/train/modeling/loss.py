@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch.autograd.graph import save_on_cpu
@@ -39,7 +38,7 @@ class PackedLoss(torch.nn.Module):
         offload: Keep what the backward pass needs of the layers in the host's memory.
     """
 
-    def __init__(self, causal: Any, dtype: torch.dtype, offload: bool = False) -> None:
+    def __init__(self, causal: PreTrainedModel, dtype: torch.dtype, offload: bool = False) -> None:
         super().__init__()
         self.causal, self.dtype, self._offload = causal, dtype, offload
         self._scales = find_scales(causal)
@@ -47,7 +46,7 @@ class PackedLoss(torch.nn.Module):
         """How records lie in a forward pass; `probe` finds out."""
 
     @cached_property
-    def decoder(self) -> Any:
+    def decoder(self) -> PreTrainedModel:
         """The model without its head and its other towers."""
         return find_decoder(self.causal)
 
@@ -87,14 +86,14 @@ class PackedLoss(torch.nn.Module):
         chunks = zip(hidden.split(size), ids.split(size), strict=True)
         return torch.cat([checkpoint(self._chunk, *chunk, per_token, use_reentrant=False) for chunk in chunks])
 
-    def _inputs(self, packed: PackedBatch) -> dict[str, Any]:
+    def _inputs(self, packed: PackedBatch) -> dict[str, object]:
         if self.layout is Layout.ROWS:
             rows = packed.input_ids.new_zeros(packed.num_records, packed.max_seqlen)
             rows.view(-1)[packed.places] = packed.input_ids
             return {"input_ids": rows}
         if self.layout is Layout.SINGLE:
             return {"input_ids": packed.input_ids[None]}
-        inputs: dict[str, Any] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
+        inputs: dict[str, object] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
         if self.causal.config._attn_implementation in PACKED_ATTENTION:
             inputs |= {"cu_seq_lens_q": packed.cu_seqlens, "cu_seq_lens_k": packed.cu_seqlens}
             inputs |= {"max_length_q": packed.max_seqlen, "max_length_k": packed.max_seqlen}
@@ -132,7 +131,7 @@ def find_scales(causal: PreTrainedModel) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value}
 
 
-def find_decoder(causal: PreTrainedModel) -> Any:
+def find_decoder(causal: PreTrainedModel) -> PreTrainedModel:
     """Return the part of a causal language model that makes hidden states of text: all but its head and its towers.
 
     Raises:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, PreTrainedModel
@@ -34,7 +34,7 @@ class Trainable:
 
     loss: PackedLoss
     """The causal language model that runs, as a loss; its layers hold the adapter, where there is one."""
-    saved: Any
+    saved: PreTrainedModel | PeftModel
     """What is saved: the same, or the adapter around it."""
     folder: Path
     """The base model's."""
@@ -42,7 +42,7 @@ class Trainable:
     adapter: Adapter | None = None
 
     @property
-    def causal(self) -> Any:
+    def causal(self) -> PreTrainedModel:
         """The causal language model that runs."""
         return self.loss.causal
 
@@ -158,7 +158,9 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
     causal.config.use_cache = False
     causal.train()
     if settings.lora_options.decomposes and not _needs_sharding(settings, group, dtype):
-        causal.to(group.device)  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
+        torch.nn.Module.to(
+            causal, group.device
+        )  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
     adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
     if adapter:
         skip_casts(causal)
@@ -172,7 +174,7 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
         return model
     if settings.method == "sft":
         to_float32(causal)
-    causal.to(group.device)
+    loss.to(group.device)
     return model
 
 
@@ -227,13 +229,13 @@ def freeze_unused(causal: PreTrainedModel) -> None:
         value.requires_grad_(id(value) in used)
 
 
-def without_dropout(causal: Any) -> Any:
+def without_dropout(causal: PreTrainedModel) -> PreTrainedModel:
     """Switch off a model's own dropout, whose draws would depend on how a batch is cut, and return the model."""
     for module in causal.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            module.attention_dropout = 0.0  # type: ignore[assignment]
     return causal
 
 
