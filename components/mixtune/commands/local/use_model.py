@@ -1,11 +1,14 @@
 """The commands that use a run's model: `chat` talks to base and tuned model side by side, `merge` writes one model."""
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +17,7 @@ from mixtune import models, storage
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import find_recommendation, list_candidates
 from mixtune.commands.arguments import Commands
+from mixtune.commands.local.run import DEFAULTS
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
 from mixtune.settings.chat import ChatSettings
@@ -117,6 +121,10 @@ def merge_model(model: TunedModel, scratch: Path) -> Path:
 
 
 def _chat(options: argparse.Namespace) -> int:
+    """Talk; progress, bars and warnings of libraries would stand between the answers."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)  # before torch is imported
+    warnings.simplefilter("ignore")
     model = find_model(options)
     questions = _prompts(sys.stdin) if sys.stdin.isatty() else (line.strip() for line in sys.stdin)
     width = shutil.get_terminal_size((120, 24)).columns
@@ -147,11 +155,13 @@ def answer_both(
         source = loading.ModelSource(base_model=model.base_model, chat_template_uri=chat.chat_template_uri).resolved()
         sources = [source, replace(source, model_uri=model.model_uri)]
         fetched = [loading.at_strength(loading.fetch(source), model.strength, Path(scratch)) for source in sources]
-        engines = [loading.load_engine(source, item) for source, item in zip(sources, fetched, strict=True)]
+        with redirect_stdout(None):
+            engines = [loading.load_engine(source, item) for source, item in zip(sources, fetched, strict=True)]
         tokenizer = AskingTokenizer(loading.load_tokenizer(fetched[1], chat.chat_template_uri), thinks, chat)
         for question in filter(None, questions):
             prompt = encode(tokenizer, render_question(tokenizer, question))
-            ids = [engine.generate([prompt], max_new_tokens)[0].token_ids for engine in engines]
+            with redirect_stdout(None):
+                ids = [engine.generate([prompt], max_new_tokens)[0].token_ids for engine in engines]
             base, tuned = (tokenizer.decode(list(answer), skip_special_tokens=True).strip() for answer in ids)
             yield question, (base, tuned)
 
