@@ -4,7 +4,8 @@
 - `docs/pipelines.md`: every pipeline's parameters, from the compiled YAML.
 - `docs/settings.md`: every setting, from the dataclasses of `mixtune/settings`.
 - `docs/formats.md`: every file that crosses a task's border, from the dataclasses of `mixtune/artifacts`.
-- `docs/models.md`, its block of architectures: what every model type does, from `mixtune/artifacts/architectures.json`.
+- `docs/models.md`, its blocks: what every model type does, from `mixtune/artifacts/architectures.json`, and what is
+  learned by published chat templates, from `tests/chat/families.json`.
 - `benchmarks/README.md`: every benchmark with its results.
 """
 
@@ -251,10 +252,34 @@ def is_text(node: ast.AST | None) -> TypeGuard[ast.Expr]:
 
 
 def models_page() -> str:
-    """Return the page of models, its block of architectures written anew; the rest of it is written by hand."""
-    begin, end = "<!-- architectures: written by `make docs` -->\n", "<!-- architectures: end -->"
-    before, _, rest = (ROOT / "docs" / "models.md").read_text().partition(begin)
-    return before + begin + architectures() + end + rest.partition(end)[2]
+    """Return the page of models, its generated blocks written anew; the rest of it is written by hand."""
+    page = (ROOT / "docs" / "models.md").read_text()
+    for name, block in (("architectures", architectures()), ("chat templates", chat_templates())):
+        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- {name}: end -->"
+        before, _, rest = page.partition(begin)
+        page = before + begin + block + end + rest.partition(end)[2]
+    return page
+
+
+TEMPLATE = "the chat template "
+
+
+def chat_templates() -> str:
+    """Return the table of chat templates: what is learned of every kind of conversation, and why something is not."""
+    families = json.loads((ROOT / "tests" / "chat" / "families.json").read_text())
+    kinds = list(next(iter(families.values())))
+    rows = []
+    for name, outcomes in families.items():
+        reasons = {reason: None for reason in outcomes.values() if reason not in ("learned", "split")}
+        refused = [
+            f"{', '.join(k for k in kinds if outcomes[k] == reason)}: {reason.removeprefix('the chat template ')}"
+            for reason in reasons
+        ]
+        split = ", ".join(kind for kind in kinds if outcomes[kind] == "split")
+        learned = sum(outcome in ("learned", "split") for outcome in outcomes.values())
+        rows.append((f"`{name}`", f"{learned} of {len(kinds)}", split, "; ".join(refused)))
+    head = ("template", "learned", "in several examples", "refused: reason")
+    return f"\nKinds: {', '.join(kinds)}.\n\n" + table(head, rows) + "\n"
 
 
 def architectures() -> str:

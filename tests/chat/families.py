@@ -1,12 +1,11 @@
 """Published chat templates, with a tokenizer for each that is built here, and conversations of every kind.
 
-`python -m tests.chat.families` prints the table of docs/models.md.
+`python -m tests.chat.families` writes what docs/models.md shows of them.
 """
 
 import copy
 import json
 import re
-from collections import Counter
 from importlib.metadata import files
 from itertools import pairwise
 from pathlib import Path
@@ -127,34 +126,30 @@ def turns_of(tokenizer: ChatTokenizer, item: Tokenized) -> list[str]:
     return texts
 
 
-def table(folder: Path) -> list[list[str]]:
-    """A row per family: what becomes of every kind of conversation."""
-    rows = []
-    for name, (template, _) in read_templates().items():
-        tokenizer = ChatTokenizer(save_family(folder / name, name, template), TokenSettings())
-        outcomes = {}
-        for kind in KINDS:
-            items = learn(tokenizer, kind)
-            outcomes[kind] = items[0].problem or (
-                "learned" if len(items) == 1 else f"learned, in {len(items)} examples"
-            )
-        counted = Counter(outcomes.values())
-        refused = "; ".join(
-            f"{', '.join(kind for kind, outcome in outcomes.items() if outcome == reason)}: {_short(reason)}"
-            for reason in counted
-            if not reason.startswith("learned")
-        )
-        split = ", ".join(kind for kind, outcome in outcomes.items() if "examples" in outcome)
-        rows.append([name, str(sum(n for text, n in counted.items() if text.startswith("learned"))), split, refused])
+FILE = Path(__file__).with_name("families.json")
+"""What becomes of every kind of conversation by template: written by `python -m tests.chat.families`, read by docs."""
+
+
+def outcomes(tokenizers: dict[str, ChatTokenizer]) -> dict[str, dict[str, str]]:
+    """By template and kind of conversation: `learned`, `split` over several examples, or why it is refused."""
+    rows = {}
+    for name, tokenizer in tokenizers.items():
+        items = {kind: learn(tokenizer, kind) for kind in KINDS}
+        rows[name] = {
+            kind: found[0].problem or ("learned" if len(found) == 1 else "split") for kind, found in items.items()
+        }
     return rows
 
 
-def _short(reason: str) -> str:
-    return reason.removeprefix("the chat template ").removeprefix("refuses it: ")
+def load_families(folder: Path) -> dict[str, ChatTokenizer]:
+    return {
+        name: ChatTokenizer(save_family(folder / name, name, text), TokenSettings())
+        for name, (text, _) in read_templates().items()
+    }
 
 
 if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(table(Path(scratch)), indent=1, ensure_ascii=False))
+        FILE.write_text(json.dumps(outcomes(load_families(Path(scratch))), indent=1, ensure_ascii=False) + "\n")

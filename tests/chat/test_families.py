@@ -1,5 +1,6 @@
 """Published chat templates, each with every kind of conversation: what is learned is what the model will be asked for."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mixtune.records import template_messages, template_tools
 from mixtune.settings.chat import LOSABLE
 from mixtune.settings.mix import TokenSettings
 
-from .families import KINDS, learn, make_record, read_templates, save_family, turns_of
+from .families import FILE, KINDS, learn, load_families, make_record, outcomes, read_templates, save_family, turns_of
 
 TEMPLATES = read_templates()
 ENDS = re.compile(
@@ -32,11 +33,7 @@ OTHERWISE = {
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ChatTokenizer]:
-    folder = tmp_path_factory.mktemp("families")
-    return {
-        name: ChatTokenizer(save_family(folder / name, name, text), TokenSettings())
-        for name, (text, _) in TEMPLATES.items()
-    }
+    return load_families(tmp_path_factory.mktemp("families"))
 
 
 def comparable(turn: str) -> str:
@@ -44,7 +41,10 @@ def comparable(turn: str) -> str:
     return re.sub(r"(<\|end\|>)?(<\|endoftext\|>)?$", "", text.removesuffix("<|return|>").removesuffix("<|eot|>"))
 
 
-def test_there_are_at_least_thirty_families() -> None:
+def test_the_documents_show_what_becomes_of_every_kind_by_at_least_thirty_templates(
+    tokenizers: dict[str, ChatTokenizer],
+) -> None:
+    assert json.loads(FILE.read_text()) == outcomes(tokenizers), "run python -m tests.chat.families, then make docs"
     assert len(TEMPLATES) >= 30
 
 

@@ -107,6 +107,45 @@ def test_a_turn_that_later_prompts_show_without_its_thought_is_an_example_of_its
     ]
 
 
+HEADS = "{% for m in messages %}{{ '<|' + m.role + '|>' + (SHOWN if m.role == 'assistant' else '') + m.content + '<|end|>' }}"
+HEADS += "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' + ASKED }}{% endif %}"
+FORMS = {
+    "opened by a switch": ("'</think>'", "('<think>' if thinking else '</think>')", "</think>", "Hm.</think>"),
+    "empty in the text": ("'<think></think>'", "''", "<think></think>", "<think>Hm.</think>"),
+    "empty in the prompt": ("''", "('' if enable_thinking else '<think>\n</think>')", "<think>\n</think>", "<think>\nHm.</think>"),
+    "not closed": ("'<think>'", "'<think>'", "", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_thought_that_a_template_leaves_out_is_learned_as_the_model_writes_it(tmp_path: Path, form: str) -> None:
+    shown, asked, shut, thought = FORMS[form]
+    template = HEADS.replace("SHOWN", shown).replace("ASKED", asked)
+    special = ["<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, special))
+    plain, thoughtful = conversation(), conversation()
+    thoughtful["messages"][3]["reasoning"] = "Hm."
+    if not shut:
+        (item,) = tokenizer.tokenize([plain])
+        assert item.problem == "the chat template leaves a thought open that its prompt begins"
+        return
+    assert learned_texts(tokenizer, plain)[0].endswith("Two?\nYes.<|end|>")
+    assert f"<|assistant|>{shut}Two?" in tokenizer.decode(next(tokenizer.tokenize([plain])).input_ids)
+    texts = learned_texts(tokenizer, thoughtful)
+    assert any(text.endswith(f"{thought}Two?\nYes.<|end|>") for text in texts)
+    assert sum(text.count("One.<|end|>") for text in texts) == 1
+
+
+def test_a_greeting_is_context_and_an_answer_that_repeats_the_question_is_learned(tmp_path: Path) -> None:
+    template = "{% set first = messages[0].role %}" + CHATML.replace("<|im_end|>", "<|im_end|>{{ ' ' if loop.last }}")
+    record = conversation()
+    record["messages"] = [
+        {"role": ("assistant", "user")[n % 2], "content": text} for n, text in enumerate(["Hello.", *["Yes."] * 4])
+    ]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, ["<|im_start|>", "<|im_end|>"]))
+    assert learned_texts(tokenizer, record) == ["Yes.<|im_end|>", "Yes.<|im_end|>"]
+
+
 def test_a_role_that_is_not_known_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="there is no role 'bot'; there are system, user, assistant, tool"):
         TokenSettings(train_on=("assistant", "bot"))

@@ -12,11 +12,14 @@ from typing import NamedTuple
 from mixtune.chat.sandbox import Rendered
 from mixtune.chat.thinking import (
     Thoughts,
+    closing_of,
+    ending_empty_thought,
     inline_thought,
+    last_opening,
     leading_empty_thought,
     mentions_thoughts,
-    opens_thought,
     switch,
+    without_leading_closing,
 )
 from mixtune.errors import DataError
 from mixtune.records import TemplateValue
@@ -96,20 +99,26 @@ def find_habits(render: Render, traits: Traits) -> Habits:
 def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
     switches, on = traits.switches, switch(traits.switches, True)
     prompt, whole = _try(render, [_USER], on, prompt=True), _try(render, [_USER, _PLAIN], on)
-    rest = prompt[_count_common(prompt, whole) :]
-    opened = rest if whole and opens_thought(rest) else ""
+    place = _count_common(traits.control, prompt, whole)
+    if switches and whole.startswith(prompt) and without_leading_closing(whole[place:]) != whole[place:]:
+        place -= len(last_opening(prompt))
+    opened = prompt[place:] if whole else ""
+    closing = closing_of(opened, whole[place : whole.rfind(_ANSWER)].removeprefix(opened))
+    opened = opened if closing else ""
     if opened or _THOUGHT in _try(render, [_USER, _THINKING], on):
-        return Thoughts(switches, opened, _find_shut(render, traits), True, are_known=True)
+        return Thoughts(switches, opened, closing, *_find_empty(render, traits), are_known=True)
     inlined = {**_PLAIN, "content": inline_thought(_THOUGHT, _ANSWER)}
-    is_inline = "</think>" in traits.text and _THOUGHT in _try(render, [_USER, inlined], on)
-    shut, are_known = _find_shut(render, traits), mentions_thoughts(traits.text)
-    return Thoughts(switches, "", shut, is_inline, is_inline, are_known)
+    shut, empty = _find_empty(render, traits)
+    is_inline = not empty and "</think>" in traits.text and _THOUGHT in _try(render, [_USER, inlined], on)
+    return Thoughts(switches, "", "", shut, empty, is_inline, mentions_thoughts(traits.text))
 
 
-def _find_shut(render: Render, traits: Traits) -> str:
+def _find_empty(render: Render, traits: Traits) -> tuple[str, str]:
+    """Return `shut` and `empty` of `Thoughts`."""
     off = switch(traits.switches, False)
     prompt, whole = _try(render, [_USER], off, prompt=True), _try(render, [_USER, _PLAIN], off)
-    return leading_empty_thought(whole[len(prompt) :]) if prompt and whole.startswith(prompt) else ""
+    shut = leading_empty_thought(whole[len(prompt) :]) if prompt and whole.startswith(prompt) else ""
+    return shut, shut or ending_empty_thought(prompt)
 
 
 def as_parts(messages: Iterable[TemplateValue]) -> list[TemplateValue]:
@@ -129,10 +138,11 @@ def _try(render: Render, messages: Sequence[TemplateValue], variables: dict[str,
         return ""
 
 
-def _count_common(first: str, second: str) -> int:
-    """Return how many letters two texts begin with alike."""
+def _count_common(control: re.Pattern[str], first: str, second: str) -> int:
+    """Return how many letters two texts begin with alike, up to a control token that is not in both."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((number for number, (mine, theirs) in pairs if mine != theirs), min(len(first), len(second)))
+    count = next((number for number, (mine, theirs) in pairs if mine != theirs), min(len(first), len(second)))
+    return next((match.start() for match in control.finditer(first) if match.start() < count < match.end()), count)
 
 
 def _first_end(control: re.Pattern[str], text: str, place: int, eos: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from jinja2 import TemplateError, UndefinedError
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import new_context
 
 from mixtune.chat.habits import Habits, TemplateRefusal, Traits, as_parts, find_habits, write_arguments
@@ -161,10 +162,7 @@ class ChatTemplate:
     def prompt(
         self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, *, thinks: bool | None
     ) -> str:
-        """Render a conversation up to where the assistant is to answer; see `render`.
-
-        `thinks`: with a thought or without one; None: as the template has it.
-        """
+        """Render a conversation up to an answer, with or without a thought, or as the template has it; see `render`."""
         thoughts = self.habits(tools).thoughts
         if thinks is None:
             return self.render(messages, tools, prompt=True).text
@@ -248,7 +246,8 @@ class ChatTemplate:
     def _reason(self, error: Exception) -> str:
         """Return what an error says if the template's author wrote it, or if it can only name attributes."""
         message = str(error)
-        authored = isinstance(error, UndefinedError) or any(message in text for text in self.templates.values())
+        names_attributes = isinstance(error, UndefinedError | SecurityError)
+        authored = names_attributes or any(message in text for text in self.templates.values())
         return message if message and authored else type(error).__name__
 
 

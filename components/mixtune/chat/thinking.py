@@ -19,7 +19,6 @@ TAGS = (
 )  # fmt: skip
 """What families write around a thought."""
 _OPENED = re.compile(rf"\s*({'|'.join(re.escape(opening) for opening, _ in TAGS)})\s*\Z")
-_OPENING = tuple(opening for opening, _ in TAGS)
 _EMPTY = re.compile(
     "(?:" + "|".join(re.escape(opening) + r"\s*" + re.escape(closing) for opening, closing in TAGS) + r")\s*\Z"
 )
@@ -37,21 +36,17 @@ class Thoughts(NamedTuple):
     switches: tuple[str, ...] = ()
     """Variables that turn them on or off; empty: none does."""
     opened: str = ""
-    """What prompts for thoughts end with and a plain answer lacks: an opened thought."""
+    """What prompts for thoughts end with and a plain answer lacks: an opened thought;"""
+    closing: str = ""
+    """and what ends it, where the template writes no thought itself."""
     shut: str = ""
     """An empty thought that is written before every plain answer, and in no prompt."""
-    is_written: bool = False
-    """A thought beside an answer's text is written, by the template or behind `opened`;"""
+    empty: str = ""
+    """The same, or the one that ends prompts without thoughts: a thought that a template leaves out looks like it."""
     is_inline: bool = False
-    """but only if it stands in the text."""
+    """A thought is written only if it stands in the answer's text."""
     are_known: bool = False
     """A thought at an answer's beginning is one for the template, too."""
-
-    @property
-    def closing(self) -> str:
-        """What ends the thought that `opened` begins."""
-        match = _OPENED.match(self.opened)
-        return "\n" + dict(TAGS)[match[1]] + "\n\n" if match else ""
 
     def variables(self, is_on: bool) -> dict[str, bool]:
         """Return what the template is given for an answer with or without a thought."""
@@ -63,25 +58,49 @@ def switch(names: Iterable[str], is_on: bool) -> dict[str, bool]:
     return {name: SWITCHES[name] is is_on for name in names}
 
 
-def opens_thought(text: str) -> bool:
-    """Return whether a text is an opened thought and nothing else."""
-    return bool(_OPENED.match(text))
+def closing_of(opened: str, shown: str) -> str:
+    """Return what ends an opened thought; `shown`, before a plain answer, may be that; empty if nothing is opened."""
+    match = _OPENED.match(opened)
+    tag = dict(TAGS)[match[1]] if match else ""
+    return shown if tag and shown.strip() == tag else tag and f"\n{tag}\n\n"
 
 
-def ends_in_thought(prompt: str) -> bool:
-    """Return whether a prompt ends in a tag that opens a thought."""
-    return prompt.endswith(_OPENING)
+def last_opening(prompt: str) -> str:
+    """Return the tag that opens a thought, and the space behind it, at a prompt's end; empty if there is none."""
+    text = prompt.rstrip()
+    return next((prompt[len(text) - len(opening) :] for opening, _ in TAGS if text.endswith(opening)), "")
 
 
-def without_empty_thought(prompt: str) -> str:
-    """Return a prompt without the empty thought at its end."""
-    return _EMPTY.sub("", prompt)
+def leaves_open(prompt: str, answer: str) -> bool:
+    """Return whether a prompt opens a thought that its answer does not end, or opens again."""
+    opening = last_opening(prompt).strip()
+    return bool(opening) and (dict(TAGS)[opening] not in answer or answer.lstrip().startswith(opening))
+
+
+def ending_empty_thought(prompt: str) -> str:
+    """Return the empty thought, and the space behind it, that a prompt ends with."""
+    match = _EMPTY.search(prompt)
+    return match[0] if match else ""
+
+
+def without_leading_closing(text: str) -> str:
+    """Return a text without the tag, and the space around it, that ends a thought at its beginning."""
+    return next((text.lstrip()[len(tag) :].lstrip() for _, tag in TAGS if text.lstrip().startswith(tag)), text)
 
 
 def leading_empty_thought(text: str) -> str:
     """Return the empty thought, and the space behind it, that a text begins with."""
     match = _EMPTY_AHEAD.match(text)
     return match[0] if match else ""
+
+
+def fill_thought(empty: str, thought: str) -> str:
+    """Return an empty thought with a thought in it, the lines around it kept."""
+    opening, closing = next(pair for pair in TAGS if pair[1] in empty)
+    before, _, rest = empty.partition(opening)
+    space, _, after = rest.partition(closing)
+    half = (len(space) + 1) // 2
+    return before + opening + space[:half] + thought + space[half:] + closing + after
 
 
 def inline_thought(thought: str, answer: str) -> str:

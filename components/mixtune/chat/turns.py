@@ -11,15 +11,30 @@ from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
-from mixtune.chat.lost_parts import list_parts, missing_around, missing_in_answer, says_something, without_parts
+from mixtune.chat.lost_parts import (
+    is_written,
+    list_parts,
+    missing_around,
+    missing_in_answer,
+    says_something,
+    without_parts,
+)
 from mixtune.chat.refused_share import NO_PLACE, PART_NAMES
 from mixtune.chat.sandbox import Spans
 from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
-from mixtune.chat.thinking import ends_in_thought, without_empty_thought
+from mixtune.chat.thinking import (
+    ending_empty_thought,
+    fill_thought,
+    last_opening,
+    leading_empty_thought,
+    leaves_open,
+    without_leading_closing,
+)
 from mixtune.errors import DataError
 from mixtune.records import TemplateValue
 from mixtune.settings.chat import ChatSettings
 
+NOT_AS_IS = "the chat template does not write what is said as it is"
 _PLACEHOLDER = "mixtune something else"
 
 
@@ -85,10 +100,6 @@ def find_examples(
     """Return the examples of a conversation, for the turns of some roles."""
     messages, tools, _, _ = conversation
     removed = {"reasoning"} if settings.thinking == "off" and "reasoning" in list_parts(messages, tools) else set()
-    policies, removable = (
-        settings.on_lost,
-        {part for part, policy in settings.on_lost.items() if policy == "drop_field"},
-    )
     while True:
         finder = _Finder(template, *without_parts(messages, tools, removed), settings)
         problem = ""
@@ -98,10 +109,10 @@ def find_examples(
             problem, finder.lost = f"the chat template refuses it: {error}", list_parts(finder.messages, finder.tools)
         except TurnProblem as error:
             problem = str(error)
-        refused = sorted(part for part in finder.lost if policies.get(part, "refuse") == "refuse")
+        refused = sorted(part for part in finder.lost if settings.on_lost.get(part, "refuse") == "refuse")
         if not problem and refused:
             problem = _lacking(refused[0])
-        elif removing := finder.lost & removable:
+        elif removing := finder.lost & _droppable(settings):
             removed |= removing
             continue
         if problem or not examples:
@@ -112,45 +123,34 @@ def find_examples(
 
 
 def find_last_turn(template: ChatTemplate, conversation: Conversation, settings: ChatSettings) -> tuple[str, str]:
-    """Return the prompt of a conversation's last message, which is the assistant's, and the answer as it is learned.
+    """Return the prompt of a conversation's last message, the assistant's, and the answer as it is learned.
 
-    Parts that are lost are taken off where the settings say so, and else left as the template has it.
-
-    Raises:
-        TemplateRefusal: The template raises an error.
-        TurnProblem: The answer cannot be told, or is not written as it is.
+    Lost parts are left as the template has it, if `on_lost` does not take them off. Raises as `_Finder.turn` does.
     """
     messages, tools, _, _ = conversation
     removed = {"reasoning"} if settings.thinking == "off" else set[str]()
     while True:
         finder = _Finder(template, *without_parts(messages, tools, removed), settings)
-        refusal = None
+        parts = _droppable(settings) & list_parts(finder.messages, finder.tools)
         try:
             turn = finder.turn(len(finder.messages) - 1)
-            finder.lost |= missing_around(finder.messages[:-1], finder.tools, turn.prompt)
-        except TemplateRefusal as error:
-            refusal, finder.lost = error, list_parts(finder.messages, finder.tools)
-        removing = {part for part in finder.lost - removed if settings.on_lost.get(part) == "drop_field"}
-        if removing:
-            removed |= removing
-        elif refusal:
-            raise refusal
-        elif "content" in finder.lost:
+            parts &= finder.lost | missing_around(finder.messages[:-1], finder.tools, turn.prompt)
+        except TemplateRefusal:
+            if not parts:
+                raise
+        removed |= parts
+        if not parts and "content" in finder.lost:
             raise TurnProblem(_lacking("content"))
-        else:
+        if not parts:
             return turn.prompt, turn.answer
 
 
 def find_prompt(
     template: ChatTemplate, conversation: Conversation, settings: ChatSettings, *, thinks: bool | None
 ) -> str:
-    """Return the prompt that a conversation is, without what settings take off where the template leaves it out.
-
-    Raises:
-        TemplateRefusal: The template raises an error.
-    """
+    """Return a conversation as a prompt, without lost parts that `on_lost` takes off; see `ChatTemplate.prompt`."""
     messages, tools, _, _ = conversation
-    parts = {part for part in list_parts(messages, tools) if settings.on_lost.get(part) == "drop_field"}
+    parts = _droppable(settings) & list_parts(messages, tools)
     try:
         text = template.prompt(messages, tools, thinks=thinks)
         parts &= missing_around(messages, tools, text)
@@ -160,11 +160,13 @@ def find_prompt(
     return template.prompt(*without_parts(messages, tools, parts), thinks=thinks) if parts else text
 
 
+def _droppable(settings: ChatSettings) -> set[str]:
+    return {part for part, policy in settings.on_lost.items() if policy == "drop_field"}
+
+
 def _lacking(part: str) -> str:
     """Return the problem that a part is not written; the content is never allowed to be lost."""
-    return (
-        "the chat template does not write what is said as it is" if part == "content" else NO_PLACE + PART_NAMES[part]
-    )
+    return NO_PLACE + PART_NAMES[part] if part in PART_NAMES else NOT_AS_IS
 
 
 class _Finder:
@@ -188,7 +190,7 @@ class _Finder:
             self.lost.add("tools")
         if "assistant" in train_on:
             numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
-            turns = [self.turn(number) for number in numbers if says_something(self.messages[number])]
+            turns = [self.turn(number) for number in numbers if self._is_asked_for(number)]
         thinks_last = bool(turns) and thinks(self.messages[turns[-1].number], self.settings)
         variables = self.habits.thoughts.variables(thinks_last)
         whole, marks = self.template.render(self.messages, self.tools, variables)
@@ -205,6 +207,16 @@ class _Finder:
             self.lost |= missing_around(self.messages[:count], self.tools, example.text)
         return examples
 
+    def _is_asked_for(self, number: int) -> bool:
+        """Return whether an assistant's message says something that a prompt asks for: a greeting is context."""
+        before, is_last = self.messages[:number], len(self.messages) == number + 1
+        if not is_last and not any(message["role"] in ("user", "tool") for message in before):
+            try:
+                self.turn(number)
+            except (TemplateRefusal, TurnProblem):
+                return False
+        return says_something(self.messages[number])
+
     def turn(self, number: int) -> _Turn:
         """Find the turn that a message is."""
         message, thoughts = self.messages[number], self.habits.thoughts
@@ -213,9 +225,18 @@ class _Finder:
         prompt = self.template.prompt(self.messages[:number], self.tools, thinks=is_thinking)
         whole, marks = self.template.render(self.messages[: number + 1], self.tools, variables)
         start, thought = self._align(prompt, whole, number), ""
-        if start is None and is_thinking and thoughts.opened and prompt.endswith(thoughts.opened):
-            start = self._align(prompt.removesuffix(thoughts.opened), whole, number)
-            thought = (message.get("reasoning") or "").strip() + thoughts.closing
+        reasoning, closing = (message.get("reasoning") or "").strip(), thoughts.closing
+        is_hidden = start is None or not is_written(reasoning, whole[start:])
+        if is_hidden and is_thinking and closing and prompt.endswith(thoughts.opened):
+            if start is None:
+                start = self._align(prompt, whole, number, thoughts.opened)
+            thought = reasoning + closing
+            if start is not None and whole.startswith(closing, start):
+                start += len(closing)
+        elif is_thinking and start is not None and thoughts.empty and (is_hidden or not reasoning):
+            shown = leading_empty_thought(whole[start:].lstrip())
+            thought = "" if shown and not reasoning else fill_thought(thoughts.empty, reasoning)
+            start += len(thoughts.shut) if thought and whole.startswith(thoughts.shut, start) else 0
         if start is None:
             raise TurnProblem("the chat template does not show where the assistant speaks")
         answer, appended = self._cut(whole[start:], message)
@@ -223,33 +244,41 @@ class _Finder:
         if self.habits.has_marks:
             pieces = self._marked(answer, [(a - start, b - start) for a, b in marks], len(thought))
         self.lost |= missing_in_answer(message, thought + answer)
+        if leaves_open(prompt, thought + answer):
+            raise TurnProblem("the chat template leaves a thought open that its prompt begins")
         text, source = prompt + thought + answer, None
         if whole.startswith(prompt) and not thought:
             source = Source(number + 1, variables, appended)
             text = whole.rstrip() + appended if appended else whole
         return _Turn(number, prompt, thought + answer, pieces, Example(text, [], source=source))
 
-    def _align(self, prompt: str, whole: str, number: int) -> int | None:
+    def _align(self, prompt: str, whole: str, number: int, opened: str = "") -> int | None:
         """Return where a turn begins in the text that ends with it; None where that cannot be told.
 
-        That is behind the prompt, or its longest end from a control token on that is in the text just once.
+        That is behind the prompt, `opened` taken off it; or else behind what the prompt writes after the message
+        before, or that from its last control token on. That message is found as one that says something else.
         """
+        prompt = prompt.removesuffix(opened)
         if whole.startswith(prompt):
             return len(prompt)
         opening = prompt.rstrip()
-        if ends_in_thought(opening) and whole.startswith(opening):
+        if last_opening(opening) and whole.startswith(opening):
             return len(whole) - len(whole[len(opening) :].lstrip())
-        prompt = without_empty_thought(prompt)
-        starts = [match.start() for match in self.template.control_pattern.finditer(prompt)]
-        for start in reversed(starts):
-            count = whole.count(prompt[start:])
-            if count == 0:
-                return None
-            if count == 1:
-                place = whole.index(prompt[start:]) + len(prompt) - start
-                before = self.messages[number - 1]["content"].strip() if number else ""
-                return place if before in whole[:place] and before not in whole[place:] else None
-        return None
+        if not number:
+            return None
+        messages, is_thinking = list(self.messages[: number + 1]), thinks(self.messages[number], self.settings)
+        messages[number - 1] = {**messages[number - 1], "content": _PLACEHOLDER}
+        variables = self.habits.thoughts.variables(is_thinking)
+        asked = self.template.prompt(messages[:number], self.tools, thinks=is_thinking).removesuffix(opened)
+        shown = self.template.render(messages, self.tools, variables).text.rpartition(_PLACEHOLDER)[2]
+        _, marker, after = asked.rpartition(_PLACEHOLDER)
+        header = after.removesuffix(ending_empty_thought(after))
+        tokens = [match.start() for match in self.template.control_pattern.finditer(header)]
+        header = header if shown.startswith(header) or not tokens else header[tokens[-1] :]
+        _, is_shown, answer = shown.partition(header) if marker and header else ("", "", "")
+        if header != after:
+            answer = without_leading_closing(answer)
+        return len(whole) - len(answer) if is_shown and whole.endswith(answer) else None
 
     def _cut(self, answer: str, message: TemplateValue) -> tuple[str, str]:
         """Return an answer up to its end of turn, and that end where the template does not write it."""

@@ -222,11 +222,7 @@ def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
 
 
 def ask_as_set(settings: EvaluateSettings, pools: EvaluationPools, tokenizer: Tokenizer) -> AskingTokenizer:
-    """Return the tokenizer that asks records and benchmarks with or without thoughts, as the settings have it.
-
-    Raises:
-        ConfigError: Thoughts are switched, and the chat template has no switch.
-    """
+    """Return the tokenizer that asks with or without thoughts as settings say, a ConfigError where that cannot be."""
     thinking, chat = settings.thinking, settings.records_chat
     if thinking == AS_TRAINED:
         thinks = chat.thinking == "on" or (chat.thinking == "record" and _mostly_think(pools))

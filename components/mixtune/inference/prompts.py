@@ -55,11 +55,7 @@ def render(
 ) -> str:
     """Return a conversation as text, up to the place where the assistant speaks.
 
-    Args:
-        tokenizer: The model's, with its chat template.
-        messages: The conversation.
-        tools: What may be called.
-        thinks: Whether a thought is asked for; None: as the tokenizer is switched, or else as the template has it.
+    `thinks`: whether a thought is asked for; None: as the tokenizer is switched, or else as the template has it.
 
     Raises:
         ModelError: The model has no chat template, or it refuses the conversation.
@@ -81,11 +77,7 @@ def has_thinking_switch(tokenizer: Tokenizer) -> bool:
 
 
 def check_thinking_switch(tokenizer: Tokenizer, thinking: str) -> None:
-    """Check that the chat template has a switch for thoughts.
-
-    Raises:
-        ConfigError: It has none.
-    """
+    """Check that the chat template has a switch for thoughts; a ConfigError says that it has none."""
     if not has_thinking_switch(tokenizer):
         raise ConfigError(
             f"thinking is {thinking}, but the chat template of {tokenizer.name_or_path} has no switch for thoughts "

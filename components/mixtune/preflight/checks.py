@@ -72,15 +72,12 @@ def _check_options(run: RunSettings) -> Findings:
     mix = valid(run.mix)
     if mix is None or "mix" in run.left_out:
         return
-    for name in ("chat_template_uri", "thinking", "on_lost"):
-        learned = getattr(mix.tokens, name)
-        for task, chat in (("sanitize", proof), ("evaluate", evaluate.chat)):
-            if getattr(chat, name) != learned:
-                yield (
-                    "fail",
-                    f"{task}_options.chat: {name} is {getattr(chat, name)!r}, and {learned!r} in mix_options: {task} "
-                    "would render records otherwise than they are learned; leave it out there",
-                )
+    for task, chat in (("sanitize", proof), ("evaluate", evaluate.chat)):
+        for name in ("chat_template_uri", "thinking", "on_lost"):
+            mine, learned = getattr(chat, name), getattr(mix.tokens, name)
+            if mine != learned:
+                text = f"{task}_options.chat: {name} is {mine!r}, and {learned!r} in mix_options, by which is learned"
+                yield "fail", f"{text}; leave it out there"
     if evaluate.thinking in (THOUGHTS_ON, THOUGHTS_OFF) and evaluate.thinking != mix.tokens.thinking:
         yield (
             "warn",

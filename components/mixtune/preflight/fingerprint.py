@@ -114,12 +114,9 @@ def fingerprint_sanitize(options: Options) -> dict[str, object]:
 
 
 def hand_on_chat(mix_options: Options, options: Options, model_uri: str = "") -> dict[str, object]:
-    """Return options of `sanitize` or `evaluate` with how `mix_shard` renders conversations, where they do not say it.
+    """Return options of `sanitize` or `evaluate` with `chat` as `mix_shard` has it, where they do not say it.
 
-    Args:
-        mix_options: With digests.
-        options: Of the other task; its `chat` wins, key by key.
-        model_uri: Of a model that is evaluated without a mix: one that was trained here says how it was.
+    `model_uri` is of a model that is evaluated without a mix: one that was trained here says how it was.
     """
     names = [item.name for item in fields(ChatSettings)]
     manifest = find_manifest(model_uri) if model_uri and not model_uri.startswith("failed: ") else None
