@@ -2,11 +2,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
+from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import run_preflight
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.preflight.template_check import check_template
+
+from ..chat_models import CHATML, make_tokenizer, save_model
 
 GOOD: dict[str, Any] = {
     "base_model": str(BASE_MODEL),
@@ -29,7 +34,9 @@ def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_preflight(RunSettings(**GOOD), str(tmp_path / "report")) == "warn"  # nothing is tracked
     assert "no licence lies beside it" in capsys.readouterr().out
-    assert "customer" in (tmp_path / "report").read_text()
+    page = (tmp_path / "report").read_text()
+    assert "customer" in page
+    assert "learned, token by token: plain answers, several turns" in page
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,27 @@ def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], mes
 
 
 def test_all_failures_come_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"2 of 14 checks failed:\n- mix: .*\n- training: "):
+    with pytest.raises(ConfigError, match=r"2 of 15 checks failed:\n- mix: .*\n- training: "):
         run_preflight(
             RunSettings(**{**GOOD, "customer_data_percents": [-1.0], "method": "x"}), str(tmp_path / "report")
         )
+
+
+def test_a_template_by_which_nothing_is_learned_and_a_tokenizer_unlike_its_file_are_said_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    special, folder = ["<|im_start|>", "<|im_end|>"], tmp_path / "model"
+    tokenizer = make_tokenizer(special)
+    save_model(folder, CHATML, special, tokenizer)
+    tokenizer.normalizer = normalizers.Lowercase()
+    run = RunSettings(**{**GOOD, "base_model": str(folder)})
+    other = ChatTokenizer(folder, fast=False)
+    tokenizer.save(str(tmp_path / "other.json"))
+    assert other.unlike_file(folder / "tokenizer.json") == ""
+    assert other.unlike_file(tmp_path / "other.json").startswith("I'm you'RE")
+    assert [outcome for outcome, _ in check_template(run)] == ["pass"] * 4
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}")
+    with pytest.raises(
+        ConfigError, match="not even plain answers are learned: the chat template writes no end of turn"
+    ):
+        run_preflight(run, str(tmp_path / "report"))

@@ -256,11 +256,6 @@ def renamed(control_text: str) -> str:
     return f"{_CONTROL_START}{control_text}{_CONTROL_END}"
 
 
-def is_renamed(text: str) -> bool:
-    """Return whether a text has control tokens under their names of `renamed`."""
-    return _CONTROL_START in text
-
-
 def without_renaming(text: str) -> str:
     """Return a text with the control tokens' own names in place of those of `renamed`."""
     return text.replace(_CONTROL_START, "").replace(_CONTROL_END, "")

@@ -14,6 +14,7 @@ from mixtune import storage
 from mixtune.chat.encoding import (
     BYTE,
     COMPARED_EVERY,
+    HOSTILE,
     Encoder,
     encode_exactly,
     is_byte_level,
@@ -132,6 +133,12 @@ class ChatTokenizer:
     def _is_inside(self, ids: np.ndarray) -> bool:
         """Return whether the model's embedding holds all tokens."""
         return not self._num_embeddings or not len(ids) or int(ids.max()) < self._num_embeddings
+
+    def unlike_file(self, file: Path) -> str:
+        """Return a text for which a `tokenizer.json` gives other ids than transformers' tokenizer; empty: none."""
+        own = [encode_exactly(tokenizer, HOSTILE) for tokenizer in (self._tokenizer, Tokenizer.from_file(str(file)))]
+        ids = [[flat[a:b].tolist() for a, b in pairwise(bounds)] for flat, bounds in own]
+        return next((text for text, mine, its in zip(HOSTILE, *ids, strict=True) if mine != its), "")
 
     def decode(self, ids: np.ndarray) -> str:
         """Return the text of tokens, control tokens included."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 import tokenizers
 
 from mixtune.chat.encoding import rename_control_tokens
-from mixtune.chat.template import ChatTemplate, Conversation, TemplateRefusal, is_renamed
+from mixtune.chat.template import ChatTemplate, Conversation, TemplateRefusal, without_renaming
 from mixtune.chat.thinking import SWITCHES
 from mixtune.chat.turns import TurnProblem, find_last_turn, find_prompt, thinks
 from mixtune.errors import ConfigError, ModelError
@@ -31,7 +31,7 @@ class Rendered:
 
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """Return the tokens of a rendered text, in which special tokens are already written out."""
-    if is_renamed(text):
+    if without_renaming(text) != text:
         plain = tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
         return tuple(_renamed(cast(Hashable, plain)).encode(text, add_special_tokens=False).ids)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -13,6 +13,7 @@ from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, 
 from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
+from mixtune.preflight.template_check import check_template
 from mixtune.prices import read_prices
 from mixtune.processes import free_memory, memory_limit
 from mixtune.settings.from_dict import from_dict
@@ -283,6 +284,7 @@ CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "architecture": check_architecture,
     "lengths": check_lengths,
     "embedding": check_embedding,
+    "chat template": check_template,
     "memory": check_memory,
     "cluster": _check_cluster,
     "tags": _check_tags,

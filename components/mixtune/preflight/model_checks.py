@@ -89,7 +89,7 @@ def check_embedding(run: RunSettings) -> Iterator[tuple[str, str]]:
             "model, or take the tokens out",
         )
     else:
-        yield "warn", f"{text}; a record that holds one ends the training"
+        yield "warn", f"{text}; a record that holds one is refused"
 
 
 def _texts(run: RunSettings, model: BaseModel, row: Architecture) -> list[str]:
