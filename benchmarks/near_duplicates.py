@@ -3,10 +3,14 @@
     python benchmarks/near_duplicates.py plant DATA 100000 planted.json
     python benchmarks/near_duplicates.py compare planted.json > near.md     # one more argument: only titles that hold it
     python benchmarks/near_duplicates.py templates DATA >> near.md
+    python benchmarks/near_duplicates.py short DATA >> near.md
 
 Of the records, a twentieth are copies of others with a share of their words changed, so that the truth is known: the
 exact Jaccard similarity of five-word shingles. Every tool gets 126 hashes in 21 bands of 6 rows, its own way of making
 shingles, and one core. What it proposes is looked at afterwards by exact Jaccard; less than 0.5 would be a false drop.
+
+`short` looks at the questions of banking77 that are alike by their sets of words, and at real questions with one word
+changed: of how many it is seen that they are the same, and how many different ones are taken for the same.
 
 `templates` puts real questions, all different, into one long instruction, and counts which of them would be dropped.
 """
@@ -30,6 +34,7 @@ from corpus import conversations
 
 from mixtune.ngrams import Sets, words
 from mixtune.sanitize.dedup import minhash
+from mixtune.sanitize.dedup.fingerprints import fingerprint_records
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, ROWS, Propose, find_pairs, make_buckets, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.parts import Features, write_arrays
@@ -236,6 +241,73 @@ def templates(data: Path) -> None:
     print(f"| templates counted too | {share:.1%} of all pairs |")
 
 
+def known_pairs(texts: Sequence[str], least: float = 0.8) -> list[tuple[int, int]]:
+    """Pairs of texts whose sets of words have at least so high a Jaccard similarity, but not the same words in order."""
+    ordered = [words(text) for text in texts]
+    sets = [frozenset(items) for items in ordered]
+    holders: dict[str, list[int]] = {}
+    for number, items in enumerate(sets):
+        for word in items:
+            holders.setdefault(word, []).append(number)
+    pairs = set()
+    for number, items in enumerate(sets):
+        rarest = sorted(items, key=lambda word: (len(holders[word]), word))
+        for word in rarest[: len(items) - int(-(-least * len(items) // 1)) + 1]:  # one of these is in both
+            for other in holders[word]:
+                shared = len(items & sets[other])
+                if other < number and shared >= least * (len(items) + len(sets[other]) - shared):
+                    pairs.add((other, number))
+    return sorted(pair for pair in pairs if ordered[pair[0]] != ordered[pair[1]])
+
+
+def gists(texts: Sequence[str]) -> list[int]:
+    """Digests of texts as short questions."""
+    keys = []
+    for start in range(0, len(texts), 256):
+        turns = [
+            [{"role": "user", "content": text}, {"role": "assistant", "content": ""}]
+            for text in texts[start : start + 256]
+        ]
+        records = [{"id": "0", "messages": item, "origin": {"file": "", "line": 0}} for item in turns]
+        keys += [item[5] for item in fingerprint_records(records).keys]  # type: ignore[arg-type]
+    return keys
+
+
+def short(data: Path) -> None:
+    with (data / "banking77/train.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    texts = [row["text"] for row in rows]
+    pairs, keys = known_pairs(texts), gists(texts)
+    alike = [(first, second) for first, second in pairs if rows[first]["category"] == rows[second]["category"]]
+    by_shingles = ours(texts, propose_in_memory, 0.9)
+    print(
+        "\n| banking77, pairs of questions with word sets J >= 0.8, other words | pairs | five-word shingles at 0.9 | short questions |"
+    )
+    print("|---|---|---|---|")
+    for title, some in (("with the same intent", alike), ("with two intents", sorted(set(pairs) - set(alike)))):
+        same = sum(keys[first] == keys[second] for first, second in some)
+        print(f"| {title} | {len(some):,} | {len(by_shingles & set(some)):,} | {same:,} |")
+    draw, others = random.Random(4), [text for text in texts if 8 <= len(words(text)) <= 14]
+    vocabulary = sorted({word for text in texts for word in words(text) if len(word) > 4})
+    print(
+        "\n| one change in a question of 8 to 14 words | questions | five-word shingles at 0.9 | short questions |\n|---|---|---|---|"
+    )
+    for title, extra in (
+        ("a courtesy or an article put in", ["please", "just", "the", "actually", "still"]),
+        ("a word replaced by another", vocabulary),
+    ):
+        changed = []
+        for text in others[:2000]:
+            parts = text.split()
+            place = draw.randrange(1, len(parts))
+            parts[place : place + (extra is vocabulary)] = [draw.choice(extra)]
+            changed.append(" ".join(parts))
+        both = gists([*others[:2000], *changed])
+        same = sum(both[number] == both[number + 2000] for number in range(2000))
+        found = ours([*others[:2000], *changed], propose_in_memory, 0.9)
+        print(f"| {title} | 2,000 | {sum((n, n + 2000) in found for n in range(2000)):,} | {same:,} |")
+
+
 if __name__ == "__main__":
     os.environ["DO_NOT_TRACK"] = "true"
     what, *rest = sys.argv[1:]
@@ -245,5 +317,7 @@ if __name__ == "__main__":
         plant(Path(rest[0]), int(rest[1]), Path(rest[2]))
     elif what == "compare":
         compare(Path(rest[0]), *rest[1:])
+    elif what == "short":
+        short(Path(rest[0]))
     else:
         templates(Path(rest[0]))

@@ -2,8 +2,12 @@
 
     python benchmarks/personal.py [--records 4000] [--name-model en_core_web_sm] [--plain FILE ...]
 
+    python benchmarks/personal.py --alone      # no Faker, no presidio: telephone numbers of all countries, hard negatives
+
 Faker makes the data, by its own rules; hard negatives are numbers that look alike. `--plain` names files without
 personal data (JSONL, JSON, CSV): whatever is found there is a false alarm. Needs `pip install faker presidio-analyzer`.
+`--alone` takes numbers of every country in the forms of libphonenumber's own metadata, and mathematics, code, logs,
+tables and references with random numbers in them, in which nothing is to be found.
 """
 
 import argparse
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
-from faker import Faker
+import phonenumbers
 
 from mixtune.sanitize.reading.readers import read_rows
 from mixtune.sanitize.rules.pii import Finding, Personal
@@ -43,8 +47,68 @@ NEGATIVES = (
 )  # fmt: skip
 
 
+INTRODUCED = (
+    "Phone: {}",
+    "call me at {}",
+    "My mobile number is {}.",
+    "Telefon: {}",
+    "Tél. : {}",
+    "fax={};",
+    "WhatsApp {}",
+    "手机：{}",
+)
+HARD: dict[str, tuple[str, ...]] = {
+    "mathematics": ("{d10}+{d10}=?", "What is {d12} - {d11}?", "Compute {d8} * {d9}.", "x = {d10} / {d3}", "{d4}^{d2} mod {d9}", "({d8}) + ({d8}) = {d9}",
+                    "Solve {d3}x + {d4} = {d9}", "round({d3}.{d9})", "Add {d10} and {d10}", "{d11} ÷ {d3} ≈ {d8}.{d2}", "sum: {d9}, {d9}, {d9}"),
+    "code": ("x = [{d8}, {d9}, {d10}]", "id: int = {d12}", "assert f({d10}) == {d8}", "0x{hex} & 0x{hex}", "std::{d2}::map<int>", "return {d4}-{d4}-{d4}",
+             "git clone git@host.org:org/repo{d3}.git", "sha256:{hex}{hex}", "time.sleep({d8}e-{d1})", "PORT={d4} ./run --seed {d10}", "lib-{d1}.{d2}.{d1}.{d2}.tar.gz"),
+    "logs": ("2024-0{d1}-1{d1} 10:{d2}:{d2},{d3} INFO pid={d8}", "[{d10}.{d6}] usb {d1}-{d1}: new device", "took {d9} ns, {d8} bytes", "request_id={hex} status={d3}",
+             "GET /items/{d10}?page={d2} HTTP/1.1", "version 10.{d1}.{d2}.{d1}", "offset {d12} lag {d8}", "0.0.0.0:{d4}", "heap {d9}K->{d9}K({d10}K)"),
+    "tables": ("| {d4} {d4} | {d4} {d4} |", "{d8}\t{d9}\t{d10}", "{d3},{d3},{d3} | {d2}.{d2} %", "row {d10}: {d8};{d8}", "1,{d3},{d3}.{d2} EUR", "{d9} {d9} {d9}"),
+    "references": ("ISBN 978-3-16-{d6}-0", "section {d1}.{d1}.{d1}.{d1}", "order {d10} of {d2}", "ticket #{d9}", "§ {d3} Abs. {d1}", "doi:10.{d4}/{d8}", "invoice 2023/{d6}-{d2}",
+                   "lat {d2}.{d6}, lon -{d2}.{d6}", "article {d8}", "RFC {d4}.{d2}", "arXiv:{d4}.{d5}", "EAN {d13}", "tracking no {d12}"),
+}  # fmt: skip
+"""Texts in which nothing is personal; `{d9}` is a number of nine digits."""
+
+
+def alone(number: int) -> None:
+    """Print recall of telephone numbers of all countries, and alarms in texts without personal data."""
+    personal, rng, rows = Personal(), random.Random(SEED), {}
+    kinds = phonenumbers.PhoneNumberType
+    for title, form in (("national", phonenumbers.PhoneNumberFormat.NATIONAL), ("international", phonenumbers.PhoneNumberFormat.INTERNATIONAL),
+                        ("E.164", phonenumbers.PhoneNumberFormat.E164)):  # fmt: skip
+        for kind in (kinds.MOBILE, kinds.FIXED_LINE):
+            for region in phonenumbers.SUPPORTED_REGIONS:
+                example = phonenumbers.example_number_for_type(region, kind)
+                datum = phonenumbers.format_number(example, form) if example else ""
+                if sum(map(str.isdecimal, datum)) < 7:
+                    continue
+                for place in INTRODUCED:
+                    row = rows.setdefault(title, [0, 0, set()])
+                    row[0] += 1
+                    row[1] += personal.apply(place.format(datum), Counter()) == place.format("[PHONE]")
+                    row[2].add(region)
+    print("\n| telephone numbers, introduced | countries | texts | found whole |\n|---|---|---|---|")
+    for title, (total, whole, regions) in rows.items():
+        print(f"| {title} | {len(regions)} | {total:,} | {whole / total:.3f} |")
+    print("\n| nothing personal | texts | with an alarm | kinds |\n|---|---|---|---|")
+    for title, forms in HARD.items():
+        alarms, total = Counter[str](), 0
+        for _ in range(number):
+            digits = {f"d{n}": str(rng.randrange(10 ** (n - 1), 10**n)) for n in range(1, 14)}
+            found = {
+                kind
+                for kind, _, _ in personal.find(rng.choice(forms).format(hex=f"{rng.randrange(16**12):012x}", **digits))
+            }
+            alarms.update(found)
+            total += bool(found)
+        print(f"| {title} | {number:,} | {total} | {dict(alarms) or ''} |")
+
+
 def make_values(seed: int) -> dict[str, Callable[[], str]]:
     """A maker of data by kind."""
+    from faker import Faker
+
     Faker.seed(seed)
     rng = random.Random(seed)
     fakes = {place: Faker(place) for place in ("en_US", "en_GB", "de_DE", "fr_FR", "es_ES", "it_IT", "pt_BR", "pl_PL")}
@@ -162,7 +226,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--name-model", default="")
     parser.add_argument("--plain", type=Path, nargs="*", default=[])
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
+    if options.alone:
+        alone(options.records)
+        return
     fast = [kind for kind in SENTENCES if kind not in ("name", "address")]
     texts = list(make_texts(options.records, fast))
     size = sum(len(text) for text, _ in texts) / 1e6

@@ -4,22 +4,27 @@
 - `docs/pipelines.md`: every pipeline's parameters, from the compiled YAML.
 - `docs/settings.md`: every setting, from the dataclasses of `mixtune/settings`.
 - `docs/formats.md`: every file that crosses a task's border, from the dataclasses of `mixtune/artifacts`.
+- `docs/data.md`, its block of forms: every form of row that the tests hold, read or refused by the schemas.
 - `docs/models.md`, its blocks: what every model type does, from `mixtune/artifacts/architectures.json`, and what is
   learned by published chat templates, from `tests/chat/families.json`.
 - `benchmarks/README.md`: every benchmark with its results.
 """
 
 import ast
+import importlib
 import inspect
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import yaml
+
+from mixtune.records import Message
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "components" / "mixtune"
@@ -41,6 +46,7 @@ def texts() -> dict[Path, str]:
         ROOT / "docs" / "pipelines.md": pipelines_page(pipelines()),
         ROOT / "docs" / "formats.md": formats_page(),
         ROOT / "docs" / "settings.md": settings_page(),
+        ROOT / "docs" / "data.md": with_block((ROOT / "docs" / "data.md").read_text(), "forms", forms_tables()),
         ROOT / "docs" / "models.md": models_page(),
         ROOT / "benchmarks" / "README.md": benchmarks_page(),
     }
@@ -255,9 +261,7 @@ def models_page() -> str:
     """Return the page of models, its generated blocks written anew; the rest of it is written by hand."""
     page = (ROOT / "docs" / "models.md").read_text()
     for name, block in (("architectures", architectures()), ("chat templates", chat_templates())):
-        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- {name}: end -->"
-        before, _, rest = page.partition(begin)
-        page = before + begin + block + end + rest.partition(end)[2]
+        page = with_block(page, name, block)
     return page
 
 
@@ -280,6 +284,58 @@ def chat_templates() -> str:
         rows.append((f"`{name}`", f"{learned} of {len(kinds)}", split, "; ".join(refused)))
     head = ("template", "learned", "in several examples", "refused: reason")
     return f"\nKinds: {', '.join(kinds)}.\n\n" + table(head, rows) + "\n"
+
+
+def with_block(page: str, name: str, content: str) -> str:
+    """Return a page with one block written anew."""
+    begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- {name}: end -->"
+    before, _, rest = page.partition(begin)
+    return before + begin + content + end + rest.partition(end)[2]
+
+
+def forms_tables() -> str:
+    """Return the tables of rows: what each form of the tests is read as by the schemas, or why it is refused."""
+    from mixtune.errors import DataError
+    from mixtune.sanitize.reading import fields as names
+    from mixtune.sanitize.reading import schemas
+    from mixtune.sanitize.rules.record_texts import Refused
+
+    forms = importlib.import_module("tests.sanitize.test_forms")
+    read, refused = [], []
+    for form, (row, _) in sorted({**forms.READ, **forms.REFUSED}.items()):
+        try:
+            record = schemas.find_schema(row, {}).record(row, "", 1, Counter())
+            read.append((form, ", ".join(f"`{name}`" for name in row), " ".join(map(said, record["messages"]))))
+        except (DataError, Refused) as error:
+            refused.append((form, cell(str(error).partition("; give columns")[0])))
+    plain = {
+        name: [f"`{item}`" for item in getattr(names, name)] for name in ("SYSTEM", "BESIDE", "HISTORY", "REASONING")
+    }
+    columns = [
+        ("a whole conversation", [f"`{name}`" for name in schemas.CONVERSATIONS]),
+        ("question and answer", [f"`{question}` `{answer}`" for question, answer in schemas.PAIRS]),
+        ("a class beside `text`", [f"`{name}`" for name in schemas.LABELS]),
+        ("the system text", plain["SYSTEM"]),
+        ("what the question goes on in", plain["BESIDE"]),
+        ("turns before", plain["HISTORY"]),
+        ("the answer's thought", plain["REASONING"]),
+    ]
+    return (
+        "\n"
+        + table(("form", "fields", "read as"), read)
+        + "\nA turn in brackets is context alone. These are refused, row by row, and counted by reason:\n\n"
+        + table(("form", "reason"), refused)
+        + "\nNames are compared without case, spaces and humps (`systemPrompt`):\n\n"
+        + table(("what", "columns"), [(what, ", ".join(items)) for what, items in columns])
+        + "\n"
+    )
+
+
+def said(message: Message) -> str:
+    """Return a message's role, with what it has beside a text."""
+    parts = [name for key, name in (("reasoning", "thought"), ("tool_calls", "calls")) if message.get(key)]
+    text = message["role"] + (f" ({', '.join(parts)})" if parts else "")
+    return text if message.get("learn", True) else f"[{text}]"
 
 
 def architectures() -> str:

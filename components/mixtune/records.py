@@ -8,7 +8,7 @@
 | `id`       | 32 hex digits: the digest of `messages` and `tools`; the same content has the same id            |
 | `messages` | `role` (system, user, assistant, tool), `content` (text), and, where there are any, `reasoning`  |
 |            | (assistant), `tool_calls` (assistant: list of `id`, `name`, `arguments`), `tool_call_id` (tool), |
-|            | `learn` (false: a turn of the assistant's that is never learned)                                 |
+|            | `learn` (false: a turn that is context alone, never learned)                                     |
 | `tools`    | optional: list of `name`, `description`, `parameters` (a JSON schema)                            |
 | `origin`   | `file` and `line` (1-based; the row for formats without lines)                                   |
 | `label`    | optional: the class of a classification example                                                  |
@@ -18,8 +18,12 @@
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Sequence
-from typing import Any, NotRequired, TypedDict
+from decimal import Decimal
+from functools import partial
+from typing import Any, NotRequired, Self, TypedDict
 
 import orjson
 
@@ -71,9 +75,75 @@ class Record(TypedDict):
     weight: NotRequired[float]
 
 
+class Written(Decimal):
+    """A number of a tool's call or schema that no number of Python's is written as, and how it is written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """Take the text."""
+        value = super().__new__(cls, text)
+        value.text = text
+        return value
+
+    def __str__(self) -> str:
+        """Return the number as it is written."""
+        return self.text
+
+    __repr__ = __str__
+
+
+def exact_number(text: str) -> int | float | Written:
+    """Return what JSON writes as this text again, whoever writes it."""
+    if text.lstrip("-").isdigit():
+        return int(text) if len(text) < 19 and text != "-0" else Written(text)
+    number = float(text)
+    return number if repr(number) == text == orjson.dumps(number).decode() else Written(text)
+
+
+def dump_json(value: Any, option: int = 0) -> bytes:
+    """Return a record, or a part of one, as JSON."""
+    return orjson.dumps(value, _as_fragment, option)
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """Return a part of a record as Python's json writes it, by the options of `json.dumps`."""
+    texts = list[str]()
+
+    def note(item: Any) -> str:
+        if not isinstance(item, Written):
+            raise TypeError(f"Object of type {type(item).__name__} is not JSON serializable")
+        texts.append(item.text)
+        return "\ufdd2"
+
+    text = json.dumps(value, default=note, **options)
+    if not texts:
+        return text
+    first, *rest = re.split(r'"(?:\ufdd2|\\ufdd2)"', text)  # no text of a record holds a noncharacter
+    return first + "".join(number + piece for number, piece in zip(texts, rest, strict=True))
+
+
+def read_record(line: bytes) -> Record:
+    """Return a record from its line in a pool."""
+    may_lose = _HAS_TOOLS.search(line) and _MAY_LOSE_FORM.search(line)
+    exactly = partial(json.loads, parse_float=exact_number, parse_int=exact_number)
+    record: Record = exactly(line) if may_lose else orjson.loads(line)
+    return record
+
+
+_HAS_TOOLS = re.compile(rb'"(?:tool_calls|tools)"')
+_MAY_LOSE_FORM = re.compile(rb"[:\[,]-?(?:\d+[.eE]|\d{19})")
+
+
+def _as_fragment(value: Any) -> orjson.Fragment:
+    if isinstance(value, Written):
+        return orjson.Fragment(value.text)
+    raise TypeError(type(value).__name__)
+
+
 def content_id(messages: list[Message], tools: list[TemplateValue] | None = None) -> str:
     """Return the digest of a record's content: 32 hex digits, whatever the order of keys."""
-    text = orjson.dumps([messages, tools or []], option=orjson.OPT_SORT_KEYS)
+    text = dump_json([messages, tools or []], orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()[:32]
 
 

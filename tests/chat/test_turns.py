@@ -69,6 +69,21 @@ def test_every_answer_and_its_end_of_turn_are_learned_and_nothing_else(tmp_path:
     assert learned(tokenizer, conversation()) == wanted
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_turn_that_is_context_alone_is_in_the_text_and_not_learned(tmp_path: Path, shape: str) -> None:
+    template, tokens, expected = SHAPES[shape]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, tokens))
+    for number in (1, 3):
+        record = conversation()
+        record["messages"][number]["learn"] = False
+        for _ in range(3):  # alone, planned, by the plan
+            (item,) = tokenizer.tokenize([record])
+            assert (item.problem, tokenizer.decode(item.input_ids[item.loss_mask == 1]) in expected) == ("", True)
+            assert ("Two?" in tokenizer.decode(item.input_ids[item.loss_mask == 1])) == (number == 1)
+            assert "One." in tokenizer.decode(item.input_ids)
+        assert learned(tokenizer, conversation()) == expected
+
+
 def test_reasoning_and_tool_calls_are_learned_and_what_the_tool_says_is_not(tmp_path: Path) -> None:
     tokenizer = ChatTokenizer(save_model(tmp_path, *SHAPES["qwen"][:2]))
     record = conversation()

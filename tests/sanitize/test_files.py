@@ -1,5 +1,7 @@
 """Files as warehouses, Excel and the hub leave them: every row is read as it stands there, or its line and reason are said."""
 
+import bz2
+import gzip
 import json
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixtune import storage
+from mixtune.artifacts.pools import read_pools
+from mixtune.chat.sandbox import make_environment
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.reading.readers import read_rows, source_files, split_of
@@ -41,6 +45,9 @@ TABLES: dict[str, tuple[str, bytes, list[tuple[str, ...]]]] = {
     "one column only": ("a.csv", b"text\nq; 0\nq\n", [("q; 0",), ("q",)]),
     "spaces behind commas": ("a.csv", table([("text", " label"), *((a, f" {b}") for a, b in PLAIN)], ","), PLAIN),
     "empty columns at the end": ("a.csv", b"text,label,\nq,a,\nr,b,\n", [("q", "a", ""), ("r", "b", "")]),
+    "quotes behind spaces": ("a.csv", b'text,label\n"q, r", "a"\n"s", "b"\n', [("q, r", "a"), ("s", "b")]),
+    "a last column without name or fields": ("a.csv", b"text,label,\nq,a\nr,b\n", [("q", "a", ""), ("r", "b", "")]),
+    "sep= with spaces": ("a.csv", b"sep = ;\n" + table([HEAD, *PLAIN], ";"), PLAIN),
     "backslashes before quotes": ("a.csv", b'text,label\n"say \\"no\\", C:\\x",a\n', [('say "no", C:\\x', "a")]),
     "an inch in the middle": ("a.csv", b'text,label\n12" pipe,a\n', [('12" pipe', "a")]),
     "lines in a field": ("a.csv", b'text,label\n"Hi,\nI want ""it"",\nplease",a\nq,b\n', [('Hi,\nI want "it",\nplease', "a"), ("q", "b")]),
@@ -69,12 +76,41 @@ def test_a_quotation_mark_costs_one_row_and_swallows_none(closing: str, tmp_path
     assert all("quotation mark" in why for _, why in bad)
 
 
-def test_western_excel_files_are_named_and_read_on_request(tmp_path: Path) -> None:
-    content = "text,label\nGröße 0 €,a\nplain,b\n".encode("cp1252")
-    good, ((line, why),) = read(tmp_path / "a.csv", content)
-    assert (good, line) == ([("plain", "b")], 2)
-    assert "set text.encoding: cp1252" in why
-    assert read(tmp_path / "a.csv", content, "cp1252") == ([("Größe 0 €", "a"), ("plain", "b")], [])
+WESTERN = [
+    "Größe 0 €, „ÄÖÜ“", "l’été à Noël, cœur – ça", "¿Dónde está el niño?", "São João, ações, três", "perché è così", "smørrebrød på øl",
+    "það er gott", "coöperatie, één", "café", "l'œuvre d’à côté", "5 m³, 20 °C, © 2024",
+]  # fmt: skip
+OTHERS = {
+    "cp1250": ["Příliš žluťoučký kůň", "Zażółć gęślą jaźń", "idő és űrlap", "čeština, řeka"], "cp1251": ["привет мир", "добрый день"],
+    "cp1253": ["καλημέρα"], "cp1254": ["ağır iş, ışık"], "mac_roman": ["Größe, café"], "cp850": ["Größe, café"], "shift_jis": ["こんにちは"],
+    "gbk": ["你好世界"], "iso8859_2": ["łódź, żółw"],
+}  # fmt: skip
+
+
+def test_western_excel_files_are_told_by_their_letters_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ending, separator in ((".csv", ";"), (".tsv", "\t")):
+        rows = [(text, "a") for text in ("plain", *WESTERN, "plain again")]
+        content = table([("téxt", "label"), *rows], separator).decode().encode("cp1252")
+        assert read(tmp_path / f"a{ending}", content) == (rows, [])
+        assert f"a{ending}: not UTF-8; read as cp1252, by its letters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", OTHERS)
+def test_what_is_no_western_text_is_refused_and_read_on_request(encoding: str, tmp_path: Path) -> None:
+    rows = [(text, "a") for text in OTHERS[encoding]]
+    content = table([HEAD, *rows], "\t").decode().encode(encoding)
+    good, bad = read(tmp_path / "a.tsv", content)
+    assert good == []
+    assert all("set text.encoding" in why for _, why in bad)
+    assert read(tmp_path / "a.tsv", content, encoding) == (rows, [])
+
+
+def test_a_bad_byte_of_a_file_in_utf_8_is_no_other_encoding(tmp_path: Path) -> None:
+    good, ((line, why),) = read(tmp_path / "a.csv", "text,label\ncafé,a\n".encode() + b"caf\xe9,b\n")
+    assert (good, line) == ([("café", "a")], 3)
+    assert "not UTF-8" in why
     manifest = sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.csv")}], text={"encoding": "cp1252"})
     assert manifest.counts["p"].kept == 2
     with pytest.raises(ConfigError, match="encoding: 'latin-99' is not known"):
@@ -96,6 +132,8 @@ LINES = {
     "a pretty array": (json.dumps([Q, A], indent=1), "a whole object in every line"),
     "glued": (json.dumps(Q) + json.dumps(A), "several objects in one line"),
     "carriage returns alone": (json.dumps(Q) + "\r" + json.dumps(A), "several objects in one line"),
+    "commas behind": (json.dumps(Q) + ",\n" + json.dumps(A) + ",", "a comma behind it"),
+    "Python's": (str(Q), "single quotation marks"),
     "comments": ("// " + json.dumps(Q), "a comment"),
     "half a pair": ('{"prompt": "\\ud800"}', "half a surrogate pair"),
     "NUL": ('{"prompt": "a\0b"}', "a NUL byte"),
@@ -117,6 +155,9 @@ def test_two_files_joined_with_their_byte_order_marks_lose_no_row(tmp_path: Path
 
 WHOLE: dict[str, tuple[Any, int]] = {
     "rows under data": ({"version": "1", "data": [Q, A]}, 2),
+    "pandas, split": ({"columns": ["prompt", "completion"], "index": [0, 1], "data": [["q", "a"], ["r", "b"]]}, 2),
+    "pandas, table": ({"schema": {"fields": []}, "data": [Q, A]}, 2),
+    "columns": ({"prompt": ["q", "r"], "completion": ["a", "b"]}, 2),
     "one conversation": ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, 1),
     "by id": ({"1": Q, "2": A}, 2),
 }
@@ -127,6 +168,7 @@ def test_an_object_of_json_holds_rows_or_is_one(name: str, tmp_path: Path) -> No
     value, number = WHOLE[name]
     good, bad = read(tmp_path / "a.json", json.dumps(value).encode())
     assert (len(good), bad) == (number, [])
+    assert good[0][-1] in ("a", value.get("messages"))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +217,23 @@ def test_numbers_of_json_become_text_as_they_are_written(tmp_path: Path) -> None
         made, _ = records(tmp_path / name)
         assert [item["messages"][0]["content"] for item in made] == NUMBERS
         assert [item["messages"][1]["content"] for item in made] == [f"{number}\n\n{number}" for number in NUMBERS]
+
+
+def test_numbers_of_calls_and_schemas_are_learned_as_they_are_written(tmp_path: Path) -> None:
+    for number in [*NUMBERS, "1E+2", "19.90", "12345678901234567890123"]:
+        call = {"type": "function", "function": {"name": "route", "arguments": f'{{"x": [{number}, 1.5]}}'}}
+        row = {**called({"start": "A"}), "tools": [{"name": "route", "description": "d", "parameters": {"most": 0}}]}
+        row["messages"][1]["tool_calls"] = [call, {"name": "route", "arguments": {"x": 0}}]
+        (tmp_path / "a.jsonl").write_text(json.dumps(row).replace("0}", f"{number}}}"))
+        sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.jsonl")}])
+        (record,) = read_pools(str(tmp_path / "pools")).records("p", "train")
+        environment = make_environment()
+        template = environment.from_string(
+            "{{ calls[0].arguments | tojson }} {{ calls[1].arguments.x }} {{ tools | tojson(indent=1) }}"
+        )
+        text = template.render(calls=record["messages"][1]["tool_calls"], tools=record["tools"])
+        assert text.startswith(f'{{"x": [{number}, 1.5]}} {number} [')
+        assert f'"most": {number}\n' in text
 
 
 def test_nan_and_huge_numbers_of_an_unused_column_cost_no_row(tmp_path: Path) -> None:
@@ -231,7 +290,8 @@ def test_maps_dictionaries_and_dates_of_arrow_are_read(tmp_path: Path) -> None:
 SPLITS = {
     "data/train-00000-of-00002.parquet": "train", "test.jsonl": "test", "tickets_test.csv": "test", "validation/a.jsonl": "validation",
     "dev-1.jsonl.gz": "validation", "Test/part-0.parquet": "test", "latest.jsonl": "", "driving-test-faq.csv": "", "tests/a.jsonl": "",
-    "contest.jsonl": "", "a.jsonl": "",
+    "contest.jsonl": "", "test_sft-0.parquet": "test", "tickets_test_v2.csv": "test", "test01.csv": "test", "Test set (2).csv": "test",
+    "tickets (test).csv": "test", "split=test/a.parquet": "test", "heldout.jsonl": "test", "evaluation.jsonl": "validation", "latest_2.csv": "", "a.jsonl": "",
 }  # fmt: skip
 
 
@@ -270,6 +330,31 @@ def test_a_folder_that_datasets_saved_is_read_without_its_metadata(tmp_path: Pat
             (folder / name).write_text("{}")
     (tmp_path / "dataset_dict.json").write_text("{}")
     assert source_files(str(tmp_path), "train") == [f"{tmp_path}/train/data-00000-of-00001.arrow"]
+
+
+def test_several_members_of_a_compressed_file_are_one_and_a_plain_file_says_so(tmp_path: Path) -> None:
+    lines = [json.dumps(row).encode() + b"\r\n\r\n" for row in (Q, {**A, "prompt": "a\u2028b"})]
+    zstd = [pa.compress(line, codec="zstd", asbytes=True) for line in lines]
+    for ending, parts in ((".gz", map(gzip.compress, lines)), (".bz2", map(bz2.compress, lines)), (".zst", zstd)):
+        assert read(tmp_path / f"a.jsonl{ending}", b"".join(parts)) == ([("q", "a"), ("a\u2028b", "b")], [])
+    with pytest.raises(DataError, match=r"a.jsonl.gz: cannot be read as jsonl \(Not a gzipped file"):
+        read(tmp_path / "a.jsonl.gz", lines[0])
+
+
+def test_what_systems_leave_beside_the_data_is_no_data(tmp_path: Path) -> None:
+    data = "lang=de/part-00000-abc.snappy.parquet"
+    for name in (
+        data,
+        "_SUCCESS",
+        ".part.crc",
+        ".DS_Store",
+        "__MACOSX/._train.jsonl",
+        "._train.jsonl",
+        ".ipynb_checkpoints/a.jsonl",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert source_files(str(tmp_path), "train") == [f"{tmp_path}/{data}"]
 
 
 NAMES = [

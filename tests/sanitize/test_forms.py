@@ -29,6 +29,7 @@ def turn(role: str, *contents: dict[str, Any]) -> dict[str, Any]:
     return {"role": role, "parts": list(contents)}
 
 
+CHOSEN = [{"role": "user", "content": "q\nA. x\nB. y"}, {"role": "assistant", "content": "B"}]
 READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "Bedrock, Claude: system as text": ({"system": "s", "messages": [Q, A]}, [S, Q, A]),
     "system said twice": ({"system": "s", "messages": [S, Q, A]}, [S, Q, A]),
@@ -49,6 +50,11 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
     "OpenAI: preference": (
         {"input": {"messages": [S, Q], "tools": []}, "preferred_output": [A], "non_preferred_output": [A]}, [S, Q, A]),
+    "OpenAI: a turn of weight 0 is context": (
+        {"messages": [Q, {**A, "weight": 0}, Q, {**A, "weight": 1}]}, [Q, {**A, "learn": False}, Q, A]),
+    "Axolotl: turns by train": (
+        {"conversations": [HUMAN, {**GPT, "train": False}, {**HUMAN, "train": False}, {**GPT, "train": True}]},
+        [Q, {**A, "learn": False}, {**Q, "learn": False}, A]),
     "OpenAI: all weights 1": ({"messages": [Q, {**A, "weight": 1}]}, [Q, A]),
     "OpenAI: a refusal is what is said": ({"messages": [Q, {"role": "assistant", "content": None, "refusal": "a"}]}, [Q, A]),
     "Gemini": (
@@ -104,6 +110,20 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"messages": [{**parts("user", {"type": "text", "value": "q"}), "loss_weight": 1.0},
                       parts("assistant", {"type": "reasoning", "value": "t"}, {"type": "text", "value": "a"})]},
         [Q, {**A, "reasoning": "t"}]),
+    "conversations of a pair as JSON text, as CSV has them": ({"prompt": json.dumps([S, Q]), "completion": json.dumps([A])}, [S, Q, A]),
+    "an empty instruction": ({"instruction": "", "input": "q", "output": "a"}, [Q, A]),
+    "other case, spaces and humps": ({"systemPrompt": "s", "Chat History": [["h", "k"]], "question": "q", "answer": "a"},
+                                     [S, {"role": "user", "content": "h"}, {"role": "assistant", "content": "k"}, Q, A]),
+    "System beside messages": ({"System": "s", "messages": [Q, A]}, [S, Q, A]),
+    "LangChain's and OpenAssistant's roles": ({"messages": [{"role": "prompter", "text": "q"}, {"role": "ai", "message": "a"}]}, [Q, A]),
+    "columns of two speakers": ({"system": "s", "user": "q", "assistant": "a"}, [S, Q, A]),
+    "ARC": ({"question": "q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}, CHOSEN),
+    "MMLU-Pro": ({"question": "q", "options": ["x", "y"], "answer": "B", "answer_index": 1}, CHOSEN),
+    "choices as JSON text": ({"question": "q", "choices": '["x", "y"]', "answer": "1"}, CHOSEN),
+    "the answer is a choice": ({"question": "q", "choices": ["x", "y"], "answer": "y"}, CHOSEN),
+    "numbers as choices, a number as place": ({"question": "q", "choices": ["1", "0"], "answer": 0},
+                                              [{"role": "user", "content": "q\nA. 1\nB. 0"}, {"role": "assistant", "content": "A"}]),
+    "a column for each choice": ({"question": "q", "A": "x", "B": "y", "answer": "B"}, CHOSEN),
     "XTuner": ({"conversation": [{"system": "s", "input": "q", "output": "a"}]}, [S, Q, A]),
     "names in capitals": ({"Question": "q", "Response": "a"}, [Q, A]),
     "messages as JSON text": ({"messages": json.dumps([Q, A])}, [Q, A]),
@@ -147,6 +167,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unwanted, of CSV": ({"prompt": "q", "completion": "a", "label": "False"}, "unwanted answer"),
     "unwanted conversation": ({"messages": [Q, A], "label": False}, "unwanted answer"),
     "unwanted by kto_tag": ({"messages": [Q, A], "kto_tag": False}, "unwanted answer"),
+    "undesirable": ({"prompt": "q", "completion": "a", "desirable": False}, "unwanted answer"),
+    "a choice or its number": ({"question": "q", "choices": ["1", "0"], "answer": "0"}, "may be a choice or the number of one"),
+    "a picture's file": ({"messages": [Q, A], "Image File": "a.jpg"}, "images, audio and video"),
     "wanted, or a class": ({"prompt": "q", "completion": "a", "label": 1}, "label is 0 or 1 beside an answer"),
     "pair as text alone": ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "b"}, "no known schema"),
     "images beside": ({"messages": [Q, A], "images": ["a.jpg"]}, "images, audio and video are not read"),
@@ -162,10 +185,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fractional weight": ({"messages": [Q, {**A, "weight": 0.5}]}, "not 0 or 1"),
     "reinforcement": ({"messages": [Q], "reference_answer": "a"}, "last message is not the assistant's"),
     "a hidden answer": ({"question": "q", "choices": ["x", "y"], "answer": -1}, "names none of its 2 choices"),
-    "an integer beyond 64 bits": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": {"x": 2**64}}]}]}, "more than 64 bits"),
-    "the same in a text": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 18446744073709551616}'}]}]}, "more than 64 bits"),
-    "NaN in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": NaN}'}]}]}, "cannot be held exactly"),
-    "too many digits": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 0.12345678901234567890}'}]}]}, "cannot be held exactly"),
+    "NaN in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": NaN}'}]}]}, "that JSON does not have"),
+    "arguments that are no JSON": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": "x=1"}]}]}, "arguments are not JSON"),
+    "nothing to learn": ({"messages": [Q, {**A, "weight": 0}, Q, {**A, "train": False}]}, "all turns of the assistant's are left out"),
     "a key twice in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 1, "x": 2}'}]}]}, "the same key twice"),
     "bytes": ({"prompt": b"q", "completion": "a"}, "bytes, not text"),
     "a history of neither kind": ({"instruction": "q", "output": "a", "history": ["h"]}, "neither pairs"),

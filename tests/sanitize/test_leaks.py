@@ -210,6 +210,61 @@ def test_conflicts_are_counted_without_near_duplicates(tmp_path: Path) -> None:
     assert dropped.counts["chat"].dropped == {"conflicting answer": 2}
 
 
+SAME = [
+    ("Why is my card payment still pending in the app today?", "Why is my card payment pending in the app today?"),
+    ("Please, why has the transfer to my friend not arrived?", "Why has a transfer to my friend not arrived?"),
+    ("Hallo, wann kommt bitte die neue Karte endlich an?", "Wann kommt eine neue Karte endlich an"),
+    ("How do I auto top-up the account", "How do I auto top up the account?"),
+]
+NOT_SAME = [
+    ("Is Paris in the north of France?", "Is Lyon in the north of France?"),
+    ("How do I activate the card?", "How do I deactivate the card?"),
+    ("Convert the amount from USD to EUR", "Convert the amount from EUR to USD"),
+    ("I did make the payment", "I did not make the payment"),
+    ("What do I owe you?", "What do you owe me?"),
+    ("The sum of -3 and 5", "The sum of 3 and 5"),
+    ("Give me the top 10", "Give me the top 11"),
+]
+
+
+def test_one_word_that_says_nothing_makes_no_other_question_of_a_short_one(tmp_path: Path) -> None:
+    texts = [text for pair in SAME for text in pair]
+    assert run(tmp_path / "s", rows(texts), dedup={"near_duplicates": 0.9}).counts["chat"].dropped == {
+        "near duplicate": 4
+    }
+    assert copies(tmp_path / "s")["train.jsonl 2"] == ("near duplicate", "train.jsonl line 1")
+    assert run(tmp_path / "o", rows(texts), dedup={"near_duplicates": 0}).counts["chat"].kept == 8
+    leaks = run(
+        tmp_path / "l", rows([*texts[::2], TEXTS[0]]), rows(texts[1::2]), dedup={"near_duplicates": 0.9}
+    ).counts["chat"]
+    assert leaks.dropped == {"near the test set": 4}
+    other = run(tmp_path / "c", [*rows(texts[::2]), *rows(texts[1::2], "no")], dedup={"near_duplicates": 0.9})
+    assert (other.counts["chat"].dropped, other.details["chat"].num_conflicts) == ({}, 4)
+    options = {"against_path": str(tmp_path / "l/pools"), "dedup": {"near_duplicates": 0.9}}
+    elsewhere = run(tmp_path / "e", rows([*texts[::2], "Another question altogether, is it?"], "no"), **options)
+    assert elsewhere.counts["chat"].dropped == {"near another pool": 4}
+
+
+def test_no_other_question_goes_for_its_common_words(tmp_path: Path) -> None:
+    texts = [text for pair in NOT_SAME for text in pair]
+    assert run(tmp_path, rows(texts), dedup={"near_duplicates": 0.9}).counts["chat"].kept == len(texts)
+
+
+def test_a_question_that_quotes_another_one_is_drawn_into_the_same_split(tmp_path: Path) -> None:
+    quoting = [f"Somebody asks: {text} What do you say to {WORDS[n]}?" for n, text in enumerate(TEXTS)]
+    run(tmp_path, [*rows(TEXTS), *rows(quoting, "no")], splits={"test_ratio": 0.3}, dedup={"near_duplicates": 0})
+    splits = {
+        split: {
+            record["messages"][0]["content"] for record in read_pools(str(tmp_path / "pools")).records("chat", split)
+        }
+        for split in ("train", "test")
+    }
+    assert len(splits["test"]) > 10
+    assert all(
+        (text in splits["test"]) == (quote in splits["test"]) for text, quote in zip(TEXTS, quoting, strict=True)
+    )
+
+
 def test_a_question_that_holds_half_of_a_test_question_is_dropped_but_no_template_is(tmp_path: Path) -> None:
     test, template = rows(TEXTS[:20], "yes"), " ".join(WORDS[-60:])
     essays = [f"First. {text} And more, {WORDS[n]}." for n, text in enumerate(TEXTS[:3])]

@@ -68,9 +68,10 @@ def problems(path: Path, content: bytes) -> list[tuple[int, str]]:
 
 def test_a_broken_element_of_a_json_file_costs_none_of_the_others(tmp_path: Path) -> None:
     parts = [b'{"a": 1}', b'{"a": "\\ud800"}', b'{"a": 1, "a": 2}', b"3", b'{"a": "\xff"}', b"{'a': 1}", b'{"b": "]"}']
-    reasons = ["half a surrogate pair", "the same key twice", "not an object", "not UTF-8", "not JSON"]
+    reasons = ["half a surrogate pair", "the same key twice", "not an object", "not UTF-8", "not JSON (single"]
     found = problems(tmp_path / "a.json", b"\xef\xbb\xbf [" + b",\n".join(parts) + b"]\n")
-    assert found == list(zip(range(2, 7), reasons, strict=True))
+    assert [line for line, _ in found] == list(range(2, 7))
+    assert all(why.startswith(reason) for (_, why), reason in zip(found, reasons, strict=True))
     keyed = b"{" + b",".join(b'"k%d": %b' % (n, part) for n, part in enumerate(parts)) + b"}"
     assert problems(tmp_path / "a.json", keyed) == found
     assert next(read_rows(str(tmp_path / "a.json"))).value == {"_key": "k0", "a": 1}
@@ -104,7 +105,7 @@ def test_a_field_of_csv_may_hold_line_ends_and_a_bad_row_names_its_line(tmp_path
     found = problems(tmp_path / "a.csv", content)
     assert [(line, why.split(";")[0]) for line, why in found] == [
         (4, "1 fields where the header has 2"),
-        (5, "not UTF-8"),
+        (5, "not UTF-8, nor surely Windows-1252"),
     ]
     assert next(read_rows(str(tmp_path / "a.csv"))).value["prompt"] == 'two\nlines, "quoted"'
 

@@ -16,7 +16,7 @@ from mixtune import storage
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
-from mixtune.records import Record
+from mixtune.records import Record, dump_json, read_record
 from mixtune.settings.sanitize import SanitizeSettings
 
 SPLITS = ("train", "validation", "test", "holdout")
@@ -201,7 +201,7 @@ def read_pools(path: str) -> PoolsManifest:
 
 def read_records(uri: str) -> Iterator[Record]:
     """Yield the records of one file of a pool."""
-    return map(orjson.loads, read_lines(uri))
+    return map(read_record, read_lines(uri))
 
 
 def read_lines(uri: str) -> Iterator[bytes]:
@@ -218,7 +218,7 @@ def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
     with storage.open_write(uri) as stream, pa.CompressedOutputStream(stream, "zstd") as lines:
         block = bytearray()
         for record in records:
-            block += orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+            block += dump_json(record, orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
             if len(block) >= _BLOCK_BYTES:
                 lines.write(block)
                 block = bytearray()

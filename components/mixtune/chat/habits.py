@@ -3,7 +3,6 @@
 What it does with thoughts, how a turn ends, whether it takes a call's arguments as an object or as text.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from mixtune.chat.thinking import (
     without_leading_closing,
 )
 from mixtune.errors import DataError
-from mixtune.records import TemplateValue
+from mixtune.records import TemplateValue, json_text
 
 _QUESTION, _ANSWER, _THOUGHT, _VALUE = "mixtune question", "mixtune answer", "mixtune thought", "mixtune value"
 _USER = {"role": "user", "content": _QUESTION}
@@ -159,7 +158,7 @@ def write_arguments(messages: Sequence[TemplateValue]) -> None:
     """Write the arguments of calls as JSON text, in place."""
     for message in messages:
         for call in message.get("tool_calls", ()):
-            call["function"]["arguments"] = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+            call["function"]["arguments"] = json_text(call["function"]["arguments"], ensure_ascii=False)
 
 
 def _call(text_arguments: bool = False) -> TemplateValue:

@@ -6,7 +6,7 @@ All functions take messages and tools in the form of templates.
 import json
 from collections.abc import Iterable, Sequence, Set
 
-from mixtune.records import TemplateValue
+from mixtune.records import TemplateValue, Written
 
 _PARTS = {"system": "system", "tool": "tool_results"}
 THOUGHT_KEYS = ("reasoning", "reasoning_content", "thinking")
@@ -112,5 +112,5 @@ def _leaves(value: object) -> Iterable[str]:
             yield from _leaves(item)
     elif isinstance(value, str):
         yield value
-    elif isinstance(value, int) and not isinstance(value, bool):
+    elif isinstance(value, (int, Written)) and not isinstance(value, bool):
         yield str(value)

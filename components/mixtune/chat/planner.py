@@ -174,4 +174,5 @@ def _message_shape(message: TemplateValue) -> Hashable:
     if len(message) == 2:
         return message["role"], not message["content"].strip()
     calls = tuple(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
-    return message["role"], not message["content"].strip(), bool(message.get("reasoning")), calls
+    content = message["content"].strip()
+    return message["role"], not content, bool(message.get("reasoning")), calls, message.get("learn", True)

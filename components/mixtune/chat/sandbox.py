@@ -1,6 +1,5 @@
 """Jinja for chat templates, which come from anywhere: sandboxed, with what transformers offers them and no more."""
 
-import json
 from collections.abc import Callable
 from datetime import date
 from typing import Any, NamedTuple
@@ -11,6 +10,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from mixtune.records import json_text
 
 TEMPLATE_DATE = date(2024, 7, 26)
 """What a template that writes today's date reads: the same record is the same text on any day."""
@@ -79,7 +80,7 @@ def make_environment() -> ImmutableSandboxedEnvironment:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json_text(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationMarks, loopcontrols]

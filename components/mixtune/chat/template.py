@@ -32,7 +32,7 @@ from mixtune.chat.sandbox import (
 from mixtune.chat.template_files import DEFAULT, AddedToken, read_templates, read_tokens, templates_digest
 from mixtune.chat.thinking import SWITCHES, inline_thought, lift_thoughts
 from mixtune.errors import ModelError
-from mixtune.records import Message, TemplateValue, template_messages, template_tools
+from mixtune.records import Message, TemplateValue, dump_json, template_messages, template_tools
 
 WITH_TOOLS = "tool_use"
 """Name of the template that renders conversations with tools, where there is one."""
@@ -188,9 +188,12 @@ class ChatTemplate:
         if habits.thoughts.are_known:
             messages = lift_thoughts(messages)
         for_template, aside = (template_messages(messages), template_tools(tools)), list[str]()
+        for turn, out in zip(messages, for_template[0], strict=True):
+            if turn.get("learn") is False:
+                out["learn"] = False
         if habits.text_arguments:
             write_arguments(for_template[0])
-        dumped = orjson.dumps(for_template)
+        dumped = dump_json(for_template)
         is_usual = not self._unusual.search(dumped)
         if not is_usual and self._suspicious.search(dumped):
             for_template = self._set_aside(for_template[0], aside), self._set_aside(for_template[1], aside)

@@ -190,6 +190,7 @@ class _Finder:
             self.lost.add("tools")
         if "assistant" in train_on:
             numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
+            numbers = [number for number in numbers if self.messages[number].get("learn", True)]
             turns = [self.turn(number) for number in numbers if self._is_asked_for(number)]
         thinks_last = bool(turns) and thinks(self.messages[turns[-1].number], self.settings)
         variables = self.habits.thoughts.variables(thinks_last)
@@ -205,6 +206,9 @@ class _Finder:
         for example in examples:
             count = example.source.num_messages if example.source else example.turns[-1]
             self.lost |= missing_around(self.messages[:count], self.tools, example.text)
+            for message in self.messages[:count]:
+                if message["role"] == "assistant" and not message.get("learn", True):  # its thought may be gone
+                    self.lost |= missing_in_answer(message, example.text) - {"reasoning"}
         return examples
 
     def _is_asked_for(self, number: int) -> bool:
@@ -326,7 +330,7 @@ class _Finder:
         spans: Spans = []
         for number, message in enumerate(self.messages):
             content = message["content"].strip()
-            if message["role"] not in roles or not content:
+            if message["role"] not in roles or not content or not message.get("learn", True):
                 continue
             changed = [*self.messages[:number], {**message, "content": _PLACEHOLDER}, *self.messages[number + 1 :]]
             before, placeholder, _ = self.template.render(changed, self.tools).text.partition(_PLACEHOLDER)

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import orjson
-
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, read_lines
 from mixtune.chat.encoding import Disagreement
 from mixtune.chat.tokenizer import BATCH_RECORDS, ChatTokenizer
 from mixtune.mix_shard.store import Drops, Part, make_part, write_store
 from mixtune.processes import start_processes
+from mixtune.records import read_record
 from mixtune.settings.mix import TokenSettings
 
 PART_BYTES = 4 * 2**20
@@ -129,7 +128,7 @@ class _Worker:
     def part(self, lines: list[bytes]) -> Part:
         """Return the part that lines of records become."""
         before, settings = self.tokenizer.encoder.num_compared, self.tokenizer.settings
-        tokenized = self.tokenizer.tokenize_batch([orjson.loads(line) for line in lines])
+        tokenized = self.tokenizer.tokenize_batch([read_record(line) for line in lines])
         part = make_part(tokenized, settings.max_length, settings.too_long)
         return replace(part, drops=replace(part.drops, num_compared=self.tokenizer.encoder.num_compared - before))
 

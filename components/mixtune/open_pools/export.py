@@ -23,7 +23,7 @@ import orjson
 from mixtune import storage
 from mixtune.artifacts.pools import SPLITS, PoolsManifest
 from mixtune.errors import ConfigError, DataError
-from mixtune.records import Message, Record, template_messages, template_tools
+from mixtune.records import Message, Record, dump_json, template_messages, template_tools
 from mixtune.sanitize.rules.markers import Markers
 
 Row = dict[str, Any]
@@ -59,6 +59,8 @@ def export_pools(
         streams: dict[str, storage.Writer] = {}
         for record in _records(pools, chosen, split):
             try:
+                if form != "openai" and not all(message.get("learn", True) for message in record["messages"]):
+                    raise DataError("a turn that is not learned has no place in this format")
                 row = FORMATS[form](record, with_system)
             except DataError as error:
                 refused[str(error)] += 1
@@ -66,7 +68,7 @@ def export_pools(
             name = f"{split}{_kind(row)}.jsonl"
             if name not in streams:
                 streams[name] = opened.enter_context(storage.open_write(storage.join(folder, name)))
-            streams[name].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            streams[name].write(dump_json(row, orjson.OPT_APPEND_NEWLINE))
             files[name] += 1
         if not files:
             why = "; ".join(f"{count} x {reason}" for reason, count in refused.items()) or f"no {split} records"
@@ -83,16 +85,10 @@ def _records(pools: PoolsManifest, names: Iterable[str], split: str) -> Iterator
 
 def _nova(record: Record, with_system: bool) -> Row:
     """Nova's form; `system` stands in every row as soon as one has it, or its checkers refuse the file."""
-    tools = [
-        {
-            "toolSpec": {
-                "name": tool["name"],
-                "description": tool.get("description") or tool["name"],
-                "inputSchema": {"json": {"type": "object", **tool.get("parameters", {})}},
-            }
-        }
-        for tool in record.get("tools", [])
-    ]
+    tools = [{"toolSpec": _tool_spec(tool)} for tool in record.get("tools", [])]
+    names = [spec["toolSpec"]["name"].strip() for spec in tools]
+    if len(set(names)) < len(names) or not all(names):
+        raise DataError("two tools have one name, or one has none")
     messages = _nova_turns(record)
     row: Row = {"schemaVersion": "bedrock-conversation-2024"}
     if with_system:
@@ -100,6 +96,12 @@ def _nova(record: Record, with_system: bool) -> Row:
     if tools:
         row["toolConfig"] = {"tools": tools}
     return {**row, "messages": messages}
+
+
+def _tool_spec(tool: Row) -> Row:
+    description = (tool.get("description") or "").strip() or tool["name"]
+    schema = {"json": {"type": "object", **tool.get("parameters", {})}}
+    return {"name": tool["name"], "description": description, "inputSchema": schema}
 
 
 def _nova_turns(record: Record) -> list[Row]:
@@ -174,8 +176,10 @@ def _nova_eval(record: Record, with_system: bool) -> Row:
 def _openai(record: Record, _: bool) -> Row:
     messages = template_messages(record["messages"])
     for turn, message in enumerate(messages):
+        if not record["messages"][turn].get("learn", True):
+            message["weight"] = 0
         for number, call in enumerate(message.get("tool_calls", [])):
-            call["function"]["arguments"] = orjson.dumps(call["function"]["arguments"]).decode()
+            call["function"]["arguments"] = dump_json(call["function"]["arguments"]).decode()
             call.setdefault("id", f"call-{turn}-{number}")
     tools = template_tools(record.get("tools"))
     return {"messages": messages, **({"tools": tools} if tools else {})}

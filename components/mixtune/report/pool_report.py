@@ -87,9 +87,8 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         "records proved by rendering and tokenizing": details.proved,
         **{f"records without their {part}, as allowed": count for part, count in details.lost.items()},
         "duplicates of a record that was itself refused: both are gone": details.copies_of_refused,
-        "control tokens, every one written by the chat template": details.control_ids,
-        "tokens": details.tokens,
-    }
+        "control tokens, every one written by the chat template": details.control_ids, "tokens": details.tokens,
+    }  # fmt: skip
     marked = {
         "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
         "nearly equal questions with different answers: which one is right?": details.num_conflicts,
@@ -100,19 +99,14 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         for cluster in details.near_duplicates
     ]
     return [
-        *tables,
-        Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
+        *tables, Table(title="Proof and contents", head=("", "number"), rows=list(facts.items())),
         Table(title="Look here", head=("", "number"), rows=[item for item in marked.items() if item[1]], marked=True),
         _labels(pools.labels[name]),
         Table(title="Length of records kept", head=("", "records"), rows=lengths, bars=True),
         Table(title="Languages, guessed in a sample", head=("", "records"), rows=list(details.languages.items())),
         Table(title="Near-duplicates: the first", head=("kept", "dropped (similarity)"), rows=clusters),
-        Table(
-            title="Nearly equal questions with different answers: the first",
-            head=("one", "other"),
-            rows=details.conflicts,
-        ),
-    ]
+        Table(title="Nearly equal, with different answers: the first", head=("one", "other"), rows=details.conflicts),
+    ]  # fmt: skip
 
 
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -34,6 +34,8 @@ NAMED_REASONS = 3
 """Reasons that a message names, the commonest first."""
 EXAMPLES_PER_RULE = 3
 """Examples kept per rule and part, personal data hidden."""
+UNLEARNED = "turns that are context alone, by their weight"
+"""Rule under which records with such turns are counted."""
 BATCH = 256
 """Records that are scanned together,"""
 BATCH_CHARACTERS = 2**22
@@ -188,6 +190,10 @@ class Cleaner:
             if verdict != "granted":
                 raise Refused(f"consent {verdict}")
             record["consent"] = verdict
+        for message in record["messages"]:
+            if len(message) > 2 and "learn" in message:
+                self.tally.changed[UNLEARNED] += 1
+                break
         if "label" in record:
             self.tally.labels_read[record["label"]] += 1
         if "group" in record:
@@ -207,11 +213,8 @@ class Cleaner:
             self.tally.control_tokens.update(tokens[index] for index, _, _ in matches)
         dirty = set(range(len(owners))) if self.rules.also else suspects(texts) | self.rules.markers.suspects(texts)
         personal = self.rules.personal.suspects(texts)
-        return (
-            {owners[number] for number in dirty | personal},
-            {texts.texts[number] for number in dirty},
-            {texts.texts[number] for number in personal},
-        )
+        suspicious = {owners[number] for number in dirty | personal}
+        return suspicious, {texts.texts[number] for number in dirty}, {texts.texts[number] for number in personal}
 
     def _clean(self, record: Record, dirty: set[str], personal: set[str]) -> None:
         """Apply the rules to a record's suspicious texts, and count and note what they changed."""

@@ -25,12 +25,14 @@ from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_u
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
 from mixtune.sanitize.reading.readers import read_rows, source_files
 
-BLOCKED = ("", "in a benchmark", "in another pool", "in the test set")
+BLOCKED = ("", "in a benchmark", "in another pool")
 """Reasons by code for which a training record is blocked: a protected text stands in it."""
+KEYS = ("exact", "key", "prompt", "numbers", "gist", "gist_prompt")
+"""Features that are digests, as `Fingerprints.keys` has them."""
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
-_FORMAT = 3
+_FORMAT = 4
 """Of the files of a part; raised when they change."""
 
 
@@ -44,8 +46,6 @@ class Plan:
     held_out: str = ""
     """URI of a `TextIndex` of what other pools hold back; empty: there is none."""
     held_out_digest: str = ""
-    own_tests: tuple[tuple[str, str, str], ...] = ()
-    """Pool, URI of a `TextIndex` of the questions of its test files, and its digest."""
     near: bool = True
     """Whether near-duplicates are looked for."""
     work_uri: str
@@ -76,7 +76,7 @@ class Features:
     def __init__(self, near: bool, blocking: Sequence[TextIndex] = ()) -> None:
         """Take the indexes of protected texts, in the order of BLOCKED."""
         self._rows: list[tuple[int, ...]] = []
-        self._sets: dict[str, list[Sets]] = {"question": [], "answer": []}
+        self._sets: dict[str, list[Sets]] = {"question": [], "answer": [], "anchors": []}
         self._minhash: list[np.ndarray] = []
         self._labels: list[int] = []
         self._near, self._blocking = near, blocking
@@ -89,20 +89,20 @@ class Features:
             self._flush()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays: exact, key, prompt, numbers, group, line, label_words, blocked, label, each (records,).
+        """Return the arrays: the keys of a record's fingerprints, group, line, label_words, blocked, label (records,).
 
-        With near-duplicates also shingles (`question`, `answer`, and their offsets) and `minhash`.
+        And `anchors`; with near-duplicates also shingles (`question`, `answer`) and `minhash`. Sets have their offsets.
         """
         self._flush()
-        names = ("exact", "key", "prompt", "numbers", "group", "line", "label_words", "blocked")
+        names = (*KEYS, "group", "line", "label_words", "blocked")
         table = np.array(self._rows, np.uint64).reshape(len(self._rows), len(names))
         out = {name: np.ascontiguousarray(table[:, place]) for place, name in enumerate(names)}
         out["label"] = np.array(self._labels, np.uint64)
+        for name, sets in self._sets.items():
+            out[name] = np.concatenate([item.flat for item in sets] or [np.empty(0, np.uint32)])
+            sizes = [np.diff(item.at) for item in sets]
+            out[f"{name}_at"] = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
         if self._near:
-            for name, sets in self._sets.items():
-                out[name] = np.concatenate([item.flat for item in sets] or [np.empty(0, np.uint32)])
-                sizes = [np.diff(item.at) for item in sets]
-                out[f"{name}_at"] = np.cumsum(np.concatenate([np.zeros(1, np.int64), *sizes]))
             out["minhash"] = np.concatenate([np.empty((0, NUM_HASHES), np.uint32), *self._minhash])
         return out
 
@@ -118,6 +118,7 @@ class Features:
             group = xxhash.xxh3_64_intdigest(record["group"].encode()) if "group" in record else 0
             self._rows.append((*keys, group, record["origin"]["line"], int(holds_label(record)), block))
             self._labels.append(xxhash.xxh3_64_intdigest(record["label"].encode()) if "label" in record else 0)
+        self._sets["anchors"].append(prints.anchors())
         if self._near:
             questions, answers = prints.shingles(0), prints.shingles(1)
             self._sets["question"].append(questions)
@@ -150,8 +151,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
             plain = {key: finished.pop(key) for key in ("examples", "first_lines")}
             counters = {key: Counter(value) if isinstance(value, dict) else value for key, value in finished.items()}
             return Part(source, uri, Tally(**counters, **plain))  # type: ignore[arg-type]
-    own = next((uri for pool, uri, _ in plan.own_tests if pool == source.pool), "")
-    blocking = (_benchmarks(plan.benchmarks), _index(plan.held_out), _index(own)) if source.split == "train" else ()
+    blocking = (_benchmarks(plan.benchmarks), _index(plan.held_out)) if source.split == "train" else ()
     cleaner, features = Cleaner(source, plan.rules), Features(plan.near, blocking)
 
     def records() -> Iterator[Record]:
@@ -221,16 +221,8 @@ def _digest(source: SourceFile, plan: Plan) -> str:
     """Return the digest of what a part depends on: the file's bytes, the range, the rules, the code's version."""
     from mixtune import __version__
 
-    value = [
-        asdict(source),
-        asdict(plan.rules),
-        plan.benchmarks,
-        plan.held_out_digest,
-        [item[2] for item in plan.own_tests],
-        plan.near,
-        _FORMAT,
-        __version__,
-    ]
+    indexed = [plan.benchmarks, plan.held_out_digest, plan.near]
+    value = [asdict(source), asdict(plan.rules), indexed, _FORMAT, __version__]
     return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=sorted).encode())
 
 

@@ -9,13 +9,12 @@ from itertools import accumulate, islice, repeat
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.pools import SPLITS, Pool, PoolDetails, RowCounts, Split
 from mixtune.chat.refused_share import check_refused
-from mixtune.records import Record
+from mixtune.records import Record, read_record
 from mixtune.sanitize.clean import EXAMPLES_PER_RULE, note_line
 from mixtune.sanitize.dedup.decisions import STATES, Decisions
 from mixtune.sanitize.dedup.splits import check_not_empty
@@ -88,7 +87,7 @@ def write_part(part: Part, states: np.ndarray, data_uri: str, number: int, model
             files[split] = path, stack.enter_context(storage.open_write(storage.join(data_uri, path)))
             streams[split] = stack.enter_context(pa.CompressedOutputStream(files[split][1], "zstd"))
         lines = enumerate(zip(part.lines(), map(STATES.__getitem__, states), strict=True))
-        rows = (_Row(row, split, line, orjson.loads(line)) for row, (line, split) in lines if split in streams)
+        rows = (_Row(row, split, line, read_record(line)) for row, (line, split) in lines if split in streams)
         while batch := list(islice(rows, PROOF_RECORDS)):
             proofs = prover.prove([item.record for item in batch]) if prover else None
             for item, proof in zip(batch, proofs or repeat(None), strict=False):
@@ -146,13 +145,10 @@ class PoolWriter:
         for number, part in enumerate(self.parts):
             calls.append((part, states[self._starts[number] : self._starts[number + 1]], data_uri, number, model))
         self._written = spread(write_part, calls)
-        splits = {
-            split: Split(
-                num_records=sum(part.counts[split] for part in self._written),
-                files=tuple(part.entries[split].path for part in self._written if split in part.entries),
-            )
-            for split in sorted(by_split)
-        }
+        splits = dict[str, Split]()
+        for split in sorted(by_split):
+            files = tuple(part.entries[split].path for part in self._written if split in part.entries)
+            splits[split] = Split(num_records=sum(part.counts[split] for part in self._written), files=files)
         self.pool = Pool(name=self.name, splits=splits)
         problems = sum((written.problems for written in self._written), Counter[str]())
         num_proved = sum(written.proved for written in self._written)
@@ -177,17 +173,14 @@ class PoolWriter:
         tallies = [part.tally for part in self.parts]
         dropped = [tally.dropped for tally in tallies] + [part.problems for part in self._written]
         return RowCounts(
-            read=sum(tally.read for tally in tallies),
-            kept=sum(part.counts.total() for part in self._written),
-            dropped=_sum([*dropped, self.decisions.count()[1]]),
-            changed=_sum(tally.changed for tally in tallies),
+            read=sum(tally.read for tally in tallies), kept=sum(part.counts.total() for part in self._written),
+            dropped=_sum([*dropped, self.decisions.count()[1]]), changed=_sum(tally.changed for tally in tallies),
             control_tokens=_sum(tally.control_tokens for tally in tallies),
-            personal_data=_sum(tally.personal for tally in tallies),
-            consent=_sum(tally.consent for tally in tallies),
+            personal_data=_sum(tally.personal for tally in tallies), consent=_sum(tally.consent for tally in tallies),
             schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
             unusable=_sum(tally.unusable for tally in tallies),
             unread_fields=_sum(Counter({self._hide(name): n}) for tally in tallies for name, n in tally.unread.items()),
-        )
+        )  # fmt: skip
 
     def labels(self) -> dict[str, dict[str, int]]:
         """Count records by label: as read, and by split."""
@@ -217,18 +210,14 @@ class PoolWriter:
         starts = zip(self._starts, self._written, strict=False)
         refused = [start + row for start, part in starts for row in part.refused]
         return PoolDetails(
-            examples=dict(sorted(examples.items())),
-            near_duplicates=self.decisions.list_clusters(),
-            num_conflicts=self.decisions.num_conflicts,
-            conflicts=tuple(self.decisions.conflicts),
+            examples=dict(sorted(examples.items())), near_duplicates=self.decisions.list_clusters(),
+            num_conflicts=self.decisions.num_conflicts, conflicts=tuple(self.decisions.conflicts),
             label_words_in_question=self.decisions.num_label_words,
             languages=dict(sum((part.languages for part in self._written), Counter[str]()).most_common()),
-            tokens=sum(part.tokens for part in self._written),
-            proved=sum(part.proved for part in self._written),
-            lost=_sum(part.lost for part in self._written),
-            copies_of_refused=self.decisions.count_copies(refused),
+            tokens=sum(part.tokens for part in self._written), proved=sum(part.proved for part in self._written),
+            lost=_sum(part.lost for part in self._written), copies_of_refused=self.decisions.count_copies(refused),
             control_ids=sum(part.control_ids for part in self._written),
-        )
+        )  # fmt: skip
 
     def notes(self) -> Iterator[bytes]:
         """Yield a quarantine line for every record that was dropped as a copy, or refused by the proof."""

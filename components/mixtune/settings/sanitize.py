@@ -34,7 +34,8 @@ class DedupSettings:
     normalised: Literal["drop", "keep"] = "drop"
     """Records that are equal but for case, spacing and punctuation of their questions; exact copies always go."""
     near_duplicates: float = 0.9
-    """Least Jaccard similarity of near-duplicates, above 0 to 1; 0: they are not looked for."""
+    """Least Jaccard similarity of near-duplicates by five-word shingles, above 0 to 1; short questions that differ but
+    in articles and courtesies are such, too. 0: none are looked for."""
     near_engine: Literal["memory", "daft"] = "memory"
     """What finds candidates for near-duplicates, with the same result: `memory`, or `daft` for tens of millions."""
     conflicts: Literal["keep", "drop"] = "keep"
@@ -85,7 +86,7 @@ class TextSettings:
     """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops."""
 
     encoding: str = ""
-    """Of rows of CSV and TSV that are not UTF-8, such as `cp1252`; empty: such rows are unusable."""
+    """Of rows of CSV and TSV that are not UTF-8, such as `cp1250`; empty: Windows-1252 where their letters tell it."""
 
     def __post_init__(self) -> None:
         if self.encoding and not _is_encoding(self.encoding):

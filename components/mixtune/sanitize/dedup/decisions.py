@@ -7,8 +7,9 @@ from enum import Enum
 import numpy as np
 
 from mixtune.artifacts.pools import SPLITS, Cluster, NearCopy
-from mixtune.ngrams import Sets
-from mixtune.sanitize.dedup.minhash import Blocks, Propose, find_pairs, keep, propose_in_memory
+from mixtune.ngrams import Sets, is_in
+from mixtune.sanitize.dedup.fingerprints import COVERAGE
+from mixtune.sanitize.dedup.minhash import COMMON, Blocks, Propose, find_pairs, keep, propose_in_memory
 from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
 from mixtune.sanitize.dedup.protected import Origin, ProtectedRecords
 from mixtune.sanitize.dedup.splits import draw_split
@@ -18,19 +19,20 @@ from mixtune.settings.sanitize import DedupSettings, SanitizeSettings, SplitSett
 LISTED = 200
 """Clusters and conflicts listed in the manifest; all are counted."""
 ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
-DECIDING = {"exact": np.uint64, "key": np.uint64, "prompt": np.uint64, "group": np.uint64, "line": np.uint64,
-            "label": np.uint64, "blocked": np.uint8, "label_words": np.uint8}  # fmt: skip
+_FEW, _TEMPLATE_RATIO = 3, 0.05
+"""Questions, and share of all, in which a 13-gram may stand before it counts as a template's, up to COMMON."""
+DECIDING = {name: np.uint8 if name in ("blocked", "label_words") else np.uint64 for name in (
+    "exact", "key", "prompt", "gist", "gist_prompt", "group", "line", "label", "blocked", "label_words")}  # fmt: skip
 """Features that are in memory for all records of a pool."""
 _PLACES = {Origin.BENCHMARK: "a benchmark", Origin.HELD_OUT: "another pool", Origin.OTHER_TRAIN: "another pool"}
 _NEAR = {
-    **{origin: f"near {place}" for origin, place in _PLACES.items()},
-    Origin.TEST: "near the test set",
+    **{origin: f"near {place}" for origin, place in _PLACES.items()}, Origin.TEST: "near the test set",
     Origin.TRAIN: "near duplicate",
-}
+}  # fmt: skip
 """Why a record is dropped as a near copy, by the origin of what it copies."""
 NORMALISED = "duplicate but for case or punctuation"
-REASONS = ("duplicate", NORMALISED, *BLOCKED[1:], "label in the question", *dict.fromkeys(_NEAR.values()),
-           "conflicting answer")  # fmt: skip
+REASONS = ("duplicate", NORMALISED, *BLOCKED[1:], "in the test set", "label in the question",
+           *dict.fromkeys(_NEAR.values()), "conflicting answer")  # fmt: skip
 STATES = ("", *SPLITS, *REASONS)
 """States of a record by code: undecided, a split, or the reason for which it is dropped."""
 CODES = {state: code for code, state in enumerate(STATES)}
@@ -94,6 +96,7 @@ class Decisions:
         self.conflicts: list[tuple[str, str]] = []
         """Places of nearly equal questions with different answers; the first LISTED."""
         self.num_conflicts = 0
+        self._conflicting = set[tuple[int, int]]()
         self.num_label_words = 0
         """Records kept whose question holds the words of their label."""
         self._names = [part.source.name for part in parts]
@@ -125,7 +128,10 @@ class Decisions:
             copies.append(NearCopy(at=self.place(record), similarity=round(similarity, 3)))
 
     def add_conflict(self, first: int, second: int, *, drop: bool) -> None:
-        """Count a conflict; `drop`: drop its training records."""
+        """Count a conflict, once; `drop`: drop its training records."""
+        if (first, second) in self._conflicting:
+            return
+        self._conflicting.add((first, second))
         self.num_conflicts += 1
         if len(self.conflicts) < LISTED:
             self.conflicts.append((self.place(first), self.place(second)))
@@ -180,8 +186,16 @@ def decide_records(
         decisions.pool_states[leaks] = CODES["label in the question"]
     if not settings.dedup.near_duplicates:
         _count_conflicts(decisions, data["prompt"], settings.dedup)
-    links = _link_equal(data)
+    quotes = _find_quotes(parts)
+    is_of_test = (origin[quotes] == (Origin.TEST, Origin.TRAIN)).all(axis=1)
+    of_test = quotes[is_of_test] if (origin == Origin.TEST).sum() >= COMMON else quotes[:0]  # of few, near copies alone
+    for original, copy in of_test[decisions.undecided()[of_test[:, 1]]]:
+        decisions.pool_states[copy] = CODES["in the test set"]
+        decisions.copy_of[copy + decisions.num_protected] = original + decisions.num_protected
+    links = np.concatenate([_link_equal(data), quotes])
     if settings.dedup.near_duplicates:
+        _drop_short(decisions, data, protected)
+        _count_conflicts(decisions, data["gist_prompt"], settings.dedup, data["prompt"])
         near = _drop_near(decisions, parts, protected, settings.dedup)
         links = np.concatenate([links, near - decisions.num_protected])
     decisions.num_label_words = int((data["label_words"][decisions.undecided()] > 0).sum())
@@ -209,15 +223,34 @@ def _drop_exact(
         states[decisions.undecided(Origin.TRAIN) & (data["blocked"] == number)] = CODES[reason]
 
 
-def _count_conflicts(decisions: Decisions, prompt: np.ndarray, dedup: DedupSettings) -> None:
-    """Count equal questions with different answers, where nearly equal ones are not looked for."""
-    rows = np.flatnonzero(decisions.undecided())
+def _drop_short(decisions: Decisions, data: dict[str, np.ndarray], protected: ProtectedRecords | None) -> None:
+    """Drop short questions that differ but in words that say nothing from one with the same answer, or held back."""
+    before = decisions.num_protected
+    if protected is not None:
+        held_back = np.flatnonzero(protected.origin < Origin.OTHER_TRAIN)
+        gists, firsts = np.unique(protected.gist_prompt[held_back], return_index=True)
+        rows = np.flatnonzero(decisions.undecided(Origin.TRAIN))
+        for row in rows[is_in(data["gist_prompt"][rows], gists)]:
+            place = np.searchsorted(gists, data["gist_prompt"][row])
+            decisions.drop_near_copy(int(row) + before, int(held_back[firsts[place]]), 1.0)
+    rows = np.concatenate([np.flatnonzero(decisions.undecided(origin)) for origin in (Origin.TEST, Origin.TRAIN)])
+    _, firsts, inverse = np.unique(data["gist"][rows], return_index=True, return_inverse=True)
+    originals = rows[firsts[inverse]]
+    for row, original in np.stack([rows, originals], axis=1)[rows != originals]:
+        if decisions.origin[row + before] == Origin.TRAIN:
+            decisions.drop_near_copy(int(row) + before, int(original) + before, 1.0)
+
+
+def _count_conflicts(
+    decisions: Decisions, prompt: np.ndarray, dedup: DedupSettings, but: np.ndarray | None = None
+) -> None:
+    """Count equal questions with different answers, which no comparison of pairs finds; `but`: equal ones are left."""
+    rows, before = np.flatnonzero(decisions.undecided()), decisions.num_protected
     _, firsts, inverse = np.unique(prompt[rows], return_index=True, return_inverse=True)
-    for first, second in zip(
-        rows[firsts[inverse]] + decisions.num_protected, rows + decisions.num_protected, strict=True
-    ):
-        if first != second:
-            decisions.add_conflict(int(first), int(second), drop=dedup.conflicts == "drop")
+    originals = rows[firsts[inverse]]
+    is_other = rows != originals if but is None else but[rows] != but[originals]
+    for first, second in zip(originals[is_other], rows[is_other], strict=True):
+        decisions.add_conflict(int(first) + before, int(second) + before, drop=dedup.conflicts == "drop")
 
 
 def _drop_near(
@@ -234,11 +267,9 @@ def _drop_near(
         if decisions.state[first] or decisions.state[second]:
             continue
         relation = relate(
-            origins[decisions.origin[first]],
-            origins[decisions.origin[second]],
-            same_answer=pair.same_answer,
+            origins[decisions.origin[first]], origins[decisions.origin[second]], same_answer=pair.same_answer,
             same_template=pair.same_template,
-        )
+        )  # fmt: skip
         if relation is Relation.COPY:
             decisions.drop_near_copy(second, first, pair.similarity)
         elif relation is Relation.CONFLICT:
@@ -279,12 +310,31 @@ def _choose_records(features: dict[str, np.ndarray], chosen: np.ndarray) -> dict
 def _link_equal(data: dict[str, np.ndarray]) -> np.ndarray:
     """Return pairs of records of one group, or of one and the same question, (pairs, 2)."""
     links = []
-    for name in ("group", "prompt"):
+    for name in ("group", "prompt", "gist_prompt"):
         _, firsts, inverse = np.unique(data[name], return_index=True, return_inverse=True)
         originals = firsts[inverse]
         rows = np.flatnonzero((originals != np.arange(len(originals))) & (data[name] > 0))
         links.append(np.stack([originals[rows], rows], axis=1))
     return np.concatenate(links)
+
+
+def _find_quotes(parts: Sequence[Part]) -> np.ndarray:
+    """Return pairs of questions, (pairs, 2), the first of which has half of its 13-grams in the second, by anchors."""
+    blocks = [part.features(("anchors", "anchors_at")) for part in parts]
+    flat = np.concatenate([block["anchors"] for block in blocks]).astype(np.uint64)
+    num_anchors = np.concatenate([np.diff(block["anchors_at"]) for block in blocks])
+    total, order = len(num_anchors), np.argsort(flat, kind="stable")
+    _, inverse, counts = np.unique(flat[order], return_inverse=True, return_counts=True)
+    is_rare = counts[inverse] <= max(_FEW, min(COMMON, _TEMPLATE_RATIO * total))
+    ngram, owner = inverse[is_rare], np.repeat(np.arange(total), num_anchors)[order][is_rare]
+    pairs = [np.empty(0, np.int64)]
+    for step in range(1, min(COMMON, len(ngram))):
+        same = ngram[step:] == ngram[:-step]
+        pairs.append(owner[:-step][same] * total + owner[step:][same])
+    both, num_shared = np.unique(np.concatenate(pairs), return_counts=True)
+    quotes, sizes = np.stack(np.divmod(both, max(1, total)), axis=1), np.bincount(owner, minlength=total)
+    sides = [(quotes[:, order], num_shared >= COVERAGE * sizes[quotes[:, order[0]]]) for order in ([0, 1], [1, 0])]
+    return np.concatenate([sorted_pairs[is_quote] for sorted_pairs, is_quote in sides])
 
 
 def first_linked(total: int, links: np.ndarray) -> np.ndarray:
@@ -315,19 +365,16 @@ def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: s
     total = int(decisions.undecided().sum())
     test_ratio = 0 if has_test or splits.holdout_records else splits.test_ratio
     sizes = {
-        "test": round(test_ratio * total),
-        "validation": round(splits.validation_ratio * total),
+        "test": round(test_ratio * total), "validation": round(splits.validation_ratio * total),
         "holdout": min(splits.holdout_records, total // 10),
-    }
+    }  # fmt: skip
     for split, size in sizes.items():
         rows = np.flatnonzero(decisions.undecided())
         if size and len(rows):
             states[rows[draw_split(labels[rows], groups[rows], size, f"{seed} {split}")]] = CODES[split]
     states[decisions.undecided()] = CODES["train"]
     expected = {
-        "train": True,
-        "test": has_test or test_ratio > 0,
-        "validation": splits.validation_ratio > 0,
+        "train": True, "test": has_test or test_ratio > 0, "validation": splits.validation_ratio > 0,
         "holdout": splits.holdout_records > 0,
-    }
+    }  # fmt: skip
     decisions.expected_splits = {split for split, is_expected in expected.items() if is_expected}

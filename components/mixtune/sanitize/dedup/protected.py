@@ -12,14 +12,9 @@ from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.ngrams import NGRAM, words
 from mixtune.records import Message, Record
-from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.dedup.fingerprints import index_texts
 from mixtune.sanitize.parts import Features, Plan, read_arrays, read_benchmark, write_arrays
 
-_LEAST_TESTS = 20
-"""Questions of a pool's own test files from which on they are indexed,"""
-_TEMPLATE_RATIO = 0.05
-"""and the share of them that a template stands in at least."""
 _BLOCK = 10_000
 """Records whose features are one file."""
 
@@ -47,6 +42,8 @@ class ProtectedRecords:
 
     key: np.ndarray
     """Digests of what they say, uint64 (records,)."""
+    gist_prompt: np.ndarray
+    """Digests of their questions without words that say nothing, uint64 (records,)."""
     origin: np.ndarray
     """Codes of Origin, uint8 (records,)."""
     uris: tuple[str, ...]
@@ -62,7 +59,7 @@ def collect_protected(pools_path: str, plan: Plan) -> ProtectedRecords | None:
 
     None where there are none.
     """
-    keys, origins, uris = list[np.ndarray](), list[Origin](), list[str]()
+    keys, gists, origins, uris = list[np.ndarray](), list[np.ndarray](), list[Origin](), list[str]()
     records = _protected_records(pools_path, plan)
     while block := list(islice(records, _BLOCK)):
         features = Features(plan.near)
@@ -71,11 +68,13 @@ def collect_protected(pools_path: str, plan: Plan) -> ProtectedRecords | None:
             origins.append(origin)
         arrays = features.arrays()
         keys.append(arrays["key"])
+        gists.append(arrays["gist_prompt"])
         uris.append(storage.join(plan.work_uri, f"protected-{len(uris):05d}.npz"))
         write_arrays(uris[-1], arrays)
     if not origins:
         return None
-    return ProtectedRecords(key=np.concatenate(keys), origin=np.array(origins, np.uint8), uris=tuple(uris))
+    key, gist_prompt = np.concatenate(keys), np.concatenate(gists)
+    return ProtectedRecords(key=key, gist_prompt=gist_prompt, origin=np.array(origins, np.uint8), uris=tuple(uris))
 
 
 def _protected_records(pools_path: str, plan: Plan) -> Iterator[tuple[Origin, Record]]:
@@ -92,41 +91,14 @@ def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
 
     Texts of fewer words than a 13-gram stay out: `yes` is no leak. Both are empty where there are none.
     """
-    texts = (
-        message["content"]
-        for split, record in _records(pools_path)
-        for message in record["messages"]
-        if split != "train" and message["role"] != "system" and len(words(message["content"])) >= NGRAM
-    )
+    held_back = (record["messages"] for split, record in _records(pools_path) if split != "train")
+    contents = (turn["content"] for turns in held_back for turn in turns if turn["role"] != "system")
+    texts = (text for text in contents if len(words(text)) >= NGRAM)
     uri, arrays = storage.join(work, "held-out.npz"), vars(index_texts(texts))
     if not len(arrays["exact"]):
         return "", ""
     write_arrays(uri, arrays)
     return uri, _digest_of(arrays)
-
-
-def index_own_tests(files: Sequence[SourceFile], rules: Rules, work: str) -> tuple[tuple[str, str, str], ...]:
-    """Index the questions of the pools' own test files in the work folder; return pool, URI and digest of each.
-
-    Answers stay out: one answer to many questions is no leak. So do questions of fewer words than a 13-gram, and pools
-    with so few of them that a template cannot be told from a question.
-    """
-    out = []
-    for pool in sorted({file.pool for file in files}):
-        tests = [file for file in files if file.pool == pool and file.split == "test"]
-        texts = (
-            message["content"]
-            for file in tests
-            for record in Cleaner(file, rules).records()
-            for message in record["messages"]
-            if message["role"] == "user" and len(words(message["content"])) >= NGRAM
-        )
-        arrays = vars(index_texts(texts, _TEMPLATE_RATIO))
-        if len(arrays["exact"]) >= _LEAST_TESTS:
-            uri = storage.join(work, f"own-{xxhash.xxh3_64_hexdigest(pool.encode())}.npz")
-            write_arrays(uri, arrays)
-            out.append((pool, uri, _digest_of(arrays)))
-    return tuple(out)
 
 
 def _digest_of(arrays: dict[str, np.ndarray]) -> str:

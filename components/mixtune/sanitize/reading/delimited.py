@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from mixtune.errors import DataError
+from mixtune.sanitize.reading import encodings
 from mixtune.sanitize.reading.columnar import check_names
 from mixtune.sanitize.reading.row import MAX_LINE_BYTES, Row
 
@@ -18,14 +19,13 @@ _MAX_FIELD_LINES = 2000
 """Lines of a quoted field; what is longer is taken for a quotation mark that nothing closes."""
 _MANY_ROWS = 3
 """Lines inside a field from which on, if all look like rows, they are rows that a quotation mark swallowed."""
+_UNNAMED = "column {}"
 _ENDS_EARLY = "unexpected end of data"
-_SEPARATOR = re.compile(r'"?sep=(.)"?\s*$', re.I)
+_SEPARATOR = re.compile(r'"?sep\s?=\s?(\S|\t)"?\s*$', re.I)
 _ESCAPED = re.compile(r'\\"(?![,;\t|\r\n])')
 _ODD = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8."""
-_NOT_UTF8 = (
-    "not UTF-8; Excel's files of western countries are Windows-1252: save it as UTF-8, or set text.encoding: cp1252"
-)
+_NOT_UTF8 = "not UTF-8, nor surely Windows-1252; save it as UTF-8, or set text.encoding, such as cp1252"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def read_delimited(stream: IO[bytes], delimiter: str, encoding: str = "") -> Ite
         form = _detect_form(lines, delimiter)
         if form.delimiter != delimiter:
             print(f"{getattr(stream, 'name', '')}: its fields are separated by {form.delimiter!r}", flush=True)
-        yield from _rows(lines, form, encoding)
+        yield from _rows(lines, form, encoding, getattr(stream, "name", ""))
     finally:
         text.detach()
 
@@ -111,6 +111,7 @@ def _detect_form(lines: _Lines, delimiter: str) -> _Form:
     )
     names = header.split(form.delimiter)[1:]
     spaces = bool(names) and all(name.startswith(" ") for name in names)
+    spaces = spaces or text.count(f'{form.delimiter} "') > text.count(f'{form.delimiter}"')
     return _Form(delimiter=form.delimiter, escapes=form.escapes, spaces=spaces)
 
 
@@ -135,10 +136,16 @@ def _is_quoted(sample: list[str], delimiter: str) -> bool:
     return bool(opening) and whole and is_needed
 
 
-def _rows(lines: _Lines, form: _Form, encoding: str) -> Iterator[Row]:
+def _rows(lines: _Lines, form: _Form, encoding: str, file: str) -> Iterator[Row]:
     names: list[str] = []
+    is_utf8 = bool(encoding)
     while line := lines.take():
         number = lines.number
+        if not (is_utf8 or line.isascii()):
+            is_utf8 = True
+            if _ODD.search(line) and encodings.is_western(_odd_lines([line, *lines.peek(_SAMPLE_LINES)])):
+                encoding = encodings.NAME
+                print(f"{file}: not UTF-8; read as {encoding}, by its letters; text.encoding names another", flush=True)
         if not line.strip(" \r\n"):
             continue
         if len(line) >= MAX_LINE_BYTES:
@@ -159,6 +166,13 @@ def _rows(lines: _Lines, form: _Form, encoding: str) -> Iterator[Row]:
             yield _row(number, names, fields, encoding)
 
 
+def _odd_lines(lines: list[str]) -> list[bytes]:
+    """Return the bytes of lines that are not UTF-8; none where others have letters beyond ASCII in UTF-8."""
+    odd = [line for line in lines if not line.isascii() and _ODD.search(line)]
+    is_mixed = any(not line.isascii() and not _ODD.search(line) for line in lines)
+    return [] if is_mixed else [line.encode("utf-8", "surrogateescape") for line in odd]
+
+
 def _decoded(field: str, encoding: str) -> str:
     return field.encode("utf-8", "surrogateescape").decode(encoding)
 
@@ -166,13 +180,15 @@ def _decoded(field: str, encoding: str) -> str:
 def _header(fields: list[str]) -> list[str]:
     """Return the names of the columns; one without a name gets its place as its name, but for the first, an index."""
     return check_names(
-        name if name.strip() or not place else f"column {place + 1}" for place, name in enumerate(fields)
+        name if name.strip() or not place else _UNNAMED.format(place + 1) for place, name in enumerate(fields)
     )
 
 
 def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row:
     if len(fields) > len(names) and not any(field.strip() for field in fields[len(names) :]):
         fields = fields[: len(names)]
+    while len(fields) < len(names) and names[len(fields)] == _UNNAMED.format(len(fields) + 1):
+        fields = [*fields, ""]
     if len(fields) != len(names):
         return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}")
     if any(map(_ODD.search, fields)):

@@ -6,40 +6,45 @@ from mixtune.errors import DataError
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
 from mixtune.sanitize.rules.record_texts import Refused
 
-SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction")
+SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction", "preamble")
 """Columns of a system text: a text, or parts."""
-BESIDE = ("input", "context", "passage", "document")
+BESIDE = ("input", "context", "contexts", "passage", "document", "background", "knowledge", "choices",
+          "options")  # fmt: skip
 """Columns that a question goes on in."""
 REASONING = ("reasoning", "reasoning_content", "thinking")
 TOOLS = ("tools", "functions", "toolConfig", "tool_config")
-HISTORY = ("history",)
+HISTORY = ("history", "chat_history", "conversation_history")
 """Turns before the question: pairs of question and answer, or messages."""
 CHOSEN = ("chosen", "preferred_output", "completions")
 """The wanted answer of a pair; its other half is never learned."""
 KEPT = ("group", "consent")
 """Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
-WANTED = ("label", "kto_tag")
+AROUND = (*SYSTEM, *TOOLS, *HISTORY, *KEPT)
+WANTED = ("label", "kto_tag", "desirable", "is_desirable", "is_preferred", "is_chosen", "thumbs_up")
 """Columns that may say whether an answer is wanted, true or false."""
 _MEANINGLESS = frozenset((
     "id", "idx", "index", "_id", "_key", "uuid", "guid", "row_id", "prompt_id", "conversation_id", "message_id",
-    "schemaversion", "parallel_tool_calls", "cachepoint", "cache_control", "signature", "strict",
-    "additionalproperties", "__typename",
+    "schema_version", "parallel_tool_calls", "cache_point", "cache_control", "signature", "thought_signature", "strict",
+    "additional_properties", "__typename",
 ))  # fmt: skip
-_MEDIA = frozenset((
-    "image", "images", "image_path", "image_paths", "image_url", "image_urls", "img", "audio", "audios", "audio_path",
-    "video", "videos", "video_path", "pixel_values", "speech", "filedata", "inlinedata", "file_data", "inline_data",
-))  # fmt: skip
+_MEDIA = re.compile(
+    "(?:(?:input|question|prompt|query|user|context)_)?(?:image|img|picture|photo|audio|video|media)s?"
+    "(?:_(?:path|url|uri|file|id|name|data|base64|bytes)s?)?|pixel_values|speech|(?:file|inline)_data"
+)
 _REFUSED = {
     "documents": "documents beside a conversation are not read; write them into its messages",
-    "train_detail": "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
-    "guardcontent": "guarded content is not read; give it as text",
+    **dict.fromkeys(
+        ("train_detail", "training_detail"),
+        "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
+    ),
+    "guard_content": "guarded content is not read; give it as text",
 }
 _YES_NO = {"true": True, "false": False}
 
 
 def fold(name: str) -> str:
-    """Return a column's name as it is compared: without case and outer spaces, spaces inside as `_`."""
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    """Return a column's name as it is compared: without case and outer spaces, spaces and humps inside as `_`."""
+    return re.sub(r"[\s-]+|(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
 
 
 def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str = "", *, refuses: bool = True) -> None:
@@ -52,8 +57,10 @@ def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str
         if name in read or is_blank(value):
             continue
         folded = fold(name)
-        if refuses and folded in _MEDIA:
-            raise DataError(f"{place}{name}: images, audio and video are not read; leave out such rows")
+        if refuses and _MEDIA.fullmatch(folded):
+            raise DataError(
+                f"{place}{name}: images, audio and video are not read; leave out such rows, or give columns"
+            )
         if refuses and folded in _REFUSED:
             raise DataError(f"{place}{name}: {_REFUSED[folded]}")
         if folded and folded not in _MEANINGLESS and not folded.startswith(("unnamed:", "__index_level_")):

@@ -16,6 +16,8 @@ _BLOCK_BYTES = 2**16
 _BOM = b"\xef\xbb\xbf"
 _BEYOND_JSON = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{300}")
 """What Python's json writes and reads, and orjson does not."""
+_ABOUT = ("schema", "metadata", "meta", "info")
+"""Keys of an object about the rows, in front of them."""
 _ROW_LISTS = ("data", "rows", "examples", "instances", "records", "items", "train")
 """Keys under which a JSON object holds its rows."""
 
@@ -48,6 +50,9 @@ def read_json(stream: IO[bytes], part: Range = WHOLE) -> Iterator[Row]:
         yield from _single_object([first, *rows])
         return
     _refuse_columns(first)
+    if bracket == b"{" and first.value.get("_key") in _ABOUT:
+        yield from _single_object([first, *rows])
+        return
     yield first if bracket == b"[" else _by_id(first)
     yield from rows if bracket == b"[" else map(_by_id, rows)
 
@@ -80,10 +85,15 @@ def _single_object(elements: list[Row]) -> Iterator[Row]:
     objects = sum(isinstance(row.value.get("_value"), dict) for row in elements)
     if broken := next((row for row in elements if row.problem), None):
         raise DataError(f"its element {broken.line} cannot be read: {broken.problem}")
-    if objects > len(elements) / 2:
+    is_listed = any(row.value.get("_key") in _ROW_LISTS and isinstance(row.value["_value"], list) for row in elements)
+    if objects > len(elements) / 2 and not is_listed:
         yield from map(_by_id, elements)
         return
     value = {row.value["_key"]: row.value["_value"] for row in elements}
+    if isinstance(columns := value.get("columns"), list) and isinstance(value.get("data"), list):  # pandas' `split`
+        value = {"data": [dict(zip(columns, cells, strict=True)) for cells in value["data"]]}
+    elif len(value) > 1 and _are_columns(list(value.values())):  # `Dataset.to_dict`, pandas' `list`
+        value = {"data": [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]}
     names = [name for name in _ROW_LISTS if isinstance(value.get(name), list)]
     if len(names) > 1:
         raise DataError(f"rows under several keys: {', '.join(names)}; give each list as a file of its own")
@@ -91,6 +101,12 @@ def _single_object(elements: list[Row]) -> Iterator[Row]:
         yield Row(1, value)
         return
     yield from map(_checked, count(1), value[names[0]])
+
+
+def _are_columns(values: list[Json]) -> bool:
+    """Return whether values are columns of a table: lists of one length, none of them one of messages."""
+    is_column = [isinstance(value, list) and not any(isinstance(cell, dict) for cell in value) for value in values]
+    return all(is_column) and len(set(map(len, values))) == 1
 
 
 def _lines(stream: IO[bytes], remaining: int | None) -> Iterator[list[bytes]]:
@@ -170,8 +186,12 @@ def _why_not_json(error: str, text: bytes) -> str:
     plain = text.strip()
     if plain.startswith((b"//", b"#", b"/*")):
         return "not JSON (a comment)"
+    if plain.endswith(b"},"):
+        return "not JSON (a comma behind it; JSONL has none between its lines, an array is a .json file)"
     if (plain.startswith(b"{") and "after document" in error) or b"}{" in plain or b"}\r{" in plain:
         return "not JSON (several objects in one line; JSONL has one a line, ended by a line feed)"
+    if b"{'" in plain[:200]:
+        return "not JSON (single quotation marks, as Python prints; write it by json.dumps)"
     if plain[-1:] in b"{[," or plain[:1] in b"}]" or not plain.startswith((b"{", b"[")):
         return "not JSON (a piece of it; JSONL has a whole object in every line, an array is a .json file)"
     return "not JSON"

@@ -4,8 +4,11 @@ A message is a role with a content: a text, or parts. Text, reasoning, calls and
 either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import orjson
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
@@ -13,23 +16,29 @@ from mixtune.sanitize.reading.fields import REASONING, account, first_filled
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
 
 _ROLE_NAMES = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "human": "user", "user": "user", "prompter": "user", "ai": "assistant", "gpt": "assistant",
+    "assistant": "assistant", "model": "assistant",
     "chatbot": "assistant", "bot": "assistant", "system": "system", "developer": "system", "tool": "tool",
     "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
     "function_call": "call", "tool_call": "call",
 }  # fmt: skip
 """Roles by the names that OpenAI, Nova, Gemini, Cohere and ShareGPT have for them; `call` is the assistant's."""
-_CONTENTS = ("content", "value", "parts")
+_CONTENTS = ("content", "value", "parts", "text", "message")
+_SPEAKERS = ("role", "from", "author", "speaker")
 _LEARN = frozenset(("learn", "weight", "train", "training", "loss", "loss_weight"))
 """Fields that leave a turn out of training."""
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
+_CALLING = frozenset(("role", "content", "tool_calls"))
 _SPOKEN = ("refusal", "tool_plan")
 """What the assistant says where there is no content, as OpenAI and Cohere have it."""
-_READ = frozenset(("role", "from", "author", *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
+_READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
                    "function_call", *_SPOKEN))  # fmt: skip
 _TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
+_TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
+_MANY_TOOLS = 256
+"""Lists of tools as they were read, by what they were read from: the rows of a file have few."""
 _PAIRED = (("user", "assistant"), ("input", "output"))
 
 
@@ -80,22 +89,28 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
     value = parse_column(value)
     out: list[Message] = []
     for turn in value if isinstance(value, (list, tuple)) else [value]:
-        if (
-            type(turn) is dict
-            and turn.keys() <= _SIMPLE
-            and type(turn.get("content")) is str
-            and turn.get("role") in ROLES
-        ):
+        is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
+        if is_plain and turn.get("role") in ROLES:
             out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
+        elif _only_calls(turn):
+            calls = _calls_of(turn["tool_calls"], unread)
+            out.append({"role": "assistant", "content": turn["content"] or "", "tool_calls": calls})
         else:
             out += _read_turn(turn, unread)
     return out
 
 
+def _only_calls(turn: Json) -> bool:
+    """Return whether a message is the assistant's in OpenAI's form, with calls and nothing else beside its text."""
+    if type(turn) is not dict or turn.keys() != _CALLING or turn["role"] != "assistant":
+        return False
+    return bool(turn["tool_calls"]) and (turn["content"] is None or type(turn["content"]) is str)
+
+
 def is_message(value: Json) -> bool:
     """Return whether a value is a message of any form."""
     return isinstance(value, dict) and (
-        any(key in value for key in ("role", "from", "author")) or any(set(pair) <= set(value) for pair in _PAIRED)
+        any(key in value for key in _SPEAKERS) or any(set(pair) <= set(value) for pair in _PAIRED)
     )
 
 
@@ -110,13 +125,24 @@ def read_system(value: Json, unread: Unread) -> str:
 
 def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
     """Return tools in a record's form, from OpenAI's, Converse's, Anthropic's or Gemini's, or any of them as text."""
-    return [_tool(item, unread) for item in _tool_items(parse_column(value))]
+    try:
+        key = orjson.dumps(value, default=lambda item: {"\ufdd2": repr(item)})
+    except orjson.JSONEncodeError:  # an integer of more than 64 bits
+        return [_tool(item, unread) for item in _tool_items(parse_column(value))]
+    if key not in _TOOLS:
+        if len(_TOOLS) >= _MANY_TOOLS:
+            _TOOLS.clear()
+        passed_over: Unread = Counter()
+        _TOOLS[key] = [_tool(item, passed_over) for item in _tool_items(parse_column(value))], passed_over
+    tools, passed_over = _TOOLS[key]
+    unread.update(passed_over)
+    return tools
 
 
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
-    role = first_filled(turn, ("role", "from", "author"), unread, "messages.")
+    role = first_filled(turn, _SPEAKERS, unread, "messages.")
     if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
         account(turn, frozenset((*pair, "system")), unread, "messages.")
         pairs = (("system", turn.get("system")), ("user", turn[pair[0]]), ("assistant", turn[pair[1]]))
@@ -238,6 +264,7 @@ def _read_untyped(turn: _Turn, name: str, value: JsonObject, unread: Unread) -> 
 
 
 _CALL = frozenset(("function", "id", "toolUseId", "type", "index"))
+_PLAIN_CALL = frozenset((*_CALL, "name", "arguments"))
 _RESPONSE = frozenset(("id", "name", "response"))
 _UNTYPED = {
     "reasoningContent": frozenset(("reasoningText",)), "toolResult": frozenset(("toolUseId", "content")),
@@ -276,11 +303,12 @@ def _call(value: Json, unread: Unread) -> ToolCall:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise DataError("a tool call has no name")
     key = next((key for key in ("arguments", "input", "args", "parameters") if key in function), "arguments")
-    arguments = plain_json(parse_column(function.get(key)) or {}, "a tool call")
+    arguments = plain_json(parse_column(function.get(key), "a tool call's arguments are") or {}, "a tool call")
     if not isinstance(arguments, dict):
         raise DataError("a tool call's arguments are not an object")
-    account(function, _CALL | {key, "name"}, unread, "tool_calls.")
-    if function is not value:
+    if not function.keys() <= _PLAIN_CALL:
+        account(function, _CALL | {key, "name"}, unread, "tool_calls.")
+    if function is not value and not value.keys() <= _CALL:
         account(value, _CALL, unread, "tool_calls.")
     out: ToolCall = {"name": function["name"], "arguments": arguments}
     identity = next((value[key] for key in ("id", "toolUseId") if value.get(key)), None)

@@ -32,11 +32,14 @@ _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 _BESIDE_METADATA = re.compile(r"state\.json|cache-[0-9a-f]+.*\.arrow")
 """More of them, in a folder that has some."""
 _SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "validation": "validation",
-    "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
+    "train": "train", "training": "train", "test": "test", "testing": "test", "testset": "test", "heldout": "test",
+    "holdout": "test", "validation": "validation", "validate": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "evaluation": "validation",
 }  # fmt: skip
 _NAMED_SPLIT = re.compile(
-    rf"(?:(?P<a>{'|'.join(_SPLITS)})(?:[-_.].*)?|.*[-_.](?P<b>{'|'.join(_SPLITS)})(?:[-_.]\d.*)?)", re.I
+    rf"(?:split=)?(?P<a>{'|'.join(_SPLITS)})(?:[-_. (\d].*)?"
+    rf"|.*[-_. (](?P<b>{'|'.join(_SPLITS)})\)?(?:\d+|[-_. (]*(?:v?\d.*|set|file|data|final|clean|new|copy\)?))?",
+    re.I,
 )
 
 

@@ -27,10 +27,15 @@ PAIRS = (
     ("instruction", "output"), ("instruction", "response"), ("instruction", "completion"), ("instruction", "answer"),
     ("input", "output"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "answer"), ("prompt", "output"),
     ("question", "answer"), ("question", "response"), ("query", "response"), ("query", "answer"),
-    ("problem", "solution"), ("input_text", "output_text"), ("inputs", "targets"), ("prompt", "chosen"),
+    ("problem", "solution"), ("input_text", "output_text"), ("inputs", "targets"),
+    ("user", "assistant"), ("human", "gpt"), ("human", "assistant"),
+    ("document", "summary"), ("article", "summary"), ("prompt", "chosen"),
     ("instruction", "chosen"), ("question", "chosen"), ("input", "preferred_output"),
 )  # fmt: skip
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
+_CHOICES, _CHOSEN_CHOICES = ("choices", "options"), ("answer", "answerKey", "answer_key")
+_ONE_CHOICE = ("{}", "option_{}", "choice_{}")
+"""Columns of a question's choices: of all of them, of the one that is right, of each by its letter."""
 LABELS = ("label", "category", "intent", "class")
 """Columns of a class, beside a `text`."""
 
@@ -74,8 +79,15 @@ class Schema:
         if self.folds:
             row = {fold(name): value for name, value in row.items()}
         if not row.keys() <= self.read:
+            row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
         return _checked(self.mapper(row, unread), file, line)
+
+    def _renamed(self, row: JsonObject) -> JsonObject:
+        """Return a row whose other fields have the names that are read, where but case, spaces or humps differ."""
+        folded = {name: fold(name) for name in row.keys() - self.read}
+        to_read = {name: same for name, same in folded.items() if same in self.read - row.keys() and same != "group"}
+        return {to_read.get(name, name): value for name, value in row.items()} if to_read else row
 
 
 def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
@@ -135,9 +147,11 @@ def _detect(row: JsonObject) -> Schema | None:
     for column in CONVERSATIONS:
         if _holds_messages(row.get(column)):
             return _conversation(column, row[column])
-    if {"question", "choices", "answer"} <= set(row) and not isinstance(row["choices"], str):
-        read = frozenset(("question", "choices", "answer", *names.KEPT))
-        return Schema(name="question/choices/answer", mapper=_multiple_choice, read=read)
+    if choices := _choices_of(row):
+        answer = next(name for name in _CHOSEN_CHOICES if name in row)
+        read = frozenset(("question", *choices, *_CHOSEN_CHOICES, *names.KEPT))
+        name = f"question/{choices[0]}/{answer}"
+        return Schema(name=name, mapper=partial(_multiple_choice, choices=choices, answer=answer), read=read)
     for prompt, completion in PAIRS:
         if prompt in row and completion in row:
             return _pair_schema(prompt, completion)
@@ -166,26 +180,14 @@ def _conversation(column: str, value: Json) -> Schema:
         name = "sharegpt" if column == "conversations" else column
     else:
         name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
-    read = frozenset((column, *names.SYSTEM, *names.TOOLS, *names.HISTORY, *names.KEPT, *names.WANTED[:1]))
+    read = frozenset((column, *names.WANTED[:1], *names.AROUND))
     read |= frozenset() if column == "chosen" else frozenset(names.CHOSEN)
     return Schema(name=name, mapper=partial(_whole, column=column), read=read)
 
 
 def _pair_schema(prompt: str, completion: str) -> Schema:
     beside = tuple(name for name in names.BESIDE if name not in (prompt, completion))
-    read = frozenset(
-        (
-            prompt,
-            completion,
-            *beside,
-            *names.SYSTEM,
-            *names.TOOLS,
-            *names.HISTORY,
-            *names.REASONING,
-            *names.KEPT,
-            *names.WANTED,
-        )
-    )
+    read = frozenset((prompt, completion, *beside, *names.REASONING, *names.WANTED, *names.AROUND))
     mapper = partial(_pair, prompt=prompt, completion=completion, beside=beside)
     return Schema(name=f"{prompt}/{completion}", mapper=mapper, read=read)
 
@@ -199,15 +201,15 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
     messages = fields.messages
     if not messages or messages[-1]["role"] != "assistant":
         raise DataError("the last message is not the assistant's")
-    is_asked = False
     for message in messages:
-        is_asked = is_asked or message["role"] == "user"
-        if len(message) > 2 and message.get("learn") is False:
-            raise DataError(
-                "a turn is left out of training by its weight, which is not honoured; end the row before it"
-            )
-    if not is_asked:
+        if message["role"] == "user":
+            break
+    else:
         raise DataError("no message of the user's")
+    if not messages[-1].get("learn", True) and not any(
+        turn.get("learn", True) for turn in messages if turn["role"] == "assistant"
+    ):
+        raise DataError("all turns of the assistant's are left out of training by their weight")
     record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
     for name in ("tools", "label", "group", "consent"):
         if value := getattr(fields, name):
@@ -229,7 +231,7 @@ def _weight(value: Json) -> float:
 
 def _finished(fields: Fields, row: JsonObject) -> Fields:
     """Return fields with those that mean the same in every schema."""
-    fields.group, fields.consent = (text_of(row[name]) if name in row else "" for name in names.KEPT)
+    fields.group, fields.consent = (label_of(row[name]) if name in row else "" for name in names.KEPT)
     return fields
 
 
@@ -262,17 +264,40 @@ def _asked_and_answered(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
-def _multiple_choice(row: JsonObject, unread: Unread) -> Fields:
-    """Return a question with lettered choices; the answer is a place, counted from 0, or a letter."""
-    if not isinstance(row["choices"], (list, tuple)):
+def _choices_of(row: JsonObject) -> tuple[str, ...]:
+    """Return the columns of a question's choices: one of them all, or one each; none where it has no such."""
+    if "question" not in row or not any(name in row for name in _CHOSEN_CHOICES):
+        return ()
+    if column := next((name for name in _CHOICES if not is_blank(row.get(name))), ""):
+        is_prose = isinstance(row[column], str) and row[column].lstrip()[:1] not in ("[", "{")
+        return () if is_prose else (column,)
+    for form in _ONE_CHOICE:
+        columns = [form.format(letter) for letter in string.ascii_uppercase[:26]]
+        if all(name in row for name in columns[:2]):
+            return tuple(name for name in columns if name in row)
+    return ()
+
+
+def _multiple_choice(row: JsonObject, unread: Unread, choices: tuple[str, ...], answer: str) -> Fields:
+    """Return a question with lettered choices; the answer is a place, counted from 0, a letter, or a choice's text."""
+    items = (
+        parse_column(row[choices[0]], "its choices are") if choices[0] in _CHOICES else [row[name] for name in choices]
+    )
+    called = list[str]()
+    if isinstance(items, dict) and isinstance(items.get("text"), list):  # ARC's: texts, and what they are called
+        items, called = items["text"], list(map(text_of, items.get("label") or ()))
+    if not isinstance(items, (list, tuple)):
         raise DataError("its choices are not a list")
-    letters = string.ascii_uppercase[: len(row["choices"])]
-    answer = text_of(label_of(row["answer"])).strip()
-    if answer not in tuple(letters):
-        if not answer.isdecimal() or int(answer) >= len(letters):
-            raise DataError(f"its answer names none of its {len(letters)} choices (a hidden one?)")
-        answer = letters[int(answer)]
-    lines = [f"{letter}. {text_of(choice)}" for letter, choice in zip(letters, row["choices"], strict=True)]
+    letters, texts = string.ascii_uppercase[: len(items)], list(map(text_of, items))
+    chosen = text_of(label_of(row[answer])).strip()
+    called = called or list(letters)
+    place = int(chosen) if chosen.isdecimal() and chosen not in called else -1
+    if isinstance(row[answer], str) and chosen in texts and 0 <= place != texts.index(chosen):
+        raise DataError("its answer may be a choice or the number of one; give its letter")
+    place = next((values.index(chosen) for values in (called, texts) if place < 0 and chosen in values), place)
+    if not 0 <= place < len(items):
+        raise DataError(f"its answer names none of its {len(letters)} choices (a hidden one?)")
+    lines, answer = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)], letters[place]
     return _finished(Fields(messages=_asked_and_answered("\n".join([text_of(row["question"]), *lines]), answer)), row)
 
 
@@ -295,9 +320,10 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
 
 def _turns(value: Json, role: str, unread: Unread, beside: list[str]) -> list[Message]:
     """Return one side of a pair: messages, or a text and what stands beside it."""
+    value = parse_column(value) if _holds_messages(value) else value
     values = value if isinstance(value, (list, tuple)) else [value]
     if not values or not all(map(is_message, values)):
-        return [{"role": role, "content": "\n\n".join([text_of(value), *beside])}]
+        return [{"role": role, "content": "\n\n".join(filter(None, [text_of(value), *beside]))}]
     messages = read_messages(values, unread)
     if beside:
         raise DataError("a context stands beside messages; write it into them")
@@ -332,7 +358,7 @@ def _best(chosen: Json) -> Json:
 def _framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
     """Return messages with the system text and the history that stand beside them."""
     if (history := first_filled(row, names.HISTORY, unread)) is not None:
-        messages = [*_history(parse_column(history), unread), *messages]
+        messages = [*_history(parse_column(history, "its history is"), unread), *messages]
     if (system := first_filled(row, names.SYSTEM, unread)) is not None:
         messages = _with_system(messages, [read_system(system, unread)])
     return messages

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import date, time, timedelta
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import re2
 
 from mixtune.errors import DataError
+from mixtune.records import Written, exact_number
 
 Json = Any
 """A value that a file holds: of JSON, or what Arrow makes of a column."""
@@ -21,22 +22,9 @@ Unread = Counter[str]
 """Rows by the name of a field that is there and is not read."""
 _MAY_LOSE_FORM = re2.compile(rb'":\s*-?(?:\d+[.eE]|\d{16})|[\[,]\s*-?\d+(?:\.\d|[eE]|\d{15})[\d.eE+-]*\s*[,\]]')
 """A number that orjson may write otherwise than it was written, if it is none inside a text."""
+_LARGEST_LABEL = 1e18
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
-_SMALLEST, _PAST_LARGEST = -(2**63), 2**64
-"""Integers that a record can hold."""
-
-
-class Written(float):
-    """A number with a fraction or an exponent, and the text that it was written as."""
-
-    text: str
-
-    def __new__(cls, text: str) -> Self:
-        """Take the text."""
-        value = super().__new__(cls, text)
-        value.text = text
-        return value
 
 
 def parse_exactly(text: str | bytes) -> Json:
@@ -65,7 +53,7 @@ def _digits(text: bytes) -> bytes:
     return (_ESCAPED.sub(b"", text) if b"\\u" in text else text).translate(None, _NO_DIGITS)
 
 
-def parse_column(value: Json) -> Json:
+def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
     """Return a value that may be JSON as text, as CSV and many a Parquet column have it."""
     if not isinstance(value, str) or not value.strip():
         return value or None
@@ -81,7 +69,7 @@ def parse_column(value: Json) -> Json:
     except DataError:
         raise
     except ValueError as error:
-        raise DataError("a JSON column does not hold JSON") from error
+        raise DataError(f"{what} not JSON") from error
 
 
 def is_blank(value: Json) -> bool:
@@ -106,7 +94,7 @@ def text_of(value: Json) -> str:
 
 def label_of(value: Json) -> str:
     """Return a class as text: an integer stays one in a column that nulls have made a column of fractions."""
-    if isinstance(value, (float, Decimal)) and not is_blank(value) and value == value // 1:
+    if isinstance(value, (float, Decimal)) and -_LARGEST_LABEL < value < _LARGEST_LABEL and value == int(value):
         return str(int(value))
     return text_of(value)
 
@@ -115,24 +103,17 @@ def plain_json(value: Json, place: str) -> Json:
     """Return a value of a tool's call or schema as JSON that records can hold.
 
     Raises:
-        DataError: It has a number that cannot be held exactly, or bytes.
+        DataError: It has a number that JSON does not have, or bytes.
     """
-    if value is None or isinstance(value, (str, bool)):
+    if value is None or isinstance(value, (str, bool)) or (type(value) is int and abs(value) < _LARGEST_LABEL):
         return value
     if isinstance(value, dict):
         return {str(key): plain_json(item, place) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_json(item, place) for item in value]
-    if isinstance(value, int):
-        if _SMALLEST <= value < _PAST_LARGEST:
-            return value
-        raise DataError(f"an integer of more than 64 bits in {place}; write it as text")
-    if isinstance(value, (float, Decimal)):
-        number, text = float(value), _number_text(value)
-        if math.isfinite(number) and Decimal(text) == Decimal(repr(number)):
-            return number
-        raise DataError(f"a number in {place} that cannot be held exactly (NaN, or too many digits); write it as text")
-    return text_of(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"a number in {place} that JSON does not have (NaN, or without an end); write it as text")
+    return exact_number(_number_text(value)) if isinstance(value, (int, float, Decimal)) else text_of(value)
 
 
 def without_nulls(value: Json) -> Json:
@@ -151,9 +132,9 @@ def _without_repeats(pairs: Iterable[tuple[str, Json]]) -> JsonObject:
 
 
 def _number_text(value: float | Decimal) -> str:
-    if isinstance(value, Written):
-        return value.text
-    return format(value, "f") if isinstance(value, Decimal) else repr(value)
+    if isinstance(value, Decimal) and not isinstance(value, Written):
+        return format(value, "f")
+    return repr(value)
 
 
 def _json_text(value: Json) -> str:

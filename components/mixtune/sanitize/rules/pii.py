@@ -275,11 +275,7 @@ def _is_ip6(text: str) -> bool:
 _FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], bool]], ...] = (
     ("ssn", _SSN, lambda text, before: ids.is_ssn(text)),
     ("ssn", _SSN_NAMED, lambda text, before: ids.is_ssn(text) and bool(context.SSN.search(before))),
-    (
-        "card",
-        _CARD,
-        lambda text, before: ids.is_card(text) or (ids.is_rare_card(text) and bool(context.CARD.search(before))),
-    ),
+    ("card", _CARD, lambda text, before: ids.is_card(text, is_named=bool(context.CARD.search(before)))),
 )
 """Kind, pattern, and check of a number with what stands before it."""
 

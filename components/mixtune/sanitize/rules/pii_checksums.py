@@ -49,16 +49,11 @@ def is_luhn(text: str) -> bool:
     return total % 10 == 0
 
 
-def is_card(text: str) -> bool:
-    """Return whether the text is a payment card number: issuer, length (ISO/IEC 7812), Luhn."""
+def is_card(text: str, *, is_named: bool = False) -> bool:
+    """Return whether the text is a payment card's number (ISO/IEC 7812, Luhn), of a seldom form where it is named."""
     digits = digits_of(text)
-    return bool(_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
-
-
-def is_rare_card(text: str) -> bool:
-    """Return whether the text is the number of a payment card of a seldom form."""
-    digits = digits_of(text)
-    return bool(_RARE_ISSUER.fullmatch(digits)) and len(set(digits)) > 1 and is_luhn(digits)
+    is_issued = bool(_ISSUER.fullmatch(digits) or (is_named and _RARE_ISSUER.fullmatch(digits)))
+    return is_issued and len(set(digits)) > 1 and is_luhn(digits)
 
 
 def is_iban(text: str) -> bool:

@@ -6,6 +6,8 @@ behind the name of a version or a section is no address.
 
 import re
 
+import re2
+
 BEFORE = 48
 """Characters before a number that are looked at."""
 _TELEPHONE = (
@@ -19,8 +21,8 @@ _FILLER = (
     "number|no|nr|num|n[úu]mero|numer|nummer|номер|n|is|are|ist|est|es|at|on|me|us|him|her|them|my|our|your|the|under|"
     "unter|auf|al|au|a|to|via|by|is|был"
 )
-_SEPARATORS = r"[\s:：=.#()/,;*°\"'|-]{0,4}"
-INTRODUCED = re.compile(rf"(?i)(?<![^\W\d_])(?:{_TELEPHONE}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
+_SEPARATORS = "[\\s\u00a0\u202f\u3000" r":：=.#()/,;*°\"'|-]{0,4}"
+INTRODUCED = re2.compile(rf"(?i)(?:^|\PL)(?:{_TELEPHONE}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
 NO_PHONE = re.compile(
     r"\d+\.\d+$|(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d(?!\d)|[0-3]?\d[-./ ][0-3]?\d[-./ ](?:19|20)\d\d(?!\d)"
 )
@@ -34,7 +36,7 @@ CARD = re.compile(
 )
 ACCOUNT = re.compile(r"(?i)iban|konto|account|bank|cuenta|compte|conto|rekening|transfer|überweis")
 SSN = re.compile(r"(?i)\bssn\b|social security")
-_MATHS = re.compile(
+_MATHS = re2.compile(
     r"(?i)\b(?:calculate|compute|evaluate|simplify|solve|sum|product|difference|quotient|add|subtract|multiply|divide|"
     r"plus|minus|times|equals|factor(?:ize|ise)?|mod(?:ulo)?|sqrt)\b[^\n?!]{0,40}$"
 )

@@ -1,6 +1,6 @@
 """The texts of a record, wherever they stand: listed, replaced, and checked that enough of them remains."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from mixtune.records import Message, Record
@@ -17,9 +17,9 @@ def all_texts(record: Record) -> list[str]:
     for message in messages:
         if len(message) > 2:
             for key in ("reasoning", "tool_calls", "tool_call_id"):
-                texts += _strings(message.get(key))
+                _collect(message.get(key), texts)
     if "tools" in record:
-        texts += _strings(record["tools"])
+        _collect(record["tools"], texts)
     if "label" in record:
         texts.append(record["label"])
     return texts
@@ -75,16 +75,20 @@ def _replaced_in(message: Message, clean: Callable[[str], str]) -> Message:
     return out
 
 
-def _strings(value: object) -> Iterator[str]:
+def _collect(value: object, texts: list[str]) -> None:
+    """Append all texts of a value, keys included."""
     if isinstance(value, str):
-        yield value
+        texts.append(value)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            _collect(item, texts)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _strings(item)
+        texts += value
+        for item in value.values():
+            if type(item) is str:
+                texts.append(item)
+            else:
+                _collect(item, texts)
 
 
 def _replaced(value: object, apply: Callable[[str], str]) -> Any:
