@@ -16,6 +16,7 @@ from mixtune.commands.task_states import Node, nodes_of_details, titles_of
 from mixtune.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
+    from kfp import Client
     from kfp_server_api import ApiException
 
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "ERROR", "CANCELED")
@@ -76,7 +77,7 @@ def add_connection(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--token-file", default="", metavar="FILE", help="bearer token, read anew when it expires")
 
 
-def connect(options: argparse.Namespace) -> Any:
+def connect(options: argparse.Namespace) -> "Client":
     """Return a KFP client; the token is read anew each time.
 
     Raises:
@@ -95,7 +96,7 @@ def connect(options: argparse.Namespace) -> Any:
         return Client(host=options.host, namespace=options.namespace, existing_token=token)
 
 
-def read_run(client: Any, run_id: str) -> SubmittedRun:
+def read_run(client: "Client", run_id: str) -> SubmittedRun:
     """Return a run.
 
     Raises:

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, find_pipeline, with_defaults
@@ -14,6 +14,9 @@ from mixtune.commands.run_on_cluster import RunOnCluster
 from mixtune.commands.run_summary import RunSummary, format_runs, read_mlflow_verdict
 from mixtune.commands.task_states import PENDING, RUNNING, task_states
 from mixtune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kfp import Client
 
 
 def add_commands(commands: Commands) -> None:
@@ -65,7 +68,7 @@ def _with_defaults(pipeline: str, arguments: Arguments) -> Arguments:
     return arguments
 
 
-def list_runs(client: Any, namespace: str, limit: int) -> list[RunSummary]:
+def list_runs(client: "Client", namespace: str, limit: int) -> list[RunSummary]:
     """Return the newest runs, with what their arguments and MLflow say of them, and the tasks at work."""
     with answers("the list of runs"):
         newest = client.list_runs(page_size=limit, sort_by="created_at desc", namespace=namespace).runs or []
@@ -84,7 +87,7 @@ def list_runs(client: Any, namespace: str, limit: int) -> list[RunSummary]:
     return summaries
 
 
-def _at_work(client: Any, run: SubmittedRun, namespace: str) -> str:
+def _at_work(client: "Client", run: SubmittedRun, namespace: str) -> str:
     """Return a run's state, and while it runs the tasks that it is at."""
     if run.ended:
         return run.state.lower()
