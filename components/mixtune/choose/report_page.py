@@ -43,8 +43,11 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
     cost = describe_total(item.cost for item in candidates)
     command = report.recommended.command if report.recommended else ""
     advice = list(_advise(points, at_strengths))
-    rows = [_base_row(compared[0]), *map(_row, points)]
-    dial_rows = [_dial_row(point) for point in at_strengths]
+    base = f"{compared[0].axes[CUSTOMER_AXIS].measure.base:.3f}"  # the same for every candidate
+    rows = [["base model", *[""] * (len(HEADER) - 4), base, "", ""], *map(_row, points)]
+    dial_rows = [
+        [point.candidate.name, f"{point.strength:g}", Verdict(point.verdict), *_scores(point)] for point in at_strengths
+    ]
 
     plots = [_plot(name, compared, at_strengths) for name in compared[0].axes if name != CUSTOMER_AXIS]
     body = [
@@ -111,15 +114,6 @@ def _row(point: Point) -> list[str]:
     mix = point.candidate.mix
     work = [f"{mix.num_steps:,}", f"{mix.receipt.num_tokens:,}", *format_cost(point.candidate.cost)]
     return [point.name, Verdict(point.verdict), *work, *_scores(point)]
-
-
-def _base_row(point: Point) -> list[str]:
-    """Return the base model's row, which every candidate was compared with."""
-    return ["base model", *[""] * (len(HEADER) - 4), f"{point.axes[CUSTOMER_AXIS].measure.base:.3f}", "", ""]
-
-
-def _dial_row(point: Point) -> list[str]:
-    return [point.candidate.name, f"{point.strength:g}", Verdict(point.verdict), *_scores(point)]
 
 
 def _scores(point: Point) -> list[str]:

@@ -15,9 +15,10 @@ def advise(axis: AxisVerdict) -> str:
     parts = [_advise_superior(axis) if axis.question == SUPERIORITY else _advise_general(axis)]
     items = axis.items
     if cut := max(items.base_truncated, items.candidate_truncated):
+        budget = f"at max_new_tokens {axis.max_new_tokens}" if axis.max_new_tokens else "to the model's length"
         parts.append(
             f"Of the answers {items.base_truncated} of the base's and {items.candidate_truncated} of the candidate's "
-            f"were cut{_budget(axis)}" + (": raise it." if 10 * cut >= items.total and axis.max_new_tokens else ".")
+            f"were cut {budget}" + (": raise it." if 10 * cut >= items.total and axis.max_new_tokens else ".")
         )
     if items.base_unfinished or items.candidate_unfinished:
         parts.append(
@@ -25,10 +26,6 @@ def advise(axis: AxisVerdict) -> str:
             "ended, and count as wrong."
         )
     return " ".join(parts)
-
-
-def _budget(axis: AxisVerdict) -> str:
-    return f" at max_new_tokens {axis.max_new_tokens}" if axis.max_new_tokens else " to the model's length"
 
 
 def _advise_superior(axis: AxisVerdict) -> str:

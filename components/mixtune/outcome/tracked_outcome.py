@@ -2,7 +2,7 @@
 
 from typing import TypeAlias
 
-from mixtune.artifacts.comparison import CUSTOMER_AXIS, AxisVerdict, Comparison
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.grid import Candidate
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates
@@ -84,9 +84,6 @@ def _metrics(comparison: Comparison) -> dict[str, float]:
         metrics[f"{axis.axis}_change"] = axis.measure.change.difference
         if axis.axis == CUSTOMER_AXIS:
             metrics["gain"] = axis.measure.benefit.difference
-    losses = [_loss(axis) for axis in comparison.axes if axis.axis != CUSTOMER_AXIS and axis.limit]
+    general = [axis for axis in comparison.axes if axis.axis != CUSTOMER_AXIS and axis.limit]
+    losses = [-axis.measure.benefit.difference / axis.limit for axis in general]
     return {**metrics, **({"worst_general_loss": max(losses)} if losses else {})}
-
-
-def _loss(axis: AxisVerdict) -> float:
-    return -axis.measure.benefit.difference / axis.limit

@@ -31,8 +31,6 @@ from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, read_san
 
 _ALONE_BYTES = 8 * 2**20
 """Input bytes below which a second process costs more than it saves."""
-
-
 LONGEST_NAME = 100
 """Characters of a folder that is named like the pools in it."""
 
