@@ -36,9 +36,9 @@ def test_texts_become_values_of_the_parameters_type(pipeline: Path, tmp_path: Pa
 def test_a_file_of_arguments_is_overridden_by_texts(pipeline: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"uri": "a", "steps": 7}')
     assert read_arguments(pipeline, ["steps=9"], str(tmp_path / "a.json")) == {"uri": "a", "steps": 9}
-    (tmp_path / "a.json").write_text('{"uri": "a", "percent": 75, "steps": 5.0}')
+    (tmp_path / "a.json").write_text('{"uri": 4, "percent": 75, "steps": 5.0}')
     numbers = read_arguments(pipeline, [], str(tmp_path / "a.json"))
-    assert (type(numbers["percent"]), type(numbers["steps"])) == (float, int), "as KFP wants them"
+    assert (type(numbers["percent"]), type(numbers["steps"]), numbers["uri"]) == (float, int, "4"), "as KFP wants them"
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ConfigError, match="a JSON object is needed; got a list"):
         read_arguments(pipeline, [], str(tmp_path / "a.json"))

@@ -204,8 +204,10 @@ def _check_percents(arguments: Arguments) -> None:
 
 
 def _as_declared(value: object, definition: Mapping[str, object]) -> object:
-    """Return a number in its parameter's type: KFP gives whole numbers back as 5.0, and a file may say 75 for 75.0."""
+    """Return a number in its parameter's type: KFP gives 5.0 for 5, a file may say 75 for 75.0, or 4 for a text."""
     kind = definition.get("parameterType")
+    if kind == "STRING" and type(value) is int:
+        return str(value)
     if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
         return int(value)
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value

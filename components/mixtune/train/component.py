@@ -56,8 +56,8 @@ def train(
         seed: Of the adapter's initialisation and its dropout.
         validation_steps: Above 0: the checks of `preflight_mixed` and, where they pass, a validation run of so many
             steps, which keeps no model.
-        num_nodes: Nodes of a job of the cluster, which this task starts, follows and deletes; empty: train in the
-            task's own process.
+        num_nodes: Nodes of a job of the cluster, as text such as "2"; this task starts, follows and deletes it. Empty:
+            train in the task's own process.
         gpus_per_node: GPUs, and so processes, of each node of the job; empty: one process without a GPU.
         launcher: `process`, `trainjob` (Kubeflow Trainer) or `pytorchjob` (Training Operator v1); empty: `process`
             without nodes, else what the platform's ConfigMap `mixtune-jobs` says.
