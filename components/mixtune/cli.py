@@ -17,6 +17,7 @@ from mixtune.commands.arguments import Commands, add_pipeline_arguments, package
 from mixtune.commands.exchange import import_tuning, serve
 from mixtune.commands.local import demo, run, use_model
 from mixtune.errors import ConfigError, MixtuneError
+from mixtune.preflight.places import explain
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"mixtune: {place}{error.strerror or error}; name a path that can be read or written", file=sys.stderr)
+        return 1
+    except Exception as error:
+        of_s3 = type(error).__module__.startswith("botocore.")
+        if not of_s3 and "home directory" not in str(error):  # of a `~name` that is nobody
+            raise
+        print(f"mixtune: {explain(error) if of_s3 else error}", file=sys.stderr)
         return 1
 
 

@@ -49,7 +49,7 @@ def read_mix(file: str) -> Mix:
     """
     try:
         value = yaml.safe_load(Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--mix {file}: cannot be read as YAML ({error})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--mix {file}: a mapping is needed; got a {type(value).__name__}")

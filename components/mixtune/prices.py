@@ -78,5 +78,5 @@ def read_prices(file: str = "") -> Prices:
         table = tomllib.loads(path.read_text())
         instances = {name: Instance(name=name, **item) for name, item in table.pop("instances").items()}
         return Prices(instances=instances, **table)
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--prices {path}: not a price table ({error}); take {OWN_TABLE} as a model") from error

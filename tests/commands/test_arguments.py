@@ -174,6 +174,10 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         (["run", "finetune", "--resume", "finetune-1"], 2, "--resume finetune-1: there is no such run in "),
         (["run", "fingerprint", "--work-dir", "/dev/null"], 2, "fingerprint needs base_model=..., "),
         (["export", ".", "--format", "openai", "--out", "out"], 1, "mixtune: .: a folder; name the file in it"),
+        (["run", "finetune", "general_pools=@latin.csv"], 2, "general_pools: latin.csv cannot be read ('utf-8' codec"),
+        (["run", "latin.csv"], 2, "latin.csv: not a compiled pipeline"),
+        (["plan", "finetune", "base_model=b", "--mix", "latin.csv"], 2, "--mix latin.csv: cannot be read as YAML"),
+        (["runs", "--work-dir", "~nosuch-user/x"], 1, "Could not determine home directory"),
         (["finetune", "seed=1"], 2, "there is no command 'finetune'; did you mean 'run finetune'?"),
         (["pools", "no-robot"], 2, "no pool 'no-robot' in the catalogue; did you mean no-robots?"),
         (["pools", "--allow", "apache-2.0"], 0, "without an entry: code, factuality, identity"),
@@ -193,6 +197,7 @@ def test_the_command_line_answers_in_one_line_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.csv").write_bytes("é".encode("latin-1"))
     try:
         exit_code = main(words)
     except SystemExit as end:

@@ -96,7 +96,7 @@ def read_definitions(path: Path) -> Definitions:
     try:
         spec = read_spec(path)
         return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
-    except (yaml.YAMLError, KeyError, TypeError, StopIteration) as error:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
 
 
@@ -230,8 +230,9 @@ def _read_value(name: str, text: str, kind: str) -> Any:
     if kind in ("LIST", "STRUCT") and text.startswith("@"):
         try:
             text = Path(text[1:]).expanduser().read_text()
-        except OSError as error:
-            raise ConfigError(f"{name}: {text[1:]} cannot be read ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{name}: {text[1:]} cannot be read ({reason})") from error
     try:
         value = json.loads(text)
     except ValueError as error:

@@ -90,8 +90,8 @@ def connect(options: argparse.Namespace) -> "Client":
 
     try:
         token = Path(options.token_file).read_text().strip() if options.token_file else None
-    except OSError as error:
-        raise ConfigError(f"--token-file {options.token_file}: cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--token-file {options.token_file}: cannot be read ({error})") from error
     with answers(options.host):
         return Client(host=options.host, namespace=options.namespace, existing_token=token)
 
