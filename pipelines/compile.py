@@ -14,7 +14,9 @@ from pipelines.rules import broken_rules  # noqa: E402
 from pipelines.slim import slim  # noqa: E402
 
 PACKAGE = ROOT / "components" / "mixtune"
-PIPELINES = ("compare_models", "evaluate_only", "find_mix", "finetune", "lora_then_sft", "mix_grid", "prepare_data")
+PIPELINES = (
+    "compare_models", "evaluate_only", "find_mix", "finetune", "lora_then_sft", "mix_grid", "prepare_data", "restore",
+)  # fmt: skip
 
 
 def components() -> dict[Path, BaseComponent]:

@@ -14,7 +14,7 @@ from mixtune.outcome.component import record_outcome
 from mixtune.preflight.component import fingerprint, preflight
 from mixtune.sanitize.component import sanitize
 from mixtune.step import ENVIRONMENT
-from mixtune.train.component import clean_up, train
+from mixtune.train.component import clean_up, restore, train
 
 VALIDATION_STEPS = 5
 
@@ -207,6 +207,27 @@ class Run:
         )
         return with_run_id(on_cluster(task))
 
+    def restore(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, model_uri: str) -> str:
+        """Draw a trained model back towards its base.
+
+        Returns:
+            The restored model's URI.
+        """
+        task = restore(
+            shards=mixed.outputs["shards"],
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
+        return with_run_id(on_cluster(task)).outputs["Output"]
+
     def evaluate(self, pools: Pools, inputs: Inputs, model_uri: str = "") -> dsl.PipelineTask:
         """Evaluate the base model, or a tuned one, on all axes."""
         task = evaluate(
@@ -241,8 +262,10 @@ class Run:
         inputs: Inputs,
         mixed: dsl.PipelineTask | None = None,
         swept: dsl.PipelineTask | None = None,
+        earlier: dsl.PipelineTask | None = None,
     ) -> dsl.PipelineTask:
         """Compare a candidate's evaluation with the base model's, item by item, and decide."""
+        before = {"earlier": earlier.outputs["samples"]} if earlier else {}
         shards = {"shards": mixed.outputs["shards"]} if mixed else {}
         dial = {"dial": swept.outputs["dial"]} if swept else {}
         task = compare(
@@ -253,6 +276,7 @@ class Run:
             storage=self.storage,
             **shards,
             **dial,
+            **before,
         )
         return with_run_id(on_cluster(task, cached=False))
 

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sanitize": SHARED,
     "open_pools": SHARED | {"sanitize"},
     "mix_shard": SHARED,
-    "train": SHARED | {"preflight"},
+    "train": SHARED | {"preflight", "inference"},
     "inference": SHARED,
     "evaluate": SHARED | {"inference"},
     "compare": SHARED | {"evaluate", "inference"},

@@ -7,6 +7,7 @@ from mixtune import __version__
 from mixtune.cli import main
 from mixtune.commands.argument_places import check_places, resolve_places
 from mixtune.commands.arguments import check_arguments, find_pipeline, read_arguments, with_defaults
+from mixtune.commands.local.run import taken_over
 from mixtune.errors import ConfigError
 
 PARAMETERS = {
@@ -204,3 +205,11 @@ def test_the_command_line_answers_in_one_line_without_a_traceback(
         exit_code = int(end.code or 0)
     shown = capsys.readouterr()
     assert (exit_code, text in shown.out + shown.err) == (code, True), shown.out + shown.err
+
+
+def test_another_pipelines_run_gives_its_data_and_machines_and_no_rate_or_mix(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = {"base_model": "m", "customer_data_percent": 75.0, "learning_rate": 1e-4, "customer_epochs": 2.0}
+    assert taken_over(arguments, find_pipeline("restore")) == {"base_model": "m"}
+    assert "run: customer_data_percent, customer_epochs, learning_rate\n" in capsys.readouterr().out

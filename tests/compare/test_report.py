@@ -13,6 +13,7 @@ from mixtune.artifacts.comparison import (
     AxisVerdict,
     Comparison,
     Confusion,
+    DialVerdict,
     Estimate,
     ItemCounts,
     LostItem,
@@ -173,3 +174,18 @@ def test_markdown_has_the_table_and_the_advice(written: str, tmp_path: Path) -> 
     assert text.startswith("# fail\n")
     assert "| mmlu (accuracy) | 0.7500 | 0.7000 |" in text
     assert "- raise the general share" in text
+
+
+def test_a_restored_model_stands_beside_what_it_was_made_of_and_that_turned_down(tmp_path: Path) -> None:
+    trained, half = (make_axis("mmlu", verdict, score) for verdict, score in (("fail", 0.31), ("pass", 0.47)))
+    earlier = (
+        DialVerdict(strength=0.5, verdict="pass", axes=(half,)),
+        DialVerdict(strength=1.0, verdict="fail", axes=(trained,)),
+    )
+    restored = replace(comparison(make_axis("mmlu", "pass", 0.49), verdict="pass"), earlier=earlier)
+    comparison_page.write_comparison(restored, html=str(tmp_path / "r.html"), markdown=str(tmp_path / "r.md"))
+    section = (tmp_path / "r.html").read_text().partition("<h2>Restored</h2>")[2].partition("</table>")[0]
+    cells = [re.sub("<[^>]*>", " ", row).split() for row in section.split("<tr>")[2:]]
+    assert [row[-1] for row in cells] == ["0.5000", "pass", "fail", "pass"]
+    assert ["0.4700" in cells[1], "0.3100" in cells[2], "0.4900" in cells[3]] == [True] * 3
+    assert "- before, at strength 1: fail" in (tmp_path / "r.md").read_text()

@@ -12,6 +12,7 @@ from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.ladder import LadderReport
 from mixtune.artifacts.mix_search import MixSearch
+from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.model_choice import ModelChoice
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import find_pipeline, read_definitions
@@ -72,6 +73,24 @@ def test_compare_models_takes_the_model_that_knows_more_of_the_customers_records
     assert nll.measure.change.difference > 0 and nll.num_items > 10
     assert choice.first.usd_per_hour and "weights" in choice.first.serving
     assert choice.chosen == outcome.outputs["Output"] == choice.first.name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_restore_shows_a_training_before_and_after_it(small_run: dict[str, Any], work: WorkDir) -> None:
+    trained = run_pipeline(find_pipeline("finetune"), arguments_of("finetune", small_run, max_steps=8), work)
+    report = work.run_report(trained.run_id)
+    assert isinstance(report, Comparison)
+    uri = report.model_uri.partition("#")[0]
+    steps = {"model_uri": uri, "max_steps": 3, "customer_data_percent": 25.0}
+    outcome = run_pipeline(find_pipeline("restore"), arguments_of("restore", small_run, **steps), work)
+    comparison = work.run_report(outcome.run_id)
+    assert isinstance(comparison, Comparison) and outcome.verdict == comparison.verdict
+    assert [point.strength for point in comparison.earlier] == [0.5, 1.0] and not comparison.dial
+    whole = {axis.axis: axis.measure.candidate for axis in comparison.earlier[1].axes}
+    assert whole == {axis.axis: axis.measure.candidate for axis in report.axes}
+    manifest = find_manifest(comparison.model_uri)
+    assert manifest and manifest.restoration and manifest.restoration.model_uri == report.model_uri
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ class DialVerdict:
     """The candidate at one strength of the dial, between its base (0) and itself (1)."""
 
     strength: float
-    """Above 0, below 1."""
+    """Above 0, at most 1."""
     verdict: str
     """`failed` where it could not be evaluated."""
     reason: str = ""
@@ -253,6 +253,8 @@ class Comparison:
     """None where `compare` was not given the shards."""
     dial: tuple[DialVerdict, ...] = ()
     """The candidate at lower strengths, from the lowest; they have no say in the verdict."""
+    earlier: tuple[DialVerdict, ...] = ()
+    """Of a restored candidate: the trained model that it was made of, from its lowest strength to itself, as above."""
 
     def __post_init__(self) -> None:
         """Derive `blocks`."""

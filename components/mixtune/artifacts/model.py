@@ -100,6 +100,21 @@ class TrainingFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restoration:
+    """A trained model drawn back towards its base: from what, and how far, on held-out general records."""
+
+    model_uri: str
+    """The trained model that it began with."""
+    base_nll: float | None = None
+    """Of the base model, nats a token; None, as for all below: no records were held out."""
+    nll_before: float | None = None
+    nll_after: float | None = None
+    kl_before: float | None = None
+    """From the base model's predictions, nats a token, a lower bound."""
+    kl_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelManifest(Manifest):
     """What the artifact says of a model; a validation run's has figures and no files."""
 
@@ -115,8 +130,37 @@ class ModelManifest(Manifest):
     """Which weights the training works on."""
     chat: ChatSettings = field(default_factory=ChatSettings)
     """How the conversations that it learned are rendered: ask it alike."""
+    restoration: Restoration | None = None
+    """None: a training from the base model."""
     failed: str = ""
     """Why there is no model; empty: there is one."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return all that was measured, by name."""
+        restored = asdict(self.restoration) if self.restoration else {}
+        further = {name: value for name, value in restored.items() if isinstance(value, float)}
+        return {**(self.figures.metrics() if self.figures else {}), **further}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterShape:
+    """What PEFT's `adapter_config.json` says of an adapter's size."""
+
+    kind: str
+    """PEFT's name, such as `LORA`."""
+    rank: int
+    alpha: int
+
+    @classmethod
+    def find(cls, folder: str) -> "AdapterShape | None":
+        """Return the shape of the adapter in a folder, local or `s3://`; None where it holds none."""
+        path = storage.join(folder.rstrip("/"), "adapter_config.json")
+        if not storage.file_exists(path):
+            return None
+        config = storage.read_json(path)
+        return cls(
+            kind=str(config.get("peft_type")), rank=int(config.get("r", 0)), alpha=int(config.get("lora_alpha", 0))
+        )
 
 
 def read_model(path: str) -> ModelManifest:

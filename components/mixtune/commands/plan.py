@@ -60,6 +60,10 @@ def _plan(options: argparse.Namespace) -> int:
     print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
     if "sft_max_steps" in arguments and not options.json:
         print("the ladder's first rung; a second adapter costs as much, full fine-tuning what sft_max_steps allows")
+    if pipeline.stem == "restore" and not options.json:
+        print(
+            "restore: a step also writes its answers, and the trained model is evaluated too; allow for twice as much"
+        )
     if options.html:
         Path(options.html).write_text(plan_html(plan), encoding="utf-8")
     return 1 if not plan.fits or any("ends" in warning for warning in plan.warnings) else 0

@@ -57,6 +57,7 @@ _DUMBBELLS = (
     "and Hochberg, 0.05); exploratory, it decides nothing."
 )
 _DIAL = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
+_RESTORED = "What restoring gave back and what it cost, beside the same training turned down."
 _OVERLAP = (
     "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
 )
@@ -75,6 +76,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
         _forest(comparison.axes),
         *(part for axis in comparison.axes for part in _axis_parts(axis)),
         _dial(comparison.dial),
+        _restored(comparison),
         _contamination(comparison.contamination),
         *_identity_parts(comparison),
         steps_html(next_steps(comparison.verdict, os.environ.get("MIXTUNE_RUN_ID", ""))),
@@ -85,6 +87,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
     lines += [
         f"- turned down to {point.strength:g}: {point.verdict} {point.reason}".rstrip() for point in comparison.dial
     ]
+    lines += [f"- before, at strength {point.strength:g}: {point.verdict}" for point in comparison.earlier]
     write_text(markdown, "\n".join(lines) + "\n")
 
 
@@ -175,6 +178,20 @@ def _dial(dial: Sequence[DialVerdict]) -> str:
         strength = f"{point.strength:g}{f': {point.reason}' if point.reason else ''}"
         rows.append([strength, *(scores.get(name, "") for name in names), Verdict(point.verdict)])
     return f"<h2>Turned down</h2>{note(_DIAL)}{table(['strength', *names, 'verdict'], rows)}"
+
+
+def _restored(comparison: Comparison) -> str:
+    """Return the model that a restored candidate was made of, beside it; empty for other candidates."""
+    names = [axis.axis for axis in comparison.axes]
+    rows = [["base model", *(f"{axis.measure.base:.4f}" for axis in comparison.axes), ""]]
+    for point in comparison.earlier:
+        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in point.axes}
+        title = "as it was trained" if point.strength == 1 else f"turned down to {point.strength:g}"
+        rows.append([title, *(scores.get(name, point.reason) for name in names), Verdict(point.verdict)])
+    scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in comparison.axes}
+    rows.append(["restored", *scores.values(), Verdict(comparison.verdict)])
+    header = ["model", *names, "verdict"]
+    return f"<h2>Restored</h2>{note(_RESTORED)}{table(header, rows)}" if comparison.earlier else ""
 
 
 def _forest(axes: Sequence[AxisVerdict]) -> str:

@@ -80,6 +80,7 @@ def compare(
     shards: Input[Dataset] = None,
     judgments: Input[Dataset] = None,
     dial: Input[Dataset] = None,
+    earlier: Input[Dataset] = None,
     limits: dict = {},
     allow_overlap: bool = False,
     same: bool = False,
@@ -102,6 +103,8 @@ def compare(
             in it.
         judgments: What `judge` says of the two; it weighs only where it is calibrated.
         dial: The candidate at lower strengths, from `sweep_dial`: each gets a verdict of its own.
+        earlier: Samples of the trained model that the candidate was restored from, to be shown beside it; `dial` is
+            then of that model.
         limits: Allowed loss per axis over the defaults: 0.02 of MMLU accuracy, 0.05 of IFEval prompts, 0.02 relative
             for general NLL, 0.03 of tool calls, refusals, thinking modes, MATH and long context.
         allow_overlap: Go on although items of a benchmark are in the training data word for word.
@@ -127,6 +130,7 @@ def compare(
         shards_path=getattr(shards, "path", ""),
         judgments_path=getattr(judgments, "path", ""),
         dial_path=getattr(dial, "path", ""),
+        earlier_path=getattr(earlier, "path", ""),
         limits=limits,
         allow_overlap=allow_overlap,
         same=same,

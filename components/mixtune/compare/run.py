@@ -34,6 +34,8 @@ class CompareInputs:
     """What `judge` wrote; empty: no judge."""
     dial_path: str = ""
     """What `sweep_dial` wrote; empty: nothing was turned down."""
+    earlier_path: str = ""
+    """Manifest of the samples of the model that the candidate was restored from; empty: it was not."""
     allow_overlap: bool = False
     """Go on although a benchmark's item is in the training data word for word."""
     same: bool = False
@@ -88,7 +90,12 @@ def _compare(
     comparison = compare_samples(base, candidate, limits, mix=mix, judged=judged, same=inputs.same)
     points = read_artifact(Dial, inputs.dial_path).points if inputs.dial_path else ()
     dial = tuple(_compare_dial_point(point, base, limits) for point in points)
-    return replace(comparison, contamination=overlaps, dial=dial)
+    if not inputs.earlier_path:
+        return replace(comparison, contamination=overlaps, dial=dial)
+    trained = compare_samples(base, read_samples(inputs.earlier_path), limits)
+    axes = tuple(replace(axis, details=AxisDetails()) for axis in trained.axes)
+    earlier = DialVerdict(strength=1.0, verdict=trained.verdict, axes=axes)
+    return replace(comparison, contamination=overlaps, earlier=(*dial, earlier))
 
 
 def _compare_dial_point(point: DialPoint, base: Samples, limits: Mapping[str, object]) -> DialVerdict:

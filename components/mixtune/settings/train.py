@@ -164,6 +164,20 @@ class AdapterSettings:
         return self.changes_base or self.use_osf
 
 
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings:
+    """How a trained model is drawn back towards its base, on answers of its own (`restore`)."""
+
+    max_new_tokens: int = 64
+    """Tokens of an answer at most, 1 or more: where a model has left its base, its first tokens say so."""
+    temperature: float = 1.0
+    """At which answers are sampled, above 0; 1 is the model's own distribution."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, ("max_new_tokens",), "1 or more", low=1)
+        _check_range(self, ("temperature",), "above 0", low=SMALLEST)
+
+
 _MAY_CHANGE = {
     "checkpoints": ("every_steps", "every_seconds", "keep"),
     "guards": ("max_nll_rise",),
@@ -195,9 +209,13 @@ class TrainSettings:
     """How far the saved model goes from the base (0) to the tuned weights (1), above 0 (WiSE-FT, Wortsman et al. 2022);
     for LoRA, a factor on what the adapter adds."""
     seed: int = 42
-    """Of the adapter's initialisation and its dropout."""
+    """Of the adapter's initialisation and its dropout; of the answers that `restore` samples."""
+    restore: RestoreSettings | None = None
+    """Of the component `restore`, which begins with a trained model; None: a training, which takes none."""
 
     def __post_init__(self) -> None:
+        if self.restore and self.guards.max_nll_rise:
+            raise ConfigError("max_nll_rise has no part in restore, which begins beyond it; leave it at 0")
         if self.method not in METHODS:
             raise ConfigError(f"method is one of {', '.join(METHODS)}; got {self.method!r}")
         _check_range(self, ("learning_rate",), "above 0", low=SMALLEST)
@@ -237,7 +255,7 @@ class TrainSettings:
         pairs: dict[str, object] = {}
         for name, value in asdict(self).items():
             group = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {}
-            pairs |= group or {name: value}
+            pairs |= group or ({} if value is None else {name: value})
         return pairs
 
     def identity(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The component `train`, and `clean_up`, the exit task of runs that start jobs."""
+"""The components `train` and `restore`, and `clean_up`, the exit task of runs that start jobs."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
@@ -92,6 +92,74 @@ def train(
     task = TrainTask(settings=settings, inputs=inputs, outputs=outputs, validation_steps=int(validation_steps))
     page = TrainPage(path=report.path, train_options=train_options, tracking=tracking, storage=storage)
     return train_or_report(task, nodes, validated, on_error, metrics, page)
+
+
+@dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)
+def restore(
+    shards: Input[Dataset],
+    base_model: str,
+    model_uri: str,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    report: Output[HTML],
+    method: str = "lora",
+    learning_rate: float = 1e-5,
+    train_options: dict = {},
+    seed: int = 42,
+    num_nodes: str = "",
+    gpus_per_node: str = "",
+    launcher: str = "",
+    tracking: dict = {},
+    storage: dict = {},
+) -> str:
+    """Draw a trained model back towards its base on answers of its own; a task that was killed goes on.
+
+    The model answers the prompts of the shards' general records, and at every token of these answers its prediction is
+    drawn to the base's (on-policy distillation, reverse Kullback-Leibler divergence over the whole vocabulary). The
+    customer's records of every batch are learned as in `train`, so that they are not lost. Under an adapter the base is
+    the same model with the adapter off.
+
+    Args:
+        shards: Steps in training order, from `mix_shard`; their general records' answers are not used.
+        base_model: Folder, `s3://` prefix or `org/name@revision`.
+        model_uri: The trained model, an adapter's folder or that of all weights.
+        model: Manifest of the restored model, which lies beside it, of the same kind.
+        metrics: As of `train`, and how far the model was from its base before and after.
+        report: The checks of the data, then the figures.
+        method: How the model was trained: `lora` (an adapter, whose rank and scaling stay) or `sft` (all weights).
+        learning_rate: Peak, above 0; for LoRA that of the A matrices.
+        train_options: As of `train`; what says how an adapter is made is the adapter's own. `restore`:
+            `max_new_tokens` (of an answer at most, 64), `temperature` (at which answers are sampled, 1).
+        seed: Of the answers.
+        num_nodes: As of `train`.
+        gpus_per_node: As of `train`.
+        launcher: As of `train`.
+        tracking: MLflow: `uri`, `experiment`, `project`, `hyperpod`, `tags`; all optional.
+        storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
+
+    Returns:
+        The fingerprinted URI of the adapter's or model's folder.
+
+    Raises:
+        TrainingError: Loss or gradient is not finite or far off, or the job failed.
+        ConfigError: An option out of its range, or one that does not fit the model; shards without general records.
+        ClusterError: The cluster refused, lost or deleted the job.
+    """
+    from mixtune import storage as files
+    from mixtune.settings.job import NodeSettings
+    from mixtune.tracking import Tracking
+    from mixtune.train.entry import TrainPage, restore_settings, train_or_report
+    from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
+
+    files.configure_storage(storage)
+    nodes = NodeSettings(launcher=launcher, num_nodes=num_nodes, gpus_per_node=gpus_per_node)
+    settings = restore_settings(model_uri, train_options, method=method, learning_rate=learning_rate, seed=seed)
+    start = {"base_model": base_model, "start_model": model_uri}
+    inputs = TrainInputs(shards_path=shards.path, shards_uri=shards.uri, **start)
+    outputs = TrainOutputs(model_path=model.path, model_uri=model.uri, tracking=Tracking.from_options(tracking))
+    task = TrainTask(settings=settings, inputs=inputs, outputs=outputs)
+    page = TrainPage(path=report.path, train_options=train_options, tracking=tracking, storage=storage)
+    return train_or_report(task, nodes, "", "raise", metrics, page)
 
 
 @dsl.component(base_image=images.TRAIN, packages_to_install=[], install_kfp_package=False)

@@ -1,12 +1,12 @@
-"""The door of both train shells: train here or as a job of the cluster, and report a failure as the shell is told."""
+"""The door of the shells: train here or as a job of the cluster, and report a failure as the shell is told."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from mixtune import storage
-from mixtune.artifacts.model import FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
+from mixtune.artifacts.model import AdapterShape, FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
@@ -14,6 +14,7 @@ from mixtune.metrics_artifact import Metrics, write_metrics
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.report.pages import key_value_table, page, write_text
 from mixtune.settings.job import NodeSettings
+from mixtune.settings.train import TrainSettings
 from mixtune.train.task import TrainTask
 
 
@@ -51,9 +52,47 @@ class TrainPage:
 
     def write_figures(self, manifest: ModelManifest) -> None:
         """Write the page of a training that has ended: its figures, or why there is no model."""
-        figures = manifest.figures.metrics() if manifest.figures else {}
+        figures = manifest.metrics()
         reason = f"<p>No model: {escape(manifest.failed)}</p>" if manifest.failed else ""
         write_text(self.path, page("Training", f"<h1>Training</h1>{reason}{key_value_table(figures)}"))
+
+
+OF_ADAPTERS = ("lora_plus_ratio", "merge", "lora_dropout")
+"""Of `lora_options`, what is not decided when an adapter is made."""
+
+
+def restore_settings(model_uri: str, options: Mapping[str, object], **parameters: object) -> TrainSettings:
+    """Return the settings of a restoration; an adapter's rank and scaling are its own.
+
+    Args:
+        model_uri: The trained model.
+        options: Of `train`, and `restore`.
+        parameters: `method`, `learning_rate` and `seed`.
+
+    Raises:
+        ConfigError: An option that does not fit the model, or is out of its range.
+    """
+    trained = parse_model(model_uri)
+    if isinstance(trained, FailedTraining) or not trained.uri:
+        raise ConfigError(f"model_uri: there is no model to restore; got {model_uri!r}")
+    adapter = AdapterShape.find(storage.split_fingerprint(trained.uri)[0])
+    if adapter and adapter.kind != "LORA":
+        raise ConfigError(
+            f"{model_uri}: an adapter of type {adapter.kind}; restore takes LoRA adapters, or all weights"
+        )
+    if (expected := "lora" if adapter else "sft") != parameters["method"]:
+        what = "an adapter" if adapter else "all weights"
+        raise ConfigError(f"{model_uri} holds {what}: method is {expected}, got {parameters['method']!r}")
+    settings = TrainSettings.from_options({**options, "restore": options.get("restore") or {}}, **parameters)
+    if not adapter:
+        return settings
+    own = {"lora_rank": adapter.rank, "lora_alpha": adapter.alpha}
+    if other := [name for name, value in own.items() if options.get(name, value) != value]:
+        raise ConfigError(f"train_options: {other[0]} is {options[other[0]]}, of this adapter it is {own[other[0]]}")
+    further = options.get("lora_options")
+    if isinstance(further, Mapping) and (fixed := sorted(set(further) - set(OF_ADAPTERS))):
+        raise ConfigError(f"lora_options: {fixed[0]} says how an adapter is made, and this one is; leave it out")
+    return replace(settings, lora_rank=adapter.rank, lora_alpha=adapter.alpha)
 
 
 def run_here(task: TrainTask) -> TrainedModel:
@@ -110,7 +149,7 @@ def train_or_report(
         validation = parse_model(validated)
         if isinstance(validation, FailedTraining):
             raise TrainingError(validation.reason)
-        if task.validation_steps:
+        if task.validation_steps or task.settings.restore:
             where.check_data(task, nodes, on_error)
         outcome = train(task, nodes)
     except TrainingError as error:
@@ -121,8 +160,7 @@ def train_or_report(
         folder = storage.data_uri(task.outputs.model_uri, "model")
         write_artifact(task.outputs.model_path, ModelManifest(failed=outcome.reason, data_uri=folder))
     manifest = read_model(task.outputs.model_path)
-    figures = manifest.figures.metrics() if manifest.figures else {}
-    write_metrics(metrics, figures)
+    write_metrics(metrics, manifest.metrics())
     if not task.validation_steps:
         where.write_figures(manifest)
     return str(outcome)

@@ -1,14 +1,14 @@
 """The forgetting monitor: the loss of held-out general records while a training runs, beside the base model's."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.train.batches import pack, plan_layout
-from mixtune.train.modeling.loss import PackedLoss, PerToken
+from mixtune.train.modeling.loss import PackedLoss, PerToken, evaluate_tokens
 
 TOP = 64
 """Tokens that the base model thinks likeliest and that are told apart; the rest of the vocabulary counts as one."""
@@ -30,30 +30,43 @@ class HoldoutLoss:
 
 
 class ForgettingMonitor:
-    """Evaluates the same records again and again; the model as it is when this is made is the base."""
+    """Evaluates the same records again and again, beside a base.
 
-    def __init__(self, records: list[TokenRecord], loss: PackedLoss, max_tokens: int) -> None:
+    Args:
+        records: One at least.
+        loss: The model.
+        max_tokens: Of a micro batch at most.
+        base: The base while it is open; None: the model as it is now.
+    """
+
+    def __init__(
+        self,
+        records: list[TokenRecord],
+        loss: PackedLoss,
+        max_tokens: int,
+        base: AbstractContextManager[PackedLoss] | None = None,
+    ) -> None:
         self._loss, self._device = loss, next(loss.parameters()).device
         micro_batches = plan_layout(loss.layout, [len(record.input_ids) for record in records], max_tokens)
         self._packed = [pack([records[index] for index in indices]) for indices in micro_batches]
-        self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
-        self.base = self.evaluate()
+        with base or nullcontext(loss) as self._loss:
+            self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
+            self.base = self.evaluate()
+        self._loss = loss
+        self.start = self.evaluate() if base else self.base
+        """Of the model as the training began."""
+        self.last = self.start
+        """Of the newest evaluation."""
 
     def evaluate(self) -> HoldoutLoss:
         """Return the loss of the model as it is: nothing is learned, nothing is dropped, every process has the same."""
         values = torch.cat([self._run(number, _NllAndKl(base)) for number, base in enumerate(self._base)])
         nll, kl = values.double().mean(0).tolist()
-        return HoldoutLoss(nll=nll, kl=max(0.0, kl))
+        self.last = HoldoutLoss(nll=nll, kl=max(0.0, kl))
+        return self.last
 
     def _run(self, number: int, per_token: PerToken) -> torch.Tensor:
-        training = self._loss.training
-        self._loss.eval()
-        with torch.no_grad():
-            values: torch.Tensor = self._loss(self._packed[number].to(self._device), per_token)
-        self._loss.train(training)
-        if isinstance(self._loss, FSDPModule):
-            self._loss.reshard()  # which a backward pass would have done
-        return values
+        return evaluate_tokens(self._loss, self._packed[number].to(self._device), per_token)
 
 
 def _likeliest(logits: torch.Tensor, _ids: torch.Tensor) -> torch.Tensor:

@@ -106,7 +106,7 @@ def train_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor)
     """
     timer = PhaseTimer(trainer.group.device)
     model, group = trainer.model, trainer.group
-    records = trainer.shards.step(step)
+    records = trainer.batch(step, num_parts)
     check_ids(records, model.loss.num_rows)
     lr_scale = trainer.lr_schedule(step)
     for parameters in trainer.optimizer.param_groups:
@@ -174,7 +174,7 @@ def _accumulate_gradients(
         model.set_gradient_sync(is_last=number == len(micro_batches), keep_whole=on_cpu)
         timer.stop("data")
         # (loss tokens,) each micro batch's sum is divided by the whole global batch's weight, however it is cut.
-        weighted = model.loss(packed) * packed.weights * weight
+        weighted = trainer.losses(packed) * packed.weights * weight
         timer.stop("forward")
         (weighted.sum() / max(total, 1e-9)).backward()
         accumulator.accumulate()

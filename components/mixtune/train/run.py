@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mixtune import models, storage
-from mixtune.artifacts.model import ModelManifest, TrainedModel, TrainingFigures, read_model
+from mixtune.artifacts.model import ModelManifest, Restoration, TrainedModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import Shards, ShardsManifest, TokenRecord, open_shards
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
@@ -27,6 +27,7 @@ from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.speed import compile_layers, undo_compile
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import name_base, postprocess
+from mixtune.train.restoring.distillation import restore_towards_base
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
 
@@ -49,6 +50,8 @@ class Session:
     base_folder: Path
     """The base model, on local disk."""
     shards: Shards
+    start: Path | None = None
+    """The trained model that `restore` begins with, on local disk; None: the base model."""
 
     def folder(self, name: str) -> str:
         """Return the URI of a folder beside the model's manifest: `model` or `checkpoints`."""
@@ -64,13 +67,23 @@ def open_session(task: TrainTask, name: str) -> Iterator[Session]:
     """
     with join_process_group() as group, tempfile.TemporaryDirectory() as scratch, _open_run(task, name, group) as run:
         path = task.inputs.shards_path
-        if storage.is_s3(task.inputs.base_model):
-            models.fetch_model(task.inputs.base_model, share=group.share())
+        base, *further = folders = [name for name in (task.inputs.base_model, task.inputs.start_model) if name]
+        for name in filter(storage.is_s3, folders):
+            models.fetch_model(name, share=group.share())
         with group.local_main_first():
-            base_folder = models.fetch_model(task.inputs.base_model)
+            base_folder = models.fetch_model(base)
+            start = models.fetch_model(further[0]) if further else None
             shards = open_shards(path, _shards_folder(path, Path(scratch), group))
         _check_tokenizer(shards, base_folder)
-        yield Session(task=task, group=group, run=run, scratch=Path(scratch), base_folder=base_folder, shards=shards)
+        yield Session(
+            task=task,
+            group=group,
+            run=run,
+            scratch=Path(scratch),
+            base_folder=base_folder,
+            shards=shards,
+            start=start,
+        )
 
 
 def prepare(session: Session) -> Trainer:
@@ -83,11 +96,12 @@ def prepare(session: Session) -> Trainer:
     session.run.log_params({**settings.flat(), "num_steps": shards.num_steps, "shards": shards.digest})
     if session.group.is_main and (warning := settings.warning()):
         print(f"warning: {warning}", flush=True)
-    model = load_trainable(session.base_folder, settings, session.group)
+    model = load_trainable(session.base_folder, settings, session.group, session.start)
     if session.group.is_main:
         print(f"{'the adapter works on' if model.adapter else 'trained are'} {model.reach.line()}", flush=True)
     _choose_layout(session, model)
-    return make_trainer(shards, model, settings, session.group)
+    trainer = make_trainer(shards, model, settings, session.group)
+    return restore_towards_base(trainer) if settings.restore else trainer
 
 
 def _choose_layout(session: Session, model: Trainable) -> None:
@@ -142,7 +156,7 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         ModelError: The base model cannot be used.
         ConfigError: Its tokenizer is not the one that the shards were made with.
     """
-    with open_session(task, "train") as session:
+    with open_session(task, "restore" if task.settings.restore else "train") as session:
         group, run = session.group, session.run
         if finished := group.broadcast_text(_finished_model(session) if group.is_main else ""):
             if group.is_main:
@@ -155,6 +169,7 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
             "shards": session.shards.digest,
             "base_model": task.inputs.base_model,
             "layout": str(trainer.model.loss.layout),
+            **({"start_model": task.inputs.start_model} if task.inputs.start_model else {}),
         }
         checkpoints = Checkpoints(session.folder("checkpoints"), {**task.settings.identity(), **identity}, trainer)
         steps = train_steps(trainer, checkpoints, on_step)
@@ -177,7 +192,8 @@ def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
     records, settings = trainer.shards.holdout(), trainer.settings
     if settings.guards.max_nll_rise and not records:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
-    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens) if records else None
+    base = trainer.objective.base() if trainer.objective else None
+    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens, base) if records else None
 
 
 def write_manifest(
@@ -193,10 +209,28 @@ def write_manifest(
         figures=figures,
         reach=trainer.model.reach,
         chat=session.shards.manifest.chat,
+        restoration=_restoration(task, trainer),
         data_uri=session.folder("model"),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
     )
     write_artifact(task.outputs.model_path, manifest)
+
+
+def _restoration(task: TrainTask, trainer: Trainer) -> Restoration | None:
+    """Return what drew a trained model back towards its base; None for a training from the base."""
+    if not task.inputs.start_model:
+        return None
+    if not trainer.monitor:
+        return Restoration(model_uri=task.inputs.start_model)
+    base, before, after = trainer.monitor.base, trainer.monitor.start, trainer.monitor.last
+    return Restoration(
+        model_uri=task.inputs.start_model,
+        base_nll=base.nll,
+        nll_before=before.nll,
+        nll_after=after.nll,
+        kl_before=before.kl,
+        kl_after=after.kl,
+    )
 
 
 def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) -> TrainedModel:
@@ -223,8 +257,9 @@ def _finished_model(session: Session) -> str:
     if not storage.file_exists(task.outputs.model_path):
         return ""
     manifest = read_model(task.outputs.model_path)
-    expected = (task.settings, session.shards.digest, task.inputs.base_model)
-    if (manifest.settings, manifest.shards, manifest.base_model) != expected or not manifest.files:
+    start = manifest.restoration.model_uri if manifest.restoration else ""
+    expected = (task.settings, session.shards.digest, task.inputs.base_model, task.inputs.start_model)
+    if (manifest.settings, manifest.shards, manifest.base_model, start) != expected or not manifest.files:
         return ""
     manifest.verify()
     print(f"this training is done: {manifest.data_uri}", flush=True)
@@ -247,12 +282,13 @@ def _track_origin(session: Session, trainer: Trainer) -> None:
         tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}
     run.parent.set_tags(article_tags(tags, task.outputs.tracking))
     pools = {f"{name}_pools": item.digest for name, item in shards.manifest.inputs.items()}
-    run.set_tags({"base_model": task.inputs.base_model, "shards": shards.digest, **pools})
+    start = {"start_model": task.inputs.start_model} if task.inputs.start_model else {}
+    run.set_tags({"base_model": task.inputs.base_model, "shards": shards.digest, **pools, **start})
     receipt = session.scratch / "mix_receipt.json"
     receipt.write_text(json.dumps(asdict(shards.manifest.receipt), indent=1))
     run.log_artifact(receipt)
     if trainer.monitor:
-        run.log_metrics({"general_nll": trainer.monitor.base.nll, "kl_to_base": 0.0})
+        run.log_metrics({"general_nll": trainer.monitor.start.nll, "kl_to_base": trainer.monitor.start.kl})
 
 
 @contextmanager

@@ -17,6 +17,8 @@ class TrainInputs:
     base_model: str
     shards_uri: str = ""
     """The same manifest's URI, for the pods of a job."""
+    start_model: str = ""
+    """The trained model that `restore` begins with, an adapter or all weights; empty: the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,11 @@ class TrainTask:
     def __post_init__(self) -> None:
         if self.validation_steps < 0:
             raise ConfigError(f"validation_steps is 0 or more; got {self.validation_steps}")
+        if bool(self.inputs.start_model) != bool(self.settings.restore):
+            raise ConfigError(
+                "train_options: restore belongs to the component restore, which begins with a trained model; run "
+                "`mixtune run restore` on what this training leaves"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,23 +2,39 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from mixtune.artifacts.shards import Shards
+from mixtune.artifacts.shards import Shards, TokenRecord
 from mixtune.processes import free_memory
 from mixtune.settings.train import ScheduleSettings, TrainSettings
-from mixtune.train.batches import Layout
+from mixtune.train.batches import Layout, PackedBatch
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.divergence_guard import DivergenceGuard
 from mixtune.train.forgetting_monitor import ForgettingMonitor, HoldoutLoss
+from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.room import choose_micro_tokens
 from mixtune.train.modeling.trainable import Trainable, make_optimizer
 from mixtune.training_math import MICRO_TOKENS
 
 LrSchedule = Callable[[int], float]
 """Share of the peak learning rate at a step, 0-based."""
+
+
+class Objective(Protocol):
+    """What is learned in place of the tokens of the shards."""
+
+    def batch(self, records: list[TokenRecord], step: int, num_parts: int) -> list[TokenRecord]:
+        """Return the global batch that is learned where the shards hold these records."""
+
+    def losses(self, packed: PackedBatch) -> torch.Tensor:
+        """Return the loss of every token to learn of a part of that batch, float32, (loss tokens,)."""
+
+    def base(self) -> AbstractContextManager[PackedLoss]:
+        """Return a context in which the base model runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +53,18 @@ class Trainer:
     """Tokens of one micro batch at most; 1 where every record is a micro batch of its own."""
     monitor: ForgettingMonitor | None = None
     """Evaluates held-out records; None: there are none."""
+    objective: Objective | None = None
+    """None: every token of the shards that is one to learn, by its cross entropy."""
+
+    def batch(self, step: int, num_parts: int) -> list[TokenRecord]:
+        """Return the records of the global batch of a step, 0-based; all processes call this."""
+        records = self.shards.step(step)
+        return self.objective.batch(records, step, num_parts) if self.objective else records
+
+    def losses(self, packed: PackedBatch) -> torch.Tensor:
+        """Return the loss of every token to learn, float32, (loss tokens,)."""
+        losses: torch.Tensor = self.objective.losses(packed) if self.objective else self.model.loss(packed)
+        return losses
 
     def forgets(self, holdout: HoldoutLoss) -> bool:
         """Return whether more is forgotten than `max_nll_rise` allows."""

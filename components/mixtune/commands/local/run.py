@@ -19,7 +19,7 @@ from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
-from mixtune.commands.arguments import find_pipeline, read_options, read_spec
+from mixtune.commands.arguments import find_pipeline, read_definitions, read_options, read_spec
 from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import keep_pages, track_end
 from mixtune.commands.local.task_log import TaskLog
@@ -190,6 +190,18 @@ def task_names(pipeline: Path) -> dict[str, str]:
     return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
 
 
+OF_A_TRAINING = ("customer_data_percent", "max_steps", "learning_rate")
+"""What another kind of training has values of its own for."""
+
+
+def taken_over(arguments: Arguments, pipeline: Path) -> Arguments:
+    """Return what of another pipeline's arguments one takes, data and machines, and say what it does not."""
+    names = set(read_definitions(pipeline)) - set(OF_A_TRAINING)
+    if others := sorted(set(arguments) - names):
+        print(f"not taken over from the other pipeline's run: {', '.join(others)}", flush=True)
+    return {name: value for name, value in arguments.items() if name in names}
+
+
 def run_command(options: argparse.Namespace) -> int:
     """Run what the command line names; the exit code is the verdict's."""
     work = WorkDir(Path(options.work_dir).expanduser().resolve())
@@ -206,6 +218,9 @@ def run_command(options: argparse.Namespace) -> int:
         raise ConfigError("name a pipeline; `mixtune list` shows those that there are")
     pipeline = find_pipeline(name)
     earlier = work.arguments(options.like or resume) if options.like or resume else None
+    model = work.record(options.like) if options.like else None
+    if earlier and model and find_pipeline(model.pipeline) != pipeline:
+        earlier = taken_over(earlier, pipeline)
     arguments = read_options(options, pipeline, earlier)
     check_places(arguments)
     if not resume and not options.no_cache and (resume := work.find_interrupted(name_of(pipeline), arguments)):

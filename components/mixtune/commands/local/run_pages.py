@@ -30,6 +30,7 @@ TASKS = {
     "preflight-mixed": "checks the mixed data",
     "validate-training": "trains five steps and the largest micro batch",
     "train": "trains",
+    "restore": "draws the model back towards its base",
     "evaluate": "scores a model on every axis",
     "sweep-dial": "scores the model turned down towards its base",
     "compare": "compares both models item by item, and decides",

@@ -66,7 +66,7 @@ def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, co
     for name, uri in (("model", task.outputs.model_uri), ("shards", task.inputs.shards_uri)):
         if not storage.is_s3(uri):
             raise ConfigError(f"a job on {nodes.count} nodes reads and writes S3; the {name} artifact is at {uri!r}")
-    trained = [asdict(task.settings), task.validation_steps, task.inputs.base_model, task.inputs.shards_uri]
+    trained = [asdict(task.settings), task.validation_steps, asdict(replace(task.inputs, shards_path=""))]
     key = json.dumps([context.run_id, context.task, trained], sort_keys=True)
     env = {name: os.environ[name] for name in ENV_NAMES if os.environ.get(name)}
     return Job(

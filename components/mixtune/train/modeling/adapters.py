@@ -13,7 +13,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, ModelError
 from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
 from mixtune.train.modeling.targets import find_targets
@@ -71,14 +71,37 @@ def add_adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str
         model = get_peft_model(causal, make_config(causal, settings))
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
+    initial = get_peft_model_state_dict(model) if options.changes_base else {}
+    return _finish(model, settings, base_name, {name: value.cpu().clone() for name, value in initial.items()})
+
+
+def load_adapter(causal: PreTrainedModel, folder: Path, settings: TrainSettings, base_name: str) -> Adapter:
+    """Put a trained adapter into its base model, to be trained further.
+
+    Args:
+        causal: The base model.
+        folder: The adapter's, in PEFT's format.
+        settings: Of the training; how the adapter is made is the adapter's own.
+        base_name: Of the base model, for the adapter's configuration.
+
+    Raises:
+        ModelError: It does not fit this base model.
+    """
+    try:
+        model = PeftModel.from_pretrained(causal, str(folder), is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: the adapter does not fit this base model ({error})") from error
+    return _finish(model, settings, base_name, {})
+
+
+def _finish(model: PeftModel, settings: TrainSettings, base_name: str, initial: dict[str, torch.Tensor]) -> Adapter:
     for config in model.peft_config.values():
         config.base_model_name_or_path = base_name  # not this machine's path
         for name in ("target_modules", "target_parameters", "exclude_modules"):
             if isinstance(names := getattr(config, name, None), set):
                 setattr(config, name, sorted(names))  # a set's order is another in every process
-    initial = get_peft_model_state_dict(model) if options.changes_base else {}
-    dropout = _add_dropout(model, options.lora_dropout, settings.seed) if options.lora_dropout else None
-    return Adapter(model, dropout, {name: value.cpu().clone() for name, value in initial.items()})
+    share = settings.lora_options.lora_dropout
+    return Adapter(model, _add_dropout(model, share, settings.seed) if share else None, initial)
 
 
 def _lora_config(causal: PreTrainedModel, settings: TrainSettings) -> LoraConfig:

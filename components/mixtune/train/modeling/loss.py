@@ -1,12 +1,15 @@
 """The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import repeat
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch.autograd.graph import save_on_cpu
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -18,6 +21,14 @@ from mixtune.training_math import logits_at_once
 
 PerToken = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits, float32, (tokens, vocabulary), and ids, (tokens,), to a value by token, (tokens, ...)."""
+
+
+@runtime_checkable
+class SplitPerToken(Protocol):
+    """A `PerToken` that holds values by token of its own."""
+
+    def split(self, size: int) -> Sequence[PerToken]:
+        """Return one for each chunk of so many tokens."""
 
 
 def cross_entropies(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -83,8 +94,9 @@ class PackedLoss(torch.nn.Module):
         size = max(1, logits_at_once(gpu=ids.is_cuda) // self.causal.config.get_text_config().vocab_size)
         if len(ids) <= size:
             return self._chunk(hidden, ids, per_token)
-        chunks = zip(hidden.split(size), ids.split(size), strict=True)
-        return torch.cat([checkpoint(self._chunk, *chunk, per_token, use_reentrant=False) for chunk in chunks])
+        by_chunk = per_token.split(size) if isinstance(per_token, SplitPerToken) else repeat(per_token)
+        chunks = zip(hidden.split(size), ids.split(size), by_chunk, strict=False)
+        return torch.cat([checkpoint(self._chunk, *chunk, use_reentrant=False) for chunk in chunks])
 
     def _inputs(self, packed: PackedBatch) -> dict[str, object]:
         if self.layout is Layout.ROWS:
@@ -118,6 +130,18 @@ SCALES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "unpadded_vocab_size": lambda logits, size: logits[..., : int(size)],
 }
 """By name in a configuration: what a model's forward pass does with its logits."""
+
+
+def evaluate_tokens(loss: PackedLoss, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
+    """Return a value by token of the model as it is: nothing is learned, nothing is dropped."""
+    training = loss.training
+    loss.eval()
+    with torch.no_grad():
+        values: torch.Tensor = loss(packed, per_token)
+    loss.train(training)
+    if isinstance(loss, FSDPModule):
+        loss.reshard()  # which a backward pass would have done
+    return values
 
 
 def find_scales(causal: PreTrainedModel) -> dict[str, float]:

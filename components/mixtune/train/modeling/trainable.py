@@ -14,7 +14,7 @@ from mixtune.artifacts.model import Reach
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
-from mixtune.train.modeling.adapters import Adapter, add_adapter
+from mixtune.train.modeling.adapters import Adapter, add_adapter, load_adapter
 from mixtune.train.modeling.arithmetic import count_active_values, count_attention
 from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
@@ -146,11 +146,21 @@ def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, b
     return value.to_local(), min(place * chunk, value.shape[0]), is_owner
 
 
-def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = SINGLE_PROCESS) -> Trainable:
-    """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers."""
+def load_trainable(
+    folder: Path, settings: TrainSettings, group: ProcessGroup = SINGLE_PROCESS, start: Path | None = None
+) -> Trainable:
+    """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers.
+
+    Args:
+        folder: The base model's.
+        settings: Of the training.
+        group: All processes.
+        start: A trained model that is trained further, an adapter's folder or that of all weights; None: the base.
+    """
     torch.manual_seed(settings.seed)
     dtype = compute_dtype(settings.memory)
-    causal = without_dropout(load_with_attention(folder, _stored_dtype(settings, dtype), attention_names(dtype)))
+    weights = start if start and settings.method == "sft" else folder
+    causal = without_dropout(load_with_attention(weights, _stored_dtype(settings, dtype), attention_names(dtype)))
     if settings.method == "sft":
         freeze_unused(causal)
     if settings.memory.fused_kernels:
@@ -161,7 +171,7 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
         torch.nn.Module.to(
             causal, group.device
         )  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
-    adapter = add_adapter(causal, settings, folder.name) if settings.method == "lora" else None
+    adapter = _adapter(causal, settings, folder.name, start)
     if adapter:
         skip_casts(causal)
     activations = _activations(causal, settings.memory)
@@ -176,6 +186,12 @@ def load_trainable(folder: Path, settings: TrainSettings, group: ProcessGroup = 
         to_float32(causal)
     loss.to(group.device)
     return model
+
+
+def _adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str, start: Path | None) -> Adapter | None:
+    if settings.method == "sft":
+        return None
+    return load_adapter(causal, start, settings, base_name) if start else add_adapter(causal, settings, base_name)
 
 
 def _activations(causal: PreTrainedModel, settings: MemorySettings) -> str:
