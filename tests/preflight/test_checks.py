@@ -1,3 +1,7 @@
+import ast
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +11,7 @@ from tokenizers import normalizers
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
-from mixtune.preflight.checks import run_preflight
+from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
 
@@ -89,3 +93,26 @@ def test_a_template_by_which_nothing_is_learned_and_a_tokenizer_unlike_its_file_
         ConfigError, match="not even plain answers are learned: the chat template writes no end of turn"
     ):
         run_preflight(run, str(tmp_path / "report"))
+
+
+LLAMA_70B = {
+    "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def test_a_model_that_a_gpu_does_not_hold_is_refused_with_the_option_by_which_it_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(BASE_MODEL, base)
+    (base / "config.json").write_text(json.dumps(LLAMA_70B))
+    run = RunSettings(**{**GOOD, "base_model": str(base), "tracking": {"hyperpod": "1x-p5.48xlarge"}})
+    run = replace(run, num_nodes="1", gpus_per_node="8")
+    (failure,) = [words for grade, words in check_memory(run) if grade == "fail"]
+    assert "too big for H100" in failure
+    option = "train_options={'memory': {'shard_base': True}}"
+    assert option in failure
+    assert [grade for grade, _ in check_memory(replace(run, train_options=ast.literal_eval(option.split("=")[1])))][
+        :1
+    ] == ["pass"]

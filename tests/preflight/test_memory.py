@@ -6,7 +6,15 @@ import pytest
 
 from mixtune.errors import ModelError
 from mixtune.preflight import memory
-from mixtune.preflight.memory import Shape, Training, estimate_memory, num_shards, operations_of_token, reachable
+from mixtune.preflight.memory import (
+    Shape,
+    Training,
+    choose_activations,
+    estimate_memory,
+    num_shards,
+    operations_of_token,
+    reachable,
+)
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.training_math import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, MICRO_TOKENS, Attention, largest_micro_batch
 
@@ -89,6 +97,13 @@ def test_the_estimate_agrees_with_the_loop_simulated_on_fake_tensors(row: str, m
     monkeypatch.setattr(memory, "logits_at_once", lambda *, gpu: LOGITS_AT_ONCE)
     shape, training, simulated = SIMULATED[row]
     assert 0.85 < estimate_memory(shape, training).total / 1e9 / simulated < 1.15
+
+
+@pytest.mark.parametrize(
+    ("tokens", "choice"), [(2048, "keep"), (8192, "selective"), (16384, "recompute"), (65536, "recompute")]
+)
+def test_as_much_is_kept_for_the_backward_pass_as_surely_fits(tokens: int, choice: str) -> None:
+    assert choose_activations(SHAPE, replace(LORA, micro_tokens=tokens), 0.9 * 80e9) == choice
 
 
 def test_a_base_in_float32_and_a_mask_in_float32_are_counted() -> None:

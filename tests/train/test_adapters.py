@@ -16,6 +16,7 @@ from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
+from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import postprocess
 
@@ -162,19 +163,37 @@ def test_dropout_depends_on_step_and_record_and_not_on_how_a_batch_is_cut(
     assert not torch.allclose(whole, losses(records, 3, [[0, 1, 2, 3]], seed=7), rtol=1e-3)
 
 
+LAYER = torch.tensor(7, dtype=torch.int32)
+
+
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     model = load_trainable(BASE_MODEL, settings(lora_options={"lora_dropout": 0.25}))
     assert model.dropout
     model.dropout.begin_micro_batch([0, 1], [300, 200])
-    mask = model.dropout.mask(0, torch.ones(1, 500, 100))
+    mask = model.dropout.mask(LAYER, torch.ones(1, 500, 100))
     assert mask.shape == (1, 500, 100)
     assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert float(mask.mean()) == pytest.approx(1.0, abs=0.02)
     with pytest.raises(ConfigError, match="leave experts and the head out"):
-        model.dropout.mask(0, torch.ones(1, 7, 100))
+        model.dropout.mask(LAYER, torch.ones(1, 7, 100))
     model.dropout.begin_micro_batch([0, 1], [300, 200], in_rows=True)
-    rows = model.dropout.mask(0, torch.ones(2, 300, 100))
+    rows = model.dropout.mask(LAYER, torch.ones(2, 300, 100))
     assert torch.equal(torch.cat([rows[0], rows[1, :200]]), mask[0]), "a record drops the same in a row of its own"
+
+
+def test_draws_of_tokens_features_layers_and_steps_have_nothing_to_do_with_one_another() -> None:
+    dropout = Dropout(0.5, seed=1)
+    masks = []
+    for step in (0, 1):
+        dropout.begin_step(step)
+        dropout.begin_micro_batch([3, 5], [256, 256])
+        masks += [dropout.mask(LAYER + layer, torch.ones(1, 512, 256))[0] - 1 for layer in (0, 1)]
+    signs = masks[0]
+    pairs = [signs[1:] * signs[:-1], signs[:, 1:] * signs[:, :-1], signs[:256] * signs[256:]]
+    pairs += [signs * other for other in masks[1:]] + [signs.mean(0, keepdim=True) * 16, signs.mean(1) * 16]
+    for pair in pairs:  # means of so many signs are within five of their standard deviations
+        assert abs(float(pair.mean())) < 5 / pair.numel() ** 0.5
+    assert float(signs.mean(0).std()) == pytest.approx(512**-0.5, rel=0.2)
 
 
 @pytest.mark.slow

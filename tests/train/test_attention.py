@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import _registry
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel, modeling_utils
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_flash_attention_utils import FLASH_ATTENTION_COMPATIBILITY_MATRIX
@@ -157,3 +158,38 @@ def test_only_version_2_of_flash_attn_is_taken_for_it(distribution: str, monkeyp
     names = attention.attention_names(torch.bfloat16)
     assert names[0] == (FLASH if distribution == "flash-attn" else VARLEN)
     assert attention.attention_names(torch.float32) == ()
+
+
+def test_flash_attention_3_runs_torchs_attention_where_it_is_installed_and_stands_aside_where_it_cannot(
+    tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert kernels.activate_flash() == ""
+    active = []
+
+    class Handle:
+        def remove(self) -> None:
+            active.clear()
+
+    def register() -> Handle:
+        active.append("FA3")
+        return Handle()
+
+    monkeypatch.setitem(_registry._FLASH_ATTENTION_IMPLS, "FA3", register)
+    (tmp_path / "flash_attn_interface.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert kernels.activate_flash() == "FA3"
+    assert attention.attention_names(torch.bfloat16)[0] == VARLEN
+    monkeypatch.undo()
+
+    def limited(q: Any, *arguments: Any, **options: Any) -> Any:
+        if active:
+            raise RuntimeError("FA3: dense query must be 4D")
+        return by_segments(q, *arguments, **options)
+
+    monkeypatch.setattr(kernels, "varlen_attn", limited)
+    monkeypatch.setattr(kernels, "_TELLS_GROUPS", False)
+    loss, lines = settled("llama", {}, tmp_path / "base", draw_records, (VARLEN, *attention.OWN))
+    assert loss.causal.config._attn_implementation == VARLEN and not active
+    assert lines == f"LlamaForCausalLM cannot train with {VARLEN} by FA3 (RuntimeError: FA3: dense query must be 4D)"

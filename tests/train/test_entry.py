@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mixtune.artifacts.model import read_model
 from mixtune.errors import ConfigError
 from mixtune.settings.job import NodeSettings
 from mixtune.train import entry
+from mixtune.train.distributed import STEP_PATIENCE, join_process_group
 from mixtune.train.task import TrainTask
 
 from .conftest import task_in
@@ -47,3 +49,23 @@ def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, 
     text = (tmp_path / "page.html").read_text()
     assert "<h1>Training</h1>" in text and "final loss" in text
     assert '"final_loss": ' in (tmp_path / "metrics").read_text()
+
+
+def test_a_process_connects_to_the_others_by_its_own_gpu_and_with_little_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class JoinedError(Exception):
+        pass
+
+    def join(backend: str, **options: object) -> None:
+        assert backend == "cpu:gloo,cuda:nccl"
+        assert options == {"device_id": torch.device("cuda", 3), "timeout": STEP_PATIENCE}
+        raise JoinedError
+
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    with pytest.raises(JoinedError), join_process_group():
+        pass

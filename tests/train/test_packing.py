@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.lfm2 import modeling_lfm2
 
 from mixtune import storage
 from mixtune.artifacts.model import read_model
@@ -98,6 +99,52 @@ def test_records_that_do_not_see_one_another_are_packed(
     assert probe(loss, draw_records(3, 1)) == ""
     assert loss.layout is Layout.PACKED
     assert loss.training
+
+
+def test_rounding_of_large_logits_in_bfloat16_is_no_fault_and_another_scale_is(
+    tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = load(make("cohere", {"logit_scale": 0.25}, tmp_path), "bfloat16")
+    with torch.no_grad():
+        loss.causal.get_output_embeddings().weight.mul_(80)
+    own = loss.causal.forward
+
+    def other_kernels(**inputs: Any) -> Any:
+        """As where a product of another shape adds in another order: the last of eight bits differs, of any token."""
+        out = own(**inputs)
+        noise = torch.randn(out.logits.shape, generator=torch.Generator().manual_seed(out.logits.shape[1]))
+        out.logits = out.logits * (1 + noise / 256)
+        return out
+
+    monkeypatch.setattr(loss.causal, "forward", other_kernels)
+    records = draw_records(6, 1)
+    with torch.no_grad():
+        packed = pack(records)
+        gaps = (loss(packed) - losses_alone(loss, records)).abs()
+    assert gaps.max() > 0.25, "a token alone would have been enough to refuse it"
+    assert probe(loss, records) == ""
+    loss._scales.clear()
+    with pytest.raises(ModelError, match="other losses than by the model's own logits"):
+        probe(loss, records)
+
+
+def test_records_are_packed_where_the_models_kernels_are_told_their_borders(
+    tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, records = load(make("lfm2", LEAKING["lfm2"], tmp_path), "float32"), draw_records(5, 2)
+    own = modeling_lfm2.causal_conv1d_fn.__wrapped__
+
+    def by_record(hidden: torch.Tensor, *arguments: Any, seq_idx: torch.Tensor | None = None, **options: Any) -> Any:
+        """As causal-conv1d on a GPU: nothing goes over from a record to the next."""
+        if seq_idx is None:
+            return own(hidden, *arguments)
+        parts = hidden.split(torch.bincount(seq_idx[0]).tolist(), dim=-1)
+        return torch.cat([own(part, *arguments) for part in parts], -1)
+
+    monkeypatch.setattr(modeling_lfm2, "causal_conv1d_fn", by_record)
+    assert "packed records see one another" in probe(loss, records)
+    assert loss.layout is Layout.BORDERS and loss.layout.is_packed
+    assert torch.allclose(loss.eval()(pack(records)), losses_alone(loss, records), atol=2e-6)
 
 
 def base_of(kind: str, options: dict[str, Any], folder: Path) -> str:

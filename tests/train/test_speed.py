@@ -1,27 +1,35 @@
 """What makes a step faster changes neither losses nor gradients; what it saves is counted on fake tensors."""
 
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.train.batches import pack
+from mixtune.train.modeling import activations
+from mixtune.train.modeling.activations import PRODUCTS
 from mixtune.train.modeling.speed import compile_layers, undo_compile
 from mixtune.train.modeling.trainable import Trainable, load_trainable
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from layer_traffic import count_layer
 
 from .conftest import settings
 from .test_loss import Draw
 from .test_packing import make
 
-FAMILIES: dict[str, dict[str, Any]] = {"llama": {}, "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8}}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8},
+}
+METHODS = {"lora": "selective", "sft": "recompute"}
+"""With what is done with activations."""
 
 
 def gradients(model: Trainable, records: list[TokenRecord]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -35,10 +43,12 @@ def gradients(model: Trainable, records: list[TokenRecord]) -> tuple[torch.Tenso
 
 @pytest.mark.parametrize(("kind", "method"), [("llama", "lora"), ("gemma2", "sft")])
 def test_compiled_layers_give_the_same_losses_and_gradients(
-    kind: str, method: str, tmp_path: Path, draw_records: Draw
+    kind: str, method: str, tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = {"activations": "recompute"}
-    model = load_trainable(make(kind, FAMILIES[kind], tmp_path), settings(method=method, lora_rank=4, memory=memory))
+    monkeypatch.setattr(activations, "LEAST_INNER", 16)
+    options = {"num_hidden_layers": 1, **FAMILIES[kind]}
+    memory = {"activations": METHODS[method]}
+    model = load_trainable(make(kind, options, tmp_path), settings(method=method, lora_rank=4, memory=memory))
     torch.manual_seed(1)
     with torch.no_grad():
         for name, value in model.parameters().items():
@@ -46,7 +56,7 @@ def test_compiled_layers_give_the_same_losses_and_gradients(
                 value.normal_(std=0.1)
     batches = [draw_records(3, 1), draw_records(5, 2)]
     eager = [gradients(model, records) for records in batches]
-    assert compile_layers(model.loss, batches[0], "aot_eager") == ""
+    assert compile_layers(model.loss, batches[0], "aot_eager_decomp_partition") == ""
     for records, (losses, grads) in zip(batches, eager, strict=True):
         compiled_losses, compiled = gradients(model, records)
         assert torch.allclose(losses, compiled_losses, atol=1e-5)
@@ -71,61 +81,74 @@ def test_a_model_that_does_not_compile_trains_as_it_is_written(tmp_path: Path, d
     assert torch.equal(gradients(model, draw_records(3, 1))[0], losses)
 
 
-def test_a_training_says_why_its_layers_are_not_compiled(
-    train: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(tmp_path, memory={"compiled": "yes"}, lora_options={"lora_dropout": 0.1})
-    assert "layers are not compiled (dropout draws by record)" in capsys.readouterr().out
+def test_layers_compile_with_dropout_one_graph_for_all_of_them(draw_records: Draw) -> None:
+    model = load_trainable(BASE_MODEL, settings(lora_options={"lora_dropout": 0.3}))
+    records = draw_records(4, 1)
+    assert model.dropout
+
+    def step() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        assert model.dropout
+        model.dropout.begin_step(2)
+        model.dropout.begin_micro_batch(range(4), [len(record.input_ids) for record in records])
+        return gradients(model, records)
+
+    losses, grads = step()
+    assert compile_layers(model.loss, records, "aot_eager") == ""
+    compiled_losses, compiled = step()
+    assert torch.allclose(losses, compiled_losses, atol=1e-5)
+    assert all(torch.allclose(value, compiled[name], atol=1e-5, rtol=1e-4) for name, value in grads.items())
+    undo_compile(model.loss)
 
 
-class Traffic(TorchDispatchMode):
-    """Bytes that operations read and write which do no matrix product, and their number."""
-
-    PRODUCTS = ("mm", "bmm", "addmm", "_scaled_dot_product", "_efficient", "_flash")
+class Products(TorchDispatchMode):
+    """Names of the operations that are computed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_bytes = self.num_casts = self.num_kernels = 0
+        self.names: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        outputs = [value for value in tree_leaves(out) if isinstance(value, torch.Tensor)]
-        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-        storages = {value.untyped_storage()._cdata for value in inputs}
-        is_view = bool(outputs) and all(value.untyped_storage()._cdata in storages for value in outputs)
-        if not is_view and not name.startswith(self.PRODUCTS):
-            self.num_bytes += sum(value.numel() * value.element_size() for value in (*inputs, *outputs))
-            self.num_casts += name == "_to_copy"
-            self.num_kernels += 1
-        return out
+        self.names.append(func.name().split(".")[0])
+        return func(*args, **(kwargs or {}))
 
 
-def lora_traffic(tmp_path: Path, *, casts: bool, monkeypatch: pytest.MonkeyPatch) -> Traffic:
-    """Of one layer of 8B's widths, bfloat16 with an adapter, forward and backward over 64 tokens."""
-    config = AutoConfig.for_model(
-        "llama", hidden_size=512, intermediate_size=1792, num_attention_heads=4, num_key_value_heads=1,
-        num_hidden_layers=1, vocab_size=64,
-    )  # fmt: skip
-    if casts:
-        monkeypatch.setattr("mixtune.train.modeling.trainable.skip_casts", lambda model: None)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    model = load_trainable(tmp_path, settings(memory={"dtype": "bfloat16"}))
-    (layer,) = model.causal.model.layers
-    mode, traffic = FakeTensorMode(allow_non_fake_inputs=True), Traffic()
-    with mode, traffic, model.loss.precision(torch.device("cpu")):
-        hidden = torch.zeros(1, 2048, 512, dtype=torch.bfloat16).requires_grad_()
-        tables = torch.zeros(1, 2048, 128, dtype=torch.bfloat16), torch.zeros(1, 2048, 128, dtype=torch.bfloat16)
-        layer(hidden, position_embeddings=tables).sum().backward()
-    return traffic
+@pytest.mark.parametrize("method", ["lora", "sft"])
+def test_products_and_attention_are_kept_and_the_rest_computed_again_to_the_same_bits(
+    method: str, tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "LEAST_INNER", 16)
+    folder, records, results = make("llama", {}, tmp_path), draw_records(4, 1), {}
+    for name in ("keep", "recompute", "selective"):
+        model = load_trainable(folder, settings(method=method, lora_rank=4, memory={"activations": name}))
+        with Products() as products:
+            results[name] = (*gradients(model, records), products.names)
+    losses, grads, _ = results["keep"]
+    for name in ("recompute", "selective"):
+        assert torch.equal(results[name][0], losses)
+        assert all(torch.equal(value, results[name][1][key]) for key, value in grads.items())
+    attention = [sum("_scaled_dot_product" in item for item in results[name][2]) for name in results]
+    again = [sum(item in PRODUCTS for item in results[name][2]) for name in results]
+    assert attention[2] == attention[0] < attention[1], "attention is not computed twice"
+    assert again[0] <= again[2] < again[1]
 
 
-def test_an_adapter_makes_no_copies_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        before = lora_traffic(tmp_path, casts=True, monkeypatch=patch)
-    after = lora_traffic(tmp_path, casts=False, monkeypatch=monkeypatch)
-    assert before.num_casts - after.num_casts >= 2 * 7, "in and out of float32, of the input of seven adapters"
+SMALL = {"hidden_size": 512, "intermediate_size": 1792, "num_attention_heads": 4, "num_key_value_heads": 1}
+
+
+def test_an_adapter_makes_no_copies_in_float32() -> None:
+    before, after = (
+        count_layer("lora", "recompute", compiled=False, has_casts=has_casts, **SMALL) for has_casts in (True, False)
+    )
+    assert before.casts - after.casts >= 2 * 7, "in and out of float32, of the input of seven adapters"
     assert after.num_bytes < 0.85 * before.num_bytes
+
+
+def test_a_compiled_layer_takes_a_third_of_the_elementwise_traffic_or_less() -> None:
+    first = count_layer("lora", "recompute", compiled=False, has_casts=True, **SMALL)
+    now = count_layer("lora", "selective", **SMALL)
+    assert now.num_bytes < first.num_bytes / 3
+    assert now.kernels < first.kernels / 3
+    assert now.products < first.products
 
 
 def test_without_copies_in_float32_every_bit_is_the_same(draw_records: Draw, monkeypatch: pytest.MonkeyPatch) -> None:

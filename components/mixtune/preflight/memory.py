@@ -6,7 +6,7 @@ The other is after the last backward pass: no activations, but gradients twice. 
 `benchmarks/results/preflight.md`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mixtune.errors import ModelError
 from mixtune.settings.foreign import JsonObject
@@ -22,6 +22,8 @@ from mixtune.training_math import (
 
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
 """Model types whose MLP has two matrices; the others' is gated and has three."""
+SURE = 0.85
+"""Share of the room that an estimate may fill where more is kept than has to be: it may be off by as much."""
 RESERVE = 0.90
 """Share of a GPU's memory that a training may be planned to fill; the rest is CUDA, NCCL and fragmentation."""
 
@@ -162,7 +164,7 @@ class Training:
     dtype: str = ""
     """Of the arithmetic; empty: bfloat16 over float32 weights on a GPU, float32 on a CPU."""
     activations: str = ""
-    """For the backward pass; empty: computed again on a GPU, kept on a CPU."""
+    """For the backward pass; empty: computed again on a GPU, which needs least, kept on a CPU."""
     packed: bool = True
     """Whether there are several records in a micro batch; on a CPU attention then takes a mask."""
     micro_batches: int = 2
@@ -277,6 +279,14 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
     )
 
 
+def choose_activations(shape: Shape, training: Training, room: float) -> str:
+    """Return the fastest way with activations that surely fits into so many bytes; `recompute` where none does."""
+    for activations in ("keep", "selective"):
+        if estimate_memory(shape, replace(training, activations=activations)).total <= SURE * room:
+            return activations
+    return "recompute"
+
+
 def _gathered(shape: Shape, training: Training) -> int:
     """Return the bytes that no sharding divides: embeddings and two layers; logits hold the head's gradient."""
     if not training.gpu:
@@ -294,6 +304,11 @@ def _activations(shape: Shape, training: Training) -> int:
     layer = tokens * _layer_bytes(shape, training)
     if shape.experts and training.method == "lora":  # what an adapter adds to fused experts is added to all of them
         layer += 3 * training.value_bytes * shape.experts.count * shape.hidden * shape.experts.inner
+    if training.activations == "selective":
+        products = 3 * shape.hidden + 2 * (shape.query + shape.key_value)
+        inner = shape.experts.active_inner if shape.experts else shape.inner
+        products += (shape.mlp_matrices - 1) * inner
+        return layer + tokens * training.value_bytes * (shape.layers * products + 3 * shape.hidden)
     if not training.keeps_activations:
         return layer + tokens * training.value_bytes * shape.hidden * (shape.layers + 3)
     mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and training.needs_mask else 0

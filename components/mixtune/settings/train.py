@@ -18,7 +18,7 @@ SLOW_LORA = 5e-5
 DTYPES = ("", "float32", "bfloat16")
 SMALLEST = sys.float_info.min
 """Above 0."""
-ACTIVATIONS = ("", "keep", "recompute", "offload")
+ACTIVATIONS = ("", "keep", "selective", "recompute", "offload")
 COMPILED = ("", "yes", "no")
 
 
@@ -91,8 +91,9 @@ class MemorySettings:
     dtype: str = ""
     """Of the arithmetic: `float32`, or `bfloat16` with trained weights in float32; empty: `bfloat16` on GPUs alone."""
     activations: str = ""
-    """For the backward pass: `keep` them, `recompute` each layer's, or `offload` the layers' inputs to the host's
-    memory as well; empty: `recompute` on GPUs, else `keep`."""
+    """For the backward pass: `keep` them; `selective`: keep results of matrix products and attention; `recompute` each
+    layer's; or `offload` the layers' inputs to the host's memory as well. Empty: on GPUs the first of these but
+    `offload` that surely fits, by the estimate; else `keep`."""
     compiled: str = ""
     """`yes`: layers are compiled by torch, where they compile; `no`; empty: `yes` on GPUs."""
     fused_kernels: bool = False

@@ -20,10 +20,17 @@ class Layout(StrEnum):
 
     PACKED = "packed"
     """One behind the other in one row."""
+    BORDERS = "borders"
+    """The same, and the model's kernels for states and convolutions are told where each begins."""
     ROWS = "rows"
     """Each in a row of its own, padded on the right: nothing that is causal sees what comes behind."""
     SINGLE = "single"
     """One record."""
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether there is one row, without padding."""
+        return self in (Layout.PACKED, Layout.BORDERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,13 @@ class PackedBatch:
         lengths = self.cu_seqlens.diff()
         row = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
         return row * self.max_seqlen + self.position_ids
+
+    @property
+    def seq_idx(self) -> torch.Tensor:
+        """int32, (1, tokens): number of each token's record."""
+        lengths = self.cu_seqlens.diff()
+        numbers = torch.arange(len(lengths), dtype=torch.int32, device=lengths.device)
+        return numbers.repeat_interleave(lengths)[None]
 
     def to(self, device: torch.device) -> "PackedBatch":
         """Return the same on a device."""

@@ -105,7 +105,9 @@ def join_process_group() -> Iterator[ProcessGroup]:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=STEP_PATIENCE)
+        # NCCL connects at once, to this GPU: one that cannot is found before a model is fetched, not at the first step.
+        device = torch.device("cuda", local_rank) if torch.cuda.is_available() else None
+        dist.init_process_group(backend, timeout=STEP_PATIENCE, device_id=device)
     else:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)

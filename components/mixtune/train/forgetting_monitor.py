@@ -4,10 +4,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 
 from mixtune.artifacts.shards import TokenRecord
-from mixtune.train.batches import pack, plan_layout
+from mixtune.train.batches import assign_to_ranks, pack, plan_layout
+from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
 from mixtune.train.modeling.loss import PackedLoss, PerToken, evaluate_tokens
 
 TOP = 64
@@ -32,11 +34,14 @@ class HoldoutLoss:
 class ForgettingMonitor:
     """Evaluates the same records again and again, beside a base.
 
+    The processes share the records out; all of them make one, and evaluate, together.
+
     Args:
         records: One at least.
         loss: The model.
         max_tokens: Of a micro batch at most.
         base: The base while it is open; None: the model as it is now.
+        group: The processes.
     """
 
     def __init__(
@@ -45,10 +50,17 @@ class ForgettingMonitor:
         loss: PackedLoss,
         max_tokens: int,
         base: AbstractContextManager[PackedLoss] | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self._loss, self._device = loss, next(loss.parameters()).device
-        micro_batches = plan_layout(loss.layout, [len(record.input_ids) for record in records], max_tokens)
-        self._packed = [pack([records[index] for index in indices]) for indices in micro_batches]
+        self._loss, self._device, self._group = loss, next(loss.parameters()).device, group
+        lengths = [len(record.input_ids) for record in records]
+        micro_batches = plan_layout(loss.layout, lengths, max_tokens)
+        ranks = assign_to_ranks([sum(lengths[index] for index in batch) for batch in micro_batches], group.size)
+        own = ranks[group.rank]
+        self._num_counted = len(own)
+        if isinstance(loss, FSDPModule):  # its processes meet at every layer: who has fewer runs one again
+            own = own + [0] * (max(map(len, ranks)) - len(own))
+        self._packed = [pack([records[index] for index in micro_batches[number]]) for number in own]
         with base or nullcontext(loss) as self._loss:
             self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
             self.base = self.evaluate()
@@ -60,9 +72,13 @@ class ForgettingMonitor:
 
     def evaluate(self) -> HoldoutLoss:
         """Return the loss of the model as it is: nothing is learned, nothing is dropped, every process has the same."""
-        values = torch.cat([self._run(number, _NllAndKl(base)) for number, base in enumerate(self._base)])
-        nll, kl = values.double().mean(0).tolist()
-        self.last = HoldoutLoss(nll=nll, kl=max(0.0, kl))
+        totals = torch.zeros(3, dtype=torch.float64, device=self._device)
+        for number, base in enumerate(self._base):
+            values = self._run(number, _NllAndKl(base)).double()
+            if number < self._num_counted:
+                totals += torch.cat([values.sum(0), values.new_tensor([len(values)])])
+        nll, kl, num_tokens = self._group.all_reduce_sum(totals).tolist()
+        self.last = HoldoutLoss(nll=nll / num_tokens, kl=max(0.0, kl / num_tokens))
         return self.last
 
     def _run(self, number: int, per_token: PerToken) -> torch.Tensor:

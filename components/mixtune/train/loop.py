@@ -63,14 +63,11 @@ def _print_resumption(trainer: Trainer, first_step: int, num_parts: int) -> None
 
 
 def _evaluate_holdout(trainer: Trainer, steps_done: int) -> HoldoutLoss | None:
-    """Evaluate the held-out records if due, and broadcast rank 0's result so that every rank decides alike."""
+    """Evaluate the held-out records if due; every rank gets the same, and decides alike."""
     every_steps = trainer.settings.checkpoints.every_steps
     if not trainer.monitor or (steps_done % every_steps and steps_done != trainer.num_steps):
         return None
-    holdout = trainer.monitor.evaluate()
-    values = torch.tensor([holdout.nll, holdout.kl], dtype=torch.float64, device=trainer.group.device)
-    nll, kl = trainer.group.broadcast(values).tolist()
-    return HoldoutLoss(nll=nll, kl=kl)
+    return trainer.monitor.evaluate()
 
 
 def _roll_back(trainer: Trainer, checkpoints: Checkpoints | NoCheckpoints, step: int, holdout: HoldoutLoss) -> int:

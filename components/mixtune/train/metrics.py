@@ -10,7 +10,6 @@ import torch
 
 from mixtune.artifacts.model import TrainingFigures
 from mixtune.tracking import Run
-from mixtune.train.batches import Layout
 from mixtune.train.forgetting_monitor import HoldoutLoss
 from mixtune.train.trainer import Trainer
 
@@ -163,6 +162,6 @@ def summarize(trainer: Trainer, history: list[StepMetrics]) -> TrainingFigures:
         num_gpus=group.size if group.device.type == "cuda" else 0,
         seconds=sum(sum(metrics.seconds.values()) for metrics in history),
         peak_memory_bytes=peak_memory(group.device),
-        packed=trainer.model.loss.layout is Layout.PACKED,
+        packed=trainer.model.loss.layout.is_packed,
         base_general_nll=trainer.monitor.base.nll if trainer.monitor else None,
     )

@@ -22,7 +22,9 @@ from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
 from mixtune.train.metrics import summarize, track
-from mixtune.train.modeling.attention import attention_names, settle_attention
+from mixtune.train.modeling.activations import fastest_activations, set_activations
+from mixtune.train.modeling.attention import attention_names, settle_attention, try_training
+from mixtune.train.modeling.kernels import active_flash
 from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.speed import compile_layers, undo_compile
 from mixtune.train.modeling.trainable import Trainable, load_trainable
@@ -32,6 +34,7 @@ from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
 
 LAYOUTS = {
+    Layout.BORDERS: "records are packed, and its kernels are told where each begins",
     Layout.ROWS: "each record is a row of its own, padded to the longest: exact, and somewhat slower than packed ones",
     Layout.SINGLE: "every record is a forward pass of its own: exact, and slower than packed ones",
 }
@@ -113,6 +116,10 @@ def _choose_layout(session: Session, model: Trainable) -> None:
     if group.is_main and lines:
         now = model.causal.config._attn_implementation
         print("\n".join([*lines, f"attention: {now}, which is exact and may be slower"]), flush=True)
+    if group.is_main and (name := active_flash()):
+        print(f"attention: {model.causal.config._attn_implementation}, where it is torch's by {name}", flush=True)
+    if group.device.type == "cuda" and not session.task.settings.memory.activations:
+        _keep_what_fits(session, model, records)
     _compile(session, model, records)
     reason = probe(model.loss, records)
     # (layouts,) how many processes chose each; the slowest counts.
@@ -128,12 +135,27 @@ def _choose_layout(session: Session, model: Trainable) -> None:
         )
 
 
+def _keep_what_fits(session: Session, model: Trainable, records: list[TokenRecord]) -> None:
+    """Let the layers keep what the GPU has room for, in all processes alike; where that fails, nothing but inputs."""
+    group, longest = session.group, session.shards.manifest.max_record_tokens
+    choice = fastest_activations(model.causal, session.task.settings, group, longest)
+    if choice == "recompute":
+        return
+    set_activations(model.causal, choice)
+    failures = torch.tensor([float(bool(reason := try_training(model.loss, records)))], device=group.device)
+    if group.all_reduce_sum(failures).item():
+        set_activations(model.causal, "recompute")
+        choice = f"recompute ({reason or 'another process cannot keep more'})"
+    if group.is_main:
+        print(f"activations: {choice}, by the estimate of memory", flush=True)
+
+
 def _compile(session: Session, model: Trainable, records: list[TokenRecord]) -> None:
     """Compile the layers where that is asked for and works in all processes; else say why not."""
     choice, group = session.task.settings.memory.compiled, session.group
     if choice == "no" or (not choice and group.device.type != "cuda"):
         return
-    reason = "dropout draws by record" if model.dropout else compile_layers(model.loss, records)
+    reason = compile_layers(model.loss, records)
     failures = torch.tensor([float(bool(reason))], dtype=torch.float64, device=group.device)
     if group.all_reduce_sum(failures).item():
         undo_compile(model.loss)
@@ -192,8 +214,10 @@ def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
     records, settings = trainer.shards.holdout(), trainer.settings
     if settings.guards.max_nll_rise and not records:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
+    if not records:
+        return None
     base = trainer.objective.base() if trainer.objective else None
-    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens, base) if records else None
+    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens, base, trainer.group)
 
 
 def write_manifest(

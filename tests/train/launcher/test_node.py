@@ -111,6 +111,19 @@ def test_a_large_checkpoint_has_almost_the_whole_grace_of_the_pod(
     assert config_from_args(arguments)[0].shutdown_timeout == seconds, "torchrun reads it"
 
 
+@pytest.mark.parametrize("runtime", ["p5", "cpu"])
+def test_a_model_from_the_hub_and_compiled_kernels_go_to_the_nodes_disk_not_to_a_small_tmp(runtime: str) -> None:
+    pod = pod_of(runtime)
+    (container,) = pod["containers"]
+    mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
+    env = {item["name"]: item["value"] for item in container["env"] if "value" in item}
+    for name in ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MIXTUNE_CACHE_DIR"):
+        assert mounts["/" + env[name].split("/")[1]] != mounts["/tmp"], name
+    place = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    told = subprocess.run([sys.executable, "-c", place], env=env, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith(env["HF_HOME"] + "/")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [int(os.environ.get("SAVE_SECONDS", "2"))])
 def test_a_worker_that_is_told_to_end_is_let_save(seconds: int, tmp_path: Path) -> None:

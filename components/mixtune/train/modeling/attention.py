@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from mixtune.artifacts.shards import TokenRecord
-from mixtune.errors import MixtuneError, ModelError
+from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.interpolation import load_pretrained
-from mixtune.train.batches import pack
+from mixtune.train.batches import Layout, pack
 from mixtune.train.modeling import kernels
+from mixtune.train.modeling.dropout import RecordDropout
 from mixtune.train.modeling.kernels import VARLEN
 from mixtune.train.modeling.loss import PackedLoss
 
@@ -31,11 +32,13 @@ def attention_names(dtype: torch.dtype) -> tuple[str, ...]:
     """Return the attention functions to try, fastest first; empty: a model's own default is the only one.
 
     On a GPU flash-attention where version 2 is installed, else torch's own varlen attention; neither computes in
-    float32. FlashAttention 4 has the same package name and is not taken for it.
+    float32. FlashAttention 4 has the same package name and is not taken for it; where torch runs by it, or by 3, its
+    varlen attention is the fastest.
     """
     if not torch.cuda.is_available() or dtype == torch.float32:
         return ()
-    return (*((FLASH,) if is_flash_attn_2_available() else ()), VARLEN, *OWN)
+    packed = (FLASH, VARLEN) if is_flash_attn_2_available() else (VARLEN,)
+    return (*(reversed(packed) if kernels.active_flash() else packed), *OWN)
 
 
 def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str, ...]) -> PreTrainedModel:
@@ -89,7 +92,10 @@ def settle_attention(loss: PackedLoss, records: list[TokenRecord], names: tuple[
     rest = names[names.index(present) + 1 :] if present in names else ()
     lines = []
     while reason := _try_attention(loss, records):
-        lines.append(f"{type(loss.causal).__name__} cannot train with {present} ({reason})")
+        by = kernels.deactivate_flash() if present != FLASH else ""
+        lines.append(f"{type(loss.causal).__name__} cannot train with {present}{by and f' by {by}'} ({reason})")
+        if by:
+            continue  # the same, by torch's own kernels
         while rest:
             present, *others = rest
             rest = tuple(others)
@@ -120,11 +126,14 @@ def try_training(loss: PackedLoss, records: list[TokenRecord]) -> str:
         for record in records
     ]
     training = loss.training
-    loss.eval()  # so that an adapter's dropout, which is told of every micro batch, stands aside
+    loss.train()  # layers keep or compute again as in a training
+    for dropout in {part.dropout for part in loss.modules() if isinstance(part, RecordDropout)}:
+        in_rows, lengths = loss.layout is Layout.ROWS, [len(record.input_ids) for record in short]
+        dropout.begin_micro_batch(range(len(short)), lengths, in_rows=in_rows)
     try:
         losses: torch.Tensor = loss(pack(short).to(next(loss.parameters()).device))
         losses.sum().backward()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ConfigError):
         raise
     except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, ImportError, MixtuneError) as error:
         return f"{type(error).__name__}: {_first_line(error)}"

@@ -8,6 +8,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch.nn import attention
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -17,6 +18,8 @@ VARLEN = "mixtune_varlen"
 """Name of `varlen_attention` among transformers' attention functions."""
 PACKED_ATTENTION = (VARLEN, "flash_attention_2")
 """Attention functions that are told where records begin; all others get a mask."""
+FLASH_PACKAGES = (("FA3", "flash_attn_interface", (9,)), ("FA4", "flash_attn.cute", (9, 10)))
+"""torch's name of an implementation, the module that has it, and the compute capabilities that it is for."""
 _varlen_calls = [0]
 _TELLS_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
@@ -78,6 +81,35 @@ def varlen_attention(
 
 
 AttentionInterface.register(VARLEN, varlen_attention)
+
+
+def activate_flash() -> str:
+    """Let torch's attention run by FlashAttention 3 or 4 if one is installed for this GPU; return its name, or ""."""
+    major = torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else 0
+    for name, module, majors in FLASH_PACKAGES:
+        if major not in majors or not importlib.util.find_spec(module.partition(".")[0]):
+            continue
+        try:
+            if not importlib.util.find_spec(module):
+                continue
+            attention.activate_flash_attention_impl(name)
+        except (ImportError, RuntimeError, ValueError) as error:
+            print(f"{name} is installed and torch cannot take it ({error})", flush=True)
+            continue
+        return name
+    return ""
+
+
+def active_flash() -> str:
+    """Return the name of the implementation that torch's attention runs by; empty: its own."""
+    return attention.current_flash_attention_impl() or ""
+
+
+def deactivate_flash() -> str:
+    """Let torch's attention run by its own kernels again; return the name of what it ran by, empty: by those."""
+    if name := active_flash():
+        attention.restore_flash_attention_impl()
+    return name
 
 
 def num_varlen_calls() -> int:

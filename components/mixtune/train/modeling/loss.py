@@ -106,7 +106,9 @@ class PackedLoss(torch.nn.Module):
         if self.layout is Layout.SINGLE:
             return {"input_ids": packed.input_ids[None]}
         inputs: dict[str, object] = {"input_ids": packed.input_ids[None], "position_ids": packed.position_ids[None]}
-        if self.causal.config._attn_implementation in PACKED_ATTENTION:
+        if self.layout is Layout.BORDERS:
+            inputs["seq_idx"] = packed.seq_idx
+        if self.layout is Layout.BORDERS or self.causal.config._attn_implementation in PACKED_ATTENTION:
             inputs |= {"cu_seq_lens_q": packed.cu_seqlens, "cu_seq_lens_k": packed.cu_seqlens}
             inputs |= {"max_length_q": packed.max_seqlen, "max_length_k": packed.max_seqlen}
         return inputs

@@ -11,14 +11,15 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, PreTrainedModel
 
 from mixtune.artifacts.model import Reach
-from mixtune.errors import ConfigError, TrainingError
+from mixtune.errors import TrainingError
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
+from mixtune.train.modeling.activations import set_activations
 from mixtune.train.modeling.adapters import Adapter, add_adapter, load_adapter
 from mixtune.train.modeling.arithmetic import count_active_values, count_attention
 from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
-from mixtune.train.modeling.kernels import fuse
+from mixtune.train.modeling.kernels import activate_flash, fuse
 from mixtune.train.modeling.loss import PackedLoss, find_text_modules
 from mixtune.train.modeling.reach import adapter_reach, weights_reach
 from mixtune.train.modeling.sharding import shard, to_float32
@@ -159,6 +160,7 @@ def load_trainable(
     """
     torch.manual_seed(settings.seed)
     dtype = compute_dtype(settings.memory)
+    activate_flash()
     weights = start if start and settings.method == "sft" else folder
     causal = without_dropout(load_with_attention(weights, _stored_dtype(settings, dtype), attention_names(dtype)))
     if settings.method == "sft":
@@ -174,9 +176,9 @@ def load_trainable(
     adapter = _adapter(causal, settings, folder.name, start)
     if adapter:
         skip_casts(causal)
-    activations = _activations(causal, settings.memory)
-    if activations != "keep":
-        causal.activation_checkpointing_enable({"use_reentrant": False})
+    on_gpu = torch.cuda.is_available() and causal.supports_gradient_checkpointing
+    activations = settings.memory.activations or ("recompute" if on_gpu else "keep")
+    set_activations(causal, activations)
     loss = PackedLoss(causal, dtype, activations == "offload")
     model = Trainable(loss, adapter.peft if adapter else causal, folder, settings.method, adapter)
     if _needs_sharding(settings, group, dtype):
@@ -192,20 +194,6 @@ def _adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str, s
     if settings.method == "sft":
         return None
     return load_adapter(causal, start, settings, base_name) if start else add_adapter(causal, settings, base_name)
-
-
-def _activations(causal: PreTrainedModel, settings: MemorySettings) -> str:
-    """Return what is done with activations: what is asked for, else what the device and the architecture allow.
-
-    Raises:
-        ConfigError: The architecture cannot do what is asked for.
-    """
-    if causal.supports_gradient_checkpointing:
-        return settings.activations or ("recompute" if torch.cuda.is_available() else "keep")
-    if settings.activations not in ("", "keep"):
-        name = type(causal).__name__
-        raise ConfigError(f"activations: {name} of transformers can only keep them; leave activations empty")
-    return "keep"
 
 
 def compute_dtype(settings: MemorySettings) -> torch.dtype:
