@@ -71,6 +71,9 @@ class Completion:
 class Engine(Protocol):
     """A loaded model."""
 
+    max_length: int
+    """Longest sequence that the model takes, in tokens."""
+
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """Return the log-probabilities of continuations.
 

@@ -1,4 +1,4 @@
-"""Any lm-eval task by its name, run by lm-eval itself on the loaded model."""
+"""Any lm-eval task by its name, run by lm-eval itself on the loaded model or the engine."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.samples import Sample, prompt_hash
-from mixtune.errors import ConfigError, ModelError
+from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, measure_column
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part
@@ -58,24 +58,21 @@ def run_task(
     """Run a task, the one of `tasks`.
 
     Raises:
-        ModelError: The engine has no Hugging Face model to hand over.
         ConfigError: No such task, or its data cannot be had.
     """
     (options,) = tasks
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    model = getattr(engine, "model", None)
-    if model is None:
-        raise ModelError(f"lm-eval task {options.task}: runs on the transformers engine only")
+    from mixtune.evaluate.lm_eval_engine import lm_eval_model
+
     folder = storage.check_fingerprint(options.uri) if options.uri else None
     manager = TaskManager(include_path=folder, include_defaults=folder is None)
     if options.task not in manager.all_subtasks:
         raise ConfigError(f"lm-eval has no task {options.task!r}; give the name of a task, and its folder as uri")
     try:
         result = lm_eval.simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=options.batch_size),
+            model=lm_eval_model(engine, tokenizer, options.batch_size),
             tasks=[options.task],
             num_fewshot=options.num_fewshot if options.num_fewshot >= 0 else None,
             limit=limit or None,
