@@ -239,7 +239,7 @@ def test_an_entry_keeps_its_licence_and_a_wrong_name_is_answered_with_near_ones(
     assert find_pool("questions", table, {"category": "rag-2"}).category == "rag-2"
     with pytest.raises(ConfigError, match="licence is the catalogue's to say"):
         find_pool("questions", table, {"licence": "MIT"})
-    with pytest.raises(ConfigError, match="no pool 'quest' in the catalogue; there is questions"):
+    with pytest.raises(ConfigError, match="no pool 'quest' in the catalogue; did you mean questions"):
         find_pool("quest", table, {})
     with pytest.raises(ConfigError, match="not a catalogue of pools"):
         find_pool("questions", str(OWN_TABLE.with_name("component.py")), {})
