@@ -10,6 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from mixtune.errors import ConfigError
 from mixtune.inference.engine import Engine, Request, Tokenizer
+from mixtune.inference.prompts import AskingTokenizer
 
 MAX_NEW_TOKENS = 256
 """Of an answer where a task does not say; lm-eval's default."""
@@ -17,7 +18,7 @@ _Pair = tuple[tuple[str, str], list[int], list[int]]
 """A context and its continuation as texts, then the tokens of each."""
 
 
-class EngineModel(TemplateLM):  # type: ignore[misc]
+class EngineModel(TemplateLM):
     """lm-eval's view of an engine; contexts and continuations are encoded by lm-eval itself."""
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
@@ -97,9 +98,10 @@ def _cut(text: str, stops: str | Sequence[str]) -> str:
 
 def lm_eval_model(engine: Engine, tokenizer: Tokenizer, batch_size: int) -> Any:
     """Return lm-eval's own engine over a model in memory, or else `EngineModel`."""
+    plain = tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
     model = getattr(engine, "model", None)
     if model is None:
-        return EngineModel(engine, tokenizer)
+        return EngineModel(engine, plain)
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    return HFLM(pretrained=model, tokenizer=plain, batch_size=batch_size)
