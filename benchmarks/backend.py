@@ -159,7 +159,12 @@ def run_once(options: argparse.Namespace, pipeline: str, nodes: str, number: int
         path = Path(folder) / "arguments.json"
         path.write_text(json.dumps(arguments_of(pipeline, world, nodes)))
         values = {"pipeline": pipeline, "arguments": [], "arguments_file": str(path), "mix": "", "like": ""}
-        given = {"experiment": "acceptance", "pipeline_root": f"{options.bucket}/kfp", "no_cache": False}
+        given = {
+            "experiment": "acceptance",
+            "pipeline_root": f"{options.bucket}/kfp",
+            "no_cache": False,
+            "allow_local": False,
+        }
         run_id = submit_pipeline(argparse.Namespace(**{**vars(options), **values, **given}))
     run = watch(options, run_id, result)
     if run.state == "SUCCEEDED" and pipeline != "prepare_data":
