@@ -43,6 +43,7 @@ PIPELINES = (
     "mix_grid",
     "lora_then_sft",
     "find_mix",
+    "restore",
 )
 TRAINERS = "app.kubernetes.io/component=trainer"
 
@@ -107,6 +108,8 @@ def arguments_of(pipeline: str, world: dict[str, Any], nodes: str) -> dict[str, 
     further = {**points, "model_uri": world["base_model"], "other_model": world["base_model"], "num_nodes": nodes}
     if pipeline == "find_mix":
         further["find_options"] = {**points, "proxy_items": 20}
+    if pipeline == "restore":  # the base itself stands for a model of all weights that was trained
+        further["method"] = "sft"
     small = {"data_cpu": "250m", "data_memory": "1G"}
     return {name: value for name, value in {**world, **further, **small}.items() if name in known}
 
