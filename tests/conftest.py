@@ -5,6 +5,7 @@ import http.server
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -45,6 +46,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = {config.rootpath / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: (first.get(item.path, len(first)), item.path not in slow))
+
+
+@pytest.fixture(autouse=True)
+def no_handler_of_earlier_tests() -> None:
+    """Drop handlers of logs that a library made in an earlier test, whose stream is closed: each would print an error."""
+    for logger in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
+        for handler in list(getattr(logger, "handlers", ())):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logging.getLogger(getattr(logger, "name", None)).removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)
