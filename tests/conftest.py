@@ -51,10 +51,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def no_handler_of_earlier_tests() -> None:
     """Drop handlers of logs that a library made in an earlier test, whose stream is closed: each would print an error."""
-    for logger in (logging.getLogger(), *logging.Logger.manager.loggerDict.values()):
-        for handler in list(getattr(logger, "handlers", ())):
-            if getattr(getattr(handler, "stream", None), "closed", False):
-                logging.getLogger(getattr(logger, "name", None)).removeHandler(handler)
+    loggers = (logging.getLogger(), *logging.Logger.manager.loggerDict.values())
+    for logger in (item for item in loggers if isinstance(item, logging.Logger)):
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

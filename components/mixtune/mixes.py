@@ -99,9 +99,9 @@ def mix_of(arguments: Options) -> Mix:
     if "customer_data_percent" not in arguments:
         raise ConfigError("this pipeline has no one mix: it has no customer_data_percent")
     entries = read_pool_entries(arguments["general_pools"])
+    if unweighted := [entry.category for entry in entries if entry.weight is None]:
+        raise ConfigError(f"general_pools: {unweighted[0]} has no weight")
     weights = {entry.category: entry.weight for entry in entries if entry.weight is not None}
-    if len(weights) < len(entries):
-        raise ConfigError(f"general_pools: {entries[0].category} has no weight")
     return Mix(customer_data_percent=float(arguments["customer_data_percent"]), weights=weights)
 
 

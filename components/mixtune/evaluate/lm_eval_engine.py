@@ -10,7 +10,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from mixtune.errors import ConfigError
 from mixtune.inference.engine import Engine, Request, Tokenizer
-from mixtune.inference.prompts import AskingTokenizer
+from mixtune.inference.prompts import plain_tokenizer
 
 MAX_NEW_TOKENS = 256
 """Of an answer where a task does not say; lm-eval's default."""
@@ -98,7 +98,7 @@ def _cut(text: str, stops: str | Sequence[str]) -> str:
 
 def lm_eval_model(engine: Engine, tokenizer: Tokenizer, batch_size: int) -> Any:
     """Return lm-eval's own engine over a model in memory, or else `EngineModel`."""
-    plain = tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
+    plain = plain_tokenizer(tokenizer)
     model = getattr(engine, "model", None)
     if model is None:
         return EngineModel(engine, plain)

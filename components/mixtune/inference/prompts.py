@@ -32,8 +32,7 @@ class Rendered:
 def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     """Return the tokens of a rendered text, in which special tokens are already written out."""
     if without_renaming(text) != text:
-        plain = tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
-        return tuple(_renamed(cast(Hashable, plain)).encode(text, add_special_tokens=False).ids)
+        return tuple(_renamed(cast(Hashable, plain_tokenizer(tokenizer))).encode(text, add_special_tokens=False).ids)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -101,6 +100,11 @@ class AskingTokenizer:
         return self.tokenizer(text, **options)
 
 
+def plain_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """Return the tokenizer itself, without what it is told to ask by."""
+    return tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer
+
+
 def render_question(tokenizer: Tokenizer, text: str) -> str:
     """Return a user's single message as a prompt; see `render`."""
     return render(tokenizer, [Message(role="user", content=text)])
@@ -137,7 +141,7 @@ def _read(
     tokenizer: Tokenizer, messages: list[Message], tools: list[dict[str, Any]] | None
 ) -> tuple[ChatTemplate, Conversation]:
     """Return the template that renders a conversation, and the conversation as it takes it."""
-    template = ChatTemplate.of(tokenizer.tokenizer if isinstance(tokenizer, AskingTokenizer) else tokenizer)
+    template = ChatTemplate.of(plain_tokenizer(tokenizer))
     return template, template.conversation(messages, tools)
 
 

@@ -42,7 +42,14 @@ def check_weights(folder: Path) -> Iterator[tuple[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
-    listed = {str(name) for name in storage.read_json(str(index))["weight_map"].values()} if index.is_file() else set()
+    weight_map = storage.read_json(str(index)).get("weight_map") if index.is_file() else {}
+    if not isinstance(weight_map, dict):
+        yield (
+            "fail",
+            f"{folder.name}: {index.name} has no weight_map, which says what file a weight is in; fetch it again",
+        )
+        return
+    listed = {str(name) for name in weight_map.values()}
     files = sorted(listed | {path.name for path in folder.glob("*.safetensors")})
     if not files:
         yield "fail", f"{folder.name}: no safetensors weights in it; convert the model, pickles are not loaded"

@@ -218,8 +218,8 @@ def run_command(options: argparse.Namespace) -> int:
         raise ConfigError("name a pipeline; `mixtune list` shows those that there are")
     pipeline = find_pipeline(name)
     earlier = work.arguments(options.like or resume) if options.like or resume else None
-    model = work.record(options.like) if options.like else None
-    if earlier and model and find_pipeline(model.pipeline) != pipeline:
+    liked = work.record(options.like) if options.like else None
+    if earlier and liked and find_pipeline(liked.pipeline) != pipeline:
         earlier = taken_over(earlier, pipeline)
     arguments = read_options(options, pipeline, earlier)
     check_places(arguments)

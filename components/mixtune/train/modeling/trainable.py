@@ -170,9 +170,8 @@ def load_trainable(
     causal.config.use_cache = False
     causal.train()
     if settings.lora_options.decomposes and not _needs_sharding(settings, group, dtype):
-        torch.nn.Module.to(
-            causal, group.device
-        )  # decompositions of every matrix take hours on a CPU, and seconds on a GPU
+        # Decompositions of every matrix take hours on a CPU, and seconds on a GPU.
+        torch.nn.Module.to(causal, group.device)
     adapter = _adapter(causal, settings, folder.name, start)
     if adapter:
         skip_casts(causal)

@@ -91,7 +91,7 @@ class AnswerWriter:
                 batch_tokens=CPU_TOKENS if self.group.device.type == "cpu" else GPU_TOKENS,
             )
             completions = engine.generate([prompt.tolist() for prompt in prompts], self.max_new_tokens, sampling)
-        end = min(self.stop_ids)  # whichever ended it: no later token sees it
+        end = min(self.stop_ids, default=0)  # whichever ended it: no later token sees it
         return [[*item.token_ids, *([] if item.truncated else [end])] for item in completions]
 
     def _write_sharded(self, prompts: list[np.ndarray], sampling: Sampling) -> list[list[int]]:
