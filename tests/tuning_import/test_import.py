@@ -1,4 +1,4 @@
-"""Jobs as five services export them become arguments of finetune, in one command each, and nothing is passed over."""
+"""Jobs as tuning services export them become arguments of finetune, in one command each, and nothing is passed over."""
 
 import json
 import shlex
@@ -14,6 +14,7 @@ from mixtune.sanitize.reading.readers import read_rows
 from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.tuning_import.exports import read_export
 from mixtune.tuning_import.import_job import Additions, find_file, import_job
+from mixtune.tuning_import.services import read_services
 from mixtune.tuning_import.settings_map import map_settings
 
 SAMPLES = Path(__file__).with_name("samples")
@@ -73,6 +74,43 @@ EXPECTED: dict[str, tuple[str, dict[str, Any]]] = {
     "bedrock_claude_request.json": ("", {
         "customer_uri": "s3://acme-tuning/haiku.jsonl", "customer_epochs": 4.0, "mix_options": {"global_batch_size": 32},
     }),
+    "vertex_sdk.json": ("", {
+        "customer_uri": str(SAMPLES / "gemini_train.jsonl"), "customer_epochs": 3.0,
+        "train_options": {"lora_rank": 8, "lora_alpha": 16},
+    }),
+    "vertex_continued.json": ("", {
+        "customer_uri": str(SAMPLES / "gemini_train.jsonl"), "customer_epochs": 2.0,
+        "train_options": {"lora_rank": 4, "lora_alpha": 8},
+    }),
+    "nova_recipe.yaml": ("", {
+        "customer_uri": "s3://acme-tuning/nova/converse_train.jsonl", "max_steps": 100,
+        "mix_options": {"global_batch_size": 64, "max_length": 32768},
+        "train_options": {"lora_options": {"lora_plus_ratio": 32.0}, "schedule": {"weight_decay": 0.0}},
+    }),
+    "nova_recipe_1.yaml": ("", {
+        "customer_uri": "s3://acme-tuning/nova/converse_train.jsonl", "customer_epochs": 2.0,
+        "mix_options": {"global_batch_size": 64, "max_length": 8192},
+        "train_options": {"lora_options": {"lora_plus_ratio": 16.0, "lora_dropout": 0.01}},
+    }),
+    "together_lora.json": ("", {
+        "customer_uri": TRAIN, "test_uri": str(SAMPLES / "file-Valid01.jsonl"), "customer_epochs": 3.0,
+        "learning_rate": 1e-5, "mix_options": {"global_batch_size": 8},
+        "train_options": {
+            "lora_rank": 8, "lora_alpha": 16, "lora_options": {"lora_dropout": 0.05, "lora_plus_ratio": 1.0},
+            "schedule": {"warmup_ratio": 0.03, "max_grad_norm": 1.0, "weight_decay": 0.01},
+        },
+    }),
+    "together_full.json": ("", {
+        "customer_uri": TRAIN, "customer_epochs": 1.0, "learning_rate": 2e-6, "method": "sft",
+    }),
+    "mistral_job.json": ("", {
+        "customer_uri": TRAIN, "test_uri": str(SAMPLES / "file-Valid01.jsonl"), "max_steps": 100,
+        "learning_rate": 1e-4, "mix_options": {"max_length": 16384},
+        "train_options": {"schedule": {"weight_decay": 0.1, "warmup_ratio": 0.05}, **LORA_PLUS_OFF},
+    }),
+    "mistral_request.json": ("", {
+        "customer_uri": TRAIN, "customer_epochs": 2.0, "learning_rate": 1e-4, "train_options": LORA_PLUS_OFF,
+    }),
     "file-Train01.jsonl": ("", {"customer_uri": TRAIN}),
     "intents-ds-8.csv": ("", {"customer_uri": str(SAMPLES / "intents-ds-8.csv")}),
     "converse_train.jsonl": ("", {"customer_uri": str(SAMPLES / "converse_train.jsonl")}),
@@ -95,10 +133,10 @@ def test_one_command_makes_arguments_of_an_export_and_says_what_became_of_every_
     assert "mixtune plan finetune" in shown
 
 
-def test_there_are_twenty_samples_of_five_services() -> None:
+def test_every_service_of_the_table_has_samples() -> None:
     services = [read_export(str(SAMPLES / name), job).service for name, (job, _) in EXPECTED.items()]
-    assert len(services) == 20
-    assert set(services) == {"OpenAI", "Vertex AI", "Cohere", "Databricks", "Bedrock", "a file of records"}
+    assert len(services) > 20
+    assert set(services) == {*(service.name for service in read_services()), "a file of records"}
 
 
 @pytest.mark.parametrize("path", [*SAMPLES.glob("*.jsonl"), *SAMPLES.glob("*.csv")], ids=lambda path: path.name)
@@ -136,6 +174,11 @@ def test_a_setting_that_nobody_knows_is_in_the_table() -> None:
     assert not line.becomes and "not known" in line.note
 
 
+def test_a_setting_that_is_0_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"object": "fine_tuning.job", "model": "m", "seed": 0}))
+    assert map_settings(read_export(str(tmp_path / "job.json")))[0] == {"seed": 0}
+
+
 def test_a_rate_is_taken_over_only_where_the_same_weights_are_tuned_again() -> None:
     for name, rate in (("bedrock_nova.json", None), ("bedrock_llama.json", 0.0001), ("cohere_lora.json", None)):
         assert map_settings(read_export(str(SAMPLES / name)))[0].get("learning_rate") == rate
@@ -156,7 +199,11 @@ def test_a_rate_is_taken_over_only_where_the_same_weights_are_tuned_again() -> N
          "a whole number"),
         ({"trainingDataConfig": {"s3Uri": "s3://b/t"}, "baseModelArn": "a/b", "hyperParameters": {"epochCount": "-1"}},
          "customer_epochs is more than 0"),
-        ({"hello": "world"}, "no job of OpenAI, Vertex AI"),
+        ({"hello": "world"}, "no job of Bedrock, Vertex AI, Cohere"),
+        ({"model": "m", "training_files": ["a", "b"]}, "training_files: 2 files; put them into one folder"),
+        ({"model": "m", "training_files": ["a"], "job_type": "classifier"}, "job_type is classifier"),
+        ({"model": "a/b", "training_file": "f", "n_epochs": 1, "training_method": {"method": "dpo"}}, "method is dpo"),
+        ({"run": {"model_type": "n"}, "training_config": {"model": {"dpo_cfg": {"beta": 0.1}}}}, "dpo_cfg is another"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_moved_is_refused_with_the_reason(tmp_path: Path, content: dict[str, Any], message: str) -> None:

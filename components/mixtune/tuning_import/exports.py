@@ -7,7 +7,7 @@ import yaml
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.reading.readers import is_readable
-from mixtune.tuning_import.services import TuningJob, read_job
+from mixtune.tuning_import.services import TuningJob, look_up, read_job, read_services
 
 LISTS = ("data", "tuningJobs", "finetuned_models", "jobs", "runs")
 """Where an answer that lists jobs holds them."""
@@ -35,7 +35,7 @@ def read_export(uri: str, job: str = "") -> TuningJob:
     if not jobs and not job and is_readable(uri):
         return records
     if not chosen:
-        which = f"no job {job!r}" if job else "no job of OpenAI, Vertex AI, Cohere, Databricks or Bedrock"
+        which = f"no job {job!r}" if job else f"no job of {', '.join(item.name for item in read_services())}"
         raise ConfigError(f"{uri}: {which} in it; docs/moving.md says what to export, and --training takes records")
     if len(chosen) > 1:
         raise ConfigError(f"{uri}: {len(chosen)} jobs; name one by --job: {', '.join(item.name for item in chosen)}")
@@ -51,5 +51,6 @@ def _list_documents(uri: str) -> list[object]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{uri}: neither JSON nor YAML ({str(error).splitlines()[0]})") from error
     if isinstance(content, dict):
-        content = next((content[name] for name in LISTS if isinstance(content.get(name), list)), [content])
+        lists = (look_up(content, name) for name in LISTS)
+        content = next((entries for entries in lists if isinstance(entries, list)), [content])
     return content if isinstance(content, list) else []

@@ -43,8 +43,9 @@ class Service:
     names: list[str]
     """Paths of a job's name, the best first."""
     base: list[str]
-    training: str
-    validation: str = ""
+    training: list[str]
+    """Paths of the file's name; the first that is there counts."""
+    validation: list[str] = field(default_factory=list)
     envelope: str = ""
     """Key that an answer holds the job under."""
     open: str = "(?!)"
@@ -77,6 +78,7 @@ class TuningJob:
     settings: Mapping[str, object] = field(default_factory=dict)
     """Under the service's names."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    """By name, as `same_word` has it."""
 
 
 @cache
@@ -100,17 +102,38 @@ def read_job(document: object) -> TuningJob | None:
 
 
 def look_up(content: object, path: str) -> object:
-    """Return what lies at a path, of the only element where there is a list; None where there is nothing.
+    """Return what lies at a path, in either style of names (`epochCount`, `epoch_count`); None: nothing does.
 
-    Raises:
-        ConfigError: A list of several.
+    Of a list in the middle of the path comes a list.
     """
     for key in filter(None, path.split(".")):
-        if isinstance(content, list) and len(content) > 1:
-            raise ConfigError(f"{path}: {len(content)} of them; put the files into one folder, give it by --validation")
-        content = content[0] if isinstance(content, list) and content else content
-        content = content.get(key) if isinstance(content, dict) else None
+        if isinstance(content, list):
+            content = [look_up(item, key) for item in content]
+        else:
+            entries = content.items() if isinstance(content, dict) else ()
+            content = next((value for name, value in entries if same_word(str(name)) == same_word(key)), None)
     return content
+
+
+def same_word(name: str) -> str:
+    """Return a name as all styles of writing it share it: `epochCount` and `epoch_count` are the same."""
+    return name.replace("_", "").lower()
+
+
+def _file(content: object, paths: list[str], option: str) -> str:
+    """Return the only file that the paths lead to; empty: there is none.
+
+    Raises:
+        ConfigError: There are several.
+    """
+    for path in paths:
+        value = look_up(content, path)
+        files = [str(item) for item in (value if isinstance(value, list) else [value]) if item]
+        if len(files) > 1:
+            raise ConfigError(f"{path}: {len(files)} files; put them into one folder, and give it by {option}")
+        if files:
+            return files[0]
+    return ""
 
 
 def _has(content: object, path: str) -> bool:
@@ -131,18 +154,20 @@ def _read(service: Service, content: object) -> TuningJob:
     settings: Json = {}
     for path in service.settings:
         values = look_up(content, path)
-        settings |= values if isinstance(values, dict) else {}
-    settings |= {path.rpartition(".")[2]: look_up(content, path) for path in service.further}
+        deeper = {other.removeprefix(f"{path}.").split(".")[0] for other in service.settings if other != path}
+        settings |= {key: values[key] for key in values if key not in deeper} if isinstance(values, dict) else {}
+    single = {path.rpartition(".")[2]: look_up(content, path) for path in service.further}
+    settings |= {key: value for key, value in single.items() if value is not None}
     return TuningJob(
         service=service.name,
         name=name,
         base_model=base.rpartition("/")[2] if base.startswith("arn:") else base,
-        training=str(look_up(content, service.training) or ""),
-        validation=str(look_up(content, service.validation) or "") if service.validation else "",
+        training=_file(content, service.training, "--training"),
+        validation=_file(content, service.validation, "--validation"),
         method="sft" if service.full and _has(content, service.full) else "lora",
         is_open=bool(re.search(service.open, base)),
-        settings={key: value for key, value in settings.items() if value not in (None, "", False)},
-        rules=service.rules,
+        settings={key: value for key, value in settings.items() if value not in (None, "") and value is not False},
+        rules={same_word(name): rule for name, rule in service.rules.items()},
     )
 
 

@@ -4,11 +4,13 @@ import re
 from dataclasses import dataclass
 
 from mixtune.errors import ConfigError
-from mixtune.tuning_import.services import Json, Rule, TuningJob
+from mixtune.tuning_import.services import Json, Rule, TuningJob, same_word
 
 UNKNOWN = Rule(note="not known here: nothing is made of it")
 CLOSED = Rule(note="a rate of weights that cannot be had; ours has its own default")
 PLUS_RATIO = "train_options.lora_options.lora_plus_ratio"
+CHOSEN = ("auto", "max", "none", "adapter_size_unspecified")
+"""Words for a value that the service chose."""
 _WITH_UNIT = re.compile(r"(\d+)\s*([a-z]*)")
 
 
@@ -32,7 +34,7 @@ def map_settings(job: TuningJob) -> tuple[Json, list[Mapped]]:
     arguments: Json = {}
     lines = []
     for setting, value in job.settings.items():
-        rule = job.rules.get(setting, UNKNOWN)
+        rule = job.rules.get(same_word(setting), UNKNOWN)
         rule = CLOSED if rule.open_weights and not job.is_open else rule
         target, amount = _read_amount(job, setting, value, rule)
         note = rule.note
@@ -68,7 +70,7 @@ def _read_amount(job: TuningJob, setting: str, value: object, rule: Rule) -> tup
         if not match or unit not in rule.units:
             raise ConfigError(f"{job.name}: {setting} is {text!r}; it is a number with one of {', '.join(rule.units)}")
         return rule.units[unit], int(match[1])
-    if not target or text.lower() in ("auto", "none", "adapter_size_unspecified"):
+    if not target or text.lower() in CHOSEN:
         return target, None
     try:
         amount = float(rule.values.get(text, text))

@@ -14,13 +14,13 @@ from mixtune.tuning_import.import_job import Additions, ImportedTuning, import_j
 COLUMNS = ("setting", "value", "becomes", "note")
 T = TypeVar("T")
 SHOWN = 60
-"""Characters of a cell."""
+"""Characters of a cell at most, where a value is cut."""
 
 
 def add_commands(commands: Commands) -> None:
     """Add `import-tuning` to the command line."""
     command = commands.add_parser(
-        "import-tuning", help="turn a job of OpenAI, Vertex AI, Cohere, Databricks or Bedrock into finetune's arguments"
+        "import-tuning", help="turn a job of a tuning service (OpenAI, Vertex AI, Cohere, ...) into finetune's arguments"
     )
     command.add_argument("export", help="the job as its service answers it (JSON or YAML), or a file of records")
     command.add_argument("--job", default="", metavar="ID", help="which, where the file holds several")
@@ -58,7 +58,7 @@ def _import_tuning(options: argparse.Namespace) -> int:
 def format_import(imported: ImportedTuning) -> str:
     """Return the table of what became of every setting, as text."""
     job = imported.job
-    rows = [COLUMNS, *((line.setting, line.value, line.becomes or "-", line.note) for line in imported.lines)]
+    rows = [COLUMNS, *((line.setting, _cut(line.value), line.becomes or "-", line.note) for line in imported.lines)]
     widths = [min(SHOWN, max(len(row[place]) for row in rows)) for place in range(3)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]).rstrip()
@@ -66,6 +66,10 @@ def format_import(imported: ImportedTuning) -> str:
     ]
     count = f", {imported.num_records:,} records" if imported.num_records else ""
     return "\n".join([f"{job.service}: {job.name}{count}", "", *lines])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _read_json(option: str, text: str, kind: type[T]) -> T:
