@@ -21,7 +21,7 @@ Object = dict[str, Any]
 POSITIVE = {"type": "integer", "minimum": 1}
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 REFS = {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}}}}
-PLACED = {"type": "object", "properties": dict.fromkeys(("name", "namespace", "sectionName"), {"type": "string"})}
+PLACED = {"type": "object", "properties": {key: {"type": "string"} for key in ("name", "namespace", "sectionName")}}
 LLM_SPEC = {
     "type": "object",
     "required": ["model"],

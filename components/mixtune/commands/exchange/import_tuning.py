@@ -20,7 +20,7 @@ SHOWN = 60
 def add_commands(commands: Commands) -> None:
     """Add `import-tuning` to the command line."""
     command = commands.add_parser(
-        "import-tuning", help="turn a job of a tuning service (OpenAI, Vertex AI, Cohere, ...) into finetune's arguments"
+        "import-tuning", help="turn a job of a tuning service (OpenAI, Vertex AI, Cohere...) into finetune's arguments"
     )
     command.add_argument("export", help="the job as its service answers it (JSON or YAML), or a file of records")
     command.add_argument("--job", default="", metavar="ID", help="which, where the file holds several")
