@@ -68,7 +68,7 @@ def restore(
     training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
         sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
-        inputs = run.fingerprint(*sources, base_model, mix_options)
+        inputs = run.fingerprint(*sources, base_model, mix_options, model_uri)
         trained_uri = run.fingerprint(*sources, model_uri).base_model
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)

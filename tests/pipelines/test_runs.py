@@ -78,7 +78,8 @@ def test_compare_models_takes_the_model_that_knows_more_of_the_customers_records
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_restore_shows_a_training_before_and_after_it(small_run: dict[str, Any], work: WorkDir) -> None:
-    trained = run_pipeline(find_pipeline("finetune"), arguments_of("finetune", small_run, max_steps=8), work)
+    arguments = arguments_of("finetune", small_run, max_steps=8, mix_options={"thinking": "off"})
+    trained = run_pipeline(find_pipeline("finetune"), arguments, work)
     report = work.run_report(trained.run_id)
     assert isinstance(report, Comparison)
     uri = report.model_uri.partition("#")[0]
@@ -91,6 +92,7 @@ def test_restore_shows_a_training_before_and_after_it(small_run: dict[str, Any],
     assert whole == {axis.axis: axis.measure.candidate for axis in report.axes}
     manifest = find_manifest(comparison.model_uri)
     assert manifest and manifest.restoration and manifest.restoration.model_uri == report.model_uri
+    assert manifest.chat.thinking == "off", "as the model was trained"
 
 
 @pytest.mark.slow

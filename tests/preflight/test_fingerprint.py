@@ -123,6 +123,8 @@ def test_sanitize_and_evaluate_render_as_the_mix_does_or_as_the_model_was_traine
     assert hand_on_chat({"global_batch_size": 8}, {"limit": 5}) == {"limit": 5}
     manifest = ModelManifest(chat=ChatSettings(thinking="on"), data_uri=str(tmp_path / "data" / "model"))
     write_artifact(str(tmp_path / "model"), manifest)
-    trained = hand_on_chat({}, {}, f"{tmp_path}/data/model")["chat"]
-    assert trained["thinking"] == "on"
-    assert hand_on_chat({}, {}, str(tmp_path)) == {}
+    trained = fingerprint_options({"on_lost": {"system": "keep"}}, f"{tmp_path}/data/model")
+    assert trained == {"thinking": "on", "on_lost": {"system": "keep"}}
+    assert hand_on_chat(trained, {})["chat"] == trained
+    assert fingerprint_options({"thinking": "off"}, f"{tmp_path}/data/model")["thinking"] == "off"
+    assert fingerprint_options({}, str(tmp_path)) == fingerprint_options({}, "failed: loss nan") == {}

@@ -89,7 +89,7 @@ def _fingerprinted(arguments: Arguments) -> RunSettings:
     )
     benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     measured = [{"name": name, "uri": item["uri"]} for name, item in benchmarks.items() if item.get("uri")]
-    mix = fingerprint_options(arguments.get("mix_options", {}))
+    mix = fingerprint_options(arguments.get("mix_options", {}), arguments.get("model_uri", ""))
     return replace(
         RunSettings.from_arguments(arguments),
         base_model=fingerprint_model(arguments["base_model"]),

@@ -50,8 +50,8 @@ def fingerprint(
         sanitize_options: Further settings of both `sanitize` tasks; `splits.holdout_records` (200) is of the general
             pools.
         evaluate_options: Further settings of `evaluate`.
-        model_uri: A tuned model that is evaluated without a mix: one trained here says how its conversations were
-            rendered.
+        model_uri: A model that is trained already, to be evaluated or restored: one trained here says how its
+            conversations were rendered, where `mix_options` do not.
         storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
 
     Returns:
@@ -61,7 +61,7 @@ def fingerprint(
         benchmarks: For sanitize and evaluate, digests attached.
         limits: Largest drop allowed by axis, for compare.
         base_model: With its digest; a hub name keeps its revision instead.
-        mix_options: The chat template's file with its digest.
+        mix_options: The chat template's file with its digest; conversations rendered as the trained model's were.
         sanitize_options: The list of those who consented with its digest; conversations rendered as in the mix.
         evaluate_options: Conversations rendered as in the mix.
     """
@@ -72,9 +72,9 @@ def fingerprint(
 
     configure_storage(storage)
     pools = logic.fingerprint_pools(customer_uri, customer_columns, test_uri, general_pools)
-    model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options)
-    cleaning = logic.hand_on_chat(mix, logic.fingerprint_sanitize(sanitize_options), model_uri)
-    evaluating = logic.hand_on_chat(mix, evaluate_options, model_uri)
+    model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options, model_uri)
+    cleaning = logic.hand_on_chat(mix, logic.fingerprint_sanitize(sanitize_options))
+    evaluating = logic.hand_on_chat(mix, evaluate_options)
     made = namedtuple(
         "made", "customer general weights benchmarks limits base_model mix_options sanitize_options evaluate_options"
     )

@@ -89,14 +89,21 @@ def fingerprint_model(base_model: str) -> str:
     return base_model if models.is_hub_name(base_model) else _fingerprint(base_model)
 
 
-def fingerprint_options(mix_options: Mapping[str, object]) -> dict[str, object]:
+def fingerprint_options(mix_options: Mapping[str, object], model_uri: str = "") -> dict[str, object]:
     """Return options of `mix_shard` with the digest of the chat template's file, where they name one.
 
+    `model_uri` is of a model that is trained already: one that was trained here says how its conversations were
+    rendered, where the options do not.
+
     Raises:
-        DataError: It is not there.
+        DataError: The template is not there.
     """
+    manifest = find_manifest(model_uri) if model_uri and not model_uri.startswith("failed: ") else None
+    usual = vars(ChatSettings())  # left out, so that tasks have the same options as in the run that trained it
+    chat = vars(manifest.chat) if manifest else {}
+    trained = {name: value for name, value in chat.items() if value != usual[name]}
     uri = mix_options.get("chat_template_uri")
-    return {**mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
+    return {**trained, **mix_options, **({"chat_template_uri": _fingerprint(str(uri))} if uri else {})}
 
 
 def fingerprint_sanitize(options: Options) -> dict[str, object]:
@@ -113,15 +120,10 @@ def fingerprint_sanitize(options: Options) -> dict[str, object]:
     return {**options, "consent": consent, "splits": {"holdout_records": HOLDOUT_RECORDS, **options.get("splits", {})}}
 
 
-def hand_on_chat(mix_options: Options, options: Options, model_uri: str = "") -> dict[str, object]:
-    """Return options of `sanitize` or `evaluate` with `chat` as `mix_shard` has it, where they do not say it.
-
-    `model_uri` is of a model that is evaluated without a mix: one that was trained here says how it was.
-    """
+def hand_on_chat(mix_options: Options, options: Options) -> dict[str, object]:
+    """Return options of `sanitize` or `evaluate` with `chat` as `mix_shard` has it, where they do not say it."""
     names = [item.name for item in fields(ChatSettings)]
-    manifest = find_manifest(model_uri) if model_uri and not model_uri.startswith("failed: ") else None
-    trained = vars(manifest.chat) if manifest else {}
-    chat = {name: mix_options.get(name, trained.get(name)) for name in names if name in (mix_options.keys() | trained)}
+    chat = {name: mix_options[name] for name in names if name in mix_options}
     own = options.get("chat", {})
     if not isinstance(own, Mapping) or not (chat or own):
         return dict(options)
