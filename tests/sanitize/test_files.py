@@ -97,6 +97,12 @@ def test_western_excel_files_are_told_by_their_letters_and_said(
         assert f"a{ending}: not UTF-8; read as cp1252, by its letters" in capsys.readouterr().out
 
 
+def test_the_encoding_is_told_by_whole_rows_though_their_first_lines_are_ascii(tmp_path: Path) -> None:
+    content = 'text;label\n"Hello,\nGrüße aus Köln";a\n"Bye,\nSchröder";b\nweiß;c\n'.encode("cp1252")
+    rows = [("Hello,\nGrüße aus Köln", "a"), ("Bye,\nSchröder", "b"), ("weiß", "c")]
+    assert read(tmp_path / "a.csv", content) == (rows, [])
+
+
 @pytest.mark.parametrize("encoding", OTHERS)
 def test_what_is_no_western_text_is_refused_and_read_on_request(encoding: str, tmp_path: Path) -> None:
     rows = [(text, "a") for text in OTHERS[encoding]]

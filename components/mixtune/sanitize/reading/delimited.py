@@ -25,7 +25,10 @@ _SEPARATOR = re.compile(r'"?sep\s?=\s?(\S|\t)"?\s*$', re.I)
 _ESCAPED = re.compile(r'\\"(?![,;\t|\r\n])')
 _ODD = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8."""
-_NOT_UTF8 = "not UTF-8, nor surely Windows-1252; save it as UTF-8, or set text.encoding, such as cp1252"
+_NOT_UTF8 = (
+    "not UTF-8, nor surely Windows-1252; save it as UTF-8, or set text.encoding (a pipeline: in sanitize_options), "
+    "such as cp1252"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +144,6 @@ def _rows(lines: _Lines, form: _Form, encoding: str, file: str) -> Iterator[Row]
     is_utf8 = bool(encoding)
     while line := lines.take():
         number = lines.number
-        if not (is_utf8 or line.isascii()):
-            is_utf8 = True
-            if _ODD.search(line) and encodings.is_western(_odd_lines([line, *lines.peek(_SAMPLE_LINES)])):
-                encoding = encodings.NAME
-                print(f"{file}: not UTF-8; read as {encoding}, by its letters; text.encoding names another", flush=True)
         if not line.strip(" \r\n"):
             continue
         if len(line) >= MAX_LINE_BYTES:
@@ -158,6 +156,12 @@ def _rows(lines: _Lines, form: _Form, encoding: str, file: str) -> Iterator[Row]
                 raise DataError(f"its header is not CSV: {error}") from error
             yield Row(number, {}, f"not CSV: {error}")
             continue
+        if not (is_utf8 or all(map(str.isascii, fields))):  # of the whole row: its first line may well be ASCII
+            is_utf8 = True
+            row = "\n".join(fields)
+            if _ODD.search(row) and encodings.is_western(_odd_lines([row, *lines.peek(_SAMPLE_LINES)])):
+                encoding = encodings.NAME
+                print(f"{file}: not UTF-8; read as {encoding}, by its letters; text.encoding names another", flush=True)
         if not names and any(map(_ODD.search, fields)) and not encoding:
             raise DataError(f"its header is {_NOT_UTF8}")
         if not names:
