@@ -207,9 +207,12 @@ def test_the_command_line_answers_in_one_line_without_a_traceback(
     assert (exit_code, text in shown.out + shown.err) == (code, True), shown.out + shown.err
 
 
-def test_another_pipelines_run_gives_its_data_and_machines_and_no_rate_or_mix(
+def test_another_pipelines_run_gives_what_means_the_same_and_the_rest_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = {"base_model": "m", "customer_data_percent": 75.0, "learning_rate": 1e-4, "customer_epochs": 2.0}
-    assert taken_over(arguments, find_pipeline("restore")) == {"base_model": "m"}
+    prepare, finetune, restore = map(find_pipeline, ("prepare_data", "finetune", "restore"))
+    assert taken_over(arguments, prepare, finetune) == arguments
+    assert capsys.readouterr().out == ""
+    assert taken_over(arguments, finetune, restore) == {"base_model": "m"}
     assert "run: customer_data_percent, customer_epochs, learning_rate\n" in capsys.readouterr().out

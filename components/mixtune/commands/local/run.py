@@ -191,12 +191,14 @@ def task_names(pipeline: Path) -> dict[str, str]:
 
 
 OF_A_TRAINING = ("customer_data_percent", "max_steps", "learning_rate")
-"""What another kind of training has values of its own for."""
+"""What `restore` means otherwise than the pipelines that tune: it draws a finished model back."""
 
 
-def taken_over(arguments: Arguments, pipeline: Path) -> Arguments:
-    """Return what of another pipeline's arguments one takes, data and machines, and say what it does not."""
-    names = set(read_definitions(pipeline)) - set(OF_A_TRAINING)
+def taken_over(arguments: Arguments, earlier: Path, pipeline: Path) -> Arguments:
+    """Return what a pipeline takes of the arguments of an earlier run of another one, and say what it does not."""
+    names = set(read_definitions(pipeline))
+    if "restore" in (name_of(earlier), name_of(pipeline)):
+        names -= set(OF_A_TRAINING)
     if others := sorted(set(arguments) - names):
         print(f"not taken over from the other pipeline's run: {', '.join(others)}", flush=True)
     return {name: value for name, value in arguments.items() if name in names}
@@ -220,7 +222,7 @@ def run_command(options: argparse.Namespace) -> int:
     earlier = work.arguments(options.like or resume) if options.like or resume else None
     liked = work.record(options.like) if options.like else None
     if earlier and liked and find_pipeline(liked.pipeline) != pipeline:
-        earlier = taken_over(earlier, pipeline)
+        earlier = taken_over(earlier, find_pipeline(liked.pipeline), pipeline)
     arguments = read_options(options, pipeline, earlier)
     check_places(arguments)
     if not resume and not options.no_cache and (resume := work.find_interrupted(name_of(pipeline), arguments)):
