@@ -137,6 +137,18 @@ def test_a_plan_that_cannot_be_made_says_why(
     assert said in capsys.readouterr().err
 
 
+def test_steps_come_from_the_customers_lines_where_nothing_else_says_them(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.csv").write_text("text,label\n" + "Hello,greeting\n" * 6_399)
+    assert main([*words(model), "customer_data_percent=50", "--json", *START]) == 0
+    shown = capsys.readouterr()
+    assert "about 6,400 customer records" in shown.err
+    counted = main([*words(model), "--customer-records", "6400", "customer_data_percent=50", "--json", *START])
+    assert (counted, capsys.readouterr().out) == (0, shown.out)
+
+
 def test_the_page_has_every_stage_and_needs_no_network(model: str, tmp_path: Path) -> None:
     assert main(words(model, "max_steps=9", "--html", str(tmp_path / "plan.html"), *START)) == 0
     page = (tmp_path / "plan.html").read_text()

@@ -137,6 +137,13 @@ def test_questions_that_hold_their_label_are_counted_and_dropped_on_request(tmp_
         run(tmp_path / "n", train, dedup={"label_leaks": "no"})
 
 
+def test_labels_that_differ_in_case_or_spacing_alone_are_pointed_at(tmp_path: Path) -> None:
+    labels = ("billing", "BILLING", "billing ", "pre sale", "Pre  Sale", "other")
+    run(tmp_path, [{"text": text, "label": label} for text, label in zip(TEXTS, labels * 4, strict=False)])
+    question = "labels that differ from another in case or spacing alone: are they the same?"
+    assert f"| {question} | 3 |" in (tmp_path / "s.md").read_text()
+
+
 def test_groups_and_conflicting_questions_never_straddle_two_splits(tmp_path: Path) -> None:
     train = [{"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}],
               "group": f"g{n // 4}"} for n, text in enumerate(TEXTS)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pi
 from mixtune.errors import ConfigError
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.memory import Shape
+from mixtune.preflight.places import count_lines
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.prices import Instance, read_prices
 
@@ -114,6 +116,8 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         receipt = read_artifact(ShardsManifest, options.shards).receipt
         mix, records = replace(mix, max_steps=receipt.num_steps), receipt.pools[0].pool_records
         tokens = receipt.num_tokens / (receipt.num_steps * receipt.global_batch_size)
+    if not (records or mix.max_steps):
+        records = _about_records(str(arguments.get("customer_uri") or ""))
     row = BaseModel.read(models.fetch_model(run.base_model, weights=False)).architecture
     return Work(
         mix=mix,
@@ -122,6 +126,16 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         tokens_per_record=tokens,
         layout=row.layout if row and row.layout else "packed",
     )
+
+
+def _about_records(customer_uri: str) -> int:
+    """Return about how many records a customer's files have, by their lines; 0 where that cannot be told."""
+    if not (customer_uri and storage.exists(customer_uri)):
+        return 0
+    records = count_lines(customer_uri, storage.list_files(customer_uri))
+    if records:
+        print(f"about {records:,} customer records, a line each; --customer-records says otherwise", file=sys.stderr)
+    return records
 
 
 def _measured(manifest: str, instance: Instance) -> TrainingFigures | None:

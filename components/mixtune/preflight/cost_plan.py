@@ -49,7 +49,9 @@ class Work:
         if self.tokens_per_record <= 0:
             raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
         if not self.mix.max_steps and self.customer_records < 1:
-            raise ConfigError("steps are not known: give max_steps=..., or --customer-records")
+            raise ConfigError(
+                "steps are not known: give max_steps=..., --customer-records, or a customer_uri of a record a line"
+            )
 
     @property
     def steps(self) -> int:

@@ -52,8 +52,9 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
-    well = sum(check.outcome in ("pass", "skip") for check in checks)
-    print(f"{title}: {well} of {len(checks)} checks are well", flush=True)
+    skipped = sum(check.outcome == "skip" for check in checks)
+    passed = sum(check.outcome == "pass" for check in checks)
+    print(f"{title}: {passed} of {len(checks) - skipped} checks are well, {skipped} skipped", flush=True)
     for check in checks:
         print(check.line(), flush=True)
     write_text(path, _page(checks, title, listed))

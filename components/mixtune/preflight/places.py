@@ -36,7 +36,7 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Itera
             storage.check_fingerprint(source.uri)
             total += sum(file.num_bytes for file in files)
             yield from _check_files(source.name, uri, files)
-            records += _count_records(uri, files)
+            records += count_lines(uri, files)
         except (ClientError, BotoCoreError) as error:
             yield "fail", f"{source.name}: {uri}: {explain(error)}"
         except (ConfigError, DataError) as error:
@@ -132,8 +132,8 @@ def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -
     yield "pass", f"{len(buckets)} buckets, region {region or 'not set'}" if buckets else "no data in S3"
 
 
-def _count_records(uri: str, files: list[storage.FileEntry]) -> int:
-    """Lines of files that have a record a line, from the beginnings of the first ones."""
+def count_lines(uri: str, files: list[storage.FileEntry]) -> int:
+    """Return about how many lines files with a record a line have, by the beginnings of the first ones; else 0."""
     counted = [file for file in files if file.num_bytes and file.path.endswith(LINES)]
     read = lines = 0
     for file in counted[:SAMPLED_FILES]:

@@ -90,6 +90,9 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         "control tokens, every one written by the chat template": details.control_ids, "tokens": details.tokens,
     }  # fmt: skip
     marked = {
+        "labels that differ from another in case or spacing alone: are they the same?": _spelled_alike(
+            pools.labels[name]
+        ),
         "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
         "nearly equal questions with different answers: which one is right?": details.num_conflicts,
     }
@@ -112,6 +115,12 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return counts, the largest first, without those that are 0."""
     return sorted(((name, count) for name, count in counts.items() if count), key=lambda item: -item[1])
+
+
+def _spelled_alike(labels: dict[str, dict[str, int]]) -> int:
+    """Return how many labels differ from a commoner one in case and spaces alone."""
+    counts = labels.get("read", {})
+    return len(counts) - len({" ".join(label.casefold().split()) for label in counts})
 
 
 def _labels(labels: dict[str, dict[str, int]]) -> Table:
