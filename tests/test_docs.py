@@ -2,7 +2,9 @@
 
 import argparse
 import re
+import runpy
 import shlex
+import shutil
 import sys
 import tomllib
 from itertools import chain
@@ -97,9 +99,21 @@ SHOWN = [
 """Every command of ours in a document."""
 
 
+def compile_example(name: str, folder: Path) -> str:
+    """Where the YAML is that a script of `examples/` writes beside itself."""
+    script = shutil.copy((ROOT / name).with_suffix(".py"), folder)
+    runpy.run_path(script, run_name="__main__")
+    return str(folder / Path(name).name)
+
+
 @pytest.mark.parametrize(("path", "line"), SHOWN, ids=lambda value: " ".join(str(value).split()[:3])[-40:])
-def test_a_command_in_a_document_has_options_and_parameters_that_there_are(path: Path, line: str) -> None:
+def test_a_command_in_a_document_has_options_and_parameters_that_there_are(
+    tmp_path: Path, path: Path, line: str
+) -> None:
     words = [word for word in shlex.split(line) if word != "..."]
+    for place, word in enumerate(words):
+        if word.startswith("examples/"):
+            words[place] = compile_example(word, tmp_path)
     options, late = _parser().parse_known_args(words[1:])
     assert [word for word in late if word.startswith("-") or "=" not in word] == []
     if "pipeline" in options:

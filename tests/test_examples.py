@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from mixtune import storage
 from mixtune.commands.local.run import run_pipeline
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.demo.demo_data import World, write_world
+from mixtune.errors import MixtuneError
+
+from .serve.conftest import LLAMA_8B, write_proof
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +50,33 @@ def test_a_pipeline_of_ones_own_reuses_three_components(world: World, tmp_path: 
     assert (adapter / "adapter_model.safetensors").is_file()
     (kept,) = work.run_dir(outcome.run_id).glob("*/keep-solved/kept")
     assert json.loads(kept.read_text()) == {"kept": 30, "left_out": 60}
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_ones_own_registers_and_serves_what_passed_and_nothing_else(tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "examples" / "release.py", tmp_path / "release.py")
+    subprocess.run([sys.executable, "release.py"], cwd=tmp_path, check=True, env={**os.environ})
+    for name, config in (("base", LLAMA_8B), ("adapter", {"peft_type": "LORA", "r": 16})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(9))
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter" / "config.json").rename(tmp_path / "adapter" / "adapter_config.json")
+    adapter = storage.fingerprint(str(tmp_path / "adapter"))
+    arguments = {
+        "comparison_uri": write_proof(tmp_path / "proof", adapter),
+        "model_uri": adapter,
+        "base_model": str(tmp_path / "base"),
+        "model_name": "desk",
+        "serve_options": {"base_uri": "s3://b/base", "tuned_uri": "s3://b/desk"},
+    }
+    work = WorkDir(tmp_path / "work")
+    outcome = run_pipeline(tmp_path / "release.yaml", arguments, work)
+    assert str(outcome.outputs["Output"]).startswith("https://desk-kserve-workload-svc.mixtune.svc")
+    (objects,) = work.run_dir(outcome.run_id).glob("*/serve/objects")
+    assert "kind: LLMInferenceService" in objects.read_text()
+    failed = {**arguments, "comparison_uri": write_proof(tmp_path / "proof", adapter, "fail")}
+    with pytest.raises(MixtuneError, match="only a model that passed is registered"):
+        run_pipeline(tmp_path / "release.yaml", failed, work)
 
 
 @pytest.mark.slow

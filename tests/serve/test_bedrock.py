@@ -60,6 +60,8 @@ def test_a_model_as_the_pages_describe_it_passes_every_check(tmp_path: Path) -> 
         ({"max_position_embeddings": 131073}, "context", "fail", "less than 128K"),
         ({"max_position_embeddings": 131072}, "context", "warn", "Llama 3.1 has the same"),
         ({"rope_theta": None, "rope_parameters": {"rope_theta": 1e6}}, "configuration", "fail", "1e.06"),
+        ({"rope_theta": None, "rope_scaling": None, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
+         "configuration", "pass", "as it has to be"),
         ({"torch_dtype": None}, "configuration", "warn", "torch_dtype is missing"),
         ({"rope_scaling": {**LLAMA_31["rope_scaling"], "factor": 32.0}}, "configuration", "warn", "factor 32"),
     ],
@@ -104,10 +106,10 @@ def test_a_model_of_todays_transformers_passes_once_its_two_files_are_written_in
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(DEMO, tmp_path / "m")
-    assert main(["bedrock", str(tmp_path / "m")]) == 2
-    assert "rope_theta 10000 in place of" in capsys.readouterr().out
-    assert main(["bedrock", str(tmp_path / "m"), "--out", str(tmp_path / "m")]) == 0
-    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert main(["bedrock", str(tmp_path / "m")]) == 1
+    assert "TokenizersBackend is not taken" in capsys.readouterr().out
+    assert main(["bedrock", str(tmp_path / "m"), "--out", str(tmp_path / "older")]) == 0
+    config = json.loads((tmp_path / "older" / "config.json").read_text())
     assert (config["torch_dtype"], config["rope_theta"]) == ("bfloat16", 10000.0)
     assert "rope_scaling" not in config and "rope_parameters" not in config
 

@@ -89,7 +89,8 @@ def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -
     comparisons = [candidate.comparison for candidate in list_candidates(read_run_report(uri))]
     models = {item.identity["candidate"].model: item for item in comparisons}
     if not digest or digest not in models:
-        raise DataError(f"{model_uri}: the comparison is of model {', '.join(models)}; compare this one first")
+        way = "compare this one first" if digest else f"name it with its digest, {model_uri}#{next(iter(models), '')}"
+        raise DataError(f"{model_uri}: the comparison is of model {', '.join(models)}; {way}")
     comparison = models[digest]
     if comparison.verdict != PASS and not force:
         failed = [axis.axis for axis in comparison.axes if axis.verdict != PASS]

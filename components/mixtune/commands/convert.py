@@ -7,6 +7,7 @@ from pathlib import Path
 from mixtune import models, storage
 from mixtune.artifacts.pools import SPLITS, read_pools
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
+from mixtune.commands.local.use_model import silence_libraries
 from mixtune.errors import ConfigError
 from mixtune.mixes import mix_of, write_mix
 from mixtune.open_pools.export import FORMATS, export_pools
@@ -50,6 +51,7 @@ def _mix(options: argparse.Namespace) -> int:
 def _dial(options: argparse.Namespace) -> int:
     from mixtune.interpolation import interpolate_model
 
+    silence_libraries()
     if storage.exists(options.out):
         raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
     tuned, base = models.fetch_model(options.model), models.fetch_model(options.base_model)

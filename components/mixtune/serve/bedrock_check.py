@@ -36,6 +36,10 @@ class RopeScaling:
     original_max_position_embeddings: int = 0
 
 
+OLD_ROPE = RopeScaling(rope_type="default", rope_theta=10_000.0)
+"""What 4.51 takes where it reads nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RopeConfig:
     """What of `config.json` two versions of transformers name otherwise."""
@@ -71,16 +75,17 @@ class ImportedModel:
         return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
 
-def check_import(folder: str) -> list[tuple[str, str, str]]:
+def check_import(folder: str, older: str = "") -> list[tuple[str, str, str]]:
     """Return what every check came to: its name, `pass`, `warn` or `fail`, and why.
 
     Args:
         folder: Of a whole model, local or `s3://`, with or without its digest.
+        older: Folder with the two files of `write_older_files`, which are to take the place of the model's own.
 
     Raises:
         ModelError: It is an adapter, or no model.
     """
-    rules, model = read_rules(), read_imported(storage.check_fingerprint(folder))
+    rules, model = read_rules(), read_imported(storage.check_fingerprint(folder), older)
     outcomes = []
     for name, check in CHECKS.items():
         findings = list(check(model, rules)) or [(PASS, "as it has to be")]
@@ -91,19 +96,19 @@ def check_import(folder: str) -> list[tuple[str, str, str]]:
     return outcomes
 
 
-def read_imported(folder: str) -> ImportedModel:
-    """Look at a model's folder.
+def read_imported(folder: str, older: str = "") -> ImportedModel:
+    """Look at a model's folder, and in `older` first for the two files that may lie there.
 
     Raises:
         ModelError: It is an adapter, or no model.
     """
     if storage.file_exists(storage.join(folder, "adapter_config.json")):
         raise ModelError(
-            f"{folder}: an adapter, and an import takes whole weights; train with lora_options.merge and give its "
-            "folder `merged`"
+            f"{folder}: an adapter; an import takes whole weights; `mixtune merge RUN_ID --out FOLDER` writes them, "
+            "and so does a training with lora_options.merge"
         )
-    config, path = read_config(folder), storage.join(folder, "config.json")
-    words = storage.join(folder, "tokenizer_config.json")
+    config, path = read_config(older or folder), storage.join(older or folder, "config.json")
+    words = storage.join(older or folder, "tokenizer_config.json")
     tokenizer = storage.read_json(words) if storage.file_exists(words) else {}
     return ImportedModel(
         folder=folder,
@@ -164,7 +169,7 @@ def _context(model: ImportedModel, rules: Rules) -> Iterator[Finding]:
 
 def _configuration(model: ImportedModel, rules: Rules) -> Iterator[Finding]:
     rope, scaling = model.rope, model.rope.rope_scaling or model.rope.rope_parameters
-    if rope.rope_parameters and not rope.rope_theta:
+    if rope.rope_parameters and not rope.rope_theta and rope.rope_parameters != OLD_ROPE:
         yield (
             FAIL,
             f"rope_parameters are not read by transformers {rules.transformers}, which would take rope_theta 10000 in "

@@ -115,10 +115,10 @@ def _bedrock(options: argparse.Namespace) -> int:
         plain = storage.split_fingerprint(options.model)[0]
         names = write_older_files(plain, options.out)
         print(f"written to {options.out}, for transformers {rules.transformers}: {', '.join(names)}")
-    outcomes = check_import(options.model)
+    outcomes = check_import(options.model, older=options.out)
     for name, outcome, text in outcomes:
         print(f"{outcome:<4}  {name}: {text}")
-    return 2 if any(outcome == FAIL for _, outcome, _ in outcomes) else 0
+    return 1 if any(outcome == FAIL for _, outcome, _ in outcomes) else 0
 
 
 def read_values(texts: list[str]) -> dict[str, object]:

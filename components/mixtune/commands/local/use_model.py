@@ -90,7 +90,15 @@ def find_model(options: argparse.Namespace) -> TunedModel:
     return TunedModel(model_uri=uris[0], base_model=base, run_id=options.model)
 
 
+def silence_libraries() -> None:
+    """Silence bars and warnings of libraries beside what a command prints; called before torch is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+
+
 def _merge(options: argparse.Namespace) -> int:
+    silence_libraries()
     if storage.exists(options.out):
         raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
     model = find_model(options)
@@ -121,10 +129,7 @@ def merge_model(model: TunedModel, scratch: Path) -> Path:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    """Talk; progress, bars and warnings of libraries would stand between the answers."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)  # before torch is imported
-    warnings.simplefilter("ignore")
+    silence_libraries()
     model = find_model(options)
     questions = _prompts(sys.stdin) if sys.stdin.isatty() else (line.strip() for line in sys.stdin)
     width = shutil.get_terminal_size((120, 24)).columns
