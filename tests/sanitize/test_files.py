@@ -210,19 +210,20 @@ NUMBERS = [
     "9223372036854775807",
     "0.1",
     "-0.0",
+    "-0",
     "1e400",
     "12345678901234567890.123",
 ]
 
 
 def test_numbers_of_json_become_text_as_they_are_written(tmp_path: Path) -> None:
-    lines = [f'{{"prompt": {number}, "completion": [{number}, "{number}"]}}' for number in NUMBERS]
+    lines = [f'{{"prompt": {number}, "completion": ["{number}"]}}' for number in NUMBERS]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     (tmp_path / "a.json").write_text(f"[{','.join(lines)}]")
     for name in ("a.jsonl", "a.json"):
         made, _ = records(tmp_path / name)
         assert [item["messages"][0]["content"] for item in made] == NUMBERS
-        assert [item["messages"][1]["content"] for item in made] == [f"{number}\n\n{number}" for number in NUMBERS]
+        assert [item["messages"][1]["content"] for item in made] == NUMBERS
 
 
 def test_numbers_of_calls_and_schemas_are_learned_as_they_are_written(tmp_path: Path) -> None:
@@ -324,6 +325,19 @@ def test_no_test_split_of_a_folder_is_trained_on(tmp_path: Path, capsys: pytest.
     assert source_files(str(tmp_path / "data/test-0.jsonl"), "train")
     with pytest.raises(DataError, match=r"another split than 'train'.*name one of them"):
         source_files(str(tmp_path / "dev*/*"), "train")
+
+
+def test_rows_of_another_split_by_their_column_are_left_out(tmp_path: Path) -> None:
+    splits = ("train", "test", "dev", "en", "train_sft")
+    rows = [{"prompt": f"q {split}", "completion": "a", "split": split} for split in splits]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made, cleaner = records(tmp_path / "a.jsonl")
+    tally = cleaner.tally
+    assert [item["messages"][0]["content"] for item in made] == ["q train", "q en", "q train_sft"]
+    assert tally.dropped == {
+        f"of another split than 'train' by its column `split`: {split}": 1 for split in ("test", "validation")
+    }
+    assert tally.unread == {"split": 1}
 
 
 def test_a_folder_that_datasets_saved_is_read_without_its_metadata(tmp_path: Path) -> None:

@@ -133,6 +133,35 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
          {"role": "assistant", "content": "true"}]),
     "an integer label of a column with nulls": ({"text": "q", "label": 3.0}, [Q, {"role": "assistant", "content": "3"}]),
     "plain text and a class": ({"text": "q", "intent": "a"}, [Q, A]),
+    "a system text beside a text and its class": ({"text": "q", "label": "a", "system": "s"}, [S, Q, A]),
+    "Prodigy: a class that was accepted": ({"text": "q", "label": "a", "answer": "accept"}, [Q, A]),
+    "xLAM: calls as JSON text": (
+        {"query": "q", "answers": json.dumps([CALL]), "tools": json.dumps([TOOL])},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+    "SQuAD": ({"question": "q", "context": "c", "answers": {"text": ["a", "a"], "answer_start": [1, 1]}},
+              [{"role": "user", "content": "q\n\nc"}, A]),
+    "RACE: an article before the choices": (
+        {"article": "c", "question": "q", "options": ["x", "y"], "answer": "B"},
+        [{"role": "user", "content": "c\n\nq\nA. x\nB. y"}, {"role": "assistant", "content": "B"}]),
+    "choices under a system text": ({"system": "s", "question": "q", "choices": ["x", "y"], "answer": 1}, [S, *CHOSEN]),
+    "MedQA: choices by their letters": ({"question": "q", "options": {"A": "x", "B": "y"}, "answer": "y"}, CHOSEN),
+    "a thought, as Complex_CoT": ({"Question": "q", "Complex_CoT": "t", "Response": "a"}, [Q, {**A, "reasoning": "t"}]),
+    "Capybara: the chosen is the whole conversation": (
+        {"conversation": [{"input": "q", "output": None}], "chosen": [Q, A], "rejected": [Q, A]}, [Q, A]),
+    "the chosen begins with the last turn": ({"messages": [S, Q], "chosen": [Q, A], "rejected": [Q, A]}, [S, Q, A]),
+    "Swift: pairs of human and assistant": ({"system": "s", "conversation": [{"human": "q", "assistant": "a"}]}, [S, Q, A]),
+    "XTuner: an answer without loss": (
+        {"conversation": [{"input": "q", "output": "a", "output_with_loss": False}, {"input": "q", "output": "a"}]},
+        [Q, {**A, "learn": False}, Q, A]),
+    "LangChain: the speaker as type": ({"messages": [{"type": "human", "data": {"content": "q"}}, {"type": "ai", "content": "a"}]}, [Q, A]),
+    "a customer and an agent": ({"dialog": [{"speaker": "customer", "utterance": "q"}, {"speaker": "agent", "utterance": "a"}]}, [Q, A]),
+    "a system text as a message": ({"system": {"role": "system", "content": "s"}, "messages": [Q, A]}, [S, Q, A]),
+    "OpenAI: instructions": ({"instructions": "s", "messages": [Q, A]}, [S, Q, A]),
+    "a context that stands in the messages, too": ({"context": ["q"], "messages": [Q, A]}, [Q, A]),
+    "harmony: the final channel": ({"messages": [Q, {**A, "channel": "final"}]}, [Q, A]),
+    "a list with one answer": ({"question": "q", "answer": ["a"]}, [Q, A]),
+    "a fraction as an answer": ({"prompt": "q", "completion": Decimal("3.0")}, [Q, {"role": "assistant", "content": "3.0"}]),
+    "an object as an answer": ({"prompt": "q", "completion": {"city": "a"}}, [Q, {"role": "assistant", "content": '{"city": "a"}'}]),
 }  # fmt: skip
 
 
@@ -190,6 +219,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to learn": ({"messages": [Q, {**A, "weight": 0}, Q, {**A, "train": False}]}, "all turns of the assistant's are left out"),
     "a key twice in a call": ({"messages": [Q, {**CALLED, "tool_calls": [{"name": "f", "arguments": '{"x": 1, "x": 2}'}]}]}, "the same key twice"),
     "bytes": ({"prompt": b"q", "completion": "a"}, "bytes, not text"),
+    "Prodigy: a class that was rejected": ({"text": "q", "label": "a", "answer": "reject"}, "unwanted class"),
+    "a wrong answer": ({"problem": "q", "solution": "a", "is_correct": False}, "unwanted answer"),
+    "unwanted by a number": ({"prompt": "q", "response": "a", "thumbs_up": 0}, "unwanted answer"),
+    "unwanted by a number, of CSV": ({"prompt": "q", "response": "a", "accepted": "0"}, "unwanted answer"),
+    "deleted": ({"messages": [Q, A], "deleted": True}, "unwanted answer"),
+    "wanted, or a class, of CSV": ({"prompt": "q", "completion": "a", "label": "1"}, "label is 0 or 1 beside an answer"),
+    "a corrected answer beside": ({"instruction": "q", "output": "b", "corrected": "a"}, "a corrected answer stands beside"),
+    "the number of an answer": ({"prompt": "q", "responses": ["a", "b"], "chosen": 0}, "chosen is the number of an answer"),
+    "several answers": ({"question": "q", "answer": ["a", "b"]}, "answer holds 2 answers"),
+    "no answer": ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "answers holds no answers"),
+    "an answer with what is said of it": ({"question": "q", "answer": {"value": "a", "aliases": ["x"]}}, "an object around a text"),
+    "an object around messages": ({"input": {"body": {"messages": [Q]}}, "output": {"body": {"content": "a"}}}, "an object around a text"),
+    "parts without a message": ({"prompt": [{"type": "text", "text": "q"}], "completion": "a"}, "an object around a text"),
+    "ids of tokens": ({"inputs": [1, 2], "targets": [3, 4]}, "list of numbers"),
+    "several classes": ({"text": "q", "label": ["a", "b"]}, "label holds 2 answers"),
+    "a context beside messages": ({"context": "c", "messages": [Q, A]}, "a context stands beside messages"),
+    "a chosen answer to another question": ({"messages": [S, Q], "chosen": [{**Q, "content": "o"}, A]}, "does not go on from the conversation"),
+    "harmony: the analysis as a turn": ({"messages": [Q, {**A, "channel": "analysis"}, A]}, "only the final one is read"),
+    "tools that are no JSON": ({"messages": [Q, A], "tools": ["f(x)"]}, "a tool is not JSON"),
+    "a negative weight": ({"messages": [Q, A], "weight": -1}, "not a number of 0 or more"),
     "a history of neither kind": ({"instruction": "q", "output": "a", "history": ["h"]}, "neither pairs"),
 }  # fmt: skip
 
@@ -204,6 +253,9 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),
     "the unwanted": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rejected"}),
+    "an answer beside a class": ({"text": "q", "label": "a", "answer": "b"}, {"answer"}),
+    "several classes of a conversation": ({"messages": [Q, A], "label": ["x", "y"]}, {"label"}),
+    "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
     "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
     "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),
@@ -218,6 +270,11 @@ def test_a_field_that_is_not_read_is_named(name: str) -> None:
     unread: Counter[str] = Counter()
     find_schema(row, {}).record(row, "a", 1, unread)
     assert unread == dict.fromkeys(names, 1)
+
+
+def test_the_weight_of_a_conversation_is_read() -> None:
+    record = find_schema(row := {"messages": [Q, A], "weight": 0.5}, {}).record(row, "a", 1, Counter())
+    assert record["weight"] == 0.5
 
 
 def test_a_mapping_takes_columns_at_their_word() -> None:

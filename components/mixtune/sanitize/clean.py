@@ -12,7 +12,7 @@ from ahocorasick_rs import BytesAhoCorasick
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record, content_id
-from mixtune.sanitize.reading.readers import read_rows
+from mixtune.sanitize.reading.readers import read_rows, split_of
 from mixtune.sanitize.reading.row import WHOLE, Range, Row
 from mixtune.sanitize.reading.schemas import Schema, find_schema
 from mixtune.sanitize.reading.values import JsonObject
@@ -184,7 +184,8 @@ class Cleaner:
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(f"{self.source.name}: {self.rules.personal.hide(str(error))}") from None
             self.tally.schema = self._schema.name
-        record = self._schema.record(row.value, self.source.name, row.line, self.tally.unread)
+        value = row.value if self.source.columns else self._of_split(row.value)
+        record = self._schema.record(value, self.source.name, row.line, self.tally.unread)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
             if verdict != "granted":
@@ -199,6 +200,15 @@ class Cleaner:
         if "group" in record:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
         return record
+
+    def _of_split(self, value: JsonObject) -> JsonObject:
+        """Return a row without the column that says its split; refuse a row of another split than the source's."""
+        name = value.get("split")
+        if not isinstance(name, str) or not (split := split_of(name)):
+            return value
+        if split != self.source.split:
+            raise Refused(f"of another split than {self.source.split!r} by its column `split`: {split}")
+        return {key: item for key, item in value.items() if key != "split"}
 
     def _scan(self, batch: list[_Mapped]) -> tuple[set[int], set[str], set[str]]:
         """Scan a batch once per rule for the only texts that the rules can change; there are no false negatives.

@@ -6,27 +6,45 @@ from mixtune.errors import DataError
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
 from mixtune.sanitize.rules.record_texts import Refused
 
-SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction", "system_instruction", "preamble")
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a text, which spaces separate."""
+    return tuple(text.split())
+
+
+SYSTEM = _names(
+    "system system_prompt system_message systemInstruction system_instruction system_instructions instructions "
+    "meta_instruction preamble"
+)
 """Columns of a system text: a text, or parts."""
-BESIDE = ("input", "context", "contexts", "passage", "document", "background", "knowledge", "choices",
-          "options")  # fmt: skip
+CONTEXTS = _names("context contexts passage passages document article background knowledge support evidence paragraph")
+"""Columns of what a question is about."""
+CHOICES = _names("choices options")
+BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
-REASONING = ("reasoning", "reasoning_content", "thinking")
-TOOLS = ("tools", "functions", "toolConfig", "tool_config")
-HISTORY = ("history", "chat_history", "conversation_history")
+REASONING = _names("reasoning reasoning_content thinking reasoning_trace chain_of_thought complex_cot cot")
+TOOLS = _names("tools functions toolConfig tool_config")
+HISTORY = _names("history chat_history conversation_history")
 """Turns before the question: pairs of question and answer, or messages."""
-CHOSEN = ("chosen", "preferred_output", "completions")
+CHOSEN = _names("chosen preferred_output completions chosen_response")
 """The wanted answer of a pair; its other half is never learned."""
-KEPT = ("group", "consent")
+KEPT = _names("group consent")
 """Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
 AROUND = (*SYSTEM, *TOOLS, *HISTORY, *KEPT)
-WANTED = ("label", "kto_tag", "desirable", "is_desirable", "is_preferred", "is_chosen", "thumbs_up")
-"""Columns that may say whether an answer is wanted, true or false."""
-_MEANINGLESS = frozenset((
-    "id", "idx", "index", "_id", "_key", "uuid", "guid", "row_id", "prompt_id", "conversation_id", "message_id",
-    "schema_version", "parallel_tool_calls", "cache_point", "cache_control", "signature", "thought_signature", "strict",
-    "additional_properties", "__typename",
-))  # fmt: skip
+_UNWANTED_IF_FALSE = _names(
+    "label kto_tag desirable is_desirable preferred is_preferred is_chosen thumbs_up liked correct is_correct "
+    "accepted is_accepted approved is_approved valid is_valid is_good"
+)
+_UNWANTED_IF_TRUE = _names("rejected is_rejected deleted is_deleted discarded thumbs_down disliked is_bad")
+WANTED = dict.fromkeys(_UNWANTED_IF_FALSE, False) | dict.fromkeys(_UNWANTED_IF_TRUE, True)
+"""Columns that may say whether an answer is wanted, each with the value that says it is not."""
+_MEANINGLESS = frozenset(
+    _names(
+        "id idx index _id _key uuid guid row_id prompt_id conversation_id message_id schema_version "
+        "parallel_tool_calls cache_point cache_control signature thought_signature strict additional_properties "
+        "__typename"
+    )
+)
 _MEDIA = re.compile(
     "(?:(?:input|question|prompt|query|user|context)_)?(?:image|img|picture|photo|audio|video|media)s?"
     "(?:_(?:path|url|uri|file|id|name|data|base64|bytes)s?)?|pixel_values|speech|(?:file|inline)_data"
@@ -37,14 +55,20 @@ _REFUSED = {
         ("train_detail", "training_detail"),
         "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
     ),
+    **dict.fromkeys(
+        ("corrected", "corrected_output", "corrected_response", "corrected_answer"),
+        "a corrected answer stands beside the answer; say by columns which is to be learned",
+    ),
     "guard_content": "guarded content is not read; give it as text",
 }
-_YES_NO = {"true": True, "false": False}
+_TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+_DECISIONS = {"accept": True, "reject": False, "ignore": False}
+"""What Prodigy writes as `answer` beside a text and its class."""
 
 
 def fold(name: str) -> str:
     """Return a column's name as it is compared: without case and outer spaces, spaces and humps inside as `_`."""
-    return re.sub(r"[\s-]+|(?<=[a-z])(?=[A-Z])", "_", name.strip()).lower()
+    return re.sub(r"[\s-]+|(?<=[a-z])(?=[A-Z](?:[a-z]|[A-Z]))", "_", name.strip()).lower()
 
 
 def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str = "", *, refuses: bool = True) -> None:
@@ -76,19 +100,40 @@ def first_filled(row: JsonObject, names: tuple[str, ...], unread: Unread, place:
     return row[filled[0]] if filled else None
 
 
-def check_wanted(row: JsonObject, unread: Unread) -> None:
-    """Refuse an answer that is marked as unwanted, as data for KTO do; raise DataError where that is not sure."""
-    for name in WANTED:
-        value = row.get(name)
-        wish = _YES_NO.get(value.strip().lower()) if isinstance(value, str) else value
-        if wish is False:
-            raise Refused(f"unwanted answer ({name} is false)")
-        if name == "label" and type(wish) is int and wish in (0, 1):
-            raise DataError("label is 0 or 1 beside an answer; give columns, or true and false for what is wanted")
-        if wish is not True and not is_blank(value):
+def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> None:
+    """Refuse an answer that is marked as unwanted, as data for KTO do; raise DataError where that is not sure.
+
+    Args:
+        row: A row.
+        unread: Counts the columns that say something else.
+        labels: Whether `label` is a class where it is neither true nor false.
+    """
+    for name in WANTED.keys() & row.keys():
+        value = row[name]
+        truth = _truth(value)
+        if name == "label" and not is_wish(value):
+            if truth is not None and not labels:
+                raise DataError("label is 0 or 1 beside an answer; give columns, or true and false for what is wanted")
+            truth = None
+        if truth is WANTED[name]:
+            raise Refused(f"unwanted answer ({name} is {str(truth).lower()})")
+        if truth is None and not is_blank(value) and not (labels and name == "label"):
             unread[name] += 1
 
 
-def is_wish(value: Json) -> bool:
+def check_decision(row: JsonObject, unread: Unread) -> None:
+    """Refuse a class that was rejected or passed over when it was assigned by hand."""
+    answer = str(row.get("answer") or "").strip().lower()
+    is_accepted = _DECISIONS.get(answer)
+    if is_accepted is False:
+        raise Refused(f"unwanted class (answer is {answer})")
+    unread["answer"] += bool(answer) and is_accepted is None
+
+
+def is_wish(label: Json) -> bool:
     """Return whether a label says that an answer is wanted or not, and is no class."""
-    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _YES_NO)
+    return isinstance(label, bool) or (isinstance(label, str) and label.strip().lower() in ("true", "false"))
+
+
+def _truth(value: Json) -> bool | None:
+    return _TRUTHS.get(str(value).strip().lower()) if isinstance(value, (bool, int, float, str)) else None

@@ -15,15 +15,16 @@ from mixtune.records import ROLES, Message, ToolCall
 from mixtune.sanitize.reading.fields import REASONING, account, first_filled
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
 
-_ROLE_NAMES = {
-    "human": "user", "user": "user", "prompter": "user", "ai": "assistant", "gpt": "assistant",
-    "assistant": "assistant", "model": "assistant",
-    "chatbot": "assistant", "bot": "assistant", "system": "system", "developer": "system", "tool": "tool",
-    "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
-    "function_call": "call", "tool_call": "call",
-}  # fmt: skip
-"""Roles by the names that OpenAI, Nova, Gemini, Cohere and ShareGPT have for them; `call` is the assistant's."""
-_CONTENTS = ("content", "value", "parts", "text", "message")
+_SPEAKERS_BY_ROLE = {
+    "user": "human user prompter customer client",
+    "assistant": "ai gpt assistant model chatbot bot agent",
+    "system": "system developer",
+    "tool": "tool function observation function_response tool_response",
+    "call": "function_call tool_call",
+}
+_ROLE_NAMES = {name: role for role, speakers in _SPEAKERS_BY_ROLE.items() for name in speakers.split()}
+"""Roles by the names that published forms have for them; `call` is the assistant's."""
+_CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
 _SPEAKERS = ("role", "from", "author", "speaker")
 _LEARN = frozenset(("learn", "weight", "train", "training", "loss", "loss_weight"))
 """Fields that leave a turn out of training."""
@@ -31,15 +32,17 @@ _SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
 _SPOKEN = ("refusal", "tool_plan")
 """What the assistant says where there is no content, as OpenAI and Cohere have it."""
-_READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *_LEARN, "tool_calls", "tool_call_id",
-                   "function_call", *_SPOKEN))  # fmt: skip
+_CALLS = ("tool_calls", "function_call")
+_READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *_LEARN, *_CALLS, *_SPOKEN, "tool_call_id", "channel"))
 _TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
 _TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
 _MANY_TOOLS = 256
 """Lists of tools as they were read, by what they were read from: the rows of a file have few."""
-_PAIRED = (("user", "assistant"), ("input", "output"))
+_PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
+"""Names of the two sides where one object is a question with its answer."""
+_LEARNED_IF = "output_with_loss"
 
 
 @dataclass(kw_only=True)
@@ -109,9 +112,15 @@ def _only_calls(turn: Json) -> bool:
 
 def is_message(value: Json) -> bool:
     """Return whether a value is a message of any form."""
-    return isinstance(value, dict) and (
-        any(key in value for key in _SPEAKERS) or any(set(pair) <= set(value) for pair in _PAIRED)
-    )
+    if not isinstance(value, dict):
+        return False
+    is_spoken = any(key in value for key in _SPEAKERS) or _is_langchain(value)
+    return is_spoken or any(set(pair) <= set(value) for pair in _PAIRED)
+
+
+def _is_langchain(turn: JsonObject) -> bool:
+    """Return whether a message's speaker is its `type`, as LangChain writes it."""
+    return isinstance(turn.get("type"), str) and turn["type"] in ("human", "ai", "system", "tool")
 
 
 def read_system(value: Json, unread: Unread) -> str:
@@ -119,7 +128,10 @@ def read_system(value: Json, unread: Unread) -> str:
     if isinstance(value, str):
         return value
     turn = _Turn(role="system")
-    _read_content(turn, value.get("parts") if isinstance(value, dict) and "parts" in value else value, unread)
+    if isinstance(value, dict):
+        account(value, frozenset(("role", *_CONTENTS)), unread, "system.")
+        value = first_filled(value, _CONTENTS, unread, "system.")
+    _read_content(turn, value, unread)
     return "\n\n".join(filter(None, turn.texts))
 
 
@@ -128,12 +140,15 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
     try:
         key = orjson.dumps(value, default=lambda item: {"\ufdd2": repr(item)})
     except orjson.JSONEncodeError:  # an integer of more than 64 bits
-        return [_tool(item, unread) for item in _tool_items(parse_column(value))]
+        return [_tool(item, unread) for item in _tool_items(parse_column(value, "its tools are"))]
     if key not in _TOOLS:
         if len(_TOOLS) >= _MANY_TOOLS:
             _TOOLS.clear()
         passed_over: Unread = Counter()
-        _TOOLS[key] = [_tool(item, passed_over) for item in _tool_items(parse_column(value))], passed_over
+        _TOOLS[key] = (
+            [_tool(item, passed_over) for item in _tool_items(parse_column(value, "its tools are"))],
+            passed_over,
+        )
     tools, passed_over = _TOOLS[key]
     unread.update(passed_over)
     return tools
@@ -142,17 +157,28 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
+    if _is_langchain(turn):
+        data = turn.get("data")
+        turn = {**(data if isinstance(data, dict) else turn), "role": turn["type"]}
+        turn.pop("type", None)
     role = first_filled(turn, _SPEAKERS, unread, "messages.")
     if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
-        account(turn, frozenset((*pair, "system")), unread, "messages.")
+        account(turn, frozenset((*pair, "system", _LEARNED_IF)), unread, "messages.")
         pairs = (("system", turn.get("system")), ("user", turn[pair[0]]), ("assistant", turn[pair[1]]))
         for speaker, text in pairs:
             if not is_blank(text):
-                yield {"role": speaker, "content": text_of(text)}
+                message: Message = {"role": speaker, "content": text_of(text)}
+                yield (
+                    {**message, "learn": False}
+                    if speaker == "assistant" and turn.get(_LEARNED_IF) is False
+                    else message
+                )
         return
     name = _ROLE_NAMES.get(str(role).strip().lower())
     if name is None:
         raise DataError(f"a message's role is not one of {', '.join(sorted(_ROLE_NAMES))}")
+    if turn.get("channel") not in (None, "", "final"):
+        raise DataError("messages.channel: only the final one is read; give the analysis as the answer's `reasoning`")
     if not turn.keys() <= _READ:
         account(turn, _READ, unread, "messages.")
     yield from _read_message(turn, name, unread)
@@ -169,7 +195,7 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
         _read_content(out, content, unread)
     if (reasoning := first_filled(turn, REASONING, unread, "messages.")) is not None:
         out.reasoning.insert(0, text_of(reasoning))
-    for name in ("tool_calls", "function_call"):
+    for name in _CALLS:
         if turn.get(name):
             out.calls += _calls_of(turn[name], unread)
     if not (out.texts or out.calls or out.results):
@@ -266,11 +292,16 @@ def _read_untyped(turn: _Turn, name: str, value: JsonObject, unread: Unread) -> 
 _CALL = frozenset(("function", "id", "toolUseId", "type", "index"))
 _PLAIN_CALL = frozenset((*_CALL, "name", "arguments"))
 _RESPONSE = frozenset(("id", "name", "response"))
+_ANY_FIELD = frozenset[str]()
 _UNTYPED = {
-    "reasoningContent": frozenset(("reasoningText",)), "toolResult": frozenset(("toolUseId", "content")),
-    "functionResponse": _RESPONSE, "function_response": _RESPONSE,
-    **dict.fromkeys(("toolUse", "functionCall", "function_call"), frozenset[str]()),
-}  # fmt: skip
+    "reasoningContent": frozenset(("reasoningText",)),
+    "toolResult": frozenset(("toolUseId", "content")),
+    "functionResponse": _RESPONSE,
+    "function_response": _RESPONSE,
+    "toolUse": _ANY_FIELD,
+    "functionCall": _ANY_FIELD,
+    "function_call": _ANY_FIELD,
+}
 """Fields of a part without a `type` beside its text, and what is read of each; of a call see `_call`."""
 
 
@@ -324,7 +355,7 @@ def _tool_items(value: Json) -> list[Json]:
         return [value] if inner is None else _tool_items(inner)
     if not isinstance(value, (list, tuple)):
         raise DataError("tools are not a list")
-    items = [parse_column(item) for item in value]
+    items = [parse_column(item, "a tool is") for item in value]
     flat = []
     for item in items:
         nested = isinstance(item, dict) and not {"functionDeclarations", "function_declarations"}.isdisjoint(item)

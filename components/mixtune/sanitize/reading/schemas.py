@@ -6,16 +6,17 @@ meaning that cannot be honoured (`fields`).
 
 import math
 import re
-import string
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mixtune.errors import ConfigError, DataError
 from mixtune.records import Message, Record
 from mixtune.sanitize.reading import fields as names
-from mixtune.sanitize.reading.fields import account, check_wanted, first_filled, fold, is_wish
-from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_system, read_tools
+from mixtune.sanitize.reading import row_answers
+from mixtune.sanitize.reading.fields import account, check_decision, check_wanted, first_filled, fold, is_wish
+from mixtune.sanitize.reading.framing import Fields, finished, framed, question_and_answer, tools_of, with_system
+from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_tools
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
 COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "weight", "messages", "tools")
@@ -23,33 +24,29 @@ COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", 
 _FIELD = re.compile(r"\{([^{}]+)\}")
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
 """Columns of a whole conversation."""
-PAIRS = (
-    ("instruction", "output"), ("instruction", "response"), ("instruction", "completion"), ("instruction", "answer"),
-    ("input", "output"), ("prompt", "completion"), ("prompt", "response"), ("prompt", "answer"), ("prompt", "output"),
-    ("question", "answer"), ("question", "response"), ("query", "response"), ("query", "answer"),
-    ("problem", "solution"), ("input_text", "output_text"), ("inputs", "targets"),
-    ("user", "assistant"), ("human", "gpt"), ("human", "assistant"),
-    ("document", "summary"), ("article", "summary"), ("prompt", "chosen"),
-    ("instruction", "chosen"), ("question", "chosen"), ("input", "preferred_output"),
-)  # fmt: skip
+_PAIRED = """
+instruction: output response completion answer chosen chosen_response
+input: output chosen preferred_output
+prompt: completion response answer output chosen chosen_response
+question: answer response chosen answers
+query: response answer answers
+problem: solution
+input_text: output_text
+inputs: targets
+user: assistant
+human: gpt assistant
+message: response
+document: summary
+article: summary
+"""
+PAIRS = tuple(
+    (question, answer)
+    for question, _, row in (line.partition(":") for line in _PAIRED.split("\n") if line)
+    for answer in row.split()
+)
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
-_CHOICES, _CHOSEN_CHOICES = ("choices", "options"), ("answer", "answerKey", "answer_key")
-_ONE_CHOICE = ("{}", "option_{}", "choice_{}")
-"""Columns of a question's choices: of all of them, of the one that is right, of each by its letter."""
 LABELS = ("label", "category", "intent", "class")
 """Columns of a class, beside a `text`."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Fields:
-    """What a schema reads of a row."""
-
-    messages: list[Message]
-    tools: list[JsonObject] = field(default_factory=list)
-    label: str = ""
-    group: str = ""
-    consent: str = ""
-    weight: Json = None
 
 
 Mapper = Callable[[JsonObject, Unread], Fields]
@@ -99,7 +96,7 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     """
     if columns:
         check_columns(row, columns)
-        return _mapping("mapping", columns)
+        return _mapping(columns)
     if schema := _detect(row):
         return schema
     if schema := _detect({fold(name): value for name, value in row.items()}):
@@ -147,9 +144,11 @@ def _detect(row: JsonObject) -> Schema | None:
     for column in CONVERSATIONS:
         if _holds_messages(row.get(column)):
             return _conversation(column, row[column])
-    if choices := _choices_of(row):
-        answer = next(name for name in _CHOSEN_CHOICES if name in row)
-        read = frozenset(("question", *choices, *_CHOSEN_CHOICES, *names.KEPT))
+    if choices := row_answers.choices_of(row):
+        answer = next(name for name in row_answers.RIGHT_CHOICE if name in row)
+        read = frozenset(
+            ("question", *choices, *row_answers.RIGHT_CHOICE, *names.CONTEXTS, *names.WANTED, *names.AROUND)
+        )
         name = f"question/{choices[0]}/{answer}"
         return Schema(name=name, mapper=partial(_multiple_choice, choices=choices, answer=answer), read=read)
     for prompt, completion in PAIRS:
@@ -157,7 +156,7 @@ def _detect(row: JsonObject) -> Schema | None:
             return _pair_schema(prompt, completion)
     for label in LABELS:
         if "text" in row and label in row:
-            return _mapping(f"text/{label}", {"prompt": "text", "completion": label, "label": label}, detected=True)
+            return _pair_schema("text", label)
     if _holds_messages(row.get("chosen")):
         return _conversation("chosen", row["chosen"])
     return None
@@ -180,7 +179,7 @@ def _conversation(column: str, value: Json) -> Schema:
         name = "sharegpt" if column == "conversations" else column
     else:
         name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
-    read = frozenset((column, *names.WANTED[:1], *names.AROUND))
+    read = frozenset((column, "weight", *names.CONTEXTS, *names.WANTED, *names.AROUND))
     read |= frozenset() if column == "chosen" else frozenset(names.CHOSEN)
     return Schema(name=name, mapper=partial(_whole, column=column), read=read)
 
@@ -188,13 +187,14 @@ def _conversation(column: str, value: Json) -> Schema:
 def _pair_schema(prompt: str, completion: str) -> Schema:
     beside = tuple(name for name in names.BESIDE if name not in (prompt, completion))
     read = frozenset((prompt, completion, *beside, *names.REASONING, *names.WANTED, *names.AROUND))
+    read |= {"answer"} if prompt == "text" else frozenset()
     mapper = partial(_pair, prompt=prompt, completion=completion, beside=beside)
     return Schema(name=f"{prompt}/{completion}", mapper=mapper, read=read)
 
 
-def _mapping(name: str, columns: dict[str, str], *, detected: bool = False) -> Schema:
+def _mapping(columns: dict[str, str]) -> Schema:
     read = frozenset(column for value in columns.values() for column in _names(value)) | frozenset(names.KEPT)
-    return Schema(name=name, mapper=partial(_mapped, columns=columns), read=read, is_mapping=not detected)
+    return Schema(name="mapping", mapper=partial(_mapped, columns=columns), read=read, is_mapping=True)
 
 
 def _checked(fields: Fields, file: str, line: int) -> Record:
@@ -229,20 +229,14 @@ def _weight(value: Json) -> float:
     return weight
 
 
-def _finished(fields: Fields, row: JsonObject) -> Fields:
-    """Return fields with those that mean the same in every schema."""
-    fields.group, fields.consent = (label_of(row[name]) if name in row else "" for name in names.KEPT)
-    return fields
-
-
 def _mapped(row: JsonObject, unread: Unread, columns: dict[str, str]) -> Fields:
     values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools", "label")}
     system = [values["system"]] if values.get("system") else []
     if "messages" in columns:
-        messages = _with_system(read_messages(row[columns["messages"]], unread), system)
+        messages = with_system(read_messages(row[columns["messages"]], unread), system)
     else:
-        messages = _with_system(_asked_and_answered(values["prompt"], values["completion"]), system)
-    fields = _finished(Fields(messages=messages, weight=values.get("weight")), row)
+        messages = with_system(question_and_answer(values["prompt"], values["completion"]), system)
+    fields = finished(Fields(messages=messages, weight=values.get("weight")), row)
     if "label" in columns:
         name = columns["label"]
         fields.label = _value(row, name) if "{" in name else label_of(row.get(name))
@@ -260,91 +254,110 @@ def _value(row: JsonObject, value: str) -> str:
     return _FIELD.sub(lambda match: text_of(row.get(match[1])), value)
 
 
-def _asked_and_answered(question: str, answer: str) -> list[Message]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def _choices_of(row: JsonObject) -> tuple[str, ...]:
-    """Return the columns of a question's choices: one of them all, or one each; none where it has no such."""
-    if "question" not in row or not any(name in row for name in _CHOSEN_CHOICES):
-        return ()
-    if column := next((name for name in _CHOICES if not is_blank(row.get(name))), ""):
-        is_prose = isinstance(row[column], str) and row[column].lstrip()[:1] not in ("[", "{")
-        return () if is_prose else (column,)
-    for form in _ONE_CHOICE:
-        columns = [form.format(letter) for letter in string.ascii_uppercase[:26]]
-        if all(name in row for name in columns[:2]):
-            return tuple(name for name in columns if name in row)
-    return ()
-
-
 def _multiple_choice(row: JsonObject, unread: Unread, choices: tuple[str, ...], answer: str) -> Fields:
-    """Return a question with lettered choices; the answer is a place, counted from 0, a letter, or a choice's text."""
-    items = (
-        parse_column(row[choices[0]], "its choices are") if choices[0] in _CHOICES else [row[name] for name in choices]
-    )
-    called = list[str]()
-    if isinstance(items, dict) and isinstance(items.get("text"), list):  # ARC's: texts, and what they are called
-        items, called = items["text"], list(map(text_of, items.get("label") or ()))
-    if not isinstance(items, (list, tuple)):
-        raise DataError("its choices are not a list")
-    letters, texts = string.ascii_uppercase[: len(items)], list(map(text_of, items))
-    chosen = text_of(label_of(row[answer])).strip()
-    called = called or list(letters)
-    place = int(chosen) if chosen.isdecimal() and chosen not in called else -1
-    if isinstance(row[answer], str) and chosen in texts and 0 <= place != texts.index(chosen):
-        raise DataError("its answer may be a choice or the number of one; give its letter")
-    place = next((values.index(chosen) for values in (called, texts) if place < 0 and chosen in values), place)
-    if not 0 <= place < len(items):
-        raise DataError(f"its answer names none of its {len(letters)} choices (a hidden one?)")
-    lines, answer = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)], letters[place]
-    return _finished(Fields(messages=_asked_and_answered("\n".join([text_of(row["question"]), *lines]), answer)), row)
+    check_wanted(row, unread, labels=True)
+    if not (is_wish(row.get("label")) or is_blank(row.get("label"))):
+        unread["label"] += 1
+    question, letter = row_answers.letter_choices(row, choices, answer)
+    contexts = [text_of(row[name]) for name in names.CONTEXTS if name not in choices and not is_blank(row.get(name))]
+    messages = question_and_answer("\n\n".join([*contexts, question]), letter)
+    return finished(Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread)), row)
 
 
 def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside: tuple[str, ...]) -> Fields:
-    check_wanted(row, unread)
+    is_class = prompt == "text"
+    check_wanted({**row, completion: None} if is_class else row, unread)
     question, answer = row[prompt], row[completion]
     if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
         account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")
         both = {"tools": question.get("tools"), "functions": row.get("tools")}
         row = {**row, "tools": first_filled(both, names.TOOLS, unread)}
         question = question["messages"]
-    turns = _turns(question, "user", unread, [text_of(row[name]) for name in beside if not is_blank(row.get(name))])
-    answers = _turns(answer, "assistant", unread, [])
-    if completion == "chosen" and answers[0]["role"] != "assistant":  # the chosen is the whole conversation
+    contexts = [text_of(row[name]) for name in beside if not is_blank(row.get(name))]
+    turns = _asked(question, prompt, unread, contexts)
+    tools = tools_of(row, unread)
+    if is_class:
+        check_decision(row, unread)
+        answer = label_of(row_answers.sole_answer(answer, completion))
+    turns_after = _answered(answer, completion, unread, calls=bool(tools))
+    if completion == "chosen" and turns_after[0]["role"] != "assistant":  # the chosen is the whole conversation
         turns = []
-    if (reasoning := first_filled(row, names.REASONING, unread)) is not None and answers[-1]["role"] == "assistant":
-        answers[-1] = {**answers[-1], "reasoning": text_of(reasoning)}
-    return _finished(Fields(messages=_framed([*turns, *answers], row, unread), tools=_tools(row, unread)), row)
+    last = turns_after[-1]
+    if (reasoning := first_filled(row, names.REASONING, unread)) is not None and last["role"] == "assistant":
+        turns_after[-1] = {**last, "reasoning": text_of(reasoning)}
+    label = answer if is_class else ""
+    return finished(Fields(messages=framed([*turns, *turns_after], row, unread), tools=tools, label=label), row)
 
 
-def _turns(value: Json, role: str, unread: Unread, beside: list[str]) -> list[Message]:
-    """Return one side of a pair: messages, or a text and what stands beside it."""
-    value = parse_column(value) if _holds_messages(value) else value
-    values = value if isinstance(value, (list, tuple)) else [value]
-    if not values or not all(map(is_message, values)):
-        return [{"role": role, "content": "\n\n".join(filter(None, [text_of(value), *beside]))}]
-    messages = read_messages(values, unread)
-    if beside:
+def _asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[Message]:
+    """Return the question of a pair: messages, or a text and what stands beside it."""
+    if (messages := _messages_in(value, unread)) is None:
+        text = text_of(row_answers.sole_text(value, name))
+        return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
+    if contexts:
         raise DataError("a context stands beside messages; write it into them")
     return messages
+
+
+def _answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> list[Message]:
+    """Return the answer of a pair: messages, calls of tools, or a text."""
+    if (messages := _messages_in(value, unread)) is not None:
+        return messages
+    if name == "answers" and calls and row_answers.are_calls(called := parse_column(value)):
+        return read_messages([{"role": "assistant", "content": "", "tool_calls": called}], unread)
+    if name == "chosen" and isinstance(value, (int, float)):
+        raise DataError("chosen is the number of an answer; write the answer itself")
+    return [{"role": "assistant", "content": text_of(row_answers.sole_answer(value, name))}]
+
+
+def _messages_in(value: Json, unread: Unread) -> list[Message] | None:
+    """Return the messages of one side of a pair; None where it is a text."""
+    value = parse_column(value) if _holds_messages(value) else value
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return read_messages(values, unread) if values and all(map(is_message, values)) else None
 
 
 def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
     if len(row) == 1:
         return Fields(messages=read_messages(row[column], unread))
-    label = row.get("label")
-    if is_wish(label) or "kto_tag" in row:
-        check_wanted(row, unread)
-        label = None
+    check_wanted(row, unread, labels=True)
+    label = None if is_wish(row.get("label")) else row.get("label")
     messages = read_messages(row[column], unread)
-    chosen = None if column == "chosen" else first_filled(row, names.CHOSEN, unread)
-    if chosen is not None and messages and messages[-1]["role"] != "assistant":
-        messages = [*messages, *_turns(_best(chosen), "assistant", unread, [])]
-    elif chosen is not None:
-        unread[next(name for name in names.CHOSEN if row.get(name) == chosen)] += 1
-    fields = Fields(messages=_framed(messages, row, unread), tools=_tools(row, unread), label=label_of(label))
-    return _finished(fields, row)
+    if column != "chosen" and (chosen := first_filled(row, names.CHOSEN, unread)) is not None:
+        name = next(name for name in names.CHOSEN if row.get(name) == chosen)
+        messages = _with_chosen(messages, _answered(_best(chosen), name, unread), name, unread)
+    _check_contexts(row, messages)
+    fields = Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread), weight=row.get("weight"))
+    if isinstance(label, (list, tuple, dict)):
+        unread["label"] += not is_blank(label)
+    else:
+        fields.label = label_of(label)
+    return finished(fields, row)
+
+
+def _with_chosen(messages: list[Message], chosen: list[Message], name: str, unread: Unread) -> list[Message]:
+    """Return a conversation with the wanted answer behind it, which may repeat the conversation or its last turn."""
+    if messages and messages[-1]["role"] == "assistant":
+        unread[name] += messages != chosen and messages[-1:] != chosen
+        return messages
+    if chosen[0]["role"] == "assistant":
+        return [*messages, *chosen]
+    if chosen[: len(messages)] == messages:
+        return chosen
+    if chosen[:1] == messages[-1:]:
+        return [*messages[:-1], *chosen]
+    raise DataError(f"{name} does not go on from the conversation beside it; keep one of them")
+
+
+def _check_contexts(row: JsonObject, messages: list[Message]) -> None:
+    """Check that what a question is about stands in the messages, too, where it has a column."""
+    for name in names.CONTEXTS:
+        value = row.get(name)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            text = text_of(item).strip()
+            if text and not any(text in message["content"] for message in messages):
+                ways = f"write it into them, or give columns={{'messages': ..., 'system': {name!r}}}"
+                raise DataError(f"{name}: a context stands beside messages; {ways}")
 
 
 def _best(chosen: Json) -> Json:
@@ -353,38 +366,3 @@ def _best(chosen: Json) -> Json:
     if not all(isinstance(value, dict) and {"score", "completion"} <= set(value) for value in values):
         return chosen
     return max(values, key=lambda value: float(value["score"]))["completion"]
-
-
-def _framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
-    """Return messages with the system text and the history that stand beside them."""
-    if (history := first_filled(row, names.HISTORY, unread)) is not None:
-        messages = [*_history(parse_column(history, "its history is"), unread), *messages]
-    if (system := first_filled(row, names.SYSTEM, unread)) is not None:
-        messages = _with_system(messages, [read_system(system, unread)])
-    return messages
-
-
-def _with_system(messages: list[Message], texts: list[str]) -> list[Message]:
-    if not texts or not texts[0].strip():
-        return messages
-    if messages and messages[0]["role"] == "system":
-        if messages[0]["content"].strip() == texts[0].strip():
-            return messages
-        raise DataError("a system text stands beside messages that begin with another one; keep one of them")
-    return [{"role": "system", "content": texts[0]}, *messages]
-
-
-def _history(history: Json, unread: Unread) -> list[Message]:
-    if isinstance(history, (list, tuple)) and all(map(is_message, history)):
-        return read_messages(list(history), unread)
-    out: list[Message] = []
-    for pair in history if isinstance(history, (list, tuple)) else [None]:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise DataError("its history is neither pairs of question and answer nor messages")
-        out += _asked_and_answered(text_of(pair[0]), text_of(pair[1]))
-    return out
-
-
-def _tools(row: JsonObject, unread: Unread) -> list[JsonObject]:
-    tools = first_filled(row, names.TOOLS, unread)
-    return [] if tools is None else read_tools(tools, unread)

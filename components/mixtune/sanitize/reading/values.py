@@ -23,6 +23,8 @@ Unread = Counter[str]
 _MAY_LOSE_FORM = re2.compile(rb'":\s*-?(?:\d+[.eE]|\d{16})|[\[,]\s*-?\d+(?:\.\d|[eE]|\d{15})[\d.eE+-]*\s*[,\]]')
 """A number that orjson may write otherwise than it was written, if it is none inside a text."""
 _LARGEST_LABEL = 1e18
+_MINUS_ZERO = re2.compile(rb"[:,\[]\s*-0\s*[,}\]]")
+"""An integer whose sign is lost where it becomes one of Python's."""
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
@@ -34,7 +36,7 @@ def parse_exactly(text: str | bytes) -> Json:
         ValueError: Not JSON, not UTF-8, or (DataError) an object has one key twice.
     """
     plain = text if isinstance(text, str) else text.decode()
-    return json.loads(plain, parse_float=Written, object_pairs_hook=_without_repeats)
+    return json.loads(plain, parse_float=Written, parse_int=_whole_number, object_pairs_hook=_without_repeats)
 
 
 def keeps_form(text: bytes, value: Json) -> bool:
@@ -43,7 +45,7 @@ def keeps_form(text: bytes, value: Json) -> bool:
     So no key is there twice. And it has the same digits, so that every number is as it was written.
     """
     again = orjson.dumps(value)
-    if text.count(b'"') != again.count(b'"') or b"\\u0022" in text:
+    if text.count(b'"') != again.count(b'"') or b"\\u0022" in text or (b"-0" in text and _MINUS_ZERO.search(text)):
         return False
     return not _MAY_LOSE_FORM.search(text) or _digits(text) == _digits(again)
 
@@ -121,6 +123,10 @@ def without_nulls(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _whole_number(text: str) -> int | Written:
+    return Written(text) if text == "-0" else int(text)
 
 
 def _without_repeats(pairs: Iterable[tuple[str, Json]]) -> JsonObject:

@@ -1,0 +1,108 @@
+"""What of a row is its answer: one text of several, the right one of lettered choices, calls of tools."""
+
+import string
+
+from mixtune.errors import DataError
+from mixtune.sanitize.reading.fields import CHOICES
+from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, label_of, parse_column, text_of
+
+RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
+_ONE_CHOICE = ("{}", "option_{}", "choice_{}")
+"""Columns of each choice by its letter."""
+_NESTED = frozenset(("text", "value", "content", "message", "messages", "parts", "choices"))
+"""Keys under which an object holds a text, beside what is said about it."""
+_CALL = frozenset(("name", "arguments"))
+
+
+def choices_of(row: JsonObject) -> tuple[str, ...]:
+    """Return the columns of a question's choices: one of them all, or one each; none where it has no such."""
+    if "question" not in row or not any(name in row for name in RIGHT_CHOICE):
+        return ()
+    if column := next((name for name in CHOICES if not is_blank(row.get(name))), ""):
+        is_prose = isinstance(row[column], str) and row[column].lstrip()[:1] not in ("[", "{")
+        return () if is_prose else (column,)
+    for form in _ONE_CHOICE:
+        columns = [form.format(letter) for letter in string.ascii_uppercase[:26]]
+        if all(name in row for name in columns[:2]):
+            return tuple(name for name in columns if name in row)
+    return ()
+
+
+def letter_choices(row: JsonObject, choices: tuple[str, ...], answer: str) -> tuple[str, str]:
+    """Return a question with lettered choices, and the letter of the right one.
+
+    The answer is a place, counted from 0, a letter, or a choice's text.
+
+    Raises:
+        DataError: The choices are no list, or the answer is none of them.
+    """
+    texts, called = _choices(row, choices)
+    letters = string.ascii_uppercase[: len(texts)]
+    chosen = text_of(label_of(row[answer])).strip()
+    called = called or list(letters)
+    place = int(chosen) if chosen.isdecimal() and chosen not in called else -1
+    if isinstance(row[answer], str) and chosen in texts and 0 <= place != texts.index(chosen):
+        raise DataError("its answer may be a choice or the number of one; give its letter")
+    place = next((values.index(chosen) for values in (called, texts) if place < 0 and chosen in values), place)
+    if not 0 <= place < len(texts):
+        raise DataError(f"its answer names none of its {len(letters)} choices (a hidden one?)")
+    lines = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
+    return "\n".join([text_of(row["question"]), *lines]), letters[place]
+
+
+def _choices(row: JsonObject, columns: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the choices' texts, and what they are called where the row says so."""
+    if columns[0] not in CHOICES:
+        return [text_of(row[name]) for name in columns], []
+    items = parse_column(row[columns[0]], "its choices are")
+    if isinstance(items, dict) and isinstance(items.get("text"), list):  # ARC's: texts, and what they are called
+        return list(map(text_of, items["text"])), list(map(text_of, items.get("label") or ()))
+    if isinstance(items, dict) and items:  # MedQA's: texts by what they are called
+        return list(map(text_of, items.values())), list(items)
+    if not isinstance(items, (list, tuple)):
+        raise DataError("its choices are not a list")
+    return list(map(text_of, items)), []
+
+
+def sole_answer(value: Json, name: str) -> Json:
+    """Return the one answer of a column, which may hold a list of them, as SQuAD's does.
+
+    Raises:
+        DataError: Several, none, or an object around a text: it is not sure what is to be learned.
+    """
+    if isinstance(value, dict) and isinstance(value.get("text"), (list, tuple)):
+        value = value["text"]
+    if isinstance(value, (list, tuple)):
+        texts = list(dict.fromkeys(map(text_of, value)))
+        if len(texts) != 1:
+            raise DataError(f"{name} holds {len(texts) or 'no'} answers; write the one that is to be learned")
+        value = value[0]
+    return sole_text(value, name)
+
+
+def sole_text(value: Json, name: str) -> Json:
+    """Return the value of a text column.
+
+    Raises:
+        DataError: An object around a text, or a list of numbers: it is not sure what of it is the text.
+    """
+    items = value if isinstance(value, (list, tuple)) else [value]
+    if any(map(_is_around_text, items)):
+        raise DataError(f"{name} is an object around a text; write the text alone, or the object as JSON text")
+    if len(items) > 1 and all(type(item) is int for item in items):
+        raise DataError(f"{name} is a list of numbers (ids of tokens?); write its text")
+    return value
+
+
+def _is_around_text(value: Json) -> bool:
+    """Return whether an object holds a text beside what is said about it, or an object that does."""
+    return isinstance(value, dict) and (not _NESTED.isdisjoint(value) or any(map(_is_around_text, value.values())))
+
+
+def are_calls(value: Json) -> bool:
+    """Return whether a value is a list of tool calls, as xLAM's answers are."""
+    return (
+        isinstance(value, (list, tuple))
+        and bool(value)
+        and all(isinstance(item, dict) and item.keys() >= _CALL for item in value)
+    )
