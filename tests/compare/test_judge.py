@@ -36,6 +36,7 @@ class Server(ThreadingHTTPServer):
     redirect = ""
     page = b""
     keys: set[str]
+    prompts: list[str]
     paths: set[str]
 
 
@@ -57,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         prompt = body["messages"][0]["content"]
+        self.server.prompts.append(prompt)
         one, two = re.search(r"Answer 1:\n(.*)\n\nAnswer 2:\n(.*)\n\nReply", prompt, re.DOTALL).groups()  # type: ignore[union-attr]
         better = 0 if len(one) == len(two) else 1 if len(one) > len(two) else 2
         text = self.server.reply if self.server.reply is not None else json.dumps({"better": better})
@@ -77,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server(("127.0.0.1", 0), Handler)
-    made.keys, made.paths = set(), set()
+    made.keys, made.paths, made.prompts = set(), set(), []
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield made
     made.shutdown()
@@ -221,6 +223,35 @@ def test_a_calibrated_judge_has_a_verdict(answered: Path, tmp_path: Path, server
     assert judge_axis(losing, 0.05).verdict == "fail"
     silent = replace(winning, items=(*winning.items, *(Judgment(item_id="2", preferred=None),) * 20))
     assert judge_axis(silent, 0.05).verdict == "advisory"
+
+
+def test_refusals_are_judged_beside_the_rules_by_a_judge_that_knows_what_is_right(
+    world: Any, tmp_path: Path, server: Server
+) -> None:
+    asked = write_jsonl(tmp_path / "r.jsonl", [{"prompt": f"do {n}", "refuse": n % 2 == 0} for n in range(8)])
+    benchmarks = {"refusals": {"uri": str(asked), "max_new_tokens": 4}}
+    for name, model in (("base", ""), ("candidate", str(world.adapter))):
+        evaluate(world, tmp_path / name, benchmarks=benchmarks, model_uri=model)
+    rows = [
+        {"request": "q", "first": "a" * (1 + n % 2), "second": "aa", "better": ["second", "tie"][n % 2]}
+        for n in range(120)
+    ]
+    labels = write_jsonl(tmp_path / "labels.jsonl", rows)
+    judgments = run(tmp_path, tmp_path, url=url(server), model="m", axis="refusals", labels_uri=str(labels))
+    told = {
+        re.search(r"Request:\n(do \d)", text).group(1): "(one that declines" in text
+        for text in server.prompts
+        if "do " in text
+    }  # type: ignore[union-attr]
+    assert told == {f"do {n}": n % 2 == 0 for n in range(8)}
+    assert (len(judgments.items), judgments.calibration.kappa) == (8, 1)
+    axes = {
+        axis.axis: axis
+        for axis in compare(
+            tmp_path / "base", tmp_path / "candidate", tmp_path, judgments_path=str(tmp_path / "judgments")
+        ).axes
+    }
+    assert (axes["judge"].question, axes["judge"].measures[0].metric) == ("non-inferiority", "preferred on refusals")
 
 
 def test_a_local_model_can_judge(answered: Path, tmp_path: Path, world: Any) -> None:

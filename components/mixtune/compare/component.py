@@ -35,7 +35,7 @@ def judge(
         metrics: Kappa and its bounds, and the shares of preferences.
         url: Base URL of an OpenAI-compatible server; empty: a local model.
         key_path: File with the server's key, as a mounted secret has it; empty: no key.
-        axis: Whose generated answers are judged: `customer`, or a benchmark of IFEval's form.
+        axis: Whose generated answers are judged: `customer`, or a benchmark such as `ifeval` or `refusals`.
         labels_uri: Pairs with human labels: `request`, `first`, `second`, `better` (first, second or tie) and possibly
             `reference`; empty: none.
         limit: Pairs at most, evenly over the items; 0: all.

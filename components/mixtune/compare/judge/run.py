@@ -25,6 +25,7 @@ from mixtune.compare.judge import pairwise
 from mixtune.compare.judge.pairwise import Ask, Pair
 from mixtune.compare.paired_samples import check_same, join
 from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.report import pages
 
 AXIS = "judge"
@@ -116,6 +117,7 @@ def pair_answers(base: Samples, candidate: Samples, axis: str, limit: int) -> li
     """
     check_same(base, candidate)
     rows = [table.select(["item_id", "text", "gold", "response"]).to_pylist() for table in join(base, candidate, axis)]
+    form = FORMS[base.axes[axis].form]
     if not any(row["response"] for side in rows for row in side):
         raise DataError(f"judge: axis {axis!r} has no generated answers; judge one that is generated, such as ifeval")
     places = np.arange(len(rows[0]))
@@ -127,7 +129,7 @@ def pair_answers(base: Samples, candidate: Samples, axis: str, limit: int) -> li
             request=rows[0][place]["text"],
             first=rows[0][place]["response"],
             second=rows[1][place]["response"],
-            reference=rows[0][place]["gold"],
+            reference=form.reference(rows[0][place]["gold"]),
         )
         for place in places
     ]

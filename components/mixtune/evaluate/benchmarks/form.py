@@ -104,6 +104,10 @@ class BenchmarkForm(Protocol[Options]):
         """Return what of each item is searched for in the training data."""
         return [str(text) for text in table["text"].to_pylist()]
 
+    def reference(self, gold: str) -> str:
+        """Return what a judge is told of a good answer to an item; empty: nothing."""
+        return gold
+
     def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:
         """Return how often each label (row) was given each label (column); empty without a table."""
         return []
