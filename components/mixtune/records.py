@@ -177,7 +177,7 @@ def template_tools(tools: Sequence[TemplateValue] | None) -> list[TemplateValue]
 def _template_message(message: Message) -> TemplateValue:
     out: TemplateValue = {"role": message["role"], "content": message["content"]}
     if message.get("reasoning"):
-        out["reasoning"] = out["reasoning_content"] = out["thinking"] = message["reasoning"]
+        out |= dict.fromkeys(("reasoning", "reasoning_content", "thinking", "thought"), message["reasoning"])
     if message.get("tool_calls"):
         out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):

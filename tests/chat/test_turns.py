@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from mixtune.chat.refused_share import ALWAYS_THINKS, way_out
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError
+from mixtune.inference.prompts import AskingTokenizer, render_prompt
 from mixtune.records import Record, content_id
 from mixtune.settings.mix import TokenSettings
 
@@ -126,9 +129,7 @@ HEADS = "{% for m in messages %}{{ '<|' + m.role + '|>' + (SHOWN if m.role == 'a
 HEADS += "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' + ASKED }}{% endif %}"
 FORMS = {
     "opened by a switch": ("'</think>'", "('<think>' if thinking else '</think>')", "</think>", "Hm.</think>"),
-    "empty in the text": ("'<think></think>'", "''", "<think></think>", "<think>Hm.</think>"),
     "empty in the prompt": ("''", "('' if enable_thinking else '<think>\n</think>')", "<think>\n</think>", "<think>\nHm.</think>"),
-    "not closed": ("'<think>'", "'<think>'", "", ""),
 }  # fmt: skip
 
 
@@ -140,15 +141,101 @@ def test_a_thought_that_a_template_leaves_out_is_learned_as_the_model_writes_it(
     tokenizer = ChatTokenizer(save_model(tmp_path, template, special))
     plain, thoughtful = conversation(), conversation()
     thoughtful["messages"][3]["reasoning"] = "Hm."
-    if not shut:
-        (item,) = tokenizer.tokenize([plain])
-        assert item.problem == "the chat template leaves a thought open that its prompt begins"
-        return
     assert learned_texts(tokenizer, plain)[0].endswith("Two?\nYes.<|end|>")
     assert f"<|assistant|>{shut}Two?" in tokenizer.decode(next(tokenizer.tokenize([plain])).input_ids)
     texts = learned_texts(tokenizer, thoughtful)
     assert any(text.endswith(f"{thought}Two?\nYes.<|end|>") for text in texts)
     assert sum(text.count("One.<|end|>") for text in texts) == 1
+
+
+ALWAYS = {
+    "opened in every prompt": ("''", "'<think>'", "Hm.\n</think>\n\n", "\n</think>\n\n", ""),
+    "opened, and shown empty": ("'<think>\n</think>'", "'<think>\n'", "Hm.</think>", "</think>", "<think>\n</think>"),
+    "shown empty": ("'<think></think>'", "''", "<think>Hm.</think>", "<think></think>", "<think></think>"),
+}
+"""Of templates that ask for every answer with a thought: what they show and ask, and what is learned and asked."""
+
+
+@pytest.mark.parametrize("form", ALWAYS)
+def test_an_answer_without_the_thought_that_every_prompt_asks_for_is_refused_until_it_is_said_how(
+    tmp_path: Path, form: str
+) -> None:
+    shown, asked, thought, empty, shut = ALWAYS[form]
+    template = HEADS.replace("SHOWN", shown).replace("ASKED", asked)
+    special = ["<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
+    folder = save_model(tmp_path, template, special)
+    plain, thoughtful = conversation(), conversation()
+    for message in thoughtful["messages"][1::2]:
+        message["reasoning"] = "Hm."
+    tokenizer = ChatTokenizer(folder)
+    (item,) = tokenizer.tokenize([plain])
+    assert item.problem == ALWAYS_THINKS and "thinking='off'" in way_out(item.problem)
+    texts = learned_texts(tokenizer, thoughtful)
+    assert sorted(texts) == [f"{thought}One.<|end|>", f"{thought}Two?\nYes.<|end|>"]
+    for thinking, turn, prompt in (
+        ("on", f"{empty}Two?\nYes.<|end|>", asked.strip("'")),
+        ("off", "Two?\nYes.<|end|>", shut),
+    ):
+        tokenizer = ChatTokenizer(folder, TokenSettings(thinking=thinking))
+        whole = tokenizer.decode(next(tokenizer.tokenize([plain])).input_ids)
+        assert learned_texts(tokenizer, plain)[0].endswith(turn)
+        assert whole.endswith(f"And then?<|end|><|assistant|>{prompt}{turn}")
+        loaded = AutoTokenizer.from_pretrained(folder)
+        assert whole == render_prompt(AskingTokenizer(loaded, None, tokenizer.settings), plain) + turn
+
+
+def test_a_thought_that_a_prompt_begins_and_no_answer_ends_is_refused(tmp_path: Path) -> None:
+    template = HEADS.replace("SHOWN", "'<think>'").replace("ASKED", "'<think>'")
+    special = ["<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
+    (item,) = ChatTokenizer(save_model(tmp_path, template, special)).tokenize([conversation()])
+    assert item.problem == "the chat template leaves a thought open that its prompt begins"
+
+
+def test_a_thought_is_a_part_of_the_content_where_a_template_takes_it_so(tmp_path: Path) -> None:
+    parts = "{% for p in m.content %}{{ '[THINK]' + p.thinking + '[/THINK]' if p.type == 'thinking' else p.text }}{% endfor %}"
+    template = MISTRAL.replace(
+        "{{ ' ' + m.content + '</s>' }}",
+        "{% if m.content is string %}{{ m.content }}{% else %}" + parts + "{% endif %}</s>",
+    )
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, [*SHAPES["mistral"][1], "[THINK]", "[/THINK]"]))
+    record = conversation()
+    record["messages"][1]["reasoning"] = "Hm."
+    for _ in range(2):
+        assert learned(tokenizer, record) == "[THINK]Hm.[/THINK]One.</s>Two?\nYes.</s>"
+
+
+EFFORT = "{% if effort not in ['none', 'high'] %}{{ raise_exception('effort') }}{% endif %}".replace(
+    "effort", "reasoning_effort"
+)
+SWITCHED = {
+    "reasoning_effort": ("{% if not reasoning_effort %}{% set reasoning_effort = 'none' %}{% endif %}" + EFFORT, "high", "none"),
+    "thinking_mode": ("{% if thinking_mode == 'disabled' %}{% elif thinking_mode == 'enabled' %}{% endif %}", "enabled", "disabled"),
+    "skip_reasoning": ("", "False", "True"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_the_switch_that_a_template_reads_is_set_for_every_answer(tmp_path: Path, name: str) -> None:
+    head, on, off = SWITCHED[name]
+    tokenizer = ChatTokenizer(save_model(tmp_path, head + "{{ name }}".replace("name", name) + QWEN, SHAPES["qwen"][1]))
+    plain, thoughtful = conversation(), conversation()
+    for message in thoughtful["messages"][1::2]:
+        message["reasoning"] = "Hm."
+    for record, value in ((plain, off), (thoughtful, on)):
+        (item,) = tokenizer.tokenize([record])
+        assert tokenizer.decode(item.input_ids).startswith(f"{value}<|im_start|>")
+
+
+def test_a_turn_is_learned_from_its_prompt_on_and_whole_where_marks_leave_out_a_part_of_it(tmp_path: Path) -> None:
+    answer = "{% if m.reasoning_content %}{{ '<think>' + m.reasoning_content + '</think>' }}{% endif %}"
+    template = MARKED.replace("{% generation %}", answer + "{{ '\n\n' }}{% generation %}")
+    template += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, SHAPES["marked"][1]))
+    record = conversation()
+    assert learned(tokenizer, record) == "\n\nOne.<|end|>\n\nTwo?\nYes.<|end|>"
+    for message in record["messages"][1::2]:
+        message["reasoning"] = "Hm."
+    assert learned(tokenizer, record) == "<think>Hm.</think>\n\nOne.<|end|><think>Hm.</think>\n\nTwo?\nYes.<|end|>"
 
 
 def test_a_greeting_is_context_and_an_answer_that_repeats_the_question_is_learned(tmp_path: Path) -> None:

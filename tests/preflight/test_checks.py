@@ -88,6 +88,9 @@ def test_a_template_by_which_nothing_is_learned_and_a_tokenizer_unlike_its_file_
     assert other.unlike_file(folder / "tokenizer.json") == ""
     assert other.unlike_file(tmp_path / "other.json").startswith("I'm you'RE")
     assert [outcome for outcome, _ in check_template(run)] == ["pass"] * 4
+    (folder / "chat_template.jinja").write_text(CHATML.replace("assistant\n{%", "assistant\n<think>\n{%"))
+    verdict, text = next(iter(check_template(run)))
+    assert verdict == "warn" and "asks for every answer with a thought, and one has none; thinking='on'" in text
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role + ': ' + m.content }}{% endfor %}")
     with pytest.raises(
         ConfigError, match="not even plain answers are learned: the chat template writes no end of turn"

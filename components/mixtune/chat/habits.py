@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from mixtune.chat.lost_parts import THOUGHT_KEYS
 from mixtune.chat.sandbox import Rendered
 from mixtune.chat.thinking import (
+    Switch,
     Thoughts,
+    Variables,
     closing_of,
     ending_empty_thought,
     inline_thought,
     last_opening,
+    leading_closing,
     leading_empty_thought,
     mentions_thoughts,
-    switch,
-    without_leading_closing,
+    turned,
 )
 from mixtune.errors import DataError
 from mixtune.records import TemplateValue, json_text
@@ -26,7 +29,7 @@ from mixtune.records import TemplateValue, json_text
 _QUESTION, _ANSWER, _THOUGHT, _VALUE = "mixtune question", "mixtune answer", "mixtune thought", "mixtune value"
 _USER = {"role": "user", "content": _QUESTION}
 _PLAIN = {"role": "assistant", "content": _ANSWER}
-_THINKING = {**_PLAIN, **dict.fromkeys(("reasoning", "reasoning_content", "thinking"), _THOUGHT)}
+_THINKING = {**_PLAIN, **dict.fromkeys(THOUGHT_KEYS, _THOUGHT)}
 _RESULT = {"role": "tool", "content": "mixtune result", "tool_call_id": "mixtune001"}
 _ARGUMENTS = {"mixtune_key": _VALUE}
 _TOOL = {"type": "function", "function": {"name": "mixtune_tool", "description": "", "parameters": {}}}
@@ -45,7 +48,9 @@ class Habits(NamedTuple):
     thoughts: Thoughts = Thoughts()
     has_marks: bool = False
     part_contents: bool = False
-    """It takes contents as lists of parts, not as texts."""
+    """It takes contents as lists of parts, not as texts;"""
+    part_thoughts: bool = False
+    """or those with a thought, which is the first part."""
     writes_tools: bool = False
     text_arguments: bool = False
     """It takes the arguments of a call as JSON text, not as an object."""
@@ -66,23 +71,31 @@ class Traits(NamedTuple):
     """A template's pattern of control tokens, its switches for thoughts, its source, and its tokenizer's EOS."""
 
     control: re.Pattern[str]
-    switches: tuple[str, ...] = ()
+    switches: tuple[Switch, ...] = ()
     text: str = ""
     eos: str = ""
 
 
 def find_habits(render: Render, traits: Traits) -> Habits:
     """Find out how a template writes turns; a template that renders no plain question and answer has none."""
-    control, off = traits.control, switch(traits.switches, False)
+    control, off = traits.control, turned(traits.switches, False)
     is_plain = _ANSWER in _try(render, [_USER, _PLAIN], off)
     if not is_plain and _ANSWER not in _try(render, as_parts([_USER, _PLAIN]), off):
         return Habits()
     habits = Habits(part_contents=not is_plain)
     if habits.part_contents:
         render = partial(_render_parts, render)
+    traits = traits._replace(switches=tuple(item for item in traits.switches if _matters(item, render)))
+    off = turned(traits.switches, False)
+    thoughts = _find_thoughts(render, traits)
+    on, render_parts = turned(traits.switches, True), partial(_render_thoughts, render)
+    parts = _try(render_parts, [_USER, _THINKING], on)
+    is_quoted = repr(_THOUGHT) in parts or json_text(_THOUGHT) in parts  # a list that is written as it is
+    if _THOUGHT in parts and not is_quoted and _THOUGHT not in _try(render, [_USER, _THINKING], on):
+        habits, thoughts = habits._replace(part_thoughts=True), _find_thoughts(render_parts, traits)
     whole, marks = render([_USER, _PLAIN], variables=off)
     habits = habits._replace(
-        thoughts=_find_thoughts(render, traits),
+        thoughts=thoughts,
         has_marks=bool(marks),
         writes_tools="mixtune_tool" in _try(render, [_USER, _PLAIN], off, tools=[_TOOL]),
         text_arguments=_wants_text(render, off),
@@ -95,11 +108,18 @@ def find_habits(render: Render, traits: Traits) -> Habits:
     return habits._replace(end_of_turn=end, end_of_call=call, is_end_next=True) if end else habits
 
 
+def _matters(switch: Switch, render: Render) -> bool:
+    """Return whether a switch changes a prompt, or an answer with a thought."""
+    on, off = turned([switch], True), turned([switch], False)
+    changes_prompt = _try(render, [_USER], on, prompt=True) != _try(render, [_USER], off, prompt=True)
+    return changes_prompt or _try(render, [_USER, _THINKING], on) != _try(render, [_USER, _THINKING], off)
+
+
 def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
-    switches, on = traits.switches, switch(traits.switches, True)
+    switches, on = traits.switches, turned(traits.switches, True)
     prompt, whole = _try(render, [_USER], on, prompt=True), _try(render, [_USER, _PLAIN], on)
     place = _count_common(traits.control, prompt, whole)
-    if switches and whole.startswith(prompt) and without_leading_closing(whole[place:]) != whole[place:]:
+    if whole.startswith(prompt) and leading_closing(whole[place:]):
         place -= len(last_opening(prompt))
     opened = prompt[place:] if whole else ""
     closing = closing_of(opened, whole[place : whole.rfind(_ANSWER)].removeprefix(opened))
@@ -114,9 +134,13 @@ def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
 
 def _find_empty(render: Render, traits: Traits) -> tuple[str, str]:
     """Return `shut` and `empty` of `Thoughts`."""
-    off = switch(traits.switches, False)
+    off = turned(traits.switches, False)
     prompt, whole = _try(render, [_USER], off, prompt=True), _try(render, [_USER, _PLAIN], off)
-    shut = leading_empty_thought(whole[len(prompt) :]) if prompt and whole.startswith(prompt) else ""
+    answer = whole[len(prompt) :] if prompt and whole.startswith(prompt) else ""
+    if opening := last_opening(prompt):
+        closing = leading_closing(answer)
+        return closing and opening + closing, ""
+    shut = leading_empty_thought(answer)
     return shut, shut or ending_empty_thought(prompt)
 
 
@@ -125,11 +149,27 @@ def as_parts(messages: Iterable[TemplateValue]) -> list[TemplateValue]:
     return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
+def thoughts_as_parts(messages: Iterable[TemplateValue]) -> list[TemplateValue]:
+    """Return messages with the contents of those with thoughts as lists: the thought, the text if there is one."""
+    return [
+        {**message, "content": _thought_parts(message)} if message.get("reasoning") else message for message in messages
+    ]
+
+
+def _thought_parts(message: TemplateValue) -> list[TemplateValue]:
+    text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    return [{"type": "thinking", "thinking": message["reasoning"]}, *text]
+
+
+def _render_thoughts(render: Render, messages: Sequence[TemplateValue], **named: object) -> Rendered:
+    return render(thoughts_as_parts(messages), **named)
+
+
 def _render_parts(render: Render, messages: Sequence[TemplateValue], **named: object) -> Rendered:
     return render(as_parts(messages), **named)
 
 
-def _try(render: Render, messages: Sequence[TemplateValue], variables: dict[str, bool], **named: object) -> str:
+def _try(render: Render, messages: Sequence[TemplateValue], variables: Variables, **named: object) -> str:
     """Return a conversation as text; empty where the template refuses it."""
     try:
         return render(messages, variables=variables, **named).text
@@ -170,7 +210,7 @@ def _call(text_arguments: bool = False) -> TemplateValue:
     return call
 
 
-def _wants_text(render: Render, variables: dict[str, bool]) -> bool:
+def _wants_text(render: Render, variables: Variables) -> bool:
     """Return whether arguments as an object are refused, or written as Python writes them, and as text are not."""
     text = _try(render, [_USER, _call()], variables)
     if text and repr(_ARGUMENTS) not in text:
@@ -180,7 +220,7 @@ def _wants_text(render: Render, variables: dict[str, bool]) -> bool:
 
 def _read_following(
     render: Render,
-    variables: dict[str, bool],
+    variables: Variables,
     control: re.Pattern[str],
     messages: list[TemplateValue],
     following: TemplateValue,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence, Set
 from mixtune.records import TemplateValue, Written
 
 _PARTS = {"system": "system", "tool": "tool_results"}
-THOUGHT_KEYS = ("reasoning", "reasoning_content", "thinking")
+THOUGHT_KEYS = ("reasoning", "reasoning_content", "thinking", "thought")
 
 
 def list_parts(messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None) -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -107,12 +107,16 @@ def content_probes(tree: nodes.Template) -> set[str]:
     return {text for text in texts if len(text.strip()) > 2 and not text.isidentifier()}
 
 
-def read_names(tree: nodes.Template) -> set[str]:
-    """Return the names of the variables that a template reads."""
-    return {node.name for node in tree.find_all(nodes.Name) if node.ctx == "load"}
+def read_names(environment: Environment, text: str) -> set[str]:
+    """Return the names of the variables that a template reads and does not set itself."""
+    return meta.find_undeclared_variables(environment.parse(text))  # which folds constants of the tree
+
+
+def text_constants(tree: nodes.Template) -> set[str]:
+    """Return the texts in a template's expressions."""
+    return {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
 
 
 def literal_text(tree: nodes.Template) -> str:
     """Return the texts and text constants of a template, joined so that no token lies across two of them."""
-    texts = {node.data for node in tree.find_all(nodes.TemplateData)}
-    return "\0".join(texts | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)})
+    return "\0".join({node.data for node in tree.find_all(nodes.TemplateData)} | text_constants(tree))

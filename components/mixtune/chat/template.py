@@ -8,7 +8,7 @@ the result can tell it from what the template wrote. Needs jinja2 alone, neither
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,15 @@ from jinja2 import TemplateError, UndefinedError
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import new_context
 
-from mixtune.chat.habits import Habits, TemplateRefusal, Traits, as_parts, find_habits, write_arguments
+from mixtune.chat.habits import (
+    Habits,
+    TemplateRefusal,
+    Traits,
+    as_parts,
+    find_habits,
+    thoughts_as_parts,
+    write_arguments,
+)
 from mixtune.chat.sandbox import (
     GenerationMarks,
     Rendered,
@@ -28,9 +36,10 @@ from mixtune.chat.sandbox import (
     literal_text,
     make_environment,
     read_names,
+    text_constants,
 )
 from mixtune.chat.template_files import DEFAULT, AddedToken, read_templates, read_tokens, templates_digest
-from mixtune.chat.thinking import SWITCHES, inline_thought, lift_thoughts
+from mixtune.chat.thinking import Variables, find_switches, inline_thought, lift_thoughts
 from mixtune.errors import ModelError
 from mixtune.records import Message, TemplateValue, dump_json, template_messages, template_tools
 
@@ -41,7 +50,7 @@ WITH_TOOLS = "tool_use"
 _ASIDE_START, _ASIDE_END, _CONTROL_START, _CONTROL_END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 _NONCHARACTERS = re.compile(f"[{_ASIDE_START}-{_CONTROL_END}]")
 _ASIDE = re.compile(f"{_ASIDE_START}(\\d+){_ASIDE_END}")
-NO_VARIABLES: Mapping[str, bool] = MappingProxyType({})
+NO_VARIABLES: Variables = MappingProxyType({})
 _RENDER_ERRORS = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -88,11 +97,14 @@ class ChatTemplate:
         spelled = (re.escape(orjson.dumps(text)[1:-1]) for text in longest_first)
         self._suspicious = re.compile(b"|".join([b"\\xef\\xb7[\\x90-\\x93]", *spelled]))
         self._restorable = re.compile(f"{_ASIDE.pattern}|{self.control_pattern.pattern}")
-        self._switches = {name: read_names(tree) & SWITCHES.keys() for name, tree in trees.items()}
+        self._switches = {
+            name: find_switches(read_names(environment, self.templates[name]), text_constants(tree))
+            for name, tree in trees.items()
+        }
         probes = {orjson.dumps(text)[1:-1] for tree in trees.values() for text in content_probes(tree)}
         self._unusual = re.compile(b"|".join([self._suspicious.pattern, *map(re.escape, sorted(probes))]))
         self._habits: dict[str, Habits] = {}
-        self._part_contents = set[str]()
+        self._forms: dict[str, Callable[[Sequence[TemplateValue]], list[TemplateValue]]] = {}
 
     @classmethod
     def load(cls, folder: Path, text: str = "") -> "ChatTemplate":
@@ -135,7 +147,7 @@ class ChatTemplate:
         self,
         messages: Sequence[TemplateValue],
         tools: Sequence[TemplateValue] | None = None,
-        variables: Mapping[str, bool] = NO_VARIABLES,
+        variables: Variables = NO_VARIABLES,
         *,
         prompt: bool = False,
     ) -> Rendered:
@@ -146,8 +158,8 @@ class ChatTemplate:
         """
         name = self._choose(tools)
         template = self._compiled[name]
-        if name in self._part_contents:
-            messages = as_parts(messages)
+        if form := self._forms.get(name):
+            messages = form(messages)
         values = {**self._variables, **variables, "messages": messages, "tools": tools, "documents": None}
         values["add_generation_prompt"] = prompt
         context = new_context(template.environment, None, template.blocks, values, shared=True)
@@ -173,13 +185,12 @@ class ChatTemplate:
         """Return how the template that renders such conversations writes turns."""
         name = self._choose(tools)
         if name not in self._habits:
-            switches = tuple(sorted(self._switches[name]))
             render = partial(self.render, tools=[] if name == WITH_TOOLS else None)
             self._habits[name] = find_habits(
-                render, Traits(self.control_pattern, switches, self.templates[name], self.eos)
+                render, Traits(self.control_pattern, self._switches[name], self.templates[name], self.eos)
             )
-            if self._habits[name].part_contents:
-                self._part_contents.add(name)
+            if self._habits[name].part_contents or self._habits[name].part_thoughts:
+                self._forms[name] = as_parts if self._habits[name].part_contents else thoughts_as_parts
         return self._habits[name]
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[TemplateValue] | None = None) -> Conversation:

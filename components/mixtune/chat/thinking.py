@@ -1,21 +1,41 @@
 """Thoughts: what a chat template does with them, and how a thought that stands in an answer's text is told from it.
 
 A hybrid model's template has a switch (`enable_thinking`): on, the model writes its thought; off, the prompt holds an
-empty one and the model answers at once. Some templates have no switch and open a thought in every prompt.
+empty one and the model answers at once. Some templates have no switch and ask for every answer with a thought.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from mixtune.records import Message
 
-SWITCHES = {"enable_thinking": True, "thinking": True, "skip_think": False}
-"""Names under which templates take the switch, and its value where thoughts are written."""
+Variables = Mapping[str, bool | str]
+"""What a template is given beside messages and tools."""
+
+
+class Switch(NamedTuple):
+    """A template's variable that turns thoughts on or off."""
+
+    name: str
+    on: bool | str
+    off: bool | str
+
+
+SWITCHES = (
+    *(Switch(name, True, False) for name in ("enable_thinking", "thinking", "reasoning")),
+    *(Switch(name, False, True) for name in ("skip_think", "skip_reasoning", "no_thinking")),
+    *(Switch("reasoning_effort", "high", off) for off in ("none", "no_think")),
+    *(Switch("thinking_mode", *pair) for pair in (("on", "off"), ("enabled", "disabled"), ("thinking", "chat"))),
+)
+"""Switches that templates have."""
+_NAMES = ("think", "thinking", "thought", "reasoning", "seed:think", "mm:think", "longcat_think", "think:opensource")
 TAGS = (
-    *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "reasoning", "seed:think")),
+    *((f"<{name}>", f"</{name}>") for name in _NAMES),
     ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<|channel>thought", "<channel|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|think:start|>", "<|think:end|>"), ("<|start_think|>", "<|end_think|>"),
+    ("<|thought_start|>", "<|thought_end|>"),
 )  # fmt: skip
 """What families write around a thought."""
 _OPENED = re.compile(rf"\s*({'|'.join(re.escape(opening) for opening, _ in TAGS)})\s*\Z")
@@ -33,29 +53,39 @@ _HEADLESS = re.compile(r"((?:(?!<think>).)*?)\n</think>\n+(.*\S.*)\Z", re.DOTALL
 class Thoughts(NamedTuple):
     """What a chat template does with thoughts."""
 
-    switches: tuple[str, ...] = ()
-    """Variables that turn them on or off; empty: none does."""
+    switches: tuple[Switch, ...] = ()
+    """What turns them on or off; empty: nothing does."""
     opened: str = ""
     """What prompts for thoughts end with and a plain answer lacks: an opened thought;"""
     closing: str = ""
     """and what ends it, where the template writes no thought itself."""
     shut: str = ""
-    """An empty thought that is written before every plain answer, and in no prompt."""
+    """An empty thought that is written before every plain answer, and whole in no prompt."""
     empty: str = ""
-    """The same, or the one that ends prompts without thoughts: a thought that a template leaves out looks like it."""
+    """One that prompts do not open, or that ends prompts without thoughts: a thought that is left out looks like it."""
     is_inline: bool = False
     """A thought is written only if it stands in the answer's text."""
     are_known: bool = False
     """A thought at an answer's beginning is one for the template, too."""
 
-    def variables(self, is_on: bool) -> dict[str, bool]:
+    def variables(self, is_on: bool) -> Variables:
         """Return what the template is given for an answer with or without a thought."""
-        return switch(self.switches, is_on)
+        return turned(self.switches, is_on)
 
 
-def switch(names: Iterable[str], is_on: bool) -> dict[str, bool]:
+def find_switches(names: Set[str], texts: Set[str]) -> tuple[Switch, ...]:
+    """Return the switches of a template, by the variables that it reads and the text constants in it."""
+    by_name = {
+        item.name: item
+        for item in reversed(SWITCHES)
+        if item.name in names and (isinstance(item.on, bool) or {item.on, item.off} <= texts)
+    }
+    return tuple(by_name[name] for name in sorted(by_name))
+
+
+def turned(switches: Iterable[Switch], is_on: bool) -> Variables:
     """Return the values of switches that turn thoughts on or off."""
-    return {name: SWITCHES[name] is is_on for name in names}
+    return {item.name: item.on if is_on else item.off for item in switches}
 
 
 def closing_of(opened: str, shown: str) -> str:
@@ -85,7 +115,14 @@ def ending_empty_thought(prompt: str) -> str:
 
 def without_leading_closing(text: str) -> str:
     """Return a text without the tag, and the space around it, that ends a thought at its beginning."""
-    return next((text.lstrip()[len(tag) :].lstrip() for _, tag in TAGS if text.lstrip().startswith(tag)), text)
+    return text[len(leading_closing(text)) :]
+
+
+def leading_closing(text: str) -> str:
+    """Return the tag, and the space around it, that ends a thought at a text's beginning; empty if there is none."""
+    bare = text.lstrip()
+    rest = next((bare[len(tag) :].lstrip() for _, tag in TAGS if bare.startswith(tag)), text)
+    return text.removesuffix(rest)
 
 
 def leading_empty_thought(text: str) -> str:

@@ -7,7 +7,7 @@ writes them (without their thoughts, with another end) give an example for every
 than it is asked for, and none twice.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
@@ -19,10 +19,11 @@ from mixtune.chat.lost_parts import (
     says_something,
     without_parts,
 )
-from mixtune.chat.refused_share import NO_PLACE, PART_NAMES
+from mixtune.chat.refused_share import ALWAYS_THINKS, NO_PLACE, PART_NAMES
 from mixtune.chat.sandbox import Spans
 from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
 from mixtune.chat.thinking import (
+    Variables,
     ending_empty_thought,
     fill_thought,
     last_opening,
@@ -35,6 +36,7 @@ from mixtune.records import TemplateValue
 from mixtune.settings.chat import ChatSettings
 
 NOT_AS_IS = "the chat template does not write what is said as it is"
+NOT_SHOWN = "the chat template does not show where the assistant speaks"
 _PLACEHOLDER = "mixtune something else"
 
 
@@ -46,7 +48,7 @@ class Source(NamedTuple):
     """How the text of an example is rendered, from messages at the conversation's beginning."""
 
     num_messages: int
-    variables: Mapping[str, bool] = NO_VARIABLES
+    variables: Variables = NO_VARIABLES
     appended: str = ""
     """The end of the last turn, where the template writes it only in front of the next one."""
 
@@ -115,6 +117,8 @@ def find_examples(
         elif removing := finder.lost & _droppable(settings):
             removed |= removing
             continue
+        elif not problem and finder.lacks_thought:
+            problem = ALWAYS_THINKS
         if problem or not examples:
             return Examples(problem=problem or "no token to learn")
         control = template.control_pattern
@@ -182,6 +186,7 @@ class _Finder:
         self.template, self.messages, self.tools, self.settings = template, messages, tools, settings
         self.habits = template.habits(tools)
         self.lost: set[str] = set()
+        self.lacks_thought = False
 
     def examples(self, train_on: Set[str]) -> list[Example]:
         """Return the examples, or raise what a template raises; what their texts lack is put into `lost`."""
@@ -192,6 +197,7 @@ class _Finder:
             numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
             numbers = [number for number in numbers if self.messages[number].get("learn", True)]
             turns = [self.turn(number) for number in numbers if self._is_asked_for(number)]
+            self.lacks_thought = self.settings.thinking == "record" and any(map(self._lacks_thought, turns))
         thinks_last = bool(turns) and thinks(self.messages[turns[-1].number], self.settings)
         variables = self.habits.thoughts.variables(thinks_last)
         whole, marks = self.template.render(self.messages, self.tools, variables)
@@ -221,6 +227,14 @@ class _Finder:
                 return False
         return says_something(self.messages[number])
 
+    def _lacks_thought(self, turn: _Turn) -> bool:
+        """Return whether an answer without a thought is learned behind a prompt that the template does not have."""
+        thoughts, opening = self.habits.thoughts, last_opening(turn.prompt)
+        if thinks(self.messages[turn.number], self.settings) or not (opening or thoughts.opened or thoughts.shut):
+            return False
+        before, variables = self.messages[: turn.number], thoughts.variables(False)
+        return bool(opening) or self.template.render(before, self.tools, variables, prompt=True).text != turn.prompt
+
     def turn(self, number: int) -> _Turn:
         """Find the turn that a message is."""
         message, thoughts = self.messages[number], self.habits.thoughts
@@ -242,11 +256,13 @@ class _Finder:
             thought = "" if shown and not reasoning else fill_thought(thoughts.empty, reasoning)
             start += len(thoughts.shut) if thought and whole.startswith(thoughts.shut, start) else 0
         if start is None:
-            raise TurnProblem("the chat template does not show where the assistant speaks")
+            self.lost |= missing_in_answer(message, whole) - {"content"}
+            hidden = self.lost & list_parts([message], None)
+            raise TurnProblem(_lacking(min(hidden)) if hidden else NOT_SHOWN)
         answer, appended = self._cut(whole[start:], message)
         pieces = [(0, len(thought) + len(answer))]
         if self.habits.has_marks:
-            pieces = self._marked(answer, [(a - start, b - start) for a, b in marks], len(thought))
+            pieces = self._marked(message, answer, [(a - start, b - start) for a, b in marks], len(thought))
         self.lost |= missing_in_answer(message, thought + answer)
         if leaves_open(prompt, thought + answer):
             raise TurnProblem("the chat template leaves a thought open that its prompt begins")
@@ -282,6 +298,9 @@ class _Finder:
         _, is_shown, answer = shown.partition(header) if marker and header else ("", "", "")
         if header != after:
             answer = without_leading_closing(answer)
+        if not is_shown and header.strip():  # it may end in other white space
+            _, is_shown, answer = shown.partition(header.rstrip()) if marker else ("", "", "")
+            answer = answer.lstrip()
         return len(whole) - len(answer) if is_shown and whole.endswith(answer) else None
 
     def _cut(self, answer: str, message: TemplateValue) -> tuple[str, str]:
@@ -305,16 +324,27 @@ class _Finder:
         known = [place for token, place in reversed(ends) if token in {end, self.template.eos}]
         return answer[: known[0] if known else ends[0][1]], ""
 
-    def _marked(self, answer: str, marks: Spans, shift: int) -> Spans:
-        """Return the pieces of an answer in generation marks, its end of turn included; `shift`: before the answer."""
-        pieces = [(max(a, 0), min(b, len(answer))) for a, b in marks if b > 0 and a < len(answer)]
-        pieces = [(a, b) for a, b in pieces if answer[a:b].strip()]
-        if not pieces:
+    def _marked(self, message: TemplateValue, answer: str, marks: Spans, shift: int) -> Spans:
+        """Return the pieces of an answer in generation marks, the space between them and its end of turn included.
+
+        All of it where the marks leave out a part of what is said. `shift`: before the answer.
+        """
+        marked = [(max(a, 0), min(b, len(answer))) for a, b in marks if b > 0 and a < len(answer)]
+        marked = [(a, b) for a, b in marked if answer[a:b].strip()]
+        if not marked:
             raise TurnProblem("the chat template's generation marks leave out what the assistant says")
+        if missing_in_answer(message, "".join(answer[a:b] for a, b in marked)):
+            return [(0, shift + len(answer))]
+        pieces = [(0, 0)]
+        for first, last in marked:
+            if answer[pieces[-1][1] : first].strip():
+                pieces.append((first, last))
+            else:
+                pieces[-1] = (pieces[-1][0], last)
         first, last = pieces[-1]
         if answer[last:].strip() == self.habits.end_of_turn:
             pieces[-1] = (first, len(answer))
-        return [(a + shift if a or not shift else 0, b + shift) for a, b in pieces]
+        return [(a + shift if a or not shift else 0, b + shift) for a, b in pieces if b]
 
     def _with_others(self, examples: list[Example], text: str, roles: Set[str]) -> list[Example]:
         """Return examples the first of which holds the contents of some roles, too."""

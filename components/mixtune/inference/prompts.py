@@ -80,7 +80,7 @@ def check_thinking_switch(tokenizer: Tokenizer, thinking: str) -> None:
     if not has_thinking_switch(tokenizer):
         raise ConfigError(
             f"thinking is {thinking}, but the chat template of {tokenizer.name_or_path} has no switch for thoughts "
-            f"({', '.join(SWITCHES)}); leave thinking at trained or template"
+            f"({', '.join(dict.fromkeys(item.name for item in SWITCHES))}); leave thinking at trained or template"
         )
 
 

@@ -22,7 +22,7 @@ KINDS: dict[str, list[Message]] = {
 
 
 def check_template(run: RunSettings) -> Iterator[tuple[str, str]]:
-    """Check that plain answers are learned, and say which other conversations are, and why the rest is refused."""
+    """Check that answers are learned, with a thought or without, and say which other conversations are, or why not."""
     mix, folder = valid(run.mix), models.fetch_model(run.base_model, weights=False)
     uri = mix.tokens.chat_template_uri if mix else ""
     if mix is None or not (uri or DEFAULT in read_templates(folder)) or not (folder / "tokenizer.json").is_file():
@@ -37,7 +37,8 @@ def check_template(run: RunSettings) -> Iterator[tuple[str, str]]:
         record = Record(id="0" * 32, messages=turns, origin=origin, tools=[_TOOL] if _CALL in turns else [])
         problems[kind] = next(tokenizer.tokenize([record])).problem
     if reason := problems["plain answers"]:
-        yield "fail", f"not even plain answers are learned: {reason}; {way_out(reason)}"
+        text = f"plain answers are learned: {reason}; {way_out(reason)}"
+        yield ("fail", f"not even {text}") if problems["thoughts"] else ("warn", f"no {text}")
     yield "pass", f"learned, token by token: {', '.join(kind for kind, reason in problems.items() if not reason)}"
     for kind, reason in problems.items():
         if reason:
