@@ -50,6 +50,6 @@ def evaluate_only(
     inputs = run.fingerprint(*sources, base_model, model_uri=model_uri)
     pools = run.sanitize(inputs)
     base = run.evaluate(pools, inputs)
-    candidate = run.evaluate(pools, inputs, model_uri)
+    candidate = run.evaluate(pools, inputs, inputs.model_uri)
     decision = run.compare(base, candidate, inputs)
     return namedtuple("Outcome", "verdict")(decision.outputs["Output"])

@@ -32,6 +32,8 @@ class Inputs:
     mix_options: dict
     sanitize_options: dict
     evaluate_options: dict
+    model_uri: str
+    """Of a model that is trained already; empty: there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

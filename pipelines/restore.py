@@ -67,16 +67,16 @@ def restore(
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=1.0, max_steps=max_steps)
     training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
-        inputs = run.fingerprint(*sources, base_model, mix_options, model_uri)
-        trained_uri = run.fingerprint(*sources, model_uri).base_model
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options, model_uri
+        )
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)
-        restored_uri = run.restore(mixed, inputs, training, trained_uri)
+        restored_uri = run.restore(mixed, inputs, training, inputs.model_uri)
         base = run.evaluate(pools, inputs)
-        trained = run.evaluate(pools, inputs, trained_uri).set_display_name("evaluate-trained")
-        swept = run.sweep(pools, inputs, trained_uri, DIAL)
+        trained = run.evaluate(pools, inputs, inputs.model_uri).set_display_name("evaluate-trained")
+        swept = run.sweep(pools, inputs, inputs.model_uri, DIAL)
         candidate = run.evaluate(pools, inputs, restored_uri)
         decision = run.compare(base, candidate, inputs, mixed, swept, earlier=trained)
         run.record("restore", decision.outputs["comparison"])

@@ -118,6 +118,16 @@ def test_what_fingerprint_makes_of_the_options_reaches_both_sanitize_tasks() -> 
     assert {item.consent.list_uri for item, _ in settings} == {"s3://b/who#1"}
 
 
+@pytest.mark.parametrize("name", ["evaluate_only", "restore"])
+def test_a_trained_model_is_evaluated_by_its_digest_and_looked_at_once(name: str) -> None:
+    pipeline = Pipeline.load(find_pipeline(name))
+    kubeflow = backend(fingerprint=lambda call: {"model_uri": f"{call.parameters['model_uri']}#1"})
+    run = kubeflow.run(pipeline, arguments(pipeline, model_uri="s3://b/tuned"))
+    assert [call.function for call in run.calls].count("fingerprint") == 1
+    evaluated = [call.parameters.get("model_uri") for call in run.calls if call.function == "evaluate"]
+    assert evaluated.count("s3://b/tuned#1") == 1
+
+
 def test_a_search_trains_a_second_share_where_the_first_did_not_pass() -> None:
     pipeline, kubeflow = Pipeline.load(find_pipeline("find_mix")), backend(weigh_mix=weigh("again"))
     run = kubeflow.run(pipeline, arguments(pipeline))

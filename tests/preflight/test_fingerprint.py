@@ -11,6 +11,7 @@ from mixtune.preflight.fingerprint import (
     fingerprint_options,
     fingerprint_pools,
     fingerprint_sanitize,
+    fingerprint_trained,
     hand_on_chat,
     read_pools,
 )
@@ -128,3 +129,16 @@ def test_sanitize_and_evaluate_render_as_the_mix_does_or_as_the_model_was_traine
     assert hand_on_chat(trained, {})["chat"] == trained
     assert fingerprint_options({"thinking": "off"}, f"{tmp_path}/data/model")["thinking"] == "off"
     assert fingerprint_options({}, str(tmp_path)) == fingerprint_options({}, "failed: loss nan") == {}
+
+
+def test_a_trained_model_leaves_with_the_digest_of_what_is_there_now(tmp_path: Path) -> None:
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_text("first")
+    first = fingerprint_trained(str(tmp_path))
+    assert first.startswith(f"{tmp_path}#")
+    assert fingerprint_trained(first) == first, "an output of `train` has its digest already"
+    weights.write_text("second")
+    assert fingerprint_trained(str(tmp_path)) != first
+    with pytest.raises(DataError, match="changed since"):
+        fingerprint_trained(first)
+    assert fingerprint_trained("") == ""

@@ -32,6 +32,7 @@ def fingerprint(
         ("mix_options", dict),
         ("sanitize_options", dict),
         ("evaluate_options", dict),
+        ("model_uri", str),
     ],
 ):
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
@@ -64,6 +65,7 @@ def fingerprint(
         mix_options: The chat template's file with its digest; conversations rendered as the trained model's were.
         sanitize_options: The list of those who consented with its digest; conversations rendered as in the mix.
         evaluate_options: Conversations rendered as in the mix.
+        model_uri: With its digest; empty where none was given.
     """
     from collections import namedtuple
 
@@ -75,10 +77,12 @@ def fingerprint(
     model, mix = logic.fingerprint_model(base_model), logic.fingerprint_options(mix_options, model_uri)
     cleaning = logic.hand_on_chat(mix, logic.fingerprint_sanitize(sanitize_options))
     evaluating = logic.hand_on_chat(mix, evaluate_options)
+    trained = logic.fingerprint_trained(model_uri)
     made = namedtuple(
-        "made", "customer general weights benchmarks limits base_model mix_options sanitize_options evaluate_options"
+        "made",
+        "customer general weights benchmarks limits base_model mix_options sanitize_options evaluate_options model_uri",
     )
-    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning, evaluating)
+    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning, evaluating, trained)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

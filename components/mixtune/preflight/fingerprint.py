@@ -89,6 +89,15 @@ def fingerprint_model(base_model: str) -> str:
     return base_model if models.is_hub_name(base_model) else _fingerprint(base_model)
 
 
+def fingerprint_trained(model_uri: str) -> str:
+    """Return a trained model's URI with its digest; empty where there is none.
+
+    Raises:
+        DataError: It is not there, or is no longer what its digest says.
+    """
+    return fingerprint_model(storage.check_fingerprint(model_uri)) if model_uri else ""
+
+
 def fingerprint_options(mix_options: Mapping[str, object], model_uri: str = "") -> dict[str, object]:
     """Return options of `mix_shard` with the digest of the chat template's file, where they name one.
 
