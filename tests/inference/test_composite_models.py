@@ -58,6 +58,7 @@ def test_a_composite_checkpoint_is_evaluated_and_merged_in_its_own_form(
         source = ModelSource(base_model=str(base), model_uri=str(tuned or ""), device="cpu", dtype="float32")
         engine = loading.load_engine(source, fetched)
         assert fetched.kind == name and isinstance(engine, TransformersEngine)
+        assert engine._packs == (kind != "qwen3_5")  # whose states cannot be shared
         scores[name] = torch.tensor([item.logprobs for item in engine.score(REQUESTS)])
         answers[name] = engine.generate(CONTEXTS, 4)
         assert torch.allclose(scores[name], torch.tensor(plain_scores(engine.model)), atol=1e-4)

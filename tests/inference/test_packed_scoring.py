@@ -6,12 +6,20 @@ from transformers import (
     BloomConfig,
     BloomForCausalLM,
     DynamicCache,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
 )
 
 from mixtune.inference.engine import Request
@@ -23,7 +31,8 @@ from mixtune.inference.token_trie import make_tries
 from mixtune.inference.transformers_engine import TransformersEngine
 
 SMALL = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-LLAMA = LlamaConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, initializer_range=0.3)
+WIDE = {**SMALL, "intermediate_size": 64, "num_key_value_heads": 2, "initializer_range": 0.3}
+LLAMA = LlamaConfig(**WIDE)
 
 
 def engine(model: torch.nn.Module) -> TransformersEngine:
@@ -43,10 +52,17 @@ def plain(model: torch.nn.Module, request: Request) -> list[float]:
 @pytest.mark.parametrize(
     ("model", "packs"),
     [(LlamaForCausalLM(LLAMA), True),
-     (MistralForCausalLM(MistralConfig(**SMALL, intermediate_size=64, num_key_value_heads=2, sliding_window=8)), False),
+     (MistralForCausalLM(MistralConfig(**WIDE, sliding_window=8)), True),
+     (Gemma3ForCausalLM(Gemma3TextConfig(**WIDE, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"])), True),
+     (Llama4ForCausalLM(Llama4TextConfig(**WIDE, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, attention_chunk_size=12,
+                                         layer_types=["chunked_attention", "full_attention"])), True),
+     (GptOssForCausalLM(GptOssConfig(**WIDE, head_dim=8, num_local_experts=2, num_experts_per_tok=1, sliding_window=8)), True),
+     (Qwen3NextForCausalLM(Qwen3NextConfig(**WIDE, head_dim=8, num_experts=2, num_experts_per_tok=1, moe_intermediate_size=8,
+                                           linear_num_value_heads=2, linear_num_key_heads=2, linear_key_head_dim=8,
+                                           linear_value_head_dim=8, layer_types=["linear_attention", "full_attention"])), False),
      (BloomForCausalLM(BloomConfig(vocab_size=120, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)), False),
      (OPTForCausalLM(OPTConfig(**SMALL, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=600, init_std=0.3)), True)],
-    ids=["llama", "window", "alibi", "learned positions"],
+    ids=["llama", "window", "some windows", "chunks", "sinks", "states", "alibi", "learned positions"],
 )  # fmt: skip
 def test_a_model_is_asked_by_tries_only_where_that_changes_nothing(model: torch.nn.Module, packs: bool) -> None:
     asked = engine(model)

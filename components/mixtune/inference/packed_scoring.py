@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from mixtune.inference.engine import Request
-from mixtune.inference.growing_cache import is_plain
 from mixtune.inference.heartbeat import beat
 from mixtune.inference.token_trie import TokenTrie, make_tries
 
@@ -31,6 +32,10 @@ class ModelOutput(Protocol):
 
 Forward = Callable[..., ModelOutput]
 """Runs the model on token ids, (1, tokens), with `keep` (positions whose logits are read) and further inputs."""
+Sights = dict[str, int]
+"""How far back layers see, by the kind that a model's `layer_types` have: tokens of a window or a chunk; 0: all."""
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+_TOKEN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 Values = list[list[float]]
 """Log-probabilities in nats by request and continuation."""
 
@@ -39,7 +44,14 @@ class PackedScorer:
     """Scores requests with a model in which a token sees exactly what its mask and position say."""
 
     def __init__(
-        self, forward: Forward, device: torch.device, dtype: torch.dtype, *, max_nodes: int, max_reads: int
+        self,
+        forward: Forward,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        sights: Sights,
+        max_nodes: int,
+        max_reads: int,
     ) -> None:
         """Wrap a model's forward pass.
 
@@ -47,11 +59,12 @@ class PackedScorer:
             forward: See `Forward`.
             device: The model's.
             dtype: The model's.
+            sights: How far its layers see.
             max_nodes: Tokens of one pass at most.
             max_reads: Positions of one pass whose logits are read at most.
         """
         self._forward, self.device, self.dtype = forward, device, dtype
-        self._max_nodes, self._max_reads = max_nodes, max_reads
+        self._sights, self._max_nodes, self._max_reads = sights, max_nodes, max_reads
         self._prefix: tuple[tuple[int, ...], DynamicCache | None] = ((), None)
 
     def score(self, requests: dict[int, Request], values: Values) -> None:
@@ -73,19 +86,18 @@ class PackedScorer:
             return 0
         if self._prefix[0] != first[:count]:
             ids = torch.tensor([first[:count]], device=self.device)
-            self._prefix = (first[:count], self._forward(ids, keep=1, use_cache=True).past_key_values)
+            self._prefix = (first[:count], self._forward(ids, keep=1, past_key_values=DynamicCache()).past_key_values)
         return count
 
     def _read(self, trie: TokenTrie) -> list[float]:
         """Return the log-probability of every read of a trie."""
         # allowed: (nodes, prefix + nodes); nodes: (reads,) places among the positions that are kept
-        allowed = torch.from_numpy(trie.mask()).to(self.device)
-        hidden = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
-        hidden.masked_fill_(~allowed, torch.finfo(self.dtype).min)
+        allowed = trie.mask()
+        masks = {kind: self._hide(see(allowed, trie, kind, size)) for kind, size in self._sights.items()}
         positions, nodes = np.unique([read.node for read in trie.reads], return_inverse=True)
         cache = self._prefix[1] if trie.prefix else None
         inputs = {
-            "attention_mask": hidden[None, None],
+            "attention_mask": masks if len(masks) > 1 else next(iter(masks.values())),
             "position_ids": torch.tensor([trie.positions()], device=self.device),
             "past_key_values": cache,
             "use_cache": cache is not None,
@@ -98,6 +110,28 @@ class PackedScorer:
         rows = torch.from_numpy(nodes).to(self.device)
         values = logits[rows, tokens] - logits.logsumexp(-1)[rows]
         return [float(value) for value in values.double().tolist()]
+
+    def _hide(self, allowed: npt.NDArray[np.bool_]) -> torch.Tensor:
+        """Return what is added to attention's scores, (1, 1, nodes, prefix + nodes)."""
+        hidden = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
+        return hidden.masked_fill_(~torch.from_numpy(allowed).to(self.device), torch.finfo(self.dtype).min)[None, None]
+
+
+def read_sights(config: PreTrainedConfig) -> Sights:
+    """Return the kinds of a model's attention layers, with the size of their window or chunk."""
+    sizes = {SLIDING: getattr(config, "sliding_window", None), CHUNKED: getattr(config, "attention_chunk_size", None)}
+    kinds = getattr(config, "layer_types", None) or [SLIDING if sizes[SLIDING] else FULL]
+    return {kind: sizes.get(kind) or 0 for kind in kinds}
+
+
+def see(allowed: npt.NDArray[np.bool_], trie: TokenTrie, kind: str, size: int) -> npt.NDArray[np.bool_]:
+    """Return what layers of a kind see of what a trie's nodes may see, (nodes, prefix + nodes)."""
+    if not size:
+        return allowed
+    queries = np.array(trie.positions())[:, None]
+    keys = np.concatenate([np.arange(trie.prefix), queries[:, 0]])[None, :]
+    is_near: npt.NDArray[np.bool_] = queries // size == keys // size if kind == CHUNKED else queries - keys < size
+    return allowed & is_near
 
 
 def probe(vocabulary: int) -> list[Request]:
@@ -121,5 +155,5 @@ def fits(request: Request, max_length: int) -> bool:
 
 
 def can_pack(cache: object) -> bool:
-    """Return whether a model that leaves such a cache may be asked: one without windows and states."""
-    return is_plain(cache)
+    """Return whether a model that leaves such a cache may be asked: one that remembers tokens and nothing else."""
+    return type(cache) is DynamicCache and all(type(layer) in _TOKEN_LAYERS for layer in cache.layers)

@@ -2,7 +2,7 @@
 
 What requests have in common is computed once: the solved items of an MMLU subject for all its parts, and of other
 requests whatever they begin with alike, a customer's question under all its labels (`packed_scoring`). A model that
-cannot be asked so gets rows padded to one length. Logits are computed only where they are read.
+cannot be asked so (ALiBi, state spaces) gets rows padded to one length. Logits are computed only where they are read.
 """
 
 import inspect
@@ -13,21 +13,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
 
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, check_finite
-from mixtune.inference.growing_cache import grow_in_place, is_plain
+from mixtune.inference.growing_cache import grow_in_place
 from mixtune.inference.heartbeat import beat
-from mixtune.inference.packed_scoring import PackedScorer, agrees, can_pack, fits, probe
+from mixtune.inference.packed_scoring import PackedScorer, agrees, can_pack, fits, probe, read_sights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MIN_SHARED_TOKENS = 8
-"""A common prefix that is shorter is not worth a forward pass of its own."""
 MAX_LOGITS = 2**28
 """Logits of one batch at most: 1 GiB in float32."""
-CPU_PACK_TOKENS, GPU_PACK_TOKENS = 768, 8192
+CPU_PACK_TOKENS, GPU_PACK_TOKENS = 768, 4096
 """Tokens of a packed pass at most: attention within one grows with its square."""
 
 
@@ -72,6 +69,7 @@ class TransformersEngine:
             self._forward,
             self.device,
             model.dtype,
+            sights=read_sights(model.config.get_text_config()),
             max_nodes=CPU_PACK_TOKENS if on_cpu else GPU_PACK_TOKENS,
             max_reads=max(1, MAX_LOGITS // self._vocab),
         )
@@ -129,50 +127,35 @@ class TransformersEngine:
 
     def _score_padded(self, requests: dict[int, Request], logprobs: list[list[float]]) -> None:
         """Fill in the log-probabilities of requests by rows that are padded to one length."""
-        for rows in _groups(requests, self.max_length):
-            for row, values in self._score_group(rows):
+        rows = sorted(_rows(requests, self.max_length), key=lambda row: len(row.ids))
+        while rows:
+            size = self._batch_size(rows)
+            batch, rows = rows[:size], rows[size:]
+            for row, values in zip(batch, self._score_batch(batch), strict=True):
                 if row.choice < 0:
                     logprobs[row.request] = values
                 else:
                     logprobs[row.request][row.choice] = sum(values)
 
-    def _score_group(self, rows: list[_Row]) -> Iterator[tuple[_Row, list[float]]]:
-        prefix = _common_prefix(rows)
-        cache = self._prefix_cache(rows[0].ids[:prefix]) if prefix >= MIN_SHARED_TOKENS and len(rows) > 1 else None
-        prefix = prefix if cache else 0
-        rows = sorted(rows, key=lambda row: len(row.ids))
-        while rows:
-            size = self._batch_size(rows, prefix)
-            batch, rows = rows[:size], rows[size:]
-            yield from zip(batch, self._score_batch(batch, prefix, cache), strict=True)
-
-    def _batch_size(self, rows: list[_Row], prefix: int) -> int:
+    def _batch_size(self, rows: list[_Row]) -> int:
         """Return how many of the rows, shortest first, go into one batch."""
         size, num_read = 0, 0
         for row in rows:
             num_read = max(num_read, row.num_read)
-            num_tokens = (size + 1) * max(len(row.ids), prefix)
+            num_tokens = (size + 1) * len(row.ids)
             if size and (num_tokens > self.batch_tokens or (size + 1) * num_read * self._vocab > MAX_LOGITS):
                 break
             size += 1
         return size
 
-    def _prefix_cache(self, ids: tuple[int, ...]) -> DynamicCache | None:
-        """Return keys and values of a common prefix; None where the model's cache cannot be shared."""
-        cache = self._forward(torch.tensor([ids], device=self.device), keep=1, past_key_values=None).past_key_values
-        return cache if is_plain(cache) else None
-
-    def _score_batch(self, rows: list[_Row], prefix: int, cache: DynamicCache | None) -> list[list[float]]:
-        # ids, positions: (rows, longest tail); mask: (rows, prefix + longest tail); tails are padded on the left,
-        # so the last `keep` logits, (rows, keep, vocabulary), are those of real tokens
-        ids, mask = _left_pad([row.ids[prefix:] for row in rows], self.device)
-        positions = prefix + (mask.cumsum(1) - 1).clamp(min=0)
-        if prefix:
-            mask = torch.cat([mask.new_ones(len(rows), prefix), mask], dim=1)
+    def _score_batch(self, rows: list[_Row]) -> list[list[float]]:
+        # ids, mask, positions: (rows, longest row), padded on the left, so the last `keep` logits,
+        # (rows, keep, vocabulary), are those of real tokens
+        ids, mask = _left_pad([row.ids for row in rows], self.device)
         inputs: dict[str, Any] = {
             "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": _expand(cache, len(rows)) if cache else None,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            "past_key_values": None,
         }
         logits = self._forward(ids, keep=max(row.num_read for row in rows), **inputs).logits
         return [_read_logprobs(logits[index], row) for index, row in enumerate(rows)]
@@ -253,24 +236,15 @@ def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> to
     return tokens.clamp(max=logits.shape[-1] - 1)
 
 
-def _groups(requests: dict[int, Request], max_length: int) -> list[list[_Row]]:
-    """Return rows that share a prefix: all one-token questions together, each question with long choices alone."""
-    together: list[_Row] = []
-    alone: list[list[_Row]] = []
+def _rows(requests: dict[int, Request], max_length: int) -> Iterator[_Row]:
+    """Yield the rows of requests: one per continuation, or a single one where all continuations are one token."""
     for index, request in requests.items():
         if all(len(tokens) == 1 for tokens in request.continuations):
             targets = tuple(tokens[0] for tokens in request.continuations)
-            together.append(_Row(index, -1, request.context[-max_length:], targets))
+            yield _Row(index, -1, request.context[-max_length:], targets)
             continue
-        rows = [
-            _Row(index, choice, (request.context + tokens)[:-1][-max_length:], tokens)
-            for choice, tokens in enumerate(request.continuations)
-        ]
-        if len(rows) == 1:
-            together += rows
-        else:
-            alone.append(rows)
-    return ([together] if together else []) + alone
+        for choice, tokens in enumerate(request.continuations):
+            yield _Row(index, choice, (request.context + tokens)[:-1][-max_length:], tokens)
 
 
 def _read_logprobs(logits: torch.Tensor, row: _Row) -> list[float]:
@@ -283,27 +257,9 @@ def _read_logprobs(logits: torch.Tensor, row: _Row) -> list[float]:
     return [float(value) for value in (last.gather(1, targets[:, None])[:, 0] - total).double().tolist()]
 
 
-def _common_prefix(rows: list[_Row]) -> int:
-    """Return how many tokens all rows begin with; the positions that are read never count."""
-    shortest = min(len(row.ids) - row.num_read for row in rows)
-    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    count = 0
-    while count < shortest and first[count] == last[count]:
-        count += 1
-    return count
-
-
 def _left_pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and mask, (rows, longest), padded on the left, so that every last position is a real one."""
     longest = max(map(len, sequences))
     ids = [[0] * (longest - len(tokens)) + list(tokens) for tokens in sequences]
     mask = [[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens in sequences]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _expand(cache: DynamicCache, rows: int) -> DynamicCache:
-    """Return the cache for a number of rows, without copying: appending to it copies what it must."""
-    layers: list[Any] = cache.layers
-    return DynamicCache(
-        [(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1)) for layer in layers]
-    )
