@@ -31,6 +31,7 @@ from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.inference import loading
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.prompts import render_question
+from mixtune.inference.transformers_engine import TransformersEngine
 
 VOCABULARY = 16_000
 SIZES = {"2 M": {"hidden": 64, "layers": 4, "heads": 4}, "14 M": {"hidden": 256, "layers": 8, "heads": 8}}
@@ -96,12 +97,21 @@ def sample_questions(uri: str, per_subject: int) -> tuple[list[choice_rows.Quest
     return chosen, splits["dev"]
 
 
-def run_ours(
-    model: Path, questions: list[choice_rows.Question], shots: list[choice_rows.Question]
-) -> dict[str, tuple[str, list]]:
+def load(model: Path) -> tuple[TransformersEngine, Any]:
+    """Load a model once, for both."""
     source = ModelSource(base_model=str(model), device="cpu", dtype="float32")
     fetched = loading.fetch(source)
-    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
+    engine = loading.load_engine(source, fetched)
+    assert isinstance(engine, TransformersEngine)
+    return engine, loading.load_tokenizer(fetched)
+
+
+def run_ours(
+    engine: TransformersEngine,
+    tokenizer: Any,
+    questions: list[choice_rows.Question],
+    shots: list[choice_rows.Question],
+) -> dict[str, tuple[str, list]]:
     texts = mmlu.prompts(questions, shots, 5)
     by_subject: dict[str, list] = defaultdict(list)
     for question, text in zip(questions, texts, strict=True):
@@ -139,16 +149,17 @@ def lm_eval_tasks(
     return found
 
 
-def run_lm_eval(model: Path, tasks: list[dict[str, Any]], batch_size: int) -> dict[str, tuple[str, list]]:
+def run_lm_eval(
+    engine: TransformersEngine, tokenizer: Any, tasks: list[dict[str, Any]], batch_size: int
+) -> dict[str, tuple[str, list]]:
     import lm_eval
+    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     result = lm_eval.simple_evaluate(
-        model="hf",
-        model_args={"pretrained": str(model), "dtype": "float32"},
+        model=HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=batch_size),
         tasks=tasks,
         num_fewshot=5,
-        batch_size=batch_size,
         device="cpu",
         task_manager=TaskManager(include_defaults=False),
         bootstrap_iters=0,
@@ -178,10 +189,7 @@ def compare_answers(options: argparse.Namespace) -> list[str]:
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    source = ModelSource(base_model=options.model, device="cpu", dtype="float32")
-    fetched = loading.fetch(source)
-    engine: Any = loading.load_engine(source, fetched)
-    tokenizer = loading.load_tokenizer(fetched)
+    engine, tokenizer = load(Path(options.model))
     prompts = [render_question(tokenizer, item.prompt) for item in ifeval.read_prompts(options.ifeval)]
     prompts, tokens = prompts[: options.answers], options.new_tokens
     lm = HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=options.answers)
@@ -218,8 +226,9 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
         for label, size in ({options.model: {}} if options.model else SIZES).items():
             model = Path(options.model or folder / label)
             count = make_model(model, texts, **size) if size else count_parameters(model)
-            theirs, their_wall, their_cpu = timed(run_lm_eval, model, tasks, options.batch_size)
-            ours, our_wall, our_cpu = timed(run_ours, model, questions, shots)
+            loaded = load(model)
+            theirs, their_wall, their_cpu = timed(run_lm_eval, *loaded, tasks, options.batch_size)
+            ours, our_wall, our_cpu = timed(run_ours, *loaded, questions, shots)
             assert set(ours) == set(theirs)
             prompts = sum(ours[key][0] == theirs[key][0] for key in ours)
             assert prompts == len(ours), f"{len(ours) - prompts} prompts differ"
@@ -266,7 +275,7 @@ def main() -> None:
         "# evaluate against lm-eval 0.4.13",
         "",
         f"{time.strftime('%Y-%m-%d')}, 2 CPU cores, one thread, torch {torch.__version__}, float32, MMLU with five shots, "
-        f"lm-eval's batch size {options.batch_size}. Prompts are byte-identical.",
+        f"lm-eval's batch size {options.batch_size}. Prompts are byte-identical; the model is loaded once, for both.",
         "",
         *compare_engines(options),
         "",

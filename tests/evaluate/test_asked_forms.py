@@ -247,7 +247,15 @@ VECTORS = [
     "42", "4 2", "\\frac12", "\\frac{1}{2}", "\\dfrac{1}{2}", "1/2", "0.5", ".5", "\\tfrac 1 2", "x=5", "5", "k = 5", "xyz=5",
     "\\sqrt3", "\\sqrt{3}", "2\\sqrt 3", "50\\%", "50", "\\$50", "90^\\circ", "90", "90^{\\circ}", "10\\text{ cm}", "10",
     "\\left(1,2\\right)", "(1,2)", "(1, 2)", "\\frac3{4}", "\\frac{3}{4}", "3/4", "a/b", "03/4", "\\frac", "\\sqrt", "",
-    "\\text{ a }\\text{ b }", "1.5", "{.5}", "\\!7", "7",
+    "\\text{ a }\\text{ b }", "1.5", "{.5}", "\\!7", "7", "-7", "−7", "1,000", "1{,}000", "1\\,000", "\\frac{-3}{4}", "-\\frac{3}{4}", "-3/4",
+    "\\sqrt{12}", "10^{6}", "10^6", "x^2+1", "x^{2} + 1", "[0,\\infty)", "\\text{(A)}", "\\text{A}", "A", "\\mathbf{A}", "\\text{even}", "5\\text{ cm}",
+    "5 \\text{ cm}", "5\\,\\text{cm}", "5\\mbox{ cm}", "5 cm", "50%", "\\$18.90", "18.9", "f(x)=5", "y=2x+3", "2x+3", "1\\frac12", "\\frac{\\sqrt3}2",
+    "\\frac{\\sqrt{3}}{2}", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "6-3i", "٤٢", "四十二", "½", "42.", "42.0",
+    "042", "a=b=c", "kkk=5", "0.50", "-.5", "\\frac{a}b", "\\frac ab", "\\frac1{72}", "\\frac{1}{72}", "\\frac{1}{2}\\frac34", "\\sqrt\\frac12", "\\frac{1}",
+]  # fmt: skip
+BOXES = [
+    "The answer is $\\boxed{%s}$.", "**Answer: \\boxed{%s}**", "So \\[\\boxed{%s}\\]", "first \\boxed{9} then \\fbox{%s}", "\\fbox{8} \\boxed{%s}",
+    "\\boxed{\\boxed{%s}}", "\\boxed %s$ end", "\\boxed{\n%s\n}", "$\\boxed{%s", "Final Answer: The final answer is $%s$. I hope it is correct.", "%s",
 ]  # fmt: skip
 
 
@@ -255,6 +263,9 @@ def test_answers_to_mathematics_are_the_same_where_the_original_scorer_says_so()
     for one in VECTORS:
         for other in VECTORS:
             assert is_same(one, other) == hendrycks.is_equiv(one, other), (one, other)
+    for solution in (box.replace("%s", answer) for box in BOXES for answer in VECTORS):
+        box = hendrycks.last_boxed_only_string(solution)
+        assert read_boxed(solution) == (hendrycks.remove_boxed(box) if box else ""), solution
 
 
 def test_the_answer_is_the_last_box_of_a_solution(tokenizer: Any, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ Importing them the plain way imports all of lm-eval and may try a download. Two 
 that is no letter; the reference code scores those against a random one. Here the character itself is counted.
 """
 
+import atexit
 import importlib.util
 import os
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,12 +88,23 @@ def find_punkt() -> bool:
 
     spec = importlib.util.find_spec("llama_index.core") if importlib.util.find_spec("llama_index") else None
     for place in (spec.submodule_search_locations or []) if spec else []:
-        nltk.data.path.append(str(Path(place) / "_static" / "nltk_cache"))
+        nltk.data.path.append(str(_without_links(Path(place) / "_static" / "nltk_cache")))
     try:
         nltk.data.find("tokenizers/punkt_tab/english/")
     except LookupError:
         return False
     return True
+
+
+def _without_links(folder: Path) -> Path:
+    """Return a folder whose English files NLTK opens, or a copy: it refuses hard links, by which uv installs."""
+    english = folder / "tokenizers" / "punkt_tab" / "english"
+    if all(file.stat().st_nlink == 1 for file in english.glob("*")):
+        return folder
+    copy = tempfile.TemporaryDirectory(prefix="punkt-")
+    atexit.register(copy.cleanup)
+    shutil.copytree(english, Path(copy.name) / english.relative_to(folder))
+    return Path(copy.name)
 
 
 @lru_cache(maxsize=1)
