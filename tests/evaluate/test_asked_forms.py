@@ -11,7 +11,7 @@ from mixtune.artifacts.comparison import FAIL, PASS
 from mixtune.artifacts.samples import AxisSummary, read_part, write_part
 from mixtune.compare.verdicts import judge_axis
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.asked import AskedForm, AskedOptions
+from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions
 from mixtune.evaluate.benchmarks import competition_math, long_context, refusals, thinking_modes, tool_calls
 from mixtune.evaluate.benchmarks.long_context import LongContextOptions
 from mixtune.evaluate.benchmarks.thinking_modes import ThinkingOptions
@@ -302,6 +302,19 @@ def test_a_fact_is_asked_for_at_every_depth_of_notes_of_a_length(tokenizer: Any,
     )
     assert long_context.FORM.summarize(base, ())["recall"] == 1
     assert "The code" not in long_context.FORM.searched_texts(base)[0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "response", "right"),
+    [("42", "It is **42**.", True), ("42", "It is 142.", False), ("42", "4242", False), ("1500", "The sum is 1,500 euros.", True),
+     ("1,500", "1500", True), ("1500", "11,500", False), ("四十二", "密码是四十二。", True), ("แดง", "กล่องสีแดงครับ", True), ("빨강", "빨강입니다", True),
+     ("Straße", "in der STRASSE", True), ("art", "the party", False), ("$42", "It costs $42!", True), ("?", "none", False), ("42", "４２", True),
+     ("2023", "in 2023 150 came", True), ("1500", "it is 1 500", True), ("1500", "it is 1’500", True)],
+)  # fmt: skip
+def test_a_fact_is_recalled_where_its_words_stand_alone_in_any_script(gold: str, response: str, right: bool) -> None:
+    item = AskedItem(item_id="1", subject="depth 0", messages=[], gold=gold)
+    answer: Any = {"response": response}
+    assert bool(long_context.FORM.judge(item, answer).correct) is right
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id
-from mixtune.evaluate.scoring.label_names import spell_without_punctuation
+from mixtune.evaluate.scoring.label_names import joins, spell_without_punctuation
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.prompts import encode
 from mixtune.records import Message
 
 _HEAD = "Read these notes, then answer the question in a few words.\n\n"
+_GROUPED = re.compile(r"(?<!\d)\d{1,3}(?:[,. ]\d{3})+(?!\d)")
+"""A number whose thousands are parted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,15 @@ class LongContext(AskedForm[LongContextOptions]):
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
         """Return whether the answer has the expected words."""
-        expected, response = (spell_without_punctuation(text) for text in (item.gold, answer["response"]))
-        is_there = re.search(rf"(?<!\w){re.escape(expected)}(?!\w)", response) is not None
+        expected, response = (
+            _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), spell_without_punctuation(text))
+            for text in (item.gold, answer["response"])
+        )
+        is_there = any(
+            not joins(expected[0], response[: match.start()][-1:])
+            and not joins(expected[-1], response[match.end() :][:1])
+            for match in re.finditer(re.escape(expected) or "(?!)", response)
+        )
         return Judgment(correct=is_there, prediction=answer["response"])
 
     def searched_texts(self, table: pa.Table) -> list[str]:

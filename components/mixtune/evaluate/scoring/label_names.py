@@ -136,7 +136,7 @@ def _stands_alone(text: str, start: int, name: str) -> bool:
     """Return whether a name that a text has at a place is no piece of a longer word, number or sign."""
     end = start + len(name)
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if _joins(name[0], before[-1:]) or _joins(name[-1], after[:1]):
+    if joins(name[0], before[-1:]) or joins(name[-1], after[:1]):
         return False
     return not (_is_cut_before(name, before) or _is_cut_behind(name, after))
 
@@ -163,7 +163,7 @@ def _is_cut_behind(name: str, after: str) -> bool:
     return sign in "-−*" and len(name) == 1 and not beyond.isalnum() and beyond != "*"
 
 
-def _joins(edge: str, neighbour: str) -> bool:
+def joins(edge: str, neighbour: str) -> bool:
     """Return whether a letter goes on from the edge of a name, in a script that parts its words by spaces."""
     both = edge.isalnum() and neighbour.isalnum()
     return both and not _SPACELESS.match(edge) and not _SPACELESS.match(neighbour)
