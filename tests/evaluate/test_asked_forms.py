@@ -90,6 +90,29 @@ def verdict(form: AskedForm[Any], base: Any, candidate: Any) -> str:
         '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "Paris", "days": 3}}]'
         "<|END_ACTION|>",
         '[{"type": "function", "function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\", \\"days\\": 3}"}}]',
+        '<function=get_weather>{"city": "Paris", "days": 3}</function>',
+        '<|python_start|>[get_weather(city="Paris", days=3)]<|python_end|>',
+        '```tool_code\nprint(get_weather(city="Paris", days=3))\n```',
+        '<tool_calls>\n<tool_call>get_weather\n```json\n{"city": "Paris", "days": 3}\n```\n</tool_call>\n</tool_calls>',
+        '<|tools_prefix|>[{"get_weather": {"city": "Paris", "days": 3}}]<|tools_suffix|>',
+        '<function_calls>\nget_weather(city="Paris", days=3)\n</function_calls>',
+        '<|tool_call>call:get_weather{city:<|"|>Paris<|"|>,days:3}<tool_call|>',
+        "<start_function_call>call:get_weather{city:<escape>Paris<escape>,days:3}<end_function_call>",
+        "<longcat_tool_call>get_weather\n<longcat_arg_key>city</longcat_arg_key>\n<longcat_arg_value>Paris</longcat_arg_value>\n"
+        "<longcat_arg_key>days</longcat_arg_key>\n<longcat_arg_value>3</longcat_arg_value>\n</longcat_tool_call>",
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" string="true">Paris'
+        '</｜DSML｜parameter>\n<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n</｜DSML｜invoke>',
+        '<steptml:invoke name="get_weather"><steptml:parameter name="city">Paris</steptml:parameter>'
+        '<steptml:parameter name="days">3</steptml:parameter></steptml:invoke>',
+        '✿FUNCTION✿: get_weather\n✿ARGS✿: {"city": "Paris", "days": 3}\n✿RESULT✿',
+        'Thought: I need it.\nAction: get_weather\nAction Input: {"city": "Paris", "days": 3}',
+        '>>>get_weather\n{"city": "Paris", "days": 3}',
+        '<|from|>assistant\n<|recipient|>get_weather\n<|content|>{"city": "Paris", "days": 3}',
+        '<|tool_call:begin|>a1<|tool_call:name|>get_weather<|tool_call:args|>{"city": "Paris", "days": 3}<|tool_call:end|>',
+        '{"tool_calls": [{"type": "function", "function": {"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\", \\"days\\": 3}"}}]}',
+        "<tool_call>\n{'name': 'get_weather', 'arguments': {'city': 'Paris', 'days': 3}}\n</tool_call>",
+        """<functioncall> {"name": "get_weather", "arguments": '{"city": "Paris", "days": 3}'}""",
+        '<<function>>[get_weather(city="Paris", days=3)]',
     ],
 )
 def test_calls_are_read_in_the_form_of_every_family(text: str) -> None:
@@ -168,6 +191,13 @@ def test_a_model_that_calls_no_more_tools_fails(tokenizer: Any, tmp_path: Path) 
     forgot = run(tool_calls.FORM, options, tokenizer, {"": "I found it."}, tmp_path)
     assert tool_calls.FORM.summarize(forgot, ())["accuracy"] == 0.25
     assert (verdict(tool_calls.FORM, base, base), verdict(tool_calls.FORM, base, forgot)) == (PASS, FAIL)
+
+
+def test_an_argument_that_is_said_to_be_text_stays_text() -> None:
+    text = '<｜DSML｜invoke name="f"><｜DSML｜parameter name="zip" string="true">01234</｜DSML｜parameter></｜DSML｜invoke>'
+    assert read_calls(text) == [WrittenCall(name="f", arguments={"zip": "01234"})]
+    texts = '<|tool_call>call:f{a:<|"|>x:1, y<|"|>,b:[true,{c:null}]}<tool_call|>'
+    assert read_calls(texts) == [WrittenCall(name="f", arguments={"a": "x:1, y", "b": [True, {"c": None}]})]
 
 
 def test_a_template_without_a_place_for_tools_is_refused(world: Any, tmp_path: Path) -> None:

@@ -3,20 +3,21 @@
 | form | families |
 |---|---|
 | `<tool_call>{"name": ..., "arguments": ...}</tool_call>` | Qwen 2.5 and 3, Hermes, SmolLM3, Granite 4 |
-| `<tool_call>name` and `<arg_key>`, `<arg_value>` | GLM |
-| `<function=name><parameter=key>` | Qwen3-Coder, Nemotron, Seed-OSS |
-| `<invoke name="..."><parameter name="...">` | MiniMax, DeepSeek V3.2 |
+| `<arg_key>`, `<arg_value>` | GLM, LongCat |
+| `<function=name><parameter=key>`; `<function=name>{...}` | Qwen3-Coder, Nemotron, Seed-OSS; Llama 3.1 |
+| `<invoke name="..."><parameter name="...">` | MiniMax, DeepSeek V3.2, Step 3 |
 | `[TOOL_CALLS][{...}]` and `[TOOL_CALLS]name[ARGS]{...}` | Mistral |
-| `<｜tool▁sep｜>` with JSON, fenced or not; `<|tool_call_argument_begin|>` | DeepSeek; Kimi K2 |
-| `to=functions.name ... <|message|>{...}` | gpt-oss |
-| `[name(key=value)]`, also behind `<|python_tag|>` or `<|tool_call_start|>` | Llama, LFM2, Gemma, BFCL's prompt |
-| a JSON object or list of `name` with `parameters` or `arguments` | Llama 3, Granite, Phi-4, Command R |
+| a name, a mark and JSON | DeepSeek, Kimi K2, gpt-oss, Hunyuan, Functionary, Solar, Qwen-Agent, ReAct |
+| `[name(key=value)]`, also behind marks or within `print` | Llama, LFM2, Gemma, OLMo 3, BFCL's prompt |
+| `call:name{key:value}` | Gemma 4, FunctionGemma |
+| a JSON object or list of `name` with `parameters` or `arguments` | Llama 3, Granite, Phi-4, Command A |
+| `{name: arguments}` | Apertus |
 """
 
 import ast
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 Value = object
@@ -30,61 +31,87 @@ class WrittenCall:
     arguments: dict[str, Value] = field(default_factory=dict)
 
 
-_HARMONY = re.compile(
-    r"to=(?:functions\.)?([\w.\-]+).*?<\|message\|>(.*?)(?=<\|(?:call|end|start|channel)\|>|\Z)", re.DOTALL
+_NAME = r"(?:functions\.)?([\w.\-]+?)"
+_HEADS = tuple(
+    re.compile(pattern.replace("NAME", _NAME) + r"\s*(?:```json\s*)?(?=\{)", re.DOTALL | re.MULTILINE)
+    for pattern in (
+        r"to=NAME(?=[\s<]).*?<\|message\|>",
+        r"<｜tool▁sep｜>NAME",
+        r"<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>",
+        r"NAME(?::\d+)?\s*<\|tool_call_argument_begin\|>",
+        r"\[TOOL_CALLS\]\s*NAME\s*(?:\[CALL_ID\]\w+)?\[ARGS\]",
+        r"<tool_call>\s*NAME",
+        r"<\|recipient\|>NAME\s*<\|content\|>",
+        r"<\|tool_call:name\|>NAME<\|tool_call:args\|>",
+        r"✿FUNCTION✿:\s*NAME\s*✿ARGS✿:",
+        r"^Action:\s*NAME\s*\nAction Input:",
+        r"^>>>\s*NAME",
+    )
 )
-_DEEPSEEK = re.compile(
-    r"(?:function)?<｜tool▁sep｜>([\w.\-]+)\s*(?:```json)?\s*(\{.*?\})\s*(?:```)?\s*(?=<｜tool▁call▁end｜>|\Z)"
-    r"|<｜tool▁call▁begin｜>([\w.\-]+)<｜tool▁sep｜>(\{.*?\})(?=<｜tool▁call▁end｜>|\Z)",
-    re.DOTALL,
-)
-_KIMI = re.compile(
-    r"(?:functions\.)?([\w.\-]+?)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*(\{.*?\})\s*(?=<\|tool_call_end\|>|\Z)",
-    re.DOTALL,
-)
-_MISTRAL_ARGS = re.compile(
-    r"\[TOOL_CALLS\]\s*([\w.\-]+)\s*(?:\[CALL_ID\]\w+)?\[ARGS\]\s*(\{.*?\})\s*(?=\[TOOL_CALLS\]|</s>|\Z)", re.DOTALL
-)
-_PAIRED = (_HARMONY, _DEEPSEEK, _KIMI, _MISTRAL_ARGS)
+"""What stands before a call's arguments as JSON, by family."""
 _XML = re.compile(r"<(?:function=|invoke name=\")([\w.\-]+)\"?>(.*?)(?:</(?:function|invoke)>|\Z)", re.DOTALL)
 _XML_ARGUMENT = re.compile(
-    r"<parameter(?:=|\s+name=\")([\w.\-]+)\"?[^>]*>\n?(.*?)\n?(?:</parameter>|(?=<parameter)|\Z)", re.DOTALL
+    r"<parameter(?:=|\s+name=\")([\w.\-]+)\"?([^>]*)>\n?(.*?)\n?(?:</parameter>|(?=<parameter)|\Z)", re.DOTALL
 )
+_XML_PREFIXES = re.compile(r"(?<=[</])(?:｜DSML｜|steptml:|longcat_)")
 _GLM = re.compile(r"<tool_call>\s*([\w.\-]+)\s*(<arg_key>.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_GLM_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_GLM_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>()\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_GEMMA = re.compile(r"call:([\w.\-]+)(\{.*?\})(?=<tool_call\|>|<end_function_call>|\Z)", re.DOTALL)
+_GEMMA_STRING = re.compile(r"(?:<\|\"\|>|<escape>)(.*?)(?:<\|\"\|>|<escape>)", re.DOTALL)
+_APERTUS = "<|tools_prefix|>"
 _MARKS = re.compile(
-    r"<\|python_tag\|>|</?\|?tool_calls?(?:_start|_end)?\|?>|\[/?TOOL_CALLS\]|</?functioncall>|<\|(?:START|END)_ACTION\|>"
-    r"|<\|(?:im_end|eot_id|eom_id|end|return)\|>|</?tools?>|```(?:json|python|tool_code|tool_call)?"
+    r"<\|python_(?:tag|start|end)\|>|</?\|?tool_calls?(?:_start|_end)?\|?>|\[/?TOOL_CALLS\]|</?function_?calls?>"
+    r"|<<function>>|<\|(?:START|END)_ACTION\|>|<\|(?:im_end|eot_id|eom_id|end|return)\|>|</?tools?>"
+    r"|```(?:json|python|tool_code|tool_call)?"
 )
 _NAMES, _ARGUMENTS = ("name", "tool_name", "function"), ("arguments", "parameters", "args", "input")
 
 
 def read_calls(text: str) -> list[WrittenCall]:
     """Return the calls of an answer in their order; none where it has none that can be read."""
-    for pattern in _PAIRED:
-        if calls := [call for match in pattern.finditer(text) for call in _from_pair(match)]:
+    text = _XML_PREFIXES.sub("", text)
+    for head in _HEADS:
+        if calls := [call for match in head.finditer(text) for call in _from_head(match)]:
             return calls
-    if calls := [_from_tags(match[1], _XML_ARGUMENT.findall(match[2])) for match in _XML.finditer(text)]:
+    if calls := [_from_tags(match[1], match[2], _XML_ARGUMENT) for match in _XML.finditer(text)]:
         return calls
-    if calls := [_from_tags(match[1], _GLM_ARGUMENT.findall(match[2])) for match in _GLM.finditer(text)]:
+    if calls := [_from_tags(match[1], match[2], _GLM_ARGUMENT) for match in _GLM.finditer(text)]:
         return calls
-    if calls := [call for value in _json_values(text) for call in _from_json(value)]:
+    if calls := [call for match in _GEMMA.finditer(text) for call in _from_gemma(match)]:
+        return calls
+    is_named = _APERTUS in text
+    if calls := [call for value in _json_values(text) for call in _from_json(value, is_named=is_named)]:
         return calls
     return _from_python(_MARKS.sub(" ", text))
 
 
-def _from_pair(match: re.Match[str]) -> Iterator[WrittenCall]:
-    name, text = [group for group in match.groups() if group is not None][:2]
+def _from_head(match: re.Match[str]) -> Iterator[WrittenCall]:
+    """Yield the call whose name was found, if JSON follows."""
     try:
-        arguments = json.loads(text)
-    except ValueError:
+        arguments, _ = json.JSONDecoder().raw_decode(match.string, match.end())
+    except (ValueError, RecursionError):
         return
+    yield WrittenCall(name=match[1], arguments=arguments)
+
+
+def _from_tags(name: str, body: str, argument: re.Pattern[str]) -> WrittenCall:
+    if body.strip().startswith("{") and isinstance(arguments := _plain_value(body.strip()), dict):
+        return WrittenCall(name=name, arguments=arguments)
+    values = {
+        key.strip(): text.strip() if 'string="true"' in attributes else _plain_value(text.strip())
+        for key, attributes, text in argument.findall(body)
+    }
+    return WrittenCall(name=name, arguments=values)
+
+
+def _from_gemma(match: re.Match[str]) -> Iterator[WrittenCall]:
+    """Yield a call whose keys have no quotes, and whose texts have marks in their place."""
+    pieces = _GEMMA_STRING.split(match[2])  # texts at the odd places
+    pieces[::2] = [re.sub(r"([{,]\s*)([\w.\-]+)\s*:", r'\1"\2":', piece) for piece in pieces[::2]]
+    pieces[1::2] = map(json.dumps, pieces[1::2])
+    arguments = _plain_value("".join(pieces))
     if isinstance(arguments, dict):
-        yield WrittenCall(name=name, arguments=arguments)
-
-
-def _from_tags(name: str, arguments: Iterable[tuple[str, str]]) -> WrittenCall:
-    return WrittenCall(name=name, arguments={key.strip(): _plain_value(text.strip()) for key, text in arguments})
+        yield WrittenCall(name=match[1], arguments=arguments)
 
 
 def _plain_value(text: str) -> Value:
@@ -110,13 +137,19 @@ def _json_values(text: str) -> Iterator[Value]:
             yield value
 
 
-def _from_json(value: Value) -> Iterator[WrittenCall]:
+def _from_json(value: Value, *, is_named: bool = False) -> Iterator[WrittenCall]:
+    """Yield the calls of a JSON value; `is_named`: an object's one key may be a call's name."""
     if isinstance(value, list):
         for item in value:
-            yield from _from_json(item)
+            yield from _from_json(item, is_named=is_named)
         return
     if not isinstance(value, dict):
         return
+    if isinstance(value.get("tool_calls"), list):
+        yield from _from_json(value["tool_calls"])
+        return
+    if is_named and len(value) == 1:
+        value = {"name": next(iter(value)), "arguments": next(iter(value.values()))}
     function = value.get("function")
     if isinstance(function, dict):  # OpenAI's form
         value = function
@@ -136,9 +169,19 @@ def _from_python(text: str) -> list[WrittenCall]:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         nodes = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
+        nodes = [_without_print(node) for node in nodes]
+        if nodes and all(isinstance(node, ast.Dict) for node in nodes):  # JSON in Python's quotes
+            return [call for node in nodes for call in _from_json(_node_value(node))]
         if nodes and all(isinstance(node, ast.Call) for node in nodes):
             return [_from_call(node) for node in nodes if isinstance(node, ast.Call)]
     return []
+
+
+def _without_print(node: ast.expr) -> ast.expr:
+    """Return the call that is printed, for `print(f(x=1))`; else the expression itself."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and len(node.args) == 1:
+        return node.args[0] if isinstance(node.args[0], ast.Call) else node
+    return node
 
 
 def _from_call(node: ast.Call) -> WrittenCall:
