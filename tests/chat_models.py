@@ -22,14 +22,16 @@ CORPUS = [
 ]
 
 
-def make_tokenizer(special: list[str], plain: list[str] = []) -> Tokenizer:  # noqa: B006
+def make_tokenizer(special: list[str], plain: list[str] = [], corpus: list[str] = []) -> Tokenizer:  # noqa: B006
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=1500 if corpus else 400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS * 5, trainer)
+    tokenizer.train_from_iterator(CORPUS * 5 + corpus, trainer)
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens(plain)
     return tokenizer

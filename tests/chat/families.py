@@ -88,13 +88,13 @@ def read_templates() -> dict[str, tuple[str, str]]:
 _BASE = make_tokenizer([]).to_str()
 
 
-def save_family(folder: Path, name: str, template: str) -> Path:
+def save_family(folder: Path, name: str, template: str, base: str = _BASE) -> Path:
     """A model folder with a template, all of whose markup is tokens."""
     tags = sorted({*_TAG.findall(template)})
     eos = next((token for start, token in _EOS.items() if name.startswith(start)), "")
     plain = [tag for tag in tags if _PLAIN.fullmatch(tag)]
     special = {tag for tag in tags if tag in _SPECIAL or "|" in tag or "｜" in tag or tag[0] == "["}
-    tokenizer = Tokenizer.from_str(_BASE)
+    tokenizer = Tokenizer.from_str(base)
     tokenizer.add_special_tokens(sorted({*special, "<s>", "</s>", *([eos] if eos else [])}))
     tokenizer.add_tokens(plain)
     return save_model(folder, template, [], tokenizer, bos_token="<s>", **({"eos_token": eos} if eos else {}))

@@ -57,7 +57,7 @@ class Habits(NamedTuple):
     end_of_turn: str = ""
     """The control token that ends a plain answer; empty if there is none."""
     end_of_call: str = ""
-    """The control token that ends a call where it is the next turn's first; else empty."""
+    """The control token that ends a call, where it is another one; else empty."""
     is_end_next: bool = False
     """Turns end with the first control token of the next turn, which a conversation's last turn lacks."""
 
@@ -102,7 +102,8 @@ def find_habits(render: Render, traits: Traits) -> Habits:
         end_of_turn=_first_end(control, whole, whole.rfind(_ANSWER) + len(_ANSWER), traits.eos),
     )
     if habits.end_of_turn:
-        return habits
+        call = _try(render, [_USER, _call(habits.text_arguments)], off)
+        return habits._replace(end_of_call=_end_of_call(control, call, habits))
     end = _read_following(render, off, control, [_USER, _PLAIN], _USER)
     call = _read_following(render, off, control, [_USER, _call(habits.text_arguments)], _RESULT)
     return habits._replace(end_of_turn=end, end_of_call=call, is_end_next=True) if end else habits
@@ -192,6 +193,12 @@ def _first_end(control: re.Pattern[str], text: str, place: int, eos: str) -> str
         token = match[0]
         match = control.match(text, match.end())
     return token
+
+
+def _end_of_call(control: re.Pattern[str], text: str, habits: Habits) -> str:
+    """Return the control token that a call ends with, where it is not that of a plain answer."""
+    last = [match for match in control.finditer(text) if match.end() == len(text.rstrip())] if _VALUE in text else []
+    return last[0][0] if last and last[0][0] != habits.end_of_turn else ""
 
 
 def write_arguments(messages: Sequence[TemplateValue]) -> None:
