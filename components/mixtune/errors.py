@@ -15,6 +15,11 @@ class MixtuneError(Exception):
     """Anything that mixtune refuses to do, with the way out in its text."""
 
 
+def reason(error: Exception) -> str:
+    """Return why something failed: of the system's errors the words alone, without number and file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class ConfigError(MixtuneError, ValueError):
     """A parameter, or a combination of parameters, cannot be run."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, reason
 from mixtune.settings.foreign import JsonObject
 from mixtune.settings.from_dict import Options
 from mixtune.settings.mix import check_percent, check_weights
@@ -50,7 +50,7 @@ def read_mix(file: str) -> Mix:
     try:
         value = yaml.safe_load(Path(file).read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--mix {file}: cannot be read as YAML ({error})") from error
+        raise ConfigError(f"--mix {file}: cannot be read as YAML ({reason(error)})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--mix {file}: a mapping is needed; got a {type(value).__name__}")
     try:

@@ -49,7 +49,7 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
 
     Raises:
         ModelError: There is no model under that name, or a hub name without its revision.
-        DataError: Its files changed since they were fingerprinted.
+        DataError: Its files changed since they were fingerprinted, or its configuration is not JSON.
     """
     plain = storage.check_fingerprint(name)
     if storage.is_s3(plain):
@@ -64,8 +64,11 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
             f"base_model {plain!r}: no such folder, and not a hub name with its revision; "
             "give a folder, an s3:// prefix, or org/name@revision"
         )
-    if not any((folder / item).is_file() for item in ("config.json", "adapter_config.json")):
+    configs = [folder / item for item in ("config.json", "adapter_config.json") if (folder / item).is_file()]
+    if not configs:
         raise ModelError(f"{plain}: neither config.json nor adapter_config.json in it; this is no Hugging Face model")
+    if not isinstance(storage.read_json(str(configs[0])), dict):
+        raise ModelError(f"{plain}: its {configs[0].name} is no JSON object; save the model again")
     return folder
 
 

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, reason
 
 OWN_TABLE = Path(__file__).with_name("prices.toml")
 
@@ -79,4 +79,6 @@ def read_prices(file: str = "") -> Prices:
         instances = {name: Instance(name=name, **item) for name, item in table.pop("instances").items()}
         return Prices(instances=instances, **table)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"--prices {path}: not a price table ({error}); take {OWN_TABLE} as a model") from error
+        raise ConfigError(
+            f"--prices {path}: not a price table ({reason(error)}); take {OWN_TABLE} as a model"
+        ) from error

@@ -174,6 +174,13 @@ def test_a_setting_that_nobody_knows_is_in_the_table() -> None:
     assert not line.becomes and "not known" in line.note
 
 
+@pytest.mark.parametrize("text", ["", "[]", "null", '"x"'])
+def test_a_file_without_a_record_is_refused_by_its_name(tmp_path: Path, capsys: Any, text: str) -> None:
+    (tmp_path / "job.json").write_text(text)
+    assert main(["import-tuning", str(tmp_path / "job.json"), "--out", str(tmp_path / "out.json")]) == 1
+    assert f"{tmp_path}/job.json: " in capsys.readouterr().err
+
+
 def test_a_setting_that_is_0_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"object": "fine_tuning.job", "model": "m", "seed": 0}))
     assert map_settings(read_export(str(tmp_path / "job.json")))[0] == {"seed": 0}

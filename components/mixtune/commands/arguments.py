@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from mixtune.commands.argument_places import Arguments, did_you_mean, resolve_places
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, reason
 from mixtune.mixes import read_mix, with_mix
 from mixtune.settings.foreign import JsonObject
 
@@ -195,12 +195,13 @@ def _check_percents(arguments: Arguments) -> None:
     """Check what can be checked of a mix before anything runs.
 
     Raises:
-        ConfigError: A customer share is no percentage.
+        ConfigError: A customer share is no percentage, or a strength of the dial no number.
     """
-    percents = [*(arguments.get("customer_data_percents") or []), arguments.get("customer_data_percent", 0)]
-    for percent in percents:
-        if isinstance(percent, int | float) and not 0 <= percent <= 100:
-            raise ConfigError(f"customer_data_percent is 0 to 100; got {percent:g}")
+    for name, limit in (("customer_data_percents", 100), ("customer_data_percent", 100), ("dial", 1)):
+        values = arguments.get(name) or []
+        for value in values if isinstance(values, list) else [values]:
+            if type(value) not in (int, float) or not 0 <= value <= limit:
+                raise ConfigError(f"{name} is 0 to {limit}; got {value!r}")
 
 
 def _as_declared(value: object, definition: Mapping[str, object]) -> object:
@@ -217,8 +218,7 @@ def _read_file(file: str) -> JsonObject:
     try:
         value = json.loads(Path(file).expanduser().read_text())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"--arguments {file}: cannot be read as JSON ({reason})") from error
+        raise ConfigError(f"--arguments {file}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"--arguments {file}: a JSON object is needed; got a {type(value).__name__}")
     return value
@@ -231,12 +231,12 @@ def _read_value(name: str, text: str, kind: str) -> Any:
         try:
             text = Path(text[1:]).expanduser().read_text()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{name}: {text[1:]} cannot be read ({reason})") from error
+            raise ConfigError(f"{name}: {text[1:]} cannot be read ({reason(error)})") from error
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name} is {KINDS[kind]}; got {text!r}") from error
+        why = f" ({error})" if kind in ("LIST", "STRUCT") else ""
+        raise ConfigError(f"{name} is {KINDS[kind]}; got {text!r}{why}") from error
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from mixtune import storage
@@ -11,7 +12,7 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.errors import ConfigError, DataError
-from mixtune.preflight.checks import run_preflight
+from mixtune.preflight.checks import check_settings, run_preflight
 from mixtune.preflight.fingerprint import (
     fingerprint_benchmarks,
     fingerprint_model,
@@ -19,13 +20,18 @@ from mixtune.preflight.fingerprint import (
     fingerprint_pools,
     fingerprint_sanitize,
     hand_on_chat,
+    read_pools,
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.sanitize.reading.schemas import find_schema
+from mixtune.settings.foreign import JsonObject
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SourceSettings
+
+FIRST_ROWS = 20
+"""Of a source, in which one has to fit."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -62,11 +68,23 @@ def _preflight(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_columns(arguments: Arguments) -> None:
-    """Hold the first row of every source against its column mapping; sets of the hub are not looked at.
+def check_options(pipeline: Path, arguments: Arguments) -> None:
+    """Construct what the tasks of a pipeline of ours construct of its arguments, before any of them begins.
 
     Raises:
-        ConfigError: A mapping names what is not there, or none is given and the row does not tell.
+        ConfigError: Some cannot be; all of those are named.
+    """
+    arguments = with_defaults(pipeline, arguments)
+    if "general_pools" in arguments:
+        read_pools(arguments["general_pools"])
+    check_settings(RunSettings.from_arguments({"base_model": "", **arguments}))
+
+
+def check_columns(arguments: Arguments) -> None:
+    """Hold the first rows of every source against its column mapping; sets of the hub are not looked at.
+
+    Raises:
+        ConfigError: A mapping names what none of them has, or none is given and they do not tell.
         DataError: A file cannot be read.
     """
     columns = arguments.get("customer_columns")
@@ -75,11 +93,19 @@ def check_columns(arguments: Arguments) -> None:
         uri = storage.split_fingerprint(source.get("uri") or "")[0]
         if uri and not uri.startswith("hf://"):
             rows = read_rows(source_files(uri)[0])
-            first = next((row.value for row in rows if not row.problem), None)
-            try:
-                find_schema(first, source.get("columns") or {}) if first is not None else None
-            except (ConfigError, DataError) as error:
-                raise ConfigError(f"{uri}: {error}") from error
+            _check_rows(uri, [row.value for row in islice(rows, FIRST_ROWS) if not row.problem], source.get("columns"))
+
+
+def _check_rows(uri: str, rows: list[JsonObject], columns: dict[str, str] | None) -> None:
+    problem = None
+    for row in rows:
+        try:
+            find_schema(row, columns or {})
+            return
+        except (ConfigError, DataError) as error:
+            problem = problem or error
+    if problem:
+        raise ConfigError(f"{uri}: {problem}") from problem
 
 
 def _fingerprinted(arguments: Arguments) -> RunSettings:

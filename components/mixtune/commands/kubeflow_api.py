@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mixtune import storage
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.task_states import Node, nodes_of_details, titles_of
-from mixtune.errors import ClusterError, ConfigError
+from mixtune.errors import ClusterError, ConfigError, reason
 
 if TYPE_CHECKING:
     from kfp import Client
@@ -91,7 +91,7 @@ def connect(options: argparse.Namespace) -> "Client":
     try:
         token = Path(options.token_file).read_text().strip() if options.token_file else None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--token-file {options.token_file}: cannot be read ({error})") from error
+        raise ConfigError(f"--token-file {options.token_file}: cannot be read ({reason(error)})") from error
     with answers(options.host):
         return Client(host=options.host, namespace=options.namespace, existing_token=token)
 

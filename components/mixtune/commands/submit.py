@@ -11,11 +11,12 @@ from pathlib import Path
 
 from mixtune import models
 from mixtune.commands.argument_places import MODELS, Arguments, find_places, is_local
-from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, package_files, read_options
+from mixtune.commands.check import check_options
 from mixtune.commands.follow import add_following, follow_run
 from mixtune.commands.image_digests import Digests, ecr_digests, listed_digests, rewrite_images
 from mixtune.commands.kubeflow_api import answers, connect, read_run, run_page
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, reason
 from mixtune.report.next_steps import command_of
 
 
@@ -48,6 +49,8 @@ def submit_pipeline(options: argparse.Namespace) -> str:
     pipeline = find_pipeline(options.pipeline)
     client = connect(options) if options.like else None
     arguments = read_options(options, pipeline, read_run(client, options.like).arguments if client else None)
+    if pipeline in package_files("compiled"):
+        check_options(pipeline, arguments)
     if not options.allow_local:
         refuse_local(arguments)
     digest_of = _listed(options.digests) if options.digests else ecr_digests(options.registry)
@@ -91,7 +94,7 @@ def _listed(file: str) -> Digests:
     try:
         return listed_digests(json.loads(Path(file).read_text()))
     except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"--digests {file}: cannot be read as a JSON object ({error})") from error
+        raise ConfigError(f"--digests {file}: cannot be read as a JSON object ({reason(error)})") from error
 
 
 def _submit(options: argparse.Namespace) -> int:

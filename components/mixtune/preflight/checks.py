@@ -20,7 +20,7 @@ from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import THOUGHTS_OFF, THOUGHTS_ON, EvaluateSettings
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import check_grid
-from mixtune.settings.sanitize import read_sanitize_settings
+from mixtune.settings.sanitize import SanitizeSettings, read_sanitize_settings
 from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import LEAST_MICRO_TOKENS, largest_micro_batch
@@ -65,10 +65,32 @@ def _check_training(run: RunSettings) -> Findings:
         yield "warn", warning
 
 
-def _check_options(run: RunSettings) -> Findings:
+def check_settings(run: RunSettings) -> None:
+    """Construct every setting of a run; no file is looked at.
+
+    Raises:
+        ConfigError: Some cannot be; all of those are named.
+    """
+    checks = [look(name, check, run) for name, check in SETTINGS.items() if name not in run.left_out]
+    if problems := [f"{check.name}: {check.text}" for check in checks if check.outcome == "fail"]:
+        raise ConfigError("\n".join(problems))
+
+
+def _construct_options(run: RunSettings) -> tuple[SanitizeSettings, EvaluateSettings]:
     cleaning = {name: value for name, value in run.sanitize_options.items() if name != "work_uri"}
-    proof = read_sanitize_settings({}, cleaning).chat
     evaluate = from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
+    return read_sanitize_settings({}, cleaning), evaluate
+
+
+def _check_known(run: RunSettings) -> Findings:
+    _construct_options(run)
+    run.nodes()
+    yield "pass", "options of sanitize and evaluate are known and in range"
+
+
+def _check_options(run: RunSettings) -> Findings:
+    cleaning, evaluate = _construct_options(run)
+    proof = cleaning.chat
     yield "pass", "options of sanitize and evaluate are known and in range"
     mix = valid(run.mix)
     if mix is None or "mix" in run.left_out:
@@ -273,6 +295,13 @@ def _check_tracking(run: RunSettings) -> Findings:
     yield "pass", f"MLflow at {uri} answers"
 
 
+SETTINGS: dict[str, Callable[[RunSettings], Findings]] = {
+    "mix": _check_mix,
+    "training": _check_training,
+    "options": _check_known,
+    "tags": _check_tags,
+}
+"""The checks that look at no file."""
 CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "mix": _check_mix,
     "training": _check_training,

@@ -144,6 +144,8 @@ class MixSettings:
         check_percent(self.customer_data_percent)
         if self.global_batch_size < 1:
             raise ConfigError(f"global_batch_size counts records, 1 or more; got {self.global_batch_size}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed is a whole number from 0; got {self.seed}")
         if self.max_steps < 0:
             raise ConfigError(f"max_steps is a number of steps, 0 for 'by customer_epochs'; got {self.max_steps}")
         if self.max_steps == 0 and self.customer_data_percent == 0:

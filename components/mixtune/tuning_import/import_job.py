@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from mixtune import storage
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.settings.mix import read_mix_settings
 from mixtune.settings.train import TrainSettings
@@ -128,7 +128,19 @@ def check_arguments(arguments: Json) -> None:
 
 
 def count_records(uri: str) -> int:
-    """Return how many rows a training file has that can be read; 0: it is not on this machine."""
+    """Return how many rows a training file has that can be read; 0: it is not on this machine.
+
+    Raises:
+        DataError: It has none, or cannot be read.
+    """
     if not uri or "://" in uri:
         return 0
-    return sum(1 for file in source_files(uri) for row in read_rows(file) if not row.problem)
+    count = 0
+    for file in source_files(uri):
+        try:
+            count += sum(1 for row in read_rows(file) if not row.problem)
+        except DataError as error:
+            raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from error
+    if not count:
+        raise DataError(f"{uri}: there is no record in it that can be read; --training takes another file")
+    return count

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mixtune.commands.arguments import Commands
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, reason
 from mixtune.report.next_steps import command_of
 from mixtune.tuning_import.exports import read_export
 from mixtune.tuning_import.import_job import Additions, ImportedTuning, import_job
@@ -78,7 +78,7 @@ def _read_json(option: str, text: str, kind: type[T]) -> T:
     try:
         value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{option} {text}: cannot be read as JSON ({error})") from error
+        raise ConfigError(f"{option} {text}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(value, kind):
         raise ConfigError(f"{option}: a JSON {'list' if kind is list else 'object'} is needed")
     return value

@@ -19,7 +19,8 @@ from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
-from mixtune.commands.arguments import find_pipeline, read_definitions, read_options, read_spec
+from mixtune.commands.arguments import find_pipeline, package_files, read_definitions, read_options, read_spec
+from mixtune.commands.check import check_columns, check_options
 from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import keep_pages, track_end
 from mixtune.commands.local.task_log import TaskLog
@@ -212,7 +213,7 @@ def run_command(options: argparse.Namespace) -> int:
         record = work.record(resume)
         if not record:
             raise ConfigError(f"--resume {resume}: there is no such run in {work.root}; `mixtune runs` lists them")
-        other = name and find_pipeline(name) != find_pipeline(record.pipeline)
+        other = "=" in name or (name and find_pipeline(name) != find_pipeline(record.pipeline))
         if options.arguments or options.arguments_file or other:
             raise ConfigError("--resume takes the run's own pipeline and arguments; to change some: --like RUN_ID")
         name = record.pipeline
@@ -225,6 +226,9 @@ def run_command(options: argparse.Namespace) -> int:
         earlier = taken_over(earlier, find_pipeline(liked.pipeline), pipeline)
     arguments = read_options(options, pipeline, earlier)
     check_places(arguments)
+    if pipeline in package_files("compiled"):
+        check_options(pipeline, arguments)
+        check_columns(arguments)
     if not resume and not options.no_cache and (resume := work.find_interrupted(name_of(pipeline), arguments)):
         print(f"going on with {resume}, which was interrupted; --no-cache begins anew", flush=True)
     outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache, resume=resume)
