@@ -3,7 +3,7 @@
 from typing import TypeAlias
 
 from mixtune import storage
-from mixtune.artifacts.comparison import PASS, Comparison
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, PASS, SUPERIORITY, Comparison
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport
 from mixtune.artifacts.typed_json import from_json
@@ -72,6 +72,17 @@ def report_outputs(report: RunReport) -> dict[str, str | float]:
     }
 
 
+def is_gain_proved(report: RunReport) -> bool:
+    """Return whether the model that a run comes to gained on the customer's records; True where none were measured."""
+    best = find_recommendation(report)
+    comparisons = [item.comparison for item in list_candidates(report)]
+    chosen = [item for item in comparisons if best is None or item.model_uri == best.model_uri]
+    asked = [
+        axis for item in chosen for axis in item.axes if (axis.axis, axis.question) == (CUSTOMER_AXIS, SUPERIORITY)
+    ]
+    return not asked or any(axis.verdict == PASS for axis in asked)
+
+
 def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -> Comparison:
     """Return the comparison of a model, once it is sure that its files are the compared ones and that it passed.
 
@@ -96,7 +107,7 @@ def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -
         failed = [axis.axis for axis in comparison.axes if axis.verdict != PASS]
         raise ConfigError(
             f"{model_uri}: the verdict is {comparison.verdict} ({', '.join(failed)}), only a model that passed "
-            f"{purpose}; force does it all the same, and says so"
+            f"{purpose}; force (--force) does it all the same, and says so"
         )
     storage.check_fingerprint(model_uri)
     return comparison

@@ -9,7 +9,7 @@ from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, FAIL, AxisVerdict
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.ladder import LadderReport
-from mixtune.artifacts.run_report import list_candidates
+from mixtune.artifacts.run_report import is_gain_proved, list_candidates
 from mixtune.choose.costs import describe_total, format_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
@@ -58,7 +58,7 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
         pages.note(_WHISKERS),
         *plots,
         _models(points),
-        steps_html(next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""))),
+        steps_html(next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""), gained=is_gain_proved(report))),
         f"<h2>Turned down</h2>{pages.note(_DIAL)}{pages.table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
     ]
     pages.write_text(html, pages.page(title, "".join(body)))

@@ -18,6 +18,7 @@ from mixtune.artifacts.comparison import (
     Measure,
     Overlap,
 )
+from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.report import charts, confusion_table
 from mixtune.report.next_steps import next_steps, steps_html
 from mixtune.report.pages import (
@@ -79,7 +80,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
         _restored(comparison),
         _contamination(comparison.contamination),
         *_identity_parts(comparison),
-        steps_html(next_steps(comparison.verdict, os.environ.get("MIXTUNE_RUN_ID", ""))),
+        _what_next(comparison),
     ]
     write_text(html, page("Base against candidate", "".join(body)))
     lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]
@@ -123,6 +124,12 @@ def summarize(comparison: Comparison) -> str:
             scores = f"{axis.measure.base:.3f} to {axis.measure.candidate:.3f}"
             sentences.append(f"{axis.measure.metric} on the customer's records went from {scores}{gain}.")
     return " ".join(sentences)
+
+
+def _what_next(comparison: Comparison) -> str:
+    arguments = {"evaluate_options": {"limit": comparison.limit}}
+    run_id = os.environ.get("MIXTUNE_RUN_ID", "")
+    return steps_html(next_steps(comparison.verdict, run_id, arguments, gained=is_gain_proved(comparison)))
 
 
 def _flagged_slices(axes: Sequence[AxisVerdict]) -> str:

@@ -14,6 +14,9 @@ RUN = "RUN_ID"
 LEAST_PERCENT = 12.5
 """Customer share below which a smaller one is no longer proposed."""
 
+TUNE = ("finetune", "mix_grid", "lora_then_sft", "find_mix")
+"""Pipelines that train on the customer's records."""
+
 
 class NextStep(NamedTuple):
     """One thing to do."""
@@ -30,17 +33,26 @@ def command_of(name: str, *words: str) -> str:
     return shlex.join([name if same or not own.exists() else str(own), *words])
 
 
-def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None) -> list[NextStep]:
+def next_steps(
+    verdict: str, run_id: str = "", arguments: Options | None = None, *, gained: bool = True
+) -> list[NextStep]:
     """Return what to do after a verdict.
 
     Args:
         verdict: `pass`, `fail`, `inconclusive` or `failed`; empty: the run comes to none.
         run_id: Of the run; empty: not known.
         arguments: Of the run, as far as they are known.
+        gained: Whether a gain on the customer's records is proved, where they were measured.
     """
     run, values = run_id or RUN, arguments or {}
     pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"
     chat, again = command_of("mixtune", "chat", run), ("mixtune", "run", pipeline, "--like", run)
+    if not gained and verdict in ("pass", "inconclusive"):
+        longer = command_of(*again, _longer(values)) if pipeline in TUNE else ""
+        return [
+            NextStep("No gain on your records is proved: train longer, or raise the customer's share", longer),
+            NextStep("See what it answers now, beside its base", chat),
+        ]
     if verdict == "pass":
         merge = command_of("mixtune", "merge", run, "--out", "my-model")
         places = ("base_uri=s3://BUCKET/base", "tuned_uri=s3://BUCKET/tuned")
@@ -60,13 +72,20 @@ def next_steps(verdict: str, run_id: str = "", arguments: Options | None = None)
             NextStep("See what it answers now, beside its base", chat),
         ]
     if verdict == "inconclusive":
-        limited = (values.get("evaluate_options") or {}).get("limit")
-        more = "evaluate_options.limit=0" if limited else "benchmarks=@more-benchmarks.json"
-        return [NextStep("Evaluate on more items; another training would not tell more", command_of(*again, more))]
+        if (values.get("evaluate_options") or {}).get("limit"):
+            all_items = command_of(*again, "evaluate_options.limit=0")
+            return [NextStep("Evaluate on all items; another training would not tell more", all_items)]
+        return [NextStep("Give larger benchmark files by benchmarks=...; another training would not tell more")]
     if pipeline == "prepare_data":
         tune = command_of("mixtune", "run", "finetune", "--like", run)
         return [NextStep("Read the mix's receipt on the report's pages, then tune on it", tune)]
     return []
+
+
+def _longer(arguments: Options) -> str:
+    """Return the argument that doubles a training."""
+    steps, epochs = int(arguments.get("max_steps") or 0), float(arguments.get("customer_epochs") or 1)
+    return f"max_steps={2 * steps}" if steps else f"customer_epochs={2 * epochs:g}"
 
 
 def _smaller_share(arguments: Options) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixtune import storage
+from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.commands.local.run_pages import DATA_SETS
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import WorkDir
@@ -44,5 +45,6 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
     if (work.root / "mlflow.db").is_file() and os.environ.get("MLFLOW_TRACKING_URI") == work.mlflow_uri:
         line = command_of("mlflow", "ui", "--backend-store-uri", work.mlflow_uri)
         print(f"MLflow: {line}   (run {run.run_id})")
-    for step in next_steps(run.verdict, run.run_id, work.arguments(run.run_id)):
+    gained = not run.report or is_gain_proved(work.run_report(run.run_id))
+    for step in next_steps(run.verdict, run.run_id, work.arguments(run.run_id), gained=gained):
         print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())

@@ -8,7 +8,14 @@ from html import escape
 from pathlib import Path
 
 from mixtune.artifacts.comparison import Comparison
-from mixtune.artifacts.run_report import REPORT_TASKS, RunReport, find_recommendation, list_candidates, read_run_report
+from mixtune.artifacts.run_report import (
+    REPORT_TASKS,
+    RunReport,
+    find_recommendation,
+    is_gain_proved,
+    list_candidates,
+    read_run_report,
+)
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir
@@ -36,6 +43,7 @@ TASKS = {
     "compare": "compares both models item by item, and decides",
     "choose": "lays the candidates side by side",
     "record-outcome": "writes the audit record",
+    "clean-up": "deletes what is left of training jobs on a cluster",
     "": "",
 }
 """What a task does, by the beginning of its name; the longest that fits."""
@@ -97,14 +105,15 @@ def _index(
     results: Sequence[TaskResult],
     links: dict[str, str],
 ) -> str:
-    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.began))
+    began = time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(record.began))
     head = [f"<h1>{escape(run_id)}</h1>"]
     report = work.report(run_id, "json")
     closing = ""
     if report.is_file():
         judged = read_run_report(str(report))
         head.append(f'<p class="summary {judged.verdict}">{Html(_headline(judged))}</p>')
-        closing = steps_html(next_steps(judged.verdict, run_id, arguments)) + _models(judged)
+        steps = next_steps(judged.verdict, run_id, arguments, gained=is_gain_proved(judged))
+        closing = steps_html(steps) + _models(judged)
     else:
         stopped = f" in {record.place}" if record.place else ""
         head.append(f'<p class="summary advisory">{escape(record.status + stopped)}</p>')
@@ -119,7 +128,7 @@ def _index(
         for result in results
         if not result.label.startswith("go-on")
     ]
-    tasks = table(["task", "what it does", "", "what it left"], rows, texts=4)
+    tasks = table(["task", "what it does", "how", "what it left"], rows, texts=4)
     return page(
         run_id,
         f"{''.join(head)}{key_value_table(facts)}<h2>From the first file to the verdict</h2>{tasks}{closing}"

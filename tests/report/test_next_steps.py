@@ -1,0 +1,41 @@
+"""What to do after a verdict: a command that can be pasted, and never to serve what gained nothing."""
+
+import pytest
+
+from mixtune.artifacts.run_report import is_gain_proved
+from mixtune.report.next_steps import next_steps
+from mixtune.settings.from_dict import Options
+
+from ..comparisons import make_axis, make_comparison
+
+RUN = "finetune-20260101-000000-abcd"
+
+
+def shown(verdict: str, arguments: Options | None = None, *, gained: bool = True) -> str:
+    steps = next_steps(verdict, RUN, arguments, gained=gained)
+    return "\n".join(f"{step.text}: {step.command}" for step in steps)
+
+
+def test_a_model_that_passed_is_used() -> None:
+    text = shown("pass")
+    assert all(f"mixtune {word} {RUN}" in text for word in ("chat", "merge", "register", "serve"))
+
+
+@pytest.mark.parametrize("verdict", ["pass", "inconclusive"])
+def test_a_model_that_gained_nothing_for_sure_is_trained_longer_and_never_served(verdict: str) -> None:
+    text = shown(verdict, {"max_steps": 16}, gained=False)
+    assert "No gain on your records is proved" in text and "max_steps=32" in text
+    assert "customer_epochs=6" in shown(verdict, {"customer_epochs": 3.0}, gained=False)
+    assert not any(word in text for word in ("serve", "register", "would not tell more"))
+
+
+def test_too_few_items_are_all_taken_before_larger_files_are_asked_for() -> None:
+    assert "evaluate_options.limit=0" in shown("inconclusive", {"evaluate_options": {"limit": 30}})
+    assert "larger benchmark files" in shown("inconclusive")
+
+
+def test_a_gain_is_proved_where_the_customers_axis_passes_or_was_not_measured() -> None:
+    kept = make_axis("mmlu", "pass", 0.5)
+    assert not is_gain_proved(make_comparison("pass", kept, make_axis("customer", "inconclusive", 0.1)))
+    assert is_gain_proved(make_comparison("pass", kept, make_axis("customer", "pass", 0.6)))
+    assert is_gain_proved(make_comparison("pass", kept))
