@@ -7,7 +7,7 @@ from pathlib import Path
 from mixtune import models, storage
 from mixtune.artifacts.pools import SPLITS, read_pools
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
-from mixtune.commands.local.use_model import silence_libraries
+from mixtune.commands.local.use_model import add_model, find_model, silence_libraries
 from mixtune.errors import ConfigError
 from mixtune.mixes import mix_of, write_mix
 from mixtune.open_pools.export import FORMATS, export_pools
@@ -26,8 +26,7 @@ def add_commands(commands: Commands) -> None:
     add_pipeline_arguments(mix)
     mix.set_defaults(command=_mix)
     dial = commands.add_parser("dial", help="draw a tuned model back towards its base, without training")
-    dial.add_argument("model", help="adapter or whole model: a folder, local or s3://")
-    dial.add_argument("--base-model", required=True, help="what it was tuned from")
+    add_model(dial)
     dial.add_argument("--strength", type=float, required=True, help="between 0 (the base) and 1 (as trained)")
     dial.add_argument("--out", required=True, metavar="FOLDER", help="local or s3://")
     dial.set_defaults(command=_dial)
@@ -54,7 +53,8 @@ def _dial(options: argparse.Namespace) -> int:
     silence_libraries()
     if storage.exists(options.out):
         raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
-    tuned, base = models.fetch_model(options.model), models.fetch_model(options.base_model)
+    model = find_model(options)
+    tuned, base = models.fetch_model(model.model_uri), models.fetch_model(model.base_model)
     with tempfile.TemporaryDirectory() as scratch:
         interpolated = interpolate_model(tuned, base, options.strength, Path(scratch) / "model")
         storage.upload(interpolated, options.out)

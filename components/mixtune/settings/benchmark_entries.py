@@ -15,7 +15,8 @@ class BenchmarkEntry:
     max_drop: float | None = None
     """The largest drop allowed; None: the axis's default."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """How its items are asked and scored."""
+    """How its items are asked and scored. `customer`, which has no file, takes `min_gain` alone: the gain that is asked
+    for on the customer's records."""
 
 
 def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, BenchmarkEntry]:

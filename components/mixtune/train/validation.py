@@ -12,6 +12,7 @@ import torch
 from mixtune.artifacts.model import TrainedModel, TrainingFigures
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import TrainingError
+from mixtune.inference.heartbeat import duration
 from mixtune.processes import free_memory, memory_limit
 from mixtune.train.batches import Layout, largest_micro_batch, pack
 from mixtune.train.checkpoints import NoCheckpoints
@@ -38,7 +39,7 @@ def run_validation(task: TrainTask) -> TrainedModel:
     """
     with open_session(task, "validate-training") as session:
         trainer = prepare(session)
-        num_steps = min(task.validation_steps, trainer.num_steps)
+        whole, num_steps = trainer.num_steps, min(task.validation_steps, trainer.num_steps)
         trainer = replace(trainer, num_steps=num_steps, lr_schedule=lambda step: (step + 1) / num_steps)
         steps = train_steps(trainer, NoCheckpoints(trainer.group))
         history = track(steps, num_steps, session.run) if trainer.group.is_main else list(steps)
@@ -47,7 +48,15 @@ def run_validation(task: TrainTask) -> TrainedModel:
         trainer.model.check_finite()
         if trainer.group.is_main:
             write_manifest(session, trainer, figures, [])
+            print(foretell(history, whole), flush=True)
         return TrainedModel("")
+
+
+def foretell(history: list[StepMetrics], num_steps: int) -> str:
+    """Return how long the training will take at the speed of the steps after the first, which also warms up."""
+    measured = history[1:] or history
+    seconds = sum(sum(item.seconds.values()) for item in measured) / len(measured) * num_steps
+    return f"the training's {num_steps:,} steps will take about {duration(seconds)} at this speed"
 
 
 def check_learning(trainer: Trainer, history: list[StepMetrics], figures: TrainingFigures) -> TrainingFigures:

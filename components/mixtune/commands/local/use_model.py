@@ -69,7 +69,7 @@ def find_model(options: argparse.Namespace) -> TunedModel:
         ConfigError: The run has no model, or a folder is named without its base.
     """
     work = find_work(options)
-    if not work.run_dir(options.model).is_dir():
+    if "/" in options.model or not work.run_dir(options.model).is_dir():
         if not storage.exists(storage.split_fingerprint(options.model)[0]):
             raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")
         if not options.base_model:
