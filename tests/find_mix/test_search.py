@@ -101,9 +101,9 @@ def test_a_share_is_chosen_that_passes_and_hardly_more_general_data_than_that_ne
     assert mmlu.lower < loss(forecast.percent, 1, 12) < mmlu.upper
 
 
-def test_where_no_forgetting_shows_the_customers_records_alone_are_chosen() -> None:
+def test_where_no_forgetting_shows_hardly_any_general_records_are_chosen() -> None:
     quiet = [replace(item, axes=(make_axis("mmlu", 0.001), *item.axes[1:])) for item in proxies(rate=12)]
-    assert start_search(quiet, samples(), SETTINGS, EPOCHS, seed=1).rounds[0].forecast.percent == 100
+    assert start_search(quiet, samples(), SETTINGS, EPOCHS, seed=1).rounds[0].forecast.percent >= 99
 
 
 def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_data(begun: MixSearch) -> None:
@@ -178,8 +178,32 @@ def test_an_axis_that_gains_from_general_records_does_not_hide_where_it_passes()
     ]
     forecast = forecast_mix([axis], scores, confidence=0.8)
     assert forecast.is_certain
-    assert 75 <= forecast.percent <= 95
+    assert 75 <= forecast.percent <= 97
     assert forecast.recommended.axes[0].benefit.median > 0
+
+
+@pytest.mark.parametrize(("percent", "learned_again"), [(75.0, -0.02), (50.0, -0.005)])
+def test_what_a_longer_training_learns_again_lies_within_the_prediction(percent: float, learned_again: float) -> None:
+    """Proxies of a LoRA on the demo's records: what customer records took at once, general ones gave back later."""
+    axis = SearchedAxis(axis="ifeval", is_customer=False, limit=0.05, largest=1.0, num_items=240)
+    measured = [(100.0, 0.1, -0.5), (100.0, 0.25, -0.79), (92.0, 0.25, -0.63), (75.0, 0.25, -0.26)]
+    forecast = forecast_mix([axis], _scores("ifeval", measured), confidence=0.8)
+    benefit = next(share for share in forecast.shares if share.percent == percent).axes[0].benefit
+    assert benefit.lower < learned_again < benefit.upper
+
+
+def test_a_task_that_is_hardly_learned_at_first_may_be_learned_later() -> None:
+    axis = SearchedAxis(axis="customer", is_customer=True, limit=0.0, largest=0.9, num_items=240)
+    measured = [(100.0, 0.1, 0.02), (100.0, 0.25, 0.05), (92.0, 0.25, 0.05), (75.0, 0.25, 0.05)]
+    forecast = forecast_mix([axis], _scores("customer", measured), confidence=0.8)
+    assert forecast.shares[0].axes[0].benefit.lower < 0.2 < forecast.shares[0].axes[0].benefit.upper
+
+
+def _scores(axis: str, measured: Sequence[tuple[float, float, float]]) -> list[TrainingScore]:
+    return [
+        TrainingScore(axis=axis, percent=percent, length=length, benefit=benefit, standard_error=0.03, num_items=120)
+        for percent, length, benefit in measured
+    ]
 
 
 @pytest.mark.parametrize(("limit", "is_customer"), [(0.0, False), (0.6, True)])

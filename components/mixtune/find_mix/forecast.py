@@ -22,7 +22,7 @@ Z_VERDICT = 1.6449
 """A verdict asks for the one-sided 95 % bound."""
 LOWER, UPPER = 5, 95
 NEAR_BEST = 0.9
-"""Where no share is likely to pass, the least general one whose chance is this much of the best is taken."""
+"""A chance is as good as the best that is this much of it."""
 _normal_cdf = np.vectorize(lambda z: 0.5 * (1 + erf(z / 2**0.5)))
 
 
@@ -50,8 +50,7 @@ def forecast_mix(
     open_shares = [share for share in shares if share.percent < min(tried, default=inf)] or list(shares[-1:])
     needed = confidence * _unchanged_chance(axes, errors)
     likely = [share for share in open_shares if share.pass_chance >= needed]
-    near_best = NEAR_BEST * max(share.pass_chance for share in open_shares)
-    chosen = likely[0] if likely else next(share for share in open_shares if share.pass_chance >= near_best)
+    chosen = likely[0] if likely else _most_promising(open_shares, is_last=bool(tried))
     smallest = min(score.percent for score in scores)
     return MixForecast(
         percent=chosen.percent,
@@ -59,6 +58,18 @@ def forecast_mix(
         reason=_explain(chosen, confidence, smallest, is_certain=bool(likely)),
         shares=shares,
     )
+
+
+def _most_promising(shares: Sequence[ShareForecast], *, is_last: bool) -> ShareForecast:
+    """Return the share to train at where none is likely to pass.
+
+    Steps grow as the customer's share falls, and a first training at full length teaches the laws more than any proxy:
+    it is the one with the most chance for its steps. A last one is the least general of those as good as the best.
+    """
+    if not is_last:
+        return max(shares, key=lambda share: share.pass_chance * share.percent**0.5)
+    near_best = NEAR_BEST * max(share.pass_chance for share in shares)
+    return next(share for share in shares if share.pass_chance >= near_best)
 
 
 def _fit(axis: SearchedAxis, scores: Sequence[TrainingScore], seed: int) -> AxisLaw:
@@ -119,6 +130,6 @@ def _explain(chosen: ShareForecast, confidence: float, smallest: float, *, is_ce
             f"{chosen.pass_chance:.0%}, at least {confidence:.0%} of what an unchanged model has.{beyond}"
         )
     return (
-        f"What was trained so far cannot tell. {general:g} % general records are promising: all axes pass with a "
-        f"chance of {chosen.pass_chance:.0%}; weakest is {weakest.axis}, {weakest.pass_chance:.0%}.{beyond}"
+        f"What was trained so far cannot tell. {general:g} % general records promise most for their steps: all axes "
+        f"pass with a chance of {chosen.pass_chance:.0%}; weakest is {weakest.axis}, {weakest.pass_chance:.0%}.{beyond}"
     )

@@ -1,11 +1,12 @@
 """Laws of what a training loses and gains, fitted to short trainings with their uncertainty.
 
 Loss on a general axis, after Bethune et al., "Scaling laws for forgetting during finetuning with pretraining data
-injection" (2502.06042): `D^b * (A * h - E * (1 - h))`, `h = (1 + B g)^-a`, for length `D` (customer epochs, the full
-training's is 1) and general share `g`, where E is what an axis gains from general records. A score cannot lose more
-than it has: the loss saturates there.
+injection" (2502.06042): `D^b * (A * h - E * (1 - h))`, `h = (1 + B g D^c)^-a`, for length `D` (customer epochs, the
+full training's is 1) and general share `g`, where E is what an axis gains from general records. With c above 0 a longer
+training learns again what its first steps lost. A score cannot lose more than it has: the loss saturates there.
 
-Gain on the customer's axis: `S * (1 - (1 + D / D0)^-r) * (1 + c g)`.
+Gain on the customer's axis: `S * (1 - (1 + (D / D0)^k)^-r) * (1 + c g)`. With k above 1 a task is hardly learned at
+first and then at once.
 
 All parameters have broad priors, so that a prediction is as wide as what short trainings leave open.
 """
@@ -18,18 +19,26 @@ import numpy as np
 from mixtune.artifacts.mix_search import TrainingScore
 from mixtune.find_mix.sampler import Array, sample
 
-RELATIVE_ERROR, ERROR_OF_LIMIT = 0.2, 0.1
+RELATIVE_ERROR, ERROR_OF_LIMIT = 0.3, 0.1
 """How far a training lies from the law: a share of what it predicts, and of the limit. Seeds differ by that."""
 OFFSET_OF_LIMIT = 0.3
 """Scale of E, as a share of the limit, where no training gained more; E below 0 is a loss that no share mends."""
-GAIN_OF_BEST = 1.5
+GAIN_OF_BEST = 2.5
 """Scale of E, as a share of the largest gain of a training."""
+MOST_GAINED = 1.0
+"""Where a gain saturates: no score of 0 to 1 rises by more, and no loss falls by more than itself."""
 MAX_INJECTION = 1000.0
 """Largest B: at 1 % general records the loss has changed by a factor."""
 LEAST_DECAY, MAX_DECAY = 0.15, 30.0
 """Range of a; a large one with a small B is exponential in the share."""
+POWER_SCALE = 0.6
+"""Scale of b around 0.7; below 0 a longer training has lost less."""
+RECOVERY_SCALE, MAX_RECOVERY = 1.0, 3.0
+"""Scale and largest value of c."""
 LEAST_LIMIT = 0.005
 """The scale of an axis that may lose nothing."""
+ONSET, ONSET_SCALE, MAX_ONSET = 1.5, 0.7, 6.0
+"""Likeliest k, scale of its logarithm, and the largest."""
 GAIN_SCALE = 0.02
 """A gain smaller than this is noise, when nothing else gives its scale."""
 
@@ -73,12 +82,15 @@ def fit_loss(observations: Sequence[TrainingScore], limit: float, largest: float
     gain_scale = max(OFFSET_OF_LIMIT * limit, GAIN_OF_BEST * float(np.max(-losses / points[:, 1] ** 0.7)))
 
     def log_prior(draws: Array) -> Array:
-        log_a, power, log_b, log_decay, offset = draws.T
-        inside = (power > 0.05) & (power < 1.6) & (log_b > -1) & (log_b < np.log(MAX_INJECTION))
+        log_a, power, log_b, log_decay, offset, recovery = draws.T
+        inside = (np.abs(power - 1) < 1.5) & (log_b > -1) & (log_b < np.log(MAX_INJECTION))
+        inside &= (recovery >= 0) & (recovery < MAX_RECOVERY)
         inside &= (log_decay > np.log(LEAST_DECAY)) & (log_decay < np.log(MAX_DECAY))
         offset_scale = np.where(offset > 0, gain_scale, OFFSET_OF_LIMIT * limit)
-        density = -0.5 * ((log_a - np.log(scale)) ** 2 + ((power - 0.7) / 0.35) ** 2 + (offset / offset_scale) ** 2)
-        return np.where(inside, density, -np.inf)
+        density = -0.5 * (
+            (log_a - np.log(scale)) ** 2 + ((power - 0.7) / POWER_SCALE) ** 2 + (offset / offset_scale) ** 2
+        )
+        return np.where(inside, density - 0.5 * (recovery / RECOVERY_SCALE) ** 2, -np.inf)
 
     def start(rng: np.random.Generator, count: int) -> Array:
         columns = [
@@ -87,6 +99,7 @@ def fit_loss(observations: Sequence[TrainingScore], limit: float, largest: float
             rng.uniform(0.5, np.log(MAX_INJECTION) - 0.5, count),
             rng.uniform(np.log(0.3), np.log(3), count),
             np.abs(rng.normal(0, 0.5 * gain_scale, count)),
+            np.abs(rng.normal(0, 0.5 * RECOVERY_SCALE, count)),
         ]
         return np.stack(columns, 1)
 
@@ -107,14 +120,17 @@ def fit_gain(observations: Sequence[TrainingScore], largest: float, seed: int) -
         seed: Of the draws.
     """
     points, gains, errors = _arrays(observations)
-    best = max(float(np.max(gains)), GAIN_SCALE)
+    best = max(float(np.max(gains + 2 * errors)), GAIN_SCALE)
+    # Between twice what short trainings gained and all that there is to gain.
+    middle = float(np.sqrt(2 * best * max(largest, 2 * best))) if np.isfinite(largest) else 2 * best
     limit = GAIN_SCALE
 
     def log_prior(draws: Array) -> Array:
-        log_s, log_d, power, slope = draws.T
-        inside = (power > 0.3) & (power < 2) & (np.exp(log_s) < largest)
-        density = -0.5 * (((log_s - np.log(2 * best)) / 1.0) ** 2 + ((log_d - np.log(0.3)) / 1.2) ** 2)
-        return np.where(inside, density - 0.5 * (slope / 0.2) ** 2, -np.inf)
+        log_s, log_d, power, slope, log_onset = draws.T
+        inside = (power > 0.3) & (power < 2) & (np.exp(log_s) < largest) & (np.abs(log_onset) < np.log(MAX_ONSET))
+        density = -0.5 * ((log_s - np.log(middle)) ** 2 + ((log_d - np.log(0.8)) / 1.5) ** 2)
+        density -= 0.5 * ((slope / 0.2) ** 2 + ((log_onset - np.log(ONSET)) / ONSET_SCALE) ** 2)
+        return np.where(inside, density, -np.inf)
 
     def start(rng: np.random.Generator, count: int) -> Array:
         columns = [
@@ -122,6 +138,7 @@ def fit_gain(observations: Sequence[TrainingScore], largest: float, seed: int) -
             rng.normal(np.log(0.2), 0.5, count),
             rng.uniform(0.5, 1.8, count),
             rng.normal(0, 0.1, count),
+            rng.normal(0, 0.3, count),
         ]
         return np.stack(columns, 1)
 
@@ -142,21 +159,22 @@ def _arrays(observations: Sequence[TrainingScore]) -> tuple[Array, Array, Array]
 
 def _loss(draws: Array, points: Array, largest: float) -> Array:
     """Return the loss of every draw at every point: (num_draws, num_points)."""
-    log_a, power, log_b, log_decay, offset = (column[:, None] for column in draws.T)
+    log_a, power, log_b, log_decay, offset, recovery = (column[:, None] for column in draws.T)
     share, length = points.T
-    injected = (1 + np.exp(log_b) * share) ** -np.exp(log_decay)
+    injected = (1 + np.exp(log_b) * share * length**recovery) ** -np.exp(log_decay)
     loss: Array = length**power * (np.exp(log_a) * injected - offset * (1 - injected))
-    if not np.isfinite(largest):
-        return loss
-    saturated: Array = np.where(loss > 0, largest * -np.expm1(-np.maximum(loss, 0) / largest), loss)
+    lost = largest * -np.expm1(-np.maximum(loss, 0) / largest) if np.isfinite(largest) else loss
+    saturated: Array = np.where(loss > 0, lost, MOST_GAINED * np.expm1(np.minimum(loss, 0) / MOST_GAINED))
     return saturated
 
 
 def _gain(draws: Array, points: Array, largest: float) -> Array:
     """Return the gain of every draw at every point: (num_draws, num_points)."""
-    log_s, log_d, power, slope = (column[:, None] for column in draws.T)
+    log_s, log_d, power, slope, log_onset = (column[:, None] for column in draws.T)
     share, length = points.T
-    gain: Array = np.exp(log_s) * (1 - (1 + length / np.exp(log_d)) ** -power) * (1 + slope * share)
+    # Proposals outside the support are computed, too: they may not overflow.
+    progress = (length / np.exp(log_d)) ** np.clip(np.exp(log_onset), 0, MAX_ONSET)
+    gain: Array = np.exp(log_s) * (1 - (1 + progress) ** -power) * (1 + slope * share)
     capped: Array = np.minimum(gain, largest)
     return capped
 
