@@ -24,7 +24,7 @@ from mixtune.train.distributed import SINGLE_PROCESS
 from mixtune.train.entry import restore_settings
 from mixtune.train.metrics import StepMetrics
 from mixtune.train.modeling.trainable import load_trainable
-from mixtune.train.restoring.distillation import ReverseDivergence
+from mixtune.train.restoring.distillation import Distillation, ReverseDivergence, Teacher
 from mixtune.train.restoring.own_answers import AnswerWriter, prompt_of
 from mixtune.train.run import run_training
 from mixtune.train.task import TrainJobFile, TrainTask
@@ -156,6 +156,27 @@ def test_general_tokens_are_drawn_to_the_base_and_the_customers_are_learned() ->
     torch.testing.assert_close(torch.cat([part(rows, some) for part, rows, some in chunks]), expected)
 
 
+def test_of_general_records_a_share_is_learned_as_it_is() -> None:
+    model = load_trainable(BASE_MODEL, settings())
+    writer = AnswerWriter(
+        model=model,
+        group=SINGLE_PROCESS,
+        max_new_tokens=4,
+        temperature=1.0,
+        seed=3,
+        stop_ids=frozenset({2}),
+        max_length=16,
+    )
+    objective = Distillation(model, Teacher(model, SINGLE_PROCESS), writer, learned_ratio=0.25)
+    mask = np.array([0, 0, 0, 1, 1, 1], np.uint8)
+    ids = np.full(6, 7, np.int32)
+    batch = [TokenRecord(pool=pool, record_id="", input_ids=ids, loss_mask=mask, weight=1.0) for pool in (0, 1, 2)]
+    written = [objective.batch(batch, step, 1) for step in range(4)]
+    own = [[step for step in range(4) if written[step][place] is batch[place]] for place in range(3)]
+    assert own[0] == [0, 1, 2, 3], "the customer's"
+    assert len(own[1]) + len(own[2]) == 2, "a quarter of eight"
+
+
 @pytest.mark.parametrize(
     ("options", "method", "message"),
     [
@@ -164,6 +185,7 @@ def test_general_tokens_are_drawn_to_the_base_and_the_customers_are_learned() ->
         ({}, "sft", "holds an adapter: method is lora, got 'sft'"),
         ({"guards": {"max_nll_rise": 0.1}}, "lora", "max_nll_rise has no part in restore"),
         ({"restore": {"temperature": 0.0}}, "lora", "temperature is above 0"),
+        ({"restore": {"learned_ratio": 1.0}}, "lora", "learned_ratio is a share, 0 to below 1; got 1.0"),
     ],
 )
 def test_an_option_that_does_not_fit_a_trained_model_is_refused(

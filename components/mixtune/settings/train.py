@@ -173,10 +173,15 @@ class RestoreSettings:
     """Tokens of an answer at most, 1 or more: where a model has left its base, its first tokens say so."""
     temperature: float = 1.0
     """At which answers are sampled, above 0; 1 is the model's own distribution."""
+    learned_ratio: float = 0.0
+    """Share of the general records that are learned as they are, as in `train`, beside the others' distillation; 0 to
+    below 1."""
 
     def __post_init__(self) -> None:
         _check_range(self, ("max_new_tokens",), "1 or more", low=1)
         _check_range(self, ("temperature",), "above 0", low=SMALLEST)
+        if not 0 <= self.learned_ratio < 1:
+            raise ConfigError(f"learned_ratio is a share, 0 to below 1; got {self.learned_ratio}")
 
 
 _MAY_CHANGE = {

@@ -129,7 +129,8 @@ def restore(
         method: How the model was trained: `lora` (an adapter, whose rank and scaling stay) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
         train_options: As of `train`; what says how an adapter is made is the adapter's own. `restore`:
-            `max_new_tokens` (of an answer at most, 64), `temperature` (at which answers are sampled, 1).
+            `max_new_tokens` (of an answer at most, 64), `temperature` (at which answers are sampled, 1),
+            `learned_ratio` (share of the general records that are learned as they are, 0).
         seed: Of the answers.
         num_nodes: As of `train`.
         gpus_per_node: As of `train`.

@@ -30,6 +30,7 @@ from mixtune.train.trainer import Trainer
 
 CPU_PREDICTIONS, GPU_PREDICTIONS = 2**26, 2**29
 """Log-probabilities of the base that are held at once, at most: 256 MiB and 2 GiB."""
+_ROUNDING = 1e-9
 
 
 def restore_towards_base(trainer: Trainer) -> Trainer:
@@ -58,7 +59,7 @@ def restore_towards_base(trainer: Trainer) -> Trainer:
     )
     limit = CPU_PREDICTIONS if group.device.type == "cpu" else GPU_PREDICTIONS
     tokens = min(trainer.max_micro_tokens, limit // model.causal.config.get_text_config().vocab_size)
-    objective = Distillation(model, Teacher(model, group), writer)
+    objective = Distillation(model, Teacher(model, group), writer, settings.learned_ratio)
     return replace(trainer, objective=objective, max_micro_tokens=max(1, tokens))
 
 
@@ -100,29 +101,48 @@ def _load_frozen(student: Trainable, group: ProcessGroup) -> PackedLoss:
 
 
 class Distillation:
-    """The objective: the reverse divergence for general records, the cross entropy for the customer's."""
+    """The objective: the reverse divergence for general records, the cross entropy for the customer's.
 
-    def __init__(self, model: Trainable, teacher: Teacher, writer: AnswerWriter) -> None:
+    Args:
+        model: What is trained.
+        teacher: Its base.
+        writer: Of the answers.
+        learned_ratio: Share of the general records that are learned by the cross entropy, too; 0 to below 1.
+    """
+
+    def __init__(self, model: Trainable, teacher: Teacher, writer: AnswerWriter, learned_ratio: float = 0.0) -> None:
         self._model, self._teacher, self._writer = model, teacher, writer
-        self._is_general = torch.zeros(0, dtype=torch.bool)
+        self._drawn_ratio = 1 - learned_ratio
+        self._is_drawn = torch.zeros(0, dtype=torch.bool)
 
     def batch(self, records: list[TokenRecord], step: int, num_parts: int) -> list[TokenRecord]:
-        """Return the batch with the model's own answers to the prompts of its general records; see `Objective`."""
-        places = [place for place, record in enumerate(records) if record.pool]
+        """Return the batch with the model's own answers to prompts of its general records; see `Objective`."""
+        places = self._drawn([place for place, record in enumerate(records) if record.pool], step)
         prompts = [self._writer.cut(prompt_of(records[place])) for place in places]
         answers = self._writer.write(prompts, step, num_parts)
         batch = list(records)
         for place, prompt, answer in zip(places, prompts, answers, strict=True):
             batch[place] = answered(records[place], prompt, answer)
-        self._is_general = torch.tensor([bool(record.pool) for record in records])
+        self._is_drawn = torch.zeros(len(records), dtype=torch.bool)
+        self._is_drawn[places] = True
         return batch
+
+    def _drawn(self, general: list[int], step: int) -> list[int]:
+        """Return the places of general records that are drawn to the base, evenly among them and over the steps."""
+        numbers = range(step * len(general), (step + 1) * len(general))
+        ratio = self._drawn_ratio
+        return [
+            place
+            for place, number in zip(general, numbers, strict=True)
+            if int((number + 1) * ratio + _ROUNDING) > int(number * ratio + _ROUNDING)
+        ]
 
     def losses(self, packed: PackedBatch) -> torch.Tensor:
         """Return the loss of every token to learn; see `Objective`."""
         with self._teacher.present() as base:
             predictions = evaluate_tokens(base, packed, _log_probabilities)
-        is_general = self._is_general.to(packed.records.device)[packed.records]
-        losses: torch.Tensor = self._model.loss(packed, ReverseDivergence(predictions, is_general))
+        is_drawn = self._is_drawn.to(packed.records.device)[packed.records]
+        losses: torch.Tensor = self._model.loss(packed, ReverseDivergence(predictions, is_drawn))
         return losses
 
     def base(self) -> AbstractContextManager[PackedLoss]:
@@ -139,21 +159,20 @@ class ReverseDivergence:
 
     Args:
         base: Log-probabilities of the base, float32, (tokens, vocabulary).
-        is_general: Which tokens are drawn to the base, bool, (tokens,).
+        is_drawn: Which tokens are drawn to the base, bool, (tokens,).
     """
 
-    def __init__(self, base: torch.Tensor, is_general: torch.Tensor) -> None:
-        self._base, self._is_general = base, is_general
+    def __init__(self, base: torch.Tensor, is_drawn: torch.Tensor) -> None:
+        self._base, self._is_drawn = base, is_drawn
 
     def split(self, size: int) -> Sequence[PerToken]:
         """Return one for each chunk of so many tokens."""
         return [
-            ReverseDivergence(*chunk)
-            for chunk in zip(self._base.split(size), self._is_general.split(size), strict=True)
+            ReverseDivergence(*chunk) for chunk in zip(self._base.split(size), self._is_drawn.split(size), strict=True)
         ]
 
     def __call__(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Return the loss of each token, (tokens,)."""
         current = logits.log_softmax(-1)
         divergence = (current.exp() * (current - self._base)).sum(-1)
-        return torch.where(self._is_general, divergence, cross_entropy(logits, ids, reduction="none"))
+        return torch.where(self._is_drawn, divergence, cross_entropy(logits, ids, reduction="none"))

@@ -1,0 +1,192 @@
+"""The search for the least general share on trained worlds: regret and cost against a grid of seven points, coverage.
+
+    python benchmarks/trained_search.py --work DIR --results benchmarks/results/trained_search.md
+
+For every world and seed the proxies of `find_mix` are trained, a share is recommended and trained in full as the pipeline
+does, and a grid of seven shares is trained beside it. Every training stays in DIR with its comparison: a search with
+another law trains only shares that nobody trained yet.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from trained_cells import NUM_ITEMS, Bench, Cell, cpu_seconds
+
+from mixtune.artifacts.comparison import PASS
+from mixtune.artifacts.mix_search import AxisForecast, MixForecast, MixSearch
+from mixtune.artifacts.samples import read_samples
+from mixtune.find_mix.run import plan_proxies
+from mixtune.find_mix.search import AGAIN, continue_search, next_action, start_search
+from mixtune.settings.find_mix import FindSettings
+
+WORLDS = ("shop", "desk", "notes")
+PROXY_ITEMS = 120
+GRID = (100.0, 98.0, 95.0, 90.0, 80.0, 65.0, 50.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a search came to in one world with one seed, and the grid beside it."""
+
+    world: str
+    seed: int
+    search: MixSearch
+    cells: Sequence[Cell]
+    """Proxies, then full trainings."""
+    grid: Sequence[Cell]
+    fit_cpu_seconds: float
+
+    @cached_property
+    def fulls(self) -> Sequence[Cell]:
+        """The full trainings of the search."""
+        return self.cells[len(self.cells) - len(self.search.rounds) :]
+
+    @property
+    def best(self) -> Cell | None:
+        """The grid's point that gains most of those that pass; None where none does."""
+        passing = [cell for cell in self.grid if cell.verdict == PASS]
+        return max(passing, key=Cell.benefit, default=None)
+
+    @property
+    def regret(self) -> float | None:
+        """Customer gain of the best point minus that of the search; None where not both pass."""
+        last = self.fulls[-1]
+        return self.best.benefit() - last.benefit() if self.best and last.verdict == PASS else None
+
+    @property
+    def step_cost(self) -> float:
+        """Training steps as a share of the grid's."""
+        return sum(cell.num_steps for cell in self.cells) / sum(cell.num_steps for cell in self.grid)
+
+    @property
+    def cpu_cost(self) -> float:
+        """CPU-seconds of mixing, training, evaluation and fitting as a share of the grid's."""
+        spent = sum(cell.cpu_seconds for cell in self.cells) + self.fit_cpu_seconds
+        return spent / sum(cell.cpu_seconds for cell in self.grid)
+
+    def inside(self) -> Iterator[bool]:
+        """Yield for every axis of every full training of the search whether it lay within the predicted 90 %."""
+        for number, cell in enumerate(self.fulls):
+            yield from _held(self.search.rounds[number].forecast, cell)
+
+    def inside_on_grid(self) -> Iterator[bool]:
+        """Yield the same of the first forecast at every share of the grid."""
+        for cell in self.grid:
+            yield from _held(self.search.rounds[0].forecast, cell)
+
+
+def _held(forecast: MixForecast, cell: Cell) -> Iterator[bool]:
+    share = next(item for item in forecast.shares if round(item.percent - cell.percent, 6) == 0)
+    for axis in share.axes:
+        yield _lies_within(axis, cell.benefit(axis.axis))
+
+
+def _lies_within(axis: AxisForecast, benefit: float) -> bool:
+    return axis.benefit.lower <= benefit <= axis.benefit.upper
+
+
+def run(bench: Bench, settings: FindSettings) -> Result:
+    """Search as the pipeline does, and train the grid."""
+    epochs, seed = bench.world.customer_epochs, bench.seed
+    proxies = plan_proxies(settings, epochs, seed, {})
+    cells = [
+        bench.train(item["percent"], item["epochs"], item["seed"], settings.proxy_items)  # type: ignore[arg-type]
+        for item in proxies
+    ]
+    base, start = read_samples(bench.base_samples(NUM_ITEMS)), cpu_seconds()
+    search = start_search([cell.comparison for cell in cells], base, settings, epochs, seed)
+    fitting = cpu_seconds() - start
+    while next_action(search) == AGAIN:
+        cells.append(bench.full(search.rounds[-1].forecast.percent))
+        start = cpu_seconds()
+        search = continue_search(search, cells[-1].comparison, seed)
+        fitting += cpu_seconds() - start
+    grid = [bench.full(percent) for percent in GRID]
+    return Result(world=bench.name, seed=seed, search=search, cells=cells, grid=grid, fit_cpu_seconds=fitting)
+
+
+def line_of(result: Result) -> str:
+    """Return a result's line of the table."""
+    fulls = ", ".join(f"{cell.percent:g} %: {cell.verdict} ({cell.benefit():+.3f})" for cell in result.fulls)
+    best = result.best
+    grid = f"{best.percent:g} %: pass ({best.benefit():+.3f})" if best else "none passes"
+    regret = "" if result.regret is None else f"{100 * result.regret:+.1f}"
+    inside = list(result.inside())
+    cost = f"{result.step_cost:.0%} | {result.cpu_cost:.0%}"
+    values = [result.world, str(result.seed), fulls, grid, regret, cost, f"{sum(inside)} of {len(inside)}"]
+    return f"| {' | '.join(values)} |"
+
+
+def summary_of(results: Sequence[Result]) -> str:
+    """Return all results in a paragraph."""
+    regrets = [100 * result.regret for result in results if result.regret is not None]
+    passable = [result for result in results if result.best]
+    passed = sum(result.fulls[-1].verdict == PASS for result in passable)
+    inside = [value for result in results for value in result.inside()]
+    on_grid = [value for result in results for value in result.inside_on_grid()]
+    costs = [np.median([getattr(result, name) for result in results]) for name in ("step_cost", "cpu_cost")]
+    regret = f"{np.mean(regrets):+.1f} points, at most {max(regrets):+.1f}" if regrets else "none to measure"
+    return (
+        f"Where a point of the grid passes ({len(passable)} of {len(results)}), the search passes {passed} times; regret "
+        f"in customer gain: {regret}. Median cost: {costs[0]:.0%} of the grid's steps, {costs[1]:.0%} of its CPU time. "
+        f"Within the predicted 90 %: {np.mean(inside):.0%} of {len(inside)} axes of the search's full trainings, and "
+        f"{np.mean(on_grid):.0%} of {len(on_grid)} of the grid's, by the first forecast."
+    )
+
+
+TITLES = [
+    "world", "seed", "full trainings of the search (customer gain)", "best of the grid", "regret, points", "steps",
+    "CPU time", "axes within 90 %",
+]  # fmt: skip
+
+
+NOTE = (
+    "A customer-only training has some 100 steps of 4 records, its proxies 10 and 25. A customer's gain has a standard error "
+    "of 2 to 3 points, and the best of several is the luckiest, so that a regret of a few points is none that can be told. "
+    "The laws' priors were widened on these very trainings: with those of before, 55 % lay within. The grid ends at 50 %; one "
+    "that goes on to 10 % costs more than twice as much."
+)
+
+
+def main() -> None:
+    """Run everything that is missing, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
+    parser.add_argument("--results", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    work = options.work.resolve()
+    benches = [Bench(name, seed, work / f"{name}-{seed}") for seed in options.seeds for name in options.worlds]
+    results = []
+    for bench in benches:
+        results.append(run(bench, FindSettings(proxy_items=PROXY_ITEMS)))
+        print(line_of(results[-1]), flush=True)
+    results.sort(key=lambda result: options.worlds.index(result.world))
+    lines = [
+        "# The least general share, searched for on trained worlds",
+        "",
+        f"`python benchmarks/trained_search.py`; CPU, tiny models, a grid of {', '.join(f'{x:g}' for x in GRID)} % "
+        "customer records. Costs are shares of the grid's.",
+        "",
+        summary_of(results),
+        "",
+        NOTE,
+        "",
+        f"| {' | '.join(TITLES)} |",
+        "|---" * len(TITLES) + "|",
+        *map(line_of, results),
+    ]
+    print("\n".join(lines))
+    if options.results:
+        options.results.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
