@@ -144,6 +144,12 @@ def table(rows: Sequence[Sequence[Row]]) -> list[str]:
     return lines
 
 
+def _short(title: str) -> str:
+    for words, instead in ((" customer from the beginning", " mix"), (" of the general records learned", " learned")):
+        title = title.replace(words, instead)
+    return title
+
+
 def draw_picture(rows: Sequence[Sequence[Row]]) -> str:
     """Return a plot of every kind of model as SVG: means over worlds and seeds, and their standard errors."""
     marks = []
@@ -154,7 +160,7 @@ def draw_picture(rows: Sequence[Sequence[Row]]) -> str:
         spans = [(float(low), float(high)) for low, high in zip(middle - error, middle + error, strict=True)]
         marks.append(
             Mark(
-                name=kind[0].title,
+                name=_short(kind[0].title),
                 x=float(middle[0]),
                 y=float(middle[1]),
                 x_span=spans[0],
@@ -164,7 +170,8 @@ def draw_picture(rows: Sequence[Sequence[Row]]) -> str:
         )
     titles = ("share of what the customer-only training forgot that is there", "customer's gain, of that training's")
     svg = re.sub(r"</?div[^>]*>", "", frontier(marks, (1.0, 0.0), titles))
-    return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + "\n"
+    svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="900" ', 1)
+    return svg.replace('style="', 'style="background:#fff;', 1) + "\n"
 
 
 def main() -> None:
