@@ -22,6 +22,7 @@ from mixtune.train.batches import Layout, check_ids, pack
 from mixtune.train.loop import OnStep
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.probe import probe
+from mixtune.train.modeling.targets import find_experts
 from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.run import run_training
 
@@ -226,6 +227,21 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path: Path, draw_records:
     loss = load(make("bert", {"attn_implementation": "eager"}, tmp_path), "float32")
     with pytest.raises(ModelError, match="no causal language model"):
         probe(loss, draw_records(3, 1))
+
+
+def test_other_bits_by_the_number_of_an_experts_tokens_are_no_look_ahead(
+    tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = load(make("qwen3_moe", APART["qwen3_moe"], tmp_path), "float32")
+    (experts, *_) = find_experts(loss.causal)
+    own = experts.forward
+
+    def other_kernels(hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """As where a product of more tokens adds in another order."""
+        return own(hidden, index, weights) * (1 + 1e-6 * (index == 0).sum())
+
+    monkeypatch.setattr(experts, "forward", other_kernels)
+    assert probe(loss, draw_records(6, 1)) == ""
 
 
 def test_weights_that_lack_a_part_are_refused(tmp_path: Path) -> None:

@@ -95,7 +95,10 @@ def _sees_later_tokens(loss: PackedLoss, record: TokenRecord) -> bool:
     half = len(record.input_ids) // 2
     changed = np.concatenate([record.input_ids[:half], _other_ids(record.input_ids)[half:]])
     loss.layout = Layout.SINGLE
-    before, after = (_losses_by_record(loss, [item])[0] for item in (record, replace(record, input_ids=changed)))
+    with _fixed_routing(loss) as routing:
+        (before,) = _losses_by_record(loss, [record])
+        routing.replays = True
+        (after,) = _losses_by_record(loss, [replace(record, input_ids=changed)])
     return not torch.equal(before[: half - 1], after[: half - 1])
 
 
@@ -143,8 +146,8 @@ class _Routing:
 def _fixed_routing(loss: PackedLoss) -> Iterator[_Routing]:
     """While the block runs, tokens can go to the experts that they went to before.
 
-    Else a changed record would give experts other numbers of tokens, for which a GPU may choose other kernels: other
-    records would differ in their last bits without a leak.
+    Else changed tokens would give experts other numbers of tokens, for which other kernels may be chosen: others would
+    differ in their last bits without a leak.
     """
     routing = _Routing()
     handles = [module.register_forward_pre_hook(routing) for module in find_experts(loss.causal)]
