@@ -49,7 +49,7 @@ LENGTHS = (70, 41, 66, 9, 25)
 STEPS = 4
 POSITIONS = 2048
 """Of every tiny configuration; an embedding with as many rows is one of learned positions."""
-LARGEST = 30_000_000
+LARGEST = 50_000_000
 """Parameters of a tiny model at most: what is larger has a size that this file does not know how to shrink."""
 
 

@@ -11,14 +11,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 NAMES = {
     32: "hidden_size d_model n_embd emb_dim embedding_size embedding_dim input_embedding_size output_embedding_size "
     "lru_width attention_hidden_size word_embed_proj_dim d_inner dim_model_base mamba_d_ssm embed_dim out_hidden_size "
-    "pronunciation_embed_dim shape_embed_dim vision_output_dim projector_input_dim projector_output_dim multimodal_hidden_size",
+    "text_hidden_size projector_hidden_size projection_hidden_dim moe_hidden_size pronunciation_embed_dim shape_embed_dim vision_output_dim projector_input_dim projector_output_dim multimodal_hidden_size",
     48: "intermediate_size ffn_dim dff dim_ff ffn_hidden_size decoder_ffn_dim encoder_ffn_dim n_inner feed_forward_size "
     "intermediate_size_mlp dense_intermediate_size",
     16: "moe_intermediate_size shared_expert_intermediate_size shared_experts_intermediate_size o_lora_rank "
     "shared_intermediate_size expert_ffn_hidden_size moe_shared_expert_intermediate_size router_hidden_size "
     "mamba_d_state state_size ssm_state_size hidden_size_per_layer_input kv_lora_rank q_lora_rank swa_head_dim "
     "qk_head_dim linear_head_dim linear_key_head_dim linear_value_head_dim mamba_d_head mamba_head_dim "
-    "mamba_headdim index_head_dim image_size num_mel_bins",
+    "mamba_headdim index_head_dim index_n_heads image_size num_mel_bins",
     8: "head_dim qk_nope_head_dim qk_rope_head_dim v_head_dim dim_head kv_channels attention_head_dim "
     "mamba_chunk_size chunk_size rotary_dim d_head hc_lowrank laurel_rank adapter_rank gated_norm_rank d_rel "
     "time_step_rank mamba_dt_rank index_topk sliding_window sliding_window_size attention_chunk_size "
@@ -26,7 +26,7 @@ NAMES = {
     4: "num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads "
     "encoder_attention_heads swa_num_attention_heads num_decoder_attention_heads num_encoder_attention_heads "
     "linear_num_value_heads linear_num_heads mamba_num_heads mamba_n_heads n_mamba_heads num_experts "
-    "num_local_experts n_routed_experts moe_num_experts index_n_heads patch_size",
+    "num_local_experts n_routed_experts moe_num_experts patch_size",
     2: "num_key_value_heads num_kv_heads num_experts_per_tok num_experts_per_token moe_topk moe_k depth "
     "swa_num_key_value_heads linear_num_key_heads num_hidden_layers n_layer n_layers num_layers decoder_layers "
     "encoder_layers num_encoder_layers num_decoder_layers num_blocks top_k_experts num_query_groups spatial_merge_size",
@@ -74,10 +74,22 @@ OWN: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "hidden_size": 32},
     "ministral": {"head_dim": 8},
+    "glm5_next_text": {"qk_rope_head_dim": 0, "qk_head_dim": 8, "index_topk": 16, "index_kpool": 4},
+    "granite4_vision": {
+        "deepstack_layer_map": [[0, 0], [1, 1]],
+        "spatial_target_layers": [1],
+        "vision_feature_layer": -1,
+    },
+    "granite4_vision_text": {"hidden_size": 64},
+    "hunyuan_vl_text": {"head_dim": 8, "rope_parameters": {**ROPE, "mrope_section": [1, 1, 1, 1]}},
+    "mistral4": {"head_dim": 16},
+    "molmo2_adapter": {"vision_feature_layer": [1, 0], "hidden_size": 32, "text_hidden_size": 32},
+    "muse_spark_audio": {"patch_sizes": [16, 6], "hidden_sizes": [32, 32], "depths": [1, 1], "num_hidden_layers": 2},
+    "radio": {"video_temporal_patch_size": 2},
     "nemotron": {"head_dim": 8, "num_key_value_heads": 2},
     "qwen4_exp_text": {
         "indexer_n_heads": 4,
-        "indexer_kv_heads": 2,
+        "indexer_kv_heads": 1,
         "indexer_head_dim": 8,
         "indexer_budget": 8,
         "indexer_compress_ratio": 4,
@@ -91,9 +103,20 @@ OWN: dict[str, dict[str, Any]] = {
         "axial_pos_shape": [32, 64],
         "attention_head_size": 8,
     },
+    "step3p5": {"sliding_window": 8},
     "xmod": {"is_decoder": True, "default_language": "en_XX"},
-    "zamba": {"num_hidden_layers": 6, "layer_types": ["linear_attention", "linear_attention", "hybrid"] * 2},
-    "zamba2": {"num_hidden_layers": 6, "layer_types": ["mamba", "mamba", "hybrid"] * 2},
+    "zamba": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "num_hidden_layers": 6,
+        "layer_types": ["linear_attention", "linear_attention", "hybrid"] * 2,
+    },
+    "zamba2": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "num_hidden_layers": 6,
+        **dict.fromkeys(("layer_types", "layers_block_type"), ["linear_attention", "linear_attention", "hybrid"] * 2),
+    },
     "zaya": {"num_experts_per_tok": 1},
     **{
         name: {"rope_parameters": {**ROPE, "mrope_section": [2, 1, 1]}}

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from mixtune.errors import ConfigError, ModelError
 from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
+from mixtune.train.modeling.loss import find_head
 from mixtune.train.modeling.targets import find_targets
 
 PEFT_OPTIONS = (
@@ -110,6 +111,8 @@ def _lora_config(causal: PreTrainedModel, settings: TrainSettings) -> LoraConfig
     options: dict[str, Any] = {name: deepcopy(getattr(adapter, name)) for name in PEFT_OPTIONS}
     if adapter.target_modules == "all-linear":
         targets = find_targets(causal, adapter.exclude_modules)
+        if not targets.modules and not targets.parameters:
+            raise ConfigError(f"{type(causal).__name__}: PEFT would find no adapter of it again; take method=sft")
         options |= {"target_modules": targets.modules, "exclude_modules": None}
         if not adapter.use_dora and adapter.init_lora_weights in (True, "gaussian"):
             options |= {"target_parameters": targets.parameters or None}
@@ -124,7 +127,7 @@ def _osf_config(causal: PreTrainedModel, settings: TrainSettings) -> OSFConfig:
     widths = {
         name.rsplit(".", 1)[-1]: min(module.weight.shape)
         for name, module in causal.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not causal.get_output_embeddings()
+        if isinstance(module, torch.nn.Linear) and module is not find_head(causal)
     }
     rank, narrowest = settings.lora_rank, min(widths, key=lambda name: widths[name])
     if rank >= widths[narrowest]:

@@ -3,7 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from mixtune.train.modeling.loss import find_text_modules
+from mixtune.train.modeling.loss import find_head, find_text_modules
 from mixtune.train.modeling.targets import find_experts
 from mixtune.training_math import Attention
 
@@ -13,7 +13,7 @@ ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "
 
 def count_active_values(causal: PreTrainedModel) -> int:
     """Return the values in the matrices that a token goes through, the head's among them, an adapter's not."""
-    text, head = causal.config.get_text_config(), causal.get_output_embeddings()
+    text, head = causal.config.get_text_config(), find_head(causal)
     active = next((value for name in ACTIVE if (value := getattr(text, name, None))), 1)
     names = {id(module): name for name, module in causal.named_modules()}
     total = 0.0

@@ -67,6 +67,13 @@ class PackedLoss(torch.nn.Module):
         rows = getattr(self.causal.get_input_embeddings(), "num_embeddings", None)
         return int(rows or self.causal.config.get_text_config().vocab_size)
 
+    @cached_property
+    def _head(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        head = find_head(self.causal)
+        if head is not None:
+            return head
+        raise ModelError(f"{type(self.causal).__name__}: it has no head that makes logits; mixtune cannot train it")
+
     @property
     def takes_positions(self) -> bool:
         """Whether the model can be given positions, by which packed records are told apart."""
@@ -114,7 +121,7 @@ class PackedLoss(torch.nn.Module):
         return inputs
 
     def _chunk(self, hidden: torch.Tensor, ids: torch.Tensor, per_token: PerToken) -> torch.Tensor:
-        logits = self.causal.get_output_embeddings()(hidden)
+        logits = self._head(hidden)
         for name, value in self._scales.items():
             logits = SCALES[name](logits, value)
         return per_token(logits.float(), ids)
@@ -149,12 +156,24 @@ def evaluate_tokens(loss: PackedLoss, packed: PackedBatch, per_token: PerToken) 
 def find_scales(causal: PreTrainedModel) -> dict[str, float]:
     """Return what this model's own class does with its logits: values of `SCALES`, where it reads them."""
     try:
-        source = inspect.getsource(type(causal))
+        source = inspect.getsource(type(find_writer(causal)))
     except OSError:
         source = " ".join(SCALES)
     config = causal.config.get_text_config()
     values = {name: getattr(config, name, None) for name in SCALES if name in source}
     return {name: float(value) for name, value in values.items() if value}
+
+
+def find_writer(causal: PreTrainedModel) -> PreTrainedModel:
+    """Return the model that makes logits of text: this one, or the causal language model that it is wrapped around."""
+    models = [part for part in causal.modules() if isinstance(part, PreTrainedModel)]
+    return next((part for part in models if part.get_output_embeddings() is not None), causal)
+
+
+def find_head(causal: PreTrainedModel) -> torch.nn.Module | None:
+    """Return what makes logits of a model's hidden states; None: nothing does."""
+    head: torch.nn.Module | None = find_writer(causal).get_output_embeddings()
+    return head
 
 
 def find_decoder(causal: PreTrainedModel) -> PreTrainedModel:
@@ -174,5 +193,5 @@ def find_text_modules(causal: PreTrainedModel) -> list[torch.nn.Module]:
     decoder, embedding = find_decoder(causal), causal.get_input_embeddings()
     models = [part for part in decoder.modules() if isinstance(part, PreTrainedModel) and part is not decoder]
     towers = [part for part in models if all(module is not embedding for module in part.modules())]
-    outside = {id(module) for part in towers for module in part.modules()} | {id(causal.get_output_embeddings())}
+    outside = {id(module) for part in towers for module in part.modules()} | {id(find_head(causal))}
     return [module for module in decoder.modules() if id(module) not in outside]

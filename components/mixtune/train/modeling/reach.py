@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from mixtune.artifacts.model import Reach
-from mixtune.train.modeling.loss import find_text_modules
+from mixtune.train.modeling.loss import find_head, find_text_modules
 from mixtune.train.modeling.targets import ROUTERS
 
 KINDS = {
@@ -41,7 +41,7 @@ def weights_reach(causal: PreTrainedModel) -> Reach:
 def _reach(causal: PreTrainedModel, reached: set[str]) -> Reach:
     sizes: dict[str, list[int]] = {}
     inside = {id(value) for module in find_text_modules(causal) for value in module.parameters(recurse=False)}
-    head = causal.get_output_embeddings()
+    head = find_head(causal)
     inside |= {id(value) for value in head.parameters()} if head is not None else set()
     embeddings = {
         id(value)

@@ -20,7 +20,7 @@ from mixtune.train.modeling.arithmetic import count_active_values, count_attenti
 from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import activate_flash, fuse
-from mixtune.train.modeling.loss import PackedLoss, find_text_modules
+from mixtune.train.modeling.loss import PackedLoss, find_head, find_text_modules
 from mixtune.train.modeling.reach import adapter_reach, weights_reach
 from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.train.modeling.speed import skip_casts
@@ -225,7 +225,7 @@ def freeze_unused(causal: PreTrainedModel) -> None:
 
     It would get no gradient, so neither moments nor a place in checkpoints.
     """
-    head = causal.get_output_embeddings()
+    head = find_head(causal)
     parts = [*find_text_modules(causal), *([] if head is None else [head])]
     used = {id(value) for part in parts for value in part.parameters(recurse=False)}
     for value in causal.parameters():
