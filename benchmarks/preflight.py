@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from mixtune.artifacts.shards import Shards, TokenRecord
-from mixtune.preflight.memory import Memory, Shape, Training, estimate_memory
+from mixtune.preflight.memory import Memory, Training, estimate_memory
+from mixtune.preflight.shape import Shape
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama, deep and narrow": {

@@ -5,7 +5,8 @@ from unittest.mock import patch
 
 import torch
 
-from mixtune.preflight.memory import Shape, estimate_memory, training_on_gpus
+from mixtune.preflight.memory import estimate_memory, training_on_gpus
+from mixtune.preflight.shape import Shape
 from mixtune.train import loop, metrics
 from mixtune.train.batches import pack
 from mixtune.train.modeling import trainable

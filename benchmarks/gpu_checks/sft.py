@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.inference.engine import Request
 from mixtune.inference.transformers_engine import TransformersEngine
-from mixtune.preflight.memory import Shape, estimate_memory, training_on_gpus
+from mixtune.preflight.memory import estimate_memory, training_on_gpus
+from mixtune.preflight.shape import Shape
 from mixtune.train.batches import pack
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import join_process_group

@@ -9,7 +9,7 @@ from mixtune.artifacts.typed_json import write_artifact
 from mixtune.cli import main
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
-from mixtune.preflight.memory import Shape, operations_of_token, reachable
+from mixtune.preflight.shape import Shape, operations_of_token, reachable
 from mixtune.prices import OWN_TABLE, read_prices
 
 from ..trainings import write_model_manifest

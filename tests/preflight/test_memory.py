@@ -1,22 +1,22 @@
 """The memory estimate: what it counts, and that it counts what the training loop does."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mixtune.errors import ModelError
-from mixtune.preflight import memory
-from mixtune.preflight.memory import (
-    Shape,
-    Training,
-    choose_activations,
-    estimate_memory,
-    num_shards,
-    operations_of_token,
-    reachable,
-)
+from mixtune.preflight.memory import Training, choose_activations, estimate_memory, num_shards
+from mixtune.preflight.shape import Shape, operations_of_token, reachable
 from mixtune.settings.train import MemorySettings, TrainSettings
-from mixtune.training_math import GPU_LOGITS_AT_ONCE, LOGITS_AT_ONCE, MICRO_TOKENS, Attention, largest_micro_batch
+from mixtune.training_math import GPU_LOGITS_AT_ONCE, MICRO_TOKENS, Attention, largest_micro_batch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import memory as simulation
+
+RESULTS = Path(simulation.__file__).parent / "results"
 
 SHAPE = Shape(
     layers=32, hidden=4096, inner=14336, query=4096, key_value=1024, vocabulary=128256, tied=False
@@ -76,27 +76,25 @@ def test_a_shape_that_is_not_known_is_not_guessed(config: dict[str, int], said: 
 LARGE = Shape(
     layers=80, hidden=8192, inner=28672, query=8192, key_value=1024, vocabulary=128256, tied=False
 )  # Llama 3 70B
-ONE = replace(SFT, micro_batches=1)
-SIMULATED = {
-    "LoRA, 16,384": (SHAPE, LORA, 26.9),
-    "LoRA, 65,536": (SHAPE, replace(LORA, micro_tokens=65536), 56.7),
-    "LoRA, 65,536, without copies in float32": (SHAPE, replace(LORA, micro_tokens=65536), 50.5),
-    "LoRA, 8,192, kept": (SHAPE, replace(LORA, micro_tokens=8192, activations="keep"), 75.0),
-    "SFT over 8, 16,384, one micro batch": (SHAPE, ONE, 25.7),
-    "SFT over 8, 16,384, two": (SHAPE, SFT, 29.6),
-    "SFT over 8, 32,768": (SHAPE, replace(ONE, micro_tokens=32768), 34.2),
-    "SFT over 8, 65,536": (SHAPE, replace(ONE, micro_tokens=65536), 51.3),
-    "SFT over 8, 8,192, kept": (SHAPE, replace(ONE, micro_tokens=8192, activations="keep"), 70.7),
-    "LoRA of 70B, base over 8": (LARGE, replace(LORA, shards=8), 62.1),
-}
-"""Peaks of one GPU, GB, by a simulation of the loop on fake tensors, with logits in chunks of 2^25."""
+SIMULATED = simulation.table(RESULTS / "memory.md")
 
 
-@pytest.mark.parametrize("row", SIMULATED)
-def test_the_estimate_agrees_with_the_loop_simulated_on_fake_tensors(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "logits_at_once", lambda *, gpu: LOGITS_AT_ONCE)
-    shape, training, simulated = SIMULATED[row]
-    assert 0.85 < estimate_memory(shape, training).total / 1e9 / simulated < 1.15
+@pytest.mark.parametrize("case", simulation.CASES, ids=lambda case: case.words)
+def test_the_estimate_agrees_with_the_loop_simulated_on_fake_tensors(case: simulation.Case) -> None:
+    assert 0.85 < case.estimate().total / 1e9 / SIMULATED[case.words] < 1.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "gpus"), [("lora", 1), ("sft", 8)])
+def test_the_loop_is_simulated_as_the_estimate_counts_it(method: str, gpus: int) -> None:
+    case = simulation.Case(model="Llama 3 8B", method=method, tokens=16384, gpus=gpus, layers=4)
+    shape, peaks = Shape.from_config(case.sizes), {}
+    for activations in ("recompute", "keep"):
+        case = replace(case, activations=activations)
+        peaks[activations] = simulation.simulate(case)
+        assert 0.85 < case.estimate().total / peaks[activations] < 1.15
+    kept = 4 * 16384 * 2 * (2 * shape.hidden + 2 * shape.query + 2 * shape.key_value + 4 * shape.inner)
+    assert peaks["keep"] - peaks["recompute"] > 0.6 * kept
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.errors import ConfigError
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.memory import Shape
 from mixtune.preflight.places import count_lines
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
 
 

@@ -9,10 +9,11 @@ from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
-from mixtune.preflight.memory import RESERVE, Shape, Training, estimate_memory, num_shards, training_on_gpus
+from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
 from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
+from mixtune.preflight.shape import Shape
 from mixtune.preflight.template_check import check_template
 from mixtune.prices import read_prices
 from mixtune.processes import free_memory, memory_limit

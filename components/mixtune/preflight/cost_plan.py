@@ -11,16 +11,8 @@ from html import escape
 from typing import Any
 
 from mixtune.errors import ConfigError
-from mixtune.preflight.memory import (
-    RESERVE,
-    Shape,
-    Training,
-    estimate_memory,
-    num_shards,
-    operations_of_token,
-    reachable,
-    training_on_gpus,
-)
+from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
+from mixtune.preflight.shape import Shape, operations_of_token, reachable
 from mixtune.prices import Instance, Prices
 from mixtune.report.pages import page, table
 from mixtune.settings.job import BLOCK_MARGIN_SECONDS

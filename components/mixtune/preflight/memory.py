@@ -1,153 +1,22 @@
-"""How much memory a training needs, and how much arithmetic, from the model's own shape.
+"""How much memory a training needs, from the model's own shape.
 
-The count follows what the training loop holds at its two highest moments. One is the end of a forward pass: weights,
-AdamW's moments, the gradients of earlier micro batches, what autograd keeps for the backward pass, one chunk of logits.
-The other is after the last backward pass: no activations, but gradients twice. It is held against measured peaks in
-`benchmarks/results/preflight.md`.
+The count follows what the training loop holds at its highest moments. All have weights, AdamW's moments and the
+gradients of earlier micro batches. At the end of a forward pass there is what autograd keeps for the backward pass, and
+one chunk of logits; a little later, in its place, one layer that is computed again. After the last backward pass there
+are no activations, but gradients twice. It is held against measured peaks (`benchmarks/results/preflight.md`), and
+against the loop on tensors without values (`benchmarks/results/memory.md`).
 """
 
 from dataclasses import dataclass, replace
 
-from mixtune.errors import ModelError
-from mixtune.settings.foreign import JsonObject
+from mixtune.preflight.shape import Shape
 from mixtune.settings.train import TrainSettings
-from mixtune.training_math import (
-    STATE_BYTES,
-    Attention,
-    logits_at_once,
-    node_holds,
-    operations_per_token,
-    reachable_share,
-)
+from mixtune.training_math import STATE_BYTES, logits_at_once, node_holds
 
-PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
-"""Model types whose MLP has two matrices; the others' is gated and has three."""
 SURE = 0.85
 """Share of the room that an estimate may fill where more is kept than has to be: it may be off by as much."""
 RESERVE = 0.90
 """Share of a GPU's memory that a training may be planned to fill; the rest is CUDA, NCCL and fragmentation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experts:
-    """The mixture of experts that stands in the place of some layers' MLP."""
-
-    layers: int
-    """Layers that have one."""
-    count: int
-    """Experts of a layer."""
-    active: int
-    """Experts that a token goes through."""
-    inner: int
-    """Width of an expert."""
-    shared: int
-    """Width of the experts that every token goes through, together."""
-
-    @property
-    def active_inner(self) -> int:
-        """Width of all that a token goes through."""
-        return self.active * self.inner + self.shared
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A decoder-only transformer's sizes."""
-
-    layers: int
-    hidden: int
-    inner: int
-    """Width of the MLP."""
-    query: int
-    """Width of all query heads together."""
-    key_value: int
-    """Width of all key heads together, which is that of all value heads."""
-    vocabulary: int
-    tied: bool
-    """Whether input and output embeddings are one matrix."""
-    mlp_matrices: int = 3
-    latent: int = 0
-    """Values in the matrices of one layer's attention over a latent (MLA); 0: it has none."""
-    experts: Experts | None = None
-    attending: int = 0
-    """Layers with attention to the whole record; 0: all."""
-    windowed: int = 0
-    """Layers with attention to `window` tokens; those that are neither keep a state."""
-    window: int = 0
-
-    @classmethod
-    def from_config(cls, config: JsonObject) -> "Shape":
-        """Read a model's `config.json`.
-
-        Raises:
-            ModelError: A size is missing.
-        """
-        config = config.get("text_config") or config
-        sizes = {name: _first(config, names) for name, names in _NAMES.items()}
-        missing = [_NAMES[name][0] for name, value in sizes.items() if not value]
-        if missing:
-            raise ModelError(f"config.json gives no {missing[0]}; the memory is measured in the validation run")
-        hidden, heads = sizes["hidden"], sizes["heads"]
-        width = config.get("head_dim") or hidden // heads
-        kinds = [str(kind) for kind in config.get("layer_types") or []]
-        window = int(config.get("sliding_window") or 0) if config.get("use_sliding_window") is not False else 0
-        return cls(
-            layers=sizes["layers"],
-            hidden=hidden,
-            inner=_first(config, ("intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
-            query=heads * width,
-            key_value=(config.get("num_key_value_heads") or heads) * width,
-            vocabulary=sizes["vocabulary"],
-            tied=bool(config.get("tie_word_embeddings", True)),
-            mlp_matrices=2 if config.get("model_type") in PLAIN_MLP else 3,
-            latent=_latent(config, hidden, heads),
-            experts=_experts(config, sizes["layers"]),
-            attending=sum(kind in _WHOLE for kind in kinds),
-            windowed=sum(kind == "sliding_attention" for kind in kinds) if window else 0,
-            window=window,
-        )
-
-    @property
-    def linear(self) -> int:
-        """Parameters in the layers' matrices."""
-        return self._linear(self.experts.count * self.experts.inner + self.experts.shared if self.experts else 0)
-
-    @property
-    def active_linear(self) -> int:
-        """Values in the layers' matrices that a token goes through."""
-        return self._linear(self.experts.active_inner if self.experts else 0)
-
-    def _linear(self, width: int) -> int:
-        """Return the values in matrices, with experts of so much width together."""
-        attention = self.latent or 2 * self.hidden * (self.query + self.key_value)
-        mixed = self.experts.layers if self.experts else 0
-        mlp = (self.layers - mixed) * self.inner + mixed * width
-        return self.layers * attention + self.mlp_matrices * self.hidden * mlp
-
-    @property
-    def attention(self) -> Attention:
-        """The width of attention."""
-        whole = self.attending or (0 if self.windowed else self.layers)
-        return Attention(whole=whole * self.query, windowed=self.windowed * self.query, window=self.window)
-
-    @property
-    def embeddings(self) -> int:
-        """Parameters of the embeddings, in and out."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def parameters(self) -> int:
-        """All parameters; norms counted, biases not."""
-        return self.embeddings + self.linear + (2 * self.layers + 1) * self.hidden
-
-    def adapter(self, rank: int) -> int:
-        """Parameters of a LoRA adapter on all linear layers."""
-        attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
-        dense = self.mlp_matrices * (self.hidden + self.inner)
-        if not self.experts:
-            return self.layers * rank * (attention + dense)
-        mixed, shared = self.experts.layers, 3 * (self.hidden + self.experts.shared) if self.experts.shared else 0
-        fused = self.experts.count * (2 * self.hidden + 3 * self.experts.inner)  # gate and up have one A
-        return rank * (self.layers * attention + (self.layers - mixed) * dense + mixed * (fused + shared))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,19 +113,24 @@ class Memory:
     moments: int
     """AdamW's two."""
     activations: int
+    """Kept by the forward pass for the backward one."""
+    layer: int
+    """What one layer adds that is computed again, and the head's gradient; 0: nothing is computed again."""
     logits: int
     update: int
     """Gradients, and their sums or the optimizer's temporary, when there are neither activations nor logits."""
 
     @property
     def total(self) -> int:
-        """At the higher of the two moments."""
-        return self.weights + self.moments + max(self.gradients + self.activations + self.logits, self.update)
+        """At the highest moment."""
+        passes = self.gradients + self.activations + max(self.layer, self.logits)
+        return self.weights + self.moments + max(passes, self.update)
 
     def line(self, place: str = "GPU") -> str:
         """In words."""
         states = self.moments + self.gradients
-        parts = {"weights": self.weights, "optimizer": states, "activations": self.activations, "logits": self.logits}
+        parts = {"weights": self.weights, "optimizer": states, "activations": self.activations}
+        parts |= {"logits": self.logits} if self.logits > self.layer else {"a layer computed again": self.layer}
         listed = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
         return f"{self.total / 1e9:.1f} GB per {place} ({listed})"
 
@@ -274,6 +148,7 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
         gradients=(training.sum_bytes or 4) * own if training.sum_bytes or training.micro_batches > 1 else 0,
         moments=8 * own,
         activations=_activations(shape, training),
+        layer=_layer_again(shape, training),
         logits=_logits(shape, training),
         update=(4 + (training.sum_bytes or 4)) * own,
     )
@@ -296,96 +171,52 @@ def _gathered(shape: Shape, training: Training) -> int:
 
 
 def _activations(shape: Shape, training: Training) -> int:
-    """Bytes kept for the backward pass: of all layers, or, computed again, their inputs and all of one layer.
+    """Bytes kept for the backward pass: of all layers, of their products, or, computed again, their inputs alone.
 
     A mask over packed records is a square of yes and no, and once more as numbers in every layer that is kept.
     """
     tokens = training.micro_tokens
-    layer = tokens * _layer_bytes(shape, training)
-    if shape.experts and training.method == "lora":  # what an adapter adds to fused experts is added to all of them
-        layer += 3 * training.value_bytes * shape.experts.count * shape.hidden * shape.experts.inner
+    if training.keeps_activations:
+        mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and training.needs_mask else 0
+        return shape.layers * _layer_bytes(shape, training) + 12 * tokens * shape.hidden + mask
+    inputs = (0 if training.activations == "offload" else shape.layers) + 3
+    values = inputs * shape.hidden
     if training.activations == "selective":
-        products = 3 * shape.hidden + 2 * (shape.query + shape.key_value)
         inner = shape.experts.active_inner if shape.experts else shape.inner
-        products += (shape.mlp_matrices - 1) * inner
-        return layer + tokens * training.value_bytes * (shape.layers * products + 3 * shape.hidden)
-    if not training.keeps_activations:
-        return layer + tokens * training.value_bytes * shape.hidden * (shape.layers + 3)
-    mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and training.needs_mask else 0
-    return shape.layers * layer + 12 * tokens * shape.hidden + mask
+        products = 2 * shape.hidden + 2 * (shape.query + shape.key_value) + (shape.mlp_matrices - 1) * inner
+        values += shape.layers * products
+    return tokens * training.value_bytes * values
+
+
+def _layer_again(shape: Shape, training: Training) -> int:
+    """Bytes of one layer that is computed again, while the head's gradient waits for the root's."""
+    if training.keeps_activations:
+        return 0
+    return _layer_bytes(shape, training) + _head_gradient(shape, training)
 
 
 def _logits(shape: Shape, training: Training) -> int:
     """Bytes of one chunk, float32: logits, their logarithms and gradient; in full tuning the head's own gradient."""
     chunk = 4 * min(logits_at_once(gpu=training.gpu), training.micro_tokens * shape.vocabulary)
-    head = 4 * shape.vocabulary * shape.hidden if training.method == "sft" else 0
-    return max(3 * chunk, chunk + head)
+    return max(3 * chunk, chunk + _head_gradient(shape, training))
+
+
+def _head_gradient(shape: Shape, training: Training) -> int:
+    """Bytes of the head's gradient, in the dtype in which the head is gathered."""
+    width = training.value_bytes if training.gpu else 4
+    return width * shape.vocabulary * shape.hidden if training.method == "sft" else 0
 
 
 def _layer_bytes(shape: Shape, training: Training) -> int:
-    """Bytes per token that autograd keeps of one layer.
+    """Bytes that autograd keeps of one layer.
 
-    Input, normed input and its scaled form, query, key, value, attention's output; the same of the MLP with gate, up,
-    the activation and their product. A frozen norm keeps one form less. Norms compute in float32 everywhere.
+    Of each of two norms its input in float32, and what comes out; where it is trained, what its weight is multiplied
+    with, too. Query, key, value, attention's output; gate, up, the activation and their product.
     """
-    norms = 4 if training.method == "lora" else 6
+    norms = 2 * shape.hidden * (4 + training.value_bytes * (1 if training.method == "lora" else 2))
     attention = 2 * shape.query + 2 * shape.key_value
     inner = (4 if shape.mlp_matrices == 3 else 2) * (shape.experts.active_inner if shape.experts else shape.inner)
-    return 4 * norms * shape.hidden + training.value_bytes * (attention + inner)
-
-
-def operations_of_token(shape: Shape, method: str, length: float) -> float:
-    """Return the arithmetic of one trained token of a record of so many tokens."""
-    matrices = shape.active_linear + shape.vocabulary * shape.hidden
-    return operations_per_token(method, matrices, shape.attention, length)
-
-
-def _latent(config: JsonObject, hidden: int, heads: int) -> int:
-    """Return the values of one layer's attention over a latent; 0: it has none."""
-    latent = config.get("kv_lora_rank") or 0
-    nope, rope, value = (config.get(key) or 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    if not latent or not value:
-        return 0
-    narrow, query = config.get("q_lora_rank") or 0, heads * (nope + rope)
-    queries = narrow * (hidden + query) if narrow else hidden * query
-    return int(queries + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden)
-
-
-def _experts(config: JsonObject, layers: int) -> Experts | None:
-    """Return a model's mixture of experts; None: it has none."""
-    count = _first(config, ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"))
-    if count < 2:
-        return None
-    inner = _first(config, ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"))
-    num_shared = _first(config, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"))
-    shared = _first(config, ("shared_expert_intermediate_size", "shared_intermediate_size")) or num_shared * inner
-    kinds = config.get("mlp_layer_types") or []
-    dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
-    return Experts(
-        layers=max(0, layers - dense),
-        count=count,
-        active=_first(config, ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")) or 1,
-        inner=inner,
-        shared=shared,
-    )
-
-
-_WHOLE = ("full_attention", "attention", "hybrid", "chunked_attention")
-"""Kinds of layers, by the names of `layer_types`, whose attention spans the record."""
-
-
-def reachable(shape: Shape, method: str, length: float) -> float:
-    """Return the share of a GPU's peak, 0 to 1, that a training on records of so many tokens is assumed to reach."""
-    return reachable_share(method, shape.active_linear + shape.vocabulary * shape.hidden, shape.attention, length)
-
-
-_NAMES = {
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "hidden": ("hidden_size", "n_embd", "d_model"),
-    "heads": ("num_attention_heads", "n_head"),
-    "vocabulary": ("vocab_size",),
-}
-
-
-def _first(config: JsonObject, names: tuple[str, ...]) -> int:
-    return next((int(config[name]) for name in names if config.get(name)), 0)
+    layer = training.micro_tokens * (norms + training.value_bytes * (attention + inner))
+    if shape.experts and training.method == "lora":  # what an adapter adds to fused experts is added to all of them
+        layer += 3 * training.value_bytes * shape.experts.count * shape.hidden * shape.experts.inner
+    return layer

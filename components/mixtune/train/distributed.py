@@ -45,6 +45,11 @@ class ProcessGroup:
         return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether this process computes on a CPU, where sums of gradients are exact."""
+        return self.device.type == "cpu"
+
+    @property
     def memory_bytes(self) -> float:
         """Of this process's GPU, else of this machine within its container's limit."""
         if torch.cuda.is_available():

@@ -110,7 +110,7 @@ def train_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor)
         parameters["lr"] = parameters["peak_lr"] * lr_scale
     if model.dropout:
         model.dropout.begin_step(step)
-    local_losses = _accumulate_gradients(trainer, records, num_parts, timer)
+    local_losses = accumulate_gradients(trainer, records, num_parts, timer)
     # (records + flags,): one collective a step.
     sums = group.all_reduce_sum(torch.cat([local_losses, flags.to(local_losses)]))
     record_losses, flags = sums[: len(records)].tolist(), sums[len(records) :].cpu()
@@ -148,7 +148,7 @@ def _total_weight(records: list[TokenRecord]) -> float:
     return sum(record.num_loss_tokens * record.weight for record in records)
 
 
-def _accumulate_gradients(
+def accumulate_gradients(
     trainer: Trainer, records: list[TokenRecord], num_parts: int, timer: PhaseTimer
 ) -> torch.Tensor:
     """Leave the gradients of the global batch in the parameters; return this rank's weighted losses by record.
@@ -159,8 +159,7 @@ def _accumulate_gradients(
     group, model = trainer.group, trainer.model
     total = _total_weight(records)
     losses = torch.zeros(len(records), dtype=torch.float64, device=group.device)
-    on_cpu = group.device.type == "cpu"
-    accumulator = GradientAccumulator(model.parameters().values(), exact=on_cpu or model.method == "lora")
+    accumulator = GradientAccumulator(model.parameters().values(), exact=group.on_cpu or model.method == "lora")
     micro_batches = local_micro_batches(trainer, records, num_parts)
     for number, (indices, weight) in enumerate(micro_batches, 1):
         packed = pack([records[index] for index in indices], indices).to(group.device)
@@ -168,7 +167,7 @@ def _accumulate_gradients(
             lengths = [len(records[index].input_ids) for index in indices]
             model.dropout.begin_micro_batch(indices, lengths, in_rows=model.loss.layout is Layout.ROWS)
         # On a GPU gradients of a sharded model are sharded after every micro batch, and go over nodes once a step.
-        model.set_gradient_sync(is_last=number == len(micro_batches), keep_whole=on_cpu)
+        model.set_gradient_sync(is_last=number == len(micro_batches), keep_whole=group.on_cpu)
         timer.stop("data")
         # (loss tokens,) each micro batch's sum is divided by the whole global batch's weight, however it is cut.
         weighted = trainer.losses(packed) * packed.weights * weight

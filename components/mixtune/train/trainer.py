@@ -92,7 +92,7 @@ def _max_micro_tokens(shards: Shards, model: Trainable, settings: TrainSettings,
     if model.loss.layout is Layout.SINGLE:
         return 1
     tokens = settings.memory.max_tokens_per_gpu
-    if tokens or group.device.type != "cpu" or model.is_sharded:
+    if tokens or not group.on_cpu or model.is_sharded:
         return tokens or MICRO_TOKENS
     chosen = choose_micro_tokens(model, shards.step(0)[0], free_memory() / group.local_size)
     return int(group.broadcast(torch.tensor([chosen])).item())

@@ -7,7 +7,8 @@ import torch
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from mixtune.errors import ConfigError, ModelError
-from mixtune.preflight.memory import RESERVE, Shape, choose_activations, num_shards, training_on_gpus
+from mixtune.preflight.memory import RESERVE, choose_activations, num_shards, training_on_gpus
+from mixtune.preflight.shape import Shape
 from mixtune.settings.train import TrainSettings
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.modeling.kernels import PACKED_ATTENTION

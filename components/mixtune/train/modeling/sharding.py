@@ -33,8 +33,7 @@ def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype, *, t
         dtype: Of the arithmetic.
         trains_all: All weights are trained that tokens pass through; else an adapter, which stays whole.
     """
-    on_cpu = group.device.type == "cpu"
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if on_cpu else torch.float32)
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if group.on_cpu else torch.float32)
     size = sum(value.numel() for value in module.parameters())
     mesh = _device_mesh(group, size, STATE_BYTES if trains_all else dtype.itemsize)
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]

@@ -57,7 +57,7 @@ def restore_towards_base(trainer: Trainer) -> Trainer:
         stop_ids=stop_ids(model.causal.generation_config, cast(Tokenizer, tokenizer)),
         max_length=max_length(model.causal.config, cast(Tokenizer, tokenizer)),
     )
-    limit = CPU_PREDICTIONS if group.device.type == "cpu" else GPU_PREDICTIONS
+    limit = CPU_PREDICTIONS if group.on_cpu else GPU_PREDICTIONS
     tokens = min(trainer.max_micro_tokens, limit // model.causal.config.get_text_config().vocab_size)
     objective = Distillation(model, Teacher(model, group), writer, settings.learned_ratio)
     return replace(trainer, objective=objective, max_micro_tokens=max(1, tokens))

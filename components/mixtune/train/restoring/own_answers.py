@@ -88,7 +88,7 @@ class AnswerWriter:
                 self.model.causal,
                 max_length=max(map(len, prompts)) + self.max_new_tokens,
                 stop_ids=self.stop_ids,
-                batch_tokens=CPU_TOKENS if self.group.device.type == "cpu" else GPU_TOKENS,
+                batch_tokens=CPU_TOKENS if self.group.on_cpu else GPU_TOKENS,
             )
             completions = engine.generate([prompt.tolist() for prompt in prompts], self.max_new_tokens, sampling)
         end = min(self.stop_ids, default=0)  # whichever ended it: no later token sees it
