@@ -106,9 +106,9 @@ class RangeReader:
         span = f"bytes={offset}-{offset + len(buffer) - 1}"
         body = s3_client().get_object(Bucket=bucket, Key=key, Range=span, IfMatch=self._etag)["Body"]
         num_filled = 0
-        while block := body.read(2**20):
-            buffer[num_filled : num_filled + len(block)] = block
-            num_filled += len(block)
+        while size := body.readinto(buffer[num_filled : num_filled + 2**20]):
+            num_filled += size
+        body.read(1)  # at its end a checksum is looked at
         return num_filled
 
 

@@ -118,8 +118,12 @@ def _choose_layout(session: Session, model: Trainable) -> None:
         print("\n".join([*lines, f"attention: {now}, which is exact and may be slower"]), flush=True)
     if group.is_main and (name := active_flash()):
         print(f"attention: {model.causal.config._attn_implementation}, where it is torch's by {name}", flush=True)
-    if group.device.type == "cuda" and not session.task.settings.memory.activations:
+    chosen = session.task.settings.memory.activations
+    if group.device.type == "cuda" and not chosen:
         _keep_what_fits(session, model, records)
+    if chosen == "selective" and (reason := try_training(model.loss, records)):
+        name = type(model.causal).__name__
+        raise ConfigError(f"activations: {name} cannot keep products alone ({reason}); take recompute")
     _compile(session, model, records)
     reason = probe(model.loss, records)
     # (layouts,) how many processes chose each; the slowest counts.
