@@ -179,8 +179,7 @@ def _activations(shape: Shape, training: Training) -> int:
     if training.keeps_activations:
         mask = tokens * tokens * (1 + 4 * shape.layers) if training.packed and training.needs_mask else 0
         return shape.layers * _layer_bytes(shape, training) + 12 * tokens * shape.hidden + mask
-    inputs = (0 if training.activations == "offload" else shape.layers) + 3
-    values = inputs * shape.hidden
+    values = ((0 if training.activations == "offload" else shape.layers) + 3) * shape.hidden
     if training.activations == "selective":
         inner = shape.experts.active_inner if shape.experts else shape.inner
         products = 2 * shape.hidden + 2 * (shape.query + shape.key_value) + (shape.mlp_matrices - 1) * inner
@@ -190,9 +189,7 @@ def _activations(shape: Shape, training: Training) -> int:
 
 def _layer_again(shape: Shape, training: Training) -> int:
     """Bytes of one layer that is computed again, while the head's gradient waits for the root's."""
-    if training.keeps_activations:
-        return 0
-    return _layer_bytes(shape, training) + _head_gradient(shape, training)
+    return 0 if training.keeps_activations else _layer_bytes(shape, training) + _head_gradient(shape, training)
 
 
 def _logits(shape: Shape, training: Training) -> int:

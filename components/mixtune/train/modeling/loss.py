@@ -68,11 +68,8 @@ class PackedLoss(torch.nn.Module):
         return int(rows or self.causal.config.get_text_config().vocab_size)
 
     @cached_property
-    def _head(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        head = find_head(self.causal)
-        if head is not None:
-            return head
-        raise ModelError(f"{type(self.causal).__name__}: it has no head that makes logits; mixtune cannot train it")
+    def _head(self) -> torch.nn.Module | None:
+        return find_head(self.causal)
 
     @property
     def takes_positions(self) -> bool:
@@ -121,6 +118,8 @@ class PackedLoss(torch.nn.Module):
         return inputs
 
     def _chunk(self, hidden: torch.Tensor, ids: torch.Tensor, per_token: PerToken) -> torch.Tensor:
+        if self._head is None:
+            raise ModelError(f"{type(self.causal).__name__}: it has no head that makes logits")
         logits = self._head(hidden)
         for name, value in self._scales.items():
             logits = SCALES[name](logits, value)
