@@ -89,5 +89,12 @@ def test_a_steps_input_stays_as_it_is_whatever_it_says(tmp_path: Path) -> None:
     (tmp_path / "task" / "part").touch()
     task_processes._prepare_folder(command)
     assert (tmp_path / "task" / "part").exists(), "the same inputs: it is gone on from"
+    content = json.loads(given)
+    turned = {name: dict(reversed(item.items())) for name, item in reversed(content.items())}
+    turned["inputs"]["parameterValues"] = dict(reversed(content["inputs"]["parameterValues"].items()))
+    other = json.dumps(turned)
+    assert other != given
+    task_processes._prepare_folder([*command[:-1], other])
+    assert (tmp_path / "task" / "part").exists(), "their order says nothing"
     task_processes._prepare_folder([*command[:-1], given.replace("stop", "sft")])
     assert not (tmp_path / "task" / "part").exists()

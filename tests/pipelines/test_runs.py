@@ -1,6 +1,7 @@
 """Every compiled pipeline beside finetune and mix_grid, which the demo's tests run, runs on this machine."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,12 @@ def test_restore_shows_a_training_before_and_after_it(small_run: dict[str, Any],
     manifest = find_manifest(comparison.model_uri)
     assert manifest and manifest.restoration and manifest.restoration.model_uri == report.model_uri
     assert manifest.chat.thinking == "off", "as the model was trained"
+    for run_id, task, title in (
+        (trained.run_id, "validate-training", "Validation run of 5 steps"),
+        (outcome.run_id, "restore", "Training"),
+    ):
+        page = (work.pages(run_id) / f"{task}.html").read_text()
+        assert re.search(f"<h1>Preflight of the mixed data.*<h2>{title}.*final loss", page, re.S)
 
 
 @pytest.mark.slow

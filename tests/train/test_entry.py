@@ -1,5 +1,6 @@
 """What a training's shell does besides: checks of the mixed data before a validation run, a page, figures."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, 
     assert run(task_in(tmp_path, shards_path), tmp_path, "raise")
     text = (tmp_path / "page.html").read_text()
     assert "<h1>Training</h1>" in text and "final loss" in text
+    assert re.search(r"peak memory</td><td[^>]*>\d+\.\d\d GB<", text) and ".0<" not in text
     assert '"final_loss": ' in (tmp_path / "metrics").read_text()
 
 

@@ -60,6 +60,12 @@ def page(title: str, body: str) -> str:
     )
 
 
+def with_section(text: str, title: str, body: str) -> str:
+    """Return a page with a further section at its end."""
+    content, end = text.rsplit("</body>", 1)
+    return f"{content}<h2>{escape(title)}</h2>{body}</body>{end}"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1) -> str:
     """Return an HTML table.
 

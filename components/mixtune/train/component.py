@@ -38,7 +38,7 @@ def train(
             which lies beside it.
         metrics: Losses, tokens a second, seconds and peak memory, of a job too.
         report: Of a validation run the checks of the mixed data, as `preflight_mixed` makes them, with the
-            reproducibility checklist; else the figures of the training.
+            reproducibility checklist, and its figures; else the figures of the training.
         method: `lora` (an adapter) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
         train_options: Further settings: `lora_rank` (of the adapter, 16), `lora_alpha` (its scaling, 32), `schedule`

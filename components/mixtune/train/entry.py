@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.model import AdapterShape, FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
@@ -12,7 +13,7 @@ from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.metrics_artifact import Metrics, write_metrics
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
-from mixtune.report.pages import key_value_table, page, write_text
+from mixtune.report.pages import key_value_table, page, with_section, write_text
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
 from mixtune.train.task import TrainTask
@@ -20,7 +21,7 @@ from mixtune.train.task import TrainTask
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPage:
-    """The page of a training task: of a validation run the checks of its data, else what was measured."""
+    """The page of a training task: the checks of its data, where they are its business, then what was measured."""
 
     path: str
     train_options: Mapping[str, object]
@@ -28,7 +29,7 @@ class TrainPage:
     storage: Mapping[str, object]
 
     def check_data(self, task: TrainTask, nodes: NodeSettings, on_error: str) -> None:
-        """Check the mixed data before a model is loaded or a GPU is asked for, and write the page.
+        """Check the mixed data before a model is loaded or a GPU is asked for, and write the page's first part.
 
         Raises:
             ConfigError: At least one check failed; with `report` it is a TrainingError.
@@ -50,11 +51,24 @@ class TrainPage:
                 raise
             raise TrainingError(" ".join(str(error).splitlines())) from error
 
-    def write_figures(self, manifest: ModelManifest) -> None:
-        """Write the page of a training that has ended: its figures, or why there is no model."""
-        figures = manifest.metrics()
+    def write_figures(self, task: TrainTask, manifest: ModelManifest, *, checked: bool) -> None:
+        """Write what a training came to, or why there is no model; behind the checks, where there are any."""
+        title = f"Validation run of {task.validation_steps} steps" if task.validation_steps else "Training"
         reason = f"<p>No model: {escape(manifest.failed)}</p>" if manifest.failed else ""
-        write_text(self.path, page("Training", f"<h1>Training</h1>{reason}{key_value_table(figures)}"))
+        shown = {name.removesuffix("_bytes"): _readable(name, value) for name, value in manifest.metrics().items()}
+        figures = f"{reason}{key_value_table(shown)}"
+        if checked:
+            checks = Path(self.path).read_text(encoding="utf-8")
+            write_text(self.path, with_section(checks, title, figures))
+        else:
+            write_text(self.path, page(title, f"<h1>{title}</h1>{figures}"))
+
+
+def _readable(name: str, value: float) -> str:
+    """Return a figure as people read it: bytes as gigabytes, a whole number without a point."""
+    if name.endswith("_bytes"):
+        return f"{value / 1e9:.2f} GB"
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
 
 
 OF_ADAPTERS = ("lora_plus_ratio", "merge", "lora_dropout")
@@ -145,11 +159,13 @@ def train_or_report(
     if on_error not in ("raise", "report"):
         raise ConfigError(f"on_error is raise or report; got {on_error!r}")
     outcome: TrainedModel | FailedTraining
+    checked = False
     try:
         validation = parse_model(validated)
         if isinstance(validation, FailedTraining):
             raise TrainingError(validation.reason)
         if task.validation_steps or task.settings.restore:
+            checked = True
             where.check_data(task, nodes, on_error)
         outcome = train(task, nodes)
     except TrainingError as error:
@@ -161,6 +177,5 @@ def train_or_report(
         write_artifact(task.outputs.model_path, ModelManifest(failed=outcome.reason, data_uri=folder))
     manifest = read_model(task.outputs.model_path)
     write_metrics(metrics, manifest.metrics())
-    if not task.validation_steps:
-        where.write_figures(manifest)
+    where.write_figures(task, manifest, checked=checked)
     return str(outcome)

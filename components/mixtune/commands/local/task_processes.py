@@ -102,7 +102,8 @@ class TaskRunner:
         def compute_key(self: Any, **task: Any) -> str:
             plain = key(self, **task)
             digests = dict(_outside_files(task.get("arguments", {})))
-            return hashlib.sha256(json.dumps([plain, digests]).encode()).hexdigest() if digests else plain
+            seen = json.dumps([plain, digests], sort_keys=True)
+            return hashlib.sha256(seen.encode()).hexdigest() if digests else plain
 
         with (
             mock.patch.object(task_executor, "execute_single_task", execute_single_task),
@@ -195,10 +196,13 @@ def _prepare_folder(command: Sequence[str]) -> None:
     place = _executor_input(command)
     if place == len(command):
         return
-    file = json.loads(command[place]).get("outputs", {}).get("outputFile")
+    inputs = json.loads(command[place])
+    file = inputs.get("outputs", {}).get("outputFile")
     if not file:
         return
-    folder, digest = Path(file).parent, hashlib.sha256("\0".join(command).encode()).hexdigest()
+    # KFP writes the names of inputs in another order in every process.
+    words = [*command[:place], json.dumps(inputs, sort_keys=True), *command[place + 1 :]]
+    folder, digest = Path(file).parent, hashlib.sha256("\0".join(words).encode()).hexdigest()
     mark = folder / INPUTS_FILE
     if folder.is_dir() and (not mark.is_file() or mark.read_text() != digest):
         shutil.rmtree(folder)
