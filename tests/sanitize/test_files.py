@@ -154,6 +154,12 @@ def test_what_is_no_jsonl_says_what_it_is(name: str, tmp_path: Path) -> None:
     assert any(reason in why for _, why in bad)
 
 
+def test_a_line_above_the_header_is_guessed(tmp_path: Path) -> None:
+    good, bad = read(tmp_path / "a.csv", b"Report of 2024\n" + table([HEAD, *PLAIN], ","))
+    assert not good
+    assert bad[0] == (2, "2 fields where the header has 1; is there a line above it?")
+
+
 def test_two_files_joined_with_their_byte_order_marks_lose_no_row(tmp_path: Path) -> None:
     line = b"\xef\xbb\xbf" + json.dumps(Q).encode() + b"\n"
     assert read(tmp_path / "a.jsonl", line * 3) == ([("q", "a")] * 3, [])
@@ -183,7 +189,10 @@ def test_an_object_of_json_holds_rows_or_is_one(name: str, tmp_path: Path) -> No
         ('{"prompt": {"0": "q", "1": "r"}, "completion": {"0": "a", "1": "b"}}', "orient='records'"),
         ('[{"prompt": "q"}}', "what opens with \\[ closes with }"),
         ('{"a": {"prompt": "q"}]', "what opens with { closes with \\]"),
-        ('{"train": [{"a": 1}], "data": [{"a": 1}]}', "several keys: data, train"),
+        ('{"train": [{"a": 1}], "data": [{"a": 1}]}', "several keys, or of another split: data, train"),
+        ('{"train": [{"a": 1}], "test": [{"a": 1}]}', "another split: train, test; give each list as a file"),
+        ('{"version": 1, "validation": [{"a": 1}]}', "another split: validation"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "a pointer of Git LFS"),
         ('{"a": 1, "b": nothing}', "element 2 cannot be read: not JSON"),
     ],
 )

@@ -239,6 +239,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "harmony: the analysis as a turn": ({"messages": [Q, {**A, "channel": "analysis"}, A]}, "only the final one is read"),
     "tools that are no JSON": ({"messages": [Q, A], "tools": ["f(x)"]}, "a tool is not JSON"),
     "a negative weight": ({"messages": [Q, A], "weight": -1}, "not a number of 0 or more"),
+    "two names but for case": ({"Prompt": "q", "prompt ": "x", "completion": "a"}, "two columns are named prompt"),
+    "two systems but for case": ({"System": "s", "SYSTEM": "x", "messages": [Q, A]}, "two columns are named system"),
     "a history of neither kind": ({"instruction": "q", "output": "a", "history": ["h"]}, "neither pairs"),
 }  # fmt: skip
 
@@ -253,6 +255,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),
     "the unwanted": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rejected"}),
+    "nothing beside a class": ({"text": "q", "label": "a", "answer": ""}, set()),
     "an answer beside a class": ({"text": "q", "label": "a", "answer": "b"}, {"answer"}),
     "several classes of a conversation": ({"messages": [Q, A], "label": ["x", "y"]}, {"label"}),
     "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
@@ -270,6 +273,7 @@ def test_a_field_that_is_not_read_is_named(name: str) -> None:
     unread: Counter[str] = Counter()
     find_schema(row, {}).record(row, "a", 1, unread)
     assert unread == dict.fromkeys(names, 1)
+    assert set(unread) == names
 
 
 def test_the_weight_of_a_conversation_is_read() -> None:

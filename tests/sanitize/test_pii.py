@@ -179,6 +179,7 @@ NO_DATA = [
     "upgrade to build 10.2.14.3", "git clone git@github.com:org/repo.git", "deploy@example.com:srv/app", "y = A.T@B.inv(x)",
     "1234 5678 9012 3456 7890", "| 1234 5678 | 9012 3456 |", "x = 4111111111111111 + 2", "2024-01-15 10:30:22,123 ERROR 12345678",
     "call on 2024-01-15", "call f(12345678)", "ISBN 978-3-16-148410-0", "order 12345678 of 20", "[0.123456, 12.34567]",
+    "heap 385233837K->385233837K(6818382411K)", "669447108 669447108 669447108", "EAN 5751662401812", "(681) 838-2411px wide",
     "commit de12abcdef0123456789ab", "lat 48.1374300, lon 11.5754900", "row 1234567", "3-5-7-9-11-13-15",
 ]  # fmt: skip
 
@@ -201,6 +202,8 @@ def test_versions_sections_code_and_tables_are_left_alone(text: str) -> None:
         ("my card 6759 6498 2648", "my card [CARD]"),
         ("the number 675964982648 of atoms", "the number 675964982648 of atoms"),
         ("JCB card 180014366785460", "JCB card [CARD]"),
+        ("old Visa card 4222222222222", "old Visa card [CARD]"),
+        ("call (681) 838-2411x12", "call [PHONE]"),
         ("from host 10.20.30.40", "from host [IP]"),
     ],
 )

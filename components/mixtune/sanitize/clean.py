@@ -184,7 +184,7 @@ class Cleaner:
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(f"{self.source.name}: {self.rules.personal.hide(str(error))}") from None
             self.tally.schema = self._schema.name
-        value = row.value if self.source.columns else self._of_split(row.value)
+        value = self._of_split(row.value) if "split" in row.value and not self.source.columns else row.value
         record = self._schema.record(value, self.source.name, row.line, self.tally.unread)
         if verdict := self.rules.consent.verdict(record):
             self.tally.consent[verdict] += 1
@@ -203,7 +203,7 @@ class Cleaner:
 
     def _of_split(self, value: JsonObject) -> JsonObject:
         """Return a row without the column that says its split; refuse a row of another split than the source's."""
-        name = value.get("split")
+        name = value["split"]
         if not isinstance(name, str) or not (split := split_of(name)):
             return value
         if split != self.source.split:
@@ -244,7 +244,8 @@ class Cleaner:
                 while text != before:  # removing a marker can leave what is to be composed, and that can be a marker
                     before = text
                     text = apply("", normalise, text)
-                    text = apply("", partial(tidy, rules=self.rules.also), text)
+                    if self.rules.also:
+                        text = apply("", partial(tidy, rules=self.rules.also), text)
                     text = apply("marker ", self.rules.markers.rewrite, text)
             elif text not in personal:
                 return text

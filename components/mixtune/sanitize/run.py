@@ -107,13 +107,16 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
     entries = [quarantine, *(entry for writer in writers for entry in writer.entries)]
     consent = replace(settings.consent, required=plan.rules.consent.required)
     manifest = PoolsManifest(
-        pools=tuple(writer.pool for writer in writers), counts={writer.name: writer.counts() for writer in writers},
+        pools=tuple(writer.pool for writer in writers),
+        counts={writer.name: writer.counts() for writer in writers},
         labels={writer.name: writer.labels() for writer in writers},
         lengths={writer.name: writer.lengths() for writer in writers},
-        details={writer.name: writer.details() for writer in writers}, inputs=sources,
+        details={writer.name: writer.details() for writer in writers},
+        inputs=sources,
         rules=replace(settings, personal_data=settings.personal_data or {"default": "redact"}, consent=consent),
-        data_uri=outputs.data_uri, files=tuple(sorted(entries, key=lambda entry: entry.path)),
-    )  # fmt: skip
+        data_uri=outputs.data_uri,
+        files=tuple(sorted(entries, key=lambda entry: entry.path)),
+    )
     write_report(manifest, outputs.report_path, outputs.summary_path)
     write_artifact(outputs.pools_path, manifest)
     return manifest
@@ -128,18 +131,25 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
     rules = Rules(
         markers=Markers(text.markers, text.extra_markers),
         personal=Personal(policies=settings.personal_data, region=text.phone_region, name_model=text.name_model),
-        consent=read_consent(settings.consent), also=text.also_normalise,
+        consent=read_consent(settings.consent),
+        also=text.also_normalise,
         control_tokens=tuple(sorted(ChatTemplate.load(Path(model), template).control_tokens)) if model else (),
-        max_bad_ratio=text.max_bad_ratio, encoding=text.encoding,
-    )  # fmt: skip
+        max_bad_ratio=text.max_bad_ratio,
+        encoding=text.encoding,
+    )
     entries = sorted(read_benchmark_entries(inputs.benchmarks).items())
     uris = [(name, entry.uri) for name, entry in entries if entry.uri]
     benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris)
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
     plan = Plan(
-        rules=rules, benchmarks=benchmarks, held_out=index, held_out_digest=digest, near=near, work_uri=work,
-    )  # fmt: skip
+        rules=rules,
+        benchmarks=benchmarks,
+        held_out=index,
+        held_out_digest=digest,
+        near=near,
+        work_uri=work,
+    )
     return files, plan, model
 
 

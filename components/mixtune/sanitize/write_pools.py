@@ -173,14 +173,17 @@ class PoolWriter:
         tallies = [part.tally for part in self.parts]
         dropped = [tally.dropped for tally in tallies] + [part.problems for part in self._written]
         return RowCounts(
-            read=sum(tally.read for tally in tallies), kept=sum(part.counts.total() for part in self._written),
-            dropped=_sum([*dropped, self.decisions.count()[1]]), changed=_sum(tally.changed for tally in tallies),
+            read=sum(tally.read for tally in tallies),
+            kept=sum(part.counts.total() for part in self._written),
+            dropped=_sum([*dropped, self.decisions.count()[1]]),
+            changed=_sum(tally.changed for tally in tallies),
             control_tokens=_sum(tally.control_tokens for tally in tallies),
-            personal_data=_sum(tally.personal for tally in tallies), consent=_sum(tally.consent for tally in tallies),
+            personal_data=_sum(tally.personal for tally in tallies),
+            consent=_sum(tally.consent for tally in tallies),
             schemas=tuple(sorted({tally.schema for tally in tallies if tally.schema})),
             unusable=_sum(tally.unusable for tally in tallies),
             unread_fields=_sum(Counter({self._hide(name): n}) for tally in tallies for name, n in tally.unread.items()),
-        )  # fmt: skip
+        )
 
     def labels(self) -> dict[str, dict[str, int]]:
         """Count records by label: as read, and by split."""
@@ -210,14 +213,18 @@ class PoolWriter:
         starts = zip(self._starts, self._written, strict=False)
         refused = [start + row for start, part in starts for row in part.refused]
         return PoolDetails(
-            examples=dict(sorted(examples.items())), near_duplicates=self.decisions.list_clusters(),
-            num_conflicts=self.decisions.num_conflicts, conflicts=tuple(self.decisions.conflicts),
+            examples=dict(sorted(examples.items())),
+            near_duplicates=self.decisions.list_clusters(),
+            num_conflicts=self.decisions.num_conflicts,
+            conflicts=tuple(self.decisions.conflicts),
             label_words_in_question=self.decisions.num_label_words,
             languages=dict(sum((part.languages for part in self._written), Counter[str]()).most_common()),
-            tokens=sum(part.tokens for part in self._written), proved=sum(part.proved for part in self._written),
-            lost=_sum(part.lost for part in self._written), copies_of_refused=self.decisions.count_copies(refused),
+            tokens=sum(part.tokens for part in self._written),
+            proved=sum(part.proved for part in self._written),
+            lost=_sum(part.lost for part in self._written),
+            copies_of_refused=self.decisions.count_copies(refused),
             control_ids=sum(part.control_ids for part in self._written),
-        )  # fmt: skip
+        )
 
     def notes(self) -> Iterator[bytes]:
         """Yield a quarantine line for every record that was dropped as a copy, or refused by the proof."""

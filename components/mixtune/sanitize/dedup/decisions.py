@@ -21,18 +21,28 @@ LISTED = 200
 ENGINES: dict[str, Propose] = {"memory": propose_in_memory, "daft": propose_on_daft}
 _FEW, _TEMPLATE_RATIO = 3, 0.05
 """Questions, and share of all, in which a 13-gram may stand before it counts as a template's, up to COMMON."""
-DECIDING = {name: np.uint8 if name in ("blocked", "label_words") else np.uint64 for name in (
-    "exact", "key", "prompt", "gist", "gist_prompt", "group", "line", "label", "blocked", "label_words")}  # fmt: skip
+DECIDING = {
+    name: np.uint8 if name in ("blocked", "label_words") else np.uint64
+    for name in ("exact", "key", "prompt", "gist", "gist_prompt", "group", "line", "label", "blocked", "label_words")
+}
 """Features that are in memory for all records of a pool."""
 _PLACES = {Origin.BENCHMARK: "a benchmark", Origin.HELD_OUT: "another pool", Origin.OTHER_TRAIN: "another pool"}
 _NEAR = {
-    **{origin: f"near {place}" for origin, place in _PLACES.items()}, Origin.TEST: "near the test set",
+    **{origin: f"near {place}" for origin, place in _PLACES.items()},
+    Origin.TEST: "near the test set",
     Origin.TRAIN: "near duplicate",
-}  # fmt: skip
+}
 """Why a record is dropped as a near copy, by the origin of what it copies."""
 NORMALISED = "duplicate but for case or punctuation"
-REASONS = ("duplicate", NORMALISED, *BLOCKED[1:], "in the test set", "label in the question",
-           *dict.fromkeys(_NEAR.values()), "conflicting answer")  # fmt: skip
+REASONS = (
+    "duplicate",
+    NORMALISED,
+    *BLOCKED[1:],
+    "in the test set",
+    "label in the question",
+    *dict.fromkeys(_NEAR.values()),
+    "conflicting answer",
+)
 STATES = ("", *SPLITS, *REASONS)
 """States of a record by code: undecided, a split, or the reason for which it is dropped."""
 CODES = {state: code for code, state in enumerate(STATES)}
@@ -267,9 +277,11 @@ def _drop_near(
         if decisions.state[first] or decisions.state[second]:
             continue
         relation = relate(
-            origins[decisions.origin[first]], origins[decisions.origin[second]], same_answer=pair.same_answer,
+            origins[decisions.origin[first]],
+            origins[decisions.origin[second]],
+            same_answer=pair.same_answer,
             same_template=pair.same_template,
-        )  # fmt: skip
+        )
         if relation is Relation.COPY:
             decisions.drop_near_copy(second, first, pair.similarity)
         elif relation is Relation.CONFLICT:
@@ -365,16 +377,19 @@ def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: s
     total = int(decisions.undecided().sum())
     test_ratio = 0 if has_test or splits.holdout_records else splits.test_ratio
     sizes = {
-        "test": round(test_ratio * total), "validation": round(splits.validation_ratio * total),
+        "test": round(test_ratio * total),
+        "validation": round(splits.validation_ratio * total),
         "holdout": min(splits.holdout_records, total // 10),
-    }  # fmt: skip
+    }
     for split, size in sizes.items():
         rows = np.flatnonzero(decisions.undecided())
         if size and len(rows):
             states[rows[draw_split(labels[rows], groups[rows], size, f"{seed} {split}")]] = CODES[split]
     states[decisions.undecided()] = CODES["train"]
     expected = {
-        "train": True, "test": has_test or test_ratio > 0, "validation": splits.validation_ratio > 0,
+        "train": True,
+        "test": has_test or test_ratio > 0,
+        "validation": splits.validation_ratio > 0,
         "holdout": splits.holdout_records > 0,
-    }  # fmt: skip
+    }
     decisions.expected_splits = {split for split, is_expected in expected.items() if is_expected}

@@ -92,9 +92,11 @@ def fingerprint_records(records: Sequence[Record]) -> Fingerprints:
     rows = zip(records, at.tolist(), places[at].tolist(), strict=True)
     return Fingerprints(
         keys=[_keys(hashed, record, row, gist[row_gist[0] : row_gist[2]]) for record, row, row_gist in rows],
-        words=hashed, contents=np.array(contents), owners=np.array(owners),
+        words=hashed,
+        contents=np.array(contents),
+        owners=np.array(owners),
         spans=np.stack([at[:, 1:3], at[:, 2:4]], axis=1),
-    )  # fmt: skip
+    )
 
 
 def _gist(hashed: Words) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +218,9 @@ def index_texts(texts: Iterable[str]) -> TextIndex:
     is_rare = counts <= COMMON
     owner = owner[order][np.repeat(is_rare, counts)]
     return TextIndex(
-        exact=np.unique(np.array(exact, np.uint64)), ngrams=unique[is_rare],
-        at=np.concatenate([[0], np.cumsum(counts[is_rare])]), owner=owner,
+        exact=np.unique(np.array(exact, np.uint64)),
+        ngrams=unique[is_rare],
+        at=np.concatenate([[0], np.cumsum(counts[is_rare])]),
+        owner=owner,
         sizes=np.bincount(owner, minlength=len(exact)),
-    )  # fmt: skip
+    )

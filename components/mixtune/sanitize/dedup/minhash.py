@@ -75,9 +75,12 @@ def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[P
     same_answer = jaccard(_read_sets(blocks, "answer", remaining), places) >= threshold
     for number in np.flatnonzero(similarity >= threshold):
         yield Pair(
-            first=int(pairs[number, 0]), second=int(pairs[number, 1]), similarity=float(similarity[number]),
-            same_answer=bool(same_answer[number]), same_template=bool(with_template[number] >= threshold),
-        )  # fmt: skip
+            first=int(pairs[number, 0]),
+            second=int(pairs[number, 1]),
+            similarity=float(similarity[number]),
+            same_answer=bool(same_answer[number]),
+            same_template=bool(with_template[number] >= threshold),
+        )
 
 
 def _likely_pairs(blocks: Blocks, threshold: float, propose: Propose) -> np.ndarray:

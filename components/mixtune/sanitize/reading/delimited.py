@@ -194,7 +194,8 @@ def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row
     while len(fields) < len(names) and names[len(fields)] == _UNNAMED.format(len(fields) + 1):
         fields = [*fields, ""]
     if len(fields) != len(names):
-        return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}")
+        hint = "; is there a line above it?" if len(names) == 1 else ""
+        return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}{hint}")
     if any(map(_ODD.search, fields)):
         if not encoding:
             return Row(number, {}, _NOT_UTF8)

@@ -14,10 +14,16 @@ _LEAST_FITTING = 0.95
 _LANGUAGES = tuple(
     frozenset(letters + letters.upper().replace("SS", ""))
     for letters in (
-        "äöüßéèêàâáçñôï", "àâæçéèêëîïôœùûüö", "áéíñóúüçï", "áâãàçéêíóôõúü", "àèéìíîòóùú", "áéëïöüèêç", "åäöæøéèüà",
+        "äöüßéèêàâáçñôï",
+        "àâæçéèêëîïôœùûüö",
+        "áéíñóúüçï",
+        "áâãàçéêíóôõúü",
+        "àèéìíîòóùú",
+        "áéëïöüèêç",
+        "åäöæøéèüà",
         "áðéíóúýþæö",
     )
-)  # fmt: skip
+)
 """Letters of German, French, Spanish, Portuguese, Italian, Dutch, the Nordic languages and Icelandic."""
 _HIGH = re.compile("[\x80-\uffff]")
 _SIGN_IN_WORD = re.compile(

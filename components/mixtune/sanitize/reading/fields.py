@@ -127,7 +127,8 @@ def check_decision(row: JsonObject, unread: Unread) -> None:
     is_accepted = _DECISIONS.get(answer)
     if is_accepted is False:
         raise Refused(f"unwanted class (answer is {answer})")
-    unread["answer"] += bool(answer) and is_accepted is None
+    if answer and is_accepted is None:
+        unread["answer"] += 1
 
 
 def is_wish(label: Json) -> bool:

@@ -20,6 +20,8 @@ _ABOUT = ("schema", "metadata", "meta", "info")
 """Keys of an object about the rows, in front of them."""
 _ROW_LISTS = ("data", "rows", "examples", "instances", "records", "items", "train")
 """Keys under which a JSON object holds its rows."""
+_OTHER_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
+"""Keys of lists beside them that are not to be trained on."""
 
 
 def read_jsonl(stream: IO[bytes], part: Range = WHOLE) -> Iterator[Row]:
@@ -94,9 +96,10 @@ def _single_object(elements: list[Row]) -> Iterator[Row]:
         value = {"data": [dict(zip(columns, cells, strict=True)) for cells in value["data"]]}
     elif len(value) > 1 and _are_columns(list(value.values())):  # `Dataset.to_dict`, pandas' `list`
         value = {"data": [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]}
-    names = [name for name in _ROW_LISTS if isinstance(value.get(name), list)]
-    if len(names) > 1:
-        raise DataError(f"rows under several keys: {', '.join(names)}; give each list as a file of its own")
+    names = [name for name in (*_ROW_LISTS, *_OTHER_SPLITS) if isinstance(value.get(name), list)]
+    if len(names) > 1 or not set(names).isdisjoint(_OTHER_SPLITS):
+        what = "rows under several keys, or of another split"
+        raise DataError(f"{what}: {', '.join(names)}; give each list as a file of its own")
     if not names:
         yield Row(1, value)
         return

@@ -72,11 +72,12 @@ def is_canonical(messages: Json) -> bool:
     """Return whether messages already have a record's form, without calls and reasoning, as most do."""
     if type(messages) is not list:
         return False
-    for message in messages:
-        if type(message) is not dict or len(message) != 2:
-            return False
-        if message.get("role") not in ROLES or type(message.get("content")) is not str:
-            return False
+    try:
+        for message in messages:
+            if len(message) != 2 or message["role"] not in ROLES or type(message["content"]) is not str:
+                return False
+    except (KeyError, TypeError):
+        return False
     return True
 
 

@@ -22,20 +22,27 @@ from mixtune.sanitize.reading.delimited import read_delimited
 from mixtune.sanitize.reading.json_rows import read_json, read_jsonl
 from mixtune.sanitize.reading.row import WHOLE, Range, Row
 
-FORMATS = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-    ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
-}  # fmt: skip
+_ENDINGS = {
+    "jsonl": ".jsonl .ndjson",
+    "json": ".json",
+    "csv": ".csv",
+    "tsv": ".tsv",
+    "parquet": ".parquet .pq",
+    "arrow": ".arrow .feather .ipc",
+}
+FORMATS = {ending: name for name, endings in _ENDINGS.items() for ending in endings.split()}
+_POINTER = b"version https://git-lfs"
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Files beside the data, as `datasets` and the hub leave them."""
 _BESIDE_METADATA = re.compile(r"state\.json|cache-[0-9a-f]+.*\.arrow")
 """More of them, in a folder that has some."""
-_SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "testset": "test", "heldout": "test",
-    "holdout": "test", "validation": "validation", "validate": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "eval": "validation", "evaluation": "validation",
-}  # fmt: skip
+_NAMES_OF_SPLITS = {
+    "train": "train training",
+    "test": "test testing testset heldout holdout",
+    "validation": "validation validate valid val dev eval evaluation",
+}
+_SPLITS = {name: split for split, names in _NAMES_OF_SPLITS.items() for name in names.split()}
 _NAMED_SPLIT = re.compile(
     rf"(?:split=)?(?P<a>{'|'.join(_SPLITS)})(?:[-_. (\d].*)?"
     rf"|.*[-_. (](?P<b>{'|'.join(_SPLITS)})\)?(?:\d+|[-_. (]*(?:v?\d.*|set|file|data|final|clean|new|copy\)?))?",
@@ -115,7 +122,7 @@ def read_rows(uri: str, part: Range = WHOLE, encoding: str = "") -> Iterator[Row
     kind = _format_of(uri)
     with _as_data_errors(uri), _opened(uri) as stream:
         if kind in ("jsonl", "json", "csv", "tsv") and part.start == 0:
-            _refuse_utf16(stream, uri)
+            _refuse_other(stream, uri)
         if kind in ("csv", "tsv"):
             yield from read_delimited(stream, "\t" if kind == "tsv" else ",", encoding)
         else:
@@ -154,10 +161,14 @@ def _is_metadata(path: str, names: list[str]) -> bool:
     return name in _METADATA or (is_saved and bool(_BESIDE_METADATA.fullmatch(name)))
 
 
-def _refuse_utf16(stream: IO[bytes], uri: str) -> None:
-    head = cast(io.BufferedReader, stream).peek(4)[:4]
+def _refuse_other(stream: IO[bytes], uri: str) -> None:
+    """Refuse a text file of UTF-16, and what Git leaves in a large file's stead."""
+    start = cast(io.BufferedReader, stream).peek(len(_POINTER))
+    head = start[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) == 4 and (head[1::2] == b"\0\0" or head[::2] == b"\0\0")):
         raise DataError(f"{uri}: a UTF-16 file; convert it to UTF-8")
+    if start.startswith(_POINTER):
+        raise DataError(f"{uri}: a pointer of Git LFS, not the file itself; fetch that by `git lfs pull`")
 
 
 def _suffix(path: str) -> str:

@@ -74,7 +74,7 @@ class Schema:
             Refused: Its answer is marked as unwanted.
         """
         if self.folds:
-            row = {fold(name): value for name, value in row.items()}
+            row = _without_twins(row, [fold(name) for name in row])
         if not row.keys() <= self.read:
             row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
@@ -84,7 +84,14 @@ class Schema:
         """Return a row whose other fields have the names that are read, where but case, spaces or humps differ."""
         folded = {name: fold(name) for name in row.keys() - self.read}
         to_read = {name: same for name, same in folded.items() if same in self.read - row.keys() and same != "group"}
-        return {to_read.get(name, name): value for name, value in row.items()} if to_read else row
+        return _without_twins(row, [to_read.get(name, name) for name in row]) if to_read else row
+
+
+def _without_twins(row: JsonObject, renamed: list[str]) -> JsonObject:
+    """Return a row by other names; raise DataError where two of its fields get one."""
+    if twin := next((name for place, name in enumerate(renamed) if name in renamed[:place]), ""):
+        raise DataError(f"two columns are named {twin}, but for case and spaces; rename one of the two")
+    return dict(zip(renamed, row.values(), strict=True))
 
 
 def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
@@ -211,10 +218,15 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
     ):
         raise DataError("all turns of the assistant's are left out of training by their weight")
     record: Record = {"id": "", "messages": messages, "origin": {"file": file, "line": line}}
-    for name in ("tools", "label", "group", "consent"):
-        if value := getattr(fields, name):
-            record[name] = value
-    if not is_blank(fields.weight):
+    if fields.tools:
+        record["tools"] = fields.tools
+    if fields.label:
+        record["label"] = fields.label
+    if fields.group:
+        record["group"] = fields.group
+    if fields.consent:
+        record["consent"] = fields.consent
+    if fields.weight is not None and not is_blank(fields.weight):
         record["weight"] = _weight(fields.weight)
     return record
 
@@ -328,17 +340,18 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         messages = _with_chosen(messages, _answered(_best(chosen), name, unread), name, unread)
     _check_contexts(row, messages)
     fields = Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread), weight=row.get("weight"))
-    if isinstance(label, (list, tuple, dict)):
-        unread["label"] += not is_blank(label)
-    else:
+    if not isinstance(label, (list, tuple, dict)):
         fields.label = label_of(label)
+    elif not is_blank(label):
+        unread["label"] += 1
     return finished(fields, row)
 
 
 def _with_chosen(messages: list[Message], chosen: list[Message], name: str, unread: Unread) -> list[Message]:
     """Return a conversation with the wanted answer behind it, which may repeat the conversation or its last turn."""
     if messages and messages[-1]["role"] == "assistant":
-        unread[name] += messages != chosen and messages[-1:] != chosen
+        if chosen not in (messages, messages[-1:]):
+            unread[name] += 1
         return messages
     if chosen[0]["role"] == "assistant":
         return [*messages, *chosen]

@@ -204,6 +204,8 @@ class Personal:
             extension = context.EXTENSION.match(text, end)
             yield "phone", start, extension.end() if extension else end
             return
+        if context.UNIT.match(text, end) and not context.EXTENSION.match(text, end):
+            return
         for piece in _PIECE.finditer(text, start, end):  # a stroke stands between numbers
             yield from self._phones(text, *piece.span())
 

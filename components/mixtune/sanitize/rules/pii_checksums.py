@@ -3,17 +3,14 @@
 import re
 from collections.abc import Callable
 
-_IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
-    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
-    "ES": 24, "FI": 18, "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
-    "HN": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
-    "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
-    "MN": 20, "MR": 27, "MT": 31, "MU": 30, "NI": 28, "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29,
-    "PT": 25, "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24,
-    "SM": 27, "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
-    "YE": 30,
-}  # fmt: skip
+_IBANS = """
+AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29
+ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20
+LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29
+PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20
+YE30
+"""
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBANS.split()}
 """Characters by country, as the registry of ISO 13616 lists them."""
 _ISSUER = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5\d{15}|(?:50|5[6-8])\d{11,17}|2[2-7]\d{14}|6\d{12,18}"
@@ -21,16 +18,20 @@ _ISSUER = re.compile(
 )
 _RARE_ISSUER = re.compile(r"(?:50|5[6-9]|6\d)\d{10}|(?:2131|1800)\d{11}|1\d{14}")
 """Maestro of 12 digits, JCB and UATP of 15: too short, or too common a beginning, to stand for themselves."""
-_VERHOEFF = (
-    "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
-    "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
-)  # fmt: skip
-_VERHOEFF_TURN = (
-    "0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258",
-)  # fmt: skip
-_ODD_LETTERS = (
-    1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23,
-)  # fmt: skip
+_OLD_CARD = 13
+"""Digits of old cards, and of every article's number (EAN): such a one has to be named."""
+_CARD_GROUP = 7
+"""Digits of a card's longest group, where it has groups."""
+_PRODUCTS = """
+0123456789 1234067895 2340178956 3401289567 4012395678 5987604321 6598710432 7659821043 8765932104 9876543210
+"""
+_VERHOEFF = _PRODUCTS.split()
+_TURNS = """
+0123456789 1576283094 5803796142 8916043527 9453126870 4286573901 2793806415 7046913258
+"""
+_VERHOEFF_TURN = _TURNS.split()
+_ODD_VALUES = "1 0 5 7 9 13 15 17 19 21 2 4 18 20 11 3 6 8 12 14 16 10 22 25 24 23"
+_ODD_LETTERS = list(map(int, _ODD_VALUES.split()))
 _ODD = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _ODD_LETTERS, strict=True))
 _ODD |= {str(digit): _ODD_LETTERS[digit] for digit in range(10)}
 
@@ -52,6 +53,9 @@ def is_luhn(text: str) -> bool:
 def is_card(text: str, *, is_named: bool = False) -> bool:
     """Return whether the text is a payment card's number (ISO/IEC 7812, Luhn), of a seldom form where it is named."""
     digits = digits_of(text)
+    is_odd = len(digits) == _OLD_CARD or (not text.isdigit() and max(map(len, re.split("[ -]", text))) > _CARD_GROUP)
+    if is_odd and not is_named:
+        return False
     is_issued = bool(_ISSUER.fullmatch(digits) or (is_named and _RARE_ISSUER.fullmatch(digits)))
     return is_issued and len(set(digits)) > 1 and is_luhn(digits)
 
@@ -78,8 +82,10 @@ def is_dni(text: str) -> bool:
 
 def is_codice_fiscale(text: str) -> bool:
     """Return whether the text is an Italian fiscal code by its letter."""
-    total = sum(_ODD[letter] if place % 2 == 0 else int(letter, 36) % 10 if letter.isdigit() else ord(letter) - 65
-                for place, letter in enumerate(text[:15]))  # fmt: skip
+    total = 0
+    for place, letter in enumerate(text[:15]):
+        plain = int(letter) if letter.isdigit() else ord(letter) - ord("A")
+        total += plain if place % 2 else _ODD[letter]
     return chr(65 + total % 26) == text[15]
 
 

@@ -31,6 +31,8 @@ EXTENSION = re.compile(
     r"(?i)[\s,;]{0,3}(?:ext(?:ension)?\.?|x|extn\.?|durchwahl|poste|int\.?)[\s.:#]{0,2}\d{1,6}(?!\d)"
 )
 """What follows a number that is not dialled at once."""
+UNIT = re.compile("[A-Za-z]")
+"""What follows a number that is one of something: `(6818382411K)`."""
 CARD = re.compile(
     r"(?i)card|visa|maestro|amex|karte|carte|tarjeta|cart[ãa]o|carta|kaart|kort|\bpan\b|credit|debit|\bcc\b"
 )
@@ -43,6 +45,8 @@ _MATHS = re2.compile(
 _OPERATOR_BEFORE = re.compile(
     r"(?:[*^×÷<>≤≥%∙·]\s?|(?:\b[A-Za-z]|[\d)\]])\s?=\s?|[\d)\]]\s?/\s?|[\d)\]](?:[-+−]|\s[-+−]\s))\(?$"
 )
+_OPERATOR = 8
+"""Characters that an operator before a number, and what stands before it, take at most."""
 _OPERATOR_AFTER = re.compile(r"\)?(?:\s?(?:[*^×÷%∙·]|/\s?\(?\d|=)|(?:[-+−]|\s[-+−]\s)\(?\d)")
 _DIGIT_BEFORE_PLUS = re.compile(r"[\w)\]]\+$")
 _MINUS = re.compile(r"\d{5,} ?-+ ?\d{5,}|\d+ [-−] \d+$")
@@ -69,7 +73,11 @@ def is_arithmetic(text: str, start: int, end: int) -> bool:
     if text[start] == "+":
         return bool(_DIGIT_BEFORE_PLUS.search(text[max(0, start - 1) : start + 1]) or _OPERATOR_AFTER.match(text, end))
     before = text[max(0, start - BEFORE) : start]
-    if _OPERATOR_BEFORE.search(before) or _OPERATOR_AFTER.match(text, end) or _MINUS.search(text[start:end]):
+    if (
+        _OPERATOR_BEFORE.search(before[-_OPERATOR:])
+        or _OPERATOR_AFTER.match(text, end)
+        or _MINUS.search(text[start:end])
+    ):
         return True
     return bool(_MATHS.search(before))
 
