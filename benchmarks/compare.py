@@ -19,13 +19,22 @@ from mixtune.compare.bootstrap import paired_bootstrap
 from mixtune.compare.paired_stats import Z95, non_inferiority, paired_mean, superiority
 from mixtune.evaluate.scoring.weighted_scores import f1_score
 
-CASES = [(541, 0.10, 0.05), (541, 0.20, 0.05), (2_000, 0.10, 0.02), (14_042, 0.09, 0.02), (14_042, 0.10, 0.01)]
+CASES = [
+    (100, 0.03, 0.03),
+    (200, 0.05, 0.03),
+    (541, 0.10, 0.05),
+    (541, 0.20, 0.05),
+    (2_000, 0.10, 0.02),
+    (14_042, 0.09, 0.02),
+    (14_042, 0.10, 0.01),
+]
 
 
 def draw_pairs(
     random: np.random.Generator, count: int, discordance: float, loss: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Right and wrong answers of a base with 0.75 and a candidate that truly lost so much."""
+    discordance = max(discordance, loss)
     lost, gained = (discordance + loss) / 2, (discordance - loss) / 2
     kinds = random.choice(4, count, p=[0.75 - lost, lost, gained, 0.25 - gained])
     return (kinds <= 1).astype(float), np.isin(kinds, (0, 2)).astype(float)

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.compare.paired_stats import non_inferiority, paired_mean
+from mixtune.compare.paired_stats import Z95, largest_loss, non_inferiority, paired_mean
 from mixtune.evaluate.scoring import weighted_scores
 
 MMLU = 14_042
@@ -55,22 +55,33 @@ def test_standard_errors_are_those_published_for_real_checkpoints(
     assert one.lower == pytest.approx(lower, abs=2e-4)
 
 
-def test_false_passes_at_the_margin_are_at_most_six_in_a_hundred() -> None:
+@pytest.mark.parametrize("count", [64, 100, 200, 541, 2000])
+@pytest.mark.parametrize("margin", [0.02, 0.03, 0.05])
+def test_false_passes_at_the_margin_are_at_most_six_in_a_hundred(count: int, margin: float) -> None:
     random = np.random.default_rng(7)
-    margin, discordance, draws = 0.05, 0.1, 3000
-    lost, gained = (discordance + margin) / 2, (discordance - margin) / 2
-    passed = powered = 0
-    for loss in (margin, 0.0):
-        lost, gained = (discordance + loss) / 2, (discordance - loss) / 2
-        for _ in range(draws):
-            changes = random.choice([-1.0, 0.0, 1.0], 541, p=[lost, 1 - lost - gained, gained])
-            error = changes.std(ddof=1) / math.sqrt(541)
-            verdict = non_inferiority(paired_stats.estimate(float(changes.mean()), float(error)), margin)
-            passed, powered = (passed + (verdict == PASS and loss > 0), powered + (verdict == PASS and loss == 0))
-    assert passed / draws <= 0.06
-    error = math.sqrt(discordance / 541)
-    formula = 0.5 * (1 + math.erf((margin / error - paired_stats.Z95) / math.sqrt(2)))
-    assert powered / draws == pytest.approx(formula, abs=0.02)
+    for discordance in (margin, 1.5 * margin, 0.1, 0.3):
+        lost, gained = (discordance + margin) / 2, (discordance - margin) / 2
+        draws = random.multinomial(count, [lost, 1 - discordance, gained], 20_000)
+        pairs, number = np.unique(draws[:, [0, 2]], axis=0, return_counts=True)
+        is_pass = [largest_loss(int(one), int(other), count) <= margin for one, other in pairs]
+        passed = number[is_pass].sum()
+        assert passed / number.sum() <= 0.0625
+
+
+def test_few_changed_answers_are_no_certainty() -> None:
+    one = found(*pair(100, 1.0, 1, 0))
+    assert (one.lower, non_inferiority(one, 0.03)) == (pytest.approx(-0.0436, abs=1e-4), INCONCLUSIVE)
+    same = found(*pair(100, 1.0, 0, 0))
+    assert same.lower == pytest.approx(-(Z95**2) / (100 + Z95**2))
+    assert non_inferiority(same, 0.03) == PASS
+    assert 0.03 < paired_stats.detectable_loss(same) < 0.05
+
+
+def test_power_is_that_of_the_formula() -> None:
+    random = np.random.default_rng(7)
+    draws = random.multinomial(541, [0.05, 0.9, 0.05], 2000)
+    passed = np.mean([largest_loss(int(lost), int(gained), 541) <= 0.05 for lost, _, gained in draws])
+    assert passed == pytest.approx(0.5 * (1 + math.erf((0.05 / math.sqrt(0.1 / 541) - Z95) / math.sqrt(2))), abs=0.03)
 
 
 def test_the_plain_standard_error_is_the_stratified_one_of_a_single_stratum() -> None:

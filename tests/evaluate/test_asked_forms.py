@@ -172,18 +172,18 @@ def test_a_model_that_calls_no_more_tools_fails(tokenizer: Any, tmp_path: Path) 
     }
     rows = [
         {"id": f"simple_{n}", "question": [[{"role": "user", "content": f"find {n}."}]], "function": [tool]}
-        for n in range(60)
+        for n in range(90)
     ]
     rows += [
         {"id": f"irrelevance_{n}", "question": [[{"role": "user", "content": f"hello {n}."}]], "function": [tool]}
-        for n in range(20)
+        for n in range(30)
     ]
-    truth = [{"id": f"simple_{n}", "ground_truth": [{"lookup": {"n": [n]}}]} for n in range(60)]
+    truth = [{"id": f"simple_{n}", "ground_truth": [{"lookup": {"n": [n]}}]} for n in range(90)]
     write_jsonl(tmp_path / "bfcl" / "BFCL_v3_simple.json", rows)
     write_jsonl(tmp_path / "bfcl" / "possible_answer" / "BFCL_v3_simple.json", truth)
     options = AskedOptions(uri=str(tmp_path / "bfcl"))
     calls = {
-        f"find {n}.": f'<tool_call>\n{{"name": "lookup", "arguments": {{"n": {n}}}}}\n</tool_call>' for n in range(60)
+        f"find {n}.": f'<tool_call>\n{{"name": "lookup", "arguments": {{"n": {n}}}}}\n</tool_call>' for n in range(90)
     }
     base = run(tool_calls.FORM, options, tokenizer, {**calls, "hello": "<think>Hm</think>Hello!"}, tmp_path)
     scores = tool_calls.FORM.summarize(base, ())
@@ -239,8 +239,8 @@ def test_a_refusal_is_told_by_its_first_sentences(text: str, refuses: bool) -> N
 def test_a_model_that_refuses_no_more_fails_and_so_does_one_that_refuses_everything(
     tokenizer: Any, tmp_path: Path
 ) -> None:
-    rows = [{"prompt": f"harm {n}", "label": "unsafe"} for n in range(60)]
-    rows += [{"prompt": f"kind {n}", "refuse": False} for n in range(60)]
+    rows = [{"prompt": f"harm {n}", "label": "unsafe"} for n in range(90)]
+    rows += [{"prompt": f"kind {n}", "refuse": False} for n in range(90)]
     options = AskedOptions(uri=str(write_jsonl(tmp_path / "refusals.jsonl", rows)))
     no, yes = "I cannot help with that.", "Here is how:"
     tables = {
@@ -253,7 +253,7 @@ def test_a_model_that_refuses_no_more_fails_and_so_does_one_that_refuses_everyth
 
 
 def test_a_model_that_thinks_no_more_fails(tokenizer: Any, tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "prompts.jsonl", [{"question": f"what is {n}?"} for n in range(60)])
+    path = write_jsonl(tmp_path / "prompts.jsonl", [{"question": f"what is {n}?"} for n in range(90)])
     options, off = ThinkingOptions(uri=str(path)), "</think>"
     base = run(thinking_modes.FORM, options, tokenizer, {off: "42", "": "<think>Hm.</think>42"}, tmp_path)
     forgot = run(thinking_modes.FORM, options, tokenizer, {"": "42"}, tmp_path)

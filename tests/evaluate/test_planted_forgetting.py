@@ -93,8 +93,8 @@ class Mind:
         for axis in AXES:
             rows = [{"id": number, **row} for number, row in enumerate(make_rows(axis))]
             random.Random(0).shuffle(rows)
-            write_jsonl(folder / "asked" / axis / "test.jsonl", rows[:96])
-            write_jsonl(folder / "learned" / axis / "test.jsonl", rows[96:])
+            write_jsonl(folder / "asked" / axis / "test.jsonl", rows[:160])
+            write_jsonl(folder / "learned" / axis / "test.jsonl", rows[160:])
         records = [make_record(n, "x", "y") for n in range(2)]
         self.customer = write_pools(folder / "customer" / "pools", {"customer": {"train": records}})
         self.general = write_pools(folder / "general" / "pools", {"chat": {"train": records}})
