@@ -63,13 +63,16 @@ def missing_in_answer(message: TemplateValue, answer: str) -> set[str]:
 
 def missing_around(messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, text: str) -> set[str]:
     """Return the parts that a conversation's text lacks, but for those of the assistant's messages; `content` too."""
-    missing = {
-        _PARTS.get(message["role"], "content")
-        for message in messages
-        if message["role"] != "assistant"
-        and message["content"] not in text
-        and not is_written(message["content"], text)
-    }
+    missing, place = set[str](), 0
+    for message in messages:
+        if message["role"] == "assistant":
+            continue
+        content = message["content"]
+        index = text.find(content, place)  # texts mostly stand in their order: each is looked for behind the one before
+        if index >= 0:
+            place = index + len(content)
+        elif content not in text and not is_written(content, text):
+            missing.add(_PARTS.get(message["role"], "content"))
     if tools and not all(_is_tool_written(tool["function"], text) for tool in tools):
         missing.add("tools")
     return missing

@@ -7,6 +7,7 @@ of them. Where a text has others, or lacks a part of its conversation, it is loo
 
 from collections import Counter
 from collections.abc import Hashable, Sequence, Set
+from itertools import accumulate
 from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
@@ -131,22 +132,22 @@ class Planner:
 
 def _locate(planned: _PlannedExample, text: str) -> Spans | None:
     """Return where the turns are in a text; None where the control tokens around them are others."""
-    ends = {}
+    lengths = {}  # by token: of the text up to its n-th place, the token's places before that left out
     for token, count in planned.counts.items():
-        ends[token] = positions = list[int]()
-        place = text.find(token)
-        while place >= 0:
-            positions.append(place + len(token))
-            place = text.find(token, place + len(token))
-        if len(positions) != count:
+        lengths[token] = list(accumulate(map(len, text.split(token))))
+        if len(lengths[token]) != count + 1:
             return None
+
+    def end_of(anchor: _Anchor) -> int:
+        return lengths[anchor.token][anchor.number] + (anchor.number + 1) * len(anchor.token)
+
     spans, end = Spans(), 0
     for _, before, header, last in planned.places:
-        after = ends[before.token][before.number] if before else 0
+        after = end_of(before) if before else 0
         start = after + len(header)
         if after < end or not text.startswith(header, after):
             return None
-        end = ends[last.token][last.number]
+        end = end_of(last)
         spans.append((start, end))
     return spans
 

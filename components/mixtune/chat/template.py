@@ -94,15 +94,15 @@ class ChatTemplate:
         """Ids by text."""
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         self.control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        spelled = (re.escape(orjson.dumps(text)[1:-1]) for text in longest_first)
-        self._suspicious = re.compile(b"|".join([b"\\xef\\xb7[\\x90-\\x93]", *spelled]))
+        # of the dumped messages: `in` is many times as fast as a pattern of all of them
+        noncharacters = (chr(code).encode() for code in range(ord(_ASIDE_START), ord(_CONTROL_END) + 1))
+        self._suspicious = (*noncharacters, *(orjson.dumps(text)[1:-1] for text in longest_first))
         self._restorable = re.compile(f"{_ASIDE.pattern}|{self.control_pattern.pattern}")
         self._switches = {
             name: find_switches(read_names(environment, self.templates[name]), text_constants(tree))
             for name, tree in trees.items()
         }
-        probes = {orjson.dumps(text)[1:-1] for tree in trees.values() for text in content_probes(tree)}
-        self._unusual = re.compile(b"|".join([self._suspicious.pattern, *map(re.escape, sorted(probes))]))
+        self._probes = tuple({orjson.dumps(text)[1:-1] for tree in trees.values() for text in content_probes(tree)})
         self._habits: dict[str, Habits] = {}
         self._forms: dict[str, Callable[[Sequence[TemplateValue]], list[TemplateValue]]] = {}
 
@@ -205,8 +205,9 @@ class ChatTemplate:
         if habits.text_arguments:
             write_arguments(for_template[0])
         dumped = dump_json(for_template)
-        is_usual = not self._unusual.search(dumped)
-        if not is_usual and self._suspicious.search(dumped):
+        is_suspicious = any(map(dumped.__contains__, self._suspicious))
+        is_usual = not is_suspicious and not any(map(dumped.__contains__, self._probes))
+        if is_suspicious:
             for_template = self._set_aside(for_template[0], aside), self._set_aside(for_template[1], aside)
         if habits.thoughts.is_inline:
             for message in for_template[0]:
