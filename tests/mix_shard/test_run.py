@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections import Counter
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.mix_shard import workers
 from mixtune.mix_shard.run import Inputs, Outputs, run
 from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
+from mixtune.records import content_id
 from mixtune.settings.mix import MixSettings, TokenSettings, read_mix_settings
 
+from ..chat.families import read_templates, save_family
 from ..chat_models import make_record, make_records, write_pools
 
 
@@ -272,3 +275,24 @@ def test_shards_are_read_with_pyarrow_alone_as_the_documentation_shows(tmp_path:
         kind = escape(str(field.type).replace("item: ", "").replace("fixed_size_binary[16]", "binary(16)"))
         kind = "float32" if kind == "float" else kind
         assert f"| `{field.name}` | {kind} |" in text
+
+
+def test_every_turn_of_a_split_conversation_is_learned_once_an_epoch(tmp_path: Path) -> None:
+    model = save_family(tmp_path / "model", "qwen3", read_templates()["qwen3"][0])
+    split = [make_record(f"question {n}", f"answer {n}") for n in range(8)]
+    for record in split[::2]:
+        record["messages"] = [*record["messages"], *make_record("and then?", "no more")["messages"]]
+        record["id"] = content_id(record["messages"])
+    contents = {"customer": split, "chat": make_records("chat", 8)}
+    shards = mixed(
+        tmp_path, model, contents, make_mix(weights={"chat": 100}, customer_data_percent=50, customer_epochs=1.0)
+    )
+    learned = Counter[str]()
+    for batch in map(shards.step, range(shards.num_steps)):
+        for record in batch:
+            learned[record.record_id] += record.num_loss_tokens * (record.pool == 0)
+    tokenizer, expected = ChatTokenizer(model), Counter[str]()
+    for item in tokenizer.tokenize(split):
+        expected[item.record["id"]] += int(item.loss_mask.sum())
+    assert shards.num_steps * 4 == 12, "4 of 8 records are two examples, each of which takes a slot"
+    assert {name: learned[name] for name in expected} == expected
