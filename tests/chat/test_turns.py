@@ -204,6 +204,16 @@ def test_a_thought_is_a_part_of_the_content_where_a_template_takes_it_so(tmp_pat
         assert learned(tokenizer, record) == "[THINK]Hm.[/THINK]One.</s>Two?\nYes.</s>"
 
 
+def test_tools_are_learned_where_a_template_writes_their_parameters_one_by_one(tmp_path: Path) -> None:
+    whole = "{% for t in tools %}{{ t | tojson }}{% endfor %}"
+    each = "{% for t in tools %}{{ t.function.name }}{% for k, v in t.function.parameters.properties.items() %}{{ k + v.type }}{% endfor %}{% endfor %}"
+    assert whole in QWEN
+    tokenizer = ChatTokenizer(save_model(tmp_path, QWEN.replace(whole, each), SHAPES["qwen"][1]))
+    record = conversation()
+    record["tools"] = [{"name": "look", "description": "", "parameters": {"properties": {"at": {"type": "string"}}}}]
+    assert learned(tokenizer, record) == "One.<|im_end|>Two?\nYes.<|im_end|>"
+
+
 EFFORT = "{% if effort not in ['none', 'high'] %}{{ raise_exception('effort') }}{% endif %}".replace(
     "effort", "reasoning_effort"
 )

@@ -289,8 +289,8 @@ def test_every_turn_of_a_split_conversation_is_learned_once_an_epoch(tmp_path: P
     )
     learned = Counter[str]()
     for batch in map(shards.step, range(shards.num_steps)):
-        for record in batch:
-            learned[record.record_id] += record.num_loss_tokens * (record.pool == 0)
+        for row in batch:
+            learned[row.record_id] += row.num_loss_tokens * (row.pool == 0)
     tokenizer, expected = ChatTokenizer(model), Counter[str]()
     for item in tokenizer.tokenize(split):
         expected[item.record["id"]] += int(item.loss_mask.sum())
