@@ -48,12 +48,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(world.base_model, folder / "models" / "my-model")
     (arguments,) = [block for language, block in BLOCKS if language == "json" and "customer_uri" in block]
     (folder / "finetune.json").write_text(arguments)
-    places = {"customer_uri": "s3://b/t.csv", "general_pools": [], "benchmarks": {}, "base_model": "s3://b/m"}
-    (folder / "cluster.json").write_text(json.dumps({**json.loads(arguments), **places}))
+    given = json.loads(arguments)
+    general = [{**pool, "uri": f"s3://b/{pool['uri']}"} for pool in given["general_pools"]]
+    places = {"customer_uri": "s3://b/t.csv", "general_pools": general, "benchmarks": {}, "base_model": "s3://b/m"}
+    (folder / "cluster.json").write_text(json.dumps({**given, **places}))
     digests = {f"mixtune-python-{part}": "sha256:" + "0" * 64 for part in ("data", "train", "evaluate")}
     (folder / "images.json").write_text(json.dumps(digests))
     make_pools(folder / "sanitized")
-    categories = {pool["category"]: pool["weight"] for pool in json.loads(arguments)["general_pools"]}
+    categories = {pool["category"]: pool["weight"] for pool in given["general_pools"]}
     mix = {"customer_data_percent": 75, "nova_data_percentages": categories}
     (folder / "nova-mix.yaml").write_text(json.dumps(mix))
     (folder / "components").symlink_to(ROOT / "components")

@@ -60,6 +60,7 @@ def test_messages_reach_a_template_in_openais_form() -> None:
         "reasoning": "hm",
         "reasoning_content": "hm",
         "thinking": "hm",
+        "thought": "hm",
         "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"x": 1}}, "id": "1"}],
     }
 
