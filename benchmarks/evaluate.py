@@ -103,7 +103,7 @@ def load(model: Path) -> tuple[TransformersEngine, Any]:
     fetched = loading.fetch(source)
     engine = loading.load_engine(source, fetched)
     assert isinstance(engine, TransformersEngine)
-    return engine, loading.load_tokenizer(fetched)
+    return engine, loading.load_tokenizer(source, fetched)
 
 
 def run_ours(

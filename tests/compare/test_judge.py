@@ -261,6 +261,19 @@ def test_a_local_model_can_judge(answered: Path, tmp_path: Path, world: Any) -> 
     assert judge_axis(judgments, 0.05).verdict == "advisory"
 
 
+def test_a_local_judge_is_asked_by_the_given_template(
+    answered: Path, tmp_path: Path, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(judge_models, "generate", lambda _, __, texts, ___: asked.extend(texts) or [])
+    template = tmp_path / "t.jinja"
+    template.write_text("[judge] {{ messages[0]['content'] }}")
+    judge_models.ask_local(str(world.base), str(template))(["which?"])
+    assert asked == ["[judge] which?"]
+    with pytest.raises(ConfigError, match="chat_template_uri is for a local model"):
+        run(answered, tmp_path, url="https://judge.example", model="m", chat_template_uri=str(template))
+
+
 def test_judgments_on_other_samples_are_refused(answered: Path, tmp_path: Path, server: Server) -> None:
     run(answered, tmp_path, url=url(server), model="m", limit=2)
     with pytest.raises(DataError, match="about other samples"):

@@ -26,7 +26,7 @@ def test_scores_and_answers_are_those_of_lm_evals_own_engine(world: Any) -> None
 
     source = ModelSource(base_model=str(world.base), device="cpu", dtype="float32")
     fetched = loading.fetch(source)
-    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
+    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(source, fetched)
     ours, theirs = (lm_eval_model(either, tokenizer, 4) for either in (Remote(engine), engine))
 
     def ask(kind: str, arguments: list[tuple[Any, ...]]) -> tuple[Any, Any]:

@@ -94,7 +94,9 @@ def test_the_rows_do_not_depend_on_the_number_of_processes(
     source = ModelSource(base_model=str(world.base))
     fetched = loading.fetch(source)
     pools = EvaluationPools(*(read_pools(str(path)) for path in (world.customer, world.general)))
-    axes = plan_axes(EvaluateSettings(), parse_benchmarks(world.benchmarks), pools, loading.load_tokenizer(fetched))
+    axes = plan_axes(
+        EvaluateSettings(), parse_benchmarks(world.benchmarks), pools, loading.load_tokenizer(source, fetched)
+    )
     parts = [part for axis in axes for part in axis.parts]
     found = []
     for count in (1, 2, 3):

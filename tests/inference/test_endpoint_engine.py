@@ -27,7 +27,7 @@ class Server:
         source = ModelSource(base_model=str(base), model_uri=str(tuned))
         fetched = loading.fetch(source)
         self.engine: Any = loading.load_engine(source, fetched)
-        self.tokenizer: Any = loading.load_tokenizer(fetched)
+        self.tokenizer: Any = loading.load_tokenizer(source, fetched)
         self.lock, self.echoes, self.asked = threading.Lock(), True, list[dict[str, Any]]()
 
     def complete(self, asked: dict[str, Any], key: str) -> tuple[int, dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_keeps_nothing_of_the
 def test_a_conversation_does_not_depend_on_those_drawn_with_it(whole: tuple[bytes, dict[str, Any], Path]) -> None:
     source = ModelSource(base_model=str(BASE_MODEL))
     fetched = loading.fetch(source)
-    tokenizer, engine = loading.load_tokenizer(fetched), loading.load_engine(source, fetched)
+    tokenizer, engine = loading.load_tokenizer(source, fetched), loading.load_engine(source, fetched)
     assert isinstance(engine, engines.TransformersEngine)
 
     def drawn(numbers: range) -> list[tuple[str, str, str]]:
@@ -190,7 +190,7 @@ def test_a_template_without_a_place_for_a_user_s_turn_is_refused(template: str) 
         find_turn(tokenizer)
 
 
-def test_prompts_of_a_file_are_answered_by_the_model(tmp_path: Path) -> None:
+def test_prompts_of_a_file_are_answered_by_the_model_as_a_given_template_asks_it(tmp_path: Path) -> None:
     asked = ["What is the capital of France?", "Say river two times.", "What is the capital of France?"]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in asked))
@@ -198,6 +198,17 @@ def test_prompts_of_a_file_are_answered_by_the_model(tmp_path: Path) -> None:
     assert prompts_of(records) == asked[:2]
     assert json.loads(records.splitlines()[0])["messages"][1]["content"] == "Paris"
     assert manifest["dropped"] == {"prompt: duplicate": 1}
+    template = tmp_path / "t.jinja"
+    template.write_text("<|im_start|>user\n" + asked[0] + "<|im_end|>\n<|im_start|>assistant\n")
+    records, other = run(
+        tmp_path / "other",
+        prompts_uri=str(file),
+        temperature=0.01,
+        chat_template_uri=str(template),
+        out_uri=str(tmp_path),
+    )
+    assert [json.loads(line)["messages"][1]["content"] for line in records.splitlines()] == ["Paris", "Paris"]
+    assert other["identity"]["chat_template"] != manifest["identity"]["chat_template"]
     file.write_text('{"prompt": "x"}\n{"question": "y"}\n')
     with pytest.raises(DataError, match="row 2: no column 'prompt'"):
         run(tmp_path, prompts_uri=str(file))

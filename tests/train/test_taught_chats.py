@@ -83,7 +83,7 @@ def test_a_model_writes_afterwards_what_it_was_taught_and_stops(tmp_path: Path, 
     )
     source = ModelSource(base_model=str(model), model_uri=run_training(task, no_hook).uri)
     fetched = fetch(source)
-    engine, loaded = load_engine(source, fetched), load_tokenizer(fetched)
+    engine, loaded = load_engine(source, fetched), load_tokenizer(source, fetched)
     asking = AskingTokenizer(loaded, None, shards.manifest.chat)
     template = ChatTokenizer(model).template
     for kind, group in kinds.items():

@@ -19,6 +19,7 @@ def judge(
     axis: str = "customer",
     labels_uri: str = "",
     limit: int = 0,
+    chat_template_uri: str = "",
     storage: dict = {},
 ):
     """Let a judge model say which of both models' answers it prefers, each pair asked in both orders.
@@ -39,6 +40,7 @@ def judge(
         labels_uri: Pairs with human labels: `request`, `first`, `second`, `better` (first, second or tie) and possibly
             `reference`; empty: none.
         limit: Pairs at most, evenly over the items; 0: all.
+        chat_template_uri: File with a chat template in place of the local model's own.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:
@@ -63,6 +65,7 @@ def judge(
         axis=axis,
         labels_uri=labels_uri,
         limit=limit,
+        chat_template_uri=chat_template_uri,
         storage=storage,
     )
     outcome = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))

@@ -153,7 +153,7 @@ def _evaluate(
     settings: EvaluateSettings, inputs: Inputs, folder: str, source: ModelSource, fetched: Fetched
 ) -> Evaluation:
     started = time.perf_counter()
-    tokenizer = loading.load_tokenizer(fetched, source.chat_template_uri)
+    tokenizer = loading.load_tokenizer(source, fetched)
     pools = EvaluationPools(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     asking = ask_as_set(settings, pools, tokenizer)
     axes = plan_axes(settings, inputs.benchmarks, pools, asking)

@@ -46,7 +46,7 @@ class ModelSource(InferenceSettings):
     @classmethod
     def of(cls, settings: InferenceSettings, base_model: str, model_uri: str = "") -> "ModelSource":
         """Return the source of a model that is loaded by the settings."""
-        values = {item.name: getattr(settings, item.name) for item in fields(InferenceSettings)}
+        values = {item.name: getattr(settings, item.name) for item in fields(cls) if hasattr(settings, item.name)}
         if isinstance(settings, EvaluateSettings):
             values["chat_template_uri"] = settings.chat.chat_template_uri
         return cls(base_model=base_model, model_uri=model_uri, **values)
@@ -121,7 +121,7 @@ def identify(source: ModelSource, fetched: Fetched) -> ModelIdentity:
     return ModelIdentity(
         base_model=digest(source.base_model, fetched.base),
         tokenizer=models.tokenizer_digest(fetched.base),
-        chat_template=templates_digest(_templates(fetched, source.chat_template_uri)),
+        chat_template=templates_digest(_templates(source, fetched)),
         engine=source.engine,
         dtype=source.dtype,
         device=source.device.split(":")[0],
@@ -138,7 +138,7 @@ def load_engine(source: ModelSource, fetched: Fetched, device: str = "") -> Engi
     source = replace(source, device=device or source.device).resolved()
     if source.engine == ENDPOINT:
         config = AutoConfig.from_pretrained(fetched.base, trust_remote_code=False)
-        tokenizer = load_tokenizer(fetched, source.chat_template_uri)
+        tokenizer = load_tokenizer(source, fetched)
         return EndpointEngine(source.endpoint, tokenizer, max_length=max_length(config, tokenizer))
     return _load_vllm(source, fetched) if source.engine == VLLM else _load_transformers(source, fetched)
 
@@ -158,7 +158,7 @@ def _load_transformers(source: ModelSource, fetched: Fetched) -> TransformersEng
         raise ModelError(f"{fetched.weights}: not a causal language model that transformers loads ({error})") from error
     if not several_gpus:
         model.to(source.device)
-    tokenizer = load_tokenizer(fetched, source.chat_template_uri)
+    tokenizer = load_tokenizer(source, fetched)
     if fetched.adapter:
         probe = torch.tensor([tokenizer(PROBE)["input_ids"]], device=model.device)
         model = _with_adapter(model, fetched.adapter, probe)
@@ -175,7 +175,7 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     generation_config = GenerationConfig.from_model_config(config)
     if (fetched.weights / "generation_config.json").is_file():
         generation_config = GenerationConfig.from_pretrained(fetched.weights)
-    tokenizer = load_tokenizer(fetched, source.chat_template_uri)
+    tokenizer = load_tokenizer(source, fetched)
     engine = load_vllm(
         fetched.weights,
         fetched.adapter,
@@ -189,19 +189,19 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     return engine
 
 
-def load_tokenizer(fetched: Fetched, chat_template_uri: str = "") -> Tokenizer:
+def load_tokenizer(source: ModelSource, fetched: Fetched) -> Tokenizer:
     """Return the tokenizer, always the base model's, so that both evaluations read the same prompts.
 
-    Its chat template is the base's own, or that in a file.
+    Its chat template is the source's, or else the base's own.
 
     Raises:
         ModelError: The tuned model comes with another chat template than its base model.
     """
     tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(fetched.base, trust_remote_code=False))
-    if chat_template_uri:
-        tokenizer.chat_template = read_template_file(chat_template_uri)
+    if source.chat_template_uri:
+        tokenizer.chat_template = read_template_file(source.chat_template_uri)
     if fetched.tuned and (fetched.tuned / "tokenizer_config.json").is_file():
-        ours = templates_digest(_templates(fetched, chat_template_uri))
+        ours = templates_digest(_templates(source, fetched))
         theirs = templates_digest(read_templates(fetched.tuned))
         if theirs not in ("", ours, templates_digest(read_templates(fetched.base))):
             raise ModelError(
@@ -211,9 +211,10 @@ def load_tokenizer(fetched: Fetched, chat_template_uri: str = "") -> Tokenizer:
     return tokenizer
 
 
-def _templates(fetched: Fetched, chat_template_uri: str) -> dict[str, str]:
+def _templates(source: ModelSource, fetched: Fetched) -> dict[str, str]:
     """Return the chat templates that a model is asked by."""
-    return {DEFAULT: read_template_file(chat_template_uri)} if chat_template_uri else read_templates(fetched.base)
+    text = read_template_file(source.chat_template_uri)
+    return {DEFAULT: text} if text else read_templates(fetched.base)
 
 
 def max_length(config: PreTrainedConfig, tokenizer: Tokenizer) -> int:

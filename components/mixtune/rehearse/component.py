@@ -34,8 +34,8 @@ def rehearse(
         options: Further settings by name, each with a default: `temperature` (above 0; 1 is the model's own
             distribution), `top_p` (above 0, at most 1: only the most probable tokens, which together have this
             probability), `max_prompt_tokens` (512; a longer question is dropped), `max_new_tokens` (1024; a longer
-            answer is dropped), `seed` (42, of every conversation), and `dtype`, `engine`, `gpus_per_model` as for
-            `evaluate`.
+            answer is dropped), `seed` (42, of every conversation), `chat_template_uri` (a file in place of the model's
+            own), and `dtype`, `engine`, `gpus_per_model` as for `evaluate`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:

@@ -35,6 +35,8 @@ class RehearseSettings(InferenceSettings):
     max_new_tokens: int = 1024
     """An answer that is longer is dropped."""
     seed: int = 42
+    chat_template_uri: str = ""
+    """File with a chat template in place of the base model's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,8 +52,8 @@ class RehearseSettings(InferenceSettings):
 
     @property
     def sampling_options(self) -> dict[str, Any]:
-        """All that the texts depend on beside the model."""
-        inherited = {item.name for item in fields(InferenceSettings)}
+        """All that the texts depend on beside the model and its template."""
+        inherited = {item.name for item in fields(InferenceSettings)} | {"chat_template_uri"}
         return {name: value for name, value in vars(self).items() if name not in inherited}
 
     def sampling(self, stream_ids: Sequence[int], stop_ids: frozenset[int] = frozenset()) -> Sampling:

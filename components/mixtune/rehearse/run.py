@@ -74,7 +74,7 @@ def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
     """
     source = ModelSource.of(settings, inputs.base_model).resolved()
     fetched = loading.fetch(source)
-    tokenizer = loading.load_tokenizer(fetched)
+    tokenizer = loading.load_tokenizer(source, fetched)
     prompts = read_prompts(inputs.prompts_uri) if inputs.prompts_uri else ()
     if not inputs.prompts_uri:
         find_turn(tokenizer)

@@ -162,7 +162,7 @@ def answer_both(
         fetched = [loading.at_strength(loading.fetch(source), model.strength, Path(scratch)) for source in sources]
         with redirect_stdout(None):
             engines = [loading.load_engine(source, item) for source, item in zip(sources, fetched, strict=True)]
-        tokenizer = AskingTokenizer(loading.load_tokenizer(fetched[1], chat.chat_template_uri), thinks, chat)
+        tokenizer = AskingTokenizer(loading.load_tokenizer(sources[1], fetched[1]), thinks, chat)
         for question in filter(None, questions):
             prompt = encode(tokenizer, render_question(tokenizer, question))
             with redirect_stdout(None):

@@ -58,11 +58,11 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
     return ask
 
 
-def ask_local(model: str, dtype: str = "auto") -> Ask:
+def ask_local(model: str, chat_template_uri: str = "") -> Ask:
     """Return a judge on this machine: a folder, an `s3://` prefix, or `org/name@revision`, with a chat template."""
-    source = ModelSource(base_model=model, dtype=dtype)
+    source = ModelSource(base_model=model, chat_template_uri=chat_template_uri)
     fetched = loading.fetch(source)
-    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(fetched)
+    engine, tokenizer = loading.load_engine(source, fetched), loading.load_tokenizer(source, fetched)
 
     def ask(prompts: Sequence[str]) -> list[str]:
         texts = [render_question(tokenizer, prompt) for prompt in prompts]

@@ -54,6 +54,8 @@ class JudgeInputs:
     """Pairs with human labels; empty: the judge stays advisory."""
     limit: int = 0
     """Pairs at most, evenly over the items; 0: all."""
+    chat_template_uri: str = ""
+    """File with a chat template in place of the local model's own."""
     storage: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +65,8 @@ class JudgeInputs:
             raise ConfigError(f"judge: limit is 0 (all) or more, got {self.limit}")
         if self.key_path and not self.url:
             raise ConfigError("judge: key_path is for a judge behind a url; a local model needs no key")
+        if self.chat_template_uri and self.url:
+            raise ConfigError("judge: chat_template_uri is for a local model; the server at url has its own template")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +93,7 @@ def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> Judgments:
     ask: Ask = (
         judge_models.ask_url(inputs.url, inputs.model, inputs.key_path)
         if inputs.url
-        else judge_models.ask_local(inputs.model)
+        else judge_models.ask_local(inputs.model, inputs.chat_template_uri)
     )
     print(f"judge: {len(pairs)} pairs and {len(labelled)} with human labels, each in both orders", flush=True)
     calibration = pairwise.calibrate(pairwise.judge_pairs(labelled, ask), labels)
