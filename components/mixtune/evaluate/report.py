@@ -42,14 +42,22 @@ def write(evaluation: Evaluation, *, html: str, markdown: str) -> None:
         table = confusion_table.confusion(list(evaluation.labels), [list(row) for row in evaluation.confusion])
         body += f"<h2>Given label by true label</h2>{table}"
     if evaluation.per_class:
-        lines = [
-            [row.label, f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", str(row.records)]
-            for row in evaluation.per_class
-        ]
-        body += f"<h2>By label</h2>{pages.table(['label', 'precision', 'recall', 'F1', 'records'], lines)}"
+        body += f"<h2>By label</h2>{_by_label(evaluation.per_class)}"
     body += f"<h2>What was run</h2>{pages.key_value_table(asdict(evaluation.samples.identity))}"
     pages.write_text(html, pages.page("Evaluation", body))
     pages.write_text(markdown, f"# Evaluation\n\n{pages.markdown_table(header, rows)}\n")
+
+
+def _by_label(rows: Sequence[ClassScores]) -> str:
+    """Return the scores of every label; one that no test record has shows none, and is named below."""
+    lines = [
+        [row.label, *(f"{score:.4f}" if row.records else "–" for score in (row.precision, row.recall, row.f1)),
+         str(row.records)]
+        for row in rows
+    ]  # fmt: skip
+    absent = [row.label for row in rows if not row.records]
+    table = pages.table(["label", "precision", "recall", "F1", "test records"], lines)
+    return table + (pages.note(f"Not measured, for want of test records: {', '.join(absent)}.") if absent else "")
 
 
 def _counts(axis: AxisSummary) -> list[tuple[str, int]]:
