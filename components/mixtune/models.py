@@ -10,6 +10,8 @@ import re
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from mixtune import storage
 from mixtune.errors import ModelError
 
@@ -27,7 +29,16 @@ TOKENIZER_FILES = [
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
+    "README.md",
+    "LICEN[CS]E*",
 ]
+"""And what says a model's licence."""
+_LICENCE_TEXTS = {
+    r"Apache License\s+Version 2\.0": "Apache-2.0",
+    r"MIT License|Permission is hereby granted, free of charge": "MIT",
+    r"Redistribution and use in source and binary forms[\s\S]*Neither the name": "BSD-3-Clause",
+}
+"""Short names of licences, by what their texts say; of others the text's first line is the name."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
 
@@ -90,6 +101,36 @@ def tokenizer_digest(folder: Path) -> str:
         if (folder / name).is_file():
             total.update(f"{name}\0{storage.sha256_file(str(folder / name))}\n".encode())
     return total.hexdigest()[:16]
+
+
+def read_licence(folder: Path) -> str:
+    """Return a model's licence by its card's metadata, its configuration, or the text beside it; empty: not stated."""
+    card = folder / "README.md"
+    metadata = _front_matter(card.read_text(errors="replace")) if card.is_file() else {}
+    config = folder / "config.json"
+    named = metadata.get("license") or (storage.read_json(str(config)).get("license") if config.is_file() else "")
+    if str(named).lower() in ("other", "unknown"):
+        named = metadata.get("license_name")
+    if named:
+        return ", ".join(map(str, named)) if isinstance(named, list) else str(named)
+    texts = [path.read_text(errors="replace") for path in sorted(folder.glob("LICEN[CS]E*")) if path.is_file()]
+    return next(filter(None, map(_name_of_licence, texts)), "")
+
+
+def _front_matter(text: str) -> dict[str, object]:
+    """Return the metadata at a card's head, as model hubs write it; empty where it has none."""
+    match = re.match(r"\s*---\n(.*?)\n---", text.replace("\r\n", "\n"), re.DOTALL)
+    try:
+        values = yaml.safe_load(match[1]) if match else {}
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _name_of_licence(text: str) -> str:
+    known = (name for pattern, name in _LICENCE_TEXTS.items() if re.search(pattern, text))
+    first = next((line.strip(" #*=-\t") for line in text.splitlines() if re.search("[A-Za-z]", line)), "")
+    return next(known, first[:100])
 
 
 def _fetch_from_hub(name: str, weights: bool) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from mixtune import storage
+from mixtune import models, storage
 from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.shards import MixReceipt
@@ -108,3 +108,28 @@ def test_without_mlflow_there_is_no_registry(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="needs MLflow"):
         register_model(make_request(tmp_path, "pass"), str(tmp_path / "card"), {})
+
+
+APACHE = "\n                                 Apache License\n                           Version 2.0, January 2004\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"LICENSE": APACHE}, "Apache-2.0"),
+        ({"LICENSE.txt": "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\n\nMeta"}, "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT"),
+        ({"LICENCE.md": "# MIT License\n\nCopyright"}, "MIT"),
+        ({"README.md": "---\nlicense: gemma\ntags:\n- x\n---\n", "LICENSE": APACHE}, "gemma"),
+        ({"README.md": "---\r\nlicense: other\r\nlicense_name: qwen\r\n---\r\n"}, "qwen"),
+        ({"README.md": "---\nlicense:\n- mit\n- apache-2.0\n---\n"}, "mit, apache-2.0"),
+        ({"README.md": "---\n: [\n---\n# A model\nlicense: none of this\n", "LICENSE": ""}, ""),
+        ({"config.json": '{"license": "bsd"}'}, "bsd"),
+        ({}, ""),
+    ],
+)
+def test_the_licence_is_what_card_or_text_say_never_a_files_name(
+    files: dict[str, str], licence: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, newline="")
+    assert models.read_licence(tmp_path) == licence

@@ -112,17 +112,15 @@ def _check_options(run: RunSettings) -> Findings:
 
 def _check_model(run: RunSettings) -> Findings:
     folder, mix = models.fetch_model(run.base_model, weights=False), valid(run.mix)
-    config = storage.read_json(str(folder / "config.json"))
-    yield "pass", "configuration, tokenizer, chat template and licence are there"
+    licence = models.read_licence(folder)
+    yield "pass", f"configuration, tokenizer and chat template are there; licence: {licence or 'not stated'}"
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         yield "fail", f"{folder.name}: no tokenizer.json in it; save the tokenizer beside the model"
     if DEFAULT not in read_templates(folder) and not (mix and mix.tokens.chat_template_uri):
         yield "fail", f"{folder.name}: the tokenizer has no chat template; take the instruct version, or add one"
-    if not (config.get("license") or list(folder.glob("LICENSE*")) or list(folder.glob("README*"))):
-        yield (
-            "warn",
-            f"{folder.name}: no licence lies beside it (LICENSE or README.md); find out whether you may tune it",
-        )
+    if not licence:
+        where = "no LICENSE, nor `license` in the head of a README.md"
+        yield "warn", f"{folder.name}: no licence lies beside it ({where}); find out whether you may tune it"
     if not models.is_hub_name(run.base_model):
         yield from check_weights(folder)
 

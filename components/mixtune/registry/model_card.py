@@ -1,8 +1,6 @@
 """The card of a model: what was kept and gained, on which mix, on what terms, and how to load it."""
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from mixtune import models, storage
 from mixtune.artifacts.comparison import PASS, AxisVerdict, Comparison, TrainedMix
@@ -11,8 +9,6 @@ from mixtune.artifacts.provenance import Terms
 from mixtune.report import pages
 from mixtune.tracking import commit_hash
 
-_LICENCE = re.compile(r"^license:\s*(\S+)", re.MULTILINE)
-"""The licence in the front matter of a model's README, as model hubs write it."""
 _USAGE = """```python
 from transformers import {auto_class}, AutoTokenizer
 {imports}
@@ -60,12 +56,7 @@ def write_card(subject: CardSubject, comparison: Comparison) -> str:
 
 def find_licence(base_model: str) -> str:
     """Return what the base model's files say of its licence."""
-    folder = models.fetch_model(base_model, weights=False)
-    config = storage.read_json(str(folder / "config.json"))
-    readme = folder / "README.md"
-    match = _LICENCE.search(readme.read_text(errors="replace")) if readme.is_file() else None
-    files = sorted(path.name for path in Path(folder).glob("LICENSE*"))
-    return str(config.get("license") or (match[1] if match else "") or ", ".join(files) or "not stated in its files")
+    return models.read_licence(models.fetch_model(base_model, weights=False)) or "not stated in its files"
 
 
 def _axis_row(axis: AxisVerdict) -> list[str]:
