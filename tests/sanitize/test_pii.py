@@ -10,7 +10,7 @@ import pytest
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules.pii import KEY_FILE, Personal
-from mixtune.settings.sanitize import SanitizeSettings
+from mixtune.settings.sanitize import SanitizeSettings, advise_region
 
 
 @pytest.mark.parametrize(
@@ -209,3 +209,23 @@ def test_versions_sections_code_and_tables_are_left_alone(text: str) -> None:
 )
 def test_a_datum_is_found_in_its_seldom_forms(text: str, expected: str) -> None:
     assert Personal().apply(text, Counter()) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["unter 089 1234567", "büro (030) 12 34 56-78", "au 01 23 45 67 89", "044/668 18 00 ab"]
+)
+def test_a_number_in_another_countrys_form_stays_and_is_counted_with_what_to_set(text: str) -> None:
+    counts: Counter[str] = Counter()
+    assert Personal().apply(text, counts) == text and counts == {"phone_elsewhere": 1}
+    assert "1 numbers are written like telephones of another country than US" in advise_region(counts, "US")
+    assert not advise_region({"phone": 3}, "US")
+    for region in ("DE", "CH", "FR"):  # where numbers have a 0 before them, what fits none is not asked about
+        assert "phone_elsewhere" not in [kind for kind, _, _ in Personal(region=region).find(text)]
+    assert not Personal(policies={"phone": "keep"}).find(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["am 01 02 2024 um 10", "0815 4711", "order 0012345678", "0.123456789", "room 012 34 56"]
+)
+def test_a_date_or_a_short_number_is_no_telephone_of_another_country(text: str) -> None:
+    assert not Personal().find(text)

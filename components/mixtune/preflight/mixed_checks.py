@@ -11,7 +11,7 @@ from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
-from mixtune.settings.sanitize import SanitizeSettings
+from mixtune.settings.sanitize import SanitizeSettings, advise_region
 
 MANY_EPOCHS = 5.0
 """Passes over a pool above which its records are more likely learned by heart than learned from."""
@@ -139,6 +139,8 @@ def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
     yield "pass", f"reports of {len(pools)} pools; findings: {listed}"
     for name, (counts, rules) in pools.items():
         policies = rules.personal_data
+        if advice := advise_region(counts.personal_data, rules.text.phone_region):
+            yield "warn", f"{name}: {advice}"
         stored = {
             kind: count
             for kind, count in counts.personal_data.items()

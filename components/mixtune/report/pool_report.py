@@ -11,6 +11,7 @@ from typing import Any
 
 from mixtune.artifacts.pools import PoolsContent
 from mixtune.report.pages import Html, folded, markdown_table, page, table, write_text
+from mixtune.settings.sanitize import PHONE_ELSEWHERE, advise_region
 
 FOLDED = 12
 """Rows above which a table is folded up in HTML, and cut in Markdown."""
@@ -95,6 +96,9 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         ),
         "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
         "nearly equal questions with different answers: which one is right?": details.num_conflicts,
+        advise_region(counts["personal_data"], pools.rules.text.phone_region): counts["personal_data"].get(
+            PHONE_ELSEWHERE, 0
+        ),
     }
     lengths = sorted(pools.lengths[name].items(), key=lambda item: int(re.sub(r"\D", "", item[0])))
     clusters = [

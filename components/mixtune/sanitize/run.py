@@ -27,7 +27,7 @@ from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.write_pools import PoolWriter, ProofModel, Spread
 from mixtune.settings.benchmark_entries import read_benchmark_entries
 from mixtune.settings.from_dict import Options, from_dict
-from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, read_sanitize_settings
+from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, advise_region, read_sanitize_settings
 
 _ALONE_BYTES = 8 * 2**20
 """Input bytes below which a second process costs more than it saves."""
@@ -117,6 +117,9 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
         data_uri=outputs.data_uri,
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
+    for name, counts in manifest.counts.items():
+        if advice := advise_region(counts.personal_data, settings.text.phone_region):
+            print(f"{name}: {advice}", flush=True)
     write_report(manifest, outputs.report_path, outputs.summary_path)
     write_artifact(outputs.pools_path, manifest)
     return manifest

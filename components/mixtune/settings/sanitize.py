@@ -10,6 +10,8 @@ from mixtune.settings.from_dict import Options, from_dict
 
 PERSONAL_KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
 NAME_KINDS = ("name", "address")
+PHONE_ELSEWHERE = "phone_elsewhere"
+"""Kind of numbers in the form of another country's telephones: counted and left as they are."""
 """Kinds of personal data that a language model finds; looked for only where they have a policy."""
 POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
 
@@ -95,6 +97,16 @@ class TextSettings:
             raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
         if any(not marker.strip() for marker in self.extra_markers):
             raise ConfigError("extra_markers holds a blank one, which stands everywhere; take it out")
+
+
+def advise_region(personal_data: Mapping[str, int], region: str) -> str:
+    """Return what to do about numbers in the form of another country's telephones; empty where there are none."""
+    if not (count := personal_data.get(PHONE_ELSEWHERE, 0)):
+        return ""
+    return (
+        f"{count:,} numbers are written like telephones of another country than {region}, and stay: are they any? "
+        "Then set sanitize_options.text.phone_region to yours, such as 'DE'"
+    )
 
 
 def _is_encoding(name: str) -> bool:

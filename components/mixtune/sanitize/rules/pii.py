@@ -23,7 +23,7 @@ from mixtune.sanitize.rules import pii_checksums as ids
 from mixtune.sanitize.rules import pii_context as context
 from mixtune.sanitize.rules import pii_names
 from mixtune.sanitize.rules.text_batch import Texts
-from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS
+from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS, PHONE_ELSEWHERE
 
 KEY_FILE = "MIXTUNE_PSEUDONYM_KEY_FILE"
 """Environment variable: the file, of a mounted secret, that holds the key of pseudonyms."""
@@ -77,6 +77,9 @@ _SSN_NAMED = re.compile(r"(?<![\d.-])\d{3}[ .]\d{2}[ .]\d{4}(?![\d.-])")
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
 _PIECE = re.compile("[^/]+")
 _DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
+_WITH_TRUNK = re.compile(r"\(?0[1-9]\d{0,4}\)?[ /-]{1,3}\d{2,}(?:[ -]\d{2,})*$")
+"""A number that is dialled with a 0 before its area, as in most of Europe."""
+_TRUNK_DIGITS = range(9, 13)
 _MIN_DIALLED = 9
 """Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
 _PASSWORD = re.compile(r"[:=]\s*['\"]?(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])([^\s'\"(){}]+)$")
@@ -113,6 +116,8 @@ class Personal:
         """Return the policy for a kind; names and addresses stay where they are not named."""
         if kind in NAME_KINDS:
             return self.policies.get(kind, "keep")
+        if kind == PHONE_ELSEWHERE:
+            return "keep" if self.policy("phone") == "keep" else "report"
         return self.policies.get(kind) or self.policies.get("default") or "redact"
 
     def find(self, text: str) -> list[Finding]:
@@ -206,8 +211,11 @@ class Personal:
             return
         if context.UNIT.match(text, end) and not context.EXTENSION.match(text, end):
             return
-        for piece in _PIECE.finditer(text, start, end):  # a stroke stands between numbers
-            yield from self._phones(text, *piece.span())
+        # A stroke stands between numbers.
+        phones = [item for piece in _PIECE.finditer(text, start, end) for item in self._phones(text, *piece.span())]
+        if not phones and _is_with_trunk(text[start:end]) and not _has_trunk(self.region):
+            phones.append((PHONE_ELSEWHERE, start, end))
+        yield from phones
 
     def _phones(self, text: str, start: int, end: int) -> Iterator[Finding]:
         import phonenumbers
@@ -241,6 +249,19 @@ def _shortest_phone(region: str) -> int:
 
     metadata = PhoneMetadata.metadata_for_region(region, None)
     return min(metadata.general_desc.possible_length) if metadata and metadata.general_desc else 0
+
+
+@lru_cache
+def _has_trunk(region: str) -> bool:
+    """Return whether a region's numbers are dialled with a 0 before their area."""
+    from phonenumbers import PhoneMetadata
+
+    metadata = PhoneMetadata.metadata_for_region(region, None)
+    return bool(metadata and metadata.national_prefix == "0")
+
+
+def _is_with_trunk(raw: str) -> bool:
+    return bool(_WITH_TRUNK.match(raw)) and len(ids.digits_of(raw)) in _TRUNK_DIGITS and not context.NO_PHONE.match(raw)
 
 
 @lru_cache(maxsize=2**14)
