@@ -66,6 +66,12 @@ def with_section(text: str, title: str, body: str) -> str:
     return f"{content}<h2>{escape(title)}</h2>{body}</body>{end}"
 
 
+def with_way_back(text: str, place: str, title: str) -> str:
+    """Return a page with a link to another at its top."""
+    begin, content = text.split("<body>", 1)
+    return f'{begin}<body><p class="note"><a href="{escape(place)}">← {escape(title)}</a></p>{content}'
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1) -> str:
     """Return an HTML table.
 

@@ -22,7 +22,7 @@ from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRe
 from mixtune.commands.task_states import duration
 from mixtune.compare.comparison_page import summarize
 from mixtune.report.next_steps import next_steps, steps_html
-from mixtune.report.pages import Cell, Html, Verdict, key_value_table, page, table, write_text
+from mixtune.report.pages import Cell, Html, Verdict, key_value_table, page, table, with_way_back, write_text
 from mixtune.tracking import Tracking, parent_run
 
 HTML = "system.HTML"
@@ -80,9 +80,15 @@ def _copy_pages(folder: Path, result: TaskResult) -> list[str]:
         source = Path(str(getattr(value, "path", "")))
         if getattr(value, "schema_title", "") == HTML and source.is_file():
             name = f"{re.sub(r'[^a-z0-9]+', '-', result.label.lower()).strip('-')}.html"
-            shutil.copyfile(source, folder / name)
+            _copy_page(source, folder / name)
             pages.append(name)
     return pages
+
+
+def _copy_page(source: Path, target: Path) -> None:
+    """Copy a page, and let it lead back to the run's index."""
+    text = with_way_back(source.read_text(encoding="utf-8"), "index.html", f"all pages of {target.parent.name}")
+    target.write_text(text, encoding="utf-8")
 
 
 def _copy_report(work: WorkDir, run_id: str, results: Sequence[TaskResult]) -> bool:
@@ -92,7 +98,7 @@ def _copy_report(work: WorkDir, run_id: str, results: Sequence[TaskResult]) -> b
             source = Path(str(getattr(result.outputs.get(kind), "path", "")))
             if result.label.startswith(task) and source.is_file():
                 shutil.copyfile(source, work.report(run_id, "json"))
-                shutil.copyfile(str(result.outputs["report"].path), work.report(run_id))
+                _copy_page(Path(str(result.outputs["report"].path)), work.report(run_id))
                 return True
     return False
 
