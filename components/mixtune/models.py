@@ -128,9 +128,9 @@ def _front_matter(text: str) -> dict[str, object]:
 
 
 def _name_of_licence(text: str) -> str:
-    known = (name for pattern, name in _LICENCE_TEXTS.items() if re.search(pattern, text))
+    names = (name for pattern, name in _LICENCE_TEXTS.items() if re.search(pattern, text))
     first = next((line.strip(" #*=-\t") for line in text.splitlines() if re.search("[A-Za-z]", line)), "")
-    return next(known, first[:100])
+    return next(names, first[:100])
 
 
 def _fetch_from_hub(name: str, weights: bool) -> Path:

@@ -70,7 +70,7 @@ def test_the_mix_that_gained_most_of_those_that_passed_is_taken_as_it_was_traine
     best = report.recommended
     assert best and (report.verdict, best.percent, best.strength, best.command) == ("pass", 75, 1, "")
     assert best.model_uri.endswith("/75/data/model#d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1")
-    assert "Take 75 %: the largest gain on the customer's records (+0.250)" in report.reason
+    assert "Take 75 %: the largest gain on the customer's records (accuracy +0.250)" in report.reason
     assert "100 % forgot more than is allowed" in report.reason
     assert "Turned down, more is gained and passes too: 100 % at 0.5 (+0.300)" in report.reason
     assert [candidate.name for candidate in report.candidates] == ["100 %", "75 %", "50 %"]
@@ -83,7 +83,10 @@ def test_of_mixes_whose_gains_are_tied_the_one_that_forgot_least_is_taken_and_th
     grid.add(25, 0.1, kept=True)
     report = grid.report()
     assert report.recommended and report.recommended.name == "50 %"
-    assert "Take 50 %: its gain on the customer's records (+0.250) is tied with that of 75 % (+0.275)" in report.reason
+    assert (
+        "Take 50 %: its gain on the customer's records (accuracy +0.250) is tied with that of 75 % (+0.275)"
+        in report.reason
+    )
     assert "mmlu: 0.010" in grid.page() and "+0.250 (+0.200 to +0.300)" in grid.page()
 
 
@@ -93,7 +96,7 @@ def test_where_no_mix_passed_as_trained_the_best_that_passed_turned_down_is_take
     report = grid.report()
     best = report.recommended
     assert best and (report.verdict, best.name, best.percent, best.strength) == ("pass", "100 % at 0.5", 100, 0.5)
-    assert "No mix passed as it was trained. Take 100 % turned down to 0.5: +0.200" in report.reason
+    assert "No mix passed as it was trained. Take 100 % turned down to 0.5: accuracy +0.200" in report.reason
     command = f"mixtune dial {grid.folder}/100/data/model --base-model BASE --strength 0.5 --out FOLDER"
     assert best.command == command
     assert f"<pre>{command}</pre>" in grid.page()

@@ -121,7 +121,7 @@ def test_the_page_says_verdict_numbers_identity_and_mix(written: str) -> None:
 def test_a_loss_on_the_customers_records_is_not_called_forgotten() -> None:
     own = replace(axis("customer", "fail", question="superiority"), limit=0.0)
     worse = comparison(axis("mmlu", "pass"), own)
-    assert comparison_page.summarize(worse).startswith("Worse on the customer's own records.")
+    assert comparison_page.summarize(worse).startswith("Worse on the customer's records, by customer (accuracy).")
 
 
 @pytest.mark.parametrize(("verdict", "overall"), [("pass", "pass"), ("fail", "fail"), ("inconclusive", "inconclusive")])
@@ -132,7 +132,7 @@ def test_a_gain_that_is_asked_for_is_part_of_the_verdict_and_said_where_it_is_mi
     any_gain = [make_axis("mmlu", "pass", 0.5), make_axis("customer", "inconclusive", 0.53)]
     assert overall_verdict(asked) == overall and overall_verdict(any_gain) == "pass"
     assert ("a gain of 0.1 is asked for" in advise(asked[1])) == (verdict != "pass")
-    failed = "Less than the gain of 0.1 that is asked for on the customer's own records."
+    failed = "Less than the gain of 0.1 that is asked for on the customer's records, by customer (accuracy)."
     assert (failed in comparison_page.summarize(comparison(*asked))) == (verdict == "fail")
 
 

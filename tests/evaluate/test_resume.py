@@ -75,7 +75,7 @@ def test_parts_in_s3_are_kept_too(
     storage.delete(lost)
     capsys.readouterr()
     assert rows(evaluate(world, tmp_path / "out", samples_uri=at)) == whole[0]
-    assert "10 of 10 items, mmlu" in capsys.readouterr().out
+    assert "mmlu: 10 of 10 items, " in capsys.readouterr().out
 
 
 def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) -> None:

@@ -158,6 +158,11 @@ class AxisVerdict:
     details: AxisDetails = AxisDetails()
 
     @property
+    def title(self) -> str:
+        """Its name and its metric."""
+        return f"{self.axis} ({self.measure.metric})"
+
+    @property
     def min_gain(self) -> float:
         """The gain that is asked for on the customer's records; 0: any, or another axis."""
         return self.limit if self.axis == CUSTOMER_AXIS and self.question == SUPERIORITY else 0.0

@@ -143,9 +143,9 @@ def choose_rung(ladder: Ladder) -> LadderReport:
         verdict = INCONCLUSIVE if INCONCLUSIVE in verdicts else FAIL
         reason = f"No candidate passed. The ladder ended since {ladder.reason}."
         return LadderReport(verdict=verdict, reason=reason, recommended=None, rungs=ladder.rungs)
-    gains = [Point(candidate=rung).gain for rung in passed]
-    best, gain = passed[gains.index(max(gains))], max(gains)
-    reason = f"Take {best.name}: {gain:+.3f} on the customer's records."
+    point = max((Point(candidate=rung) for rung in passed), key=lambda item: item.gain)
+    best = next(rung for rung in passed if rung is point.candidate)
+    reason = f"Take {best.name}: {point.gain_text} on the customer's records."
     if not best.reached(ladder.target):
         reason = (
             f"{best.name} passed, but misses the target of {ladder.target:g}. The ladder ended since {ladder.reason}."

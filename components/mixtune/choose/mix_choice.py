@@ -97,11 +97,11 @@ def _praise_trained(best: Point, points: list[Point], mild: list[Point], passed:
     also = f" {', '.join(forgot)} forgot more than is allowed." if forgot else ""
     more = [f"{point.name} ({point.gain:+.3f})" for point in mild if point.gain > best.gain]
     hint = f" Turned down, more is gained and passes too: {', '.join(more)}; see `mixtune dial`." if more else ""
-    reason = f"Take {best.name}: the largest gain on the customer's records ({best.gain:+.3f}) of those that passed."
+    reason = f"Take {best.name}: the largest gain on the customer's records ({best.gain_text}) of those that passed."
     tied = [f"{point.name} ({point.gain:+.3f})" for point in passed if point is not best and point.is_tied(best)]
     if tied:
         reason = (
-            f"Take {best.name}: its gain on the customer's records ({best.gain:+.3f}) is tied with that of "
+            f"Take {best.name}: its gain on the customer's records ({best.gain_text}) is tied with that of "
             f"{', '.join(tied)}, whose bounds overlap, and it forgot least."
         )
     return f"{reason}{also}{hint}"
@@ -110,7 +110,7 @@ def _praise_trained(best: Point, points: list[Point], mild: list[Point], passed:
 def _praise_interpolated(best: Point) -> str:
     return (
         f"No mix passed as it was trained. Take {best.candidate.name} turned down to {best.strength:g}: "
-        f"{best.gain:+.3f} on the customer's records, and nothing is forgotten beyond what is allowed. "
+        f"{best.gain_text} on the customer's records, and nothing is forgotten beyond what is allowed. "
         "`mixtune dial` makes that model, without training."
     )
 

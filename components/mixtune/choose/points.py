@@ -46,6 +46,11 @@ class Point:
         return self.axes[CUSTOMER_AXIS].measure.benefit.difference if self.axes else 0.0
 
     @property
+    def gain_text(self) -> str:
+        """Metric and gain: `f1_macro +0.250`."""
+        return f"{self.axes[CUSTOMER_AXIS].measure.metric} {self.gain:+.3f}"
+
+    @property
     def worst_axis(self) -> AxisVerdict | None:
         """The general axis that lost most of what it may lose; None where there is none."""
         general = [axis for name, axis in self.axes.items() if name != CUSTOMER_AXIS]

@@ -33,16 +33,16 @@ def _advise_superior(axis: AxisVerdict) -> str:
     if axis.min_gain:
         scored = f"{_signed(axis, measure.benefit.difference)} on {total} records"
         return (
-            f"{measure.metric} on the customer's records: {scored}, a gain of {axis.min_gain:g} is asked for: raise "
+            f"{axis.title} on the customer's records: {scored}, a gain of {axis.min_gain:g} is asked for: raise "
             "the customer share, train longer, or test on more records."
         )
     if axis.verdict == FAIL:
         amount = _amount(axis, abs(measure.change.difference))
-        return f"{measure.metric} on the customer's records fell by {amount}: raise the customer share or train longer."
+        return f"{axis.title} on the customer's records fell by {amount}: raise the customer share or train longer."
     gain = measure.benefit.difference
     begin = (
-        f"No gain on the customer's records is proved: {_signed(axis, gain)} on {total} records, which show a gain of "
-        f"{_amount(axis, axis.detectable)} in 80 % of such runs."
+        f"No gain of {axis.title} on the customer's records is proved: {_signed(axis, gain)} on {total} records, "
+        f"which show a gain of {_amount(axis, axis.detectable)} in 80 % of such runs."
     )
     if gain > 0:
         more = _num_items(axis, gain)

@@ -117,12 +117,12 @@ def summarize(comparison: Comparison) -> str:
     for axis in failed:
         if axis.question == SUPERIORITY:
             less = f"Less than the gain of {axis.min_gain:g} that is asked for" if axis.min_gain else "Worse"
-            sentences.append(f"{less} on the customer's own records.")
+            sentences.append(f"{less} on the customer's records, by {axis.title}.")
     for axis in comparison.axes:
         if axis.question == SUPERIORITY:
             gain = ", a proved gain" if axis.verdict == PASS else ""
             scores = f"{axis.measure.base:.3f} to {axis.measure.candidate:.3f}"
-            sentences.append(f"{axis.measure.metric} on the customer's records went from {scores}{gain}.")
+            sentences.append(f"On the customer's records {axis.title} went from {scores}{gain}.")
     return " ".join(sentences)
 
 
@@ -155,7 +155,7 @@ def _axis_row(axis: AxisVerdict) -> list[Cell]:
     gain = f"gain of {axis.min_gain:g}" if axis.min_gain else "any gain"
     allowed = {NON_INFERIORITY: limit, SUPERIORITY: gain, EQUIVALENCE: f"±{limit}"}
     return [
-        f"{axis.axis} ({axis.measure.metric})",
+        axis.title,
         *_score_cells(axis.measure, percent_digits=2),
         allowed.get(axis.question, "none"),
         f"{scale * axis.detectable:.2g}{unit}",

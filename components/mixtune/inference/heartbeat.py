@@ -42,6 +42,10 @@ class Forecast:
         """Items of all kinds that are done."""
         return sum(self._scored.values())
 
+    def num_of(self, kind: str) -> int:
+        """Return the items of a kind that are done."""
+        return self._scored[kind]
+
     def seconds_left(self) -> float | None:
         """Return how long the rest takes; None while a kind has not begun."""
         if any(not self._scored[kind] for kind in self.counts):

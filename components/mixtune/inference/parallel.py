@@ -111,7 +111,9 @@ def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Seque
         before, rest = moment, forecast.seconds_left()
         is_over = forecast.num_scored == total
         estimate = "" if rest is None or is_over else f", about {duration(rest)} left"
-        line = f"{forecast.num_scored} of {total} items, {part.axis}, {moment - started:.1f} s{estimate}"
+        of_axis = f"{part.axis}: {forecast.num_of(part.axis)} of {counts[part.axis]} items"
+        together = f"; all axes: {forecast.num_scored} of {total}" if len(counts) > 1 else ""
+        line = f"{of_axis}{together}, {moment - started:.1f} s{estimate}"
         beat(line, now=is_over or (not estimated and rest is not None))
         estimated = rest is not None
 
