@@ -11,11 +11,15 @@ import pytest
 
 from mixtune.artifacts.comparison import AxisDetails, LostItem, Subgroup
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
+from mixtune.artifacts.model import LossCurve, ModelManifest
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, StageReceipt, WindowReceipt
 from mixtune.choose.report_page import write_report
 from mixtune.compare.comparison_page import write_comparison
 from mixtune.mix_shard.receipt_page import receipt_html
 from mixtune.preflight.findings import conclude, look
+from mixtune.settings.train import TrainSettings
+from mixtune.train.entry import TrainPage
+from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
 from ..comparisons import make_axis, make_comparison
 
@@ -99,9 +103,22 @@ def preflight(folder: Path) -> str:
     return (folder / "page").read_text()
 
 
+def training(folder: Path) -> str:
+    names = ("customer", "instruction-following-and-much-more")
+    pools = tuple(LossCurve(name=name, steps=(1, 50, 99), losses=(3.0, 2.0, 0.5)) for name in names)
+    held_out = LossCurve(name="general, held out", steps=(0, 99), losses=(2.0, 2.5), held_out=True)
+    where = TrainPage(path=str(folder / "page"), train_options={}, tracking={}, storage={})
+    inputs = TrainInputs(shards_path="s", base_model="b")
+    task = TrainTask(
+        settings=TrainSettings(method="lora"), inputs=inputs, outputs=TrainOutputs(model_path="m", model_uri="m")
+    )
+    where.write_figures(task, ModelManifest(curves=(*pools, held_out)), checked=False)
+    return (folder / "page").read_text()
+
+
 def seen_by_a_browser(folder: Path, *flags: str) -> list[dict]:
     frames = []
-    for make in (comparison, grid, receipt, preflight):
+    for make in (comparison, grid, receipt, preflight, training):
         text = html.escape(make(folder))
         frames += [
             f'<iframe title="{make.__name__} {width}" width="{width}" height="900" srcdoc="{text}"></iframe>'
@@ -119,7 +136,7 @@ def seen_by_a_browser(folder: Path, *flags: str) -> list[dict]:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_pages_fit_their_window_and_can_be_read(dark: bool, tmp_path: Path) -> None:
     looks = seen_by_a_browser(tmp_path, *(["--blink-settings=preferredColorScheme=0"] if dark else []))
-    assert len(looks) == 4 * len(WIDTHS)
+    assert len(looks) == 5 * len(WIDTHS)
     assert {look["page"]: look["over"] for look in looks if look["over"] > 0} == {}
     assert {look["page"]: look["faint"] for look in looks if look["faint"]} == {}
     assert {look["dark"] for look in looks} == {dark}

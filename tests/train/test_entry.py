@@ -45,12 +45,15 @@ def test_data_that_fails_its_checks_is_neither_validated_nor_trained_on(
     assert read_model(task.outputs.model_path).failed == answer.removeprefix("failed: ")
 
 
-def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, shards_path: str) -> None:
-    assert run(task_in(tmp_path, shards_path), tmp_path, "raise")
+def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, watched_shards: str) -> None:
+    assert run(task_in(tmp_path, watched_shards), tmp_path, "raise")
     text = (tmp_path / "page.html").read_text()
     assert "<h1>Training</h1>" in text and "final loss" in text
     assert re.search(r"peak memory</td><td[^>]*>\d+\.\d\d GB<", text) and ".0<" not in text
     assert '"final_loss": ' in (tmp_path / "metrics").read_text()
+    curves = read_model(str(tmp_path / "model")).curves
+    assert curves[-1].name == "general, held out" and curves[-1].steps == (0, 2, 4, 6, 8, 10, 12)
+    assert all(curve.name in text for curve in curves) and text.count("<polyline") == len(curves)
 
 
 def test_a_process_connects_to_the_others_by_its_own_gpu_and_with_little_patience(

@@ -100,6 +100,20 @@ class TrainingFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LossCurve:
+    """A loss over a training, in as many points as a page shows."""
+
+    name: str
+    """Of the pool; or of what is held out."""
+    steps: tuple[int, ...]
+    """1-based; 0: before the first."""
+    losses: tuple[float, ...]
+    """At these steps, nats a token; a pool's are means of the steps up to the next point."""
+    held_out: bool = False
+    """Whether the records are evaluated alone, and never learned."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Restoration:
     """A trained model drawn back towards its base: from what, and how far, on held-out general records."""
 
@@ -130,6 +144,8 @@ class ModelManifest(Manifest):
     """Which weights the training works on."""
     chat: ChatSettings = field(default_factory=ChatSettings)
     """How the conversations that it learned are rendered: ask it alike."""
+    curves: tuple[LossCurve, ...] = ()
+    """Of the pools, and of the held-out general records; where a training was taken up, from there on."""
     restoration: Restoration | None = None
     """None: a training from the base model."""
     failed: str = ""

@@ -3,10 +3,9 @@
 from html import escape
 
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt
+from mixtune.report.charts import POOL_COLORS, Curve, curves
 from mixtune.report.pages import markdown_table, page, table
 from mixtune.settings.mix import UNITS
-
-COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57606a", "#1b7c83")
 
 
 def receipt_lines(receipt: MixReceipt) -> list[str]:
@@ -85,7 +84,7 @@ def _bars(receipt: MixReceipt) -> str:
             end = left + share * width
             label = planned if end < planned < end + 100 else end
             parts.append(
-                f'<rect x="{left}" y="{y}" width="{share * width:.1f}" height="12" fill="{COLORS[number]}"/>'
+                f'<rect x="{left}" y="{y}" width="{share * width:.1f}" height="12" fill="{POOL_COLORS[number]}"/>'
                 f'<text x="{label + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
             )
         parts.append(f'<line x1="{planned:.1f}" y1="{top - 4}" x2="{planned:.1f}" y2="{top + 50}" stroke="#222"/>')
@@ -94,24 +93,15 @@ def _bars(receipt: MixReceipt) -> str:
 
 def _shares_plot(receipt: MixReceipt, unit: str) -> str:
     """Draw a line per pool over windows of steps."""
-    width, height, left = 700, 180, 50
-    steps, parts = max(1, receipt.num_steps), []
-    for mark in (0.0, 0.5, 1.0):
-        y = 10 + (1 - mark) * height
-        parts.append(f'<line x1="{left}" y1="{y}" x2="{left + width}" y2="{y}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{mark:.0%}</text>')
+    lines = []
     for index, pool in enumerate(receipt.pools):
         points = []
         for window in receipt.windows:
-            y = 10 + (1 - getattr(window, unit)[index]) * height
-            for step in (window.first_step, window.first_step + window.num_steps):
-                points.append(f"{left + step / steps * width:.1f},{y:.1f}")
-        color = COLORS[index % len(COLORS)]
-        parts.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<text x="{left + width + 8}" y="{20 + 16 * index}" fill="{color}">{escape(pool.name)}</text>')
-    parts.append(f'<text x="{left}" y="{height + 26}">step 1</text>')
-    parts.append(f'<text x="{left + width}" y="{height + 26}" text-anchor="end">step {steps}</text>')
-    return _svg(left + width + 180, max(height + 34, 16 * len(receipt.pools) + 20), parts)
+            share = getattr(window, unit)[index]
+            points += [(window.first_step + 1, share), (window.first_step + window.num_steps, share)]
+        lines.append(Curve(name=pool.name, points=points))
+    title = f"share of {unit.replace('_', ' ')}"
+    return curves(lines, title, span=(0, 1), form=".0%") if receipt.windows else ""
 
 
 def _svg(width: int, height: int, parts: list[str]) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from mixtune.report.pages import shortened
 
 COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700", "advisory": "#57606a"}
+POOL_COLORS = ("#0969da", "#1a7f37", "#9a6700", "#cf222e", "#8250df", "#bf3989", "#57606a", "#1b7c83")
 INK, MUTED, GRID = "#1f2328", "#57606a", "#d8dee4"
 WIDTH = 900
 LEFT = 285
@@ -59,6 +60,16 @@ class Mark:
     x_span: tuple[float, float]
     y_span: tuple[float, float]
     verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line over the steps of a training."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    """Step and value, from the left."""
+    dashed: bool = False
 
 
 class Drawing:
@@ -224,6 +235,44 @@ def frontier(
     drawing.text((start + end) / 2, bottom + 40, titles[0], "middle")
     drawing.text(start, top - 8, titles[1], "start")
     return drawing.render(bottom + 50, f"{titles[1]} against {titles[0]}")
+
+
+def curves(lines: Sequence[Curve], title: str, *, span: tuple[float, float] | None = None, form: str = "g") -> str:
+    """Draw lines over the steps of a training, each with its name and its last value at the right.
+
+    Args:
+        lines: At most one a pool, and what is held out.
+        title: Of the values.
+        span: Least and largest value; None: as they are.
+        form: How a value is written.
+    """
+    drawing, top, bottom, start, end = Drawing(), 24, 260, 70, WIDTH - 230
+    steps, values = zip(*(point for line in lines for point in line.points), strict=True)
+    low, high = span or (min(values), max(values))
+    room = 0.0 if span else 0.06 * (high - low) or 0.5
+    first, width = min(steps), max(steps) - min(steps) or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        height = (value - low + room) / (high - low + 2 * room)
+        return start + (step - first) / width * (end - start), bottom - height * (bottom - top)
+
+    for tick in ticks(low, high):
+        drawing.line((start, place(first, tick)[1]), (end, place(first, tick)[1]), GRID)
+        drawing.text(start - 8, place(first, tick)[1] + 4, format(tick, form), "end", MUTED)
+    for tick in (tick for tick in ticks(first, max(steps)) if tick == round(tick)):
+        drawing.text(place(tick, low)[0], bottom + 18, f"{tick:,.0f}", "middle", MUTED)
+    for number, line in enumerate(lines):
+        color = POOL_COLORS[number % len(POOL_COLORS)]
+        corners = " ".join(f"{right:.1f},{up:.1f}" for right, up in (place(*point) for point in line.points))
+        dashes = ' stroke-dasharray="6 4"' if line.dashed else ""
+        drawing.parts.append(f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>')
+        if len(line.points) == 1:
+            drawing.circle(*place(*line.points[0]), 3, color)
+        label = f"{shortened(line.name, 24)} {format(line.points[-1][1], form)}"
+        drawing.text(end + 14, top + 10 + 18 * number, label, "start", color)
+    drawing.text((start + end) / 2, bottom + 38, "step", "middle", MUTED)
+    drawing.text(start, top - 8, title, "start")
+    return drawing.render(max(bottom + 48, top + 18 * len(lines) + 14), f"{title} by step")
 
 
 def scale(values: Sequence[float], begin: float, end: float) -> Callable[[float], float]:

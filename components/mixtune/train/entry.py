@@ -1,19 +1,29 @@
 """The door of the shells: train here or as a job of the cluster, and report a failure as the shell is told."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 from mixtune import storage
-from mixtune.artifacts.model import AdapterShape, FailedTraining, ModelManifest, TrainedModel, parse_model, read_model
+from mixtune.artifacts.model import (
+    AdapterShape,
+    FailedTraining,
+    LossCurve,
+    ModelManifest,
+    TrainedModel,
+    parse_model,
+    read_model,
+)
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.metrics_artifact import Metrics, write_metrics
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
-from mixtune.report.pages import key_value_table, page, with_section, write_text
+from mixtune.report.charts import Curve
+from mixtune.report.charts import curves as draw_curves
+from mixtune.report.pages import key_value_table, note, page, with_section, write_text
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
 from mixtune.train.task import TrainTask
@@ -56,12 +66,26 @@ class TrainPage:
         title = f"Validation run of {task.validation_steps} steps" if task.validation_steps else "Training"
         reason = f"<p>No model: {escape(manifest.failed)}</p>" if manifest.failed else ""
         shown = {name.removesuffix("_bytes"): _readable(name, value) for name, value in manifest.metrics().items()}
-        figures = f"{reason}{key_value_table(shown)}"
+        figures = f"{reason}{_plot_losses(manifest.curves)}{key_value_table(shown)}"
         if checked:
             checks = Path(self.path).read_text(encoding="utf-8")
             write_text(self.path, with_section(checks, title, figures))
         else:
             write_text(self.path, page(title, f"<h1>{title}</h1>{figures}"))
+
+
+def _plot_losses(curves: Sequence[LossCurve]) -> str:
+    """Return the loss of every pool and of what is held out as a plot; empty where nothing was trained."""
+    if not curves:
+        return ""
+    lines = [
+        Curve(name=curve.name, points=tuple(zip(curve.steps, curve.losses, strict=True)), dashed=curve.held_out)
+        for curve in curves
+    ]
+    lead = "A pool's points are means of the steps up to the next one. Dashed: records that are never learned."
+    first = min(curve.steps[0] for curve in curves if not curve.held_out)
+    taken_up = f" The training was taken up at step {first}." if first > 1 else ""
+    return f"<h3>Loss by pool</h3>{note(lead + taken_up)}{draw_curves(lines, 'nats a token', form='.3g')}"
 
 
 def _readable(name: str, value: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mixtune.artifacts.model import TrainingFigures
+from mixtune.artifacts.model import LossCurve, TrainingFigures
 from mixtune.tracking import Run
 from mixtune.train.forgetting_monitor import HoldoutLoss
 from mixtune.train.trainer import Trainer
@@ -17,6 +17,8 @@ STEPS_PER_REQUEST = 20
 """Steps whose metrics go to MLflow together."""
 REQUEST_SECONDS = 10.0
 """After so long, fewer go too."""
+CURVE_POINTS = 100
+"""Points at most of a curve on the training's page."""
 PRINT_SECONDS = 60.0
 """A step is printed at least so often."""
 PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "L40S": 362}
@@ -143,6 +145,26 @@ def track(steps: Iterator[StepMetrics], num_steps: int, run: Run) -> list[StepMe
 def _log(run: Run, history: list[StepMetrics], num_logged: int) -> int:
     run.log_steps({metrics.step: metrics.series() for metrics in history[num_logged:]})
     return len(history)
+
+
+def draw_curves(trainer: Trainer, history: list[StepMetrics]) -> tuple[LossCurve, ...]:
+    """Return the loss of every pool, and of the held-out records from the base model on."""
+    names = [pool for pool in trainer.shards.pools if any(pool in metrics.pool_losses for metrics in history)]
+    curves = [_thin(name, [item for item in history if name in item.pool_losses]) for name in names]
+    held_out = [(metrics.step, metrics.holdout.nll) for metrics in history if metrics.holdout]
+    if trainer.monitor and held_out:
+        begin = [(0, trainer.monitor.start.nll)] if history[0].step == 1 else []
+        steps, losses = zip(*begin, *held_out, strict=True)
+        curves.append(LossCurve(name="general, held out", steps=steps, losses=losses, held_out=True))
+    return tuple(curves)
+
+
+def _thin(pool: str, history: list[StepMetrics]) -> LossCurve:
+    """Return a pool's loss as means over equally many steps each, at most `CURVE_POINTS`."""
+    width = -(-len(history) // CURVE_POINTS)
+    windows = [history[start : start + width] for start in range(0, len(history), width)]
+    losses = [sum(metrics.pool_losses[pool] for metrics in window) / len(window) for window in windows]
+    return LossCurve(name=pool, steps=tuple(window[0].step for window in windows), losses=tuple(losses))
 
 
 def summarize(trainer: Trainer, history: list[StepMetrics]) -> TrainingFigures:

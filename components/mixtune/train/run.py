@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mixtune import models, storage
-from mixtune.artifacts.model import ModelManifest, Restoration, TrainedModel, TrainingFigures, read_model
+from mixtune.artifacts.model import LossCurve, ModelManifest, Restoration, TrainedModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import Shards, ShardsManifest, TokenRecord, open_shards
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
@@ -21,7 +21,7 @@ from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
-from mixtune.train.metrics import summarize, track
+from mixtune.train.metrics import StepMetrics, draw_curves, summarize, track
 from mixtune.train.modeling.activations import fastest_activations, set_activations
 from mixtune.train.modeling.attention import attention_names, settle_attention, try_training
 from mixtune.train.modeling.kernels import active_flash
@@ -202,7 +202,7 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         with checkpoints.catch_sigterm():
             history = track(steps, trainer.num_steps, run) if group.is_main else list(steps)
         checkpoints.wait()
-        model = _save_model(session, trainer, summarize(trainer, history))
+        model = _save_model(session, trainer, history)
         run.set_tags({"model_uri": str(model), "attempts": checkpoints.lineage})
         group.barrier()
         checkpoints.delete()
@@ -225,7 +225,11 @@ def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
 
 
 def write_manifest(
-    session: Session, trainer: Trainer, figures: TrainingFigures, files: list[storage.FileEntry]
+    session: Session,
+    trainer: Trainer,
+    figures: TrainingFigures,
+    files: list[storage.FileEntry],
+    curves: tuple[LossCurve, ...],
 ) -> None:
     """Write the model's manifest, last, and log the figures."""
     task = session.task
@@ -237,6 +241,7 @@ def write_manifest(
         figures=figures,
         reach=trainer.model.reach,
         chat=session.shards.manifest.chat,
+        curves=curves,
         restoration=_restoration(task, trainer),
         data_uri=session.folder("model"),
         files=tuple(sorted(files, key=lambda entry: entry.path)),
@@ -261,7 +266,7 @@ def _restoration(task: TrainTask, trainer: Trainer) -> Restoration | None:
     )
 
 
-def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) -> TrainedModel:
+def _save_model(session: Session, trainer: Trainer, history: list[StepMetrics]) -> TrainedModel:
     """Save the model, upload it, and write its manifest; processes other than the main one get no URI."""
     trainer.model.check_finite()
     out = session.scratch / "model"
@@ -275,7 +280,8 @@ def _save_model(session: Session, trainer: Trainer, figures: TrainingFigures) ->
     if template := session.shards.manifest.chat_template:
         for config in out.glob("**/tokenizer_config.json"):  # of a merged model, too
             config.with_name("chat_template.jinja").write_text(template, encoding="utf-8")
-    write_manifest(session, trainer, figures, storage.upload(out, session.folder("model")))
+    files = storage.upload(out, session.folder("model"))
+    write_manifest(session, trainer, summarize(trainer, history), files, draw_curves(trainer, history))
     return TrainedModel(storage.fingerprint(session.folder("model")))
 
 
