@@ -37,6 +37,8 @@ _WORD_MARKS = (
     ("Here's my thought process:", "Here's my response:"),
 )
 """Marks that an answer may spell for its own reasons: a thought is what a text begins with."""
+_CALL = re.compile(r"<tool_call>|<\|tool_calls_section_begin\|>")
+"""A call ends a thought that was not closed, as for the parsers that serve Qwen3 and Kimi K2."""
 _WRAPPERS = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
@@ -84,6 +86,9 @@ def split_thought(text: str, prompt: str = "") -> Answer:
         return Answer(text[match.end() :].strip(), match["thought"].strip())
     if match := _CAPITALS.match(text):
         text = re.sub(rf"</?{match[1]}>", lambda mark: mark[0].lower(), text)
+    opens = tail.endswith("<think>") or text.lstrip().startswith("<think>")
+    if opens and "</think>" not in text and (call := _CALL.search(text)):
+        text = f"{text[: call.start()]}</think>{text[call.start() :]}"
     thoughts: list[str] = []
     for opening, closing in (*_CONTROL_MARKS, *_WORD_MARKS):
         is_open = tail.endswith(opening)

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 _TABLE = Path(__file__).with_name("refusals.toml")
-_LEAD_CHARACTERS = 240
+_LEAD_CHARACTERS = 300
 """A refusal stands at the beginning; later on the same words may be part of an answer."""
 
 
