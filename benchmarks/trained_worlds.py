@@ -1,8 +1,9 @@
-"""Worlds for trained searches: the demo's and two harder ones, all on the demo's base model.
+"""Worlds for trained searches: the demo's and three harder ones, all on the demo's base model.
 
 `shop` is the demo's. In `desk` the customer's messages have a long tail of labels, and facts and the following of formats
 may be forgotten. In `notes` the customer turns orders into two fields, by full fine-tuning, and two kinds of instructions
-may be forgotten: formats and wordings.
+may be forgotten: formats and wordings. In `dispatch` orders are given to a team with an urgency, by full fine-tuning, and
+facts and wordings may be forgotten; no prior of the laws was chosen with it in sight.
 """
 
 import json
@@ -48,7 +49,7 @@ class World:
 def write_world(name: str, seed: int, folder: Path) -> World:
     """Write the files of a world; the same seed gives the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    return {"shop": _shop, "desk": _desk, "notes": _notes}[name](seed, folder)
+    return {"shop": _shop, "desk": _desk, "notes": _notes, "dispatch": _dispatch}[name](seed, folder)
 
 
 def _shop(seed: int, folder: Path) -> World:
@@ -103,6 +104,20 @@ def _notes(seed: int, folder: Path) -> World:
     )
 
 
+def _dispatch(seed: int, folder: Path) -> World:
+    talk = (20.0, small_talk.draw_small_talk)
+    pools = {"factuality": (50.0, _fact), "wordings": (30.0, _draw_wording), "chat": talk}
+    return World(
+        name="dispatch",
+        method="sft",
+        learning_rate=8e-4,
+        sources=_write_customer(folder, seed, _task_of_a_team, {}),
+        pools=_write_pools(folder, seed, pools),
+        benchmarks={"facts": _write_facts(folder, seed), "wordings": _write_instructions(folder, seed, formats=False)},
+        base_model=_copy_base(folder),
+    )
+
+
 def _copy_base(folder: Path) -> str:
     shutil.copytree(demo_data.BASE_MODEL, folder / "base_model", dirs_exist_ok=True)
     return str(folder / "base_model")
@@ -121,6 +136,22 @@ def _order(draw: random.Random) -> tuple[str, str]:
     item, city = draw.choice(_ITEMS), draw.choice(_CITIES)
     text = expand(draw.choice(_ORDER), draw, item=item, city=city, count=str(draw.randint(2, 60)))
     return draw.choice((text, text[0].upper() + text[1:], text + "!", text + ".")), f"{item} {city}"
+
+
+_TEAMS = {"kettle": "kitchen", "toaster": "kitchen", "lamp": "home", "heater": "home", "fan": "home", "watch": "home"}
+_URGENCIES = {"right now": "urgent", "at once": "urgent", "this week": "soon", "by Friday": "soon", "some day": "later"}
+_TASK = (
+    "(repair|replace|check) the {item} in {city} {when}(, please|. thanks|)",
+    "the {item} of {count} in {city} is broken. (we need it|fix it) {when}(. regards|)",
+    "{when} somebody (should|must) look at our {item} in {city}( again|)",
+)
+
+
+def _task_of_a_team(draw: random.Random) -> tuple[str, str]:
+    item, when = draw.choice(_ITEMS), draw.choice(list(_URGENCIES))
+    words = {"item": item, "when": when, "city": draw.choice(_CITIES), "count": f"room {draw.randint(1, 99)}"}
+    text = expand(draw.choice(_TASK), draw, **words)
+    return draw.choice((text, text[0].upper() + text[1:])), f"{_TEAMS.get(item, 'office')} {_URGENCIES[when]}"
 
 
 def _fact(draw: random.Random) -> tuple[str, str]:

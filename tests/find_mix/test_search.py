@@ -14,9 +14,10 @@ from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.choose.mix_choice import Outputs
 from mixtune.errors import ConfigError, DataError, TrainingError
 from mixtune.find_mix.forecast import forecast_mix
-from mixtune.find_mix.run import conclude, plan_proxies, proceed
+from mixtune.find_mix.run import conclude, plan_proxies, proceed, recommend
 from mixtune.find_mix.sampler import sample
-from mixtune.find_mix.search import continue_search, next_action, start_search
+from mixtune.find_mix.search import continue_search, next_action, spent, start_search
+from mixtune.find_mix.search_page import write_search
 from mixtune.settings.find_mix import FindSettings, read_find_settings
 from tests.comparisons import make_comparison, make_mix
 
@@ -84,6 +85,7 @@ def test_proxies_differ_in_share_length_and_seed() -> None:
         ({"proxy_share": 1}, "proxy_share is above 0 and below 1; got 1"),
         ({"customer_data_percents": [100]}, "two customer shares at least"),
         ({"customer_data_percents": [100, 100]}, "none twice"),
+        ({"max_cost": 1.9}, r"max_cost is 1.96 or more: the short trainings cost 0.96, then comes a full one; got 1.9"),
         ({"confidence": 1}, "confidence is 0.5 to 0.99; got 1"),
         ({"proxy_item": 3}, "unknown key 'proxy_item'.*proxy_items"),
     ],
@@ -107,6 +109,7 @@ def test_where_no_forgetting_shows_hardly_any_general_records_are_chosen() -> No
 
 
 def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_data(begun: MixSearch) -> None:
+    begun = replace(begun, max_cost=13.0)
     first = begun.rounds[0].forecast.percent
     search = continue_search(begun, compare(first, 1, 4), seed=1)
     assert next_action(search) == "again"
@@ -116,11 +119,28 @@ def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_
     assert [candidate.mix.percent for candidate in search.tried] == [item.forecast.percent for item in search.rounds]
 
 
+def test_no_search_costs_more_than_is_allowed_and_the_page_says_so(tmp_path: Path) -> None:
+    search = start_search(proxies(12), samples(), replace(SETTINGS, max_cost=3), EPOCHS, seed=1)
+    first = search.rounds[0].forecast.percent
+    search = continue_search(search, compare(first, 1, 2), seed=1)
+    assert spent(search) == pytest.approx(SETTINGS.proxy_cost + 100 / first)
+    assert (next_action(search), spent(search) <= 3) == ("stop", True)
+    assert "it would exceed find_options.max_cost" in search.stopped
+    dear = start_search(proxies(1), samples(), replace(SETTINGS, max_cost=2.5), EPOCHS, seed=1)
+    assert dear.rounds[0].forecast.percent >= 100 / (2.5 - SETTINGS.proxy_cost)
+    report = recommend(search)
+    write_search(search, report, html=str(tmp_path / "page"), markdown=str(tmp_path / "summary"))
+    for name in ("page", "summary"):
+        text = (tmp_path / name).read_text()
+        assert f"the steps of {spent(search):.1f} full ones" in text and "allows 3" in text and search.stopped in text
+
+
 def test_a_second_training_that_would_pass_no_likelier_is_not_paid_for(begun: MixSearch) -> None:
     first = begun.rounds[0].forecast.percent
     chance = compare(first, 1, 100)
     search = continue_search(begun, replace(chance, verdict="inconclusive"), seed=1)
     assert next_action(search) == "stop"
+    assert "the first once more with" in search.stopped
 
 
 def test_the_same_trainings_give_the_same_search(begun: MixSearch) -> None:

@@ -174,3 +174,14 @@ def test_parameters_are_counted_as_the_model_has_them() -> None:
         model = AutoModelForCausalLM.from_config(config)
     counted = Shape.from_config(json.loads((BASE_MODEL / "config.json").read_text())).parameters
     assert counted == sum(item.numel() for item in model.parameters())
+
+
+def test_a_search_is_planned_at_the_most_that_it_may_take(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    search = ["plan", "find_mix", "customer_uri=c.csv", "general_pools=[]", f"base_model={model}", *START]
+    search += ["--customer-records", "3200"]
+    plan = planned(capsys, search)
+    assert plan["stages"][1]["name"] == "training, 600 steps"
+    assert main([*search, 'find_options={"max_cost": 4}']) == 0
+    text = capsys.readouterr().out
+    assert "training, 400 steps" in text
+    assert "at most the steps of 4 trainings on customer records alone" in text and "4 short ones 0.96 of them" in text

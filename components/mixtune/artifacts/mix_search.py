@@ -127,6 +127,10 @@ class MixSearch:
     failures: tuple[str, ...] = ()
     """Proxies without a model, and why."""
     rounds: tuple[SearchRound, ...] = ()
+    max_cost: float = 0.0
+    """Steps of all trainings at most, in full trainings on customer records alone; 0: no bound."""
+    stopped: str = ""
+    """Why no second full training followed one that did not pass."""
 
     @property
     def tried(self) -> tuple[Candidate, ...]:

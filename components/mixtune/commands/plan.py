@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from mixtune.preflight.places import count_lines
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
+from mixtune.settings.find_mix import FindSettings, read_find_settings
 
 
 def add_commands(commands: Commands) -> None:
@@ -62,6 +64,8 @@ def _plan(options: argparse.Namespace) -> int:
     print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
     if "sft_max_steps" in arguments and not options.json:
         print("the ladder's first rung; a second adapter costs as much, full fine-tuning what sft_max_steps allows")
+    if "find_options" in arguments and not options.json:
+        print(_describe_search(read_find_settings(arguments["find_options"])))
     if pipeline.stem == "restore" and not options.json:
         print(
             "restore: a step also writes its answers, and the trained model is evaluated too; allow for twice as much"
@@ -118,6 +122,15 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         tokens = receipt.num_tokens / (receipt.num_steps * receipt.global_batch_size)
     if not (records or mix.max_steps):
         records = _about_records(str(arguments.get("customer_uri") or ""))
+    if "find_options" in arguments:
+        # The most that a search may take: a plan that holds for it holds for every search.
+        alone = Work(
+            mix=replace(mix, customer_data_percent=100.0),
+            training=run.training(),
+            customer_records=records,
+            tokens_per_record=tokens,
+        )
+        mix = replace(mix, max_steps=math.ceil(read_find_settings(arguments["find_options"]).max_cost * alone.steps))
     row = BaseModel.read(models.fetch_model(run.base_model, weights=False)).architecture
     return Work(
         mix=mix,
@@ -125,6 +138,15 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         customer_records=records,
         tokens_per_record=tokens,
         layout=row.layout if row and row.layout else "packed",
+    )
+
+
+def _describe_search(find: FindSettings) -> str:
+    """Return what the steps of the plan are, for a search."""
+    return (
+        f"find_mix: at most the steps of {find.max_cost:g} trainings on customer records alone "
+        f"(find_options.max_cost): {len(find.proxies)} short ones {find.proxy_cost:.2f} of them, then one or two in "
+        "full, each as many as 100 / customer percent; seven shares from 100 to 50 % take 9"
     )
 
 

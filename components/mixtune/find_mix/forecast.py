@@ -32,6 +32,7 @@ def forecast_mix(
     *,
     confidence: float,
     tried: Sequence[float] = (),
+    smallest: float = 0.0,
     seed: int = 0,
 ) -> MixForecast:
     """Predict the full training at every share, and choose the least general share that is likely to pass.
@@ -40,22 +41,22 @@ def forecast_mix(
         axes: All that have to pass.
         scores: Trainings of two lengths and two shares at least, on every axis.
         confidence: The chosen share needs this much of the chance that a model which forgot nothing has, 0 to 1.
-        tried: Customer shares of full trainings that did not pass; they and larger ones are out.
+        tried: Customer shares of full trainings that did not pass; they and larger ones are out. Another one is left.
+        smallest: The smallest customer share that may still be paid for.
         seed: Of the draws.
     """
     laws = {axis.axis: _fit(axis, scores, seed + number) for number, axis in enumerate(axes)}
     errors = {axis.axis: _final_error(axis, scores) for axis in axes}
     rng = np.random.default_rng(seed)
     shares = tuple(_forecast_share(general / 100, axes, laws, errors, rng) for general in GENERAL_PERCENTS)
-    open_shares = [share for share in shares if share.percent < min(tried, default=inf)] or list(shares[-1:])
+    open_shares = [share for share in shares if smallest <= share.percent < min(tried, default=inf)]
     needed = confidence * _unchanged_chance(axes, errors)
     likely = [share for share in open_shares if share.pass_chance >= needed]
     chosen = likely[0] if likely else _most_promising(open_shares, is_last=bool(tried))
-    smallest = min(score.percent for score in scores)
     return MixForecast(
         percent=chosen.percent,
         is_certain=bool(likely),
-        reason=_explain(chosen, confidence, smallest, is_certain=bool(likely)),
+        reason=_explain(chosen, confidence, min(score.percent for score in scores), is_certain=bool(likely)),
         shares=shares,
     )
 

@@ -40,12 +40,9 @@ def plan_proxies(
         seed: Of the first proxy; the next ones count on, so that what a seed does shows among them.
         shared: Put into every proxy: KFP's local runner lets no other task's parameter into a loop.
     """
-    full = customer_epochs * settings.proxy_share
-    percents = sorted(settings.customer_data_percents, reverse=True)
-    lengths = [(percents[0], full * settings.short_share), *((percent, full) for percent in percents)]
     return [
-        {"percent": percent, "epochs": epochs, "seed": seed + number, **shared}
-        for number, (percent, epochs) in enumerate(lengths)
+        {"percent": percent, "epochs": customer_epochs * length, "seed": seed + number, **shared}
+        for number, (percent, length) in enumerate(settings.proxies)
     ]
 
 
@@ -85,7 +82,8 @@ def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str
     comparison = read_artifact(Comparison, comparison_path)
     search = continue_search(search, comparison, seed)
     tried = search.tried[-1]
-    print(f"find-mix: {tried.name}: {comparison.verdict}; {held_prediction(search, len(search.tried) - 1)}", flush=True)
+    held = held_prediction(search, len(search.tried) - 1)
+    print(" ".join(filter(None, (f"find-mix: {tried.name}: {comparison.verdict};", held, search.stopped))), flush=True)
     return _write(search, search_path)
 
 
@@ -118,6 +116,7 @@ def recommend(search: MixSearch) -> GridReport:
     """Return the report: the last full training where it passed, else none."""
     points = [Point(candidate=item) for item in search.tried]
     last, text = points[-1], held_prediction(search, len(points) - 1)
+    text = f"{text} {search.stopped}".strip()
     general = 100 - last.candidate.mix.percent
     if last.verdict == PASS:
         recommended = Recommendation(

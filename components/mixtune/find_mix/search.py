@@ -8,8 +8,8 @@ from mixtune.artifacts.grid import Candidate
 from mixtune.artifacts.mix_search import MixSearch, SearchedAxis, SearchRound, TrainingScore
 from mixtune.artifacts.samples import Samples
 from mixtune.errors import DataError, TrainingError
-from mixtune.find_mix.forecast import forecast_mix
-from mixtune.settings.find_mix import MIN_PROXIES, FindSettings
+from mixtune.find_mix.forecast import GENERAL_PERCENTS, forecast_mix
+from mixtune.settings.find_mix import MIN_PROXIES, FindSettings, steps_of
 
 MAX_ROUNDS = 2
 """Full trainings of a search."""
@@ -46,6 +46,7 @@ def start_search(
     search = MixSearch(
         customer_epochs=customer_epochs,
         confidence=settings.confidence,
+        max_cost=settings.max_cost,
         axes=axes,
         scores=tuple(score for item in trained for score in _scores(axes, item, customer_epochs)),
         failures=failures,
@@ -67,10 +68,38 @@ def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> Mix
     if comparison.verdict in (PASS, FAILED) or len(rounds) >= MAX_ROUNDS:
         return search
     scores = (*search.scores, *_scores(search.axes, comparison, search.customer_epochs))
+    if not any(smallest_share(search) <= 100 - general < _percent(comparison) for general in GENERAL_PERCENTS):
+        reason = "with more general records it would exceed find_options.max_cost."
+        return replace(search, stopped=f"There is no second full training: {reason}")
     longer = _next_round(replace(search, scores=scores), seed + len(rounds))
     forecast = longer.rounds[-1].forecast
     again = next((item.pass_chance for item in forecast.shares if item.percent == _percent(comparison)), 0.0)
-    return longer if forecast.recommended.pass_chance >= again + WORTH_A_TRAINING else search
+    if forecast.recommended.pass_chance >= again + WORTH_A_TRAINING:
+        return longer
+    reason = f"at {forecast.percent:g} % it would pass with a chance of {forecast.recommended.pass_chance:.0%}"
+    smallest = smallest_share(search)
+    bound = f" Below {smallest:.0f} % it would exceed find_options.max_cost." * (smallest > 0)
+    reason = f"There is no second full training: {reason}, the first once more with {again:.0%}.{bound}"
+    return replace(search, stopped=reason)
+
+
+def smallest_share(search: MixSearch) -> float:
+    """Return the smallest customer share whose full training may still be paid for; 0: any."""
+    left = search.max_cost - spent(search)
+    return 0.0 if not search.max_cost else 100 / max(left, 1.0)
+
+
+def spent(search: MixSearch) -> float:
+    """Return the steps of all trainings so far, in full trainings on customer records alone."""
+    proxies = [item for item in search.scores if item.axis == search.axes[0].axis and not item.is_full]
+    full = sum(steps_of(candidate.mix.percent) for candidate in search.tried)
+    return full + sum(steps_of(proxy.percent, proxy.length) for proxy in proxies)
+
+
+def describe_cost(search: MixSearch) -> str:
+    """Return what the trainings cost in steps, in a sentence."""
+    allowed = f"; find_options.max_cost allows {search.max_cost:g}" if search.max_cost else ""
+    return f"All trainings took the steps of {spent(search):.1f} full ones on customer records alone{allowed}."
 
 
 def next_action(search: MixSearch) -> str:
@@ -80,7 +109,14 @@ def next_action(search: MixSearch) -> str:
 
 def _next_round(search: MixSearch, seed: int) -> MixSearch:
     tried = [candidate.mix.percent for candidate in search.tried]
-    forecast = forecast_mix(search.axes, search.scores, confidence=search.confidence, tried=tried, seed=seed)
+    forecast = forecast_mix(
+        search.axes,
+        search.scores,
+        confidence=search.confidence,
+        tried=tried,
+        smallest=smallest_share(search) - 1e-9,
+        seed=seed,
+    )
     return replace(search, rounds=(*search.rounds, SearchRound(forecast=forecast)))
 
 

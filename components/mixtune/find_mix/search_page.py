@@ -7,6 +7,7 @@ from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.mix_search import AxisForecast, MixSearch, SearchRound
 from mixtune.choose.costs import describe_total
 from mixtune.find_mix.forecast import Z_VERDICT
+from mixtune.find_mix.search import describe_cost
 from mixtune.report import pages
 from mixtune.report.band_chart import Band, BandPoint, Measured, draw_band
 from mixtune.report.pages import Verdict
@@ -50,7 +51,8 @@ def write_search(search: MixSearch, report: GridReport, *, html: str, markdown: 
         for score in search.scores
     ]  # fmt: skip
     cost = describe_total(item.cost for item in report.candidates)
-    notes = [*(item.forecast.reason for item in search.rounds), *(f"Proxy {text}" for text in search.failures)]
+    notes = [item.forecast.reason for item in search.rounds] + [search.stopped] * bool(search.stopped)
+    notes += [describe_cost(search), *(f"Proxy {text}" for text in search.failures)]
     body = [
         f"<h1>{TITLE}</h1><p class='summary {report.verdict}'>{escape(report.reason)}</p>",
         pages.bullets(notes),

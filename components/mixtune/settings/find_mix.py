@@ -10,6 +10,11 @@ MIN_PROXIES = 3
 """Short trainings that a law of two curves needs at least, at two lengths and two shares."""
 
 
+def steps_of(percent: float, length: float = 1.0) -> float:
+    """Return the steps of a training, in full trainings on customer records alone."""
+    return length * 100 / percent
+
+
 @dataclass(frozen=True, kw_only=True)
 class FindSettings:
     """The short trainings, called proxies, and what is asked of the mix that they recommend."""
@@ -24,6 +29,9 @@ class FindSettings:
     """Items of an axis that proxies are evaluated on; 0: all."""
     confidence: float = 0.8
     """Predicted chance that every axis passes, which the recommended share needs; 0.5 to 0.99."""
+    max_cost: float = 6.0
+    """Steps of all trainings of a search at most, in full trainings on customer records alone; seven shares from 100 to
+    50 % cost 9. At a share of 50 % a full training costs 2."""
 
     def __post_init__(self) -> None:
         percents = self.customer_data_percents
@@ -40,6 +48,22 @@ class FindSettings:
             raise ConfigError(f"find_options: proxy_items counts items, 0 for all; got {self.proxy_items}")
         if not 0.5 <= self.confidence <= 0.99:
             raise ConfigError(f"find_options: confidence is 0.5 to 0.99; got {self.confidence:g}")
+        if self.max_cost < (least := self.proxy_cost + 1 / (max(percents) / 100)):
+            raise ConfigError(
+                f"find_options: max_cost is {least:.2f} or more: the short trainings cost {self.proxy_cost:.2f}, then "
+                f"comes a full one; got {self.max_cost:g}"
+            )
+
+    @property
+    def proxies(self) -> list[tuple[float, float]]:
+        """Customer share of every proxy and its length, as a share of the full training's."""
+        percents = sorted(self.customer_data_percents, reverse=True)
+        return [(percents[0], self.proxy_share * self.short_share), *((each, self.proxy_share) for each in percents)]
+
+    @property
+    def proxy_cost(self) -> float:
+        """Steps of all proxies, in full trainings on customer records alone."""
+        return sum(steps_of(percent, length) for percent, length in self.proxies)
 
 
 def read_find_settings(options: Mapping[str, object]) -> FindSettings:
