@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_a_step_ends_when_its_pipe_is_closed(server: StepServer, tmp_path: Path)
         step.stdin.close()
         step.stdout.read()
     assert step.wait() == 128 + signal.SIGTERM
+
+
+ASKER = """
+import json, os, sys, time
+from mixtune.commands.local.warm_steps import StepServer
+step = StepServer().start(json.loads(sys.argv[1]), os.environ)
+while "Got executor_input" not in step.stdout.readline():
+    pass
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_that_is_killed_leaves_no_traceback_of_the_step_behind(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metadata.json")  # nobody reads it: the step waits for ever
+    command = [sys.executable, "-c", ASKER, json.dumps(words("choose.go_on", tmp_path, **STOP))]
+    asker = subprocess.run(command, capture_output=True, text=True, timeout=60)  # until its last descendant is gone
+    assert (asker.returncode, asker.stderr) == (-signal.SIGKILL, "")
 
 
 def test_a_server_that_is_gone_is_an_error(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def _become_step(output: int, status: int, life: int) -> None:
             ended, code = os.waitpid(child, os.WNOHANG)
             return os.waitstatus_to_exitcode(code) if ended else None
 
-        os.write(status, str(supervisor.watch(child, poll, life)).encode())
+        code = supervisor.watch(child, poll, life)
+        with contextlib.suppress(BrokenPipeError):  # who asked for it was killed
+            os.write(status, str(code).encode())
         os._exit(0)
     os.setsid()
     supervisor.default_signals()
