@@ -85,6 +85,7 @@ def test_bad_input_is_one_error_that_names_the_thing_and_the_way_out(
         ("tracking.url=x", "did you mean 'uri'"),
         ("num_nodes=two", "num_nodes is empty or a whole number"),
         ('customer_columns={"prompt": "txt", "completion": "category"}', "there is no column 'txt'"),
+        ('customer_columns={"prompt": "txt", "completion": "category"}', "customer_columns of "),
         ("general_pools=[{category: chat}]", "Expecting property name enclosed in double quotes"),
     ],
 )

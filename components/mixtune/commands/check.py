@@ -30,6 +30,7 @@ from mixtune.settings.foreign import JsonObject
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SourceSettings
 
+OWN = ("customer_uri", "test_uri")
 FIRST_ROWS = 20
 """Of a source, in which one has to fit."""
 
@@ -88,15 +89,18 @@ def check_columns(arguments: Arguments) -> None:
         DataError: A file cannot be read.
     """
     columns = arguments.get("customer_columns")
-    own = [{"uri": arguments.get(name, ""), "columns": columns} for name in ("customer_uri", "test_uri")]
-    for source in [*own, *(arguments.get("general_pools") or [])]:
+    sources = [("customer_columns", {"uri": arguments.get(name), "columns": columns}) for name in OWN]
+    pools = arguments.get("general_pools") or []
+    sources += [(f"general_pools[{number}].columns", pool) for number, pool in enumerate(pools)]
+    for parameter, source in sources:
         uri = storage.split_fingerprint(source.get("uri") or "")[0]
         if uri and not uri.startswith("hf://"):
             rows = read_rows(source_files(uri)[0])
-            _check_rows(uri, [row.value for row in islice(rows, FIRST_ROWS) if not row.problem], source.get("columns"))
+            values = [row.value for row in islice(rows, FIRST_ROWS) if not row.problem]
+            _check_rows(f"{parameter} of {uri}", values, source.get("columns"))
 
 
-def _check_rows(uri: str, rows: list[JsonObject], columns: dict[str, str] | None) -> None:
+def _check_rows(where: str, rows: list[JsonObject], columns: dict[str, str] | None) -> None:
     problem = None
     for row in rows:
         try:
@@ -105,7 +109,7 @@ def _check_rows(uri: str, rows: list[JsonObject], columns: dict[str, str] | None
         except (ConfigError, DataError) as error:
             problem = problem or error
     if problem:
-        raise ConfigError(f"{uri}: {problem}") from problem
+        raise ConfigError(f"{where}: {str(problem).removeprefix('columns: ')}") from problem
 
 
 def _fingerprinted(arguments: Arguments) -> RunSettings:

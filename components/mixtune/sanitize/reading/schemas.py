@@ -109,7 +109,8 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     if schema := _detect({fold(name): value for name, value in row.items()}):
         return replace(schema, folds=True)
     raise DataError(
-        f"no known schema in columns {', '.join(sorted(row))}; give columns={{'prompt': ..., 'completion': ...}}"
+        f'no known schema in columns {", ".join(row)}; say which is which, such as {{"prompt": COLUMN, '
+        '"completion": COLUMN}; docs/data.md has the forms that are detected'
     )
 
 
