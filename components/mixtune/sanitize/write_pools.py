@@ -157,7 +157,8 @@ class PoolWriter:
         self._check_splits(Counter({split: item.num_records for split, item in splits.items()}), dropped)
         counts = self.counts()
         listed = ", ".join(f"{item.num_records:,} {split}" for split, item in splits.items())
-        print(f"{self.name}: {listed}", flush=True)
+        gone = ", ".join(f"{number:,} {reason}" for reason, number in counts.dropped.items() if number)
+        print(f"{self.name}: {listed}{f'; dropped: {gone}' if gone else ''}", flush=True)
         if counts.kept + sum(counts.dropped.values()) != counts.read:
             raise AssertionError(f"{self.name}: rows were lost: {counts}")
         if model.folder and num_proved != counts.kept:
