@@ -2,7 +2,7 @@
 
 InferenceService: the fields of KServe's own published models (PyPI `kserve`). These leave out LLMInferenceService's
 specification, so its fields stand here as its CRD has them; its pod is checked against Kubernetes' schema. With the
-folder `MIXTUNE_CRDS` both are checked against the CRDs themselves, where they are in it.
+folder `MIXTUNE_CRDS` both are checked against the CRDs themselves, where they are in it. Rules in CEL are evaluated.
 """
 
 import ast
@@ -11,11 +11,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import yaml
 
-from ..train.launcher.schemas import errors, strict
+from ..crd_rules import PRESERVE, strict_errors
 
 Object = dict[str, Any]
 POSITIVE = {"type": "integer", "minimum": 1}
@@ -65,43 +64,59 @@ LLM_SPEC = {
             "type": "object",
             "properties": {
                 "gateway": {"type": "object", "properties": {"refs": {"type": "array", "items": PLACED}}},
-                "route": {"type": "object", "properties": {"http": {"type": "object"}}},
+                "route": {"type": "object", "properties": {"http": {"type": "object", PRESERVE: True}}},
                 "scheduler": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
             },
         },
         "storageInitializer": {"type": "object", "properties": {"enabled": {"type": "boolean"}}},
-        "template": {"type": "object"},
+        "template": {"type": "object", PRESERVE: True},
+        "worker": {"type": "object", PRESERVE: True},
+        "scaling": {"type": "object", PRESERVE: True},
     },
+    "x-kubernetes-validations": [
+        {"rule": rule}
+        for rule in (
+            "!(has(self.replicas) && has(self.scaling))",
+            "!has(self.worker) || (has(self.parallelism) && (has(self.parallelism.data) || has(self.parallelism.pipeline)))",
+            "!has(self.parallelism) || has(self.parallelism.data) == has(self.parallelism.dataLocal)",
+            "!has(self.parallelism) || !(has(self.parallelism.data) && has(self.parallelism.pipeline))",
+            "!has(self.model.lora) || self.model.lora.adapters.all(a, !(a.name in ['', '.', '..']))",
+            "!has(self.model.lora) || self.model.lora.adapters.all(a, a.name != self.model.name)",
+            "!has(self.model.lora) || self.model.lora.adapters.all(a, "
+            "self.model.lora.adapters.exists_one(b, b.name == a.name))",
+            "!has(self.router) || !has(self.router.scheduler) || !has(self.router.scheduler.replicas) || "
+            "self.router.scheduler.replicas > 0",
+        )
+    ],
 }
-"""What of an LLMInferenceService's specification is ours to write, v1alpha2."""
+"""What of an LLMInferenceService's specification is ours to write, v1alpha2, with the rules of its CRD and its webhook."""
 FILES = {
     "LLMInferenceService": "serving.kserve.io_llminferenceservices.yaml",
     "InferenceService": "serving.kserve.io_inferenceservices.yaml",
 }
 
 
-def llm_errors(value: Object) -> list[str]:
+def llm_errors(value: Object, cel: Path) -> list[str]:
     """What is wrong with an LLMInferenceService."""
     if schema := crd(value):
-        return errors(schema, value)
+        return strict_errors(schema, value, cel)
     envelope = {
         "type": "object",
         "properties": {
             "apiVersion": {"const": "serving.kserve.io/v1alpha2"},
             "kind": {"const": "LLMInferenceService"},
             "metadata": {"type": "object"},
-            "spec": strict(LLM_SPEC),
+            "spec": LLM_SPEC,
         },
-        "additionalProperties": False,
     }
-    found = errors(envelope, value)
+    found = strict_errors(envelope, value, cel)
     return found or pod_errors(value["spec"]["template"])
 
 
-def inference_errors(value: Object, package: Path) -> list[str]:
+def inference_errors(value: Object, package: Path, cel: Path) -> list[str]:
     """What is wrong with an InferenceService."""
     if schema := crd(value):
-        return errors(schema, value)
+        return strict_errors(schema, value, cel)
     found = model_errors(package, "V1beta1InferenceService", value)
     fields = {key: item for key, item in value["spec"]["predictor"].items() if key not in OF_KSERVE}
     return found or pod_errors(fields)
@@ -164,6 +179,4 @@ def crd(value: Object) -> Any | None:
         return None
     versions = yaml.load(path.read_text(), yaml.CSafeLoader)["spec"]["versions"]
     wanted = value["apiVersion"].split("/")[1]
-    schema = next(item for item in versions if item["name"] == wanted)["schema"]["openAPIV3Schema"]
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return strict(schema)
+    return next(item for item in versions if item["name"] == wanted)["schema"]["openAPIV3Schema"]

@@ -24,6 +24,7 @@ from mixtune.settings.from_dict import from_dict
 from mixtune.settings.serving import FORMS, ServeSettings
 
 from ..conftest import install_beside
+from ..crd_rules import CEL
 from . import kserve_schemas
 from .conftest import LLAMA_8B, Models, write_proof
 
@@ -35,6 +36,11 @@ PORTS = {"llm": 8000, "inference": 8080, "deployment": 8000}
 @pytest.fixture(scope="module")
 def kserve(pytestconfig: pytest.Config) -> Path:
     return install_beside(pytestconfig, "kserve==0.21.0")
+
+
+@pytest.fixture(scope="module")
+def cel(pytestconfig: pytest.Config) -> Path:
+    return install_beside(pytestconfig, CEL)
 
 
 def serve(model_uri: str, base: str, **settings: Any) -> list[Object]:
@@ -51,10 +57,10 @@ def pod_of(document: Object) -> Object:
     )()
 
 
-def problems(documents: list[Object], kserve: Path) -> list[str]:
+def problems(documents: list[Object], kserve: Path, cel: Path) -> list[str]:
     checks: dict[str, Callable[[Object], list[str]]] = {
-        "LLMInferenceService": kserve_schemas.llm_errors,
-        "InferenceService": lambda value: kserve_schemas.inference_errors(value, kserve),
+        "LLMInferenceService": lambda value: kserve_schemas.llm_errors(value, cel),
+        "InferenceService": lambda value: kserve_schemas.inference_errors(value, kserve, cel),
     }
     found = []
     for document in documents:
@@ -69,7 +75,7 @@ def problems(documents: list[Object], kserve: Path) -> list[str]:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_object_has_only_fields_that_its_kind_knows(
-    models: Models, kserve: Path, form: str, replicas: int, whole: bool
+    models: Models, kserve: Path, cel: Path, form: str, replicas: int, whole: bool
 ) -> None:
     base = models.base()
     tuned = (
@@ -79,11 +85,11 @@ def test_every_object_has_only_fields_that_its_kind_knows(
     )
     documents = serve(tuned, base, form=form, replicas=replicas, clients=["kserve"], namespace="team-a")
     assert documents[0]["kind"] == KINDS[form]
-    assert problems(documents, kserve) == []
+    assert problems(documents, kserve, cel) == []
     assert {document["metadata"]["namespace"] for document in documents} == {"team-a"}
 
 
-def test_a_field_that_a_kind_does_not_know_is_caught(models: Models, kserve: Path) -> None:
+def test_a_field_that_a_kind_does_not_know_is_caught(models: Models, kserve: Path, cel: Path) -> None:
     base, adapter = models.base(), models.adapter(r=64)
     for form, old, new in (
         ("llm", '"maxRank"', '"maxrank"'),
@@ -92,7 +98,60 @@ def test_a_field_that_a_kind_does_not_know_is_caught(models: Models, kserve: Pat
         ("inference", '"mountPath": "/mnt', '"path": "/mnt'),
     ):
         documents = serve(adapter, base, form=form)
-        assert problems(json.loads(json.dumps(documents).replace(old, new)), kserve), old
+        assert problems(json.loads(json.dumps(documents).replace(old, new)), kserve, cel), old
+
+
+LLAMA_70B = {**LLAMA_8B, "num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64,
+             "intermediate_size": 28672}  # fmt: skip
+
+
+@pytest.mark.parametrize("clients", [[], ["kserve", "team-b"]], ids=["policy for nobody else", "for two"])
+@pytest.mark.parametrize("merged", [False, True], ids=["adapter", "merged"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_of_several_gpus_and_a_merged_one_are_accepted_too(
+    models: Models, kserve: Path, cel: Path, form: str, merged: bool, clients: list[str]
+) -> None:
+    weights = {"config.json": LLAMA_70B, "model.safetensors": bytes(9)}
+    base = models.put("models/large", weights)
+    tuned = models.adapter(r=256)
+    if merged:
+        models.put("kfp/run/data/model/merged", weights)
+        tuned = storage.fingerprint(tuned.partition("#")[0])
+    settings = {
+        "instance": "p5.48xlarge",
+        "max_length": 131072,
+        "merged": merged,
+        "gateway": bool(clients),
+        "clients": clients,
+    }
+    documents = serve(tuned, base, form=form, replicas=2, **settings)
+    assert problems(documents, kserve, cel) == []
+    (container,) = pod_of(documents[0])["containers"]
+    assert int(container["resources"]["limits"]["nvidia.com/gpu"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scaling": {"maxReplicas": 3}}, "has(self.replicas) && has(self.scaling)"),
+        ({"worker": {"containers": []}}, "has(self.worker)"),
+        ({"parallelism": {"tensor": 0}}, "less than the minimum"),
+        ({"parallelism": {"data": 2}}, "dataLocal"),
+        ({"model": {"uri": "s3://b/m", "name": "desk", "lora": {"adapters": [{"name": "desk", "uri": "s3://b/a"}]}}},
+         "a.name != self.model.name"),
+        ({"model": {"uri": "s3://b/m", "name": "m", "lora": {"adapters": 2 * [{"name": "a", "uri": "s3://b/a"}]}}},
+         "exists_one"),
+        ({"modle": {}}, "modle: unknown field"),
+    ],
+)  # fmt: skip
+def test_what_the_crds_rules_and_the_webhook_refuse_is_caught(
+    models: Models, kserve: Path, cel: Path, change: Object, words: str
+) -> None:
+    document = serve(models.adapter(), models.base(), form="llm")[0]
+    assert problems([document], kserve, cel) == []
+    document["spec"] |= change
+    (problem,) = problems([document], kserve, cel)
+    assert words in problem
 
 
 @pytest.mark.parametrize("form", FORMS)
