@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +27,15 @@ def test_records_survive_a_file_whatever_their_text(texts: list[str], tmp_path_f
     first = pools.write_records(str(folder / "a.jsonl.zst"), records)
     assert list(pools.read_records(str(folder / "a.jsonl.zst"))) == records
     assert pools.write_records(str(folder / "b.jsonl.zst"), records).sha256 == first.sha256
+
+
+def test_keys_stay_in_the_order_they_were_given_in_since_templates_write_them_so(tmp_path: Path) -> None:
+    parameters = {"type": "object", "properties": {"to": {"type": "string"}, "from": {"type": "string"}}}
+    tool: Any = {"name": "trains", "description": "", "parameters": parameters}
+    given = Record(**record("Ulm?"), tools=[tool])
+    pools.write_records(str(tmp_path / "a.jsonl.zst"), [given])
+    (kept,) = pools.read_records(str(tmp_path / "a.jsonl.zst"))
+    assert json.dumps(kept) == json.dumps(given)
 
 
 def test_a_pools_artifact_is_read_by_its_manifest_and_only_whole(tmp_path: Path) -> None:

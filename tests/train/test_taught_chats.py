@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from mixtune.chat.tokenizer import ChatTokenizer
@@ -65,6 +66,7 @@ def make_model(folder: Path, name: str) -> Path:
         vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=2048, tie_word_embeddings=True, eos_token_id=None, bos_token_id=None,
     )  # fmt: skip
+    torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 

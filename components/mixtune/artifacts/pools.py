@@ -218,7 +218,7 @@ def write_records(uri: str, records: Iterable[Record]) -> storage.FileEntry:
     with storage.open_write(uri) as stream, pa.CompressedOutputStream(stream, "zstd") as lines:
         block = bytearray()
         for record in records:
-            block += dump_json(record, orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+            block += dump_json(record, orjson.OPT_APPEND_NEWLINE)
             if len(block) >= _BLOCK_BYTES:
                 lines.write(block)
                 block = bytearray()
