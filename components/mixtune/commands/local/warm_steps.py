@@ -24,10 +24,18 @@ from mixtune.commands.local import supervisor
 COMMAND = ("-m", "mixtune.step")
 """What follows the interpreter in the command of our own steps."""
 MODELS = ("torch", "transformers", "peft")
+TRAINING, EVALUATION = (*MODELS, "mlflow", "mixtune.train.validation"), (*MODELS, "mixtune.evaluate.run")
 LIBRARIES = {
-    "train.train": (*MODELS, "mlflow", "mixtune.train.validation"),
-    "evaluate.evaluate": (*MODELS, "mixtune.evaluate.run"),
+    "preflight.preflight": ("torch", "mlflow", "mixtune.preflight.template_check"),
+    "sanitize.sanitize": ("mixtune.sanitize.run",),
+    "mix_shard.mix_shard": ("mixtune.mix_shard.run",),
+    "train.train": TRAINING,
+    "train.restore": TRAINING,
+    "evaluate.evaluate": EVALUATION,
+    "evaluate.sweep_dial": EVALUATION,
     "compare.compare": ("mlflow", "mixtune.compare.run"),
+    "compare.judge": MODELS,
+    "outcome.record_outcome": ("mlflow",),
 }
 """What components load that takes seconds."""
 LENGTH_BYTES = 8
