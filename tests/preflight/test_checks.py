@@ -36,8 +36,8 @@ def no_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_preflight(RunSettings(**GOOD), str(tmp_path / "report")) == "warn"  # nothing is tracked
-    assert "no licence lies beside it" in capsys.readouterr().out
+    assert run_preflight(RunSettings(**GOOD), str(tmp_path / "report")) == "pass"
+    assert "chat template are there; licence: apache-2.0" in capsys.readouterr().out
     page = (tmp_path / "report").read_text()
     assert "customer" in page
     assert "learned, token by token: plain answers, several turns" in page

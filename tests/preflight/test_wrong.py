@@ -162,7 +162,6 @@ def run(
     monkeypatch.chdir(tmp_path)
     storage.s3_client.cache_clear()
     shutil.copytree(BASE_MODEL, tmp_path / "model")
-    (tmp_path / "model" / "LICENSE").write_text("Apache-2.0")
     (tmp_path / "chat.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     good = {
         "customer_uri": f"s3://{BUCKET}/raw/customer.jsonl",
@@ -358,7 +357,7 @@ MODELS = {
         None,
         "fail  base model: model: the tokenizer has no chat template; take the instruct version, or add one",
     ),
-    "a model without a licence": ("LICENSE", None, "warn  base model: model: no licence lies beside it"),
+    "a model without a licence": ("README.md", None, "warn  base model: model: no licence lies beside it"),
     "a broken config.json": ("config.json", "not json", "config.json: not JSON"),
     "an architecture that nobody knows": (
         "config.json",
