@@ -1,16 +1,20 @@
 """The whole demo over three seeds, by LoRA and by full SFT: what is kept, what is gained, what it costs.
 
-    python benchmarks/demo.py --work DIR --results benchmarks/results/demo.md
+    python benchmarks/demo.py --work DIR --results benchmarks/results/demo.md \
+        --readme README.md --picture docs/pictures/demo-grid.png
 
 Every figure is read from what `mixtune demo` left. Both methods of a seed share a work folder, so that the second finds
 sanitized pools and the base model's evaluation in the cache; the first one's time is that of `make demo`. A demo that
-was measured in DIR before is not run again.
+was measured in DIR before is not run again, but decided on and drawn by the code that is here. The README's table and
+the picture of its report, for which Chromium is needed, are of the first seed's first method.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,14 +26,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Measure
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.typed_json import from_json
+from mixtune.choose.mix_choice import choose
+from mixtune.choose.report_page import write_report
+from mixtune.demo.show import format_grid
 
 METHODS = {"lora": "LoRA", "sft": "full SFT"}
 GENERAL = ("mmlu", "ifeval")
 RUNS = {100.0: "customer only", 75.0: "75 % customer", 50.0: "50 % customer"}
 POLL_SECONDS = 0.2
+PICTURE_SIZE = "--window-size=1100,2150"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +57,8 @@ class Done:
 
     @cached_property
     def report(self) -> GridReport:
-        """The same, typed."""
-        return from_json(GridReport, self.grid, f"{self.method}, seed {self.seed}")
+        """The same, typed, with the choice made anew."""
+        return choose(from_json(GridReport, self.grid, f"{self.method}, seed {self.seed}").candidates)
 
     def comparison(self, percent: float) -> Comparison:
         """The comparison of a mix."""
@@ -150,12 +160,42 @@ def cell(axis: AxisVerdict) -> str:
     return f"{measure.candidate:.3f} [{bounds}] {axis.verdict}"
 
 
+def write_readme(path: Path, grid: GridReport) -> None:
+    """Put what the demo's end prints into the README's block, and its date before it."""
+    text = path.read_text()
+    begin = text.index("```text\n")
+    end = text.index("\n```", begin)
+    lead = re.sub(r"\(measured on .*?;", f"(measured on {time.strftime('%-d %B %Y')};", text[:begin])
+    path.write_text(f"{lead}```text\n{format_grid(grid)}\n\n{grid.reason}{text[end:]}")
+
+
+def draw(path: Path, grid: GridReport, folder: Path) -> None:
+    """Draw the grid's report as a browser shows it, down to its last plot."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
+        raise SystemExit("no Chromium on this machine; leave --picture out")
+    page = folder / "grid.html"
+    write_report("Which mix?", grid, html=str(page), markdown=str(folder / "grid.md"))
+    page.write_text(page.read_text().partition("<h2>Models</h2>")[0])
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'browser'}",
+        PICTURE_SIZE,
+    ]
+    command = [browser, *flags, f"--screenshot={path.resolve()}", page.resolve().as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    Image.open(path).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
 def text(done: list[Done], command: str) -> str:
     """The page of results."""
     lines = [
         "# The demo over seeds",
         "",
-        f"2026-11-25, {os.cpu_count()} CPU cores, shared with other work; `{command}`",
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores, shared with other work; `{command}`",
         "",
     ]
     lines += [
@@ -183,6 +223,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="Markdown file; written anew after every demo")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--readme", type=Path, help="whose table is written anew")
+    parser.add_argument("--picture", type=Path, help="PNG of the report")
     options = parser.parse_args()
     done: list[Done] = []
     for seed in options.seeds:
@@ -190,6 +232,10 @@ def main() -> None:
             done.append(run_demo(method, seed, options.work / f"seed-{seed}"))
             options.results.write_text(text(done, "python benchmarks/demo.py --work DIR --results FILE"))
             print(f"{method}, seed {seed}: {done[-1].wall_seconds:.0f} s", flush=True)
+    if options.readme:
+        write_readme(options.readme, done[0].report)
+    if options.picture:
+        draw(options.picture, done[0].report, options.work)
 
 
 if __name__ == "__main__":
