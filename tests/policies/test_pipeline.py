@@ -11,6 +11,7 @@ from kfp.local import executor_input_utils, subprocess_task_handler
 
 from mixtune import storage
 from mixtune.commands.arguments import find_pipeline
+from mixtune.commands.local.warm_steps import StepServer
 from mixtune.demo.demo_data import World, write_world
 
 from .conftest import Account, administrator
@@ -27,10 +28,11 @@ def test_a_whole_run_is_permitted_to_its_role_and_leaves_every_object_encrypted_
     arguments = upload_world(write_world(tmp_path / "world"), account)
     account.act_as("launcher", monkeypatch)
     monkeypatch.delenv("MIXTUNE_KMS_KEY_ID", raising=False)
-    keep_artifacts_in_s3(monkeypatch, account.bucket, tmp_path)
+    server = keep_artifacts_in_s3(monkeypatch, account.bucket, tmp_path)
     kfp.local.init(kfp.local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "local"))
 
     components.load_component_from_file(str(find_pipeline("finetune")))(**arguments)
+    server.close()
 
     (found,) = [key for key in objects(account) if key.endswith("/compare/1/comparison")]
     comparison = storage.read_json(f"s3://{account.bucket}/{found}")
@@ -83,15 +85,17 @@ def upload_world(world: World, account: Account) -> dict[str, Any]:
     }
 
 
-def keep_artifacts_in_s3(monkeypatch: pytest.MonkeyPatch, bucket: str, folder: Path) -> None:
-    """Do locally what KFP's launcher does in a pod: artifacts have s3:// names, and their files go up without headers."""
+def keep_artifacts_in_s3(monkeypatch: pytest.MonkeyPatch, bucket: str, folder: Path) -> StepServer:
+    """Do locally what KFP's launcher does in a pod: artifacts have s3:// names, and their files go up without headers.
+
+    Return what forks the steps.
+    """
     mount, local = folder / "mount", str(folder / "local")
     monkeypatch.setenv("MIXTUNE_TEST_MOUNT", str(mount))
     monkeypatch.setenv(
         "PYTHONPATH", f"{Path(__file__).parent / 'mounted'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     )
     make = executor_input_utils.artifact_type_schema_to_artifact_list
-    run = subprocess_task_handler.run_local_subprocess
 
     def in_s3(*, name: str, artifact_type: Any, task_root: str) -> Any:
         # A task's folder in KFP's layout: <root>/<pipeline>/<run id>/<task>/<execution>.
@@ -99,8 +103,13 @@ def keep_artifacts_in_s3(monkeypatch: pytest.MonkeyPatch, bucket: str, folder: P
         uri = f"s3://{bucket}/kfp/finetune/{pipeline}/{task}/1"
         return make(name=name, artifact_type=artifact_type, task_root=uri)
 
-    def with_upload(**options: Any) -> int:
-        code = run(**options)
+    server = StepServer()
+
+    def with_upload(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
+        step = server.start(full_command[3:], {**os.environ, **(env_vars or {})})
+        for line in step.stdout:
+            print(line, end="")
+        code = step.wait()
         client = storage.s3_client()
         for path in [item for item in mount.rglob("*") if item.is_file()]:
             client.put_object(Bucket=bucket, Key=str(path.relative_to(mount / bucket)), Body=path.read_bytes())
@@ -108,3 +117,4 @@ def keep_artifacts_in_s3(monkeypatch: pytest.MonkeyPatch, bucket: str, folder: P
 
     monkeypatch.setattr(executor_input_utils, "artifact_type_schema_to_artifact_list", in_s3)
     monkeypatch.setattr(subprocess_task_handler, "run_local_subprocess", with_upload)
+    return server

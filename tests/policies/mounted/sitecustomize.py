@@ -3,7 +3,8 @@
 import os
 import sys
 
-if "mixtune.step" in sys.orig_argv and "MIXTUNE_TEST_MOUNT" in os.environ:
+STEPS = {"mixtune.step", "mixtune.commands.local.warm_steps"}
+if STEPS & set(sys.orig_argv) and "MIXTUNE_TEST_MOUNT" in os.environ:
     os.environ["_KFP_RUNTIME"] = "true"  # before KFP is imported, as the step itself sets it
     from kfp.dsl.types import artifact_types
 
