@@ -191,6 +191,14 @@ def test_tools_of_every_form_are_read(name: str) -> None:
     assert not unread
 
 
+@pytest.mark.parametrize("key", ["return", "response"])
+def test_what_a_tool_gives_back_stays_for_the_templates_that_show_it(key: str) -> None:
+    tool = {**TOOL, key: {"type": "string"}}
+    row, unread = {"messages": [Q, A], "tools": [{"type": "function", "function": tool}]}, Counter[str]()
+    assert find_schema(row, {}).record(row, "a", 1, unread)["tools"] == [tool]
+    assert not unread
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unwanted": ({"prompt": "q", "completion": "a", "label": False}, "unwanted answer"),
     "unwanted, of CSV": ({"prompt": "q", "completion": "a", "label": "False"}, "unwanted answer"),

@@ -364,11 +364,15 @@ def _tool_items(value: Json) -> list[Json]:
     return [item for item in flat if not (isinstance(item, dict) and set(item) == {"cachePoint"})]
 
 
+_RESULTS = ("return", "response")
+"""What a tool gives back, as transformers' `get_json_schema` and Google's declarations call it; templates show them."""
+
+
 def _tool(tool: Json, unread: Unread) -> JsonObject:
     spec = next((tool[key] for key in ("function", "toolSpec") if key in tool), tool) if isinstance(tool, dict) else {}
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise DataError("a tool has no name")
-    read = ("name", "description", "parameters", "input_schema", "inputSchema", "type")
+    read = ("name", "description", "parameters", "input_schema", "inputSchema", "type", *_RESULTS)
     account(spec, frozenset(read), unread, "tools.")
     if spec is not tool:
         account(tool, frozenset(("function", "toolSpec", "type")), unread, "tools.")
@@ -379,4 +383,5 @@ def _tool(tool: Json, unread: Unread) -> JsonObject:
         "name": spec["name"],
         "description": text_of(spec.get("description")),
         "parameters": plain_json(schema, "a tool's schema"),
+        **{key: plain_json(spec[key], "a tool's schema") for key in _RESULTS if spec.get(key)},
     }
