@@ -174,6 +174,25 @@ def test_processes_of_a_node_bring_each_byte_of_a_model_once(
     assert not list((tmp_path / "node").glob(".*"))
 
 
+def test_the_ranges_of_an_object_are_asked_for_at_once(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "RANGE_BYTES", 1000)
+    data = os.urandom(32_000)
+    with storage.open_write(f"{bucket}/model.safetensors") as stream:
+        stream.write(data)
+    client, all_asked = storage.s3_client(), threading.Barrier(32)
+    get_object = client.get_object
+
+    def wait_for_the_others(**arguments: Any) -> Any:
+        all_asked.wait(20)
+        return get_object(**arguments)
+
+    monkeypatch.setattr(client, "get_object", wait_for_the_others)
+    storage.fetch(f"{bucket}/model.safetensors", tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == data
+
+
 def test_a_range_whose_connection_breaks_is_asked_for_again_and_an_object_that_was_replaced_is_an_error(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,12 +159,12 @@ def flash(bench: Bench) -> None:
     """Where the package is installed: the same losses."""
     from transformers.utils.import_utils import is_flash_attn_2_available
 
-    if not (bench.is_gpu and is_flash_attn_2_available()):
+    if bench.is_gpu and not is_flash_attn_2_available():
         raise LeftOutError("flash-attn 2 is not installed here")
     model = bench.model(_small(bench), memory={"compiled": "no"})
     packed = pack(bench.records([100, 300, 7], 500)).to(bench.device)
     values = []
-    for name in ("flash_attention_2", VARLEN):
+    for name in ("flash_attention_2", VARLEN) if bench.is_gpu else ("eager", "sdpa"):
         model.causal.set_attn_implementation(name)
         with torch.no_grad():
             values.append(model.loss(packed))
@@ -177,14 +177,14 @@ def liger(bench: Bench) -> None:
     """Norms, rotary embeddings, MLP: no further from float32 than eager in bfloat16."""
     import importlib.util
 
-    if not (bench.is_gpu and importlib.util.find_spec("liger_kernel")):
-        raise LeftOutError("liger-kernel is for GPUs, and not installed here")
+    if bench.is_gpu and not importlib.util.find_spec("liger_kernel"):
+        raise LeftOutError("liger-kernel is not installed here")
     packed = pack(bench.records([200, 300], 500)).to(bench.device)
-    values = {}
-    for name, options in (("exact", {"dtype": "float32"}), ("eager", {}), ("fused", {})):
+    values, half = {}, {"dtype": "bfloat16"}
+    for name, options in (("exact", {"dtype": "float32"}), ("eager", half), ("fused", half)):
         torch.manual_seed(0)
         model = bench.model(_small(bench), method="lora", memory={"compiled": "no", **options})
-        if name == "fused":
+        if name == "fused" and bench.is_gpu:
             fuse(model.causal)
         with torch.no_grad():
             values[name] = model.loss(packed).double()

@@ -38,6 +38,10 @@ def test_an_image_is_pinned_not_root_without_entry_point_and_without_secrets(pat
     assert not re.search(r"index-url|trusted-host", text)
 
 
+def test_the_training_image_has_the_kernels_that_fused_kernels_asks_for() -> None:
+    assert re.search(r"pip install .*--no-deps .*\bliger-kernel\b", (ROOT / "images/train/Dockerfile").read_text())
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_what_an_image_copies_is_there_and_reaches_the_build(path: Path) -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

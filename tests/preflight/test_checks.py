@@ -119,3 +119,12 @@ def test_a_model_that_a_gpu_does_not_hold_is_refused_with_the_option_by_which_it
     assert [grade for grade, _ in check_memory(replace(run, train_options=ast.literal_eval(option.split("=")[1])))][
         :1
     ] == ["pass"]
+
+
+def test_a_global_batch_that_leaves_gpus_idle_is_warned_of_with_one_that_does_not(tmp_path: Path) -> None:
+    run = replace(RunSettings(**GOOD), num_nodes="4", gpus_per_node="8", tracking={"hyperpod": "4x-p5.48xlarge"})
+    (warning,) = [words for grade, words in check_memory(run) if grade == "warn" and "GPUs" in words]
+    assert warning.startswith("global_batch_size 32 over 32 GPUs")
+    assert "128 or more keeps them busy" in warning
+    enough = replace(run, mix_options={**GOOD["mix_options"], "global_batch_size": 128})
+    assert not [words for _, words in check_memory(enough) if "busy" in words]

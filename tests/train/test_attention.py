@@ -33,7 +33,7 @@ NARROW_VALUES = {
 }  # fmt: skip
 
 
-def by_segments(q: Any, k: Any, v: Any, starts: Any, *_: Any, scale: Any, window_size: Any, **options: Any) -> Any:
+def by_segments(q: Any, k: Any, v: Any, starts: Any, *_: Any, scale: Any, window_size: Any) -> Any:
     """torch's varlen attention with its kernel's limits, by plain arithmetic; 2.11's knows no enable_gqa."""
     if q.shape[-1] > 256 or q.shape[-1] != v.shape[-1]:
         raise RuntimeError("FlashAttention only supports head dimension at most 256, the same of query, key and value")

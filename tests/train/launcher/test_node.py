@@ -124,6 +124,12 @@ def test_a_model_from_the_hub_and_compiled_kernels_go_to_the_nodes_disk_not_to_a
     assert told.stdout.startswith(env["HF_HOME"] + "/")
 
 
+def test_a_log_is_of_the_training_not_of_nccl() -> None:
+    (container,) = pod_of("p5")["containers"]
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    assert env["NCCL_DEBUG"] == "WARN"  # the base image's /etc/nccl.conf says INFO
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [int(os.environ.get("SAVE_SECONDS", "2"))])
 def test_a_worker_that_is_told_to_end_is_let_save(seconds: int, tmp_path: Path) -> None:
