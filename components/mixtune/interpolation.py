@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixtune import models
+from mixtune import models, storage
 from mixtune.errors import ConfigError, ModelError
+from mixtune.settings.foreign import JsonObject
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -99,6 +100,34 @@ def interpolate_adapter(folder: Path, alpha: float) -> None:
     save_file(values, file, {"format": "pt"})
 
 
+def read_config(folder: str) -> JsonObject:
+    """Return a model's `config.json`, with what its type takes for what it leaves out, where transformers is installed.
+
+    Configurations are often saved without what is their class's default, such as heads of attention. The sizes of a
+    model of several modes are under `text_config`, whatever its type calls that.
+
+    Args:
+        folder: Of the model, local or `s3://`.
+    """
+    config: JsonObject = storage.read_json(storage.join(folder, "config.json"))
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        whole = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+        text = whole.get_text_config()
+    except Exception:  # whatever a type's class says of it, other checks say
+        return config
+    filled = {**_defaults(whole), **config}
+    if text is not whole:
+        filled["text_config"] = {**_defaults(text), **(config.get("text_config") or {})}
+    return filled
+
+
+def _defaults(config: "PreTrainedConfig") -> JsonObject:
+    unsaid = ("architectures", "dtype", "transformers_version")
+    return {name: value for name, value in config.to_dict().items() if value is not None and name not in unsaid}
+
+
 def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
     """Return the auto class that loads a checkpoint in its own form.
 
@@ -123,7 +152,7 @@ def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
 
 
 def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
-    """Load a model that writes text, in the form in which it was saved.
+    """Load a model that writes text, in the form in which it was saved; weights of fewer bits as numbers to train.
 
     Args:
         folder: Configuration and safetensors weights.
@@ -134,11 +163,19 @@ def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
     """
     from transformers import AutoConfig
 
-    auto = auto_class(AutoConfig.from_pretrained(str(folder), trust_remote_code=False))
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    auto = auto_class(config)
+    stored = getattr(config, "quantization_config", None) or {}
+    if stored.get("quant_method") in models.WIDENED:
+        config.quantization_config = {**stored, "dequantize": True}  # on a GPU it would stay as it is
     model: PreTrainedModel
     model, info = auto.from_pretrained(
-        str(folder), use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+        str(folder), config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
+    if stored.get("quant_method") in models.WIDENED:
+        model._weight_conversions = None  # else they would be saved under the names of the form that they had
+        if str(options.get("dtype")) == "torch.float32":
+            model = model.float()  # they are bfloat16 whatever is asked for
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{folder}: its weights lack {len(missing)} that {type(model).__name__} needs, such as {missing[0]}; they "

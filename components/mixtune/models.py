@@ -7,6 +7,7 @@ Only safetensors weights and JSON or text files are taken; code and pickles neve
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import yaml
 from mixtune import storage
 from mixtune.errors import ModelError
 
+PROCESSOR_FILES = ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
+"""What turns images, sounds and films into the inputs of a model's other towers; servers do not start without."""
 TOKENIZER_FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,8 +30,7 @@ TOKENIZER_FILES = [
     "merges.txt",
     "config.json",
     "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
+    *PROCESSOR_FILES,
     "README.md",
     "LICEN[CS]E*",
 ]
@@ -39,6 +41,8 @@ _LICENCE_TEXTS = {
     r"Redistribution and use in source and binary forms[\s\S]*Neither the name": "BSD-3-Clause",
 }
 """Short names of licences, by what their texts say; of others the text's first line is the name."""
+WIDENED = ("fp8", "mxfp4")
+"""Forms of weights of fewer bits, by `quant_method`, that are loaded as bfloat16 and then trained like any."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
 
@@ -81,6 +85,14 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
     if not isinstance(storage.read_json(str(configs[0])), dict):
         raise ModelError(f"{plain}: its {configs[0].name} is no JSON object; save the model again")
     return folder
+
+
+def copy_files(base: Path, folder: Path, patterns: list[str]) -> None:
+    """Copy those of a base model's files that match to the same places under another folder."""
+    for source in (path for pattern in patterns for path in base.glob(pattern)):
+        target = folder / source.relative_to(base)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def is_hub_name(name: str) -> bool:

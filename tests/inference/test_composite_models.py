@@ -11,6 +11,7 @@ from mixtune.inference import loading
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import Fetched, ModelSource
 from mixtune.inference.transformers_engine import TransformersEngine
+from mixtune.models import PROCESSOR_FILES
 from mixtune.train.batches import Layout
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -45,13 +46,16 @@ def test_a_composite_checkpoint_is_evaluated_and_merged_in_its_own_form(
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     adapter.mkdir()
     architectures.make_base(kind, base)
-    seen = {"reach": {}, "layout": Layout.PACKED, "gap": 0.0, "positions": False}
+    for name in PROCESSOR_FILES:
+        (base / name).write_text("{}")
+    seen = {"reach": {}, "layout": Layout.PACKED, "gap": 0.0, "rounding": 0.0, "positions": False}
     architectures.check_training(base, adapter, "lora", "float32", seen)
     (adapter,) = (file.parent for file in adapter.rglob("adapter_config.json"))
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     merged = merge_model(TunedModel(model_uri=str(adapter), base_model=str(base)), scratch)
     assert (merged / "config.json").read_text().count("ForConditionalGeneration") == 1
+    assert all((merged / name).is_file() for name in PROCESSOR_FILES)
     scores, answers = {}, {}
     for name, tuned in (("base", None), ("adapter", adapter), ("weights", merged)):
         fetched = Fetched(base, tuned)

@@ -16,6 +16,8 @@ from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
+from mixtune.train.distributed import ProcessGroup
+from mixtune.train.modeling import trainable
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import postprocess
@@ -80,6 +82,21 @@ def test_an_adapter_begins_as_the_base_model_and_again_the_same(options: dict[st
     other = again.parameters()
     assert first.parameters()
     assert all(torch.equal(value, other[name]) for name, value in first.parameters().items())
+
+
+def test_a_base_is_decomposed_on_the_gpu_where_it_takes_seconds_not_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AddedError(Exception):
+        pass
+
+    def add(causal: torch.nn.Module, *_: object) -> None:
+        assert {value.device.type for value in causal.parameters()} == {"meta"}
+        raise AddedError
+
+    monkeypatch.setattr(ProcessGroup, "device", torch.device("meta"))
+    monkeypatch.setattr(trainable, "add_adapter", add)
+    for options in ({"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"use_osf": True}):
+        with pytest.raises(AddedError):
+            load_trainable(BASE_MODEL, settings(lora_options=options), ProcessGroup())
 
 
 def test_orthogonal_tuning_moves_as_many_directions_as_the_rank_says() -> None:

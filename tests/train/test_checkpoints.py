@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,15 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune import storage
-from mixtune.artifacts.typed_json import write_artifact
+from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import checkpoints
-from mixtune.train.checkpoints import Checkpoints
+from mixtune.train.checkpoints import CheckpointManifest, Checkpoints
 from mixtune.train.loop import OnStep
 from mixtune.train.metrics import StepMetrics
 from mixtune.train.run import run_training
+from mixtune.train.saving import rows
 from mixtune.train.trainer import Trainer
 
 from .conftest import task_in
@@ -133,6 +135,56 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on_with_the_same_bits(tra
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_process_reads_its_own_rows_of_a_checkpoint_in_s3_and_no_others(
+    shards_path: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_in(tmp_path, shards_path, method="sft", checkpoints={"every_steps": 4})
+    place = f"{bucket}/model"
+    task = replace(task, outputs=replace(task.outputs, model_path=place, model_uri=place))
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)
+    trained: list[Trainer] = []
+    run_training(task, lambda trainer, metrics: trained.append(trainer))
+    folder = storage.join(bucket, "data/checkpoints")
+    name = sorted({entry.path.split("/")[0] for entry in storage.list_files(folder)})[-1]
+    manifest = read_artifact(CheckpointManifest, storage.join(folder, name, "checkpoint.json"))
+    whole = sum(entry.num_bytes for entry in manifest.files)
+    num_read = [0]
+    read_into = storage.RangeReader.read_into
+
+    def count(reader: storage.RangeReader, offset: int, buffer: memoryview) -> None:
+        num_read[0] += len(buffer)
+        read_into(reader, offset, buffer)
+
+    def second_quarter(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
+        quarter = value.shape[0] // 4
+        return value[quarter : 2 * quarter], quarter, is_main
+
+    monkeypatch.setattr(storage.RangeReader, "read_into", count)
+    monkeypatch.setattr(rows, "HEADER_BYTES", 16 * 1024)
+    monkeypatch.setattr(rows, "local_rows", second_quarter)
+    before = {key: value.detach().clone() for key, value in trained[-1].model.parameters().items()}
+    rows.restore_rows(storage.join(folder, name), manifest.files, manifest.steps_done, trained[-1])
+    assert num_read[0] < 0.3 * whole
+    for key, value in trained[-1].model.parameters().items():
+        own, _, _ = second_quarter(value, True)
+        assert not torch.equal(own, second_quarter(before[key], True)[0]) or not own.numel()
+        assert torch.equal(value[: value.shape[0] // 4], before[key][: value.shape[0] // 4])
+
+
+def test_a_checkpoints_file_is_written_without_a_copy_in_the_interpreter_which_would_stand_still(
+    tmp_path: Path,
+) -> None:
+    size = 32 * 2**20
+    tracemalloc.start()
+    try:
+        rows.write_part(({"w": torch.ones(size // 4)}, {"w": "0"}), tmp_path, str(tmp_path / "weights.safetensors"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "weights.safetensors").stat().st_size > size
+    assert peak < size // 4
+
+
 def test_the_checkpoints_of_another_training_are_not_taken_up(train: Train, tmp_path: Path) -> None:
     interrupted(train, tmp_path, 5)
     with pytest.raises(ConfigError, match="its checkpoints are another training's"):
@@ -153,11 +205,13 @@ def test_a_model_with_a_vision_tower_is_trained_and_saved_without_it(
     AutoModelForCausalLM.from_config(config).save_pretrained(base)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (base / name).write_bytes((BASE_MODEL / name).read_bytes())
+    (base / "preprocessor_config.json").write_text("{}")
     task = task_in(tmp_path / "out", shards_path, method="sft", memory={"dtype": "bfloat16"})
     monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)
     run_training(replace(task, inputs=replace(task.inputs, base_model=str(base))))
     assert names(tmp_path / "out") == ["8+", "10+"]
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out/data/model"))
+    assert (tmp_path / "out/data/model/preprocessor_config.json").is_file()
     towers = [name for name in before if "vision" in name]
     assert towers and all(torch.equal(before[name], after[name]) for name in towers)
     assert any(not torch.equal(before[name].to(torch.bfloat16), value) for name, value in after.items())

@@ -12,6 +12,7 @@ from typing import ClassVar
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
+from mixtune.interpolation import read_config
 from mixtune.settings.chat import ChatSettings
 from mixtune.settings.train import TrainSettings
 
@@ -221,7 +222,10 @@ class Architecture:
     positions: bool = False
     """Whether positions are learned, so that a longer record than the model has positions for fails."""
     gap: float = 0.0
-    """Nats, float32: the largest difference of a token's loss from that of a plain forward over its record alone."""
+    """Float32: the largest difference of a token's loss from that of a plain forward over its record alone, in parts
+    of the loss, or in nats where that is below one; before and after training."""
+    rounding: float = 0.0
+    """Where the gap is above one in a million: by how much that plain forward differs from itself in float64."""
 
     @property
     def is_tried(self) -> bool:
@@ -266,7 +270,7 @@ class BaseModel:
     @classmethod
     def read(cls, folder: Path) -> "BaseModel":
         """Read a model's folder."""
-        config = storage.read_json(str(folder / "config.json"))
+        config = read_config(str(folder))
         text = config.get("text_config") or config
         stored = config.get("quantization_config") or {}
         return cls(

@@ -15,6 +15,7 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
 from mixtune.errors import ConfigError
+from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.places import count_lines
 from mixtune.preflight.run_settings import RunSettings
@@ -104,7 +105,7 @@ def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
     )
     return make_plan(
         _work(arguments, options),
-        Shape.from_config(storage.read_json(str(folder / "config.json"))),
+        Shape.from_config(read_config(str(folder))),
         hardware,
         prices,
         times,

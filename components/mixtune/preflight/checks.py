@@ -7,6 +7,7 @@ from dataclasses import replace
 from mixtune import models, storage
 from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
+from mixtune.interpolation import read_config
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
@@ -132,7 +133,7 @@ def check_memory(run: RunSettings) -> Findings:
         return  # other checks say why
     folder = models.fetch_model(run.base_model, weights=False)
     try:
-        shape = Shape.from_config(storage.read_json(str(folder / "config.json")))
+        shape = Shape.from_config(read_config(str(folder)))
     except ModelError as error:
         yield "warn", str(error)
         return

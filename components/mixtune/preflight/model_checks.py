@@ -29,11 +29,16 @@ def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
         yield "fail", f"{kind} does not train: {reason}; take a model of a type that docs/models.md lists"
     else:
         yield "pass", "; ".join(_texts(run, model, row))
-    if model.quantized:
+    if model.quantized in models.WIDENED:
         yield (
-            "warn",
-            f"weights are stored as {model.quantized}; what is trained and saved is not: the validation run shows "
-            "whether they load here",
+            "pass",
+            f"weights are stored as {model.quantized}, and trained in bfloat16; whole and merged models are saved so",
+        )
+    elif model.quantized:
+        yield (
+            "fail",
+            f"weights are stored as {model.quantized}, in which nothing is trained; take the same model in bfloat16, "
+            f"or as {' or '.join(models.WIDENED)}",
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from mixtune import storage
 from mixtune.errors import ModelError
+from mixtune.interpolation import read_config as read_pretrained_config
 from mixtune.settings.foreign import read_known
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -102,7 +103,7 @@ def read_config(folder: str) -> ModelConfig:
     path = storage.join(folder, "config.json")
     if not storage.file_exists(path):
         raise ModelError(f"{folder}: no config.json in it; this is no Hugging Face model")
-    config = read_known(ModelConfig, storage.read_json(path), path)
+    config = read_known(ModelConfig, read_pretrained_config(folder), path)
     if not config.text.layers or not config.text.heads:
         raise ModelError(f"{path}: it gives no num_hidden_layers or num_attention_heads, so nothing can be sized")
     return config

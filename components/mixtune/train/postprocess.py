@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import torch
@@ -49,12 +48,8 @@ def name_base(folder: Path, base_model: str, base: Path) -> None:
         name = own["_name_or_path"]
     config |= {"base_model_name_or_path": name, "revision": revision}
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    for pattern in models.TOKENIZER_FILES:
-        for source in base.glob(pattern):
-            if source.name not in ("config.json", "generation_config.json"):
-                target = folder / source.relative_to(base)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
+    beside = [name for name in models.TOKENIZER_FILES if name not in ("config.json", "generation_config.json")]
+    models.copy_files(base, folder, beside)
 
 
 def merge_adapter(folder: Path, base: Path) -> None:
@@ -66,5 +61,6 @@ def merge_adapter(folder: Path, base: Path) -> None:
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().to(torch.bfloat16)
     merged.save_pretrained(str(folder / MERGED))
     AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(folder / MERGED))
+    models.copy_files(base, folder / MERGED, models.PROCESSOR_FILES)
     config = folder / MERGED / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "use_cache": True}, indent=2) + "\n")

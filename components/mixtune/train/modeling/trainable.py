@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, PreTrainedModel
 
+from mixtune import models
 from mixtune.artifacts.model import Reach
 from mixtune.errors import TrainingError
 from mixtune.settings.train import MemorySettings, TrainSettings
@@ -134,6 +135,7 @@ class Trainable:
         self.saved.config.use_cache = True
         self.saved.save_pretrained(str(folder), state_dict=state)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
+        models.copy_files(self.folder, folder, models.PROCESSOR_FILES)
 
 
 def local_rows(value: torch.Tensor, is_main: bool) -> tuple[torch.Tensor, int, bool]:
