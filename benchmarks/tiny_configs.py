@@ -41,6 +41,11 @@ LATENT = {"num_key_value_heads": 4, "qk_head_dim": 16, "head_dim": 8}
 """Of attention over a latent (MLA), which has as many key heads as query heads."""
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 OWN: dict[str, dict[str, Any]] = {
+    # A default configuration of these has one kind of layer; their checkpoints have both.
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
     "chameleon": {"vocabulary_map": {"<image>": 3}},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},

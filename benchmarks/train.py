@@ -5,6 +5,10 @@
 Every FILE holds `question` and `answer` on each line. The model is a Llama with random weights; speed does not depend
 on what it learned. Each engine runs in a process of its own, one after the other, as often as `--repeats` says; TRL
 may live in another environment (`--trl-python`). Tokens per second are of CPU time, from the end of the first step on.
+
+    python benchmarks/train.py FILE.jsonl ... --method lora --against REVISION
+
+runs the loop of this tree and of another revision in turn, each on shards that its own code wrote of the same records.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from typing import Any
 from mixtune.artifacts.typed_json import write_artifact
 
 ENGINES = ("bare", "mixtune", "trl")
+ROOT = Path(__file__).parents[1]
 BATCH, LENGTH = 32, 1024
 HIDDEN = 256
 RANK, ALPHA, RATE = 16, 32, 1e-4
@@ -202,16 +207,47 @@ def trl(folder: Path, method: str, marks: Marks) -> None:
     ).train()
 
 
-def run_engine(engine: str, folder: Path, method: str, python: str) -> dict[str, float]:
+def environment(tree: Path = ROOT) -> dict[str, str]:
+    """Of an engine's process, which takes mixtune from this tree of the repository."""
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **quiet, "PYTHONPATH": str(tree / "components")}
+
+
+def run_engine(engine: str, folder: Path, method: str, python: str, tree: Path = ROOT) -> dict[str, float]:
     """One engine in its own process."""
-    command = [python, __file__, "--engine", engine, "--method", method, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [python, str(tree / "benchmarks/train.py"), "--engine", engine, "--method", method, str(folder)]
+    done = subprocess.run(command, env=environment(tree), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{engine}: {done.stderr[-3000:]}")
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"{method} {engine}: {figures}", file=sys.stderr, flush=True)
     return figures
+
+
+def compare_revisions(options: argparse.Namespace, scratch: Path) -> str:
+    """This tree's loop and another revision's in turn; medians, and the ratio of each pair."""
+    git = ["git", "-C", str(ROOT), "worktree"]
+    trees = {"before": scratch / "tree", "after": ROOT}
+    subprocess.run([*git, "add", "--quiet", "--detach", str(trees["before"]), options.against], check=True)
+    try:
+        for name, tree in trees.items():
+            (scratch / name).mkdir()
+            call = "import sys; sys.path.insert(0, sys.argv[1]); import pathlib, train; "
+            call += "train.prepare(sys.argv[4:], int(sys.argv[2]), pathlib.Path(sys.argv[3]))"
+            arguments = [str(tree / "benchmarks"), str(options.steps), str(scratch / name), *options.files]
+            subprocess.run([sys.executable, "-c", call, *arguments], env=environment(tree), check=True)
+        speeds: dict[str, list[float]] = {name: [] for name in trees}
+        for number in range(options.repeats):
+            for name in sorted(trees, reverse=bool(number % 2)):  # who goes first changes
+                found = run_engine("mixtune", scratch / name, options.method, sys.executable, trees[name])
+                speeds[name].append(found["speed"])
+    finally:
+        subprocess.run([*git, "remove", "--force", str(trees["before"])], check=True)
+    ratios = [after / before for before, after in zip(speeds["before"], speeds["after"], strict=True)]
+    before, after, ratio = (statistics.median(values) for values in (speeds["before"], speeds["after"], ratios))
+    span = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    head = "| method | tokens per CPU second before | after | ratio, median | of pairs |\n|---|---|---|---|---|"
+    return f"{head}\n| {options.method} | {before:.0f} | {after:.0f} | {ratio:.3f} | {span} |"
 
 
 def table(method: str, runs: dict[str, list[dict[str, float]]]) -> str:
@@ -247,6 +283,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trl-python", default=sys.executable)
+    parser.add_argument("--against", default="", help="a revision of this repository")
     parser.add_argument("--engine", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.engine:
@@ -255,6 +292,9 @@ def main() -> None:
         print(json.dumps(marks.figures()))
         return
     with tempfile.TemporaryDirectory() as scratch:
+        if options.against:
+            print(compare_revisions(options, Path(scratch)))
+            return
         prepare(options.files, options.steps, Path(scratch))
         runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
         for _ in range(options.repeats):

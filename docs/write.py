@@ -20,11 +20,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
 
 from mixtune.records import Message
+
+if TYPE_CHECKING:
+    from mixtune.artifacts.model import Architecture
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "components" / "mixtune"
@@ -344,15 +347,22 @@ def architectures() -> str:
 
     table_rows = read_architectures()
     trained = {name: row for name, row in table_rows.items() if row.layout}
-    rows = [(f"`{name}`", row.layout, kinds(row.reach), partly(row.partly)) for name, row in trained.items()]
+    rows = [
+        (f"`{name}`", row.layout, exactness(row), kinds(row.reach), partly(row.partly)) for name, row in trained.items()
+    ]
     others = [(f"`{name}`", cell(row.refused)) for name, row in table_rows.items() if row.refused]
     return (
         f"\nOf {len(table_rows)} types of transformers {tried_with()}, {len(trained)} train.\n\n"
-        + table(("type", "records", "an adapter on `all-linear` works on", "not by"), rows)
+        + table(("type", "records", "losses within", "an adapter on `all-linear` works on", "not by"), rows)
         + "\nThese do not:\n\n"
         + table(("type", "reason"), others)
         + "\n"
     )
+
+
+def exactness(row: "Architecture") -> str:
+    """Return by how much losses differ from a plain forward's, and where float32 is the reason, by how much itself."""
+    return f"{row.gap:.0e}" + (f", float32 itself {row.rounding:.0e}" if row.rounding else "")
 
 
 def kinds(reach: dict[str, float]) -> str:

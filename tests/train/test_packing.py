@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.lfm2 import modeling_lfm2
 
-from mixtune import storage
 from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
@@ -19,15 +17,13 @@ from mixtune.errors import DataError, ModelError
 from mixtune.interpolation import load_pretrained
 from mixtune.settings.train import AdapterSettings
 from mixtune.train.batches import Layout, check_ids, pack
-from mixtune.train.loop import OnStep
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.targets import find_experts
 from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.run import run_training
 
-from .conftest import no_hook, settings, task_in
-from .test_checkpoints import stop_after
+from .conftest import settings, task_in
 from .test_loss import SHAPE, Draw
 
 SMALL_SSM = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
@@ -169,25 +165,6 @@ def test_a_training_says_that_it_does_not_pack_and_its_manifest_too(
     assert not manifest.figures.packed
     assert manifest.reach.share == 1
     assert manifest.figures.final_loss < manifest.figures.first_loss
-
-
-@pytest.mark.parametrize(("kind", "method"), [("lfm2", "sft"), ("qwen3_moe", "lora")])
-def test_a_hybrid_and_a_mixture_that_were_killed_go_on_with_the_same_bits(
-    kind: str, method: str, shards_path: str, tmp_path: Path
-) -> None:
-    base = base_of(kind, {**LEAKING, **APART}[kind], tmp_path / "base")
-
-    def train(name: str, on_step: OnStep = no_hook) -> dict[str, torch.Tensor]:
-        task = task_in(tmp_path / name, shards_path, method=method, learning_rate=1e-3)
-        uri = run_training(replace(task, inputs=replace(task.inputs, base_model=base)), on_step).uri
-        return load_file(next(Path(storage.check_fingerprint(uri)).glob("*.safetensors")))
-
-    whole = train("whole")
-    with pytest.raises(KeyboardInterrupt):
-        train("cut", stop_after(5))
-    again = train("cut")
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
 REACH: dict[str, tuple[dict[str, Any], str]] = {

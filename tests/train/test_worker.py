@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.kills import furthest, run_forked, run_with_kills, weights_of, write_job  # noqa: E402
 
+from .test_packing import APART, LEAKING, base_of  # noqa: E402
+
 Weights = dict[str, torch.Tensor]
 
 
@@ -125,6 +127,19 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_weights(
     gap = furthest(weights_of(str(tmp_path), tmp_path), expected)
     assert gap == 0 if sizes == [1] else gap < 1e-6
     assert not (tmp_path / "data" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("kind", "method"), [("lfm2", "sft"), ("qwen3_moe", "lora")])
+def test_a_hybrid_and_a_mixture_that_are_killed_end_with_the_same_bits(
+    kind: str, method: str, shards_path: str, tmp_path: Path
+) -> None:
+    base = base_of(kind, {**LEAKING, **APART}[kind], tmp_path / "base")
+    options = {"method": method, "learning_rate": 1e-3, "checkpoints": {"every_steps": 1}}
+    whole, cut = (write_job(tmp_path / name, shards_path, base, **options) for name in ("whole", "cut"))
+    run_job(whole)
+    tally = run_with_kills(cut, itertools.repeat(1), 2, 4, random.Random(5))
+    assert tally.kills == 2 and tally.in_saves and tally.resumed_after[-1] > 0
+    assert furthest(*(weights_of(str(tmp_path / name), tmp_path) for name in ("whole", "cut"))) == 0
 
 
 def test_processes_see_the_same_forgetting_and_end_with_the_same_weights(watched_shards: str, tmp_path: Path) -> None:

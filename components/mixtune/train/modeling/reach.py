@@ -19,6 +19,11 @@ KINDS = {
     "MLP": ("mlp", "ffn", "feed_forward", "block_sparse_moe", "fc1", "fc2", "dense_h_to_4h", "shared_transformer"),
 }
 """By kind of weight: parts of names that tell it."""
+IN_MIXERS = {
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "MLP": ("up_proj", "down_proj"),
+}
+"""By kind: the last parts of its names where a model calls the states, the attention or the MLP of a layer `mixer`."""
 
 
 def adapter_reach(model: PeftModel) -> Reach:
@@ -68,4 +73,7 @@ def _kind(name: str) -> str:
     parts = [part for part in name.split(".") if part != "base_layer"]
     if len(parts) > 1 and parts[-2] in ROUTERS and not any(part in KINDS["shared experts"] for part in parts[:-2]):
         return "routers"
-    return next((kind for kind, names in KINDS.items() if any(part in names for part in parts)), "norms and others")
+    found = next((kind for kind, names in KINDS.items() if any(part in names for part in parts)), "norms and others")
+    if found == "states" and "mixer" in parts:
+        return next((kind for kind, names in IN_MIXERS.items() if parts[-2] in names), found)
+    return found
