@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+"""Names that every configuration answers to, also where it saves another name, or what they follow from."""
 FACTORS = ("lora_A", "lora_embedding_A")
 SCALED_FACTORS = ("lora_B", "lora_embedding_B")
 """An adapter's two factors; the size of the second one is the adapter's strength."""
@@ -125,7 +127,9 @@ def read_config(folder: str) -> JsonObject:
 
 def _defaults(config: "PreTrainedConfig") -> JsonObject:
     unsaid = ("architectures", "dtype", "transformers_version")
-    return {name: value for name, value in config.to_dict().items() if value is not None and name not in unsaid}
+    sizes = {name: getattr(config, name, None) for name in SIZES}
+    values = {**sizes, **config.to_dict()}
+    return {name: value for name, value in values.items() if value is not None and name not in unsaid}
 
 
 def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
@@ -151,6 +155,15 @@ def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
     raise ModelError(f"{kind}: transformers {transformers.__version__} has no causal language model of this type")
 
 
+def find_type(class_name: str) -> str:
+    """Return the model type whose models of text are of a class of transformers; empty: none is, or it is not here."""
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+    except ImportError:
+        return ""
+    return next((kind for kind in CLASSES if class_name in _names(CLASSES, kind)), "")
+
+
 def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
     """Load a model that writes text, in the form in which it was saved; weights of fewer bits as numbers to train.
 
@@ -173,7 +186,8 @@ def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
         str(folder), config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
     if stored.get("quant_method") in models.WIDENED:
-        model._weight_conversions = None  # else they would be saved under the names of the form that they had
+        # Else they would be saved under the names of the form that they had.
+        model._weight_conversions = None  # type: ignore[assignment]
         if str(options.get("dtype")) == "torch.float32":
             model = model.float()  # they are bfloat16 whatever is asked for
     if missing := sorted(info["missing_keys"]):

@@ -167,6 +167,11 @@ def test_what_a_configuration_leaves_out_is_what_its_type_takes(tmp_path: Path) 
     assert shape.parameters == pytest.approx(3.88e9, rel=0.01)
     assert (shape.query, shape.key_value, shape.windowed, shape.attending) == (8 * 256, 4 * 256, 29, 5)
     assert BaseModel.read(tmp_path).vocab_size == 262_208
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "nemotron_h", "layers_block_type": ["mamba", "mlp"]})
+    )
+    assert read_config(str(tmp_path))["num_hidden_layers"] == 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
     served = read_served_config(str(tmp_path)).text
     assert (served.heads, served.key_value_heads, served.head_dim) == (8, 4, 256)
 

@@ -364,6 +364,16 @@ MODELS = {
         json.dumps({**BIG, "model_type": "nobody"}),
         "fail  architecture: nobody: transformers 5.23.0 has no model of this type that writes text",
     ),
+    "a known architecture under a name of its own": (
+        "config.json",
+        json.dumps({**BIG, "model_type": "kimi_k2", "architectures": ["DeepseekV3ForCausalLM"]}),
+        "its class DeepseekV3ForCausalLM is that of deepseek_v3: set model_type to it in the config.json of a copy",
+    ),
+    "weights in a form in which nothing is trained": (
+        "config.json",
+        json.dumps({**BIG, "quantization_config": {"quant_method": "awq"}}),
+        "weights are stored as awq, in which nothing is trained; take the same model in bfloat16, or as fp8 or mxfp4",
+    ),
     "an encoder": (
         "config.json",
         json.dumps({**BIG, "model_type": "bert"}),

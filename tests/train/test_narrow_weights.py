@@ -97,7 +97,7 @@ def test_a_base_of_fewer_bits_is_trained_saved_and_merged_as_numbers(
     for cls in (FineGrainedFP8HfQuantizer, Mxfp4HfQuantizer):
 
         def validate(self: HfQuantizer, *_: object, **__: object) -> None:
-            widened.append(self.quantization_config.dequantize)  # on a CPU transformers would do it by itself
+            widened.append(vars(self.quantization_config)["dequantize"])  # which a CPU alone would do, too
 
         monkeypatch.setattr(cls, "validate_environment", validate)
     base, wide = narrow_base(kind, tmp_path / "base")
@@ -120,18 +120,8 @@ def test_a_base_of_fewer_bits_is_trained_saved_and_merged_as_numbers(
     assert widened and all(widened)
 
 
-@pytest.mark.parametrize(
-    ("form", "grade", "words"),
-    [
-        ("fp8", "pass", "are trained in bfloat16"),
-        ("awq", "fail", "take the same model in bfloat16, or as fp8 or mxfp4"),
-    ],
-)
-def test_preflight_says_what_becomes_of_weights_of_fewer_bits(
-    form: str, grade: str, words: str, tmp_path: Path
-) -> None:
+def test_preflight_says_what_becomes_of_weights_of_fewer_bits(tmp_path: Path) -> None:
     base, _ = narrow_base("qwen3", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": form}}))
     found = list(check_architecture(RunSettings(base_model=base, **NO_POOLS)))
-    assert any(item == grade and f"weights are stored as {form}" in text for item, text in found), words
+    said = "weights are stored as fp8, and trained in bfloat16; whole and merged models are saved so"
+    assert ("pass", said) in found

@@ -264,6 +264,8 @@ class BaseModel:
     """Rows of the embedding; 0: not known."""
     is_composite: bool
     """Whether it has other towers beside the decoder of text."""
+    class_name: str
+    """transformers' class of it, by its configuration; empty: not said."""
     quantized: str
     """How its weights are stored, such as `fp8`; empty: as numbers that can be trained."""
 
@@ -279,6 +281,7 @@ class BaseModel:
             max_length=next((int(text[name]) for name in _LENGTHS if text.get(name)), 0),
             vocab_size=int(text.get("vocab_size") or 0),
             is_composite="text_config" in config,
+            class_name=str((config.get("architectures") or [""])[0]),
             quantized=str(stored.get("quant_method", "quantized")) if stored else "",
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from mixtune import models, storage
 from mixtune.artifacts.model import Architecture, BaseModel, tried_with
 from mixtune.chat.template_files import read_templates
+from mixtune.interpolation import find_type
 from mixtune.preflight.run_settings import RunSettings, valid
 
 LAYOUTS = {
@@ -22,7 +23,7 @@ def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
     model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
     row, kind, same = model.architecture, model.model_type, f"transformers {tried_with()}"
     if row is None and _installed_version() in ("", tried_with()):
-        yield "fail", f"{kind}: {same} has no model of this type that writes text; docs/models.md lists those it has"
+        yield "fail", f"{kind}: {same} has no model of this type that writes text; {_same_by_another_name(model)}"
     elif row is None or not row.is_tried:
         yield "warn", f"{kind} was not tried with {same}; the validation run shows whether it trains"
     elif reason := row.refused or row.partly.get(run.method, ""):
@@ -40,6 +41,13 @@ def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
             f"weights are stored as {model.quantized}, in which nothing is trained; take the same model in bfloat16, "
             f"or as {' or '.join(models.WIDENED)}",
         )
+
+
+def _same_by_another_name(model: BaseModel) -> str:
+    """Return the way out of an unknown type: many are another type's code, which `architectures` names."""
+    if kind := find_type(model.class_name):
+        return f"its class {model.class_name} is that of {kind}: set model_type to it in the config.json of a copy"
+    return "docs/models.md lists those it has"
 
 
 def check_weights(folder: Path) -> Iterator[tuple[str, str]]:

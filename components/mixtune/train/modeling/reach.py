@@ -73,7 +73,7 @@ def _kind(name: str) -> str:
     parts = [part for part in name.split(".") if part != "base_layer"]
     if len(parts) > 1 and parts[-2] in ROUTERS and not any(part in KINDS["shared experts"] for part in parts[:-2]):
         return "routers"
-    found = next((kind for kind, names in KINDS.items() if any(part in names for part in parts)), "norms and others")
-    if found == "states" and "mixer" in parts:
-        return next((kind for kind, names in IN_MIXERS.items() if parts[-2] in names), found)
-    return found
+    general = next((kind for kind, names in KINDS.items() if any(part in names for part in parts)), "norms and others")
+    if general == "states" and "mixer" in parts:
+        return next((kind for kind, names in IN_MIXERS.items() if parts[-2] in names), general)
+    return general
