@@ -331,7 +331,8 @@ def test_a_place_that_cannot_be_written_gets_its_line(run: Any, root: str, line:
 def test_a_column_that_no_file_has_is_said_before_anything_runs(run: Any) -> None:
     code, said = run({"customer_columns": {"prompt": "prompt", "completion": "answer"}}, "--report", "page.html")
     row = (
-        f"s3://{BUCKET}/raw/customer.jsonl: columns: completion is 'answer', but there is no column 'answer'; there are"
+        f"customer_columns of s3://{BUCKET}/raw/customer.jsonl: completion is 'answer', but there is no column "
+        "'answer'; there are"
     )
     assert (code, row in said) == (1, True), said
 

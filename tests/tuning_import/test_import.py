@@ -1,6 +1,7 @@
 """Jobs as tuning services export them become arguments of finetune, in one command each, and nothing is passed over."""
 
 import json
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -148,13 +149,24 @@ def test_records_in_a_services_own_form_are_read_as_conversations(path: Path) ->
         assert [message["role"] for message in messages][-2:] == ["user", "assistant"]
 
 
-def test_a_dry_run_is_two_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "finetune.json"
-    command = ["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--files", str(SAMPLES), "--out", str(out)]
-    assert main([*command, "--base-model", str(DEMO), "--general-pools", json.dumps(POOLS)]) == 0
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_dry_run_with_its_price_is_the_very_command_that_the_import_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (job, expected), out = EXPECTED[name], tmp_path / "finetune.json"
+    command = ["import-tuning", str(SAMPLES / name), "--files", str(SAMPLES), "--out", str(out)]
+    command += ["--base-model", str(DEMO), "--general-pools", json.dumps(POOLS), *(["--job", job] if job else [])]
+    assert main(command) == 0
     (plan,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
-    assert main([*shlex.split(plan)[2:], "--instance", "p5.4xlarge"]) == 0
-    assert "total: " in capsys.readouterr().out
+    words = shlex.split(plan)[2:]
+    if expected["customer_uri"].startswith("s3://") and "max_steps" not in expected:  # a laptop that may not look there
+        assert main(words) == 2
+        assert "its records cannot be counted (NoCredentialsError: no AWS" in capsys.readouterr().err
+        words += ["--customer-records", "500"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^total: .* h, \$\d", shown, re.MULTILINE) and "training, " in shown
 
 
 def test_what_an_export_does_not_hold_is_asked_for_with_the_way_to_it(

@@ -17,7 +17,7 @@ from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pi
 from mixtune.errors import ConfigError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.places import count_lines
+from mixtune.preflight.places import count_lines, explain
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
@@ -153,9 +153,15 @@ def _describe_search(find: FindSettings) -> str:
 
 def _about_records(customer_uri: str) -> int:
     """Return about how many records a customer's files have, by their lines; 0 where that cannot be told."""
-    if not (customer_uri and storage.exists(customer_uri)):
-        return 0
-    records = count_lines(customer_uri, storage.list_files(customer_uri))
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        there = bool(customer_uri) and storage.exists(customer_uri)
+        records = count_lines(customer_uri, storage.list_files(customer_uri)) if there else 0
+    except (BotoCoreError, ClientError) as error:
+        raise ConfigError(
+            f"customer_uri {customer_uri}: its records cannot be counted ({explain(error)}); give --customer-records"
+        ) from error
     if records:
         print(f"about {records:,} customer records, a line each; --customer-records says otherwise", file=sys.stderr)
     return records
