@@ -1,5 +1,6 @@
 """Of two base models the surely better one on the customer's records is taken, else the cheaper one; pairs are items."""
 
+import html
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pyarrow as pa
 import pytest
 
 from mixtune.artifacts.comparison import Estimate, Measure
-from mixtune.artifacts.model_choice import AxisContest, PricedModel
+from mixtune.artifacts.model_choice import AxisContest, ModelChoice, PricedModel
 from mixtune.artifacts.samples import Samples
 from mixtune.errors import DataError
+from mixtune.model_choice.choice_page import write_choice
 from mixtune.model_choice.contest import choose, hold_contest, pair_items, price_model
 from mixtune.prices import read_prices
 from mixtune.settings.serving import ServeSettings
@@ -58,3 +60,24 @@ def test_a_price_that_cannot_be_known_is_said_and_ends_nothing(tmp_path: Path) -
     (tmp_path / "config.json").write_text("{}")
     priced = price_model(str(tmp_path), Samples(), ServeSettings(), read_prices())
     assert priced.usd_per_hour is None and "no .safetensors file" in priced.serving
+
+
+def test_the_page_says_which_model_to_take_at_what_price_and_why(tmp_path: Path) -> None:
+    first, other = replace(FIRST, name=f"/models/small#{32 * '1'}"), replace(OTHER, name="org/large@v1")
+    better = replace(EVEN, better=first.name, measure=replace(EVEN.measure, base=0.7))
+
+    def page(axis: AxisContest, other: PricedModel) -> str:
+        chosen, reason = choose(axis, (first, other))
+        choice = ModelChoice(first=first, other=other, axes=(axis,), chosen=chosen, reason=reason)
+        write_choice(choice, str(tmp_path / "page"), str(tmp_path / "summary"))
+        return html.unescape((tmp_path / "page").read_text())
+
+    text = page(better, other)
+    assert "<h1>Take small, at $2.00 an hour</h1>" in text and 'class="summary pass"' in text
+    assert "surely better on the customer's records: macro_f1 0.700 against 0.500 on 9 items" in text
+    assert "small costs $2.00 an hour to serve, large $1.00 an hour" in text
+    assert "mixtune run finetune --like" in text and "base_model=/models/small" in text
+    assert "<h1>Take large, at $1.00 an hour</h1>" in page(EVEN, other)
+    tie = page(EVEN, replace(other, usd_per_hour=2.0))
+    assert "<h1>small or large: nothing tells them apart</h1>" in tie and 'class="summary inconclusive"' in tie
+    assert "/models/small or /other/small:" in page(EVEN, replace(other, name="/other/small", usd_per_hour=None))

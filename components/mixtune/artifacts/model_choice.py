@@ -45,3 +45,9 @@ class ModelChoice:
     chosen: str
     """Name of the model to take."""
     reason: str
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether neither is surely better on the customer's records, nor cheaper."""
+        costs = (self.first.usd_per_hour, self.other.usd_per_hour)
+        return not self.axes[0].better and (None in costs or costs[0] == costs[1])

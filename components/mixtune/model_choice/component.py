@@ -40,7 +40,7 @@ def choose_model(
     from mixtune import storage as files
     from mixtune.artifacts.samples import read_samples
     from mixtune.artifacts.typed_json import write_artifact
-    from mixtune.model_choice.choice_page import write_choice
+    from mixtune.model_choice.choice_page import headline, write_choice
     from mixtune.model_choice.contest import hold_contest, price_model
     from mixtune.prices import read_prices
     from mixtune.settings.from_dict import from_dict
@@ -56,5 +56,5 @@ def choose_model(
     outcome = hold_contest(samples, priced)
     write_artifact(choice.path, outcome)
     write_choice(outcome, report.path, summary.path)
-    print(f"choose_model: {outcome.chosen}: {outcome.reason}", flush=True)
+    print("choose_model:", *headline(outcome), flush=True)
     return outcome.chosen

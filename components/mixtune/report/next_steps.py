@@ -76,10 +76,18 @@ def next_steps(
             all_items = command_of(*again, "evaluate_options.limit=0")
             return [NextStep("Evaluate on all items; another training would not tell more", all_items)]
         return [NextStep("Give larger benchmark files by benchmarks=...; another training would not tell more")]
+    if pipeline == "compare_models":
+        return tune_chosen(run, str(values.get("base_model", "")))
     if pipeline == "prepare_data":
         tune = command_of("mixtune", "run", "finetune", "--like", run)
         return [NextStep("Read the mix's receipt on the report's pages, then tune on it", tune)]
     return []
+
+
+def tune_chosen(run: str, model: str) -> list[NextStep]:
+    """Return what to do after a run that chose a base model."""
+    command = command_of("mixtune", "run", "finetune", "--like", run, f"base_model={model.partition('#')[0]}")
+    return [NextStep("Tune it on your records", command)]
 
 
 def _longer(arguments: Options) -> str:

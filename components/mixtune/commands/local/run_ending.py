@@ -35,7 +35,8 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
     """Print a run's outputs, its pages, its record in MLflow and the next commands."""
     for name, value in run.outputs.items():
         text = str(getattr(value, "uri", value))  # a component run by itself leaves artifacts
-        print(f"{name}: {storage.split_fingerprint(text)[0] if name == 'model_uri' else text}")
+        named = name == "model_uri" or run.run_id.startswith("compare_models-")
+        print(f"{name}: {storage.split_fingerprint(text)[0] if named else text}")
     for result in run.results if not run.verdict else ():
         for name in DATA_SETS:
             if name in result.outputs:
@@ -46,5 +47,8 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
         line = command_of("mlflow", "ui", "--backend-store-uri", work.mlflow_uri)
         print(f"MLflow: {line}   (run {run.run_id})")
     gained = not run.report or is_gain_proved(work.run_report(run.run_id))
-    for step in next_steps(run.verdict, run.run_id, work.arguments(run.run_id), gained=gained):
+    arguments = work.arguments(run.run_id)
+    if run.run_id.startswith("compare_models-"):
+        arguments = {**arguments, "base_model": str(run.outputs.get("Output", ""))}
+    for step in next_steps(run.verdict, run.run_id, arguments, gained=gained):
         print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())

@@ -41,6 +41,7 @@ TASKS = {
     "evaluate": "scores a model on every axis",
     "sweep-dial": "scores the model turned down towards its base",
     "compare": "compares both models item by item, and decides",
+    "choose-model": "says which of two models to take, and at what price",
     "choose": "lays the candidates side by side",
     "record-outcome": "writes the audit record",
     "clean-up": "deletes what is left of training jobs on a cluster",
