@@ -33,6 +33,8 @@ SLOWEST = (
     "tests/train/launcher/test_command.py",
 )
 """Files that take minutes: they begin first, so that no process still works through one when the others are done."""
+SLOW_TESTS = Path(__file__).parent / "slow_tests.txt"
+"""What `make check` leaves out beside the tests that are marked; `benchmarks/test_times.py` writes it."""
 
 
 def pytest_configure() -> None:
@@ -41,8 +43,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the slowest files first, then those with a slow test, then the others."""
+    """Mark what was measured to be slow; put the slowest files first, then those with a slow test, then the others."""
+    measured = {tuple(line.split("::")) for line in SLOW_TESTS.read_text().splitlines()}
+    for item in items:
+        if (item.path.relative_to(config.rootpath).as_posix(), item.name.partition("[")[0]) in measured:
+            item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     first = {config.rootpath / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: (first.get(item.path, len(first)), item.path not in slow))
