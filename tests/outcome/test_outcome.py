@@ -22,15 +22,18 @@ from mixtune.artifacts.audit import AuditRecord
 from mixtune.artifacts.comparison import AxisDetails, DialVerdict, LostItem, Overlap
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport, Rung
+from mixtune.artifacts.model import ModelManifest
 from mixtune.artifacts.pools import PoolInputs, RowCounts, Source
 from mixtune.artifacts.run_report import RunReport
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.artifacts.typed_json import read_artifact, to_json, write_artifact
 from mixtune.commands.run_summary import read_mlflow_verdict
+from mixtune.compare.comparison_page import write_comparison
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
 from mixtune.outcome.run import RecordOutputs, conclude_run
 from mixtune.outcome.run_record import make_record
+from mixtune.outcome.tracked_outcome import track_outcome
 from mixtune.settings.sanitize import ConsentSettings, SanitizeSettings
 
 from ..comparisons import make_axis, make_comparison, make_mix
@@ -170,6 +173,31 @@ def test_a_run_that_ends_leaves_its_record_its_cost_and_word_of_it(
     shown = capsys.readouterr().out
     assert "webhook: 127.0.0.1 was told (200)" in shown
     assert "s3cr3t" not in shown
+
+
+class Parent:
+    """A run that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        self.params |= params
+
+    def log_metrics(self, *_: Any) -> None: ...
+
+    set_tags = log_metrics
+
+
+def test_tracking_and_report_name_the_base_model_and_not_its_digest_alone(tmp_path: Path) -> None:
+    digest = 32 * "1"
+    write_artifact(str(tmp_path / "model"), ModelManifest(base_model=f"models/small#{digest}"))
+    comparison = replace(COMPARISON, model_uri=f"{tmp_path}/data/model#{digest}")
+    parent: Any = Parent()
+    track_outcome(parent, "finetune", comparison)
+    assert parent.params["base_model"] == "models/small"
+    write_comparison(comparison, html=str(tmp_path / "page"), markdown=str(tmp_path / "summary"))
+    assert f"models/small ({comparison.identity['base'].base_model})" in (tmp_path / "page").read_text()
 
 
 def test_the_record_and_the_message_name_the_endpoint_of_a_model_that_is_served(hook: Hook, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
+from mixtune import storage
 from mixtune.artifacts.comparison import (
     EQUIVALENCE,
     FAIL,
@@ -18,6 +19,7 @@ from mixtune.artifacts.comparison import (
     Measure,
     Overlap,
 )
+from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.report import charts, confusion_table
 from mixtune.report.next_steps import next_steps, steps_html
@@ -310,8 +312,10 @@ def _contamination(overlaps: Sequence[Overlap]) -> str:
 
 def _identity_parts(comparison: Comparison) -> Iterator[str]:
     base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
+    trained = find_manifest(comparison.model_uri) if comparison.model_uri else None
+    name = storage.split_fingerprint(trained.base_model)[0] if trained else ""
     values = {
-        "base model": base.base_model,
+        "base model": f"{name} ({base.base_model})" if name else base.base_model,
         "candidate": f"{candidate.model or 'the base model itself'} ({candidate.model_kind})",
         **{name: getattr(candidate, name) for name in IDENTITY if getattr(candidate, name)},
         "items per axis": comparison.limit or "all",

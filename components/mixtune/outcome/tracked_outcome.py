@@ -2,9 +2,10 @@
 
 from typing import TypeAlias
 
+from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.grid import Candidate
-from mixtune.artifacts.model import find_manifest
+from mixtune.artifacts.model import ModelManifest, find_manifest
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates
 from mixtune.settings.train import TrainSettings
 from mixtune.tracking import NOTE, Run
@@ -26,8 +27,11 @@ def track_outcome(parent: Run, pipeline: str, report: RunReport) -> None:
     params: Values = {"pipeline": pipeline, "candidates": len(candidates)}
     tags: Values = _mixes(candidates)
     if best:
-        settings = _settings_of(best)
+        manifest = _manifest_of(best)
+        settings = manifest.settings if manifest else None
         params |= _params(best, settings)
+        if manifest and manifest.base_model:
+            params["base_model"] = storage.split_fingerprint(manifest.base_model)[0]
         tags |= _training_tags(settings)
         parent.log_metrics(_metrics(best.comparison))
     if not isinstance(report, Comparison):
@@ -43,11 +47,10 @@ def _mixes(candidates: tuple[Candidate, ...]) -> Values:
     return {name: ", ".join(dict.fromkeys(values)) for name, values in names.items() if values}
 
 
-def _settings_of(candidate: Candidate) -> TrainSettings | None:
-    """Return how a candidate was trained, cached trainings included; None where its training left no manifest."""
+def _manifest_of(candidate: Candidate) -> ModelManifest | None:
+    """Return what a candidate's training left, a cached one's included; None where it left no manifest."""
     uri = candidate.comparison.model_uri
-    manifest = find_manifest(uri) if uri else None
-    return manifest.settings if manifest else None
+    return find_manifest(uri) if uri else None
 
 
 def _params(candidate: Candidate, settings: TrainSettings | None) -> Values:
