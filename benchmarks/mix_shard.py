@@ -4,22 +4,34 @@ OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false python benchm
 
 EVERY is 3 for every third record. MODEL is a model folder with a chat template that has generation marks (TRL needs
 them); POOLS are manifests that `sanitize` wrote. Needs `datasets` and `trl` beside mixtune.
+
+    python benchmarks/mix_shard.py --against REVISION DATA [ROUNDS]
+
+measures this tree beside an older revision, in turns, on one and on four questions and answers a record, by the demo's
+template and by published ones that TRL ships. DATA is a folder of public data (see corpus.py).
 """
 
 import os
+import random
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
+import orjson
+from corpus import read_pairs
+from side_by_side import measure, worktree
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from mixtune.artifacts.pools import read_pools
 from mixtune.chat.tokenizer import ChatTokenizer
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.mix_shard.store import Store
 from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
 from mixtune.records import Record, template_messages
@@ -27,6 +39,9 @@ from mixtune.settings.mix import TokenSettings
 
 LETTERS_VOCABULARY = 4000
 REPEATS = 3
+PUBLISHED = ("qwen2_5", "llama3")
+NUM_RECORDS = 6000
+_TAG = re.compile(r"<\|[^|<>]{1,40}\|>")
 
 
 def main(every: int, model: Path, paths: list[str]) -> None:
@@ -151,5 +166,54 @@ def letters_model(folder: Path, model: Path, records: list[Record]) -> Path:
     return folder
 
 
-if __name__ == "__main__":
+def against(revision: str, data: Path, rounds: int) -> None:
+    """The table of this tree beside a revision."""
+    print(f"| template, records | tokens | Mtok per CPU-second at {revision} | now | ratio | same tokens and masks |")
+    print("|---|---|---|---|---|---|")
+    with worktree(revision) as older, tempfile.TemporaryDirectory() as scratch:
+        models = {"demo": BASE_MODEL} | {name: published(Path(scratch) / name, name) for name in PUBLISHED}
+        for turns, title in ((1, "one turn"), (4, "four turns")):
+            records = Path(scratch) / f"{turns}.jsonl"
+            records.write_bytes(b"\n".join(map(orjson.dumps, conversations(data, turns))))
+            for name, model in models.items():
+                script = [str(Path(__file__).with_name("mix_shard_pass.py")), str(model), str(records)]
+                found = measure(older, lambda _, script=script: script, rounds)
+                tokens = found.made[0] / 1e6
+                speeds = f"{tokens / found.before:.2f} | {tokens / found.now:.2f} | {found.ratio:.2f}"
+                same = "yes" if found.is_same else "no"
+                print(f"| {name}, {title} | {found.made[0]:,} | {speeds} | {same} |", flush=True)
+
+
+def conversations(data: Path, turns: int) -> list[Record]:
+    """Records of so many questions and answers, alike in all their texts."""
+    pairs = [(question, answer) for question, answer in read_pairs(data) if len(question) > 200]
+    pairs = random.Random(1).sample(pairs, NUM_RECORDS)
+    messages = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer.strip()}]
+        for question, answer in pairs
+    ]
+    return [
+        {
+            "id": f"{start:032}",
+            "messages": [message for pair in messages[start : start + turns] for message in pair],
+            "origin": {"file": "f", "line": 1},
+        }
+        for start in range(0, NUM_RECORDS, turns)
+    ]
+
+
+def published(folder: Path, name: str) -> Path:
+    """A model folder with a template of TRL's and the demo's tokenizer, to which its control tokens are added."""
+    template = next(Path(file.locate()) for file in files("trl") or () if file.name == f"{name}.jinja").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
+    tokenizer.add_special_tokens({"additional_special_tokens": sorted(set(_TAG.findall(template)))})
+    tokenizer.chat_template = template
+    tokenizer.bos_token = tokenizer.bos_token or tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+if __name__ == "__main__" and sys.argv[1] == "--against":
+    against(sys.argv[2], Path(sys.argv[3]), int([*sys.argv, "7"][4]))
+elif __name__ == "__main__":
     main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

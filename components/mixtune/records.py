@@ -176,12 +176,16 @@ def template_tools(tools: Sequence[TemplateValue] | None) -> list[TemplateValue]
 
 def _template_message(message: Message) -> TemplateValue:
     out: TemplateValue = {"role": message["role"], "content": message["content"]}
+    if len(message) == 2:
+        return out
     if message.get("reasoning"):
         out |= dict.fromkeys(("reasoning", "reasoning_content", "thinking", "thought"), message["reasoning"])
     if message.get("tool_calls"):
         out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):
         out["tool_call_id"] = message["tool_call_id"]
+    if message.get("learn") is False:
+        out["learn"] = False
     return out
 
 

@@ -67,6 +67,19 @@ class _SafeNamespace(Namespace):
         super().__setitem__(name, value)
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, which takes a message's field without asking for an attribute of that name first."""
+
+    def getattr(self, obj: object, attribute: str) -> Any:
+        """Return what a template's `obj.attribute` is."""
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+
+
 def make_environment() -> ImmutableSandboxedEnvironment:
     """Return jinja2's sandbox with what chat templates may use, as transformers offers it."""
 
@@ -82,9 +95,7 @@ def make_environment() -> ImmutableSandboxedEnvironment:
     ) -> str:
         return json_text(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationMarks, loopcontrols]
-    )
+    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationMarks, loopcontrols])
     environment.filters["tojson"] = tojson
     environment.globals |= {
         "raise_exception": raise_exception,

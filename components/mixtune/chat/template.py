@@ -94,15 +94,16 @@ class ChatTemplate:
         """Ids by text."""
         longest_first = sorted(self.control_tokens, key=len, reverse=True)
         self.control_pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        # of the dumped messages: `in` is many times as fast as a pattern of all of them
-        noncharacters = (chr(code).encode() for code in range(ord(_ASIDE_START), ord(_CONTROL_END) + 1))
-        self._suspicious = (*noncharacters, *(orjson.dumps(text)[1:-1] for text in longest_first))
+        noncharacters = (chr(code) for code in range(ord(_ASIDE_START), ord(_CONTROL_END) + 1))
+        self._suspicious = _spellings((*noncharacters, *longest_first))
         self._restorable = re.compile(f"{_ASIDE.pattern}|{self.control_pattern.pattern}")
         self._switches = {
             name: find_switches(read_names(environment, self.templates[name]), text_constants(tree))
             for name, tree in trees.items()
         }
-        self._probes = tuple({orjson.dumps(text)[1:-1] for tree in trees.values() for text in content_probes(tree)})
+        self._probes = _spellings({text for tree in trees.values() for text in content_probes(tree)})
+        # texts that one of these begins: first letters of all that is looked for
+        self._first_letters = tuple({text[0] for text in (*self._suspicious, *self._probes)})
         self._habits: dict[str, Habits] = {}
         self._forms: dict[str, Callable[[Sequence[TemplateValue]], list[TemplateValue]]] = {}
 
@@ -199,14 +200,9 @@ class ChatTemplate:
         if habits.thoughts.are_known:
             messages = lift_thoughts(messages)
         for_template, aside = (template_messages(messages), template_tools(tools)), list[str]()
-        for turn, out in zip(messages, for_template[0], strict=True):
-            if turn.get("learn") is False:
-                out["learn"] = False
         if habits.text_arguments:
             write_arguments(for_template[0])
-        dumped = dump_json(for_template)
-        is_suspicious = any(map(dumped.__contains__, self._suspicious))
-        is_usual = not is_suspicious and not any(map(dumped.__contains__, self._probes))
+        is_suspicious, is_usual = self._look_through(*for_template)
         if is_suspicious:
             for_template = self._set_aside(for_template[0], aside), self._set_aside(for_template[1], aside)
         if habits.thoughts.is_inline:
@@ -214,6 +210,18 @@ class ChatTemplate:
                 if reasoning := message.get("reasoning"):
                     message["content"] = inline_thought(reasoning, message["content"])
         return Conversation(*for_template, aside, is_usual)
+
+    def _look_through(self, messages: list[TemplateValue], tools: list[TemplateValue] | None) -> tuple[bool, bool]:
+        """Return whether messages hold control text, and whether neither that nor what the template looks for."""
+        # `in` is many times as fast as a pattern of all that is looked for, and for one letter many times as fast again
+        if tools or any(len(message) > 2 for message in messages):
+            text = dump_json((messages, tools)).decode()
+        else:
+            text = "\0".join([message["content"] for message in messages])
+            if not any(map(text.__contains__, self._first_letters)):
+                return False, True
+        is_suspicious = any(map(text.__contains__, self._suspicious))
+        return is_suspicious, not is_suspicious and not any(map(text.__contains__, self._probes))
 
     def restore(self, rendered: str, spans: Spans, aside: Sequence[str]) -> tuple[str, Spans]:
         """Put set-aside text back, rename the control tokens that the template wrote (`renamed`), move the spans."""
@@ -274,6 +282,11 @@ def renamed(control_text: str) -> str:
 def without_renaming(text: str) -> str:
     """Return a text with the control tokens' own names in place of those of `renamed`."""
     return text.replace(_CONTROL_START, "").replace(_CONTROL_END, "")
+
+
+def _spellings(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return texts as they are, and as JSON writes them."""
+    return tuple({spelling: None for text in texts for spelling in (text, orjson.dumps(text)[1:-1].decode())})
 
 
 def _no_template(model: str) -> ModelError:

@@ -109,26 +109,22 @@ class ChatTokenizer:
         plain = ["" if item.aside else item.text for item in texts]
         spans = [[] if item.aside else item.spans for item in texts]
         flat, bounds, masks, exact = self._encode_together(plain, spans)
-        control = self._count_control(flat, bounds).tolist()
+        control = _count(self._is_control[flat], bounds)
+        learned = _count(masks, bounds)
         is_inside = self._is_inside(flat)
         for number, item in enumerate(texts):
             part = slice(bounds[number], bounds[number + 1])
             ids, mask, problem, count = flat[part], masks[part], item.problem, control[number]
             if not problem and (item.aside or not exact[number]):
                 ids, mask, problem = self._encode_alone(item)
-                count = int(self._count_control(ids, np.array([0, len(ids)]))[0])
-            if not problem and not mask[1:].any():
+                count, learned[number] = int(self._is_control[ids].sum()), int(mask.sum())
+            if not problem and learned[number] == (len(mask) and mask[0]):
                 problem = "no token to learn"
             elif not problem and count != item.num_control:
                 problem = "cannot be told from a control token"
             elif not problem and not (is_inside and not item.aside) and not self._is_inside(ids):
                 problem = f"a token beyond the model's {self._num_embeddings:,} embeddings"
             yield Tokenized(item.record, ids, mask, problem, item.num_control, item.number, item.lost)
-
-    def _count_control(self, ids: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-        """Return the control tokens of texts: int64, (texts,)."""
-        counts: np.ndarray = np.diff(np.searchsorted(np.flatnonzero(self._is_control[ids]), bounds))
-        return counts
 
     def _is_inside(self, ids: np.ndarray) -> bool:
         """Return whether the model's embedding holds all tokens."""
@@ -222,6 +218,12 @@ def read_num_embeddings(folder: Path) -> int:
     config = storage.read_json(str(folder / "config.json")) if (folder / "config.json").is_file() else {}
     nested = config.get("text_config") or {}
     return int(config.get("vocab_size") or nested.get("vocab_size") or 0)
+
+
+def _count(flags: np.ndarray, bounds: np.ndarray) -> list[int]:
+    """Return how many tokens of each text have a flag."""
+    counts: list[int] = np.diff(np.searchsorted(np.flatnonzero(flags), bounds)).tolist()
+    return counts
 
 
 def _mask(offsets: Sequence[tuple[int, int]], spans: Spans) -> np.ndarray:
