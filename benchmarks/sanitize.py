@@ -4,6 +4,7 @@
     python benchmarks/sanitize.py memory DATA 60 150 400 >> memory.md
     python benchmarks/sanitize.py flat DATA 100 1000 5000 >> memory.md      # the record-wise rules alone
     python benchmarks/sanitize.py kills DATA 20 2 >> kills.md      # 20 trials with two processes each
+    python benchmarks/sanitize.py against DATA 10 REVISION 9 >> speed.md      # in turns with an older revision, 9 rounds
 
 DATA is a folder of public data (see corpus.py). Every case runs in a process of its own, on the same file; imports are
 not counted. `datasets`, `polars` and `datatrove` are compared where they are installed.
@@ -28,6 +29,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from corpus import write_corpus
+from side_by_side import measure, worktree
 
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, write_records
@@ -272,6 +274,18 @@ def speed(data: Path, megabytes: float, wanted: str, folder: Path) -> None:
         print(f"| {title} | {cpu:.2f} | {size / cpu:.1f} | {share} | {size / wall:.1f} | {peak:.0f} |", flush=True)
 
 
+def against(data: Path, megabytes: float, revision: str, rounds: int, folder: Path) -> None:
+    """Cleaned and written, by this tree and by an older revision's own script."""
+    file = folder / "corpus.jsonl"
+    write_corpus(data, megabytes, file)
+    size = file.stat().st_size / 1e6
+    with worktree(revision) as older:
+        command = ["benchmarks/sanitize.py", "child", "case_clean_written", str(file)]
+        found = measure(older, lambda tree: [str(tree / command[0]), *command[1:]], rounds)
+    print(f"| cleaned and written, {size:.1f} MB | {revision} | this | ratio |\n|---|---|---|---|")
+    print(f"| MB per CPU-second | {size / found.before:.1f} | {size / found.now:.1f} | {found.ratio:.2f} |")
+
+
 def child_memory(stage: str, file: Path, work: Path) -> None:
     """Peak memory of making the parts, and then, alone, of deciding on duplicates and splits."""
     sys.stdout, out = sys.stderr, sys.stdout
@@ -389,5 +403,7 @@ if __name__ == "__main__":
                 memory(Path(rest[0]), [float(size) for size in rest[1:]], Path(made))
             elif what == "flat":
                 flat(Path(rest[0]), rest[1:], Path(made))
+            elif what == "against":
+                against(Path(rest[0]), float(rest[1]), rest[2], int(rest[3]), Path(made))
             else:
                 kills(Path(rest[0]), int(rest[1]), rest[2], Path(made))

@@ -1,11 +1,11 @@
 """A part of a file to clean records: read, map, normalise, rewrite; every row is kept, or dropped for a reason."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from json.encoder import encode_basestring
 from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick
@@ -239,6 +239,7 @@ class Cleaner:
             return changed
 
         def clean(text: str) -> str:
+            original = text
             if text in dirty:
                 before = None
                 while text != before:  # removing a marker can leave what is to be composed, and that can be a marker
@@ -247,7 +248,7 @@ class Cleaner:
                     if self.rules.also:
                         text = apply("", partial(tidy, rules=self.rules.also), text)
                     text = apply("marker ", self.rules.markers.rewrite, text)
-            elif text not in personal:
+            if text is original and text not in personal:
                 return text
             return apply("personal data ", self._replace_personal, text)
 
@@ -318,9 +319,10 @@ class Cleaner:
 
 def note_line(pool: str, file: str, line: int, action: str, rule: str, copy_of: str = "") -> bytes:
     """Return a line of the quarantine file."""
-    value = {"pool": pool, "file": file, "line": line, "what": action, "rule": rule}
-    value |= {"copy_of": copy_of} if copy_of else {}
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    texts = {"pool": pool, "file": file, "line": line, "what": action, "rule": rule}
+    texts |= {"copy_of": copy_of} if copy_of else {}
+    pairs = (f'"{key}": {value if type(value) is int else encode_basestring(value)}' for key, value in texts.items())
+    return f"{{{', '.join(pairs)}}}\n".encode()
 
 
 def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:

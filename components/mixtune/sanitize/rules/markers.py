@@ -42,7 +42,7 @@ class Markers:
             return text
         pattern = _pattern(self.extra)
         text = pattern.sub(lambda match: f"{match[1]} :" if match[1] and self.mode == "space" else "", text)
-        return (self._settled(text, counts) if pattern.search(text) else text).strip()
+        return (self._settled(text, counts) if self.may_hold(text) and pattern.search(text) else text).strip()
 
     def _settled(self, text: str, counts: Counter[str]) -> str:
         """Return the text without the markers that the removal of others made, in one linear pass."""
