@@ -9,7 +9,7 @@ from mixtune.chat.refused_share import ALWAYS_THINKS, way_out
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.errors import ConfigError
 from mixtune.inference.prompts import AskingTokenizer, render_prompt
-from mixtune.records import Record, content_id
+from mixtune.records import Message, Record, content_id
 from mixtune.settings.mix import TokenSettings
 
 from ..chat_models import CHATML, save_model
@@ -263,3 +263,46 @@ def test_a_role_that_is_not_known_is_refused_by_name() -> None:
         TokenSettings(train_on=("assistant", "bot"))
     with pytest.raises(ConfigError, match="train_on names no role"):
         TokenSettings(train_on=())
+
+
+ASKED = (
+    "{%% for m in messages %%}{%% if m.role == 'assistant' %%}{{ (%s) + m.content }}{%% for c in m.tool_calls %%}{{ '<call>' "
+    "+ c.function | tojson + '</call>' }}{%% endfor %%}{{ '<|end|>' }}{%% elif m.role == 'user' %%}{{ '<|user|>' + m.content }}"
+    "{%% else %%}{{ (%s) }}{%% endif %%}{%% endfor %%}{%% if add_generation_prompt %%}{{ %s }}{%% endif %%}"
+    "{%% if tools %%}{{ tools | tojson }}{%% endif %%}"
+)
+"""What begins an answer, a tool's result, and a prompt's end."""
+CUED = "' /on Bot:<think>\n' if enable_thinking else ' /off Bot:<think>\n\n</think>\n'"
+RESULT = [
+    {"role": "user", "content": "Sun?"},
+    {"role": "assistant", "content": "", "tool_calls": [{"name": "look", "arguments": {"town": "Rome"}}]},
+    {"role": "tool", "content": "Sun."},
+    {"role": "assistant", "content": "Yes."},
+]
+PLAIN = [RESULT[0], RESULT[3]]
+
+
+@pytest.mark.parametrize(
+    ("begins", "result", "prompt", "messages", "learned"),
+    [
+        ("' Bot:'", "''", CUED, PLAIN, "<|user|>Sun? /off Bot:<think>\n\n</think>\n|Yes.<|end|>"),
+        ("' Bot:'", "''", CUED, [PLAIN[0], {**PLAIN[1], "reasoning": "So."}],
+         "<|user|>Sun? /on Bot:<think>\n|So.\n</think>\n\nYes.<|end|>"),
+        ("'<|bot|>'", "''", "'<|bot|></think>'", PLAIN, "<|user|>Sun?<|bot|></think>|Yes.<|end|>"),
+        ("'' if loop.previtem.role == 'tool' else '<|bot|>'", "'[' + m.content + ']'", "'<|bot|>'",
+         RESULT, "</call><|end|>[Sun.]<|bot|>|Yes.<|end|>"),
+        ("'<|turn|><|bot|>'", "''", "'<|bot|><think>\n'", PLAIN, ALWAYS_THINKS),
+    ],
+    ids=["a cue", "a cue and a thought", "a thought's end alone", "behind a result", "only with a thought"],
+)  # fmt: skip
+def test_prompts_that_no_conversation_shows_are_learned_behind_or_the_reason_is_named(
+    begins: str, result: str, prompt: str, messages: list[Message], learned: str, tmp_path: Path
+) -> None:
+    special = ["<|user|>", "<|bot|>", "<|turn|>", "<|end|>"]
+    tokenizer = ChatTokenizer(save_model(tmp_path, ASKED % (begins, result, prompt), special, eos_token="<|end|>"))
+    record: Record = {"id": content_id(messages), "messages": messages, "origin": {"file": "made.jsonl", "line": 1}}
+    item = next(iter(tokenizer.tokenize([record])))
+    start = max((place + 1 for place, is_learned in enumerate(item.loss_mask) if not is_learned), default=0)
+    text = "|".join(tokenizer.decode(ids) for ids in (item.input_ids[:start], item.input_ids[start:]))
+    assert item.problem == learned if item.problem else text.endswith(learned), (item.problem, text)
+    assert item.problem or item.loss_mask[start:].all()

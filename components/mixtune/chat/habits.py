@@ -17,6 +17,7 @@ from mixtune.chat.thinking import (
     closing_of,
     ending_empty_thought,
     inline_thought,
+    is_opening,
     last_opening,
     leading_closing,
     leading_empty_thought,
@@ -127,6 +128,8 @@ def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
     if whole.startswith(prompt) and leading_closing(whole[place:]):
         place -= len(last_opening(prompt))
     opened = prompt[place:] if whole else ""
+    if opened.strip() and not is_opening(opened):
+        opened = last_opening(opened)  # behind a cue that answers lack
     closing = closing_of(opened, whole[place : whole.rfind(_ANSWER)].removeprefix(opened))
     opened = opened if closing else ""
     if opened or _THOUGHT in _try(render, [_USER, _THINKING], on):

@@ -9,6 +9,7 @@ COMMONEST = 3
 NO_PLACE = "the chat template has no place for its "
 """How a reason begins that a part of the record is lost."""
 ALWAYS_THINKS = "the chat template asks for every answer with a thought, and one has none"
+NO_END = "the chat template writes no end of turn, so that the model would not learn to stop"
 PART_NAMES = {"reasoning": "reasoning", "system": "system prompt", "tool_calls": "tool calls",
               "tool_results": "tool results", "tools": "list of tools"}  # fmt: skip
 """What reasons call the parts of `settings.chat.LOSABLE`."""
@@ -39,6 +40,10 @@ def way_out(reason: str) -> str:
     """Return what a user can do about a reason."""
     if reason == ALWAYS_THINKS:
         return "thinking='on' learns an empty thought there, thinking='off' asks without thoughts, also in evaluation"
+    if reason == NO_END:
+        return (
+            "write {{ eos_token }} behind what the assistant says in a copy of the template; chat_template_uri names it"
+        )
     part = next((part for part, name in PART_NAMES.items() if reason == NO_PLACE + name), "")
     without = f"on_lost={{'{part}': 'drop_field'}} learns without it, " if part else "mend the records, or "
     return f"{without}chat_template_uri names another template"

@@ -88,6 +88,11 @@ def turned(switches: Iterable[Switch], is_on: bool) -> Variables:
     return {item.name: item.on if is_on else item.off for item in switches}
 
 
+def is_opening(text: str) -> bool:
+    """Return whether a text is a tag that opens a thought."""
+    return bool(_OPENED.match(text))
+
+
 def closing_of(opened: str, shown: str) -> str:
     """Return what ends an opened thought; `shown`, before a plain answer, may be that; empty if nothing is opened."""
     match = _OPENED.match(opened)
@@ -99,6 +104,12 @@ def last_opening(prompt: str) -> str:
     """Return the tag that opens a thought, and the space behind it, at a prompt's end; empty if there is none."""
     text = prompt.rstrip()
     return next((prompt[len(text) - len(opening) :] for opening, _ in TAGS if text.endswith(opening)), "")
+
+
+def last_closing(prompt: str) -> str:
+    """Return the tag that ends a thought, and the space behind it, at a prompt's end; empty if there is none."""
+    text = prompt.rstrip()
+    return next((prompt[len(text) - len(closing) :] for _, closing in TAGS if text.endswith(closing)), "")
 
 
 def leaves_open(prompt: str, answer: str) -> bool:

@@ -8,6 +8,7 @@ than it is asked for, and none twice.
 """
 
 from collections.abc import Sequence, Set
+from itertools import takewhile
 from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
@@ -19,13 +20,14 @@ from mixtune.chat.lost_parts import (
     says_something,
     without_parts,
 )
-from mixtune.chat.refused_share import ALWAYS_THINKS, NO_PLACE, PART_NAMES
+from mixtune.chat.refused_share import ALWAYS_THINKS, NO_END, NO_PLACE, PART_NAMES
 from mixtune.chat.sandbox import Spans
 from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
 from mixtune.chat.thinking import (
     Variables,
     ending_empty_thought,
     fill_thought,
+    last_closing,
     last_opening,
     leading_empty_thought,
     leaves_open,
@@ -256,9 +258,14 @@ class _Finder:
             thought = "" if shown and not reasoning else fill_thought(thoughts.empty, reasoning)
             start += len(thoughts.shut) if thought and whole.startswith(thoughts.shut, start) else 0
         if start is None:
+            start = self._align_behind_result(whole, number, variables)
+        if start is None:
             self.lost |= missing_in_answer(message, whole) - {"content"}
             hidden = self.lost & list_parts([message], None)
-            raise TurnProblem(_lacking(min(hidden)) if hidden else NOT_SHOWN)
+            hidden |= missing_around(self.messages[:number], self.tools, prompt) - {"content"}
+            self.lost |= hidden
+            unseen = ALWAYS_THINKS if last_opening(prompt) and not is_thinking else NOT_SHOWN
+            raise TurnProblem(_lacking(min(hidden)) if hidden else unseen)
         answer, appended = self._cut(whole[start:], message)
         pieces = [(0, len(thought) + len(answer))]
         if self.habits.has_marks:
@@ -293,15 +300,32 @@ class _Finder:
         shown = self.template.render(messages, self.tools, variables).text.rpartition(_PLACEHOLDER)[2]
         _, marker, after = asked.rpartition(_PLACEHOLDER)
         header = after.removesuffix(ending_empty_thought(after))
+        header = header.removesuffix(last_closing(header))
         tokens = [match.start() for match in self.template.control_pattern.finditer(header)]
         header = header if shown.startswith(header) or not tokens else header[tokens[-1] :]
         _, is_shown, answer = shown.partition(header) if marker and header else ("", "", "")
         if header != after:
             answer = without_leading_closing(answer)
-        if not is_shown and header.strip():  # it may end in other white space
-            _, is_shown, answer = shown.partition(header.rstrip()) if marker else ("", "", "")
+        if not is_shown and header.strip():  # it may end in other white space, or have a cue before it
+            common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(shown, header, strict=False)))
+            endings = (header[place:].rstrip() for place in range(common, len(header)))
+            ending = next(
+                (text for text in endings if len(text) > 2 and shown.startswith(text, common)), header.rstrip()
+            )
+            _, is_shown, answer = shown.partition(ending) if marker else ("", "", "")
             answer = answer.lstrip()
         return len(whole) - len(answer) if is_shown and whole.endswith(answer) else None
+
+    def _align_behind_result(self, whole: str, number: int, variables: Variables) -> int | None:
+        """Return where an answer begins that stands right behind a tool's result, without the header of a prompt."""
+        if not number or self.messages[number - 1]["role"] != "tool":
+            return None
+        before, content = (
+            self.template.render(self.messages[:number], self.tools, variables).text,
+            self.messages[number]["content"].strip(),
+        )
+        is_next = bool(content) and whole.startswith(before) and whole[len(before) :].lstrip().startswith(content)
+        return len(before) if is_next else None
 
     def _cut(self, answer: str, message: TemplateValue) -> tuple[str, str]:
         """Return an answer up to its end of turn, and that end where the template does not write it."""
@@ -320,7 +344,7 @@ class _Finder:
             ends.append((token, place))
             tail = tail.removesuffix(token).rstrip()
         if not ends:
-            raise TurnProblem("the chat template writes no end of turn, so that the model would not learn to stop")
+            raise TurnProblem(NO_END)
         known = [place for token, place in reversed(ends) if token in {end, self.template.eos}]
         return answer[: known[0] if known else ends[0][1]], ""
 
