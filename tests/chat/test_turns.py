@@ -184,11 +184,13 @@ def test_an_answer_without_the_thought_that_every_prompt_asks_for_is_refused_unt
         assert whole == render_prompt(AskingTokenizer(loaded, None, tokenizer.settings), plain) + turn
 
 
-def test_a_thought_that_a_prompt_begins_and_no_answer_ends_is_refused(tmp_path: Path) -> None:
+def test_a_thought_that_a_prompt_begins_and_no_answer_ends_is_refused_or_empty(tmp_path: Path) -> None:
     template = HEADS.replace("SHOWN", "'<think>'").replace("ASKED", "'<think>'")
     special = ["<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
     (item,) = ChatTokenizer(save_model(tmp_path, template, special)).tokenize([conversation()])
-    assert item.problem == "the chat template leaves a thought open that its prompt begins"
+    assert item.problem == ALWAYS_THINKS
+    items = ChatTokenizer(tmp_path, TokenSettings(thinking="on")).tokenize([conversation()])
+    assert all(item.problem == "" for item in items), "an empty thought is asked for"
 
 
 def test_a_thought_is_a_part_of_the_content_where_a_template_takes_it_so(tmp_path: Path) -> None:
@@ -273,6 +275,7 @@ ASKED = (
 )
 """What begins an answer, a tool's result, and a prompt's end."""
 CUED = "' /on Bot:<think>\n' if enable_thinking else ' /off Bot:<think>\n\n</think>\n'"
+OPENED = "'<|bot|><think>\n' if loop.last else '<|bot|>'"
 RESULT = [
     {"role": "user", "content": "Sun?"},
     {"role": "assistant", "content": "", "tool_calls": [{"name": "look", "arguments": {"town": "Rome"}}]},
@@ -292,8 +295,12 @@ PLAIN = [RESULT[0], RESULT[3]]
         ("'' if loop.previtem.role == 'tool' else '<|bot|>'", "'[' + m.content + ']'", "'<|bot|>'",
          RESULT, "</call><|end|>[Sun.]<|bot|>|Yes.<|end|>"),
         ("'<|turn|><|bot|>'", "''", "'<|bot|><think>\n'", PLAIN, ALWAYS_THINKS),
+        (OPENED, "'</think>'", "'<|bot|><think>\n'", [PLAIN[0], {**PLAIN[1], "reasoning": "So."}],
+         "<|bot|><think>\n|So.\n</think>\n\nYes.<|end|>"),
+        (OPENED, "'</think>'", "'<|bot|><think>\n'", PLAIN, ALWAYS_THINKS),
     ],
-    ids=["a cue", "a cue and a thought", "a thought's end alone", "behind a result", "only with a thought"],
+    ids=["a cue", "a cue and a thought", "a thought's end alone", "behind a result", "only with a thought",
+         "a thought in an opened text", "none there"],
 )  # fmt: skip
 def test_prompts_that_no_conversation_shows_are_learned_behind_or_the_reason_is_named(
     begins: str, result: str, prompt: str, messages: list[Message], learned: str, tmp_path: Path

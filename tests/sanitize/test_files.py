@@ -303,6 +303,28 @@ def test_maps_dictionaries_and_dates_of_arrow_are_read(tmp_path: Path) -> None:
     assert records(tmp_path / "b.parquet")[0][0]["messages"][0]["content"] == "2020-01-02T00:00:00"
 
 
+def test_classes_of_a_hub_s_file_are_read_by_their_names(tmp_path: Path) -> None:
+    features = {
+        "text": {"dtype": "string", "_type": "Value"},
+        "label": {"names": ["late", "lost"], "_type": "ClassLabel"},
+    }
+    table = pa.table({"text": ["q", "r", "s", "t"], "label": pa.array([1, 0, -1, 7])})
+    for name, metadata in (("a", {"info": {"features": features}}), ("b", {"info": None}), ("c", ["x"])):
+        written = table.replace_schema_metadata({b"huggingface": json.dumps(metadata).encode()})
+        pq.write_table(written, str(tmp_path / f"{name}.parquet"))
+    with_names, cleaner = records(tmp_path / "a.parquet")
+    assert [record["label"] for record in with_names] == ["lost", "late", "7"]
+    assert cleaner.tally.dropped == {"empty answer": 1}, "-1 is no class"
+    for name in ("b", "c"):
+        assert [record["label"] for record in records(tmp_path / f"{name}.parquet")[0]] == ["1", "0", "-1", "7"]
+
+
+def test_messages_that_python_printed_into_a_table_are_refused_by_that(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("messages\n\"[{'role': 'user', 'content': 'q'}]\"\n")
+    _, cleaner = records(tmp_path / "a.csv")
+    assert "messages is not JSON (single quotation marks, as Python prints" in next(iter(cleaner.tally.unusable))
+
+
 SPLITS = {
     "data/train-00000-of-00002.parquet": "train", "test.jsonl": "test", "tickets_test.csv": "test", "validation/a.jsonl": "validation",
     "dev-1.jsonl.gz": "validation", "Test/part-0.parquet": "test", "latest.jsonl": "", "driving-test-faq.csv": "", "tests/a.jsonl": "",

@@ -161,6 +161,9 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "harmony: the final channel": ({"messages": [Q, {**A, "channel": "final"}]}, [Q, A]),
     "a list with one answer": ({"question": "q", "answer": ["a"]}, [Q, A]),
     "a fraction as an answer": ({"prompt": "q", "completion": Decimal("3.0")}, [Q, {"role": "assistant", "content": "3.0"}]),
+    "Nemotron: whether there is a thought": ({"system_prompt": "s", "input": "q", "output": "a", "reasoning": "on"}, [S, Q, A]),
+    "a turn that is not trainable": (
+        {"messages": [Q, {**A, "trainable": False}, Q, {**A, "trainable": True}]}, [Q, {**A, "learn": False}, Q, A]),
     "an object as an answer": ({"prompt": "q", "completion": {"city": "a"}}, [Q, {"role": "assistant", "content": '{"city": "a"}'}]),
 }  # fmt: skip
 
@@ -268,6 +271,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "several classes of a conversation": ({"messages": [Q, A], "label": ["x", "y"]}, {"label"}),
     "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
+    "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
     "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
     "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),
     "a result's": ({"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"text": "r"}], "status": "error"}}), A]},

@@ -205,6 +205,8 @@ def test_versions_sections_code_and_tables_are_left_alone(text: str) -> None:
         ("old Visa card 4222222222222", "old Visa card [CARD]"),
         ("call (681) 838-2411x12", "call [PHONE]"),
         ("from host 10.20.30.40", "from host [IP]"),
+        ("Llámame al 612 34 56 78 hoy", "Llámame al [PHONE] hoy"),
+        ("Rufen Sie uns unter 030 / 123 456 78 an", "Rufen Sie uns unter [PHONE] an"),
     ],
 )
 def test_a_datum_is_found_in_its_seldom_forms(text: str, expected: str) -> None:

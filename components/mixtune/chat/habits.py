@@ -137,7 +137,9 @@ def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
     inlined = {**_PLAIN, "content": inline_thought(_THOUGHT, _ANSWER)}
     shut, empty = _find_empty(render, traits)
     is_inline = not empty and "</think>" in traits.text and _THOUGHT in _try(render, [_USER, inlined], on)
-    return Thoughts(switches, "", "", shut, empty, is_inline, mentions_thoughts(traits.text))
+    is_open = bool(last_opening(prompt)) and whole.startswith(prompt) and not leading_closing(whole[len(prompt) :])
+    opening = "" if is_open else "<think>\n"
+    return Thoughts(switches, "", "", shut, empty, is_inline, opening, mentions_thoughts(traits.text))
 
 
 def _find_empty(render: Render, traits: Traits) -> tuple[str, str]:

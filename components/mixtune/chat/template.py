@@ -208,7 +208,7 @@ class ChatTemplate:
         if habits.thoughts.is_inline:
             for message in for_template[0]:
                 if reasoning := message.get("reasoning"):
-                    message["content"] = inline_thought(reasoning, message["content"])
+                    message["content"] = inline_thought(reasoning, message["content"], habits.thoughts.inline_opening)
         return Conversation(*for_template, aside, is_usual)
 
     def _look_through(self, messages: list[TemplateValue], tools: list[TemplateValue] | None) -> tuple[bool, bool]:

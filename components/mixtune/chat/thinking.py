@@ -64,7 +64,9 @@ class Thoughts(NamedTuple):
     empty: str = ""
     """One that prompts do not open, or that ends prompts without thoughts: a thought that is left out looks like it."""
     is_inline: bool = False
-    """A thought is written only if it stands in the answer's text."""
+    """A thought is written only if it stands in the answer's text,"""
+    inline_opening: str = "<think>\n"
+    """behind this; empty where every answer is written behind it."""
     are_known: bool = False
     """A thought at an answer's beginning is one for the template, too."""
 
@@ -151,9 +153,9 @@ def fill_thought(empty: str, thought: str) -> str:
     return before + opening + space[:half] + thought + space[half:] + closing + after
 
 
-def inline_thought(thought: str, answer: str) -> str:
+def inline_thought(thought: str, answer: str, opening: str = "<think>\n") -> str:
     """Return an answer's text with its thought in it."""
-    return f"<think>\n{thought}\n</think>\n\n{answer}"
+    return f"{opening}{thought}\n</think>\n\n{answer}"
 
 
 def mentions_thoughts(template: str) -> bool:

@@ -25,6 +25,7 @@ from mixtune.chat.sandbox import Spans
 from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
 from mixtune.chat.thinking import (
     Variables,
+    closing_of,
     ending_empty_thought,
     fill_thought,
     last_closing,
@@ -271,8 +272,13 @@ class _Finder:
         if self.habits.has_marks:
             pieces = self._marked(message, answer, [(a - start, b - start) for a, b in marks], len(thought))
         self.lost |= missing_in_answer(message, thought + answer)
+        if is_thinking and not reasoning and not thought and leaves_open(prompt, answer):
+            thought = closing_of(last_opening(prompt), "")
+            pieces = [(0, len(thought) + len(answer))]
         if leaves_open(prompt, thought + answer):
-            raise TurnProblem("the chat template leaves a thought open that its prompt begins")
+            raise TurnProblem(
+                "the chat template leaves a thought open that its prompt begins" if is_thinking else ALWAYS_THINKS
+            )
         text, source = prompt + thought + answer, None
         if whole.startswith(prompt) and not thought:
             source = Source(number + 1, variables, appended)

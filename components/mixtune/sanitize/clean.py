@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
-from json.encoder import encode_basestring
+from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick
@@ -319,10 +319,11 @@ class Cleaner:
 
 def note_line(pool: str, file: str, line: int, action: str, rule: str, copy_of: str = "") -> bytes:
     """Return a line of the quarantine file."""
-    texts = {"pool": pool, "file": file, "line": line, "what": action, "rule": rule}
-    texts |= {"copy_of": copy_of} if copy_of else {}
-    pairs = (f'"{key}": {value if type(value) is int else encode_basestring(value)}' for key, value in texts.items())
-    return f"{{{', '.join(pairs)}}}\n".encode()
+    start, copy = (
+        f'"pool": {_quoted(pool)}, "file": {_quoted(file)}',
+        f', "copy_of": {_quoted(copy_of)}' if copy_of else "",
+    )
+    return f'{{{start}, "line": {line}, "what": {_quoted(action)}, "rule": {_quoted(rule)}{copy}}}\n'.encode()
 
 
 def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -58,10 +59,30 @@ def _rows(batches: Iterable[pa.RecordBatch], first: int = 1) -> Iterator[Row]:
     for batch in batches:
         batch.validate(full=True)  # a torn file's offsets would be followed out of its memory
         names = check_names(batch.schema.names)
-        columns = [_values(column) for column in batch.columns]
+        classes = _class_names(batch.schema)
+        columns = [
+            [_class_of(value, classes[name]) for value in _values(column)] if name in classes else _values(column)
+            for name, column in zip(names, batch.columns, strict=True)
+        ]
         for values in zip(*columns, strict=True):
             yield Row(number, dict(zip(names, values, strict=True)))
             number += 1
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Return the names of classes by column, as `datasets` writes them into a file's metadata."""
+    try:
+        features = orjson.loads((schema.metadata or {}).get(b"huggingface") or b"{}")["info"]["features"].items()
+        return {name: list(map(str, kind["names"])) for name, kind in features if kind.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _class_of(value: Json, names: list[str]) -> Json:
+    """Return a class's name; -1 stands for none, and what is no number of a class stays."""
+    if type(value) is not int or value >= len(names):
+        return value
+    return names[value] if value >= 0 else None
 
 
 def _values(column: pa.Array) -> list[Json]:

@@ -62,6 +62,8 @@ _REFUSED = {
     "guard_content": "guarded content is not read; give it as text",
 }
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+_SWITCHES = frozenset(_names("on off true false yes no enabled disabled auto minimal low medium high xhigh"))
+"""What a field of a thought's name holds that is no thought."""
 _DECISIONS = {"accept": True, "reject": False, "ignore": False}
 """What Prodigy writes as `answer` beside a text and its class."""
 
@@ -98,6 +100,13 @@ def first_filled(row: JsonObject, names: tuple[str, ...], unread: Unread, place:
         if row[name] != row[filled[0]]:
             unread[f"{place}{name}"] += 1
     return row[filled[0]] if filled else None
+
+
+def thought_of(fields: JsonObject, unread: Unread, place: str = "") -> Json:
+    """Return the thought among some fields, or None; what only says whether or how much was thought is unread."""
+    switches = [name for name in REASONING if name in fields and str(fields[name]).strip().lower() in _SWITCHES]
+    unread.update(f"{place}{name}" for name in switches)
+    return first_filled(fields, tuple(name for name in REASONING if name not in switches), unread, place)
 
 
 def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> None:

@@ -12,7 +12,7 @@ import orjson
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
-from mixtune.sanitize.reading.fields import REASONING, account, first_filled
+from mixtune.sanitize.reading.fields import REASONING, account, first_filled, thought_of
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
 
 _SPEAKERS_BY_ROLE = {
@@ -26,7 +26,7 @@ _ROLE_NAMES = {name: role for role, speakers in _SPEAKERS_BY_ROLE.items() for na
 """Roles by the names that published forms have for them; `call` is the assistant's."""
 _CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
 _SPEAKERS = ("role", "from", "author", "speaker")
-_LEARN = frozenset(("learn", "weight", "train", "training", "loss", "loss_weight"))
+_LEARN = frozenset(("learn", "weight", "train", "trainable", "training", "loss", "loss_weight"))
 """Fields that leave a turn out of training."""
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
@@ -194,7 +194,7 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
         out.calls += _calls_of(content, unread)
     else:
         _read_content(out, content, unread)
-    if (reasoning := first_filled(turn, REASONING, unread, "messages.")) is not None:
+    if (reasoning := thought_of(turn, unread, "messages.")) is not None:
         out.reasoning.insert(0, text_of(reasoning))
     for name in _CALLS:
         if turn.get(name):

@@ -108,6 +108,9 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
         return schema
     if schema := _detect({fold(name): value for name, value in row.items()}):
         return replace(schema, folds=True)
+    for column in CONVERSATIONS:
+        if isinstance(text := row.get(column), str) and text.lstrip().startswith(("[{'", "{'")):
+            raise DataError(f"{column} is not JSON (single quotation marks, as Python prints; write it by json.dumps)")
     raise DataError(
         f'no known schema in columns {", ".join(row)}; say which is which, such as {{"prompt": COLUMN, '
         '"completion": COLUMN}; docs/data.md has the forms that are detected'
@@ -296,7 +299,7 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     if completion == "chosen" and turns_after[0]["role"] != "assistant":  # the chosen is the whole conversation
         turns = []
     last = turns_after[-1]
-    if (reasoning := first_filled(row, names.REASONING, unread)) is not None and last["role"] == "assistant":
+    if (reasoning := names.thought_of(row, unread)) is not None and last["role"] == "assistant":
         turns_after[-1] = {**last, "reasoning": text_of(reasoning)}
     label = answer if is_class else ""
     return finished(Fields(messages=framed([*turns, *turns_after], row, unread), tools=tools, label=label), row)

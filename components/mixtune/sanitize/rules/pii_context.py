@@ -13,13 +13,14 @@ BEFORE = 48
 _TELEPHONE = (
     "tele(?:ph|f)on[eo]?|telef[óo]n|t[ée]l[ée]phone|telefoon|telefonnummer|rufnummer|telefax|phones?|cellphone|fone|"
     "tel|tlf|t[ée]l|tfno|cell|cel|celular|cellulare|mobiles?|mobil|mobiel|m[óo]vil|handy|portable|fax|gsm|"
-    "whats ?app|sms|call(?:ed|ing)?|ring|dial|contact|reach|hotline|landline|llam[ae]r?|ligue|anrufen|appele[rz]|"
+    "whats ?app|sms|call(?:ed|ing)?|ring|dial|contact|reach|hotline|landline|ll[aá]m[ae](?:r|me|nos)?|ligue|rufen sie|"
+    "anrufen|appele[rz]|"
     "chiam[ai](?:re)?|puhelin|kom[óo]rka|telefonu|телефон|тел|моб|звоните|τηλ|τηλέφωνο|κινητό|هاتف|جوال|फ़ोन|फोन|"
     "โทร|điện thoại|电话|電話|手机|手機|携帯|전화|휴대폰|טלפון"
 )
 _FILLER = (
     "number|no|nr|num|n[úu]mero|numer|nummer|номер|n|is|are|ist|est|es|at|on|me|us|him|her|them|my|our|your|the|under|"
-    "unter|auf|al|au|a|to|via|by|is|был"
+    "uns|unter|auf|al|au|a|to|via|by|is|был"
 )
 _SEPARATORS = "[\\s\u00a0\u202f\u3000" r":：=.#()/,;*°\"'|-]{0,4}"
 INTRODUCED = re2.compile(rf"(?i)(?:^|\PL)(?:{_TELEPHONE}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
