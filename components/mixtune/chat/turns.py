@@ -8,10 +8,10 @@ than it is asked for, and none twice.
 """
 
 from collections.abc import Sequence, Set
-from itertools import takewhile
 from typing import NamedTuple
 
 from mixtune.chat.habits import TemplateRefusal
+from mixtune.chat.headers import answer_behind
 from mixtune.chat.lost_parts import (
     is_written,
     list_parts,
@@ -26,13 +26,10 @@ from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
 from mixtune.chat.thinking import (
     Variables,
     closing_of,
-    ending_empty_thought,
     fill_thought,
-    last_closing,
     last_opening,
     leading_empty_thought,
     leaves_open,
-    without_leading_closing,
 )
 from mixtune.errors import DataError
 from mixtune.records import TemplateValue
@@ -305,22 +302,8 @@ class _Finder:
         asked = self.template.prompt(messages[:number], self.tools, thinks=is_thinking).removesuffix(opened)
         shown = self.template.render(messages, self.tools, variables).text.rpartition(_PLACEHOLDER)[2]
         _, marker, after = asked.rpartition(_PLACEHOLDER)
-        header = after.removesuffix(ending_empty_thought(after))
-        header = header.removesuffix(last_closing(header))
-        tokens = [match.start() for match in self.template.control_pattern.finditer(header)]
-        header = header if shown.startswith(header) or not tokens else header[tokens[-1] :]
-        _, is_shown, answer = shown.partition(header) if marker and header else ("", "", "")
-        if header != after:
-            answer = without_leading_closing(answer)
-        if not is_shown and header.strip():  # it may end in other white space, or have a cue before it
-            common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(shown, header, strict=False)))
-            endings = (header[place:].rstrip() for place in range(common, len(header)))
-            ending = next(
-                (text for text in endings if len(text) > 2 and shown.startswith(text, common)), header.rstrip()
-            )
-            _, is_shown, answer = shown.partition(ending) if marker else ("", "", "")
-            answer = answer.lstrip()
-        return len(whole) - len(answer) if is_shown and whole.endswith(answer) else None
+        answer = answer_behind(after, shown, self.template.control_pattern) if marker else None
+        return len(whole) - len(answer) if answer is not None and whole.endswith(answer) else None
 
     def _align_behind_result(self, whole: str, number: int, variables: Variables) -> int | None:
         """Return where an answer begins that stands right behind a tool's result, without the header of a prompt."""

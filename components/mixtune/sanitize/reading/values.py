@@ -9,6 +9,7 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import orjson
 import re2
 
@@ -28,6 +29,8 @@ _LARGEST_LABEL = 1e18
 _MINUS_ZERO = re2.compile(rb"[:,\[]\s*-0\s*[,}\]]")
 """An integer whose sign is lost where it becomes one of Python's."""
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
+_QUOTE, _SMALL = ord('"'), 4096
+"""In texts of so many bytes and more, letters are counted faster by NumPy."""
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 
@@ -47,11 +50,17 @@ def keeps_form(text: bytes, value: Json) -> bool:
     So no key is there twice. And it has the same digits, so that every number is as it was written.
     """
     again = orjson.dumps(value)
-    if text.count(b'"') != again.count(b'"'):
+    if _count_quotes(text) != _count_quotes(again):
         return False
     if not _MAY_LOSE_FORM.search(text):
         return True
     return b"\\u0022" not in text and not _MINUS_ZERO.search(text) and _digits(text) == _digits(again)
+
+
+def _count_quotes(text: bytes) -> int:
+    if len(text) < _SMALL:
+        return text.count(b'"')
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE))
 
 
 def _digits(text: bytes) -> bytes:
