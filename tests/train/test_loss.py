@@ -181,3 +181,18 @@ def test_attention_that_is_told_where_records_begin_gives_the_same_losses(
 def test_kernels_of_gpus_are_refused_on_a_cpu(folder: Path) -> None:
     with pytest.raises(ConfigError, match="fused_kernels are for GPUs"):
         load(folder, "sft", memory={"fused_kernels": True})
+
+
+def test_an_architecture_for_which_there_are_no_fused_kernels_is_refused_not_trained_without_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "liger_kernel" / "transformers"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "monkey_patch.py").write_text("MODEL_TYPE_TO_APPLY_LIGER_FN = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = load(folder, "sft")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"liger-kernel has nothing for \w+; leave fused_kernels off"):
+        kernels.fuse(model.causal)
