@@ -140,7 +140,7 @@ def test_a_second_training_that_would_pass_no_likelier_is_not_paid_for(begun: Mi
     chance = compare(first, 1, 100)
     search = continue_search(begun, replace(chance, verdict="inconclusive"), seed=1)
     assert next_action(search) == "stop"
-    assert "the first once more with" in search.stopped
+    assert "the first, evaluated again, with" in search.stopped
 
 
 def test_the_same_trainings_give_the_same_search(begun: MixSearch) -> None:

@@ -127,8 +127,8 @@ def _explain(chosen: ShareForecast, confidence: float, smallest: float, *, is_ce
     beyond = f" That lies beyond the shares tried, which end at {smallest:g} %." if chosen.percent < smallest else ""
     if is_certain:
         return (
-            f"{general:g} % general records are the least with which all axes are likely to pass: "
-            f"{chosen.pass_chance:.0%}, at least {confidence:.0%} of what an unchanged model has.{beyond}"
+            f"{general:g} % general records are the least with which all axes are likely to pass, with a chance of "
+            f"{chosen.pass_chance:.0%}. Asked for was {confidence:.0%} of an unchanged model's chance.{beyond}"
         )
     return (
         f"What was trained so far cannot tell. {general:g} % general records promise most for their steps: all axes "

@@ -126,12 +126,14 @@ def recommend(search: MixSearch) -> GridReport:
             model_uri=last.candidate.comparison.model_uri,
         )
         reason = (
-            f"Take {last.name}: with {general:g} % general records all axes pass; the customer's: {last.gain:+.3f}."
+            f"Take {last.name} customer records: with {general:g} % general records all axes pass, and the customer's "
+            f"score changes by {last.gain:+.3f}."
         )
         return GridReport(verdict=PASS, reason=f"{reason} {text}", recommended=recommended, candidates=search.tried)
     verdict = INCONCLUSIVE if last.verdict == INCONCLUSIVE else FAIL
     reason = (
-        f"No share that was tried passed ({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {text}"
+        f"No share of customer records that was tried passed "
+        f"({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {text}"
     )
     return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
 

@@ -79,7 +79,7 @@ def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> Mix
     reason = f"at {forecast.percent:g} % it would pass with a chance of {forecast.recommended.pass_chance:.0%}"
     smallest = smallest_share(search)
     bound = f" Below {smallest:.0f} % it would exceed find_options.max_cost." * (smallest > 0)
-    reason = f"There is no second full training: {reason}, the first once more with {again:.0%}.{bound}"
+    reason = f"There is no second full training: {reason}, the first, evaluated again, with {again:.0%}.{bound}"
     return replace(search, stopped=reason)
 
 

@@ -51,8 +51,8 @@ def write_search(search: MixSearch, report: GridReport, *, html: str, markdown: 
         for score in search.scores
     ]  # fmt: skip
     cost = describe_total(item.cost for item in report.candidates)
-    notes = [item.forecast.reason for item in search.rounds] + [search.stopped] * bool(search.stopped)
-    notes += [describe_cost(search), *(f"Proxy {text}" for text in search.failures)]
+    notes = [*(item.forecast.reason for item in search.rounds), describe_cost(search)]
+    notes += [f"Proxy {text}" for text in search.failures]
     body = [
         f"<h1>{TITLE}</h1><p class='summary {report.verdict}'>{escape(report.reason)}</p>",
         pages.bullets(notes),
