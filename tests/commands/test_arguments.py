@@ -214,5 +214,5 @@ def test_another_pipelines_run_gives_what_means_the_same_and_the_rest_is_named(
     prepare, finetune, restore = map(find_pipeline, ("prepare_data", "finetune", "restore"))
     assert taken_over(arguments, prepare, finetune) == arguments
     assert capsys.readouterr().out == ""
-    assert taken_over(arguments, finetune, restore) == {"base_model": "m"}
-    assert "run: customer_data_percent, customer_epochs, learning_rate\n" in capsys.readouterr().out
+    assert taken_over(arguments, finetune, restore) == {"base_model": "m", "learning_rate": 1e-4}
+    assert "run: customer_data_percent, customer_epochs\n" in capsys.readouterr().out

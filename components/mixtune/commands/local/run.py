@@ -191,8 +191,8 @@ def task_names(pipeline: Path) -> dict[str, str]:
     return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
 
 
-OF_A_TRAINING = ("customer_data_percent", "max_steps", "learning_rate")
-"""What `restore` means otherwise than the pipelines that tune: it draws a finished model back."""
+OF_A_TRAINING = ("customer_data_percent", "max_steps")
+"""What `restore` means otherwise than the pipelines that tune: it draws a finished model back, at its training's rate."""
 
 
 def taken_over(arguments: Arguments, earlier: Path, pipeline: Path) -> Arguments:
