@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from mixtune.artifacts.mix_search import MixForecast, SearchedAxis, TrainingScore
-from mixtune.find_mix.forecast import forecast_mix
+from mixtune.find_mix.forecast import GENERAL_PERCENTS, forecast_mix
+from mixtune.settings.find_mix import FindSettings, steps_of
 
 Curve = Callable[[float, float], float]
 """Benefit by general share, 0 to 1, and length."""
@@ -90,8 +91,13 @@ def run_task(seed: int, proxy_items: int, items: int) -> Outcome:
     inside: list[bool] = []
     tried: list[float] = []
     passes = False
+    steps = sum(steps_of(percent, length) for percent, length in PROXIES)
     while not passes and len(tried) < 2:
-        forecast = forecast_mix(axes, scores, confidence=0.8, tried=tried, seed=seed)
+        smallest = 100 / max(1.0, FindSettings().max_cost - steps)
+        if tried and not any(smallest <= 100 - general < tried[-1] for general in GENERAL_PERCENTS):
+            break
+        forecast = forecast_mix(axes, scores, confidence=0.8, tried=tried, smallest=smallest, seed=seed)
+        steps += steps_of(forecast.percent)
         tried.append(forecast.percent)
         full = [measure(random, curve, axis, forecast.percent, 1.0, items) for axis, curve in pairs]
         inside += is_inside(forecast, full)
@@ -105,7 +111,6 @@ def run_task(seed: int, proxy_items: int, items: int) -> Outcome:
     ]
     best = max((curves[-1](1 - percent / 100, 1) for percent in good), default=0.0)
     regret = best - curves[-1](1 - tried[-1] / 100, 1) if good and passes else 0.0
-    steps = sum(length * 100 / percent for percent, length in PROXIES) + sum(100 / percent for percent in tried)
     cost = steps / sum(100 / percent for percent in GRID)
     return Outcome(inside=tuple(inside), passes=passes, grid_passes=bool(good), regret=float(regret), cost=cost)
 

@@ -48,13 +48,15 @@ class Cell:
     epochs: float
     num_steps: int
     train_cpu_seconds: float
+    """Of mixing and training."""
+    mix_cpu_seconds: float
     evaluate_cpu_seconds: float
     comparison: Comparison
 
     @property
     def cpu_seconds(self) -> float:
-        """Of mixing, training and evaluation."""
-        return self.train_cpu_seconds + self.evaluate_cpu_seconds
+        """Of training and evaluation, without mixing."""
+        return self.train_cpu_seconds - self.mix_cpu_seconds + self.evaluate_cpu_seconds
 
     @property
     def verdict(self) -> str:
@@ -126,11 +128,13 @@ class Bench:
         weights = {pool["category"]: pool["weight"] for pool in self.world.pools}
         names = ("manifest_path", "data_uri", "html_path", "markdown_path")
         places = [str(folder / place) for place in ("shards", "data/shards", "receipt.html", "receipt.md")]
+        start = cpu_seconds()
         mixing.run(
             read_mix_settings({"max_steps": 0, **parameters, "weights": weights}, MIX_OPTIONS),
             mixing.Inputs(base_model=self.world.base_model, customer_path=customer, general_path=general),
             mixing.Outputs(**dict(zip(names, places, strict=True))),
         )
+        (folder / "mixed.json").write_text(json.dumps(cpu_seconds() - start))
         return places[0]
 
     def run_training(self, settings: TrainSettings, shards: str, folder: Path, start: str = "") -> str:
@@ -166,6 +170,7 @@ class Bench:
             epochs=comparison.mix.receipt.pools[0].epochs,
             num_steps=comparison.mix.num_steps,
             comparison=comparison,
+            mix_cpu_seconds=json.loads(mixed.read_text()) if (mixed := folder / "mixed.json").exists() else 0.0,
             **json.loads(place.read_text()),
         )
 
