@@ -192,7 +192,7 @@ def task_names(pipeline: Path) -> dict[str, str]:
 
 
 OF_A_TRAINING = ("customer_data_percent", "max_steps")
-"""What `restore` means otherwise than the pipelines that tune: it draws a finished model back, at its training's rate."""
+"""What `restore` means otherwise than pipelines that tune: it draws a finished model back, at its training's rate."""
 
 
 def taken_over(arguments: Arguments, earlier: Path, pipeline: Path) -> Arguments:
