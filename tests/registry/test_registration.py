@@ -47,7 +47,7 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
     assert version.description == card
     for said in (
         "licence: apache-2.0",
-        "| mmlu |",
+        "| mmlu (accuracy) |",
         "| customer | 75.00%",
         "| shards | s1 |",
         "PeftModel",

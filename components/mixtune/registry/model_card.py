@@ -62,7 +62,7 @@ def find_licence(base_model: str) -> str:
 def _axis_row(axis: AxisVerdict) -> list[str]:
     measure, change = axis.measure, axis.measure.change
     scores = [f"{measure.base:.4f}", f"{measure.candidate:.4f}", f"{change.difference:+.4f}"]
-    return [axis.axis, *scores, f"{change.lower:+.4f} to {change.upper:+.4f}", f"{axis.limit:g}", axis.verdict]
+    return [axis.title, *scores, f"{change.lower:+.4f} to {change.upper:+.4f}", f"{axis.limit:g}", axis.verdict]
 
 
 def _describe_mix(mix: TrainedMix | None) -> str:
