@@ -1,6 +1,7 @@
 """Adapters beyond plain LoRA, dropout, merging and interpolation: what is saved, and where it loads."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mixtune.train.distributed import ProcessGroup
 from mixtune.train.modeling import trainable
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.trainable import Trainable, load_trainable
-from mixtune.train.postprocess import postprocess
+from mixtune.train.postprocess import name_base, postprocess
 
 from .conftest import settings
 from .test_checkpoints import interrupted
@@ -257,3 +258,14 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, object],
 def test_what_the_model_cannot_take_is_said(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_trainable(BASE_MODEL, settings(**options))
+
+
+def test_an_adapter_carries_its_bases_tokenizer_and_licence_but_not_its_card(tmp_path: Path) -> None:
+    folder, base = tmp_path / "adapter", tmp_path / "base"
+    folder.mkdir()
+    shutil.copytree(BASE_MODEL, base)
+    (base / "LICENSE").write_text("MIT License")
+    (folder / "adapter_config.json").write_text("{}")
+    name_base(folder, str(base), base)
+    assert {"tokenizer.json", "chat_template.jinja", "LICENSE"} <= {path.name for path in folder.iterdir()}
+    assert not {"README.md", "config.json"} & {path.name for path in folder.iterdir()}

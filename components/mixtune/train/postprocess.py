@@ -48,7 +48,8 @@ def name_base(folder: Path, base_model: str, base: Path) -> None:
         name = own["_name_or_path"]
     config |= {"base_model_name_or_path": name, "revision": revision}
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    beside = [name for name in models.TOKENIZER_FILES if name not in ("config.json", "generation_config.json")]
+    of_base = ("config.json", "generation_config.json", "README.md")
+    beside = [name for name in models.TOKENIZER_FILES if name not in of_base]
     models.copy_files(base, folder, beside)
 
 
