@@ -119,6 +119,19 @@ def is_message(value: Json) -> bool:
     return is_spoken or any(set(pair) <= set(value) for pair in _PAIRED)
 
 
+def is_message_of(value: Json) -> bool:
+    """Return whether a value is a message whose speaker has a name that is known."""
+    if not isinstance(value, dict):
+        return False
+    speaker = next((value[key] for key in _SPEAKERS if key in value), None)
+    return str(speaker).lower() in _ROLE_NAMES and any(key in value for key in (*_CONTENTS, *_CALLS))
+
+
+def is_part(value: Json) -> bool:
+    """Return whether a value is a typed part of a message's content that is a text."""
+    return isinstance(value, dict) and value.get("type") in _TYPED_TEXTS and value.keys() <= {"type", "text"}
+
+
 def _is_langchain(turn: JsonObject) -> bool:
     """Return whether a message's speaker is its `type`, as LangChain writes it."""
     return isinstance(turn.get("type"), str) and turn["type"] in ("human", "ai", "system", "tool")

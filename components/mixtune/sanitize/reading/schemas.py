@@ -17,6 +17,7 @@ from mixtune.sanitize.reading import row_answers
 from mixtune.sanitize.reading.fields import account, check_decision, check_wanted, first_filled, fold, is_wish
 from mixtune.sanitize.reading.framing import Fields, finished, framed, question_and_answer, tools_of, with_system
 from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_tools
+from mixtune.sanitize.reading.table_cells import read_cells
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
 COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "weight", "messages", "tools")
@@ -73,6 +74,7 @@ class Schema:
             DataError: It is not a conversation that ends with an answer; the reason alone, without content.
             Refused: Its answer is marked as unwanted.
         """
+        row = read_cells(row)
         if self.folds:
             row = _without_twins(row, [fold(name) for name in row])
         if not row.keys() <= self.read:
@@ -104,6 +106,7 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     if columns:
         check_columns(row, columns)
         return _mapping(columns)
+    row = read_cells(row)
     if schema := _detect(row):
         return schema
     if schema := _detect({fold(name): value for name, value in row.items()}):
