@@ -55,7 +55,7 @@ def wrong_sum(arguments: dict[str, Any], folder: Path) -> dict[str, Any]:
         (no_file, ["nowhere.csv"]),
         (no_text, ["broken.parquet"]),
         (bad_line, ["bad.jsonl", "line 5", "max_bad_ratio"]),
-        (missing_column, ["train.csv: columns", "text", "message"]),
+        (missing_column, ["customer_columns of", "train.csv", "text", "message"]),
         (no_such_pool, ["chatter.jsonl"]),
         (wrong_sum, ["weight", "95"]),
     ],
