@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from mixtune import storage
@@ -154,8 +155,13 @@ def test_records_in_a_services_own_form_are_read_as_conversations(path: Path) ->
 def test_a_dry_run_with_its_price_is_the_very_command_that_the_import_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    storage.s3_client.cache_clear()  # an earlier test's is of a server that is gone
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # an earlier test's has its credentials
+    storage.s3_client.cache_clear()
     (job, expected), out = EXPECTED[name], tmp_path / "finetune.json"
     command = ["import-tuning", str(SAMPLES / name), "--files", str(SAMPLES), "--out", str(out)]
     command += ["--base-model", str(DEMO), "--general-pools", json.dumps(POOLS), *(["--job", job] if job else [])]
