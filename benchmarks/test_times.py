@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 SLOW_TESTS = Path(__file__).parents[1] / "tests" / "slow_tests.txt"
-SECONDS = 130.0
+SECONDS = 60.0
 """Of one core that the tests of `make check` may take together; two cores need less than half of it again to begin."""
 
 
