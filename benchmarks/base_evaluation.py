@@ -90,10 +90,8 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     source = ModelSource(base_model=options.model, device="cpu", dtype="float32")
     fetched = loading.fetch(source)
-    engine, tokenizer = (
-        loading.load_engine(source, fetched),
-        AskingTokenizer(loading.load_tokenizer(source, fetched), None),
-    )
+    engine = loading.load_engine(source, fetched)
+    tokenizer = AskingTokenizer(loading.load_tokenizer(source, fetched), None)
     print("| axis | items | of them measured | CPU s, measured | CPU s, all |", "|---|---|---|---|---|", sep="\n")
     total = 0.0
     for axis, parts in plan(options, tokenizer).items():

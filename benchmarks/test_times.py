@@ -7,7 +7,7 @@ All cases of a test count together, with what they set up.
 
 import argparse
 import xml.etree.ElementTree as ET
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 SLOW_TESTS = Path(__file__).parents[1] / "tests" / "slow_tests.txt"
@@ -15,20 +15,20 @@ SECONDS = 60.0
 """Of one core that the tests of `make check` may take together; two cores need less than half of it again to begin."""
 
 
-def seconds_by_test(junit: Path) -> Counter[tuple[str, str]]:
+def seconds_by_test(junit: Path) -> dict[tuple[str, str], float]:
     """Return seconds by file and function."""
-    seconds = Counter[tuple[str, str]]()
+    seconds: dict[tuple[str, str], float] = defaultdict(float)
     for case in ET.parse(junit).iter("testcase"):
         file = case.attrib["classname"].replace(".", "/") + ".py"
-        seconds[file, case.attrib["name"].partition("[")[0]] += float(case.attrib["time"])  # type: ignore[assignment]
+        seconds[file, case.attrib["name"].partition("[")[0]] += float(case.attrib["time"])
     return seconds
 
 
-def slow_tests(seconds: Counter[tuple[str, str]], limit: float) -> list[tuple[str, str]]:
+def slow_tests(seconds: dict[tuple[str, str], float], limit: float) -> list[tuple[str, str]]:
     """Return the longest tests, without which the others stay within a limit in seconds."""
     rest = sum(seconds.values())
     slow = []
-    for test, length in seconds.most_common():
+    for test, length in sorted(seconds.items(), key=lambda item: -item[1]):
         if rest <= limit:
             break
         slow.append(test)

@@ -23,10 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from side_by_side import TREE, worktree
+
 from mixtune.artifacts.typed_json import write_artifact
 
 ENGINES = ("bare", "mixtune", "trl")
-ROOT = Path(__file__).parents[1]
 BATCH, LENGTH = 32, 1024
 HIDDEN = 256
 RANK, ALPHA, RATE = 16, 32, 1e-4
@@ -207,13 +208,13 @@ def trl(folder: Path, method: str, marks: Marks) -> None:
     ).train()
 
 
-def environment(tree: Path = ROOT) -> dict[str, str]:
+def environment(tree: Path = TREE) -> dict[str, str]:
     """Of an engine's process, which takes mixtune from this tree of the repository."""
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**os.environ, **quiet, "PYTHONPATH": str(tree / "components")}
 
 
-def run_engine(engine: str, folder: Path, method: str, python: str, tree: Path = ROOT) -> dict[str, float]:
+def run_engine(engine: str, folder: Path, method: str, python: str, tree: Path = TREE) -> dict[str, float]:
     """One engine in its own process."""
     command = [python, str(tree / "benchmarks/train.py"), "--engine", engine, "--method", method, str(folder)]
     done = subprocess.run(command, env=environment(tree), capture_output=True, text=True, check=False)
@@ -226,10 +227,8 @@ def run_engine(engine: str, folder: Path, method: str, python: str, tree: Path =
 
 def compare_revisions(options: argparse.Namespace, scratch: Path) -> str:
     """This tree's loop and another revision's in turn; medians, and the ratio of each pair."""
-    git = ["git", "-C", str(ROOT), "worktree"]
-    trees = {"before": scratch / "tree", "after": ROOT}
-    subprocess.run([*git, "add", "--quiet", "--detach", str(trees["before"]), options.against], check=True)
-    try:
+    with worktree(options.against) as older:
+        trees = {"before": older, "after": TREE}
         for name, tree in trees.items():
             (scratch / name).mkdir()
             call = "import sys; sys.path.insert(0, sys.argv[1]); import pathlib, train; "
@@ -241,8 +240,6 @@ def compare_revisions(options: argparse.Namespace, scratch: Path) -> str:
             for name in sorted(trees, reverse=bool(number % 2)):  # who goes first changes
                 found = run_engine("mixtune", scratch / name, options.method, sys.executable, trees[name])
                 speeds[name].append(found["speed"])
-    finally:
-        subprocess.run([*git, "remove", "--force", str(trees["before"])], check=True)
     ratios = [after / before for before, after in zip(speeds["before"], speeds["after"], strict=True)]
     before, after, ratio = (statistics.median(values) for values in (speeds["before"], speeds["after"], ratios))
     span = f"{min(ratios):.3f} to {max(ratios):.3f}"

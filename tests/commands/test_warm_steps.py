@@ -1,5 +1,6 @@
 """Steps that are forked from a process with their libraries loaded."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+import mixtune
 from mixtune.commands.local import task_processes
-from mixtune.commands.local.warm_steps import StepServer
+from mixtune.commands.local.warm_steps import LIBRARIES, StepServer
 
 STOP = {"action": "stop", "customer_data_percent": 50.0, "train_options": {}, "ladder_uri": "s3://bucket/ladder"}
 
@@ -40,6 +42,13 @@ def run(server: StepServer, component: str, folder: Path, **values: Any) -> tupl
     with step.stdin, step.stdout:
         text = step.stdout.read()
     return step.wait(), text
+
+
+def test_what_is_loaded_ahead_is_there_for_components_that_are_there() -> None:
+    modules = {library for libraries in LIBRARIES.values() for library in libraries}
+    assert all(map(importlib.util.find_spec, modules))
+    places = [Path(mixtune.__file__).parent / f"{component.replace('.', '/')}.yaml" for component in LIBRARIES]
+    assert all(place.is_file() for place in places)
 
 
 def test_a_step_prints_writes_its_outputs_and_ends_with_its_code(server: StepServer, tmp_path: Path) -> None:

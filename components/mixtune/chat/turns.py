@@ -309,10 +309,8 @@ class _Finder:
         """Return where an answer begins that stands right behind a tool's result, without the header of a prompt."""
         if not number or self.messages[number - 1]["role"] != "tool":
             return None
-        before, content = (
-            self.template.render(self.messages[:number], self.tools, variables).text,
-            self.messages[number]["content"].strip(),
-        )
+        before = self.template.render(self.messages[:number], self.tools, variables).text
+        content = self.messages[number]["content"].strip()
         is_next = bool(content) and whole.startswith(before) and whole[len(before) :].lstrip().startswith(content)
         return len(before) if is_next else None
 

@@ -319,10 +319,8 @@ class Cleaner:
 
 def note_line(pool: str, file: str, line: int, action: str, rule: str, copy_of: str = "") -> bytes:
     """Return a line of the quarantine file."""
-    start, copy = (
-        f'"pool": {_quoted(pool)}, "file": {_quoted(file)}',
-        f', "copy_of": {_quoted(copy_of)}' if copy_of else "",
-    )
+    start = f'"pool": {_quoted(pool)}, "file": {_quoted(file)}'
+    copy = f', "copy_of": {_quoted(copy_of)}' if copy_of else ""
     return f'{{{start}, "line": {line}, "what": {_quoted(action)}, "rule": {_quoted(rule)}{copy}}}\n'.encode()
 
 

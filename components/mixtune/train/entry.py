@@ -21,8 +21,7 @@ from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.metrics_artifact import Metrics, write_metrics
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
-from mixtune.report.charts import Curve
-from mixtune.report.charts import curves as draw_curves
+from mixtune.report.charts import Curve, curves
 from mixtune.report.pages import key_value_table, note, page, with_section, write_text
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings
@@ -74,18 +73,18 @@ class TrainPage:
             write_text(self.path, page(title, f"<h1>{title}</h1>{figures}"))
 
 
-def _plot_losses(curves: Sequence[LossCurve]) -> str:
+def _plot_losses(losses: Sequence[LossCurve]) -> str:
     """Return the loss of every pool and of what is held out as a plot; empty where nothing was trained."""
-    if not curves:
+    if not losses:
         return ""
     lines = [
         Curve(name=curve.name, points=tuple(zip(curve.steps, curve.losses, strict=True)), dashed=curve.held_out)
-        for curve in curves
+        for curve in losses
     ]
     lead = "A pool's points are means of the steps up to the next one. Dashed: records that are never learned."
-    first = min(curve.steps[0] for curve in curves if not curve.held_out)
+    first = min(curve.steps[0] for curve in losses if not curve.held_out)
     taken_up = f" The training was taken up at step {first}." if first > 1 else ""
-    return f"<h3>Loss by pool</h3>{note(lead + taken_up)}{draw_curves(lines, 'nats a token', form='.3g')}"
+    return f"<h3>Loss by pool</h3>{note(lead + taken_up)}{curves(lines, 'nats a token', form='.3g')}"
 
 
 def _readable(name: str, value: float) -> str:

@@ -147,7 +147,7 @@ def _log(run: Run, history: list[StepMetrics], num_logged: int) -> int:
     return len(history)
 
 
-def draw_curves(trainer: Trainer, history: list[StepMetrics]) -> tuple[LossCurve, ...]:
+def loss_curves(trainer: Trainer, history: list[StepMetrics]) -> tuple[LossCurve, ...]:
     """Return the loss of every pool, and of the held-out records from the base model on."""
     names = [pool for pool in trainer.shards.pools if any(pool in metrics.pool_losses for metrics in history)]
     curves = [_thin(name, [item for item in history if name in item.pool_losses]) for name in names]

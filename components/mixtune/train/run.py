@@ -21,7 +21,7 @@ from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
-from mixtune.train.metrics import StepMetrics, draw_curves, summarize, track
+from mixtune.train.metrics import StepMetrics, loss_curves, summarize, track
 from mixtune.train.modeling.activations import fastest_activations, set_activations
 from mixtune.train.modeling.attention import attention_names, settle_attention, try_training
 from mixtune.train.modeling.kernels import active_flash
@@ -281,7 +281,7 @@ def _save_model(session: Session, trainer: Trainer, history: list[StepMetrics]) 
         for config in out.glob("**/tokenizer_config.json"):  # of a merged model, too
             config.with_name("chat_template.jinja").write_text(template, encoding="utf-8")
     files = storage.upload(out, session.folder("model"))
-    write_manifest(session, trainer, summarize(trainer, history), files, draw_curves(trainer, history))
+    write_manifest(session, trainer, summarize(trainer, history), files, loss_curves(trainer, history))
     return TrainedModel(storage.fingerprint(session.folder("model")))
 
 

@@ -17,7 +17,7 @@ from mixtune.processes import free_memory, memory_limit
 from mixtune.train.batches import Layout, largest_micro_batch, pack
 from mixtune.train.checkpoints import NoCheckpoints
 from mixtune.train.loop import batch_loss, train_steps
-from mixtune.train.metrics import StepMetrics, draw_curves, peak_memory, summarize, track
+from mixtune.train.metrics import StepMetrics, loss_curves, peak_memory, summarize, track
 from mixtune.train.run import open_session, prepare, write_manifest
 from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer
@@ -47,7 +47,7 @@ def run_validation(task: TrainTask) -> TrainedModel:
         figures = measure_memory(MemoryProbe.of(trainer), figures)
         trainer.model.check_finite()
         if trainer.group.is_main:
-            write_manifest(session, trainer, figures, [], draw_curves(trainer, history))
+            write_manifest(session, trainer, figures, [], loss_curves(trainer, history))
             print(foretell(history, whole), flush=True)
         return TrainedModel("")
 

@@ -33,9 +33,10 @@ class Outcome:
 
 def print_next_steps(run: Outcome, work: WorkDir) -> None:
     """Print a run's outputs, its pages, its record in MLflow and the next commands."""
+    chooses_model = run.run_id.startswith("compare_models-")
     for name, value in run.outputs.items():
         text = str(getattr(value, "uri", value))  # a component run by itself leaves artifacts
-        named = name == "model_uri" or run.run_id.startswith("compare_models-")
+        named = name == "model_uri" or chooses_model
         print(f"{name}: {storage.split_fingerprint(text)[0] if named else text}")
     for result in run.results if not run.verdict else ():
         for name in DATA_SETS:
@@ -48,7 +49,7 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
         print(f"MLflow: {line}   (run {run.run_id})")
     gained = not run.report or is_gain_proved(work.run_report(run.run_id))
     arguments = work.arguments(run.run_id)
-    if run.run_id.startswith("compare_models-"):
+    if chooses_model:
         arguments = {**arguments, "base_model": str(run.outputs.get("Output", ""))}
     for step in next_steps(run.verdict, run.run_id, arguments, gained=gained):
         print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())

@@ -4,6 +4,7 @@ import string
 
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.fields import CHOICES
+from mixtune.sanitize.reading.message_forms import is_part
 from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, label_of, parse_column, text_of
 
 RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
@@ -87,6 +88,8 @@ def sole_text(value: Json, name: str) -> Json:
         DataError: An object around a text, or a list of numbers: it is not sure what of it is the text.
     """
     items = value if isinstance(value, (list, tuple)) else [value]
+    if items and all(map(is_part, items)):  # also where they stand as JSON text
+        raise DataError(f"{name} is an object around a text; write the text alone, or a whole message")
     if any(map(_is_around_text, items)):
         raise DataError(f"{name} is an object around a text; write the text alone, or the object as JSON text")
     if len(items) > 1 and all(type(item) is int for item in items):
