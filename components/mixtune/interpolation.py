@@ -38,13 +38,9 @@ def check_strengths(strengths: Sequence[object]) -> list[float]:
 
 
 def interpolate_model(tuned: Path, base: Path, strength: float, out: Path) -> Path:
-    """Write a tuned model at a lower strength into a folder of its own, and return that folder.
+    """Write a tuned model at a strength of 0 to 1 into a folder of its own, and return that folder.
 
-    Args:
-        tuned: Folder of an adapter or of a whole model.
-        base: The base model's.
-        strength: Between 0 (the base) and 1 (as trained).
-        out: Is made; a model merged from the adapter is left out.
+    At 0 it is the base, at 1 as trained. A model merged from the adapter is left out.
 
     Raises:
         ConfigError: A strength out of range.
@@ -60,13 +56,7 @@ def interpolate_model(tuned: Path, base: Path, strength: float, out: Path) -> Pa
 
 
 def interpolate_weights(folder: Path, base: Path, alpha: float) -> None:
-    """Replace a saved model by `base + alpha * (tuned - base)`.
-
-    Args:
-        folder: The tuned model's; its files are written anew.
-        base: The base model's.
-        alpha: Above 0 to 1.
-    """
+    """Replace a saved model by `base + alpha * (tuned - base)`, alpha above 0 to 1; its files are written anew."""
     import torch
 
     tuned = load_pretrained(folder, dtype="auto")
@@ -80,10 +70,6 @@ def interpolate_weights(folder: Path, base: Path, alpha: float) -> None:
 
 def interpolate_adapter(folder: Path, alpha: float) -> None:
     """Multiply the B matrices of a saved LoRA adapter by `alpha`, and so all that it adds to the base.
-
-    Args:
-        folder: The adapter's; its file is written anew.
-        alpha: Above 0 to 1.
 
     Raises:
         ModelError: It holds more than LoRA's two factors (DoRA, whole modules), which this does not scale.
@@ -103,13 +89,10 @@ def interpolate_adapter(folder: Path, alpha: float) -> None:
 
 
 def read_config(folder: str) -> JsonObject:
-    """Return a model's `config.json`, with what its type takes for what it leaves out, where transformers is installed.
+    """Return a folder's `config.json`, with its type's values for what it leaves out, where transformers is installed.
 
     Configurations are often saved without what is their class's default, such as heads of attention. The sizes of a
     model of several modes are under `text_config`, whatever its type calls that.
-
-    Args:
-        folder: Of the model, local or `s3://`.
     """
     config: JsonObject = storage.read_json(storage.join(folder, "config.json"))
     try:
@@ -167,9 +150,7 @@ def find_type(class_name: str) -> str:
 def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
     """Load a model that writes text, in the form in which it was saved; weights of fewer bits as numbers to train.
 
-    Args:
-        folder: Configuration and safetensors weights.
-        options: Of transformers' `from_pretrained`.
+    `options` are those of transformers' `from_pretrained`.
 
     Raises:
         ModelError: No such class, or the weights lack what the model needs: that would be random.

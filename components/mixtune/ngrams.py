@@ -84,10 +84,7 @@ def hash_ngrams(flat: np.ndarray, size: int) -> np.ndarray:
 def shingle_sets(flat: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Sets:
     """The shingles of texts, the ends padded so that each word counts alike; uint32, sorted, without repeats.
 
-    Args:
-        flat: Digests of words.
-        starts: Where each text begins in them, (texts,).
-        ends: Where it ends.
+    `starts` and `ends`, (texts,), are places of each text in `flat`, the digests of words.
     """
     sizes, edge = ends - starts, SHINGLE - 1
     owner = np.repeat(np.arange(len(sizes)), sizes)

@@ -57,11 +57,7 @@ class Prices:
 
 
 def usd_per_hour(hyperpod: str) -> float | None:
-    """Return US dollars an hour of all the instances that `tracking.hyperpod` names; None where no price is known.
-
-    Args:
-        hyperpod: Such as `4x-p5.48xlarge`.
-    """
+    """Return US dollars an hour of all instances of `tracking.hyperpod` (`4x-p5.48xlarge`); None: no price known."""
     match = re.fullmatch(r"(\d+)x-(?:ml\.)?([\w.-]+)", hyperpod)
     instances = read_prices().instances
     return int(match[1]) * instances[match[2]].usd_per_hour if match and match[2] in instances else None

@@ -24,11 +24,7 @@ HEADER = "import kfp\nfrom kfp import dsl\nfrom kfp.dsl import *\nfrom typing im
 
 
 def write_module(component: str, folder: Path) -> Path:
-    """Write a component's function, without its decorator, and return the module's path.
-
-    Args:
-        component: Room and function, such as `train.train`.
-        folder: Where the module goes.
+    """Write a component's function (`train.train`), without its decorator, and return the module's path.
 
     Raises:
         KeyError: There is no such component.
@@ -83,13 +79,7 @@ def refuse_once(executor_input: str) -> Iterator[None]:
 
 
 def run(executor: str, component: str, executor_input: str) -> None:
-    """Run a component's function on what the launcher hands in.
-
-    Args:
-        executor: The module of KFP's executor.
-        component: Room and function, such as `train.train`.
-        executor_input: Inputs and places of outputs, as JSON.
-    """
+    """Run a component's function (`train.train`) on what the launcher hands in, by the module of KFP's executor."""
     read_environment()
     os.environ["_KFP_RUNTIME"] = "true"
     with tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):

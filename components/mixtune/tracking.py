@@ -167,11 +167,8 @@ def _write(call: Callable[..., object], *args: object, **kwargs: object) -> None
 def task_run(tracking: Tracking, name: str, subject: str = "", seconds: float = 0.0) -> Iterator[Run]:
     """Open the child run of a task; it is finished or failed as the block is.
 
-    Args:
-        tracking: Where to.
-        name: The task's name, the same whenever it is run again within a pipeline run.
-        subject: Digest that tells tasks of one name apart within a pipeline run; empty: there is but one.
-        seconds: That the task took before it is logged, by another one; 0: it begins now.
+    The name is the same whenever the task is run again within a pipeline run; `subject`, a digest, tells tasks of one
+    name apart. `seconds` are what it took before it is logged, by another task; 0: it begins now.
     """
     if not tracking.uri:
         print(f"MLflow: no tracking URI, {name} is not tracked", flush=True)
@@ -240,12 +237,7 @@ def _database_lock(uri: str) -> Iterator[None]:
 
 
 def point_name(task: str, mix_ratio: float | None) -> str:
-    """Return a task's name with its customer share, `train 75 %`: a pipeline run may hold several mixes.
-
-    Args:
-        task: Its name.
-        mix_ratio: 0 to 1; None: not known.
-    """
+    """Return a task's name with its customer share, `train 75 %`: a pipeline run may hold several mixes."""
     return task if mix_ratio is None else f"{task} {100 * mix_ratio:g} %"
 
 

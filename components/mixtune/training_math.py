@@ -26,9 +26,7 @@ ROW_PADDING = 0.125
 def slowdown(layout: str, tokens_per_record: float) -> float:
     """Return how many times as long a training takes as with packed records, 1 or more; assumed, not measured.
 
-    Args:
-        layout: How records lie in a forward pass: `packed`, `rows` or `single`.
-        tokens_per_record: Mean.
+    The layout is `packed`, `rows` or `single`.
     """
     if layout == "single":
         return max(1.0, LEAST_PASS_TOKENS / tokens_per_record)
@@ -38,11 +36,8 @@ def slowdown(layout: str, tokens_per_record: float) -> float:
 def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int = 0, batch_tokens: int = 0) -> int:
     """Return a bound on the tokens of any micro batch: packed up to `max_tokens`, or one record where that is longer.
 
-    Args:
-        longest_record: Tokens.
-        num_records: Records of a global batch.
-        max_tokens: Tokens of a micro batch at most; 0: `MICRO_TOKENS`.
-        batch_tokens: Tokens of the largest global batch; 0: not known.
+    `max_tokens` of 0 is `MICRO_TOKENS`; `batch_tokens` are those of the largest global batch of `num_records`, 0:
+    unknown.
     """
     whole = batch_tokens or longest_record * max(1, num_records)
     return max(longest_record, min(max_tokens or MICRO_TOKENS, whole))
@@ -71,14 +66,9 @@ class Attention:
 def operations_per_token(method: str, matrix_values: float, attention: Attention, length: float) -> float:
     """Return the arithmetic of one trained token: 6 operations per value (Kaplan et al. 2020), 4 where it is frozen.
 
+    `matrix_values` are those that a token passes through, the head's included; `length` is the record's in tokens.
     Attention has no frozen values: its backward pass is whole under an adapter, too. What is computed again for
     checkpointing is not counted.
-
-    Args:
-        method: `lora` or `sft`.
-        matrix_values: Values in the matrices that a token passes through, the head's included.
-        attention: The width of attention.
-        length: Tokens of the record.
     """
     return float((4 if method == "lora" else 6) * matrix_values + 6 * attention.values(length))
 
@@ -103,11 +93,7 @@ ATTENTION_SHARE = 0.21
 def reachable_share(method: str, matrix_values: int, attention: Attention, length: float) -> float:
     """Return the share of a GPU's peak, 0 to 1, that a training is assumed to reach: less where records are long.
 
-    Args:
-        method: `lora` or `sft`.
-        matrix_values: As of `operations_per_token`.
-        attention: As there.
-        length: Tokens of a record.
+    Values and length are as for `operations_per_token`.
     """
     matrices = operations_per_token(method, matrix_values, Attention(whole=0), length)
     attending = operations_per_token(method, 0, attention, length)

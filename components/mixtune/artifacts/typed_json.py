@@ -37,10 +37,7 @@ class Manifest:
     mixtune_version: str = __version__
 
     def verify(self, folder: str = "") -> None:
-        """Check the files' sizes and, where they are local, their SHA-256.
-
-        Args:
-            folder: Where the files are; empty: `data_uri`.
+        """Check the sizes of the files in a folder, else in `data_uri`, and of local ones their SHA-256.
 
         Raises:
             DataError: A file is missing, cut or changed.
@@ -73,12 +70,7 @@ def read_artifact(artifact_type: type[A], uri: str) -> A:
 
 
 def from_json(artifact_type: type[A], content: object, source: str) -> A:
-    """Return the artifact that a JSON value describes.
-
-    Args:
-        artifact_type: Its dataclass.
-        content: The JSON value.
-        source: Where the value comes from, for the error's message.
+    """Return the artifact that a JSON value describes; errors name its `source`.
 
     Raises:
         DataError: The value is of another kind, another version or another form.

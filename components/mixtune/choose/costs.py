@@ -9,12 +9,7 @@ NO_PRICE = "No price is known: tracking.hyperpod names no known instances, such 
 
 
 def training_cost(model_uri: str, usd_per_hour: float | None) -> TrainingCost | None:
-    """Return what a model's training cost; None where the training left no manifest.
-
-    Args:
-        model_uri: The model, as its training returned it.
-        usd_per_hour: Of all the machines that it ran on; None: not known.
-    """
+    """Return what a training on machines of that price cost; None where it left no manifest."""
     manifest = find_manifest(model_uri)
     if manifest is None or manifest.figures is None:
         return None

@@ -11,12 +11,8 @@ def plan_points(percents: Sequence[float], shared: Mapping[str, object]) -> list
 
     KFP's local runner lets no other task's parameter into a loop, so every point carries all that it needs.
 
-    Args:
-        percents: Customer shares, each above 0 and at most 100, none twice.
-        shared: Put into every point.
-
     Raises:
-        ConfigError: No percentage, one out of range, or one twice.
+        ConfigError: No percentage, one that is not above 0 and at most 100, or one twice.
     """
     if not percents:
         raise ConfigError("customer_data_percents is empty; name at least one mix, e.g. [100, 75, 50]")

@@ -39,10 +39,7 @@ class Decision:
 def decide(rungs: Sequence[Rung], target: float, sft_max_steps: int) -> Decision:
     """Decide where the ladder goes after its last rung; at most two adapters, then at most one full fine-tuning.
 
-    Args:
-        rungs: The candidates so far, at least one.
-        target: The customer's score to reach, in the axis's own metric; 0: a certain gain is enough.
-        sft_max_steps: Optimizer steps that full fine-tuning may take; 0: none.
+    `target` is a score of the customer's axis, 0: a certain gain is enough; `sft_max_steps` of 0: no full fine-tuning.
     """
     last = rungs[-1]
     percent, rank, alpha = last.mix.percent, last.lora_rank, last.lora_alpha
@@ -82,14 +79,10 @@ def next_options(decision: Decision, train_options: Options) -> dict[str, object
 
 
 def climb(comparison_path: str, candidate: Options, earlier: str, ladder_path: str, budget: Options) -> Decision:
-    """Add a candidate to the ladder and decide what comes next.
+    """Add a candidate to the ladder so far, and decide within a budget what is next.
 
-    Args:
-        comparison_path: The candidate's comparison.
-        candidate: `method`, `lora_rank`, `lora_alpha`.
-        earlier: URI of the ladder so far; empty: this is its first rung.
-        ladder_path: Where the longer ladder goes.
-        budget: `target` and `sft_max_steps` of `decide`.
+    A candidate has `method`, `lora_rank` and `lora_alpha`. `earlier` is the URI of the ladder so far, empty at its
+    first rung; `budget` holds `target` and `sft_max_steps`.
     """
     comparison = read_artifact(Comparison, comparison_path)
     rung = Rung(name=comparison_path, comparison=comparison, **candidate)
@@ -103,12 +96,7 @@ def climb(comparison_path: str, candidate: Options, earlier: str, ladder_path: s
 
 
 def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
-    """Lay the rungs side by side, recommend one, and write the report.
-
-    Args:
-        uri: The whole ladder.
-        outputs: Where to.
-        options: The `tracking` parameter.
+    """Lay the rungs side by side, recommend one, and write the report; `options` are the `tracking` parameter.
 
     Raises:
         TrainingError: Not one rung has a model.

@@ -23,12 +23,7 @@ class Outputs:
 
 
 def report_grid(paths: list[str], outputs: Outputs, options: Mapping[str, object]) -> GridReport:
-    """Read every mix's comparison, choose, and write the report.
-
-    Args:
-        paths: The comparisons.
-        outputs: Where to.
-        options: The `tracking` parameter.
+    """Read every mix's comparison, choose, and write the report; `options` are the `tracking` parameter.
 
     Raises:
         TrainingError: Not one mix has a model.

@@ -29,14 +29,7 @@ _WHISKERS = (
 
 
 def write_report(title: str, report: GridReport | LadderReport, *, html: str, markdown: str) -> None:
-    """Write the report on candidates, at least one of which has a model.
-
-    Args:
-        title: Of the page.
-        report: The candidates, and the one to take.
-        html: Where the page goes.
-        markdown: Where the tables go.
-    """
+    """Write the report on candidates, at least one of which has a model, to two paths."""
     candidates = list_candidates(report)
     points, at_strengths = [Point(candidate=item) for item in candidates], dial_points(candidates)
     compared = [point for point in points if point.axes]

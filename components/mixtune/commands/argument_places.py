@@ -64,9 +64,7 @@ def _changed(name: str, key: str, value: Any, change: Change) -> Any:
 def resolve_places(arguments: Arguments, folder: Path) -> Arguments:
     """Return arguments with `~` and `file://` understood, and relative paths that lie beside their file made absolute.
 
-    Args:
-        arguments: Of a pipeline.
-        folder: Where the file of arguments lies; the shell's own where there is none.
+    `folder` is where the file of arguments lies, or the shell's own.
 
     Raises:
         ConfigError: A relative path means one thing beside the file and another here, or a `file://` names a host.

@@ -71,12 +71,7 @@ def read_artifacts_verdict(folder: str) -> str:
 
 
 def find_verdict(tracking: Options, folder: str, run_id: str) -> str:
-    """Return the verdict of a run that succeeded.
-
-    Args:
-        tracking: The run's `tracking` argument.
-        folder: Where the run's artifacts lie, `<pipeline root>/<pipeline>/<run id>`; empty: not known.
-        run_id: KFP's.
+    """Return the verdict of a run that succeeded, by its `tracking` argument or its artifacts' folder (empty: unknown).
 
     Raises:
         ClusterError: Neither MLflow nor the artifacts tell it.

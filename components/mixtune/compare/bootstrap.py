@@ -11,11 +11,7 @@ SEED = 20_260
 def paired_bootstrap(base: Score, candidate: Score, clusters: list[str], draws: int) -> Estimate:
     """Return the difference of two scores, both computed on the same resampled items; bounds are percentiles.
 
-    Args:
-        base: The base model's score by item weights.
-        candidate: The candidate's.
-        clusters: Per item; whole clusters are drawn.
-        draws: Number of resamples.
+    `clusters` has the cluster of each item; whole clusters are drawn, `draws` times.
     """
     _, place = np.unique(np.array(clusters), return_inverse=True)
     count = int(place.max()) + 1

@@ -46,13 +46,7 @@ class Item:
 
 
 def check_contamination(samples: Samples, shards_path: str, folder: Path, *, allow: bool) -> tuple[Overlap, ...]:
-    """Search the training shards for the items of all axes.
-
-    Args:
-        samples: The evaluation's samples, with the items' texts.
-        shards_path: Manifest of the shards.
-        folder: Local scratch space.
-        allow: Go on although a benchmark's item is in the training data whole.
+    """Search the training shards for the items of all axes; a benchmark's item may be there whole if they `allow` it.
 
     Raises:
         DataError: A benchmark's item is in the training data, or the shards are of another tokenizer.

@@ -27,13 +27,7 @@ def log_comparison(
 ) -> None:
     """Log the comparison, both evaluations, the judge and the data steps as child runs of the pipeline's run.
 
-    Args:
-        options: The `tracking` parameter.
-        comparison: The result.
-        sides: Samples of `base` and `candidate`.
-        shards: Manifest of the shards that the candidate was trained on.
-        judgments: Of a judge; None: there was none.
-        files: Report files to keep with the comparison.
+    `options` are the `tracking` parameter; `sides` the samples of `base` and `candidate`; `files` the report's.
     """
     where = tracking.Tracking.from_options(options)
     mix_ratio = shards.mix_ratio if shards else None

@@ -33,14 +33,9 @@ def compare_samples(
 ) -> Comparison:
     """Compare two evaluations item by item.
 
-    Args:
-        base: The base model's samples.
-        candidate: The candidate's.
-        limits: Allowed loss per axis, over the defaults.
-        mix: What the candidate was trained on.
-        judged: A judge's verdict, as a further axis.
-        same: The candidate is the base's model in another form (merged, quantized, served): both ought to be the same
-            on every axis, within the limits.
+    `limits` are allowed losses by axis, over the defaults; `mix` is what the candidate was trained on, `judged` a
+    judge's verdict as a further axis. `same`: the candidate is the base's model in another form (merged, quantized,
+    served), and both ought to be the same on every axis, within the limits.
 
     Raises:
         DataError: The evaluations differ in items or prompts.

@@ -105,12 +105,10 @@ class World:
         }
 
     def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, object]:
-        """The mix_grid pipeline's arguments.
+        """The mix_grid pipeline's arguments for `lora` or `sft`.
 
-        Args:
-            method: `lora` or `sft`.
-            epochs: Passes over the customer's records; 0: as many as the method needs. With fewer, for a look, the dial
-                is turned but once.
+        `epochs` are passes over the customer's records; 0: as many as the method needs. With fewer the dial is turned
+        but once.
         """
         arguments = {**self.arguments(method, 100.0), "customer_data_percents": list(PERCENTS)}
         del arguments["customer_data_percent"]
@@ -119,12 +117,7 @@ class World:
 
 
 def write_world(folder: Path | str, seed: int = 42) -> World:
-    """Write the demo's world; the same seed gives the same bytes.
-
-    Args:
-        folder: Made where it is missing; files of an earlier world in it are replaced.
-        seed: Of messages, wordings and choices.
-    """
+    """Write the demo's world, in place of an earlier one in the folder; the same seed gives the same bytes."""
     world = World(folder=Path(folder).resolve(), seed=seed)
     for name in ("customer", "general", "benchmarks/mmlu"):
         (world.folder / name).mkdir(parents=True, exist_ok=True)

@@ -58,15 +58,10 @@ def generate(
     plain: bool = False,
     keep_control_tokens: bool = False,
 ) -> list[AnswerColumns]:
-    """Return the answers to prompts, thoughts apart.
+    """Return the answers to prompts, thoughts apart, of at most so many tokens, their thoughts included.
 
-    Args:
-        engine: The model's.
-        tokenizer: The model's.
-        prompts: Plain ones get the tokenizer's special tokens; rendered ones have the chat template's written out.
-        max_new_tokens: Tokens of an answer at most, its thought included.
-        plain: Whether the prompts are plain.
-        keep_control_tokens: Whether answers keep the control tokens that the model wrote, such as those of calls.
+    `plain` prompts get the tokenizer's special tokens; others are rendered, and have the chat template's written out.
+    Answers keep control tokens, such as those of calls, where these are kept.
     """
     encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
     columns = []

@@ -39,12 +39,8 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
     """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
     A file whose rows all stand in others of its split is a second copy (hub folders have an `all` beside their parts,
-    or one table in two formats), and is passed over.
-
-    Args:
-        uri: A file or a folder.
-        splits: Those that are needed; the files of others are not opened.
-        repeats: Whether a file may ask the same again and again.
+    or one table in two formats), and is passed over. Files of other `splits` are not opened. With `repeats` a file may
+    ask the same again and again.
 
     Raises:
         DataError: Nothing there, no file of a known format, or what is asked twice: by two files, or within one.

@@ -110,16 +110,10 @@ def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluat
 def sweep(
     settings: EvaluateSettings, inputs: Inputs, strengths: Sequence[float], dial_path: str, data_uri: str
 ) -> None:
-    """Evaluate a tuned model at every strength and write where the samples are.
+    """Evaluate a tuned model at every strength, above 0 and below 1, and write where the samples are.
 
-    A strength that cannot be evaluated is noted with its reason: the model itself was evaluated already, and counts.
-
-    Args:
-        settings: As for `evaluate`.
-        inputs: Of the model as it was trained; of the `failed: ...` of a training nothing is evaluated.
-        strengths: Each above 0 and below 1.
-        dial_path: Where the manifest goes.
-        data_uri: Folder of the samples.
+    A strength that cannot be evaluated is noted with its reason: the model itself was evaluated already, and counts. Of
+    the `failed: ...` of a training nothing is evaluated.
 
     Raises:
         ConfigError: A strength out of range.

@@ -28,12 +28,7 @@ class EndpointEngine:
     """An engine over HTTP."""
 
     def __init__(self, settings: EndpointSettings, tokenizer: Tokenizer, *, max_length: int) -> None:
-        """Name a server.
-
-        Args:
-            settings: Where it is, and what the model is called there.
-            tokenizer: The base model's, for servers that answer in text alone.
-            max_length: Longest sequence that the model takes, in tokens.
+        """Name a server; the base model's tokenizer is for servers that answer in text alone.
 
         Raises:
             ConfigError: There is no key where one should be.

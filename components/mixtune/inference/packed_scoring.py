@@ -53,16 +53,7 @@ class PackedScorer:
         max_nodes: int,
         max_reads: int,
     ) -> None:
-        """Wrap a model's forward pass.
-
-        Args:
-            forward: See `Forward`.
-            device: The model's.
-            dtype: The model's.
-            sights: How far its layers see.
-            max_nodes: Tokens of one pass at most.
-            max_reads: Positions of one pass whose logits are read at most.
-        """
+        """Wrap a model's forward pass; one pass has at most so many tokens, and positions whose logits are read."""
         self._forward, self.device, self.dtype = forward, device, dtype
         self._sights, self._max_nodes, self._max_reads = sights, max_nodes, max_reads
         self._prefix: tuple[tuple[int, ...], DynamicCache | None] = ((), None)

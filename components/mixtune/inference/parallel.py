@@ -89,13 +89,8 @@ def make_parts(
 def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Sequence[str]) -> None:
     """Score parts and write each as soon as it is scored; say what there is to do, and when it will be over.
 
-    The first part of every axis comes first, so that the time that all take is known early.
-
-    Args:
-        parts: Those that are missing.
-        folder: URI of the samples' data folder.
-        load: Called once per device, and not at all without parts.
-        devices: One process each; a single one needs no process of its own.
+    The first part of every axis comes first, so that the time that all take is known early. Each device has a process
+    of its own, unless there is but one, and loads a model once, and none without parts.
     """
     counts = Counter({axis: 0 for axis in sorted({part.axis for part in parts})})
     for part in parts:

@@ -73,11 +73,9 @@ class Answer(NamedTuple):
 
 
 def split_thought(text: str, prompt: str = "") -> Answer:
-    """Return the answer without its thoughts.
+    """Return the answer without its thoughts; the text has its control tokens.
 
-    Args:
-        text: As it was generated, control tokens included.
-        prompt: What it follows: many templates open the thought themselves.
+    The prompt counts too: many templates open the thought themselves.
     """
     tail = prompt.rstrip()
     if "<|channel|>" in text or tail.endswith("<|channel|>analysis<|message|>"):

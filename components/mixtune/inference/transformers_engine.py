@@ -50,13 +50,10 @@ class TransformersEngine:
     def __init__(
         self, model: "PreTrainedModel", *, max_length: int, stop_ids: frozenset[int], batch_tokens: int
     ) -> None:
-        """Wrap a causal language model in evaluation mode.
+        """Wrap a causal language model of transformers or PEFT in evaluation mode.
 
-        Args:
-            model: A transformers or PEFT model.
-            max_length: Longest sequence that the model takes, in tokens.
-            stop_ids: Tokens that end an answer.
-            batch_tokens: Tokens of a batch at most, padding and shared prefix included.
+        `max_length` and `batch_tokens` are tokens at most: of a sequence, and of a batch with padding and shared
+        prefix.
         """
         self.model, self.max_length, self.stop_ids, self.batch_tokens = model, max_length, stop_ids, batch_tokens
         self.device = next(model.parameters()).device
@@ -216,13 +213,7 @@ class TransformersEngine:
 def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Sample one token per row by inverting its cumulative distribution.
 
-    Args:
-        logits: (rows, vocabulary).
-        uniforms: (rows,), each in 0..1.
-        sampling: Temperature and top_p.
-
-    Returns:
-        Token ids, (rows,).
+    `logits` are (rows, vocabulary), `uniforms` (rows,) in 0..1, and so are the tokens that are returned.
     """
     probabilities = (logits.double() / sampling.temperature).softmax(-1)
     if sampling.top_p < 1:

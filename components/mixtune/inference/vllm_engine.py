@@ -38,15 +38,7 @@ class VllmEngine:
         stop_ids: frozenset[int],
         adapter: "LoRARequest | None" = None,
     ) -> None:
-        """Wrap a loaded model.
-
-        Args:
-            llm: A `vllm.LLM`.
-            make_params: `vllm.SamplingParams`.
-            max_length: Longest sequence that the model takes, in tokens.
-            stop_ids: Tokens that end an answer.
-            adapter: A `vllm.lora.request.LoRARequest`; None: the plain model.
-        """
+        """Wrap a loaded model; `make_params` is `vllm.SamplingParams`, `max_length` in tokens."""
         self.llm, self.make_params, self.adapter = llm, make_params, adapter
         self.max_length, self.stop_ids = max_length, stop_ids
         self._first = make_params(temperature=0, max_tokens=1, logprobs=TOP_LOGPROBS)
@@ -153,15 +145,7 @@ class VllmEngine:
 def load_vllm(
     weights: Path, adapter: Path | None, *, dtype: str, gpus: int, max_length: int, stop_ids: frozenset[int]
 ) -> VllmEngine:
-    """Load a model into vLLM.
-
-    Args:
-        weights: Folder of the whole weights, tokenizer included.
-        adapter: Folder of a PEFT adapter; None: the plain model.
-        dtype: `bfloat16`, `float16` or `float32`.
-        gpus: GPUs that share one model (tensor parallel).
-        max_length: Longest sequence in tokens.
-        stop_ids: Tokens that end an answer.
+    """Load a model into vLLM, with an adapter of PEFT or without; several GPUs share it (tensor parallel).
 
     Raises:
         ModelError: vLLM is not installed, or takes no such adapter.

@@ -28,11 +28,7 @@ def whole_weights(shares: Sequence[Fraction]) -> list[int]:
 
 
 def chairman(shares: Sequence[Fraction]) -> Iterator[int]:
-    """Tijdeman's chairman assignment: the pool of each slot, endlessly. All comparisons are between integers.
-
-    Args:
-        shares: Share of each pool; 0 for one that never gets a slot.
-    """
+    """Tijdeman's chairman assignment: the pool of each slot, endlessly. All comparisons are between integers."""
     weights = whole_weights(shares)
     total, active = sum(weights), [index for index, weight in enumerate(weights) if weight]
     scale = max(1, 2 * (len(active) - 1))
@@ -64,9 +60,7 @@ def chairman_bound(num_pools: int) -> float:
 def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Iterator[int]:
     """Worst-case fair weighted fair queueing: the pool of each slot, endlessly, so that *sizes* are in proportion.
 
-    Args:
-        shares: Share of each pool; 0 for one that never gets a slot.
-        sizes: Per pool, the sizes of its records in the order in which they are drawn, each at least 1.
+    `sizes` has those of each pool's records in the order in which they are drawn, each at least 1.
     """
     weights = whole_weights(shares)
     active = [index for index, weight in enumerate(weights) if weight]
@@ -93,11 +87,7 @@ def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Itera
 def whole_batches(shares: Sequence[Fraction], batch: int, seed: int, first_step: int = 0) -> Iterator[int]:
     """Whole batches by coin: the pool of each slot, endlessly; the general pools share their batches by `chairman`.
 
-    Args:
-        shares: Share of each pool, the customer's first.
-        batch: Records of a batch.
-        seed: Of the coin.
-        first_step: The coin's throw for the first batch.
+    The first share is the customer's. The coin is thrown for `first_step` first.
     """
     general = chairman([Fraction(0), *shares[1:]]) if any(shares[1:]) else iter(())
     step = first_step

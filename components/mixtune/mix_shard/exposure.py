@@ -17,13 +17,9 @@ SIZES_AT_ONCE = 4096
 
 
 def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], path: Path) -> Plan:
-    """Lay the plan out in a file, which several processes can map.
+    """Lay the plan out in a file, the pool of every slot as uint16, which several processes can map.
 
-    Args:
-        mix: Settings whose weights name exactly the general pools.
-        names: Of the pools, the customer's first.
-        stores: Their tokenized records.
-        path: Of the file: the pool of every slot, uint16.
+    The first of the pools is the customer's; the settings' weights name exactly the others.
 
     Raises:
         DataError: A pool with a share has no record.
@@ -69,9 +65,7 @@ def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], p
 def plan_stages(mix: MixSettings, general: Mapping[str, int]) -> tuple[Stage, ...]:
     """Return the stages of the run with the share of every pool, the customer's first; the last has no end.
 
-    Args:
-        mix: Settings whose weights name exactly the general pools.
-        general: Number of records by general pool; weights by temperature follow from them.
+    `general` has the number of records by pool: weights by temperature follow from them.
     """
     stages, first_step = [], 0
     for stage in mix.stages:

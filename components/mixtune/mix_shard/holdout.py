@@ -17,10 +17,7 @@ HOLDOUT_RECORDS = 64
 def write_holdout(general: PoolsManifest, tokenizer: ChatTokenizer, data_uri: str) -> list[storage.FileEntry]:
     """Write the first records of every general pool's `holdout` split as one record batch; without any, no file.
 
-    Args:
-        general: The general pools.
-        tokenizer: Records that it makes too long are left out.
-        data_uri: Folder of the shards.
+    Records that the tokenizer makes too long are left out.
     """
     each = -(-HOLDOUT_RECORDS // max(1, len(general.pools)))
     rows = [

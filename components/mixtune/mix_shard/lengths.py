@@ -7,12 +7,8 @@ def shorten(ids: np.ndarray, mask: np.ndarray, max_length: int) -> tuple[np.ndar
     """Cut a record to `max_length` tokens, or return None where its first answer alone is longer.
 
     It ends after the last whole answer that fits. If even the first answer does not fit, the middle of its context is
-    cut out, so that the record's beginning and the words right before the answer stay.
-
-    Args:
-        ids: int32, (length,).
-        mask: uint8, (length,): 1 where the token is to be learned.
-        max_length: In tokens.
+    cut out, so that the record's beginning and the words right before the answer stay. `ids`, int32, and `mask`, uint8
+    (1 where the token is to be learned), are (length,).
     """
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]])))
     starts, ends = edges[::2], edges[1::2]

@@ -41,12 +41,7 @@ def make_receipt(
 ) -> tuple[MixReceipt, list[int]]:
     """Return the receipt, and the loss tokens of every step, by going through the whole plan.
 
-    Args:
-        plan: The plan.
-        stores: Tokenized records of its pools.
-        drops: What was dropped from each.
-        unit: What the planned shares count.
-        notes: Sentences to go with it.
+    `drops` has what was dropped from each pool, `unit` what the planned shares count, `notes` sentences to go with it.
     """
     tally = _count(plan, stores, UNITS.index(unit))
     planned = plan.targets(plan.num_steps) / plan.num_slots

@@ -70,9 +70,7 @@ class Schedule:
     def begin_stage(self, step: int, draws: np.ndarray) -> Stage | None:
         """Return the stage that begins at a step, as planned or since a pool has reached its cap; None where none does.
 
-        Args:
-            step: The steps come in their order.
-            draws: Of every pool before it: int64, (pools,).
+        Steps come in their order; `draws`, int64 (pools,), are those of every pool before it.
 
         Raises:
             ConfigError: Every general pool has reached its cap.

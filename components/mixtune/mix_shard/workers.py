@@ -53,9 +53,7 @@ class TokenizedPools:
 def tokenize_pools(job: TokenizeJob, sources: Sequence[tuple[PoolsManifest, str]]) -> TokenizedPools:
     """Tokenize the training records of pools, with fastokens as long as it agrees with the model's own tokenizer.
 
-    Args:
-        job: Its scratch folder gets a store per pool, named by the pool's number.
-        sources: Opened pools and the name of one of them, in the order of their numbers.
+    The job's scratch folder gets a store per pool, named by the pool's number in `sources`.
 
     Raises:
         DataError: A record is longer than `max_length`, and that is an error.

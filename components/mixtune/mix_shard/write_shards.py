@@ -58,10 +58,7 @@ def write_shards(
 ) -> tuple[list[ShardFile], list[storage.FileEntry]]:
     """Write all shards, each of which appears when it is whole; leftovers of an attempt before are deleted first.
 
-    Args:
-        target: What is written.
-        stores: The tokenized pools.
-        num_writers: Processes; 0: one per CPU if there is much to write. The bytes are the same for any number.
+    The bytes are the same for any number of processes; 0: one per CPU if there is much to write.
     """
     plan = target.plan
     raw_bytes = target.shard_bytes * (COMPRESSION if storage.is_s3(target.data_uri) else 1)

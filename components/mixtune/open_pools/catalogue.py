@@ -92,10 +92,8 @@ def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
 def find_pool(name: str, catalogue_uri: str, values: Options) -> PoolSource:
     """Return an entry of a catalogue with some fields replaced, or a source that stands in none.
 
-    Args:
-        name: Of the entry; empty: `values` describe the source.
-        catalogue_uri: Empty: the package's own.
-        values: Fields of `PoolSource`; empty ones count as absent.
+    Without a name `values` describe the source; without a catalogue it is the package's own. Empty values count as
+    absent.
 
     Raises:
         ConfigError: No such entry, a field that belongs to the entry, or a source without what it needs.

@@ -32,18 +32,10 @@ Row = dict[str, Any]
 def export_pools(
     pools: PoolsManifest, form: str, folder: str, split: str = "train", names: tuple[str, ...] = ()
 ) -> Row:
-    """Write the records of pools in another format.
+    """Write the records of pools, or of those named, in one of `FORMATS`; no file appears unless all are whole.
 
-    Args:
-        pools: The pools.
-        form: One of `FORMATS`.
-        folder: Where the files go, local or `s3://`: `<split>.jsonl`, for Nova also `<split>-<kind>.jsonl`.
-        split: One of `pools.SPLITS`.
-        names: Pools to take; empty: all.
-
-    Returns:
-        `format`, `split`, `files` (rows by file) and `refused` (records by reason); `export.json` says the same. No
-        file appears unless all are whole.
+    The files are `<split>.jsonl`, for Nova also `<split>-<kind>.jsonl`. Returned, and in `export.json`, are `format`,
+    `split`, `files` (rows by file) and `refused` (records by reason).
 
     Raises:
         ConfigError: No such format or split.

@@ -24,17 +24,11 @@ def import_files(
 ) -> Provenance:
     """Copy a pool's data files into a folder, with their provenance; the same files give the same bytes.
 
-    Args:
-        pool: What is to be imported.
-        out_uri: A folder, local or `s3://`: a new one, or one that holds these files alone.
-        allowed_licences: SPDX expressions, of which the pool's licence must be one; none: all are allowed.
-        mirror_uri: A folder with a copy of the source's files, read in its stead; its bytes are taken on trust.
-
-    Returns:
-        The provenance.
+    The folder is new, or holds these files alone. A mirror is read in the source's stead; its bytes are taken on trust.
 
     Raises:
-        ConfigError: The licence is not allowed, there is no revision, a file is no data, or the folder holds others.
+        ConfigError: The licence is none of those that are allowed (SPDX; none named: all are), there is no revision, a
+            file is no data, or the folder holds others.
         DataError: The hub or the mirror does not give the files, or not all of them.
     """
     check_allowed(pool, allowed_licences)

@@ -31,17 +31,9 @@ class RecordOutputs:
 def conclude_run(
     pipeline: str, report_path: str, outputs: RecordOutputs, options: Mapping[str, object], endpoint: str = ""
 ) -> str:
-    """Write the audit record, tag the MLflow run with its cost, tell the webhook.
+    """Write the audit record, tag the MLflow run with its cost, tell the webhook; return the US dollars, or nothing.
 
-    Args:
-        pipeline: Its name.
-        report_path: What `compare`, `choose_mix` or `choose_rung` wrote.
-        outputs: Where the record goes.
-        options: The `tracking` parameter.
-        endpoint: Where the model is served; empty: nowhere.
-
-    Returns:
-        The cost in US dollars as text; empty where it is not known.
+    `report_path` is what `compare`, `choose_mix` or `choose_rung` wrote; `options` are the `tracking` parameter.
     """
     report, where = read_run_report(report_path), Tracking.from_options(options)
     with task_run(where, "outcome") as run:
@@ -91,11 +83,9 @@ def make_message(pipeline: str, record: AuditRecord, links: dict[str, str]) -> d
 
 
 def compute_cost(run: Run, hyperpod: str) -> float | None:
-    """Return US dollars of the instances while the run's trainings lasted; None where hours or price are not known.
+    """Return US dollars of instances (`4x-p5.48xlarge`) while the run's trainings lasted; None: hours or price unknown.
 
-    Args:
-        run: The task's MLflow run: its siblings say how long they took. One from the cache has none, and costs nothing.
-        hyperpod: Instances, such as `4x-p5.48xlarge`.
+    The task's MLflow run has siblings that say how long they took. One from the cache has none, and costs nothing.
     """
     price = usd_per_hour(hyperpod)
     return None if price is None or not run.parent_id else round(sum(run.siblings_hours(TRAININGS)) * price, 2)

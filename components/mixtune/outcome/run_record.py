@@ -20,15 +20,7 @@ SUBMITTER = "submitted_by"
 def make_record(
     report: RunReport, *, run_id: str, ended: str, who: str, cost_usd: float | None, endpoint: str = ""
 ) -> AuditRecord:
-    """Return the audit record of a run.
-
-    Args:
-        report: What the run's last task found.
-        run_id: KFP's, or that of a run on this machine.
-        ended: Time in UTC, ISO 8601.
-        who: Whom the run is put down to.
-        cost_usd: None: not known.
-        endpoint: Where the model is served; empty: nowhere.
+    """Return the audit record of a run that ended then (UTC, ISO 8601) and is put down to `who`.
 
     Raises:
         DataError: A candidate was compared without its shards.

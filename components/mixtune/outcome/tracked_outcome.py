@@ -16,10 +16,8 @@ Values: TypeAlias = dict[str, object]
 def track_outcome(parent: Run, pipeline: str, report: RunReport) -> None:
     """Log mix, method and scores as parameters, metrics and tags of a run's parent, and what was decided as its note.
 
-    Args:
-        parent: The run's own; it may keep nothing.
-        pipeline: Its name.
-        report: Of all candidates. Values are the recommended one's, else the only one's; of several mixes all are said.
+    Values are the recommended candidate's, else the only one's; of several mixes all are said. The parent may keep
+    nothing.
     """
     candidates, recommended = list_candidates(report), find_recommendation(report)
     chosen = [item for item in candidates if recommended and item.comparison.model_uri == recommended.model_uri]

@@ -199,10 +199,7 @@ def _check_batch(global_batch_size: int, nodes: NodeSettings) -> Findings:
 def _check_machine(shape: Shape, training: Training, least_tokens: int) -> Findings:
     """Hold a training on a CPU against this machine's memory, or the pod's.
 
-    Args:
-        shape: The model's.
-        training: With its largest micro batch.
-        least_tokens: Of the micro batches that it comes down to where memory is short and `max_tokens_per_gpu` is open.
+    It comes down to micro batches of `least_tokens` where memory is short and `max_tokens_per_gpu` is open.
     """
     tokens = min(training.micro_tokens, least_tokens)
     whole = estimate_memory(shape, training)

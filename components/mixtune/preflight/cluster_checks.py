@@ -20,9 +20,8 @@ Rows = Iterator[tuple[str, str]]
 def check_cluster(namespace: str, nodes: NodeSettings) -> Rows:
     """Look at the cluster with the rights of this process: its service account in a pod, else the kubeconfig's user.
 
-    Args:
-        namespace: Where the run's tasks are, whose ConfigMap `mixtune-jobs` names runtime and queue; empty: the pod's.
-        nodes: What the run asks for.
+    The namespace (empty: the pod's) is where the run's tasks are, whose ConfigMap `mixtune-jobs` names runtime and
+    queue.
 
     Raises:
         ClusterError: No cluster is configured, or its API does not answer.

@@ -153,16 +153,7 @@ def make_plan(
     *,
     grid: tuple[float, ...] = (),
 ) -> Plan:
-    """Plan a run.
-
-    Args:
-        work: What is to be computed.
-        shape: The base model's.
-        hardware: Instances and speed.
-        prices: The table that they come from.
-        times: Start and ends.
-        grid: Further customer percents to price, 0 to 100, above 0.
-    """
+    """Plan a run; `grid` has further customer percents to price, above 0 to 100."""
     memory = estimate_memory(shape, training_of(work, shape, hardware))
     needed = hardware.measured_memory or memory.total
     room = hardware.instance.gpu_memory_gb * 1e9 * RESERVE

@@ -41,13 +41,7 @@ def look(name: str, check: Callable[..., Found], *arguments: object) -> Check:
 
 
 def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> str:
-    """Print the checks and write their page; `pass`, or `warn` where one warns.
-
-    Args:
-        checks: What was looked at.
-        title: Of the page.
-        listed: The reproducibility checklist.
-        path: Where the page goes.
+    """Print the checks and write their page with the reproducibility checklist; `pass`, or `warn` where one warns.
 
     Raises:
         ConfigError: At least one failed; all of those are named.

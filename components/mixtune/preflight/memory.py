@@ -65,13 +65,9 @@ class Training:
 
 
 def training_on_gpus(settings: TrainSettings, micro_tokens: int, *, packed: bool = True, shards: int = 1) -> Training:
-    """Return what a training with these settings holds on a GPU.
+    """Return what a training with these settings holds on a GPU, whose largest micro batch has so many tokens.
 
-    Args:
-        settings: Of the training.
-        micro_tokens: Of the largest micro batch.
-        packed: Whether it holds several records.
-        shards: From `num_shards`.
+    `packed`: that micro batch holds several records; `shards` comes from `num_shards`.
     """
     memory = settings.memory
     return Training(
@@ -89,12 +85,7 @@ def training_on_gpus(settings: TrainSettings, micro_tokens: int, *, packed: bool
 def num_shards(shape: Shape, settings: TrainSettings, gpus: int, nodes: int, gpu_bytes: float) -> int:
     """Return the GPUs that a model is sharded over, as in `train/modeling/sharding.py`; 1 where each holds it whole.
 
-    Args:
-        shape: The model's.
-        settings: Of the training.
-        gpus: Of a node.
-        nodes: 1 or more.
-        gpu_bytes: Memory of a GPU.
+    `gpus` are those of a node, `gpu_bytes` the memory of one.
     """
     lora = settings.method == "lora"
     if lora and not settings.memory.shard_base:

@@ -68,11 +68,6 @@ class Mixed:
 def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -> str:
     """Look at the mixed data, print and write what was found; `pass`, or `warn` where a check warns.
 
-    Args:
-        mixed: What is looked at.
-        settings: Of the run, from `mixed.run_settings`.
-        report_path: Where the page goes.
-
     Raises:
         ConfigError: At least one check failed; all of those are named.
     """

@@ -22,9 +22,7 @@ LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
 def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Iterator[tuple[str, str]]:
     """Check every source: there, readable, not empty, unchanged since it was fingerprinted, and within the memory.
 
-    Args:
-        sources: As `fingerprint` leaves them.
-        data_memory: Memory that sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
+    `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 

@@ -32,16 +32,7 @@ class Registration:
 
 
 def register_model(request: Registration, card_path: str, settings: RegistrySettings, tracking: Tracking) -> str:
-    """Write the model's card and make a version of it in the registry; the same model keeps its version.
-
-    Args:
-        request: What is to be registered.
-        card_path: Where the card goes.
-        settings: The registry.
-        tracking: Where MLflow is.
-
-    Returns:
-        The version.
+    """Write the model's card, make a version of it in the registry, and return that; the same model keeps its version.
 
     Raises:
         ConfigError: The verdict is not `pass` and nothing is forced, or there is no tracking URI.

@@ -32,15 +32,7 @@ class Entry:
 
 
 def make_entry(name: str, model_uri: str, comparison: Comparison, card: str, terms: Mapping[str, str]) -> Entry:
-    """Return the entry of a model that was compared.
-
-    Args:
-        name: Of the registered model.
-        model_uri: With its digest.
-        comparison: Of this very model with its base.
-        card: Its card.
-        terms: Base model and licence.
-    """
+    """Return the entry of a model that was compared with its base; `terms` are base model and licence."""
     uri, digest = storage.split_fingerprint(model_uri)
     proof = {
         "model_digest": digest,

@@ -105,9 +105,7 @@ class ConversationGenerator:
     def __call__(self, items: Sequence[tuple[int, str]], engine: Engine) -> list[Sample]:
         """Return one sample per conversation: `text` is the question, `response` the answer, `error` why it is dropped.
 
-        Args:
-            items: Number and question of each; an empty question is sampled from the model.
-            engine: The model's.
+        Each item is a number and a question; an empty question is sampled from the model.
         """
         numbers = [number for number, _ in items]
         questions = [(question, "") for _, question in items]

@@ -63,10 +63,7 @@ class Outputs:
 
 
 def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
-    """Sample conversations until there are enough records; parts that a killed task wrote are used again.
-
-    Returns:
-        URI of the records.
+    """Sample conversations until there are enough records, and return their URI; parts of a killed task are used again.
 
     Raises:
         ModelError: The chat template has no place for a user's turn, or too little of the output can be used.

@@ -40,11 +40,9 @@ class Band:
 
 
 def draw_band(band: Band, titles: tuple[str, str]) -> str:
-    """Draw the band, its middle, the limit, and the measured points.
+    """Draw the band, its middle, the limit, and the measured points; values far below the limit are left to the edge.
 
-    Args:
-        band: What is drawn; values far below the limit are left to the edge.
-        titles: Names of the axes, right and up.
+    The titles are those of the axes, right and up.
     """
     top, bottom, start, end = 24, 300, 90, WIDTH - RIGHT
     ys = [band.limit, 0.0, *(point.y for point in band.measured), *(point.middle for point in band.points)]

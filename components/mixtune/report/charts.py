@@ -135,13 +135,7 @@ def forest(bars: Sequence[Bar]) -> str:
 
 
 def dumbbells(lines: Sequence[Dumbbell], low: float, high: float) -> str:
-    """Draw scores before (hollow) and after (full), one line each, from top to bottom.
-
-    Args:
-        lines: The scores.
-        low: Left end of the scale.
-        high: Right end; less than `low` where less is better.
-    """
+    """Draw scores before (hollow) and after (full), one line each; where less is better, `high` is less than `low`."""
     drawing, row, top = Drawing(), 19, 26
     bottom = top + row * len(lines)
 
@@ -194,12 +188,9 @@ def frontier(
 ) -> str:
     """Draw points with whiskers in both directions, and the base model as a square.
 
-    Args:
-        marks: The points.
-        base: Scores of the base model, right and up.
-        titles: Names of the axes, right and up.
-        less_is_right: Whether the general axis runs from more to less, so that better lies to the right there too.
-        curves: Points without whiskers, each curve drawn on from the base model; the last point of one is not drawn.
+    Base and titles have what goes right, then what goes up. With `less_is_right` the general axis runs from more to
+    less, so that better lies to the right there too. Curves have no whiskers, and run from the base model to their last
+    point, which is not drawn.
     """
     top, bottom, start, end = 24, 340, 90, WIDTH - RIGHT
     on_curves = [mark for curve in curves for mark in curve]
@@ -240,11 +231,7 @@ def frontier(
 def curves(lines: Sequence[Curve], title: str, *, span: tuple[float, float] | None = None, form: str = "g") -> str:
     """Draw lines over the steps of a training, each with its name and its last value at the right.
 
-    Args:
-        lines: At most one a pool, and what is held out.
-        title: Of the values.
-        span: Least and largest value; None: as they are.
-        form: How a value is written.
+    `title` names the values, `form` formats them; they run over `span`, or from the least to the largest.
     """
     drawing, top, bottom, start, end = Drawing(), 24, 260, 70, WIDTH - 230
     steps, values = zip(*(point for line in lines for point in line.points), strict=True)

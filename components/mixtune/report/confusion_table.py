@@ -13,9 +13,7 @@ MAX_LISTED = 15
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     """Return a confusion table as a drawing, or the largest confusions where there are many labels.
 
-    Args:
-        labels: All labels.
-        counts: (labels, labels) records by true (row) and given label (column).
+    `counts`, (labels, labels), are records by true (row) and given label (column).
     """
     if len(labels) <= MAX_HEAT:
         lead = note("Shaded by the share of each row; answers that say no label are in no column.")

@@ -36,13 +36,9 @@ def command_of(name: str, *words: str) -> str:
 def next_steps(
     verdict: str, run_id: str = "", arguments: Options | None = None, *, gained: bool = True
 ) -> list[NextStep]:
-    """Return what to do after a verdict.
+    """Return what to do after a verdict, which is empty where a run comes to none, `failed` where there is no model.
 
-    Args:
-        verdict: `pass`, `fail`, `inconclusive` or `failed`; empty: the run comes to none.
-        run_id: Of the run; empty: not known.
-        arguments: Of the run, as far as they are known.
-        gained: Whether a gain on the customer's records is proved, where they were measured.
+    Run id and arguments may be unknown. `gained`: a gain on the customer's records is proved, where they were measured.
     """
     run, values = run_id or RUN, arguments or {}
     pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"

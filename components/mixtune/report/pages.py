@@ -73,13 +73,7 @@ def with_way_back(text: str, place: str, title: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1) -> str:
-    """Return an HTML table.
-
-    Args:
-        header: Titles of the columns; none: a table without titles.
-        rows: Cells.
-        texts: How many columns, from the left, hold text; the others hold numbers.
-    """
+    """Return an HTML table, whose first `texts` columns hold text, the others numbers; the header may be empty."""
 
     def line(cells: Sequence[Cell], tag: str) -> str:
         begins = [f'<{tag} class="text">' if place < texts else f"<{tag}>" for place in range(len(cells))]

@@ -76,11 +76,9 @@ class ImportedModel:
 
 
 def check_import(folder: str, older: str = "") -> list[tuple[str, str, str]]:
-    """Return what every check came to: its name, `pass`, `warn` or `fail`, and why.
+    """Return what every check of a whole model came to: its name, `pass`, `warn` or `fail`, and why.
 
-    Args:
-        folder: Of a whole model, local or `s3://`, with or without its digest.
-        older: Folder with the two files of `write_older_files`, which are to take the place of the model's own.
+    `older` is a folder with the two files of `write_older_files`, which are to take the place of the model's own.
 
     Raises:
         ModelError: It is an adapter, or no model.

@@ -10,12 +10,7 @@ Content = dict[str, object]
 
 
 def write_older_files(folder: str, out: str) -> list[str]:
-    """Write both files of a model so that transformers 4.51 reads them as they are meant; return their names.
-
-    Args:
-        folder: Of the model, local or `s3://`.
-        out: Another folder, or the same.
-    """
+    """Write both files of a model so that transformers 4.51 reads them as they are meant; return their names."""
     names = {"config.json": older_config, "tokenizer_config.json": older_tokenizer}
     written = []
     for name, rewrite in names.items():

@@ -17,10 +17,6 @@ TAKEN = (".safetensors", ".json", ".txt", ".jinja", ".model")
 def fetch_weights(uri: str, folder: Path) -> list[str]:
     """Copy a model's own files into a folder; return their names.
 
-    Args:
-        uri: A folder, local or `s3://`, with or without its digest.
-        folder: Is made.
-
     Raises:
         DataError: There is nothing, or it is not what was fingerprinted.
     """

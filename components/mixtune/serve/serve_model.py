@@ -57,12 +57,7 @@ class ServeOutput:
 
 
 def serve_model(request: ServeRequest, settings: ServeSettings, prices: Prices) -> ServeOutput:
-    """Write the objects that serve a model.
-
-    Args:
-        request: What is to be served.
-        settings: How.
-        prices: The machines to choose from.
+    """Write the objects that serve a model, on one of the machines that have a price.
 
     Raises:
         ConfigError: The verdict is not `pass` and nothing is forced; the model fits on no machine, or a cluster could

@@ -63,13 +63,7 @@ class ServedModel:
 
 
 def read_served_model(name: str, model_uri: str, base_model: str, settings: ServeSettings) -> ServedModel:
-    """Look at the files of a tuned model and its base.
-
-    Args:
-        name: As requests will name it.
-        model_uri: The tuned model: a folder, local or `s3://`, with or without its digest.
-        base_model: What it was tuned from; an adapter's weights are read from there.
-        settings: Where the cluster finds both, if elsewhere; whether the merged model is served.
+    """Look at the files of a tuned model, and at its base's, from where an adapter's weights are read.
 
     Raises:
         ModelError: There is no model, or an adapter that vLLM cannot serve.
@@ -122,12 +116,7 @@ def read_adapter(folder: str) -> AdapterConfig:
 
 
 def read_whole_model(name: str, folder: str, where: str = "") -> ServedModel:
-    """Look at a model of whole weights.
-
-    Args:
-        name: As requests will name it.
-        folder: Local or `s3://`.
-        where: Where the cluster finds it; empty: there.
+    """Look at a model of whole weights in a folder, which the cluster finds there, or `where` it is for the cluster.
 
     Raises:
         ModelError: There is no model.

@@ -16,12 +16,8 @@ _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 def read_known(cls: type[T], value: object, name: str) -> T:
     """Build a dataclass, and those inside it, from a JSON object; keys that they do not have and nulls are left out.
 
-    A key in camel case, `trainingData`, is the field `training_data`.
-
-    Args:
-        cls: A dataclass whose fields all have defaults.
-        value: The object.
-        name: What errors call it.
+    All its fields have defaults. A key in camel case, `trainingData`, is the field `training_data`. Errors call it
+    `name`.
 
     Raises:
         ConfigError: It is no object, or a field has a value of another type.

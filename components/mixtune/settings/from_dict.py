@@ -16,15 +16,10 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def from_dict(cls: type[T], value: object, name: str) -> T:
-    """Build a dataclass, and those inside it, from a dictionary as JSON has it.
+    """Build a dataclass, and those inside it, from a dictionary as JSON has it; errors call it `name`.
 
-    A whole number may be written as `3.0`, as KFP writes it; lists become the annotated tuple or set.
-
-    Args:
-        cls: A dataclass whose annotations are classes, `X | None`, `Literal`, `Any`, dataclasses, and tuples, lists,
-            frozensets and dictionaries of them.
-        value: A dictionary with the names of its fields.
-        name: What errors call it: a component's parameter, or a file.
+    Annotations are classes, `X | None`, `Literal`, `Any`, dataclasses, and tuples, lists, frozensets and dictionaries
+    of them. A whole number may be written as `3.0`, as KFP writes it; lists become the annotated tuple or set.
 
     Raises:
         ConfigError: An unknown or missing key, a value of another type, or one that `__post_init__` refuses.

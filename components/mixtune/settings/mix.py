@@ -192,11 +192,7 @@ class MixSettings:
 
 
 def read_mix_settings(parameters: Mapping[str, object], options: Mapping[str, object]) -> MixSettings:
-    """Build the settings from plain values, as a component or a pipeline has them.
-
-    Args:
-        parameters: The settings that have a parameter of their own, by name; those of `TokenSettings` among them.
-        options: Any of the others, by name.
+    """Build the settings from plain values: those with a parameter of their own, `TokenSettings`' too, and the others.
 
     Raises:
         ConfigError: An unknown key, a value of another type, or settings that cannot be.

@@ -236,12 +236,7 @@ def delete(uri: str) -> None:
 def fetch(uri: str, folder: Path, share: Share = ALONE) -> Path:
     """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`.
 
-    What is there in its full size is not fetched again.
-
-    Args:
-        uri: Of a folder or a file.
-        folder: Where the copy goes.
-        share: The processes of a node that call this alike and bring the bytes together.
+    What is there in its full size is not fetched again. The processes of a `share` call this alike.
     """
     if not is_s3(uri):
         if not _path(uri).exists():
@@ -279,9 +274,7 @@ def upload(folder: Path, uri: str) -> list[FileEntry]:
 def move_in(path: Path, uri: str) -> FileEntry:
     """Give a local file that nobody else holds its place, and return its entry; no byte passes through Python's hands.
 
-    Args:
-        path: Gone afterwards.
-        uri: A local place on the same disk is taken by renaming.
+    The file is gone afterwards; a place on the same disk is taken by renaming.
     """
     if is_s3(uri):
         (entry,) = upload_files([(path, uri)])

@@ -115,9 +115,7 @@ class RangeReader:
 def download(files: list[Download], share: Share = ALONE) -> None:
     """Bring objects from S3 to local files, each of which appears under its name when it is whole.
 
-    Args:
-        files: The same in all processes of a share, which all call this.
-        share: Which of their ranges this process brings.
+    All processes of a share call this with the same files, and each brings its ranges.
     """
     token = share.token or uuid.uuid4().hex
     temporary = [item.target.with_name(f".{item.target.name}.{token[:16]}") for item in files]

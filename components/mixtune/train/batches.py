@@ -83,14 +83,10 @@ def plan_micro_batches(
 ) -> list[list[int]]:
     """Cut a global batch into micro batches of about the same cost, the same ones whichever ranks take them.
 
-    Their number is `num_parts` times a power of two, so that ranks share them evenly. Records go, the costliest first,
-    to the cheapest micro batch that has room (longest processing time first, Graham 1969).
-
-    Args:
-        lengths: Tokens per record.
-        max_tokens: Of a micro batch at most; a longer record is one of its own.
-        num_parts: Micro batches at least, where there are as many records.
-        crossover_length: Length at which attention costs as much as everything else does.
+    Their number is `num_parts` times a power of two, so that ranks share them evenly; less with fewer records. Records
+    go, the costliest first, to the cheapest micro batch that has room (longest processing time first, Graham 1969). One
+    longer than `max_tokens` is a micro batch of its own. At `crossover_length` attention costs as much as all else
+    does.
 
     Returns:
         The indices of the records of each micro batch, in their order.
@@ -121,14 +117,9 @@ def largest_micro_batch(
     crossover_length: int = 2**15,
     layout: Layout = Layout.PACKED,
 ) -> list[int]:
-    """Return the lengths of the records of the largest micro batch that these global batches are cut into.
+    """Return the lengths of the records of the largest micro batch that global batches of such lengths are cut into.
 
-    Args:
-        batches: Tokens per record, of each global batch.
-        max_tokens: As for `plan_micro_batches`.
-        num_parts: Likewise.
-        crossover_length: Likewise.
-        layout: How records lie in a forward pass.
+    The rest is as for `plan_micro_batches`.
     """
     largest: list[int] = []
     # A micro batch holds no more than its batch, max_tokens or one record: what cannot be larger is not cut.
@@ -144,13 +135,7 @@ def largest_micro_batch(
 def plan_rows(lengths: Sequence[int], max_tokens: int, num_parts: int = 1) -> list[list[int]]:
     """Cut a global batch into micro batches of rows of about the same length, padding counted as tokens.
 
-    Args:
-        lengths: Tokens per record.
-        max_tokens: Of a micro batch at most; a longer record is one of its own.
-        num_parts: Micro batches at least, where there are as many records.
-
-    Returns:
-        The indices of the records of each micro batch, in their order.
+    Number and limits are as for `plan_micro_batches`, and so is what is returned.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     while True:

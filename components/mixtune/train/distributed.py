@@ -132,9 +132,6 @@ def join_process_group() -> Iterator[ProcessGroup]:
 def check_gpus(gpus_per_node: int) -> None:
     """Check that this process sees the GPUs that its node was asked to have: a training on CPUs would cost the same.
 
-    Args:
-        gpus_per_node: 0: none were asked for.
-
     Raises:
         ClusterError: It sees fewer.
     """

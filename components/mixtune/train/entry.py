@@ -99,12 +99,9 @@ OF_ADAPTERS = ("lora_plus_ratio", "merge", "lora_dropout")
 
 
 def restore_settings(model_uri: str, options: Mapping[str, object], **parameters: object) -> TrainSettings:
-    """Return the settings of a restoration; an adapter's rank and scaling are its own.
+    """Return the settings of a restoration by options of `train` and `restore`; an adapter's rank and scaling are kept.
 
-    Args:
-        model_uri: The trained model.
-        options: Of `train`, and `restore`.
-        parameters: `method`, `learning_rate` and `seed`.
+    `parameters` are `method`, `learning_rate` and `seed`.
 
     Raises:
         ConfigError: An option that does not fit the model, or is out of its range.
@@ -162,21 +159,16 @@ def train(task: TrainTask, nodes: NodeSettings) -> TrainedModel:
 def train_or_report(
     task: TrainTask, nodes: NodeSettings, validated: str, on_error: str, metrics: Metrics, where: TrainPage
 ) -> str:
-    """Train as `train` does; where a failure may not end the run, return it as text instead.
+    """Train as `train` does; where a failure may not end the run (`on_error` is `report`), return it as text instead.
 
-    Args:
-        task: How, of what, and where to.
-        nodes: Where it runs.
-        validated: What the validation run returned; its failure is passed on, and nothing is trained.
-        on_error: `raise` or `report`.
-        metrics: Gets the figures of the model's manifest, wherever the training ran.
-        where: Where the page goes; the data of a validation run is checked first.
+    `validated` is what the validation run returned; its failure is passed on, and nothing is trained. `metrics` gets
+    the figures of the model's manifest, wherever the training ran. A validation run checks its data first.
 
     Returns:
-        A `TrainedModel`, or with `report` a `FailedTraining`, as text.
+        A `TrainedModel`, or a `FailedTraining`, as text.
 
     Raises:
-        ConfigError: `on_error` is neither; or, with `raise`, the mixed data does not pass its checks.
+        ConfigError: `on_error` is neither `raise` nor `report`; or, with `raise`, the data does not pass its checks.
         TrainingError: As `train`, with `raise`.
     """
     if on_error not in ("raise", "report"):

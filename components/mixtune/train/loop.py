@@ -26,12 +26,7 @@ OnStep = Callable[[Trainer, StepMetrics], None]
 def train_steps(
     trainer: Trainer, checkpoints: Checkpoints | NoCheckpoints, on_step: OnStep = lambda trainer, metrics: None
 ) -> Iterator[StepMetrics]:
-    """Train, from the newest checkpoint on, one step at a time.
-
-    Args:
-        trainer: Its model is trained in place.
-        checkpoints: Where the training goes on from, and what it leaves for the next attempt.
-        on_step: Sees every step.
+    """Train, from the newest checkpoint on, one step at a time; `on_step` sees each.
 
     Raises:
         TrainingError: Loss or gradient is not finite or far off; nothing was changed by that step. Or a SIGTERM came:
@@ -90,16 +85,10 @@ def _roll_back(trainer: Trainer, checkpoints: Checkpoints | NoCheckpoints, step:
 
 
 def train_step(trainer: Trainer, step: int, num_parts: int, flags: torch.Tensor) -> tuple[StepMetrics, torch.Tensor]:
-    """Do one optimizer step.
+    """Do one optimizer step, counted from 0, of a global batch that is cut for so many ranks.
 
-    Args:
-        trainer: Its weights and moments change.
-        step: 0-based.
-        num_parts: Ranks that the global batch is cut for.
-        flags: float64, (flags,): this rank's stop and save flags.
-
-    Returns:
-        The metrics, and the flags summed over all ranks, in the same all-reduce as the losses.
+    `flags`, float64, are this rank's to stop and to save; they are returned summed over all ranks, in the same
+    all-reduce as the losses.
     """
     timer = PhaseTimer(trainer.group.device)
     model, group = trainer.model, trainer.group
@@ -151,11 +140,7 @@ def _total_weight(records: list[TokenRecord]) -> float:
 def accumulate_gradients(
     trainer: Trainer, records: list[TokenRecord], num_parts: int, timer: PhaseTimer
 ) -> torch.Tensor:
-    """Leave the gradients of the global batch in the parameters; return this rank's weighted losses by record.
-
-    Returns:
-        float64, (records,)
-    """
+    """Leave the gradients of the global batch in the parameters; return this rank's losses, weighted, (records,)."""
     group, model = trainer.group, trainer.model
     total = _total_weight(records)
     losses = torch.zeros(len(records), dtype=torch.float64, device=group.device)

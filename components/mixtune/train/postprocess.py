@@ -32,11 +32,6 @@ def name_base(folder: Path, base_model: str, base: Path) -> None:
 
     The name is the hub's where the base came from there, or says so itself; else its folder's: a machine's own path is
     no name.
-
-    Args:
-        folder: The adapter's.
-        base_model: The base as the run names it.
-        base: Its local folder.
     """
     file = folder / "adapter_config.json"
     config, own = json.loads(file.read_text()), json.loads((base / "config.json").read_text())

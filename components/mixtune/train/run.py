@@ -168,14 +168,10 @@ def _compile(session: Session, model: Trainable, records: list[TokenRecord]) -> 
 
 
 def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: None) -> TrainedModel:
-    """Train over the shards and leave the model in its place.
+    """Train over the shards and leave the model in its place; `on_step` sees every step.
 
     A training that was killed goes on from its newest checkpoint when it is run again in the same place; one that is
     done is not trained again.
-
-    Args:
-        task: How, of what, and where to.
-        on_step: Sees every step.
 
     Raises:
         TrainingError: Loss or gradient is not finite or far off, or too much is forgotten at once.

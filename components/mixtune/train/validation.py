@@ -100,10 +100,7 @@ class MemoryProbe:
         return sum(self.lengths)
 
     def peak_bytes(self, num_tokens: int) -> float:
-        """Run a micro batch forward and backward and return the peak of memory.
-
-        Args:
-            num_tokens: Its size: the largest micro batch, or its beginning.
+        """Run the largest micro batch, or its first `num_tokens`, forward and backward and return the peak of memory.
 
         Raises:
             RuntimeError: It does not fit; a MemoryError, or an error that says so.

@@ -19,9 +19,7 @@ MAX_BYTES = 16 * 2**20
 def read_export(uri: str, job: str = "") -> TuningJob:
     """Read a job that a service exported, or take a file of training records as one.
 
-    Args:
-        uri: The file, local or `s3://`.
-        job: Id or name of the job, where the file holds several.
+    `job` is its id or name, where the file holds several.
 
     Raises:
         ConfigError: It is nobody's export that is known, or it holds several jobs and none is named.

@@ -29,10 +29,7 @@ def main(command: list[str]) -> int:
 def watch(group: int, poll: Callable[[], int | None], pipe: int) -> int:
     """Wait for a process group and return its first process's exit code; end all of it when the pipe closes.
 
-    Args:
-        group: Its id, which is the first process's.
-        poll: Return that process's exit code, negative for a signal; None while it runs.
-        pipe: Read end, to which nobody writes.
+    `poll` returns that process's exit code, negative for a signal, or None while it runs. Nobody writes to the pipe.
     """
     deadline = float("inf")
     waiting = [pipe]

@@ -93,13 +93,7 @@ class TaskLog:
                 self._show(f"    {several}{shown}")
 
     def end(self, task: TaskOutput, exit_code: int, *, stopped: bool = False) -> None:
-        """Show that a task has ended.
-
-        Args:
-            task: Which.
-            exit_code: 0: well.
-            stopped: Whether it was told to end.
-        """
+        """Show that a task has ended, by itself or because it was `stopped`."""
         with self._lock:
             self.running.remove(task)
             self._log.flush()

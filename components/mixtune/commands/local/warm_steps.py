@@ -72,12 +72,7 @@ class StepServer:
         other.close()
 
     def start(self, words: Sequence[str], environment: Mapping[str, str]) -> ForkedStep:
-        """Start a step.
-
-        Args:
-            words: Arguments of `mixtune.step`.
-            environment: The step's.
-        """
+        """Start a step with arguments of `mixtune.step`."""
         with self._lock:
             return ForkedStep(self._connection, json.dumps([list(words), dict(environment), os.getcwd()]).encode())
 
@@ -90,9 +85,7 @@ class StepServer:
 def serve(connection: socket.socket, exit_codes: list[int]) -> None:
     """Fork a step for every request, until the other side closes; in the fork, return when the step is done.
 
-    Args:
-        connection: Requests, each with the ends of `ForkedStep`'s pipes.
-        exit_codes: Gets a 0 where all went well.
+    Each request comes with the ends of `ForkedStep`'s pipes; `exit_codes` gets a 0 where all went well.
 
     Raises:
         BaseException: In the fork, whatever the step raises.

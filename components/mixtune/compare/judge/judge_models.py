@@ -22,12 +22,7 @@ REPORT_SECONDS = 10.0
 
 
 def ask_url(url: str, model: str, key_path: str) -> Ask:
-    """Return a judge behind a URL.
-
-    Args:
-        url: Base URL, such as `https://judge.example/v1`.
-        model: The model's name there.
-        key_path: File with the key, as a mounted secret has it; empty: no key.
+    """Return a judge behind a base URL such as `https://judge.example/v1`, with the key in a file, if one is named.
 
     Raises:
         ConfigError: No http or https URL, or no such file.

@@ -90,8 +90,7 @@ def calibrate(verdicts: Sequence[str | None], labels: Sequence[str]) -> Calibrat
 def cohen_kappa(counts: np.ndarray) -> tuple[float, float]:
     """Return kappa and its standard error; 0 where chance explains all or nothing is there.
 
-    Args:
-        counts: (choices, choices) pairs by the judge's verdict (row) and the human label (column).
+    `counts`, (choices, choices), are pairs by the judge's verdict (row) and the human label (column).
     """
     total = counts.sum()
     if not total:

@@ -21,12 +21,9 @@ _TYPES: dict[str, type] = {
 def are_expected(
     calls: Sequence[WrittenCall], expected: Sequence[tuple[str, Expected]], tools: Sequence[Mapping[str, Value]]
 ) -> bool:
-    """Return whether calls are the expected ones, in any order.
+    """Return whether a model's calls are the expected ones (name and arguments), in any order.
 
-    Args:
-        calls: What the model wrote.
-        expected: Name and arguments of every call.
-        tools: `name` and `parameters` (a schema, in JSON's or BFCL's types) of what may be called.
+    `tools` have `name` and `parameters`, a schema in JSON's or BFCL's types.
     """
     if len(calls) != len(expected):
         return False

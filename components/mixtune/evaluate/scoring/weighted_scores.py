@@ -11,10 +11,7 @@ from mixtune.evaluate.benchmarks.form import Floats, Score
 def f1_score(gold: list[list[str]], predicted: list[list[str]], names: Sequence[str]) -> Score:
     """Return macro F1 by item weights, over the labels that occur with weight in either.
 
-    Args:
-        gold: True labels per item; one for single-label data.
-        predicted: Labels that were given; none for an invalid answer.
-        names: All labels.
+    `gold` and `predicted` hold labels per item; none for an invalid answer.
     """
     truth, answers = _indicators(gold, names), _indicators(predicted, names)
     both = truth.multiply(answers).tocsr()
@@ -31,10 +28,7 @@ def f1_score(gold: list[list[str]], predicted: list[list[str]], names: Sequence[
 def auc_score(gold: list[str], shares: Floats, names: Sequence[str]) -> Score:
     """Return the mean over labels of one-against-rest AUC, by item weights; ties count half.
 
-    Args:
-        gold: True label per item.
-        shares: (items, labels).
-        names: The labels, as columns of `shares`.
+    `gold` is the true label per item; `shares`, (items, labels), has the `names` as columns.
     """
     index = {name: number for number, name in enumerate(names)}
     truth = np.array([index[label] for label in gold])

@@ -50,13 +50,8 @@ def set_activations(causal: Any, activations: str) -> None:
 def fastest_activations(causal: Any, settings: TrainSettings, group: ProcessGroup, longest: int) -> str:
     """Return how a model on a GPU trains fastest within its memory, by the estimate of preflight.
 
-    That is an estimate of dense models whose attention takes no mask: with any other, layers are recomputed.
-
-    Args:
-        causal: The model, with the attention that it trains with.
-        settings: Of the training.
-        group: Its processes.
-        longest: Tokens of the longest record.
+    That is an estimate of dense models whose attention takes no mask: with any other, layers are recomputed. The model
+    has the attention that it trains with; `longest` are the tokens of the longest record.
     """
     text = causal.config.get_text_config()
     states = {"linear_attention", "mamba", "conv", "recurrent"} & set(getattr(text, "layer_types", None) or ())

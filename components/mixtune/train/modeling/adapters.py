@@ -58,10 +58,8 @@ class Adapter:
 def add_adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str) -> Adapter:
     """Put an adapter into a model, by default into every matrix of its text decoder; see `find_targets`.
 
-    Args:
-        causal: The model; its weights change where the initialisation says so, what it computes does not.
-        settings: Of the training; `seed` must be set in torch.
-        base_name: Of the base model, for the adapter's configuration.
+    Weights change where the initialisation says so; what the model computes does not. `seed` must be set in torch. The
+    adapter's configuration has the base's name.
 
     Raises:
         ConfigError: `target_modules` names nothing, or the rank is too high.
@@ -77,13 +75,7 @@ def add_adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str
 
 
 def load_adapter(causal: PreTrainedModel, folder: Path, settings: TrainSettings, base_name: str) -> Adapter:
-    """Put a trained adapter into its base model, to be trained further.
-
-    Args:
-        causal: The base model.
-        folder: The adapter's, in PEFT's format.
-        settings: Of the training; how the adapter is made is the adapter's own.
-        base_name: Of the base model, for the adapter's configuration.
+    """Put a trained adapter, in PEFT's format, into its base model, to be trained further; how it is made is its own.
 
     Raises:
         ModelError: It does not fit this base model.

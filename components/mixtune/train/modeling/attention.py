@@ -42,12 +42,7 @@ def attention_names(dtype: torch.dtype) -> tuple[str, ...]:
 
 
 def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str, ...]) -> PreTrainedModel:
-    """Load a causal language model with the first attention that transformers lets it have.
-
-    Args:
-        folder: The model's.
-        dtype: Of the weights, or `auto`.
-        names: Attention functions, fastest first; empty: the model's default.
+    """Load a causal language model with the first attention that transformers lets it have, else the default.
 
     Raises:
         ModelError: It takes none, with the reason of each.
@@ -75,13 +70,9 @@ def load_with_attention(folder: Path, dtype: torch.dtype | str, names: tuple[str
 def settle_attention(loss: PackedLoss, records: list[TokenRecord], names: tuple[str, ...]) -> list[str]:
     """Run a few tokens forward and backward, with the next attention wherever the present one cannot take the model.
 
-    Args:
-        loss: The model on its device, whole or sharded; all processes call this alike.
-        records: Any, one at least.
-        names: Attention functions, fastest first, the present one among them; empty: nothing is tried.
-
-    Returns:
-        A line for every attention that could not take it.
+    All processes call this alike, with a record at least, the model on its device, whole or sharded. Of the names,
+    fastest first, the present attention is one; without any nothing is tried. Returned is a line for every one that
+    failed.
 
     Raises:
         ModelError: None can.

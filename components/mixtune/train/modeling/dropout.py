@@ -36,13 +36,7 @@ class Dropout:
         self._step = step
 
     def begin_micro_batch(self, places: Sequence[int], lengths: Sequence[int], *, in_rows: bool = False) -> None:
-        """Begin a micro batch.
-
-        Args:
-            places: Of its records in the global batch.
-            lengths: Of its records, in tokens.
-            in_rows: Whether each record is a row, padded to the longest.
-        """
+        """Begin a micro batch of records at `places` in the global batch; `in_rows`: padded to the longest."""
         widths = [max(lengths)] * len(lengths) if in_rows else lengths
         starts = torch.tensor([_number(f"{self._seed} {self._step} {place}") for place in places], dtype=torch.int32)
         tokens = torch.cat([torch.arange(width, dtype=torch.int32) for width in widths])
@@ -53,9 +47,8 @@ class Dropout:
     def mask(self, layer: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return what a layer's input is multiplied with, in its shape: 0, or 1 / (1 - share).
 
-        Args:
-            layer: Its number, mixed; int32, on the input's device.
-            like: The input, (1, tokens, features), or (records, longest, features) in rows; leading ones may be one.
+        `layer` is its number, mixed, int32 on the input's device; the input is (1, tokens, features), or (records,
+        longest, features) in rows, and leading ones may be one.
 
         Raises:
             ConfigError: The layer does not see every token of the micro batch, such as an expert or the head.

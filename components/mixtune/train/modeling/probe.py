@@ -24,16 +24,11 @@ NOISE = 4.0
 
 
 def probe(loss: PackedLoss, records: list[TokenRecord]) -> str:
-    """Choose how records lie in a forward pass: packed, else in rows, else one by one.
+    """Choose how records lie in a forward pass: packed, else in rows, else one by one; return why they are not packed.
 
-    A layout is taken where no record sees another, and losses are those by the model's own logits.
-
-    Args:
-        loss: The model, with the attention and in the dtype that it trains with; its `layout` is set.
-        records: Any, two at least; their first tokens are taken, all as tokens to learn.
-
-    Returns:
-        Why records are not packed; empty: they are.
+    A layout is taken, and set in the model, where no record sees another, and losses are those by the model's own
+    logits. The model has the attention and the dtype that it trains with. Of the records, two at least, the first
+    tokens are taken, all as tokens to learn.
 
     Raises:
         ModelError: A token's loss depends on later tokens, or is another one than by the model's own logits: this
@@ -103,11 +98,7 @@ def _sees_later_tokens(loss: PackedLoss, record: TokenRecord) -> bool:
 
 
 def _leak(loss: PackedLoss, records: list[TokenRecord]) -> float:
-    """Change one record at a time, lengths kept: every other record's losses must stay the same, bit by bit.
-
-    Returns:
-        By how many nats one moved; 0: none did.
-    """
+    """Return by how many nats another record's loss moves where one is changed, lengths kept; 0: not a bit of it."""
     with _fixed_routing(loss) as routing:
         before = _losses_by_record(loss, records)
         routing.replays = True

@@ -23,13 +23,7 @@ PARAMETER_BYTES = 4 + 8 + 8
 
 
 def choose_micro_tokens(model: Trainable, record: TokenRecord, free_bytes: float) -> int:
-    """Return the tokens of a micro batch that fit and pay, a power of two.
-
-    Args:
-        model: On a CPU.
-        record: Any.
-        free_bytes: Memory that this process may still take.
-    """
+    """Return the tokens of a micro batch, a power of two, that fit into a CPU's free memory and pay."""
     trained = sum(value.numel() for value in model.parameters().values())
     room = SHARE * (free_bytes - PARAMETER_BYTES * trained - 3 * 4 * LOGITS_AT_ONCE)
     linear, quadratic = _bytes_by_token(model, record)

@@ -26,12 +26,9 @@ def shard(module: torch.nn.Module, group: ProcessGroup, dtype: torch.dtype, *, t
     are summed in float64, for the reason of `grad_accumulation.py`. Between passes every parameter stays sharded, the
     root module's included; code that gathers it must reshard before returning.
 
-    Args:
-        module: On the CPU, in any dtype; layer by layer it is made float32 and sharded, so that only shards are ever
-            float32, and no device holds it whole.
-        group: Its nodes hold a copy each.
-        dtype: Of the arithmetic.
-        trains_all: All weights are trained that tokens pass through; else an adapter, which stays whole.
+    The module is on the CPU, in any dtype: layer by layer it is made float32 and sharded, so that only shards are ever
+    float32, and no device holds it whole. Each node holds a copy. `dtype` is that of the arithmetic. `trains_all`: all
+    weights are trained that tokens pass through; else an adapter, which stays whole.
     """
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float64 if group.on_cpu else torch.float32)
     size = sum(value.numel() for value in module.parameters())

@@ -26,16 +26,7 @@ def skip_casts(model: torch.nn.Module) -> None:
 
 
 def compile_layers(loss: PackedLoss, records: list[TokenRecord], backend: str = "inductor") -> str:
-    """Compile a model's layers, one graph for all that are alike and for all lengths, and try it.
-
-    Args:
-        loss: The model on its device, whole or sharded.
-        records: Any, one at least.
-        backend: Of torch's compiler.
-
-    Returns:
-        Why they are not compiled; empty: they are.
-    """
+    """Compile a model's layers, one graph for all lengths and all that are alike, and try it; return why not."""
     layers: list[Any] = [part for part in loss.decoder.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not layers:
         return "transformers does not mark its layers"

@@ -40,13 +40,10 @@ class Targets:
 def find_targets(causal: PreTrainedModel, exclude: str | list[str] | None = None) -> Targets:
     """Return every matrix of a model's text decoder.
 
-    Left alone are routers, whose few weights decide which experts learn; what lies outside of the decoder of text,
-    such as a vision tower, and the head; the output of Mamba's layers, which its fused kernels read past an adapter;
-    convolutions and per-layer vectors.
-
-    Args:
-        causal: The model.
-        exclude: Modules to leave alone, too: endings of names, or a regular expression for whole ones.
+    Left alone are routers, whose few weights decide which experts learn; what lies outside of the decoder of text, such
+    as a vision tower, and the head; the output of Mamba's layers, which its fused kernels read past an adapter;
+    convolutions and per-layer vectors; and what is excluded by endings of names, or a regular expression for whole
+    ones.
     """
     inside = {id(module) for module in find_text_modules(causal)}
     counts = _expert_counts(causal)
@@ -117,12 +114,8 @@ def _loaded_by_name(causal: PreTrainedModel, names: list[str], inner: str) -> li
     """Return the modules whose adapter PEFT finds again when it loads it.
 
     It renames keys as transformers renames those of older checkpoints. Some names do not survive that, and the adapter
-    would be left out without an error.
-
-    Args:
-        causal: The model.
-        names: Modules.
-        inner: What stands between a module's name and its adapter's: adapters of several parameters are nested.
+    would be left out without an error. Adapters of several parameters are nested: `inner` stands between a module's
+    name and its adapter's.
     """
     keys = {f"base_model.model.{name}.{inner}lora_A.weight": name for name in names}
     state = {key: torch.zeros(1, 1) for key in keys}

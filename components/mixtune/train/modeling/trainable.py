@@ -85,9 +85,8 @@ class Trainable:
     def set_gradient_sync(self, *, is_last: bool, keep_whole: bool) -> None:
         """Say of a sharded model what the next backward pass does with gradients.
 
-        Args:
-            is_last: Of the step: all processes have the sum then, nodes included.
-            keep_whole: Until then every process keeps its own, whole; else they are sharded within the node at once.
+        After the last of a step all processes have the sum, nodes included. Until then every process keeps its own
+        whole, or they are sharded within the node at once.
         """
         if isinstance(self.loss, FSDPModule):
             self.loss.set_requires_gradient_sync(is_last or not keep_whole)
@@ -115,9 +114,7 @@ class Trainable:
     def save(self, folder: Path, is_main: bool = True) -> None:
         """Write the adapter in PEFT's format, or the whole model with tokenizer and chat template; safetensors.
 
-        Args:
-            folder: Of the main process.
-            is_main: Whether this process writes; where the model is sharded, all processes hand their shards over.
+        The main process writes; where the model is sharded, all processes hand their shards over.
         """
         if self.adapter:
             if is_main:
@@ -154,11 +151,7 @@ def load_trainable(
 ) -> Trainable:
     """Load a base model and bring it to the process's device; for LoRA, put an adapter into all its linear layers.
 
-    Args:
-        folder: The base model's.
-        settings: Of the training.
-        group: All processes.
-        start: A trained model that is trained further, an adapter's folder or that of all weights; None: the base.
+    `start` is a trained model that is trained further: an adapter's folder or that of all weights.
     """
     torch.manual_seed(settings.seed)
     dtype = compute_dtype(settings.memory)

@@ -47,12 +47,9 @@ class AnswerWriter:
         return prompt[-max(1, self.max_length - self.max_new_tokens) :]
 
     def write(self, prompts: Sequence[np.ndarray], step: int, num_parts: int) -> list[list[int]]:
-        """Return an answer's tokens for every prompt, with the one that ends it; all processes call this.
+        """Return an answer's tokens for every prompt of a step, with the one that ends it; all processes call this.
 
-        Args:
-            prompts: Of the step's global batch, each with room for an answer.
-            step: 0-based.
-            num_parts: Parts that the prompts are cut into, at most.
+        Each prompt has room for an answer; they are cut into `num_parts` at most.
         """
         if not prompts:
             return []

@@ -42,11 +42,9 @@ class Piece:
     dtype: torch.dtype
 
     def read_into(self, rows: torch.Tensor, first_row: int) -> int:
-        """Fill in what this piece has of rows that lie on the CPU, and return how many these are.
+        """Fill in what this piece has of contiguous rows of its dtype on the CPU, and return how many these are.
 
-        Args:
-            rows: (rows, ...), contiguous, of the piece's dtype.
-            first_row: Their first one's number in the whole tensor.
+        `first_row` is the number of the first of them in the whole tensor.
         """
         low = max(first_row, self.first_row)
         high = min(first_row + rows.shape[0], self.first_row + self.num_rows)
