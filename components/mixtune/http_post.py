@@ -5,7 +5,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from urllib import error, request
+
+from mixtune.errors import ConfigError
 
 FIRST_PAUSE_SECONDS = 0.5
 """Between two tries; twice as long each time."""
@@ -75,6 +78,21 @@ def _read_quietly(refusal: error.HTTPError) -> bytes:
         return refusal.read()
     except (OSError, HTTPException):
         return b""
+
+
+def read_authorization(key_path: str, owner: str) -> dict[str, str]:
+    """Return the header with the key in a file; none where no file is named.
+
+    Raises:
+        ConfigError: The file cannot be read; the message begins with whose key it is.
+    """
+    if not key_path:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {Path(key_path).read_text().strip()}"}
+    except OSError as failure:
+        reason = failure.strerror
+        raise ConfigError(f"{owner}: no key at {key_path} ({reason}); mount the secret there") from failure
 
 
 class _NoRedirect(request.HTTPRedirectHandler):

@@ -1,7 +1,7 @@
 """Benchmark files as they are published: layouts of questions, and folders that hold an item twice."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,8 +9,9 @@ import pytest
 
 from mixtune.errors import DataError
 from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.benchmarks.ifeval import read_prompts
+from mixtune.evaluate.benchmarks.ifeval import FORM as IFEVAL
 from mixtune.evaluate.choice_rows import read_questions
+from mixtune.inference.engine import Tokenizer
 
 from ..evaluation import ifeval_rows, mmlu_rows, write_jsonl
 
@@ -77,8 +78,13 @@ def test_a_file_that_shares_most_of_its_rows_with_another_is_refused(tmp_path: P
 
 def test_a_prompt_that_is_there_twice_is_refused_before_anything_is_generated(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "ifeval.jsonl", [*ifeval_rows(2), ifeval_rows(1)[0]])
-    with pytest.raises(DataError, match="row 3: key '0' is there twice"):
-        read_prompts(str(path))
+    with pytest.raises(DataError, match="item '0' is there twice; every item needs an id of its own"):
+        IFEVAL.plan("ifeval", IFEVAL.options(uri=str(path)), cast(Tokenizer, None), 0)
+
+
+def test_an_empty_array_holds_no_row(tmp_path: Path) -> None:
+    (tmp_path / "test.json").write_text("[]")
+    assert benchmark_files.read_rows(str(tmp_path / "test.json")) == []
 
 
 @pytest.mark.parametrize("secret", [{"label": ""}, {"label": -1}, {"answerKey": ""}, {"cop": -1}])

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +15,10 @@ from mixtune.artifacts.samples import read_samples
 from mixtune.compare import paired_stats
 from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.inference import loading
+from mixtune.inference.endpoint_engine import EndpointEngine
+from mixtune.inference.engine import Request, Tokenizer
 from mixtune.inference.loading import ModelSource
+from mixtune.settings.inference import EndpointSettings
 
 from ..evaluation import compare, evaluate
 
@@ -121,6 +124,17 @@ def test_two_forms_of_a_model_are_the_same_within_a_margin_and_another_model_is_
 )
 def test_equivalence_looks_at_both_sides(difference: float, error: float, verdict: str) -> None:
     assert paired_stats.equivalence(paired_stats.estimate(difference, error), 0.02) == verdict
+
+
+@pytest.mark.parametrize(("spare", "truncated"), [(0, True), (1, False)])
+def test_a_prompt_that_loses_one_token_to_the_generated_one_counts_as_cut(
+    monkeypatch: pytest.MonkeyPatch, spare: int, truncated: bool
+) -> None:
+    settings = EndpointSettings(url="http://server/v1", model="mine")
+    engine = EndpointEngine(settings, cast(Tokenizer, None), max_length=8)
+    monkeypatch.setattr(engine, "_score_one", lambda pair: (-1.0, 0.0))
+    request = Request(context=(5,) * (6 - spare), continuations=((6, 7),))
+    assert engine.score([request])[0].truncated is truncated
 
 
 def test_a_server_that_cannot_be_asked_is_named_and_its_key_is_not(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixtune.inference.thoughts import skip_empty_thought, split_thought, visible_text
+from mixtune.inference.thoughts import split_thought, visible_text
 
 ANALYSIS = "<|channel|>analysis<|message|>two and two<|end|><|start|>assistant"
 
@@ -73,8 +73,3 @@ def test_a_call_of_gpt_oss_is_kept_and_its_analysis_is_not() -> None:
 def test_a_reference_that_is_all_thought_is_kept() -> None:
     assert visible_text("<think>a</think>4") == "4"
     assert visible_text("<think>only this") == "<think>only this"
-
-
-def test_the_empty_thought_of_a_template_belongs_to_the_prompt() -> None:
-    assert skip_empty_thought("<think>\n\n</think>\n\n4") == len("<think>\n\n</think>\n\n")
-    assert skip_empty_thought("<think>two</think>4") == skip_empty_thought("4") == 0

@@ -105,6 +105,15 @@ def test_generated_answers_are_those_of_the_transformers_engine(engines: Any) ->
     assert [one.truncated for one in ours] == [one.truncated for one in theirs]
 
 
+@pytest.mark.parametrize(("spare", "truncated"), [(0, True), (1, False)])
+def test_a_prompt_that_loses_one_token_to_the_generated_one_counts_as_cut(
+    engines: Any, spare: int, truncated: bool
+) -> None:
+    engine, _, _ = engines
+    request = Request(context=(5,) * (engine.max_length - 2 - spare), continuations=((6, 7),))
+    assert engine.score([request])[0].truncated is truncated
+
+
 def test_an_adapter_that_vllm_leaves_out_is_refused(world: Any) -> None:
     stop: frozenset[int] = frozenset()
     ignored = VllmEngine(RecordedLlm(world.base), Sampling, max_length=64, stop_ids=stop, adapter="lora")

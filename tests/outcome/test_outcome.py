@@ -222,7 +222,7 @@ def test_the_record_says_what_was_removed_and_decided_and_no_records_content(mon
 
 def test_the_record_of_a_grid_or_a_ladder_names_every_candidate_and_the_one_to_take(tmp_path: Path) -> None:
     dial = (DialVerdict(strength=0.5, verdict="pass", axes=(AXIS,)),)
-    first, second = replace(COMPARISON, verdict="fail"), replace(COMPARISON, dial=dial)
+    first, second = replace(COMPARISON, verdict="fail"), replace(COMPARISON, dial=dial, earlier=dial)
     best = Recommendation(name="75 %", percent=75.0, strength=1.0, model_uri="s3://b/kfp/model#7un3d")
     grid = GridReport(
         verdict="pass",

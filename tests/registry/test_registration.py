@@ -14,12 +14,13 @@ from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.shards import MixReceipt
 from mixtune.errors import ConfigError, DataError
+from mixtune.registry.model_card import CardSubject, write_card
 from mixtune.registry.registration import Registration
 from mixtune.registry.registration import register_model as register
 from mixtune.settings.model_registry import RegistrySettings
 from mixtune.tracking import Tracking
 
-from ..comparisons import make_mix
+from ..comparisons import make_axis, make_comparison, make_mix
 from .proved_models import POOL, make_request
 
 
@@ -72,6 +73,14 @@ def test_the_card_says_on_what_terms_the_general_pools_are(tmp_path: Path, optio
     card = (tmp_path / "card").read_text()
     assert "| chat | CC-BY-4.0 | https://l | org/chat | c0 | A |" in card
     assert "| math | not recorded |" in card
+
+
+def test_the_card_shows_a_relative_change_and_its_limit_in_percent(tmp_path: Path) -> None:
+    axis = make_axis("general_nll", "pass", 0.51)
+    axis = replace(axis, measures=(replace(axis.measure, relative=True),))
+    subject = CardSubject(name="desk", model_uri=str(tmp_path), base_model="base", licence="apache-2.0")
+    card = write_card(subject, make_comparison("pass", axis))
+    assert "| general_nll (accuracy) | 0.5000 | 0.5100 | +1.00 % | -4.00 % to +6.00 % | 2 % | pass |" in card
 
 
 def test_a_model_that_failed_is_refused_and_forced_only_on_record(tmp_path: Path, options: dict[str, Any]) -> None:

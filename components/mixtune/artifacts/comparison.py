@@ -1,6 +1,6 @@
 """The comparison of a candidate with its base model: what `compare` found, axis by axis, and what it comes to."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from mixtune.artifacts.pools import PoolInputs
@@ -172,6 +172,10 @@ class AxisVerdict:
         """The score that the verdict is about."""
         return self.measures[0]
 
+    def without_details(self) -> "AxisVerdict":
+        """Return the same without single items and subgroups."""
+        return replace(self, details=AxisDetails())
+
 
 @dataclass(frozen=True, kw_only=True)
 class DialVerdict:
@@ -185,6 +189,10 @@ class DialVerdict:
     """Why it could not."""
     axes: tuple[AxisVerdict, ...] = ()
     """Without details."""
+
+    def without_details(self) -> "DialVerdict":
+        """Return the same without what an axis's details may hold."""
+        return replace(self, axes=tuple(axis.without_details() for axis in self.axes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from mixtune.artifacts.comparison import (
     Comparison,
     DialVerdict,
     LostItem,
-    Measure,
     Overlap,
 )
 from mixtune.artifacts.model import find_manifest
@@ -36,6 +35,7 @@ from mixtune.report.pages import (
     table,
     write_text,
 )
+from mixtune.report.score_cells import allowed_cell, score_cells
 
 HEADER = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "detectable", "items", "verdict"]
 IDENTITY = ("tokenizer", "chat_template", "engine", "dtype", "device")
@@ -152,28 +152,9 @@ def _names(axes: Iterable[AxisVerdict]) -> str:
 
 
 def _axis_row(axis: AxisVerdict) -> list[Cell]:
-    scale, unit = (100, " %") if axis.measure.relative else (1, "")
-    limit = f"{scale * axis.limit:g}{unit}"
-    gain = f"gain of {axis.min_gain:g}" if axis.min_gain else "any gain"
-    allowed = {NON_INFERIORITY: limit, SUPERIORITY: gain, EQUIVALENCE: f"±{limit}"}
-    return [
-        axis.title,
-        *_score_cells(axis.measure, percent_digits=2),
-        allowed.get(axis.question, "none"),
-        f"{scale * axis.detectable:.2g}{unit}",
-        axis.items.total,
-        Verdict(axis.verdict),
-    ]
-
-
-def _score_cells(measure: Measure, percent_digits: int) -> list[str]:
-    """Return both scores, the difference and its bounds."""
-    change = measure.change
-    difference, lower, upper = (
-        f"{100 * value:+.{percent_digits}f} %" if measure.relative else f"{value:+.4f}"
-        for value in (change.difference, change.lower, change.upper)
-    )
-    return [f"{measure.base:.4f}", f"{measure.candidate:.4f}", difference, f"{lower} to {upper}"]
+    detectable = f"{100 * axis.detectable:.2g} %" if axis.measure.relative else f"{axis.detectable:.2g}"
+    cells = [axis.title, *score_cells(axis.measure), allowed_cell(axis), detectable]
+    return [*cells, axis.items.total, Verdict(axis.verdict)]
 
 
 def _dial(dial: Sequence[DialVerdict]) -> str:
@@ -183,7 +164,7 @@ def _dial(dial: Sequence[DialVerdict]) -> str:
     names = list(dict.fromkeys(axis.axis for point in dial for axis in point.axes))
     rows = []
     for point in dial:
-        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in point.axes}
+        scores = _candidate_scores(point.axes)
         strength = f"{point.strength:g}{f': {point.reason}' if point.reason else ''}"
         rows.append([strength, *(scores.get(name, "") for name in names), Verdict(point.verdict)])
     return f"<h2>Turned down</h2>{note(_DIAL)}{table(['strength', *names, 'verdict'], rows)}"
@@ -194,13 +175,16 @@ def _restored(comparison: Comparison) -> str:
     names = [axis.axis for axis in comparison.axes]
     rows = [["base model", *(f"{axis.measure.base:.4f}" for axis in comparison.axes), ""]]
     for point in comparison.earlier:
-        scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in point.axes}
+        scores = _candidate_scores(point.axes)
         title = "as it was trained" if point.strength == 1 else f"turned down to {point.strength:g}"
         rows.append([title, *(scores.get(name, point.reason) for name in names), Verdict(point.verdict)])
-    scores = {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in comparison.axes}
-    rows.append(["restored", *scores.values(), Verdict(comparison.verdict)])
+    rows.append(["restored", *_candidate_scores(comparison.axes).values(), Verdict(comparison.verdict)])
     header = ["model", *names, "verdict"]
     return f"<h2>Restored</h2>{note(_RESTORED)}{table(header, rows)}" if comparison.earlier else ""
+
+
+def _candidate_scores(axes: Sequence[AxisVerdict]) -> dict[str, str]:
+    return {axis.axis: f"{axis.measure.candidate:.4f} ({axis.verdict})" for axis in axes}
 
 
 def _forest(axes: Sequence[AxisVerdict]) -> str:
@@ -225,7 +209,7 @@ def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
     items, details = axis.items, axis.details
     yield f"<h2>{escape(axis.axis)}</h2>"
     header = ["score", "base", "candidate", "difference", "95 % bounds"]
-    rows = [[measure.metric, *_score_cells(measure, percent_digits=4)] for measure in axis.measures]
+    rows = [[measure.metric, *score_cells(measure, percent_digits=4)] for measure in axis.measures]
     if axis.question == SUPERIORITY:
         header.append("gain")
         for row, measure in zip(rows, axis.measures, strict=True):

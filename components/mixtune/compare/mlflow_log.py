@@ -37,7 +37,8 @@ def log_comparison(
     for side, samples in sides.items():
         with tracking.task_run(where, names[side], subjects[side], samples.seconds) as run:
             run.log_params(_flat({"identity": asdict(samples.identity)}))
-            run.log_metrics(axis_metrics(samples))
+            axes = samples.axes.items()
+            run.log_metrics({f"{name}/{key}": value for name, axis in axes for key, value in axis.scores.items()})
             run.log_metrics(slice_metrics(comparison, side))
     if shards:
         publish_data(where, shards)
@@ -69,11 +70,6 @@ def log_comparison(
             tags = tracking.article_tags(article_values(shards), where) if shards else {}
             note = {tracking.NOTE: f"**{comparison.verdict}**: {summarize(comparison)}"}
             run.parent.set_tags({**tags, "verdict": comparison.verdict, **note})
-
-
-def axis_metrics(samples: Samples) -> dict[str, float]:
-    """Return scores as `<axis>/<score>`."""
-    return {f"{name}/{key}": value for name, axis in samples.axes.items() for key, value in axis.scores.items()}
 
 
 def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:

@@ -11,10 +11,8 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 KEY = ("item_id", "prompt_hash")
-SAME = (
-    "base_model", "tokenizer", "chat_template", "thinking", "on_lost",
-    "engine", "dtype", "device", "limit", "axis_limits",
-)  # fmt: skip
+SAME: tuple[str, ...] = ("base_model", "tokenizer", "chat_template", "thinking", "on_lost")
+SAME += ("engine", "dtype", "device", "limit", "axis_limits")
 """Of both evaluations' identities."""
 FORM_OF_MODEL = ("engine", "dtype", "device")
 """What artefacts of one model may differ in."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mixtune import storage
-from mixtune.artifacts.comparison import FAILED, AxisDetails, Comparison, DialVerdict, Overlap, TrainedMix
+from mixtune.artifacts.comparison import FAILED, Comparison, DialVerdict, Overlap, TrainedMix
 from mixtune.artifacts.judgments import Judgments
 from mixtune.artifacts.pools import PoolInputs
 from mixtune.artifacts.samples import Dial, DialPoint, Samples, read_samples
@@ -92,9 +92,7 @@ def _compare(
     dial = tuple(_compare_dial_point(point, base, limits) for point in points)
     if not inputs.earlier_path:
         return replace(comparison, contamination=overlaps, dial=dial)
-    trained = compare_samples(base, read_samples(inputs.earlier_path), limits)
-    axes = tuple(replace(axis, details=AxisDetails()) for axis in trained.axes)
-    earlier = DialVerdict(strength=1.0, verdict=trained.verdict, axes=axes)
+    earlier = _compare_dial_point(DialPoint(strength=1.0, samples=inputs.earlier_path), base, limits)
     return replace(comparison, contamination=overlaps, earlier=(*dial, earlier))
 
 
@@ -103,8 +101,7 @@ def _compare_dial_point(point: DialPoint, base: Samples, limits: Mapping[str, ob
     if point.reason:
         return DialVerdict(strength=point.strength, verdict=FAILED, reason=point.reason)
     comparison = compare_samples(base, read_samples(point.samples), limits)
-    axes = tuple(replace(axis, details=AxisDetails()) for axis in comparison.axes)
-    return DialVerdict(strength=point.strength, verdict=comparison.verdict, axes=axes)
+    return DialVerdict(strength=point.strength, verdict=comparison.verdict, axes=comparison.axes).without_details()
 
 
 def describe_mix(shards: ShardsManifest | None) -> TrainedMix | None:

@@ -93,6 +93,12 @@ def _asked(row: Row) -> str:
     return _content(question or row)
 
 
+def check_test_split(items: Collection[object], uri: str) -> None:
+    """Check that a benchmark has items to test; a DataError says what their file is called."""
+    if not items:
+        raise DataError(f"{uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
+
+
 def read_items(uri: str) -> list[Row]:
     """Return the rows of the `test` split; of a benchmark without one, those of all splits."""
     splits = read_splits(uri)
@@ -118,7 +124,7 @@ def read_rows(uri: str) -> list[Row]:
         text = plain.decode("utf-8-sig")
         if name.endswith(".csv"):
             return _read_csv(text, name)
-        if name.endswith(".json") and (rows := _read_array(uri, text)):
+        if name.endswith(".json") and (rows := _read_array(uri, text)) is not None:
             return rows
     except (ValueError, TypeError, OSError, csv.Error) as error:
         if isinstance(error, DataError):
@@ -167,7 +173,7 @@ def _object(uri: str, place: str, row: Any) -> Row:
     return row
 
 
-def _read_array(uri: str, text: str) -> list[Row]:
+def _read_array(uri: str, text: str) -> list[Row] | None:
     """Return the rows of a JSON array, or of one object (MATH has a file a problem).
 
     None where the file holds a row a line (BFCL's do, whatever their name).
@@ -176,7 +182,7 @@ def _read_array(uri: str, text: str) -> list[Row]:
         value = json.loads(text)
     except ValueError:
         if text.lstrip().startswith("{"):
-            return []
+            return None
         raise
     value = [value] if isinstance(value, dict) else value
     return [_object(uri, f"row {number}", row) for number, row in enumerate(value, 1)]

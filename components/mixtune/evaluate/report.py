@@ -50,11 +50,10 @@ def write(evaluation: Evaluation, *, html: str, markdown: str) -> None:
 
 def _by_label(rows: Sequence[ClassScores]) -> str:
     """Return the scores of every label; one that no test record has shows none, and is named below."""
-    lines = [
-        [row.label, *(f"{score:.4f}" if row.records else "–" for score in (row.precision, row.recall, row.f1)),
-         str(row.records)]
-        for row in rows
-    ]  # fmt: skip
+    lines = []
+    for row in rows:
+        scores = [f"{score:.4f}" if row.records else "–" for score in (row.precision, row.recall, row.f1)]
+        lines.append([row.label, *scores, str(row.records)])
     absent = [row.label for row in rows if not row.records]
     table = pages.table(["label", "precision", "recall", "F1", "test records"], lines)
     return table + (pages.note(f"Not measured, for want of test records: {', '.join(absent)}.") if absent else "")

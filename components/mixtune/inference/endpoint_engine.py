@@ -8,11 +8,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
-from mixtune.errors import ConfigError, ModelError
-from mixtune.http_post import post_json
+from mixtune.errors import ModelError
+from mixtune.http_post import post_json, read_authorization
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, Tokenizer, check_finite
 from mixtune.inference.heartbeat import beat
 from mixtune.settings.foreign import JsonObject
@@ -20,8 +19,8 @@ from mixtune.settings.inference import EndpointSettings
 
 TRIES = 5
 TIMEOUT_SECONDS = 600
-_Asked = TypeVar("_Asked")
-_Answered = TypeVar("_Answered")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class EndpointEngine:
@@ -34,22 +33,18 @@ class EndpointEngine:
             ConfigError: There is no key where one should be.
         """
         self.settings, self.tokenizer, self.max_length = settings, tokenizer, max_length
-        self._headers = {}
-        if settings.key_path:
-            if not Path(settings.key_path).is_file():
-                raise ConfigError(f"endpoint: no key at {settings.key_path}; mount the secret there")
-            self._headers = {"Authorization": f"Bearer {Path(settings.key_path).read_text().strip()}"}
+        self._headers = read_authorization(settings.key_path, "endpoint")
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
         """Return log-probabilities of continuations; see `Engine`."""
         pairs = [(request, choice) for request in requests for choice in range(len(request.continuations))]
-        values = iter(self._each(self._score_one, pairs))
+        values = iter(self._ask_each(self._score_one, pairs))
         scores = []
         for request in requests:
             logprobs, seconds = zip(*(next(values) for _ in request.continuations), strict=True)
             check_finite(logprobs)
             longest = len(request.context) + max(map(len, request.continuations))
-            scores.append(Scores(logprobs=logprobs, truncated=longest > self.max_length, latency_seconds=sum(seconds)))
+            scores.append(Scores(logprobs=logprobs, truncated=longest >= self.max_length, latency_seconds=sum(seconds)))
         return scores
 
     def generate(
@@ -79,7 +74,7 @@ class EndpointEngine:
                 latency_seconds=time.perf_counter() - started,
             )
 
-        return self._each(answer, list(zip(prompts, seeds, strict=True)))
+        return self._ask_each(answer, list(zip(prompts, seeds, strict=True)))
 
     def _score_one(self, pair: tuple[Request, int]) -> tuple[float, float]:
         """Return the log-probability of one continuation, and the seconds that it took."""
@@ -115,11 +110,15 @@ class EndpointEngine:
             raise ModelError(f"{url}: its answer is no completion ({error}); check the URL") from error
         return choice
 
-    def _each(self, ask: Callable[[_Asked], _Answered], items: Sequence[_Asked]) -> list[_Answered]:
-        """Return the answers to items in their order, several asked at once."""
-        answers: list[_Answered] = []
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            for answer in pool.map(ask, items):
-                answers.append(answer)
-                beat(f"{self.settings.url}: {len(answers)} of {len(items)} requests of this part answered")
-        return answers
+    def _ask_each(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        return ask_each(ask, items, self.settings.concurrency, f"{self.settings.url}: requests of this part answered")
+
+
+def ask_each(ask: Callable[[Item], Answer], items: Sequence[Item], at_once: int, progress: str) -> list[Answer]:
+    """Return the answers to items in their order, several asked at once; now and then print how many there are."""
+    answers: list[Answer] = []
+    with ThreadPoolExecutor(at_once) as pool:
+        for answer in pool.map(ask, items):
+            answers.append(answer)
+            beat(f"{progress}: {len(answers)} of {len(items)}")
+    return answers

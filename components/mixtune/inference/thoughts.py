@@ -57,9 +57,6 @@ _HARMONY = re.compile(
 _HARMONY_PLAIN = re.compile(r"\A(?:analysis)(?P<thought>.*?)(?:assistant)(?:commentary.*?assistant)?final", re.DOTALL)
 
 _CAPITALS = re.compile(r"\s*<(think|thinking|thought|reasoning)>", re.IGNORECASE)
-_EMPTY = re.compile(
-    "|".join(rf"\s*{re.escape(opening)}\s*{re.escape(closing)}\s*" for opening, closing in _CONTROL_MARKS)
-)
 
 
 class Answer(NamedTuple):
@@ -97,12 +94,6 @@ def split_thought(text: str, prompt: str = "") -> Answer:
     if not thoughts and not text.startswith("<|START_"):
         return Answer(text)
     return Answer(_unwrap(text.strip()), "\n".join(thoughts).strip())
-
-
-def skip_empty_thought(text: str) -> int:
-    """Return where an answer goes on behind the empty thought that a template puts before answers without one."""
-    match = _EMPTY.match(text)
-    return match.end() if match else 0
 
 
 def visible_text(text: str) -> str:

@@ -57,14 +57,13 @@ class VllmEngine:
         self._score_whole(requests, logprobs)
         check_finite(logprobs.values())
         share = (time.perf_counter() - started) / max(1, len(requests))
-        return [
-            Scores(
-                logprobs=tuple(logprobs[index, choice] for choice in range(len(request.continuations))),
-                truncated=len(request.context) + max(map(len, request.continuations)) > self.max_length,
-                latency_seconds=share,
-            )
-            for index, request in enumerate(requests)
-        ]
+        scores = []
+        for index, request in enumerate(requests):
+            length = len(request.context) + max(map(len, request.continuations))
+            room = self.max_length if index in short else self.max_length - 1  # of a whole prompt, see _score_whole
+            values = tuple(logprobs[index, choice] for choice in range(len(request.continuations)))
+            scores.append(Scores(logprobs=values, truncated=length > room, latency_seconds=share))
+        return scores
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None

@@ -8,6 +8,7 @@ from mixtune.artifacts.comparison import INCONCLUSIVE, PASS
 from mixtune.artifacts.model_choice import AxisContest, ModelChoice, PricedModel
 from mixtune.report import pages
 from mixtune.report.next_steps import RUN, steps_html, tune_chosen
+from mixtune.report.score_cells import score_cells
 
 MODELS = ["model", "to serve", "$ an hour", "evaluation, s"]
 _ANSWERS = (
@@ -61,12 +62,9 @@ def _price(model: PricedModel) -> str:
 
 
 def _score_row(item: AxisContest, choice: ModelChoice) -> list[str]:
-    measure, change = item.measure, item.measure.change
-    percent = "+.1%" if measure.relative else "+.4f"
-    bounds = f"{change.lower:{percent}} to {change.upper:{percent}}"
     models = {model.name: _label(choice, model) for model in (choice.first, choice.other)}
-    scores = [f"{measure.base:.4f}", f"{measure.candidate:.4f}", f"{change.difference:{percent}}"]
-    return [item.axis, measure.metric, f"{item.num_items:,}", *scores, bounds, models.get(item.better, "neither")]
+    scores, better = score_cells(item.measure, percent_digits=1), models.get(item.better, "neither")
+    return [item.axis, item.measure.metric, f"{item.num_items:,}", *scores, better]
 
 
 def _model_row(model: PricedModel) -> list[str]:

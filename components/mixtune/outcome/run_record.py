@@ -2,12 +2,11 @@
 
 import getpass
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mixtune import __version__
 from mixtune.artifacts.audit import AuditRecord, CodeVersions
-from mixtune.artifacts.comparison import AxisDetails, AxisVerdict
 from mixtune.artifacts.grid import Candidate
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates, report_outputs
 from mixtune.kubernetes_api import pod_namespace
@@ -60,12 +59,9 @@ def _without_content(candidate: Candidate) -> Candidate:
     comparison = replace(
         comparison,
         mix=candidate.mix,
-        axes=_without_details(comparison.axes),
+        axes=tuple(axis.without_details() for axis in comparison.axes),
         contamination=tuple(replace(overlap, items=()) for overlap in comparison.contamination),
-        dial=tuple(replace(point, axes=_without_details(point.axes)) for point in comparison.dial),
+        dial=tuple(point.without_details() for point in comparison.dial),
+        earlier=tuple(point.without_details() for point in comparison.earlier),
     )
     return replace(candidate, comparison=comparison)
-
-
-def _without_details(axes: Iterable[AxisVerdict]) -> tuple[AxisVerdict, ...]:
-    return tuple(replace(axis, details=AxisDetails()) for axis in axes)

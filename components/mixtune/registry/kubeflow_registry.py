@@ -5,11 +5,10 @@ The API is `/api/model_registry/v1`; before, it was `v1alpha3` with the same res
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from mixtune.errors import ClusterError, ConfigError
-from mixtune.http_post import Reply, send_json
+from mixtune.errors import ClusterError
+from mixtune.http_post import Reply, read_authorization, send_json
 from mixtune.kubernetes_api import pod_namespace
 from mixtune.registry.registry_entry import Entry
 from mixtune.settings.model_registry import RegistrySettings
@@ -85,7 +84,7 @@ class _Registry:
     """Calls of the registry's REST API."""
 
     def __init__(self, settings: RegistrySettings) -> None:
-        self._headers = _authorization(settings.token_file)
+        self._headers = read_authorization(settings.token_file, "registry token_file")
         self._url = settings.url.rstrip("/")
         for version in VERSIONS:
             self._root = f"{self._url}{API}/{version}"
@@ -136,12 +135,3 @@ class _Registry:
             )
         advice = "; give registry token_file, or a service account that may" if reply.status in (401, 403) else ""
         return ClusterError(f"{self._url}: {method} {path.partition('?')[0]}: HTTP {reply.status} {reason}{advice}")
-
-
-def _authorization(token_file: str) -> dict[str, str]:
-    if not token_file:
-        return {}
-    try:
-        return {"Authorization": f"Bearer {Path(token_file).read_text().strip()}"}
-    except OSError as error:
-        raise ConfigError(f"registry token_file {token_file}: cannot be read ({error.strerror})") from error

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from mixtune import models, storage
-from mixtune.artifacts.comparison import PASS, AxisVerdict, Comparison, TrainedMix
+from mixtune.artifacts.comparison import PASS, Comparison, TrainedMix
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.provenance import Terms
 from mixtune.report import pages
+from mixtune.report.score_cells import allowed_cell, score_cells
 from mixtune.tracking import commit_hash
 
 _USAGE = """```python
@@ -40,7 +41,8 @@ def write_card(subject: CardSubject, comparison: Comparison) -> str:
     base = storage.split_fingerprint(subject.base_model)[0]
     verdict = f"**{comparison.verdict}**" + (", registered by force" if comparison.verdict != PASS else "")
     header = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "verdict"]
-    proof = pages.markdown_table(header, [_axis_row(axis) for axis in comparison.axes])
+    rows = [[axis.title, *score_cells(axis.measure), allowed_cell(axis), axis.verdict] for axis in comparison.axes]
+    proof = pages.markdown_table(header, rows)
     identity = comparison.identity["candidate"]
     versions = [["customer", identity.customer], ["general", identity.general], ["tokenizer", identity.tokenizer]]
     versions += [["shards", comparison.mix.digest if comparison.mix else "none"], ["code", commit_hash()]]
@@ -57,12 +59,6 @@ def write_card(subject: CardSubject, comparison: Comparison) -> str:
 def find_licence(base_model: str) -> str:
     """Return what the base model's files say of its licence."""
     return models.read_licence(models.fetch_model(base_model, weights=False)) or "not stated in its files"
-
-
-def _axis_row(axis: AxisVerdict) -> list[str]:
-    measure, change = axis.measure, axis.measure.change
-    scores = [f"{measure.base:.4f}", f"{measure.candidate:.4f}", f"{change.difference:+.4f}"]
-    return [axis.title, *scores, f"{change.lower:+.4f} to {change.upper:+.4f}", f"{axis.limit:g}", axis.verdict]
 
 
 def _describe_mix(mix: TrainedMix | None) -> str:

@@ -1,16 +1,14 @@
 """The judge's model: behind an OpenAI-compatible URL, or local."""
 
 import json
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from mixtune.compare.judge.pairwise import Ask
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.answers import generate
-from mixtune.http_post import Reply, post_json
+from mixtune.http_post import Reply, post_json, read_authorization
 from mixtune.inference import loading
+from mixtune.inference.endpoint_engine import ask_each
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.prompts import render_question
 
@@ -18,7 +16,6 @@ MAX_TOKENS = 64
 """Tokens of a verdict at most."""
 TRIES = 4
 THREADS = 8
-REPORT_SECONDS = 10.0
 
 
 def ask_url(url: str, model: str, key_path: str) -> Ask:
@@ -29,9 +26,7 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
     """
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"judge: {url!r} is no http:// or https:// URL")
-    if key_path and not Path(key_path).is_file():
-        raise ConfigError(f"judge: no key at {key_path}; mount the secret there, or leave key_path empty")
-    headers = {"Authorization": f"Bearer {Path(key_path).read_text().strip()}"} if key_path else {}
+    headers = read_authorization(key_path, "judge")
     options = {"model": model, "temperature": 0, "seed": 0, "max_tokens": MAX_TOKENS}
 
     def ask_one(prompt: str) -> str:
@@ -39,18 +34,7 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
         endpoint = f"{url.rstrip('/')}/chat/completions"
         return _read_text(post_json(endpoint, content, headers, tries=TRIES, timeout_seconds=60), url)
 
-    def ask(prompts: Sequence[str]) -> list[str]:
-        texts: list[str] = []
-        reported = time.perf_counter()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for text in pool.map(ask_one, prompts):
-                texts.append(text)
-                if time.perf_counter() - reported > REPORT_SECONDS:
-                    reported = time.perf_counter()
-                    print(f"judge: {len(texts)} of {len(prompts)} prompts answered", flush=True)
-        return texts
-
-    return ask
+    return lambda prompts: ask_each(ask_one, prompts, THREADS, "judge: prompts answered")
 
 
 def ask_local(model: str, chat_template_uri: str = "") -> Ask:

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 from sklearn import metrics as sk
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
@@ -147,8 +148,6 @@ def generate_labels(
 
 def label_indicators(items: list[list[str]], labels: Labels) -> Floats:
     """Return which labels each item has, (items, labels)."""
-    from sklearn.preprocessing import MultiLabelBinarizer
-
     return np.asarray(MultiLabelBinarizer(classes=list(labels)).fit([]).transform(items))
 
 

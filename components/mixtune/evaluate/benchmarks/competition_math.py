@@ -32,8 +32,7 @@ class CompetitionMath(AskedForm[MathOptions]):
             DataError: No test split, or a row without a problem or an answer.
         """
         rows = benchmark_files.read_splits(options.uri, ("test",)).get("test", [])
-        if not rows:
-            raise DataError(f"{options.uri}: no test split in it; name a file test.jsonl, test.parquet or test.csv")
+        benchmark_files.check_test_split(rows, options.uri)
         items = []
         for number, row in enumerate(rows, 1):
             column = "question" if "problem" not in row and "question" in row else "problem"

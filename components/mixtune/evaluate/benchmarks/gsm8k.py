@@ -62,8 +62,7 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
         """Return the problems of the `test` split, or its first."""
         splits = benchmark_files.read_splits(options.uri)
         problems, solved = (read_problems(splits.get(split, []), options.uri) for split in ("test", "train"))
-        if not problems:
-            raise DataError(f"{options.uri}: no test split in it; name a file test.jsonl, test.parquet or test.csv")
+        benchmark_files.check_test_split(problems, options.uri)
         if len(solved) < options.num_fewshot:
             raise DataError(
                 f"{options.uri}: {len(solved)} items in the train split, num_fewshot is {options.num_fewshot}; "

@@ -95,7 +95,6 @@ FORM = Ifeval()
 def read_prompts(uri: str) -> list[Prompt]:
     """Return the prompts of a benchmark."""
     prompts: list[Prompt] = []
-    keys: set[str] = set()
     for number, row in enumerate(benchmark_files.read_items(uri), 1):
         names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), uri, number)
         kwargs = _list(row.get("kwargs") or [{}] * len(names), uri, number)
@@ -103,13 +102,9 @@ def read_prompts(uri: str) -> list[Prompt]:
             raise DataError(f"{uri} row {number}: kwargs is a list of objects, got {kwargs!r}")
         if len(kwargs) != len(names) or not names:
             raise DataError(f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed")
-        key = str(row.get("key", number))
-        if key in keys:
-            raise DataError(f"{uri} row {number}: key {key!r} is there twice; every prompt needs a key of its own")
-        keys.add(key)
         prompts.append(
             Prompt(
-                key=key,
+                key=str(row.get("key", number)),
                 prompt=str(benchmark_files.need(row, "prompt", uri, number)),
                 instruction_id_list=names,
                 kwargs=[{name: value for name, value in item.items() if value is not None} for item in kwargs],

@@ -54,8 +54,7 @@ class Mmlu(BenchmarkForm[MmluOptions]):
     def plan(self, axis: str, options: MmluOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
         splits = read_questions(options.uri)
-        if "test" not in splits:
-            raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
+        benchmark_files.check_test_split(splits.get("test", []), options.uri)
         questions = benchmark_files.stratified_subset(splits["test"], lambda item: item.subject, limit)
         shots = splits.get("dev") or splits.get("validation") or []
         texts = prompts(questions, shots, options.num_fewshot, options.scoring)

@@ -15,14 +15,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import DataError
 from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import choose
-from mixtune.evaluate.benchmarks.form import (
-    BenchmarkForm,
-    Contrasts,
-    Labels,
-    correct,
-    measure_column,
-    measure_contrast,
-)
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -53,8 +46,7 @@ class MultipleChoice(BenchmarkForm[MultipleChoiceOptions]):
         """Return the questions of the `test` split, or else of `validation`, taken evenly from the subjects."""
         splits = read_questions(options.uri)
         questions = splits.get("test") or splits.get("validation") or []
-        if not questions:
-            raise DataError(f"{options.uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
+        benchmark_files.check_test_split(questions, options.uri)
         questions = benchmark_files.stratified_subset(questions, lambda item: item.subject, limit)
         score = partial(score_choices, axis, tokenizer, options.prompt)
         return make_parts(axis, questions, ITEMS_PER_PART, score)

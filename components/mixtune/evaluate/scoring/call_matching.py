@@ -13,9 +13,9 @@ Expected = Mapping[str, Sequence[Value]]
 """Right values by argument."""
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 _TYPES: dict[str, type] = {
-    "string": str, "integer": int, "number": float, "float": float, "boolean": bool, "array": list, "tuple": list,
-    "object": dict, "dict": dict, "any": str,
-}  # fmt: skip
+    **{"string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict},
+    **{"any": str, "float": float, "tuple": list, "dict": dict},  # BFCL's own
+}
 
 
 def are_expected(

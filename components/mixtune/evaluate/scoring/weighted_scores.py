@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.evaluate.benchmarks.form import Floats, Score
 
@@ -13,7 +13,8 @@ def f1_score(gold: list[list[str]], predicted: list[list[str]], names: Sequence[
 
     `gold` and `predicted` hold labels per item; none for an invalid answer.
     """
-    truth, answers = _indicators(gold, names), _indicators(predicted, names)
+    encoder = MultiLabelBinarizer(classes=list(names), sparse_output=True).fit([])
+    truth, answers = encoder.transform(gold), encoder.transform(predicted)
     both = truth.multiply(answers).tocsr()
 
     def score(weights: Floats) -> float:
@@ -60,10 +61,3 @@ def auc_score(gold: list[str], shares: Floats, names: Sequence[str]) -> Score:
         return float(np.mean(areas)) if areas else 0.5
 
     return score
-
-
-def _indicators(items: list[list[str]], names: Sequence[str]) -> sparse.csr_matrix:
-    index = {name: number for number, name in enumerate(names)}
-    columns = [index[name] for item in items for name in item]
-    starts = np.concatenate([[0], np.cumsum([len(item) for item in items])])
-    return sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(items), len(names)))
