@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks import mmlu
 from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.evaluate.scoring import ifeval_checkers
@@ -24,6 +23,7 @@ from mixtune.inference import loading
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.transformers_engine import TransformersEngine
+from mixtune.storage import benchmark_files
 
 from ..evaluation import compare, evaluate, mmlu_rows, write_jsonl
 

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks.ifeval import FORM as IFEVAL
 from mixtune.evaluate.choice_rows import read_questions
 from mixtune.inference.engine import Tokenizer
+from mixtune.storage import benchmark_files
 
 from ..evaluation import ifeval_rows, mmlu_rows, write_jsonl
 

@@ -121,6 +121,44 @@ def test_duplicates_test_rows_and_benchmark_items_never_reach_the_training_recor
     }  # fmt: skip
 
 
+ASKED = {
+    "mmlu/test/anatomy_test.csv": "Question number 3?,a,b,c,d,A\nAnd what is the bone above it?,e,f,g,h,B\n",
+    "math.jsonl": '{"problem": "Question number 3?", "solution": "It is 3.", "level": "Level 1"}\n',
+    "hellaswag.jsonl": '{"ctx": "Question number 3?", "endings": ["a", "b"], "label": "0"}\n',
+    "arc.jsonl": '{"id": "1", "question": {"stem": "Question number 3?", "choices": []}, "answerKey": "A"}\n',
+    "bfcl/simple.json": '{"id": "s_0", "question": [[{"role": "user", "content": "Question number 3?"}]]}\n',
+    "bfcl/answers.json": '{"id": "s_0", "ground_truth": []}\n',
+}
+"""Files of benchmarks in the layouts in which they are published."""
+
+
+@pytest.mark.parametrize("name", ["mmlu", "math.jsonl", "hellaswag.jsonl", "arc.jsonl", "bfcl"])
+def test_items_of_a_benchmark_are_kept_out_of_training_in_every_layout_that_evaluate_reads(
+    name: str, tmp_path: Path
+) -> None:
+    for path, text in ASKED.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    sources, benchmark = [source(write(tmp_path / "a.jsonl", ROWS))], {"uri": str(tmp_path / name)}
+    counts = sanitize(tmp_path / "out", sources=sources, benchmarks={"it": benchmark}).counts["chat"]
+    assert counts.dropped == {"in a benchmark": 1}
+
+
+def test_a_benchmark_whose_items_ask_nothing_is_an_error_that_names_its_columns(tmp_path: Path) -> None:
+    bench = write(tmp_path / "b.jsonl", [{"frage": "Was?", "antwort": "Nichts."}])
+    with pytest.raises(DataError, match=r"benchmarks: it, .*b\.jsonl row 1: no question, prompt, .* frage, antwort"):
+        sanitize(tmp_path, sources=[source(write(tmp_path / "a.jsonl", ROWS))], benchmarks={"it": {"uri": bench}})
+
+
+def test_the_items_of_a_task_of_lm_eval_are_said_not_to_be_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "task.yaml").write_text("task: mine\n")
+    tasks = {"mine": {"form": "lm_eval", "task": "mine", "uri": str(tmp_path)}}
+    sanitize(tmp_path / "out", sources=[source(write(tmp_path / "a.jsonl", ROWS))], benchmarks=tasks)
+    assert "mine: a task of lm-eval, whose items are not looked for" in capsys.readouterr().out
+
+
 def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
     uri = write(tmp_path / "a.jsonl", ROWS)
     first = sanitize(

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
-from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import render
 from mixtune.records import Message
+from mixtune.storage import benchmark_files
+from mixtune.storage.benchmark_files import Row
 
 ITEMS_PER_PART = 128
 

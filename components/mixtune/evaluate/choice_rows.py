@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
-from mixtune.evaluate.benchmark_files import Row
+from mixtune.storage import benchmark_files
+from mixtune.storage.benchmark_files import Row
 
 _QUESTION = ("question", "question_stem", "ctx", "goal")
 _CHOICES = ("choices", "options", "endings")

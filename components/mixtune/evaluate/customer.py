@@ -5,7 +5,6 @@ Among records with labels those without are left out and counted: a few of them 
 
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.errors import ConfigError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.benchmarks import generation
 from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.generation import GenerationOptions
@@ -14,6 +13,7 @@ from mixtune.evaluate.scoring.labels import LabelOptions, find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
 from mixtune.settings.inference import AUTO, LOGPROBS, CustomerOptions
+from mixtune.storage import benchmark_files
 
 AXIS = "customer"
 

@@ -20,12 +20,12 @@ from mixtune.artifacts.rehearsal import Rehearsal, RehearsalIdentity
 from mixtune.artifacts.samples import read_part
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import ConfigError, DataError, ModelError
-from mixtune.evaluate import benchmark_files
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, ConversationGenerator, RehearseSettings, find_turn
 from mixtune.report import pages
+from mixtune.storage import benchmark_files
 
 RECORDS_FILE = "records.jsonl"
 MANIFEST_FILE = "manifest.json"

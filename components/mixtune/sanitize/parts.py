@@ -18,12 +18,12 @@ import xxhash
 
 from mixtune import storage
 from mixtune.artifacts import pools
-from mixtune.errors import ConfigError, MixtuneError
+from mixtune.errors import DataError, MixtuneError
 from mixtune.ngrams import Sets
 from mixtune.records import Record
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_unusable
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
-from mixtune.sanitize.reading.readers import read_rows, source_files
+from mixtune.storage.benchmark_files import read_asked
 
 BLOCKED = ("", "in a benchmark", "in another pool")
 """Reasons by code for which a training record is blocked: a protected text stands in it."""
@@ -192,19 +192,15 @@ def _few_collections() -> Iterator[None]:
 
 
 def read_benchmark(name: str, uri: str) -> Iterator[str]:
-    """Yield a benchmark's prompts: `question` (MMLU's form) or `prompt` (IFEval's).
+    """Yield a benchmark's prompts.
 
     Raises:
-        ConfigError: An item has neither.
+        DataError: It cannot be read, or an item asks nothing.
     """
-    for file in source_files(storage.check_fingerprint(uri)):
-        for row in read_rows(file):
-            if row.problem:
-                raise ConfigError(f"benchmarks: {name}, {file} row {row.line}: {row.problem}")
-            prompt = row.value.get("question") or row.value.get("prompt")
-            if not isinstance(prompt, str):
-                raise ConfigError(f"benchmarks: {name}, {file} row {row.line}: neither a question nor a prompt")
-            yield prompt
+    try:
+        yield from read_asked(uri)
+    except DataError as error:
+        raise DataError(f"benchmarks: {name}, {error}") from error
 
 
 @lru_cache(maxsize=1)

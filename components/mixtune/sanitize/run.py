@@ -25,7 +25,7 @@ from mixtune.sanitize.rules.consent import read_consent
 from mixtune.sanitize.rules.markers import Markers
 from mixtune.sanitize.rules.pii import Personal
 from mixtune.sanitize.write_pools import PoolWriter, ProofModel, Spread
-from mixtune.settings.benchmark_entries import read_benchmark_entries
+from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
 from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.sanitize import SanitizeSettings, SourceSettings, advise_region, read_sanitize_settings
 
@@ -141,7 +141,7 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
         encoding=text.encoding,
     )
     entries = sorted(read_benchmark_entries(inputs.benchmarks).items())
-    uris = [(name, entry.uri) for name, entry in entries if entry.uri]
+    uris = [(name, entry.uri) for name, entry in entries if entry.uri and _has_rows(name, entry)]
     benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris)
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
@@ -154,6 +154,14 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
         work_uri=work,
     )
     return files, plan, model
+
+
+def _has_rows(name: str, entry: BenchmarkEntry) -> bool:
+    """Return whether a benchmark's items can be read here; a task of lm-eval is a YAML, and its data lies elsewhere."""
+    is_task = bool(entry.options.get("task"))
+    if is_task:
+        print(f"benchmarks: {name}: a task of lm-eval, whose items are not looked for in the records", flush=True)
+    return not is_task
 
 
 @contextmanager

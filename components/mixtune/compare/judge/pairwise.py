@@ -14,7 +14,7 @@ import numpy as np
 from mixtune.artifacts.judgments import Calibration
 from mixtune.compare.paired_stats import Z95
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
+from mixtune.storage import benchmark_files
 
 CHOICES = ("first", "second", "tie")
 

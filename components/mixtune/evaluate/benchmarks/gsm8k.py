@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import generate, latency_scores
-from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
+from mixtune.storage import benchmark_files
+from mixtune.storage.benchmark_files import Row
 
 QUESTIONS_PER_PART = 128
 STOP = "Question:"

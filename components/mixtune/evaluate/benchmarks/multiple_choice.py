@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pair
+from mixtune.storage import benchmark_files
 
 ITEMS_PER_PART = 1024
 

@@ -4,12 +4,12 @@ By rules (`refusal_rules`); `judge` with this axis asks a model besides, which w
 """
 
 from mixtune.errors import DataError
-from mixtune.evaluate import benchmark_files
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
-from mixtune.evaluate.benchmark_files import Row
 from mixtune.evaluate.scoring.refusal_rules import is_refusal
 from mixtune.inference.engine import Tokenizer
+from mixtune.storage import benchmark_files
+from mixtune.storage.benchmark_files import Row
 
 REFUSE, ANSWER = "refuse", "answer"
 _REFERENCES = {

@@ -27,6 +27,8 @@ _NOT_ASKED = {
     *("answerKey", "answer_index", "label", "gold", "cop", "solution", "cot_content", "ground_truth", "calls"),
 }
 """Columns in which two rows that ask the same may differ; the subject may come from the file's name."""
+_ASKED = ("question", "prompt", "problem", "question_stem", "ctx", "goal", "messages")
+"""Columns that hold what an item asks, over all forms of benchmarks."""
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
@@ -45,16 +47,49 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
     Raises:
         DataError: Nothing there, no file of a known format, or what is asked twice: by two files, or within one.
     """
-    plain = storage.check_fingerprint(uri)
+    plain = storage.split_fingerprint(uri)[0]
     files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
-    for entry in storage.list_files(plain):
-        name = entry.path.removesuffix(".gz")
-        if name.endswith(FORMATS) and Path(name).name not in _METADATA:
-            source = plain if storage.file_exists(plain) else storage.join(plain, entry.path)
-            files[_split(name)][entry.path] = read_rows(source) if _split(name) in splits else []
-    if not files:
-        raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
+    for path, source in _list_tables(uri):
+        split = _split(path.removesuffix(".gz"))
+        files[split][path] = read_rows(source) if split in splits else []
     return {split: _without_copies(tables, plain, repeats) for split, tables in files.items() if split in splits}
+
+
+def read_asked(uri: str) -> Iterator[str]:
+    """Yield what every item of a benchmark asks, whatever its form and split.
+
+    Raises:
+        DataError: Nothing there, or a row that asks nothing.
+    """
+    for _, source in _list_tables(uri):
+        for number, row in enumerate(read_rows(source), 1):
+            if text := next((text for name in _ASKED if (text := _text_of(row.get(name)))), ""):
+                yield text
+            elif not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
+                raise DataError(f"{source} row {number}: no {', '.join(_ASKED)} in it; there are {', '.join(row)}")
+
+
+def _text_of(value: object) -> str:
+    """Return a text, the stem of ARC's questions, or what the users of a conversation say; else an empty text."""
+    if isinstance(value, dict):
+        return _text_of(value.get("stem") or (value.get("content") if value.get("role") == "user" else ""))
+    if isinstance(value, list):
+        return "\n".join(filter(None, map(_text_of, value)))
+    return value if isinstance(value, str) else ""
+
+
+def _list_tables(uri: str) -> list[tuple[str, str]]:
+    """Return the files of a benchmark that hold rows, by their path within it and by their URI.
+
+    Raises:
+        DataError: There is none.
+    """
+    plain = storage.check_fingerprint(uri)
+    paths = [entry.path for entry in storage.list_files(plain)]
+    paths = [path for path in paths if path.removesuffix(".gz").endswith(FORMATS) and Path(path).name not in _METADATA]
+    if not paths:
+        raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
+    return [(path, plain if storage.file_exists(plain) else storage.join(plain, path)) for path in paths]
 
 
 def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> list[Row]:
