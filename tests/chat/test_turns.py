@@ -313,3 +313,21 @@ def test_prompts_that_no_conversation_shows_are_learned_behind_or_the_reason_is_
     text = "|".join(tokenizer.decode(ids) for ids in (item.input_ids[:start], item.input_ids[start:]))
     assert item.problem == learned if item.problem else text.endswith(learned), (item.problem, text)
     assert item.problem or item.loss_mask[start:].all()
+
+
+TRIMMING = CHATML.replace("message.content }}", "(message.content | trim if loop.last else message.content) }}")
+"""A template that trims the last answer alone, so that an earlier answer with a space behind it is shown otherwise."""
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+@pytest.mark.parametrize("begin", ["", " "])
+def test_what_a_record_becomes_does_not_depend_on_those_before_it(tmp_path: Path, begin: str, end: str) -> None:
+    folder = save_model(tmp_path, TRIMMING, ["<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>")
+    records = [conversation(), conversation()]
+    records[0]["messages"][1]["content"] = f"{begin}One.{end}"
+    alone = [list(ChatTokenizer(folder).tokenize([record])) for record in records]
+    for order in ([0, 1], [1, 0], [0, 0, 1]):
+        together = list(ChatTokenizer(folder).tokenize([records[number] for number in order]))
+        expected = [item for number in order for item in alone[number]]
+        assert [item.input_ids.tolist() for item in together] == [item.input_ids.tolist() for item in expected]
+        assert [item.loss_mask.tolist() for item in together] == [item.loss_mask.tolist() for item in expected]

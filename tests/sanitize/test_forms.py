@@ -91,6 +91,8 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                       parts("user", {"text": "more", "toolResult": {"toolUseId": "1", "content": [{"text": "r"}]}}),
                       parts("assistant", {"text": "a"})]},
         [Q, {**CALLED, "content": "x", "reasoning": "t\nu"}, RESULT, {"role": "user", "content": "more"}, A]),
+    "a thought of white space alone": (
+        {"messages": [Q, parts("assistant", {"type": "thinking", "thinking": " \t"}, {"type": "text", "text": "a"})]}, [Q, A]),
     "Alpaca: history": ({"instruction": "q", "input": "", "output": "a", "history": [["h", "k"]]},
                         [{"role": "user", "content": "h"}, {"role": "assistant", "content": "k"}, Q, A]),
     "Swift: history, system": ({"query": "q", "response": "a", "history": "[[\"h\", \"k\"]]", "system": "s"},

@@ -173,7 +173,12 @@ def _shape(conversation: Conversation) -> Hashable:
 
 def _message_shape(message: TemplateValue) -> Hashable:
     if len(message) == 2:
-        return message["role"], not message["content"].strip()
+        return message["role"], _outline(message["content"])
     calls = tuple(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
-    content = message["content"].strip()
-    return message["role"], not content, bool(message.get("reasoning")), calls, message.get("learn", True)
+    thought = _outline(message.get("reasoning") or "")
+    return message["role"], _outline(message["content"]), thought, calls, message.get("learn", True)
+
+
+def _outline(text: str) -> tuple[bool, bool, bool]:
+    """Return whether a text says something, begins and ends with white space: templates trim one end, or both."""
+    return bool(text.strip()), text[:1].isspace(), text[-1:].isspace()

@@ -57,7 +57,7 @@ class _Turn:
 
     def message(self) -> Message:
         out: Message = {"role": self.role, "content": "\n".join(self.texts)}
-        if self.reasoning:
+        if not is_blank(self.reasoning):
             out["reasoning"] = "\n".join(self.reasoning)
         if self.calls:
             out["tool_calls"] = self.calls
