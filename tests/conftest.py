@@ -17,10 +17,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from mixtune import storage
+from mixtune.commands.local import task_processes
+from mixtune.commands.local.warm_steps import StepServer
 from mixtune.demo.demo_data import write_world
 
 from .backend.kubeflow import kubeflow as kubeflow
@@ -258,3 +261,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             lines = list(itertools.islice(stream, 60))
         Path(uri).write_text("".join(lines))
     return {**world.arguments("lora", 75.0), "benchmarks": {}, "max_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[StepServer]:
+    """Let all runs of a module fork their steps from one process: for each run another would load the same libraries."""
+    server = StepServer()
+    with mock.patch.object(task_processes, "StepServer", lambda: server), mock.patch.object(server, "close"):
+        yield server
+    server.close()

@@ -29,7 +29,7 @@ def test_no_module_but_a_forms_own_asks_which_form_an_axis_has() -> None:
 def test_what_compare_imports_of_the_forms_brings_no_model_library() -> None:
     code = (
         "import sys, mixtune.compare.run, mixtune.evaluate.benchmarks.registry; "
-        "print([name for name in ('torch', 'transformers', 'peft', 'lm_eval', 'nltk', 'vllm') if name in sys.modules])"
+        "print([name for name in ('torch', 'transformers', 'peft', 'lm_eval', 'nltk', 'sklearn', 'vllm') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "[]\n"

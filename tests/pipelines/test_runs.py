@@ -1,6 +1,7 @@
 """Every compiled pipeline beside finetune and mix_grid, which the demo's tests run, runs on this machine."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -18,8 +19,11 @@ from mixtune.artifacts.model_choice import ModelChoice
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.arguments import find_pipeline, read_definitions
 from mixtune.commands.local.run import run_pipeline
+from mixtune.commands.local.warm_steps import StepServer
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import TrainingError
+
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,17 @@ def test_prepare_data_ends_in_shards_with_a_receipt(small_run: dict[str, Any], w
     assert (shards["num_steps"], shards["mix_ratio"]) == (3, 0.75)
     assert next(pool["per_batch"] for pool in shards["receipt"]["pools"]) == [24, 24]
     assert not outcome.verdict
+
+
+@pytest.mark.slow
+def test_a_step_finds_loaded_what_takes_it_seconds(one_server: StepServer) -> None:
+    for component in ("preflight.preflight", "evaluate.evaluate"):
+        words = ["kfp.dsl.executor_main", component, "{}"]
+        assert one_server.start(words, os.environ).wait() == 1, "it has no inputs"
+    step = one_server.start(["import sys; print(*sys.modules)"], os.environ, "profile")
+    loaded = step.stdout.read().split()
+    assert step.wait() == 0
+    assert {"sympy", "accelerate", "mlflow", "sqlalchemy", "alembic", "sklearn", "peft"} <= set(loaded)
 
 
 @pytest.mark.slow

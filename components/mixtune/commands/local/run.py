@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import find_pipeline, package_files, read_definitions, read_options, read_spec
 from mixtune.commands.check import check_columns, check_options
+from mixtune.commands.local import run_pages
 from mixtune.commands.local.run_ending import Outcome, print_next_steps
-from mixtune.commands.local.run_pages import keep_pages, track_end
+from mixtune.commands.local.run_pages import keep_pages
 from mixtune.commands.local.task_log import TaskLog
 from mixtune.commands.local.task_processes import TaskRunner
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
@@ -76,18 +77,18 @@ def run_pipeline(
     start, run_dir = time.monotonic(), work.run_dir(run_id)
     with work.at_work(run_id), open(run_dir / "run.log", "a", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log)
-        runner = TaskRunner(shown, task_names(pipeline), pipeline.stem)
-        try:
-            with _stopped_by_signals(runner):
-                outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, runner)
-        finally:
-            runner.stop()
-        status = FINISHED if outputs is not None else INTERRUPTED if runner.interrupted else FAILED
-        place = "; ".join(runner.stopped) or shown.failed if outputs is None else ""
-        record = replace(record, status=status, place=place, seconds=record.seconds + time.monotonic() - start)
-        work.write_record(run_id, record)
-        report = keep_pages(work, run_id, record, arguments, runner.results)
-        track_end(work, run_id, arguments, status)
+        with closing(TaskRunner(shown, task_names(pipeline), pipeline.stem)) as runner:
+            try:
+                with _stopped_by_signals(runner):
+                    outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, runner)
+            finally:
+                runner.stop()
+            status = FINISHED if outputs is not None else INTERRUPTED if runner.interrupted else FAILED
+            place = "; ".join(runner.stopped) or shown.failed if outputs is None else ""
+            record = replace(record, status=status, place=place, seconds=record.seconds + time.monotonic() - start)
+            work.write_record(run_id, record)
+            report = keep_pages(work, run_id, record, arguments, runner.results)
+            runner.call(run_pages.__name__, str(work.root), run_id, status)
     if runner.interrupted and outputs is None:
         raise Interrupted(_interruption(shown, place, work, run_id))
     if outputs is None:

@@ -75,6 +75,12 @@ def track_end(work: WorkDir, run_id: str, arguments: Arguments, status: str) -> 
         run.end(MLFLOW_STATUS[status])
 
 
+def run(root: str, run_id: str, status: str) -> None:
+    """End a run's parent in MLflow, in a process that has MLflow loaded (`warm_steps`)."""
+    work = WorkDir(Path(root))
+    track_end(work, run_id, work.arguments(run_id), status)
+
+
 def _copy_pages(folder: Path, result: TaskResult) -> list[str]:
     pages = []
     for value in result.outputs.values():

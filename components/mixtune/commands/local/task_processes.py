@@ -6,6 +6,7 @@ process ended, where a run was when it was interrupted. It also leaves processes
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import shlex
@@ -72,6 +73,26 @@ class TaskRunner:
             with contextlib.suppress(OSError):
                 pipe.close()
 
+    def close(self) -> None:
+        """End what steps are forked from."""
+        if self._server:
+            self._server.close()
+
+    def call(self, module: str, *words: str) -> None:
+        """Call a module's `run`, where there is a server in a fork of it, which has libraries loaded.
+
+        Raises:
+            MixtuneError: The fork failed; the message is its last line.
+        """
+        if not self._server:
+            importlib.import_module(module).run(*words)
+            return
+        process = self._server.start(words, os.environ, module)
+        with process.stdin, process.stdout:
+            lines = process.stdout.read().strip().splitlines()
+        if process.wait():
+            raise MixtuneError(lines[-1] if lines else f"{module} ended without a word")
+
     @contextmanager
     def in_charge(self) -> Iterator[None]:
         """Let KFP's local runner run its tasks here while the block runs; folders are named without a time."""
@@ -112,11 +133,7 @@ class TaskRunner:
             mock.patch.object(executor_input_utils, "get_local_pipeline_resource_name", lambda name: name),
         ):
             self._server = StepServer() if sys.platform == "linux" else None
-            try:
-                yield
-            finally:
-                if self._server:
-                    self._server.close()
+            yield
 
     def run_command(self, label: str, command: Sequence[str], variables: Mapping[str, str]) -> int:
         """Run a task's command under a supervisor, and return its exit code.

@@ -23,19 +23,25 @@ from mixtune.commands.local import supervisor
 
 COMMAND = ("-m", "mixtune.step")
 """What follows the interpreter in the command of our own steps."""
-MODELS = ("torch", "transformers", "peft")
-TRAINING, EVALUATION = (*MODELS, "mlflow", "mixtune.train.validation"), (*MODELS, "mixtune.evaluate.run")
+TRACKING = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "alembic.command")
+TOKENIZERS = ("torch", "transformers.activations", "transformers.models.auto.tokenization_auto")
+"""Every configuration's class needs the first two, and with them half of what models need."""
+MODELS = (*TOKENIZERS, "peft")
+TRAINING, EVALUATION = (
+    (*MODELS, *TRACKING, "mixtune.train.validation"),
+    (*MODELS, "sklearn.metrics", "mixtune.evaluate.run"),
+)
 LIBRARIES = {
-    "preflight.preflight": ("torch", "mlflow", "mixtune.preflight.template_check"),
-    "sanitize.sanitize": ("mixtune.sanitize.run",),
-    "mix_shard.mix_shard": ("mixtune.mix_shard.run",),
+    "preflight.preflight": (*TOKENIZERS, *TRACKING, "mixtune.preflight.template_check"),
+    "sanitize.sanitize": (*TOKENIZERS, "mixtune.sanitize.run"),
+    "mix_shard.mix_shard": (*TOKENIZERS, "mixtune.mix_shard.run"),
     "train.train": TRAINING,
     "train.restore": TRAINING,
     "evaluate.evaluate": EVALUATION,
     "evaluate.sweep_dial": EVALUATION,
-    "compare.compare": ("mlflow", "mixtune.compare.run"),
+    "compare.compare": (*TRACKING, "mixtune.compare.run"),
     "compare.judge": MODELS,
-    "outcome.record_outcome": ("mlflow",),
+    "outcome.record_outcome": TRACKING,
 }
 """What components load that takes seconds."""
 LENGTH_BYTES = 8
@@ -71,10 +77,11 @@ class StepServer:
         self.process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=null, stdout=null)
         other.close()
 
-    def start(self, words: Sequence[str], environment: Mapping[str, str]) -> ForkedStep:
-        """Start a step with arguments of `mixtune.step`."""
+    def start(self, words: Sequence[str], environment: Mapping[str, str], module: str = step.__name__) -> ForkedStep:
+        """Start a step with arguments of a module's `run`."""
+        request = json.dumps([module, list(words), dict(environment), os.getcwd()])
         with self._lock:
-            return ForkedStep(self._connection, json.dumps([list(words), dict(environment), os.getcwd()]).encode())
+            return ForkedStep(self._connection, request.encode())
 
     def close(self) -> None:
         """End the server; steps go on."""
@@ -95,8 +102,11 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
         if not length:
             exit_codes.append(0)
             return
-        words, environment, folder = json.loads(connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL))
-        load_libraries(words[1])
+        module, words, environment, folder = json.loads(
+            connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)
+        )
+        if module == step.__name__:
+            load_libraries(words[1])
         gc.freeze()  # a fork that looks for garbage among these would copy all their pages
         if os.fork() == 0:
             connection.close()
@@ -104,7 +114,7 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
             os.environ.clear()
             os.environ.update(environment)
             os.chdir(folder)
-            step.run(*words)
+            importlib.import_module(module).run(*words)
             exit_codes.append(0)
             return
         for descriptor in descriptors:

@@ -5,8 +5,6 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from sklearn import metrics as sk
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
@@ -53,6 +51,8 @@ class Classification(BenchmarkForm[LabelOptions]):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return accuracy, F1 and its kin, AUC and calibration, as scikit-learn defines them."""
+        from sklearn import metrics as sk
+
         gold, predicted = table["gold"].to_pylist(), table["prediction"].to_pylist()
         scores = {"accuracy": float(correct(table).mean())}
         occurring = sorted({*gold, *predicted} - {""})
@@ -80,6 +80,8 @@ class Classification(BenchmarkForm[LabelOptions]):
 
     def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:
         """Return how often each label (row) was given each label (column); invalid answers are in no column."""
+        from sklearn import metrics as sk
+
         if len(labels) > MAX_CONFUSION:
             return []
         counts = sk.confusion_matrix(table["gold"].to_pylist(), table["prediction"].to_pylist(), labels=list(labels))
@@ -87,6 +89,8 @@ class Classification(BenchmarkForm[LabelOptions]):
 
     def scores_per_class(self, table: pa.Table, labels: Labels) -> list[ClassScores]:
         """Return the scores of every label."""
+        from sklearn import metrics as sk
+
         gold, predicted = (label_indicators(self.read_labels(table[name]), labels) for name in ("gold", "prediction"))
         scores = sk.precision_recall_fscore_support(gold, predicted, average=None, zero_division=0)
         return [
@@ -148,6 +152,8 @@ def generate_labels(
 
 def label_indicators(items: list[list[str]], labels: Labels) -> Floats:
     """Return which labels each item has, (items, labels)."""
+    from sklearn.preprocessing import MultiLabelBinarizer
+
     return np.asarray(MultiLabelBinarizer(classes=list(labels)).fit([]).transform(items))
 
 
@@ -171,11 +177,13 @@ def calibration_error(confidence: Floats, right: Floats, bins: int = CALIBRATION
 def _probability_scores(table: pa.Table, labels: Labels) -> dict[str, float]:
     if not len(table["choice_logprobs"][0].as_py()):
         return {}
+    from sklearn.metrics import roc_auc_score
+
     shares = probabilities(table)
     scores = {"calibration_error": calibration_error(shares.max(axis=1), correct(table))}
     gold = np.array(table["gold"].to_pylist())
     areas = [
-        float(sk.roc_auc_score(gold == label, shares[:, index]))
+        float(roc_auc_score(gold == label, shares[:, index]))
         for index, label in enumerate(labels)
         if 0 < (gold == label).sum() < len(gold)
     ]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import sacrebleu
 
 from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
@@ -106,17 +105,21 @@ def measure(response: str, reference: str, pattern: str) -> dict[str, float]:
 
 def compare_texts(response: str, reference: str) -> dict[str, float]:
     """Return a response's measures against its reference."""
+    from sacrebleu import sentence_chrf
+
     return {
         "exact_match": float(normalise(response) == normalise(reference)),
         "token_f1": token_f1(response, reference),
         "rouge_l": float(_rouge().score(reference, response)["rougeL"].fmeasure),
-        "chrf": sacrebleu.sentence_chrf(response, [reference]).score / 100,
+        "chrf": sentence_chrf(response, [reference]).score / 100,
     }
 
 
 def corpus_bleu(responses: list[str], references: list[str]) -> float:
     """Return BLEU over all texts at once, as sacrebleu defines it."""
-    return sacrebleu.corpus_bleu(responses, [references]).score / 100
+    from sacrebleu import corpus_bleu as bleu
+
+    return bleu(responses, [references]).score / 100
 
 
 def normalise(text: str) -> str:

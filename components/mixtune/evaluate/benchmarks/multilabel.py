@@ -3,7 +3,6 @@
 import json
 
 import pyarrow as pa
-from sklearn import metrics as sk
 
 from mixtune.evaluate.benchmarks.classification import FORM as SINGLE
 from mixtune.evaluate.benchmarks.classification import Classification, answer_scores, label_indicators
@@ -21,12 +20,14 @@ class Multilabel(Classification):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return accuracy of whole sets, and F1."""
+        from sklearn.metrics import f1_score
+
         gold, predicted = (self.read_labels(table[name]) for name in ("gold", "prediction"))
         occurring = tuple(sorted({label for item in gold + predicted for label in item}))
         indicators = [label_indicators(items, occurring) for items in (gold, predicted)]
         scores = {"accuracy": float(correct(table).mean())}
         for average in ("macro", "micro", "weighted", "samples"):
-            scores[f"f1_{average}"] = float(sk.f1_score(*indicators, average=average, zero_division=0))
+            scores[f"f1_{average}"] = float(f1_score(*indicators, average=average, zero_division=0))
         return {**scores, **answer_scores(table)}
 
     def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:

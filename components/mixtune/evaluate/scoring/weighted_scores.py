@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from mixtune.evaluate.benchmarks.form import Floats, Score
 
@@ -13,6 +12,8 @@ def f1_score(gold: list[list[str]], predicted: list[list[str]], names: Sequence[
 
     `gold` and `predicted` hold labels per item; none for an invalid answer.
     """
+    from sklearn.preprocessing import MultiLabelBinarizer
+
     encoder = MultiLabelBinarizer(classes=list(names), sparse_output=True).fit([])
     truth, answers = encoder.transform(gold), encoder.transform(predicted)
     both = truth.multiply(answers).tocsr()
