@@ -151,7 +151,7 @@ class Bench:
         place = folder / "measured.json"
         if not place.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            base = read_samples(self.base_samples(num_items))
+            base = read_samples(self.base_samples())
             with open(folder / "log", "w") as log, contextlib.redirect_stdout(log):
                 start = cpu_seconds()
                 model_uri, shards = train()
@@ -174,10 +174,10 @@ class Bench:
             **json.loads(place.read_text()),
         )
 
-    def base_samples(self, num_items: int) -> str:
-        """Return the base model's samples, evaluated where they are missing."""
-        folder = self.folder / f"base-{num_items}"
-        return str(folder / "samples") if (folder / "samples").exists() else self.evaluate("", num_items, folder)
+    def base_samples(self) -> str:
+        """Return the base model's samples, evaluated where they are missing; shorter evaluations are held against them."""
+        folder = self.folder / "base"
+        return str(folder / "samples") if (folder / "samples").exists() else self.evaluate("", NUM_ITEMS, folder)
 
     def evaluate(self, model_uri: str, num_items: int, folder: Path, strength: float = 1.0) -> str:
         """Evaluate a model; return the manifest of its samples."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from trained_cells import NUM_ITEMS, Bench, Cell, cpu_seconds
+from trained_cells import Bench, Cell, cpu_seconds
 
 from mixtune.artifacts.comparison import PASS
 from mixtune.artifacts.mix_search import AxisForecast, MixForecast, MixSearch
@@ -105,7 +105,7 @@ def run(bench: Bench, settings: FindSettings) -> Result:
         bench.train(item["percent"], item["epochs"], item["seed"], settings.proxy_items)  # type: ignore[arg-type]
         for item in proxies
     ]
-    base, start = read_samples(bench.base_samples(NUM_ITEMS)), cpu_seconds()
+    base, start = read_samples(bench.base_samples()), cpu_seconds()
     search = start_search([cell.comparison for cell in cells], base, settings, epochs, seed)
     fitting = cpu_seconds() - start
     while next_action(search) == AGAIN:
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--worlds", nargs="+", default=list(WORLDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
+    parser.add_argument("--proxy-items", type=int, default=PROXY_ITEMS)
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -194,7 +195,7 @@ def main() -> None:
     benches = [Bench(name, seed, work / f"{name}-{seed}") for seed in options.seeds for name in options.worlds]
     results = []
     for bench in benches:
-        results.append(run(bench, FindSettings(proxy_items=PROXY_ITEMS)))
+        results.append(run(bench, FindSettings(proxy_items=options.proxy_items)))
         print(line_of(results[-1]), flush=True)
     results.sort(key=lambda result: options.worlds.index(result.world))
     lines = [

@@ -87,7 +87,6 @@ def find_mix(
         checks = run.preflight(inputs, mix, training, percents=plan.outputs["percents"])
         pools = run.sanitize(inputs, checks, proxies)
         base = run.evaluate(pools, inputs)
-        short_base = run.evaluate(pools, short)
         with dsl.ParallelFor(proxies.output, parallelism=PARALLELISM, name="proxies") as proxy:
             # KFP's local runner lets no other task's parameter into a loop: a proxy holds what it needs.
             names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
@@ -97,7 +96,7 @@ def find_mix(
                 pools, inputs_of_proxy, Mix(customer_data_percent=proxy.percent, customer_epochs=proxy.epochs)
             )
             model_uri = one.train(mixed, inputs_of_proxy, training)
-            measured = one.compare(short_base, one.evaluate(pools, inputs_of_proxy, model_uri), inputs_of_proxy, mixed)
+            measured = one.compare(base, one.evaluate(pools, inputs_of_proxy, model_uri), inputs_of_proxy, mixed)
         fitted = run.fit_mix(measured.outputs["comparison"], base, mix, find_options)
 
         def full_training(percent: float, search_uri: str) -> dsl.PipelineTask:

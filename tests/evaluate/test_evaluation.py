@@ -94,6 +94,25 @@ def test_different_prompts_are_not_compared(world: Any, evaluated: Path, tmp_pat
         compare(evaluated / "base", tmp_path / "four", tmp_path)
 
 
+def test_a_candidate_that_was_asked_fewer_items_is_paired_with_the_same_items_of_the_base(
+    world: Any, evaluated: Path, tmp_path: Path
+) -> None:
+    model_uri = read_samples(str(evaluated / "candidate" / "samples")).model_uri
+    for side, uri in {"base": "", "candidate": model_uri}.items():
+        evaluate(world, tmp_path / side, model_uri=uri, limit=6, axis_limits={"mmlu": 4})
+    alike = compare(tmp_path / "base", tmp_path / "candidate", tmp_path)
+    paired = compare(evaluated / "base", tmp_path / "candidate", tmp_path)
+    assert {axis.axis: axis.items.total for axis in paired.axes} == {
+        "ifeval": 6, "mmlu": 4, "general_nll": 6, "customer": 6
+    }  # fmt: skip
+    assert [axis.measure.base for axis in paired.axes] == pytest.approx([axis.measure.base for axis in alike.axes])
+    assert (paired.limit, paired.identity["base"].limit) == (6, 0)
+    page = (tmp_path / "report_path").read_text()
+    assert "6, of all that the base was asked" in page
+    with pytest.raises(DataError, match="customer: base was evaluated on 6 items at most, candidate on all; give both"):
+        compare(tmp_path / "base", evaluated / "candidate", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [({"uri": "x", "shots": 5}, "unknown key 'shots'"), ({"num_fewshot": 5}, "'uri' is missing"),

@@ -95,6 +95,22 @@ def test_options_that_cannot_be_are_refused(options: dict[str, object], message:
         read_find_settings(options)
 
 
+@pytest.mark.parametrize(
+    ("options", "limits"),
+    [
+        ({}, {"limit": 200}),
+        ({"limit": 50, "engine": "vllm"}, {"limit": 50, "engine": "vllm"}),
+        ({"axis_limits": {"mmlu": 3000, "ifeval": 0, "gsm8k": 9}},
+         {"limit": 200, "axis_limits": {"mmlu": 200, "ifeval": 200, "gsm8k": 9}}),
+    ],
+)  # fmt: skip
+def test_proxies_are_asked_few_items_and_none_that_the_base_model_is_not(
+    options: dict[str, object], limits: dict[str, object]
+) -> None:
+    assert SETTINGS.limit_items(options) == limits
+    assert FindSettings(proxy_items=0).limit_items(options) == {"limit": 0, **options}
+
+
 def test_a_share_is_chosen_that_passes_and_hardly_more_general_data_than_that_needs(begun: MixSearch) -> None:
     forecast = begun.rounds[0].forecast
     assert loss(forecast.percent, 1, 12) - 1.645 * ERROR > -0.02

@@ -9,14 +9,16 @@ from safetensors.torch import load_file
 
 from mixtune import storage
 from mixtune.artifacts.model import read_model
-from mixtune.artifacts.shards import TokenRecord
+from mixtune.artifacts.shards import Shards, TokenRecord, open_shards
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.train import forgetting_monitor
 from mixtune.train.batches import pack
+from mixtune.train.distributed import SINGLE_PROCESS
 from mixtune.train.metrics import StepMetrics
 from mixtune.train.modeling.trainable import load_trainable
-from mixtune.train.trainer import Trainer
+from mixtune.train.run import make_monitor
+from mixtune.train.trainer import Trainer, make_trainer
 
 from .conftest import settings
 
@@ -56,6 +58,31 @@ def test_the_monitor_measures_nll_and_divergence_from_the_base(
     assert 0.02 < holdout.kl <= whole + 1e-6
     if top == 5000:
         assert holdout.kl == pytest.approx(whole, abs=1e-5)
+
+
+def test_the_base_model_passes_its_held_out_records_once(draw_records: Callable[[int, int], list[TokenRecord]]) -> None:
+    model, lengths = load_trainable(BASE_MODEL, settings(method="sft")), []
+    model.loss.register_forward_pre_hook(lambda _, inputs: lengths.append(len(inputs[0].input_ids)))
+    records = draw_records(6, 5)
+    monitor = forgetting_monitor.ForgettingMonitor(records, model.loss, 40)
+    assert sum(lengths) == sum(len(record.input_ids) for record in records)
+    assert monitor.evaluate() == monitor.base
+
+
+def test_on_a_cpu_held_out_records_are_packed_no_longer_than_attention_is_cheap(
+    draw_records: Callable[[int, int], list[TokenRecord]],
+    watched_shards: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Attention looks at a whole packed row: at half the crossover length it costs half as much as the matrices."""
+    model = load_trainable(BASE_MODEL, settings(method="sft"))
+    trainer = make_trainer(open_shards(watched_shards, tmp_path), model, settings(method="sft"), SINGLE_PROCESS)
+    assert trainer.max_micro_tokens > model.crossover_length // 2
+    monkeypatch.setattr(Shards, "holdout", lambda shards: draw_records(200, 5))
+    monitor = make_monitor(trainer)
+    assert monitor
+    assert max(len(packed.input_ids) for packed in monitor._packed) <= model.crossover_length // 2
 
 
 def test_a_training_that_forgets_too_much_ends_with_the_newest_weights_within_the_limit(

@@ -259,7 +259,7 @@ class Comparison:
     identity: dict[str, Identity]
     """What was evaluated, of `base` and `candidate`."""
     limit: int
-    """Items of an axis at most in both evaluations; 0: all."""
+    """Items of an axis at most that the candidate was asked; 0: all."""
     contamination: tuple[Overlap, ...] = ()
     """Per axis; empty without shards."""
     mix: TrainedMix | None = None

@@ -20,7 +20,7 @@ processes share the work.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pyarrow as pa
@@ -224,7 +224,7 @@ def prompt_hash(prompt: str) -> str:
 
 def write_part(uri: str, samples: Iterable[Sample]) -> storage.FileEntry:
     """Write one part; it appears whole or not at all."""
-    rows = [{**asdict(sample), "cluster": sample.cluster or sample.item_id} for sample in samples]
+    rows = [{**vars(sample), "cluster": sample.cluster or sample.item_id} for sample in samples]
     table = pa.Table.from_pylist([{**row, "measures": sorted(row["measures"].items())} for row in rows], schema=SCHEMA)
     with storage.open_write(uri) as stream, pa.PythonFile(stream, mode="w") as sink:
         pq.write_table(table, sink, compression="zstd")

@@ -298,11 +298,12 @@ def _identity_parts(comparison: Comparison) -> Iterator[str]:
     base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
     trained = find_manifest(comparison.model_uri) if comparison.model_uri else None
     name = storage.split_fingerprint(trained.base_model)[0] if trained else ""
-    values = {
+    of_base = f", of {base.limit or 'all'} that the base was asked" if base.limit != candidate.limit else ""
+    values: dict[str, object] = {
         "base model": f"{name} ({base.base_model})" if name else base.base_model,
         "candidate": f"{candidate.model or 'the base model itself'} ({candidate.model_kind})",
         **{name: getattr(candidate, name) for name in IDENTITY if getattr(candidate, name)},
-        "items per axis": comparison.limit or "all",
+        "items per axis": f"{comparison.limit or 'all'}{of_base}",
         **{f"{name} version": value for name, value in candidate.versions.items()},
     }
     yield f"<h2>What was run</h2>{key_value_table(values)}"

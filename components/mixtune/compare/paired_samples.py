@@ -1,8 +1,10 @@
 """Two evaluations as pairs of the same items, and the comparison that is made of them."""
 
 from collections.abc import Mapping
+from math import inf
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, SUPERIORITY, AxisVerdict, Comparison, TrainedMix
 from mixtune.artifacts.samples import AxisSummary, Identity, Samples
@@ -11,8 +13,7 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
 
 KEY = ("item_id", "prompt_hash")
-SAME: tuple[str, ...] = ("base_model", "tokenizer", "chat_template", "thinking", "on_lost")
-SAME += ("engine", "dtype", "device", "limit", "axis_limits")
+SAME = ("base_model", "tokenizer", "chat_template", "thinking", "on_lost", "engine", "dtype", "device")
 """Of both evaluations' identities."""
 FORM_OF_MODEL = ("engine", "dtype", "device")
 """What artefacts of one model may differ in."""
@@ -30,6 +31,8 @@ def compare_samples(
     same: bool = False,
 ) -> Comparison:
     """Compare two evaluations item by item.
+
+    Of a base that was asked more items those of the candidate count.
 
     `limits` are allowed losses by axis, over the defaults; `mix` is what the candidate was trained on, `judged` a
     judge's verdict as a further axis. `same`: the candidate is the base's model in another form (merged, quantized,
@@ -50,7 +53,7 @@ def compare_samples(
         verdict=overall_verdict(axes),
         axes=tuple(axes),
         identity={"base": base.identity, "candidate": candidate.identity},
-        limit=base.limit,
+        limit=candidate.limit,
         mix=mix,
         model_uri=candidate.model_uri,
     )
@@ -72,7 +75,7 @@ def check_same(base: Samples, candidate: Samples, may_differ: tuple[str, ...] = 
     """Check that both evaluations asked the same things in the same way, but for some of their identities' fields.
 
     Raises:
-        DataError: The axes, the base model, the prompts or the settings differ.
+        DataError: The axes, the base model, the prompts or the settings differ, or the candidate was asked more items.
     """
     if set(base.axes) != set(candidate.axes):
         raise DataError(
@@ -85,15 +88,30 @@ def check_same(base: Samples, candidate: Samples, may_differ: tuple[str, ...] = 
             raise DataError(
                 f"base was evaluated with {key} {of_base!r}, candidate with {of_candidate!r}; evaluate both alike"
             )
+    for axis in base.axes:
+        of_base, of_candidate = _item_limit(base, axis), _item_limit(candidate, axis)
+        if of_candidate > of_base:
+            raise DataError(
+                f"{axis}: base was evaluated on {of_base:g} items at most, candidate on "
+                f"{'all' if of_candidate == inf else f'{of_candidate:g}'}; "
+                "give both the same limit, or the candidate a smaller one"
+            )
+
+
+def _item_limit(samples: Samples, axis: str) -> float:
+    """Return how many items an axis is limited to; inf: to none."""
+    return samples.identity.axis_limits.get(axis, samples.identity.limit) or inf
 
 
 def join(base: Samples, candidate: Samples, axis: str) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of an axis, both in the same order.
+    """Return the rows of an axis, both in the same order; of a base that was asked more items, those of the candidate.
 
     Raises:
         DataError: Items or prompts differ, or an item is there twice.
     """
     tables = [side.table(axis).sort_by([(key, "ascending") for key in KEY]) for side in (base, candidate)]
+    if _item_limit(candidate, axis) < _item_limit(base, axis):
+        tables[0] = tables[0].filter(pc.is_in(tables[0]["item_id"], tables[1]["item_id"].combine_chunks()))
     keys = [list(zip(*(table[key].to_pylist() for key in KEY), strict=True)) for table in tables]
     if len({item for item, _ in keys[0]}) != len(keys[0]):
         raise DataError(f"{axis}: an item is in the base's samples twice; items need ids of their own")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from mixtune.artifacts.samples import prompt_hash
 from mixtune.chat.template import without_renaming
 from mixtune.inference.engine import Engine, Scores, Tokenizer
-from mixtune.inference.prompts import encode, encode_pair, render_prompt
+from mixtune.inference.prompts import encode, encode_pairs, render_prompt
 from mixtune.inference.thoughts import Answer, split_thought
 from mixtune.records import Record
 
@@ -63,7 +63,9 @@ def generate(
     `plain` prompts get the tokenizer's special tokens; others are rendered, and have the chat template's written out.
     Answers keep control tokens, such as those of calls, where these are kept.
     """
-    encoded = [encode_pair(tokenizer, prompt, "")[0] if plain else encode(tokenizer, prompt) for prompt in prompts]
+    encoded = [
+        encode_pairs(tokenizer, prompt, [""])[0][0] if plain else encode(tokenizer, prompt) for prompt in prompts
+    ]
     columns = []
     for prompt, completion in zip(
         map(without_renaming, prompts), engine.generate(encoded, max_new_tokens), strict=True

@@ -22,7 +22,7 @@ def plan_search(find_options: dict = {}, evaluate_options: dict = {}) -> NamedTu
 
     Returns:
         percents: Customer shares of the short trainings.
-        evaluate_options: Of their evaluations, and of the base model's that they are held against.
+        evaluate_options: Of their evaluations.
 
     Raises:
         ConfigError: Options that cannot be.
@@ -33,7 +33,7 @@ def plan_search(find_options: dict = {}, evaluate_options: dict = {}) -> NamedTu
 
     settings = read_find_settings(find_options)
     returned = namedtuple("returned", "percents evaluate_options")
-    return returned(list(settings.customer_data_percents), {**evaluate_options, "limit": settings.proxy_items})
+    return returned(list(settings.customer_data_percents), settings.limit_items(evaluate_options))
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

@@ -1,9 +1,10 @@
 """The least general share at which every axis is likely to pass, from what trainings lost and gained so far."""
 
 from collections.abc import Mapping, Sequence
-from math import erf, inf
+from math import inf
 
 import numpy as np
+from scipy.special import ndtr
 
 from mixtune.artifacts.mix_search import (
     AxisForecast,
@@ -23,7 +24,6 @@ Z_VERDICT = 1.6449
 LOWER, UPPER = 5, 95
 NEAR_BEST = 0.9
 """A chance is as good as the best that is this much of it."""
-_normal_cdf = np.vectorize(lambda z: 0.5 * (1 + erf(z / 2**0.5)))
 
 
 def forecast_mix(
@@ -101,7 +101,7 @@ def _forecast_share(
         deviation = np.hypot(law.error(benefit), error)
         measured = benefit + deviation * rng.standard_normal(len(benefit))
         margin = benefit - axis.least_benefit - Z_VERDICT * error
-        chance = float(_normal_cdf(margin / np.maximum(deviation, 1e-12)).mean())
+        chance = float(ndtr(margin / np.maximum(deviation, 1e-12)).mean())
         forecasts.append(
             AxisForecast(axis=axis.axis, limit=axis.limit, benefit=_interval(measured), pass_chance=chance)
         )
@@ -113,7 +113,7 @@ def _unchanged_chance(axes: Sequence[SearchedAxis], errors: Mapping[str, float])
     """Return the chance that a model which forgot nothing passes the general axes: no share can do better."""
     general = [axis for axis in axes if not axis.is_customer and errors[axis.axis] > 0]
     margins = [axis.limit / errors[axis.axis] for axis in general]
-    return float(np.prod([_normal_cdf(margin - Z_VERDICT) for margin in margins]))
+    return float(np.prod([ndtr(margin - Z_VERDICT) for margin in margins]))
 
 
 def _interval(draws: Array) -> Interval:

@@ -1,6 +1,6 @@
 """Text to tokens: plain prompts as lm-eval encodes them, conversations as `mix_shard` renders and encodes them."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -36,13 +36,13 @@ def encode(tokenizer: Tokenizer, text: str) -> Tokens:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[Tokens, Tokens]:
-    """Return the tokens of a context and its continuation, split as lm-eval does: encoded whole, then cut."""
+def encode_pairs(tokenizer: Tokenizer, context: str, continuations: Sequence[str]) -> list[tuple[Tokens, Tokens]]:
+    """Return the tokens of a context and each continuation, split as lm-eval does: encoded whole, then cut."""
     bos = tokenizer.bos_token
     special = {"add_special_tokens": False} if bos and context.startswith(bos) else {}
-    whole = tokenizer(context + continuation, **special)["input_ids"]
     count = len(tokenizer(context, **special)["input_ids"])
-    return tuple(whole[:count]), tuple(whole[count:])
+    wholes = [tokenizer(context + continuation, **special)["input_ids"] for continuation in continuations]
+    return [(tuple(whole[:count]), tuple(whole[count:])) for whole in wholes]
 
 
 def render(

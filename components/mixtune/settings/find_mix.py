@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import from_dict
+from mixtune.settings.inference import EvaluateSettings
 
 MIN_PROXIES = 3
 """Short trainings that a law of two curves needs at least, at two lengths and two shares."""
@@ -59,6 +60,17 @@ class FindSettings:
         """Customer share of every proxy and its length, as a share of the full training's."""
         percents = sorted(self.customer_data_percents, reverse=True)
         return [(percents[0], self.proxy_share * self.short_share), *((each, self.proxy_share) for each in percents)]
+
+    def limit_items(self, evaluate_options: Mapping[str, object]) -> dict[str, object]:
+        """Return the options of the proxies' evaluations: `proxy_items` of an axis, and no more than a full one has.
+
+        Args:
+            evaluate_options: Of the full evaluation, whose base model's items the proxies' are some of.
+        """
+        settings, most = from_dict(EvaluateSettings, evaluate_options, "evaluate_options"), self.proxy_items
+        limits = {axis: min(limit or most, most or limit) for axis, limit in settings.axis_limits.items()}
+        limit = min(settings.limit or most, most or settings.limit)
+        return {**evaluate_options, "limit": limit, **({"axis_limits": limits} if limits else {})}
 
     @property
     def proxy_cost(self) -> float:

@@ -1,5 +1,6 @@
 """The forgetting monitor: the loss of held-out general records while a training runs, beside the base model's."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -62,9 +63,10 @@ class ForgettingMonitor:
             own = own + [0] * (max(map(len, ranks)) - len(own))
         self._packed = [pack([records[index] for index in micro_batches[number]]) for number in own]
         with base or nullcontext(loss) as self._loss:
-            self._base = [self._run(number, _likeliest) for number in range(len(self._packed))]
-            self.base = self.evaluate()
-        self._loss = loss
+            values = [self._run(number, _nll_and_likeliest) for number in range(len(self._packed))]
+        self._loss, self._base = loss, [item[:, 1:].unflatten(1, (2, -1)) for item in values]
+        # One pass tells both of the base: its NLL, and what later predictions are held against. Its own KL is 0.
+        self.base = self._mean(torch.stack([item[:, 0], torch.zeros_like(item[:, 0])], 1) for item in values)
         self.start = self.evaluate() if base else self.base
         """Of the model as the training began."""
         self.last = self.start
@@ -72,23 +74,27 @@ class ForgettingMonitor:
 
     def evaluate(self) -> HoldoutLoss:
         """Return the loss of the model as it is: nothing is learned, nothing is dropped, every process has the same."""
+        self.last = self._mean(self._run(number, _NllAndKl(base)) for number, base in enumerate(self._base))
+        return self.last
+
+    def _mean(self, by_batch: Iterable[torch.Tensor]) -> HoldoutLoss:
+        """Return the mean over all processes' tokens, (tokens, 2) of each own micro batch."""
         totals = torch.zeros(3, dtype=torch.float64, device=self._device)
-        for number, base in enumerate(self._base):
-            values = self._run(number, _NllAndKl(base)).double()
+        for number, values in enumerate(by_batch):
             if number < self._num_counted:
                 totals += torch.cat([values.sum(0), values.new_tensor([len(values)])])
         nll, kl, num_tokens = self._group.all_reduce_sum(totals).tolist()
-        self.last = HoldoutLoss(nll=nll / num_tokens, kl=max(0.0, kl / num_tokens))
-        return self.last
+        return HoldoutLoss(nll=nll / num_tokens, kl=max(0.0, kl / num_tokens))
 
     def _run(self, number: int, per_token: PerToken) -> torch.Tensor:
         return evaluate_tokens(self._loss, self._packed[number].to(self._device), per_token)
 
 
-def _likeliest(logits: torch.Tensor, _ids: torch.Tensor) -> torch.Tensor:
-    """Return ids and log-probabilities of the likeliest tokens, (tokens, 2, top), float64 so that ids stay exact."""
-    values, ids = logits.log_softmax(-1).topk(min(TOP, logits.shape[-1]))
-    return torch.stack([ids.double(), values.double()], 1)
+def _nll_and_likeliest(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return NLL, ids and log-probabilities of the likeliest tokens, (tokens, 1 + 2 top), float64 so ids stay exact."""
+    values, likeliest = logits.log_softmax(-1).topk(min(TOP, logits.shape[-1]))
+    nll = cross_entropy(logits, ids, reduction="none")
+    return torch.cat([nll[:, None].double(), likeliest.double(), values.double()], 1)
 
 
 class _NllAndKl:

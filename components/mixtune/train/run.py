@@ -216,8 +216,10 @@ def make_monitor(trainer: Trainer) -> ForgettingMonitor | None:
         raise ConfigError("max_nll_rise: the shards hold no held-out general records; hold some back in sanitize, or 0")
     if not records:
         return None
-    base = trainer.objective.base() if trainer.objective else None
-    return ForgettingMonitor(records, trainer.model.loss, trainer.max_micro_tokens, base, trainer.group)
+    base, tokens = trainer.objective.base() if trainer.objective else None, trainer.max_micro_tokens
+    if trainer.group.on_cpu:  # there attention looks at the whole row: beyond, that costs more than packing saves
+        tokens = min(tokens, trainer.model.crossover_length // 2)
+    return ForgettingMonitor(records, trainer.model.loss, tokens, base, trainer.group)
 
 
 def write_manifest(

@@ -21,7 +21,7 @@ from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, L
 from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.inference.prompts import encode_pair
+from mixtune.inference.prompts import encode_pairs
 from mixtune.storage import benchmark_files
 
 SCORINGS = ("letter", "text")
@@ -129,7 +129,7 @@ def score_questions(
     """Return the samples of questions and their prompts."""
     requests = []
     for question, text in items:
-        pairs = [encode_pair(tokenizer, text, f" {answer}") for answer in answers(question, scoring)]
+        pairs = encode_pairs(tokenizer, text, [f" {answer}" for answer in answers(question, scoring)])
         requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
     return [
         Sample(

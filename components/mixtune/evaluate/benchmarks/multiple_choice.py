@@ -18,7 +18,7 @@ from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, c
 from mixtune.evaluate.choice_rows import Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.inference.prompts import encode_pair
+from mixtune.inference.prompts import encode_pairs
 from mixtune.storage import benchmark_files
 
 ITEMS_PER_PART = 1024
@@ -73,7 +73,7 @@ def score_choices(
     texts = [prompt.replace("{question}", question.question) for question in questions]
     requests = []
     for question, text in zip(questions, texts, strict=True):
-        pairs = [encode_pair(tokenizer, text, f" {choice}") for choice in question.choices]
+        pairs = encode_pairs(tokenizer, text, [f" {choice}" for choice in question.choices])
         requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
     samples = []
     for question, text, scores in zip(questions, texts, engine.score(requests), strict=True):
