@@ -1,7 +1,6 @@
 """Fixtures that several parts share: a local S3 server, a hub, a Kubeflow Pipelines, a small run's arguments, the trainer's API models."""
 
 import fcntl
-import http.server
 import importlib.util
 import itertools
 import json
@@ -12,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from mixtune.commands.local.warm_steps import StepServer
 from mixtune.demo.demo_data import write_world
 
 from .backend.kubeflow import kubeflow as kubeflow
+from .http_server import Answers, LocalServer
 
 SLOWEST = (
     "tests/demo/test_demo.py",
@@ -108,18 +107,18 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.s3_client.cache_clear()
 
 
-class Hub(http.server.ThreadingHTTPServer):
+class Hub(LocalServer):
     """Data sets of the hub: each one's files by name, all at one commit, which `v1` names, too."""
 
     COMMIT = "c" * 40
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HubAnswers)
+        super().__init__(HubAnswers)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.asked: list[str] = []
 
 
-class HubAnswers(http.server.BaseHTTPRequestHandler):
+class HubAnswers(Answers):
     """Its answers."""
 
     server: Hub
@@ -147,9 +146,6 @@ class HubAnswers(http.server.BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(data)
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
@@ -157,17 +153,15 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     from huggingface_hub import constants
 
     server = Hub()
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     storage.files._fetch_from_hub.cache_clear()
-    yield server
+    with server.running():
+        yield server
     storage.files._fetch_from_hub.cache_clear()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="session")

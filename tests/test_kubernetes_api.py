@@ -1,8 +1,5 @@
 """The client of the Kubernetes API against a server: pages, waiting, and what cannot be waited for."""
 
-import http.server
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,10 +9,12 @@ import pytest
 from mixtune.errors import ClusterError
 from mixtune.kubernetes_api import ApiError, Clock, KubernetesApi
 
+from .http_server import Answers, LocalServer, write_kubeconfig
+
 PODS = [{"metadata": {"name": f"pod-{number}"}} for number in range(5)]
 
 
-class Api(http.server.BaseHTTPRequestHandler):
+class Api(Answers):
     """Two pods a page, whatever the limit; the first `busy` requests get status 503."""
 
     busy = 0
@@ -32,45 +31,23 @@ class Api(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(422, {"message": "no"})
 
-    def answer(self, status: int, value: object) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.ThreadingHTTPServer]:
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    kubeconfig = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{running.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "team"}}],
-    }
-    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
+    server = LocalServer(Api)
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", server.url)))
     monkeypatch.setattr(Api, "busy", 0)
-    yield running
-    running.shutdown()
-    running.server_close()
+    with server.running():
+        yield server
 
 
-def test_a_list_of_several_pages_comes_whole(server: http.server.ThreadingHTTPServer) -> None:
+def test_a_list_of_several_pages_comes_whole(server: LocalServer) -> None:
     api = KubernetesApi()
     assert api.list(api.path("pods"), labelSelector="a=b") == PODS
 
 
 def test_a_busy_server_is_waited_for_as_long_as_patience_lasts(
-    server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(Api, "busy", 3)
@@ -84,7 +61,7 @@ def test_a_busy_server_is_waited_for_as_long_as_patience_lasts(
         KubernetesApi().list(api.path("pods"))
 
 
-def test_a_refusal_is_not_waited_for_and_says_why(server: http.server.ThreadingHTTPServer) -> None:
+def test_a_refusal_is_not_waited_for_and_says_why(server: LocalServer) -> None:
     api = KubernetesApi(60)
     with pytest.raises(ApiError, match="Kubernetes refused GET /api/v1/namespaces/team/secrets: HTTP 422"):
         api.get(api.path("secrets"))

@@ -38,9 +38,9 @@ def check_strengths(strengths: Sequence[object]) -> list[float]:
 
 
 def interpolate_model(tuned: Path, base: Path, strength: float, out: Path) -> Path:
-    """Write a tuned model at a strength of 0 to 1 into a folder of its own, and return that folder.
+    """Write a tuned model at a strength between 0 and 1 into a folder of its own, and return that folder.
 
-    At 0 it is the base, at 1 as trained. A model merged from the adapter is left out.
+    At 0 it would be the base, at 1 as trained. A model merged from the adapter is left out.
 
     Raises:
         ConfigError: A strength out of range.

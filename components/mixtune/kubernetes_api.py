@@ -105,11 +105,7 @@ class KubernetesApi:
         return str(self._call("GET", path, answer="str", query=query))
 
     def create(self, path: str, body: Object, **query: str | int) -> Object:
-        """Make an object.
-
-        Raises:
-            ApiError: The API refuses it.
-        """
+        """Make an object; an ApiError where the API refuses it."""
         return dict(self._call("POST", path, body, query=query))
 
     def delete(self, path: str, **query: str | int) -> None:

@@ -102,7 +102,7 @@ class Run:
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags of this run; `none` takes no value's place that another task set."""
         if self.client:
-            present = self.client.get_run(self.run_id).data.tags if "none" in tags.values() else {}
+            present = self.tags if "none" in tags.values() else {}
             for key, value in tags.items():
                 if value != "none" or key not in present:
                     _write(self.client.set_tag, self.run_id, key, str(value))
@@ -128,6 +128,11 @@ class Run:
         """Log a text as an artifact."""
         if self.client:
             self.client.log_text(self.run_id, text, name)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that this run has; none where nothing is tracked."""
+        return dict(self.client.get_run(self.run_id).data.tags) if self.client else {}
 
     @property
     def experiment_id(self) -> str:

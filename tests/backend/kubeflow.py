@@ -1,14 +1,12 @@
 """A server that answers as Kubeflow Pipelines 2.17 does: experiments, runs, and their details, which hold Argo's nodes."""
 
-import http.server
-import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ..http_server import Answers, LocalServer
 from .argo import Workflow
 
 Object = dict[str, Any]
@@ -34,11 +32,11 @@ def _step(run: Workflow, before: str, title: str) -> None:
     run.begin(title)
 
 
-class Kubeflow(http.server.ThreadingHTTPServer):
+class Kubeflow(LocalServer):
     """Experiments and runs, v2beta1; a run moves on at each look."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), KubeflowAnswers)
+        super().__init__(KubeflowAnswers)
         self.bodies: list[Object] = []
         self.runs: dict[str, Object] = {}
         self.workflows: dict[str, Workflow] = {}
@@ -50,10 +48,6 @@ class Kubeflow(http.server.ThreadingHTTPServer):
         self.details_until = 10**6
         """From this look on the details stand still, as those of a large workflow do."""
         self._details: list[Object] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def look(self, run_id: str) -> Object:
         if self.moves is None:
@@ -68,7 +62,7 @@ class Kubeflow(http.server.ThreadingHTTPServer):
         return {**run, "state": state, "run_details": {"task_details": self._details}}
 
 
-class KubeflowAnswers(http.server.BaseHTTPRequestHandler):
+class KubeflowAnswers(Answers):
     """Its answers."""
 
     server: Kubeflow
@@ -89,7 +83,7 @@ class KubeflowAnswers(http.server.BaseHTTPRequestHandler):
             self.answer(404, {"message": f"{path} not found"})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         if self.refused():
             return
         self.server.bodies.append(body)
@@ -111,17 +105,6 @@ class KubeflowAnswers(http.server.BaseHTTPRequestHandler):
             self.server.token = "new"
         return False
 
-    def answer(self, status: int, value: Object) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
@@ -130,7 +113,5 @@ def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubefl
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     server = Kubeflow()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with server.running():
+        yield server

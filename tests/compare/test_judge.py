@@ -2,10 +2,8 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +22,33 @@ from mixtune.compare.judge.run import JudgeInputs, JudgeOutputs, judge_axis, run
 from mixtune.errors import ConfigError, DataError, ModelError
 
 from ..evaluation import compare, evaluate, write_jsonl
+from ..http_server import Answers, LocalServer
 
 KEY = "a-secret-key"
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """An OpenAI-compatible server whose judge prefers the longer answer."""
 
     failures = 0
     reply: str | None = None
     redirect = ""
-    page = b""
-    keys: set[str]
-    prompts: list[str]
-    paths: set[str]
+    page = ""
+
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.keys, self.paths, self.prompts = set[str](), set[str](), list[str]()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answers):
     server: Server
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         self.server.keys.add(self.headers.get("Authorization", ""))
         self.server.paths.add(self.path)
         if self.server.redirect:
-            self.send_response(302)
-            self.send_header("Location", self.server.redirect)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(302, Location=self.server.redirect)
             return
         if self.server.failures:
             self.server.failures -= 1
@@ -62,28 +59,18 @@ class Handler(BaseHTTPRequestHandler):
         one, two = re.search(r"Answer 1:\n(.*)\n\nAnswer 2:\n(.*)\n\nReply", prompt, re.DOTALL).groups()  # type: ignore[union-attr]
         better = 0 if len(one) == len(two) else 1 if len(one) > len(two) else 2
         text = self.server.reply if self.server.reply is not None else json.dumps({"better": better})
-        data = self.server.page or json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.answer(200, self.server.page or {"choices": [{"message": {"content": text}}]})
 
     def do_GET(self) -> None:
         self.server.paths.add(self.path)
         self.send_error(404)
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server(("127.0.0.1", 0), Handler)
-    made.keys, made.paths, made.prompts = set(), set(), []
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    server = Server()
+    with server.running():
+        yield server
 
 
 def url(server: Server) -> str:
@@ -176,7 +163,7 @@ def test_a_judge_that_redirects_elsewhere_is_refused_and_its_key_goes_nowhere(se
 
 
 def test_a_judge_that_answers_with_a_page_is_refused(server: Server) -> None:
-    server.page = b"<html>log in</html>"
+    server.page = "<html>log in</html>"
     with pytest.raises(ModelError, match="its answer is not JSON"):
         judge_pairs(pairs(("a", "b")), judge_models.ask_url(url(server), "m", ""))
 

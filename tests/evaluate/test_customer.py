@@ -1,7 +1,7 @@
 """The customer's axis, in all its forms, against scikit-learn and by hand."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import Sample, read_part, write_part
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import latency_scores
 from mixtune.evaluate.benchmarks import classification, generation, multilabel
 from mixtune.evaluate.benchmarks.generation import corpus_bleu, same_json, token_f1
+from mixtune.evaluate.customer import plan_axis
 from mixtune.evaluate.scoring.labels import LabelSet, find_labels
+from mixtune.inference.engine import Tokenizer
+from mixtune.settings.inference import CustomerOptions
 
 from ..evaluation import INTENTS, compare, customer_records, evaluate, make_record, sentence, write_pools
 
@@ -53,6 +57,22 @@ def test_an_invalid_answer_counts_as_wrong_and_is_reported(tmp_path: Path) -> No
     assert (scores["accuracy"], scores["invalid_ratio"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert scores["f1_macro"] == pytest.approx((2 / 3 + 1) / 2)
     assert sum(map(sum, classification.FORM.confusion(table(tmp_path, pairs), INTENTS))) == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "options", "words"),
+    [
+        ("card_lost", {"pattern": "a"}, "pattern is for answers without labels"),
+        ("", {"aliases": {"x": "y"}}, "no record has one"),
+    ],
+)
+def test_an_option_that_has_no_part_in_how_records_are_scored_is_refused(
+    tmp_path: Path, label: str, options: dict[str, Any], words: str
+) -> None:
+    records = [make_record(number, "where?", "there", **({"label": label} if label else {})) for number in range(2)]
+    pools = read_pools(str(write_pools(tmp_path / "pools", {"customer": {"test": records}})))
+    with pytest.raises(ConfigError, match=words):
+        plan_axis(pools, CustomerOptions(**options), cast(Tokenizer, None), 0)
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

@@ -1,9 +1,7 @@
 """A served model, asked over HTTP, against the same model in memory; and whether both are the same."""
 
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +19,7 @@ from mixtune.inference.loading import ModelSource
 from mixtune.settings.inference import EndpointSettings
 
 from ..evaluation import compare, evaluate
+from ..http_server import Answers, LocalServer
 
 
 class Server:
@@ -56,23 +55,14 @@ class Server:
 def served(world: Any) -> Iterator[tuple[Server, str]]:
     server = Server(world.base, world.damaged)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Completions(Answers):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, answer = server.complete(asked, self.headers.get("Authorization", ""))
-            if self.path != "/v1/completions":
-                status = 404
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            status, answer = server.complete(self.body(), self.headers.get("Authorization", ""))
+            self.answer(status if self.path == "/v1/completions" else 404, answer)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield server, f"http://127.0.0.1:{http.server_port}/v1"
-    http.shutdown()
+    http = LocalServer(Completions)
+    with http.running():
+        yield server, f"{http.url}/v1"
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """The end of a run: an audit record, its cost in MLflow, and a message to a real HTTPS server."""
 
 import datetime
-import http.server
 import ipaddress
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +35,7 @@ from mixtune.outcome.tracked_outcome import track_outcome
 from mixtune.settings.sanitize import ConsentSettings, SanitizeSettings
 
 from ..comparisons import make_axis, make_comparison, make_mix
+from ..http_server import Answers, LocalServer
 
 COUNTS: dict[str, Any] = {
     "read": 120, "kept": 100, "dropped": {"duplicate": 20}, "changed": {"markers": 3}, "personal_data": {"email": 4},
@@ -64,30 +63,23 @@ OVERLAP = Overlap(
 COMPARISON = make_comparison("pass", AXIS, mix=MIX, contamination=(OVERLAP,))
 
 
-class Hook(http.server.ThreadingHTTPServer):
+class Hook(LocalServer):
     """Takes messages over TLS; answers as it is told to, the last answer for good."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(HookAnswers)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.answers = [200]
         self.bodies: list[dict[str, Any]] = []
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class HookAnswers(Answers):
     server: Hook
 
     def do_POST(self) -> None:
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.server.bodies.append(self.body())
         status = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", "https://elsewhere.example.com/")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer(status, **({"Location": "https://elsewhere.example.com/"} if status == 302 else {}))
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +104,12 @@ def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     server = Hook(context)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     (tmp_path / "url").write_text(f"https://127.0.0.1:{server.server_port}/hooks/s3cr3t\n")
     monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setattr(http_post, "FIRST_PAUSE_SECONDS", 0.0)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with server.running():
+        yield server
 
 
 def conclude(report: RunReport, folder: Path, options: dict[str, Any], endpoint: str = "") -> str:

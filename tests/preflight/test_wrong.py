@@ -1,12 +1,10 @@
 """Ways to get a run wrong, each with the line that preflight prints: a real S3 server that enforces IAM, a cluster's API."""
 
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,8 @@ import pytest
 from mixtune import storage
 from mixtune.cli import main
 from mixtune.demo.demo_data import BASE_MODEL
+
+from ..http_server import Answers, LocalServer, write_kubeconfig
 
 BUCKET = "team-data"
 POLICY = {
@@ -66,11 +66,11 @@ def s3() -> Iterator[tuple[str, str, str]]:
     process.wait()
 
 
-class Cluster(http.server.ThreadingHTTPServer):
+class Cluster(LocalServer):
     """The Kubernetes API as preflight uses it: discovery, three kinds of objects, access reviews."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Api)
+        super().__init__(Api)
         self.objects = {
             "/apis/trainer.kubeflow.org", "/apis/kueue.x-k8s.io",
             "/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/mixtune-torch-p5",
@@ -89,7 +89,7 @@ class Cluster(http.server.ThreadingHTTPServer):
         self.reviews: list[dict[str, Any]] = []
 
 
-class Api(http.server.BaseHTTPRequestHandler):
+class Api(Answers):
     server: Cluster
 
     def do_GET(self) -> None:
@@ -103,39 +103,20 @@ class Api(http.server.BaseHTTPRequestHandler):
             self.answer(404, {"kind": "Status"})
 
     def do_POST(self) -> None:
-        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        review = self.body()
         self.server.reviews.append(review)
         asked = review["spec"]["resourceAttributes"]
         resource = "/".join(part for part in (asked["resource"], asked["subresource"]) if part)
         self.answer(201, {**review, "status": {"allowed": (asked["verb"], resource) in self.server.rights}})
 
-    def answer(self, status: int, value: dict[str, Any]) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     server = Cluster()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "team"}}],
-    }  # fmt: skip
-    (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-    yield server
-    server.shutdown()
-    server.server_close()
+    kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", server.url)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    with server.running():
+        yield server
 
 
 @pytest.fixture

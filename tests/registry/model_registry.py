@@ -1,14 +1,13 @@
 """Kubeflow's Model Registry in memory, held to its published OpenAPI: the models and paths of PyPI `model-registry`."""
 
 import ast
-import http.server
 import importlib
-import json
 import re
-import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from ..http_server import Answers, LocalServer
 
 Document = dict[str, Any]
 CREATED = {
@@ -32,18 +31,17 @@ def published_calls(package: Path) -> set[tuple[str, str]]:
     return calls
 
 
-class ModelRegistry(http.server.ThreadingHTTPServer):
+class ModelRegistry(LocalServer):
     """What was registered; `calls` are those that it took."""
 
     def __init__(self, package: Path, version: str = "v1", token: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+        super().__init__(RegistryAnswers)
         self.root, self.token = f"/api/model_registry/{version}/", token
         self.published = published_calls(package)
         self.models = importlib.import_module("mr_openapi.models")
         self.kept: dict[str, list[Document]] = {"registered_model": [], "model_version": [], "model_artifact": []}
         self.calls: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+        self.start()
 
     def check(self, name: str, body: Document) -> str:
         """What of a body the API does not know or take; empty: nothing."""
@@ -71,7 +69,7 @@ class ModelRegistry(http.server.ThreadingHTTPServer):
         return item
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
+class RegistryAnswers(Answers):
     """Its answers."""
 
     server: ModelRegistry
@@ -80,10 +78,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
         path, query = self._resource()
         if path in ANSWERS:
             found = [item for item in self.server.kept[path] if query.items() <= self._searched(item).items()]
-            self._answer(200, found[0]) if found else self._answer(404, {"code": "404", "message": "not there"})
+            self.answer(200, found[0]) if found else self.answer(404, {"code": "404", "message": "not there"})
         elif path == "registered_models":
             items = self.server.kept["registered_model"]
-            self._answer(200, {"items": items, "size": len(items), "pageSize": 1, "nextPageToken": ""})
+            self.answer(200, {"items": items, "size": len(items), "pageSize": 1, "nextPageToken": ""})
 
     def do_POST(self) -> None:
         path, _ = self._resource()
@@ -96,7 +94,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
         if "artifacts" in path:
             kind, parent = "model_artifact", {"parent": ids[0]}
         item = self.server.add(kind or "model_version", body, **parent)
-        self._answer(201, item) if item else self._answer(409, {"code": "409", "message": "already exists"})
+        self.answer(201, item) if item else self.answer(409, {"code": "409", "message": "already exists"})
 
     def do_PATCH(self) -> None:
         path, _ = self._resource()
@@ -106,18 +104,18 @@ class Answers(http.server.BaseHTTPRequestHandler):
             return
         item = next(item for item in self.server.kept["model_version"] if item["id"] == ids[0])
         item |= body
-        self._answer(200, item)
+        self.answer(200, item)
 
     def _resource(self) -> tuple[str, Document]:
         parts = urlsplit(self.path)
         if self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
-            self._answer(401, {"code": "401", "message": "no token"})
+            self.answer(401, {"code": "401", "message": "no token"})
             return "", {}
         path = parts.path.removeprefix(self.server.root) if parts.path.startswith(self.server.root) else ""
         if not path or not any(
             self._fits(path, known) for method, known in self.server.published if method == self.command
         ):
-            self._answer(404, {"code": "404", "message": f"no such path {parts.path}"})
+            self.answer(404, {"code": "404", "message": f"no such path {parts.path}"})
             return "", {}
         self.server.calls.append(f"{self.command} {path}")
         return path, {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -136,20 +134,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
     def _body(self, name: str) -> Document | None:
         if not name:
             return None
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         problem = self.server.check(name, body)
         if problem:
-            self._answer(400, {"code": "400", "message": problem})
+            self.answer(400, {"code": "400", "message": problem})
             return None
         return dict(body)
-
-    def _answer(self, status: int, content: Any) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass

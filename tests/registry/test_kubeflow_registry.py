@@ -42,8 +42,7 @@ def start(package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     yield run
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
 def register(folder: Path, url: str, verdict: str = "pass", *, force: bool = False, **settings: str) -> str:

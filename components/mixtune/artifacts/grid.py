@@ -37,11 +37,7 @@ class Candidate:
 
     @property
     def mix(self) -> TrainedMix:
-        """What it was trained on.
-
-        Raises:
-            DataError: It was compared without its shards.
-        """
+        """What it was trained on; a DataError where it was compared without its shards."""
         if self.comparison.mix is None:
             raise DataError(f"{self.name}: compared without shards, its mix is not known; give `compare` the shards")
         return self.comparison.mix

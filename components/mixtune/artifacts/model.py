@@ -181,11 +181,7 @@ class AdapterShape:
 
 
 def read_model(path: str) -> ModelManifest:
-    """Read a model's manifest.
-
-    Raises:
-        DataError: There is none, or it is none of a model.
-    """
+    """Read a model's manifest; a DataError where there is none, or it is none of a model."""
     if not storage.file_exists(path):
         raise DataError(
             f"{path}: no manifest; the step that makes this model has not finished, or its cached result has expired: "

@@ -43,11 +43,7 @@ class Provenance(Terms, Manifest):
 
 
 def read_provenance(folder: str) -> Provenance | None:
-    """Read a folder's provenance; None where it has none.
-
-    Raises:
-        DataError: The file is not one.
-    """
+    """Read a folder's provenance, None where it has none; a DataError where the file is not one."""
     path = storage.join(folder, storage.PROVENANCE)
     if folder.startswith("hf://") or not storage.file_exists(path):
         return None

@@ -23,11 +23,7 @@ REPORT_TASKS = {
 
 
 def read_run_report(uri: str) -> RunReport:
-    """Read a run's report, of any kind.
-
-    Raises:
-        DataError: The file is none.
-    """
+    """Read a run's report, of any kind; a DataError where the file is none."""
     content = storage.read_json(uri)
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in KINDS:

@@ -184,11 +184,7 @@ class Samples(Manifest):
     """Why there is no model to evaluate; else empty."""
 
     def table(self, axis: str) -> pa.Table:
-        """Return all rows of an axis, in their order.
-
-        Raises:
-            DataError: There is no such axis.
-        """
+        """Return all rows of an axis, in their order; a DataError where there is no such axis."""
         if axis not in self.axes:
             raise DataError(f"no axis {axis!r} in these samples; there are {', '.join(self.axes)}")
         paths = sorted(entry.path for entry in self.files if entry.path.startswith(f"{axis}/"))

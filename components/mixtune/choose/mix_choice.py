@@ -62,12 +62,15 @@ def choose(candidates: Sequence[Candidate]) -> GridReport:
         reason = f"No mix passed; try less than {lowest:g} % customer records.{note}"
         return GridReport(verdict=FAIL, reason=reason, recommended=None, candidates=tuple(candidates))
     best = _take(passed or mild)
+    model_uri = best.candidate.comparison.model_uri
+    folder = storage.split_fingerprint(model_uri)[0]
+    dial = f"mixtune dial {folder} --base-model BASE --strength {best.strength:g} --out FOLDER"
     recommended = Recommendation(
         name=best.name,
         percent=best.candidate.mix.percent,
         strength=best.strength,
-        model_uri=best.candidate.comparison.model_uri,
-        command="" if passed else _dial_command(best),
+        model_uri=model_uri,
+        command="" if passed else dial,
     )
     reason = _praise_trained(best, points, mild, passed) if passed else _praise_interpolated(best)
     return GridReport(verdict=PASS, reason=reason + note, recommended=recommended, candidates=tuple(candidates))
@@ -108,11 +111,6 @@ def _praise_interpolated(best: Point) -> str:
         f"{best.gain_text} on the customer's records, and nothing is forgotten beyond what is allowed. "
         "`mixtune dial` makes that model, without training."
     )
-
-
-def _dial_command(best: Point) -> str:
-    model = storage.split_fingerprint(best.candidate.comparison.model_uri)[0]
-    return f"mixtune dial {model} --base-model BASE --strength {best.strength:g} --out FOLDER"
 
 
 def _track(report: GridReport, outputs: Outputs, where: tracking.Tracking) -> None:

@@ -139,7 +139,7 @@ def read_arguments(
             _check_names(path, [part.partition("=")[0].split(".")[0] for part in texts], definitions)
         kind = definitions[name]["parameterType"]
         if keys and kind == "STRUCT":
-            entries.append((name, keys, _read_entry(value)))
+            entries.append((name, keys, read_entry(value)))
         elif keys:
             raise ConfigError(f"{name} is {KINDS[kind]}, and has no {keys[0]!r}")
         elif name in arguments:
@@ -240,7 +240,7 @@ def _read_value(name: str, text: str, kind: str) -> Any:
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 
-def _read_entry(text: str) -> object:
+def read_entry(text: str) -> object:
     """Return an entry of an object: JSON, else the text itself."""
     try:
         return json.loads(text)

@@ -19,10 +19,7 @@ Digests = Callable[[str, str], str]
 def rewrite_images(text: str, registry: str, digest_of: Digests) -> str:
     """A compiled pipeline with every mixtune image, wherever it is named, in a registry and pinned by digest.
 
-    Args:
-        text: The YAML.
-        registry: Such as `123456789012.dkr.ecr.us-east-1.amazonaws.com/team`; empty: names stay as compiled.
-        digest_of: Finds a digest.
+    A registry is such as `123456789012.dkr.ecr.us-east-1.amazonaws.com/team`; empty: names stay as compiled.
     """
 
     def pinned(match: re.Match[str]) -> str:

@@ -97,22 +97,14 @@ def connect(options: argparse.Namespace) -> "Client":
 
 
 def read_run(client: "Client", run_id: str) -> SubmittedRun:
-    """Return a run.
-
-    Raises:
-        ClusterError: KFP does not answer, or knows no such run.
-    """
+    """Return a run; a ClusterError where KFP does not answer, or knows no such run."""
     with answers(f"run {run_id}"):
         return SubmittedRun.from_api(client.get_run(run_id))
 
 
 @contextlib.contextmanager
 def answers(question: str) -> Iterator[None]:
-    """Turn what KFP's API refuses, or does not answer, into an error that says what to do.
-
-    Raises:
-        ClusterError: It did.
-    """
+    """Turn what KFP's API refuses, or does not answer, into a ClusterError that says what to do."""
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 

@@ -11,7 +11,7 @@ from mixtune.commands.task_states import duration
 from mixtune.errors import ClusterError, DataError
 from mixtune.report import pages
 from mixtune.settings.from_dict import Options
-from mixtune.tracking import Tracking
+from mixtune.tracking import Tracking, parent_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,21 +39,13 @@ def read_mlflow_verdict(tracking: Options, run_id: str) -> tuple[str, float | No
     where = Tracking.from_options(tracking)
     if not where.uri:
         return "", None
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=where.uri)
     try:
-        experiment = client.get_experiment_by_name(where.experiment)
-        if experiment is None:
-            return "", None
-        clause = f"tags.pipeline_run_id = '{run_id}'"
-        runs = client.search_runs([experiment.experiment_id], clause, max_results=1)
+        run = parent_run(where, run_id)
+        tags = run.tags if run else {}
     except (MlflowException, OSError):
         return "", None
-    if not runs:
-        return "", None
-    tags = runs[0].data.tags
     return tags.get("verdict", ""), float(tags["cost_usd"]) if "cost_usd" in tags else None
 
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixtune.commands.argument_places import Arguments
@@ -36,7 +35,7 @@ def _runs(options: argparse.Namespace) -> int:
         runs = list_runs(connect(options), options.namespace, options.limit)
         print(format_runs(runs) if runs else "no runs yet")
         return 0
-    print(describe_runs(WorkDir(Path(options.work_dir).expanduser().resolve()), options.limit, everything=options.all))
+    print(describe_runs(WorkDir.at(options.work_dir), options.limit, everything=options.all))
     return 0
 
 

@@ -70,6 +70,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
     """Write the report of a comparison."""
     rows, sentence = [_axis_row(axis) for axis in comparison.axes], summarize(comparison)
     advice = [axis.advice for axis in comparison.axes if axis.advice]
+    run_id, arguments = os.environ.get("MIXTUNE_RUN_ID", ""), {"evaluate_options": {"limit": comparison.limit}}
     body = [
         "<h1>Base model against candidate</h1>"
         f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',
@@ -82,7 +83,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
         _restored(comparison),
         _contamination(comparison.contamination),
         *_identity_parts(comparison),
-        _what_next(comparison),
+        steps_html(next_steps(comparison.verdict, run_id, arguments, gained=is_gain_proved(comparison))),
     ]
     write_text(html, page("Base against candidate", "".join(body)))
     lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]
@@ -126,12 +127,6 @@ def summarize(comparison: Comparison) -> str:
             scores = f"{axis.measure.base:.3f} to {axis.measure.candidate:.3f}"
             sentences.append(f"On the customer's records {axis.title} went from {scores}{gain}.")
     return " ".join(sentences)
-
-
-def _what_next(comparison: Comparison) -> str:
-    arguments = {"evaluate_options": {"limit": comparison.limit}}
-    run_id = os.environ.get("MIXTUNE_RUN_ID", "")
-    return steps_html(next_steps(comparison.verdict, run_id, arguments, gained=is_gain_proved(comparison)))
 
 
 def _flagged_slices(axes: Sequence[AxisVerdict]) -> str:
@@ -296,7 +291,7 @@ def _contamination(overlaps: Sequence[Overlap]) -> str:
 
 def _identity_parts(comparison: Comparison) -> Iterator[str]:
     base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
-    trained = find_manifest(comparison.model_uri) if comparison.model_uri else None
+    trained = find_manifest(comparison.model_uri)
     name = storage.split_fingerprint(trained.base_model)[0] if trained else ""
     of_base = f", of {base.limit or 'all'} that the base was asked" if base.limit != candidate.limit else ""
     values: dict[str, object] = {

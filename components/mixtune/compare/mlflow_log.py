@@ -109,18 +109,14 @@ def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
 
 def _log_values(run: tracking.Run, values: Mapping[str, object]) -> None:
     """Log figures as metrics, and what was asked for as parameters."""
-    numbers = {
-        key: value
-        for key, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and not _is_parameter(key)
-    }
+    numbers = {}
+    for key, value in values.items():
+        parts = key.split("/")
+        is_parameter = "rules" in parts or parts[-1] in PARAMETERS or isinstance(value, bool)
+        if isinstance(value, int | float) and not is_parameter:
+            numbers[key] = value
     run.log_metrics(numbers)
     run.log_params({key: value for key, value in values.items() if key not in numbers})
-
-
-def _is_parameter(key: str) -> bool:
-    parts = key.split("/")
-    return "rules" in parts or parts[-1] in PARAMETERS
 
 
 def _flat(value: object, name: str = "") -> dict[str, object]:

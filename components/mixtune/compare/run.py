@@ -67,8 +67,7 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]
         for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
-            with storage.open_read(uri) as stream:
-                file.write_bytes(stream.read())
+            storage.copy(uri, str(file))
         log_comparison(inputs.tracking, comparison, {"base": base, "candidate": candidate}, shards, judgments, files)
     return comparison
 

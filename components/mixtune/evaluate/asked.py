@@ -78,11 +78,7 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
         raise NotImplementedError
 
     def plan(self, axis: str, options: Options, tokenizer: Tokenizer, limit: int) -> list[Part]:
-        """Return the items, taken evenly from their subjects.
-
-        Raises:
-            DataError: There is none, or one is there twice.
-        """
+        """Return the items, taken evenly from their subjects; a DataError where there is none, or one twice."""
         items = self.read_items(options, tokenizer)
         ids = [item.item_id for item in items]
         if not items:
@@ -132,11 +128,7 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
 
 
 def read_messages(row: Row, place: str, names: Sequence[str] = ("prompt", "question")) -> list[Message]:
-    """Return what a row asks: its `messages`, or a text in one of several columns.
-
-    Raises:
-        DataError: Neither is there.
-    """
+    """Return what a row asks, a DataError where nothing: its `messages`, or a text in one of several columns."""
     value = row.get("messages")
     if value is None:
         value = next((row[name] for name in names if row.get(name) is not None), None)

@@ -22,7 +22,7 @@ def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokeniz
     """Return the axis over the `test` records; None where there are none.
 
     Raises:
-        ConfigError: Log-probabilities are asked for, but a label has several answers.
+        ConfigError: Log-probabilities are asked for, but a label has several answers; or an option has no part in it.
     """
     records = _test_records(pools)
     labelled = [record for record in records if record.get("label")]
@@ -33,6 +33,10 @@ def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokeniz
     if not test:
         return None
     tokens = options.max_new_tokens
+    if labelled and options.pattern:
+        raise ConfigError("customer_options: pattern is for answers without labels, and these have some; omit it")
+    if not labelled and (options.separator or options.aliases):
+        raise ConfigError("customer_options: separator and aliases are of labels, and no record has one; omit them")
     if not labelled:
         answered = GenerationOptions(records=test, max_new_tokens=tokens, pattern=options.pattern)
         parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)

@@ -70,11 +70,7 @@ class EngineModel(TemplateLM):
         return sum(scores.logprobs[0] for scores in self.engine.score(pieces))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return greedy answers up to a task's stop texts.
-
-        Raises:
-            ConfigError: The task samples.
-        """
+        """Return greedy answers up to a task's stop texts; a ConfigError where the task samples."""
         texts = {}
         by_length: dict[int, list[int]] = defaultdict(list)
         for place, request in enumerate(requests):

@@ -240,11 +240,7 @@ def _mostly_think(pools: EvaluationPools) -> bool:
 def plan_axes(
     settings: EvaluateSettings, benchmarks: Mapping[str, Benchmark], pools: EvaluationPools, tokenizer: AskingTokenizer
 ) -> list[Axis]:
-    """Return all axes that there are items for, in a fixed order.
-
-    Raises:
-        ConfigError: There are no items at all.
-    """
+    """Return all axes that there are items for, in a fixed order; a ConfigError where there are none."""
     axes = [_plan_axis(name, benchmark, settings, tokenizer) for name, benchmark in sorted(benchmarks.items())]
     if settings.thinking == THOUGHTS_BOTH:
         thoughtful = AskingTokenizer(tokenizer.tokenizer, True, tokenizer.chat)
@@ -296,5 +292,4 @@ def _copy_tokenizer(base: Path, folder: str) -> None:
     source = base / "tokenizer.json"
     if not source.is_file():
         raise ModelError(f"{base}: it has no tokenizer.json; save a fast tokenizer with the model")
-    with storage.open_write(storage.join(folder, TOKENIZER_FILE)) as stream:
-        stream.write(source.read_bytes())
+    storage.copy(str(source), storage.join(folder, TOKENIZER_FILE))

@@ -75,11 +75,7 @@ class Engine(Protocol):
     """Longest sequence that the model takes, in tokens."""
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Return the log-probabilities of continuations.
-
-        Raises:
-            ModelError: One is not finite.
-        """
+        """Return the log-probabilities of continuations; a ModelError where one is not finite."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Sampling | None = None
@@ -108,11 +104,7 @@ class Tokenizer(Protocol):
 
 
 def check_finite(values: Iterable[float]) -> None:
-    """Make sure that a model's log-probabilities or logits can be measured.
-
-    Raises:
-        ModelError: One is not finite.
-    """
+    """Check that a model's log-probabilities or logits are finite; a ModelError says what to do."""
     if not all(map(math.isfinite, values)):
         raise ModelError(
             "the model's logits are not finite: its weights are broken, or too large for this dtype; "

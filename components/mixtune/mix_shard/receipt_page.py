@@ -3,7 +3,7 @@
 from html import escape
 
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt
-from mixtune.report.charts import POOL_COLORS, Curve, curves
+from mixtune.report.charts import INK, POOL_COLORS, Curve, Drawing, curves
 from mixtune.report.pages import markdown_table, page, table
 from mixtune.settings.mix import UNITS
 
@@ -73,22 +73,21 @@ def receipt_html(receipt: MixReceipt) -> str:
 
 def _bars(receipt: MixReceipt) -> str:
     """Draw per pool the planned share as a line and the realized ones as bars."""
-    row, left, width = 64, 190, 640
-    parts = []
+    drawing, row, left, width = Drawing(), 64, 190, 560
     for index, pool in enumerate(receipt.pools):
         top = index * row + 8
-        parts.append(f'<text x="{left - 10}" y="{top + 26}" text-anchor="end">{escape(pool.name)}</text>')
+        drawing.text(left - 10, top + 26, pool.name, "end")
         planned = left + pool.planned_share * width
         for number, unit in enumerate(UNITS):
             share, y = getattr(pool, f"share_of_{unit}"), top + number * 16
             end = left + share * width
             label = planned if end < planned < end + 100 else end
-            parts.append(
+            drawing.parts.append(
                 f'<rect x="{left}" y="{y}" width="{share * width:.1f}" height="12" fill="{POOL_COLORS[number]}"/>'
-                f'<text x="{label + 6:.1f}" y="{y + 11}">{share:.2%} {unit.replace("_", " ")}</text>'
             )
-        parts.append(f'<line x1="{planned:.1f}" y1="{top - 4}" x2="{planned:.1f}" y2="{top + 50}" stroke="#222"/>')
-    return _svg(left + width + 150, row * len(receipt.pools) + 10, parts)
+            drawing.text(label + 6, y + 11, f"{share:.2%} {unit.replace('_', ' ')}", "start")
+        drawing.line((planned, top - 4), (planned, top + 50), INK)
+    return drawing.render(row * len(receipt.pools) + 10, "Planned and realized shares")
 
 
 def _shares_plot(receipt: MixReceipt, unit: str) -> str:
@@ -102,10 +101,3 @@ def _shares_plot(receipt: MixReceipt, unit: str) -> str:
         lines.append(Curve(name=pool.name, points=points))
     title = f"share of {unit.replace('_', ' ')}"
     return curves(lines, title, span=(0, 1), form=".0%") if receipt.windows else ""
-
-
-def _svg(width: int, height: int, parts: list[str]) -> str:
-    svg = (
-        f'<svg viewBox="0 0 {width} {height}" role="img" style="font:13px system-ui,sans-serif">{"".join(parts)}</svg>'
-    )
-    return f'<div class="scroll">{svg}</div>'

@@ -54,7 +54,8 @@ class Store:
     """The tokenized records of a pool."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.rows: np.ndarray = _map_rows(folder / f"{name}.rows")
+        rows = folder / f"{name}.rows"
+        self.rows: np.ndarray = np.memmap(rows, ROW, "r") if rows.stat().st_size else np.empty(0, ROW)
         self._tokens = open(folder / f"{name}.tokens", "rb")  # noqa: SIM115 - held open while batches are gathered
 
     def close(self) -> None:
@@ -170,7 +171,3 @@ def write_store(folder: Path, name: str, parts: Iterable[Part]) -> Drops:
 
 def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(first) + Counter(second)).items()))
-
-
-def _map_rows(path: Path) -> np.ndarray:
-    return np.memmap(path, ROW, "r") if path.stat().st_size else np.empty(0, ROW)

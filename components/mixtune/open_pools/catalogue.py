@@ -131,11 +131,7 @@ def check_allowed(pool: PoolSource, allowed: Sequence[str]) -> None:
 
 
 def spdx(licence: str, where: str) -> str:
-    """Return a licence as SPDX writes it.
-
-    Raises:
-        ConfigError: It is no SPDX expression.
-    """
+    """Return a licence as SPDX writes it; a ConfigError where it is no SPDX expression."""
     try:
         return str(canonicalize_license_expression(licence))
     except InvalidLicenseExpression as error:

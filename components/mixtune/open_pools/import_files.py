@@ -5,8 +5,8 @@ written last. sanitize takes it into its manifest, and a model's card repeats it
 """
 
 import re
-import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mixtune import storage
 from mixtune.artifacts.provenance import Provenance, read_provenance
@@ -103,7 +103,4 @@ def _copy(source: str, target: str, path: str) -> storage.FileEntry:
     with storage.open_read(source) as stream:
         if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise DataError(f"{source}: a pointer of Git LFS, not the file; run `git lfs pull` where it was cloned")
-        stream.seek(0)
-        with storage.open_write(target) as writer:
-            shutil.copyfileobj(stream, writer, storage.BLOCK_BYTES)
-    return writer.entry(path)
+    return replace(storage.copy(source, target), path=path)

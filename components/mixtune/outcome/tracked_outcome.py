@@ -5,7 +5,7 @@ from typing import TypeAlias
 from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.grid import Candidate
-from mixtune.artifacts.model import ModelManifest, find_manifest
+from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates
 from mixtune.settings.train import TrainSettings
 from mixtune.tracking import NOTE, Run
@@ -25,7 +25,7 @@ def track_outcome(parent: Run, pipeline: str, report: RunReport) -> None:
     params: Values = {"pipeline": pipeline, "candidates": len(candidates)}
     tags: Values = _mixes(candidates)
     if best:
-        manifest = _manifest_of(best)
+        manifest = find_manifest(best.comparison.model_uri)
         settings = manifest.settings if manifest else None
         params |= _params(best, settings)
         if manifest and manifest.base_model:
@@ -43,12 +43,6 @@ def _mixes(candidates: tuple[Candidate, ...]) -> Values:
     mixes = [item.comparison.mix for item in candidates if item.comparison.mix]
     names = {"mix_ratio": [f"{mix.mix_ratio:g}" for mix in mixes], "steps": [str(mix.num_steps) for mix in mixes]}
     return {name: ", ".join(dict.fromkeys(values)) for name, values in names.items() if values}
-
-
-def _manifest_of(candidate: Candidate) -> ModelManifest | None:
-    """Return what a candidate's training left, a cached one's included; None where it left no manifest."""
-    uri = candidate.comparison.model_uri
-    return find_manifest(uri) if uri else None
 
 
 def _params(candidate: Candidate, settings: TrainSettings | None) -> Values:

@@ -9,7 +9,7 @@ from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cluster_checks import check_cluster
-from mixtune.preflight.findings import Row, conclude, look
+from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
 from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
 from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
@@ -27,7 +27,6 @@ from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
 from mixtune.tracking import Tracking, commit_hash
 from mixtune.training_math import LEAST_MICRO_TOKENS, largest_micro_batch
 
-Findings = Iterator[tuple[str, str]]
 RECORDS_PER_GPU = 4
 """Of a global batch: at as many, records of mixed lengths keep some 60 % of 32 GPUs busy, at one 24 %."""
 
@@ -68,11 +67,7 @@ def _check_training(run: RunSettings) -> Findings:
 
 
 def check_settings(run: RunSettings) -> None:
-    """Construct every setting of a run; no file is looked at.
-
-    Raises:
-        ConfigError: Some cannot be; all of those are named.
-    """
+    """Construct every setting of a run, without a look at files; a ConfigError names all that cannot be."""
     checks = [look(name, check, run) for name, check in SETTINGS.items() if name not in run.left_out]
     if problems := [f"{check.name}: {check.text}" for check in checks if check.outcome == "fail"]:
         raise ConfigError("\n".join(problems))
@@ -272,14 +267,11 @@ def _tracked(run: RunSettings) -> str:
 
 def _check_tracking(run: RunSettings) -> Findings:
     uri = Tracking.from_options(run.tracking).uri
+    if not uri and (os.environ.get("KUBERNETES_SERVICE_HOST") or run.num_nodes not in ("", "0")):
+        yield "warn", "no MLflow tracking URI: nothing will be tracked; give tracking={'uri': ...}"
+        return
     if not uri:
-        if os.environ.get("KUBERNETES_SERVICE_HOST") or run.num_nodes not in ("", "0"):
-            yield "warn", "no MLflow tracking URI: nothing will be tracked; give tracking={'uri': ...}"
-        else:
-            yield (
-                "skip",
-                "runs here are tracked in the work folder's mlflow.db; on a cluster give tracking={'uri': ...}",
-            )
+        yield "skip", "runs here are tracked in the work folder's mlflow.db; on a cluster give tracking={'uri': ...}"
         return
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

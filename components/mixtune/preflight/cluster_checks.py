@@ -1,8 +1,9 @@
 """Whether a cluster has what a training job needs: the API, a runtime, a queue, a service account, and the rights."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 from mixtune.kubernetes_api import Forbidden, KubernetesApi
+from mixtune.preflight.findings import Findings
 from mixtune.settings.job import CONFIG_MAP, JobSettings, NodeSettings
 
 SERVICE_ACCOUNT = "mixtune-trainer"
@@ -14,10 +15,8 @@ JOBS = {
 }
 """API group and resource of each kind of training job, and what to do where the cluster does not know it."""
 
-Rows = Iterator[tuple[str, str]]
 
-
-def check_cluster(namespace: str, nodes: NodeSettings) -> Rows:
+def check_cluster(namespace: str, nodes: NodeSettings) -> Findings:
     """Look at the cluster with the rights of this process: its service account in a pod, else the kubeconfig's user.
 
     The namespace (empty: the pod's) is where the run's tasks are, whose ConfigMap `mixtune-jobs` names runtime and
@@ -66,7 +65,7 @@ def _job_settings(api: KubernetesApi, namespace: str) -> Generator[tuple[str, st
     return JobSettings.from_config_map(config_map.get("data") or {})
 
 
-def _check_queue(api: KubernetesApi, queue: str, namespace: str) -> Rows:
+def _check_queue(api: KubernetesApi, queue: str, namespace: str) -> Findings:
     kueue = api.get(f"/apis/{KUEUE}") if queue else None
     if kueue is None:
         missing = f"{KUEUE} API" if queue else f"queue in ConfigMap {CONFIG_MAP}"
@@ -86,7 +85,7 @@ def _runtime_path(api: KubernetesApi, settings: JobSettings, nodes: NodeSettings
     return f"/apis/{TRAINER}/v1alpha1/clustertrainingruntimes/{runtime}"
 
 
-def _check_there(api: KubernetesApi, path: str, what: str, way_out: str) -> Rows:
+def _check_there(api: KubernetesApi, path: str, what: str, way_out: str) -> Findings:
     try:
         if api.get(path) is None:
             yield "fail", f"no {what}; {way_out}"

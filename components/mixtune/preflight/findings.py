@@ -1,6 +1,6 @@
 """What checks found: lines for a log, a page, and the error that ends a run that cannot go well."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from mixtune.errors import ConfigError, MixtuneError
 from mixtune.report.pages import Verdict, page, table, write_text
 
-Found: TypeAlias = Iterable[tuple[str, str]]
+Findings: TypeAlias = Iterator[tuple[str, str]]
 """Outcomes (`skip`, `pass`, `warn` or `fail`) with their texts; of a check, the worst count."""
 Row: TypeAlias = tuple[str, str, bool]
 """Of the reproducibility checklist: what is recorded, its value, and whether it is there."""
@@ -30,7 +30,7 @@ class Check:
         return f"{self.outcome:<4}  {self.name}: {self.text}"
 
 
-def look(name: str, check: Callable[..., Found], *arguments: object) -> Check:
+def look(name: str, check: Callable[..., Findings], *arguments: object) -> Check:
     """Run one check and keep the worst that it found, all of that. An error of ours is a failure with its text."""
     try:
         outcomes = list(check(*arguments)) or [("skip", "nothing to look at")]

@@ -1,6 +1,5 @@
 """The checks of a run once its data is mixed, before a GPU is asked for: pools, lengths, steps, people, memory."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
 from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
-from mixtune.preflight.findings import Row, conclude, look
+from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.settings.sanitize import SanitizeSettings, advise_region
@@ -82,7 +81,7 @@ def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -
     return conclude(checks, "Preflight of the mixed data", _checklist(mixed, settings), report_path)
 
 
-def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Iterator[tuple[str, str]]:
+def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Findings:
     lost = pool.num_dropped + pool.num_truncated
     yield (
         "pass",
@@ -111,7 +110,7 @@ def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Iterator[tuple[str, str]]:
         yield ("warn", f"sanitize kept {counts.kept:,} of {counts.read:,} records ({reasons}); see its quarantine file")
 
 
-def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:
+def _check_steps(mixed: Mixed) -> Findings:
     receipt = mixed.receipt
     steps = receipt.num_steps
     yield (
@@ -123,7 +122,7 @@ def _check_steps(mixed: Mixed) -> Iterator[tuple[str, str]]:
         yield "warn", f"{steps} steps hardly move a model; more customer_epochs, or a smaller global_batch_size"
 
 
-def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
+def _check_personal(mixed: Mixed) -> Findings:
     """The reports on personal data: of every pool, and what was done about what was found."""
     pools = mixed.sanitized
     if missing := [name for name in mixed.manifest.pools if name not in pools]:
@@ -146,7 +145,7 @@ def _check_personal(mixed: Mixed) -> Iterator[tuple[str, str]]:
             yield "warn", f"{name}: {kinds} left as they are; let sanitize's personal_data be redact or drop"
 
 
-def _check_consent(mixed: Mixed) -> Iterator[tuple[str, str]]:
+def _check_consent(mixed: Mixed) -> Findings:
     """Whether the customer's records say that they may be used; a general pool has its licence instead."""
     customer = mixed.sanitized.get(mixed.manifest.pools[0])
     if customer is None:

@@ -1,6 +1,5 @@
 """What preflight says of a base model from its configuration and its tokenizer alone, without its weights or torch."""
 
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from mixtune import models, storage
 from mixtune.artifacts.model import Architecture, BaseModel, tried_with
 from mixtune.chat.template_files import read_templates
 from mixtune.interpolation import find_type
+from mixtune.preflight.findings import Findings
 from mixtune.preflight.run_settings import RunSettings, valid
 
 LAYOUTS = {
@@ -18,7 +18,7 @@ LAYOUTS = {
 """By layout: what it means for a run."""
 
 
-def check_architecture(run: RunSettings) -> Iterator[tuple[str, str]]:
+def check_architecture(run: RunSettings) -> Findings:
     """Check that the base model's architecture trains, and say how records are packed and what an adapter reaches."""
     model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
     row, kind, same = model.architecture, model.model_type, f"transformers {tried_with()}"
@@ -50,7 +50,7 @@ def _same_by_another_name(model: BaseModel) -> str:
     return "docs/models.md lists those it has"
 
 
-def check_weights(folder: Path) -> Iterator[tuple[str, str]]:
+def check_weights(folder: Path) -> Findings:
     """Check that a folder's weights are there, whole and readable, by their headers."""
     from safetensors import SafetensorError, safe_open
 
@@ -74,7 +74,7 @@ def check_weights(folder: Path) -> Iterator[tuple[str, str]]:
             yield "fail", f"{folder.name}: {name} cannot be read ({error}); fetch it again"
 
 
-def check_lengths(run: RunSettings) -> Iterator[tuple[str, str]]:
+def check_lengths(run: RunSettings) -> Findings:
     """Check that the longest record fits into the model's positions."""
     model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
     longest, row, mix = model.max_length, model.architecture, valid(run.mix)
@@ -88,7 +88,7 @@ def check_lengths(run: RunSettings) -> Iterator[tuple[str, str]]:
         yield "warn", f"{beyond}; it has not learned what lies beyond"
 
 
-def check_embedding(run: RunSettings) -> Iterator[tuple[str, str]]:
+def check_embedding(run: RunSettings) -> Findings:
     """Check that every token of the tokenizer has a row of the embedding."""
     model = BaseModel.read(models.fetch_model(run.base_model, weights=False))
     beyond = model.tokens_beyond_embedding()

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
+from mixtune.preflight.findings import Findings
 from mixtune.settings.sanitize import SourceSettings
 
 PROBE = "preflight-probe"
@@ -19,7 +20,7 @@ LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
 """Of files with a record a line; of other formats, and of compressed files, lines are not counted."""
 
 
-def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Iterator[tuple[str, str]]:
+def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findings:
     """Check every source: there, readable, not empty, unchanged since it was fingerprinted, and within the memory.
 
     `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
@@ -54,18 +55,14 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Itera
 
 
 def quantity(name: str, text: str) -> float:
-    """Return the value of a Kubernetes quantity, such as `4G` or `500Mi`.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Return the value of a Kubernetes quantity, such as `4G` or `500Mi`; a ConfigError where it is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text)
     if not match:
         raise ConfigError(f"{name} is an amount as Kubernetes writes it, such as 4G or 500Mi; got {text!r}")
     return float(match[1]) * UNITS[match[2] or ""]
 
 
-def check_artifacts(folder: str, options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def check_artifacts(folder: str, options: Mapping[str, object]) -> Findings:
     """Whether something can be written where artifacts go, under the key that is asked for."""
     if not folder:
         return
@@ -112,7 +109,7 @@ def explain(error: Exception) -> str:
     return f"{code}: {ways.get(code, 'S3 refused it; see its documentation of this code')}"
 
 
-def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -> Findings:
     """Whether the buckets are in the region of the run: reading across regions is slow and costs."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -145,7 +142,7 @@ def _place(uri: str, file: storage.FileEntry) -> str:
     return uri if storage.file_exists(uri) else storage.join(uri, file.path)
 
 
-def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Iterator[tuple[str, str]]:
+def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Findings:
     for file in files:
         if not file.num_bytes:
             yield "fail", f"{name}: {uri}: {file.path} is empty (0 bytes); fill it or take it away"

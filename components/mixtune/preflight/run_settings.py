@@ -96,11 +96,7 @@ class RunSettings:
         )
 
     def mix(self, percent: float | None = None) -> MixSettings:
-        """Construct the settings of `mix_shard`, for one customer share or for the first.
-
-        Raises:
-            ConfigError: They cannot be.
-        """
+        """Construct the settings of `mix_shard`, for one share or the first; a ConfigError where they cannot be."""
         parameters = {
             "customer_data_percent": self.customer_data_percents[0] if percent is None else percent,
             "weights": self.weights,
@@ -111,20 +107,12 @@ class RunSettings:
         return read_mix_settings(parameters, self.mix_options)
 
     def training(self) -> TrainSettings:
-        """Construct the settings of `train`.
-
-        Raises:
-            ConfigError: They cannot be.
-        """
+        """Construct the settings of `train`; a ConfigError where they cannot be."""
         parameters = {"method": self.method, "learning_rate": self.learning_rate, "seed": self.seed}
         return TrainSettings.from_options(self.train_options, **parameters)
 
     def nodes(self) -> NodeSettings:
-        """Construct the settings of the training job.
-
-        Raises:
-            ConfigError: They cannot be.
-        """
+        """Construct the settings of the training job; a ConfigError where they cannot be."""
         return NodeSettings(num_nodes=self.num_nodes, gpus_per_node=self.gpus_per_node)
 
 

@@ -58,11 +58,7 @@ class Shape:
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "Shape":
-        """Read a model's `config.json`.
-
-        Raises:
-            ModelError: A size is missing.
-        """
+        """Read a model's `config.json`; a ModelError where a size is missing."""
         config = config.get("text_config") or config
         sizes = {name: _first(config, names) for name, names in _NAMES.items()}
         missing = [_NAMES[name][0] for name, value in sizes.items() if not value]

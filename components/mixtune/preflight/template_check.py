@@ -1,10 +1,9 @@
 """What a run learns of each kind of conversation, said by the very code of `mix_shard`, without torch."""
 
-from collections.abc import Iterator
-
 from mixtune import models
 from mixtune.chat.refused_share import way_out
 from mixtune.chat.template_files import DEFAULT, read_template_file, read_templates
+from mixtune.preflight.findings import Findings
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.records import Message, Origin, Record, ToolCall
 
@@ -21,7 +20,7 @@ KINDS: dict[str, list[Message]] = {
 }
 
 
-def check_template(run: RunSettings) -> Iterator[tuple[str, str]]:
+def check_template(run: RunSettings) -> Findings:
     """Check that answers are learned, with a thought or without, and say which other conversations are, or why not."""
     mix, folder = valid(run.mix), models.fetch_model(run.base_model, weights=False)
     uri = mix.tokens.chat_template_uri if mix else ""

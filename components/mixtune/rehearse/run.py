@@ -154,11 +154,7 @@ class UsableRecords:
 
 
 def check_enough(pool: UsableRecords, inputs: Inputs) -> None:
-    """Make sure that there is a pool.
-
-    Raises:
-        ModelError: Fewer records than the target; where prompts were given, none.
-    """
+    """Check that there is a pool; a ModelError where there are too few records, with prompts where there are none."""
     if pool.is_full or (inputs.prompts_uri and pool.records):
         return
     advice = "this model does not ask by its chat template: give prompts_uri, else fewer num_records"

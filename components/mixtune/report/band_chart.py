@@ -62,8 +62,7 @@ def draw_band(band: Band, titles: tuple[str, str]) -> str:
     outline += [(x(point.x), place(point.lower)) for point in reversed(band.points)]
     corners = " ".join(f"{right:.1f},{up:.1f}" for right, up in outline)
     drawing.parts.append(f'<polygon points="{corners}" fill="{MUTED}" fill-opacity="0.18"/>')
-    middle = " ".join(f"{x(point.x):.1f},{place(point.middle):.1f}" for point in band.points)
-    drawing.parts.append(f'<polyline points="{middle}" fill="none" stroke="{MUTED}" stroke-width="1.5"/>')
+    drawing.polyline(((x(point.x), place(point.middle)) for point in band.points), MUTED, 'stroke-width="1.5"')
     drawing.line((start, y(band.limit)), (end, y(band.limit)), COLORS["fail"], 'stroke-dasharray="6 4"')
     for point in band.measured:
         right = x(point.x)

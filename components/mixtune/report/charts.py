@@ -1,7 +1,7 @@
 """Plots as inline SVG: no script, no network."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -87,6 +87,11 @@ class Drawing:
         """Add a line."""
         place = f'x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
         self.parts.append(f'<line {place} stroke="{color}" {extra}/>')
+
+    def polyline(self, points: Iterable[tuple[float, float]], color: str, extra: str = "") -> None:
+        """Add a line through several points."""
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self.parts.append(f'<polyline points="{corners}" fill="none" stroke="{color}" {extra}/>')
 
     def circle(self, x: float, y: float, radius: int, fill: str, extra: str = "") -> None:
         """Add a circle."""
@@ -207,8 +212,8 @@ def frontier(
         drawing.line((start, y(tick)), (end, y(tick)), GRID)
         drawing.text(start - 8, y(tick) + 4, f"{tick:g}", "end", MUTED)
     for curve in curves:
-        ends = " ".join(f"{x(right):.1f},{y(up):.1f}" for right, up in [base, *((mark.x, mark.y) for mark in curve)])
-        drawing.parts.append(f'<polyline points="{ends}" fill="none" stroke="{MUTED}" stroke-dasharray="2 3"/>')
+        ends = [base, *((mark.x, mark.y) for mark in curve)]
+        drawing.polyline(((x(right), y(up)) for right, up in ends), MUTED, 'stroke-dasharray="2 3"')
     labels = _Labels(drawing, [(x(mark.x), y(mark.y)) for mark in [*marks, *on_curves]])
     for mark in marks:
         color, right, up = COLORS[mark.verdict], x(mark.x), y(mark.y)
@@ -250,9 +255,8 @@ def curves(lines: Sequence[Curve], title: str, *, span: tuple[float, float] | No
         drawing.text(place(tick, low)[0], bottom + 18, f"{tick:,.0f}", "middle", MUTED)
     for number, line in enumerate(lines):
         color = POOL_COLORS[number % len(POOL_COLORS)]
-        corners = " ".join(f"{right:.1f},{up:.1f}" for right, up in (place(*point) for point in line.points))
         dashes = ' stroke-dasharray="6 4"' if line.dashed else ""
-        drawing.parts.append(f'<polyline points="{corners}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>')
+        drawing.polyline((place(*point) for point in line.points), color, f'stroke-width="2"{dashes}')
         if len(line.points) == 1:
             drawing.circle(*place(*line.points[0]), 3, color)
         label = f"{shortened(line.name, 24)} {format(line.points[-1][1], form)}"

@@ -3,7 +3,6 @@
 Only safetensors, JSON, text and templates are taken, from the folder itself; a digest after `#` is checked first.
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,17 +23,12 @@ def fetch_weights(uri: str, folder: Path) -> list[str]:
     names = [entry.path for entry in storage.list_files(plain)]
     names = [name for name in names if "/" not in name and name.endswith(TAKEN)]
     for name in names:
-        with storage.open_read(storage.join(plain, name)) as stream, storage.open_write(str(folder / name)) as writer:
-            shutil.copyfileobj(stream, writer, storage.BLOCK_BYTES)
+        storage.copy(storage.join(plain, name), str(folder / name))
     return names
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Fetch every model that the command line names.
-
-    Raises:
-        ConfigError: A folder is missing.
-    """
+    """Fetch every model that the command line names; a ConfigError where a folder is missing."""
     if not arguments or len(arguments) % 2:
         raise ConfigError("give pairs of a model's URI and the folder that it goes to")
     for uri, folder in zip(arguments[::2], arguments[1::2], strict=True):

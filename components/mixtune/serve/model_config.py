@@ -95,11 +95,7 @@ class ModelConfig(TextSizes):
 
 
 def read_config(folder: str) -> ModelConfig:
-    """Read the `config.json` of a model's folder, local or `s3://`.
-
-    Raises:
-        ModelError: There is none, or it gives no sizes.
-    """
+    """Read the `config.json` of a model's folder; a ModelError where there is none, or it gives no sizes."""
     path = storage.join(folder, "config.json")
     if not storage.file_exists(path):
         raise ModelError(f"{folder}: no config.json in it; this is no Hugging Face model")

@@ -92,11 +92,7 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
 
 
 def read_adapter(folder: str) -> AdapterConfig:
-    """Read an adapter's configuration.
-
-    Raises:
-        ModelError: vLLM cannot serve it.
-    """
+    """Read an adapter's configuration; a ModelError where vLLM cannot serve it."""
     path = storage.join(folder, "adapter_config.json")
     adapter = read_known(AdapterConfig, storage.read_json(path), path)
     reason = ""

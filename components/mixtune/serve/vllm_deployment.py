@@ -45,11 +45,12 @@ def deployment(model: ServedModel, plan: ServingPlan, settings: ServeSettings) -
 
 
 def _pod(model: ServedModel, plan: ServingPlan, settings: ServeSettings) -> Object:
+    registry, name = settings.registry.rstrip("/"), images.DATA.rsplit("/", 1)[-1]
     weights = {"name": "models", "mountPath": "/models"}
     fetched = [model.base_uri, BASE, *([model.adapter_uri, ADAPTER] if model.adapter_uri else [])]
     fetch: Object = {
         "name": "fetch-weights",
-        "image": _own_image(settings.registry),
+        "image": f"{registry}/{name}" if registry else images.DATA,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "mixtune.serve.fetch_weights", *fetched],
         "env": [{"name": "HOME", "value": "/tmp"}],
@@ -81,8 +82,3 @@ def _pod(model: ServedModel, plan: ServingPlan, settings: ServeSettings) -> Obje
         "containers": [server],
         "volumes": [disk, *vllm_pod.scratch_volumes()],
     }
-
-
-def _own_image(registry: str) -> str:
-    name = images.DATA.rsplit("/", 1)[-1]
-    return f"{registry.rstrip('/')}/{name}" if registry else images.DATA

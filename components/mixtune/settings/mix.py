@@ -36,11 +36,7 @@ def check_weights(weights: Mapping[str, float | Fraction]) -> None:
 
 
 def check_grid(num_points: int) -> None:
-    """Check the number of a grid's points.
-
-    Raises:
-        ConfigError: Too many: Argo would end the run after hours.
-    """
+    """Check the number of a grid's points; a ConfigError where Argo would end the run after hours."""
     if num_points > LARGEST_GRID:
         raise ConfigError(
             f"customer_data_percents has {num_points} mixes; a run holds {LARGEST_GRID} at most, since Argo ends a run "
@@ -49,11 +45,7 @@ def check_grid(num_points: int) -> None:
 
 
 def check_percent(percent: float) -> None:
-    """Check a customer share.
-
-    Raises:
-        ConfigError: It is not 0 to 100.
-    """
+    """Check that a customer share is 0 to 100; else a ConfigError."""
     if not 0 <= percent <= 100:
         raise ConfigError(
             f"customer_data_percent is the customer share of every global batch, 0 to 100; got {percent:g}"

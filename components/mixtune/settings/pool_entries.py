@@ -20,11 +20,7 @@ class PoolEntry:
 
 
 def read_pool_entries(general_pools: Sequence[Mapping[str, object]]) -> list[PoolEntry]:
-    """Return the entries; where one has a weight, all have.
-
-    Raises:
-        ConfigError: An unknown or missing key.
-    """
+    """Return the entries, of which all have a weight or none; a ConfigError where a key is unknown or missing."""
     entries = [
         from_dict(PoolEntry, pool, f"general_pools, entry {number}") for number, pool in enumerate(general_pools, 1)
     ]

@@ -52,10 +52,6 @@ class ServeSettings:
 
 
 def check_label(name: str) -> None:
-    """Check a name that Kubernetes has to take: of an object, a namespace, a service account.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Check a name that Kubernetes has to take, of an object, a namespace, a service account; else a ConfigError."""
     if not _LABEL.fullmatch(name):
         raise ConfigError(f"{name!r}: Kubernetes takes small letters, digits and -, 63 at most")

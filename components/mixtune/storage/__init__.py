@@ -5,6 +5,8 @@ from mixtune.storage.digests import fingerprint as fingerprint
 from mixtune.storage.digests import split_fingerprint as split_fingerprint
 from mixtune.storage.files import PROVENANCE as PROVENANCE
 from mixtune.storage.files import configure_storage as configure_storage
+from mixtune.storage.files import configured_options as configured_options
+from mixtune.storage.files import copy as copy
 from mixtune.storage.files import data_uri as data_uri
 from mixtune.storage.files import delete as delete
 from mixtune.storage.files import exists as exists

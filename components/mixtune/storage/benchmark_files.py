@@ -169,11 +169,7 @@ def read_rows(uri: str) -> list[Row]:
 
 
 def need(row: Row, column: str, uri: str, number: int) -> Any:
-    """Return a column's value.
-
-    Raises:
-        DataError: The row has no such column.
-    """
+    """Return a column's value; a DataError where the row has no such column."""
     if column not in row:
         raise DataError(f"{uri} row {number}: no column {column!r}; there are {', '.join(row)}")
     return row[column]

@@ -56,6 +56,11 @@ def configure_storage(options: Mapping[str, object]) -> None:
             os.environ[_OPTIONS[key]] = str(value)
 
 
+def configured_options() -> dict[str, str]:
+    """Return the `storage` parameter that the environment holds."""
+    return {key: os.environ[name] for key, name in _OPTIONS.items() if os.environ.get(name)}
+
+
 def is_s3(uri: str) -> bool:
     """Return whether the URI names an object in S3 rather than a local path."""
     return uri.startswith("s3://")
@@ -267,7 +272,7 @@ def upload(folder: Path, uri: str) -> list[FileEntry]:
     paths = sorted(item for item in folder.rglob("*") if item.is_file())
     names = [path.relative_to(folder).as_posix() for path in paths]
     targets = [(path, join(uri, name)) for path, name in zip(paths, names, strict=True)]
-    entries = upload_files(targets) if is_s3(uri) else [_copy(*target) for target in targets]
+    entries = upload_files(targets) if is_s3(uri) else [copy(str(path), target) for path, target in targets]
     return [replace(entry, path=name) for entry, name in zip(entries, names, strict=True)]
 
 
@@ -291,10 +296,11 @@ def move_in(path: Path, uri: str) -> FileEntry:
     return entry
 
 
-def _copy(path: Path, uri: str) -> FileEntry:
-    with open(path, "rb") as stream, open_write(uri) as writer:
+def copy(source: str, target: str) -> FileEntry:
+    """Copy a file from one URI to another; return the entry of what was written."""
+    with open_read(source) as stream, open_write(target) as writer:
         shutil.copyfileobj(stream, writer, BLOCK_BYTES)
-    return writer.entry(path.name)
+    return writer.entry(target.rsplit("/", 1)[-1])
 
 
 def _list_local(path: Path) -> list[FileEntry]:

@@ -184,11 +184,7 @@ def assign_to_ranks(costs: Sequence[float], num_ranks: int) -> list[list[int]]:
 
 
 def check_ids(records: Sequence[TokenRecord], num_rows: int) -> None:
-    """Check that every token has a row of the embedding.
-
-    Raises:
-        DataError: One has not; its record is named.
-    """
+    """Check that every token has a row of the embedding; a DataError names the record of one that has not."""
     for record in records:
         if (largest := int(record.input_ids.max(initial=0))) >= num_rows:
             raise DataError(

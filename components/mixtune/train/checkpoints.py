@@ -145,11 +145,7 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written.
-
-        Raises:
-            TrainingError: It could not be written.
-        """
+        """Wait until the last checkpoint is written; a TrainingError where it could not be."""
         if self._thread:
             self._thread.join()
             self._thread = None

@@ -66,11 +66,7 @@ def _evaluate_holdout(trainer: Trainer, steps_done: int) -> HoldoutLoss | None:
 
 
 def _roll_back(trainer: Trainer, checkpoints: Checkpoints | NoCheckpoints, step: int, holdout: HoldoutLoss) -> int:
-    """Take up the newest healthy checkpoint and return its steps.
-
-    Raises:
-        TrainingError: There is none.
-    """
+    """Take up the newest healthy checkpoint and return its steps; a TrainingError where there is none."""
     base = trainer.monitor.base.nll if trainer.monitor else 0.0
     rise = (
         f"step {step}: the NLL of held-out general records rose from {base:.3f} to {holdout.nll:.3f}, more than "

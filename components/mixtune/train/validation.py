@@ -60,11 +60,7 @@ def foretell(history: list[StepMetrics], num_steps: int) -> str:
 
 
 def check_learning(trainer: Trainer, history: list[StepMetrics], figures: TrainingFigures) -> TrainingFigures:
-    """Compare the loss of the first batch before and after the steps.
-
-    Raises:
-        TrainingError: It did not fall.
-    """
+    """Compare the loss of the first batch before and after the steps; a TrainingError where it did not fall."""
     before, after = history[0].loss, batch_loss(trainer, 0)
     if not after <= before * RISE:
         raise TrainingError(

@@ -121,11 +121,7 @@ def same_word(name: str) -> str:
 
 
 def _file(content: object, paths: list[str], option: str) -> str:
-    """Return the only file that the paths lead to; empty: there is none.
-
-    Raises:
-        ConfigError: There are several.
-    """
+    """Return the only file that the paths lead to, empty where there is none; a ConfigError where there are several."""
     for path in paths:
         value = look_up(content, path)
         files = [str(item) for item in (value if isinstance(value, list) else [value]) if item]

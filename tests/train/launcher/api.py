@@ -1,18 +1,16 @@
 """A Kubernetes API server for tests: real HTTP, real state, and no unknown field gets in."""
 
 import contextlib
-import json
+import copy
 import re
 import socket
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
+from ...http_server import Answers, LocalServer, write_kubeconfig
 
 Object = dict[str, Any]
 Check = Callable[[Object], list[str]]
@@ -137,7 +135,7 @@ class FakeCluster:
         name = body["metadata"]["name"]
         if (plural, name) in self.objects:
             return 409, {"message": "already exists"}
-        self.created.append(json.loads(json.dumps(body)))
+        self.created.append(copy.deepcopy(body))
         self.put(plural, name, **body)
         self.on_create(self.objects[plural, name])
         return 201, self.objects[plural, name]
@@ -199,14 +197,13 @@ class Server:
     def __init__(self, cluster: FakeCluster, folder: Path) -> None:
         state = cluster
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answers):
             protocol_version = "HTTP/1.1"
             wbufsize = -1
             disable_nagle_algorithm = True
 
             def do(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length)) if length else None
+                body = self.body()
                 state.requests.append(f"{self.command} {self.path}")
                 if state.away:
                     self.close_connection = True
@@ -218,41 +215,17 @@ class Server:
                     answer: Any = {"message": "not now"}
                 else:
                     status, answer = state.answer(self.command, self.path, body)
-                data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
-                self.send_response(status)
-                for key, value in headers.items():
-                    self.send_header(key, value)
-                self.send_header("Content-Type", "text/plain" if isinstance(answer, str) else "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.answer(status, answer, **headers)
 
             do_GET = do_POST = do_DELETE = do
-
-            def log_message(self, *args: Any) -> None:
-                pass
 
             def handle(self) -> None:
                 with contextlib.suppress(OSError, ValueError):
                     super().handle()
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        self.kubeconfig = folder / "kubeconfig"
-        self.kubeconfig.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "here",
-                    "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.http.server_port}"}}],
-                    "users": [{"name": "u", "user": {"token": "t"}}],
-                    "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "team"}}],
-                }
-            )
-        )
+        self.http = LocalServer(Handler)
+        self.http.start()
+        self.kubeconfig = write_kubeconfig(folder / "kubeconfig", self.http.url)
 
     def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+        self.http.stop()

@@ -1,15 +1,15 @@
 """The commands of a model that passed: `register` it, `serve` writes its Kubernetes objects, `bedrock` checks it."""
 
 import argparse
-import json
 import os
 import shlex
 from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import write_artifact
-from mixtune.commands.arguments import Commands
-from mixtune.commands.local.use_model import TunedModel, add_model, find_model, find_work
+from mixtune.commands.arguments import Commands, read_entry
+from mixtune.commands.local.use_model import TunedModel, add_model, find_model
+from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
 from mixtune.prices import read_prices
 from mixtune.registry.registration import Registration, register_model
@@ -59,7 +59,7 @@ def _proved_model(options: argparse.Namespace) -> tuple[TunedModel, str]:
     Raises:
         ConfigError: The model has still to be written.
     """
-    model, work = find_model(options), find_work(options)
+    model, work = find_model(options), WorkDir.at(options.work_dir)
     if model.strength < 1:
         way = command_of("mixtune", "merge", options.model, "--out", "FOLDER")
         raise ConfigError(f"it is recommended at strength {model.strength:g}, as which no file has it yet; {way}")
@@ -79,7 +79,7 @@ def _register(options: argparse.Namespace) -> int:
         licence=options.licence,
         force=options.force,
     )
-    work = find_work(options)
+    work = WorkDir.at(options.work_dir)
     tracking = work.arguments(model.run_id).get("tracking") if model.run_id else None
     where = Tracking.from_options({"uri": os.environ.get("MLFLOW_TRACKING_URI") or work.mlflow_uri, **(tracking or {})})
     register_model(request, options.card, settings, where)
@@ -132,8 +132,5 @@ def read_values(texts: list[str]) -> dict[str, object]:
         key, sign, value = text.partition("=")
         if not sign or key in values:
             raise ConfigError(f"{text!r}: a setting is written key=value, each once")
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
+        values[key] = read_entry(value)
     return values

@@ -22,7 +22,7 @@ def demo_command(options: argparse.Namespace) -> int:
     """Write the demo's world, run the grid of mixes on it and show what came of it."""
     if options.epochs is not None and options.epochs <= 0:
         raise ConfigError(f"--epochs is above 0; got {options.epochs:g}")
-    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    work = WorkDir.at(options.work_dir)
     world_dir = work.root / ("real-world" if options.real else "world")
     folder = Path(options.write_only).expanduser().resolve() if options.write_only else world_dir
     try:

@@ -51,12 +51,8 @@ def run_pipeline(
 ) -> Outcome:
     """Run a compiled pipeline on this machine through KFP's local runner.
 
-    Args:
-        pipeline: The YAML file.
-        arguments: Values of its parameters.
-        work: Where artifacts, cache, pages and MLflow's database go.
-        cache: Whether steps whose inputs and code did not change are taken from earlier runs.
-        resume: Id of a run with the same arguments that was interrupted, and is taken up; empty: a new run.
+    With `cache` steps whose inputs and code did not change are taken from earlier runs. `resume` is the id of a run
+    with the same arguments that was interrupted, and is taken up; empty: a new run.
 
     Raises:
         TrainingError: A task failed; the message is that task's own.
@@ -208,7 +204,7 @@ def taken_over(arguments: Arguments, earlier: Path, pipeline: Path) -> Arguments
 
 def run_command(options: argparse.Namespace) -> int:
     """Run what the command line names; the exit code is the verdict's."""
-    work = WorkDir(Path(options.work_dir).expanduser().resolve())
+    work = WorkDir.at(options.work_dir)
     name, resume = options.pipeline, options.resume
     if resume:
         record = work.record(resume)

@@ -53,11 +53,7 @@ TASKS = {
 def keep_pages(
     work: WorkDir, run_id: str, record: RunRecord, arguments: Arguments, results: Sequence[TaskResult]
 ) -> Path | None:
-    """Copy the pages of a run's tasks into its folder and write their index.
-
-    Returns:
-        The index, where the run compared anything; else None, though the pages are there.
-    """
+    """Copy the pages of a run's tasks into its folder and write their index, returned if it compared anything."""
     folder = work.pages(run_id)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -131,16 +127,14 @@ def _index(
         stopped = f" in {record.place}" if record.place else ""
         head.append(f'<p class="summary advisory">{escape(record.status + stopped)}</p>')
     facts = {"pipeline": Path(record.pipeline).stem, "began": began, "took": duration(record.seconds)}
-    rows: list[list[Cell]] = [
-        [
-            _link(result.label, links),
-            _purpose(result.label),
-            "from the cache" if result.cached else "ran",
-            _data(result),
-        ]
-        for result in results
-        if not result.label.startswith("go-on")
-    ]
+    rows: list[list[Cell]] = []
+    for result in results:
+        label, file = result.label, links.get(result.label)
+        purpose = TASKS[max((name for name in TASKS if label.startswith(name)), key=len, default="")]
+        places = [f"{name}: {result.outputs[name].path}" for name in DATA_SETS if name in result.outputs]
+        if not label.startswith("go-on"):
+            link = Html(f'<a href="{file}">{escape(label)}</a>') if file else label
+            rows.append([link, purpose, "from the cache" if result.cached else "ran", "; ".join(places)])
     tasks = table(["task", "what it does", "how", "what it left"], rows, texts=4)
     return page(
         run_id,
@@ -166,16 +160,3 @@ def _models(report: RunReport) -> str:
         row.append("take this one" if best and best.name.startswith(str(row[0])) else "")
     header = ["candidate", "verdict", "folder", *([""] if best else [])]
     return f"<h2>Models</h2>{table(header, rows, texts=4)}" if rows else ""
-
-
-def _link(label: str, links: dict[str, str]) -> Html:
-    file = links.get(label)
-    return Html(f'<a href="{file}">{escape(label)}</a>' if file else escape(label))
-
-
-def _purpose(label: str) -> str:
-    return TASKS[max((name for name in TASKS if label.startswith(name)), key=len, default="")]
-
-
-def _data(result: TaskResult) -> str:
-    return "; ".join(f"{name}: {result.outputs[name].path}" for name in DATA_SETS if name in result.outputs)

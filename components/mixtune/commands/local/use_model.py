@@ -57,18 +57,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
 
 
-def find_work(options: argparse.Namespace) -> WorkDir:
-    """Return the work folder that a command line names."""
-    return WorkDir(Path(options.work_dir).expanduser().resolve())
-
-
 def find_model(options: argparse.Namespace) -> TunedModel:
     """Return the model that a run recommends or left, or the folder that the command line names.
 
     Raises:
         ConfigError: The run has no model, or a folder is named without its base.
     """
-    work = find_work(options)
+    work = WorkDir.at(options.work_dir)
     if "/" in options.model or not work.run_dir(options.model).is_dir():
         if not storage.exists(storage.split_fingerprint(options.model)[0]):
             raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")

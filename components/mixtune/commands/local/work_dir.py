@@ -53,6 +53,11 @@ class WorkDir:
 
     root: Path
 
+    @classmethod
+    def at(cls, place: str) -> "WorkDir":
+        """Return the folder that a command line names, of whatever user and relative to whatever folder."""
+        return cls(Path(place).expanduser().resolve())
+
     @property
     def mlflow_uri(self) -> str:
         """The tracking URI of this folder's MLflow."""
@@ -80,11 +85,7 @@ class WorkDir:
         return read_run_report(str(self.report(run_id, "json")))
 
     def create(self) -> None:
-        """Make the folder.
-
-        Raises:
-            ConfigError: It cannot be written.
-        """
+        """Make the folder; a ConfigError where it cannot be written."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,11 +106,7 @@ class WorkDir:
 
     @contextmanager
     def at_work(self, run_id: str) -> Iterator[None]:
-        """Hold a run's lock, by which others see that its process lives.
-
-        Raises:
-            ConfigError: Another process is at this run.
-        """
+        """Hold a run's lock, by which others see that its process lives; a ConfigError where one has it."""
         with open(self.run_dir(run_id) / "lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,11 +126,7 @@ class WorkDir:
         return record
 
     def arguments(self, run_id: str) -> Arguments:
-        """What a run was started with.
-
-        Raises:
-            ConfigError: There is no such run here.
-        """
+        """What a run was started with; a ConfigError where there is no such run here."""
         file = self.run_dir(run_id) / "arguments.json"
         if not file.is_file():
             raise ConfigError(f"no run {run_id!r} in {self.root}; `mixtune runs` lists them")

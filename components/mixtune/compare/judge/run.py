@@ -114,11 +114,7 @@ def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> Judgments:
 
 
 def pair_answers(base: Samples, candidate: Samples, axis: str, limit: int) -> list[Pair]:
-    """Return both models' answers on an axis, the base's first.
-
-    Raises:
-        DataError: The axis has no generated answers.
-    """
+    """Return both models' answers on an axis, the base's first; a DataError where none was generated."""
     check_same(base, candidate)
     rows = [table.select(["item_id", "text", "gold", "response"]).to_pylist() for table in join(base, candidate, axis)]
     form = FORMS[base.axes[axis].form]
@@ -140,11 +136,7 @@ def pair_answers(base: Samples, candidate: Samples, axis: str, limit: int) -> li
 
 
 def read_judgments(path: str, base: Samples, candidate: Samples) -> Judgments:
-    """Read judgments on these very samples.
-
-    Raises:
-        DataError: They are about other samples, or no judgments.
-    """
+    """Read judgments on these very samples; a DataError where they are about others."""
     judgments = read_artifact(Judgments, path)
     if judgments.samples != _digest_samples(base, candidate):
         raise DataError(f"{path}: these judgments are about other samples; judge the base and candidate compared here")

@@ -89,11 +89,7 @@ FORM = Mmlu()
 
 
 def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, scoring: str = "letter") -> list[str]:
-    """Return prompts up to `Answer:`.
-
-    Raises:
-        DataError: A subject has fewer solved items than `num_fewshot` asks for.
-    """
+    """Return prompts up to `Answer:`; a DataError where a subject has fewer solved items than `num_fewshot`."""
     solved: dict[str, list[Question]] = defaultdict(list)
     for shot in shots:
         solved[shot.subject].append(shot)

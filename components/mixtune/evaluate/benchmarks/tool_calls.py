@@ -68,11 +68,7 @@ class ToolCalls(AskedForm[AskedOptions]):
         return list(items)
 
     def plan(self, axis: str, options: AskedOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
-        """Return the items, if the chat template shows the tools.
-
-        Raises:
-            ConfigError: It does not.
-        """
+        """Return the items; a ConfigError where the chat template does not show the tools."""
         parts = super().plan(axis, options, tokenizer, limit)
         item = parts[0].items[0]
         if not all(str(tool["name"]) in render(tokenizer, item.messages, item.tools) for tool in item.tools):
@@ -98,19 +94,15 @@ def _read_expected(row: Row, truth: Value, name: str, place: str) -> tuple[tuple
     if truth is not None:  # BFCL: a list of {name: {argument: [values]}}
         return tuple((tool, arguments) for call in _list(truth, place) for tool, arguments in call.items())
     if "calls" in row:
-        calls = _list(row["calls"] or [], place)
-        return tuple(
-            (str(benchmark_files.need(call, "name", place, number)), _only(_object(call.get("arguments"), place)))
-            for number, call in enumerate(calls, 1)
-        )
+        expected = []
+        for number, call in enumerate(_list(row["calls"] or [], place), 1):
+            arguments = _object(call.get("arguments"), place)
+            only = {key: [_nested(value)] for key, value in arguments.items()}
+            expected.append((str(benchmark_files.need(call, "name", place, number)), only))
+        return tuple(expected)
     if "irrelevance" in name:
         return ()
     raise DataError(f"{place}: no calls (a list; empty where no tool fits), and no ground_truth for {name!r}")
-
-
-def _only(arguments: Row) -> Expected:
-    """Return arguments of which each has one right value."""
-    return {key: [_nested(value)] for key, value in arguments.items()}
 
 
 def _nested(value: Value) -> Value:

@@ -1,7 +1,6 @@
 """The exit task's work: no training job outlives its run, however the launcher ended."""
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from mixtune.kubernetes_api import Clock, Forbidden, Object
@@ -29,7 +28,7 @@ def clean_up(clock: Clock | None = None) -> None:
         return
     from mixtune.train.launcher.job_api import JobApi
     from mixtune.train.launcher.jobs import BACKENDS, RUN_LABEL
-    from mixtune.train.launcher.pod_context import read_pod_context
+    from mixtune.train.launcher.pod_context import label_value, read_pod_context
 
     api = JobApi(clock)
     try:
@@ -73,8 +72,3 @@ def _run_of(pod: Object) -> str:
             if variable["name"] == "MIXTUNE_RUN_ID":
                 return str(variable.get("value", ""))
     return ""
-
-
-def label_value(text: str) -> str:
-    """Return a text as a label's value may be."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:63].strip("-_.")

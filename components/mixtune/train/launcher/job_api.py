@@ -33,11 +33,7 @@ class JobApi:
         return dict((self._api.get(self._api.path("configmaps", name)) or {}).get("data", {}))
 
     def pod_template(self, name: str) -> Object:
-        """Return the pod of a PodTemplate.
-
-        Raises:
-            ClusterError: There is none of that name.
-        """
+        """Return the pod of a PodTemplate; a ClusterError where there is none of that name."""
         template = self._api.get(self._api.path("podtemplates", name))
         if template is None:
             where = f"namespace {self._api.namespace}"

@@ -28,11 +28,6 @@ WAITING_POLL_SECONDS = 15.0
 """While a queue holds the job back."""
 ENV_NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE")
 """What the processes of a job get of the launcher's environment; credentials are the runtime's business."""
-STORAGE_ENV_NAMES = {
-    "kms_key_id": "MIXTUNE_KMS_KEY_ID",
-    "endpoint_url": "AWS_ENDPOINT_URL_S3",
-    "region": "AWS_REGION",
-}
 
 
 def run_job(task: TrainTask, nodes: NodeSettings, clock: Clock | None = None) -> TrainedModel:
@@ -95,8 +90,7 @@ def job_file(task: TrainTask, gpus_per_node: int = 0) -> TrainJobFile:
         inputs=replace(task.inputs, shards_path=task.inputs.shards_uri),
         outputs=replace(task.outputs, model_path=model_path),
     )
-    options = {key: os.environ[name] for key, name in STORAGE_ENV_NAMES.items() if os.environ.get(name)}
-    return TrainJobFile(task=moved, storage=options, gpus_per_node=gpus_per_node)
+    return TrainJobFile(task=moved, storage=storage.configured_options(), gpus_per_node=gpus_per_node)
 
 
 def take_up(api: JobApi, backend: Backend, job: Job, file: TrainJobFile, template: Object) -> Job:

@@ -24,6 +24,11 @@ class PodContext:
     """The workflow of the run."""
 
 
+def label_value(text: str) -> str:
+    """Return a text as a label's value may be."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:63].strip("-_.")
+
+
 def read_pod_context(api: JobApi) -> PodContext:
     """Read run, task, image and owner from the launcher's own pod; outside a cluster, from the environment."""
     pod = api.own_pod() or {"metadata": {}, "spec": {"containers": []}}
@@ -34,7 +39,7 @@ def read_pod_context(api: JobApi) -> PodContext:
     if not run_id:
         print("no run id (MIXTUNE_RUN_ID): the job is named after what it trains alone", flush=True)
     return PodContext(
-        run_id=re.sub(r"[^A-Za-z0-9_.-]", "-", run_id)[:63].strip("-_.") or "none",
+        run_id=label_value(run_id) or "none",
         task=metadata.get("annotations", {}).get("pipelines.kubeflow.org/task_display_name", ""),
         image=own_images[0] if own_images else images.TRAIN,
         python=sys.executable if own_images else "python3",

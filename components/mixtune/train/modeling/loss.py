@@ -1,8 +1,8 @@
 """The loss of packed records: no record sees another, and the logits of a whole micro batch never exist at once."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from itertools import repeat
 from typing import Protocol, runtime_checkable
@@ -140,13 +140,22 @@ SCALES: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
 """By name in a configuration: what a model's forward pass does with its logits."""
 
 
-def evaluate_tokens(loss: PackedLoss, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
-    """Return a value by token of the model as it is: nothing is learned, nothing is dropped."""
+@contextmanager
+def evaluating(loss: PackedLoss) -> Iterator[None]:
+    """While the block runs, the model is as it is evaluated, and no gradient is prepared."""
     training = loss.training
     loss.eval()
-    with torch.no_grad():
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        loss.train(training)
+
+
+def evaluate_tokens(loss: PackedLoss, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
+    """Return a value by token of the model as it is: nothing is learned, nothing is dropped."""
+    with evaluating(loss):
         values: torch.Tensor = loss(packed, per_token)
-    loss.train(training)
     if isinstance(loss, FSDPModule):
         loss.reshard()  # which a backward pass would have done
     return values

@@ -10,7 +10,7 @@ import torch
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ModelError
 from mixtune.train.batches import Layout, pack
-from mixtune.train.modeling.loss import PackedLoss, cross_entropies
+from mixtune.train.modeling.loss import PackedLoss, cross_entropies, evaluating
 from mixtune.train.modeling.sharding import gathered_root
 from mixtune.train.modeling.targets import find_experts
 
@@ -40,7 +40,7 @@ def probe(loss: PackedLoss, records: list[TokenRecord]) -> str:
     ]
     name = type(loss.causal).__name__
     reasons: list[str] = []
-    with _evaluating(loss):
+    with evaluating(loss):
         if _sees_later_tokens(loss, max(short, key=lambda record: len(record.input_ids))):
             raise ModelError(f"{name}: a token's loss depends on the tokens after it; this is no causal language model")
         for layout in Layout:
@@ -49,17 +49,6 @@ def probe(loss: PackedLoss, records: list[TokenRecord]) -> str:
                 return reasons[0] if reasons else ""
             reasons.append(fault)
     raise ModelError(f"{name}: {reasons[-1]}; this architecture makes its logits in a way that mixtune does not know")
-
-
-@contextmanager
-def _evaluating(loss: PackedLoss) -> Iterator[None]:
-    training = loss.training
-    loss.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        loss.train(training)
 
 
 def _fault(loss: PackedLoss, records: list[TokenRecord]) -> str:

@@ -170,11 +170,7 @@ def _read_header(reader: storage.RangeReader, path: str) -> dict[str, Piece]:
 def _check_whole_files(
     files: list[tuple[str, storage.FileEntry]], readers: list[storage.RangeReader], trainer: Trainer
 ) -> None:
-    """Hold local files against their SHA-256, each by one process of a node.
-
-    Raises:
-        DataError: A file was changed.
-    """
+    """Hold local files against their SHA-256, each by one process of a node; a DataError where one was changed."""
     group = trainer.group
     for number, ((uri, entry), reader) in enumerate(zip(files, readers, strict=True)):
         if storage.is_s3(uri) or number % group.local_size != group.local_rank:
