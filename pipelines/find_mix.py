@@ -10,12 +10,17 @@ from dataclasses import replace
 from kfp import dsl
 
 from pipelines.flow import Mix, Training, clean_up_at_end, hand_on
+from pipelines.parameters import documented
 from pipelines.search_flow import SearchRun
 
 PARALLELISM = 2
 
 
 @dsl.pipeline(name="find-mix", description="Find the least general share that keeps everything.")
+@documented(
+    customer_epochs="Passes over the customer pool of the full training.",
+    find_options='Further settings of the search, such as {"proxy_share": 0.25, "proxy_items": 200}.',
+)
 def find_mix(
     customer_uri: str,
     general_pools: list,
@@ -39,31 +44,7 @@ def find_mix(
     tracking: dict = {},
     storage: dict = {},
 ) -> None:
-    """Find the least general share with which fine-tuning keeps everything, train at it, and prove it.
-
-    Args:
-        customer_uri: The customer's records: a file or folder, local or s3://; any format that sanitize reads.
-        general_pools: List of {category, uri, weight, columns}; weights are percents of the general share, sum 100.
-        base_model: A folder, an s3:// prefix, or org/name@revision.
-        customer_columns: Column mapping of the customer's files; empty: detected.
-        test_uri: The customer's held-out set; empty: a tenth of the customer's records is split off.
-        benchmarks: {"mmlu": {"uri": ...}, "ifeval": {"uri": ...}}: general axes beside the general hold-out's NLL.
-        customer_epochs: Passes over the customer pool of the full training.
-        method: "lora" or "sft" (full).
-        learning_rate: Peak learning rate.
-        seed: Of splits, mix, initialisation.
-        sanitize_options: Further settings of sanitize, such as {"dedup": {...}, "personal_data": {...}}.
-        mix_options: Further settings of mix_shard, such as {"global_batch_size": 32, "max_length": 8192}.
-        train_options: Further settings of train, such as {"lora_rank": 16, "lora_alpha": 32, "memory": {...}}.
-        find_options: Further settings of the search, such as {"proxy_share": 0.25, "proxy_items": 200}.
-        evaluate_options: Further settings of evaluate, such as {"limit": 500, "engine": "vllm"}.
-        num_nodes: Nodes of a training job; empty: train in this process, without a cluster.
-        gpus_per_node: GPUs per node of a training job and of an evaluation; empty: none.
-        data_cpu: CPUs that sanitize and mix_shard reserve; they use more where the node has more.
-        data_memory: Memory that they reserve; sanitize needs about 1 GB for a million records.
-        tracking: MLflow: {"uri", "experiment", "project", "hyperpod", "tags"}.
-        storage: {"kms_key_id", "endpoint_url", "region"} for s3:// data.
-    """
+    """Find the least general share with which fine-tuning keeps everything, train at it, and prove it."""
     run = SearchRun(
         seed=seed,
         num_nodes=num_nodes,

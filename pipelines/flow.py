@@ -174,11 +174,7 @@ class Run:
         return self._on_data_machine(task)
 
     def train(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> str:
-        """Train once the mixed data passed its checks and a validation run of five steps went well.
-
-        Returns:
-            The model's URI.
-        """
+        """Train once the mixed data passed its checks and a validation run went well; return the model's URI."""
         validation = self._train(mixed, inputs, training, validation_steps=VALIDATION_STEPS)
         validation.set_display_name("validate-training")
         task = self._train(mixed, inputs, training, validated=validation.outputs["Output"])
@@ -210,11 +206,7 @@ class Run:
         return with_run_id(on_cluster(task))
 
     def restore(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, model_uri: str) -> str:
-        """Draw a trained model back towards its base.
-
-        Returns:
-            The restored model's URI.
-        """
+        """Draw a trained model back towards its base; return the restored model's URI."""
         task = restore(
             shards=mixed.outputs["shards"],
             base_model=inputs.base_model,

@@ -17,12 +17,7 @@ COMMAND = ("python3", "-m", "mixtune.step", "kfp.dsl.executor_main")
 
 
 def slim(path: Path, rooms: dict[str, str]) -> None:
-    """Write a compiled pipeline anew without what its run does not need.
-
-    Args:
-        path: The file.
-        rooms: Folder of each component, by its name.
-    """
+    """Write a compiled pipeline anew without what its run does not need; `rooms` has the folder of each component."""
     text = path.read_text()
     header = text[: text.index("components:")]
     platform = text[text.index("\n---\n") + 1 :] if "\n---\n" in text else ""

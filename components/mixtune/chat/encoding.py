@@ -76,11 +76,7 @@ class Encoder:
         return _flat(self._fast, texts) if self._fast else encode_exactly(self._tokenizer, texts)
 
     def compare(self, texts: Sequence[str]) -> None:
-        """Encode texts by both libraries.
-
-        Raises:
-            Disagreement: They give different ids.
-        """
+        """Encode texts by both libraries; a Disagreement where they give different ids."""
         if not self._fast:
             return
         pairs = zip(_flat(self._fast, texts), encode_exactly(self._tokenizer, texts), strict=True)
@@ -93,11 +89,8 @@ class Encoder:
     ) -> tuple[np.ndarray, list[bool]]:
         """Return which tokens lie in spans of characters.
 
-        Args:
-            ids: Of all texts, concatenated: int32, (tokens,).
-            bounds: Where each text begins and ends in them: int64, (texts + 1,).
-            texts: What was encoded.
-            spans: Of each text; they do not overlap.
+        `ids`, int32 (tokens,), are those of all texts, one behind the other; `bounds`, int64 (texts + 1,), says where
+        each text begins and ends in them. Spans do not overlap.
 
         Returns:
             1 for the tokens of a span, uint8, (tokens,); and for each text whether that is exact: its tokens spell it,
@@ -125,12 +118,7 @@ class Encoder:
         return edges[:-1].cumsum().astype(np.uint8), exact
 
     def _spell(self, ids: np.ndarray, ends: np.ndarray) -> bytes:
-        """Return the bytes that tokens spell.
-
-        Args:
-            ids: int32, (tokens,).
-            ends: Bytes before each token, and in all: int64, (tokens + 1,).
-        """
+        """Return the bytes that tokens spell, of which each begins at one of `ends`, int64, (tokens + 1,)."""
         # byte k of token t lies at _starts[t] + k in the table of all tokens' bytes
         shifts = np.repeat(self._starts[ids] - ends[:-1].astype(np.int32), self._lengths[ids])
         return bytes(self._bytes[np.arange(ends[-1], dtype=np.int32) + shifts])

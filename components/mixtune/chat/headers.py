@@ -12,10 +12,8 @@ _SHORTEST = 3
 def answer_behind(prompted: str, shown: str, control: re.Pattern[str]) -> str | None:
     """Return the answer in what is shown behind a message; None where it cannot be told.
 
-    Args:
-        prompted: What a prompt writes behind that message: the answer's header, an empty thought, a cue before it.
-        shown: What a conversation with the answer writes there.
-        control: The template's control tokens.
+    `prompted` is what a prompt writes behind that message (the answer's header, an empty thought, a cue before it),
+    `shown` what a conversation with the answer writes there. `control` finds the template's control tokens.
     """
     header = prompted.removesuffix(ending_empty_thought(prompted))
     header = header.removesuffix(last_closing(header))

@@ -152,11 +152,7 @@ class ChatTemplate:
         *,
         prompt: bool = False,
     ) -> Rendered:
-        """Render a conversation.
-
-        Raises:
-            TemplateRefusal: The template raises an error.
-        """
+        """Render a conversation; a TemplateRefusal where the template raises an error."""
         name = self._choose(tools)
         template = self._compiled[name]
         if form := self._forms.get(name):

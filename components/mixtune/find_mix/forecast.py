@@ -37,13 +37,9 @@ def forecast_mix(
 ) -> MixForecast:
     """Predict the full training at every share, and choose the least general share that is likely to pass.
 
-    Args:
-        axes: All that have to pass.
-        scores: Trainings of two lengths and two shares at least, on every axis.
-        confidence: The chosen share needs this much of the chance that a model which forgot nothing has, 0 to 1.
-        tried: Customer shares of full trainings that did not pass; they and larger ones are out. Another one is left.
-        smallest: The smallest customer share that may still be paid for.
-        seed: Of the draws.
+    There are trainings of two lengths and two shares at least, on every axis. The share needs `confidence` of the
+    chance that a model which forgot nothing has, 0 to 1. The customer shares that were tried did not pass: they and
+    larger ones are out, and so are those below the smallest that may be paid for.
     """
     laws = {axis.axis: _fit(axis, scores, seed + number) for number, axis in enumerate(axes)}
     errors = {axis.axis: _final_error(axis, scores) for axis in axes}

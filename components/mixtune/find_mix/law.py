@@ -67,14 +67,7 @@ class AxisLaw:
 
 
 def fit_loss(observations: Sequence[TrainingScore], limit: float, largest: float, seed: int) -> AxisLaw:
-    """Fit the loss on a general axis.
-
-    Args:
-        observations: Of trainings of different length and share.
-        limit: The allowed loss.
-        largest: The most that can be lost; inf: no bound.
-        seed: Of the draws.
-    """
+    """Fit the loss on a general axis, of which `limit` is allowed and `largest` can be lost; inf: no bound."""
     points, losses, errors = _arrays(observations)
     losses, limit = -losses, max(limit, LEAST_LIMIT)
     scale = max(float(np.max(losses / points[:, 1] ** 0.7)), 0.5 * limit)
@@ -112,13 +105,7 @@ def fit_loss(observations: Sequence[TrainingScore], limit: float, largest: float
 
 
 def fit_gain(observations: Sequence[TrainingScore], largest: float, seed: int) -> AxisLaw:
-    """Fit the gain on the customer's axis.
-
-    Args:
-        observations: Of trainings of different length and share.
-        largest: The most that can be gained; inf: no bound.
-        seed: Of the draws.
-    """
+    """Fit the gain on the customer's axis, of which `largest` is the most that there can be; inf: no bound."""
     points, gains, errors = _arrays(observations)
     best = max(float(np.max(gains + 2 * errors)), GAIN_SCALE)
     # Between twice what short trainings gained and all that there is to gain.

@@ -34,11 +34,8 @@ def plan_proxies(
 ) -> list[dict[str, object]]:
     """Return the proxies: every share at one length, and the largest at a shorter one, each with a seed of its own.
 
-    Args:
-        settings: Of the search.
-        customer_epochs: Of the full training.
-        seed: Of the first proxy; the next ones count on, so that what a seed does shows among them.
-        shared: Put into every proxy: KFP's local runner lets no other task's parameter into a loop.
+    Seeds count on from the first proxy's, so that what a seed does shows among them. KFP's local runner lets no other
+    task's parameter into a loop, so every proxy holds what is shared.
     """
     return [
         {"percent": percent, "epochs": customer_epochs * length, "seed": seed + number, **shared}
@@ -51,14 +48,6 @@ def begin(
 ) -> Step:
     """Fit the laws to the proxies' comparisons and write the search.
 
-    Args:
-        paths: The comparisons.
-        base_path: The base model's full samples.
-        settings: Of the search.
-        customer_epochs: Of the full training.
-        seed: Of the laws' draws.
-        search_path: Where the search goes.
-
     Raises:
         TrainingError: Too few proxies have a model.
     """
@@ -70,14 +59,7 @@ def begin(
 
 
 def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str) -> Step:
-    """Take a full training into the search, and write it with what comes next.
-
-    Args:
-        comparison_path: Of the full training.
-        earlier_path: The search before it.
-        seed: Of the laws' draws.
-        search_path: Where the search goes.
-    """
+    """Take a full training into the search before it, and write that with what comes next."""
     search = read_artifact(MixSearch, earlier_path)
     comparison = read_artifact(Comparison, comparison_path)
     search = continue_search(search, comparison, seed)
@@ -88,13 +70,7 @@ def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str
 
 
 def conclude(search_path: str, outputs: Outputs, options: Options) -> GridReport:
-    """Recommend the share that passed, and write the report.
-
-    Args:
-        search_path: The whole search.
-        outputs: Where to.
-        options: The `tracking` parameter.
-    """
+    """Recommend the share that passed, and write the report; `options` are the `tracking` parameter."""
     where = tracking.Tracking.from_options(options)
     price = prices.usd_per_hour(where.hyperpod)
     search = read_artifact(MixSearch, search_path)

@@ -13,15 +13,10 @@ STRETCH, STARTS = 2.0, 100
 def sample(
     log_density: Callable[[Array], Array], start: Callable[[np.random.Generator, int], Array], seed: int
 ) -> Array:
-    """Return draws from a density.
+    """Return draws from a density, (WALKERS * ROUNDS / THIN, num_parameters).
 
-    Args:
-        log_density: Of (num_walkers, num_parameters) to (num_walkers,), up to a constant; -inf outside its support.
-        start: Returns so many points within the support.
-        seed: Of all draws.
-
-    Returns:
-        (WALKERS * ROUNDS / THIN, num_parameters).
+    `log_density` takes (num_walkers, num_parameters) to (num_walkers,), up to a constant, -inf outside its support;
+    `start` returns so many points within the support.
     """
     rng = np.random.default_rng(seed)
     points = start(rng, WALKERS * STARTS)

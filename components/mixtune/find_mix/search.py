@@ -24,13 +24,6 @@ def start_search(
 ) -> MixSearch:
     """Fit the laws to the proxies, and forecast the first full training.
 
-    Args:
-        comparisons: Of the proxies.
-        base: The base model's full evaluation.
-        settings: Of the search.
-        customer_epochs: Of a full training.
-        seed: Of the laws' draws.
-
     Raises:
         TrainingError: Too few proxies have a model.
         DataError: Proxies that were not compared on the same axes.
@@ -55,13 +48,7 @@ def start_search(
 
 
 def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> MixSearch:
-    """Take a full training into the search; where it did not pass and may be followed, forecast the next one.
-
-    Args:
-        search: Whose last round has no candidate yet.
-        comparison: Of the full training.
-        seed: Of the laws' draws.
-    """
+    """Take a full training into a search whose last round has none; where another may follow, forecast that."""
     candidate = Candidate(name=f"{_percent(comparison):g} %", comparison=comparison)
     rounds = (*search.rounds[:-1], replace(search.rounds[-1], candidate=candidate))
     search = replace(search, rounds=rounds)

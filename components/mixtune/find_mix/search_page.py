@@ -32,14 +32,7 @@ _NOTE = (
 
 
 def write_search(search: MixSearch, report: GridReport, *, html: str, markdown: str) -> None:
-    """Write the page and its summary.
-
-    Args:
-        search: With at least one full training.
-        report: What it comes to.
-        html: Where the page goes.
-        markdown: Where the tables go.
-    """
+    """Write the page and its summary of a search with at least one full training, to two paths."""
     forecast = search.rounds[-1].forecast
     rounds = [row for number in range(len(search.tried)) for row in _round_rows(search.rounds[number])]
     shares = [

@@ -213,8 +213,8 @@ class Cleaner:
     def _scan(self, batch: list[_Mapped]) -> tuple[set[int], set[str], set[str]]:
         """Scan a batch once per rule for the only texts that the rules can change; there are no false negatives.
 
-        Returns:
-            The numbers of the records, their texts to be normalised or rewritten, and those with personal data.
+        Returned are the numbers of the records, their texts to be normalised or rewritten, and those with personal
+        data.
         """
         owners = [number for number, item in enumerate(batch) for _ in item.texts]
         texts = join_texts([text for item in batch for text in item.texts])

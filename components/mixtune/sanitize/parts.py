@@ -192,11 +192,7 @@ def _few_collections() -> Iterator[None]:
 
 
 def read_benchmark(name: str, uri: str) -> Iterator[str]:
-    """Yield a benchmark's prompts.
-
-    Raises:
-        DataError: It cannot be read, or an item asks nothing.
-    """
+    """Yield a benchmark's prompts; a DataError where it cannot be read, or an item asks nothing."""
     try:
         yield from read_asked(uri)
     except DataError as error:

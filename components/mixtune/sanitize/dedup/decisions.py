@@ -176,14 +176,7 @@ class Decisions:
 def decide_records(
     pool: str, parts: list[Part], settings: SanitizeSettings, protected: ProtectedRecords | None = None
 ) -> Decisions:
-    """Decide on the records of a pool.
-
-    Args:
-        pool: Its name, which the seed of the splits depends on.
-        parts: Its parts, in order.
-        settings: Its `dedup`, `splits` and `seed`.
-        protected: The records that no training record may repeat; None: there are none.
-    """
+    """Decide on the records of a pool, by whose name its splits are seeded; none may repeat a protected one."""
     blocks = [part.features(tuple(DECIDING)) for part in parts]
     data = {name: np.concatenate([block.pop(name).astype(kind) for block in blocks]) for name, kind in DECIDING.items()}
     origins = [Origin.TEST if part.source.split == "test" else Origin.TRAIN for part in parts]

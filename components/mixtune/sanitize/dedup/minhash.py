@@ -53,12 +53,9 @@ class Pair:
 
 
 def find_pairs(blocks: Blocks, threshold: float, propose: Propose) -> Iterator[Pair]:
-    """Yield verified pairs, in order.
+    """Yield verified pairs of at least a Jaccard similarity, above 0 to 1, in order.
 
-    Args:
-        blocks: The records.
-        threshold: Least Jaccard similarity, above 0 to 1.
-        propose: What finds candidates among the buckets: `propose_in_memory`, or Daft's.
+    `propose` finds candidates among the buckets: `propose_in_memory`, or Daft's.
     """
     pairs = _likely_pairs(blocks, threshold, propose)
     if not len(records := distinct(pairs.ravel())):

@@ -10,16 +10,11 @@ from mixtune.errors import DataError
 
 
 def draw_split(labels: np.ndarray, groups: np.ndarray, size: int, seed: str) -> np.ndarray:
-    """Return which records to hold back, bool (records,).
+    """Return which records to hold back, bool (records,), about `size`: shares are rounded, groups are whole.
 
     Every label gives its share, at least one where it has three records or more, so that no class is missing from what
-    is measured. Records of one group go together, with the label of the group's first.
-
-    Args:
-        labels: Digests of the records' labels, uint64 (records,); 0 where they have none.
-        groups: The records' groups, numbers of any kind, (records,).
-        size: Number of records to hold back, about: shares are rounded, groups are whole.
-        seed: The same seed, the same choice.
+    is measured. Records of one group go together, with the label of the group's first. Both are numbers by record;
+    labels are digests, uint64, 0 where a record has none.
     """
     # (groups,) first record, and number of records, of each group; `unit` is the group of each record
     _, firsts, unit, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
@@ -44,11 +39,7 @@ def draw_split(labels: np.ndarray, groups: np.ndarray, size: int, seed: str) -> 
 
 
 def check_not_empty(pool: str, split: str, size: int, total: int, dropped: Counter[str]) -> None:
-    """Refuse a split without records.
-
-    Raises:
-        DataError: It is empty.
-    """
+    """Refuse a split without records, by a DataError."""
     if size == 0:
         why = "".join(f"; {number:,} dropped: {reason}" for reason, number in dropped.most_common(3))
         raise DataError(

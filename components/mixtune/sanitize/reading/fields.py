@@ -112,10 +112,8 @@ def thought_of(fields: JsonObject, unread: Unread, place: str = "") -> Json:
 def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> None:
     """Refuse an answer that is marked as unwanted, as data for KTO do; raise DataError where that is not sure.
 
-    Args:
-        row: A row.
-        unread: Counts the columns that say something else.
-        labels: Whether `label` is a class where it is neither true nor false.
+    `unread` counts the columns that say something else; with `labels`, `label` is a class where it is neither true nor
+    false.
     """
     for name in WANTED.keys() & row.keys():
         value = row[name]

@@ -43,11 +43,7 @@ def framed(messages: list[Message], row: JsonObject, unread: Unread) -> list[Mes
 
 
 def with_system(messages: list[Message], texts: list[str]) -> list[Message]:
-    """Return messages behind the first of some system texts, if there is any.
-
-    Raises:
-        DataError: They begin with another one.
-    """
+    """Return messages behind the first of some system texts, if any; a DataError where they begin with another."""
     if not texts or not texts[0].strip():
         return messages
     if messages and messages[0]["role"] == "system":

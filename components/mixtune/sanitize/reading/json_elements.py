@@ -11,11 +11,7 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
 
 
 def split_elements(stream: IO[bytes], max_bytes: int) -> tuple[bytes, Iterator[bytes]]:
-    """Return the outer bracket of a JSON text, and the texts of its elements.
-
-    Args:
-        stream: At the text's begin.
-        max_bytes: Longest element that is held in memory.
+    """Return the outer bracket of a JSON text, from its begin, and the texts of its elements, of `max_bytes` at most.
 
     Raises:
         DataError: The text is no array or object, ends early, goes on after its end, or an element is too long.

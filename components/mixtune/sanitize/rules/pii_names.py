@@ -22,12 +22,7 @@ _PLACEHOLDER = re.compile(r"\[[A-Z_]+(?:-[0-9a-f]{12})?\]")
 
 
 def find_names(text: str, model: str) -> list[tuple[str, int, int]]:
-    """Kind, start and end of each name and place in a text, in order; placeholders are none.
-
-    Args:
-        text: What is searched.
-        model: Name of an installed spaCy model with entities, or its folder.
-    """
+    """Kind, start and end of each name and place in a text, in order, by a spaCy model; placeholders are none."""
     analyzer, language = load_analyzer(model)
     placeholders = [match.span() for match in _PLACEHOLDER.finditer(text)]
     kinds = {entity: kind for kind, entity in KINDS.items()}

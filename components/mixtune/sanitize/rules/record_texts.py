@@ -26,11 +26,7 @@ def all_texts(record: Record) -> list[str]:
 
 
 def replace_texts(record: Record, clean: Callable[[str], str]) -> None:
-    """Replace every text of a record by its clean form.
-
-    Raises:
-        Refused: Two keys of an object became one.
-    """
+    """Replace every text of a record by its clean form; Refused where two keys of an object became one."""
     record["messages"] = [_replaced_in(message, clean) for message in record["messages"]]
     if "tools" in record:
         record["tools"] = _replaced(record["tools"], clean)
