@@ -1,7 +1,9 @@
 """Files as warehouses, Excel and the hub leave them: every row is read as it stands there, or its line and reason are said."""
 
 import bz2
+import csv
 import gzip
+import io
 import json
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mixtune import storage
 from mixtune.artifacts.pools import read_pools
@@ -51,6 +55,11 @@ TABLES: dict[str, tuple[str, bytes, list[tuple[str, ...]]]] = {
     "backslashes before quotes": ("a.csv", b'text,label\n"say \\"no\\", C:\\x",a\n', [('say "no", C:\\x', "a")]),
     "an inch in the middle": ("a.csv", b'text,label\n12" pipe,a\n', [('12" pipe', "a")]),
     "lines in a field": ("a.csv", b'text,label\n"Hi,\nI want ""it"",\nplease",a\nq,b\n', [('Hi,\nI want "it",\nplease', "a"), ("q", "b")]),
+    "a table in a field": ("a.csv", b'text,label\n"Hello, you",a\n"Sum up:\nname,age\nAnn,4\nEve,5\n",b\n"x,y\nz,w\n",a\n',
+                           [("Hello, you", "a"), ("Sum up:\nname,age\nAnn,4\nEve,5\n", "b"), ("x,y\nz,w\n", "a")]),
+    "all quoted, other lines in fields": ("a.csv", b'"text";"label"\n"SELECT a, b\nFROM t, u\n";"a"\n"- x\n- y, z";"b"\n',
+                                          [("SELECT a, b\nFROM t, u\n", "a"), ("- x\n- y, z", "b")]),
+    "TSV as Excel quotes it": ("a.tsv", b'text\tlabel\n"Hi,\nthere"\ta\nq\tb\n', [("Hi,\nthere", "a"), ("q", "b")]),
     "TSV knows no quotes": ("a.tsv", b'text\tlabel\n"Hold" he said\ta\n"open\tb\n12" pipe\ta\nshut"\tb\n',
                             [('"Hold" he said', "a"), ('"open', "b"), ('12" pipe', "a"), ('shut"', "b")]),
     "TSV as pandas quotes it": ("a.tsv", b'text\tlabel\n"say ""no"""\ta\nq\tb\n', [('say "no"', "a"), ("q", "b")]),
@@ -74,6 +83,30 @@ def test_a_quotation_mark_costs_one_row_and_swallows_none(closing: str, tmp_path
     assert [line for line, _ in bad] == [102, 2502]
     assert len(good) == 2998
     assert all("quotation mark" in why for _, why in bad)
+
+
+CELLS = st.text(st.sampled_from('ab ,;|"\'\\\n\t{}[]:é'), max_size=12) | st.sampled_from(
+    ["a", "b", "Bob,3\nAnn,4", "x;y\nz;w\n", "sum:\nn,a\nB,3\nA,4\nE,5", 'say "no"', '5" disk', "sep=;", "# c", '[{"role": "user"}]']
+)  # fmt: skip
+
+
+@given(
+    rows=st.lists(
+        st.lists(CELLS, min_size=2, max_size=2).filter(lambda row: "".join(row).strip()), min_size=1, max_size=8
+    ),
+    delimiter=st.sampled_from(",;|\t"),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_whatever_a_writer_of_csv_writes_is_read_as_it_was(
+    rows: list[list[str]], delimiter: str, quoting: Any, end: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [["Hello, you; and | the", "other\ttext"], *rows]
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting, lineterminator=end)
+    writer.writerows([HEAD, *rows])
+    file = tmp_path_factory.getbasetemp() / "table.csv"
+    assert read(file, text.getvalue().encode()) == ([tuple(row) for row in rows], [])
 
 
 WESTERN = [

@@ -5,6 +5,7 @@ import io
 import re
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -17,12 +18,12 @@ _SAMPLE_LINES = 200
 _DELIMITERS = (",", ";", "\t", "|")
 _MAX_FIELD_LINES = 2000
 """Lines of a quoted field; what is longer is taken for a quotation mark that nothing closes."""
-_MANY_ROWS = 3
-"""Lines inside a field from which on, if all look like rows, they are rows that a quotation mark swallowed."""
+_MANY_LINES = 50
 _UNNAMED = "column {}"
 _ENDS_EARLY = "unexpected end of data"
 _SEPARATOR = re.compile(r'"?sep\s?=\s?(\S|\t)"?\s*$', re.I)
 _ESCAPED = re.compile(r'\\"(?![,;\t|\r\n])')
+_WHOLE_FIELD = re.compile(r'(?:^|[,;\t|])"[^"\r\n]*"(?=[,;\t|\r\n]|$)')
 _ODD = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8."""
 _NOT_UTF8 = (
@@ -61,6 +62,8 @@ class _Lines:
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text, self._ahead, self.number = text, deque[str](), 0
         """The number of the last line taken, 1-based."""
+        self.quoted = deque[list[str]](maxlen=_SAMPLE_LINES)
+        """The lines of the last rows with quotation marks, but for very long rows."""
 
     def take(self) -> str:
         """Return the next line, with its end; empty at the text's end."""
@@ -119,24 +122,40 @@ def _detect_form(lines: _Lines, delimiter: str) -> _Form:
 
 
 def _fit(sample: list[str], delimiter: str) -> float:
-    """Return the share of lines without quotation marks that have as many fields as the header, 0 for a single one."""
-    plain = [line.rstrip("\r\n").split(delimiter) for line in sample if '"' not in line and line.strip()]
+    """Return the share of rows, or of lines without quotation marks, with as many fields as the header; 0 for one."""
+    rows = list[list[str]]()
     try:
-        names = next(csv.reader(sample[:1], delimiter=delimiter), [])
+        for row in csv.reader(sample, delimiter=delimiter, strict=True):
+            rows.append(row)
     except csv.Error:
-        names = []
-    if len(names) < 2:
-        return 0.0
-    return sum(len(fields) == len(names) for fields in plain) / len(plain) if plain else 1.0
+        rows.append([])
+    plain = [line.rstrip("\r\n").split(delimiter) for line in sample if '"' not in line and line.strip()]
+    num_columns = len(rows[0]) if rows else 0
+    shares = [sum(len(row) == num_columns for row in some) / len(some) for some in (rows[1:], plain) if some]
+    return max(shares, default=1.0) if num_columns > 1 else 0.0
 
 
 def _is_quoted(sample: list[str], delimiter: str) -> bool:
     """Return whether a TSV quotes fields as CSV does: TSV itself knows no quotation marks."""
-    rows = [line.rstrip("\r\n").split(delimiter) for line in sample]
-    opening = [name for row in rows for name in row if name.startswith('"')]
-    whole = all(len(name) > 1 and name.endswith('"') and '"' not in name[1:-1].replace('""', "") for name in opening)
-    is_needed = any('""' in name[1:-1] for name in opening) or all(name.startswith('"') for name in rows[0])
-    return bool(opening) and whole and is_needed
+    fields, text = list[str](), "".join(sample)
+    try:
+        for row in csv.reader(sample, delimiter=delimiter, strict=True):
+            fields += row
+    except csv.Error as error:
+        if _ENDS_EARLY not in str(error) or len(sample) < _SAMPLE_LINES:
+            return False
+    if any("\n" in field and delimiter in field for field in fields):  # rows, rather
+        return False
+    is_header = all(name.startswith('"') for name in sample[0].split(delimiter))
+    return is_header or any("\n" in field for field in fields) or _is_written(fields, text, delimiter)
+
+
+def _is_written(fields: list[str], text: str, delimiter: str) -> bool:
+    """Return whether fields stand in a text as only a writer of CSV puts them: one is quoted since it has to be."""
+    return any(
+        (delimiter in field and "\n" not in field) or ('"' in field and field.replace('"', '""') in text)
+        for field in fields
+    )
 
 
 def _rows(lines: _Lines, form: _Form, encoding: str, file: str) -> Iterator[Row]:
@@ -220,9 +239,10 @@ def _quoted(line: str, lines: _Lines, form: _Form, num_columns: int) -> list[str
                 lines.put_back(row[1:])
                 why = "nothing closes it" if _ENDS_EARLY in str(error) else "another one stands alone in it"
                 raise csv.Error(f"a quotation mark opens a field and {why}") from error
-    if len(row) > 1 and num_columns > 1 and _are_rows(row, form, num_columns):
+    if len(row) > 1 and num_columns > 1 and _are_rows(row, form, num_columns) and not _has_writer(lines, form, row):
         lines.put_back(row[1:])
         raise csv.Error(f"a quotation mark swallows {len(row) - 1} rows after it")
+    lines.quoted += [row] if len(row) < _MANY_LINES else []
     return fields
 
 
@@ -232,8 +252,17 @@ def _are_rows(lines: list[str], form: _Form, num_columns: int) -> bool:
     In prose a space follows a comma, in a row no space follows what separates the fields.
     """
     tight = re.compile(re.escape(form.delimiter) + ("" if form.spaces else r"(?![ \r\n])"))
-    is_row = [len(tight.findall(line)) == num_columns - 1 for line in lines if line.strip()]
-    return all(is_row) or (len(is_row) - 2 >= _MANY_ROWS and all(is_row[1:-1]))
+    return all(len(tight.findall(line)) == num_columns - 1 for line in lines if line.strip())
+
+
+def _has_writer(lines: _Lines, form: _Form, row: list[str]) -> bool:
+    """Return whether a writer of CSV made the file: then a table within a field is no rows that were swallowed."""
+    for near in (row, *lines.quoted, *([line] for line in lines.peek(_SAMPLE_LINES) if '"' in line)):
+        text = "".join(near)
+        with suppress(csv.Error):
+            if _is_written(form.parse(near), text, form.delimiter) or _WHOLE_FIELD.search(text):
+                return True
+    return False
 
 
 def _until_quote(lines: _Lines, limit: int) -> list[str]:
