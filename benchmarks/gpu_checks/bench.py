@@ -184,7 +184,7 @@ class Bench:
         records = self.records([16, 16], config.get_text_config().vocab_size)
         settle_attention(model.loss, records, attention_names(model.loss.dtype))
         if choice == "yes" or (not choice and self.is_gpu):
-            reason = compile_layers(model.loss, records, "inductor" if self.is_gpu else "aot_eager")
+            reason = compile_layers(model.loss, records, "inductor" if self.is_gpu else "eager")
             self.expect("compiled" + (f" ({reason})" if reason else ""), float(not reason), not reason)
         return model
 

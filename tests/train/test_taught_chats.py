@@ -20,7 +20,7 @@ from ..chat_models import make_tokenizer
 from ..mix_shard.test_run import make_mix, mixed
 from .conftest import no_hook, settings
 
-STEPS = 150
+STEPS = 110
 TOOL: Any = {
     "name": "weather",
     "description": "",
@@ -79,7 +79,7 @@ def test_a_model_writes_afterwards_what_it_was_taught_and_stops(tmp_path: Path, 
     pool = [record for group in kinds.values() for record in group]
     shards = mixed(tmp_path, model, {"customer": pool, "chat": pool}, make_mix(weights={"chat": 100}, max_steps=STEPS))
     task = TrainTask(
-        settings=settings(method="sft", learning_rate=5e-3, memory={"dtype": "float32"}),
+        settings=settings(method="sft", learning_rate=5e-3, memory={"dtype": "float32", "activations": "keep"}),
         inputs=TrainInputs(shards_path=str(tmp_path / "out" / "shards"), base_model=str(model)),
         outputs=TrainOutputs(model_path=str(tmp_path / "tuned"), model_uri=str(tmp_path / "tuned")),
     )
