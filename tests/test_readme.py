@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mmlu").mkdir()
     for name in ("test.jsonl", "dev.jsonl"):
         cut(f"{world.benchmarks['mmlu']['uri']}/{name}", folder / "mmlu" / name, 20)
-    cut(world.benchmarks["ifeval"]["uri"], folder / "ifeval.jsonl", 10)
+    cut(world.benchmarks["ifeval"]["uri"], folder / "ifeval.jsonl", 3)
     text = (folder / "tickets.csv").read_text()
     (folder / "tickets.csv").write_text(text.replace("message", "text", 1))
     shutil.copytree(world.base_model, folder / "models" / "my-model")
@@ -104,7 +104,7 @@ def run(folder: Path, kubeflow: Any, printed: dict[str, str]) -> Callable[[str],
             printed[command] = done.stdout
             if command.startswith("mixtune demo --write-only"):  # less of it says as much
                 for file in (*(folder / words[-1]).rglob("*.jsonl"), *(folder / words[-1]).rglob("*.csv")):
-                    cut(str(file), file, 150)
+                    cut(str(file), file, 40 if "benchmarks" in file.parts else 150)
         return printed[command]
 
     return shown

@@ -1,6 +1,8 @@
 """Parts, near-duplicates, consent and the proof, end to end."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,8 @@ def test_what_no_schema_can_mend_is_quarantined(line: str, tmp_path: Path) -> No
     sources = [{"name": "chat", "uri": str(tmp_path / "b.jsonl")}]
     manifest = sanitize(tmp_path, sources=sources, text={"max_bad_ratio": 0.5})
     assert manifest.counts["chat"].dropped == {"unreadable": 1}
+
+
+def test_a_worker_that_needs_no_tokenizer_loads_no_library_of_models() -> None:
+    code = "import sys, mixtune.sanitize.run; print({'torch', 'transformers'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

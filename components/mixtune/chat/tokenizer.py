@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from mixtune import storage
 from mixtune.chat.encoding import (
@@ -74,6 +73,8 @@ class ChatTokenizer:
         Raises:
             ModelError: The folder has no fast tokenizer, or no chat template and none is given.
         """
+        from transformers import AutoTokenizer  # with PyTorch, which sanitize and its workers would wait for in vain
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
         except (OSError, ValueError) as error:
