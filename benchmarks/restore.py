@@ -24,6 +24,7 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
 from mixtune.compare.paired_samples import compare_samples
 from mixtune.evaluate import run as evaluation
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.mix_shard import run as mixing
 from mixtune.settings.inference import EvaluateSettings
 from mixtune.settings.mix import read_mix_settings
@@ -164,7 +165,7 @@ def evaluate(demo: Demo, model_uri: str, folder: Path) -> str:
         customer_path=customer,
         general_path=general,
         model_uri=model_uri,
-        benchmarks=evaluation.parse_benchmarks(benchmarks),
+        benchmarks=parse_benchmarks(benchmarks),
     )
     names = ("samples_path", "data_uri", "html_path", "markdown_path")
     places = [str(folder / name) for name in ("samples", "data/samples", "samples.html", "samples.md")]

@@ -17,6 +17,7 @@ from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.paired_samples import compare_samples
 from mixtune.compare.run import describe_mix
 from mixtune.evaluate import run as evaluation
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.mix_shard import run as mixing
 from mixtune.preflight.fingerprint import HOLDOUT_RECORDS
 from mixtune.sanitize import run as sanitizing
@@ -192,7 +193,7 @@ class Bench:
             general_path=general,
             model_uri=model_uri,
             strength=strength,
-            benchmarks=evaluation.parse_benchmarks(benchmarks),
+            benchmarks=parse_benchmarks(benchmarks),
         )
         names = ("samples_path", "data_uri", "html_path", "markdown_path")
         places = [str(folder / place) for place in ("samples", "data/samples", "samples.html", "samples.md")]

@@ -24,7 +24,8 @@ from mixtune import storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.evaluate import choice_rows
-from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.inference.prompts import encode, render_record
 from mixtune.sanitize import run as sanitize
 from mixtune.settings.from_dict import from_dict

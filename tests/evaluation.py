@@ -17,7 +17,8 @@ from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
-from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.records import Message, Record, content_id
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings

@@ -14,7 +14,8 @@ from mixtune.artifacts.samples import Dial, DialPoint, read_samples
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.cli import main
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.run import Inputs, parse_benchmarks, sweep
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.run import Inputs, sweep
 from mixtune.settings.inference import EvaluateSettings
 
 from ..evaluation import compare, evaluate, make_adapter, rows

@@ -14,7 +14,8 @@ import pytest
 from mixtune import processes, storage
 from mixtune.artifacts.pools import read_pools
 from mixtune.artifacts.samples import read_parts
-from mixtune.evaluate.run import EvaluationPools, parse_benchmarks, plan_axes
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.run import EvaluationPools, plan_axes
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import PROGRESS

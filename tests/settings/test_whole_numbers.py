@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mixtune.choose.grid_points import plan_points
-from mixtune.evaluate.run import parse_benchmarks
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 from mixtune.settings.mix import read_mix_settings

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
 from mixtune import storage
@@ -11,6 +11,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
+from mixtune.commands.check_files import FILES
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
 from mixtune.preflight.fingerprint import (
@@ -24,15 +25,8 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
-from mixtune.sanitize.reading.readers import read_rows, source_files
-from mixtune.sanitize.reading.schemas import find_schema
-from mixtune.settings.foreign import JsonObject
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.sanitize import SourceSettings
-
-OWN = ("customer_uri", "test_uri")
-FIRST_ROWS = 20
-"""Of a source, in which one has to fit."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,8 +52,7 @@ def _preflight(options: argparse.Namespace) -> int:
     run = replace(_fingerprinted(arguments), artifacts=options.pipeline_root, namespace=options.namespace)
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
     try:
-        outcome = run_preflight(run, options.report)
-        check_columns(arguments)
+        outcome = run_preflight(run, options.report, {name: partial(check, arguments) for name, check in FILES.items()})
         print(f"preflight: {outcome}; the page is {options.report}")
         if mixed:
             _check_mixed(mixed, run, options.report)
@@ -79,37 +72,6 @@ def check_options(pipeline: Path, arguments: Arguments) -> None:
     if "general_pools" in arguments:
         read_pools(arguments["general_pools"])
     check_settings(RunSettings.from_arguments({"base_model": "", **arguments}))
-
-
-def check_columns(arguments: Arguments) -> None:
-    """Hold the first rows of every source against its column mapping; sets of the hub are not looked at.
-
-    Raises:
-        ConfigError: A mapping names what none of them has, or none is given and they do not tell.
-        DataError: A file cannot be read.
-    """
-    columns = arguments.get("customer_columns")
-    sources = [("customer_columns", {"uri": arguments.get(name), "columns": columns}) for name in OWN]
-    pools = arguments.get("general_pools") or []
-    sources += [(f"general_pools[{number}].columns", pool) for number, pool in enumerate(pools)]
-    for parameter, source in sources:
-        uri = storage.split_fingerprint(source.get("uri") or "")[0]
-        if uri and not uri.startswith("hf://"):
-            rows = read_rows(source_files(uri)[0])
-            values = [row.value for row in islice(rows, FIRST_ROWS) if not row.problem]
-            _check_rows(f"{parameter} of {uri}", values, source.get("columns"))
-
-
-def _check_rows(where: str, rows: list[JsonObject], columns: dict[str, str] | None) -> None:
-    problem = None
-    for row in rows:
-        try:
-            find_schema(row, columns or {})
-            return
-        except (ConfigError, DataError) as error:
-            problem = problem or error
-    if problem:
-        raise ConfigError(f"{where}: {str(problem).removeprefix('columns: ')}") from problem
 
 
 def _fingerprinted(arguments: Arguments) -> RunSettings:

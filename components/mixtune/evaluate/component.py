@@ -62,7 +62,8 @@ def evaluate(
         ConfigError: An unknown option.
     """
     from mixtune import storage as files
-    from mixtune.evaluate.run import Inputs, Outputs, parse_benchmarks, run
+    from mixtune.evaluate.named_benchmarks import parse_benchmarks
+    from mixtune.evaluate.run import Inputs, Outputs, run
     from mixtune.metrics_artifact import write_metrics
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
@@ -122,7 +123,8 @@ def sweep_dial(
         ConfigError: A strength out of range.
     """
     from mixtune import storage as files
-    from mixtune.evaluate.run import Inputs, parse_benchmarks, sweep
+    from mixtune.evaluate.named_benchmarks import parse_benchmarks
+    from mixtune.evaluate.run import Inputs, sweep
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 

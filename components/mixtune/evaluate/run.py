@@ -5,14 +5,13 @@ interrupted evaluation already wrote are kept.
 """
 
 import gc
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, parse_model
@@ -31,28 +30,19 @@ from mixtune.chat.thinking import lift_thoughts
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate import customer, report
 from mixtune.evaluate.benchmarks import nll
-from mixtune.evaluate.benchmarks.form import AnyForm, Axis
+from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.nll import NllOptions
-from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
+from mixtune.evaluate.named_benchmarks import Benchmark
 from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
 from mixtune.inference.prompts import AskingTokenizer, check_thinking_switch
 from mixtune.interpolation import check_strengths
-from mixtune.settings.from_dict import from_dict, suggest
+from mixtune.settings.from_dict import suggest
 from mixtune.settings.inference import AS_TEMPLATE, AS_TRAINED, ENDPOINT, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
 
 _THINKS = {True: "on", False: "off", None: "as the template has it"}
-_NAME = re.compile(r"^[A-Za-z][\w-]*$")
-
-
-class Benchmark(NamedTuple):
-    """A benchmark that a user names."""
-
-    form: AnyForm
-    options: Any
-    """An instance of the form's options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,31 +178,6 @@ def _evaluate(
     labels, counts = next((table for table in confusions if table[1]), ((), []))
     per_class = [row for axis in axes for row in axis.form.scores_per_class(tables[axis.name], axis.labels)]
     return Evaluation(samples=samples, labels=labels, confusion=counts, per_class=per_class)
-
-
-def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
-    """Return the benchmarks of a component's parameter: by axis, options and possibly a `form`, else the axis is one.
-
-    Raises:
-        ConfigError: A name that cannot be an axis's, no known form, or a wrong option.
-    """
-    parsed = {}
-    for name, options in benchmarks.items():
-        if not isinstance(options, dict):
-            raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
-        if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
-            raise ConfigError(
-                f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
-                f"but not {customer.AXIS} or {nll.AXIS}"
-            )
-        values = {"form": name, **options}
-        form = FORMS.get(str(values.pop("form")))
-        if form is None or not form.is_benchmark:
-            raise ConfigError(
-                f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
-            )
-        parsed[name] = Benchmark(form, from_dict(form.options, values, f"benchmark {name!r}"))
-    return parsed
 
 
 def ask_as_set(settings: EvaluateSettings, pools: EvaluationPools, tokenizer: Tokenizer) -> AskingTokenizer:

@@ -1,8 +1,9 @@
 """The checks of a run before anything is computed: parameters, places, base model, memory, cluster, tracking."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from mixtune import models, storage
 from mixtune.chat.template_files import DEFAULT, read_templates
@@ -34,13 +35,16 @@ IMAGE_DIGESTS = "image digests"
 """A row of the checklist that only the first preflight fills: no other task gets the names of all images."""
 
 
-def run_preflight(run: RunSettings, report_path: str) -> str:
-    """Run all checks, print and write them; return `pass`, or `warn` where one warns.
+def run_preflight(
+    run: RunSettings, report_path: str, further: Mapping[str, Callable[[], Findings]] = MappingProxyType({})
+) -> str:
+    """Run all checks and `further` ones, print and write them; return `pass`, or `warn` where one warns.
 
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
     checks = [look(name, check, run) for name, check in CHECKS.items() if name not in run.left_out]
+    checks += [look(name, check) for name, check in further.items()]
     return conclude(checks, "Preflight", checklist(run), report_path)
 
 

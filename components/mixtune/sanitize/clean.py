@@ -122,7 +122,7 @@ class _Mapped(NamedTuple):
 
 Rule = Callable[[str, Counter[str]], str]
 """Takes a text and counts of its findings; returns the changed text."""
-_UNUSABLE = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
+UNUSABLE = (Refused, DataError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What rows raise that are no records, or none that may be kept."""
 
 
@@ -149,7 +149,7 @@ class Cleaner:
                         self._clean(record, dirty, personal)
                     check_empty(record["messages"])
                     record["id"] = content_id(record["messages"], record.get("tools"))
-                except _UNUSABLE as error:
+                except UNUSABLE as error:
                     self._refuse(item.row, error)
                     continue
                 yield record
@@ -166,7 +166,7 @@ class Cleaner:
                     if not text.isascii():
                         text.encode()  # raises for half a surrogate pair
                 batch.append(_Mapped(row, record, texts))
-            except _UNUSABLE as error:
+            except UNUSABLE as error:
                 batch.append(_Mapped(row, error, []))
             if len(batch) == BATCH or size > BATCH_CHARACTERS:
                 yield batch

@@ -20,7 +20,8 @@ from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import find_pipeline, package_files, read_definitions, read_options, read_spec
-from mixtune.commands.check import check_columns, check_options
+from mixtune.commands.check import check_options
+from mixtune.commands.check_files import check_files
 from mixtune.commands.local import run_pages
 from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import keep_pages
@@ -225,7 +226,7 @@ def run_command(options: argparse.Namespace) -> int:
     check_places(arguments)
     if pipeline in package_files("compiled"):
         check_options(pipeline, arguments)
-        check_columns(arguments)
+        check_files(arguments)
     if not resume and not options.no_cache and (resume := work.find_interrupted(name_of(pipeline), arguments)):
         print(f"going on with {resume}, which was interrupted; --no-cache begins anew", flush=True)
     outcome = run_pipeline(pipeline, arguments, work, cache=not options.no_cache, resume=resume)

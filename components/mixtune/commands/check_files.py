@@ -1,0 +1,128 @@
+"""What a run's files hold, looked at before anything runs: the first records, and the items of every benchmark.
+
+These are read by the very code of `sanitize` and `evaluate`. Sets of the hub are not looked at.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from mixtune import models, storage
+from mixtune.commands.argument_places import Arguments
+from mixtune.errors import ConfigError, DataError, MixtuneError
+from mixtune.preflight.findings import look
+from mixtune.preflight.fingerprint import CUSTOMER
+from mixtune.sanitize.clean import UNUSABLE
+from mixtune.sanitize.reading.readers import read_rows, source_files
+from mixtune.sanitize.reading.row import Row
+from mixtune.sanitize.reading.schemas import Schema, find_schema
+from mixtune.settings.benchmark_entries import read_benchmark_entries
+from mixtune.settings.from_dict import from_dict
+from mixtune.settings.inference import EvaluateSettings
+
+FIRST_ROWS = 20
+"""Of every file of a source, of which one has to be a record."""
+HUB = "hf://"
+MAPPED = "columns: "
+"""How an error of a column mapping begins."""
+
+
+class _Source(NamedTuple):
+    """Where records come from."""
+
+    uri: str
+    columns: dict[str, str]
+    split: str
+
+
+def check_files(arguments: Arguments) -> None:
+    """Look at what the files hold; a ConfigError names all that cannot be used."""
+    checks = [look(name, check, arguments) for name, check in FILES.items()]
+    if problems := [check.text for check in checks if check.outcome == "fail"]:
+        raise ConfigError("\n".join(problems))
+
+
+def _check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
+    """Read the first rows of every source by its column mapping."""
+    encoding = (arguments.get("sanitize_options") or {}).get("text", {}).get("encoding", "")
+    for name, mapping, source in _list_sources(arguments):
+        try:
+            is_remote = not source.uri or source.uri.startswith(HUB)
+            for file in [] if is_remote else source_files(source.uri, source.split):
+                rows = list(islice(read_rows(file, encoding=encoding), FIRST_ROWS))
+                outcome, text = _check_rows(rows, source.columns)
+                yield outcome, f"{mapping if text.startswith(MAPPED) else name} of {file}: {text.removeprefix(MAPPED)}"
+        except MixtuneError as error:
+            yield "fail", f"{name}: {error}"
+
+
+def _list_sources(arguments: Arguments) -> Iterator[tuple[str, str, _Source]]:
+    """Yield every source with the parameters that name its place and its columns."""
+    columns = arguments.get("customer_columns") or {}
+    for name, split in (("customer_uri", "train"), ("test_uri", "test")):
+        uri = storage.split_fingerprint(arguments.get(name) or "")[0]
+        yield name, "customer_columns", _Source(uri, columns, split)
+    for place, pool in enumerate(arguments.get("general_pools") or []):
+        name = f"general_pools[{place}]"
+        uri = storage.split_fingerprint(pool.get("uri") or "")[0]
+        yield name, f"{name}.columns", _Source(uri, pool.get("columns") or {}, "")
+
+
+def _check_rows(rows: list[Row], columns: dict[str, str]) -> tuple[str, str]:
+    schema, problems = None, Counter[str]()
+    for row in rows:
+        try:
+            schema = _read_row(row, schema, columns)
+        except ConfigError as error:
+            return "fail", str(error)
+        except UNUSABLE as error:
+            problems[f"{error} (line {row.line})"] += 1
+    count = problems.total()
+    if not count:
+        return "pass", f"its first {len(rows)} rows read well"
+    some = "" if count == len(rows) else f"{count} of its first {len(rows)} rows cannot"
+    text = f"{some or f'none of its first {count} rows can'} be used: {next(iter(problems))}"
+    return "warn" if some else "fail", text
+
+
+def _read_row(row: Row, schema: Schema | None, columns: dict[str, str]) -> Schema:
+    """Read a row as a record and return the schema by which; one of `UNUSABLE` says why it is none."""
+    if row.problem:
+        raise DataError(row.problem)
+    schema = schema or find_schema(row.value, columns)
+    schema.record(row.value, "", row.line, Counter())
+    return schema
+
+
+def _check_benchmarks(arguments: Arguments) -> Iterator[tuple[str, str]]:
+    """Plan every benchmark as `evaluate` will: its rows, its solved items, its options."""
+    entries = read_benchmark_entries(arguments.get("benchmarks") or {})
+    named = {
+        name: {**({"uri": entry.uri} if entry.uri else {}), **entry.options}
+        for name, entry in entries.items()
+        if name != CUSTOMER and not entry.uri.startswith(HUB) and (entry.uri or entry.options)
+    }
+    if not named:
+        return
+    try:
+        from mixtune.evaluate.named_benchmarks import load_asking_tokenizer, parse_benchmarks
+    except ImportError as error:
+        yield "skip", f"not looked at: {error.name} is not installed here; pip install 'mixtune[evaluate]'"
+        return
+    settings = from_dict(EvaluateSettings, arguments.get("evaluate_options") or {}, "evaluate_options")
+    folder = models.fetch_model(arguments["base_model"], weights=False)
+    tokenizer = load_asking_tokenizer(folder, (arguments.get("mix_options") or {}).get("chat_template_uri", ""))
+    for name, benchmark in parse_benchmarks(named).items():
+        try:
+            parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
+            yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"
+        except MixtuneError as error:
+            yield "fail", f"benchmarks.{name}: {error}"
+
+
+FILES: dict[str, Callable[[Arguments], Iterator[tuple[str, str]]]] = {
+    "records": _check_records,
+    "benchmarks": _check_benchmarks,
+}
+"""Checks of what the files hold, by name."""

@@ -1,0 +1,60 @@
+"""The benchmarks that a user names, with the form and the options of each."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from transformers import AutoTokenizer
+
+from mixtune.chat.template_files import read_template_file
+from mixtune.errors import ConfigError
+from mixtune.evaluate import customer
+from mixtune.evaluate.benchmarks import nll
+from mixtune.evaluate.benchmarks.form import AnyForm
+from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
+from mixtune.inference.engine import Tokenizer
+from mixtune.settings.from_dict import from_dict
+
+_NAME = re.compile(r"^[A-Za-z][\w-]*$")
+
+
+class Benchmark(NamedTuple):
+    """A benchmark that a user names."""
+
+    form: AnyForm
+    options: Any
+    """An instance of the form's options."""
+
+
+def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
+    """Return the benchmarks of a component's parameter: by axis, options and possibly a `form`, else the axis is one.
+
+    Raises:
+        ConfigError: A name that cannot be an axis's, no known form, or a wrong option.
+    """
+    parsed = {}
+    for name, options in benchmarks.items():
+        if not isinstance(options, dict):
+            raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
+        if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
+            raise ConfigError(
+                f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
+                f"but not {customer.AXIS} or {nll.AXIS}"
+            )
+        values = {"form": name, **options}
+        form = FORMS.get(str(values.pop("form")))
+        if form is None or not form.is_benchmark:
+            raise ConfigError(
+                f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
+            )
+        parsed[name] = Benchmark(form, from_dict(form.options, values, f"benchmark {name!r}"))
+    return parsed
+
+
+def load_asking_tokenizer(folder: Path, chat_template_uri: str) -> Tokenizer:
+    """Return a model's tokenizer, by which benchmarks are planned without its weights."""
+    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
+    if chat_template_uri:
+        tokenizer.chat_template = read_template_file(chat_template_uri)
+    return tokenizer

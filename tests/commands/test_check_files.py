@@ -1,0 +1,81 @@
+"""What a run's files hold is looked at before anything runs: by `preflight` with a line, by `run` with an error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mixtune.demo
+from mixtune import cli
+from mixtune.commands.check_files import check_files
+from mixtune.errors import ConfigError
+
+from ..evaluation import write_jsonl
+
+BASE_MODEL = str(Path(mixtune.demo.__file__).parent / "base_model")
+TICKETS = [{"text": f"ticket {number}", "category": "ab"[number % 2]} for number in range(30)]
+TOOL = {"name": "look", "description": "Looks up.", "parameters": {"type": "object", "properties": {}}}
+PROBLEMS = [{"question": f"What is {number} and 1?", "answer": f"#### {number + 1}"} for number in range(8)]
+
+
+def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a run's arguments, with their files in a folder."""
+    tickets = write_jsonl(folder / "tickets.jsonl", TICKETS)
+    pool = {"category": "chat", "uri": str(tickets), "weight": 100}
+    own: dict[str, Any] = {"base_model": BASE_MODEL, "customer_uri": str(tickets), "general_pools": [pool]}
+    return {**own, **changes}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("page.jsonl", "<html>\n<body>Sign in</body>\n</html>\n", r"none of its first 3 rows can be used: not JSON"),
+        ("array.jsonl", "[1, 2]\n", r"none of its first 1 rows can be used: not an object but an array"),
+        ("a.jsonl", '{"a": 1}\n', r".*: no known schema in columns a; .* \(line 1\)"),
+        ("a.zip", "PK", r"unknown format '\.zip'"),
+    ],
+)
+def test_a_source_without_a_single_record_at_its_head_is_refused_with_the_reason(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    pools = [{"category": "chat", "uri": str(tmp_path / name), "weight": 100}]
+    with pytest.raises(ConfigError, match=rf"general_pools\[0\].*{name}:? {message}"):
+        check_files(arguments(tmp_path, general_pools=pools))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "message"),
+    [
+        ({"form": "gsm8k"}, "0 items in the train split, num_fewshot is 5"),
+        ({"form": "mmlu"}, "choices is a list of 2 to 26 texts"),
+        ({"form": "tool_calls"}, "has no place for tools"),
+    ],
+)
+def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_before_it(
+    benchmark: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
+    uri = str(write_jsonl(tmp_path / "test.jsonl", rows))
+    with pytest.raises(ConfigError, match=rf"benchmarks\.mine: .*({message})"):
+        check_files(arguments(tmp_path, benchmarks={"mine": {"uri": uri, **benchmark}}))
+
+
+def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
+    write_jsonl(tmp_path / "half.jsonl", [*TICKETS[:5], *[{"text": "and no answer"}] * 5])
+    good = {"uri": "problems.jsonl", "num_fewshot": 0}
+    changes = {"customer_uri": "half.jsonl", "benchmarks": {"gsm8k": good}}
+    Path("run.json").write_text(json.dumps(arguments(tmp_path, **changes)))
+    assert cli.main(["preflight", "finetune", "--arguments", "run.json"]) == 0
+    output = capsys.readouterr().out
+    assert "pass  benchmarks: gsm8k: 8 items" in output
+    assert "warn  records: customer_uri of " in output and "5 of its first 10 rows cannot be used" in output
+    wrong = ['benchmarks={"gsm8k": "problems.jsonl"}', "customer_uri=run.json"]
+    assert cli.main(["preflight", "finetune", "--arguments", "run.json", *wrong]) == 1
+    error = capsys.readouterr().err
+    assert "- records: customer_uri" in error and "- benchmarks: benchmarks.gsm8k: " in error
