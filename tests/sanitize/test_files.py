@@ -352,6 +352,56 @@ def test_classes_of_a_hub_s_file_are_read_by_their_names(tmp_path: Path) -> None
         assert [record["label"] for record in records(tmp_path / f"{name}.parquet")[0]] == ["1", "0", "-1", "7"]
 
 
+def test_short_floats_lists_of_classes_and_a_key_twice_in_parquet(tmp_path: Path) -> None:
+    names = {"feature": {"names": ["late", "lost"], "_type": "ClassLabel"}, "_type": "List"}
+    table = pa.table({"text": ["q"], "label": [[1]]})
+    metadata = json.dumps({"info": {"features": {"label": names}}})
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), str(tmp_path / "classes.parquet"))
+    assert [record["label"] for record in records(tmp_path / "classes.parquet")[0]] == ["lost"]
+    for kind in (pa.float32(), pa.float16()):
+        values = pa.array([0.1, None, 3.5], pa.float32()).cast(kind)
+        pq.write_table(pa.table({"text": ["q", "r", "s"], "label": values}), str(tmp_path / "floats.parquet"))
+        assert [record["label"] for record in records(tmp_path / "floats.parquet")[0]] == ["0.1", "3.5"]
+    pairs = pa.array([[("k", "v"), ("k", "w")], [("k", "v")]], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"prompt": ["q", "r"], "completion": pairs}), str(tmp_path / "maps.parquet"))
+    kept, cleaner = records(tmp_path / "maps.parquet")
+    assert [record["messages"][1]["content"] for record in kept] == ['{"k": "v"}']
+    assert cleaner.tally.dropped == {"unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "way"),
+    [
+        ("a.xlsx", b"PK\x03\x04", "save the sheet as CSV"),
+        ("a.csv", b"PK\x03\x04x", "an Excel workbook or a ZIP archive; save the sheet as CSV, or unpack it"),
+        ("a.jsonl", gzip.compress(b"{}"), "compressed by gzip; give its name the ending .gz"),
+        ("a.jsonl", b"PAR1", "a Parquet file; give its name the ending .parquet"),
+        ("a.csv", b"<!doctype html>", "a web page; fetch the file itself"),
+        ("a.zip", b"PK", "unpack it"),
+        ("a.pkl", b"x", "to load it is to run code; write JSONL or Parquet"),
+        ("a.sqlite", b"x", "export its table as CSV or Parquet"),
+        ("a.json", b"q", "neither a JSON array nor an object"),
+    ],
+)
+def test_what_is_no_data_is_refused_by_name_with_the_way_out(
+    name: str, content: bytes, way: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: .*{way}"):
+        list(read_rows(source_files(str(tmp_path / name))[0]))
+
+
+def test_folders_that_are_linked_into_one_are_read_once(tmp_path: Path) -> None:
+    for name in ("in", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "elsewhere" / "a.jsonl").write_text("x")
+    (tmp_path / "in" / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert source_files(str(tmp_path / "in")) == [f"{tmp_path}/in/{name}" for name in ("b.jsonl", "link/a.jsonl")]
+
+
 def test_messages_that_python_printed_into_a_table_are_refused_by_that(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("messages\n\"[{'role': 'user', 'content': 'q'}]\"\n")
     _, cleaner = records(tmp_path / "a.csv")

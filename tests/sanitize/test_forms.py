@@ -91,6 +91,13 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                       parts("user", {"text": "more", "toolResult": {"toolUseId": "1", "content": [{"text": "r"}]}}),
                       parts("assistant", {"text": "a"})]},
         [Q, {**CALLED, "content": "x", "reasoning": "t\nu"}, RESULT, {"role": "user", "content": "more"}, A]),
+    "LangChain: calls as additional_kwargs": (
+        {"messages": [{"type": "human", "data": {"content": "q"}},
+                      {"type": "ai", "data": {"content": "", "additional_kwargs": {"tool_calls": [OPENAI_CALL]}}}]}, [Q, CALLED]),
+    "a turn that is masked": (
+        {"messages": [Q, {**A, "masked": True}, Q, {**A, "masked": False}]}, [Q, {**A, "learn": False}, Q, A]),
+    "a turn by its loss_mask": ({"messages": [Q, {**A, "loss_mask": 0}, Q, {**A, "loss_mask": 1}]}, [Q, {**A, "learn": False}, Q, A]),
+    "a class by its name and number": ({"text": "q", "label": 0, "label_text": "a"}, [Q, A]),
     "a thought of white space alone": (
         {"messages": [Q, parts("assistant", {"type": "thinking", "thinking": " \t"}, {"type": "text", "text": "a"})]}, [Q, A]),
     "Alpaca: history": ({"instruction": "q", "input": "", "output": "a", "history": [["h", "k"]]},
@@ -251,6 +258,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a chosen answer to another question": ({"messages": [S, Q], "chosen": [{**Q, "content": "o"}, A]}, "does not go on from the conversation"),
     "harmony: the analysis as a turn": ({"messages": [Q, {**A, "channel": "analysis"}, A]}, "only the final one is read"),
     "tools that are no JSON": ({"messages": [Q, A], "tools": ["f(x)"]}, "a tool is not JSON"),
+    "a mask of a turn": ({"messages": [Q, {**A, "mask": 1}]}, "a message's mask may say what is learned, or what is not"),
     "a negative weight": ({"messages": [Q, A], "weight": -1}, "not a number of 0 or more"),
     "two names but for case": ({"Prompt": "q", "prompt ": "x", "completion": "a"}, "two columns are named prompt"),
     "two systems but for case": ({"System": "s", "SYSTEM": "x", "messages": [Q, A]}, "two columns are named system"),

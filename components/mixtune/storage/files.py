@@ -306,13 +306,25 @@ def copy(source: str, target: str) -> FileEntry:
 def _list_local(path: Path) -> list[FileEntry]:
     if path.is_file():
         return [FileEntry(path=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(str(path)))]
-    files = (item for item in path.rglob("*") if item.is_file())
-    names = ((item, item.relative_to(path)) for item in files)
+    names = ((item, item.relative_to(path)) for item in _walk(path))
     return [
         FileEntry(path=name.as_posix(), num_bytes=item.stat().st_size, sha256=sha256_file(str(item)))
         for item, name in names
         if not any(part.startswith((".", "_")) for part in name.parts)
     ]
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield the files under a folder and under those that are linked into it, each folder once."""
+    visited = set[Path]()
+    for folder, names, files in os.walk(path, followlinks=True):
+        here = Path(folder)
+        names.sort()
+        if here.resolve() in visited:
+            names.clear()
+            continue
+        visited.add(here.resolve())
+        yield from (here / name for name in files if (here / name).is_file())
 
 
 def _list_s3(uri: str) -> list[FileEntry]:

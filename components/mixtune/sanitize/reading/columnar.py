@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from mixtune.sanitize.reading.row import WHOLE, Range, Row
 from mixtune.sanitize.reading.values import Json, without_nulls
 
 _BATCH_ROWS = 1024
+_SHORT_FLOATS = {pa.float16(): np.float16, pa.float32(): np.float32}
+"""Types whose values have more digits as Python's numbers than as their own."""
 _UNREADABLE = b"?"
 """Stands for a value that has no form in Python: as bytes it is never taken for a text."""
 
@@ -73,13 +76,18 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Return the names of classes by column, as `datasets` writes them into a file's metadata."""
     try:
         features = orjson.loads((schema.metadata or {}).get(b"huggingface") or b"{}")["info"]["features"].items()
-        return {name: list(map(str, kind["names"])) for name, kind in features if kind.get("_type") == "ClassLabel"}
+        kinds = {name: kind.get("feature", kind) for name, kind in features}  # of a list, its items'
+        return {
+            name: list(map(str, kind["names"])) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"
+        }
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _class_of(value: Json, names: list[str]) -> Json:
     """Return a class's name; -1 stands for none, and what is no number of a class stays."""
+    if isinstance(value, list):
+        return [_class_of(item, names) for item in value]
     if type(value) is not int or value >= len(names):
         return value
     return names[value] if value >= 0 else None
@@ -89,6 +97,8 @@ def _values(column: pa.Array) -> list[Json]:
     """Return a column's values; a date beyond Python's as text."""
     try:
         values = column.to_pylist(maps_as_pydicts="strict")
+        if short := _SHORT_FLOATS.get(column.type):
+            return [value if value is None else float(str(short(value))) for value in values]
     except (OverflowError, ValueError, KeyError, TypeError, pa.ArrowException):
         try:
             values = column.cast(pa.string()).to_pylist()
@@ -99,7 +109,7 @@ def _values(column: pa.Array) -> list[Json]:
 
 def _value(item: pa.Scalar) -> Json:
     try:
-        return item.as_py(maps_as_pydicts="lossy")
+        return item.as_py(maps_as_pydicts="strict")
     except (OverflowError, ValueError, KeyError, TypeError, pa.ArrowException):
         return _UNREADABLE
 

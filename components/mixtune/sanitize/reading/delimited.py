@@ -257,10 +257,10 @@ def _are_rows(lines: list[str], form: _Form, num_columns: int) -> bool:
 
 def _has_writer(lines: _Lines, form: _Form, row: list[str]) -> bool:
     """Return whether a writer of CSV made the file: then a table within a field is no rows that were swallowed."""
-    for near in (row, *lines.quoted, *([line] for line in lines.peek(_SAMPLE_LINES) if '"' in line)):
-        text = "".join(near)
+    for candidate in (row, *lines.quoted, *([line] for line in lines.peek(_SAMPLE_LINES) if '"' in line)):
+        text = "".join(candidate)
         with suppress(csv.Error):
-            if _is_written(form.parse(near), text, form.delimiter) or _WHOLE_FIELD.search(text):
+            if _is_written(form.parse(candidate), text, form.delimiter) or _WHOLE_FIELD.search(text):
                 return True
     return False
 

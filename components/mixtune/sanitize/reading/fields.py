@@ -23,7 +23,14 @@ CHOICES = _names("choices options")
 BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
 REASONING = _names("reasoning reasoning_content thinking reasoning_trace chain_of_thought complex_cot cot")
+CALLS = _names("tool_calls function_call")
 TOOLS = _names("tools functions toolConfig tool_config")
+LEARN: dict[str, bool | None] = {
+    **dict.fromkeys(_names("learn weight train trainable training loss loss_weight loss_mask"), True),
+    **dict.fromkeys(_names("masked ignore ignored no_loss"), False),
+    "mask": None,
+}
+"""Fields that leave a turn out of training, and what says that it is learned; None: data sets differ in that."""
 HISTORY = _names("history chat_history conversation_history")
 """Turns before the question: pairs of question and answer, or messages."""
 CHOSEN = _names("chosen preferred_output completions chosen_response")

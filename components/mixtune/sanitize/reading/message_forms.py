@@ -12,7 +12,8 @@ import orjson
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
-from mixtune.sanitize.reading.fields import REASONING, account, first_filled, thought_of
+from mixtune.sanitize.reading import langchain
+from mixtune.sanitize.reading.fields import CALLS, LEARN, REASONING, account, first_filled, thought_of
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
 
 _SPEAKERS_BY_ROLE = {
@@ -26,14 +27,11 @@ _ROLE_NAMES = {name: role for role, speakers in _SPEAKERS_BY_ROLE.items() for na
 """Roles by the names that published forms have for them; `call` is the assistant's."""
 _CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
 _SPEAKERS = ("role", "from", "author", "speaker")
-_LEARN = frozenset(("learn", "weight", "train", "trainable", "training", "loss", "loss_weight"))
-"""Fields that leave a turn out of training."""
-_SIMPLE = frozenset(("role", "content", "tool_call_id", *_LEARN))
+_SIMPLE = frozenset(("role", "content", "tool_call_id", *LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
 _SPOKEN = ("refusal", "tool_plan")
 """What the assistant says where there is no content, as OpenAI and Cohere have it."""
-_CALLS = ("tool_calls", "function_call")
-_READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *_LEARN, *_CALLS, *_SPOKEN, "tool_call_id", "channel"))
+_READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *LEARN, *CALLS, *_SPOKEN, "tool_call_id", "channel"))
 _TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
@@ -115,8 +113,11 @@ def is_message(value: Json) -> bool:
     """Return whether a value is a message of any form."""
     if not isinstance(value, dict):
         return False
-    is_spoken = any(key in value for key in _SPEAKERS) or _is_langchain(value)
-    return is_spoken or any(set(pair) <= set(value) for pair in _PAIRED)
+    return (
+        any(key in value for key in _SPEAKERS)
+        or langchain.is_message(value)
+        or any(set(pair) <= set(value) for pair in _PAIRED)
+    )
 
 
 def is_message_of(value: Json) -> bool:
@@ -124,17 +125,12 @@ def is_message_of(value: Json) -> bool:
     if not isinstance(value, dict):
         return False
     speaker = next((value[key] for key in _SPEAKERS if key in value), None)
-    return str(speaker).lower() in _ROLE_NAMES and any(key in value for key in (*_CONTENTS, *_CALLS))
+    return str(speaker).lower() in _ROLE_NAMES and any(key in value for key in (*_CONTENTS, *CALLS))
 
 
 def is_part(value: Json) -> bool:
     """Return whether a value is a typed part of a message's content that is a text."""
     return isinstance(value, dict) and value.get("type") in _TYPED_TEXTS and value.keys() <= {"type", "text"}
-
-
-def _is_langchain(turn: JsonObject) -> bool:
-    """Return whether a message's speaker is its `type`, as LangChain writes it."""
-    return isinstance(turn.get("type"), str) and turn["type"] in ("human", "ai", "system", "tool")
 
 
 def read_system(value: Json, unread: Unread) -> str:
@@ -171,10 +167,8 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
-    if _is_langchain(turn):
-        data = turn.get("data")
-        turn = {**(data if isinstance(data, dict) else turn), "role": turn["type"]}
-        turn.pop("type", None)
+    if langchain.is_message(turn):
+        turn = langchain.spoken(turn)
     role = first_filled(turn, _SPEAKERS, unread, "messages.")
     if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
         account(turn, frozenset((*pair, "system", _LEARNED_IF)), unread, "messages.")
@@ -209,7 +203,7 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
         _read_content(out, content, unread)
     if (reasoning := thought_of(turn, unread, "messages.")) is not None:
         out.reasoning.insert(0, text_of(reasoning))
-    for name in _CALLS:
+    for name in CALLS:
         if turn.get(name):
             out.calls += _calls_of(turn[name], unread)
     if not (out.texts or out.calls or out.results):
@@ -226,10 +220,14 @@ def _marked(message: Message, turn: JsonObject) -> Message:
         return message
     if turn.get("tool_call_id"):
         message["tool_call_id"] = str(turn["tool_call_id"])
-    for name in turn.keys() & _LEARN:
-        if turn[name] not in (None, 0, 1):
+    for name in turn.keys() & LEARN.keys():
+        if turn[name] is None:
+            continue
+        if LEARN[name] is None:
+            raise DataError(f"a message's {name} may say what is learned, or what is not; write `train`, true or false")
+        if turn[name] not in (0, 1):
             raise DataError("a message's weight is not 0 or 1; give the record's weight as a column of its own")
-        if turn[name] is not None and not turn[name]:
+        if bool(turn[name]) != LEARN[name]:
             message["learn"] = False
     return message
 

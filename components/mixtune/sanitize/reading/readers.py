@@ -32,6 +32,25 @@ _ENDINGS = {
 }
 FORMATS = {ending: name for name, endings in _ENDINGS.items() for ending in endings.split()}
 _POINTER = b"version https://git-lfs"
+_STARTS = {
+    _POINTER: "a pointer of Git LFS, not the file itself; fetch that by `git lfs pull`",
+    b"PK\x03\x04": "an Excel workbook or a ZIP archive; save the sheet as CSV, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as CSV",
+    b"\x1f\x8b": "compressed by gzip; give its name the ending .gz",
+    b"PAR1": "a Parquet file; give its name the ending .parquet",
+    b"SQLite format 3": "a database of SQLite; export its table as CSV",
+    b"<!DOCTYPE": "a web page; fetch the file itself",
+    b"<html": "a web page; fetch the file itself",
+}
+"""What the first bytes of a file say that is named like a text, and what to do."""
+_WAYS = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".xz", ".7z", ".rar"), "unpack it"),
+    **dict.fromkeys((".gzip", ".zstd"), "give its name the ending .gz or .zst"),
+    **dict.fromkeys((".pkl", ".pickle", ".pt", ".joblib"), "to load it is to run code; write JSONL or Parquet"),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), "export its table as CSV or Parquet"),
+}
+"""What to do with files of other formats."""
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Files beside the data, as `datasets` and the hub leave them."""
@@ -134,6 +153,8 @@ def read_rows(uri: str, part: Range = WHOLE, encoding: str = "") -> Iterator[Row
 def _as_data_errors(uri: str) -> Iterator[None]:
     try:
         yield
+    except DataError as error:
+        raise error if uri in str(error) else DataError(f"{uri}: {error}") from error
     except (EOFError, OSError, MemoryError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{uri}: cannot be read as {_format_of(uri)} ({reason}); is it whole?") from error
@@ -162,13 +183,14 @@ def _is_metadata(path: str, names: list[str]) -> bool:
 
 
 def _refuse_other(stream: IO[bytes], uri: str) -> None:
-    """Refuse a text file of UTF-16, and what Git leaves in a large file's stead."""
+    """Refuse a text file of UTF-16, and what is no text."""
     start = cast(io.BufferedReader, stream).peek(len(_POINTER))
     head = start[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) == 4 and (head[1::2] == b"\0\0" or head[::2] == b"\0\0")):
         raise DataError(f"{uri}: a UTF-16 file; convert it to UTF-8")
-    if start.startswith(_POINTER):
-        raise DataError(f"{uri}: a pointer of Git LFS, not the file itself; fetch that by `git lfs pull`")
+    for begin, what in _STARTS.items():
+        if start.lower().startswith(begin.lower()):
+            raise DataError(f"{uri}: {what}")
 
 
 def _suffix(path: str) -> str:
@@ -179,7 +201,8 @@ def _suffix(path: str) -> str:
 def _format_of(uri: str) -> str:
     suffix = _suffix(uri)
     if suffix not in FORMATS:
-        raise DataError(f"{uri}: unknown format {suffix or 'without an ending'!r}; there are {', '.join(FORMATS)}")
+        way = _WAYS.get(suffix, f"there are {', '.join(FORMATS)}")
+        raise DataError(f"{uri}: unknown format {suffix or 'without an ending'!r}; {way}")
     return FORMATS[suffix]
 
 

@@ -46,8 +46,8 @@ PAIRS = tuple(
     for answer in row.split()
 )
 """Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
-LABELS = ("label", "category", "intent", "class")
-"""Columns of a class, beside a `text`."""
+LABELS = ("label_text", "label_name", "label", "category", "intent", "class")
+"""Columns of a class, beside a `text`; its name goes before its number."""
 
 
 Mapper = Callable[[JsonObject, Unread], Fields]
@@ -285,7 +285,7 @@ def _multiple_choice(row: JsonObject, unread: Unread, choices: tuple[str, ...], 
 
 def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside: tuple[str, ...]) -> Fields:
     is_class = prompt == "text"
-    check_wanted({**row, completion: None} if is_class else row, unread)
+    check_wanted({**row, completion: None, "label": None} if is_class else row, unread)
     question, answer = row[prompt], row[completion]
     if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
         account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")
@@ -297,6 +297,7 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     tools = tools_of(row, unread)
     if is_class:
         check_decision(row, unread)
+        unread.update({"label"} if completion != "label" and not is_blank(row.get("label")) else ())
         answer = label_of(row_answers.sole_answer(answer, completion))
     turns_after = _answered(answer, completion, unread, calls=bool(tools))
     if completion == "chosen" and turns_after[0]["role"] != "assistant":  # the chosen is the whole conversation
