@@ -20,6 +20,7 @@ from mixtune.errors import MixtuneError
 from .serve.conftest import LLAMA_8B, write_proof
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("one_server")
 
 
 @pytest.fixture(scope="module")

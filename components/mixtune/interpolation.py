@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
 """Names that every configuration answers to, also where it saves another name, or what they follow from."""
+LLAMA = (*SIZES, "intermediate_size", "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings")
+"""All that is read of a Llama's configuration: where it states them, its class and PyTorch need not be loaded."""
 FACTORS = ("lora_A", "lora_embedding_A")
 SCALED_FACTORS = ("lora_B", "lora_embedding_B")
 """An adapter's two factors; the size of the second one is the adapter's strength."""
@@ -96,6 +98,8 @@ def read_config(folder: str) -> JsonObject:
     """
     config: JsonObject = storage.read_json(storage.join(folder, "config.json"))
     try:
+        if config["model_type"] == "llama" and all(config.get(name) is not None for name in LLAMA):
+            return config
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         whole = CONFIG_MAPPING[config["model_type"]].from_dict(config)

@@ -10,7 +10,7 @@ from mixtune.commands.local.work_dir import WorkDir
 from mixtune.preflight.component import fingerprint
 from mixtune.sanitize.component import sanitize
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_server")]
 
 
 @dsl.pipeline(name="clean")

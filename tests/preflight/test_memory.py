@@ -1,6 +1,7 @@
 """The memory estimate: what it counts, and that it counts what the training loop does."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mixtune.artifacts.model import BaseModel
+from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ModelError
 from mixtune.interpolation import read_config
 from mixtune.preflight.memory import Training, choose_activations, estimate_memory, num_shards
@@ -174,6 +176,22 @@ def test_what_a_configuration_leaves_out_is_what_its_type_takes(tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps(config))
     served = read_served_config(str(tmp_path)).text
     assert (served.heads, served.key_value_heads, served.head_dim) == (8, 4, 256)
+
+
+def test_a_llama_that_states_its_sizes_is_sized_as_by_its_class_and_without_loading_it(tmp_path: Path) -> None:
+    folder, bare = BASE_MODEL, tmp_path / "config.json"
+    code = "import sys; from mixtune.interpolation import read_config; read_config(sys.argv[1]); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "mixtune.interpolation" in loaded and not {"torch", "transformers"} & set(loaded.split())
+    stated = json.loads((folder / "config.json").read_text())
+    bare.write_text(json.dumps({name: value for name, value in stated.items() if name != "num_key_value_heads"}))
+    by_class, plain = read_config(str(tmp_path)), read_config(str(folder))
+    assert plain == stated
+    assert Shape.from_config(by_class) == Shape.from_config(plain)
+    assert replace(BaseModel.read(tmp_path), folder=folder) == BaseModel.read(folder)
+    assert read_served_config(str(tmp_path)).cache_values == read_served_config(str(folder)).cache_values
 
 
 def test_attention_in_a_window_costs_what_it_sees() -> None:
