@@ -1,9 +1,11 @@
 """Labels in generated answers: told apart where they differ at all, and never guessed."""
 
+from typing import Any
+
 import pytest
 
 from mixtune.errors import DataError
-from mixtune.evaluate.scoring.labels import LabelSet
+from mixtune.evaluate.scoring.labels import LabelSet, find_labels
 
 LANGUAGES, GRADES, NUMBERS = ("C", "C++", "C#"), ("A", "A+", "A-"), ("1", "-1")
 
@@ -45,3 +47,13 @@ def test_every_label_reads_as_itself(labels: tuple[str, ...]) -> None:
 def test_labels_that_are_written_alike_are_refused() -> None:
     with pytest.raises(DataError, match="are written alike"):
         LabelSet(labels=("café", "cafe\u0301"), answers=())
+
+
+def test_answers_that_differ_by_the_spaces_around_them_are_the_one_answer_of_a_label() -> None:
+    answers = ["delivery", "delivery", "delivery ", "billing"]
+    messages = [[{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}] for answer in answers]
+    records: Any = [
+        {"id": str(number), "messages": turns, "label": turns[1]["content"].strip()}
+        for number, turns in enumerate(messages)
+    ]
+    assert find_labels(records, "", {}).answers == ("billing", "delivery")

@@ -150,6 +150,18 @@ def test_a_benchmark_whose_items_ask_nothing_is_an_error_that_names_its_columns(
         sanitize(tmp_path, sources=[source(write(tmp_path / "a.jsonl", ROWS))], benchmarks={"it": {"uri": bench}})
 
 
+def test_labels_lose_the_spaces_of_their_cells_and_those_that_differ_by_case_alone_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["Bill", "Bill ", "caf\u00e9", "cafe\u0301", "bill"]
+    rows = [{"prompt": f"Question {number}?", "completion": "yes", "label": labels[number % 5]} for number in range(40)]
+    columns = {name: name for name in ("prompt", "completion", "label")}
+    manifest = sanitize(tmp_path, sources=[source(write(tmp_path / "a.jsonl", rows), columns=columns)])
+    assert manifest.labels["chat"]["read"] == {"Bill": 16, "café": 16, "bill": 8}
+    assert manifest.counts["chat"].changed["spaces or accents of a label"] == 16
+    assert "labels that differ by case alone count as different ones: Bill (16) and bill (8)" in capsys.readouterr().out
+
+
 def test_the_items_of_a_task_of_lm_eval_are_said_not_to_be_looked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

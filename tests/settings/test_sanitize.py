@@ -20,6 +20,7 @@ def test_options_of_a_pipeline_are_merged_key_by_key_and_a_parameter_wins() -> N
     ("options", "message"),
     [
         ({"dedupe": {}}, r"^sanitize: unknown key 'dedupe'; did you mean 'dedup'\?"),
+        ({"max_bad_ratio": 0.5}, r"^sanitize: unknown key 'max_bad_ratio'; write 'text\.max_bad_ratio'"),
         ({"dedup": {"near_duplicate": 0}}, "dedup: unknown key 'near_duplicate'; did you mean 'near_duplicates'"),
         ({"dedup": {"near_duplicates": 1.1}}, "near_duplicates is a similarity, 0 to 1; got 1.1"),
         ({"dedup": []}, r"dedup is a dictionary; got \[\]"),

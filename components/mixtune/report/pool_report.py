@@ -91,9 +91,7 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         "control tokens, every one written by the chat template": details.control_ids, "tokens": details.tokens,
     }  # fmt: skip
     marked = {
-        "labels that differ from another in case or spacing alone: are they the same?": _spelled_alike(
-            pools.labels[name]
-        ),
+        "labels that differ from another in case alone: are they the same?": _spelled_alike(pools.labels[name]),
         "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
         "nearly equal questions with different answers: which one is right?": details.num_conflicts,
         advise_region(counts["personal_data"], pools.rules.text.phone_region): counts["personal_data"].get(

@@ -1,6 +1,7 @@
 """A part of a file to clean records: read, map, normalise, rewrite; every row is kept, or dropped for a reason."""
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -148,6 +149,8 @@ class Cleaner:
                     if number in suspicious:
                         self._clean(record, dirty, personal)
                     check_empty(record["messages"])
+                    if "label" in record:  # a rule may have left a space at its end
+                        record["label"] = _spell_label(record["label"])
                     record["id"] = content_id(record["messages"], record.get("tools"))
                 except UNUSABLE as error:
                     self._refuse(item.row, error)
@@ -196,6 +199,9 @@ class Cleaner:
                 self.tally.changed[UNLEARNED] += 1
                 break
         if "label" in record:
+            if (label := _spell_label(record["label"])) != record["label"]:
+                self.tally.changed["spaces or accents of a label"] += 1
+                record["label"] = label
             self.tally.labels_read[record["label"]] += 1
         if "group" in record:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
@@ -324,6 +330,11 @@ def note_line(pool: str, file: str, line: int, action: str, rule: str, copy_of: 
     return f'{{{start}, "line": {line}, "what": {_quoted(action)}, "rule": {_quoted(rule)}{copy}}}\n'.encode()
 
 
+def _spell_label(label: str) -> str:
+    """Return a label with single spaces and composed accents; a blank one as it is."""
+    return " ".join(unicodedata.normalize("NFC", label).split()) or label
+
+
 def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
     """Check a file's share of rows that cannot be used.
 
@@ -336,7 +347,8 @@ def check_bad(uri: str, tallies: list[Tally], max_bad_ratio: float) -> None:
     if bad > max_bad_ratio * total:
         raise DataError(
             f"{uri}: {bad} of {total} rows cannot be used, more than max_bad_ratio {max_bad_ratio:g}: "
-            f"{describe_unusable(tallies)}"
+            f"{describe_unusable(tallies)}; mend the rows, or raise text.max_bad_ratio (of a pipeline: "
+            "sanitize_options.text.max_bad_ratio)"
         )
 
 

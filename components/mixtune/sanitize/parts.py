@@ -32,7 +32,7 @@ KEYS = ("exact", "key", "prompt", "numbers", "gist", "gist_prompt")
 NUM_HASHES = 126
 """MinHash values per record."""
 _SEED = 42
-_FORMAT = 4
+_FORMAT = 5
 """Of the files of a part; raised when they change."""
 
 

@@ -120,9 +120,21 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
     for name, counts in manifest.counts.items():
         if advice := advise_region(counts.personal_data, settings.text.phone_region):
             print(f"{name}: {advice}", flush=True)
+        if advice := _advise_labels(manifest.labels[name].get("read", {})):
+            print(f"{name}: {advice}", flush=True)
     write_report(manifest, outputs.report_path, outputs.summary_path)
     write_artifact(outputs.pools_path, manifest)
     return manifest
+
+
+def _advise_labels(records: dict[str, int]) -> str:
+    """Return which labels differ by case alone, given how many records have each; empty where none do."""
+    by_spelling: dict[str, list[str]] = {}
+    for label, number in sorted(records.items()):
+        by_spelling.setdefault(label.casefold(), []).append(f"{label} ({number:,})")
+    if alike := [" and ".join(labels) for labels in by_spelling.values() if len(labels) > 1]:
+        return f"labels that differ by case alone count as different ones: {', '.join(alike)}; give each one spelling"
+    return ""
 
 
 def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list[SourceFile], Plan, str]:

@@ -29,7 +29,9 @@ def from_dict(cls: type[T], value: object, name: str) -> T:
     accepted = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     derived = {field.name for field in fields(cls) if not field.init}  # type: ignore[arg-type]
     if unknown := [key for key in value if key not in accepted and key not in derived]:
-        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {suggest(unknown[0], accepted)}")
+        grouped = [f"{group}.{unknown[0]}" for group, kind in _type_hints(cls).items() if _has_field(kind, unknown[0])]  # type: ignore[arg-type]
+        way = f"write {grouped[0]!r}" if grouped else suggest(unknown[0], accepted)
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {way}")
     for key, field in accepted.items():
         if key not in value and field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"{name}: {key!r} is missing")
@@ -44,6 +46,10 @@ def from_dict(cls: type[T], value: object, name: str) -> T:
 @cache
 def _type_hints(cls: type[object]) -> dict[str, Any]:
     return get_type_hints(cls)
+
+
+def _has_field(kind: object, name: str) -> bool:
+    return is_dataclass(kind) and any(field.name == name for field in fields(kind))
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

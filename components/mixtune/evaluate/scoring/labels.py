@@ -86,8 +86,8 @@ def find_labels(records: list[Record], separator: str, aliases: Mapping[str, str
     if len(answers) < 2:
         raise DataError(f"classification needs two labels, the records have {', '.join(answers) or 'none'}")
     labels = tuple(sorted(answers))
-    single = not separator and all(len(texts) == 1 for texts in answers.values())
-    texts = tuple(next(iter(answers[label])) for label in labels) if single else ()
+    single = not separator and all(len({text.strip() for text in texts}) == 1 for texts in answers.values())
+    texts = tuple(answers[label].most_common(1)[0][0] for label in labels) if single else ()
     return LabelSet(labels=labels, answers=texts, separator=separator, aliases=dict(aliases))
 
 
