@@ -49,7 +49,7 @@ def interpolate_model(tuned: Path, base: Path, strength: float, out: Path) -> Pa
         ModelError: An adapter that cannot be scaled.
     """
     check_strengths([strength])
-    shutil.copytree(tuned, out, ignore=shutil.ignore_patterns("merged"))
+    shutil.copytree(tuned, out, ignore=shutil.ignore_patterns(models.MERGED))
     if models.is_adapter(out):
         interpolate_adapter(out, strength)
     else:

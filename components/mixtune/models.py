@@ -43,6 +43,8 @@ _LICENCE_TEXTS = {
 """Short names of licences, by what their texts say; of others the text's first line is the name."""
 WIDENED = ("fp8", "mxfp4")
 """Forms of weights of fewer bits, by `quant_method`, that are loaded as bfloat16 and then trained like any."""
+MERGED = "merged"
+"""Folder of the merged model, within the adapter's."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
 

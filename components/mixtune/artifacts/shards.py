@@ -181,6 +181,16 @@ class ShardsManifest(Manifest):
     """The pools that they were made of: `customer`, `general`."""
     receipt: MixReceipt = MixReceipt()
 
+    def article_tags(self) -> dict[str, object]:
+        """Return those of the article's tags that shards decide."""
+        return {
+            "mix_ratio": self.mix_ratio,
+            "seed": self.seed,
+            "steps": self.num_steps,
+            "tokenizer_version": self.tokenizer_digest,
+            "dataset_version": self.digest,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRecord:

@@ -67,7 +67,7 @@ def log_comparison(
         for file in files:
             run.log_artifact(file)
         if run.run_id:
-            tags = tracking.article_tags(article_values(shards), where) if shards else {}
+            tags = tracking.article_tags(shards.article_tags(), where) if shards else {}
             note = {tracking.NOTE: f"**{comparison.verdict}**: {summarize(comparison)}"}
             run.parent.set_tags({**tags, "verdict": comparison.verdict, **note})
 
@@ -79,17 +79,6 @@ def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
         for axis in comparison.axes
         if len(axis.details.subgroups) > 1 and axis.measure.higher_is_better
         for group in axis.details.subgroups
-    }
-
-
-def article_values(shards: ShardsManifest) -> dict[str, object]:
-    """Return the article's tags that the shards' manifest knows."""
-    return {
-        "mix_ratio": shards.mix_ratio,
-        "seed": shards.seed,
-        "steps": shards.num_steps,
-        "tokenizer_version": shards.tokenizer_digest,
-        "dataset_version": shards.digest,
     }
 
 

@@ -30,7 +30,7 @@ def track_outcome(parent: Run, pipeline: str, report: RunReport) -> None:
         params |= _params(best, settings)
         if manifest and manifest.base_model:
             params["base_model"] = storage.split_fingerprint(manifest.base_model)[0]
-        tags |= _training_tags(settings)
+        tags |= settings.article_tags() if settings else {}
         parent.log_metrics(_metrics(best.comparison))
     if not isinstance(report, Comparison):
         tags[NOTE] = f"**{report.verdict}**: {report.reason}"
@@ -56,16 +56,6 @@ def _params(candidate: Candidate, settings: TrainSettings | None) -> Values:
         if settings.method == "lora":
             params |= {"lora_rank": settings.lora_rank, "lora_alpha": settings.lora_alpha}
     return params
-
-
-def _training_tags(settings: TrainSettings | None) -> Values:
-    """Return the article's tags on the training, as far as they apply."""
-    if settings is None:
-        return {}
-    tags: Values = {"lr": settings.learning_rate}
-    return tags | (
-        {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate} if settings.method == "lora" else {}
-    )
 
 
 def _metrics(comparison: Comparison) -> dict[str, float]:

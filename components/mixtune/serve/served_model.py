@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from mixtune import storage
+from mixtune import models, storage
 from mixtune.errors import ConfigError, ModelError
 from mixtune.serve.model_config import ModelConfig, read_config
 from mixtune.settings.foreign import read_known
@@ -12,8 +12,6 @@ LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks that vLLM can be started with (`--max-lora-rank`)."""
 SERVED = ("s3://", "pvc://", "hf://")
 """Where a cluster finds a model."""
-MERGED = "merged"
-"""Folder of the merged model, within the adapter's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +69,7 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
     """
     plain = storage.check_fingerprint(model_uri)
     if settings.merged:
-        plain = storage.join(plain, MERGED)
+        plain = storage.join(plain, models.MERGED)
         if not storage.file_exists(storage.join(plain, "config.json")):
             raise ModelError(f"{plain}: no merged model; train with lora_options.merge, or leave `merged` out")
     if not storage.file_exists(storage.join(plain, "adapter_config.json")):

@@ -256,6 +256,11 @@ class TrainSettings:
             return f"an adapter hardly learns at {rate:.1e} (learning_rate times lora_plus_ratio); raise one of them"
         return ""
 
+    def article_tags(self) -> dict[str, object]:
+        """Return those of the article's tags that a training decides, as far as they apply."""
+        adapter = {"lora_rank": self.lora_rank, "lora_lr": self.fast_learning_rate}
+        return {"lr": self.learning_rate, **(adapter if self.method == "lora" else {})}
+
     def flat(self) -> dict[str, object]:
         """Return all settings by name; those of a group as `group.name`."""
         pairs: dict[str, object] = {}

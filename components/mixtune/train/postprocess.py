@@ -12,9 +12,6 @@ from mixtune import models, storage
 from mixtune.interpolation import interpolate_adapter, interpolate_weights, load_pretrained
 from mixtune.settings.train import TrainSettings
 
-MERGED = "merged"
-"""Folder of the merged model, within the adapter's."""
-
 
 def postprocess(folder: Path, base: Path, settings: TrainSettings) -> None:
     """Apply `interpolate`, then `merge`, to the model saved in a folder."""
@@ -55,8 +52,9 @@ def merge_adapter(folder: Path, base: Path) -> None:
     """
     model = load_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload().to(torch.bfloat16)
-    merged.save_pretrained(str(folder / MERGED))
-    AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(folder / MERGED))
-    models.copy_files(base, folder / MERGED, models.PROCESSOR_FILES)
-    config = folder / MERGED / "config.json"
+    out = folder / models.MERGED
+    merged.save_pretrained(str(out))
+    AutoTokenizer.from_pretrained(str(base)).save_pretrained(str(out))
+    models.copy_files(base, out, models.PROCESSOR_FILES)
+    config = out / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "use_cache": True}, indent=2) + "\n")

@@ -301,17 +301,7 @@ def _finished_model(session: Session) -> str:
 def _track_origin(session: Session, trainer: Trainer) -> None:
     """Track what the model comes from: settings, base model, shards, their pools and their receipt."""
     run, shards, task = session.run, session.shards, session.task
-    settings = task.settings
-    tags: dict[str, object] = {
-        "mix_ratio": shards.manifest.mix_ratio,
-        "lr": settings.learning_rate,
-        "seed": settings.seed,
-        "steps": shards.num_steps,
-        "dataset_version": shards.digest,
-        "tokenizer_version": shards.manifest.tokenizer_digest,
-    }
-    if settings.method == "lora":
-        tags |= {"lora_rank": settings.lora_rank, "lora_lr": settings.fast_learning_rate}
+    tags = {**shards.manifest.article_tags(), **task.settings.article_tags(), "seed": task.settings.seed}
     run.parent.set_tags(article_tags(tags, task.outputs.tracking))
     pools = {f"{name}_pools": item.digest for name, item in shards.manifest.inputs.items()}
     start = {"start_model": task.inputs.start_model} if task.inputs.start_model else {}

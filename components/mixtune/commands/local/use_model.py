@@ -107,20 +107,20 @@ def _merge(options: argparse.Namespace) -> int:
 def merge_model(model: TunedModel, scratch: Path) -> Path:
     """Return a folder with the whole model: an adapter is merged into its base, at the strength recommended."""
     from mixtune.interpolation import interpolate_model
-    from mixtune.train.postprocess import MERGED, merge_adapter
+    from mixtune.train.postprocess import merge_adapter
 
     tuned, base = models.fetch_model(model.model_uri), models.fetch_model(model.base_model)
     folder = scratch / "model"
     if model.strength < 1:
         interpolate_model(tuned, base, model.strength, folder)
     elif models.is_adapter(tuned):
-        shutil.copytree(tuned, folder, ignore=shutil.ignore_patterns(MERGED))
+        shutil.copytree(tuned, folder, ignore=shutil.ignore_patterns(models.MERGED))
     else:
         return tuned
     if not models.is_adapter(folder):
         return folder
     merge_adapter(folder, base)
-    return folder / MERGED
+    return folder / models.MERGED
 
 
 def _chat(options: argparse.Namespace) -> int:
