@@ -136,10 +136,9 @@ def check_training(base: Path, out: Path, method: str, dtype: str, seen: dict[st
         .supports_gradient_checkpointing
     )
     memory = {"dtype": dtype, "activations": "recompute" if recomputes else "keep", "max_tokens_per_gpu": 160}
-    options = {"method": method, "learning_rate": 1e-3, "lora_rank": 4, "lora_options": {"lora_plus_ratio": 4.0}}
-    if method == "sft":
-        del options["lora_options"]
-    settings = from_dict(TrainSettings, {**options, "memory": memory}, "settings")
+    adapter = {"lora_rank": 4, "lora_options": {"lora_plus_ratio": 4.0}} if method == "lora" else {}
+    options = {"method": method, "learning_rate": 1e-3, "memory": memory, **adapter}
+    settings = from_dict(TrainSettings, options, "settings")
     model = load_trainable(base, settings)
     untouched = {
         name: value.detach().clone() for name, value in model.causal.named_parameters() if not value.requires_grad

@@ -75,7 +75,9 @@ def compare_type(kind: str, method: str, scratch: Path, backend: str = LAYERS) -
     if not base.exists():
         make_base(kind, base)
     with patch.object(activations, "LEAST_INNER", 16):  # of products of a tiny model, too
-        options = {"method": method, "lora_rank": 4, "memory": {"activations": "selective"}}
+        options = {"method": method, "memory": {"activations": "selective"}} | (
+            {"lora_rank": 4} if method == "lora" else {}
+        )
         model = load_trainable(base, from_dict(TrainSettings, options, "settings"))
         if try_training(model.loss, records(1)[:1]):  # its layers change products in place
             set_activations(model.causal, "recompute")

@@ -13,10 +13,9 @@ from mixtune.mix_shard.component import mix_shard
 from mixtune.outcome.component import record_outcome
 from mixtune.preflight.component import fingerprint, preflight
 from mixtune.sanitize.component import sanitize
+from mixtune.settings.train import VALIDATION_STEPS
 from mixtune.step import ENVIRONMENT
 from mixtune.train.component import clean_up, restore, train
-
-VALIDATION_STEPS = 5
 
 
 @dataclass(frozen=True, kw_only=True)

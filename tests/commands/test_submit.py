@@ -184,6 +184,37 @@ def test_an_expired_token_is_renewed_from_its_file_while_waiting(
     assert main(follow) == 0
 
 
+@pytest.mark.parametrize("namespace", ["team", "kubeflow"])  # with the default one, the client asks for its health
+def test_a_run_is_followed_on_where_kubeflow_was_silent_for_as_many_looks_as_allowed(
+    namespace: str, kubeflow: Any, words: list[str], bucket: str
+) -> None:
+    finished(bucket, "pass")
+    kubeflow.deaf_at_look, kubeflow.deaf_for = 1, 8  # the client asks four times a look
+    words[words.index("team")] = namespace
+    assert main([*words, *REQUIRED, "--pipeline-root", f"{bucket}/kfp", "--wait"]) == 0
+    assert not kubeflow.deaf_for
+
+
+def test_a_run_that_is_not_there_is_told_of_at_the_first_look(
+    kubeflow: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["follow", "run-9", "--host", kubeflow.url, "--namespace", "team"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mixtune: run run-9: not there (404)")
+    assert "the run goes on" not in said
+
+
+def test_a_health_check_that_is_refused_names_the_host_and_no_path(
+    kubeflow: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubeflow.token = "another"
+    monkeypatch.setattr("kfp.client.client.time.sleep", lambda seconds: None)
+    assert main(["runs", "--host", kubeflow.url]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"mixtune: {kubeflow.url}: Kubeflow Pipelines does not answer (Failed getting healthz")
+    assert said.endswith("check --host and --token-file")
+
+
 def test_an_earlier_run_is_run_again_with_one_thing_changed(kubeflow: Any, words: list[str]) -> None:
     assert main([*words, *REQUIRED, "seed=7", "customer_data_percent=75"]) == 0
     first = kubeflow.bodies[0]["runtime_config"]["parameters"]

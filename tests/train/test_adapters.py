@@ -33,7 +33,8 @@ IDS = torch.tensor([[5, 17, 200, 33, 8, 90]])
 def saved(folder: Path, **options: object) -> tuple[Path, Trainable]:
     """A model that has moved from where it began, saved and finished as a training leaves it."""
     folder.mkdir(exist_ok=True)
-    config = settings(**{"lora_rank": 8, **options})
+    rank = {"lora_rank": 8} if options.get("method") != "sft" else {}
+    config = settings(**{**rank, **options})
     model = load_trainable(BASE_MODEL, config)
     draws = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -239,7 +240,7 @@ def trained(uri: str) -> dict[str, torch.Tensor]:
         ({"lora_options": {"init_lora_weights": "pissa", "use_dora": True}}, "pissa and olora go without use_dora"),
         ({"interpolate": 0.5, "lora_options": {"use_dora": True}}, "cannot be scaled"),
         ({"interpolate": 0.0}, "interpolate is above 0, at most 1; got 0.0"),
-        ({"method": "sft", "lora_options": {"merge": True}}, "lora_options and merge are for method lora"),
+        ({"method": "sft", "lora_options": {"merge": True}}, "lora_options is for method lora, and method is sft"),
         ({"checkpoints": {"keep": 0}}, "checkpoints: keep is 1 or more; got 0"),
     ],
 )

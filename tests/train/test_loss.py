@@ -55,7 +55,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def load(folder: Path, method: str, **options: Any) -> Trainable:
-    model = load_trainable(folder, settings(method=method, lora_rank=4, **options))
+    model = load_trainable(folder, settings(method=method, **options))
     torch.manual_seed(4)
     for name, value in model.parameters().items():
         if "lora_B" in name:

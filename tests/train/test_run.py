@@ -81,7 +81,9 @@ def test_the_rate_warms_up_and_comes_down() -> None:
         ({"lora_options": {"use_qalora": True}}, "unknown key 'use_qalora'"),
         ({"lora_options": {"use_dora": 1}}, "use_dora is true or false; got 1"),
         ({"lora_options": {"init_lora_weights": "eva"}}, "pissa_niter_<number> or olora; got 'eva'"),
-        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options and merge are for method lora"),
+        ({"method": "sft", "lora_options": {"use_dora": True}}, "lora_options is for method lora, and method is sft"),
+        ({"method": "sft", "lora_rank": 64}, "lora_rank is for method lora, and method is sft"),
+        ({"method": "sft", "lora_alpha": 64}, "lora_alpha is for method lora, and method is sft"),
     ],
 )
 def test_an_option_out_of_range_is_named(options: dict[str, object], message: str) -> None:

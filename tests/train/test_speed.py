@@ -110,7 +110,7 @@ def test_products_and_attention_are_kept_and_the_rest_computed_again_to_the_same
     monkeypatch.setattr(activations, "LEAST_INNER", 16)
     folder, records, results = make("llama", {}, tmp_path), draw_records(4, 1), {}
     for name in ("keep", "recompute", "selective"):
-        model = load_trainable(folder, settings(method=method, lora_rank=4, memory={"activations": name}))
+        model = load_trainable(folder, settings(method=method, memory={"activations": name}))
         with Products() as products:
             results[name] = (*gradients(model, records), products.names)
     losses, grads, _ = results["keep"]

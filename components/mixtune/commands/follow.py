@@ -25,7 +25,7 @@ def add_commands(commands: Commands) -> None:
     """Add `follow` and `logs` to the command line."""
     follow = commands.add_parser("follow", help="follow a submitted run; the exit code is the verdict's")
     add_following(follow)
-    follow.set_defaults(command=lambda options: follow_run(options, options.run_id))
+    follow.set_defaults(command=_follow)
     logs = commands.add_parser("logs", help="print the log of a step of a submitted run")
     add_connection(logs, required=True)
     logs.set_defaults(command=_logs)
@@ -75,6 +75,11 @@ class RunWatch:
             )
 
 
+def _follow(options: argparse.Namespace) -> int:
+    read_run(connect(options), options.run_id)  # a wrong id or host is told at once, not after all patience
+    return follow_run(options, options.run_id)
+
+
 def follow_run(options: argparse.Namespace, run_id: str) -> int:
     """Print a line whenever a task changes; return the verdict's exit code once the run has ended.
 
@@ -85,6 +90,8 @@ def follow_run(options: argparse.Namespace, run_id: str) -> int:
     watch = RunWatch(RunOnCluster(run_id, options.namespace))
     while True:
         try:
+            if misses:
+                client = connect(options)  # a renewed token is read here
             run = read_run(client, run_id)
             misses = 0
         except ClusterError as error:
@@ -93,12 +100,10 @@ def follow_run(options: argparse.Namespace, run_id: str) -> int:
                 raise ClusterError(
                     f"{error}; the run goes on, follow it with: mixtune follow {run_id} --host {options.host}"
                 ) from error
-            time.sleep(options.poll)
-            client = connect(options)  # a renewed token is read here
-            continue
-        watch.look(run)
-        if run.ended:
-            return _end(options, run, watch)
+        else:
+            watch.look(run)
+            if run.ended:
+                return _end(options, run, watch)
         time.sleep(options.poll)
 
 

@@ -112,8 +112,10 @@ def answers(question: str) -> Iterator[None]:
         yield
     except ApiException as error:
         raise ClusterError(f"{question}: {_reason(error)}") from error
-    except HTTPError as error:
-        raise ClusterError(f"{question}: Kubeflow Pipelines does not answer ({_cause(error)}); check --host") from error
+    except (HTTPError, TimeoutError) as error:  # the client's own of a health check that is refused
+        raise ClusterError(
+            f"{question}: Kubeflow Pipelines does not answer ({_cause(error)}); check --host and --token-file"
+        ) from error
 
 
 def _cause(error: Exception) -> str:

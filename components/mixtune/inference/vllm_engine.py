@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mixtune.errors import ModelError
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, check_finite
+from mixtune.models import LORA_RANKS
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 TOP_LOGPROBS = 20
 """Most probable tokens whose log-probabilities come with a generated one: vLLM's own default maximum."""
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM can be told to make room for."""
 MIN_CHANGE = 1e-4
 """Nats by which an adapter must change some log-probability of the probe at least."""
 

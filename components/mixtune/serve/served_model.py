@@ -8,8 +8,6 @@ from mixtune.serve.model_config import ModelConfig, read_config
 from mixtune.settings.foreign import read_known
 from mixtune.settings.serving import ServeSettings
 
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be started with (`--max-lora-rank`)."""
 SERVED = ("s3://", "pvc://", "hf://")
 """Where a cluster finds a model."""
 
@@ -52,7 +50,7 @@ class ServedModel:
     @property
     def lora_rank(self) -> int:
         """The smallest `--max-lora-rank` that takes the adapter."""
-        return next(rank for rank in LORA_RANKS if rank >= self.rank)
+        return next(rank for rank in models.LORA_RANKS if rank >= self.rank)
 
     @property
     def base_name(self) -> str:
@@ -100,8 +98,8 @@ def read_adapter(folder: str) -> AdapterConfig:
         reason = "it is a DoRA adapter"
     elif adapter.modules_to_save:
         reason = f"it holds whole modules ({', '.join(adapter.modules_to_save)})"
-    elif not 0 < adapter.rank <= LORA_RANKS[-1]:
-        reason = f"its rank is {adapter.rank}, the largest is {LORA_RANKS[-1]}"
+    elif not 0 < adapter.rank <= models.LORA_RANKS[-1]:
+        reason = f"its rank is {adapter.rank}, the largest is {models.LORA_RANKS[-1]}"
     if reason:
         raise ModelError(
             f"{folder}: vLLM serves plain LoRA, and {reason}; train with lora_options.merge, serve `merged`"

@@ -49,7 +49,7 @@ class FindSettings:
             raise ConfigError(f"find_options: proxy_items counts items, 0 for all; got {self.proxy_items}")
         if not 0.5 <= self.confidence <= 0.99:
             raise ConfigError(f"find_options: confidence is 0.5 to 0.99; got {self.confidence:g}")
-        if self.max_cost < (least := self.proxy_cost + 1 / (max(percents) / 100)):
+        if self.max_cost < (least := self.proxy_cost + steps_of(max(percents))):
             raise ConfigError(
                 f"find_options: max_cost is {least:.2f} or more: the short trainings cost {self.proxy_cost:.2f}, then "
                 f"comes a full one; got {self.max_cost:g}"

@@ -10,9 +10,9 @@ from mixtune.settings.from_dict import Options, from_dict
 
 PERSONAL_KINDS = ("email", "phone", "card", "iban", "ssn", "national_id", "ip", "secret", "medical_record")
 NAME_KINDS = ("name", "address")
+"""Kinds of personal data that a language model finds; looked for only where they have a policy."""
 PHONE_ELSEWHERE = "phone_elsewhere"
 """Kind of numbers in the form of another country's telephones: counted and left as they are."""
-"""Kinds of personal data that a language model finds; looked for only where they have a policy."""
 POLICIES = ("redact", "pseudonym", "drop", "report", "keep")
 
 
@@ -86,7 +86,6 @@ class TextSettings:
     """Installed spaCy model that finds names and addresses, or its folder."""
     max_bad_ratio: float = 0.05
     """Share of a file's rows that may be unreadable or no conversation, 0 to 1; above it the run stops."""
-
     encoding: str = ""
     """Of rows of CSV and TSV that are not UTF-8, such as `cp1250`; empty: Windows-1252 where their letters tell it."""
 

@@ -228,8 +228,9 @@ class TrainSettings:
         _check_range(self, ("lora_rank", "lora_alpha"), "1 or more", low=1)
         if not 0 < self.interpolate <= 1:
             raise ConfigError(f"interpolate is above 0, at most 1; got {self.interpolate}")
-        if self.method != "lora" and self.lora_options != AdapterSettings():
-            raise ConfigError("lora_options and merge are for method lora; leave them empty")
+        for name in ("lora_rank", "lora_alpha", "lora_options") if self.method != "lora" else ():
+            if getattr(self, name) != getattr(TrainSettings, name):
+                raise ConfigError(f"{name} is for method lora, and method is {self.method}; leave it out")
         if self.interpolate < 1 and (self.lora_options.use_osf or self.lora_options.use_dora):
             raise ConfigError("interpolate: what use_osf and use_dora add cannot be scaled; leave interpolate at 1")
 
