@@ -54,6 +54,8 @@ def test_a_file_of_arguments_is_overridden_by_texts(pipeline: Path, tmp_path: Pa
         (["uri=a", "pools={}"], "pools is a JSON list"),
         (["uri=a", "pools=@nowhere.json"], "pools: nowhere.json cannot be read"),
         (["uri=a", "uri=b"], "uri is given twice"),
+        (["uri=a", "options.depth.a=1", "options.depth.a=2"], "options.depth.a is given twice"),
+        (["uri=a", "options.depth=3", "options.depth.a=1"], "options.depth is 3, and has no 'a'"),
         (["percent=1"], "demo needs uri=..."),
         (["uri"], "'uri': an argument is written key=value"),
     ],

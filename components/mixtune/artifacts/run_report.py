@@ -73,10 +73,8 @@ def is_gain_proved(report: RunReport) -> bool:
     best = find_recommendation(report)
     comparisons = [item.comparison for item in list_candidates(report)]
     chosen = [item for item in comparisons if best is None or item.model_uri == best.model_uri]
-    asked = [
-        axis for item in chosen for axis in item.axes if (axis.axis, axis.question) == (CUSTOMER_AXIS, SUPERIORITY)
-    ]
-    return not asked or any(axis.verdict == PASS for axis in asked)
+    axes = [axis for item in chosen for axis in item.axes if (axis.axis, axis.question) == (CUSTOMER_AXIS, SUPERIORITY)]
+    return not axes or any(axis.verdict == PASS for axis in axes)
 
 
 def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -> Comparison:

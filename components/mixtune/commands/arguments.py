@@ -130,27 +130,29 @@ def read_arguments(
     definitions, texts = read_definitions(path), list(texts)
     arguments: Arguments = {}
     entries: list[tuple[str, list[str], object]] = []
+    places: set[str] = set()
     for text in texts:
-        name, sign, value = text.partition("=")
-        name, *keys = name.split(".")
+        place, sign, value = text.partition("=")
+        name, *keys = place.split(".")
         if not sign:
             raise ConfigError(f"{text!r}: an argument is written key=value")
         if name not in definitions:
             _check_names(path, [part.partition("=")[0].split(".")[0] for part in texts], definitions)
+        if place in places:
+            raise ConfigError(f"{place} is given twice")
+        places.add(place)
         kind = definitions[name]["parameterType"]
         if keys and kind == "STRUCT":
             entries.append((name, keys, read_entry(value)))
         elif keys:
             raise ConfigError(f"{name} is {KINDS[kind]}, and has no {keys[0]!r}")
-        elif name in arguments:
-            raise ConfigError(f"{name} is given twice")
         else:
             arguments[name] = _read_value(name, value, kind)
     before = {**(earlier or {}), **(_read_file(file) if file else {})}
     before = {name: _as_declared(value, definitions.get(name, {})) for name, value in before.items()}
     arguments = {**before, **arguments}
     for name, keys, entry in entries:
-        arguments[name] = _with_entry(arguments.get(name, {}), keys, entry)
+        arguments[name] = _with_entry(name, arguments.get(name), keys, entry)
     check_arguments(path, arguments, complete=complete)
     return arguments
 
@@ -248,12 +250,14 @@ def read_entry(text: str) -> object:
         return text
 
 
-def _with_entry(value: object, keys: list[str], entry: object) -> object:
-    """Return an object with one entry set, however deep."""
+def _with_entry(name: str, value: object, keys: list[str], entry: object) -> object:
+    """Return an object with one entry set, however deep; None: there is no object yet."""
     if not keys:
         return entry
-    inner = value if isinstance(value, dict) else {}
-    return {**inner, keys[0]: _with_entry(inner.get(keys[0]), keys[1:], entry)}
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{name} is {value!r}, and has no {keys[0]!r}")
+    inner = value or {}
+    return {**inner, keys[0]: _with_entry(f"{name}.{keys[0]}", inner.get(keys[0]), keys[1:], entry)}
 
 
 def _fits(value: object, kind: str) -> bool:

@@ -22,6 +22,7 @@ from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
 from mixtune.settings.find_mix import FindSettings, read_find_settings
+from mixtune.settings.job import NodeSettings
 
 
 def add_commands(commands: Commands) -> None:
@@ -85,7 +86,7 @@ def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
     measured = _measured(options.measured, instance)
     hardware = Hardware(
         instance=instance,
-        nodes=int(arguments.get("num_nodes") or options.nodes),
+        nodes=NodeSettings(num_nodes=arguments.get("num_nodes") or "").count or options.nodes,
         evaluation=prices[options.evaluate_on or options.instance],
         evaluation_hours=1.0 if options.evaluation_hours is None else options.evaluation_hours,
         evaluation_assumed=options.evaluation_hours is None,

@@ -82,6 +82,8 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.nodes < 1:
             raise ConfigError(f"nodes is 1 or more; got {self.nodes}")
+        if not 0 <= self.evaluation_hours < math.inf:
+            raise ConfigError(f"evaluation_hours is 0 or more; got {self.evaluation_hours:g}")
         if not 0 <= self.mfu <= 1:
             raise ConfigError(f"mfu is a share of the peak, 0 to 1; got {self.mfu}")
 
