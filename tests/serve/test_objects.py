@@ -254,6 +254,26 @@ def test_the_deployment_fetches_what_was_proved_and_starts_on_that(models: Model
         fetch(local)
 
 
+def keep_run(folder: Path, adapter: str, **arguments: object) -> str:
+    """Leave a run that passed in the work folder there; return its id."""
+    work, run_id = WorkDir(folder / "mixtune-work"), "finetune-20260101-000000-abcd"
+    work.begin(run_id, RunRecord(pipeline="finetune", code=""), arguments)
+    work.pages(run_id).mkdir(parents=True)
+    proof = read_artifact(Comparison, write_proof(work.report(run_id, "json"), adapter))
+    write_artifact(str(work.report(run_id, "json")), replace(proof, model_uri=adapter))
+    return run_id
+
+
+def test_a_runs_model_is_read_from_the_store_that_the_run_was_told_of(
+    models: Models, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = keep_run(tmp_path, models.adapter(), base_model=models.base(), storage={"endpoint_url": s3_server})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    storage.s3_client.cache_clear()
+    assert main(["serve", run_id, "--name", "desk"]) == 0
+
+
 def test_the_model_of_a_run_here_is_served_by_the_runs_name_once_its_files_lie_where_a_cluster_reads(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,11 +281,7 @@ def test_the_model_of_a_run_here_is_served_by_the_runs_name_once_its_files_lie_w
     for uri in (models.base(), models.adapter()):
         storage.fetch(storage.split_fingerprint(uri)[0], tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
     adapter = storage.fingerprint(str(tmp_path / "model"))
-    work, run_id = WorkDir(tmp_path / "mixtune-work"), "finetune-20260101-000000-abcd"
-    work.begin(run_id, RunRecord(pipeline="finetune", code=""), {"base_model": str(tmp_path / "base")})
-    work.pages(run_id).mkdir(parents=True)
-    proof = read_artifact(Comparison, write_proof(work.report(run_id, "json"), adapter))
-    write_artifact(str(work.report(run_id, "json")), replace(proof, model_uri=adapter))
+    run_id = keep_run(tmp_path, adapter, base_model=str(tmp_path / "base"))
     assert main(["serve", run_id, "--name", "desk"]) == 2
     assert "copy it to s3:// and say where by base_uri" in capsys.readouterr().err
     assert main(["serve", run_id, "--name", "desk", "base_uri=s3://b/base", "tuned_uri=s3://b/desk"]) == 0

@@ -72,8 +72,9 @@ def find_model(options: argparse.Namespace) -> TunedModel:
         return TunedModel(model_uri=options.model, base_model=options.base_model)
     if not work.report(options.model, "json").is_file():
         raise ConfigError(f"run {options.model} compared no model; take one that came to a verdict")
-    report = work.run_report(options.model)
-    base = options.base_model or str(work.arguments(options.model).get("base_model", ""))
+    report, arguments = work.run_report(options.model), work.arguments(options.model)
+    storage.configure_storage(arguments.get("storage") or {})
+    base = options.base_model or str(arguments.get("base_model", ""))
     if best := find_recommendation(report):
         return TunedModel(model_uri=best.model_uri, base_model=base, strength=best.strength, run_id=options.model)
     uris = [item.comparison.model_uri for item in list_candidates(report) if item.comparison.model_uri]
