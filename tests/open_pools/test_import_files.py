@@ -312,3 +312,13 @@ def test_the_command_lists_shows_and_imports(
     fingerprint_pools(out, {}, "", [entry])
     assert main([*asked, "--out", out, "--mirror", str(mirror), "--allow", "MIT"]) == 2
     assert "is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--out", "out"], ["--mirror", "m"], ["--revision", "1"], ["dolly-15k", "--allow", "MIT"]], ids=str
+)
+def test_an_option_of_an_import_is_refused_where_nothing_is_imported(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pools", *words]) == 2
+    assert f"{words[-2]} has no part here" in capsys.readouterr().err

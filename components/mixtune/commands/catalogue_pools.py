@@ -5,6 +5,7 @@ import json
 import textwrap
 
 from mixtune.commands.arguments import Commands
+from mixtune.errors import ConfigError
 from mixtune.open_pools.catalogue import CATEGORIES, PoolSource, find_pool, pool_argument, read_catalogue, spdx
 from mixtune.open_pools.import_files import import_files
 from mixtune.report import pages
@@ -23,6 +24,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def _pools(options: argparse.Namespace) -> int:
+    idle = ("mirror", "allow") if options.name else ("out", "mirror", "revision")
+    for option in idle if not (options.name and options.out) else ():
+        if getattr(options, option):
+            raise ConfigError(f"--{option} has no part here; an import takes the name of a set, and --out FOLDER")
     if not options.name:
         allowed = {spdx(licence, "--allow") for licence in options.allow}
         entries = read_catalogue(options.catalogue).items()
