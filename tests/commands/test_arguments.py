@@ -50,6 +50,8 @@ def test_a_file_of_arguments_is_overridden_by_texts(pipeline: Path, tmp_path: Pa
     [
         (["uri=a", "percnt=75"], "no parameter 'percnt'; did you mean 'percent'"),
         (["uri=a", "percent=many"], "percent is a number; got 'many'"),
+        (["uri=a", "percent=NaN"], "percent is a number; got 'NaN'"),
+        (["uri=a", 'options={"depth": -Infinity}'], "options is a JSON object; got .*-Infinity is no number"),
         (["uri=a", "steps=2.5"], "steps is a whole number; got 2.5"),
         (["uri=a", "pools={}"], "pools is a JSON list"),
         (["uri=a", "pools=@nowhere.json"], "pools: nowhere.json cannot be read"),

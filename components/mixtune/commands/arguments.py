@@ -218,7 +218,7 @@ def _as_declared(value: object, definition: Mapping[str, object]) -> object:
 
 def _read_file(file: str) -> JsonObject:
     try:
-        value = json.loads(Path(file).expanduser().read_text())
+        value = _parse(Path(file).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"--arguments {file}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(value, dict):
@@ -235,17 +235,26 @@ def _read_value(name: str, text: str, kind: str) -> Any:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{name}: {text[1:]} cannot be read ({reason(error)})") from error
     try:
-        value = json.loads(text)
+        value = _parse(text)
     except ValueError as error:
         why = f" ({error})" if kind in ("LIST", "STRUCT") else ""
         raise ConfigError(f"{name} is {KINDS[kind]}; got {text!r}{why}") from error
     return float(value) if kind == "NUMBER_DOUBLE" and type(value) is int else value
 
 
+def _parse(text: str) -> Any:
+    """Return what a text says as JSON, which has no NaN and no Infinity; a ValueError where it is none."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(text, parse_constant=refuse)
+
+
 def read_entry(text: str) -> object:
     """Return an entry of an object: JSON, else the text itself."""
     try:
-        return json.loads(text)
+        return _parse(text)
     except ValueError:
         return text
 
