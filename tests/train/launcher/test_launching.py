@@ -161,6 +161,7 @@ def test_an_hour_in_the_queue_is_waited_for_and_its_events_are_shown(
 
 JOBS = {"trainjobs": "trainer.kubeflow.org/v1alpha1", "pytorchjobs": "kubeflow.org/v1"}
 OOM = {"containerStatuses": [{"name": "node", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]}
+DONE = {"name": "init-pytorch", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
 EXIT = {"containerStatuses": [{"name": "node", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]}
 LOST = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]}
 
@@ -169,6 +170,7 @@ LOST = {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": 
     ("status", "log", "words"),
     [
         (OOM, "...", "out of memory.*raise memory in the runtime"),
+        ({**OOM, "initContainerStatuses": [DONE]}, "...", "out of memory.*raise memory in the runtime"),
         (EXIT, "torch.OutOfMemoryError: CUDA out of memory.", "out of GPU memory; lower max_tokens_per_gpu"),
         (EXIT, "NCCL error: unhandled system error", "NCCL failed between the nodes"),
         (EXIT, "error: step 3: loss nan", "step 3: loss nan"),

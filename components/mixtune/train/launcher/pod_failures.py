@@ -93,12 +93,15 @@ def explain_not_starting(pod: Object) -> Reason | None:
 
 
 def terminated(pod: Object) -> Object:
-    """Return how the pod's container ended, now or before it was started again; empty while it never did."""
+    """Return how a container of the pod ended, now or before it was started again: rather one that failed.
+
+    Empty while none did. An init container that is done, such as the Training Operator's own, says nothing of the pod.
+    """
+    ends = []
     for item in _containers(pod):
-        for key in ("state", "lastState"):
-            if end := item.get(key, {}).get("terminated"):
-                return dict(end)
-    return {}
+        end = item.get("state", {}).get("terminated") or item.get("lastState", {}).get("terminated")
+        ends += [dict(end)] if end else []
+    return next((end for end in ends if end.get("exitCode")), ends[-1] if ends else {})
 
 
 def restarts(pod: Object) -> int:
