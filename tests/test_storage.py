@@ -121,6 +121,16 @@ def test_an_unknown_storage_option_is_named() -> None:
         storage.configure_storage({"kms": "x"})
 
 
+def test_the_region_and_the_endpoint_that_are_set_are_those_of_the_client(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert storage.s3_client().meta.region_name == "us-east-1"
+    storage.configure_storage({"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"})
+    assert storage.s3_client().meta.region_name == "eu-west-1"
+    assert storage.s3_client().meta.endpoint_url == "http://127.0.0.1:9"
+
+
 def test_a_writer_that_is_killed_leaves_no_file_under_the_name(tmp_path: Path) -> None:
     code = (
         "import sys, time; from mixtune import storage\n"

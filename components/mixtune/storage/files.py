@@ -52,8 +52,9 @@ def configure_storage(options: Mapping[str, object]) -> None:
     if unknown:
         raise ConfigError(f"storage: unknown option {unknown[0]!r}; there are {', '.join(_OPTIONS)}")
     for key, value in options.items():
-        if value:
+        if value and os.environ.get(_OPTIONS[key]) != str(value):
             os.environ[_OPTIONS[key]] = str(value)
+            s3_client.cache_clear()
 
 
 def configured_options() -> dict[str, str]:

@@ -51,12 +51,12 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def s3_client() -> "BaseClient":
-    """Return the S3 client of this process, by the default AWS chain."""
+    """Return the S3 client of this process, by the default AWS chain and `AWS_REGION`, which boto3 does not read."""
     import boto3
     from botocore.config import Config
 
-    retries = {"mode": "standard", "max_attempts": 8}
-    return boto3.client("s3", config=Config(retries=retries, max_pool_connections=MAX_CONNECTIONS))
+    config = Config(retries={"mode": "standard", "max_attempts": 8}, max_pool_connections=MAX_CONNECTIONS)
+    return boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
 
 
 def head(uri: str) -> dict[str, Any]:
