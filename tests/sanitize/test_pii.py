@@ -213,6 +213,52 @@ def test_a_datum_is_found_in_its_seldom_forms(text: str, expected: str) -> None:
     assert Personal().apply(text, Counter()) == expected
 
 
+NATIONAL = """
+BSN 111222333|burgerservicenummer 1112.22.333|Steuer-ID: 36 574 261 809|CPF 39053344705|16.727.230/0001-97|20-05536168-2
+personnummer 880320-0016|Personnummer: 198803200016|fødselsnummer 151086 95088|85.07.30-033.28|756.9217.0769.85
+NIF 501964843|AMKA 01013099997|rodné číslo 710319/2745|SIN 123-456-782|TFN 123 456 782|ID number 7503305044089
+TC Kimlik 17291716060|360426199101010071|NRIC S1234567D|131052-308T|BOXW310820HNERXN09|12.531.909-2|PPS 6433435F
+Aadhaar 234123412346|マイナンバー 123456789018
+"""
+
+
+def test_identity_numbers_of_many_countries_are_told_by_their_checks() -> None:
+    personal = Personal()
+    for text in NATIONAL.replace("\n", "|").strip("|").split("|"):
+        assert personal.apply(text, Counter()).endswith("[NATIONAL_ID]"), text
+        place = max(number for number, letter in enumerate(text) if letter.isdigit())
+        changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+        assert "national_id" not in [kind for kind, _, _ in personal.find(changed)], changed
+    for text in ("PAN: ACUPA7085R", "CPR-nr 211062-5629"):
+        assert personal.apply(text, Counter()).endswith("[NATIONAL_ID]"), text
+
+
+def test_order_numbers_are_no_identity_numbers() -> None:
+    draw, personal = random.Random(5), Personal()
+    for length in (*range(7, 14), 15, 16):
+        for form in ("order {}", "Order no. {} shipped", "A{}", "#{}", "SKU-{}-X", "ABC{}"):
+            for _ in range(30):
+                text = form.format(draw.randrange(10 ** (length - 1), 10**length))
+                assert "national_id" not in [kind for kind, _, _ in personal.find(text)], text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("an müller@beispiel.de und info@münchen.de,", "an [EMAIL] und [EMAIL],"),
+        ("почта@пример.рф, γεια@παράδειγμα.ελ", "[EMAIL], [EMAIL]"),
+        ("请联系user@example.com谢谢", "请联系[EMAIL]谢谢"),
+        ("jane [at] example [dot] com, jo.doe(AT)mail.example.org", "[EMAIL], [EMAIL]"),
+        (
+            "meet (at) noon. com; look at amazon dot com; a @ b.com",
+            "meet (at) noon. com; look at amazon dot com; a @ b.com",
+        ),
+    ],
+)
+def test_an_address_is_found_beyond_ascii_and_spelled_out(text: str, expected: str) -> None:
+    assert Personal().apply(text, Counter()) == expected
+
+
 @pytest.mark.parametrize(
     "text", ["unter 089 1234567", "büro (030) 12 34 56-78", "au 01 23 45 67 89", "044/668 18 00 ab"]
 )

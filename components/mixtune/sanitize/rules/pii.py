@@ -21,7 +21,7 @@ import re2
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules import pii_checksums as ids
 from mixtune.sanitize.rules import pii_context as context
-from mixtune.sanitize.rules import pii_names
+from mixtune.sanitize.rules import pii_names, pii_national
 from mixtune.sanitize.rules.text_batch import Texts
 from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS, PHONE_ELSEWHERE
 
@@ -45,7 +45,7 @@ _GROUPS = (
         r"(?i:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8,80}",
     ),
     ("iban", r"(?i:\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b)"),
-    ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _ in ids.CODED_IDS)})\b"),
+    ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _, _ in pii_national.CODED_IDS)})\b"),
     ("ip6", _IP6_FORM),
     ("number", r"\+?\(?\d[\d() ./-]{5,40}\d"),
 )
@@ -66,7 +66,7 @@ _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GR
 _MAY_BE_NUMBER = r"\d(?:[() ./-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
 """What `_in_number` may find something in: seven digits, or an address."""
 _SURE = {
-    "email": r"[A-Za-z0-9._%+-]@[A-Za-z0-9-]",
+    "email": r"[A-Za-z0-9._%+\x{80}-\x{10ffff}-]@[A-Za-z0-9\x{80}-\x{10ffff}-]|(?i:[\[({]at[\])}])",
     "password": r"(?i:d|phrase|secret|token|key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8}",
     "iban": r"(?i:\b[A-Z]{2}\d{2}[A-Z0-9 -]{10})",
     "ip6": ":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:",
@@ -77,6 +77,15 @@ _MAY_HOLD = re2.compile(
     "|".join(_SURE.get(name, pattern) for name, pattern in _GROUPS).encode(), options=_no_captures()
 )
 _IP6 = re2.compile(_IP6_FORM)
+_LETTERS = "a-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
+"""Of Latin, Greek and Cyrillic: of scripts that write no spaces an address would take the words around it."""
+_ODD_EMAIL = re.compile(
+    rf"[{_LETTERS}0-9._%+-]{{1,64}}@(?:[{_LETTERS}0-9-]{{1,63}}\.)+[{_LETTERS}]{{2,24}}"
+    r"|[a-z0-9._%+-]{1,64} ?[\[({]at[\])}] ?(?:[a-z0-9-]{1,63}(?:\.| ?[\[({]dot[\])}] ?))+[a-z]{2,24}",
+    re.I,
+)
+"""An address with letters beyond ASCII, or with its signs spelled out."""
+_SPELLED_OUT = re.compile(r"[\[({]at[\])}]", re.I)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
@@ -90,10 +99,10 @@ _TRUNK_DIGITS = range(9, 13)
 _MIN_DIALLED = 9
 """Digits from which on a number that is written or introduced like a telephone's is one, though it is not assigned."""
 _PASSWORD = re.compile(r"[:=]\s*['\"]?(?=[^\s'\"]*\d)(?=[^\s'\"]*[A-Za-z])([^\s'\"(){}]+)$")
-_NATIONAL = tuple(
-    (re.compile(pattern), check, re.compile(name) if name else None) for pattern, check, name in ids.NATIONAL_IDS
+_NATIONAL, _CODED = (
+    tuple((re.compile(pattern), check, re.compile(name) if name else None) for pattern, check, name in table)
+    for table in (pii_national.NATIONAL_IDS, pii_national.CODED_IDS)
 )
-_CODED = tuple((re.compile(pattern), check) for pattern, check in ids.CODED_IDS)
 Finding = tuple[str, int, int]
 
 
@@ -172,6 +181,9 @@ class Personal:
             before, after = text[max(0, match.start() - 1) : match.start()], text[match.end() : match.end() + 2]
             if _is_ip6(match[0]) and before != ":" and not _MORE_GROUPS.match(after):
                 yield "ip", *match.span()
+        if ("@" in text and not text.isascii()) or _SPELLED_OUT.search(text):
+            for match in _ODD_EMAIL.finditer(text):
+                yield from self._judged("email", text, *match.span())
         for match in _SCAN_ASCII.finditer(text.encode()) if text.isascii() else _SCAN.finditer(text):
             kind = next(name for place, name in _KINDS_BY_PLACE if match.start(place) >= 0)
             start, end = match.span()
@@ -194,8 +206,14 @@ class Personal:
         if kind == "number":
             yield from self._in_number(text, start, end)
         elif kind == "national_id":
-            if any(pattern.fullmatch(datum) and check(datum) for pattern, check in _CODED):
+            before = text[max(0, start - context.BEFORE) : start]
+            if any(
+                pattern.fullmatch(datum) and check(datum) and (not name or name.search(before))
+                for pattern, check, name in _CODED
+            ):
                 yield kind, start, end
+            elif datum[-1].isdigit():  # its form is that of an identity number, and of others
+                yield from self._in_number(text, start, end)
         elif kind != "ip6" and (kind != "email" or context.is_mailbox(text, start, end)):
             yield kind, start, end
 

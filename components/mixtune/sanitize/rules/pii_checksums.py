@@ -1,7 +1,6 @@
 """Checks that tell a real card, account or identity number from any other number: checksums, lengths, prefixes."""
 
 import re
-from collections.abc import Callable
 
 _IBANS = """
 AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29
@@ -124,20 +123,3 @@ def is_aadhaar(text: str) -> bool:
     for place, digit in enumerate(reversed(digits_of(text))):
         check = int(_VERHOEFF[check][int(_VERHOEFF_TURN[place % 8][int(digit)])])
     return check == 0 and text[0] not in "01"
-
-
-NATIONAL_IDS: tuple[tuple[str, Callable[[str], bool], str], ...] = (
-    (r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)", is_cpf, ""),
-    (r"(?<!\d)[12] ?\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{2}(?!\d)", is_nir, ""),
-    (r"(?<!\d)(?<!\d )\d{4} \d{4} \d{4}(?! ?\d)", is_aadhaar, ""),
-    (r"(?<!\d)\d{11}(?!\d)", is_pesel, r"(?i)pesel"),
-    (r"(?<!\d)\d{3} ?\d{3} ?\d{4}(?!\d)", is_nhs, r"(?i)nhs"),
-)
-"""Pattern, check, and the word that must stand before where the check alone is too weak."""
-CODED_IDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    (r"[XYZ]?\d{7,8}[A-Z]", is_dni),
-    (r"[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z]", is_codice_fiscale),
-    (r"[12] ?\d{2} ?\d{2} ?2[AB] ?\d{3} ?\d{3} ?\d{2}", is_nir),
-    (r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D]", lambda text: True),
-)
-"""Identity numbers with letters: Spain, Italy, Corsica, United Kingdom (whose number has no checksum)."""
