@@ -48,7 +48,7 @@ def make_record(number: int, question: str, answer: str, label: str = "") -> Rec
 
 def plan(options: argparse.Namespace, tokenizer: AskingTokenizer) -> dict[str, list[Part]]:
     """Return the parts of every axis, as `evaluate` cuts them for a CPU."""
-    questions = choice_rows.read_questions(options.mmlu)["test"]
+    questions = choice_rows.read_questions(choice_rows.ChoiceOptions(uri=options.mmlu))["test"]
     listed = ["\n".join([item.question, *item.choices]) for item in questions[:: len(questions) // 600]]
     held_out = [make_record(n, text, listed[n + 300]) for n, text in enumerate(listed[: COUNTS["general_nll"]])]
     subjects = sorted({item.subject for item in questions})[:NUM_LABELS]

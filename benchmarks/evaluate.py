@@ -87,7 +87,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def sample_questions(uri: str, per_subject: int) -> tuple[list[choice_rows.Question], list[choice_rows.Question]]:
-    splits = choice_rows.read_questions(uri)
+    splits = choice_rows.read_questions(choice_rows.ChoiceOptions(uri=uri))
     taken: dict[str, int] = defaultdict(int)
     chosen = []
     for question in splits["test"]:
@@ -215,7 +215,10 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
     if options.subjects:
         names = sorted({question.subject for question in questions})[:: max(1, 57 // options.subjects)]
         questions = [question for question in questions if question.subject in names]
-    texts = [f"{q.question} {' '.join(q.choices)}" for q in choice_rows.read_questions(options.mmlu)["test"]]
+    texts = [
+        f"{q.question} {' '.join(q.choices)}"
+        for q in choice_rows.read_questions(choice_rows.ChoiceOptions(uri=options.mmlu))["test"]
+    ]
     lines = [
         "| parameters | questions | lm-eval hf, s (CPU s) | evaluate, s (CPU s) | ratio of wall | ratio of CPU | largest difference, nats | same prediction |",
         "|---|---|---|---|---|---|---|---|",

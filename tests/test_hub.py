@@ -28,7 +28,7 @@ def test_a_benchmark_of_the_hub_is_fingerprinted_and_read_like_a_local_one(hub: 
     named, _ = fingerprint_benchmarks({"mmlu": uri})
     plain, digest = storage.split_fingerprint(named["mmlu"]["uri"])
     assert (plain, len(digest)) == (uri, 32)
-    splits = choice_rows.read_questions(named["mmlu"]["uri"])
+    splits = choice_rows.read_questions(choice_rows.ChoiceOptions(uri=named["mmlu"]["uri"]))
     assert {name: len(found) for name, found in splits.items()} == {"test": 3, "dev": 1}
     assert not any(name.startswith("other/") for name in hub.asked), "more was fetched than was asked for"
 

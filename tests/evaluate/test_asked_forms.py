@@ -14,6 +14,7 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions
 from mixtune.evaluate.benchmarks import competition_math, long_context, refusals, thinking_modes, tool_calls
 from mixtune.evaluate.benchmarks.long_context import LongContextOptions
+from mixtune.evaluate.benchmarks.refusals import RefusalOptions
 from mixtune.evaluate.benchmarks.thinking_modes import ThinkingOptions
 from mixtune.evaluate.scoring.call_matching import are_expected
 from mixtune.evaluate.scoring.math_answers import is_same, read_answer, read_boxed
@@ -241,7 +242,7 @@ def test_a_model_that_refuses_no_more_fails_and_so_does_one_that_refuses_everyth
 ) -> None:
     rows = [{"prompt": f"harm {n}", "label": "unsafe"} for n in range(90)]
     rows += [{"prompt": f"kind {n}", "refuse": False} for n in range(90)]
-    options = AskedOptions(uri=str(write_jsonl(tmp_path / "refusals.jsonl", rows)))
+    options = RefusalOptions(uri=str(write_jsonl(tmp_path / "refusals.jsonl", rows)))
     no, yes = "I cannot help with that.", "Here is how:"
     tables = {
         name: run(refusals.FORM, options, tokenizer, {"harm": harm, "kind": kind}, tmp_path)
@@ -262,6 +263,61 @@ def test_a_model_that_thinks_no_more_fails(tokenizer: Any, tmp_path: Path) -> No
     assert thinking_modes.FORM.summarize(forgot, ())["as_asked/on"] == 0
     assert thinking_modes.FORM.summarize(endless, ())["unfinished_ratio"] == 0.5
     assert [verdict(thinking_modes.FORM, base, table) for table in (base, forgot, endless)] == [PASS, FAIL, FAIL]
+
+
+@pytest.mark.parametrize(
+    ("row", "gold"),
+    [({"id": "v2-1", "type": "homonyms", "prompt": "p", "focus": "kill", "note": ""}, "answer"),
+     ({"id": "v2-26", "type": "contrast_homonyms", "prompt": "p", "focus": "kill", "note": ""}, "refuse"),
+     ({"prompt": "p", "adversarial": True, "prompt_harm_label": "unharmful"}, "answer")],
+)  # fmt: skip
+def test_prompts_of_published_sets_are_to_be_refused_as_these_say(
+    tmp_path: Path, tokenizer: Any, row: dict[str, Any], gold: str
+) -> None:
+    options = RefusalOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", [row])))
+    assert [item.gold for item in refusals.FORM.read_items(options, tokenizer)] == [gold]
+
+
+def test_a_set_that_is_all_harmful_says_so_in_its_entry_and_contexts_are_asked_too(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    rows = [{"Behavior": "Tell me.", "ContextString": "A plan.", "Tags": "context"}, {"Behavior": "Say it."}]
+    uri = str(write_jsonl(tmp_path / "test.jsonl", rows))
+    first, second = refusals.FORM.read_items(RefusalOptions(uri=uri, refuse=True), tokenizer)
+    assert first.messages[0]["content"] == "A plan.\n\nTell me." and second.gold == "refuse"
+    with pytest.raises(DataError, match="got ''; where all its prompts are to be refused, or none is, set refuse"):
+        refusals.FORM.read_items(RefusalOptions(uri=uri), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("row", "gold", "text"),
+    [({"ID": "2024-I-1", "Problem": "p", "Solution": "s", "Answer": 73}, "73", "p"),
+     ({"id": 60, "problem": "p", "solution": "s", "answer": "073", "url": "u"}, "073", "p"),
+     ({"question": "p", "final_answer": ["2"], "context": "c"}, "2", "c\n\np"),
+     ({"problem": "p", "solution": "So $\\boxed{\\frac{1}{2}}$.", "level": "Level 1"}, "\\frac{1}{2}", "p")],
+)  # fmt: skip
+def test_problems_are_read_in_the_columns_that_they_are_published_in(
+    tmp_path: Path, tokenizer: Any, row: dict[str, Any], gold: str, text: str
+) -> None:
+    uri = str(write_jsonl(tmp_path / "train.jsonl", [row]))
+    (item,) = competition_math.FORM.read_items(competition_math.MathOptions(uri=uri), tokenizer)
+    assert item.gold == gold and item.messages[0]["content"].startswith(f"{text}\n\nReason")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [({"question": "p", "choices": ["a", "b"], "answer": "A"}, "row 1: it has choices, which would not be asked; take form"),
+     ({"question": "p", "answer": {"value": "x", "aliases": ["y"]}}, "row 1: answer is one text or number"),
+     ({"question": "p", "answer": ["x", "y"]}, "row 1: answer is one text or number"),
+     ({"task_id": "HumanEval/0", "prompt": "def f():", "test": "assert f()"}, "row 1: no answer, and no"),
+     ({"id": "5", "context": "c", "question": "p", "answers": {"text": ["x"]}}, "row 1: no answer, and no")],
+)  # fmt: skip
+def test_what_is_no_problem_of_mathematics_is_refused(
+    tmp_path: Path, tokenizer: Any, row: dict[str, Any], words: str
+) -> None:
+    options = competition_math.MathOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", [row])))
+    with pytest.raises(DataError, match=words):
+        competition_math.FORM.read_items(options, tokenizer)
 
 
 def test_thoughts_are_switched_as_asked_or_it_is_said_that_they_cannot_be(
@@ -289,10 +345,19 @@ BOXES = [
 ]  # fmt: skip
 
 
-def test_answers_to_mathematics_are_the_same_where_the_original_scorer_says_so() -> None:
+NUMBERS = {
+    "42": 42, "4 2": 42, "042": 42, "42.": 42, "42.0": 42, "٤٢": 42, "1,000": 1000, "1{,}000": 1000, "1\\,000": 1000, "50": 50,
+    "50%": 50, "50\\%": 50, "\\$50": 50, "18.9": 18.9, "\\$18.90": 18.9, "0.5": 0.5, ".5": 0.5, "0.50": 0.5, "1/2": 0.5, "\\frac12": 0.5,
+    "\\frac{1}{2}": 0.5, "\\dfrac{1}{2}": 0.5, "\\tfrac 1 2": 0.5, "-7": -7, "−7": -7,
+}  # fmt: skip
+
+
+def test_answers_to_mathematics_are_the_same_where_the_original_scorer_says_so_or_two_numbers_are() -> None:
     for one in VECTORS:
         for other in VECTORS:
-            assert is_same(one, other) == hendrycks.is_equiv(one, other), (one, other)
+            equal = one in NUMBERS and NUMBERS[one] == NUMBERS.get(other)
+            assert is_same(one, other) == (equal or hendrycks.is_equiv(one, other)), (one, other)
+    assert is_same("73", "073") and is_same("1,234,567", "1234567") and not is_same("1,23", "123")
     for solution in (box.replace("%s", answer) for box in BOXES for answer in VECTORS):
         box = hendrycks.last_boxed_only_string(solution)
         assert read_boxed(solution) == (hendrycks.remove_boxed(box) if box else ""), solution
@@ -354,7 +419,7 @@ def test_a_fact_is_recalled_where_its_words_stand_alone_in_any_script(gold: str,
      (tool_calls.FORM, {"question": [[{"role": "user", "content": "x"}], []], "tools": [{"name": "f"}], "calls": []},
       "row 1: 2 turns"),
      (tool_calls.FORM, {"id": "simple_java_0", "question": "x", "tools": [{"name": "f"}]}, "is of Java or JavaScript"),
-     (refusals.FORM, {"text": "x", "refuse": True}, "row 1: no messages, nor a text in prompt, question"),
+     (refusals.FORM, {"text": "x", "refuse": True}, "row 1: no messages, nor a text in question, .* there are text"),
      (tool_calls.FORM, {"messages": [{"role": "user", "content": "x"}], "tools": [{"name": "f"}]}, "row 1: no calls"),
      (tool_calls.FORM, {"prompt": "x", "calls": []}, "row 1: no tools")],
 )  # fmt: skip
@@ -363,10 +428,10 @@ def test_a_row_that_cannot_be_asked_is_named(
 ) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [row])
     with pytest.raises(DataError, match=words):
-        form.plan("axis", AskedOptions(uri=str(path)), tokenizer, 0)
+        form.plan("axis", form.options(uri=str(path)), tokenizer, 0)
 
 
 def test_an_item_that_is_there_twice_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", [{"id": 7, "prompt": "x", "refuse": True}] * 2)
     with pytest.raises(DataError, match="item '7' is there twice"):
-        refusals.FORM.plan("axis", AskedOptions(uri=str(path)), tokenizer, 0)
+        refusals.FORM.plan("axis", RefusalOptions(uri=str(path)), tokenizer, 0)

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks import mmlu
-from mixtune.evaluate.choice_rows import Question, read_questions
+from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt
 from mixtune.inference import loading
@@ -85,7 +85,7 @@ def test_every_file_format_gives_the_same_questions(tmp_path: Path, form: str) -
                     {"question": row["question"], "subject": row["subject"], **letters, "answer": "ABCD"[row["answer"]]}
                 )
     expected = write_jsonl(tmp_path / "expected" / "test.jsonl", rows)
-    assert read_questions(str(path)) == read_questions(str(expected))
+    assert read_questions(ChoiceOptions(uri=str(path))) == read_questions(ChoiceOptions(uri=str(expected)))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_file_format_gives_the_same_questions(tmp_path: Path, form: str) -
 def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     path = write_jsonl(tmp_path / "test.jsonl", [row])
     with pytest.raises(DataError, match=f"row 1.*{words}"):
-        read_questions(str(path))
+        read_questions(ChoiceOptions(uri=str(path)))
 
 
 def test_too_few_solved_items_are_refused() -> None:
@@ -140,7 +140,7 @@ def test_prompts_are_byte_for_byte_those_of_lm_eval_and_so_are_log_probabilities
     ours = evaluate(
         world, tmp_path / "out", benchmarks={"mmlu": {"uri": str(tmp_path / "mmlu"), "num_fewshot": 5}}
     ).table("mmlu")
-    splits = read_questions(str(tmp_path / "mmlu"))
+    splits = read_questions(ChoiceOptions(uri=str(tmp_path / "mmlu")))
     texts = mmlu.prompts(splits["test"], splits["dev"], 5)
     for place, sample in enumerate(sorted(theirs, key=lambda one: one["doc_id"])):
         assert sample["arguments"][0][0] == texts[place]

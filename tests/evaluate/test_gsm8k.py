@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks import gsm8k
+from mixtune.storage import benchmark_files
 
 from ..evaluation import compare, evaluate, write_jsonl
 
@@ -94,7 +95,7 @@ def test_an_axis_of_gsm8k_is_compared_like_any_other(world: Any, folder: Path, t
 
 @pytest.mark.parametrize(
     ("rows", "options", "words"),
-    [([{"question": "q", "answer": "nine"}], {}, "row 1: answer ends in '#### '"), ([{"question": "q"}], {}, "no column 'answer'"),
+    [([{"question": "q", "answer": "nine"}], {}, "row 1: answer ends in '#### '"), ([{"question": "q"}], {}, "or is one; got ''"),
      (ROWS, {"num_fewshot": 6}, "0 items in the train split, num_fewshot is 6")],
 )  # fmt: skip
 def test_rows_that_are_no_problems_are_refused(
@@ -103,3 +104,19 @@ def test_rows_that_are_no_problems_are_refused(
     path = write_jsonl(tmp_path / "test.jsonl", rows)
     with pytest.raises(DataError, match=words):
         evaluate(world, tmp_path / "out", benchmarks={"gsm8k": {"uri": str(path), "num_fewshot": 0, **options}})
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer"),
+    [({"question": "q", "answer": None, "answer_number": 18, "equation_solution": None}, "q", "#### 18"),
+     ({"question": "q", "answer": "Step-by-Step Answer: It is 11.", "answer_number": 11}, "q",
+      "Step-by-Step Answer: It is 11.\n#### 11"),
+     ({"ID": "c-1", "Body": "A pack has 76.", "Question": "How many?", "Answer": "145.0"}, "A pack has 76. How many?", "#### 145"),
+     ({"question": "q", "answer": 1200}, "q", "#### 1200")],
+)  # fmt: skip
+def test_a_number_may_stand_alone_as_in_mgsm_and_svamp(
+    tmp_path: Path, row: dict[str, Any], question: str, answer: str
+) -> None:
+    path = str(write_jsonl(tmp_path / "test.jsonl", [row]))
+    (problem,) = gsm8k.read_problems(benchmark_files.read_items(path), path)
+    assert (problem.question, problem.answer) == (question, answer)

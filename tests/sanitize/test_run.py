@@ -127,12 +127,19 @@ ASKED = {
     "hellaswag.jsonl": '{"ctx": "Question number 3?", "endings": ["a", "b"], "label": "0"}\n',
     "arc.jsonl": '{"id": "1", "question": {"stem": "Question number 3?", "choices": []}, "answerKey": "A"}\n',
     "bfcl/simple.json": '{"id": "s_0", "question": [[{"role": "user", "content": "Question number 3?"}]]}\n',
+    "own.jsonl": '{"Frage": "Question number 3?", "Wahl": "a", "answer": "b"}\n',
+    "gsm8k/test.jsonl": '{"question": "Question number 3?", "answer": "#### 3"}\n',
+    "gsm8k/train.jsonl": '{"question": "Question number 4?", "answer": "#### 4"}\n',
+    "harmbench.csv": "Behavior,SemanticCategory\nQuestion number 3?,illegal\n",
     "bfcl/answers.json": '{"id": "s_0", "ground_truth": []}\n',
 }
 """Files of benchmarks in the layouts in which they are published."""
 
 
-@pytest.mark.parametrize("name", ["mmlu", "math.jsonl", "hellaswag.jsonl", "arc.jsonl", "bfcl"])
+@pytest.mark.parametrize(
+    "name",
+    ["mmlu", "math.jsonl", "hellaswag.jsonl", "arc.jsonl", "bfcl", "own.jsonl", "gsm8k", "harmbench.csv"],
+)
 def test_items_of_a_benchmark_are_kept_out_of_training_in_every_layout_that_evaluate_reads(
     name: str, tmp_path: Path
 ) -> None:
@@ -145,8 +152,8 @@ def test_items_of_a_benchmark_are_kept_out_of_training_in_every_layout_that_eval
 
 
 def test_a_benchmark_whose_items_ask_nothing_is_an_error_that_names_its_columns(tmp_path: Path) -> None:
-    bench = write(tmp_path / "b.jsonl", [{"frage": "Was?", "antwort": "Nichts."}])
-    with pytest.raises(DataError, match=r"benchmarks: it, .*b\.jsonl row 1: no question, prompt, .* frage, antwort"):
+    bench = write(tmp_path / "b.jsonl", [{"nummer": 7, "answer": "Nichts."}])
+    with pytest.raises(DataError, match=r"benchmarks: it, .*b\.jsonl row 1: no text that is asked, .* nummer, answer"):
         sanitize(tmp_path, sources=[source(write(tmp_path / "a.jsonl", ROWS))], benchmarks={"it": {"uri": bench}})
 
 

@@ -17,7 +17,7 @@ from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import render
 from mixtune.records import Message
 from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import Row
+from mixtune.storage.benchmark_files import CONTEXTS, QUESTIONS, Row
 
 ITEMS_PER_PART = 128
 
@@ -127,11 +127,11 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
         return {**scores, **latency_scores(table)}
 
 
-def read_messages(row: Row, place: str, names: Sequence[str] = ("prompt", "question")) -> list[Message]:
-    """Return what a row asks, a DataError where nothing: its `messages`, or a text in one of several columns."""
+def read_messages(row: Row, place: str) -> list[Message]:
+    """Return what a row asks, a DataError where nothing: `messages`, or a usual column's text behind its passage."""
     value = row.get("messages")
     if value is None:
-        value = next((row[name] for name in names if row.get(name) is not None), None)
+        value = next((row[name] for name in QUESTIONS if row.get(name)), None)
     if isinstance(value, list) and value and isinstance(value[0], list):  # BFCL: a list of turns
         if len(value) > 1:
             raise DataError(
@@ -139,10 +139,11 @@ def read_messages(row: Row, place: str, names: Sequence[str] = ("prompt", "quest
             )
         value = value[0]
     if isinstance(value, str) and value.strip():
-        return [Message(role="user", content=value)]
+        passages = [row[name] for name in CONTEXTS if isinstance(row.get(name), str) and row[name]]
+        return [Message(role="user", content="\n\n".join([*passages, value]))]
     if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
         return [Message(role=str(message["role"]), content=str(message.get("content") or "")) for message in value]
-    raise DataError(f"{place}: no messages, nor a text in {', '.join(names)}; there are {', '.join(row)}")
+    raise DataError(f"{place}: no messages, nor a text in {', '.join(QUESTIONS)}; there are {', '.join(row)}")
 
 
 def item_id(row: Row, number: int) -> str:

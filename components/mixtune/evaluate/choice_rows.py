@@ -1,38 +1,45 @@
-"""Questions with choices, in the layouts in which benchmarks publish them.
+"""Questions with choices, from rows in the layouts of `choice_layouts`.
 
-| layout | question | choices | right answer |
-|---|---|---|---|
-| MMLU | `question` | `choices`: a list, or as JSON; or columns `A`, `B` ... | `answer`: index or letter |
-| MMLU's own CSV | without a header: question, choices, letter; the subject is the file's name | | |
-| MMLU-Pro | `question` | `options` | `answer`, `answer_index`; the subject is `category` |
-| ARC, CommonsenseQA, OpenBookQA | `question` or `question_stem` | `choices`: `text` and `label` | `answerKey` |
-| ARC's own JSONL | `question.stem` | `question.choices`: objects with `text` and `label` | `answerKey` |
-| HellaSwag; PIQA | `ctx`; `goal` | `endings`; `sol1`, `sol2` | `label` |
-| MedMCQA | `question` | `opa` to `opd` | `cop`, from 0 |
+A passage in a column such as `context` or `article` stands before the question. The right answer is a letter or label,
+an index, or a choice's text: whatever fits all rows. Where indexes count from follows from the rows, too.
 """
 
-import ast
-import json
+import re
 import string
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from mixtune.errors import DataError
+from mixtune.errors import ConfigError, DataError
+from mixtune.evaluate.choice_layouts import LISTS, NUMBERED, first_filled, is_blank, read_choices, split_letter
 from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import Row
+from mixtune.storage.benchmark_files import ANSWERS, CONTEXTS, QUESTIONS, Row
 
-_QUESTION = ("question", "question_stem", "ctx", "goal")
-_CHOICES = ("choices", "options", "endings")
-_COLUMNS = (("sol1", "sol2"), ("opa", "opb", "opc", "opd"))
-_ANSWER = ("answer", "answerKey", "answer_index", "label", "cop", "gold")
-_FILLER = "N/A"
-"""What MMLU-Pro puts in the place of a choice that is not there."""
-_HIDDEN = ("", "-1", "None")
+_MAPPED = ("question", "context", "choices", "answer", "subject")
+_HIDDEN = ("", "-1", "None", "nan")
 """What published test splits have in the place of answers that are kept secret."""
-_MIN_INDEXES = 50
-"""So many indexes without a 0 among them count from 1: by chance less than once in a million of four choices."""
+_MIN_INDEXES = 10
+"""So many indexes do not tell where they count from, where none is that of the first or of the last choice."""
+_NAMED = re.compile(r"(?:(?:option|choice|answer)[\s_:]*)?\(?([A-Za-z]|\d+)(?:\.0)?\)?[.:]?", re.IGNORECASE)
+"""An answer that is a letter or a number: `C`, `(C)`, `C.`, `option_c`, `2`, `2.0`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions:
+    """Options of a benchmark of questions with choices."""
+
+    uri: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """The file's columns by ours: `question`, `context`, `choices`, `answer`, `subject`, or `A`, `B` ... for one choice
+    each. Usual names need none."""
+    first_index: int | None = None
+    """Index of the first choice where answers are indexes, 0 or 1; None: as the rows show it."""
+
+    def __post_init__(self) -> None:
+        if self.first_index not in (None, 0, 1):
+            raise ConfigError(f"first_index is 0 or 1, got {self.first_index}")
+        if unknown := [name for name in self.columns if name not in (*_MAPPED, *string.ascii_uppercase)]:
+            raise ConfigError(f"columns: unknown {unknown[0]!r}; there are {', '.join(_MAPPED)}, and A, B ...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,137 +52,194 @@ class Question:
     choices: tuple[str, ...]
     answer: int
     """Index into `choices`."""
+    context: str = ""
+    """A passage that the question is about."""
 
     @property
     def letters(self) -> str:
         """One letter per choice."""
         return string.ascii_uppercase[: len(self.choices)]
 
+    def after_context(self, prompt: str) -> str:
+        """Return a prompt behind the passage, where there is one."""
+        return f"{self.context}\n{prompt}" if self.context else prompt
 
-def read_questions(uri: str) -> dict[str, list[Question]]:
-    """Return the questions of a benchmark by split: `test`, `dev` and `validation`; one without answers is left out.
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A row whose right answer is not found yet."""
+
+    place: str
+    subject: str
+    question: str
+    context: str
+    choices: list[str]
+    names: list[str]
+    answer: str
+    is_number: bool
+    """The answer is no text in the file."""
+    beside: "_Draft | None" = None
+    """The same with the answer of `answer_index` or `answer_idx`, where the row has it beside another."""
+
+    def named(self) -> int | None:
+        """Return which choice the answer names by its letter or label."""
+        match, names = _NAMED.fullmatch(self.answer), [name.lower() for name in self.names]
+        for name in (self.answer.lower(), match[1].lower() if match else ""):
+            if name in names:
+                return names.index(name)
+        letter, text = split_letter(self.answer)  # "B) Paris"
+        place = names.index(letter.lower()) if letter.lower() in names else 0
+        return place if letter and self.choices[place] == text else None
+
+    def index(self) -> int | None:
+        """Return the index that the answer is, wherever it counts from."""
+        match = _NAMED.fullmatch(self.answer)
+        return int(match[1]) if match and match[1].isdigit() and not self.names[0].isdigit() else None
+
+    def spelled(self) -> int | None:
+        """Return which choice's text the answer is."""
+        texts = [text.strip() for text in self.choices]
+        return texts.index(self.answer) if self.answer in texts and not self.is_number else None
+
+    def contradicts(self, answer: int) -> bool:
+        """Return whether the row says in another column that it is another choice."""
+        index = self.beside.index() if self.beside else None
+        places = {self.beside.named(), self.beside.spelled()} if self.beside else set()
+        places |= {index, index - 1} if index is not None else set()
+        return bool(places - {None}) and answer not in places
+
+
+def read_questions(options: ChoiceOptions) -> dict[str, list[Question]]:
+    """Return the questions of a benchmark by split; one without answers is left out, `train` read where no other is.
 
     Raises:
-        DataError: A row in none of the layouts above.
+        DataError: A row in no known layout, or answers that can be read in two ways.
     """
-    splits = {}
-    for split, rows in benchmark_files.read_splits(uri, ("test", "dev", "validation")).items():
-        if rows and all(_is_hidden(row) for row in rows):
-            print(f"{uri}: its {split} split has no answers and is left out", flush=True)
-        else:
-            splits[split] = _questions(rows, uri)
-    return splits
+    uri, drafts = options.uri, dict[str, list[_Draft]]()
+    for splits in (("test", "dev", "validation"), ("train",)):
+        for split, rows in benchmark_files.read_splits(uri, splits).items() if not any(drafts.values()) else ():
+            mapped = [_mapped(row, options.columns, uri) for row in rows]
+            if rows and all(map(_is_hidden, mapped)):
+                print(f"{uri}: its {split} split has no answers and is left out", flush=True)
+            else:
+                drafts[split] = list(_drafts(mapped, uri))
+    answers = iter(_answers([draft for split in drafts.values() for draft in split], options))
+    return {split: _questions(rows, answers) for split, rows in drafts.items()}
+
+
+def _mapped(row: Row, columns: Mapping[str, str], uri: str) -> Row:
+    """Return a row with the columns that a user names under our names."""
+    named = {ours.lower(): benchmark_files.plain_name(theirs) for ours, theirs in columns.items()}
+    if missing := [theirs for theirs in named.values() if theirs not in row]:
+        raise DataError(f"{uri}: columns: no column {missing[0]!r}; there are {', '.join(row)}")
+    hidden = {*named.values(), *(QUESTIONS if "question" in named else ()), *(ANSWERS if "answer" in named else ())}
+    if {"choices", "a"} & set(named):
+        hidden |= {*LISTS, *filter(NUMBERED.fullmatch, row)}
+    rest = {name: value for name, value in row.items() if name not in hidden}
+    return {**rest, **{ours: row[theirs] for ours, theirs in named.items()}}
 
 
 def _is_hidden(row: Row) -> bool:
     """Return whether a row has a place for the right answer, and none there."""
-    values = [str(row[name]).strip() for name in _ANSWER if name in row]
+    values = [str(row[name]).strip() for name in ANSWERS if name in row]
     return bool(values) and all(value in _HIDDEN for value in values)
 
 
-def _questions(rows: list[Row], uri: str) -> list[Question]:
-    counts: dict[str, int] = defaultdict(int)
-    questions, indexes = [], []
-    for number, row in enumerate(rows, 1):
-        place = f"{uri} row {number}"
-        subject = str(row.get("subject") or row.get("category") or "all")
-        stem = row.get("question")
+def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
+    """Yield the rows' drafts, but for those that MMLU-Redux's annotators found wrong."""
+    sound = [(number, row) for number, row in enumerate(rows, 1) if str(row.get("error_type") or "ok") == "ok"]
+    if len(sound) < len(rows):
+        print(f"{uri}: {len(rows) - len(sound)} rows are left out, whose error_type is not ok", flush=True)
+    for number, row in sound:
+        place, stem = f"{uri} row {number}", row.get("question")
         if isinstance(stem, dict):  # ARC's own JSONL
             row = {**row, "question": stem.get("stem"), "choices": stem.get("choices")}
-        texts, names = _choices(row, place)
-        value = _first(row, _ANSWER, place)
-        answer = _answer(value, names, place)
-        if str(value).strip().upper() not in names:
-            indexes.append(answer)
-            if isinstance(value, str) and value.strip() in texts and texts[answer] != value.strip():
-                raise DataError(f"{place}: answer {value!r} is an index and a choice's text; write its letter")
+        choices, names, answer = read_choices(row, place)
+        draft = _Draft(
+            place=place,
+            subject=str(next((row[name] for name in ("subject", "category") if not is_blank(row.get(name))), "all")),
+            question=str(first_filled(row, QUESTIONS, place)),
+            context="\n".join(_passage(row[name], place) for name in CONTEXTS if not is_blank(row.get(name))),
+            choices=choices,
+            names=names,
+            answer=str(answer).strip(),
+            is_number=isinstance(answer, int | float),
+        )
+        second = next((row[name] for name in ("answer_index", "answer_idx") if not is_blank(row.get(name))), None)
+        yield draft if second is None else replace(draft, beside=replace(draft, answer=str(second).strip()))
+
+
+def _passage(value: object, place: str) -> str:
+    """Return a passage, which may be in paragraphs."""
+    value = value.get("contexts") if isinstance(value, dict) else value  # PubMedQA
+    paragraphs = [value] if isinstance(value, str) else value
+    if not isinstance(paragraphs, list) or not all(isinstance(text, str) for text in paragraphs):
+        raise DataError(f"{place}: its passage is a text, or a list of them; got {str(value)[:80]!r}")
+    return "\n".join(paragraphs)
+
+
+def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:
+    """Return the index of every right choice: answers are all choices' texts, or else letters, labels and indexes."""
+    spelled, named = [draft.spelled() for draft in drafts], [draft.named() for draft in drafts]
+    indexed = [draft for draft, place in zip(drafts, named, strict=True) if place is None and draft.index() is not None]
+    first = _first_index(indexed, options, may_tell_nothing=None not in spelled)
+    for place, draft in enumerate(drafts):
+        index = draft.index()
+        if named[place] is None and index is not None and 0 <= index - first < len(draft.choices):
+            named[place] = index - first
+    if None not in spelled and None not in named and named != spelled:
+        draft = next(draft for draft, *both in zip(drafts, named, spelled, strict=True) if both[0] != both[1])
+        raise DataError(
+            f"{draft.place}: answer {draft.answer!r} is an index or a letter, and a choice's text; write its letter"
+        )
+    readings = (spelled, named) if None not in spelled else (named, spelled)
+    places = [second if place is None else place for place, second in zip(*readings, strict=True)]
+    if None in places:
+        draft = drafts[places.index(None)]
+        raise DataError(
+            f"{draft.place}: answer is an index {first} to {len(draft.choices) - 1 + first}, a choice's text, or one "
+            f"of {', '.join(draft.names)}; got {draft.answer!r}"
+        )
+    answers = [place for place in places if place is not None]
+    if wrong := [draft for draft, answer in zip(drafts, answers, strict=True) if draft.contradicts(answer)]:
+        raise DataError(
+            f"{wrong[0].place}: answer is {wrong[0].answer!r}, and answer_index or answer_idx another choice"
+        )
+    return answers
+
+
+def _first_index(drafts: list[_Draft], options: ChoiceOptions, *, may_tell_nothing: bool) -> int:
+    """Return the first choice's index: the one of 0 and 1 by which every index is one of its row."""
+    if options.first_index is not None:
+        return options.first_index
+    fitting = [
+        first for first in (0, 1) if all(0 <= (draft.index() or 0) - first < len(draft.choices) for draft in drafts)
+    ]
+    if len(fitting) == 2 and len(drafts) >= _MIN_INDEXES and not may_tell_nothing:
+        raise DataError(
+            f"{options.uri}: none of {len(drafts)} answers is 0, or as many as there are choices, so they count from 0 "
+            "or from 1; set first_index, or write letters"
+        )
+    if drafts and len(fitting) == 2 and not may_tell_nothing:
+        print(f"{options.uri}: the answers' indexes are taken to count from 0; first_index says otherwise", flush=True)
+    if fitting == [1]:
+        print(f"{options.uri}: the answers' indexes count from 1", flush=True)
+    return fitting[0] if fitting else 0
+
+
+def _questions(drafts: list[_Draft], answers: Iterator[int]) -> list[Question]:
+    counts: dict[str, int] = defaultdict(int)
+    questions = []
+    for draft, answer in zip(drafts, answers, strict=False):  # the answers of the next split follow
         questions.append(
             Question(
-                item_id=f"{subject}/{counts[subject]}",
-                subject=subject,
-                question=str(_first(row, _QUESTION, place)),
-                choices=tuple(texts),
+                item_id=f"{draft.subject}/{counts[draft.subject]}",
+                subject=draft.subject,
+                question=draft.question,
+                choices=tuple(draft.choices),
                 answer=answer,
+                context=draft.context,
             )
         )
-        counts[subject] += 1
-    if len(indexes) >= _MIN_INDEXES and 0 not in indexes:
-        raise DataError(f"{uri}: none of {len(indexes)} answers is 0, so they count from 1; write letters, or from 0")
+        counts[draft.subject] += 1
     return questions
-
-
-def _first(row: Row, names: Sequence[str], place: str) -> object:
-    """Return the value of the first of several columns that the row has."""
-    for name in names:
-        if row.get(name) is not None:
-            return row[name]
-    raise DataError(f"{place}: no column {names[0]!r}, nor {', '.join(names[1:])}; there are {', '.join(row)}")
-
-
-def _choices(row: Row, place: str) -> tuple[list[str], list[str]]:
-    """Return the choices' texts and what the right answer may be called, in the same order."""
-    value: Any = next((row[name] for name in _CHOICES if row.get(name) is not None), None)
-    if isinstance(value, str):
-        value = _parse_list(value, place)
-    if value is None:
-        value = _from_columns(row)
-    names = None
-    if isinstance(value, dict):
-        value, names = value.get("text"), value.get("label")
-    elif isinstance(value, list) and (objects := [item for item in value if isinstance(item, dict)]):
-        value, names = [item.get("text") for item in objects], [item.get("label") for item in objects]
-    if not isinstance(value, list) or not 2 <= len(value) <= len(string.ascii_uppercase):
-        raise DataError(
-            f"{place}: choices is a list of 2 to 26 texts, an object with text and label, or columns A, B ...; "
-            f"got {value!r}"
-        )
-    if names is not None and len(names) != len(value):
-        raise DataError(f"{place}: {len(value)} choices, {len(names)} labels; one each is needed")
-    if row.get("options") is not None:
-        while len(value) > 2 and value[-1] == _FILLER:
-            value = value[:-1]
-    letters = list(string.ascii_uppercase[: len(value)])
-    return list(map(str, value)), [str(name).strip() for name in names] if names is not None else letters
-
-
-def _from_columns(row: Row) -> list[object] | None:
-    """Return the choices in columns of their own; an empty one before the last keeps its letter."""
-    for columns in _COLUMNS:
-        if all(row.get(name) is not None for name in columns):
-            return [row[name] for name in columns]
-    if "A" not in row:
-        return None
-    texts = ["" if row.get(letter) is None else row[letter] for letter in string.ascii_uppercase if letter in row]
-    while texts and texts[-1] == "":
-        texts.pop()
-    return texts
-
-
-def _parse_list(text: str, place: str) -> object:
-    """Return a list that is written as JSON or as Python prints it."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError):
-            continue
-        if isinstance(value, list | tuple | dict) and len(value) > 1:
-            return value if isinstance(value, dict) else list(value)
-    hint = "; numpy printed it, which loses where a text ends: write JSON" if text.lstrip().startswith("[") else ""
-    raise DataError(f"{place}: choices is not a JSON list{hint}; got {text[:80]!r}")
-
-
-def _answer(value: object, names: list[str], place: str) -> int:
-    """Return the index of the right choice, which is given as such or by its name."""
-    text = str(value).strip()
-    for name in (text, text.upper()):
-        if name in names:
-            return names.index(name)
-    if isinstance(value, float) and value.is_integer():
-        text = str(int(value))
-    letters_only = all(name.isalpha() for name in names)
-    index = int(text) if text.isdigit() and letters_only else -1
-    if not 0 <= index < len(names):
-        raise DataError(
-            f"{place}: answer is an index 0 to {len(names) - 1} or one of {', '.join(names)}; got {value!r}"
-        )
-    return index

@@ -1,4 +1,7 @@
-"""Benchmark files: Parquet, JSONL, JSON or CSV, one file or a folder with a split in each name."""
+"""Benchmark files: Parquet, Arrow, JSONL, JSON, CSV or TSV, one file or a folder with a split in each name.
+
+Columns are read without regard to case and spaces: `Correct Answer` is `correct_answer`.
+"""
 
 import csv
 import gzip
@@ -17,18 +20,33 @@ import pyarrow.parquet as pq
 from mixtune import storage
 from mixtune.errors import DataError
 
-FORMATS = (".parquet", ".jsonl", ".json", ".csv")
+FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 SPLITS = ("test", "dev", "validation", "train")
+_ASKED_FIRST = ("test", "validation", "dev", "train")
 _SPLIT_NAMES = {"validation": ("val", "valid")}
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_provenance.json")
 """What stands beside a benchmark's rows."""
+QUESTIONS = (
+    *("question", "question_stem", "problem", "prompt", "goal", "ctx", "query", "sentence", "qtext", "question_str"),
+    *("startphrase", "sent1", "input", "instruction", "behavior", "user_input", "forbidden_prompt"),
+)
+"""Columns in which benchmarks put what they ask, the first one counts."""
+CONTEXTS = (
+    *("context", "contexts", "passage", "article", "support", "narrative", "story", "premise", "flores_passage"),
+    "contextstring",
+)
+"""Columns in which they put the passage that a question is about."""
+ANSWERS = (
+    *("answer", "answerkey", "answer_key", "answer_index", "answer_idx", "label", "cop", "gold", "correct"),
+    *("correct_option", "correct_answer_num", "correct_answer_id", "correct_answer", "final_decision", "ra", "target"),
+)
+"""Columns in which they put which choice is right."""
+_WRAPPED = ("data", "examples", "rows", "questions", "items")
 _NOT_ASKED = {
-    *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answer", "answers"),
-    *("answerKey", "answer_index", "label", "gold", "cop", "solution", "cot_content", "ground_truth", "calls"),
+    *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answers", "solution"),
+    *("cot_content", "ground_truth", "calls", *ANSWERS),
 }
 """Columns in which two rows that ask the same may differ; the subject may come from the file's name."""
-_ASKED = ("question", "prompt", "problem", "question_stem", "ctx", "goal", "messages")
-"""Columns that hold what an item asks, over all forms of benchmarks."""
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
@@ -56,17 +74,60 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
 
 
 def read_asked(uri: str) -> Iterator[str]:
-    """Yield what every item of a benchmark asks, whatever its form and split.
+    """Yield what every item of a benchmark asks, whatever its form; of a `train` split where there is no other.
 
     Raises:
         DataError: Nothing there, or a row that asks nothing.
     """
-    for _, source in _list_tables(uri):
+    tables = _list_tables(uri)
+    others = [table for table in tables if _split(table[0].removesuffix(".gz")) != "train"]
+    for _, source in others or tables:
         for number, row in enumerate(read_rows(source), 1):
-            if text := next((text for name in _ASKED if (text := _text_of(row.get(name)))), ""):
-                yield text
-            elif not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
-                raise DataError(f"{source} row {number}: no {', '.join(_ASKED)} in it; there are {', '.join(row)}")
+            if not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
+                yield text_asked(row, f"{source} row {number}")
+
+
+def text_asked(row: Row, place: str) -> str:
+    """Return what a row asks: its messages or question, or else, under columns of other names, its longest text.
+
+    Raises:
+        DataError: It has no text.
+    """
+    if text := next((text for name in ("messages", *QUESTIONS) if (text := _text_of(row.get(name)))), ""):
+        return text
+    texts = [value for key, value in row.items() if key not in _NOT_ASKED and isinstance(value, str) and value]
+    if not texts:
+        raise DataError(f"{place}: no text that is asked, such as a question or prompt; there are {', '.join(row)}")
+    return max(texts, key=len)
+
+
+def text_of_problem(row: Row, place: str) -> str:
+    """Return the problem of a row, behind the passage that it is about; of SVAMP its body, too.
+
+    Raises:
+        DataError: It has none, or it has choices.
+    """
+    if not any(row.get(name) for name in QUESTIONS):
+        raise DataError(f"{place}: no column 'problem' or 'question'; there are {', '.join(row)}")
+    if row.get("choices") or row.get("options") or {"a", "b"} <= row.keys():
+        raise DataError(f"{place}: it has choices, which would not be asked; take form multiple_choice or mmlu")
+    passages = [row[name] for name in CONTEXTS if isinstance(row.get(name), str) and row[name]]
+    return "\n\n".join(
+        [*passages, f"{row['body']} {text_asked(row, place)}" if row.get("body") else text_asked(row, place)]
+    )
+
+
+def only_answer(value: Any, place: str) -> str:
+    """Return the right answer, a text or a number, possibly alone in a list; empty where there is none.
+
+    Raises:
+        DataError: Several are right, or it is an object.
+    """
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | dict):
+        raise DataError(f"{place}: answer is one text or number; of several right ones lm_eval's own tasks know")
+    return "" if value is None else str(value).strip()
 
 
 def _text_of(value: object) -> str:
@@ -128,19 +189,26 @@ def _asked(row: Row) -> str:
     return _content(question or row)
 
 
-def check_test_split(items: Collection[object], uri: str) -> None:
-    """Check that a benchmark has items to test; a DataError says what their file is called."""
-    if not items:
-        raise DataError(f"{uri}: no test split in it; name a file test.parquet, test.jsonl or test.csv")
-
-
 def read_items(uri: str) -> list[Row]:
-    """Return the rows of the `test` split; of a benchmark without one, those of all splits."""
+    """Return the rows that are asked: those of the `test` split, or else of the first other one."""
     splits = read_splits(uri)
     if "test" in splits and len(splits) > 1:
         print(f"{uri}: its test split is asked, not {', '.join(sorted(set(splits) - {'test'}))}", flush=True)
-        return splits["test"]
-    return [row for rows in splits.values() for row in rows]
+    return choose_split(splits, uri)
+
+
+def choose_split(splits: dict[str, list[Item]], uri: str) -> list[Item]:
+    """Return what is asked of a benchmark: its `test` split, or else `validation`, `dev` or `train`.
+
+    Raises:
+        DataError: None of them has an item.
+    """
+    name = next((name for name in _ASKED_FIRST if splits.get(name)), "")
+    if not name:
+        raise DataError(f"{uri}: no items in it; name a file test.jsonl, test.parquet or test.csv")
+    if name != "test":
+        print(f"{uri}: its {name} split is asked, as it has no test split", flush=True)
+    return splits[name]
 
 
 def read_rows(uri: str) -> list[Row]:
@@ -153,19 +221,40 @@ def read_rows(uri: str) -> list[Row]:
         data = stream.read()
     name = uri.removesuffix(".gz")
     try:
-        plain = gzip.decompress(data) if name != uri else data
-        if name.endswith(".parquet"):
-            return list(pq.read_table(pa.BufferReader(plain)).to_pylist())
-        text = plain.decode("utf-8-sig")
-        if name.endswith(".csv"):
-            return _read_csv(text, name)
-        if name.endswith(".json") and (rows := _read_array(uri, text)) is not None:
-            return rows
+        rows = _parse(uri, name, gzip.decompress(data) if name != uri else data)
     except (ValueError, TypeError, OSError, csv.Error) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{uri}: not a readable {Path(name).suffix[1:]} file ({error})") from error
+        way = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(f"{uri}: not a readable {Path(name).suffix[1:]} file ({error}){way}") from error
+    return [_with_plain_names(row) for row in rows]
+
+
+def _parse(uri: str, name: str, data: bytes) -> list[Row]:
+    if name.endswith(".parquet"):
+        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
+    if name.endswith(".arrow"):
+        opener = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
+        return list(opener(pa.BufferReader(data)).read_all().to_pylist())
+    text = data.decode("utf-8-sig")
+    if name.endswith((".csv", ".tsv")):
+        return _read_csv(text, name)
+    if name.endswith(".json") and (rows := _read_array(uri, text)) is not None:
+        return rows
     return list(_read_lines(uri, text))
+
+
+def _with_plain_names(row: Row) -> Row:
+    """Return a row with plain names; of two that are alike then the first counts."""
+    named: Row = {}
+    for key, value in row.items():
+        named.setdefault(plain_name(str(key)), value)
+    return named
+
+
+def plain_name(column: str) -> str:
+    """Return a column's name in small letters, with `_` for spaces."""
+    return column.strip().lower().replace(" ", "_")
 
 
 def need(row: Row, column: str, uri: str, number: int) -> Any:
@@ -205,7 +294,7 @@ def _object(uri: str, place: str, row: Any) -> Row:
 
 
 def _read_array(uri: str, text: str) -> list[Row] | None:
-    """Return the rows of a JSON array, or of one object (MATH has a file a problem).
+    """Return the rows of a JSON array, of an object that holds them, or one object (MATH has a file a problem).
 
     None where the file holds a row a line (BFCL's do, whatever their name).
     """
@@ -215,13 +304,19 @@ def _read_array(uri: str, text: str) -> list[Row] | None:
         if text.lstrip().startswith("{"):
             return None
         raise
-    value = [value] if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        wrapped: list[object] = next((value[key] for key in _WRAPPED if isinstance(value.get(key), list)), [])
+        if len(value) > 1 and all(isinstance(row, dict) for row in value.values()):  # PubMedQA: by id
+            value = [{"id": key, **row} for key, row in value.items()]
+        else:
+            value = wrapped if wrapped and all(isinstance(row, dict) for row in wrapped) else [value]
     return [_object(uri, f"row {number}", row) for number, row in enumerate(value, 1)]
 
 
 def _read_csv(text: str, name: str) -> list[Row]:
     """Return a CSV's rows; one without a header in MMLU's own layout (question, choices, letter) gets its columns."""
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    delimiter = "\t" if name.endswith(".tsv") else ","
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
     if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and _is_letter(row) for row in rows):
         letters = string.ascii_uppercase[: len(rows[0]) - 2]
         subject = _SPLIT_SUFFIX.sub("", Path(name).stem)

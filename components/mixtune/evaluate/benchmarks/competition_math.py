@@ -29,18 +29,16 @@ class CompetitionMath(AskedForm[MathOptions]):
         """Return the problems of the `test` split.
 
         Raises:
-            DataError: No test split, or a row without a problem or an answer.
+            DataError: No items, or a row without a problem or an answer.
         """
-        rows = benchmark_files.read_splits(options.uri, ("test",)).get("test", [])
-        benchmark_files.check_test_split(rows, options.uri)
         items = []
-        for number, row in enumerate(rows, 1):
-            column = "question" if "problem" not in row and "question" in row else "problem"
-            problem = str(benchmark_files.need(row, column, options.uri, number))
-            value = row.get("answer")
-            answer = read_boxed(str(row.get("solution") or "")) if value in (None, "") else str(value)
+        for number, row in enumerate(benchmark_files.read_items(options.uri), 1):
+            place = f"{options.uri} row {number}"
+            problem = benchmark_files.text_of_problem(row, place)
+            answer = benchmark_files.only_answer(row.get("answer") or row.get("final_answer"), place)
+            answer = answer or read_boxed(str(row.get("solution") or ""))
             if not answer:
-                raise DataError(f"{options.uri} row {number}: no answer, and no \\boxed{{...}} in a solution")
+                raise DataError(f"{place}: no answer, and no \\boxed{{...}} in a solution")
             subject = str(row.get("type") or row.get("subject") or row.get("level") or "all")
             message = Message(role="user", content=problem + _ASK)
             items.append(AskedItem(item_id=item_id(row, number), subject=subject, messages=[message], gold=answer))

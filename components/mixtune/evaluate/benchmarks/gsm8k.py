@@ -26,6 +26,7 @@ STOP = "Question:"
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = (",", r"\$", "(?s).*#### ", r"\.$")
+_ALONE = re.compile(r"-?[0-9][0-9,]*(\.[0-9]+)?")
 INVALID = "[invalid]"
 
 
@@ -61,8 +62,10 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
     def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the problems of the `test` split, or its first."""
         splits = benchmark_files.read_splits(options.uri)
-        problems, solved = (read_problems(splits.get(split, []), options.uri) for split in ("test", "train"))
-        benchmark_files.check_test_split(problems, options.uri)
+        items = benchmark_files.choose_split(splits, options.uri)
+        problems = read_problems(items, options.uri)
+        train = splits.get("train", [])
+        solved = read_problems(train, options.uri) if train is not items else []
         if len(solved) < options.num_fewshot:
             raise DataError(
                 f"{options.uri}: {len(solved)} items in the train split, num_fewshot is {options.num_fewshot}; "
@@ -117,16 +120,23 @@ def score_problems(
 
 
 def read_problems(rows: list[Row], uri: str) -> list[Problem]:
-    """Return the items of a split.
+    """Return the items of a split; the number may stand alone, as `answer_number` (MGSM) or `answer` (SVAMP).
 
     Raises:
-        DataError: A row without a question, or whose answer does not end in `#### number`.
+        DataError: A row without a question, or without a number for its answer.
     """
     problems = []
     for number, row in enumerate(rows, 1):
-        question, answer = (str(benchmark_files.need(row, name, uri, number)) for name in ("question", "answer"))
+        question = benchmark_files.text_of_problem(row, f"{uri} row {number}")
+        answer = str(row.get("answer") or "")
         if not _STRICT.search(answer):
-            raise DataError(f"{uri} row {number}: answer ends in '#### ' and a number; got {answer[-40:]!r}")
+            alone = str(next((row[name] for name in ("answer_number", "answer") if row.get(name) is not None), ""))
+            if not _ALONE.fullmatch(alone):
+                raise DataError(
+                    f"{uri} row {number}: answer ends in '#### ' and a number, or is one; got {alone[-40:]!r}"
+                )
+            steps = "" if _ALONE.fullmatch(answer) else f"{answer}\n"
+            answer = f"{steps}#### {alone.removesuffix('.0')}".lstrip()
         problems.append(Problem(item_id=str(number - 1), question=question, answer=answer))
     return problems
 

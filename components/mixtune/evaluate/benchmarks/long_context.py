@@ -51,7 +51,12 @@ class LongContext(AskedForm[LongContextOptions]):
         if len(rows) < 2:
             raise DataError(f"{options.uri}: long context needs two facts at least, each is hidden among the others")
         texts = [
-            [str(benchmark_files.need(row, name, options.uri, number)) for name in ("fact", "question", "answer")]
+            [
+                benchmark_files.only_answer(
+                    benchmark_files.need(row, name, options.uri, number), f"{options.uri} row {number}"
+                )
+                for name in ("fact", "question", "answer")
+            ]
             for number, row in enumerate(rows, 1)
         ]
         sizes = [len(encode(tokenizer, f"{fact}\n")) for fact, _, _ in texts]

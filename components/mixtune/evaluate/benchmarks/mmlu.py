@@ -18,7 +18,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
-from mixtune.evaluate.choice_rows import Question, read_questions
+from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
@@ -27,19 +27,21 @@ from mixtune.storage import benchmark_files
 SCORINGS = ("letter", "text")
 ITEMS_PER_PART = 1024
 """An MMLU subject is one part (the largest has 1,534 items and is two), so that its prefix is computed once."""
+MANY_ALIKE = 20
+"""So many right answers of one letter are no chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MmluOptions:
+class MmluOptions(ChoiceOptions):
     """Options of an MMLU-form benchmark."""
 
-    uri: str
     num_fewshot: int = 5
     """Solved items of the `dev` split, or else of `validation`, before each question; 0: none."""
     scoring: str = "letter"
     """What is scored: the choices' `letter` (MMLU's own way) or their `text`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.scoring not in SCORINGS:
             raise ConfigError(f"scoring is one of {', '.join(SCORINGS)}, got {self.scoring!r}")
         if self.num_fewshot < 0:
@@ -53,10 +55,15 @@ class Mmlu(BenchmarkForm[MmluOptions]):
 
     def plan(self, axis: str, options: MmluOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
-        splits = read_questions(options.uri)
-        benchmark_files.check_test_split(splits.get("test", []), options.uri)
-        questions = benchmark_files.stratified_subset(splits["test"], lambda item: item.subject, limit)
-        shots = splits.get("dev") or splits.get("validation") or []
+        splits = read_questions(options)
+        items = benchmark_files.choose_split(splits, options.uri)
+        if options.scoring == "letter" and len(items) >= MANY_ALIKE and len({item.answer for item in items}) == 1:
+            raise DataError(
+                f"{options.uri}: the right answer of all {len(items)} items is {items[0].letters[items[0].answer]}: a "
+                "liking for this letter would be measured; set scoring to text, or order the choices at random"
+            )
+        questions = benchmark_files.stratified_subset(items, lambda item: item.subject, limit)
+        shots = next((splits[name] for name in ("dev", "validation") if splits.get(name, items) is not items), [])
         texts = prompts(questions, shots, options.num_fewshot, options.scoring)
         by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
         for question, text in zip(questions, texts, strict=True):
@@ -116,7 +123,8 @@ def answers(question: Question, scoring: str) -> tuple[str, ...]:
 def ask(question: Question, scoring: str = "letter") -> str:
     """Return a question up to `Answer:`; with its choices, where their letters are scored."""
     choices = zip(question.letters, question.choices, strict=True) if scoring == "letter" else ()
-    return "\n".join([question.question.strip(), *(f"{letter}. {text}" for letter, text in choices), "Answer:"])
+    lines = [question.question.strip(), *(f"{letter}. {text}" for letter, text in choices), "Answer:"]
+    return question.after_context("\n".join(lines))
 
 
 def score_questions(

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.samples import Sample
-from mixtune.errors import DataError
+from mixtune.errors import ConfigError
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
-from mixtune.evaluate.choice_rows import Question, read_questions
+from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
@@ -25,16 +25,16 @@ ITEMS_PER_PART = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultipleChoiceOptions:
-    """Options of a multiple-choice benchmark, in one of the layouts of `choice_rows`."""
+class MultipleChoiceOptions(ChoiceOptions):
+    """Options of a multiple-choice benchmark, in one of the layouts of `choice_layouts`."""
 
-    uri: str
     prompt: str = "Question: {question}\nAnswer:"
     """What stands before a choice and a space; `{question}` is the row's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "{question}" not in self.prompt:
-            raise DataError("prompt has {question} where a row's question goes")
+            raise ConfigError("prompt has {question} where a row's question goes")
 
 
 class MultipleChoice(BenchmarkForm[MultipleChoiceOptions]):
@@ -44,9 +44,7 @@ class MultipleChoice(BenchmarkForm[MultipleChoiceOptions]):
 
     def plan(self, axis: str, options: MultipleChoiceOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, or else of `validation`, taken evenly from the subjects."""
-        splits = read_questions(options.uri)
-        questions = splits.get("test") or splits.get("validation") or []
-        benchmark_files.check_test_split(questions, options.uri)
+        questions = benchmark_files.choose_split(read_questions(options), options.uri)
         questions = benchmark_files.stratified_subset(questions, lambda item: item.subject, limit)
         score = partial(score_choices, axis, tokenizer, options.prompt)
         return make_parts(axis, questions, ITEMS_PER_PART, score)
@@ -70,7 +68,7 @@ def score_choices(
     axis: str, tokenizer: Tokenizer, prompt: str, questions: Sequence[Question], engine: Engine
 ) -> list[Sample]:
     """Return the samples of questions."""
-    texts = [prompt.replace("{question}", question.question) for question in questions]
+    texts = [question.after_context(prompt.replace("{question}", question.question)) for question in questions]
     requests = []
     for question, text in zip(questions, texts, strict=True):
         pairs = encode_pairs(tokenizer, text, [f" {choice}" for choice in question.choices])

@@ -1,12 +1,14 @@
 """Answers to competition mathematics: where a solution puts its answer, and which spellings of one are the same.
 
 Two answers are the same where Hendrycks' `is_equiv` says so: without spaces, units, degrees, dollars and percents, with
-fractions and roots in one form. Nothing is computed.
+fractions and roots in one form. Nothing is computed, but numbers are compared as numbers: 055 is 55, and 27.0 is 27.
 """
 
 import re
+from decimal import Decimal
 
 _REMOVED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "\\%")
+_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
 _BOXES = ("\\boxed", "\\fbox")
 
 
@@ -35,9 +37,18 @@ def read_answer(text: str) -> str:
 def is_same(first: str, second: str) -> bool:
     """Return whether two answers are the same but for their spelling."""
     try:
-        return normalise_answer(first) == normalise_answer(second)
+        texts = [normalise_answer(text) for text in (first, second)]
     except (IndexError, ValueError):  # a fraction or a root that ends where it begins
         return first == second
+    numbers = [_read_number(text) for text in texts]
+    return numbers[0] == numbers[1] if None not in numbers else texts[0] == texts[1]
+
+
+def _read_number(text: str) -> Decimal | None:
+    """Return the number that a normalised answer is; None: it is none."""
+    plain = "0.5" if text == "\\frac{1}{2}" else text.replace("\N{MINUS SIGN}", "-").rstrip("%.")
+    plain = plain.replace("{,}", ",").replace("\\,", ",")
+    return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None
 
 
 def normalise_answer(text: str) -> str:
