@@ -143,6 +143,10 @@ def run(
     monkeypatch.chdir(tmp_path)
     storage.s3_client.cache_clear()
     shutil.copytree(BASE_MODEL, tmp_path / "model")
+    (tmp_path / "mmlu.jsonl").write_text(
+        '{"question": "q", "choices": ["a", "b"], "answer": "A"}\n'
+        '{"question": "r", "choices": ["a", "b"], "answer": "B"}\n'
+    )
     (tmp_path / "chat.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     good = {
         "customer_uri": f"s3://{BUCKET}/raw/customer.jsonl",
@@ -217,6 +221,41 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a misspelt key of a pool": ({"general_pools": [{**POOL, "wight": 1}]}, "unknown key 'wight'"),
     "a benchmark without a URI": ({"benchmarks": {"mmlu": 5}}, "'mmlu' is a URI or an object with one"),
+    "a misspelt option of a benchmark": (
+        {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "num_fewshoot": 0}}},
+        "fail  benchmarks: benchmark 'mmlu': unknown key 'num_fewshoot'; did you mean 'num_fewshot'?",
+    ),
+    "more solved items than there are": (
+        {"benchmarks": {"mmlu": "mmlu.jsonl"}},
+        "fail  benchmarks: benchmarks.mmlu: MMLU subject 'all': 0 items in the dev split, num_fewshot is 5",
+    ),
+    "a benchmark of another layout": (
+        {"benchmarks": {"math": "mmlu.jsonl"}},
+        "mmlu.jsonl row 1: it has choices, which would not be asked; take form multiple_choice or mmlu",
+    ),
+    "a limit of a benchmark without a file": (
+        {"benchmarks": {"mmlu": {"max_drop": 0.01}}},
+        "fail  benchmarks: benchmarks.mmlu has no uri, so nothing would be measured; give its file or folder",
+    ),
+    "nothing that tells of forgetting": (
+        {"sanitize_options": {"splits": {"holdout_records": 0}}},
+        "fail  benchmarks: sanitize_options.splits.holdout_records is 0, so general_nll has no items, and no benchmark is",
+    ),
+    "a gain that no record would show": (
+        {"benchmarks": {"customer": {"min_gain": 0.1}}, "sanitize_options": {"splits": {"test_ratio": 0}}},
+        "fail  benchmarks: customer asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one",
+    ),
+    "a limit in words": (
+        {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "max_drop": "1 %"}}},
+        "max_drop is a number from 0",
+    ),
+    "a limit of items of no axis": (
+        {
+            "benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "num_fewshot": 0}},
+            "evaluate_options": {"axis_limits": {"mmul": 5}},
+        },
+        "fail  benchmarks: axis_limits: no axis 'mmul'; did you mean 'mmlu'?",
+    ),
     "a percentage of 120": (
         {"customer_data_percent": 120.0},
         "customer_data_percent is 0 to 100; got 120",

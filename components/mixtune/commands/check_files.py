@@ -12,18 +12,18 @@ from mixtune import models, storage
 from mixtune.commands.argument_places import Arguments
 from mixtune.errors import ConfigError, DataError, MixtuneError
 from mixtune.preflight.findings import look
-from mixtune.preflight.fingerprint import CUSTOMER
+from mixtune.preflight.fingerprint import CUSTOMER, HOLDOUT_RECORDS
 from mixtune.sanitize.clean import UNUSABLE
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.sanitize.reading.row import Row
 from mixtune.sanitize.reading.schemas import Schema, find_schema
-from mixtune.settings.benchmark_entries import read_benchmark_entries
-from mixtune.settings.from_dict import from_dict
+from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
+from mixtune.settings.from_dict import from_dict, suggest
 from mixtune.settings.inference import EvaluateSettings
 
 FIRST_ROWS = 20
 """Of every file of a source, of which one has to be a record."""
-HUB = "hf://"
+HUB, GENERAL_NLL = "hf://", "general_nll"
 MAPPED = "columns: "
 """How an error of a column mapping begins."""
 
@@ -98,6 +98,7 @@ def _read_row(row: Row, schema: Schema | None, columns: dict[str, str]) -> Schem
 def _check_benchmarks(arguments: Arguments) -> Iterator[tuple[str, str]]:
     """Plan every benchmark as `evaluate` will: its rows, its solved items, its options."""
     entries = read_benchmark_entries(arguments.get("benchmarks") or {})
+    yield from _check_axes(arguments, entries)
     named = {
         name: {**({"uri": entry.uri} if entry.uri else {}), **entry.options}
         for name, entry in entries.items()
@@ -119,6 +120,27 @@ def _check_benchmarks(arguments: Arguments) -> Iterator[tuple[str, str]]:
             yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"
         except MixtuneError as error:
             yield "fail", f"benchmarks.{name}: {error}"
+
+
+def _check_axes(arguments: Arguments, entries: dict[str, BenchmarkEntry]) -> Iterator[tuple[str, str]]:
+    """Look for axes that have a limit and no items, and for one that tells of forgetting."""
+    if "evaluate_options" not in arguments:
+        return
+    splits = (arguments.get("sanitize_options") or {}).get("splits")
+    splits = splits if isinstance(splits, dict) else {}  # whatever else it is, the check of the options says
+    named = [name for name in entries if name not in (CUSTOMER, GENERAL_NLL)]
+    if splits.get("holdout_records", HOLDOUT_RECORDS) == 0 and (GENERAL_NLL in entries or not named):
+        more = "" if named else ", and no benchmark is named: nothing would tell of forgetting"
+        yield "fail", f"sanitize_options.splits.holdout_records is 0, so {GENERAL_NLL} has no items{more}"
+    if CUSTOMER in entries and splits.get("test_ratio") == 0 and not arguments.get("test_uri"):
+        yield "fail", f"{CUSTOMER} asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one"
+    for name in named:
+        if not entries[name].uri and not entries[name].options:
+            yield "fail", f"benchmarks.{name} has no uri, so nothing would be measured; give its file or folder"
+    axes = (*entries, GENERAL_NLL, CUSTOMER)
+    for name in (arguments["evaluate_options"] or {}).get("axis_limits") or {}:
+        if name not in axes:
+            yield "fail", f"axis_limits: no axis {name!r}; {suggest(name, axes)}"
 
 
 FILES: dict[str, Callable[[Arguments], Iterator[tuple[str, str]]]] = {

@@ -23,7 +23,7 @@ def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, Benchm
     """Return the entries by axis; a bare text stands for `{"uri": text}`.
 
     Raises:
-        ConfigError: An entry that is neither a URI nor an object.
+        ConfigError: An entry that is neither a URI nor an object, or a wrong `max_drop`.
     """
     entries = {}
     for name, value in benchmarks.items():
@@ -31,6 +31,11 @@ def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, Benchm
             value = {"uri": value}
         if not isinstance(value, Mapping):
             raise ConfigError(f"benchmarks: {name!r} is a URI or an object with one; got {value!r}")
+        drop = value.get("max_drop")
+        if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int | float) or not drop >= 0):
+            raise ConfigError(f"benchmarks: {name!r}: max_drop is a number from 0, such as 0.02; got {drop!r}")
+        if not isinstance(value.get("uri") or "", str):
+            raise ConfigError(f"benchmarks: {name!r}: uri is a text; got {value['uri']!r}")
         own = {key: value[key] for key in ("uri", "max_drop") if value.get(key) is not None}
         entries[name] = BenchmarkEntry(
             **own, options={key: value[key] for key in value if key not in ("uri", "max_drop")}

@@ -54,7 +54,8 @@ def check_instructions(prompts: Sequence[Prompt]) -> None:
         for name, arguments in zip(prompt.instruction_id_list, prompt.kwargs, strict=True):
             if name not in checkers:
                 raise DataError(
-                    f"IFEval has no instruction {name!r} (prompt {prompt.key}); there are {', '.join(sorted(checkers))}"
+                    f"IFEval has no instruction {name!r} (prompt {prompt.key}); leave it out, there are "
+                    f"{', '.join(sorted(checkers))}"
                 )
             try:
                 with _seeded():
