@@ -129,6 +129,8 @@ def test_old_prices_are_warned_of_and_a_table_of_ones_own_is_taken(
         (["max_steps=1", "--mfu", "40"], "mfu is a share of the peak"),
         (["max_steps=1", "--evaluation-hours", "-1"], "evaluation_hours is 0 or more; got -1"),
         (["max_steps=1", "num_nodes=two"], "num_nodes is empty or a whole number as text; got 'two'"),
+        (["max_steps=1", "--evaluation-hours", "nan"], "evaluation_hours is 0 or more; got nan"),
+        (["max_steps=1", "--tokens-per-record", "inf"], "tokens_per_record is above 0; got inf"),
         (["max_steps=1", "--prices", "nowhere.toml"], "--prices nowhere.toml: not a price table"),
     ],
 )

@@ -38,7 +38,7 @@ class Work:
     """How the architecture's records lie in a forward pass: `packed`, `rows` or `single`."""
 
     def __post_init__(self) -> None:
-        if self.tokens_per_record <= 0:
+        if not 0 < self.tokens_per_record < math.inf:
             raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
         if not self.mix.max_steps and self.customer_records < 1:
             raise ConfigError(
