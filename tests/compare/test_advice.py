@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mixtune.artifacts.comparison import INCONCLUSIVE, SUPERIORITY, AxisVerdict, ItemCounts, Measure
+from mixtune.artifacts.comparison import INCONCLUSIVE, PASS, SUPERIORITY, AxisVerdict, ItemCounts, Measure
 from mixtune.compare import paired_stats
 from mixtune.compare.advice import advise, pass_rate
 
@@ -51,3 +51,10 @@ def test_answers_that_were_cut_and_thoughts_that_never_ended_are_told() -> None:
     text = advise(replace(undecided(-0.01, 0.02, 0.02, 100), items=counts, max_new_tokens=256))
     assert "3 of the base's and 40 of the candidate's were cut at max_new_tokens 256: raise it." in text
     assert "12 of the candidate never ended" in text
+
+
+def test_a_pass_on_an_axis_where_the_base_has_nothing_to_lose_is_told() -> None:
+    axis = replace(undecided(0.0, 0.001, 0.02, 500), verdict=PASS)
+    assert advise(axis) == ""
+    floor = replace(axis, measures=(replace(axis.measure, base=0.004),))
+    assert "the base itself scores 0.004, so no more than the 0.02 that is allowed can be lost" in advise(floor)

@@ -4,14 +4,14 @@ import math
 
 from scipy.stats import norm
 
-from mixtune.artifacts.comparison import EQUIVALENCE, FAIL, PASS, SUPERIORITY, AxisVerdict
+from mixtune.artifacts.comparison import EQUIVALENCE, FAIL, NON_INFERIORITY, PASS, SUPERIORITY, AxisVerdict
 from mixtune.compare import paired_stats
 
 
 def advise(axis: AxisVerdict) -> str:
-    """Return what to do about an axis; empty where it passed."""
+    """Return what to do about an axis; empty where it passed, and could have failed."""
     if axis.verdict == PASS:
-        return ""
+        return _warn_of_nothing_to_lose(axis)
     parts = [_advise_superior(axis) if axis.question == SUPERIORITY else _advise_general(axis)]
     items = axis.items
     if cut := max(items.base_truncated, items.candidate_truncated):
@@ -26,6 +26,17 @@ def advise(axis: AxisVerdict) -> str:
             "ended, and count as wrong."
         )
     return " ".join(parts)
+
+
+def _warn_of_nothing_to_lose(axis: AxisVerdict) -> str:
+    """Return that the base has too little on an axis for a loss to show; empty where it has more."""
+    measure = axis.measure
+    if axis.question != NON_INFERIORITY or measure.relative or measure.base > axis.limit:
+        return ""
+    return (
+        f"{axis.axis}: the base itself scores {measure.base:.3g}, so no more than the {axis.limit:.3g} that is allowed "
+        "can be lost: this axis shows nothing; take items that the base can answer, or ask otherwise (num_fewshot)."
+    )
 
 
 def _advise_superior(axis: AxisVerdict) -> str:

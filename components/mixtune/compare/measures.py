@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 from mixtune.artifacts.comparison import SUPERIORITY, Estimate, Measure
 from mixtune.compare import bootstrap, paired_stats
+from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks.form import AnyForm, Contrast, Labels, ResampledContrast
 
 Tables = tuple[pa.Table, pa.Table]
@@ -28,6 +29,8 @@ def measure_axis(form: AnyForm, labels: Labels, tables: Tables) -> list[Measure]
 def _paired(contrast: Contrast, form: AnyForm, strata: list[str], clusters: list[str]) -> Measure:
     values = contrast.base.values, contrast.candidate.values
     compare = paired_stats.paired_ratio if form.relative else paired_stats.paired_mean
+    if not (np.isfinite(values[0]) & np.isfinite(values[1])).all():
+        raise DataError(f"{contrast.metric}: an item's score is no number; evaluate again, in float32")
     scores = [float(side.values.sum() / side.weights.sum()) for side in (contrast.base, contrast.candidate)]
     return _measure(contrast.metric, form, scores, compare(*values, strata, clusters))
 
