@@ -254,3 +254,16 @@ def test_parts_go_out_while_the_next_is_written_and_a_failed_one_leaves_nothing(
         stream.write(os.urandom(21 * 2**20))
     assert not storage.exists(f"{bucket}/torn.bin")
     assert not client.list_multipart_uploads(Bucket=bucket[5:]).get("Uploads")
+
+
+def test_an_upload_that_s3_does_not_complete_leaves_no_parts(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 5 * 2**20)
+    client = storage.s3_client()
+
+    def refuse(**_: object) -> None:
+        raise OSError("the network is away")
+
+    monkeypatch.setattr(client, "complete_multipart_upload", refuse)
+    with pytest.raises(OSError, match="the network is away"), storage.open_write(f"{bucket}/torn.bin") as stream:
+        stream.write(bytes(6 * 2**20))
+    assert not client.list_multipart_uploads(Bucket=bucket[5:]).get("Uploads")

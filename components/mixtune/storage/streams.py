@@ -224,21 +224,19 @@ class S3Writer(Writer):
                 if self._buffer:
                     self._send(bytes(self._buffer))
                 parts = [part.result() for part in self._parts]
+                s3_client().complete_multipart_upload(
+                    Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+                )
             except BaseException:
                 self.abort()
                 raise
             self._threads.shutdown()
-            s3_client().complete_multipart_upload(
-                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
-            )
         self._buffer.clear()
         self.close()
 
     def abort(self) -> None:
         if self._threads:
-            self._threads.shutdown(
-                cancel_futures=True
-            )  # a part that arrives after the abort would stay and be paid for
+            self._threads.shutdown(cancel_futures=True)  # a part that comes later would stay and be paid for
             s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
         self.close()
 
