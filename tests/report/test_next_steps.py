@@ -1,9 +1,12 @@
 """What to do after a verdict: a command that can be pasted, and never to serve what gained nothing."""
 
+from pathlib import Path
+
 import pytest
 
 from mixtune.artifacts.run_report import is_gain_proved
-from mixtune.report.next_steps import next_steps
+from mixtune.commands.local.work_dir import WorkDir
+from mixtune.report.next_steps import next_steps, with_words
 from mixtune.settings.from_dict import Options
 
 from ..comparisons import make_axis, make_comparison
@@ -39,3 +42,11 @@ def test_a_gain_is_proved_where_the_customers_axis_passes_or_was_not_measured() 
     assert not is_gain_proved(make_comparison("pass", kept, make_axis("customer", "inconclusive", 0.1)))
     assert is_gain_proved(make_comparison("pass", kept, make_axis("customer", "pass", 0.6)))
     assert is_gain_proved(make_comparison("pass", kept))
+
+
+def test_the_commands_after_a_run_in_another_folder_find_it_there(tmp_path: Path) -> None:
+    work = WorkDir.at(str(tmp_path / "my work"))
+    steps = with_words(next_steps("pass", RUN), work.words)
+    assert all(step.command.endswith(f" --work-dir '{tmp_path}/my work'") for step in steps)
+    assert with_words(next_steps("inconclusive", RUN), work.words) == next_steps("inconclusive", RUN)
+    assert WorkDir.at("mixtune-work").words == []

@@ -80,6 +80,12 @@ def next_steps(
     return []
 
 
+def with_words(steps: list[NextStep], words: list[str]) -> list[NextStep]:
+    """Return steps whose commands end in further words."""
+    added = f" {shlex.join(words)}" if words else ""
+    return [step._replace(command=f"{step.command}{added}") if step.command else step for step in steps]
+
+
 def tune_chosen(run: str, model: str) -> list[NextStep]:
     """Return what to do after a run that chose a base model."""
     command = command_of("mixtune", "run", "finetune", "--like", run, f"base_model={model.partition('#')[0]}")

@@ -158,8 +158,7 @@ def _stopped_by_signals(runner: TaskRunner) -> Iterator[None]:
 
 def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
     saved = ", saved" if "which is saved" in log.error else ""
-    folder = [] if work.root == Path("mixtune-work").resolve() else ["--work-dir", str(work.root)]
-    command = command_of("mixtune", "run", "--resume", run_id, *folder)
+    command = command_of("mixtune", "run", "--resume", run_id, *work.words)
     between = f"after {log.finished[-1]}" if log.finished else "at its beginning"
     return f"interrupted {f'in {place}' if place else between}{saved}; go on with: {command}"
 

@@ -10,7 +10,7 @@ from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.commands.local.run_pages import DATA_SETS
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import WorkDir
-from mixtune.report.next_steps import command_of, next_steps
+from mixtune.report.next_steps import command_of, next_steps, with_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,5 +51,5 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
     arguments = work.arguments(run.run_id)
     if chooses_model:
         arguments = {**arguments, "base_model": str(run.outputs.get("Output", ""))}
-    for step in next_steps(run.verdict, run.run_id, arguments, gained=gained):
+    for step in with_words(next_steps(run.verdict, run.run_id, arguments, gained=gained), work.words):
         print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())

@@ -21,7 +21,7 @@ from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir
 from mixtune.commands.task_states import duration
 from mixtune.compare.comparison_page import summarize
-from mixtune.report.next_steps import next_steps, steps_html
+from mixtune.report.next_steps import next_steps, steps_html, with_words
 from mixtune.report.pages import Cell, Html, Verdict, key_value_table, page, table, with_way_back, write_text
 from mixtune.tracking import Tracking, parent_run
 
@@ -122,6 +122,7 @@ def _index(
         judged = read_run_report(str(report))
         head.append(f'<p class="summary {judged.verdict}">{Html(_headline(judged))}</p>')
         steps = next_steps(judged.verdict, run_id, arguments, gained=is_gain_proved(judged))
+        steps = with_words(steps, work.words)
         closing = steps_html(steps) + _models(judged)
     else:
         stopped = f" in {record.place}" if record.place else ""
