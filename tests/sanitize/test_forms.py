@@ -64,6 +64,9 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                       turn("model", {"text": "t", "thought": True}, {"text": "a"})]},
         [S, Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": '{"r": 2}'},
          {**A, "reasoning": "t"}]),
+    "Gemini: pieces of a text": (
+        {"contents": [turn("user", {"text": "What is "}, {"text": "it?"}), turn("model", {"text": "Fo"}, {"text": "ur."})]},
+        [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "Four."}]),
     "Gemini: preference": (
         {"contents": [turn("user", {"text": "q"})],
          "completions": [{"score": 0.0, "completion": turn("model", {"text": "no"})},
@@ -283,6 +286,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
     "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
+    "a citation's": ({"messages": [parts("user", {"type": "text", "text": "q"}), parts("assistant", {"type": "text", "text": "F"}, {"type": "text", "text": "our", "citations": [1]})]}, {"parts.citations"}),
     "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),
     "a result's": ({"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"text": "r"}], "status": "error"}}), A]},
                    {"parts.toolResult.status"}),
@@ -296,6 +300,14 @@ def test_a_field_that_is_not_read_is_named(name: str) -> None:
     find_schema(row, {}).record(row, "a", 1, unread)
     assert unread == dict.fromkeys(names, 1)
     assert set(unread) == names
+
+
+def test_texts_with_citations_are_pieces_of_one() -> None:
+    pieces = [{"type": "text", "text": "Fo", "citations": [{"cited_text": "4"}]}, {"type": "text", "text": "ur."}]
+    record = find_schema({"messages": [Q, A]}, {}).record(
+        {"messages": [Q, parts("assistant", *pieces)]}, "a", 1, Counter()
+    )
+    assert record["messages"][1]["content"] == "Four."
 
 
 def test_the_weight_of_a_conversation_is_read() -> None:

@@ -4,11 +4,8 @@ A message is a role with a content: a text, or parts. Text, reasoning, calls and
 either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import orjson
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
@@ -35,9 +32,6 @@ _READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *LEARN, *CALLS, *_SPOKEN,
 _TYPED_TEXTS = ("text", "input_text", "output_text", "refusal")
 _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
-_TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
-_MANY_TOOLS = 256
-"""Lists of tools as they were read, by what they were read from: the rows of a file have few."""
 _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
 """Names of the two sides where one object is a question with its answer."""
 _LEARNED_IF = "output_with_loss"
@@ -52,9 +46,11 @@ class _Turn:
     reasoning: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Message] = field(default_factory=list)
+    between: str = "\n"
+    """What stands between its texts: nothing where they are pieces of one, as Gemini's and those with citations are."""
 
     def message(self) -> Message:
-        out: Message = {"role": self.role, "content": "\n".join(self.texts)}
+        out: Message = {"role": self.role, "content": self.between.join(self.texts)}
         if not is_blank(self.reasoning):
             out["reasoning"] = "\n".join(self.reasoning)
         if self.calls:
@@ -145,25 +141,6 @@ def read_system(value: Json, unread: Unread) -> str:
     return "\n\n".join(filter(None, turn.texts))
 
 
-def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
-    """Return tools in a record's form, from OpenAI's, Converse's, Anthropic's or Gemini's, or any of them as text."""
-    try:
-        key = orjson.dumps(value, default=lambda item: {"\ufdd2": repr(item)})
-    except orjson.JSONEncodeError:  # an integer of more than 64 bits
-        return [_tool(item, unread) for item in _tool_items(parse_column(value, "its tools are"))]
-    if key not in _TOOLS:
-        if len(_TOOLS) >= _MANY_TOOLS:
-            _TOOLS.clear()
-        passed_over: Unread = Counter()
-        _TOOLS[key] = (
-            [_tool(item, passed_over) for item in _tool_items(parse_column(value, "its tools are"))],
-            passed_over,
-        )
-    tools, passed_over = _TOOLS[key]
-    unread.update(passed_over)
-    return tools
-
-
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
@@ -193,7 +170,7 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
 
 
 def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Message]:
-    out = _Turn(role="assistant" if role == "call" else role)
+    out = _Turn(role="assistant" if role == "call" else role, between="" if "parts" in turn else "\n")
     content = first_filled(turn, (*_CONTENTS, *_SPOKEN), unread, "messages.")
     if content is None:
         content = next((turn[key] for key in _CONTENTS if turn.get(key) is not None), None)
@@ -255,6 +232,7 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
             raise DataError("a content part's text is not text")
         (turn.reasoning if part.get("thought") is True else turn.texts).append(part[key])
         names.append(key)
+        turn.between = "" if part.get("citations") else turn.between
     elif kind in ("thinking", "reasoning"):
         turn.reasoning.append(_nested_text(first_filled(part, _THOUGHTS, unread, "parts."), unread))
         names += _THOUGHTS
@@ -356,43 +334,3 @@ def _call(value: Json, unread: Unread) -> ToolCall:
     out: ToolCall = {"name": function["name"], "arguments": arguments}
     identity = next((value[key] for key in ("id", "toolUseId") if value.get(key)), None)
     return {"id": str(identity), **out} if identity else out
-
-
-def _tool_items(value: Json) -> list[Json]:
-    """Return the tools in a field, one by one."""
-    if isinstance(value, dict):
-        inner = next(
-            (value[key] for key in ("tools", "functionDeclarations", "function_declarations") if key in value), None
-        )
-        return [value] if inner is None else _tool_items(inner)
-    if not isinstance(value, (list, tuple)):
-        raise DataError("tools are not a list")
-    items = [parse_column(item, "a tool is") for item in value]
-    flat = []
-    for item in items:
-        nested = isinstance(item, dict) and not {"functionDeclarations", "function_declarations"}.isdisjoint(item)
-        flat += _tool_items(item) if nested else [item]
-    return [item for item in flat if not (isinstance(item, dict) and set(item) == {"cachePoint"})]
-
-
-_RESULTS = ("return", "response")
-"""What a tool gives back, as transformers' `get_json_schema` and Google's declarations call it; templates show them."""
-
-
-def _tool(tool: Json, unread: Unread) -> JsonObject:
-    spec = next((tool[key] for key in ("function", "toolSpec") if key in tool), tool) if isinstance(tool, dict) else {}
-    if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise DataError("a tool has no name")
-    read = ("name", "description", "parameters", "input_schema", "inputSchema", "type", *_RESULTS)
-    account(spec, frozenset(read), unread, "tools.")
-    if spec is not tool:
-        account(tool, frozenset(("function", "toolSpec", "type")), unread, "tools.")
-    schema = parse_column(next((spec[key] for key in read[2:5] if spec.get(key)), None)) or {}
-    if isinstance(schema, dict) and set(schema) == {"json"}:
-        schema = schema["json"]
-    return {
-        "name": spec["name"],
-        "description": text_of(spec.get("description")),
-        "parameters": plain_json(schema, "a tool's schema"),
-        **{key: plain_json(spec[key], "a tool's schema") for key in _RESULTS if spec.get(key)},
-    }

@@ -15,8 +15,16 @@ from mixtune.records import Message, Record
 from mixtune.sanitize.reading import fields as names
 from mixtune.sanitize.reading import row_answers
 from mixtune.sanitize.reading.fields import account, check_decision, check_wanted, first_filled, fold, is_wish
-from mixtune.sanitize.reading.framing import Fields, finished, framed, question_and_answer, tools_of, with_system
-from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_tools
+from mixtune.sanitize.reading.framing import (
+    Fields,
+    finished,
+    framed,
+    question_and_answer,
+    read_tools,
+    tools_of,
+    with_system,
+)
+from mixtune.sanitize.reading.message_forms import is_message, read_messages
 from mixtune.sanitize.reading.table_cells import read_cells
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
