@@ -30,7 +30,7 @@ def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("page.jsonl", "<html>\n<body>Sign in</body>\n</html>\n", r"none of its first 3 rows can be used: not JSON"),
+        ("page.jsonl", "<html>\n<body>Sign in</body>\n</html>\n", r"a web page; fetch the file itself"),
         ("array.jsonl", "[1, 2]\n", r"none of its first 1 rows can be used: not an object but an array"),
         ("a.jsonl", '{"a": 1}\n', r".*: no known schema in columns a; .* \(line 1\)"),
         ("a.zip", "PK", r"unknown format '\.zip'"),
