@@ -28,13 +28,18 @@ from .backend.kubeflow import kubeflow as kubeflow
 from .http_server import Answers, LocalServer
 
 SLOWEST = (
-    "tests/demo/test_demo.py",
-    "tests/pipelines/test_runs.py",
     "tests/test_readme.py",
-    "tests/policies/test_pipeline.py",
+    "tests/pipelines/test_runs.py",
+    "tests/train/test_worker.py",
+    "tests/demo/test_demo.py",
+    "tests/train/test_gpu_benchmark.py",
+    "tests/train/test_speed.py",
+    "tests/test_examples.py",
     "tests/train/launcher/test_command.py",
+    "tests/train/test_restoring.py",
+    "tests/policies/test_pipeline.py",
 )
-"""Files that take minutes: they begin first, so that no process still works through one when the others are done."""
+"""Files that take half a minute of CPU or more begin first: no process still works through one when the others are done."""
 SLOW_TESTS = Path(__file__).parent / "slow_tests.txt"
 """What `make check` leaves out beside the tests that are marked; `benchmarks/test_times.py` writes it."""
 

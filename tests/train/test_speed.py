@@ -67,7 +67,7 @@ def test_a_model_that_does_not_compile_trains_as_it_is_written(tmp_path: Path, d
 
     layer.mlp.forward = host_read
     losses, _ = gradients(model, draw_records(3, 1))
-    assert "not one graph" in compile_layers(model.loss, draw_records(3, 1), "aot_eager")
+    assert "not one graph" in compile_layers(model.loss, draw_records(3, 1), "eager")
     assert all(part._compiled_call_impl is None for part in model.loss.modules())
     assert torch.equal(gradients(model, draw_records(3, 1))[0], losses)
 

@@ -27,10 +27,8 @@ TRACKING = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "alembic.command
 TOKENIZERS = ("torch", "transformers.activations", "transformers.models.auto.tokenization_auto")
 """Every configuration's class needs the first two, and with them half of what models need."""
 MODELS = (*TOKENIZERS, "peft")
-TRAINING, EVALUATION = (
-    (*MODELS, *TRACKING, "mixtune.train.validation"),
-    (*MODELS, "sklearn.metrics", "mixtune.evaluate.run"),
-)
+TRAINING = (*MODELS, *TRACKING, "mixtune.train.validation")
+EVALUATION = (*MODELS, "sklearn.metrics", "nltk", "mixtune.evaluate.run")
 LIBRARIES = {
     "preflight.preflight": (*TOKENIZERS, *TRACKING, "mixtune.preflight.template_check"),
     "sanitize.sanitize": (*TOKENIZERS, "mixtune.sanitize.run"),
