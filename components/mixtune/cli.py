@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from mixtune import __version__
+from mixtune import __version__, storage
 from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, shipped, submit
 from mixtune.commands.argument_places import did_you_mean
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, package_files
@@ -57,12 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone: nothing is left to say
         return 0
-    except ConfigError as error:
-        print(f"mixtune: {error}", file=sys.stderr)
-        return 2
     except MixtuneError as error:
-        print(f"mixtune: {error}", file=sys.stderr)
-        return 1
+        print(f"mixtune: {storage.without_digests(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"mixtune: {place}{error.strerror or error}; name a path that can be read or written", file=sys.stderr)

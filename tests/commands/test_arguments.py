@@ -220,3 +220,12 @@ def test_another_pipelines_run_gives_what_means_the_same_and_the_rest_is_named(
     assert capsys.readouterr().out == ""
     assert taken_over(arguments, finetune, restore) == {"base_model": "m", "learning_rate": 1e-4}
     assert "run: customer_data_percent, customer_epochs\n" in capsys.readouterr().out
+
+
+def test_a_message_names_a_file_as_the_user_does_without_the_digest_that_the_run_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pools = f"{tmp_path}/pools#{'0a' * 16}"
+    assert main(["export", pools, "--format", "nova", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/pools:" in error and "#" not in error

@@ -3,6 +3,7 @@
 from mixtune.storage.digests import check_fingerprint as check_fingerprint
 from mixtune.storage.digests import fingerprint as fingerprint
 from mixtune.storage.digests import split_fingerprint as split_fingerprint
+from mixtune.storage.digests import without_digests as without_digests
 from mixtune.storage.files import PROVENANCE as PROVENANCE
 from mixtune.storage.files import configure_storage as configure_storage
 from mixtune.storage.files import configured_options as configured_options

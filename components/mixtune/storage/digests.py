@@ -41,3 +41,8 @@ def check_fingerprint(uri: str) -> str:
     if digest and fingerprint(plain) != uri:
         raise DataError(f"{plain}: changed since this run looked at it (digest {digest}); start the run again")
     return plain
+
+
+def without_digests(text: str) -> str:
+    """Return a message with its URIs as the user wrote them."""
+    return re.sub(r"#[0-9a-f]{32}\b", "", text)
