@@ -6,6 +6,7 @@ interrupted.
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"mixtune: {place}{error.strerror or error}; name a path that can be read or written", file=sys.stderr)
+        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # it lists every file of a folder
+        print(f"mixtune: {place}{error.strerror or first}; name a path that can be read or written", file=sys.stderr)
         return 1
     except Exception as error:
         of_s3, of_mlflow = (type(error).__module__.startswith(f"{name}.") for name in ("botocore", "mlflow"))

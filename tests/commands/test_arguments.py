@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -229,3 +230,14 @@ def test_a_message_names_a_file_as_the_user_does_without_the_digest_that_the_run
     assert main(["export", pools, "--format", "nova", "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert f"{tmp_path}/pools:" in error and "#" not in error
+
+
+def test_a_folder_that_cannot_be_copied_is_one_line_with_its_first_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def copy(words: list[str]) -> int:
+        raise shutil.Error([(name, name, f"[Errno 28] No space left on device: {name!r}") for name in "abc"])
+
+    monkeypatch.setattr("mixtune.cli._dispatch", copy)
+    assert main(["runs"]) == 1
+    assert capsys.readouterr().err.startswith("mixtune: [Errno 28] No space left on device: 'a'; name a path")

@@ -261,3 +261,11 @@ def test_a_file_is_found_by_its_name_its_id_or_its_table_and_never_guessed(tmp_p
     (tmp_path / "file-1-more.jsonl").touch()
     with pytest.raises(ConfigError, match="give --training"):
         find_file("file-1", folder)
+
+
+def test_a_file_that_is_there_already_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "finetune.json"
+    out.write_text("{}")
+    assert main(["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--out", str(out)]) == 2
+    assert "there is something already" in capsys.readouterr().err
+    assert out.read_text() == "{}"

@@ -44,7 +44,10 @@ def _import_tuning(options: argparse.Namespace) -> int:
         benchmarks=_read_json("--benchmarks", options.benchmarks, dict),
     )
     imported = import_job(read_export(options.export, options.job), additions)
-    Path(options.out).write_text(json.dumps(imported.arguments, indent=1) + "\n", encoding="utf-8")
+    out, text = Path(options.out), json.dumps(imported.arguments, indent=1) + "\n"
+    if out.exists() and out.read_bytes() != text.encode():
+        raise ConfigError(f"--out {out}: there is something already; name a file that is not there")
+    out.write_text(text, encoding="utf-8")
     print(format_import(imported))
     print(f"\nwritten: {options.out}")
     for text in imported.missing:
