@@ -34,6 +34,7 @@ def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
         ("array.jsonl", "[1, 2]\n", r"none of its first 1 rows can be used: not an object but an array"),
         ("a.jsonl", '{"a": 1}\n', r".*: no known schema in columns a; .* \(line 1\)"),
         ("a.zip", "PK", r"unknown format '\.zip'"),
+        ("header.csv", "text,category\n", "no rows in it"),
     ],
 )
 def test_a_source_without_a_single_record_at_its_head_is_refused_with_the_reason(
@@ -43,6 +44,20 @@ def test_a_source_without_a_single_record_at_its_head_is_refused_with_the_reason
     pools = [{"category": "chat", "uri": str(tmp_path / name), "weight": 100}]
     with pytest.raises(ConfigError, match=rf"general_pools\[0\].*{name}:? {message}"):
         check_files(arguments(tmp_path, general_pools=pools))
+
+
+def test_of_a_folders_files_some_may_have_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    write_jsonl(folder / "part-1.jsonl", TICKETS)
+    (folder / "part-0.jsonl").write_text("")
+    own = arguments(tmp_path, customer_uri=str(folder))
+    check_files(own)
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    assert cli.main(["preflight", "finetune", "--arguments", str(tmp_path / "own.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("warn  data: ") and "1 of 2 files are empty (0 bytes)" in line for line in lines)
+    assert any(line.startswith("warn  records: ") and "no rows in it; it is left out" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,24 @@ def test_what_cannot_be_used_is_one_clear_error_and_leaves_nothing(
     assert not (tmp_path / "out" / "pools").exists()
 
 
+@pytest.mark.parametrize("empty", ["part-1.jsonl", "part-1.csv", "part-1.csv header", "part-1.parquet", "part-1.json"])
+def test_a_file_without_rows_in_a_folder_that_has_some_is_left_out_and_said(
+    empty: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, name = tmp_path / "in", empty.split()[0]
+    folder.mkdir()
+    write(folder / "part-0.jsonl", ROWS)
+    header = "prompt,completion,label\n" if "header" in empty else ""
+    (folder / name).write_text("[]" if name.endswith(".json") else header)
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(ROWS)[:0], folder / name)
+    manifest = sanitize(tmp_path / "out", sources=[source(str(folder))])
+    assert manifest.counts["chat"].kept == 40
+    assert f"{folder}/{name}: no rows in it; left out, other files of chat have some" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no rows in it"):
+        sanitize(tmp_path / "alone", sources=[source(str(folder / name))])
+
+
 def test_duplicates_test_rows_and_benchmark_items_never_reach_the_training_records(tmp_path: Path) -> None:
     rows = [*ROWS, ROWS[0], {**ROWS[1], "prompt": "Question  NUMBER 1"}]
     held = [ROWS[2], {"prompt": "held out", "completion": "yes", "label": "a"}]

@@ -49,9 +49,12 @@ def _check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
     for name, mapping, source in _list_sources(arguments):
         try:
             is_remote = not source.uri or source.uri.startswith(HUB)
-            for file in [] if is_remote else source_files(source.uri, source.split):
-                rows = list(islice(read_rows(file, encoding=encoding), FIRST_ROWS))
+            files = [] if is_remote else source_files(source.uri, source.split)
+            first_rows = {file: list(islice(read_rows(file, encoding=encoding), FIRST_ROWS)) for file in files}
+            for file, rows in first_rows.items():
                 outcome, text = _check_rows(rows, source.columns)
+                if not rows and any(first_rows.values()):
+                    outcome, text = "warn", f"{text}; it is left out"
                 yield outcome, f"{mapping if text.startswith(MAPPED) else name} of {file}: {text.removeprefix(MAPPED)}"
         except MixtuneError as error:
             yield "fail", f"{name}: {error}"
@@ -71,6 +74,8 @@ def _list_sources(arguments: Arguments) -> Iterator[tuple[str, str, _Source]]:
 
 def _check_rows(rows: list[Row], columns: dict[str, str]) -> tuple[str, str]:
     schema, problems = None, Counter[str]()
+    if not rows:
+        return "fail", "no rows in it"
     for row in rows:
         try:
             schema = _read_row(row, schema, columns)

@@ -143,11 +143,13 @@ def _place(uri: str, file: storage.FileEntry) -> str:
 
 
 def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Findings:
-    for file in files:
-        if not file.num_bytes:
-            yield "fail", f"{name}: {uri}: {file.path} is empty (0 bytes); fill it or take it away"
-            return
-    with storage.open_read(_place(uri, files[0])) as stream:
+    empty = [file.path for file in files if not file.num_bytes]
+    if len(empty) == len(files):
+        yield "fail", f"{name}: {uri}: {empty[0]} is empty (0 bytes); fill it or take it away"
+        return
+    if empty:
+        yield "warn", f"{name}: {uri}: {len(empty)} of {len(files)} files are empty (0 bytes), {empty[0]} first"
+    with storage.open_read(_place(uri, next(file for file in files if file.num_bytes))) as stream:
         stream.read(1)
 
 

@@ -206,11 +206,17 @@ def _work_folder(uri: str) -> Iterator[str]:
 
 
 def _check_files(parts: list[Part], max_bad_ratio: float) -> None:
+    """Check every file's rows; of a pool's files some may have none, as Spark leaves them in its folders."""
     tallies: dict[str, list[Tally]] = {}
     for part in parts:
         tallies.setdefault(part.source.uri, []).append(part.tally)
+    pools = {part.source.uri: (part.source.pool, part.source.split) for part in parts}
+    filled = {pools[part.source.uri] for part in parts if part.tally.read}
     for uri, file_tallies in tallies.items():
-        check_bad(uri, file_tallies, max_bad_ratio)
+        if pools[uri] in filled and not any(tally.read for tally in file_tallies):
+            print(f"{uri}: no rows in it; left out, other files of {pools[uri][0]} have some", flush=True)
+        else:
+            check_bad(uri, file_tallies, max_bad_ratio)
 
 
 def _write_quarantine(parts: list[Part], writers: list[PoolWriter], uri: str) -> storage.FileEntry:
