@@ -74,6 +74,8 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
     elif _HUB_NAME.match(plain):
         folder = _fetch_from_hub(plain, weights)
     else:
+        if Path(plain).is_file():
+            raise ModelError(f"base_model {plain!r}: a file; give the folder that it lies in")
         raise ModelError(
             f"base_model {plain!r}: no such folder, and not a hub name with its revision; "
             "give a folder, an s3:// prefix, or org/name@revision"

@@ -75,6 +75,17 @@ def test_all_failures_come_at_once(tmp_path: Path) -> None:
         )
 
 
+def test_a_failure_that_several_checks_share_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"checks failed:\n- base model, architecture, .*, memory: base_model 'x/y'"
+    ) as failed:
+        run_preflight(RunSettings(**{**GOOD, "base_model": "x/y"}), str(tmp_path / "report"))
+    assert str(failed.value).count("give a folder, an s3:// prefix") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("give a folder, an s3:// prefix") == 1
+    assert "fail  memory: as base model" in printed
+
+
 def test_a_template_by_which_nothing_is_learned_and_a_tokenizer_unlike_its_file_are_said_before_anything_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -295,7 +295,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"data_memory": "much"},
         "data_memory is an amount as Kubernetes writes it, such as 4G or 500Mi",
     ),
-    "a model that is not there": ({"base_model": "nothing"}, "base_model 'nothing': no such folder here"),
+    "a model that is not there": (
+        {"base_model": "nothing"},
+        "base_model 'nothing': no such folder here; of the hub write org/name@revision",
+    ),
+    "a model's file in place of its folder": (
+        {"base_model": f"{BASE_MODEL}/config.json"},
+        "config.json': a file; give the folder that it lies in",
+    ),
     "a hub name without its revision": (
         {"base_model": "org/name"},
         "base_model 'org/name': no such folder here; of the hub write org/name@revision, such as org/name@main",

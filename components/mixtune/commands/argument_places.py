@@ -105,10 +105,13 @@ def check_places(arguments: Arguments) -> None:
             continue
         if Path(plain).is_dir() and not any(path.is_file() for path in Path(plain).rglob("*")):
             problems.append(f"{place.name} {plain!r}: a folder without files")
+        elif Path(plain).is_file() and place.name in MODELS:
+            problems.append(f"{place.name} {plain!r}: a file; give the folder that it lies in")
         elif Path(plain).exists():
             continue
         elif place.name in MODELS:
-            hub = f"; of the hub write org/name@revision, such as {plain}@main" if plain.count("/") == 1 else ""
+            example = f", such as {plain}@main" if plain.count("/") == 1 else ""
+            hub = f"; of the hub write org/name@revision{example}" if plain.count("/") < 2 else ""
             problems.append(f"{place.name} {plain!r}: no such folder here{hub}")
         else:
             problems.append(f"{place.name} {plain!r}: no such file or folder; give a path or s3:// key that exists")

@@ -1,7 +1,7 @@
 """What checks found: lines for a log, a page, and the error that ends a run that cannot go well."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TypeAlias
 
@@ -49,12 +49,16 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     skipped = sum(check.outcome == "skip" for check in checks)
     passed = sum(check.outcome == "pass" for check in checks)
     print(f"{title}: {passed} of {len(checks) - skipped} checks are well, {skipped} skipped", flush=True)
+    first = {check.text: check.name for check in reversed(checks)}
     for check in checks:
-        print(check.line(), flush=True)
+        again = check.outcome == "fail" and first[check.text] != check.name
+        print((replace(check, text=f"as {first[check.text]}") if again else check).line(), flush=True)
     write_text(path, _page(checks, title, listed))
-    failed = [f"- {check.name}: {check.text}" for check in checks if check.outcome == "fail"]
+    failed = [check for check in checks if check.outcome == "fail"]
     if failed:
-        raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))
+        names = {text: ", ".join(check.name for check in failed if check.text == text) for text in first}
+        reasons = "\n".join(f"- {names[text]}: {text}" for text in dict.fromkeys(check.text for check in failed))
+        raise ConfigError(f"{len(failed)} of {len(checks)} checks failed:\n{reasons}")
     return "warn" if any(check.outcome == "warn" for check in checks) else "pass"
 
 
