@@ -52,6 +52,18 @@ def test_a_whole_object_is_read_in_few_requests(bucket: str) -> None:
     assert len(requests) == 2
 
 
+def test_objects_that_a_role_may_not_delete_are_said(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    storage.write_json(storage.join(bucket, "old/a.json"), 1)
+    keep = {"Errors": [{"Key": "old/a.json", "Code": "AccessDenied"}]}
+    events = storage.s3_client().meta.events
+    events.register_first("after-call.s3.DeleteObjects", update := lambda parsed, **_: parsed.update(keep))
+    try:
+        storage.delete(storage.join(bucket, "old"))
+    finally:
+        events.unregister("after-call.s3.DeleteObjects", update)
+    assert capsys.readouterr().out == f"{bucket}/old: 1 of 1 objects stay there: AccessDenied\n"
+
+
 def test_a_write_that_fails_leaves_nothing_and_keeps_what_was_there(folder: str) -> None:
     uri = storage.join(folder, "a.txt")
     storage.write_json(uri, 1)

@@ -215,6 +215,12 @@ def test_what_a_tool_gives_back_stays_for_the_templates_that_show_it(key: str) -
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a text behind a call": (
+        {"messages": [Q, parts("assistant", {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
+                               {"type": "text", "text": "Done."})]}, "a message speaks behind its call"),
+    "a text behind a call, Gemini": (
+        {"contents": [turn("user", {"text": "q"}), turn("model", {"functionCall": {"name": "f", "args": {}}}, {"text": "Done."})]},
+        "a message speaks behind its call"),
     "unwanted": ({"prompt": "q", "completion": "a", "label": False}, "unwanted answer"),
     "unwanted, of CSV": ({"prompt": "q", "completion": "a", "label": "False"}, "unwanted answer"),
     "unwanted conversation": ({"messages": [Q, A], "label": False}, "unwanted answer"),

@@ -226,7 +226,7 @@ def sha256_file(uri: str) -> str:
 
 
 def delete(uri: str) -> None:
-    """Delete a file, or a folder with all that is in it; nothing there is no error."""
+    """Delete a file, or a folder with all that is in it; nothing there is no error, what S3 keeps is said."""
     if not is_s3(uri):
         path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -236,7 +236,9 @@ def delete(uri: str) -> None:
         keys = [item["Key"] for item in page.get("Contents", [])]
         keys = [name for name in keys if name == key or name.startswith(key.rstrip("/") + "/")]
         if keys:
-            s3_client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": name} for name in keys]})
+            answer = s3_client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": name} for name in keys]})
+            if kept := answer.get("Errors"):
+                print(f"{uri}: {len(kept)} of {len(keys)} objects stay there: {kept[0].get('Code')}", flush=True)
 
 
 def fetch(uri: str, folder: Path, share: Share = ALONE) -> Path:

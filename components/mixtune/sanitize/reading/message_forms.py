@@ -230,6 +230,8 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
         key = next((key for key in ("text", "value", "content", "refusal") if key in part), "text")
         if not isinstance(part.get(key), str):
             raise DataError("a content part's text is not text")
+        if turn.calls and part[key].strip() and not part.get("thought"):
+            raise DataError("a message speaks behind its call, where no template can say it; make two messages of it")
         (turn.reasoning if part.get("thought") is True else turn.texts).append(part[key])
         names.append(key)
         turn.between = "" if part.get("citations") else turn.between
