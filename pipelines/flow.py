@@ -121,6 +121,7 @@ class Run:
             train_options=training.options,
             sanitize_options=inputs.sanitize_options,
             evaluate_options=inputs.evaluate_options,
+            benchmarks=inputs.benchmarks,
             seed=self.seed,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,

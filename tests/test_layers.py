@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": SHARED,
     "model_choice": SHARED | {"compare", "evaluate", "inference", "serve"},
     "tuning_import": SHARED | {"sanitize"},
-    "preflight": SHARED,
+    "preflight": SHARED | {"evaluate"},
     "outcome": SHARED,
     "demo": SHARED,
     "compiled": set(),

@@ -1,8 +1,12 @@
 """What a run's files hold is looked at before anything runs: by `preflight` with a line, by `run` with an error."""
 
+import importlib.util
 import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -10,6 +14,8 @@ import mixtune.demo
 from mixtune import cli
 from mixtune.commands.check_files import check_files
 from mixtune.errors import ConfigError
+from mixtune.evaluate.benchmark_checks import check_benchmarks
+from mixtune.preflight.findings import look
 
 from ..evaluation import write_jsonl
 
@@ -68,13 +74,36 @@ def test_of_a_folders_files_some_may_have_no_rows(tmp_path: Path, capsys: pytest
         ({"form": "tool_calls"}, "has no place for tools"),
     ],
 )
-def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_before_it(
+def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_by_the_first_task(
     benchmark: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
     uri = str(write_jsonl(tmp_path / "test.jsonl", rows))
-    with pytest.raises(ConfigError, match=rf"benchmarks\.mine: .*({message})"):
-        check_files(arguments(tmp_path, benchmarks={"mine": {"uri": uri, **benchmark}}))
+    planned = partial(check_benchmarks, {"mine": {"uri": uri, **benchmark}}, BASE_MODEL, {}, "")
+    check = look("benchmarks", planned)
+    assert check.outcome == "fail" and re.search(rf"benchmarks\.mine: .*({message})", check.text)
+
+
+def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = arguments(tmp_path, benchmarks={"gsm8k": str(write_jsonl(tmp_path / "problems.jsonl", PROBLEMS))})
+    (tmp_path / "own.json").write_text(json.dumps(own))
+    assert cli.main(["run", "finetune", "--arguments", "own.json"]) == 1
+    output, error = capsys.readouterr()
+    assert "- benchmarks: benchmarks.gsm8k: " in error and "0 items in the train split" in error
+    assert "sanitize" not in output
+
+
+def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: Path) -> None:
+    rows = [{"key": 1, "prompt": "Say no commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}]
+    benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows))}}
+    with mock.patch.object(importlib.util, "find_spec", lambda name: None):
+        assert list(check_benchmarks(benchmarks, BASE_MODEL, {}, "")) == [
+            ("skip", "ifeval: IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
+        ]
+    assert list(check_benchmarks(benchmarks, BASE_MODEL, {}, "")) == [("pass", "ifeval: 1 items")]
 
 
 def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(

@@ -74,6 +74,7 @@ def test_what_is_sent_is_the_compiled_pipeline_its_arguments_and_nothing_else(
             "cannot read paths of this machine: mix_options.chat_template_",
         ),
         (["test_uri=t.csv"], 2, "test_uri 't.csv'; upload them"),
+        (['benchmarks={"mmlu": {"max_drop": 0.01}}'], 2, "benchmarks.mmlu has no uri, so nothing would be measured"),
         (["--digests", "nowhere"], 2, "--digests nowhere: cannot be read as a JSON object"),
         (["--token-file", "nowhere"], 2, "--token-file nowhere: cannot be read"),
     ],

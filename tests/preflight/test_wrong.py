@@ -235,15 +235,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a limit of a benchmark without a file": (
         {"benchmarks": {"mmlu": {"max_drop": 0.01}}},
-        "fail  benchmarks: benchmarks.mmlu has no uri, so nothing would be measured; give its file or folder",
+        "fail  axes: benchmarks.mmlu has no uri, so nothing would be measured; give its file or folder",
     ),
     "nothing that tells of forgetting": (
         {"sanitize_options": {"splits": {"holdout_records": 0}}},
-        "fail  benchmarks: sanitize_options.splits.holdout_records is 0, so general_nll has no items, and no benchmark is",
+        "fail  axes: sanitize_options.splits.holdout_records is 0, so general_nll has no items, and no benchmark is",
     ),
     "a gain that no record would show": (
         {"benchmarks": {"customer": {"min_gain": 0.1}}, "sanitize_options": {"splits": {"test_ratio": 0}}},
-        "fail  benchmarks: customer asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one",
+        "fail  axes: customer asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one",
     ),
     "a limit in words": (
         {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "max_drop": "1 %"}}},
@@ -254,7 +254,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
             "benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "num_fewshot": 0}},
             "evaluate_options": {"axis_limits": {"mmul": 5}},
         },
-        "fail  benchmarks: axis_limits: no axis 'mmul'; did you mean 'mmlu'?",
+        "fail  axes: axis_limits: no axis 'mmul'; did you mean 'mmlu'?",
     ),
     "a percentage of 120": (
         {"customer_data_percent": 120.0},

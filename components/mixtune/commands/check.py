@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
-from mixtune.commands.check_files import FILES
+from mixtune.commands.check_files import FILES, check_axes
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
 from mixtune.preflight.fingerprint import (
@@ -25,7 +26,7 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings
-from mixtune.settings.from_dict import from_dict
+from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.sanitize import SourceSettings
 
 
@@ -41,6 +42,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _preflight(options: argparse.Namespace) -> int:
+    from mixtune.evaluate.benchmark_checks import check_benchmarks
+
     pipeline = find_pipeline(options.pipeline)
     arguments = read_options(options, pipeline)
     check_places(arguments)
@@ -49,10 +52,15 @@ def _preflight(options: argparse.Namespace) -> int:
         raise ConfigError(f"{pipeline.stem} is no whole run: preflight looks at pipelines; `mixtune list` shows them")
     mixed = Mixed(manifest=read_artifact(ShardsManifest, options.shards)) if options.shards else None
     storage.configure_storage(arguments["storage"])
-    run = replace(_fingerprinted(arguments), artifacts=options.pipeline_root, namespace=options.namespace)
+    benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
+    run = _fingerprinted(arguments, benchmarks)
+    run = replace(run, artifacts=options.pipeline_root, namespace=options.namespace)
+    template = run.mix_options.get("chat_template_uri", "")
+    further = {name: partial(check, arguments) for name, check in FILES.items()}
+    further["benchmarks"] = partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, template)
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
     try:
-        outcome = run_preflight(run, options.report, {name: partial(check, arguments) for name, check in FILES.items()})
+        outcome = run_preflight(run, options.report, further)
         print(f"preflight: {outcome}; the page is {options.report}")
         if mixed:
             _check_mixed(mixed, run, options.report)
@@ -72,14 +80,15 @@ def check_options(pipeline: Path, arguments: Arguments) -> None:
     if "general_pools" in arguments:
         read_pools(arguments["general_pools"])
     check_settings(RunSettings.from_arguments({"base_model": "", **arguments}))
+    if problems := [text for _, text in check_axes(arguments)]:
+        raise ConfigError("\n".join(problems))
 
 
-def _fingerprinted(arguments: Arguments) -> RunSettings:
+def _fingerprinted(arguments: Arguments, benchmarks: Mapping[str, Options]) -> RunSettings:
     """Return a run's settings with the digests of everything that it reads."""
     customer, general, _ = fingerprint_pools(
         arguments["customer_uri"], arguments["customer_columns"], arguments["test_uri"], arguments["general_pools"]
     )
-    benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     measured = [{"name": name, "uri": item["uri"]} for name, item in benchmarks.items() if item.get("uri")]
     mix = fingerprint_options(arguments.get("mix_options", {}), arguments.get("model_uri", ""))
     return replace(

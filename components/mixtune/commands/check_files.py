@@ -1,6 +1,6 @@
-"""What a run's files hold, looked at before anything runs: the first records, and the items of every benchmark.
+"""What a run's files hold, looked at before anything runs: the first records, and whether every axis has items.
 
-These are read by the very code of `sanitize` and `evaluate`. Sets of the hub are not looked at.
+Records are read by the very code of `sanitize`; sets of the hub are not looked at. Benchmarks: `preflight`.
 """
 
 from collections import Counter
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from mixtune import models, storage
+from mixtune import storage
 from mixtune.commands.argument_places import Arguments
 from mixtune.errors import ConfigError, DataError, MixtuneError
 from mixtune.preflight.findings import look
@@ -17,13 +17,12 @@ from mixtune.sanitize.clean import UNUSABLE
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.sanitize.reading.row import Row
 from mixtune.sanitize.reading.schemas import Schema, find_schema
-from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
-from mixtune.settings.from_dict import from_dict, suggest
-from mixtune.settings.inference import EvaluateSettings
+from mixtune.settings.benchmark_entries import read_benchmark_entries
+from mixtune.settings.from_dict import suggest
 
 FIRST_ROWS = 20
 """Of every file of a source, of which one has to be a record."""
-HUB, GENERAL_NLL = "hf://", "general_nll"
+GENERAL_NLL = "general_nll"
 MAPPED = "columns: "
 """How an error of a column mapping begins."""
 
@@ -48,7 +47,7 @@ def _check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
     encoding = (arguments.get("sanitize_options") or {}).get("text", {}).get("encoding", "")
     for name, mapping, source in _list_sources(arguments):
         try:
-            is_remote = not source.uri or source.uri.startswith(HUB)
+            is_remote = not source.uri or source.uri.startswith("hf://")
             files = [] if is_remote else source_files(source.uri, source.split)
             first_rows = {file: list(islice(read_rows(file, encoding=encoding), FIRST_ROWS)) for file in files}
             for file, rows in first_rows.items():
@@ -100,37 +99,11 @@ def _read_row(row: Row, schema: Schema | None, columns: dict[str, str]) -> Schem
     return schema
 
 
-def _check_benchmarks(arguments: Arguments) -> Iterator[tuple[str, str]]:
-    """Plan every benchmark as `evaluate` will: its rows, its solved items, its options."""
-    entries = read_benchmark_entries(arguments.get("benchmarks") or {})
-    yield from _check_axes(arguments, entries)
-    named = {
-        name: {**({"uri": entry.uri} if entry.uri else {}), **entry.options}
-        for name, entry in entries.items()
-        if name != CUSTOMER and not entry.uri.startswith(HUB) and (entry.uri or entry.options)
-    }
-    if not named:
-        return
-    try:
-        from mixtune.evaluate.named_benchmarks import load_asking_tokenizer, parse_benchmarks
-    except ImportError as error:
-        yield "skip", f"not looked at: {error.name} is not installed here; pip install 'mixtune[evaluate]'"
-        return
-    settings = from_dict(EvaluateSettings, arguments.get("evaluate_options") or {}, "evaluate_options")
-    folder = models.fetch_model(arguments["base_model"], weights=False)
-    tokenizer = load_asking_tokenizer(folder, (arguments.get("mix_options") or {}).get("chat_template_uri", ""))
-    for name, benchmark in parse_benchmarks(named).items():
-        try:
-            parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
-            yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"
-        except MixtuneError as error:
-            yield "fail", f"benchmarks.{name}: {error}"
-
-
-def _check_axes(arguments: Arguments, entries: dict[str, BenchmarkEntry]) -> Iterator[tuple[str, str]]:
+def check_axes(arguments: Arguments) -> Iterator[tuple[str, str]]:
     """Look for axes that have a limit and no items, and for one that tells of forgetting."""
     if "evaluate_options" not in arguments:
         return
+    entries = read_benchmark_entries(arguments.get("benchmarks") or {})
     splits = (arguments.get("sanitize_options") or {}).get("splits")
     splits = splits if isinstance(splits, dict) else {}  # whatever else it is, the check of the options says
     named = [name for name in entries if name not in (CUSTOMER, GENERAL_NLL)]
@@ -148,8 +121,5 @@ def _check_axes(arguments: Arguments, entries: dict[str, BenchmarkEntry]) -> Ite
             yield "fail", f"axis_limits: no axis {name!r}; {suggest(name, axes)}"
 
 
-FILES: dict[str, Callable[[Arguments], Iterator[tuple[str, str]]]] = {
-    "records": _check_records,
-    "benchmarks": _check_benchmarks,
-}
+FILES: dict[str, Callable[[Arguments], Iterator[tuple[str, str]]]] = {"records": _check_records, "axes": check_axes}
 """Checks of what the files hold, by name."""

@@ -113,14 +113,10 @@ def answers(question: str) -> Iterator[None]:
     except ApiException as error:
         raise ClusterError(f"{question}: {_reason(error)}") from error
     except (HTTPError, TimeoutError) as error:  # the client's own of a health check that is refused
+        cause = str(getattr(error, "reason", None) or error).rpartition(": ")[2]  # without the client's own words
         raise ClusterError(
-            f"{question}: Kubeflow Pipelines does not answer ({_cause(error)}); check --host and --token-file"
+            f"{question}: Kubeflow Pipelines does not answer ({cause}); check --host and --token-file"
         ) from error
-
-
-def _cause(error: Exception) -> str:
-    """Return why nobody answered, such as `[Errno 111] Connection refused`, without the client's own words."""
-    return str(getattr(error, "reason", None) or error).rpartition(": ")[2]
 
 
 def _reason(error: "ApiException") -> str:

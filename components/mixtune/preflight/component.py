@@ -102,6 +102,7 @@ def preflight(
     train_options: dict = {},
     sanitize_options: dict = {},
     evaluate_options: dict = {},
+    benchmarks: dict = {},
     seed: int = 42,
     num_nodes: str = "",
     gpus_per_node: str = "",
@@ -127,6 +128,7 @@ def preflight(
         train_options: Further settings of `train`.
         sanitize_options: Further settings of `sanitize`.
         evaluate_options: Further settings of `evaluate`.
+        benchmarks: As `fingerprint` leaves them; each is planned as `evaluate` will.
         seed: Recorded in the reproducibility checklist.
         num_nodes: Nodes of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
@@ -140,7 +142,10 @@ def preflight(
     Raises:
         ConfigError: At least one check failed.
     """
+    from functools import partial
+
     from mixtune import storage as files
+    from mixtune.evaluate.benchmark_checks import check_benchmarks
     from mixtune.preflight.checks import run_preflight
     from mixtune.preflight.run_settings import RunSettings
     from mixtune.settings.sanitize import SourceSettings
@@ -168,7 +173,9 @@ def preflight(
         tracking=tracking,
         storage=storage,
     )
-    return run_preflight(run, report.path)
+    template = mix_options.get("chat_template_uri", "")
+    planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options, template)
+    return run_preflight(run, report.path, {"benchmarks": planned})
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

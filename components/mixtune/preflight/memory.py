@@ -139,7 +139,8 @@ def estimate_memory(shape: Shape, training: Training) -> Memory:
         gradients=(training.sum_bytes or 4) * own if training.sum_bytes or training.micro_batches > 1 else 0,
         moments=8 * own,
         activations=_activations(shape, training),
-        layer=_layer_again(shape, training),
+        # of one layer that is computed again, while the head's gradient waits for the root's
+        layer=0 if training.keeps_activations else _layer_bytes(shape, training) + _head_gradient(shape, training),
         logits=_logits(shape, training),
         update=(4 + (training.sum_bytes or 4)) * own,
     )
@@ -176,11 +177,6 @@ def _activations(shape: Shape, training: Training) -> int:
         products = 2 * shape.hidden + 2 * (shape.query + shape.key_value) + (shape.mlp_matrices - 1) * inner
         values += shape.layers * products
     return tokens * training.value_bytes * values
-
-
-def _layer_again(shape: Shape, training: Training) -> int:
-    """Bytes of one layer that is computed again, while the head's gradient waits for the root's."""
-    return 0 if training.keeps_activations else _layer_bytes(shape, training) + _head_gradient(shape, training)
 
 
 def _logits(shape: Shape, training: Training) -> int:

@@ -71,7 +71,9 @@ def _is_right(value: Value, expected: Sequence[Value], schema: Mapping[str, Valu
         return value in expected
     item_type = _TYPES.get(str(inner.get("type") or "")) if isinstance(inner, Mapping) else None
     lists = [item if isinstance(item, list) else [] for item in expected]
-    if item_type and isinstance(value, list) and not any(_have_type(value, item_type, item) for item in lists):
+    # Of a list, all items are of the type, or all of that of one expected list's.
+    types = [(item_type, _first_type(item)) for item in lists]
+    if item_type and isinstance(value, list) and not any(all(type(item) in pair for item in value) for pair in types):
         return False
     if isinstance(value, dict):
         return any(_is_right_object(value, item) for item in expected if isinstance(item, Mapping))
@@ -88,11 +90,6 @@ def _is_right(value: Value, expected: Sequence[Value], schema: Mapping[str, Valu
 def _first_type(values: Sequence[Value]) -> type | None:
     """Return the type of the first value that is not the empty text."""
     return next((type(item) for item in values if item != ""), None)
-
-
-def _have_type(value: Sequence[Value], item_type: type, example: Sequence[Value]) -> bool:
-    """Return whether all items of a list are of a type, or of that of an expected list."""
-    return all(type(item) in (item_type, _first_type(example)) for item in value)
 
 
 def _is_right_object(value: Mapping[str, Value], expected: Mapping[str, Value]) -> bool:

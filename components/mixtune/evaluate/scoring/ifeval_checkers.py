@@ -117,7 +117,8 @@ def load_checkers() -> ModuleType:
     """
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError("IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
+        missing = ModuleNotFoundError(name="lm_eval")
+        raise ModelError("IFEval is scored by lm-eval's checkers; install mixtune[evaluate]") from missing
     folder = Path(spec.submodule_search_locations[0]) / "tasks" / "ifeval"
     with _isolated():
         find_punkt()

@@ -11,7 +11,7 @@ import xxhash
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mixtune.ngrams import NGRAM, Sets, Words, distinct, hash_ngrams, hash_words, is_in, shingle_sets, words
-from mixtune.records import Message, Record, content_id, dump_json
+from mixtune.records import Record, content_id, dump_json
 from mixtune.sanitize.dedup.minhash import COMMON
 
 _WORDY = bytes(code for code in range(128) if chr(code).isalnum() or chr(code) in " \t\n\r.,!?;:'\"()[]_")
@@ -84,7 +84,8 @@ def fingerprint_records(records: Sequence[Record]) -> Fingerprints:
         contents.append(len(texts))
         owners += [number] * len(record["messages"])
         bounds.append((start, question, len(texts), len(texts) + 2))
-        texts += last["content"], f"{record.get('label', '')} {_calls(last)}"
+        calls = (f"{call['name']} {call['arguments']}" for call in last.get("tool_calls", ()))
+        texts += last["content"], f"{record.get('label', '')} {' '.join(calls)}"
     hashed = hash_words(texts)
     # (records, 4) the same bounds, in words: where system messages, question and answer begin, and the answer's end
     at = hashed.at[np.array(bounds).reshape(len(records), 4)]
@@ -148,10 +149,6 @@ def _rest(record: Record, answer: str) -> bytes:
     if len(rest) == 1:
         return answer.encode(errors="surrogatepass")
     return dump_json(rest, orjson.OPT_SORT_KEYS)
-
-
-def _calls(message: Message) -> str:
-    return " ".join(f"{call['name']} {call['arguments']}" for call in message.get("tool_calls", ()))
 
 
 def _digest(values: np.ndarray, seed: int = 0) -> int:

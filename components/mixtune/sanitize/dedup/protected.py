@@ -98,11 +98,7 @@ def index_held_back(pools_path: str, work: str) -> tuple[str, str]:
     if not len(arrays["exact"]):
         return "", ""
     write_arrays(uri, arrays)
-    return uri, _digest_of(arrays)
-
-
-def _digest_of(arrays: dict[str, np.ndarray]) -> str:
-    return xxhash.xxh3_128_hexdigest(b"".join(array.tobytes() for array in arrays.values()))
+    return uri, xxhash.xxh3_128_hexdigest(b"".join(array.tobytes() for array in arrays.values()))
 
 
 def _records(pools_path: str) -> Iterator[tuple[str, Record]]:

@@ -98,10 +98,6 @@ def _is_broken(text: str) -> bool:
     return is_bad(near)
 
 
-def _line_ends(text: str) -> str:
-    return _NEXT_LINE.sub("\n", text.replace("\r\n", "\n").replace("\r", "\n"))
-
-
 def _outside_code(text: str) -> str:
     """Mojibake is mended where the text is bad, outside code fences."""
     if text.isascii():
@@ -113,7 +109,7 @@ def _outside_code(text: str) -> str:
 
 
 _RULES = (
-    ("line ends", _line_ends),
+    ("line ends", lambda text: _NEXT_LINE.sub("\n", text.replace("\r\n", "\n").replace("\r", "\n"))),
     ("control characters", lambda text: _CONTROLS.sub("", text)),
     ("broken encoding", _outside_code),
     ("no-break spaces", lambda text: text.replace("\u00a0", " ").replace("\u202f", " ")),

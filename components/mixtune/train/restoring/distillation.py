@@ -140,7 +140,7 @@ class Distillation:
     def losses(self, packed: PackedBatch) -> torch.Tensor:
         """Return the loss of every token to learn; see `Objective`."""
         with self._teacher.present() as base:
-            predictions = evaluate_tokens(base, packed, _log_probabilities)
+            predictions = evaluate_tokens(base, packed, lambda logits, _ids: logits.log_softmax(-1))
         is_drawn = self._is_drawn.to(packed.records.device)[packed.records]
         losses: torch.Tensor = self._model.loss(packed, ReverseDivergence(predictions, is_drawn))
         return losses
@@ -148,10 +148,6 @@ class Distillation:
     def base(self) -> AbstractContextManager[PackedLoss]:
         """Return a context in which the base model runs."""
         return self._teacher.present()
-
-
-def _log_probabilities(logits: torch.Tensor, _ids: torch.Tensor) -> torch.Tensor:
-    return logits.log_softmax(-1)
 
 
 class ReverseDivergence:
