@@ -26,7 +26,7 @@ demo: $(VENV)/laptop  ## see a model forget, and not forget: about five minutes 
 check: lint  ## the inner loop, under two minutes on two cores: style, types, all tests that are not slow
 	$(TESTS) -m "not slow"
 
-test: $(VENV)/dev  ## run all tests, some fourteen minutes on two cores
+test: $(VENV)/dev  ## run all tests, some ten minutes on two cores
 	$(TESTS)
 
 lint: $(VENV)/dev  ## check style and types
