@@ -15,6 +15,7 @@ from mixtune import cli
 from mixtune.commands.check_files import check_files
 from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmark_checks import check_benchmarks
+from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.preflight.findings import look
 
 from ..evaluation import write_jsonl
@@ -99,6 +100,7 @@ def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
 def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: Path) -> None:
     rows = [{"key": 1, "prompt": "Say no commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}]
     benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows))}}
+    ifeval_checkers.load_checkers.cache_clear()
     with mock.patch.object(importlib.util, "find_spec", lambda name: None):
         assert list(check_benchmarks(benchmarks, BASE_MODEL, {}, "")) == [
             ("skip", "ifeval: IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
