@@ -80,9 +80,18 @@ def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_by
 ) -> None:
     rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
     uri = str(write_jsonl(tmp_path / "test.jsonl", rows))
-    planned = partial(check_benchmarks, {"mine": {"uri": uri, **benchmark}}, BASE_MODEL, {}, "")
+    planned = partial(check_benchmarks, {"mine": {"uri": uri, **benchmark}}, BASE_MODEL, {})
     check = look("benchmarks", planned)
     assert check.outcome == "fail" and re.search(rf"benchmarks\.mine: .*({message})", check.text)
+
+
+def test_a_benchmark_is_planned_by_the_template_that_evaluate_asks_by(tmp_path: Path) -> None:
+    rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
+    benchmarks = {"mine": {"uri": str(write_jsonl(tmp_path / "test.jsonl", rows)), "form": "tool_calls"}}
+    template = tmp_path / "tools.jinja"
+    template.write_text("{{ tools | tojson }}{% for turn in messages %}{{ turn.role }}: {{ turn.content }}{% endfor %}")
+    options = {"chat": {"chat_template_uri": str(template)}}
+    assert list(check_benchmarks(benchmarks, BASE_MODEL, options)) == [("pass", "mine: 8 items")]
 
 
 def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
@@ -102,10 +111,10 @@ def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: 
     benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows))}}
     ifeval_checkers.load_checkers.cache_clear()
     with mock.patch.object(importlib.util, "find_spec", lambda name: None):
-        assert list(check_benchmarks(benchmarks, BASE_MODEL, {}, "")) == [
+        assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [
             ("skip", "ifeval: IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
         ]
-    assert list(check_benchmarks(benchmarks, BASE_MODEL, {}, "")) == [("pass", "ifeval: 1 items")]
+    assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [("pass", "ifeval: 1 items")]
 
 
 def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(

@@ -12,7 +12,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
-from mixtune.commands.check_files import FILES, check_axes
+from mixtune.commands.check_files import check_axes, check_records
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
 from mixtune.preflight.fingerprint import (
@@ -55,9 +55,11 @@ def _preflight(options: argparse.Namespace) -> int:
     benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     run = _fingerprinted(arguments, benchmarks)
     run = replace(run, artifacts=options.pipeline_root, namespace=options.namespace)
-    template = run.mix_options.get("chat_template_uri", "")
-    further = {name: partial(check, arguments) for name, check in FILES.items()}
-    further["benchmarks"] = partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, template)
+    further = {
+        "records": partial(check_records, arguments),
+        "axes": partial(check_axes, arguments),
+        "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options),
+    }
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run_preflight(run, options.report, further)

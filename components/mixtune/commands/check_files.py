@@ -4,14 +4,13 @@ Records are read by the very code of `sanitize`; sets of the hub are not looked 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
 from mixtune import storage
 from mixtune.commands.argument_places import Arguments
 from mixtune.errors import ConfigError, DataError, MixtuneError
-from mixtune.preflight.findings import look
 from mixtune.preflight.fingerprint import CUSTOMER, HOLDOUT_RECORDS
 from mixtune.sanitize.clean import UNUSABLE
 from mixtune.sanitize.reading.readers import read_rows, source_files
@@ -37,12 +36,11 @@ class _Source(NamedTuple):
 
 def check_files(arguments: Arguments) -> None:
     """Look at what the files hold; a ConfigError names all that cannot be used."""
-    checks = [look(name, check, arguments) for name, check in FILES.items()]
-    if problems := [check.text for check in checks if check.outcome == "fail"]:
-        raise ConfigError("\n".join(problems))
+    if problems := [text for outcome, text in check_records(arguments) if outcome == "fail"]:
+        raise ConfigError("; ".join(problems))
 
 
-def _check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
+def check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
     """Read the first rows of every source by its column mapping."""
     encoding = (arguments.get("sanitize_options") or {}).get("text", {}).get("encoding", "")
     for name, mapping, source in _list_sources(arguments):
@@ -119,7 +117,3 @@ def check_axes(arguments: Arguments) -> Iterator[tuple[str, str]]:
     for name in (arguments["evaluate_options"] or {}).get("axis_limits") or {}:
         if name not in axes:
             yield "fail", f"axis_limits: no axis {name!r}; {suggest(name, axes)}"
-
-
-FILES: dict[str, Callable[[Arguments], Iterator[tuple[str, str]]]] = {"records": _check_records, "axes": check_axes}
-"""Checks of what the files hold, by name."""

@@ -1,18 +1,21 @@
 """Every benchmark that a user names, planned before anything runs: a run that cannot be measured is not trained."""
 
 from collections.abc import Iterator, Mapping
+from typing import cast
+
+from transformers import AutoTokenizer
 
 from mixtune import models, storage
+from mixtune.chat.template_files import read_template_file
 from mixtune.errors import MixtuneError
-from mixtune.evaluate.named_benchmarks import load_asking_tokenizer, parse_benchmarks
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.inference.engine import Tokenizer
 from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.inference import EvaluateSettings
 
 
-def check_benchmarks(
-    benchmarks: Mapping[str, Options], base_model: str, options: Options, chat_template_uri: str
-) -> Iterator[tuple[str, str]]:
-    """Plan every benchmark as `evaluate` will: its rows, its solved items, its options; yield outcomes with texts.
+def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options: Options) -> Iterator[tuple[str, str]]:
+    """Plan every benchmark as `evaluate` will with its `options`: rows, solved items, template; yield outcomes, texts.
 
     Sets of the hub are not looked at, nor is a form whose library is in the evaluate image alone.
     """
@@ -20,7 +23,10 @@ def check_benchmarks(
     if not named:
         return
     settings = from_dict(EvaluateSettings, options, "evaluate_options")
-    tokenizer = load_asking_tokenizer(models.fetch_model(base_model, weights=False), chat_template_uri)
+    folder = models.fetch_model(base_model, weights=False)
+    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    if settings.chat.chat_template_uri:
+        tokenizer.chat_template = read_template_file(settings.chat.chat_template_uri)
     for name, benchmark in parse_benchmarks(named).items():
         try:
             parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))

@@ -2,18 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from transformers import AutoTokenizer
-
-from mixtune.chat.template_files import read_template_file
 from mixtune.errors import ConfigError
 from mixtune.evaluate import customer
 from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import AnyForm
 from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
-from mixtune.inference.engine import Tokenizer
 from mixtune.settings.from_dict import from_dict
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")
@@ -50,11 +45,3 @@ def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
             )
         parsed[name] = Benchmark(form, from_dict(form.options, values, f"benchmark {name!r}"))
     return parsed
-
-
-def load_asking_tokenizer(folder: Path, chat_template_uri: str) -> Tokenizer:
-    """Return a model's tokenizer, by which benchmarks are planned without its weights."""
-    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False))
-    if chat_template_uri:
-        tokenizer.chat_template = read_template_file(chat_template_uri)
-    return tokenizer

@@ -173,8 +173,7 @@ def preflight(
         tracking=tracking,
         storage=storage,
     )
-    template = mix_options.get("chat_template_uri", "")
-    planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options, template)
+    planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options)
     return run_preflight(run, report.path, {"benchmarks": planned})
 
 

@@ -4,7 +4,7 @@ Of the records' content only short examples of changes are shown, with personal 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
@@ -91,7 +91,9 @@ def _pool_tables(pools: PoolsContent, name: str) -> list[Table]:
         "control tokens, every one written by the chat template": details.control_ids, "tokens": details.tokens,
     }  # fmt: skip
     marked = {
-        "labels that differ from another in case alone: are they the same?": _spelled_alike(pools.labels[name]),
+        "labels that differ from another in case alone: are they the same?": sum(
+            len(alike) - 1 for alike in labels_alike(pools.labels[name].get("read", {}))
+        ),
         "questions that hold the words of their label: is the answer given away?": details.label_words_in_question,
         "nearly equal questions with different answers: which one is right?": details.num_conflicts,
         advise_region(counts["personal_data"], pools.rules.text.phone_region): counts["personal_data"].get(
@@ -119,10 +121,12 @@ def _counted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(((name, count) for name, count in counts.items() if count), key=lambda item: -item[1])
 
 
-def _spelled_alike(labels: dict[str, dict[str, int]]) -> int:
-    """Return how many labels differ from a commoner one in case and spaces alone."""
-    counts = labels.get("read", {})
-    return len(counts) - len({" ".join(label.casefold().split()) for label in counts})
+def labels_alike(labels: Iterable[str]) -> list[list[str]]:
+    """Return those labels that differ in case and spaces alone, together."""
+    by_spelling: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        by_spelling.setdefault(" ".join(label.casefold().split()), []).append(label)
+    return [alike for alike in by_spelling.values() if len(alike) > 1]
 
 
 def _labels(labels: dict[str, dict[str, int]]) -> Table:

@@ -15,7 +15,7 @@ from mixtune.chat.template import ChatTemplate
 from mixtune.chat.template_files import read_template_file
 from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
-from mixtune.report.pool_report import write_report
+from mixtune.report.pool_report import labels_alike, write_report
 from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad
 from mixtune.sanitize.dedup.decisions import decide_records
 from mixtune.sanitize.dedup.protected import collect_protected, index_held_back
@@ -129,10 +129,8 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
 
 def _advise_labels(records: dict[str, int]) -> str:
     """Return which labels differ by case alone, given how many records have each; empty where none do."""
-    by_spelling: dict[str, list[str]] = {}
-    for label, number in sorted(records.items()):
-        by_spelling.setdefault(label.casefold(), []).append(f"{label} ({number:,})")
-    if alike := [" and ".join(labels) for labels in by_spelling.values() if len(labels) > 1]:
+    groups = [[f"{label} ({records[label]:,})" for label in labels] for labels in labels_alike(records)]
+    if alike := [" and ".join(labels) for labels in groups]:
         return f"labels that differ by case alone count as different ones: {', '.join(alike)}; give each one spelling"
     return ""
 
