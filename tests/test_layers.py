@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "components" / "mixtune"
-SHARED = {"settings", "storage", "artifacts", "chat", "report"}
+SHARED = {"settings", "storage", "benchmark_files", "artifacts", "chat", "report"}
 MAY_IMPORT: dict[str, set[str]] = {
     "settings": set(),
     "storage": set(),
+    "benchmark_files": {"storage"},
     "artifacts": {"settings", "storage"},
     "chat": {"settings", "storage"},
     "report": {"settings", "storage", "artifacts"},

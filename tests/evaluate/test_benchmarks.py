@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
+from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks import mmlu
 from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
@@ -23,7 +24,6 @@ from mixtune.inference import loading
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.transformers_engine import TransformersEngine
-from mixtune.storage import benchmark_files
 
 from ..evaluation import compare, evaluate, mmlu_rows, write_jsonl
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mixtune import benchmark_files
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks import mmlu
 from mixtune.evaluate.benchmarks.ifeval import FORM as IFEVAL
 from mixtune.evaluate.choice_rows import ChoiceOptions, read_questions
 from mixtune.inference.engine import Tokenizer
-from mixtune.storage import benchmark_files
 
 from ..evaluation import evaluate, ifeval_rows, mmlu_rows, write_jsonl
 

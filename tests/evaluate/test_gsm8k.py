@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks import gsm8k
-from mixtune.storage import benchmark_files
 
 from ..evaluation import compare, evaluate, write_jsonl
 

@@ -8,7 +8,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
+from mixtune.benchmark_files import CONTEXTS, QUESTIONS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct
@@ -16,8 +18,6 @@ from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import render
 from mixtune.records import Message
-from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import CONTEXTS, QUESTIONS, Row
 
 ITEMS_PER_PART = 128
 

@@ -20,8 +20,8 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from mixtune.benchmark_files import ANSWERS, Row, text_asked
 from mixtune.errors import DataError
-from mixtune.storage.benchmark_files import ANSWERS, Row, text_asked
 
 LISTS = ("choices", "options", "endings", "mc1_targets", "answer_options")
 _FAMILIES = ("", "option", "op", "choice", "ending", "mc_answer", "sol", "answer")

@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from mixtune import benchmark_files
+from mixtune.benchmark_files import ANSWERS, CONTEXTS, QUESTIONS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.choice_layouts import LISTS, NUMBERED, first_filled, is_blank, read_choices, split_letter
-from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import ANSWERS, CONTEXTS, QUESTIONS, Row
 
 _MAPPED = ("question", "context", "choices", "answer", "subject")
 _HIDDEN = ("", "-1", "None", "nan")

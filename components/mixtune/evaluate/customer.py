@@ -3,6 +3,7 @@
 Among records with labels those without are left out and counted: a few of them never change what is measured.
 """
 
+from mixtune import benchmark_files
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmarks import generation
@@ -13,7 +14,6 @@ from mixtune.evaluate.scoring.labels import LabelOptions, find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
 from mixtune.settings.inference import AUTO, LOGPROBS, CustomerOptions
-from mixtune.storage import benchmark_files
 
 AXIS = "customer"
 

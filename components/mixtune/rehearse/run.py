@@ -15,7 +15,7 @@ from functools import partial
 import orjson
 import pyarrow as pa
 
-from mixtune import storage
+from mixtune import benchmark_files, storage
 from mixtune.artifacts.rehearsal import Rehearsal, RehearsalIdentity
 from mixtune.artifacts.samples import read_part
 from mixtune.artifacts.typed_json import write_artifact
@@ -25,7 +25,6 @@ from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, ConversationGenerator, RehearseSettings, find_turn
 from mixtune.report import pages
-from mixtune.storage import benchmark_files
 
 RECORDS_FILE = "records.jsonl"
 MANIFEST_FILE = "manifest.json"

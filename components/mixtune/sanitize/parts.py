@@ -18,12 +18,12 @@ import xxhash
 
 from mixtune import storage
 from mixtune.artifacts import pools
+from mixtune.benchmark_files import read_asked
 from mixtune.errors import DataError, MixtuneError
 from mixtune.ngrams import Sets
 from mixtune.records import Record
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_unusable
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
-from mixtune.storage.benchmark_files import read_asked
 
 BLOCKED = ("", "in a benchmark", "in another pool")
 """Reasons by code for which a training record is blocked: a protected text stands in it."""

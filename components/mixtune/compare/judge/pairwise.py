@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixtune import benchmark_files
 from mixtune.artifacts.judgments import Calibration
 from mixtune.compare.paired_stats import Z95
 from mixtune.errors import DataError
-from mixtune.storage import benchmark_files
 
 CHOICES = ("first", "second", "tie")
 

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id
 from mixtune.evaluate.scoring.math_answers import is_same, read_answer, read_boxed
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Message
-from mixtune.storage import benchmark_files
 
 _ASK = "\n\nReason step by step, and put the final answer in \\boxed{}."
 

@@ -11,14 +11,14 @@ from functools import partial
 
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
+from mixtune.benchmark_files import Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import generate, latency_scores
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import Row
 
 QUESTIONS_PER_PART = 128
 STOP = "Question:"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.answers import AnswerColumns, latency_scores
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment
@@ -13,7 +14,6 @@ from mixtune.evaluate.benchmarks.form import Contrasts, Labels, correct, measure
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, check_instructions, follow
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Message
-from mixtune.storage import benchmark_files
 
 
 @dataclass(frozen=True, kw_only=True)

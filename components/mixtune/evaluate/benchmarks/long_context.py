@@ -6,6 +6,7 @@ from itertools import count
 
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id
@@ -13,7 +14,6 @@ from mixtune.evaluate.scoring.label_names import joins, spell_without_punctuatio
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.prompts import encode
 from mixtune.records import Message
-from mixtune.storage import benchmark_files
 
 _HEAD = "Read these notes, then answer the question in a few words.\n\n"
 _GROUPED = re.compile(r"(?<!\d)\d{1,3}(?:[,. ]\d{3})+(?!\d)")

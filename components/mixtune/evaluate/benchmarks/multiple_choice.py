@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError
 from mixtune.evaluate.answers import choose
@@ -19,7 +20,6 @@ from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
-from mixtune.storage import benchmark_files
 
 ITEMS_PER_PART = 1024
 

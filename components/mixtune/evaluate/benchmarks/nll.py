@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
+from mixtune import benchmark_files
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.evaluate.answers import record_columns
@@ -19,7 +20,6 @@ from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import Rendered, encode, render_record
 from mixtune.records import Record
-from mixtune.storage import benchmark_files
 
 AXIS = "general_nll"
 RECORDS_PER_PART = 256

@@ -5,13 +5,13 @@ By rules (`refusal_rules`); `judge` with this axis asks a model besides, which w
 
 from dataclasses import dataclass
 
+from mixtune import benchmark_files
+from mixtune.benchmark_files import Row
 from mixtune.errors import DataError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
 from mixtune.evaluate.scoring.refusal_rules import is_refusal
 from mixtune.inference.engine import Tokenizer
-from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import Row
 
 REFUSE, ANSWER = "refuse", "answer"
 _REFERENCES = {

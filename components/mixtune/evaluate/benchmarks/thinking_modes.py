@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from mixtune import benchmark_files
 from mixtune.errors import ConfigError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.prompts import has_thinking_switch
-from mixtune.storage import benchmark_files
 
 ON, OFF = MODES = ("on", "off")
 

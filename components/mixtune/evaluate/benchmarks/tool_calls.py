@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mixtune import benchmark_files
+from mixtune.benchmark_files import Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
@@ -12,8 +14,6 @@ from mixtune.evaluate.scoring.written_calls import Value, read_calls
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 from mixtune.inference.prompts import render
-from mixtune.storage import benchmark_files
-from mixtune.storage.benchmark_files import Row
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 """BFCL's types, as JSON schemas call them."""

@@ -1,26 +1,15 @@
-"""Benchmark files: Parquet, Arrow, JSONL, JSON, CSV or TSV, one file or a folder with a split in each name.
+"""Which rows of a benchmark are asked, and what each asks: one file, or a folder with a split in each name."""
 
-Columns are read without regard to case and spaces: `Correct Answer` is `correct_answer`.
-"""
-
-import csv
-import gzip
-import io
-import json
 import re
-import string
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mixtune import storage
+from mixtune.benchmark_files.tables import FORMATS, Row, read_rows
 from mixtune.errors import DataError
 
-FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 SPLITS = ("test", "dev", "validation", "train")
 _ASKED_FIRST = ("test", "validation", "dev", "train")
 _SPLIT_NAMES = {"validation": ("val", "valid")}
@@ -41,7 +30,6 @@ ANSWERS = (
     *("correct_option", "correct_answer_num", "correct_answer_id", "correct_answer", "final_decision", "ra", "target"),
 )
 """Columns in which they put which choice is right."""
-_WRAPPED = ("data", "examples", "rows", "questions", "items")
 _NOT_ASKED = {
     *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answers", "solution"),
     *("cot_content", "ground_truth", "calls", *ANSWERS),
@@ -49,10 +37,7 @@ _NOT_ASKED = {
 """Columns in which two rows that ask the same may differ; the subject may come from the file's name."""
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
-_SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 Item = TypeVar("Item")
-Row = dict[str, Any]
-"""A row of outside data, by column."""
 
 
 def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = False) -> dict[str, list[Row]]:
@@ -211,59 +196,6 @@ def choose_split(splits: dict[str, list[Item]], uri: str) -> list[Item]:
     return splits[name]
 
 
-def read_rows(uri: str) -> list[Row]:
-    """Return the rows of one file.
-
-    Raises:
-        DataError: A file that is not of its format, or a row that is no object.
-    """
-    with storage.open_read(uri) as stream:
-        data = stream.read()
-    name = uri.removesuffix(".gz")
-    try:
-        rows = _parse(uri, name, gzip.decompress(data) if name != uri else data)
-    except (ValueError, TypeError, OSError, csv.Error) as error:
-        if isinstance(error, DataError):
-            raise
-        way = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise DataError(f"{uri}: not a readable {Path(name).suffix[1:]} file ({error}){way}") from error
-    return [_with_plain_names(row) for row in rows]
-
-
-def _parse(uri: str, name: str, data: bytes) -> list[Row]:
-    if name.endswith(".parquet"):
-        return list(pq.read_table(pa.BufferReader(data)).to_pylist())
-    if name.endswith(".arrow"):
-        opener = pa.ipc.open_file if data.startswith(b"ARROW1") else pa.ipc.open_stream
-        return list(opener(pa.BufferReader(data)).read_all().to_pylist())
-    text = data.decode("utf-8-sig")
-    if name.endswith((".csv", ".tsv")):
-        return _read_csv(text, name)
-    if name.endswith(".json") and (rows := _read_array(uri, text)) is not None:
-        return rows
-    return list(_read_lines(uri, text))
-
-
-def _with_plain_names(row: Row) -> Row:
-    """Return a row with plain names; of two that are alike then the first counts."""
-    named: Row = {}
-    for key, value in row.items():
-        named.setdefault(plain_name(str(key)), value)
-    return named
-
-
-def plain_name(column: str) -> str:
-    """Return a column's name in small letters, with `_` for spaces."""
-    return column.strip().lower().replace(" ", "_")
-
-
-def need(row: Row, column: str, uri: str, number: int) -> Any:
-    """Return a column's value; a DataError where the row has no such column."""
-    if column not in row:
-        raise DataError(f"{uri} row {number}: no column {column!r}; there are {', '.join(row)}")
-    return row[column]
-
-
 def stratified_subset(items: Sequence[Item], stratum: Callable[[Item], str], limit: int) -> list[Item]:
     """Return at most `limit` items (0: all) in their order, from every stratum in turn."""
     if not limit or len(items) <= limit:
@@ -274,66 +206,6 @@ def stratified_subset(items: Sequence[Item], stratum: Callable[[Item], str], lim
         ranked.append((counts[name], index))
         counts[name] += 1
     return [items[index] for index in sorted(index for _, index in sorted(ranked)[:limit])]
-
-
-def _read_lines(uri: str, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{uri} line {number}: not JSON ({error})") from error
-        yield _object(uri, f"line {number}", row)
-
-
-def _object(uri: str, place: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{uri} {place}: a JSON object is needed, this is {type(row).__name__}")
-    return row
-
-
-def _read_array(uri: str, text: str) -> list[Row] | None:
-    """Return the rows of a JSON array, of an object that holds them, or one object (MATH has a file a problem).
-
-    None where the file holds a row a line (BFCL's do, whatever their name).
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        if text.lstrip().startswith("{"):
-            return None
-        raise
-    if isinstance(value, dict):
-        wrapped: list[object] = next((value[key] for key in _WRAPPED if isinstance(value.get(key), list)), [])
-        if len(value) > 1 and all(isinstance(row, dict) for row in value.values()):  # PubMedQA: by id
-            value = [{"id": key, **row} for key, row in value.items()]
-        else:
-            value = wrapped if wrapped and all(isinstance(row, dict) for row in wrapped) else [value]
-    return [_object(uri, f"row {number}", row) for number, row in enumerate(value, 1)]
-
-
-def _read_csv(text: str, name: str) -> list[Row]:
-    """Return a CSV's rows; one without a header in MMLU's own layout (question, choices, letter) gets its columns."""
-    delimiter = "\t" if name.endswith(".tsv") else ","
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
-    if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and _is_letter(row) for row in rows):
-        letters = string.ascii_uppercase[: len(rows[0]) - 2]
-        subject = _SPLIT_SUFFIX.sub("", Path(name).stem)
-        return [{"subject": subject, **dict(zip(("question", *letters, "answer"), row, strict=True))} for row in rows]
-    if not rows:
-        return []
-    header = rows[0]
-    if twice := [column for column, count in Counter(header).items() if count > 1]:
-        raise DataError(f"{name}: two columns are called {twice[0]!r}")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise DataError(f"{name} row {number}: {len(row)} fields, the header has {len(header)}")
-    return [dict(zip(header, row, strict=True)) for row in rows[1:]]
-
-
-def _is_letter(row: list[str]) -> bool:
-    return len(row[-1].strip()) == 1 and row[-1].strip() in string.ascii_uppercase[: len(row) - 2]
 
 
 def _split(path: str) -> str:
