@@ -1,8 +1,13 @@
-"""Small grammars for the demo's texts: `(a|b)` is one of two, `{name}` a slot."""
+"""The demo's texts, and their small grammars: `(a|b)` is one of two, `{name}` a slot."""
 
 import random
 import re
+import tomllib
+from pathlib import Path
+from typing import Any
 
+TEXTS: dict[str, Any] = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
+"""By the module that makes something of them."""
 _CHOICE = re.compile(r"\(([^()]*)\)")
 
 

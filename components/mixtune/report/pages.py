@@ -3,38 +3,11 @@
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from mixtune import storage
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1f2328;--muted:#57606a;--line:#d8dee4;--soft:#f6f8fa;--page:#fff;--mark:#fff1c2}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page)}
-body{max-width:1040px;margin:32px auto;padding:0 16px}
-h1{font-size:24px;margin-bottom:8px;overflow-wrap:anywhere}
-h2{font-size:18px;margin-top:36px}h3{font-size:15px;margin-bottom:4px}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th{color:var(--muted);font-weight:600;font-size:13px}
-th,td{padding:7px 6px;border-bottom:1px solid var(--line);text-align:right;vertical-align:top}
-td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}td.text:not(:last-child){min-width:84px}
-.words td:first-child{white-space:nowrap;color:var(--muted);width:170px}
-.pass{--c:#1a7f37;--b:#dafbe1}.fail{--c:#cf222e;--b:#ffebe9}
-.inconclusive,.warn{--c:#7d4e00;--b:#fff8c5}.advisory,.skip{--c:#57606a;--b:#f6f8fa}
-.verdict{font-weight:600;color:var(--c);background:var(--b);border-radius:10px;padding:2px 9px;white-space:nowrap}
-.summary{font-size:17px;padding:14px 18px;color:#1f2328;background:var(--b)}
-.summary{border-left:5px solid var(--c);border-radius:4px}
-.summary a{color:#0550ae}.look{background:#fff8c5;color:#7d4e00;font-weight:600}
-.note{color:var(--muted);font-size:13px}
-mark{color:inherit;background:var(--mark);padding:0 1px}
-i.bar{float:left;height:10px;margin-top:6px;background:#0969da;border-radius:2px}
-details{margin:6px 0}summary{cursor:pointer}
-pre{font-size:12px;background:var(--soft);padding:12px;overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere}
-svg{min-width:600px}
-@media (prefers-color-scheme:dark){
-:root{--ink:#e6edf3;--muted:#9198a1;--line:#3d444d;--soft:#161b22;--page:#0d1117;--mark:#5c4a00}
-a{color:#79b8ff}svg{filter:invert(.92) hue-rotate(180deg)}}
-@media (max-width:600px){body{margin:12px auto;padding:0 10px}.words td:first-child{width:auto;white-space:normal}}
-"""
+STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
 
 
 class Html(str):
@@ -56,7 +29,7 @@ def page(title: str, body: str) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
+        f"<style>\n{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
