@@ -78,8 +78,6 @@ def choose_mix(
         TrainingError: Not one mix could be trained.
         DataError: A comparison that does not say its mix.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.choose.mix_choice import Outputs, report_grid
 
@@ -87,8 +85,7 @@ def choose_mix(
     outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
     chosen = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
     best = chosen.recommended
-    returned = namedtuple("returned", "verdict customer_data_percent strength")
-    return returned(chosen.verdict, best.percent if best else -1.0, best.strength if best else -1.0)
+    return chosen.verdict, best.percent if best else -1.0, best.strength if best else -1.0
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -126,8 +123,6 @@ def climb(
         train_options: Of the next candidate: another rank and scaling, or none where it is no adapter.
         ladder_uri: Of the ladder so far.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.choose.ladder_climb import climb as add
     from mixtune.choose.ladder_climb import next_options
@@ -138,8 +133,7 @@ def climb(
     candidate = {"method": method, "lora_rank": settings.lora_rank, "lora_alpha": settings.lora_alpha}
     budget = {"target": float(customer_target), "sft_max_steps": int(sft_max_steps)}
     decision = add(comparison.path, candidate, earlier, ladder.path, budget)
-    returned = namedtuple("returned", "action customer_data_percent train_options ladder_uri")
-    return returned(decision.action, decision.percent, next_options(decision, train_options), ladder.uri)
+    return decision.action, decision.percent, next_options(decision, train_options), ladder.uri
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -170,8 +164,6 @@ def choose_rung(
     Raises:
         TrainingError: Not one candidate could be trained.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.choose.ladder_climb import report_ladder
     from mixtune.choose.mix_choice import Outputs
@@ -179,8 +171,7 @@ def choose_rung(
     files.configure_storage(storage)
     outputs = Outputs(json_path=ladder.path, report_path=report.path, summary_path=summary.path)
     chosen = report_ladder(ladder_uri, outputs, tracking)
-    returned = namedtuple("returned", "verdict model_uri")
-    return returned(chosen.verdict, chosen.recommended.model_uri if chosen.recommended else "")
+    return chosen.verdict, chosen.recommended.model_uri if chosen.recommended else ""
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -201,7 +192,4 @@ def go_on(action: str, customer_data_percent: float, train_options: dict, ladder
         train_options: As it came in.
         ladder_uri: As it came in.
     """
-    from collections import namedtuple
-
-    returned = namedtuple("returned", "action customer_data_percent train_options ladder_uri")
-    return returned(action, float(customer_data_percent), train_options, ladder_uri)
+    return action, float(customer_data_percent), train_options, ladder_uri

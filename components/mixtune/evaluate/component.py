@@ -69,13 +69,8 @@ def evaluate(
     from mixtune.settings.inference import EvaluateSettings
 
     files.configure_storage(storage)
-    inputs = Inputs(
-        base_model=base_model,
-        model_uri=model_uri,
-        customer_path=customer.path,
-        general_path=general.path,
-        benchmarks=parse_benchmarks(benchmarks),
-    )
+    paths = {"customer_path": customer.path, "general_path": general.path}
+    inputs = Inputs(base_model=base_model, model_uri=model_uri, **paths, benchmarks=parse_benchmarks(benchmarks))
     outputs = Outputs(
         samples_path=samples.path,
         data_uri=files.data_uri(samples.uri, "samples"),
@@ -129,12 +124,7 @@ def sweep_dial(
     from mixtune.settings.inference import EvaluateSettings
 
     files.configure_storage(storage)
-    inputs = Inputs(
-        base_model=base_model,
-        model_uri=model_uri,
-        customer_path=customer.path,
-        general_path=general.path,
-        benchmarks=parse_benchmarks(benchmarks),
-    )
+    paths = {"customer_path": customer.path, "general_path": general.path}
+    inputs = Inputs(base_model=base_model, model_uri=model_uri, **paths, benchmarks=parse_benchmarks(benchmarks))
     settings = from_dict(EvaluateSettings, options, "options")
     sweep(settings, inputs, strengths, dial.path, files.data_uri(dial.uri, "dial"))

@@ -27,13 +27,10 @@ def plan_search(find_options: dict = {}, evaluate_options: dict = {}) -> NamedTu
     Raises:
         ConfigError: Options that cannot be.
     """
-    from collections import namedtuple
-
     from mixtune.settings.find_mix import read_find_settings
 
     settings = read_find_settings(find_options)
-    returned = namedtuple("returned", "percents evaluate_options")
-    return returned(list(settings.customer_data_percents), settings.limit_items(evaluate_options))
+    return list(settings.customer_data_percents), settings.limit_items(evaluate_options)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -102,8 +99,6 @@ def fit_mix(
     Raises:
         TrainingError: Fewer than three proxies have a model.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.find_mix.run import begin
     from mixtune.settings.find_mix import read_find_settings
@@ -111,8 +106,7 @@ def fit_mix(
     files.configure_storage(storage)
     paths, settings = [comparison.path for comparison in comparisons], read_find_settings(find_options)
     step = begin(paths, base.path, settings, customer_epochs, seed, search.path)
-    returned = namedtuple("returned", "customer_data_percent search_uri")
-    return returned(step.percent, search.uri)
+    return step.percent, search.uri
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -137,15 +131,12 @@ def weigh_mix(
         customer_data_percent: Of the next full training.
         search_uri: Of the search with this training.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.find_mix.run import proceed
 
     files.configure_storage(storage)
     step = proceed(comparison.path, search_uri, seed, search.path)
-    returned = namedtuple("returned", "action customer_data_percent search_uri")
-    return returned(step.action, step.percent, search.uri)
+    return step.action, step.percent, search.uri
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -171,8 +162,6 @@ def conclude_mix(
         verdict: `pass` where a full training passed, else `inconclusive` or `fail`.
         customer_data_percent: The share to take; -1 where none passed.
     """
-    from collections import namedtuple
-
     from mixtune import storage as files
     from mixtune.choose.mix_choice import Outputs
     from mixtune.find_mix.run import conclude
@@ -180,5 +169,4 @@ def conclude_mix(
     files.configure_storage(storage)
     outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
     choice = conclude(search_uri, outputs, tracking)
-    returned = namedtuple("returned", "verdict customer_data_percent")
-    return returned(choice.verdict, choice.recommended.percent if choice.recommended else -1.0)
+    return choice.verdict, choice.recommended.percent if choice.recommended else -1.0

@@ -62,13 +62,8 @@ def mix_shard(
     from mixtune.settings.mix import read_mix_settings
 
     files.configure_storage(storage)
-    parameters = {
-        "weights": weights,
-        "customer_data_percent": customer_data_percent,
-        "customer_epochs": customer_epochs,
-        "max_steps": max_steps,
-        "seed": seed,
-    }
+    share = {"customer_data_percent": customer_data_percent, "weights": weights}
+    parameters = {**share, "customer_epochs": customer_epochs, "max_steps": max_steps, "seed": seed}
     inputs = Inputs(base_model=base_model, customer_path=customer.path, general_path=general.path)
     outputs = Outputs(
         manifest_path=shards.path,

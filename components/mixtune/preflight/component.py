@@ -67,8 +67,6 @@ def fingerprint(
         evaluate_options: Conversations rendered as in the mix.
         model_uri: With its digest; empty where none was given.
     """
-    from collections import namedtuple
-
     from mixtune.preflight import fingerprint as logic
     from mixtune.storage import configure_storage
 
@@ -78,11 +76,7 @@ def fingerprint(
     cleaning = logic.hand_on_chat(mix, logic.fingerprint_sanitize(sanitize_options))
     evaluating = logic.hand_on_chat(mix, evaluate_options)
     trained = logic.fingerprint_trained(model_uri)
-    made = namedtuple(
-        "made",
-        "customer general weights benchmarks limits base_model mix_options sanitize_options evaluate_options model_uri",
-    )
-    return made(*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning, evaluating, trained)
+    return (*pools, *logic.fingerprint_benchmarks(benchmarks), model, mix, cleaning, evaluating, trained)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)
@@ -148,30 +142,21 @@ def preflight(
     from mixtune.evaluate.benchmark_checks import check_benchmarks
     from mixtune.preflight.checks import run_preflight
     from mixtune.preflight.run_settings import RunSettings
+    from mixtune.settings.from_dict import pick
     from mixtune.settings.sanitize import SourceSettings
 
     files.configure_storage(storage)
-    run = RunSettings(
-        base_model=base_model,
+    run = pick(
+        RunSettings,
+        locals(),
         general_pools=[source["name"] for source in general],
-        weights=weights,
         customer_data_percents=[float(percent) for percent in customer_data_percents or [customer_data_percent]],
         customer_epochs=float(customer_epochs),
         max_steps=int(max_steps),
-        mix_options=mix_options,
-        method=method,
         learning_rate=float(learning_rate),
-        train_options=train_options,
-        sanitize_options=sanitize_options,
-        evaluate_options=evaluate_options,
         seed=int(seed),
-        num_nodes=num_nodes,
-        gpus_per_node=gpus_per_node,
-        data_memory=data_memory,
         sources=[SourceSettings(**source) for source in (*sources, *general)],
         artifacts=files.data_uri(report.uri, "report"),
-        tracking=tracking,
-        storage=storage,
     )
     planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options)
     return run_preflight(run, report.path, {"benchmarks": planned})

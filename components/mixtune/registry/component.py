@@ -46,18 +46,11 @@ def register(
     """
     from mixtune import storage as files
     from mixtune.registry.registration import Registration, register_model
-    from mixtune.settings.from_dict import from_dict
+    from mixtune.settings.from_dict import from_dict, pick
     from mixtune.settings.model_registry import RegistrySettings
     from mixtune.tracking import Tracking
 
     files.configure_storage(storage)
-    request = Registration(
-        comparison_path=comparison.path,
-        model_uri=model_uri,
-        base_model=base_model,
-        name=model_name,
-        licence=licence,
-        force=force,
-    )
+    request = pick(Registration, locals(), comparison_path=comparison.path, name=model_name)
     settings = from_dict(RegistrySettings, registry, "registry")
     return register_model(request, card.path, settings, Tracking.from_options(tracking))
