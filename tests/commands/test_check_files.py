@@ -85,6 +85,27 @@ def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_by
     assert check.outcome == "fail" and re.search(rf"benchmarks\.mine: .*({message})", check.text)
 
 
+def test_a_benchmark_of_the_hub_is_planned_like_a_local_one(hub: Any) -> None:
+    lines = [json.dumps({"question": f"q {n}", "choices": ["x", "y"], "answer": "A"}).encode() for n in range(3)]
+    hub.repos["org/set"] = {"test.jsonl": b"\n".join(lines), "odd/test.jsonl": b'{"question": "q", "label": 1}'}
+    for path, num_fewshot, expected in (
+        ("test.jsonl", 0, ("pass", "mine: 3 items")),
+        ("test.jsonl", 5, ("fail", "0 items in the dev split, num_fewshot is 5")),
+        ("odd", 0, ("fail", "choices is a list of 2 to 26 texts")),
+    ):
+        entry = {"uri": f"hf://datasets/org/set@v1/{path}", "form": "mmlu", "num_fewshot": num_fewshot}
+        ((outcome, text),) = check_benchmarks({"mine": entry}, BASE_MODEL, {})
+        assert outcome == expected[0] and expected[1] in text
+
+
+def test_a_task_that_lm_eval_does_not_have_is_refused_by_the_first_task(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("task: own\ndataset_path: json\noutput_type: multiple_choice\n")
+    entry = {"form": "lm_eval", "uri": str(tmp_path)}
+    assert list(check_benchmarks({"mine": {**entry, "task": "own"}}, BASE_MODEL, {})) == [("pass", "mine: 1 items")]
+    ((outcome, text),) = check_benchmarks({"mine": {**entry, "task": "owm"}}, BASE_MODEL, {})
+    assert outcome == "fail" and "lm-eval has no task 'owm'" in text
+
+
 def test_a_benchmark_is_planned_by_the_template_that_evaluate_asks_by(tmp_path: Path) -> None:
     rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
     benchmarks = {"mine": {"uri": str(write_jsonl(tmp_path / "test.jsonl", rows)), "form": "tool_calls"}}

@@ -171,7 +171,7 @@ def asking(instruction: str, **kwargs: Any) -> dict[str, Any]:
     ("row", "words"),
     [(asking("punctuation:no_dots"), "IFEval has no instruction 'punctuation:no_dots' (prompt 7); leave it out"),
      (asking("keywords:existence", words=["card"]), "prompt 7: instruction 'keywords:existence' does not take"),
-     ({**asking("punctuation:no_comma"), "kwargs": "{"}, "row 1: '{' is not a JSON list"),
+     ({**asking("punctuation:no_comma"), "kwargs": "{"}, "row 1: '{' is not JSON"),
      ({**asking("punctuation:no_comma"), "kwargs": [1]}, "row 1: kwargs is a list of objects"),
      ({**asking("punctuation:no_comma"), "kwargs": [{}, {}]}, "row 1: 1 instructions, 2 kwargs")],
 )  # fmt: skip

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mixtune.errors import ConfigError
+from mixtune.evaluate.benchmarks import lm_eval_task
 
 from ..evaluation import compare, evaluate, sentence, write_jsonl
 
@@ -34,6 +35,13 @@ generation_kwargs: {until: ["\\n"], max_gen_toks: 4, do_sample: false}
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
 metadata: {version: 1}
 """
+FILTERS = """
+filter_list:
+  - name: strict
+    filter: [{function: regex, regex_pattern: "#### (.*)"}, {function: take_first}]
+  - name: loose
+    filter: [{function: regex, regex_pattern: "(.*)"}, {function: take_first}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,9 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     data = write_jsonl(folder / "data.jsonl", rows)
     for name, text in (("trivia", CHOICES), ("spoken", ANSWERS)):
+        (folder / f"{name}.yaml").write_text(text.replace("DATA", json.dumps(str(data))))
+    worse = ANSWERS.replace("spoken", "worse").replace("higher_is_better: true", "higher_is_better: false")
+    for name, text in (("filtered", ANSWERS.replace("spoken", "filtered") + FILTERS), ("worse", worse)):
         (folder / f"{name}.yaml").write_text(text.replace("DATA", json.dumps(str(data))))
     (folder / "far.yaml").write_text(CHOICES.replace("trivia", "far").replace("json", "nobody/nothing", 1))
     return folder
@@ -70,6 +81,21 @@ def test_a_task_of_ones_own_is_an_axis_like_any_other(world: Any, tasks: Path, t
     assert (axes["trivia"].limit, axes["spoken"].limit, axes["spoken"].items.total) == (0.5, 0.02, 9)
 
 
+def test_a_task_that_filters_answers_in_two_ways_has_each_item_once(world: Any, tasks: Path, tmp_path: Path) -> None:
+    axis = {"filtered": {**named(tasks, "filtered", metric="exact_match,loose")["filtered"]}}
+    samples = evaluate(world, tmp_path / "out", benchmarks=axis)
+    table = samples.table("filtered")
+    assert len(set(table["item_id"].to_pylist())) == len(table) == 9
+    assert set(dict(table["measures"][0].as_py())) == {"exact_match", "exact_match,loose"}
+    assert samples.axes["filtered"].scores["score"] == samples.axes["filtered"].scores["exact_match,loose"]
+
+
+def test_a_task_is_looked_for_before_anything_is_asked(tasks: Path) -> None:
+    options = lm_eval_task.LmEvalOptions(task="quiz", uri=str(tasks))
+    with pytest.raises(ConfigError, match="lm-eval has no task 'quiz'; give the name of a task"):
+        lm_eval_task.FORM.plan("quiz", options, cast(Any, None), 0)
+
+
 def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) -> None:
     found = evaluate(world, tmp_path / "out", benchmarks=named(tasks, "trivia"), limit=4)
     assert found.axes["trivia"].num_items == 4
@@ -78,7 +104,8 @@ def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [("far", {}, r"lm-eval task far: its data cannot be had \(HF_HUB_OFFLINE is set\)"),
-     ("quiz", {}, "lm-eval has no task 'quiz'"), ("trivia", {"metric": "bleu"}, "no number 'bleu' per item; there are acc")],
+     ("quiz", {}, "lm-eval has no task 'quiz'"), ("trivia", {"metric": "bleu"}, "no number 'bleu' per item; there are acc"),
+     ("worse", {}, "less of 'exact_match' is better, and more counts as better here")],
 )  # fmt: skip
 def test_a_task_that_cannot_be_run_is_told_why(
     world: Any, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, options: Any, words: str

@@ -2,9 +2,14 @@
 
 from mixtune.benchmark_files.benchmark_splits import ANSWERS as ANSWERS
 from mixtune.benchmark_files.benchmark_splits import CONTEXTS as CONTEXTS
+from mixtune.benchmark_files.benchmark_splits import CONVERSATIONS as CONVERSATIONS
+from mixtune.benchmark_files.benchmark_splits import FILE as FILE
 from mixtune.benchmark_files.benchmark_splits import QUESTIONS as QUESTIONS
+from mixtune.benchmark_files.benchmark_splits import SUBJECTS as SUBJECTS
 from mixtune.benchmark_files.benchmark_splits import choose_split as choose_split
+from mixtune.benchmark_files.benchmark_splits import name_unread as name_unread
 from mixtune.benchmark_files.benchmark_splits import only_answer as only_answer
+from mixtune.benchmark_files.benchmark_splits import passages as passages
 from mixtune.benchmark_files.benchmark_splits import read_asked as read_asked
 from mixtune.benchmark_files.benchmark_splits import read_items as read_items
 from mixtune.benchmark_files.benchmark_splits import read_splits as read_splits

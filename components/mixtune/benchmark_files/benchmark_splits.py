@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,24 +19,50 @@ QUESTIONS = (
     *("question", "question_stem", "problem", "prompt", "goal", "ctx", "query", "sentence", "qtext", "question_str"),
     *("startphrase", "sent1", "input", "instruction", "behavior", "user_input", "forbidden_prompt"),
 )
+CONVERSATIONS = ("messages", "conversations", "conversation", "conversation_input", "turns")
 """Columns in which benchmarks put what they ask, the first one counts."""
 CONTEXTS = (
     *("context", "contexts", "passage", "article", "support", "narrative", "story", "premise", "flores_passage"),
-    "contextstring",
+    *("contextstring", "paragraph", "document", "dialogue", "background", "pre_text", "table", "post_text"),
 )
 """Columns in which they put the passage that a question is about."""
 ANSWERS = (
     *("answer", "answerkey", "answer_key", "answer_index", "answer_idx", "label", "cop", "gold", "correct"),
     *("correct_option", "correct_answer_num", "correct_answer_id", "correct_answer", "final_decision", "ra", "target"),
+    "answer_label",
 )
 """Columns in which they put which choice is right."""
+FILE = "_file"
+SUBJECTS = ("subject", "category", "subject_name", "high-level_domain", "discipline", FILE)
+"""Columns in which they put what an item is about; the last has its file's name, where that tells it (C-Eval)."""
 _NOT_ASKED = {
     *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answers", "solution"),
-    *("cot_content", "ground_truth", "calls", *ANSWERS),
+    *("cot_content", "ground_truth", "calls", "model", "generator", "completion", "response", "output", FILE),
+    *("annotation_1", "annotation_2", "agreement", "final_label", *ANSWERS),
 }
-"""Columns in which two rows that ask the same may differ; the subject may come from the file's name."""
+"""Columns in which two rows that ask the same may differ: XSTest's completions ask each prompt of five models."""
+_READ = {*QUESTIONS, *CONTEXTS, *CONVERSATIONS, *ANSWERS, *SUBJECTS, "id", "ground_truth"}
+_READ_OF_ITEMS = (
+    *(
+        "system",
+        "system_prompt",
+        "tools",
+        "function",
+        "calls",
+        "kwargs",
+        "instruction_id_list",
+        "type",
+        "level",
+        "body",
+    ),
+    *("solution", "final_answer", "fact", "refuse", "prompt_harm_label"),
+)
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
+_MEDIA = re.compile(r"(?:decoded_|question_)?(?:image|img|picture|photo|audio|video)s?(?:_?(?:\d+|path|url|file))*")
+_NO_SUBJECT = {"data", "default", "of", "valid", "val", *SPLITS}
+_COUNTED = re.compile(r"(-?\d[\d.,]*) \([a-z ]+\)")
+"""A number and what it counts, as ASDiv has answers: `9 (apples)`."""
 Item = TypeVar("Item")
 
 
@@ -48,14 +74,40 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
     ask the same again and again.
 
     Raises:
-        DataError: Nothing there, no file of a known format, or what is asked twice: by two files, or within one.
+        DataError: Nothing there, no file of a known format, an image, or what is asked twice: by two files, or in one.
     """
     plain = storage.split_fingerprint(uri)[0]
     files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for path, source in _list_tables(uri):
         split = _split(path.removesuffix(".gz"))
         files[split][path] = read_rows(source) if split in splits else []
+        _check_media(files[split][path], source)
+    _name_files(files)
     return {split: _without_copies(tables, plain, repeats) for split, tables in files.items() if split in splits}
+
+
+def _check_media(rows: list[Row], uri: str) -> None:
+    for number, row in enumerate(rows, 1):
+        filled = [key for key, value in row.items() if isinstance(value, str | dict | list) and value]
+        if media := next(filter(_MEDIA.fullmatch, filled), ""):
+            raise DataError(f"{uri} row {number}: its {media!r} would not be shown; leave out rows that have one")
+
+
+def _name_files(files: Mapping[str, Mapping[str, list[Row]]]) -> None:
+    """Give rows the name of their file or folder as a subject, where these tell them apart (C-Eval)."""
+    names = [{_subject(path) for path, rows in tables.items() if rows} for tables in files.values()]
+    if all(map(all, names)) and any(len(of_split) > 1 for of_split in names):
+        for path, row in ((path, row) for tables in files.values() for path, rows in tables.items() for row in rows):
+            row[FILE] = _subject(path)
+
+
+def _subject(path: str) -> str:
+    """Return what a path names besides splits and numbers: its file's name, or else its folder's; empty: nothing."""
+    for name in (Path(path.removesuffix(".gz")).stem, *(folder.name for folder in Path(path).parents)):
+        words = [word for word in re.split(r"[-_. ]", name) if word.lower() not in _NO_SUBJECT and not word.isdigit()]
+        if words:
+            return "_".join(words)
+    return ""
 
 
 def read_asked(uri: str) -> Iterator[str]:
@@ -78,7 +130,7 @@ def text_asked(row: Row, place: str) -> str:
     Raises:
         DataError: It has no text.
     """
-    if text := next((text for name in ("messages", *QUESTIONS) if (text := _text_of(row.get(name)))), ""):
+    if text := next((text for name in (*CONVERSATIONS, *QUESTIONS) if (text := _text_of(row.get(name)))), ""):
         return text
     texts = [value for key, value in row.items() if key not in _NOT_ASKED and isinstance(value, str) and value]
     if not texts:
@@ -96,10 +148,25 @@ def text_of_problem(row: Row, place: str) -> str:
         raise DataError(f"{place}: no column 'problem' or 'question'; there are {', '.join(row)}")
     if row.get("choices") or row.get("options") or {"a", "b"} <= row.keys():
         raise DataError(f"{place}: it has choices, which would not be asked; take form multiple_choice or mmlu")
-    passages = [row[name] for name in CONTEXTS if isinstance(row.get(name), str) and row[name]]
-    return "\n\n".join(
-        [*passages, f"{row['body']} {text_asked(row, place)}" if row.get("body") else text_asked(row, place)]
-    )
+    question = text_asked(row, place)
+    return "\n\n".join([*passages(row, place), f"{row['body']} {question}" if row.get("body") else question])
+
+
+def passages(row: Row, place: str) -> list[str]:
+    """Return the passages that a row is about, each of which may be in paragraphs.
+
+    Raises:
+        DataError: One is no text, such as a table.
+    """
+    texts = []
+    for name in CONTEXTS:
+        value = row.get(name)
+        value = value.get("contexts", value) if isinstance(value, dict) else value  # PubMedQA
+        paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
+        if not all(isinstance(text, str) for text in paragraphs):
+            raise DataError(f"{place}: its {name} is a text, or a list of them; got {str(value)[:80]!r}")
+        texts.append("\n".join(paragraphs))
+    return list(filter(None, texts))
 
 
 def only_answer(value: Any, place: str) -> str:
@@ -112,13 +179,15 @@ def only_answer(value: Any, place: str) -> str:
         value = value[0]
     if isinstance(value, list | dict):
         raise DataError(f"{place}: answer is one text or number; of several right ones lm_eval's own tasks know")
-    return "" if value is None else str(value).strip()
+    return "" if value is None else _COUNTED.sub(r"\1", str(value).strip())
 
 
 def _text_of(value: object) -> str:
     """Return a text, the stem of ARC's questions, or what the users of a conversation say; else an empty text."""
     if isinstance(value, dict):
-        return _text_of(value.get("stem") or (value.get("content") if value.get("role") == "user" else ""))
+        is_user = (value.get("role") or value.get("from")) in ("user", "human")
+        content = (value.get("content") or value.get("value")) if is_user else ""
+        return _text_of(value.get("stem") or value.get("text") or content)
     if isinstance(value, list):
         return "\n".join(filter(None, map(_text_of, value)))
     return value if isinstance(value, str) else ""
@@ -142,7 +211,9 @@ def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> li
     """Return the rows of a split's files in the files' order, copies of others left out."""
     counted, all_questions = Counter[str](), Counter[str]()
     copies = set()
-    for path in sorted(tables, key=lambda path: -len(tables[path])):
+    for path in sorted(
+        tables, key=lambda path: (_subject(path) == "all", -len(tables[path]))
+    ):  # parts before their `all`
         rows, questions = Counter(map(_content, tables[path])), Counter(map(_asked, tables[path]))
         shared, total = (questions & all_questions).total(), rows.total()
         if not repeats and (repeated := total - len(questions)) > max(_CHANCE_REPEATED, _CHANCE_RATIO * total):
@@ -165,7 +236,7 @@ def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> li
 
 def _content(row: Row) -> str:
     """Return what makes a row the same as another's; the subject may come from the file's name."""
-    return repr([(key, value) for key, value in sorted(row.items()) if key != "subject"])
+    return repr([(key, value) for key, value in sorted(row.items()) if key not in ("subject", FILE)])
 
 
 def _asked(row: Row) -> str:
@@ -174,12 +245,22 @@ def _asked(row: Row) -> str:
     return _content(question or row)
 
 
+def name_unread(rows: Iterable[Row], read: Collection[str], uri: str) -> None:
+    """Say in which columns there is prose, though they are none of those that are read."""
+    texts = ((name, value) for row in rows for name, value in row.items() if isinstance(value, str))
+    unread = dict.fromkeys(name for name, value in texts if " " in value.strip())
+    if names := [name for name in unread if name not in {*_READ, *read} and not _MEDIA.fullmatch(name)]:
+        print(f"{uri}: nothing is read from {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}", flush=True)
+
+
 def read_items(uri: str) -> list[Row]:
     """Return the rows that are asked: those of the `test` split, or else of the first other one."""
     splits = read_splits(uri)
     if "test" in splits and len(splits) > 1:
         print(f"{uri}: its test split is asked, not {', '.join(sorted(set(splits) - {'test'}))}", flush=True)
-    return choose_split(splits, uri)
+    rows = choose_split(splits, uri)
+    name_unread(rows, _READ_OF_ITEMS, uri)
+    return rows
 
 
 def choose_split(splits: dict[str, list[Item]], uri: str) -> list[Item]:

@@ -23,6 +23,7 @@ from mixtune.errors import DataError
 FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 _WRAPPED = ("data", "examples", "rows", "questions", "items")
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 Row = dict[str, Any]
 """A row of outside data, by column."""
 
@@ -61,10 +62,12 @@ def _parse(uri: str, name: str, data: bytes) -> list[Row]:
 
 
 def _with_plain_names(row: Row) -> Row:
-    """Return a row with plain names; of two that are alike then the first counts."""
+    """Return a row with plain names, of two that are alike the first; an instruction stands before its input."""
     named: Row = {}
     for key, value in row.items():
         named.setdefault(plain_name(str(key)), value)
+    if named.get("instruction") and named.get("input"):
+        named["input"] = f"{named['instruction']}\n\n{named['input']}"
     return named
 
 
@@ -118,15 +121,21 @@ def _read_array(uri: str, text: str) -> list[Row] | None:
 
 
 def _read_csv(text: str, name: str) -> list[Row]:
-    """Return a CSV's rows; one without a header in MMLU's own layout (question, choices, letter) gets its columns."""
-    delimiter = "\t" if name.endswith(".tsv") else ","
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    """Return a CSV's rows, empty ones left out, of a spreadsheet with semicolons, too.
+
+    One without a header gets its columns: MMLU's has question, choices and letter, MGSM's question and number.
+    """
+    first, lines = text.partition("\n")[0], text.splitlines()
+    delimiter = "\t" if name.endswith(".tsv") else ";" if ";" in first and "," not in first else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    split = (line.split(delimiter) for line in lines) if delimiter == "\t" and _has_no_quotes(lines) else reader
+    rows = [row for row in split if any(cell.strip() for cell in row)]
     if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and _is_letter(row) for row in rows):
         letters = string.ascii_uppercase[: len(rows[0]) - 2]
         subject = _SPLIT_SUFFIX.sub("", Path(name).stem)
         return [{"subject": subject, **dict(zip(("question", *letters, "answer"), row, strict=True))} for row in rows]
-    if not rows:
-        return []
+    if all(len(row) == 2 and _NUMBER.fullmatch(row[1]) for row in rows):
+        return [dict(zip(("question", "answer"), row, strict=True)) for row in rows]
     header = rows[0]
     if twice := [column for column, count in Counter(header).items() if count > 1]:
         raise DataError(f"{name}: two columns are called {twice[0]!r}")
@@ -134,6 +143,13 @@ def _read_csv(text: str, name: str) -> list[Row]:
         if len(row) != len(header):
             raise DataError(f"{name} row {number}: {len(row)} fields, the header has {len(header)}")
     return [dict(zip(header, row, strict=True)) for row in rows[1:]]
+
+
+def _has_no_quotes(lines: list[str]) -> bool:
+    """Return whether a TSV's quotation marks are text: each line is a row, and one opens a field that none closes."""
+    rows = [line.split("\t") for line in lines if line]
+    opened = [field for row in rows for field in row if field.startswith('"')]
+    return len(set(map(len, rows))) == 1 and any(len(field) < 2 or field[-1] != '"' for field in opened)
 
 
 def _is_letter(row: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """Forms whose items are asked by the chat template and whose answers a rule judges: what they have in common."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,14 +11,15 @@ import pyarrow as pa
 
 from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
-from mixtune.benchmark_files import CONTEXTS, QUESTIONS, Row
+from mixtune.benchmark_files import CONVERSATIONS, QUESTIONS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct
+from mixtune.evaluate.scoring.written_calls import Value
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import render
-from mixtune.records import Message
+from mixtune.records import ROLES, Message, ToolCall
 
 ITEMS_PER_PART = 128
 
@@ -128,22 +130,71 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
 
 
 def read_messages(row: Row, place: str) -> list[Message]:
-    """Return what a row asks, a DataError where nothing: `messages`, or a usual column's text behind its passage."""
-    value = row.get("messages")
-    if value is None:
-        value = next((row[name] for name in QUESTIONS if row.get(name)), None)
-    if isinstance(value, list) and value and isinstance(value[0], list):  # BFCL: a list of turns
-        if len(value) > 1:
+    """Return what a row asks: a conversation, or a usual column's text behind its passage; a `system` prompt first.
+
+    Raises:
+        DataError: It asks nothing, several things one after another, or something that is no text.
+    """
+    value = next((row[name] for name in (*CONVERSATIONS, *QUESTIONS) if row.get(name)), None)
+    if isinstance(value, list) and value and isinstance(value[0], list | str):  # BFCL, MT-Bench: a list of turns
+        if len(value) > 1 or row.get("history"):
             raise DataError(
                 f"{place}: {len(value)} turns that are asked one after another; items of one turn are asked"
             )
         value = value[0]
+    if row.get("history"):
+        raise DataError(f"{place}: what was said before is not read from 'history'; write it into 'messages'")
     if isinstance(value, str) and value.strip():
-        passages = [row[name] for name in CONTEXTS if isinstance(row.get(name), str) and row[name]]
-        return [Message(role="user", content="\n\n".join([*passages, value]))]
-    if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
-        return [Message(role=str(message["role"]), content=str(message.get("content") or "")) for message in value]
-    raise DataError(f"{place}: no messages, nor a text in {', '.join(QUESTIONS)}; there are {', '.join(row)}")
+        value = [Message(role="user", content="\n\n".join([*benchmark_files.passages(row, place), value]))]
+    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
+        raise DataError(f"{place}: no messages, nor a text in {', '.join(QUESTIONS)}; there are {', '.join(row)}")
+    messages = [_read_message(message, place) for message in value]
+    if messages[-1]["role"] == "assistant":
+        raise DataError(f"{place}: its last message is the assistant's, which is what is asked for; leave it out")
+    system = row.get("system") or row.get("system_prompt")
+    return [Message(role="system", content=system), *messages] if isinstance(system, str) else messages
+
+
+def _read_message(turn: Row, place: str) -> Message:
+    """Return one turn, as OpenAI or ShareGPT have it."""
+    role = str(turn.get("role") or turn.get("from"))
+    content = turn.get("content") or turn.get("value") or ""
+    parts = [content] if isinstance(content, str) else content
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    role = {"human": "user", "gpt": "assistant"}.get(role, role)
+    if role not in ROLES or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{place}: a message has a role ({', '.join(ROLES)}) and a text; got {str(turn)[:200]}")
+    message = Message(role=role, content="".join(map(str, texts)))
+    if calls := [call.get("function", call) for call in read_objects(turn.get("tool_calls") or [], place)]:
+        arguments = [read_object(call.get("arguments"), place) for call in calls]
+        names = [str(benchmark_files.need(call, "name", place, 1)) for call in calls]
+        message["tool_calls"] = [ToolCall(name=name, arguments=v) for name, v in zip(names, arguments, strict=True)]
+    return message
+
+
+def read_objects(value: Value, place: str) -> list[Row]:
+    """Return a list of objects, given as such, as JSON, or one alone; a DataError where it is something else."""
+    value = read_json(value, place)
+    value = [value] if isinstance(value, dict) else value
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{place}: a list of objects is needed, got {value!r}")
+    return value
+
+
+def read_object(value: Value, place: str) -> Row:
+    """Return an object, given as such or as JSON; a DataError where it is something else."""
+    value = read_json(value or {}, place)
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: an object is needed, got {value!r}")
+    return value
+
+
+def read_json(value: Value, place: str) -> Value:
+    """Return a value that may be written as JSON; a DataError where a text is none."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise DataError(f"{place}: {value!r} is not JSON ({error})") from error
 
 
 def item_id(row: Row, number: int) -> str:

@@ -17,17 +17,16 @@ from mixtune.settings.inference import EvaluateSettings
 def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options: Options) -> Iterator[tuple[str, str]]:
     """Plan every benchmark as `evaluate` will with its `options`: rows, solved items, template; yield outcomes, texts.
 
-    Sets of the hub are not looked at, nor is a form whose library is in the evaluate image alone.
+    A form whose library is in the evaluate image alone is not looked at.
     """
-    named = {name: entry for name, entry in benchmarks.items() if not str(entry.get("uri", "")).startswith("hf://")}
-    if not named:
+    if not benchmarks:
         return
     settings = from_dict(EvaluateSettings, options, "evaluate_options")
     folder = models.fetch_model(base_model, weights=False)
     tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     if settings.chat.chat_template_uri:
         tokenizer.chat_template = read_template_file(settings.chat.chat_template_uri)
-    for name, benchmark in parse_benchmarks(named).items():
+    for name, benchmark in parse_benchmarks(benchmarks).items():
         try:
             parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
             yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"

@@ -3,11 +3,12 @@
 | choices | such as |
 |---|---|
 | `choices`, `options`, `endings`: a list, also as JSON | MMLU, MMLU-Pro, HellaSwag, RACE |
-| the same: an object by letter, or of `text` and `label` | MedQA, ARC |
-| columns by letter or number: `A`, `option_a`, `opa`, `sol1`, `ending0`, `mc_answer1` | CMMLU, KMMLU, PIQA, Belebele |
+| `answers`: a list, beside which is right | ReClor, HeadQA |
+| the same: an object by letter, or of `text` and `label`, `value` and `key` ... | MedQA, ARC |
+| columns by letter or number: `A`, `option_a`, `opa`, `sol1`, `ending0`, `ans0` | CMMLU, KMMLU, PIQA, BBQ |
 | `mc1_targets`: `choices`, and `labels` of which one is 1 | TruthfulQA, BIG-bench |
 | the right one and wrong ones apart: put in an order of our own | GPQA, SciQ |
-| none, and a right answer that is yes or no | BoolQ, PubMedQA |
+| none, and a right answer that is yes or no, or the text True or False | BoolQ, PubMedQA, BIG-Bench Hard |
 | a CSV without a header: question, choices, letter | MMLU's authors |
 """
 
@@ -24,11 +25,13 @@ from mixtune.benchmark_files import ANSWERS, Row, text_asked
 from mixtune.errors import DataError
 
 LISTS = ("choices", "options", "endings", "mc1_targets", "answer_options")
-_FAMILIES = ("", "option", "op", "choice", "ending", "mc_answer", "sol", "answer")
+_FAMILIES = ("", "option", "op", "choice", "ending", "mc_answer", "sol", "answer", "ans")
+_TEXTS, _LABELS = ("text", "value", "content", "atext"), ("label", "key", "id", "letter", "aid")
+"""What an object that is one choice calls its text and its name."""
 NUMBERED = re.compile(rf"({'|'.join(_FAMILIES[1:])}|)[_#]*([a-z]|\d\d?)")
 """A column of one choice; one without a word has a letter."""
 _KEYS = (string.ascii_lowercase, *([str(number) for number in range(first, first + 26)] for first in (0, 1)))
-_WRONG = re.compile(r"distractor_?\d|incorrect_answer_?\d|distractors|incorrect_answers")
+WRONG = re.compile(r"distractor_?\d|incorrect_answer_?\d|distractors|incorrect_answers")
 _LETTERED = re.compile(r"\(?([A-Za-z])[).:]\s*(.*)", re.DOTALL)
 _FILLER = "N/A"
 """What MMLU-Pro puts in the place of a choice that is not there."""
@@ -56,8 +59,10 @@ def read_choices(row: Row, place: str) -> Choices:
     value = _parse_list(value, place) if isinstance(value, str) else value
     if value is None and (columns := _numbered_columns(row)):
         value = [row[name] for name in columns]
+    if value is None and isinstance(row.get("answers"), list):
+        value = row["answers"]
     if value is None and (wrong := _wrong_ones(row)):
-        right, stem = str(first_filled(row, ("correct_answer", "best_answer"), place)), text_asked(row, place)
+        right, stem = str(first_filled(row, ("correct_answer", "best_answer"), place)).strip(), text_asked(row, place)
         texts = sorted([right, *wrong], key=lambda text: hashlib.sha256(f"{stem}{text}".encode()).digest())
         return _checked(texts, None, right, place)
     if isinstance(value, dict) and isinstance(value.get("labels"), list):
@@ -66,7 +71,7 @@ def read_choices(row: Row, place: str) -> Choices:
             raise DataError(f"{place}: labels have one 1, for the right choice, and 0 for the others; got {marks}")
         return _checked(value, None, string.ascii_uppercase[marks.index(1.0) % 26], place)
     if value is None:
-        answers = [str(row[name]).lower() for name in ANSWERS if not is_blank(row.get(name))]
+        answers = [row[name] for name in ANSWERS if not is_blank(row.get(name))]
         return _implied(row, *answers[:1]) or _checked(None, None, None, place)
     choices, names = _named(value)
     answer = first_filled(row, ANSWERS, place)
@@ -82,8 +87,10 @@ def first_filled(row: Row, names: Sequence[str], place: str) -> object:
         DataError: None has.
     """
     for name in names:
-        if not is_blank(row.get(name)):
+        if not is_blank(row.get(name)) and str(row[name]).strip():
             return row[name]
+    if empty := next((name for name in names if name in row), ""):
+        raise DataError(f"{place}: nothing in its column {empty!r}; fill it in, or leave the row out")
     raise DataError(
         f"{place}: no column {names[0]!r}, nor {', '.join(names[1:])}; there are {', '.join(row)}; "
         f"say which it is, as columns={{{names[0]!r}: ...}}"
@@ -117,25 +124,33 @@ def _numbered_columns(row: Row) -> list[str]:
 
 
 def _wrong_ones(row: Row) -> list[str]:
-    wrong = [row[name] for name in row if _WRONG.fullmatch(name) and not is_blank(row[name])]
-    return [str(text) for value in wrong for text in (value if isinstance(value, list) else [value])]
+    """Return the wrong choices; in one text they are parted by semicolons (TruthfulQA's CSV)."""
+    wrong = {name: row[name] for name in row if WRONG.fullmatch(name) and not is_blank(row[name])}
+    values = [text.split(";") if isinstance(text, str) and name[-1] == "s" else text for name, text in wrong.items()]
+    texts = [str(text).strip() for value in values for text in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(filter(None, texts)))
 
 
-def _implied(row: Row, answer: str = "") -> Choices | None:
+def _implied(row: Row, answer: object = "") -> Choices | None:
     """Return the choices of a question that is answered by yes or no (or maybe, by PubMedQA); None: it is not."""
-    texts = ["yes", "no", "maybe"] if "final_decision" in row else ["no", "yes"]
-    answer = {"true": "yes", "false": "no"}.get(answer, answer)
-    return Choices(texts, texts, answer) if answer in texts else None
+    text = {True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer).strip().lower()
+    for texts in (["yes", "no", "maybe"] if "final_decision" in row else ["no", "yes"], ["False", "True"]):
+        if text in [choice.lower() for choice in texts]:
+            return Choices(texts, texts, text)
+    return None
 
 
 def _named(value: object) -> tuple[object, list[object] | None]:
     """Return choices' texts, and their names where they have some."""
     if isinstance(value, dict) and "text" in value:
         return value["text"], value.get("label")
-    if isinstance(value, dict):  # MedQA: by letter
-        return list(value.values()), list(value)
+    if isinstance(value, dict):  # MedQA: by letter; Parquet has all rows' letters
+        filled = {name: text for name, text in value.items() if text is not None}
+        return list(filled.values()), list(filled)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return [item.get("text") for item in value], [item.get("label") for item in value]
+        text, label = (next((key for key in keys if key in value[0]), "") for keys in (_TEXTS, _LABELS))
+        if text:
+            return [item.get(text) for item in value], [item.get(label) for item in value]
     return value, None
 
 
@@ -146,11 +161,14 @@ def _checked(
         while len(value) > 2 and (is_blank(value[-1]) or (fills and value[-1] == _FILLER)):
             value = value[:-1]
     letters = string.ascii_uppercase
-    if not isinstance(value, list) or not 2 <= len(value) <= len(letters):
+    if not isinstance(value, list) or not 2 <= len(value) <= len(letters) or any(map(_is_nested, value)):
         raise DataError(
             f"{place}: choices is a list of 2 to 26 texts, an object with text and label, or columns A, B ...; another "
-            f"column is named as columns={{'choices': ...}}; got {str(value)[:200]}"
+            f"column is named as columns={{'choices': ...}}, and what has none may be a task of form lm_eval; got "
+            f"{str(value)[:200]}"
         )
+    if isinstance(answer, bool) or any(isinstance(text, int | float) for text in value):
+        answer = str(answer)  # it may be a choice's text, not only its index
     texts = ["" if is_blank(text) else str(text) for text in value]
     if all(split_letter(text)[0] == letter for text, letter in zip(texts, letters, strict=False)):
         texts = [split_letter(text)[1] for text in texts]
@@ -158,6 +176,10 @@ def _checked(
     if len(labels) != len(texts):
         raise DataError(f"{place}: {len(texts)} choices, {len(labels)} labels; one each is needed")
     return Choices(texts, labels, answer)
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _parse_list(text: str, place: str) -> object:

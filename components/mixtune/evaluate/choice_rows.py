@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mixtune import benchmark_files
-from mixtune.benchmark_files import ANSWERS, CONTEXTS, QUESTIONS, Row
+from mixtune.benchmark_files import ANSWERS, QUESTIONS, SUBJECTS, Row
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.choice_layouts import LISTS, NUMBERED, first_filled, is_blank, read_choices, split_letter
+from mixtune.evaluate.choice_layouts import LISTS, NUMBERED, WRONG, first_filled, is_blank, read_choices, split_letter
+from mixtune.evaluate.scoring.label_names import spell_without_case
 
 _MAPPED = ("question", "context", "choices", "answer", "subject")
 _HIDDEN = ("", "-1", "None", "nan")
 """What published test splits have in the place of answers that are kept secret."""
+_ASKED_WITH_CHOICES = re.compile(r"\s*(?:Answer Choices:|选项[:：]).*", re.DOTALL)
+"""What AGIEval's queries repeat behind the question."""
 _MIN_INDEXES = 10
 """So many indexes do not tell where they count from, where none is that of the first or of the last choice."""
 _NAMED = re.compile(r"(?:(?:option|choice|answer)[\s_:]*)?\(?([A-Za-z]|\d+)(?:\.0)?\)?[.:]?", re.IGNORECASE)
@@ -83,8 +86,9 @@ class _Draft:
 
     def named(self) -> int | None:
         """Return which choice the answer names by its letter or label."""
-        match, names = _NAMED.fullmatch(self.answer), [name.lower() for name in self.names]
-        for name in (self.answer.lower(), match[1].lower() if match else ""):
+        plain, names = spell_without_case(self.answer), [spell_without_case(name) for name in self.names]
+        match = _NAMED.fullmatch(plain)
+        for name in (plain, match[1] if match else ""):
             if name in names:
                 return names.index(name)
         letter, text = split_letter(self.answer)  # "B) Paris"
@@ -97,9 +101,12 @@ class _Draft:
         return int(match[1]) if match and match[1].isdigit() and not self.names[0].isdigit() else None
 
     def spelled(self) -> int | None:
-        """Return which choice's text the answer is."""
-        texts = [text.strip() for text in self.choices]
-        return texts.index(self.answer) if self.answer in texts and not self.is_number else None
+        """Return which choice's text the answer is; the case counts where two differ in no more."""
+        for spell in (str.strip, spell_without_case):
+            texts, answer = [spell(text) for text in self.choices], spell(self.answer)
+            if not self.is_number and (answer in texts if spell is str.strip else texts.count(answer) == 1):
+                return texts.index(answer)
+        return None
 
     def contradicts(self, answer: int) -> bool:
         """Return whether the row says in another column that it is another choice."""
@@ -117,12 +124,14 @@ def read_questions(options: ChoiceOptions) -> dict[str, list[Question]]:
     """
     uri, drafts = options.uri, dict[str, list[_Draft]]()
     for splits in (("test", "dev", "validation"), ("train",)):
-        for split, rows in benchmark_files.read_splits(uri, splits).items() if not any(drafts.values()) else ():
-            mapped = [_mapped(row, options.columns, uri) for row in rows]
-            if rows and all(map(_is_hidden, mapped)):
+        read = {} if any(drafts.values()) else benchmark_files.read_splits(uri, splits)
+        mapped = {split: [_mapped(row, options.columns, uri) for row in rows] for split, rows in read.items()}
+        has_answers = any(name in row for rows in mapped.values() for row in rows for name in ANSWERS)
+        for split, rows in mapped.items():
+            if rows and has_answers and all(map(_is_hidden, rows)):
                 print(f"{uri}: its {split} split has no answers and is left out", flush=True)
             else:
-                drafts[split] = list(_drafts(mapped, uri))
+                drafts[split] = list(_drafts(rows, uri))
     answers = iter(_answers([draft for split in drafts.values() for draft in split], options))
     return {split: _questions(rows, answers) for split, rows in drafts.items()}
 
@@ -140,9 +149,8 @@ def _mapped(row: Row, columns: Mapping[str, str], uri: str) -> Row:
 
 
 def _is_hidden(row: Row) -> bool:
-    """Return whether a row has a place for the right answer, and none there."""
-    values = [str(row[name]).strip() for name in ANSWERS if name in row]
-    return bool(values) and all(value in _HIDDEN for value in values)
+    """Return whether a row has no right answer in any of the usual columns, or an empty place for it."""
+    return all(str(row[name]).strip() in _HIDDEN for name in ANSWERS if name in row)
 
 
 def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
@@ -150,6 +158,8 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
     sound = [(number, row) for number, row in enumerate(rows, 1) if str(row.get("error_type") or "ok") == "ok"]
     if len(sound) < len(rows):
         print(f"{uri}: {len(rows) - len(sound)} rows are left out, whose error_type is not ok", flush=True)
+    columns = {name for _, row in sound for name in row if NUMBERED.fullmatch(name) or WRONG.fullmatch(name)}
+    benchmark_files.name_unread((row for _, row in sound), {*LISTS, *columns, "best_answer", "answers"}, uri)
     for number, row in sound:
         place, stem = f"{uri} row {number}", row.get("question")
         if isinstance(stem, dict):  # ARC's own JSONL
@@ -157,9 +167,9 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
         choices, names, answer = read_choices(row, place)
         draft = _Draft(
             place=place,
-            subject=str(next((row[name] for name in ("subject", "category") if not is_blank(row.get(name))), "all")),
-            question=str(first_filled(row, QUESTIONS, place)),
-            context="\n".join(_passage(row[name], place) for name in CONTEXTS if not is_blank(row.get(name))),
+            subject=str(next((row[name] for name in SUBJECTS if not is_blank(row.get(name))), "all")),
+            question=_ASKED_WITH_CHOICES.sub("", str(first_filled(row, QUESTIONS, place))),
+            context="\n".join(benchmark_files.passages(row, place)),
             choices=choices,
             names=names,
             answer=str(answer).strip(),
@@ -167,15 +177,6 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
         )
         second = next((row[name] for name in ("answer_index", "answer_idx") if not is_blank(row.get(name))), None)
         yield draft if second is None else replace(draft, beside=replace(draft, answer=str(second).strip()))
-
-
-def _passage(value: object, place: str) -> str:
-    """Return a passage, which may be in paragraphs."""
-    value = value.get("contexts") if isinstance(value, dict) else value  # PubMedQA
-    paragraphs = [value] if isinstance(value, str) else value
-    if not isinstance(paragraphs, list) or not all(isinstance(text, str) for text in paragraphs):
-        raise DataError(f"{place}: its passage is a text, or a list of them; got {str(value)[:80]!r}")
-    return "\n".join(paragraphs)
 
 
 def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:

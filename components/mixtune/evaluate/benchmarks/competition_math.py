@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from mixtune import benchmark_files
+from mixtune.benchmark_files import SUBJECTS, Row
 from mixtune.errors import DataError
 from mixtune.evaluate.answers import AnswerColumns
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id
-from mixtune.evaluate.scoring.math_answers import is_same, read_answer, read_boxed
+from mixtune.evaluate.scoring.math_answers import are_same, is_same, read_answer, read_boxed
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Message
 
@@ -15,9 +16,22 @@ _ASK = "\n\nReason step by step, and put the final answer in \\boxed{}."
 
 @dataclass(frozen=True, kw_only=True)
 class MathOptions(AskedOptions):
-    """Options of MATH and its like: rows with a `problem` or `question`; an `answer`, or a boxed one in `solution`."""
+    """Options of MATH and its like: rows with a `problem` or `question`; an `answer`, or a boxed one in `solution`.
+
+    A `tolerance` or `error` says by how much a number may differ.
+    """
 
     max_new_tokens: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathItem(AskedItem):
+    """One problem."""
+
+    tolerance: float = 0.0
+    """By how much a number may differ from the right one."""
+    is_list: bool = False
+    """Several answers are right together, in any order."""
 
 
 class CompetitionMath(AskedForm[MathOptions]):
@@ -35,19 +49,39 @@ class CompetitionMath(AskedForm[MathOptions]):
         for number, row in enumerate(benchmark_files.read_items(options.uri), 1):
             place = f"{options.uri} row {number}"
             problem = benchmark_files.text_of_problem(row, place)
-            answer = benchmark_files.only_answer(row.get("answer") or row.get("final_answer"), place)
-            answer = answer or read_boxed(str(row.get("solution") or ""))
+            answers = (benchmark_files.only_answer(row.get(name), place) for name in ("answer", "final_answer"))
+            answer = next(filter(None, answers), "") or read_boxed(str(row.get("solution") or ""))
             if not answer:
                 raise DataError(f"{place}: no answer, and no \\boxed{{...}} in a solution")
-            subject = str(row.get("type") or row.get("subject") or row.get("level") or "all")
+            subject = str(next((row[name] for name in ("type", *SUBJECTS, "level") if row.get(name)), "all"))
             message = Message(role="user", content=problem + _ASK)
-            items.append(AskedItem(item_id=item_id(row, number), subject=subject, messages=[message], gold=answer))
-        return items
+            item = MathItem(
+                item_id=item_id(row, number),
+                subject=subject,
+                messages=[message],
+                gold=answer,
+                tolerance=_tolerance(row, place),
+                is_list=bool(row.get("is_multiple_answer")),
+            )
+            items.append(item)
+        return list(items)
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
         """Return whether the answer is the expected one in any spelling."""
         prediction = read_answer(answer["response"])
-        return Judgment(correct=is_same(prediction, item.gold), prediction=prediction)
+        assert isinstance(item, MathItem)
+        correct = (are_same if item.is_list else is_same)(prediction, item.gold, item.tolerance)
+        boxed = float(bool(read_boxed(answer["response"])))
+        return Judgment(correct=correct, prediction=prediction, measures={"boxed": boxed})
 
 
 FORM = CompetitionMath()
+
+
+def _tolerance(row: Row, place: str) -> float:
+    """Return by how much a number may differ, as OlympiadBench's `error` or a `tolerance` says; a DataError if odd."""
+    text = str(row.get("tolerance") or row.get("error") or 0).strip()
+    try:
+        return abs(float(text))
+    except ValueError as error:
+        raise DataError(f"{place}: its tolerance is a number, by which the answer may differ; got {text!r}") from error

@@ -128,9 +128,9 @@ def read_problems(rows: list[Row], uri: str) -> list[Problem]:
     problems = []
     for number, row in enumerate(rows, 1):
         question = benchmark_files.text_of_problem(row, f"{uri} row {number}")
-        answer = str(row.get("answer") or "")
-        if not _STRICT.search(answer):
-            alone = str(next((row[name] for name in ("answer_number", "answer") if row.get(name) is not None), ""))
+        answer = benchmark_files.only_answer(row.get("answer"), f"{uri} row {number}")
+        if not _ALONE.fullmatch(normalise(answer)) or "#### " not in answer:
+            alone = next((str(row[name]) for name in ("answer_number",) if row.get(name) is not None), answer)
             if not _ALONE.fullmatch(alone):
                 raise DataError(
                     f"{uri} row {number}: answer ends in '#### ' and a number, or is one; got {alone[-40:]!r}"

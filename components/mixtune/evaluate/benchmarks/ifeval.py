@@ -1,6 +1,5 @@
 """IFEval and whatever has its form: prompts with instructions that a program can verify."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.answers import AnswerColumns, latency_scores
-from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment
+from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, read_json
 from mixtune.evaluate.benchmarks.form import Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, check_instructions, follow
 from mixtune.inference.engine import Tokenizer
@@ -96,12 +95,13 @@ def read_prompts(uri: str) -> list[Prompt]:
     """Return the prompts of a benchmark."""
     prompts: list[Prompt] = []
     for number, row in enumerate(benchmark_files.read_items(uri), 1):
-        names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), uri, number)
-        kwargs = _list(row.get("kwargs") or [{}] * len(names), uri, number)
+        place = f"{uri} row {number}"
+        names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), place)
+        kwargs = _list(row.get("kwargs") or [{}] * len(names), place)
         if not all(isinstance(arguments, dict) for arguments in kwargs):
-            raise DataError(f"{uri} row {number}: kwargs is a list of objects, got {kwargs!r}")
+            raise DataError(f"{place}: kwargs is a list of objects, got {kwargs!r}")
         if len(kwargs) != len(names) or not names:
-            raise DataError(f"{uri} row {number}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed")
+            raise DataError(f"{place}: {len(names)} instructions, {len(kwargs)} kwargs; one each is needed")
         prompts.append(
             Prompt(
                 key=str(row.get("key", number)),
@@ -113,12 +113,9 @@ def read_prompts(uri: str) -> list[Prompt]:
     return prompts
 
 
-def _list(value: object, uri: str, number: int) -> list[Any]:
+def _list(value: Any, place: str) -> list[Any]:
     """Return a list that is given as such or as JSON."""
-    try:
-        items = json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise DataError(f"{uri} row {number}: {value!r} is not a JSON list ({error})") from error
+    items = read_json(value, place)
     if not isinstance(items, list):
-        raise DataError(f"{uri} row {number}: a list is needed, got {value!r}")
+        raise DataError(f"{place}: a list is needed, got {value!r}")
     return items

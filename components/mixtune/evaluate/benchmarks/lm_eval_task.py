@@ -3,14 +3,15 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Number
+from typing import Any
 
 import pyarrow as pa
 
 from mixtune import storage
 from mixtune.artifacts.samples import Sample, prompt_hash
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, measure_column
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part
@@ -26,7 +27,8 @@ class LmEvalOptions:
     uri: str = ""
     """Local folder with the task's YAML, for tasks that lm-eval does not ship; its data must be local as well."""
     metric: str = ""
-    """Which of the task's metrics the verdict is about; empty: its first."""
+    """Which of the task's metrics the verdict is about, such as `exact_match`, or `exact_match,flexible-extract` by
+    another filter than its first; empty: its first."""
     num_fewshot: int = -1
     """Solved items before each question; -1: the task's own number."""
     batch_size: int = 8
@@ -38,7 +40,9 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
     name, options, metric, default_limit = "lm_eval", LmEvalOptions, "score", 0.02
 
     def plan(self, axis: str, options: LmEvalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
-        """Return the task as one part; a limit takes its first items."""
+        """Return the task as one part, a ConfigError where there is none; a limit takes its first items."""
+        if options.task not in _load_tasks(options.uri).all_subtasks:
+            raise ConfigError(f"lm-eval has no task {options.task!r}; give the name of a task, and its folder as uri")
         score = partial(run_task, axis, tokenizer, limit)
         return [Part(axis=axis, name="00000", items=(options,), score_items=score)]
 
@@ -62,32 +66,54 @@ def run_task(
     """
     (options,) = tasks
     import lm_eval
-    from lm_eval.tasks import TaskManager
 
     from mixtune.evaluate.lm_eval_engine import lm_eval_model
 
-    folder = storage.check_fingerprint(options.uri) if options.uri else None
-    manager = TaskManager(include_path=folder, include_defaults=folder is None)
-    if options.task not in manager.all_subtasks:
-        raise ConfigError(f"lm-eval has no task {options.task!r}; give the name of a task, and its folder as uri")
     try:
         result = lm_eval.simple_evaluate(
             model=lm_eval_model(engine, tokenizer, options.batch_size),
             tasks=[options.task],
             num_fewshot=options.num_fewshot if options.num_fewshot >= 0 else None,
             limit=limit or None,
-            task_manager=manager,
+            task_manager=_load_tasks(options.uri),
             bootstrap_iters=0,
             log_samples=True,
         )
     except (OSError, ConnectionError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise ConfigError(f"lm-eval task {options.task}: its data cannot be had{offline}: {error}") from error
-    return [_sample(axis, options, row) for row in result["samples"][options.task]]
+    rows_by_item: dict[str, list[JsonObject]] = {}  # one for each filter of the answers
+    for row in result["samples"][options.task]:
+        rows_by_item.setdefault(str(row["doc_id"]), []).append(row)
+    samples = [_sample(axis, options, rows) for rows in rows_by_item.values()]
+    metric = options.metric or next(iter(samples[0].measures))
+    if result["higher_is_better"][options.task].get(metric.partition(",")[0]) is False:
+        raise ConfigError(
+            f"lm-eval task {options.task}: less of {metric!r} is better, and more counts as better here; set metric"
+        )
+    return samples
 
 
-def _sample(axis: str, options: LmEvalOptions, row: JsonObject) -> Sample:
-    measures = {name: float(row[name]) for name in row["metrics"] if isinstance(row[name], Number | bool)}
+@lru_cache(maxsize=4)
+def _load_tasks(uri: str) -> Any:
+    """Return lm-eval's own tasks, or those of a folder; a ModelError where lm-eval is not installed."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ModelError(
+            "lm-eval is not installed here, so its tasks are not looked at; evaluate's image has it"
+        ) from error
+
+    folder = storage.check_fingerprint(uri) if uri else None
+    return TaskManager(include_path=folder, include_defaults=folder is None)
+
+
+def _sample(axis: str, options: LmEvalOptions, rows: Sequence[JsonObject]) -> Sample:
+    """Return an item's sample from its rows, one for each filter of answers; metrics of the first have bare names."""
+    row, measures = rows[0], dict[str, float]()
+    for other in rows:
+        numbers = {name: float(other[name]) for name in other["metrics"] if isinstance(other[name], Number | bool)}
+        measures |= numbers if other is row else {f"{name},{other['filter']}": n for name, n in numbers.items()}
     metric = options.metric or next(iter(measures), "")
     if metric not in measures:
         names = ", ".join(measures) or "none"

@@ -1,14 +1,24 @@
 """Tool calls: whether a model calls the right tool with the right arguments, and none where none fits."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 from mixtune import benchmark_files
-from mixtune.benchmark_files import Row
+from mixtune.benchmark_files import CONVERSATIONS, QUESTIONS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns
-from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id, read_messages
+from mixtune.evaluate.asked import (
+    AskedForm,
+    AskedItem,
+    AskedOptions,
+    Judgment,
+    item_id,
+    read_messages,
+    read_object,
+    read_objects,
+)
 from mixtune.evaluate.scoring.call_matching import Expected, are_expected
 from mixtune.evaluate.scoring.written_calls import Value, read_calls
 from mixtune.inference.engine import Tokenizer
@@ -17,6 +27,11 @@ from mixtune.inference.prompts import render
 
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 """BFCL's types, as JSON schemas call them."""
+_NOT_COMPARED = re.compile(
+    r"(?:simple_)?java(?:script)?(?=_)|exec_\w+?(?=_\d)|rest(?=_)|sql(?=_)|chatable(?=_)|multi_turn_\w+?(?=_\d)"
+    r"|live_relevance(?=_)|memory(?=_)|web_search(?=_)"
+)
+"""Ids of BFCL's kinds that are in other languages, in several turns, or run; or any call is right."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +56,19 @@ class ToolCalls(AskedForm[AskedOptions]):
         Raises:
             DataError: A row of neither form, or answers to no question.
         """
-        rows = benchmark_files.read_items(options.uri)
+        rows, left_out = benchmark_files.read_items(options.uri), Counter[str]()
         answers = {str(row["id"]): row["ground_truth"] for row in rows if "ground_truth" in row and "id" in row}
         items = []
         for number, row in enumerate(rows, 1):
-            if set(row) == {"id", "ground_truth"}:
+            if set(row) - {benchmark_files.FILE} == {"id", "ground_truth"}:
                 continue
             place, name = f"{options.uri} row {number}", item_id(row, number)
-            if "java" in name:
-                raise DataError(
-                    f"{place}: {name} is of Java or JavaScript, whose values are not compared; leave it out"
-                )
+            if "calls" not in row and (kind := _NOT_COMPARED.match(name)):
+                left_out[kind[0]] += 1
+                continue
+            if answers and not any(row.get(column) for column in (*CONVERSATIONS, *QUESTIONS)):
+                left_out["that ask nothing"] += 1
+                continue
             expected = _read_expected(row, answers.get(name), name, place)
             declared = _read_tools(row, place)
             items.append(
@@ -65,6 +82,12 @@ class ToolCalls(AskedForm[AskedOptions]):
                     declared=tuple(declared),
                 )
             )
+        if left_out:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
+            text = f"{options.uri}: {left_out.total():,} rows are left out, whose calls are not compared: {counts}"
+            if not items:
+                raise DataError(f"{text}; that is all of it")
+            print(text, flush=True)
         return list(items)
 
     def plan(self, axis: str, options: AskedOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
@@ -92,11 +115,11 @@ FORM = ToolCalls()
 def _read_expected(row: Row, truth: Value, name: str, place: str) -> tuple[tuple[str, Expected], ...]:
     """Return the calls that are right."""
     if truth is not None:  # BFCL: a list of {name: {argument: [values]}}
-        return tuple((tool, arguments) for call in _list(truth, place) for tool, arguments in call.items())
+        return tuple((tool, arguments) for call in read_objects(truth, place) for tool, arguments in call.items())
     if "calls" in row:
         expected = []
-        for number, call in enumerate(_list(row["calls"] or [], place), 1):
-            arguments = _object(call.get("arguments"), place)
+        for number, call in enumerate(read_objects(row["calls"] or [], place), 1):
+            arguments = read_object(call.get("arguments"), place)
             only = {key: [_nested(value)] for key, value in arguments.items()}
             expected.append((str(benchmark_files.need(call, "name", place, number)), only))
         return tuple(expected)
@@ -117,13 +140,13 @@ def _nested(value: Value) -> Value:
 def _read_tools(row: Row, place: str) -> list[Row]:
     """Return the tools as records have them: name, description, parameters."""
     tools: list[Row] = []
-    for tool in _list(row.get("tools") or row.get("function") or [], place):
+    for tool in read_objects(row.get("tools") or row.get("function") or [], place):
         function = tool.get("function", tool)
         tools.append(
             {
                 "name": str(benchmark_files.need(function, "name", place, len(tools) + 1)),
                 "description": function.get("description", ""),
-                "parameters": _object(function.get("parameters"), place),
+                "parameters": read_object(function.get("parameters"), place),
             }
         )
     if not tools and "irrelevance" not in str(row.get("id")):  # BFCL asks without any tool, too
@@ -139,26 +162,3 @@ def _schema(value: Value) -> Value:
             for key, item in value.items()
         }
     return [_schema(item) for item in value] if isinstance(value, list) else value
-
-
-def _list(value: Value, place: str) -> Sequence[Row]:
-    """Return a list of objects, given as such or as JSON."""
-    value = _parse(value, place)
-    value = [value] if isinstance(value, dict) else value
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{place}: a list of objects is needed, got {value!r}")
-    return value
-
-
-def _object(value: Value, place: str) -> Row:
-    value = _parse(value or {}, place)
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: an object is needed, got {value!r}")
-    return value
-
-
-def _parse(value: Value, place: str) -> Value:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise DataError(f"{place}: {value!r} is not JSON ({error})") from error

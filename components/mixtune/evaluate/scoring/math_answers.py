@@ -9,6 +9,9 @@ from decimal import Decimal
 
 _REMOVED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "\\%")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_COMMA = re.compile(r",(?![^(\[]*[)\]])(?!\d{3}(?!\d))")
+"""One that parts answers: outside of brackets, and not of thousands."""
 _BOXES = ("\\boxed", "\\fbox")
 
 
@@ -34,14 +37,25 @@ def read_answer(text: str) -> str:
     return text[first + 1 : last] if 0 <= first < last else text.strip()
 
 
-def is_same(first: str, second: str) -> bool:
-    """Return whether two answers are the same but for their spelling."""
+def are_same(first: str, second: str, tolerance: float = 0.0) -> bool:
+    """Return whether two lists of answers, parted by commas outside of brackets, are the same in any order."""
+    answers, rest = ([piece.strip() for piece in _COMMA.split(text)] for text in (first, second))
+    for answer in answers:
+        match = next((candidate for candidate in rest if is_same(answer, candidate, tolerance)), None)
+        if match is None:
+            return False
+        rest.remove(match)
+    return not rest
+
+
+def is_same(first: str, second: str, tolerance: float = 0.0) -> bool:
+    """Return whether two answers are the same but for their spelling, or but for what numbers may differ by."""
     try:
         texts = [normalise_answer(text) for text in (first, second)]
     except (IndexError, ValueError):  # a fraction or a root that ends where it begins
         return first == second
-    numbers = [_read_number(text) for text in texts]
-    return numbers[0] == numbers[1] if None not in numbers else texts[0] == texts[1]
+    numbers = [number for text in texts if (number := _read_number(text)) is not None]
+    return abs(numbers[0] - numbers[1]) <= Decimal(str(tolerance)) if len(numbers) == 2 else texts[0] == texts[1]
 
 
 def _read_number(text: str) -> Decimal | None:
@@ -57,7 +71,7 @@ def normalise_answer(text: str) -> str:
     Raises:
         IndexError, ValueError: A fraction or a root without its parts.
     """
-    text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = _DOLLAR.sub("", text).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac")
     for piece in _REMOVED[2:7]:
         text = text.replace(piece, "")
