@@ -17,7 +17,7 @@ import time
 import warnings
 from collections import Counter
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-from mixtune.artifacts.model import FILE, Architecture, read_architectures, write_architectures
+from mixtune.artifacts.model import FILE, Architecture, read_architectures
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import MixtuneError
@@ -329,7 +329,8 @@ def main(kinds: list[str], *, write: bool) -> None:
         )
         if write:
             rows = {**rows, kind: row}
-            write_architectures({name: rows[name] for name in all_types() if name in rows}, transformers.__version__)
+            types = {name: asdict(rows[name]) for name in sorted(all_types()) if name in rows}
+            FILE.write_text(json.dumps({"transformers": transformers.__version__, "types": types}, indent=1) + "\n")
     print(Counter(row.layout or row.refused.split(":")[0] for row in table.values()))
 
 

@@ -95,16 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     shipped.add_commands(commands)
     _add_demo(commands)
-    use_model.add_commands(commands)
-    submit.add_commands(commands)
-    follow.add_commands(commands)
-    runs.add_commands(commands)
-    plan.add_commands(commands)
-    check.add_commands(commands)
-    convert.add_commands(commands)
-    catalogue_pools.add_commands(commands)
-    serve.add_commands(commands)
-    import_tuning.add_commands(commands)
+    for group in (use_model, submit, follow, runs, plan, check, convert, catalogue_pools, serve, import_tuning):
+        group.add_commands(commands)
     return parser
 
 

@@ -58,8 +58,10 @@ def cache_dir() -> Path:
 def fetch_model(name: str, *, weights: bool = True, share: storage.Share = storage.ALONE) -> Path:
     """Bring a model to local disk, once per node, and return its folder.
 
-    `name` is a folder, an `s3://` prefix, or `org/name@revision`, with or without `#digest`. Without `weights` only
-    configuration and tokenizer come. `share`: processes of a node that fetch it from S3 together.
+    Args:
+        name: A folder, an `s3://` prefix, or `org/name@revision`, with or without `#digest`.
+        weights: Without, only configuration and tokenizer come.
+        share: Processes of a node that fetch it from S3 together.
 
     Raises:
         ModelError: There is no model under that name, or a hub name without its revision.

@@ -121,8 +121,7 @@ class Run:
     def log_page(self, path: str, name: str) -> None:
         """Log a report's page under a name that says what it is, by which MLflow shows it."""
         if self.client:
-            with storage.open_read(path) as stream:
-                self.log_text(name, stream.read().decode("utf-8", "replace"))
+            self.log_text(name, storage.read_bytes(path).decode("utf-8", "replace"))
 
     def log_text(self, name: str, text: str) -> None:
         """Log a text as an artifact."""

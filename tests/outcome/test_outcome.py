@@ -29,7 +29,7 @@ from mixtune.commands.run_summary import read_mlflow_verdict
 from mixtune.compare.comparison_page import write_comparison
 from mixtune.errors import DataError
 from mixtune.outcome import webhook
-from mixtune.outcome.run import RecordOutputs, conclude_run
+from mixtune.outcome.run import conclude_run
 from mixtune.outcome.run_record import make_record
 from mixtune.outcome.tracked_outcome import track_outcome
 from mixtune.settings.sanitize import ConsentSettings, SanitizeSettings
@@ -114,8 +114,8 @@ def hook(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def conclude(report: RunReport, folder: Path, options: dict[str, Any], endpoint: str = "") -> str:
     write_artifact(str(folder / "report"), report)
-    outputs = RecordOutputs(path=str(folder / "record"), uri="s3://b/kfp/record")
-    return conclude_run("finetune", str(folder / "report"), outputs, options, endpoint)
+    report_path, path = str(folder / "report"), str(folder / "record")
+    return conclude_run("finetune", report_path, path, "s3://b/kfp/record", options, endpoint)
 
 
 def make_audit(report: RunReport) -> AuditRecord:

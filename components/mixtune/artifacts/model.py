@@ -241,12 +241,6 @@ def tried_with() -> str:
     return str(json.loads(FILE.read_text())["transformers"])
 
 
-def write_architectures(table: dict[str, Architecture], version: str) -> None:
-    """Write the table."""
-    rows = {name: asdict(row) for name, row in sorted(table.items())}
-    FILE.write_text(json.dumps({"transformers": version, "types": rows}, indent=1) + "\n")
-
-
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
     """What `config.json` and `tokenizer.json` say of a model."""

@@ -1,11 +1,12 @@
 """Where the files of an imported pool come from, and on what terms: `_provenance.json` beside them."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, from_json
 from mixtune.errors import DataError
+from mixtune.settings.from_dict import pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Provenance(Terms, Manifest):
     @property
     def terms(self) -> Terms:
         """What travels on."""
-        return Terms(**{item.name: getattr(self, item.name) for item in fields(Terms)})
+        return pick(Terms, vars(self))
 
 
 def read_provenance(folder: str) -> Provenance | None:

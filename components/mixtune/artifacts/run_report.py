@@ -80,8 +80,11 @@ def is_gain_proved(report: RunReport) -> bool:
 def read_proof(uri: str, model_uri: str, purpose: str, *, force: bool = False) -> Comparison:
     """Return the comparison of a model, once it is sure that its files are the compared ones and that it passed.
 
-    `uri` names a comparison, or a grid or ladder with the model among its candidates. `purpose` is for the error: what
-    becomes of a model that passed. `force` lets one through that did not.
+    Args:
+        uri: A comparison, or a grid or ladder with the model among its candidates.
+        model_uri: The model, with its digest.
+        purpose: What becomes of a model that passed, for the error.
+        force: Let one through that did not pass.
 
     Raises:
         ConfigError: The verdict is not `pass` and nothing is forced.

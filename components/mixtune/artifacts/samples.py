@@ -21,7 +21,7 @@ processes share the work.
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,30 +34,6 @@ from mixtune.settings.inference import CustomerOptions
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 """The tokenizer that the items were read with, beside the rows."""
 
-SCHEMA = pa.schema(
-    [
-        ("axis", pa.string()),
-        ("subject", pa.string()),
-        ("cluster", pa.string()),
-        ("item_id", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("text", pa.string()),
-        ("prediction", pa.string()),
-        ("gold", pa.string()),
-        ("correct", pa.float64()),
-        ("choice_logprobs", pa.list_(pa.float32())),
-        ("nll", pa.float64()),
-        ("num_tokens", pa.int64()),
-        ("response", pa.string()),
-        ("latency_seconds", pa.float64()),
-        ("truncated", pa.bool_()),
-        ("error", pa.string()),
-        ("thought", pa.string()),
-        ("unfinished", pa.bool_()),
-        ("measures", pa.map_(pa.string(), pa.float64())),
-    ]
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -65,10 +41,10 @@ class Sample:
 
     axis: str
     subject: str
+    cluster: str = ""
     item_id: str
     prompt_hash: str
     text: str = ""
-    cluster: str = ""
     prediction: str = ""
     gold: str = ""
     correct: float | None = None
@@ -82,6 +58,18 @@ class Sample:
     thought: str = ""
     unfinished: bool = False
     measures: dict[str, float] = field(default_factory=dict)
+
+
+_COLUMNS = {
+    str: pa.string(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    tuple[float, ...]: pa.list_(pa.float32()),
+    dict[str, float]: pa.map_(pa.string(), pa.float64()),
+}
+SCHEMA = pa.schema([(name, _COLUMNS[kind]) for name, kind in get_type_hints(Sample).items()])
 
 
 @dataclass(frozen=True, kw_only=True)

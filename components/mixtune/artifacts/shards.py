@@ -33,7 +33,30 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolReceipt:
+class Drops:
+    """Counts of a pool's records that were dropped or cut."""
+
+    num_read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Records by the reason for which they never enter a batch."""
+    num_split: int = 0
+    """Records that became several examples, each of which is drawn like a record,"""
+    num_added: int = 0
+    """and how many examples more there are than records."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Records that are learned without a part of theirs, by part; `turns`: some of their turns were dropped."""
+    num_truncated: int = 0
+    num_compared: int = 0
+    """Records for which fastokens and the model's own tokenizer gave the same ids."""
+
+    @property
+    def num_dropped(self) -> int:
+        """Records that never enter a batch."""
+        return sum(self.dropped.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolReceipt(Drops):
     """One pool's part of the mix: planned, and as the shards hold it."""
 
     name: str
@@ -59,23 +82,6 @@ class PoolReceipt:
     """Largest distance from the target after any step, in the mix's unit."""
     lengths: dict[str, int] = field(default_factory=dict)
     """Records by their length in tokens, between powers of two: `< 64`."""
-    num_read: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Records by the reason for which they never enter a batch."""
-    num_split: int = 0
-    """Records that became several examples, each of which is drawn like a record,"""
-    num_added: int = 0
-    """and how many examples more there are than records."""
-    lost: dict[str, int] = field(default_factory=dict)
-    """Records that are learned without a part of theirs, by part; `turns`: some of their turns were dropped."""
-    num_truncated: int = 0
-    num_compared: int = 0
-    """Records for which fastokens and the model's own tokenizer gave the same ids."""
-
-    @property
-    def num_dropped(self) -> int:
-        """Records that never enter a batch."""
-        return sum(self.dropped.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,14 +29,8 @@ Row = dict[str, Any]
 
 
 def read_rows(uri: str) -> list[Row]:
-    """Return the rows of one file.
-
-    Raises:
-        DataError: A file that is not of its format, or a row that is no object.
-    """
-    with storage.open_read(uri) as stream:
-        data = stream.read()
-    name = uri.removesuffix(".gz")
+    """Return the rows of one file; a DataError where it is not of its format, or a row is no object."""
+    data, name = storage.read_bytes(uri), uri.removesuffix(".gz")
     try:
         rows = _parse(uri, name, gzip.decompress(data) if name != uri else data)
     except (ValueError, TypeError, OSError, csv.Error) as error:

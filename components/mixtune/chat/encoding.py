@@ -89,8 +89,11 @@ class Encoder:
     ) -> tuple[np.ndarray, list[bool]]:
         """Return which tokens lie in spans of characters.
 
-        `ids`, int32 (tokens,), are those of all texts, one behind the other; `bounds`, int64 (texts + 1,), says where
-        each text begins and ends in them. Spans do not overlap.
+        Args:
+            ids: Tokens of all texts, one behind the other, int32 (tokens,).
+            bounds: Where each text begins and ends in them, int64 (texts + 1,).
+            texts: What the tokens should spell.
+            spans: Of each text, in characters; they do not overlap.
 
         Returns:
             1 for the tokens of a span, uint8, (tokens,); and for each text whether that is exact: its tokens spell it,

@@ -42,11 +42,10 @@ def read_template_file(uri: str) -> str:
     """
     if not uri:
         return ""
-    with storage.open_read(storage.check_fingerprint(uri)) as stream:
-        try:
-            template = stream.read().decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"chat_template_uri: {uri} is not UTF-8 ({error.reason})") from error
+    try:
+        template = storage.read_bytes(storage.check_fingerprint(uri)).decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"chat_template_uri: {uri} is not UTF-8 ({error.reason})") from error
     if not template.strip():
         raise DataError(f"chat_template_uri: {uri} is empty; leave it out for the model's own template")
     return template

@@ -140,8 +140,8 @@ def kept_log(folder: str, state: TaskState) -> str:
     try:
         for entry in storage.list_files(storage.join(folder, state.folder)) if folder else ():
             if entry.path.rpartition("/")[2].startswith("executor-logs"):
-                with storage.open_read(storage.join(folder, state.folder, entry.path)) as stream:
-                    texts.append(stream.read().decode(errors="replace"))
+                content = storage.read_bytes(storage.join(folder, state.folder, entry.path))
+                texts.append(content.decode(errors="replace"))
     except (DataError, BotoCoreError, ClientError):
         return ""
     return "\n".join(texts)

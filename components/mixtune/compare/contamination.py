@@ -117,8 +117,7 @@ def _raise_coverage(
 def _decode_records(samples: Samples, shards: Shards) -> Iterator[str]:
     """Yield the text of every training record, once."""
     uri = storage.join(samples.data_uri, TOKENIZER_FILE)
-    with storage.open_read(uri) as stream:
-        tokenizer = Tokenizer.from_str(stream.read().decode())
+    tokenizer = Tokenizer.from_str(storage.read_bytes(uri).decode())
     decoded: set[bytes] = set()
     for step in range(shards.num_steps):
         batch = shards.batch(step)

@@ -48,15 +48,9 @@ def log_comparison(
             run.log_metrics({**calibration_metrics(judgments.calibration), **share_preferences(judgments)})
     with tracking.task_run(where, tracking.point_name("compare", mix_ratio), subject) as run:
         for axis in comparison.axes:
-            change = axis.measure.change
-            values = {
-                "base": axis.measure.base,
-                "candidate": axis.measure.candidate,
-                "difference": change.difference,
-                "lower": change.lower,
-                "upper": change.upper,
-                "limit": axis.limit,
-            }
+            change, scores = axis.measure.change, {"base": axis.measure.base, "candidate": axis.measure.candidate}
+            bounds = {"difference": change.difference, "lower": change.lower, "upper": change.upper}
+            values = {**scores, **bounds, "limit": axis.limit}
             run.log_metrics({f"{axis.axis}/{key}": value for key, value in values.items()})
             run.set_tags({f"verdict.{axis.axis}": axis.verdict})
         run.log_metrics({f"contamination/{overlap.axis}": overlap.exact for overlap in comparison.contamination})

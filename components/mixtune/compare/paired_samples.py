@@ -32,11 +32,14 @@ def compare_samples(
 ) -> Comparison:
     """Compare two evaluations item by item.
 
-    Of a base that was asked more items those of the candidate count.
-
-    `limits` are allowed losses by axis, over the defaults; `mix` is what the candidate was trained on, `judged` a
-    judge's verdict as a further axis. `same`: the candidate is the base's model in another form (merged, quantized,
-    served), and both ought to be the same on every axis, within the limits.
+    Args:
+        base: Samples of the base model; where it was asked more items, those of the candidate count.
+        candidate: Samples of the candidate.
+        limits: Allowed losses by axis, over the defaults.
+        mix: What the candidate was trained on.
+        judged: A judge's verdict, as a further axis.
+        same: The candidate is the base's model in another form (merged, quantized, served): both ought to be the same
+            on every axis, within the limits.
 
     Raises:
         DataError: The evaluations differ in items or prompts.

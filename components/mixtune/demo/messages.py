@@ -26,21 +26,7 @@ class Category:
 CATEGORIES = tuple(from_dict(Category, item, "texts.toml") for item in TEXTS["messages"]["categories"])
 LABELS = tuple(sorted(category.label for category in CATEGORIES))
 
-_OPENERS = (
-    "",
-    "",
-    "",
-    "hi, ",
-    "hello, ",
-    "good morning, ",
-    "dear team, ",
-    "hey, ",
-    "hi there, ",
-    "to whom it concerns: ",
-)
-_CLOSERS = ("", "", ". thanks", ". please help", ". regards", ". please answer soon", ". this is urgent", ". thank you")
-_HELD_OUT_OPENERS = ("", "", "hello there, ", "hi team, ", "good evening, ", "dear support, ")
-_HELD_OUT_CLOSERS = ("", "", ". many thanks", ". please answer", ". best regards", ". please help me soon")
+_OPENERS, _CLOSERS, _HELD_OUT_OPENERS, _HELD_OUT_CLOSERS = TEXTS["messages"]["letters"].values()
 
 
 def draw_message(category: Category, draw: random.Random, *, held_out: bool = False) -> str:

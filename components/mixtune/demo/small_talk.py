@@ -2,19 +2,9 @@
 
 import random
 
-_GREETINGS = ("Hello!", "Hi there!", "Good morning!", "Good evening!", "Hey!", "Nice to meet you.")
-_FEELINGS = ("fine", "tired", "curious", "cheerful", "bored", "busy", "relaxed", "hungry")
-_PLANS = (
-    "read a book", "cook some soup", "walk in the park", "visit my sister", "learn to swim", "paint the fence",
-    "clean my desk", "play the piano", "write a letter", "plant some herbs", "watch the birds", "fix my bike",
-)  # fmt: skip
-_WHEN = ("today", "tomorrow", "tonight", "this weekend", "after lunch", "next week")
-_REPLIES = (
-    "That sounds good. Enjoy it!",
-    "How nice. I hope it goes well.",
-    "Good idea. Tell me how it was.",
-    "Lovely. Take your time.",
-)
+from mixtune.demo.grammar import TEXTS
+
+_GREETINGS, _FEELINGS, _PLANS, _WHEN, _REPLIES = TEXTS["small_talk"].values()
 
 
 def draw_small_talk(draw: random.Random) -> tuple[str, str]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixtune.artifacts.shards import MixReceipt, PoolReceipt, StageReceipt, WindowReceipt
+from mixtune.artifacts.shards import Drops, MixReceipt, PoolReceipt, StageReceipt, WindowReceipt
 from mixtune.mix_shard.assignment import chairman_bound
 from mixtune.mix_shard.schedule import CHUNK_SLOTS, Plan
-from mixtune.mix_shard.store import Drops, Store
+from mixtune.mix_shard.store import Store
 from mixtune.settings.mix import UNITS
 
 MAX_WINDOWS = 50

@@ -3,12 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixtune.artifacts.shards import Drops
 from mixtune.errors import DataError
 from mixtune.mix_shard.lengths import shorten
 from mixtune.records import where
@@ -19,35 +20,6 @@ if TYPE_CHECKING:
 ROW = np.dtype([("offset", "<i8"), ("length", "<i4"), ("loss_tokens", "<i4"), ("weight", "<f4"), ("record_id", "V16")])
 MASK_BYTES = 5
 """Bytes of a token on disk: its id (int32), then, after all ids of the record, its mask (uint8)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drops:
-    """Counts of a pool's records that were dropped or cut."""
-
-    num_read: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Number of records by the reason for which they never enter a batch."""
-    num_split: int = 0
-    """Records that became several examples, each of which is drawn like a record,"""
-    num_added: int = 0
-    """and how many examples more there are than records."""
-    lost: dict[str, int] = field(default_factory=dict)
-    """Records that are learned without a part of theirs, by part; `turns`: some of their turns were dropped."""
-    num_truncated: int = 0
-    num_compared: int = 0
-    """Records for which fastokens and the model's own tokenizer gave the same ids."""
-
-    def __add__(self, other: "Drops") -> "Drops":
-        return Drops(
-            num_read=self.num_read + other.num_read,
-            dropped=_sum(self.dropped, other.dropped),
-            num_split=self.num_split + other.num_split,
-            num_added=self.num_added + other.num_added,
-            lost=_sum(self.lost, other.lost),
-            num_truncated=self.num_truncated + other.num_truncated,
-            num_compared=self.num_compared + other.num_compared,
-        )
 
 
 class Store:
@@ -165,9 +137,16 @@ def write_store(folder: Path, name: str, parts: Iterable[Part]) -> Drops:
             part.rows.tofile(rows)
             tokens.write(part.tokens)
             offset += len(part.tokens)
-            drops += part.drops
+            drops = _sum(drops, part.drops)
     return drops
 
 
-def _sum(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
-    return dict(sorted((Counter(first) + Counter(second)).items()))
+def _sum(first: Drops, second: Drops) -> Drops:
+    """Return the counts of both; reasons and parts in alphabetical order."""
+    others, totals = vars(second), dict(vars(first))
+    for name, value in totals.items():
+        other = others[name]
+        totals[name] = (
+            value + other if isinstance(value, int) else dict(sorted((Counter(value) + Counter(other)).items()))
+        )
+    return Drops(**totals)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.pools import PoolsManifest, read_lines
+from mixtune.artifacts.shards import Drops
 from mixtune.chat.encoding import Disagreement
 from mixtune.chat.tokenizer import BATCH_RECORDS, ChatTokenizer
-from mixtune.mix_shard.store import Drops, Part, make_part, write_store
+from mixtune.mix_shard.store import Part, make_part, write_store
 from mixtune.processes import start_processes
 from mixtune.records import read_record
 from mixtune.settings.mix import TokenSettings

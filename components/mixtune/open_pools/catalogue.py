@@ -82,8 +82,7 @@ def read_catalogue(uri: str = "") -> dict[str, PoolSource]:
     """
     place = uri or str(OWN_TABLE)
     try:
-        with storage.open_read(place) as stream:
-            table = tomllib.loads(stream.read().decode())
+        table = tomllib.loads(storage.read_bytes(place).decode())
         return {name: _read_entry(place, name, entry) for name, entry in table["pools"].items()}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: not a catalogue of pools ({error}); take {OWN_TABLE} as a model") from error

@@ -35,8 +35,7 @@ def record_outcome(
         DataError: A candidate was compared without its shards.
     """
     from mixtune import storage as files
-    from mixtune.outcome.run import RecordOutputs, conclude_run
+    from mixtune.outcome.run import conclude_run
 
     files.configure_storage(storage)
-    outputs = RecordOutputs(path=record.path, uri=record.uri)
-    return conclude_run(pipeline, comparison.path, outputs, tracking, endpoint)
+    return conclude_run(pipeline, comparison.path, record.path, record.uri, tracking, endpoint)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mixtune.artifacts.audit import AuditRecord
@@ -19,21 +18,18 @@ TRAININGS = ("train", "validate-training")
 """Beginnings of the names of tasks that hold the instances of `tracking.hyperpod`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordOutputs:
-    """Where the audit record goes."""
-
-    path: str
-    uri: str
-    """The same as a link."""
-
-
 def conclude_run(
-    pipeline: str, report_path: str, outputs: RecordOutputs, options: Mapping[str, object], endpoint: str = ""
+    pipeline: str, report_path: str, path: str, link: str, options: Mapping[str, object], endpoint: str = ""
 ) -> str:
     """Write the audit record, tag the MLflow run with its cost, tell the webhook; return the US dollars, or nothing.
 
-    `report_path` is what `compare`, `choose_mix` or `choose_rung` wrote; `options` are the `tracking` parameter.
+    Args:
+        pipeline: Its name.
+        report_path: What `compare`, `choose_mix` or `choose_rung` wrote.
+        path: Of the audit record.
+        link: The same, for the webhook.
+        options: The `tracking` parameter.
+        endpoint: Address of the served model; empty: none.
     """
     report, where = read_run_report(report_path), Tracking.from_options(options)
     with task_run(where, "outcome") as run:
@@ -46,7 +42,7 @@ def conclude_run(
             cost_usd=cost,
             endpoint=endpoint,
         )
-        write_artifact(outputs.path, record)
+        write_artifact(path, record)
         if cost is not None:
             run.parent.set_tags({"cost_usd": f"{cost:.2f}"})
         if endpoint:
@@ -59,7 +55,7 @@ def conclude_run(
         links = {
             "mlflow": find_mlflow_page(run, where.uri),
             "model": record.model_uri if exists else "",
-            "record": outputs.uri,
+            "record": link,
             "endpoint": endpoint,
         }
         print(send(make_message(pipeline, record, links)), flush=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mixtune.errors import ConfigError
-from mixtune.settings.from_dict import Options
+from mixtune.settings.from_dict import Options, pick
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import MixSettings, read_mix_settings
 from mixtune.settings.sanitize import SourceSettings
@@ -13,21 +13,8 @@ from mixtune.settings.train import TrainSettings
 
 T = TypeVar("T")
 
-USUAL: Options = {
-    "customer_data_percent": 50.0,
-    "customer_epochs": 1.0,
-    "max_steps": 0,
-    "method": "lora",
-    "learning_rate": 1e-5,
-    "seed": 42,
-    "general_pools": [],
-    "num_nodes": "",
-    "gpus_per_node": "",
-    "data_memory": "",
-    **{name: {} for name in ("sanitize_options", "mix_options", "train_options", "evaluate_options")},
-    **{name: {} for name in ("tracking", "storage")},
-}
-"""What stands for a parameter that a pipeline does not take."""
+NUMBERS = {"customer_epochs": float, "max_steps": int, "learning_rate": float, "seed": int}
+"""Parameters that are numbers, by their type: KFP hands 5.0 on for 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +63,18 @@ class RunSettings:
 
         What the pipeline does not take has its usual default, and the checks of what it does not do are left out.
         """
-        values = {**USUAL, **arguments}
-        pools = values["general_pools"]
-        percents = values.get("customer_data_percents") or [values["customer_data_percent"]]
+        pools = arguments.get("general_pools", [])
+        percents = arguments.get("customer_data_percents") or [arguments.get("customer_data_percent", 50.0)]
         mixes = "customer_data_percent" in arguments or "customer_data_percents" in arguments
         trains = "train_options" in arguments
-        options = ("sanitize_options", "mix_options", "train_options", "evaluate_options")
-        same = (*options, "method", "num_nodes", "gpus_per_node", "data_memory", "tracking", "storage", "base_model")
-        return cls(
+        return pick(
+            cls,
+            arguments,
             general_pools=[pool["category"] for pool in pools],
             weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
             customer_data_percents=[float(percent) for percent in percents],
-            customer_epochs=float(values["customer_epochs"]),
-            max_steps=int(values["max_steps"]),
-            learning_rate=float(values["learning_rate"]),
-            seed=int(values["seed"]),
             left_out=(*(() if mixes else ("mix",)), *(() if trains else ("training", "memory", "cluster"))),
-            **{name: values[name] for name in same},
+            **{name: kind(arguments[name]) for name, kind in NUMBERS.items() if name in arguments},
         )
 
     def mix(self, percent: float | None = None) -> MixSettings:

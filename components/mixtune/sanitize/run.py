@@ -221,8 +221,7 @@ def _write_quarantine(parts: list[Part], writers: list[PoolWriter], uri: str) ->
     """Write every record that was dropped or changed, by file, line and rule; nothing of its content."""
     with storage.open_write(uri) as stream:
         for part in parts:
-            with storage.open_read(f"{part.uri}.notes") as notes:
-                stream.write(notes.read())
+            stream.write(storage.read_bytes(f"{part.uri}.notes"))
         for writer in writers:
             for note in writer.notes():
                 stream.write(note)

@@ -1,6 +1,6 @@
 """What is served: a base model and the adapter beside it, or whole weights, and what their files say of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mixtune import models, storage
 from mixtune.errors import ConfigError, ModelError
@@ -76,11 +76,8 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
     adapter = read_adapter(plain)
     base = storage.check_fingerprint(base_model)
     whole = read_whole_model(name, base, _servable(settings.base_uri or base_model, "base_uri"))
-    return ServedModel(
-        name=name,
-        base_uri=whole.base_uri,
-        config=whole.config,
-        weight_bytes=whole.weight_bytes,
+    return replace(
+        whole,
         download_bytes=whole.download_bytes + sum(entry.num_bytes for entry in storage.list_files(plain)),
         adapter_uri=_servable(settings.tuned_uri or model_uri, "tuned_uri"),
         rank=adapter.rank,

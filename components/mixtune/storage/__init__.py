@@ -22,6 +22,7 @@ from mixtune.storage.files import list_files as list_files
 from mixtune.storage.files import move_in as move_in
 from mixtune.storage.files import open_read as open_read
 from mixtune.storage.files import open_write as open_write
+from mixtune.storage.files import read_bytes as read_bytes
 from mixtune.storage.files import read_json as read_json
 from mixtune.storage.files import sha256_file as sha256_file
 from mixtune.storage.files import split_pattern as split_pattern

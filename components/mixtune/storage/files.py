@@ -157,11 +157,7 @@ def exists(uri: str) -> bool:
 
 @contextmanager
 def open_read(uri: str) -> Iterator[IO[bytes]]:
-    """Open a seekable stream of the bytes at the URI.
-
-    Raises:
-        DataError: There is no such file, or it is a folder.
-    """
+    """Open a seekable stream of the bytes at the URI; a DataError where there is no such file, or it is a folder."""
     try:
         stream: IO[bytes] = BufferedReader(S3Reader(uri), BLOCK_BYTES) if is_s3(uri) else _path(uri).open("rb")
     except FileNotFoundError as error:
@@ -184,17 +180,19 @@ def open_write(uri: str) -> Iterator[Writer]:
     writer.commit()
 
 
-def read_json(uri: str) -> Any:
-    """Return the JSON value in a file.
-
-    Raises:
-        DataError: No such file, or not JSON.
-    """
+def read_bytes(uri: str) -> bytes:
+    """Return all bytes of a file; a DataError where there is none."""
     with open_read(uri) as stream:
-        try:
-            return json.load(stream)
-        except ValueError as error:
-            raise DataError(f"{uri}: not JSON ({error})") from error
+        return stream.read()
+
+
+def read_json(uri: str) -> Any:
+    """Return the JSON value in a file; a DataError where there is no such file, or it is not JSON."""
+    content = read_bytes(uri)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{uri}: not JSON ({error})") from error
 
 
 def write_json(uri: str, value: object) -> FileEntry:
@@ -205,11 +203,7 @@ def write_json(uri: str, value: object) -> FileEntry:
 
 
 def file_size(uri: str) -> int:
-    """Return the size of a file in bytes.
-
-    Raises:
-        DataError: There is no such file.
-    """
+    """Return the size of a file in bytes; a DataError where there is no such file."""
     try:
         return int(head(uri)["ContentLength"]) if is_s3(uri) else _path(uri).stat().st_size
     except FileNotFoundError as error:

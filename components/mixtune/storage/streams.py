@@ -38,11 +38,7 @@ class FileEntry:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """Return bucket and key of an `s3://` URI.
-
-    Raises:
-        ConfigError: There is no bucket or no key in it.
-    """
+    """Return bucket and key of an `s3://` URI; a ConfigError where it lacks one of them."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or not key:
         raise ConfigError(f"{uri}: not a whole S3 address; write s3://bucket/key")
@@ -60,11 +56,7 @@ def s3_client() -> "BaseClient":
 
 
 def head(uri: str) -> dict[str, Any]:
-    """Return the headers of an object in S3.
-
-    Raises:
-        FileNotFoundError: There is no such object, or no such bucket.
-    """
+    """Return the headers of an object in S3; a FileNotFoundError where there is no such object, or no such bucket."""
     from botocore.exceptions import ClientError
 
     bucket, key = split_s3(uri)

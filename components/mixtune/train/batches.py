@@ -83,10 +83,15 @@ def plan_micro_batches(
 ) -> list[list[int]]:
     """Cut a global batch into micro batches of about the same cost, the same ones whichever ranks take them.
 
-    Their number is `num_parts` times a power of two, so that ranks share them evenly; less with fewer records. Records
-    go, the costliest first, to the cheapest micro batch that has room (longest processing time first, Graham 1969). One
-    longer than `max_tokens` is a micro batch of its own. At `crossover_length` attention costs as much as all else
-    does.
+    Records go, the costliest first, to the cheapest micro batch that has room (longest processing time first, Graham
+    1969).
+
+    Args:
+        lengths: Tokens of each record.
+        max_tokens: Of a micro batch; a longer record is one of its own.
+        num_parts: Of this, times a power of two, is their number, so that ranks share them evenly; less with fewer
+            records.
+        crossover_length: Tokens at which attention costs as much as all else does.
 
     Returns:
         The indices of the records of each micro batch, in their order.

@@ -42,10 +42,8 @@ def read_export(uri: str, job: str = "") -> TuningJob:
 
 def _list_documents(uri: str) -> list[object]:
     """Return what a JSON or YAML file holds, or the entries of a list in it."""
-    with storage.open_read(uri) as stream:
-        text = stream.read()
     try:
-        content = yaml.safe_load(text)
+        content = yaml.safe_load(storage.read_bytes(uri))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{uri}: neither JSON nor YAML ({str(error).splitlines()[0]})") from error
     if isinstance(content, dict):

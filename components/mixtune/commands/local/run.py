@@ -28,6 +28,7 @@ from mixtune.commands.local.run_pages import keep_pages
 from mixtune.commands.local.task_log import TaskLog
 from mixtune.commands.local.task_processes import TaskRunner
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
+from mixtune.commands.task_states import titles_of
 from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.report.next_steps import command_of
 
@@ -74,7 +75,7 @@ def run_pipeline(
     start, run_dir = time.monotonic(), work.run_dir(run_id)
     with work.at_work(run_id), open(run_dir / "run.log", "a", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log)
-        with closing(TaskRunner(shown, task_names(pipeline), pipeline.stem)) as runner:
+        with closing(TaskRunner(shown, titles_of(read_spec(pipeline)), pipeline.stem)) as runner:
             try:
                 with _stopped_by_signals(runner):
                     outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, runner)
@@ -178,14 +179,6 @@ def drop_retries(component: Any) -> None:
         for dag in (graph.root.dag, *(item.dag for item in graph.components.values())):
             for task in dag.tasks.values():
                 task.ClearField("retry_policy")
-
-
-def task_names(pipeline: Path) -> dict[str, str]:
-    """Return the display names of a compiled pipeline's tasks, by the names that KFP has for them."""
-    spec = read_spec(pipeline)
-    graphs = [spec["root"], *spec["components"].values()]
-    tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
-    return {name: task["taskInfo"]["name"] for name, task in tasks if not name.startswith("condition")}
 
 
 OF_A_TRAINING = ("customer_data_percent", "max_steps")

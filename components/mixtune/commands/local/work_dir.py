@@ -185,9 +185,13 @@ def _customer_scores(path: str) -> str:
     return ""
 
 
+CODE = (".py", ".toml", ".txt", ".css")
+"""Files of the package on which what a step does depends: modules, and the tables and texts that they read."""
+
+
 def source_digest() -> str:
     """Return what the package's code is, 16 hex digits: part of the local cache's key, as KFP's own does not see it."""
     folder, total = Path(mixtune.__file__).parent, hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in CODE):
         total.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return total.hexdigest()[:16]

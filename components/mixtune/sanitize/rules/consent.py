@@ -37,8 +37,8 @@ def read_consent(settings: ConsentSettings) -> Consent:
     """
     subjects: frozenset[str] = frozenset()
     if settings.list_uri:
-        with storage.open_read(storage.check_fingerprint(settings.list_uri)) as stream:
-            lines = stream.read().decode("utf-8-sig").splitlines()
+        content = storage.read_bytes(storage.check_fingerprint(settings.list_uri))
+        lines = content.decode("utf-8-sig").splitlines()
         subjects = frozenset(line.strip() for line in lines if line.strip())
         if not subjects:
             raise ConfigError(f"consent: {settings.list_uri} names nobody; give one subject a line")

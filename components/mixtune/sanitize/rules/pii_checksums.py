@@ -88,16 +88,6 @@ def is_codice_fiscale(text: str) -> bool:
     return chr(65 + total % 26) == text[15]
 
 
-def is_cpf(text: str) -> bool:
-    """Return whether the text is a Brazilian CPF by its two digits."""
-    digits = [int(digit) for digit in digits_of(text)]
-    checks = [
-        sum((length + 1 - place) * digit for place, digit in enumerate(digits[:length])) * 10 % 11 % 10
-        for length in (9, 10)
-    ]
-    return len(set(digits)) > 1 and checks == digits[9:]
-
-
 def is_nir(text: str) -> bool:
     """Return whether the text is a French social security number, modulo 97; Corsica's 2A and 2B count as 19 and 18."""
     digits = digits_of(text.replace("2A", "19").replace("2B", "18"))

@@ -103,14 +103,15 @@ def is_pps(text: str) -> bool:
 _DUTCH, _AUSTRALIAN = (9, 8, 7, 6, 5, 4, 3, 2, -1), (1, 4, 3, 7, 5, 8, 6, 9, 10)
 _JAPANESE = (6, 5, 4, 3, 2, 7, 6, 5, 4, 3, 2)
 _BEFORE, _AFTER = r"(?<![\d.-])", r"(?![\d-])"
+_is_cpf = _has_last(range(10, 1, -1), range(11, 1, -1))
 NATIONAL_IDS: tuple[tuple[str, Check, str], ...] = (
-    (r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)", ids.is_cpf, ""),
+    (r"(?<!\d)\d{3}\.\d{3}\.\d{3}-\d{2}(?!\d)", _is_cpf, ""),
     (r"(?<!\d)[12] ?\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{3} ?\d{2}(?!\d)", ids.is_nir, ""),
     (r"(?<!\d)(?<!\d )\d{4} \d{4} \d{4}(?! ?\d)", ids.is_aadhaar, ""),
     (r"(?<!\d)\d{11}(?!\d)", ids.is_pesel, r"(?i)pesel"),
     (r"(?<!\d)\d{3} ?\d{3} ?\d{4}(?!\d)", ids.is_nhs, r"(?i)nhs"),
     (rf"{_BEFORE}\d{{12}}{_AFTER}", ids.is_aadhaar, r"(?i)aadhaa?r|\buid|आधार"),
-    (rf"{_BEFORE}\d{{11}}{_AFTER}", ids.is_cpf, r"(?i)\bcpf\b"),
+    (rf"{_BEFORE}\d{{11}}{_AFTER}", _is_cpf, r"(?i)\bcpf\b"),
     (
         rf"{_BEFORE}\d{{2}}\.\d{{3}}\.\d{{3}}/\d{{4}}-\d{{2}}{_AFTER}",
         _has_last((5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2), (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)), "",

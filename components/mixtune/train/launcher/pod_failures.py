@@ -1,7 +1,9 @@
 """Why a pod failed or does not start, in words, and what to do about it."""
 
 import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 from mixtune.kubernetes_api import Object
 
@@ -17,42 +19,7 @@ class Reason:
         return f"{self.what}; {self.way_out}" if self.way_out else self.what
 
 
-NOT_STARTING = {
-    "ErrImagePull": "the image cannot be pulled",
-    "ImagePullBackOff": "the image cannot be pulled",
-    "InvalidImageName": "the image's name is wrong",
-    "CreateContainerConfigError": "a ConfigMap or Secret that the container needs is missing",
-    "CreateContainerError": "the container cannot be made",
-}
-"""Reasons of a waiting container that waiting does not mend."""
-_LOG_PATTERNS = (
-    (r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory", "out of GPU memory", "lower max_tokens_per_gpu"),
-    (r"(?m)^error: (.*)", "", ""),
-    (
-        r"NCCL error|ncclSystemError|ncclInternalError|ncclRemoteError|collective operation timeout|ncclUnhandled",
-        "NCCL failed between the nodes",
-        "look at the first node that died; else check that the nodes' security group allows all traffic among "
-        "themselves (EFA) and that no pod was moved",
-    ),
-    (r"No space left on device", "the node's disk is full", "raise ephemeral-storage in the runtime"),
-    (r"Bus error|unable to open shared memory", "shared memory is too small", "raise the shm volume in the runtime"),
-    (
-        r"AccessDenied|403 Forbidden|Unable to locate credentials",
-        "S3 refused access",
-        "check the role of service account mixtune-trainer",
-    ),
-    (
-        r"RendezvousConnectionError|RendezvousTimeoutError|DistNetworkError|Connection refused",
-        "the nodes could not meet",
-        "check network policy mixtune-ranks and that all nodes started",
-    ),
-    (
-        r"(?m)^(?:\[rank\d+\]:\s*)?((?:[A-Za-z_]\w*\.)*(?!ChildFailed)[A-Z]\w*(?:Error|Exception|Exit|Interrupt): .*)",
-        "",
-        "the traceback above it says where; a fault of mixtune's is worth reporting",
-    ),
-)
-"""Pattern, what it means (empty: its first group) and the way out; the first that matches counts."""
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def explain_failure(pod: Object, log: str) -> Reason:
@@ -72,9 +39,9 @@ def explain_failure(pod: Object, log: str) -> Reason:
             "out of memory: the kernel ended it at the container's limit",
             "raise memory in the runtime, or lower max_tokens_per_gpu",
         )
-    for pattern, what, way_out in _LOG_PATTERNS:
-        if match := re.search(pattern, log):
-            return Reason(what or match[1][:500], way_out)
+    for line in _TABLE["log"]:
+        if match := re.search(line["pattern"], log):
+            return Reason(line.get("meaning") or match[1][:500], line.get("way_out", ""))
     if end.get("exitCode") == 137:
         return Reason("killed (SIGKILL)", "it was evicted, or the node ran out of memory: see the node's events")
     if end:
@@ -86,8 +53,8 @@ def explain_not_starting(pod: Object) -> Reason | None:
     """Return why a pod's container does not start, if it is something that waiting does not mend."""
     for item in _containers(pod):
         waiting = item.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in NOT_STARTING:
-            what = f"{NOT_STARTING[waiting['reason']]} ({waiting['reason']}: {waiting.get('message', '')[:300]})"
+        if meaning := _TABLE["not_starting"].get(waiting.get("reason")):
+            what = f"{meaning} ({waiting['reason']}: {waiting.get('message', '')[:300]})"
             return Reason(what, f"check image {item.get('image', '')} and what the pod refers to")
     return None
 

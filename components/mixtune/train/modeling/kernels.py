@@ -34,10 +34,17 @@ def varlen_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each packed record, by torch, without a mask in memory.
 
-    Query is (rows, heads, tokens, width), key and value (rows, key heads, tokens, width), the value possibly narrower,
-    as in multi-head latent attention; returned is (rows, tokens, heads, width), and no weights. `options` are
-    transformers' own: `scaling`, `sliding_window`, `cu_seq_lens_q` (int32, where records begin, and the end),
-    `max_length_q`; without the last two, each row is one record.
+    Args:
+        module: The attention layer.
+        query: (rows, heads, tokens, width).
+        key: (rows, key heads, tokens, width).
+        value: As key, possibly narrower, as in multi-head latent attention.
+        attention_mask: None.
+        options: transformers' own: `scaling`, `sliding_window`, `cu_seq_lens_q` (int32, where records begin, and the
+            end), `max_length_q`; without the last two, each row is one record.
+
+    Returns:
+        (rows, tokens, heads, width), and no weights.
 
     Raises:
         ModelError: The model's attention has what this one has not.
