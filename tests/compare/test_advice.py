@@ -53,6 +53,21 @@ def test_answers_that_were_cut_and_thoughts_that_never_ended_are_told() -> None:
     assert "12 of the candidate never ended" in text
 
 
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"base_truncated": 9, "candidate_truncated": 10}, "9 of the base's and 10 of the candidate's were cut at max_new_tokens 256: raise it."),
+        ({"candidate_truncated": 9}, ""),
+        ({"base_unfinished": 10}, "10 thoughts of the base and 0 of the candidate never ended"),
+        ({"base_unfinished": 9}, ""),
+    ],
+)  # fmt: skip
+def test_a_pass_with_many_answers_cut_is_told(counts: dict[str, int], words: str) -> None:
+    axis = replace(undecided(0.0, 0.001, 0.02, 100), verdict=PASS, max_new_tokens=256)
+    text = advise(replace(axis, items=ItemCounts(total=100, **counts)))
+    assert words in text and bool(text) is bool(words)
+
+
 def test_a_pass_on_an_axis_where_the_base_has_nothing_to_lose_is_told() -> None:
     axis = replace(undecided(0.0, 0.001, 0.02, 500), verdict=PASS)
     assert advise(axis) == ""

@@ -10,7 +10,7 @@ import pytest
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules.pii import KEY_FILE, Personal
-from mixtune.settings.sanitize import SanitizeSettings, advise_region
+from mixtune.settings.sanitize import SanitizeSettings, TextSettings, advise_region
 
 
 @pytest.mark.parametrize(
@@ -277,3 +277,15 @@ def test_a_number_in_another_countrys_form_stays_and_is_counted_with_what_to_set
 )
 def test_a_date_or_a_short_number_is_no_telephone_of_another_country(text: str) -> None:
     assert not Personal().find(text)
+
+
+@pytest.mark.parametrize("region", ["de", "Germany", "DEU", "", "49"])
+def test_a_region_that_is_no_countrys_letters_is_refused_before_anything_is_read(region: str) -> None:
+    with pytest.raises(ConfigError, match="phone_region is a country's two capital letters, such as DE; got"):
+        TextSettings(phone_region=region)
+
+
+@pytest.mark.parametrize("region", ["XX", "UK"])
+def test_a_region_without_a_numbering_plan_is_refused(region: str) -> None:
+    with pytest.raises(ConfigError, match=f"phone_region: no country '{region}' has a numbering plan"):
+        Personal(region=region)

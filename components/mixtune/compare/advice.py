@@ -9,18 +9,21 @@ from mixtune.compare import paired_stats
 
 
 def advise(axis: AxisVerdict) -> str:
-    """Return what to do about an axis; empty where it passed, and could have failed."""
+    """Return what to do about an axis; empty where it passed, and could have failed by answers that were not cut."""
     if axis.verdict == PASS:
-        return _warn_of_nothing_to_lose(axis)
-    parts = [_advise_superior(axis) if axis.question == SUPERIORITY else _advise_general(axis)]
+        parts = list(filter(None, [_warn_of_nothing_to_lose(axis)]))
+    else:
+        parts = [_advise_superior(axis) if axis.question == SUPERIORITY else _advise_general(axis)]
     items = axis.items
-    if cut := max(items.base_truncated, items.candidate_truncated):
+    cut = max(items.base_truncated, items.candidate_truncated)
+    if cut and (axis.verdict != PASS or (10 * cut >= items.total and axis.max_new_tokens)):
         budget = f"at max_new_tokens {axis.max_new_tokens}" if axis.max_new_tokens else "to the model's length"
         parts.append(
             f"Of the answers {items.base_truncated} of the base's and {items.candidate_truncated} of the candidate's "
             f"were cut {budget}" + (": raise it." if 10 * cut >= items.total and axis.max_new_tokens else ".")
         )
-    if items.base_unfinished or items.candidate_unfinished:
+    unfinished = max(items.base_unfinished, items.candidate_unfinished)
+    if unfinished and (axis.verdict != PASS or 10 * unfinished >= items.total):
         parts.append(
             f"{items.base_unfinished} thoughts of the base and {items.candidate_unfinished} of the candidate never "
             "ended, and count as wrong."

@@ -1,5 +1,6 @@
 """Settings of sanitize: rules for texts and people's data, duplicates, splits; checked without any data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -92,6 +93,8 @@ class TextSettings:
     def __post_init__(self) -> None:
         if self.encoding and not _is_encoding(self.encoding):
             raise ConfigError(f"encoding: {self.encoding!r} is not known; Excel's in western countries is cp1252")
+        if not re.fullmatch("[A-Z]{2}", self.phone_region):
+            raise ConfigError(f"phone_region is a country's two capital letters, such as DE; got {self.phone_region!r}")
         if not 0 <= self.max_bad_ratio <= 1:
             raise ConfigError(f"max_bad_ratio is a share, 0 to 1; got {self.max_bad_ratio}")
         if any(not marker.strip() for marker in self.extra_markers):

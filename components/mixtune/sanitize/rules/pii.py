@@ -123,6 +123,8 @@ class Personal:
         """Check that there are a key and a model where they are needed."""
         if "pseudonym" in map(self.policy, (*PERSONAL_KINDS, *NAME_KINDS)):
             _key()
+        if not _shortest_phone(self.region):
+            raise ConfigError(f"phone_region: no country {self.region!r} has a numbering plan; it is such as DE or GB")
         if self.wants_names:
             pii_names.load_analyzer(self.name_model)
 
