@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -234,10 +235,54 @@ def test_a_json_file_of_another_build_is_refused_with_its_name(text: str, reason
         read(tmp_path / "a.json", text.encode())
 
 
-@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_told_with_and_without_its_mark(codec: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a UTF-16 file"):
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("utf-32-be", "UTF-32BE"),
+    ],
+)
+def test_utf_16_and_32_are_told_with_and_without_their_mark(codec: str, name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"`iconv -f {name} -t UTF-8 OLD > NEW`"):
         read(tmp_path / "a.jsonl", json.dumps(Q).encode(codec))
+
+
+@pytest.mark.parametrize("codec", ["cp1252", "shift_jis", "gb18030"])
+def test_json_of_another_encoding_is_refused_with_the_command_that_converts_it(codec: str, tmp_path: Path) -> None:
+    text = {"cp1252": "Grüße", "shift_jis": "注文", "gb18030": "订单"}[codec]
+    for name, content in (("a.jsonl", f'{{"text": "{text}"}}'), ("a.json", f'[{{"text": "{text}"}}]')):
+        assert "iconv -f CP1252 -t UTF-8" in read(tmp_path / name, content.encode(codec))[1][0][1]
+
+
+@pytest.mark.parametrize("ending", [".jsonlines", ".jl", ".JSONL", ".jsonl.GZ", ".jsonl.xz", ".jsonl.BZ2"])
+def test_json_lines_are_read_by_every_name_that_they_have(ending: str, tmp_path: Path) -> None:
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}.get(Path(ending).suffix.lower(), bytes)
+    assert read(tmp_path / f"a{ending}", pack(json.dumps(Q).encode() + b"\n")) == ([tuple(Q.values())], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("a.txt", "pairs of question and answer as CSV"),
+        ("a.docx", "pairs of question"),
+        ("chat.html", "pairs of question"),
+        ("nlu.yml", "one a row"),
+        ("a.jsonc", "without comments"),
+        ("a.zip", "unpack it"),
+        ("a.xlsx", "save the sheet as CSV"),
+    ],
+)
+def test_a_file_of_another_format_is_refused_with_the_way_that_fits_it(name: str, way: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=way):
+        read(tmp_path / name, b"x")
+
+
+def test_objects_one_behind_the_other_are_refused_with_the_command_that_splits_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="jq -c"):
+        read(tmp_path / "a.json", b'{"prompt": "q",\n "completion": "a"}\n{"prompt": "q",\n "completion": "a"}')
 
 
 def records(path: Path) -> tuple[list[Any], Cleaner]:

@@ -176,6 +176,37 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "Nemotron: whether there is a thought": ({"system_prompt": "s", "input": "q", "output": "a", "reasoning": "on"}, [S, Q, A]),
     "a turn that is not trainable": (
         {"messages": [Q, {**A, "trainable": False}, Q, {**A, "trainable": True}]}, [Q, {**A, "learn": False}, Q, A]),
+    "HH-RLHF: a conversation as one text": (
+        {"chosen": "\n\nHuman: q\n\nAssistant: x\n\ny\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        [Q, {**A, "content": "x\n\ny"}, Q, A]),
+    "Guanaco: a conversation as one text": ({"text": "### Human: q### Assistant: a"}, [Q, A]),
+    "ChatML as one text": ({"text": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"}, [S, Q, A]),
+    "OpenAI: items of Responses": (
+        {"instructions": "s", "input": [Q, {"type": "function_call", "call_id": "1", "name": "f", "arguments": '{"x": 1}'},
+                                        {"type": "function_call_output", "call_id": "1", "output": "r"}],
+         "output": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]},
+                    {"type": "message", **parts("assistant", {"type": "output_text", "text": "a"})}]},
+        [S, Q, CALLED, RESULT, {**A, "reasoning": "t"}]),
+    "OpenAI: a call behind a text, as items": (
+        {"input": "q", "output": [{"type": "message", **A},
+                                  {"type": "function_call", "call_id": "1", "name": "f", "arguments": '{"x": 1}'}]},
+        [Q, {**CALLED, "content": "a"}]),
+    "a logged request and response, OpenAI": (
+        {"request": {"messages": [S, Q], "model": "m"}, "response": {"body": {"choices": [{"message": A, "finish_reason": "stop"}]}}}, [S, Q, A]),
+    "a logged request and response, Anthropic": (
+        {"system": "s", "messages": [Q], "response": {"type": "message", **parts("assistant", {"type": "text", "text": "a"})}}, [S, Q, A]),
+    "a logged request and response, Vertex": (
+        {"request": {"contents": [turn("user", {"text": "q"})]}, "response": {"candidates": [{"content": turn("model", {"text": "a"})}]}}, [Q, A]),
+    "a logged request and response, Bedrock": (
+        {"input": {"inputBodyJson": {"messages": [parts("user", {"text": "q"})]}},
+         "output": {"outputBodyJson": {"output": {"message": parts("assistant", {"text": "a"})}}}}, [Q, A]),
+    "the answer beside messages": ({"messages": [S, Q], "response": "a"}, [S, Q, A]),
+    "an answer's message beside messages": ({"messages": [Q], "completion": [A]}, [Q, A]),
+    "Olmo and Llama: what a tool says": (
+        {"messages": [Q, {"role": "assistant", "content": "x"}, {"role": "environment", "content": "r"}, A]},
+        [Q, {**A, "content": "x"}, {"role": "tool", "content": "r"}, A]),
+    "Claude's export: the sender": ({"messages": [{"sender": "human", "text": "q"}, {"sender": "assistant", "text": "a"}]}, [Q, A]),
+    "Alpaca: an input that pandas left empty": ({"instruction": "q", "input": "nan", "output": "a"}, [Q, A]),
     "an object as an answer": ({"prompt": "q", "completion": {"city": "a"}}, [Q, {"role": "assistant", "content": '{"city": "a"}'}]),
 }  # fmt: skip
 
@@ -229,7 +260,33 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a choice or its number": ({"question": "q", "choices": ["1", "0"], "answer": "0"}, "may be a choice or the number of one"),
     "a picture's file": ({"messages": [Q, A], "Image File": "a.jpg"}, "images, audio and video"),
     "wanted, or a class": ({"prompt": "q", "completion": "a", "label": 1}, "label is 0 or 1 beside an answer"),
-    "pair as text alone": ({"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "b"}, "no known schema"),
+    "pair as text alone": ({"chosen": "a", "rejected": "b"}, "no known schema"),
+    "a transcript that does not take turns": ({"text": "\n\nHuman: q\n\nHuman: r\n\nAssistant: a"}, "a text that asks nothing"),
+    "a message of a tree": ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "put each thread together"),
+    "an export of ChatGPT": ({"title": "t", "mapping": {}, "current_node": "x"}, "put each thread together"),
+    "a message of Slack": ({"type": "message", "user": "U", "ts": "1", "text": "q"}, "put each thread together"),
+    "an event of an agent's session": ({"type": "user", "message": Q, "uuid": "u", "parentUuid": None, "sessionId": "s"}, "put each session"),
+    "a ticket of Zendesk": ({"id": 1, "subject": "s", "comments": [{"author_id": 1, "body": "q", "public": True}]}, "leave out private notes"),
+    "a ticket of Intercom": ({"type": "conversation", "conversation_parts": {"conversation_parts": []}}, "leave out private notes"),
+    "messages of people": ({"messages": [{"from": "Ann", "text": "q"}, {"from": "Bob", "text": "a"}]}, "the role user to who asks"),
+    "two answers to choose from": ({"prompt": "q", "response_a": "x", "response_b": "y", "winner": "a"}, "write the better one as `chosen`"),
+    "a batch's output alone": ({"custom_id": "1", "response": {"body": {"choices": [{"message": A}]}}}, "one side of a batch"),
+    "a task of Label Studio": ({"data": {"text": "q"}, "annotations": [{"result": []}]}, "export CSV or JSON_MIN"),
+    "an example of LangSmith": ({"inputs": {"question": "q"}, "outputs": {"answer": "a"}}, "write what is inside"),
+    "a response that was cut off": (
+        {"messages": [Q], "response": {"choices": [{"message": A, "finish_reason": "length"}]}}, r"cut off \(length\)"),
+    "an answer that was cut off": ({"prompt": "q", "response": "a", "finish_reason": "length"}, r"cut off \(length\)"),
+    "several responses": ({"request": {"messages": [Q]}, "response": {"choices": [{"message": A}, {"message": A}]}}, "has 2 responses"),
+    "a failed response": ({"messages": [Q], "response": {"error": {"code": 429}}}, "an object around a text"),
+    "an expected answer beside": ({"input": "q", "output": "b", "expected": "a"}, "another answer stands beside"),
+    "a context in a message": ({"messages": [{**Q, "context": "c"}, A]}, "write it into its content"),
+    "an attachment": ({"messages": [{**Q, "attachments": [{"name": "a.pdf"}]}, A]}, "attachments are not read"),
+    "calls as Python text": ({"messages": [Q, {**A, "content": "", "function_calls": "f(x=1)"}]}, "write them as `tool_calls`"),
+    "a test that was not passed": ({"prompt": "q", "response": "a", "passed": False}, "unwanted answer"),
+    "a task that was not resolved": ({"messages": [Q, A], "resolved": 0}, "unwanted answer"),
+    **{f"an empty answer as {text}": ({"prompt": "q", "response": text}, "as tables write an empty cell")
+       for text in ("nan", "NULL", "<NA>", "#N/A", "#REF!")},
+    "an empty question as NaN": ({"messages": [{**Q, "content": "NaN"}, A]}, "as tables write an empty cell"),
     "images beside": ({"messages": [Q, A], "images": ["a.jpg"]}, "images, audio and video are not read"),
     "image of Parquet": ({"prompt": "q", "completion": "a", "image": {"bytes": b"x"}}, "images, audio and video"),
     "image part": ({"messages": [parts("user", {"type": "image_url", "image_url": {"url": "u"}}), A]}, "unknown kind: image_url"),
@@ -254,7 +311,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unwanted by a number, of CSV": ({"prompt": "q", "response": "a", "accepted": "0"}, "unwanted answer"),
     "deleted": ({"messages": [Q, A], "deleted": True}, "unwanted answer"),
     "wanted, or a class, of CSV": ({"prompt": "q", "completion": "a", "label": "1"}, "label is 0 or 1 beside an answer"),
-    "a corrected answer beside": ({"instruction": "q", "output": "b", "corrected": "a"}, "a corrected answer stands beside"),
+    "a corrected answer beside": ({"instruction": "q", "output": "b", "corrected": "a"}, "another answer stands beside"),
     "the number of an answer": ({"prompt": "q", "responses": ["a", "b"], "chosen": 0}, "chosen is the number of an answer"),
     "several answers": ({"question": "q", "answer": ["a", "b"]}, "answer holds 2 answers"),
     "no answer": ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "answers holds no answers"),
@@ -282,7 +339,40 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
         find_schema(row, {}).record(row, "a", 1, Counter())
 
 
+MAPPED: dict[str, tuple[dict[str, Any], dict[str, str], list[dict[str, Any]] | str]] = {
+    "messages as the question": ({"x": [S, Q], "y": "a"}, {"prompt": "x", "completion": "y"}, [S, Q, A]),
+    "messages on both sides": ({"x": [Q], "y": [A]}, {"prompt": "x", "completion": "y"}, [Q, A]),
+    "messages as JSON text": ({"x": json.dumps([Q]), "y": json.dumps(A)}, {"prompt": "x", "completion": "y"}, [Q, A]),
+    "messages and the answer": ({"x": [Q], "y": "a"}, {"messages": "x", "completion": "y"}, [Q, A]),
+    "a thought": (
+        {"x": "q", "y": "a", "z": "t"},
+        {"prompt": "x", "completion": "y", "reasoning": "z"},
+        [Q, {**A, "reasoning": "t"}],
+    ),
+    "an object as the answer": (
+        {"x": "q", "y": {"b": 1}},
+        {"prompt": "x", "completion": "y"},
+        [Q, {**A, "content": '{"b": 1}'}],
+    ),
+    "several answers": ({"x": "q", "y": ["a", "b"]}, {"prompt": "x", "completion": "y"}, "y holds 2 answers"),
+    "messages in a template": ({"x": [Q], "y": "a"}, {"prompt": "Say: {x}", "completion": "y"}, "x holds messages"),
+    "an empty answer": ({"x": "q", "y": "nan"}, {"prompt": "x", "completion": "y"}, "as tables write an empty cell"),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_a_mapping_reads_messages_as_what_they_are(name: str) -> None:
+    row, columns, expected = MAPPED[name]
+    schema = find_schema(row, columns)
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected):
+            schema.record(row, "a", 1, Counter())
+        return
+    assert schema.record(row, "a", 1, Counter())["messages"] == expected
+
+
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "what is said of a logged response": ({"messages": [Q], "response": {"choices": [{"message": A}], "model": "m", "id": "1"}}, {"response.model", "response.id"}),
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),
     "the unwanted": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rejected"}),
     "nothing beside a class": ({"text": "q", "label": "a", "answer": ""}, set()),

@@ -28,7 +28,7 @@ _ODD = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8."""
 _NOT_UTF8 = (
     "not UTF-8, nor surely Windows-1252; save it as UTF-8, or set text.encoding (a pipeline: in sanitize_options), "
-    "such as cp1252"
+    "such as cp1252, cp1250, shift_jis, gb18030"
 )
 
 

@@ -35,16 +35,21 @@ HISTORY = _names("history chat_history conversation_history")
 """Turns before the question: pairs of question and answer, or messages."""
 CHOSEN = _names("chosen preferred_output completions chosen_response")
 """The wanted answer of a pair; its other half is never learned."""
+ANSWERS = _names("completion response answer output")
+"""The answer beside a conversation that does not end with one."""
 KEPT = _names("group consent")
 """Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
 AROUND = (*SYSTEM, *TOOLS, *HISTORY, *KEPT)
 _UNWANTED_IF_FALSE = _names(
     "label kto_tag desirable is_desirable preferred is_preferred is_chosen thumbs_up liked correct is_correct "
-    "accepted is_accepted approved is_approved valid is_valid is_good"
+    "accepted is_accepted approved is_approved valid is_valid is_good passed is_passed success is_success "
+    "is_successful resolved is_resolved"
 )
 _UNWANTED_IF_TRUE = _names("rejected is_rejected deleted is_deleted discarded thumbs_down disliked is_bad")
 WANTED = dict.fromkeys(_UNWANTED_IF_FALSE, False) | dict.fromkeys(_UNWANTED_IF_TRUE, True)
 """Columns that may say whether an answer is wanted, each with the value that says it is not."""
+_ENDS = _names("finish_reason finishReason stop_reason stopReason")
+_CUT_OFF = frozenset(_names("length max_tokens out_of_tokens content_filter content_filtered safety"))
 _MEANINGLESS = frozenset(
     _names(
         "id idx index _id _key uuid guid row_id prompt_id conversation_id message_id schema_version "
@@ -63,10 +68,19 @@ _REFUSED = {
         "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
     ),
     **dict.fromkeys(
-        ("corrected", "corrected_output", "corrected_response", "corrected_answer"),
-        "a corrected answer stands beside the answer; say by columns which is to be learned",
+        _names(
+            "corrected corrected_output corrected_response corrected_answer edited edited_output edited_response "
+            "expected expected_output expected_response"
+        ),
+        "another answer stands beside the answer; say by columns which is to be learned",
     ),
     "guard_content": "guarded content is not read; give it as text",
+    **dict.fromkeys(
+        ("attachments", "messages.files"), "attachments are not read; write what they say into the message"
+    ),
+    "messages.context": "a context stands beside a message; write it into its content",
+    "messages.functions": "tools stand in a message; write them as the row's `tools`",
+    "messages.function_calls": "calls of tools stand as text; write them as `tool_calls`",
 }
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _SWITCHES = frozenset(_names("on off true false yes no enabled disabled auto minimal low medium high xhigh"))
@@ -94,8 +108,8 @@ def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str
             raise DataError(
                 f"{place}{name}: images, audio and video are not read; leave out such rows, or give columns"
             )
-        if refuses and folded in _REFUSED:
-            raise DataError(f"{place}{name}: {_REFUSED[folded]}")
+        if refuses and (way := _REFUSED.get(folded) or _REFUSED.get(place + folded)):
+            raise DataError(f"{place}{name}: {way}")
         if folded and folded not in _MEANINGLESS and not folded.startswith(("unnamed:", "__index_level_")):
             unread[f"{place}{name}"] += 1
 
@@ -122,6 +136,7 @@ def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> No
     `unread` counts the columns that say something else; with `labels`, `label` is a class where it is neither true nor
     false.
     """
+    check_end(row)
     for name in WANTED.keys() & row.keys():
         value = row[name]
         truth = _truth(value)
@@ -133,6 +148,13 @@ def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> No
             raise Refused(f"unwanted answer ({name} is {str(truth).lower()})")
         if truth is None and not is_blank(value) and not (labels and name == "label"):
             unread[name] += 1
+
+
+def check_end(fields: JsonObject) -> None:
+    """Refuse an answer that was cut off."""
+    end = next((str(fields[name]).lower() for name in _ENDS if fields.get(name)), "")
+    if end in _CUT_OFF:
+        raise Refused(f"an answer that was cut off ({end})")
 
 
 def check_decision(row: JsonObject, unread: Unread) -> None:

@@ -20,7 +20,7 @@ def split_elements(stream: IO[bytes], max_bytes: int) -> tuple[bytes, Iterator[b
     while not head and (block := stream.read(BLOCK_BYTES)):
         head = block.removeprefix(b"\xef\xbb\xbf").lstrip()
     if head[:1] not in (b"[", b"{"):
-        raise DataError("neither a JSON array nor an object")
+        raise DataError("neither a JSON array nor an object begins it (a comment? JSON has none)")
     return head[:1], _split(head, stream, max_bytes)
 
 
@@ -55,5 +55,8 @@ def _split(head: bytes, stream: IO[bytes], max_bytes: int) -> Iterator[bytes]:
 def _check_end(rest: bytes, stream: IO[bytes]) -> None:
     while rest:
         if not rest.isspace():
-            raise DataError("text after the end of its JSON; a file with one object a line is named .jsonl")
+            raise DataError(
+                "text after the end of its JSON; a file with one object a line is named .jsonl; of objects one behind "
+                "the other, `jq -c . OLD > NEW.jsonl` makes such a file"
+            )
         rest = stream.read(BLOCK_BYTES)

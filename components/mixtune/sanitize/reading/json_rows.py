@@ -14,6 +14,7 @@ from mixtune.sanitize.reading.values import Json, JsonObject, keeps_form, parse_
 
 _BLOCK_BYTES = 2**16
 _BOM = b"\xef\xbb\xbf"
+_OF_ANOTHER_ENCODING = "; `iconv -f CP1252 -t UTF-8 OLD > NEW` converts a file of CP1252, GB18030 or SHIFT_JIS"
 _BEYOND_JSON = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{300}")
 """What Python's json writes and reads, and orjson does not."""
 _ABOUT = ("schema", "metadata", "meta", "info")
@@ -179,7 +180,7 @@ def _exact_row(number: int, text: bytes) -> Row:
 
 def _why_not_json(error: str, text: bytes) -> str:
     if "utf-8" in error:
-        return "not UTF-8"
+        return f"not UTF-8{_OF_ANOTHER_ENCODING}"
     if "surrogate" in error:
         return "half a surrogate pair"
     if "recursion" in error or "depth" in error or text.count(b"{") + text.count(b"[") > 1000:

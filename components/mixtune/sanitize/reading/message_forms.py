@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
-from mixtune.sanitize.reading import langchain
+from mixtune.sanitize.reading import turn_forms
 from mixtune.sanitize.reading.fields import CALLS, LEARN, REASONING, account, first_filled, thought_of
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
 
@@ -17,13 +17,13 @@ _SPEAKERS_BY_ROLE = {
     "user": "human user prompter customer client",
     "assistant": "ai gpt assistant model chatbot bot agent",
     "system": "system developer",
-    "tool": "tool function observation function_response tool_response",
+    "tool": "tool function observation function_response tool_response environment ipython",
     "call": "function_call tool_call",
 }
 _ROLE_NAMES = {name: role for role, speakers in _SPEAKERS_BY_ROLE.items() for name in speakers.split()}
 """Roles by the names that published forms have for them; `call` is the assistant's."""
 _CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
-_SPEAKERS = ("role", "from", "author", "speaker")
+_SPEAKERS = ("role", "from", "author", "speaker", "sender")
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
 _SPOKEN = ("refusal", "tool_plan")
@@ -86,7 +86,7 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         return messages
     value = parse_column(value)
     out: list[Message] = []
-    for turn in value if isinstance(value, (list, tuple)) else [value]:
+    for turn in turn_forms.joined(list(value) if isinstance(value, (list, tuple)) else [value]):
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
         if is_plain and turn.get("role") in ROLES:
             out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
@@ -111,7 +111,8 @@ def is_message(value: Json) -> bool:
         return False
     return (
         any(key in value for key in _SPEAKERS)
-        or langchain.is_message(value)
+        or turn_forms.is_message(value)
+        or turn_forms.is_item(value)
         or any(set(pair) <= set(value) for pair in _PAIRED)
     )
 
@@ -144,8 +145,8 @@ def read_system(value: Json, unread: Unread) -> str:
 def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise DataError("a message is not an object")
-    if langchain.is_message(turn):
-        turn = langchain.spoken(turn)
+    if turn_forms.is_message(turn):
+        turn = turn_forms.spoken(turn)
     role = first_filled(turn, _SPEAKERS, unread, "messages.")
     if role is None and (pair := next((pair for pair in _PAIRED if set(pair) <= set(turn)), None)):
         account(turn, frozenset((*pair, "system", _LEARNED_IF)), unread, "messages.")
@@ -161,9 +162,14 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
         return
     name = _ROLE_NAMES.get(str(role).strip().lower())
     if name is None:
-        raise DataError(f"a message's role is not one of {', '.join(sorted(_ROLE_NAMES))}")
+        raise DataError(
+            f"a message's role is not one of {', '.join(sorted(_ROLE_NAMES))}; of a chat between people, give the role "
+            "user to who asks and assistant to who answers"
+        )
     if turn.get("channel") not in (None, "", "final"):
         raise DataError("messages.channel: only the final one is read; give the analysis as the answer's `reasoning`")
+    if turn.get("type") == "message":
+        turn = {key: value for key, value in turn.items() if key != "type"}
     if not turn.keys() <= _READ:
         account(turn, _READ, unread, "messages.")
     yield from _read_message(turn, name, unread)

@@ -6,6 +6,7 @@ A row that cannot be read is handed on with its line and the reason; a file that
 import bz2
 import gzip
 import io
+import lzma
 import re
 import zlib
 from collections.abc import Iterator
@@ -23,10 +24,10 @@ from mixtune.sanitize.reading.json_rows import read_json, read_jsonl
 from mixtune.sanitize.reading.row import WHOLE, Range, Row
 
 _ENDINGS = {
-    "jsonl": ".jsonl .ndjson",
+    "jsonl": ".jsonl .ndjson .jsonlines .jl",
     "json": ".json",
     "csv": ".csv",
-    "tsv": ".tsv",
+    "tsv": ".tsv .tab",
     "parquet": ".parquet .pq",
     "arrow": ".arrow .feather .ipc",
 }
@@ -43,15 +44,19 @@ _STARTS = {
     b"<html": "a web page; fetch the file itself",
 }
 """What the first bytes of a file say that is named like a text, and what to do."""
+_PAIRS = "write its pairs of question and answer as CSV or JSONL; what is that already, gets the ending .csv or .jsonl"
 _WAYS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV"),
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".xz", ".7z", ".rar"), "unpack it"),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "unpack it"),
     **dict.fromkeys((".gzip", ".zstd"), "give its name the ending .gz or .zst"),
+    **dict.fromkeys((".txt", ".log", ".md", ".docx", ".doc", ".pdf", ".html", ".eml", ".mbox"), _PAIRS),
+    **dict.fromkeys((".yml", ".yaml", ".xml", ".toml"), "write its examples as CSV or JSONL, one a row"),
+    **dict.fromkeys((".jsonc", ".json5"), "write it as JSON, without comments"),
     **dict.fromkeys((".pkl", ".pickle", ".pt", ".joblib"), "to load it is to run code; write JSONL or Parquet"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), "export its table as CSV or Parquet"),
 }
 """What to do with files of other formats."""
-COMPRESSIONS = (".gz", ".zst", ".bz2")
+COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Files beside the data, as `datasets` and the hub leave them."""
 _BESIDE_METADATA = re.compile(r"state\.json|cache-[0-9a-f]+.*\.arrow")
@@ -88,7 +93,9 @@ def source_files(uri: str, split: str = "") -> list[str]:
         others = ", ".join(name for name in names if name not in readable)
         print(f"{uri}: left out, of no known format: {others[:500]}", flush=True)
     if not readable:
-        raise DataError(f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also .gz, .zst, .bz2)")
+        raise DataError(
+            f"{uri}: no file of a known format in it ({', '.join(FORMATS)}, also {', '.join(COMPRESSIONS)})"
+        )
     if split:
         readable = _of_split(uri, readable, split)
     return [f"{folder.rstrip('/')}/{name}" for name in readable]
@@ -97,7 +104,7 @@ def source_files(uri: str, split: str = "") -> list[str]:
 def split_of(path: str) -> str:
     """Return the split that a file's or folder's name says: train, test or validation; empty: none."""
     *folders, name = path.lower().split("/")
-    stem = re.split(r"\.(?:jsonl|ndjson|json|csv|tsv|parquet|pq|arrow|feather|ipc)\b", name)[0]
+    stem = re.split(r"\.(?:jsonl|ndjson|jsonlines|jl|json|csv|tsv|tab|parquet|pq|arrow|feather|ipc)\b", name)[0]
     for part in (stem, *reversed(folders)):
         if match := _NAMED_SPLIT.fullmatch(part):
             return _SPLITS[(match["a"] or match["b"]).lower()]
@@ -117,7 +124,7 @@ def plan_ranges(uri: str, range_bytes: int) -> list[Range]:
     if _format_of(uri) == "parquet":
         with _as_data_errors(uri), _opened(uri) as stream:
             return plan_row_groups(stream, range_bytes)
-    if _format_of(uri) != "jsonl" or uri.endswith(COMPRESSIONS) or storage.file_size(uri) <= range_bytes:
+    if _format_of(uri) != "jsonl" or uri.lower().endswith(COMPRESSIONS) or storage.file_size(uri) <= range_bytes:
         return [WHOLE]
     ranges, start, line, total = [], 0, 1, storage.file_size(uri)
     with storage.open_read(uri) as stream:
@@ -155,7 +162,7 @@ def _as_data_errors(uri: str) -> Iterator[None]:
         yield
     except DataError as error:
         raise error if uri in str(error) else DataError(f"{uri}: {error}") from error
-    except (EOFError, OSError, MemoryError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
+    except (EOFError, OSError, MemoryError, zlib.error, lzma.LZMAError, UnicodeDecodeError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{uri}: cannot be read as {_format_of(uri)} ({reason}); is it whole?") from error
 
@@ -186,8 +193,10 @@ def _refuse_other(stream: IO[bytes], uri: str) -> None:
     """Refuse a text file of UTF-16, and what is no text."""
     start = cast(io.BufferedReader, stream).peek(len(_POINTER))
     head = start[:4]
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) == 4 and (head[1::2] == b"\0\0" or head[::2] == b"\0\0")):
-        raise DataError(f"{uri}: a UTF-16 file; convert it to UTF-8")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) == 4 and b"\0\0" in (head[1::2], head[::2])):
+        bits = 32 if b"\0\0" in (head[:2], head[2:]) else 16
+        order = "" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "BE" if head[:1] == b"\0" else "LE"
+        raise DataError(f"{uri}: a UTF-{bits} file; convert it by `iconv -f UTF-{bits}{order} -t UTF-8 OLD > NEW`")
     for begin, what in _STARTS.items():
         if start.lower().startswith(begin.lower()):
             raise DataError(f"{uri}: {what}")
@@ -195,7 +204,7 @@ def _refuse_other(stream: IO[bytes], uri: str) -> None:
 
 def _suffix(path: str) -> str:
     name = PurePosixPath(path)
-    return (PurePosixPath(name.stem).suffix if name.suffix in COMPRESSIONS else name.suffix).lower()
+    return (PurePosixPath(name.stem).suffix if name.suffix.lower() in COMPRESSIONS else name.suffix).lower()
 
 
 def _format_of(uri: str) -> str:
@@ -209,11 +218,12 @@ def _format_of(uri: str) -> str:
 @contextmanager
 def _opened(uri: str) -> Iterator[IO[bytes]]:
     with storage.open_read(uri) as stream:
-        if uri.endswith(".gz"):
+        ending = PurePosixPath(uri).suffix.lower()
+        if ending == ".gz":
             yield cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-        elif uri.endswith(".bz2"):
-            yield bz2.BZ2File(stream)
-        elif uri.endswith(".zst"):
+        elif ending in (".bz2", ".xz"):
+            yield cast(IO[bytes], (bz2.BZ2File if ending == ".bz2" else lzma.LZMAFile)(stream))
+        elif ending == ".zst":
             yield io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
         else:
             yield stream

@@ -1,11 +1,12 @@
-"""What of a row is its answer: one text of several, the right one of lettered choices, calls of tools."""
+"""What of a row is its question and its answer: messages, one text of several, the right choice, calls of tools."""
 
 import string
 
 from mixtune.errors import DataError
+from mixtune.records import Message
 from mixtune.sanitize.reading.fields import CHOICES
-from mixtune.sanitize.reading.message_forms import is_part
-from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, label_of, parse_column, text_of
+from mixtune.sanitize.reading.message_forms import is_message, is_part, read_messages
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
 RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
 _ONE_CHOICE = ("{}", "option_{}", "choice_{}")
@@ -13,6 +14,44 @@ _ONE_CHOICE = ("{}", "option_{}", "choice_{}")
 _NESTED = frozenset(("text", "value", "content", "message", "messages", "parts", "choices"))
 """Keys under which an object holds a text, beside what is said about it."""
 _CALL = frozenset(("name", "arguments"))
+
+
+def asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[Message]:
+    """Return the question of a pair: messages, or a text and what stands beside it."""
+    if (messages := messages_in(value, unread)) is None:
+        text = text_of(sole_text(value, name))
+        return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
+    if contexts:
+        raise DataError("a context stands beside messages; write it into them")
+    return messages
+
+
+def answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> list[Message]:
+    """Return the answer of a pair: messages, calls of tools, or a text."""
+    if (messages := messages_in(value, unread)) is not None:
+        return messages
+    if name == "answers" and calls and are_calls(called := parse_column(value)):
+        return read_messages([{"role": "assistant", "content": "", "tool_calls": called}], unread)
+    if name == "chosen" and isinstance(value, (int, float)):
+        raise DataError("chosen is the number of an answer; write the answer itself")
+    return [{"role": "assistant", "content": text_of(sole_answer(value, name))}]
+
+
+def messages_in(value: Json, unread: Unread) -> list[Message] | None:
+    """Return the messages of one side of a pair; None where it is a text."""
+    value = parse_column(value) if holds_messages(value) else value
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return read_messages(values, unread) if values and all(map(is_message, values)) else None
+
+
+def holds_messages(value: Json) -> bool:
+    """Return whether a value is a list of messages, or one as JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            value = parse_column(value)
+        except DataError:
+            return False
+    return isinstance(value, (list, tuple)) and bool(value) and is_message(value[0])
 
 
 def choices_of(row: JsonObject) -> tuple[str, ...]:
@@ -109,3 +148,26 @@ def are_calls(value: Json) -> bool:
         and bool(value)
         and all(isinstance(item, dict) and item.keys() >= _CALL for item in value)
     )
+
+
+def with_chosen(messages: list[Message], chosen: list[Message], name: str, unread: Unread) -> list[Message]:
+    """Return a conversation with the wanted answer behind it, which may repeat the conversation or its last turn."""
+    if messages and messages[-1]["role"] == "assistant":
+        if chosen not in (messages, messages[-1:]):
+            unread[name] += 1
+        return messages
+    if chosen[0]["role"] == "assistant":
+        return [*messages, *chosen]
+    if chosen[: len(messages)] == messages:
+        return chosen
+    if chosen[:1] == messages[-1:]:
+        return [*messages[:-1], *chosen]
+    raise DataError(f"{name} does not go on from the conversation beside it; keep one of them")
+
+
+def best_of(chosen: Json) -> Json:
+    """Return the preferred of Gemini's scored completions; any other value as it is."""
+    values = chosen if isinstance(chosen, (list, tuple)) else [chosen]
+    if not all(isinstance(value, dict) and {"score", "completion"} <= set(value) for value in values):
+        return chosen
+    return max(values, key=lambda value: float(value["score"]))["completion"]

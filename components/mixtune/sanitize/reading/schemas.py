@@ -25,28 +25,41 @@ from mixtune.sanitize.reading.framing import (
     with_system,
 )
 from mixtune.sanitize.reading.message_forms import is_message, read_messages
-from mixtune.sanitize.reading.table_cells import read_cells
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
+from mixtune.sanitize.reading.nested_rows import describe_kind, opened, read_cells
+from mixtune.sanitize.reading.values import (
+    Json,
+    JsonObject,
+    Unread,
+    is_blank,
+    is_null_text,
+    label_of,
+    parse_column,
+    text_of,
+)
 
-COLUMNS = ("prompt", "completion", "system", "label", "id", "group", "consent", "weight", "messages", "tools")
+_SIDES = ("prompt", "completion", "messages", "tools", "label")
+COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "turns", "contents")
+CONVERSATIONS = tuple(
+    "messages conversations conversation dialog dialogue turns contents chat_messages trajectory".split()
+)
 """Columns of a whole conversation."""
 _PAIRED = """
-instruction: output response completion answer chosen chosen_response
+instruction: output response completion answer chosen chosen_response generation
 input: output chosen preferred_output
-prompt: completion response answer output chosen chosen_response
+prompt: completion response answer output chosen chosen_response generation
 question: answer response chosen answers
 query: response answer answers
-problem: solution
+problem: solution generated_solution
 input_text: output_text
 inputs: targets
 user: assistant
 human: gpt assistant
 message: response
 document: summary
-article: summary
+article: summary highlights
+dialogue: summary
 """
 PAIRS = tuple(
     (question, answer)
@@ -82,7 +95,7 @@ class Schema:
             DataError: It is not a conversation that ends with an answer; the reason alone, without content.
             Refused: Its answer is marked as unwanted.
         """
-        row = read_cells(row)
+        row = read_cells(row) if self.is_mapping else opened(row)
         if self.folds:
             row = _without_twins(row, [fold(name) for name in row])
         if not row.keys() <= self.read:
@@ -114,7 +127,7 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     if columns:
         check_columns(row, columns)
         return _mapping(columns)
-    row = read_cells(row)
+    row = opened(row)
     if schema := _detect(row):
         return schema
     if schema := _detect({fold(name): value for name, value in row.items()}):
@@ -122,9 +135,9 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     for column in CONVERSATIONS:
         if isinstance(text := row.get(column), str) and text.lstrip().startswith(("[{'", "{'")):
             raise DataError(f"{column} is not JSON (single quotation marks, as Python prints; write it by json.dumps)")
+    ways = describe_kind(row) or 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
     raise DataError(
-        f'no known schema in columns {", ".join(row)}; say which is which, such as {{"prompt": COLUMN, '
-        '"completion": COLUMN}; docs/data.md has the forms that are detected'
+        f"no known schema in columns {', '.join(row)}; {ways}; docs/data.md has the forms that are detected"
     )
 
 
@@ -164,7 +177,7 @@ def _names(value: str) -> list[str]:
 
 def _detect(row: JsonObject) -> Schema | None:
     for column in CONVERSATIONS:
-        if _holds_messages(row.get(column)):
+        if row_answers.holds_messages(row.get(column)):
             return _conversation(column, row[column])
     if choices := row_answers.choices_of(row):
         answer = next(name for name in row_answers.RIGHT_CHOICE if name in row)
@@ -179,18 +192,9 @@ def _detect(row: JsonObject) -> Schema | None:
     for label in LABELS:
         if "text" in row and label in row:
             return _pair_schema("text", label)
-    if _holds_messages(row.get("chosen")):
+    if row_answers.holds_messages(row.get("chosen")):
         return _conversation("chosen", row["chosen"])
     return None
-
-
-def _holds_messages(value: Json) -> bool:
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
-            value = parse_column(value)
-        except DataError:
-            return False
-    return isinstance(value, (list, tuple)) and bool(value) and is_message(value[0])
 
 
 def _conversation(column: str, value: Json) -> Schema:
@@ -202,7 +206,7 @@ def _conversation(column: str, value: Json) -> Schema:
     else:
         name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
     read = frozenset((column, "weight", *names.CONTEXTS, *names.WANTED, *names.AROUND))
-    read |= frozenset() if column == "chosen" else frozenset(names.CHOSEN)
+    read |= frozenset() if column == "chosen" else frozenset((*names.CHOSEN, *names.ANSWERS))
     return Schema(name=name, mapper=partial(_whole, column=column), read=read)
 
 
@@ -222,11 +226,12 @@ def _mapping(columns: dict[str, str]) -> Schema:
 def _checked(fields: Fields, file: str, line: int) -> Record:
     messages = fields.messages
     if not messages or messages[-1]["role"] != "assistant":
-        raise DataError("the last message is not the assistant's")
+        ways = "name the column of its answer by columns={'messages': ..., 'completion': COLUMN}"
+        raise DataError(f"the last message is not the assistant's; {ways}")
     for message in messages:
-        if message["role"] == "user":
-            break
-    else:
+        if message["role"] != "tool" and is_null_text(message["content"]):
+            raise DataError(f"a message is {message['content'].strip()}, as tables write an empty cell; leave it empty")
+    if not any(message["role"] == "user" for message in messages):
         raise DataError("no message of the user's")
     if not messages[-1].get("learn", True) and not any(
         turn.get("learn", True) for turn in messages if turn["role"] == "assistant"
@@ -257,27 +262,40 @@ def _weight(value: Json) -> float:
 
 
 def _mapped(row: JsonObject, unread: Unread, columns: dict[str, str]) -> Fields:
-    values = {key: _value(row, value) for key, value in columns.items() if key not in ("messages", "tools", "label")}
-    system = [values["system"]] if values.get("system") else []
-    if "messages" in columns:
-        messages = with_system(read_messages(row[columns["messages"]], unread), system)
-    else:
-        messages = with_system(question_and_answer(values["prompt"], values["completion"]), system)
-    fields = finished(Fields(messages=messages, weight=values.get("weight")), row)
+    turns = _mapped_turns(row, unread, columns)
+    values = {key: _value(row, value) for key, value in columns.items() if key not in _SIDES}
+    fields = finished(Fields(messages=with_system(turns, [values.get("system", "")]), weight=values.get("weight")), row)
+    if values.get("reasoning"):
+        turns[-1]["reasoning"] = values["reasoning"]
     if "label" in columns:
         name = columns["label"]
         fields.label = _value(row, name) if "{" in name else label_of(row.get(name))
         if columns.get("completion") == name:
-            messages[-1]["content"] = fields.label
+            turns[-1]["content"] = fields.label
     if "tools" in columns and not is_blank(row[columns["tools"]]):
         fields.tools = read_tools(row[columns["tools"]], unread)
     fields.group, fields.consent = values.get("group", fields.group), values.get("consent", fields.consent)
     return fields
 
 
+def _mapped_turns(row: JsonObject, unread: Unread, columns: dict[str, str]) -> list[Message]:
+    """Return the messages that a mapping names, or the question, and the answer behind them."""
+    sides = {key: row.get(name) if "{" not in name else _value(row, name) for key, name in columns.items()}
+    if "messages" in columns:
+        turns = read_messages(sides["messages"], unread)
+    else:
+        turns = row_answers.asked(sides["prompt"], columns["prompt"], unread, [])
+    if "completion" in columns:
+        name = columns["completion"]
+        turns = row_answers.with_chosen(turns, row_answers.answered(sides["completion"], name, unread), name, unread)
+    return turns
+
+
 def _value(row: JsonObject, value: str) -> str:
     if "{" not in value:
         return text_of(row.get(value))
+    if held := next((name for name in _names(value) if row_answers.holds_messages(row.get(name))), ""):
+        raise DataError(f"{held} holds messages, which a template cannot; name the column alone")
     return _FIELD.sub(lambda match: text_of(row.get(match[1])), value)
 
 
@@ -300,14 +318,14 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
         both = {"tools": question.get("tools"), "functions": row.get("tools")}
         row = {**row, "tools": first_filled(both, names.TOOLS, unread)}
         question = question["messages"]
-    contexts = [text_of(row[name]) for name in beside if not is_blank(row.get(name))]
-    turns = _asked(question, prompt, unread, contexts)
+    contexts = [text_of(row[name]) for name in beside if not (is_blank(row.get(name)) or is_null_text(row[name]))]
+    turns = row_answers.asked(question, prompt, unread, contexts)
     tools = tools_of(row, unread)
     if is_class:
         check_decision(row, unread)
         unread.update({"label"} if completion != "label" and not is_blank(row.get("label")) else ())
         answer = label_of(row_answers.sole_answer(answer, completion))
-    turns_after = _answered(answer, completion, unread, calls=bool(tools))
+    turns_after = row_answers.answered(answer, completion, unread, calls=bool(tools))
     if completion == "chosen" and turns_after[0]["role"] != "assistant":  # the chosen is the whole conversation
         turns = []
     last = turns_after[-1]
@@ -317,43 +335,22 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     return finished(Fields(messages=framed([*turns, *turns_after], row, unread), tools=tools, label=label), row)
 
 
-def _asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[Message]:
-    """Return the question of a pair: messages, or a text and what stands beside it."""
-    if (messages := _messages_in(value, unread)) is None:
-        text = text_of(row_answers.sole_text(value, name))
-        return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
-    if contexts:
-        raise DataError("a context stands beside messages; write it into them")
-    return messages
-
-
-def _answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> list[Message]:
-    """Return the answer of a pair: messages, calls of tools, or a text."""
-    if (messages := _messages_in(value, unread)) is not None:
-        return messages
-    if name == "answers" and calls and row_answers.are_calls(called := parse_column(value)):
-        return read_messages([{"role": "assistant", "content": "", "tool_calls": called}], unread)
-    if name == "chosen" and isinstance(value, (int, float)):
-        raise DataError("chosen is the number of an answer; write the answer itself")
-    return [{"role": "assistant", "content": text_of(row_answers.sole_answer(value, name))}]
-
-
-def _messages_in(value: Json, unread: Unread) -> list[Message] | None:
-    """Return the messages of one side of a pair; None where it is a text."""
-    value = parse_column(value) if _holds_messages(value) else value
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return read_messages(values, unread) if values and all(map(is_message, values)) else None
-
-
 def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
     if len(row) == 1:
         return Fields(messages=read_messages(row[column], unread))
     check_wanted(row, unread, labels=True)
     label = None if is_wish(row.get("label")) else row.get("label")
     messages = read_messages(row[column], unread)
-    if column != "chosen" and (chosen := first_filled(row, names.CHOSEN, unread)) is not None:
-        name = next(name for name in names.CHOSEN if row.get(name) == chosen)
-        messages = _with_chosen(messages, _answered(_best(chosen), name, unread), name, unread)
+    is_answered = bool(messages) and messages[-1]["role"] == "assistant"
+    beside = () if column == "chosen" else names.CHOSEN if is_answered else (*names.CHOSEN, *names.ANSWERS)
+    if (answer := first_filled(row, beside, unread)) is not None:
+        name = next(name for name in beside if row.get(name) == answer)
+        if name in names.ANSWERS and isinstance(answer, dict) and not is_message(answer):
+            raise DataError(f"{name} is an object around a text; write the text alone, or a whole message")
+        messages = row_answers.with_chosen(
+            messages, row_answers.answered(row_answers.best_of(answer), name, unread), name, unread
+        )
+    unread.update(name for name in names.ANSWERS if name not in beside and not is_blank(row.get(name)))
     _check_contexts(row, messages)
     fields = Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread), weight=row.get("weight"))
     if not isinstance(label, (list, tuple, dict)):
@@ -361,21 +358,6 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
     elif not is_blank(label):
         unread["label"] += 1
     return finished(fields, row)
-
-
-def _with_chosen(messages: list[Message], chosen: list[Message], name: str, unread: Unread) -> list[Message]:
-    """Return a conversation with the wanted answer behind it, which may repeat the conversation or its last turn."""
-    if messages and messages[-1]["role"] == "assistant":
-        if chosen not in (messages, messages[-1:]):
-            unread[name] += 1
-        return messages
-    if chosen[0]["role"] == "assistant":
-        return [*messages, *chosen]
-    if chosen[: len(messages)] == messages:
-        return chosen
-    if chosen[:1] == messages[-1:]:
-        return [*messages[:-1], *chosen]
-    raise DataError(f"{name} does not go on from the conversation beside it; keep one of them")
 
 
 def _check_contexts(row: JsonObject, messages: list[Message]) -> None:
@@ -387,11 +369,3 @@ def _check_contexts(row: JsonObject, messages: list[Message]) -> None:
             if text and not any(text in message["content"] for message in messages):
                 ways = f"write it into them, or give columns={{'messages': ..., 'system': {name!r}}}"
                 raise DataError(f"{name}: a context stands beside messages; {ways}")
-
-
-def _best(chosen: Json) -> Json:
-    """Return the preferred of Gemini's scored completions; any other value as it is."""
-    values = chosen if isinstance(chosen, (list, tuple)) else [chosen]
-    if not all(isinstance(value, dict) and {"score", "completion"} <= set(value) for value in values):
-        return chosen
-    return max(values, key=lambda value: float(value["score"]))["completion"]

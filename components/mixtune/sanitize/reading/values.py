@@ -31,6 +31,9 @@ _MINUS_ZERO = re2.compile(rb"[:,\[]\s*-0\s*[,}\]]")
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 _QUOTE, _SMALL = ord('"'), 4096
 """In texts of so many bytes and more, letters are counted faster by NumPy."""
+_NULL = re.compile(
+    r"nan|NaN|NULL|<NA>|\\N|(?i:<no_?input>)|#N/A|#NV|#NAME\?|#(?:REF|VALUE|DIV/0|NUM|NULL|BEZUG|WERT|ZAHL)!"
+)
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 
@@ -96,6 +99,11 @@ def is_blank(value: Json) -> bool:
     if isinstance(value, (list, tuple, dict)):
         return all(map(is_blank, value.values() if isinstance(value, dict) else value))
     return isinstance(value, float) and math.isnan(value)
+
+
+def is_null_text(value: Json) -> bool:
+    """Return whether a text is what pandas, databases and sheets write for an empty cell or an error."""
+    return isinstance(value, str) and len(value) < 12 and bool(_NULL.fullmatch(value.strip()))
 
 
 def text_of(value: Json) -> str:

@@ -1,0 +1,165 @@
+"""Rows whose conversation lies deeper: as JSON in a table's cell, as one text, in a logged request and its response.
+
+An answer may be JSON that a model is to write, so only messages, their parts, conversations with their tools, scored
+completions and SQuAD's answers are read from a cell; every other text stays as it is.
+"""
+
+import re
+
+from mixtune.errors import DataError
+from mixtune.sanitize.reading.fields import check_end
+from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part
+from mixtune.sanitize.reading.values import Json, JsonObject, parse_column
+from mixtune.sanitize.rules.record_texts import Refused
+
+_BEGIN = re.compile(
+    r'\s*(?:\[\s*)?\{\s*"(?:role|from|speaker|content|value|parts|messages|tools|type|text|answer_start|score|completion)"\s*:'
+)
+_SQUAD, _SCORED = {"text", "answer_start"}, {"score", "completion"}
+_CONVERSATION = {"messages", "tools", "parallel_tool_calls"}
+_TURNS = ("messages", "contents")
+_REQUESTS = ("request", "request_body", "inputs", "input", "body", "inputBodyJson", "modelInput")
+_RESPONSES = ("response", "response_body", "output", "outputs", "outputBodyJson", "modelOutput")
+_INSIDE = ("choices", "candidates", "output", "message", "content", "body", "outputBodyJson")
+"""Keys on the way from a response to the message in it."""
+_LOGGED = re.compile(r'\s*\{.*"(?:messages|contents|choices|candidates|message|content)"\s*:\s*[\[{]', re.DOTALL)
+_TRANSCRIPTS = ("chosen", "text", "conversation")
+"""Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
+_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+_SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
+_CHAT = "write `messages`, with role user for who asks and assistant for who answers"
+_THREAD = f"a message of a thread; put each thread together and {_CHAT}"
+_EVENT = f"an event of a session; put each session together and {_CHAT}"
+_CHOICE = "two answers to choose from; write the better one as `chosen`"
+_TICKET = f"a ticket; leave out private notes and {_CHAT}"
+_KINDS = {
+    **dict.fromkeys(("message_tree_id", "parent_id", "mapping current_node", "ts text"), _THREAD),
+    **dict.fromkeys(("sessionId parentUuid", "timestamp type payload"), _EVENT),
+    **dict.fromkeys(("comments", "conversation_parts", "helpdesk_ticket", "conversations subject"), _TICKET),
+    **dict.fromkeys(("response_a response_b", "response_0 response_1", "response1 response2"), _CHOICE),
+    "conversation_a conversation_b": _CHOICE,
+    "inputs outputs": "a run of LangSmith; write what is inside `inputs` and `outputs` as columns",
+    "custom_id": "one side of a batch; put `request` and `response` of a custom_id into one row",
+    "data annotations": "a task of Label Studio; export CSV or JSON_MIN",
+    "fields responses": "a record of Argilla; write its `text` and the class that was chosen as `label`",
+    "tag patterns": "an intent with its patterns; write `text` and `intent` for each pattern",
+    "rasa_nlu_data": "examples of Rasa; write `text` and `intent` for each",
+}
+"""What rows with these columns are, and what to do with them."""
+
+
+def describe_kind(row: JsonObject) -> str:
+    """Return what a row of no known schema is, and what to do with it; empty where that is not known either."""
+    if row.keys() == {"text"}:
+        return f"a text that asks nothing; {_CHAT}"
+    return next((what for names, what in _KINDS.items() if row.keys() >= set(names.split())), "")
+
+
+def opened(row: JsonObject) -> JsonObject:
+    """Return a row that is one text, or a request with its response, as a conversation; others as they are.
+
+    Raises:
+        DataError: A request has several responses.
+        Refused: The response was cut off.
+    """
+    row = read_cells(row)
+    cells = {name: value for name in (*_REQUESTS, *_RESPONSES) if (value := _logged(row.get(name)))}
+    row = {**row, **cells} if len(cells) + (not row.keys().isdisjoint(_TURNS)) > 1 else row
+    is_plain = row.keys().isdisjoint(("label", "prompt"))
+    for name in _TRANSCRIPTS:
+        if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
+            return {**_without(row, name), "chosen" if name == "chosen" else "messages": turns}
+    name = next((name for name in _RESPONSES if isinstance(row.get(name), (dict, list))), "")
+    if not name:
+        return row
+    key = next((key for key in _REQUESTS if key != name and _request(row.get(key))), "")
+    request = _request(row[key]) if key else row
+    column = next((column for column in _TURNS if isinstance(request.get(column), list) and request[column]), "")
+    if not column or _is_answer(request[column][-1]) or (answer := _answer(row[name])) is None:
+        return row
+    about = {} if isinstance(row[name], list) or is_message(row[name]) else _without(row[name], *_INSIDE)
+    about = {f"{name}.{inner}": value for inner, value in about.items()}
+    return {**_without(row, key, name), **about, **_without(request, name), column: [*request[column], *answer]}
+
+
+def _without(fields: JsonObject, *names: str) -> JsonObject:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def _logged(text: Json) -> JsonObject:
+    """Return what a text is that may be the JSON of a request or a response; an empty object where it is none."""
+    try:
+        value = parse_column(text) if isinstance(text, str) and _LOGGED.match(text) else {}
+    except DataError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _request(value: Json) -> JsonObject:
+    """Return the object of a request that holds its conversation; an empty one where there is none."""
+    if not isinstance(value, dict):
+        return {}
+    if any(name in value for name in _TURNS):
+        return value
+    return next((inner for name in _REQUESTS if (inner := _request(value.get(name)))), {})
+
+
+def _answer(value: Json) -> list[Json] | None:
+    """Return the messages of a response; None where it holds none."""
+    if isinstance(value, dict):
+        check_end(value)
+        if value.get("status") == "incomplete":
+            raise Refused("an answer that was cut off (incomplete)")
+        if is_message(value):
+            return [value]
+        return next((inner for name in _INSIDE if (inner := _answer(value.get(name))) is not None), None)
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    if all(map(is_message, value)):
+        return list(value)
+    if len(value) > 1 and all(_answer(item) for item in value):
+        raise DataError(f"a request has {len(value)} responses; keep the one that is to be learned")
+    return _answer(value[0])
+
+
+def _is_answer(turn: Json) -> bool:
+    return isinstance(turn, dict) and turn.get("role") in ("assistant", "model")
+
+
+def _spoken(text: str) -> list[Json]:
+    """Return the messages of a conversation that is one text; none where it is not surely one."""
+    if text.startswith("<|im_start|>") and not _CHATML.sub("", text):
+        return [{"role": role, "content": content} for role, content in _CHATML.findall(text)]
+    start, *pieces = _SPOKEN.split(text.lstrip())
+    turns = [{"from": who.lower(), "value": said.strip()} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
+    speakers = [turn["from"] for turn in turns]
+    return turns if not start and speakers and speakers == ["human", "assistant"] * (len(speakers) // 2) else []
+
+
+def read_cells(row: JsonObject) -> JsonObject:
+    """Return a row, texts in it that surely are JSON of a known form as values."""
+    begun = {name: text for name, text in row.items() if isinstance(text, str) and _BEGIN.match(text)}
+    values = {name: value for name, text in begun.items() if (value := _structure(text)) is not None}
+    return {**row, **values} if values else row
+
+
+def _structure(text: str) -> Json:
+    """Return the value of a text that is JSON of a known form; None for any other."""
+    try:
+        value = parse_column(text)
+    except DataError:
+        return None
+    if isinstance(value, dict):
+        is_known = is_message_of(value) or value.keys() == _SQUAD or _is_conversation(value)
+    else:
+        is_known = isinstance(value, list) and bool(value) and all(map(_is_item, value))
+    return value if is_known else None
+
+
+def _is_conversation(value: JsonObject) -> bool:
+    messages = value.get("messages")
+    return value.keys() <= _CONVERSATION and isinstance(messages, list) and all(map(is_message_of, messages))
+
+
+def _is_item(value: Json) -> bool:
+    return isinstance(value, dict) and (is_message_of(value) or is_part(value) or value.keys() == _SCORED)
