@@ -67,6 +67,8 @@ HARD: dict[str, tuple[str, ...]] = {
     "tables": ("| {d4} {d4} | {d4} {d4} |", "{d8}\t{d9}\t{d10}", "{d3},{d3},{d3} | {d2}.{d2} %", "row {d10}: {d8};{d8}", "1,{d3},{d3}.{d2} EUR", "{d9} {d9} {d9}"),
     "references": ("ISBN 978-3-16-{d6}-0", "section {d1}.{d1}.{d1}.{d1}", "order {d10} of {d2}", "ticket #{d9}", "§ {d3} Abs. {d1}", "doi:10.{d4}/{d8}", "invoice 2023/{d6}-{d2}",
                    "lat {d2}.{d6}, lon -{d2}.{d6}", "article {d8}", "RFC {d4}.{d2}", "arXiv:{d4}.{d5}", "EAN {d13}", "tracking no {d12}"),
+    "numbers of things": ("Order {rut} has shipped.", "Invoice no. 2{d1}-{d8}-{d1}", "part #{d8}{letter}", "Artikelnummer: AB{d6}C", "Your ticket is {rut}",
+                          "tracking code {d4} {d4} {d4}", "pedido {d3}.{d3}.{d3}-{d2}", "serial no. 1{d13}", "SKU {d6}-{d3}{letter}", "batch {d2}.1{d1}.2{d1}-{d3}.{d2}"),
 }  # fmt: skip
 """Texts in which nothing is personal; `{d9}` is a number of nine digits."""
 
@@ -96,10 +98,9 @@ def alone(number: int) -> None:
         alarms, total = Counter[str](), 0
         for _ in range(number):
             digits = {f"d{n}": str(rng.randrange(10 ** (n - 1), 10**n)) for n in range(1, 14)}
-            found = {
-                kind
-                for kind, _, _ in personal.find(rng.choice(forms).format(hex=f"{rng.randrange(16**12):012x}", **digits))
-            }
+            digits |= {"hex": f"{rng.randrange(16**12):012x}", "letter": rng.choice("ABCDEFGHJKLMNPQRSTVWXYZ")}
+            digits["rut"] = f"1{digits['d1']}.{digits['d3']}.{digits['d3'][::-1]}-{rng.randrange(10)}"
+            found = {kind for kind, _, _ in personal.find(rng.choice(forms).format(**digits))}
             alarms.update(found)
             total += bool(found)
         print(f"| {title} | {number:,} | {total} | {dict(alarms) or ''} |")

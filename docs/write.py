@@ -315,7 +315,7 @@ def forms_tables() -> str:
         name: [f"`{item}`" for item in getattr(names, name)] for name in ("SYSTEM", "BESIDE", "HISTORY", "REASONING")
     }
     columns = [
-        ("a whole conversation", [f"`{name}`" for name in schemas.CONVERSATIONS]),
+        ("a whole conversation", [f"`{name}`" for name in names.CONVERSATIONS]),
         ("question and answer", [f"`{question}` `{answer}`" for question, answer in schemas.PAIRS]),
         ("a class beside `text`", [f"`{name}`" for name in schemas.LABELS]),
         ("the system text", plain["SYSTEM"]),

@@ -233,6 +233,23 @@ def test_identity_numbers_of_many_countries_are_told_by_their_checks() -> None:
         assert personal.apply(text, Counter()).endswith("[NATIONAL_ID]"), text
 
 
+THINGS = """
+order 12.531.909-2|Your order number is 12.531.909-2|Invoice no. 20-05536168-2|factura n.º 20-05536168-2|part #12345678Z
+Artikelnummer: AB123456C|SKU AB 12 34 56 C|tracking code 2341 2341 2346|Bestellung 131052-308T|pedido 390.533.447-05|订单：12.531.909-2
+"""
+
+
+def test_a_number_that_is_introduced_as_a_things_is_no_identity_number() -> None:
+    personal = Personal()
+    for text in THINGS.replace("\n", "|").strip("|").split("|"):
+        assert "national_id" not in [kind for kind, _, _ in personal.find(text)], text
+        datum = text[
+            next(number for number, letter in enumerate(text) if letter.isdigit() or text[number:].startswith("AB")) :
+        ]
+        for person in ("My order is late, RUT {}", "I am {}, where is my order?", "order of {}", "ID {}"):
+            assert "national_id" in [kind for kind, _, _ in personal.find(person.format(datum))], (person, datum)
+
+
 def test_order_numbers_are_no_identity_numbers() -> None:
     draw, personal = random.Random(5), Personal()
     for length in (*range(7, 14), 15, 16):

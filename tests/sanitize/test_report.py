@@ -64,3 +64,15 @@ def test_the_report_is_kept_in_mlflow(
     page = client.download_artifacts(run.info.run_id, "sanitize.md")
     assert Path(page).read_text() == make_pages(manifest)[1]
     assert run.data.metrics["counts/chat _ co/kept"] == 80
+
+
+def test_columns_that_judge_a_row_are_named_with_the_way_to_leave_rows_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"prompt": f"q {n}", "completion": f"a {n}", "Review Status": "no", "status": "rejected"} for n in range(20)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "toxic": True}) + "\n" for row in rows))
+    kept = sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.jsonl")}])
+    assert kept.pools[0].num_records("train") == 20
+    assert "no row was left out for its status, toxic; a column `accepted`, true or false" in capfd.readouterr().out

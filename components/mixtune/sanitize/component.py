@@ -35,8 +35,8 @@ def sanitize(
 
     Args:
         sources: List of {"name": pool, "uri": file, folder or pattern such as part-*.csv, "columns": mapping,
-            "split": "train" or "test"}. A mapping names the columns of prompt and completion (or messages), system, reasoning,
-            label, group, consent, weight and tools; a value may be a template: {"prompt": "{context} {question}"}.
+            "split": "train" or "test"}. A mapping names the columns of prompt and completion (or messages), system,
+            reasoning, label, group, consent, weight, tools; a value may be a template: {"prompt": "{title} {body}"}.
         pools: The clean records, by pool and split.
         report: Counts by pool, reason and rule.
         summary: The same in short.

@@ -24,6 +24,7 @@ from mixtune.ngrams import Sets
 from mixtune.records import Record
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile, Tally, describe_unusable
 from mixtune.sanitize.dedup.fingerprints import BATCH, TextIndex, fingerprint_records, holds_label, index_texts
+from mixtune.sanitize.reading.fields import JUDGING, fold
 
 BLOCKED = ("", "in a benchmark", "in another pool")
 """Reasons by code for which a training record is blocked: a protected text stands in it."""
@@ -177,6 +178,9 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
     if tally.unread:
         names = ", ".join(f"{name} ({number:,})" for name, number in tally.unread.most_common(10))
         print(f"{source.pool}: {source.name}, fields not read: {plan.rules.personal.hide(names)}", flush=True)
+    if judging := ", ".join(name for name in tally.unread if fold(name) in JUDGING):
+        ways = "a column `accepted`, true or false, says which rows go"
+        print(f"{source.pool}: {source.name}: no row was left out for its {judging}; {ways}", flush=True)
     return Part(source, uri, tally)
 
 

@@ -12,6 +12,8 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+CONVERSATIONS = _names("messages conversations conversation dialog dialogue turns contents chat_messages trajectory")
+"""Columns of a whole conversation."""
 SYSTEM = _names(
     "system system_prompt system_message systemInstruction system_instruction system_instructions instructions "
     "meta_instruction preamble"
@@ -50,6 +52,13 @@ WANTED = dict.fromkeys(_UNWANTED_IF_FALSE, False) | dict.fromkeys(_UNWANTED_IF_T
 """Columns that may say whether an answer is wanted, each with the value that says it is not."""
 _ENDS = _names("finish_reason finishReason stop_reason stopReason")
 _CUT_OFF = frozenset(_names("length max_tokens out_of_tokens content_filter content_filtered safety"))
+JUDGING = frozenset(
+    _names(
+        "status state quality quality_score rating score reward verdict outcome decision grade feedback vote toxic "
+        "is_toxic flagged is_flagged harmful is_harmful spam is_spam verified correctness helpfulness review_result"
+    )
+)
+"""Names of columns that may say how good a row is, in words or numbers that data sets differ in."""
 _MEANINGLESS = frozenset(
     _names(
         "id idx index _id _key uuid guid row_id prompt_id conversation_id message_id schema_version "

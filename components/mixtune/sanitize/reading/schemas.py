@@ -41,10 +41,6 @@ _SIDES = ("prompt", "completion", "messages", "tools", "label")
 COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _FIELD = re.compile(r"\{([^{}]+)\}")
-CONVERSATIONS = tuple(
-    "messages conversations conversation dialog dialogue turns contents chat_messages trajectory".split()
-)
-"""Columns of a whole conversation."""
 _PAIRED = """
 instruction: output response completion answer chosen chosen_response generation
 input: output chosen preferred_output
@@ -132,7 +128,7 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
         return schema
     if schema := _detect({fold(name): value for name, value in row.items()}):
         return replace(schema, folds=True)
-    for column in CONVERSATIONS:
+    for column in names.CONVERSATIONS:
         if isinstance(text := row.get(column), str) and text.lstrip().startswith(("[{'", "{'")):
             raise DataError(f"{column} is not JSON (single quotation marks, as Python prints; write it by json.dumps)")
     ways = describe_kind(row) or 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
@@ -176,7 +172,7 @@ def _names(value: str) -> list[str]:
 
 
 def _detect(row: JsonObject) -> Schema | None:
-    for column in CONVERSATIONS:
+    for column in names.CONVERSATIONS:
         if row_answers.holds_messages(row.get(column)):
             return _conversation(column, row[column])
     if choices := row_answers.choices_of(row):

@@ -210,7 +210,7 @@ class Personal:
         elif kind == "national_id":
             before = text[max(0, start - context.BEFORE) : start]
             if any(
-                pattern.fullmatch(datum) and check(datum) and (not name or name.search(before))
+                pattern.fullmatch(datum) and check(datum) and _is_of_person(before, name)
                 for pattern, check, name in _CODED
             ):
                 yield kind, start, end
@@ -268,8 +268,13 @@ def _identity_numbers(text: str, start: int, end: int, before: str) -> Iterator[
                 yield kind, *match.span()
     for pattern, is_valid, name in _NATIONAL:
         for match in pattern.finditer(text, start, end):
-            if (not name or name.search(before)) and is_valid(match[0]):
+            if is_valid(match[0]) and _is_of_person(before, name):
                 yield "national_id", *match.span()
+
+
+def _is_of_person(before: str, name: re.Pattern[str] | None) -> bool:
+    """Return whether what stands before a number lets it be a person's: the name that it needs, or no thing's."""
+    return bool(name.search(before)) if name else not context.OF_A_THING.search(before)
 
 
 @lru_cache

@@ -22,8 +22,16 @@ _FILLER = (
     "number|no|nr|num|n[úu]mero|numer|nummer|номер|n|is|are|ist|est|es|at|on|me|us|him|her|them|my|our|your|the|under|"
     "uns|unter|auf|al|au|a|to|via|by|is|был"
 )
-_SEPARATORS = "[\\s\u00a0\u202f\u3000" r":：=.#()/,;*°\"'|-]{0,4}"
+_SEPARATORS = "[\\s\u00a0\u202f\u3000" r":：=.#()/,;*°º\"'|-]{0,4}"
 INTRODUCED = re2.compile(rf"(?i)(?:^|\PL)(?:{_TELEPHONE}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
+_OF_A_THING = (
+    "order|orders|invoice|ticket|part|article|item|serial|sku|batch|lot|model|product|tracking|parcel|shipment|case|rma|"
+    "receipt|quote|asset|build|pedido|factura|boleta|compra|gu[íi]a|nota fiscal|auftrags?|bestell(?:ung)?|rechnungs?|"
+    "artikel|auftragsnummer|bestellnummer|rechnungsnummer|artikelnummer|commande|facture|colis|ordine|fattura|bestelling|"
+    "factuur|zam[óo]wienie|заказ|订单|注文"
+)
+OF_A_THING = re2.compile(rf"(?i)(?:^|\PL)(?:{_OF_A_THING}){_SEPARATORS}(?:(?:{_FILLER}|id|code){_SEPARATORS}){{0,4}}$")
+"""What introduces the number of a thing, not of a person."""
 NO_PHONE = re.compile(
     r"\d+\.\d+$|(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d(?!\d)|[0-3]?\d[-./ ][0-3]?\d[-./ ](?:19|20)\d\d(?!\d)"
 )
