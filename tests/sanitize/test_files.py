@@ -280,6 +280,12 @@ def test_a_file_of_another_format_is_refused_with_the_way_that_fits_it(name: str
         read(tmp_path / name, b"x")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_header_that_stands_again_between_rows_is_no_row(name: str, tmp_path: Path) -> None:
+    content = table([HEAD, PLAIN[0], HEAD, PLAIN[1]], "\t" if name == "a.tsv" else ",")
+    assert read(tmp_path / name, content) == ([PLAIN[0], PLAIN[1]], [(3, "the header again")])
+
+
 def test_objects_one_behind_the_other_are_refused_with_the_command_that_splits_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="jq -c"):
         read(tmp_path / "a.json", b'{"prompt": "q",\n "completion": "a"}\n{"prompt": "q",\n "completion": "a"}')

@@ -200,6 +200,13 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "a logged request and response, Bedrock": (
         {"input": {"inputBodyJson": {"messages": [parts("user", {"text": "q"})]}},
          "output": {"outputBodyJson": {"output": {"message": parts("assistant", {"text": "a"})}}}}, [Q, A]),
+    "Hermes: calls spelled in the text": (
+        {"conversations": [HUMAN, {"from": "gpt", "value": 'x\n<tool_call>\n{"arguments": {"x": 1}, "name": "f"}\n</tool_call>\n'},
+                           {"from": "tool", "value": "<tool_response>\nr\n</tool_response>"}, GPT], "tools": json.dumps([TOOL])},
+        [Q, {**A, "content": "x", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "calls spelled in the text, without tools beside": (
+        {"messages": [Q, {**A, "content": "<tool_call>\n{}\n</tool_call>"}]}, [Q, {**A, "content": "<tool_call>\n{}\n</tool_call>"}]),
+    "a conversation inside an object": ({"id": 1, "chat": {"models": ["m"], "messages": [Q, A]}}, [Q, A]),
     "the answer beside messages": ({"messages": [S, Q], "response": "a"}, [S, Q, A]),
     "an answer's message beside messages": ({"messages": [Q], "completion": [A]}, [Q, A]),
     "Olmo and Llama: what a tool says": (
@@ -263,6 +270,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pair as text alone": ({"chosen": "a", "rejected": "b"}, "no known schema"),
     "a transcript that does not take turns": ({"text": "\n\nHuman: q\n\nHuman: r\n\nAssistant: a"}, "a text that asks nothing"),
     "a message of a tree": ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "put each thread together"),
+    "a spelled call that is no JSON": (
+        {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f'}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
+    "an article of SQuAD": ({"title": "t", "paragraphs": [{"context": "c", "qas": []}]}, "for each question"),
     "an export of ChatGPT": ({"title": "t", "mapping": {}, "current_node": "x"}, "put each thread together"),
     "a message of Slack": ({"type": "message", "user": "U", "ts": "1", "text": "q"}, "put each thread together"),
     "an event of an agent's session": ({"type": "user", "message": Q, "uuid": "u", "parentUuid": None, "sessionId": "s"}, "put each session"),

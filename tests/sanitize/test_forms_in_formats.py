@@ -20,7 +20,13 @@ IN_TABLES_OTHERWISE = {
     *("numbers as choices, a number as place", "dates, decimals, numbers", "an integer label of a column with nulls"),
     *("a context that stands in the messages, too", "a list with one answer", "a fraction as an answer", "bytes"),
     *("the number of an answer", "several answers", "an answer with what is said of it", "an object around messages"),
-    *("a failed response", "ids of tokens", "several classes", "two names but for case"),
+    *(
+        "a failed response",
+        "a conversation inside an object",
+        "ids of tokens",
+        "several classes",
+        "two names but for case",
+    ),
 }
 """Forms whose values have a type or two names that a table does not keep: there they are texts like any."""
 

@@ -161,6 +161,8 @@ def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> No
 
 def check_end(fields: JsonObject) -> None:
     """Refuse an answer that was cut off."""
+    if fields.keys().isdisjoint(_ENDS):
+        return
     end = next((str(fields[name]).lower() for name in _ENDS if fields.get(name)), "")
     if end in _CUT_OFF:
         raise Refused(f"an answer that was cut off ({end})")

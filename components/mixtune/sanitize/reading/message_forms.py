@@ -4,6 +4,7 @@ A message is a role with a content: a text, or parts. Text, reasoning, calls and
 either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
 _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
 """Names of the two sides where one object is a question with its answer."""
+_SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
+_SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
 _LEARNED_IF = "output_with_loss"
 
 
@@ -103,6 +106,24 @@ def _only_calls(turn: Json) -> bool:
     if type(turn) is not dict or turn.keys() != _CALLING or turn["role"] != "assistant":
         return False
     return bool(turn["tool_calls"]) and (turn["content"] is None or type(turn["content"]) is str)
+
+
+def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]:
+    """Return messages whose calls stand in their text, as Hermes and Qwen write them, with calls beside the text.
+
+    Raises:
+        DataError: A call is not JSON.
+    """
+    out = list[Message]()
+    for message in messages:
+        text, _, calls = message["content"].partition("<tool_call>")
+        if message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
+            called = [_call(call, unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
+            message = {**message, "content": text.strip(), "tool_calls": called}
+        elif message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(message["content"])):
+            message = {**message, "content": result[1]}
+        out.append(message)
+    return out
 
 
 def is_message(value: Json) -> bool:

@@ -43,7 +43,8 @@ _KINDS = {
     "data annotations": "a task of Label Studio; export CSV or JSON_MIN",
     "fields responses": "a record of Argilla; write its `text` and the class that was chosen as `label`",
     "tag patterns": "an intent with its patterns; write `text` and `intent` for each pattern",
-    "rasa_nlu_data": "examples of Rasa; write `text` and `intent` for each",
+    **dict.fromkeys(("rasa_nlu_data", "common_examples", "intents"), "examples; write `text` and `intent` for each"),
+    "title paragraphs": "an article of SQuAD; write `context`, `question` and `answers` for each question",
 }
 """What rows with these columns are, and what to do with them."""
 
@@ -71,11 +72,12 @@ def opened(row: JsonObject) -> JsonObject:
             return {**_without(row, name), "chosen" if name == "chosen" else "messages": turns}
     name = next((name for name in _RESPONSES if isinstance(row.get(name), (dict, list))), "")
     if not name:
-        return row
+        inside = [name for name, value in row.items() if isinstance(value, dict) and _is_talk(value.get("messages"))]
+        return {**_without(row, *inside), **row[inside[0]]} if len(inside) == 1 and "messages" not in row else row
     key = next((key for key in _REQUESTS if key != name and _request(row.get(key))), "")
     request = _request(row[key]) if key else row
     column = next((column for column in _TURNS if isinstance(request.get(column), list) and request[column]), "")
-    if not column or _is_answer(request[column][-1]) or (answer := _answer(row[name])) is None:
+    if not column or _is_talk(request[column]) or (answer := _answer(row[name])) is None:
         return row
     about = {} if isinstance(row[name], list) or is_message(row[name]) else _without(row[name], *_INSIDE)
     about = {f"{name}.{inner}": value for inner, value in about.items()}
@@ -122,8 +124,10 @@ def _answer(value: Json) -> list[Json] | None:
     return _answer(value[0])
 
 
-def _is_answer(turn: Json) -> bool:
-    return isinstance(turn, dict) and turn.get("role") in ("assistant", "model")
+def _is_talk(turns: Json) -> bool:
+    """Return whether a value is a list of messages that ends with an answer."""
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, dict) and last.get("role") in ("assistant", "model")
 
 
 def _spoken(text: str) -> list[Json]:
@@ -131,7 +135,7 @@ def _spoken(text: str) -> list[Json]:
     if text.startswith("<|im_start|>") and not _CHATML.sub("", text):
         return [{"role": role, "content": content} for role, content in _CHATML.findall(text)]
     start, *pieces = _SPOKEN.split(text.lstrip())
-    turns = [{"from": who.lower(), "value": said.strip()} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
+    turns = [{"from": who.lower(), "value": speech.strip()} for who, speech in zip(pieces[::2], pieces[1::2], strict=True)]
     speakers = [turn["from"] for turn in turns]
     return turns if not start and speakers and speakers == ["human", "assistant"] * (len(speakers) // 2) else []
 

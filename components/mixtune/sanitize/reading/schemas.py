@@ -24,7 +24,7 @@ from mixtune.sanitize.reading.framing import (
     tools_of,
     with_system,
 )
-from mixtune.sanitize.reading.message_forms import is_message, read_messages
+from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_spelled_calls
 from mixtune.sanitize.reading.nested_rows import describe_kind, opened, read_cells
 from mixtune.sanitize.reading.values import (
     Json,
@@ -81,6 +81,8 @@ class Schema:
     """Names of the fields that it reads."""
     folds: bool = False
     """Whether names are compared without case."""
+    opens: bool = False
+    """Whether a conversation lies deeper in a row."""
     is_mapping: bool = False
     """Whether the user named the columns."""
 
@@ -91,7 +93,7 @@ class Schema:
             DataError: It is not a conversation that ends with an answer; the reason alone, without content.
             Refused: Its answer is marked as unwanted.
         """
-        row = read_cells(row) if self.is_mapping else opened(row)
+        row = opened(row) if self.opens else read_cells(row)
         if self.folds:
             row = _without_twins(row, [fold(name) for name in row])
         if not row.keys() <= self.read:
@@ -123,11 +125,12 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     if columns:
         check_columns(row, columns)
         return _mapping(columns)
-    row = opened(row)
+    row, cells = opened(row), read_cells(row)
+    opens = row != cells
     if schema := _detect(row):
-        return schema
+        return replace(schema, opens=opens)
     if schema := _detect({fold(name): value for name, value in row.items()}):
-        return replace(schema, folds=True)
+        return replace(schema, folds=True, opens=opens)
     for column in names.CONVERSATIONS:
         if isinstance(text := row.get(column), str) and text.lstrip().startswith(("[{'", "{'")):
             raise DataError(f"{column} is not JSON (single quotation marks, as Python prints; write it by json.dumps)")
@@ -290,8 +293,8 @@ def _mapped_turns(row: JsonObject, unread: Unread, columns: dict[str, str]) -> l
 def _value(row: JsonObject, value: str) -> str:
     if "{" not in value:
         return text_of(row.get(value))
-    if held := next((name for name in _names(value) if row_answers.holds_messages(row.get(name))), ""):
-        raise DataError(f"{held} holds messages, which a template cannot; name the column alone")
+    if column := next((name for name in _names(value) if row_answers.holds_messages(row.get(name))), ""):
+        raise DataError(f"{column} holds messages, which a template cannot; name the column alone")
     return _FIELD.sub(lambda match: text_of(row.get(match[1])), value)
 
 
@@ -346,9 +349,12 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         messages = row_answers.with_chosen(
             messages, row_answers.answered(row_answers.best_of(answer), name, unread), name, unread
         )
-    unread.update(name for name in names.ANSWERS if name not in beside and not is_blank(row.get(name)))
+    if is_answered and not row.keys().isdisjoint(names.ANSWERS):
+        unread.update(name for name in names.ANSWERS if not is_blank(row.get(name)))
     _check_contexts(row, messages)
-    fields = Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread), weight=row.get("weight"))
+    if tools := tools_of(row, unread):
+        messages = read_spelled_calls(messages, unread)
+    fields = Fields(messages=framed(messages, row, unread), tools=tools, weight=row.get("weight"))
     if not isinstance(label, (list, tuple, dict)):
         fields.label = label_of(label)
     elif not is_blank(label):
@@ -358,7 +364,7 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
 
 def _check_contexts(row: JsonObject, messages: list[Message]) -> None:
     """Check that what a question is about stands in the messages, too, where it has a column."""
-    for name in names.CONTEXTS:
+    for name in () if row.keys().isdisjoint(names.CONTEXTS) else names.CONTEXTS:
         value = row.get(name)
         for item in value if isinstance(value, (list, tuple)) else [value]:
             text = text_of(item).strip()
