@@ -64,6 +64,12 @@ def test_one_customer_epoch_holds_every_customer_record_once(tmp_path: Path, cha
     assert sorted(ids) == sorted(record["id"] for record in make_records("customer", 60))
 
 
+def test_the_manifest_says_of_which_pools_it_is_by_their_digests(tmp_path: Path, chatml: Path) -> None:
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix())
+    digests = {name: pools.read_pools(str(tmp_path / name / "pools")).digest for name in ("customer", "general")}
+    assert {name: item.digest for name, item in shards.manifest.inputs.items()} == digests
+
+
 def test_the_manifest_counts_what_the_shards_hold(tmp_path: Path, chatml: Path) -> None:
     shards = mixed(tmp_path, chatml, three_pools(), make_mix())
     records = [shards.step(step) for step in range(shards.num_steps)]

@@ -6,7 +6,7 @@ which forgetting is measured).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
 import orjson
@@ -17,7 +17,6 @@ from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.records import Record, dump_json, read_record
-from mixtune.settings.from_dict import pick
 from mixtune.settings.sanitize import SanitizeSettings
 
 SPLITS = ("train", "validation", "test", "holdout")
@@ -116,7 +115,7 @@ class PoolInputs:
     @classmethod
     def of(cls, pools: "PoolInputs") -> Self:
         """Return the part of a larger description that this class holds."""
-        return pick(cls, vars(pools))
+        return cls(**{item.name: getattr(pools, item.name) for item in fields(cls)})  # a digest is no field there
 
     @property
     def terms(self) -> dict[str, Terms]:
