@@ -135,7 +135,8 @@ def _spoken(text: str) -> list[Json]:
     if text.startswith("<|im_start|>") and not _CHATML.sub("", text):
         return [{"role": role, "content": content} for role, content in _CHATML.findall(text)]
     start, *pieces = _SPOKEN.split(text.lstrip())
-    turns = [{"from": who.lower(), "value": speech.strip()} for who, speech in zip(pieces[::2], pieces[1::2], strict=True)]
+    spoken = zip(pieces[::2], pieces[1::2], strict=True)
+    turns = [{"from": speaker.lower(), "value": speech.strip()} for speaker, speech in spoken]
     speakers = [turn["from"] for turn in turns]
     return turns if not start and speakers and speakers == ["human", "assistant"] * (len(speakers) // 2) else []
 
