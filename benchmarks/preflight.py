@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from mixtune.artifacts.shards import Shards, TokenRecord
+from mixtune.artifacts.shards import Shards, ShardsManifest, TokenRecord
 from mixtune.preflight.memory import Memory, Training, estimate_memory
 from mixtune.preflight.shape import Shape
 
@@ -89,7 +89,7 @@ class Drawn(Shards):
 
     def step(self, step: int) -> list[TokenRecord]:
         """The records of a global batch."""
-        draw, length = np.random.default_rng(step), self.manifest["length"]
+        draw, length = np.random.default_rng(step), self.manifest.max_record_tokens
         ones = np.ones(length, np.uint8)
         return [
             TokenRecord(
@@ -99,7 +99,7 @@ class Drawn(Shards):
                 loss_mask=ones,
                 weight=1.0,
             )
-            for number in range(2 * self.manifest["records"])
+            for number in range(self.manifest.global_batch_size)
         ]
 
 
@@ -131,9 +131,14 @@ def _train(case: Case) -> int:
     how: dict[str, Any] = {"dtype": "bfloat16", "activations": "recompute"} if case.as_gpu else {}
     memory = MemorySettings(max_tokens_per_gpu=case.tokens, **how)
     settings = TrainSettings(method=case.method, memory=memory)
-    shards = Drawn(
-        Path(), {"num_steps": 2, "pools": ["p"], "length": case.tokens // case.records, "records": case.records}
+    drawn = ShardsManifest(
+        num_steps=2,
+        pools=("p",),
+        shards=(),
+        global_batch_size=2 * case.records,
+        max_record_tokens=case.tokens // case.records,
     )
+    shards = Drawn(Path(), drawn)
     with tempfile.TemporaryDirectory() as folder:
         _save_model(case.sizes, case.tokens, folder)
         gc.collect()

@@ -6,6 +6,10 @@ MICRO_TOKENS = 16384
 """Tokens of one micro batch at most, where `max_tokens_per_gpu` leaves it open."""
 LEAST_MICRO_TOKENS = 256
 """Tokens of the smallest micro batch that is chosen where memory is short."""
+QUICK_TOKENS = 2048
+"""Up to here packed records always pay on a CPU: beyond, attention over a whole row may cost more than it saves."""
+CROSSOVER = 12
+"""Times a model's width: the length of a record at which attention costs about as much as the matrices do."""
 LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at once on a CPU, at most (128 MiB in float32)."""
 GPU_LOGITS_AT_ONCE = 2**28
@@ -41,6 +45,11 @@ def largest_micro_batch(longest_record: int, num_records: int, max_tokens: int =
     """
     whole = batch_tokens or longest_record * max(1, num_records)
     return max(longest_record, min(max_tokens or MICRO_TOKENS, whole))
+
+
+def most_cpu_tokens(crossover_length: int) -> int:
+    """Return the tokens of the largest micro batch that pays on a CPU, a power of two."""
+    return 1 << max(QUICK_TOKENS, min(MICRO_TOKENS, crossover_length // 4)).bit_length() - 1
 
 
 @dataclass(frozen=True, kw_only=True)

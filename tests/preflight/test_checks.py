@@ -109,6 +109,32 @@ def test_a_template_by_which_nothing_is_learned_and_a_tokenizer_unlike_its_file_
         run_preflight(run, str(tmp_path / "report"))
 
 
+@pytest.mark.parametrize(
+    ("max_length", "chosen", "said"),
+    [
+        (8192, 0, "10.9 GB per process (weights 0.6, optimizer 0.1, activations 9.9, logits 0.4), estimated for micro"),
+        (512, 0, "for micro batches of 512 tokens, up to 4.0 GB for 2048 tokens at once: as many as fit are taken"),
+        (8192, 16384, "53.3 GB per process"),
+    ],
+)
+def test_on_a_cpu_the_longest_record_lies_alone_and_packed_ones_only_as_far_as_they_pay(
+    max_length: int, chosen: int, said: str, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(BASE_MODEL, base)
+    (base / "config.json").write_text(json.dumps(SMOLLM2_135M))
+    memory = {"memory": {"max_tokens_per_gpu": chosen}}
+    run = RunSettings(
+        **{**GOOD, "base_model": str(base), "mix_options": {"max_length": max_length}, "train_options": memory}
+    )
+    ((_, text),) = check_memory(run)
+    assert said in text and ("up to" in said) == ("up to" in text)
+
+
+SMOLLM2_135M = {
+    "model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+}  # fmt: skip
 LLAMA_70B = {
     "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672,
     "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,

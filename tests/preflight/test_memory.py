@@ -21,6 +21,7 @@ from mixtune.training_math import GPU_LOGITS_AT_ONCE, MICRO_TOKENS, Attention, l
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import memory as simulation
+import preflight as peaks
 
 RESULTS = Path(simulation.__file__).parent / "results"
 
@@ -63,6 +64,11 @@ def test_a_cpu_keeps_every_layer_in_float32_and_a_mask_over_packed_records() -> 
     assert cpu.activations > 20 * gpu.activations
     packed = estimate_memory(SHAPE, replace(LORA, gpu=False))
     assert packed.activations - cpu.activations == 16384**2 * (1 + 4 * 32)
+
+
+def test_the_script_that_measures_peaks_trains_by_the_loop_of_today() -> None:
+    case = peaks.Case(shape=peaks.WARM_UP, method="lora", tokens=64, records=2)
+    assert abs(peaks._train(case)) < 2e9
 
 
 def test_a_micro_batch_is_as_large_as_the_loop_can_make_it() -> None:

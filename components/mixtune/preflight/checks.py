@@ -26,7 +26,7 @@ from mixtune.settings.mix import check_grid
 from mixtune.settings.sanitize import SanitizeSettings, read_sanitize_settings
 from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
 from mixtune.tracking import Tracking, commit_hash
-from mixtune.training_math import LEAST_MICRO_TOKENS, largest_micro_batch
+from mixtune.training_math import CROSSOVER, LEAST_MICRO_TOKENS, largest_micro_batch, most_cpu_tokens
 
 RECORDS_PER_GPU = 4
 """Of a global batch: at as many, records of mixed lengths keep some 60 % of 32 GPUs busy, at one 24 %."""
@@ -143,9 +143,7 @@ def check_memory(run: RunSettings) -> Findings:
         yield from _check_gpu(run, shape, training, settings)
         yield from _check_batch(mix.global_batch_size, nodes)
     else:
-        training = replace(training, gpu=False)
-        longest = min(tokens, mix.tokens.max_length)
-        yield from _check_machine(shape, training, tokens if chosen else max(longest, LEAST_MICRO_TOKENS))
+        yield from _check_machine(shape, replace(training, gpu=False), min(tokens, mix.tokens.max_length), chosen)
 
 
 def _check_gpu(run: RunSettings, shape: Shape, training: Training, settings: TrainSettings) -> Findings:
@@ -195,28 +193,33 @@ def _check_batch(global_batch_size: int, nodes: NodeSettings) -> Findings:
         )
 
 
-def _check_machine(shape: Shape, training: Training, least_tokens: int) -> Findings:
+def _check_machine(shape: Shape, training: Training, longest: int, chosen: int) -> Findings:
     """Hold a training on a CPU against this machine's memory, or the pod's.
 
-    It comes down to micro batches of `least_tokens` where memory is short and `max_tokens_per_gpu` is open.
+    Where `max_tokens_per_gpu` (`chosen`) is open, micro batches come down to a few packed records, or to the longest
+    record alone; what they may be at most is what pays.
     """
-    tokens = min(training.micro_tokens, least_tokens)
-    whole = estimate_memory(shape, training)
-    least = estimate_memory(shape, replace(training, micro_tokens=tokens, packed=training.packed and tokens > 1))
+    few, most = min(training.micro_tokens, LEAST_MICRO_TOKENS), most_cpu_tokens(CROSSOVER * shape.hidden)
+    cases = [training] if chosen else [replace(training, micro_tokens=tokens, packed=packed) for tokens, packed in (
+        (longest, False), (few, True), (min(training.micro_tokens, most), True),
+    )]  # fmt: skip
+    sizes = [(estimate_memory(shape, case), case.micro_tokens) for case in cases]
+    least, tokens = max(sizes[:2], key=lambda size: size[0].total)
+    whole, largest = max(sizes, key=lambda size: size[0].total)
+    line = f"{least.line('process')}, estimated for micro batches of {tokens} tokens"
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
-        yield "pass", f"{least.line('process')}, estimated for micro batches of {tokens} tokens; on a pod's CPU"
+        yield "pass", f"{line}; on a pod's CPU"
         return
     limit, free = memory_limit(), free_memory()
-    line = f"{least.line('process')}, estimated for micro batches of {tokens} tokens"
     has = f"this machine has {limit / 1e9:.1f} GB, {free / 1e9:.1f} of them free"
     way = "method=lora, a smaller max_length, or a machine with more memory"
     if least.total > limit:
         yield "fail", f"{line}; {has}: it cannot fit; {way}"
     elif least.total > free:
         yield "warn", f"{line}; {has}: close other programs, or {way}"
-    elif tokens < training.micro_tokens:
-        largest = f"{whole.total / 1e9:.1f} GB for {training.micro_tokens} tokens at once"
-        yield "pass", f"{line}, up to {largest}: as many as fit are taken; {has}"
+    elif whole is not least:
+        most_taken = f"{whole.total / 1e9:.1f} GB for {largest} tokens at once"
+        yield "pass", f"{line}, up to {most_taken}: as many as fit are taken; {has}"
     else:
         yield "pass", f"{line}; {has}"
 
@@ -244,13 +247,15 @@ def checklist(run: RunSettings) -> list[Row]:
         tokenizer = ""
     base = storage.split_fingerprint(run.base_model)[1] or run.base_model.partition("@")[2]
     images = os.environ.get("MIXTUNE_IMAGES", "").split()
+    percents = ", ".join(f"{percent:g}" for percent in run.customer_data_percents)
+    weights = ", ".join(f"{name} {weight:g} %" for name, weight in run.weights.items())
     rows = [(f"data: {item.name}", storage.split_fingerprint(item.uri)[1]) for item in run.sources]
     rows += [
         ("MLflow experiment and tags", _tracked(run)),
         ("seed", str(run.seed)),
         ("tokenizer version", tokenizer),
         ("base model", base),
-        ("mix", f"{', '.join(f'{percent:g}' for percent in run.customer_data_percents)} % customer; {run.weights}"),
+        ("mix", f"{percents} % customer; {weights}"),
         ("validation run", f"max_steps={VALIDATION_STEPS}, before the training"),
         ("encryption of artifacts", encryption_key(run.storage)),
         ("commit", "" if commit_hash() == "unknown" else commit_hash()),

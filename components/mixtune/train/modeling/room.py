@@ -9,13 +9,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.train.batches import Layout, pack
 from mixtune.train.modeling.trainable import Trainable
-from mixtune.training_math import LEAST_MICRO_TOKENS, LOGITS_AT_ONCE, MICRO_TOKENS
+from mixtune.training_math import LEAST_MICRO_TOKENS, LOGITS_AT_ONCE, most_cpu_tokens
 
 TRIED = (64, 128, 256)
 """Tokens of the packed rows that are measured: each twice the one before."""
 RECORD_TOKENS = 32
-QUICK_TOKENS = 2048
-"""Up to here packed records always pay: beyond, attention over a whole row on a CPU may cost more than it saves."""
 SHARE = 0.5
 """Of the free memory that activations may take: the rest is for what else runs on the machine."""
 PARAMETER_BYTES = 4 + 8 + 8
@@ -27,8 +25,7 @@ def choose_micro_tokens(model: Trainable, record: TokenRecord, free_bytes: float
     trained = sum(value.numel() for value in model.parameters().values())
     room = SHARE * (free_bytes - PARAMETER_BYTES * trained - 3 * 4 * LOGITS_AT_ONCE)
     linear, quadratic = _bytes_by_token(model, record)
-    tokens = max(QUICK_TOKENS, min(MICRO_TOKENS, model.crossover_length // 4))
-    tokens = 1 << (tokens.bit_length() - 1)
+    tokens = most_cpu_tokens(model.crossover_length)
     while tokens > LEAST_MICRO_TOKENS and linear * tokens + quadratic * tokens**2 > room:
         tokens //= 2
     return tokens

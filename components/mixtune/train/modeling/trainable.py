@@ -25,7 +25,7 @@ from mixtune.train.modeling.loss import PackedLoss, find_head, find_text_modules
 from mixtune.train.modeling.reach import adapter_reach, weights_reach
 from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.train.modeling.speed import skip_casts
-from mixtune.training_math import Attention, operations_per_token
+from mixtune.training_math import CROSSOVER, Attention, operations_per_token
 
 BETAS = (0.9, 0.95)
 
@@ -66,7 +66,7 @@ class Trainable:
     @property
     def crossover_length(self) -> int:
         """Length of a record at which attention costs about as much as the matrices do."""
-        return 12 * int(self.causal.config.get_text_config().hidden_size)
+        return CROSSOVER * int(self.causal.config.get_text_config().hidden_size)
 
     @cached_property
     def _matrix_values(self) -> int:
