@@ -23,8 +23,8 @@ HEADER = "import kfp\nfrom kfp import dsl\nfrom kfp.dsl import *\nfrom typing im
 """What KFP itself puts before the source of a component."""
 
 
-def write_module(component: str, folder: Path) -> Path:
-    """Write a component's function (`train.train`), without its decorator, and return the module's path.
+def read_module(component: str) -> str:
+    """Return a component's function (`train.train`), without its decorator, as KFP's compiler writes it.
 
     Raises:
         KeyError: There is no such component.
@@ -34,9 +34,7 @@ def write_module(component: str, folder: Path) -> Path:
     functions = {item.name: item for item in ast.parse(source).body if isinstance(item, ast.FunctionDef)}
     function = functions[name]
     lines = source.splitlines(keepends=True)[function.lineno - 1 : function.end_lineno]
-    path = folder / "component.py"
-    path.write_text(HEADER + "".join(lines), encoding="utf-8")
-    return path
+    return HEADER + "".join(lines)
 
 
 def read_environment(folders: Sequence[str] = ENVIRONMENT) -> None:
@@ -83,7 +81,8 @@ def run(executor: str, component: str, executor_input: str) -> None:
     read_environment()
     os.environ["_KFP_RUNTIME"] = "true"
     with tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
-        module = write_module(component, Path(folder))
+        module = Path(folder) / "component.py"
+        module.write_text(read_module(component), encoding="utf-8")
         sys.argv = [executor, "--component_module_path", str(module)]
         sys.argv += ["--function_to_execute", component.partition(".")[2], "--executor_input", executor_input]
         importlib.import_module(executor).executor_main()

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import mixtune
 from mixtune.commands.local import task_processes
-from mixtune.commands.local.warm_steps import LIBRARIES, StepServer
+from mixtune.commands.local.warm_steps import LIBRARIES, StepServer, as_step
 
 STOP = {"action": "stop", "customer_data_percent": 50.0, "train_options": {}, "ladder_uri": "s3://bucket/ladder"}
 
@@ -49,6 +50,31 @@ def test_what_is_loaded_ahead_is_there_for_components_that_are_there() -> None:
     assert all(map(importlib.util.find_spec, modules))
     places = [Path(mixtune.__file__).parent / f"{component.replace('.', '/')}.yaml" for component in LIBRARIES]
     assert all(place.is_file() for place in places)
+
+
+def test_a_component_in_a_pipeline_of_ones_own_is_a_step_of_ours_as_long_as_its_source_is() -> None:
+    shells = sorted(Path(mixtune.__file__).parent.glob("*/component.py"))
+    files = [file for shell in shells for file in shell.parent.glob("*.yaml")]
+    assert len(files) > 20
+    for file in files:
+        spec = next(yaml.load_all(file.read_text(), yaml.CSafeLoader))
+        (executor,) = (item["container"] for item in spec["deploymentSpec"]["executors"].values())
+        shell, option, script, source, *rest = *executor["command"], *executor["args"]
+        ours = ["python3", "-m", "mixtune.step", "kfp.dsl.executor_main", f"{file.parent.name}.{file.stem}", "{{$}}"]
+        assert as_step([shell, option, script, source, *rest]) == ours
+        for changed in ([script, f"{source}\n    x = 1"], [f"pip install x; {script}", source], ["exit 1", source]):
+            assert as_step([shell, option, *changed, *rest]) == [shell, option, *changed, *rest]
+    assert as_step(["python3", "-c", "print()"]) == ["python3", "-c", "print()"]
+
+
+def test_sanitize_has_no_tokenizer_loaded_where_no_base_model_is_named() -> None:
+    for base_model, is_loaded in (("", False), ("b", True)):
+        values = json.dumps({"inputs": {"parameterValues": {"base_model": base_model}}})
+        code = f"from mixtune.commands.local.warm_steps import load_libraries as load; load('sanitize.sanitize', {values!r})"
+        shown = subprocess.run(
+            [sys.executable, "-c", f"import sys; {code}; print('torch' in sys.modules)"], capture_output=True, text=True
+        )
+        assert shown.stdout == f"{is_loaded}\n"
 
 
 def test_a_step_prints_writes_its_outputs_and_ends_with_its_code(server: StepServer, tmp_path: Path) -> None:

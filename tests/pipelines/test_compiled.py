@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixtune.step import write_module
+from mixtune.step import read_module
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -148,10 +148,10 @@ def test_what_a_compiled_pipeline_leaves_out_the_function_has_as_its_default(pat
 
 
 @pytest.mark.parametrize("path", components(), ids=lambda path: path.stem)
-def test_a_step_runs_the_source_that_the_components_own_yaml_carries(path: Path, tmp_path: Path) -> None:
-    module = write_module(f"{path.parent.name}.{path.stem}", tmp_path)
+def test_a_step_runs_the_source_that_the_components_own_yaml_carries(path: Path) -> None:
+    source = read_module(f"{path.parent.name}.{path.stem}")
     (executor,) = load(path)[0]["deploymentSpec"]["executors"].values()
-    assert ast.dump(ast.parse(module.read_text())) == ast.dump(ast.parse(executor["container"]["command"][-1]))
+    assert ast.dump(ast.parse(source)) == ast.dump(ast.parse(executor["container"]["command"][-1]))
 
 
 @pytest.mark.parametrize("name", WITH_JOBS)

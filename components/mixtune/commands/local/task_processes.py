@@ -24,7 +24,7 @@ from unittest import mock
 from mixtune import storage
 from mixtune.commands.local import supervisor
 from mixtune.commands.local.task_log import TaskLog
-from mixtune.commands.local.warm_steps import COMMAND, ForkedStep, StepServer
+from mixtune.commands.local.warm_steps import COMMAND, ForkedStep, StepServer, as_step
 from mixtune.errors import MixtuneError
 from mixtune.tracking import point_name
 
@@ -143,6 +143,7 @@ class TaskRunner:
         """
         if self.stopping:
             return 1
+        command = as_step(command)
         _prepare_folder(command)
         task = self.log.begin(label)
         process = self._start(command, {**os.environ, "PYTHONUNBUFFERED": "1", **variables})

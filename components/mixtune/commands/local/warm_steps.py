@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from mixtune import step
@@ -23,15 +24,17 @@ from mixtune.commands.local import supervisor
 
 COMMAND = ("-m", "mixtune.step")
 """What follows the interpreter in the command of our own steps."""
+EXECUTOR = "kfp.dsl.executor_main"
 TRACKING = ("mlflow", "mlflow.store.tracking.sqlalchemy_store", "alembic.command")
 TOKENIZERS = ("torch", "transformers.activations", "transformers.models.auto.tokenization_auto")
 """Every configuration's class needs the first two, and with them half of what models need."""
 MODELS = (*TOKENIZERS, "peft")
+SANITIZE = "sanitize.sanitize"
 TRAINING = (*MODELS, *TRACKING, "mixtune.train.validation")
 EVALUATION = (*MODELS, "sklearn.metrics", "nltk", "mixtune.evaluate.run")
 LIBRARIES = {
     "preflight.preflight": (*TOKENIZERS, *TRACKING, "mixtune.preflight.template_check"),
-    "sanitize.sanitize": (*TOKENIZERS, "mixtune.sanitize.run"),
+    SANITIZE: (*TOKENIZERS, "mixtune.sanitize.run"),
     "mix_shard.mix_shard": (*TOKENIZERS, "mixtune.mix_shard.run"),
     "train.train": TRAINING,
     "train.restore": TRAINING,
@@ -43,6 +46,21 @@ LIBRARIES = {
 }
 """What components load that takes seconds."""
 LENGTH_BYTES = 8
+
+
+def as_step(command: Sequence[str]) -> list[str]:
+    """Return the command of a component of ours in a pipeline of one's own as one of our steps; another as it is.
+
+    KFP's compiler writes a component's source into its command. It is ours where it is what is installed here.
+    """
+    script, source, values = command[2:3], command[3:4], dict(zip(command[4::2], command[5::2], strict=False))
+    name = values.get("--function_to_execute", "")
+    is_plain = name.isidentifier() and EXECUTOR in script[0] and "pip install" not in script[0]
+    for file in Path(step.__file__).parent.glob(f"*/{name}.yaml") if is_plain else ():
+        component = f"{file.parent.name}.{name}"
+        if file.parent.name != "compiled" and source[0].strip() == step.read_module(component).strip():
+            return ["python3", *COMMAND, EXECUTOR, component, values["--executor_input"]]
+    return list(command)
 
 
 class ForkedStep:
@@ -104,7 +122,7 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
             connection.recv(int.from_bytes(length, "big"), socket.MSG_WAITALL)
         )
         if module == step.__name__:
-            load_libraries(words[1])
+            load_libraries(words[1], words[2])
         gc.freeze()  # a fork that looks for garbage among these would copy all their pages
         if os.fork() == 0:
             connection.close()
@@ -148,9 +166,11 @@ def _become_step(output: int, status: int, life: int) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def load_libraries(component: str) -> None:
-    """Load what a component's steps need, where it is there."""
-    for library in ("kfp.dsl.executor_main", *LIBRARIES.get(component, ())):
+def load_libraries(component: str, executor_input: str) -> None:
+    """Load what a component's steps need, where it is there; without a base model there is no tokenizer."""
+    values = json.loads(executor_input).get("inputs", {}).get("parameterValues", {})
+    needless = TOKENIZERS if component == SANITIZE and not values.get("base_model") else ()
+    for library in (EXECUTOR, *(name for name in LIBRARIES.get(component, ()) if name not in needless)):
         with contextlib.suppress(ImportError):
             importlib.import_module(library)
 
