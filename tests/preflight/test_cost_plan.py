@@ -56,6 +56,18 @@ def test_the_articles_pilot_costs_what_the_price_table_says(model: str, capsys: 
     assert plan["usd"] == pytest.approx(sum(stage["usd"] for stage in plan["stages"]))
 
 
+def test_a_plan_counts_the_nodes_and_the_gpus_that_train(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def hours(*more: str) -> float:
+        stage = planned(capsys, words(model, "max_steps=1000", *more, *START))["stages"][1]
+        return float(stage["hours"] - 0.25) * stage["instances"]
+
+    assert hours("gpus_per_node=2") == pytest.approx(4 * hours()) == pytest.approx(4 * hours("gpus_per_node=8"))
+    assert hours("num_nodes=2", "gpus_per_node=4", "--nodes", "4") == pytest.approx(2 * hours())
+    assert main(words(model, "max_steps=1", "gpus_per_node=16")) == 2
+    assert "gpus_per_node is 16; p5.48xlarge has 8; fewer, or another --instance" in capsys.readouterr().err
+    assert planned(capsys, words(model, "max_steps=1", "num_nodes=2", "--nodes", "4"))["stages"][1]["instances"] == 4
+
+
 def test_measured_throughput_wins_and_the_plan_says_so(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -67,6 +67,8 @@ class Hardware:
 
     instance: Instance
     nodes: int
+    gpus_per_node: int = 0
+    """Of a node that train, a process each; 0: all that it has."""
     evaluation: Instance
     evaluation_hours: float
     """Both evaluations together; the user's guess, there is no figure before the first run."""
@@ -82,10 +84,18 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.nodes < 1:
             raise ConfigError(f"nodes is 1 or more; got {self.nodes}")
+        if self.gpus_per_node > self.instance.gpus:
+            has = f"{self.instance.name} has {self.instance.gpus}"
+            raise ConfigError(f"gpus_per_node is {self.gpus_per_node}; {has}; fewer, or another --instance")
         if not 0 <= self.evaluation_hours < math.inf:
             raise ConfigError(f"evaluation_hours is 0 or more; got {self.evaluation_hours:g}")
         if not 0 <= self.mfu <= 1:
             raise ConfigError(f"mfu is a share of the peak, 0 to 1; got {self.mfu}")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of a node that train."""
+        return self.gpus_per_node or self.instance.gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +209,13 @@ def training_of(work: Work, shape: Shape, hardware: Hardware) -> Training:
     longest, memory, instance = work.mix.tokens.max_length, work.training.memory, hardware.instance
     tokens = largest_micro_batch(longest, work.mix.global_batch_size, memory.max_tokens_per_gpu)
     gpu_bytes = instance.gpu_memory_gb * 1e9
-    shards = num_shards(shape, work.training, instance.gpus, hardware.nodes, gpu_bytes)
+    shards = num_shards(shape, work.training, hardware.gpus, hardware.nodes, gpu_bytes)
     return training_on_gpus(work.training, tokens, packed=tokens > longest, shards=shards)
 
 
 def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float, str]:
     """Hours of the training, and where they come from."""
-    gpus = hardware.nodes * hardware.instance.gpus
+    gpus = hardware.nodes * hardware.gpus
     if hardware.measured:
         rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
     else:
@@ -216,6 +226,8 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
         basis = f"assumed: {mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"
         if factor > 1:
             basis += f", {factor:.1f} times as slow as with packed records"
+    if hardware.gpus < hardware.instance.gpus:
+        basis += f", on {hardware.gpus} of {hardware.instance.gpus} GPUs"
     return STARTUP_HOURS + work.tokens / (rate * gpus) / 3600, basis
 
 
