@@ -14,7 +14,7 @@ import pytest
 from mixtune.commands.arguments import check_arguments, find_pipeline
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
-from mixtune.demo.real_model import RealWorld
+from mixtune.demo.real_model import RealWorld, write_real_world
 from mixtune.evaluate.scoring.ifeval_checkers import Prompt, follow
 
 
@@ -97,6 +97,14 @@ def test_the_answer_to_an_instruction_follows_it() -> None:
 def test_a_label_alone_follows_no_instruction(world: World) -> None:
     prompts = [Prompt(**row) for row in lines(world.benchmarks["ifeval"]["uri"])]
     assert not any(all(follow(prompt, label)[0]) for prompt in prompts[:80] for label in messages.LABELS)
+
+
+def test_the_real_models_world_has_one_model_and_fetches_it_once(tmp_path: Path) -> None:
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / "SMOLLM2").touch()
+    world = write_real_world(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmarks", "customer", "general", "smollm2"]
+    assert len(Path(world.test_uri).read_text().splitlines()) == 101
 
 
 def test_the_real_models_world_gives_what_the_pipelines_take_and_its_own_model(tmp_path: Path) -> None:

