@@ -1,10 +1,12 @@
 """Plots say what they show, whatever the values."""
 
+import html
 import re
 
 import pytest
 
 from mixtune.report.charts import Curve, curves
+from mixtune.report.pages import key_value_table
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,9 @@ def test_a_curve_stays_in_its_drawing_and_is_named_with_its_last_value(points: t
     assert len(places) == 2 * len(points)
     assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
     assert f"&lt;chat&gt; {points[-1][1]:.3g}" in svg and svg.count("stroke-dasharray") == 1
+
+
+def test_a_table_writes_lists_and_objects_as_arguments_are_written() -> None:
+    pools = [{"category": "chät", "uri": "c.jsonl", "weight": 100}]
+    text = html.unescape(key_value_table({"general_pools": pools, "mix_options": {"chat": {"on": True}}, "none": {}}))
+    assert '[{"category": "chät", "uri": "c.jsonl", "weight": 100}]' in text and 'chat: {"on": true}' in text

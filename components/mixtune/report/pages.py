@@ -1,5 +1,6 @@
 """Reports as text: one self-contained HTML page without script or network, tables in HTML and in Markdown."""
 
+import json
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -115,5 +116,13 @@ def _cell(cell: Cell) -> str:
 
 def _lines(value: object) -> str:
     if isinstance(value, Mapping):
-        return Html("<br>".join(f"{escape(str(name))}: {escape(str(item))}" for name, item in value.items()) or "none")
-    return str(value) or "none"
+        return Html(
+            "<br>".join(f"{escape(str(name))}: {escape(_words(item))}" for name, item in value.items()) or "none"
+        )
+    return _words(value) or "none"
+
+
+def _words(value: object) -> str:
+    """Return a text, or a list or object as JSON, as an argument is written."""
+    holds_several = isinstance(value, Mapping | list | tuple)
+    return json.dumps(value, ensure_ascii=False, default=str) if holds_several else str(value)
