@@ -60,7 +60,9 @@ class TransformersEngine:
         self._vocab = int(model.config.get_text_config().vocab_size)
         # PEFT's own `forward` hides the parameters of the model under it
         unwrapped = getattr(model, "get_base_model", lambda: model)()
-        self._limits_logits = "logits_to_keep" in inspect.signature(unwrapped.forward).parameters
+        parameters = inspect.signature(unwrapped.forward).parameters
+        self._limits_logits = "logits_to_keep" in parameters
+        self._has_state_alone = "cache_params" in parameters and "past_key_values" not in parameters
         on_cpu = self.device.type == "cpu"
         self._packed = PackedScorer(
             self._forward,
@@ -160,7 +162,12 @@ class TransformersEngine:
     def _forward(self, ids: torch.Tensor, *, keep: int | torch.Tensor, use_cache: bool = True, **inputs: Any) -> Any:
         """Run the model; `keep` is how many last positions, or which, have logits."""
         limit = {"logits_to_keep": keep} if self._limits_logits else {}
+        if self._has_state_alone:  # all that stood before is in it: there are no places, and later no mask
+            cache = inputs.get("past_key_values")
+            inputs = {"cache_params": cache, "attention_mask": None if cache else inputs.get("attention_mask")}
         output = self.model(input_ids=ids, use_cache=use_cache, **inputs, **limit)
+        if self._has_state_alone:
+            output.past_key_values = output.cache_params
         if not self._limits_logits and isinstance(keep, torch.Tensor):
             output.logits = output.logits[:, keep]
         return output
