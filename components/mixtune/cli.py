@@ -8,8 +8,8 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, cast
 
 from mixtune import __version__, storage
 from mixtune.commands import catalogue_pools, check, convert, follow, plan, runs, shipped, submit
@@ -29,13 +29,20 @@ class Parser(argparse.ArgumentParser):
         hint = ""
         if "invalid choice: '" in message and self._subparsers:
             typed = message.split("invalid choice: '")[1].split("'")[0]
-            groups = self._subparsers._group_actions
-            commands = [str(name) for group in groups for name in group.choices or ()]
+            commands = list(self._commands())
             shipped_names = [path.stem for folder in ("compiled", "") for path in package_files(folder)]
             hint = did_you_mean(typed, commands) or did_you_mean(typed, shipped_names).replace("'", "'run ", 1)
             message = f"there is no command {typed!r}"
         print(f"mixtune: {message}{f'; {hint}' if hint else ''}; `mixtune --help` lists the commands", file=sys.stderr)
         raise SystemExit(2)
+
+    def options_of(self, command: str) -> list[str]:
+        """Return the options that a command takes."""
+        return list(self._commands()[command]._option_string_actions)
+
+    def _commands(self) -> Mapping[str, argparse.ArgumentParser]:
+        groups = self._subparsers._group_actions if self._subparsers else []
+        return cast(Mapping[str, argparse.ArgumentParser], groups[0].choices)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,8 +86,10 @@ def _dispatch(words: list[str]) -> int:
     options, late = parser.parse_known_args(words)  # argparse takes no positional arguments after options
     if late and "task" in options and not options.task:
         options.task = late.pop(0)
-    if any(text.startswith("-") for text in late) or (late and "arguments" not in options):
-        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    wrong = [text.partition("=")[0] for text in late if text.startswith("-")]
+    if wrong or (late and "arguments" not in options):
+        near = did_you_mean(wrong[0], parser.options_of(words[0])) if wrong else ""
+        parser.error(f"unrecognized arguments: {' '.join(late)}{f'; {near}' if near else ''}")
     if late:
         options.arguments += late
     code = int(options.command(options))
@@ -88,7 +97,7 @@ def _dispatch(words: list[str]) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog="mixtune", description="Fine-tune without forgetting, and prove it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands: Commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)

@@ -173,6 +173,12 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         (["version"], 0, __version__),
         (["help", "demo"], 0, "--write-only"),
         (["rnu"], 2, "there is no command 'rnu'; did you mean 'run'?"),
+        (
+            ["run", "finetune", "--argments=x.json"],
+            2,
+            "unrecognized arguments: --argments=x.json; did you mean '--arguments'?",
+        ),
+        (["merge", "r", "--out", "f", "--work_dir", "w"], 2, "did you mean '--work-dir'?"),
         (["list"], 0, "mix_grid        Try several mixes"),
         (["run", "finetune", "--help"], 0, "customer_data_percent  (a number; default 50.0)"),
         (["run", "rehearse", "-h"], 0, "base_model  (text; required)"),

@@ -59,7 +59,8 @@ def test_a_component_in_a_pipeline_of_ones_own_is_a_step_of_ours_as_long_as_its_
     for file in files:
         spec = next(yaml.load_all(file.read_text(), yaml.CSafeLoader))
         (executor,) = (item["container"] for item in spec["deploymentSpec"]["executors"].values())
-        shell, option, script, source, *rest = *executor["command"], *executor["args"]
+        parts: list[str] = [*executor["command"], *executor["args"]]
+        (shell, option, script, source), rest = parts[:4], parts[4:]
         ours = ["python3", "-m", "mixtune.step", "kfp.dsl.executor_main", f"{file.parent.name}.{file.stem}", "{{$}}"]
         assert as_step([shell, option, script, source, *rest]) == ours
         for changed in ([script, f"{source}\n    x = 1"], [f"pip install x; {script}", source], ["exit 1", source]):

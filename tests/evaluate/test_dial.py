@@ -48,7 +48,8 @@ def test_a_model_turned_down_is_evaluated_as_the_very_model_that_the_command_mak
     made = tmp_path / "made"
     command = ["dial", str(world.adapter), "--base-model", str(world.base), "--strength", "0.25", "--out", str(made)]
     assert main(command) == 0
-    assert f"at 0.25: {made}#" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"at 0.25: {made}\nnext: " in shown and f"chat {made} --base-model {world.base}" in shown
     assert main(command) == 2, "what is there is not overwritten"
     benchmarks = {"mmlu": world.benchmarks["mmlu"]}
     alone = evaluate(world, tmp_path / "alone", model_uri=str(made), benchmarks=benchmarks)

@@ -219,7 +219,10 @@ def test_splits_are_seeded_stratified_and_never_empty(tmp_path: Path) -> None:
     held = sanitize(tmp_path / "3", sources=[source(uri)], splits={"test_ratio": 0, "holdout_records": 200})
     sizes = {split: part.num_records for split, part in held.pools[0].splits.items()}
     assert sizes == {"holdout": 4, "train": 36}
-    with pytest.raises(DataError, match="none is left for 'test'"):
+    with pytest.raises(
+        DataError,
+        match=r"none is left for 'test'.*no such split \(splits.test_ratio=0\), with a set of your own as test_uri",
+    ):
         sanitize(tmp_path / "4", sources=[source(write(tmp_path / "b.jsonl", ROWS[:1]))], splits={"test_ratio": 0.1})
 
 

@@ -282,6 +282,8 @@ def test_the_model_of_a_run_here_is_served_by_the_runs_name_once_its_files_lie_w
         storage.fetch(storage.split_fingerprint(uri)[0], tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
     adapter = storage.fingerprint(str(tmp_path / "model"))
     run_id = keep_run(tmp_path, adapter, base_model=str(tmp_path / "base"))
+    assert main(["bedrock", run_id]) == 1
+    assert "an adapter; an import takes whole weights; `mixtune merge RUN_ID --out FOLDER`" in capsys.readouterr().err
     assert main(["serve", run_id, "--name", "desk"]) == 2
     assert "copy it to s3:// and say where by base_uri" in capsys.readouterr().err
     assert main(["serve", run_id, "--name", "desk", "base_uri=s3://b/base", "tuned_uri=s3://b/desk"]) == 0

@@ -201,6 +201,19 @@ def test_a_file_without_a_record_is_refused_by_its_name(tmp_path: Path, capsys: 
     assert f"{tmp_path}/job.json: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content", [{"hello": "world"}, {"model_type": "llama", "vocab_size": 8}, [{"a": 1}, {"b": 2}]]
+)
+def test_json_that_is_neither_a_job_nor_records_is_refused_with_both_reasons(tmp_path: Path, content: object) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ConfigError, match=r"no job of .* in it, and no record \(no known schema in columns .*docs/moving"
+    ):
+        read_export(str(tmp_path / "job.json"))
+    (tmp_path / "job.json").write_text('[{"text": "hi", "label": "a"}]')
+    assert read_export(str(tmp_path / "job.json")).service == "a file of records"
+
+
 def test_a_setting_that_is_0_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps({"object": "fine_tuning.job", "model": "m", "seed": 0}))
     assert map_settings(read_export(str(tmp_path / "job.json")))[0] == {"seed": 0}

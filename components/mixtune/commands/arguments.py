@@ -32,13 +32,24 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a group of commands adds its own."""
 
 
-def add_pipeline_arguments(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
-    """Add a pipeline and its `key=value` arguments to a command; `needed`: whether it has to be named."""
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Add where the runs of this machine lie."""
+    parser.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser, *, needed: bool = True, runs: bool = False) -> None:
+    """Add a pipeline and its `key=value` arguments to a command.
+
+    `needed`: whether it has to be named; `runs`: whether a run here may be named in its place.
+    """
+    if runs:
+        add_work_dir(parser)
     parser.add_argument(
         "pipeline",
         nargs=None if needed else "?",
         default="",
-        help="a compiled pipeline, or the name of a pipeline or component that mixtune ships (`mixtune list`)",
+        help="a compiled pipeline, or the name of a pipeline or component that mixtune ships (`mixtune list`)"
+        + (", or a run here" if runs else ""),
     )
     parser.add_argument(
         "arguments", nargs="*", metavar="key=value", help="its parameters; @file.json for lists and objects"

@@ -11,8 +11,9 @@ from mixtune import storage
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
-from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
 from mixtune.commands.check_files import check_axes, check_records
+from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
 from mixtune.preflight.fingerprint import (
@@ -33,7 +34,7 @@ from mixtune.settings.sanitize import SourceSettings
 def add_commands(commands: Commands) -> None:
     """Add `preflight` to the command line."""
     preflight = commands.add_parser("preflight", help="check a run before it is submitted")
-    add_pipeline_arguments(preflight)
+    add_pipeline_arguments(preflight, runs=True)
     preflight.add_argument("--pipeline-root", default="", help="where artifacts will go; it is tried out")
     preflight.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: look at the mixed data too")
     preflight.add_argument("--namespace", default="", help="of the run on the cluster; else the kubeconfig's")
@@ -44,8 +45,7 @@ def add_commands(commands: Commands) -> None:
 def _preflight(options: argparse.Namespace) -> int:
     from mixtune.evaluate.benchmark_checks import check_benchmarks
 
-    pipeline = find_pipeline(options.pipeline)
-    arguments = read_options(options, pipeline)
+    pipeline, arguments = read_run(options)
     check_places(arguments)
     arguments = with_defaults(pipeline, arguments)
     if "base_model" not in arguments or "customer_uri" not in arguments:

@@ -13,7 +13,8 @@ from mixtune.artifacts.model import BaseModel, TrainingFigures, read_model
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
-from mixtune.commands.arguments import Commands, add_pipeline_arguments, find_pipeline, read_options, with_defaults
+from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
+from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
@@ -22,17 +23,14 @@ from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
 from mixtune.settings.find_mix import FindSettings, read_find_settings
-from mixtune.settings.job import NodeSettings
 
 
 def add_commands(commands: Commands) -> None:
     """Add `plan` to the command line."""
     plan = commands.add_parser("plan", help="what a run will cost, how long it takes and whether it fits")
-    add_pipeline_arguments(plan)
+    add_pipeline_arguments(plan, runs=True)
     plan.add_argument("--instance", default="p5.48xlarge", help="trains (default: %(default)s)")
-    plan.add_argument(
-        "--nodes", type=int, default=1, help="of it; else the pipeline's num_nodes (default: %(default)s)"
-    )
+    plan.add_argument("--nodes", type=int, help="of it; else the pipeline's num_nodes, or 1")
     plan.add_argument("--evaluate-on", default="", metavar="INSTANCE", help="evaluates; else one of those that train")
     plan.add_argument("--evaluation-hours", type=float, help="both evaluations (default: 1, assumed)")
     plan.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: exact steps and tokens")
@@ -55,8 +53,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    pipeline = find_pipeline(options.pipeline)
-    arguments = with_defaults(pipeline, read_options(options, pipeline, complete=False))
+    pipeline, arguments = read_run(options, complete=False)
+    arguments = with_defaults(pipeline, arguments)
     if not arguments.get("base_model"):
         raise ConfigError("plan needs base_model=...")
     if "train_options" not in arguments:
@@ -84,9 +82,11 @@ def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
     prices = read_prices(options.prices)
     instance = prices[options.instance]
     measured = _measured(options.measured, instance)
+    nodes = RunSettings.from_arguments(arguments).nodes()
     hardware = Hardware(
         instance=instance,
-        nodes=NodeSettings(num_nodes=arguments.get("num_nodes") or "").count or options.nodes,
+        nodes=nodes.count or 1 if options.nodes is None else options.nodes,
+        gpus_per_node=nodes.gpus,
         evaluation=prices[options.evaluate_on or options.instance],
         evaluation_hours=1.0 if options.evaluation_hours is None else options.evaluation_hours,
         evaluation_assumed=options.evaluation_hours is None,

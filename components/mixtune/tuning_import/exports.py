@@ -1,17 +1,23 @@
 """Find the job in a file that a service's answer was saved to; a file of records is one, too."""
 
+from collections import Counter
+from itertools import islice
 from pathlib import PurePosixPath
 
 import yaml
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError
-from mixtune.sanitize.reading.readers import is_readable
+from mixtune.sanitize.clean import UNUSABLE
+from mixtune.sanitize.reading.readers import is_readable, read_rows
+from mixtune.sanitize.reading.schemas import find_schema
 from mixtune.tuning_import.services import TuningJob, look_up, read_job, read_services
 
 LISTS = ("data", "tuningJobs", "finetuned_models", "jobs", "runs")
 """Where an answer that lists jobs holds them."""
 EXPORTS = (".json", ".yaml", ".yml", "")
+FIRST_ROWS = 20
+"""Of a file, of which one has to be a record."""
 MAX_BYTES = 16 * 2**20
 """A larger file holds records, no job."""
 
@@ -30,14 +36,29 @@ def read_export(uri: str, job: str = "") -> TuningJob:
         return records
     jobs = [item for item in map(read_job, _list_documents(uri)) if item]
     chosen = [item for item in jobs if job in ("", item.name, item.name.rpartition("/")[2])]
-    if not jobs and not job and is_readable(uri):
+    fault = "" if jobs or job or not is_readable(uri) else _find_fault(uri)
+    if not jobs and not job and is_readable(uri) and not fault:
         return records
     if not chosen:
         which = f"no job {job!r}" if job else f"no job of {', '.join(item.name for item in read_services())}"
-        raise ConfigError(f"{uri}: {which} in it; docs/moving.md says what to export, and --training takes records")
+        which += f" in it, and no record ({fault})" if fault else " in it"
+        raise ConfigError(f"{uri}: {which}; docs/moving.md says what to export, and --training takes records")
     if len(chosen) > 1:
         raise ConfigError(f"{uri}: {len(chosen)} jobs; name one by --job: {', '.join(item.name for item in chosen)}")
     return chosen[0]
+
+
+def _find_fault(uri: str) -> str:
+    """Return why none of a file's first rows is a record; empty: one is, or there is no row."""
+    fault = ""
+    for row in islice(read_rows(uri), FIRST_ROWS):
+        try:
+            if not row.problem:
+                find_schema(row.value, {}).record(row.value, "", row.line, Counter())
+                return ""
+        except (ConfigError, *UNUSABLE) as error:
+            fault = fault or str(error)
+    return fault
 
 
 def _list_documents(uri: str) -> list[object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import write_artifact
-from mixtune.commands.arguments import Commands, read_entry
+from mixtune.commands.arguments import Commands, add_work_dir, read_entry
 from mixtune.commands.local.use_model import TunedModel, add_model, find_model
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
@@ -41,9 +41,10 @@ def add_commands(commands: Commands) -> None:
     serve.add_argument("arguments", nargs="*", metavar="key=value", help="settings, such as form=deployment")
     serve.set_defaults(command=_serve)
     bedrock = commands.add_parser("bedrock", help="would Amazon Bedrock's Custom Model Import take a model?")
-    bedrock.add_argument("model", help="a whole model: a folder, local or s3://")
+    bedrock.add_argument("model", help="a whole model: a run here, or a folder, local or s3://")
+    add_work_dir(bedrock)
     bedrock.add_argument("--out", default="", metavar="FOLDER", help="write the two files that need other words there")
-    bedrock.set_defaults(command=_bedrock)
+    bedrock.set_defaults(command=_bedrock, base_model="", report="")
 
 
 def _add_proved_model(parser: argparse.ArgumentParser) -> None:
@@ -96,13 +97,14 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _bedrock(options: argparse.Namespace) -> int:
-    rules = read_rules()
+    is_run = WorkDir.at(options.work_dir).record(options.model)
+    model, rules = _proved_model(options)[0].model_uri if is_run else options.model, read_rules()
     print(f"rules of {rules.date}: {rules.source}")
     if options.out:
-        plain = storage.split_fingerprint(options.model)[0]
+        plain = storage.split_fingerprint(model)[0]
         names = write_older_files(plain, options.out)
         print(f"written to {options.out}, for transformers {rules.transformers}: {', '.join(names)}")
-    outcomes = check_import(options.model, older=options.out)
+    outcomes = check_import(model, older=options.out)
     for name, outcome, text in outcomes:
         print(f"{outcome:<4}  {name}: {text}")
     return 1 if any(outcome == FAIL for _, outcome, _ in outcomes) else 0

@@ -57,6 +57,8 @@ def keep_pages(
     folder = work.pages(run_id)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    pools = {result.label: result.outputs["pools"].path for result in results if "pools" in result.outputs}
+    work.keep_pools(run_id, pools)
     links = {result.label: file for result in results for file in _copy_pages(folder, result)}
     judged = _copy_report(work, run_id, results)
     write_text(str(folder / "index.html"), _index(work, run_id, record, arguments, results, links))

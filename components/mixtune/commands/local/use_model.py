@@ -16,7 +16,7 @@ from pathlib import Path
 from mixtune import models, storage
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import find_recommendation, list_candidates
-from mixtune.commands.arguments import Commands
+from mixtune.commands.arguments import Commands, add_work_dir
 from mixtune.commands.local.run import DEFAULTS
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
@@ -54,7 +54,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Add what names a model: a run here, or a folder with its base."""
     parser.add_argument("model", metavar="RUN_ID", help="a run here, or an adapter's or model's folder, local or s3://")
     parser.add_argument("--base-model", default="", help="what it was tuned from, where a folder is named")
-    parser.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+    add_work_dir(parser)
 
 
 def find_model(options: argparse.Namespace) -> TunedModel:

@@ -4,6 +4,7 @@
 `cache/<digest of the code>/` what later runs take up; `mlflow.db` and `mlflow-artifacts/` its record.
 """
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -20,10 +21,12 @@ from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates, read_run_report, read_verdict
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.commands.argument_places import Arguments
+from mixtune.commands.arguments import find_pipeline, read_options
 from mixtune.commands.run_summary import RunSummary, read_mlflow_verdict
 from mixtune.errors import ConfigError, DataError
 
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+POOLS = "pools.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,15 @@ class WorkDir:
                 return run_id if record.status == INTERRUPTED and record.code == source_digest() else ""
         return ""
 
+    def keep_pools(self, run_id: str, places: dict[str, str]) -> None:
+        """Keep where a run's pools lie, by the task that made them: one from the cache lies in another run."""
+        (self.run_dir(run_id) / POOLS).write_text(json.dumps(places, indent=1) + "\n")
+
+    def pools(self, run_id: str) -> dict[str, str]:
+        """Return where a run's pools lie, by the task that made them; empty where there is no such run."""
+        file = self.run_dir(run_id) / POOLS
+        return dict(json.loads(file.read_text())) if "/" not in run_id and file.is_file() else {}
+
     def run_ids(self) -> list[str]:
         """Return the runs of this folder, newest first."""
         files = sorted(self.root.glob("runs/*/arguments.json"), key=lambda file: file.stat().st_mtime, reverse=True)
@@ -168,6 +180,15 @@ class WorkDir:
             seconds=record.seconds if record else 0.0,
             score=_customer_scores(str(report)) if report.is_file() else "",
         )
+
+
+def read_run(options: argparse.Namespace, *, complete: bool = True) -> tuple[Path, Arguments]:
+    """Return the pipeline that a command line names with its arguments, or those of a run here, which it may change."""
+    work = WorkDir.at(options.work_dir)
+    record = work.record(options.pipeline)
+    pipeline = find_pipeline(record.pipeline if record else options.pipeline)
+    earlier = work.arguments(options.pipeline) if record else None
+    return pipeline, read_options(options, pipeline, earlier, complete=complete)
 
 
 def _customer_scores(path: str) -> str:

@@ -42,6 +42,9 @@ def check_not_empty(pool: str, split: str, size: int, total: int, dropped: Count
     """Refuse a split without records, by a DataError."""
     if size == 0:
         why = "".join(f"; {number:,} dropped: {reason}" for reason, number in dropped.most_common(3))
+        option = "holdout_records" if split == "holdout" else f"{split}_ratio"
+        way = "fewer in other splits" if split == "train" else f"no such split (splits.{option}=0)"
+        own = ", with a set of your own as test_uri" if split == "test" else ""
         raise DataError(
-            f"pool {pool!r}: of its {total} rows none is left for {split!r}{why}; give more records or no split"
+            f"pool {pool!r}: of its {total} rows none is left for {split!r}{why}; more records, or {way}{own}"
         )
