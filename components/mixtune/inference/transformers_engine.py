@@ -2,7 +2,8 @@
 
 What requests have in common is computed once: the solved items of an MMLU subject for all its parts, and of other
 requests whatever they begin with alike, a customer's question under all its labels (`packed_scoring`). A model that
-cannot be asked so (ALiBi, state spaces) gets rows padded to one length. Logits are computed only where they are read.
+cannot be asked so (ALiBi, state spaces) gets rows padded to one length, or rows of one length where padding moves its
+answers. Logits are computed only where they are read.
 """
 
 import inspect
@@ -102,6 +103,8 @@ class TransformersEngine:
         while order:
             longest = min(room, len(prompts[order[0]]))
             size = max(1, self.batch_tokens // (longest + max_new_tokens))
+            if not self._pads:
+                size = min(size, sum(min(room, len(prompts[index])) == longest for index in order))
             batch, order = order[:size], order[size:]
             streams = replace(sampling, stream_ids=tuple(sampling.stream_ids[i] for i in batch)) if sampling else None
             outputs = self._generate_batch([prompts[index][-room:] for index in batch], max_new_tokens, streams)
@@ -110,12 +113,44 @@ class TransformersEngine:
         return [completions[index] for index in range(len(prompts))]
 
     @cached_property
+    def _pads(self) -> bool:
+        """Whether rows of different lengths may share a batch: found out by some, scored so and each alone."""
+        rows = list(_rows(dict(enumerate(probe(self._vocab))), self.max_length))
+        alone = [self._score_batch([row])[0] for row in rows]
+        if not (pads := agrees(self._score_batch(rows), alone, self.model.dtype)):
+            print(f"{type(self.model).__name__}: padding moves its answers; only rows of one length share a batch")
+        return pads
+
+    @cached_property
+    def _caches(self) -> bool:
+        """Whether the model goes on from what it keeps of earlier tokens: found out by a few, with that and without."""
+        ids = torch.tensor([probe(self._vocab)[0].context[-self.max_length :]], device=self.device)
+        mask, positions = torch.ones_like(ids), torch.arange(ids.shape[1], device=self.device)[None]
+        cache, logits = None, []
+        try:
+            for start, end in ((0, -2), (-2, -1), (-1, None)):
+                inputs = {"attention_mask": mask[:, :end], "position_ids": positions[:, start:end]}
+                output = self._forward(ids[:, start:end], keep=1, past_key_values=cache, **inputs)
+                logits.append(output.logits[:, -1:])
+                cache = cache or grow_in_place(output.past_key_values)
+            whole = self._forward(ids, keep=3, use_cache=False).logits[:, -3:]
+            stepwise, at_once = (part.float().log_softmax(-1)[0, :, :8] for part in (torch.cat(logits, 1), whole))
+            caches = agrees(stepwise.tolist(), at_once.tolist(), self.model.dtype)
+        except (AttributeError, RuntimeError, ValueError, TypeError, IndexError):
+            caches = False
+        if not caches:
+            print(f"{type(self.model).__name__}: its cache is of no use; every token is made from the whole text")
+        return caches
+
+    @cached_property
     def _packs(self) -> bool:
         """Whether the model can score tries of tokens: found out by one, scored so and alone."""
         requests = probe(self._vocab)
         packed, alone = ([[0.0] * len(request.continuations) for request in requests] for _ in range(2))
         ids = torch.tensor([requests[0].context], device=self.device)
-        if len(requests[0].context) > self.max_length or not can_pack(self._forward(ids, keep=1).past_key_values):
+        if len(requests[0].context) > self.max_length or not self._caches:
+            return False
+        if not can_pack(self._forward(ids, keep=1).past_key_values):
             return False
         try:
             self._packed.score(dict(enumerate(requests)), packed)
@@ -142,6 +177,8 @@ class TransformersEngine:
         for row in rows:
             num_read = max(num_read, row.num_read)
             num_tokens = (size + 1) * len(row.ids)
+            if size and not self._pads and len(row.ids) > len(rows[0].ids):
+                break
             if size and (num_tokens > self.batch_tokens or (size + 1) * num_read * self._vocab > MAX_LOGITS):
                 break
             size += 1
@@ -151,12 +188,8 @@ class TransformersEngine:
         # ids, mask, positions: (rows, longest row), padded on the left, so the last `keep` logits,
         # (rows, keep, vocabulary), are those of real tokens
         ids, mask = _left_pad([row.ids for row in rows], self.device)
-        inputs: dict[str, Any] = {
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "past_key_values": None,
-        }
-        logits = self._forward(ids, keep=max(row.num_read for row in rows), **inputs).logits
+        inputs: dict[str, Any] = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        logits = self._forward(ids, keep=max(row.num_read for row in rows), use_cache=self._caches, **inputs).logits
         return [_read_logprobs(logits[index], row) for index, row in enumerate(rows)]
 
     def _forward(self, ids: torch.Tensor, *, keep: int | torch.Tensor, use_cache: bool = True, **inputs: Any) -> Any:
@@ -187,9 +220,9 @@ class TransformersEngine:
             # Row r continues prompt active[r]. ids, positions: (rows, new tokens); mask: (rows, all tokens so far);
             # the cache holds every token before ids. Rows that stopped leave all four.
             inputs: dict[str, Any] = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache}
-            output = self._forward(ids, keep=1, **inputs)
+            output = self._forward(ids, keep=1, use_cache=self._caches, **inputs)
             logits = output.logits[:, -1]
-            cache = cache or grow_in_place(output.past_key_values)
+            cache = cache or (grow_in_place(output.past_key_values) if self._caches else None)
             largest, tokens = logits.max(-1)
             check_finite(largest.tolist())
             if sampling and uniforms is not None:
@@ -205,10 +238,13 @@ class TransformersEngine:
                 break
             beat(f"answering: {len(going_on)} of {len(prompts)} go on, token {step + 1} of {max_new_tokens} at most")
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            positions, ids = positions[:, -1:] + 1, tokens[:, None]
+            again = 0 if self._caches else ids.shape[1]  # of the tokens so far, those that the next pass reads
+            positions = torch.cat([positions[:, :again], positions[:, -1:] + 1], dim=1)
+            ids = torch.cat([ids[:, :again], tokens[:, None]], dim=1)
             if len(going_on) < len(active):
                 rows = torch.tensor(going_on, device=self.device)
-                cache.batch_select_indices(rows)
+                if cache:
+                    cache.batch_select_indices(rows)
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
                 active = [active[row] for row in going_on]
         return [
