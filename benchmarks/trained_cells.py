@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from mixtune.train.run import run_training
 from mixtune.train.task import TrainInputs, TrainOutputs, TrainTask
 
 NUM_ITEMS = 240
-"""Of an axis, in an evaluation of a full training."""
+"""Of an axis, in an evaluation of a full training, where a bench says nothing else."""
 GUARDS = {"max_loss_rise": 0.0, "max_grad_ratio": 0.0}
 """None: with a batch so small a loss leaps."""
 MIX_OPTIONS = {"global_batch_size": 4, "max_length": 512}
@@ -76,6 +76,8 @@ class Bench:
     name: str
     seed: int
     folder: Path
+    num_items: int = NUM_ITEMS
+    """Of an axis, in an evaluation of a full training and of the base model; 0: all."""
 
     @cached_property
     def world(self) -> World:
@@ -104,24 +106,35 @@ class Bench:
 
     def full(self, percent: float) -> Cell:
         """Train in full."""
-        return self.train(percent, self.world.customer_epochs, self.seed, NUM_ITEMS)
+        return self.train(percent, self.world.customer_epochs, self.seed, self.num_items)
 
     def train(self, percent: float, epochs: float, seed: int, num_items: int) -> Cell:
-        """Train on a mix, and compare, where nobody did so yet."""
-        folder = self.trained_folder(percent, epochs, seed, num_items)
+        """Train on a mix, and compare, where nobody did so yet; evaluations on other items share a training."""
+        folder = self.trained_folder(percent, epochs, seed)
+        trained = folder / "trained.json"
 
         def train() -> tuple[str, ShardsManifest]:
-            options = {"checkpoints": {"every_steps": 25, "keep": 1}, "guards": GUARDS}
-            rate, method = self.world.learning_rate, self.world.method
-            settings = TrainSettings.from_options(options, method=method, learning_rate=rate, seed=seed)
-            shards = self.mix(folder, customer_data_percent=percent, customer_epochs=epochs, seed=seed)
-            return self.run_training(settings, shards, folder), read_artifact(ShardsManifest, shards)
+            if not trained.exists():
+                options = {"checkpoints": {"every_steps": 25, "keep": 1}, "guards": GUARDS}
+                rate, method = self.world.learning_rate, self.world.method
+                settings = TrainSettings.from_options(options, method=method, learning_rate=rate, seed=seed)
+                start = cpu_seconds()
+                shards = self.mix(folder, customer_data_percent=percent, customer_epochs=epochs, seed=seed)
+                uri = self.run_training(settings, shards, folder)
+                trained.write_text(json.dumps({"model_uri": uri, "cpu_seconds": cpu_seconds() - start}))
+            return json.loads(trained.read_text())["model_uri"], read_artifact(ShardsManifest, str(folder / "shards"))
 
-        return self.cell(folder, train, num_items)
+        folder.mkdir(parents=True, exist_ok=True)
+        cell = self.cell(folder / f"{num_items or 'all'}-items", train, num_items)
+        mixing, seconds = (
+            json.loads((folder / "mixed.json").read_text()),
+            json.loads(trained.read_text())["cpu_seconds"],
+        )
+        return replace(cell, train_cpu_seconds=seconds, mix_cpu_seconds=mixing)
 
-    def trained_folder(self, percent: float, epochs: float = 0.0, seed: int = 0, num_items: int = NUM_ITEMS) -> Path:
+    def trained_folder(self, percent: float, epochs: float = 0.0, seed: int = 0) -> Path:
         """Return where a training lies; of a full one the share is enough."""
-        return self.folder / f"{percent:g}-{epochs or self.world.customer_epochs:g}-{seed or self.seed}-{num_items}"
+        return self.folder / f"{percent:g}-{epochs or self.world.customer_epochs:g}-{seed or self.seed}"
 
     def mix(self, folder: Path, **parameters: float) -> str:
         """Write shards; return their manifest."""
@@ -163,7 +176,7 @@ class Bench:
             write_artifact(str(folder / "comparison"), comparison)
             place.write_text(json.dumps({"train_cpu_seconds": spent[0], "evaluate_cpu_seconds": spent[1]}))
             scores = {axis.axis: round(axis.measure.candidate, 3) for axis in comparison.axes}
-            print(f"{folder.parent.name}/{folder.name}: {comparison.verdict} {scores}, CPU {spent}", flush=True)
+            print(f"{folder.relative_to(self.folder.parent)}: {comparison.verdict} {scores}, CPU {spent}", flush=True)
         comparison = read_artifact(Comparison, str(folder / "comparison"))
         assert comparison.mix is not None
         return Cell(
@@ -177,8 +190,8 @@ class Bench:
 
     def base_samples(self) -> str:
         """Return the base model's samples, evaluated where they are missing; shorter evaluations are held against them."""
-        folder = self.folder / "base"
-        return str(folder / "samples") if (folder / "samples").exists() else self.evaluate("", NUM_ITEMS, folder)
+        folder = self.folder / f"base-{self.num_items or 'all'}"
+        return str(folder / "samples") if (folder / "samples").exists() else self.evaluate("", self.num_items, folder)
 
     def evaluate(self, model_uri: str, num_items: int, folder: Path, strength: float = 1.0) -> str:
         """Evaluate a model; return the manifest of its samples."""

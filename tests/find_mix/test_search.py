@@ -127,10 +127,10 @@ def test_where_no_forgetting_shows_hardly_any_general_records_are_chosen() -> No
 def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_data(begun: MixSearch) -> None:
     begun = replace(begun, max_cost=13.0)
     first = begun.rounds[0].forecast.percent
-    search = continue_search(begun, compare(first, 1, 4), seed=1)
+    search = continue_search(begun, compare(first, 1, 5), seed=1)
     assert next_action(search) == "again"
     assert search.rounds[1].forecast.percent < first
-    search = continue_search(search, compare(search.rounds[1].forecast.percent, 1, 4), seed=1)
+    search = continue_search(search, compare(search.rounds[1].forecast.percent, 1, 1), seed=1)
     assert next_action(search) == "stop", "there is no third full training"
     assert [candidate.mix.percent for candidate in search.tried] == [item.forecast.percent for item in search.rounds]
 
@@ -138,10 +138,12 @@ def test_a_full_training_that_did_not_pass_is_followed_by_one_with_more_general_
 def test_no_search_costs_more_than_is_allowed_and_the_page_says_so(tmp_path: Path) -> None:
     search = start_search(proxies(12), samples(), replace(SETTINGS, max_cost=3), EPOCHS, seed=1)
     first = search.rounds[0].forecast.percent
-    search = continue_search(search, compare(first, 1, 2), seed=1)
+    search = continue_search(search, compare(first, 1, 6), seed=1)
     assert spent(search) == pytest.approx(SETTINGS.proxy_cost + 100 / first)
     assert (next_action(search), spent(search) <= 3) == ("stop", True)
-    assert "it would exceed find_options.max_cost" in search.stopped
+    assert "it would exceed find_options.max_cost=3." in search.stopped
+    share = float(search.stopped.split("customer_data_percent=")[1].split(",")[0])
+    assert share < first and f"the steps of {100 / share:.1f} trainings" in search.stopped
     dear = start_search(proxies(1), samples(), replace(SETTINGS, max_cost=2.5), EPOCHS, seed=1)
     assert dear.rounds[0].forecast.percent >= 100 / (2.5 - SETTINGS.proxy_cost)
     report = recommend(search)
@@ -151,12 +153,34 @@ def test_no_search_costs_more_than_is_allowed_and_the_page_says_so(tmp_path: Pat
         assert f"the steps of {spent(search):.1f} full ones" in text and "allows 3" in text and search.stopped in text
 
 
-def test_a_second_training_that_would_pass_no_likelier_is_not_paid_for(begun: MixSearch) -> None:
-    first = begun.rounds[0].forecast.percent
-    chance = compare(first, 1, 100)
-    search = continue_search(begun, replace(chance, verdict="inconclusive"), seed=1)
+def test_where_no_share_mends_the_loss_no_second_training_is_paid_for(begun: MixSearch) -> None:
+    search = continue_search(begun, compare(begun.rounds[0].forecast.percent, 1, 0), seed=1)
     assert next_action(search) == "stop"
-    assert "the first, evaluated again, with" in search.stopped
+    assert "none that may be paid for is likelier to pass" in search.stopped
+    assert "More general records make no pass likely: trained once more" in search.stopped
+
+
+@pytest.mark.parametrize(("verdict", "limit"), [("inconclusive", 240), ("inconclusive", 0), ("fail", 240)])
+def test_what_more_items_may_decide_is_asked_again_before_anything_is_trained(
+    begun: MixSearch, verdict: str, limit: int
+) -> None:
+    begun = replace(begun, max_cost=3.0)
+    measured = compare(begun.rounds[0].forecast.percent, 1, 12)
+    axis = replace(measured.axes[0], verdict=verdict, advice="mmlu: 240 items cannot tell.")
+    measured = replace(measured, verdict=verdict, limit=limit, model_uri="s3://b/m", axes=(axis, measured.axes[1]))
+    stopped = continue_search(begun, measured, seed=1).stopped
+    more = "run evaluate_only with model_uri=s3://b/m and an evaluate_options.limit above 240"
+    assert (more in stopped) == (verdict == "inconclusive" and limit > 0)
+    assert (axis.advice in stopped) == (verdict == "inconclusive")
+
+
+def test_after_two_full_trainings_the_next_share_is_named_whatever_it_costs(begun: MixSearch) -> None:
+    search = replace(begun, max_cost=8.0)
+    for rate in (6, 3):
+        search = continue_search(search, compare(search.rounds[-1].forecast.percent, 1, rate), seed=1)
+    last = search.tried[-1].mix.percent
+    assert "There is no third full training." in search.stopped
+    assert float(search.stopped.split("customer_data_percent=")[1].split(",")[0]) < last
 
 
 def test_the_same_trainings_give_the_same_search(begun: MixSearch) -> None:

@@ -107,10 +107,8 @@ def recommend(search: MixSearch) -> GridReport:
         )
         return GridReport(verdict=PASS, reason=f"{reason} {text}", recommended=recommended, candidates=search.tried)
     verdict = INCONCLUSIVE if last.verdict == INCONCLUSIVE else FAIL
-    reason = (
-        f"No share of customer records that was tried passed "
-        f"({', '.join(f'{point.name}: {point.verdict}' for point in points)}). {text}"
-    )
+    verdicts = ", ".join(f"{point.name}: {point.verdict}" for point in points)
+    reason = f"No share of customer records that was tried passed ({verdicts}). {text}"
     return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
 
 

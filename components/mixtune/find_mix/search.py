@@ -1,20 +1,20 @@
 """The search: from the comparisons of short trainings to a share, and on from a full training that did not pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mixtune.artifacts.comparison import ADVISORY, CUSTOMER_AXIS, FAILED, PASS, AxisVerdict, Comparison
+from mixtune.artifacts.comparison import ADVISORY, CUSTOMER_AXIS, FAILED, INCONCLUSIVE, PASS, AxisVerdict, Comparison
 from mixtune.artifacts.grid import Candidate
 from mixtune.artifacts.mix_search import MixSearch, SearchedAxis, SearchRound, TrainingScore
 from mixtune.artifacts.samples import Samples
 from mixtune.errors import DataError, TrainingError
-from mixtune.find_mix.forecast import GENERAL_PERCENTS, forecast_mix
+from mixtune.find_mix.forecast import GENERAL_PERCENTS, NEAR_BEST, forecast_mix
 from mixtune.settings.find_mix import MIN_PROXIES, FindSettings, steps_of
 
 MAX_ROUNDS = 2
 """Full trainings of a search."""
-WORTH_A_TRAINING = 0.1
-"""A second full training has to be likelier to pass by so much than the first, were that evaluated once more."""
+WORTH_A_TRAINING = 0.2
+"""Least chance to pass of a second full training."""
 AGAIN, STOP = "again", "stop"
 """What comes after a full training."""
 
@@ -48,26 +48,55 @@ def start_search(
 
 
 def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> MixSearch:
-    """Take a full training into a search whose last round has none; where another may follow, forecast that."""
-    candidate = Candidate(name=f"{_percent(comparison):g} %", comparison=comparison)
+    """Take a full training into a search whose last round has none; say what follows one that did not pass.
+
+    That is another full training where one that may be paid for is likelier to pass. Else it is up to the user.
+    """
+    percent, scores = _percent(comparison), search.scores
+    candidate = Candidate(name=f"{percent:g} %", comparison=comparison)
     rounds = (*search.rounds[:-1], replace(search.rounds[-1], candidate=candidate))
-    search = replace(search, rounds=rounds)
-    if comparison.verdict in (PASS, FAILED) or len(rounds) >= MAX_ROUNDS:
+    if comparison.axes:
+        scores = (*scores, *_scores(search.axes, comparison, search.customer_epochs))
+    search = replace(search, rounds=rounds, scores=scores)
+    if comparison.verdict in (PASS, FAILED):
         return search
-    scores = (*search.scores, *_scores(search.axes, comparison, search.customer_epochs))
-    if not any(smallest_share(search) <= 100 - general < _percent(comparison) for general in GENERAL_PERCENTS):
-        reason = "with more general records it would exceed find_options.max_cost."
-        return replace(search, stopped=f"There is no second full training: {reason}")
-    longer = _next_round(replace(search, scores=scores), seed + len(rounds))
+    is_payable = any(smallest_share(search) <= 100 - each < percent for each in GENERAL_PERCENTS)
+    goes_on = is_payable and len(rounds) < MAX_ROUNDS
+    longer = _next_round(search if goes_on else replace(search, max_cost=0.0, rounds=()), seed + len(rounds))
     forecast = longer.rounds[-1].forecast
-    again = next((item.pass_chance for item in forecast.shares if item.percent == _percent(comparison)), 0.0)
-    if forecast.recommended.pass_chance >= again + WORTH_A_TRAINING:
+    chances = {item.percent: item.pass_chance for item in forecast.shares}
+    again = chances.get(percent, 0.0)
+    if goes_on and chances[forecast.percent] > max(again, WORTH_A_TRAINING):
         return longer
-    reason = f"at {forecast.percent:g} % it would pass with a chance of {forecast.recommended.pass_chance:.0%}"
-    smallest = smallest_share(search)
-    bound = f" Below {smallest:.0f} % it would exceed find_options.max_cost." * (smallest > 0)
-    reason = f"There is no second full training: {reason}, the first, evaluated again, with {again:.0%}.{bound}"
-    return replace(search, stopped=reason)
+    return replace(search, stopped=_advise(search, chances, again, is_payable=is_payable))
+
+
+def _advise(search: MixSearch, chances: Mapping[float, float], again: float, *, is_payable: bool) -> str:
+    """Return why no full training follows, and what to do: ask the model more items, or train at another share."""
+    last, comparison = search.tried[-1], search.tried[-1].comparison
+    why = f"it would exceed find_options.max_cost={search.max_cost:g}"
+    why = "none that may be paid for is likelier to pass" if is_payable else why
+    second = len(search.rounds) < MAX_ROUNDS
+    parts = [f"There is no second full training: {why}." if second else "There is no third full training."]
+    parts += [axis.advice for axis in comparison.axes if axis.verdict == INCONCLUSIVE]
+    if comparison.verdict == INCONCLUSIVE and comparison.limit:
+        parts.append(
+            f"Next, without a training: run evaluate_only with model_uri={comparison.model_uri} and an "
+            f"evaluate_options.limit above {comparison.limit}, where the benchmarks have more items."
+        )
+    least = max(again, WORTH_A_TRAINING)
+    likelier = {each: chance for each, chance in chances.items() if each < last.mix.percent and chance > least}
+    if likelier:
+        share = next(each for each, chance in likelier.items() if chance >= NEAR_BEST * max(likelier.values()))
+        parts.append(
+            f"Next, with one: run finetune with customer_data_percent={share:g}, the steps of {steps_of(share):.1f} "
+            f"trainings on customer records alone. All axes pass with a chance of {likelier[share]:.0%}."
+        )
+    else:
+        parts.append(
+            f"More general records make no pass likely: trained once more, {last.name} has a chance of {again:.0%}."
+        )
+    return " ".join(parts)
 
 
 def smallest_share(search: MixSearch) -> float:
@@ -95,12 +124,11 @@ def next_action(search: MixSearch) -> str:
 
 
 def _next_round(search: MixSearch, seed: int) -> MixSearch:
-    tried = [candidate.mix.percent for candidate in search.tried]
     forecast = forecast_mix(
         search.axes,
         search.scores,
         confidence=search.confidence,
-        tried=tried,
+        tried=[candidate.mix.percent for candidate in search.tried],
         smallest=smallest_share(search) - 1e-9,
         seed=seed,
     )

@@ -129,18 +129,6 @@ def _chart(search: MixSearch, name: str) -> str:
         for score in search.scores
         if score.axis == name
     ]
-    last = search.rounds[-1]
-    trained += [
-        Measured(
-            name=f"{last.forecast.percent:g} %",
-            x=100 - last.forecast.percent,
-            y=axis.measure.benefit.difference,
-            reach=Z_VERDICT * axis.measure.benefit.standard_error,
-            is_full=True,
-        )
-        for forecast, axis in _pairs(last)
-        if forecast.axis == name
-    ]
     least = next(axis.least_benefit for axis in search.axes if axis.axis == name)
     band = Band(points=tuple(points), measured=tuple(trained), limit=least)
     titles = "general records, %", "change from the base model, more is better"
