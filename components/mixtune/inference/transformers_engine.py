@@ -129,8 +129,10 @@ class TransformersEngine:
         cache, logits = None, []
         try:
             for start, end in ((0, -2), (-2, -1), (-1, None)):
-                inputs = {"attention_mask": mask[:, :end], "position_ids": positions[:, start:end]}
-                output = self._forward(ids[:, start:end], keep=1, past_key_values=cache, **inputs)
+                places, part = positions[:, start:end], ids[:, start:end]
+                output = self._forward(
+                    part, keep=1, past_key_values=cache, attention_mask=mask[:, :end], position_ids=places
+                )
                 logits.append(output.logits[:, -1:])
                 cache = cache or grow_in_place(output.past_key_values)
             whole = self._forward(ids, keep=3, use_cache=False).logits[:, -3:]
