@@ -10,7 +10,6 @@ from dataclasses import replace
 from kfp import dsl
 
 from mixtune.model_choice.component import choose_model
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Run, on_cluster, with_run_id
 from pipelines.parameters import documented
 
@@ -42,9 +41,18 @@ def compare_models(
     storage: dict = {},
 ) -> str:
     """Hold two base models against each other, before anything is trained."""
-    run = pick(Run, locals())
-    inputs = run.fingerprint(locals())
-    others = replace(inputs, base_model=run.fingerprint(locals(), base_model=other_model).base_model)
+    run = Run(
+        seed=seed,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        storage=storage,
+    )
+    sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
+    inputs = run.fingerprint(*sources, base_model)
+    others = replace(inputs, base_model=run.fingerprint(*sources, other_model).base_model)
     pools = run.sanitize(inputs)
     first, other = run.evaluate(pools, inputs), run.evaluate(pools, others)
     task = choose_model(

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Run
 from pipelines.parameters import documented
 
@@ -37,8 +36,18 @@ def evaluate_only(
     storage: dict = {},
 ) -> NamedTuple("Outcome", [("verdict", str)]):
     """Compare a model that was tuned elsewhere with its base model."""
-    run = pick(Run, locals())
-    inputs = run.fingerprint(locals())
+    run = Run(
+        seed=seed,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
+    inputs = run.fingerprint(*sources, base_model, model_uri=model_uri)
     pools = run.sanitize(inputs)
     base = run.evaluate(pools, inputs)
     candidate = run.evaluate(pools, inputs, inputs.model_uri)

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Mix, Training, clean_up_at_end, hand_on
 from pipelines.parameters import documented
 from pipelines.search_flow import SearchRun
@@ -46,11 +45,23 @@ def find_mix(
     storage: dict = {},
 ) -> None:
     """Find the least general share with which fine-tuning keeps everything, train at it, and prove it."""
-    run = pick(SearchRun, locals())
-    mix = pick(Mix, locals())
-    training = pick(Training, locals(), on_error="report")
+    run = SearchRun(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    mix = Mix(customer_epochs=customer_epochs)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(locals())
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         plan = run.plan_search(inputs, find_options)
         short = replace(inputs, evaluate_options=plan.outputs["evaluate_options"])
         proxies = run.plan_proxies(short, mix, find_options)

@@ -16,7 +16,6 @@ run.
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Mix, Run, Training, clean_up_at_end
 from pipelines.parameters import documented
 
@@ -48,11 +47,23 @@ def finetune(
     storage: dict = {},
 ) -> None:
     """Fine-tune a base model on customer and general records."""
-    run = pick(Run, locals())
-    mix = pick(Mix, locals())
-    training = pick(Training, locals())
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        inputs = run.fingerprint(locals())
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)

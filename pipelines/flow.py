@@ -1,11 +1,8 @@
 """The flow that the pipelines share: what a run works with, and a method of `Run` for each of its stages."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from kfp import dsl, kubernetes
-from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.pipeline_channel import PipelineArtifactChannel, PipelineChannel
 
 from mixtune import images
@@ -53,7 +50,7 @@ class Training:
 
     method: str
     learning_rate: float
-    train_options: dict
+    options: dict
     on_error: str = "raise"
     """`report`: a failure is handed on in place of the model's URI, and the run goes on."""
 
@@ -64,11 +61,6 @@ class Pools:
 
     general: dsl.PipelineTask
     customer: dsl.PipelineTask
-
-    @property
-    def outputs(self) -> dict:
-        """Both sides' pools."""
-        return {"customer": self.customer.outputs["pools"], "general": self.general.outputs["pools"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,39 +77,81 @@ class Run:
     sanitize_options: dict = field(default_factory=dict)
     evaluate_options: dict = field(default_factory=dict)
 
-    def fingerprint(self, parameters: Mapping[str, Any], **own: str) -> Inputs:
-        """Add digests to everything that the run reads, so that later tasks are cached under what they really read.
-
-        `parameters` are the pipeline's, by name; `own` stand in place of some.
-        """
-        values = {"mix_options": {}, "model_uri": "", **vars(self), **parameters, **own}
-        task = fingerprint(**{name: values[name] for name in fingerprint.component_spec.inputs})
+    def fingerprint(
+        self,
+        customer_uri: str,
+        customer_columns: dict,
+        test_uri: str,
+        general_pools: list,
+        benchmarks: dict,
+        base_model: str,
+        mix_options: dict = {},
+        model_uri: str = "",
+    ) -> Inputs:
+        """Add digests to everything that the run reads, so that later tasks are cached under what they really read."""
+        task = fingerprint(
+            customer_uri=customer_uri,
+            customer_columns=customer_columns,
+            test_uri=test_uri,
+            general_pools=general_pools,
+            benchmarks=benchmarks,
+            base_model=base_model,
+            mix_options=mix_options,
+            sanitize_options=self.sanitize_options,
+            evaluate_options=self.evaluate_options,
+            model_uri=model_uri,
+            storage=self.storage,
+        )
         return Inputs(**on_cluster(task, cached=False).outputs)
 
     def preflight(self, inputs: Inputs, mix: Mix, training: Training, percents: list = []) -> dsl.PipelineTask:
         """Check the run before anything is computed; `percents` are those of a grid, in place of the mix's."""
-        task = add(preflight, self, inputs, mix, training, sources=inputs.customer, customer_data_percents=percents)
+        task = preflight(
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            sources=inputs.customer,
+            general=inputs.general,
+            customer_data_percent=mix.customer_data_percent,
+            customer_data_percents=percents,
+            customer_epochs=mix.customer_epochs,
+            max_steps=mix.max_steps,
+            mix_options=inputs.mix_options,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            sanitize_options=inputs.sanitize_options,
+            evaluate_options=inputs.evaluate_options,
+            benchmarks=inputs.benchmarks,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            data_memory=self.data_memory,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
         return with_images(on_cluster(task, cached=False))
 
     def sanitize(self, inputs: Inputs, *after: dsl.PipelineTask) -> Pools:
         """Clean the general pools; then the customer's, which loses what stands in them or in a benchmark."""
-        general = add(
-            sanitize,
-            self,
-            inputs,
+        general = sanitize(
             sources=inputs.general,
+            benchmarks=inputs.benchmarks,
+            base_model=inputs.base_model,
             splits={"test_ratio": 0.0, "validation_ratio": 0.0},
             consent={"required": False},
             options=inputs.sanitize_options,
+            seed=self.seed,
+            storage=self.storage,
         )
-        customer = add(
-            sanitize,
-            self,
-            inputs,
+        customer = sanitize(
             sources=inputs.customer,
             against=general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            base_model=inputs.base_model,
             splits={"holdout_records": 0},
             options=inputs.sanitize_options,
+            seed=self.seed,
+            storage=self.storage,
         )
         general.set_display_name("sanitize-general").after(*after)
         customer.set_display_name("sanitize-customer")
@@ -125,36 +159,94 @@ class Run:
 
     def mix(self, pools: Pools, inputs: Inputs, mix: Mix) -> dsl.PipelineTask:
         """Decide the training order, tokenize the records and write them as shards."""
-        task = add(mix_shard, self, inputs, mix, **pools.outputs, options=inputs.mix_options)
+        task = mix_shard(
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            customer_data_percent=mix.customer_data_percent,
+            customer_epochs=mix.customer_epochs,
+            max_steps=mix.max_steps,
+            options=inputs.mix_options,
+            seed=self.seed,
+            storage=self.storage,
+        )
         return self._on_data_machine(task)
 
     def train(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> str:
         """Train once the mixed data passed its checks and a validation run went well; return the model's URI."""
-        validation = self._train(mixed, inputs, training, VALIDATION_STEPS)
+        validation = self._train(mixed, inputs, training, validation_steps=VALIDATION_STEPS)
         validation.set_display_name("validate-training")
         task = self._train(mixed, inputs, training, validated=validation.outputs["Output"])
         return task.set_display_name("train").outputs["Output"]
 
     def _train(
-        self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, steps: int = 0, validated: str = ""
+        self,
+        mixed: dsl.PipelineTask,
+        inputs: Inputs,
+        training: Training,
+        validation_steps: int = 0,
+        validated: str = "",
     ) -> dsl.PipelineTask:
-        further = {"validation_steps": steps, "validated": validated}
-        return with_run_id(on_cluster(add(train, self, inputs, training, shards=mixed.outputs["shards"], **further)))
+        task = train(
+            shards=mixed.outputs["shards"],
+            base_model=inputs.base_model,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            on_error=training.on_error,
+            validation_steps=validation_steps,
+            validated=validated,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
+        return with_run_id(on_cluster(task))
 
     def restore(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, model_uri: str) -> str:
         """Draw a trained model back towards its base; return the restored model's URI."""
-        task = add(restore, self, inputs, training, shards=mixed.outputs["shards"], model_uri=model_uri)
+        task = restore(
+            shards=mixed.outputs["shards"],
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
         return with_run_id(on_cluster(task)).outputs["Output"]
 
     def evaluate(self, pools: Pools, inputs: Inputs, model_uri: str = "") -> dsl.PipelineTask:
         """Evaluate the base model, or a tuned one, on all axes."""
-        task = add(evaluate, self, inputs, **pools.outputs, model_uri=model_uri, options=inputs.evaluate_options)
+        task = evaluate(
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            options=inputs.evaluate_options,
+            storage=self.storage,
+        )
         return self._on_gpus(task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base"))
 
     def sweep(self, pools: Pools, inputs: Inputs, model_uri: str, strengths: list) -> dsl.PipelineTask:
         """Evaluate a tuned model at lower strengths."""
-        further = {"strengths": strengths, "options": inputs.evaluate_options}
-        task = add(sweep_dial, self, inputs, **pools.outputs, model_uri=model_uri, **further)
+        task = sweep_dial(
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            strengths=strengths,
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            options=inputs.evaluate_options,
+            storage=self.storage,
+        )
         return self._on_gpus(task)
 
     def compare(
@@ -167,43 +259,68 @@ class Run:
         earlier: dsl.PipelineTask | None = None,
     ) -> dsl.PipelineTask:
         """Compare a candidate's evaluation with the base model's, item by item, and decide."""
-        artifacts = {
-            "shards": mixed and mixed.outputs["shards"],
-            "dial": swept and swept.outputs["dial"],
-            "earlier": earlier and earlier.outputs["samples"],
-        }
-        task = add(
-            compare,
-            self,
-            inputs,
+        before = {"earlier": earlier.outputs["samples"]} if earlier else {}
+        shards = {"shards": mixed.outputs["shards"]} if mixed else {}
+        dial = {"dial": swept.outputs["dial"]} if swept else {}
+        task = compare(
             base=base.outputs["samples"],
             candidate=candidate.outputs["samples"],
-            **{name: artifact for name, artifact in artifacts.items() if artifact},
+            limits=inputs.limits,
+            tracking=self.tracking,
+            storage=self.storage,
+            **shards,
+            **dial,
+            **before,
         )
         return with_run_id(on_cluster(task, cached=False))
 
     def plan_points(self, inputs: Inputs, percents: list, dial: list) -> dsl.PipelineTask:
         """Make the points of a grid, each with all that its tasks take from `fingerprint`."""
-        return on_cluster(add(plan_points, inputs, customer_data_percents=percents, dial=dial))
+        task = plan_points(
+            customer_data_percents=percents,
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            benchmarks=inputs.benchmarks,
+            limits=inputs.limits,
+            mix_options=inputs.mix_options,
+            evaluate_options=inputs.evaluate_options,
+            dial=dial,
+        )
+        return on_cluster(task)
 
     def choose_mix(self, comparisons: PipelineArtifactChannel) -> dsl.PipelineTask:
         """Lay the comparisons of a grid side by side and name the mix to take."""
-        task = add(choose_mix, self, comparisons=dsl.Collected(comparisons))
+        task = choose_mix(comparisons=dsl.Collected(comparisons), tracking=self.tracking, storage=self.storage)
         return with_run_id(on_cluster(task, cached=False))
 
-    def climb(self, decision: dsl.PipelineTask, training: Training, **ladder: object) -> dsl.PipelineTask:
-        """Add a candidate to a ladder (`earlier`, `customer_target`, `sft_max_steps`) and say what comes next."""
-        task = add(climb, self, training, comparison=decision.outputs["comparison"], **ladder)
+    def climb(
+        self,
+        decision: dsl.PipelineTask,
+        training: Training,
+        earlier: str,
+        customer_target: float,
+        sft_max_steps: int,
+    ) -> dsl.PipelineTask:
+        """Add a candidate to a ladder and say what comes next."""
+        task = climb(
+            comparison=decision.outputs["comparison"],
+            method=training.method,
+            train_options=training.options,
+            earlier=earlier,
+            customer_target=customer_target,
+            sft_max_steps=sft_max_steps,
+            storage=self.storage,
+        )
         return on_cluster(task, cached=False)
 
     def choose_rung(self, ladder_uri: str) -> dsl.PipelineTask:
         """Lay the candidates of a ladder side by side and name the one to take."""
-        task = add(choose_rung, self, ladder_uri=ladder_uri)
+        task = choose_rung(ladder_uri=ladder_uri, tracking=self.tracking, storage=self.storage)
         return with_run_id(on_cluster(task, cached=False))
 
     def record(self, pipeline: str, comparison: PipelineArtifactChannel) -> dsl.PipelineTask:
         """Write audit record and cost, and tell the webhook. A run that failed does not reach this."""
-        task = add(record_outcome, self, comparison=comparison, pipeline=pipeline)
+        task = record_outcome(comparison=comparison, pipeline=pipeline, tracking=self.tracking, storage=self.storage)
         kubernetes.use_secret_as_volume(task, "mixtune-webhook", mount_path="/etc/mixtune/webhook", optional=True)
         return with_images(with_run_id(on_cluster(task, cached=False)))
 
@@ -237,12 +354,6 @@ def clean_up_at_end() -> dsl.ExitHandler:
     KFP lets no output leave an exit handler: verdict and model stand in the comparison that `compare` writes.
     """
     return dsl.ExitHandler(with_run_id(clean_up()).set_caching_options(False), name="run")
-
-
-def add(component: BaseComponent, *holders: object, **own: object) -> dsl.PipelineTask:
-    """Make a task: an input that is not its `own` takes the value of that name that a holder has, the last first."""
-    values = {name: value for holder in holders for name, value in vars(holder).items()}
-    return component(**{name: values[name] for name in component.component_spec.inputs if name in values} | own)
 
 
 def on_cluster(task: dsl.PipelineTask, *, cached: bool = True) -> dsl.PipelineTask:

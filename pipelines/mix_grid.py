@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Mix, Run, Training, clean_up_at_end
 from pipelines.parameters import documented
 
@@ -49,11 +48,23 @@ def mix_grid(
     storage: dict = {},
 ) -> None:
     """Fine-tune the base model on several mixes of customer and general records, and name the mix to take."""
-    run = pick(Run, locals())
-    mix = pick(Mix, locals())
-    training = pick(Training, locals(), on_error="report")
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    mix = Mix(customer_epochs=customer_epochs)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(locals())
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, training, percents=customer_data_percents)
         points = run.plan_points(inputs, customer_data_percents, dial)
         pools = run.sanitize(inputs, checks, points)

@@ -5,7 +5,6 @@ fingerprint -> sanitize (general) -> sanitize (customer) -> mix_shard -> shards,
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Mix, Run
 from pipelines.parameters import documented
 
@@ -33,8 +32,16 @@ def prepare_data(
     storage: dict = {},
 ):
     """Clean customer and general records and mix them into shards in training order, with a receipt."""
-    run = pick(Run, locals())
-    mix = pick(Mix, locals())
-    inputs = run.fingerprint(locals())
+    run = Run(
+        seed=seed,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        storage=storage,
+    )
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
+    inputs = run.fingerprint(
+        customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+    )
     pools = run.sanitize(inputs)
     run.mix(pools, inputs, mix)

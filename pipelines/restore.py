@@ -12,7 +12,6 @@ lost. What an earlier run of finetune sanitized and evaluated comes from the cac
 
 from kfp import dsl
 
-from mixtune.settings.from_dict import pick
 from pipelines.flow import Mix, Run, Training, clean_up_at_end
 from pipelines.parameters import documented
 
@@ -54,11 +53,23 @@ def restore(
     storage: dict = {},
 ) -> None:
     """Draw a trained model back towards its base on answers of its own."""
-    run = pick(Run, locals())
-    mix = pick(Mix, locals(), customer_epochs=1.0)
-    training = pick(Training, locals())
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=1.0, max_steps=max_steps)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        inputs = run.fingerprint(locals())
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options, model_uri
+        )
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)

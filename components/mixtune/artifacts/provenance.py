@@ -1,12 +1,11 @@
 """Where the files of an imported pool come from, and on what terms: `_provenance.json` beside them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, from_json
 from mixtune.errors import DataError
-from mixtune.settings.from_dict import pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Provenance(Terms, Manifest):
     @property
     def terms(self) -> Terms:
         """What travels on."""
-        return pick(Terms, vars(self))
+        return Terms(**{item.name: getattr(self, item.name) for item in fields(Terms)})
 
 
 def read_provenance(folder: str) -> Provenance | None:

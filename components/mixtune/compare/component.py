@@ -47,14 +47,29 @@ def judge(
         DataError: The axis has no generated answers, or both evaluations were not asked the same.
         ModelError: The judge cannot be reached or loaded.
     """
-    from mixtune.compare.judge import run
+    from mixtune.compare.judge.run import (
+        JudgeInputs,
+        JudgeOutputs,
+        calibration_metrics,
+        run_judging,
+        share_preferences,
+    )
     from mixtune.metrics_artifact import write_metrics
-    from mixtune.settings.from_dict import pick
 
-    inputs = pick(run.JudgeInputs, locals(), base_path=base.path, candidate_path=candidate.path)
-    outputs = run.JudgeOutputs(judgments_path=judgments.path, report_path=report.path)
-    outcome = run.run_judging(inputs, outputs)
-    write_metrics(metrics, {**run.calibration_metrics(outcome.calibration), **run.share_preferences(outcome)})
+    inputs = JudgeInputs(
+        base_path=base.path,
+        candidate_path=candidate.path,
+        model=model,
+        url=url,
+        key_path=key_path,
+        axis=axis,
+        labels_uri=labels_uri,
+        limit=limit,
+        chat_template_uri=chat_template_uri,
+        storage=storage,
+    )
+    outcome = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
+    write_metrics(metrics, {**calibration_metrics(outcome.calibration), **share_preferences(outcome)})
 
 
 @dsl.component(base_image=images.EVALUATE, packages_to_install=[], install_kfp_package=False)
@@ -111,11 +126,20 @@ def compare(
     """
     from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
     from mixtune.metrics_artifact import write_metrics
-    from mixtune.settings.from_dict import pick
 
-    artifacts = {"base": base, "candidate": candidate, "shards": shards, "judgments": judgments, "dial": dial}
-    paths = {f"{name}_path": getattr(item, "path", "") for name, item in {**artifacts, "earlier": earlier}.items()}
-    inputs = pick(CompareInputs, locals(), **paths)
+    inputs = CompareInputs(
+        base_path=base.path,
+        candidate_path=candidate.path,
+        shards_path=getattr(shards, "path", ""),
+        judgments_path=getattr(judgments, "path", ""),
+        dial_path=getattr(dial, "path", ""),
+        earlier_path=getattr(earlier, "path", ""),
+        limits=limits,
+        allow_overlap=allow_overlap,
+        same=same,
+        tracking=tracking,
+        storage=storage,
+    )
     outputs = CompareOutputs(comparison_path=comparison.path, report_path=report.path, summary_path=summary.path)
     outcome = run_comparison(inputs, outputs)
     write_metrics(metrics, {axis.axis + "_difference": axis.measure.change.difference for axis in outcome.axes})

@@ -17,7 +17,7 @@ from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.mlflow_log import log_comparison
 from mixtune.compare.paired_samples import compare_samples, without_candidate
-from mixtune.settings.from_dict import Options, pick
+from mixtune.settings.from_dict import Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +107,15 @@ def describe_mix(shards: ShardsManifest | None) -> TrainedMix | None:
     """Return what a comparison says of the data that the candidate was trained on; None without shards."""
     if not shards:
         return None
-    inputs = {name: PoolInputs.of(pools) for name, pools in shards.inputs.items()}
-    return pick(TrainedMix, vars(shards), digest=shards.digest, inputs=inputs)
+    return TrainedMix(
+        digest=shards.digest,
+        mix_ratio=shards.mix_ratio,
+        seed=shards.seed,
+        num_steps=shards.num_steps,
+        global_batch_size=shards.global_batch_size,
+        receipt=shards.receipt,
+        inputs={name: PoolInputs.of(pools) for name, pools in shards.inputs.items()},
+    )
 
 
 def _find_overlaps(samples: Samples, inputs: CompareInputs) -> tuple[Overlap, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from mixtune.errors import ConfigError
-from mixtune.settings.from_dict import Options, pick
+from mixtune.settings.from_dict import Options
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import MixSettings, read_mix_settings
 from mixtune.settings.sanitize import SourceSettings
@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 NUMBERS = {"customer_epochs": float, "max_steps": int, "learning_rate": float, "seed": int}
 """Parameters that are numbers, by their type: KFP hands 5.0 on for 5."""
+SAME = ("base_model", "mix_options", "method", "train_options", "sanitize_options", "evaluate_options", "num_nodes",
+        "gpus_per_node", "data_memory", "tracking", "storage")  # fmt: skip
+"""Parameters that are taken as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +70,13 @@ class RunSettings:
         percents = arguments.get("customer_data_percents") or [arguments.get("customer_data_percent", 50.0)]
         mixes = "customer_data_percent" in arguments or "customer_data_percents" in arguments
         trains = "train_options" in arguments
-        return pick(
-            cls,
-            arguments,
+        return cls(
             general_pools=[pool["category"] for pool in pools],
             weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
             customer_data_percents=[float(percent) for percent in percents],
             left_out=(*(() if mixes else ("mix",)), *(() if trains else ("training", "memory", "cluster"))),
             **{name: kind(arguments[name]) for name, kind in NUMBERS.items() if name in arguments},
+            **{name: arguments[name] for name in SAME if name in arguments},
         )
 
     def mix(self, percent: float | None = None) -> MixSettings:

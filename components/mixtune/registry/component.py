@@ -46,11 +46,18 @@ def register(
     """
     from mixtune import storage as files
     from mixtune.registry.registration import Registration, register_model
-    from mixtune.settings.from_dict import from_dict, pick
+    from mixtune.settings.from_dict import from_dict
     from mixtune.settings.model_registry import RegistrySettings
     from mixtune.tracking import Tracking
 
     files.configure_storage(storage)
-    request = pick(Registration, locals(), comparison_path=comparison.path, name=model_name)
+    request = Registration(
+        comparison_path=comparison.path,
+        model_uri=model_uri,
+        base_model=base_model,
+        name=model_name,
+        licence=licence,
+        force=force,
+    )
     settings = from_dict(RegistrySettings, registry, "registry")
     return register_model(request, card.path, settings, Tracking.from_options(tracking))

@@ -49,10 +49,16 @@ def serve(
     from mixtune.prices import read_prices
     from mixtune.serve.serve_model import ServeRequest, serve_model
     from mixtune.serve.serving_files import write_output
-    from mixtune.settings.from_dict import from_dict, pick
+    from mixtune.settings.from_dict import from_dict
     from mixtune.settings.serving import ServeSettings
 
     files.configure_storage(storage)
-    request = pick(ServeRequest, locals(), comparison_path=comparison.path, name=model_name)
+    request = ServeRequest(
+        name=model_name,
+        model_uri=model_uri,
+        base_model=base_model,
+        comparison_path=comparison.path,
+        force=force,
+    )
     output = serve_model(request, from_dict(ServeSettings, options, "options"), read_prices())
     return write_output(output, objects.path, endpoint.path, summary.path)

@@ -43,12 +43,6 @@ def from_dict(cls: type[T], value: object, name: str) -> T:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def pick(cls: type[T], values: Mapping[str, object], **own: object) -> T:
-    """Build a dataclass of the values that are named like its fields, and of its `own`, which come first."""
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    return cls(**{name: values[name] for name in names if name in values} | own)
-
-
 @cache
 def _type_hints(cls: type[object]) -> dict[str, Any]:
     return get_type_hints(cls)

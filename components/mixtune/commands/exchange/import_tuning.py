@@ -8,7 +8,6 @@ from typing import TypeVar
 from mixtune.commands.arguments import Commands
 from mixtune.errors import ConfigError, reason
 from mixtune.report.next_steps import command_of
-from mixtune.settings.from_dict import pick
 from mixtune.tuning_import.exports import read_export
 from mixtune.tuning_import.import_job import Additions, ImportedTuning, import_job
 
@@ -36,9 +35,11 @@ def add_commands(commands: Commands) -> None:
 
 
 def _import_tuning(options: argparse.Namespace) -> int:
-    additions = pick(
-        Additions,
-        vars(options),
+    additions = Additions(
+        files=options.files,
+        training=options.training,
+        validation=options.validation,
+        base_model=options.base_model,
         general_pools=_read_json("--general-pools", options.general_pools, list),
         benchmarks=_read_json("--benchmarks", options.benchmarks, dict),
     )

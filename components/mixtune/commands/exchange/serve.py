@@ -18,7 +18,7 @@ from mixtune.serve.bedrock_check import FAIL, check_import
 from mixtune.serve.bedrock_files import write_older_files
 from mixtune.serve.bedrock_rules import read_rules
 from mixtune.serve.serve_model import ServeRequest, serve_model
-from mixtune.settings.from_dict import from_dict, pick
+from mixtune.settings.from_dict import from_dict
 from mixtune.settings.model_registry import KUBEFLOW, RegistrySettings
 from mixtune.settings.serving import ServeSettings
 from mixtune.tracking import Tracking
@@ -72,7 +72,14 @@ def _register(options: argparse.Namespace) -> int:
     model, report = _proved_model(options)
     if not report:
         raise ConfigError(f"{options.model}: only what passed is registered; name a run, or its comparison by --report")
-    request = pick(Registration, {**vars(options), **vars(model)}, comparison_path=report)
+    request = Registration(
+        comparison_path=report,
+        model_uri=model.model_uri,
+        base_model=model.base_model,
+        name=options.name,
+        licence=options.licence,
+        force=options.force,
+    )
     work = WorkDir.at(options.work_dir)
     tracking = work.arguments(model.run_id).get("tracking") if model.run_id else None
     where = Tracking.from_options({"uri": os.environ.get("MLFLOW_TRACKING_URI") or work.mlflow_uri, **(tracking or {})})
@@ -86,7 +93,13 @@ def _register(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     settings = from_dict(ServeSettings, read_values(options.arguments), "serve")
     model, report = _proved_model(options)
-    request = pick(ServeRequest, {**vars(options), **vars(model)}, comparison_path=report)
+    request = ServeRequest(
+        name=options.name,
+        model_uri=model.model_uri,
+        base_model=model.base_model,
+        comparison_path=report,
+        force=options.force,
+    )
     output = serve_model(request, settings, read_prices(options.prices))
     Path(options.out).write_text(output.objects, encoding="utf-8")
     record = Path(options.out).with_suffix(".json")

@@ -16,7 +16,6 @@ from mixtune.artifacts.model import TrainedModel, read_model
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ClusterError, ConfigError, TrainingError
 from mixtune.kubernetes_api import Clock, Object
-from mixtune.settings.from_dict import pick
 from mixtune.settings.job import CONFIG_MAP, JobSettings, NodeSettings
 from mixtune.train.launcher.follower import Follower
 from mixtune.train.launcher.job_api import JobApi
@@ -65,17 +64,21 @@ def plan_job(task: TrainTask, nodes: NodeSettings, job_settings: JobSettings, co
     trained = [asdict(task.settings), task.validation_steps, asdict(replace(task.inputs, shards_path=""))]
     key = json.dumps([context.run_id, context.task, trained], sort_keys=True)
     env = {name: os.environ[name] for name in ENV_NAMES if os.environ.get(name)}
-    return pick(
-        Job,
-        {**vars(job_settings), **vars(context)},
+    return Job(
         name=f"train-{hashlib.sha256(key.encode()).hexdigest()[:16]}",
+        run_id=context.run_id,
         job_uri=storage.data_uri(task.outputs.model_uri, "job") + "/job.json",
+        image=context.image,
+        python=context.python,
         num_nodes=nodes.count,
         processes_per_node=nodes.gpus or 1,
         runtime=job_settings.runtime_of(nodes),
+        runtime_kind=job_settings.runtime_kind,
+        queue=job_settings.queue,
         priority=job_settings.validation_priority if task.validation_steps else job_settings.priority,
         deadline_seconds=job_settings.seconds_for(now),
         env={**env, "MIXTUNE_RUN_ID": context.run_id},
+        owner=context.owner,
     )
 
 
