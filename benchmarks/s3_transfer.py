@@ -22,7 +22,7 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.storage import transfer
-from mixtune.storage.streams import S3Reader
+from mixtune.storage.transfer import S3Reader
 
 BLOCK = os.urandom(2**20)
 OBJECT = "s3://bucket/model"

@@ -266,6 +266,6 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def one_server() -> Iterator[StepServer]:
     """Let all runs of a module fork their steps from one process: for each run another would load the same libraries."""
     server = StepServer()
-    with mock.patch.object(task_processes, "StepServer", lambda: server), mock.patch.object(server, "close"):
+    with mock.patch.object(task_processes, "StepServer", lambda *_: server), mock.patch.object(server, "close"):
         yield server
     server.close()

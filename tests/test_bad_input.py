@@ -104,3 +104,9 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(small_run: dict[st
     assert code == 2
     assert "no parameter 'customer_percent'; did you mean 'customer_data_percent'?" in shown
     assert not (tmp_path / "mixtune-work").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_goes_well_whatever_streams_are_closed(closed: str) -> None:
+    done = subprocess.run(["sh", "-c", f'exec "$0" -m mixtune.cli list {closed}', sys.executable], check=False)
+    assert done.returncode == 0

@@ -3,14 +3,18 @@
 import json
 import math
 import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ConfigError, DataError, StorageError
 from mixtune.metrics_artifact import write_metrics
-from mixtune.step import read_environment, refuse_once, run
+from mixtune.step import explained, read_environment, refuse_once, run
+
+from .limits import limited
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,3 +100,29 @@ def test_no_other_module_hands_metrics_to_kfp() -> None:
     modules = sorted((ROOT / "components").rglob("*.py"))
     names = [path.name for path in modules if ".log_metric(" in path.read_text()]
     assert names == ["metrics_artifact.py"]
+
+
+def fill_a_disk() -> None:
+    with open("/dev/full", "wb") as stream:
+        stream.write(b"x")
+
+
+def open_too_many_files() -> None:
+    with limited(resource.RLIMIT_NOFILE, os.dup(0) + 1), open("/dev/zero"), open("/dev/zero"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fail", "words"),
+    [
+        (fill_a_disk, r"the run's folder: No space left on device; free some there, or give another disk"),
+        (open_too_many_files, r"/dev/zero: Too many open files; raise the limit on open files \(ulimit -n\)"),
+        (Path("/proc/self/mem/x").read_text, r"/proc/self/mem/x: Not a directory; name a path that can be read"),
+    ],
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_what_the_system_refuses_ends_a_step_with_the_place_and_the_way_out(
+    fail: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(StorageError, match=words), explained():
+        fail()

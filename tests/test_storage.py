@@ -1,5 +1,7 @@
 import hashlib
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -11,13 +13,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from botocore.exceptions import ClientError, ResponseStreamingError
+from botocore.exceptions import ResponseStreamingError
 from botocore.response import StreamingBody
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ConfigError, DataError, StorageError
 from mixtune.storage import streams, transfer
+
+from .http_server import Answers, LocalServer
+from .limits import limited
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -233,10 +238,92 @@ def test_a_range_whose_connection_breaks_is_asked_for_again_and_an_object_that_w
     assert reader.read(1000, 3000) == data[1000:4000]
     with storage.open_write(uri) as stream:
         stream.write(b"x" * 5000)
-    with pytest.raises(ClientError, match="PreconditionFailed"):
+    with pytest.raises(StorageError, match=r"a\.bin: PreconditionFailed: it was replaced"):
         reader.read(0, 10)
     with pytest.raises(DataError, match="ends 8 bytes before it should"):
         storage.RangeReader(uri).read(4998, 10)
+
+
+def test_a_stream_goes_on_where_its_connection_broke_and_says_so_where_it_breaks_again_and_again(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with storage.open_write(f"{bucket}/a.bin") as stream:
+        stream.write(data := os.urandom(5000))
+    read, breaks = StreamingBody.read, ["cut", "changed"]
+
+    def breaking(body: StreamingBody, amt: int | None = None) -> bytes:
+        kind = breaks.pop(0) if breaks else ""
+        if kind == "cut":
+            raise ResponseStreamingError(error="reset by peer")
+        block = bytes(read(body, amt))
+        return bytes(len(block)) if kind == "changed" else block
+
+    monkeypatch.setattr(StreamingBody, "read", breaking)
+    monkeypatch.setattr(transfer, "TRIES", 3)
+    with storage.open_read(f"{bucket}/a.bin") as stream:
+        assert stream.read() == data
+    breaks += ["cut"] * 3
+    with (
+        pytest.raises(StorageError, match=r"a\.bin: the connection broke 3 times .*reset by peer.*; check the network"),
+        storage.open_read(f"{bucket}/a.bin") as stream,
+    ):
+        stream.read()
+
+
+class Expired(Answers):
+    """Refuses everything as S3 does when a token's time is over."""
+
+    def do_GET(self) -> None:
+        self.answer(403, "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>")
+
+    do_PUT = do_POST = do_GET
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("there", "NoSuchKey: there is no such object; it was deleted meanwhile"),
+        ("bucket", "s3://no-such-bucket/x: NoSuchBucket: there is no such bucket; check its name"),
+        ("expired", "ExpiredToken: the credentials have expired; log in again"),
+        (
+            "nowhere",
+            "EndpointConnectionError: S3 does not answer; check storage.endpoint_url, the network and its proxy",
+        ),
+    ],
+)
+def test_what_s3_refuses_names_the_object_and_the_way_out(
+    place: str, words: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = LocalServer(Expired)
+    with server.running():
+        if place == "nowhere":
+            monkeypatch.setattr(streams, "TRIES", 1)
+        if place in ("expired", "nowhere"):
+            storage.configure_storage({"endpoint_url": server.url if place == "expired" else "http://127.0.0.1:9"})
+        uri = "s3://no-such-bucket/x" if place == "bucket" else f"{bucket}/x"
+        (tmp_path / "x").write_bytes(b"x")
+        calls = [lambda: storage.write_json(uri, {}), lambda: storage.move_in(tmp_path / "x", uri)]
+        if place == "there":
+            calls = [lambda: storage.s3_client().get_object(Bucket=bucket[5:], Key="x")]
+        for call in calls:
+            with pytest.raises(StorageError, match=re.escape(uri)) as raised:
+                call()
+            assert words in str(raised.value)
+    assert (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("block", [700, 300_000])
+def test_a_file_that_does_not_fit_leaves_the_one_before_it_and_nothing_else(tmp_path: Path, block: int) -> None:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"before")
+    with (
+        limited(resource.RLIMIT_FSIZE, 100_100),
+        pytest.raises(OSError, match=re.escape(f"File too large: '{file}'")),
+        storage.open_write(str(file)) as stream,
+    ):
+        for _ in range(0, 100_200, block):
+            stream.write(bytes(block))
+    assert file.read_bytes() == b"before" and list(tmp_path.iterdir()) == [file]
 
 
 def test_parts_go_out_while_the_next_is_written_and_a_failed_one_leaves_nothing(

@@ -17,8 +17,7 @@ from mixtune.commands.argument_places import did_you_mean
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, package_files
 from mixtune.commands.exchange import import_tuning, serve
 from mixtune.commands.local import demo, run, use_model
-from mixtune.errors import ConfigError, MixtuneError
-from mixtune.preflight.places import explain
+from mixtune.errors import ConfigError, MixtuneError, explain_system
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code comes back."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     words = list(sys.argv[1:] if argv is None else argv)
     if words in ([], ["help"]):
         words = ["--help"]
@@ -69,15 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mixtune: {storage.without_digests(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        first = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # it lists every file of a folder
-        print(f"mixtune: {place}{error.strerror or first}; name a path that can be read or written", file=sys.stderr)
+        if isinstance(error, shutil.Error):  # it lists every file of a folder
+            error = OSError(error.args[0][0][2])
+        print(f"mixtune: {explain_system(error)}", file=sys.stderr)
         return 1
     except Exception as error:
-        of_s3, of_mlflow = (type(error).__module__.startswith(f"{name}.") for name in ("botocore", "mlflow"))
-        if not of_s3 and not of_mlflow and "home directory" not in str(error):  # of a `~name` that is nobody
+        outside = type(error).__module__.startswith(("botocore.", "mlflow."))
+        if not outside and "home directory" not in str(error):  # of a `~name` that is nobody
             raise
-        print(f"mixtune: {explain(error) if of_s3 else error}", file=sys.stderr)
+        print(f"mixtune: {error}", file=sys.stderr)
         return 1
 
 

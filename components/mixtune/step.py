@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ConfigError, DataError, StorageError, explain_system
 
 ENVIRONMENT = ("/etc/mixtune/env", "/etc/mixtune/secrets")
 """Where a pod mounts the namespace's ConfigMap `mixtune-env` and secret `mixtune-secrets`: a file for each key."""
@@ -54,9 +54,7 @@ def refuse_once(executor_input: str) -> Iterator[None]:
     Raises:
         ConfigError: An earlier attempt was refused.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    unreachable = (BotoCoreError, ClientError, OSError)
+    unreachable = (StorageError, OSError)
     launched = json.loads(executor_input)
     places = [item["artifacts"][0]["uri"] for item in launched.get("outputs", {}).get("artifacts", {}).values()]
     if not places or not storage.is_s3(places[0]):
@@ -76,11 +74,22 @@ def refuse_once(executor_input: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Raise a StorageError with the way out in place of what the system refuses: a full disk, a limit, a right."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno:  # else a library's own
+            raise StorageError(explain_system(error)) from error
+        raise
+
+
 def run(executor: str, component: str, executor_input: str) -> None:
     """Run a component's function (`train.train`) on what the launcher hands in, by the module of KFP's executor."""
     read_environment()
     os.environ["_KFP_RUNTIME"] = "true"
-    with tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
+    with explained(), tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
         module = Path(folder) / "component.py"
         module.write_text(read_module(component), encoding="utf-8")
         sys.argv = [executor, "--component_module_path", str(module)]

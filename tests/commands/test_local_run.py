@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,9 +22,12 @@ from mixtune.commands.local import supervisor
 from mixtune.commands.local.run import drop_retries
 from mixtune.commands.local.task_log import TaskLog
 from mixtune.commands.local.task_processes import INPUT, TaskRunner
+from mixtune.commands.local.use_model import check_new, place_model
 from mixtune.commands.local.work_dir import FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
 from mixtune.commands.runs import describe_runs
 from mixtune.errors import ConfigError
+
+from ..limits import limited
 
 DUMP = """[KFP Executor 2026-11-24 02:23:43,373 INFO]: Got executor_input:
 {
@@ -133,6 +138,39 @@ def test_what_a_task_left_is_gone_on_from_by_the_same_inputs_alone(screen: Scree
         assert (folder / "parts").read_text() == parts
 
 
+def test_half_of_a_file_that_a_killed_start_left_goes_before_the_next(screen: Screen, tmp_path: Path) -> None:
+    folder = tmp_path / "sanitize"
+    given = {"inputs": {}, "outputs": {"outputFile": str(folder / "executor_output.json")}}
+    words = [sys.executable, "-c", COUNTS, INPUT, json.dumps(given)]
+    assert screen.runner.run_command("sanitize", words, {}) == 0
+    for name in (".pools.k3jx9a", "data/pools/.train-00000.jsonl.zst.4711", "data/checkpoints/.writing-x/weights"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("half")
+    assert screen.runner.run_command("sanitize", words, {}) == 0
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert left == {".inputs", "parts"} and (folder / "parts").read_text() == ".."
+
+
+def test_what_a_task_keeps_for_a_while_goes_with_it(screen: Screen, tmp_path: Path) -> None:
+    code = "import tempfile, pathlib, os; print(tempfile.mkdtemp(), flush=True); os.kill(os.getpid(), 9)"
+    assert screen.runner.run_command("train", [sys.executable, "-c", code], {}) == 137
+    temporary = Path(screen.lines[1].strip())
+    assert temporary.parent.name.startswith("mixtune-task-") and not temporary.parent.exists()
+
+
+def test_a_run_goes_on_when_nobody_reads_what_it_shows_any_more() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    log = io.StringIO()
+    with open(writing, "w") as screen:
+        shown = TaskLog(screen, log)
+        task = shown.begin("sanitize")
+        shown.line(task, "chat: 60 rows\n")
+        shown.end(task, 0)
+        print("verdict: pass", file=screen, flush=True)
+    assert shown.finished == ["sanitize"] and "sanitize | chat: 60 rows" in log.getvalue()
+
+
 SAVES = """
 import os, pathlib, signal, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -163,8 +201,12 @@ def test_a_task_and_all_that_it_started_end_with_the_run_even_by_kill_9_and_may_
     number: int, tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
+    (temporary := tmp_path / "temporary").mkdir()
     asker = subprocess.Popen(
-        [sys.executable, "-c", ASKER, str(mark)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", ASKER, str(mark)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, supervisor.TEMPORARY: str(temporary)},
     )
     assert asker.stdout
     pids = [int(word) for word in asker.stdout.readline().split()]
@@ -172,8 +214,9 @@ def test_a_task_and_all_that_it_started_end_with_the_run_even_by_kill_9_and_may_
     asker.send_signal(number)
     asker.wait()
     deadline = time.monotonic() + 20
-    while any(map(alive, pids)) and time.monotonic() < deadline:
+    while (any(map(alive, pids)) or temporary.exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert not temporary.exists()
     assert not any(map(alive, pids))
     assert mark.read_text() == "saved"
 
@@ -209,6 +252,48 @@ def test_a_run_whose_process_is_gone_was_interrupted_and_is_taken_up_by_the_same
     assert work.find_interrupted("finetune", arguments) == ""
     begin(work, "finetune-1", status=FINISHED)
     assert work.find_interrupted("finetune", arguments) == ""
+
+
+def test_a_run_waits_for_tasks_that_its_killed_process_left_saving(tmp_path: Path) -> None:
+    work = WorkDir(tmp_path)
+    begin(work, "finetune-1")
+    with work.tasks_at_work("finetune-1") as lock:
+        saving = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
+    begun = threading.Event()
+
+    def go_on() -> None:
+        with work.tasks_at_work("finetune-1"):
+            begun.set()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    assert not begun.wait(0.3)
+    saving.communicate(b"\n")
+    assert begun.wait(20)
+    thread.join()
+
+
+def test_a_full_disk_leaves_what_a_run_was_started_with(tmp_path: Path) -> None:
+    work = WorkDir(tmp_path)
+    begin(work, "finetune-1")
+    with limited(resource.RLIMIT_FSIZE, 10), pytest.raises(OSError, match=r"File too large.*arguments\.json"):
+        begin(work, "finetune-1")
+    assert work.arguments("finetune-1")["base_model"] == "b" and work.record("finetune-1")
+
+
+def test_a_model_that_does_not_fit_is_not_there_and_its_place_can_be_taken_again(tmp_path: Path) -> None:
+    (source := tmp_path / "model").mkdir()
+    contents = {"config.json": b"{}", "model.safetensors": bytes(50_000)}
+    for name, data in contents.items():
+        (source / name).write_bytes(data)
+    place = tmp_path / "out"
+    with limited(resource.RLIMIT_FSIZE, 10_000), pytest.raises(OSError, match="File too large"):
+        place_model(source, str(place))
+    assert not place.exists()
+    check_new(str(place))
+    place_model(source, str(place))
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == contents
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
 
 
 def test_runs_are_listed_with_status_time_and_what_the_pipeline_takes_by_itself(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_parts_of_another_evaluation_are_not_kept(world: Any, tmp_path: Path) ->
     assert rows(changed) == rows(evaluate(world, tmp_path / "fresh", model_uri=str(world.damaged)))
 
 
+def test_no_manifest_names_parts_that_are_another_evaluations(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(world, tmp_path / "out")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallel, "score_parts", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(world, tmp_path / "out", model_uri=str(world.damaged))
+    assert not (tmp_path / "out" / "samples").exists()
+
+
 @pytest.mark.slow
 def test_the_rows_do_not_depend_on_the_number_of_processes(
     world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

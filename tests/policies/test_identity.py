@@ -14,15 +14,15 @@ import pytest
 
 CHILD = """
 import json, sys
-from botocore.exceptions import ClientError
 from mixtune import storage
+from mixtune.errors import StorageError
 said = []
 for verb, uri in json.load(sys.stdin):
     try:
         storage.read_json(uri) if verb == "read" else storage.write_json(uri, {})
         said.append("ok")
-    except ClientError as error:
-        said.append(error.response["Error"]["Code"])
+    except StorageError as error:
+        said.append(error.code)
 print(json.dumps(said))
 """
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from mixtune import storage
+from mixtune.errors import StorageError
 from mixtune.serve.fetch_weights import fetch_weights
 
 from .conftest import Account, administrator
@@ -24,8 +24,8 @@ READS = {
 def refused(action: Callable[[], Any]) -> bool:
     try:
         action()
-    except ClientError as error:
-        assert error.response["Error"]["Code"] in ("AccessDenied", "403"), error
+    except StorageError as error:
+        assert error.code in ("AccessDenied", "403"), error
         return True
     return False
 

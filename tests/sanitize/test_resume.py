@@ -76,6 +76,14 @@ def result(folder: Path) -> dict[str, str]:
     return {"report": report, **{entry.path: entry.sha256 for entry in manifest.files}}
 
 
+def test_nothing_of_an_earlier_run_lies_beside_the_pools(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "in", work_uri="")
+    finish(job, tmp_path / "out")
+    write_job(tmp_path / "in", work_uri="", sources=[{"name": "other", "uri": str(tmp_path / "in/a.jsonl")}])
+    again = finish(job, tmp_path / "out")
+    assert all(path.startswith(("other/", "quarantine")) for path in again if path != "report")
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path: Path) -> None:
     job = write_job(tmp_path / "in")

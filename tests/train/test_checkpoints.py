@@ -192,6 +192,20 @@ def test_the_checkpoints_of_another_training_are_not_taken_up(train: Train, tmp_
     assert names(tmp_path) == ["2+", "4+"]
 
 
+def test_a_model_that_is_half_replaced_has_no_manifest(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(storage, "upload", full)
+    with pytest.raises(OSError, match="no space left"):
+        train(tmp_path, learning_rate=2e-4)
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_model_with_a_vision_tower_is_trained_and_saved_without_it(
     shards_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,8 +107,8 @@ def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
     rungs = [replace(rung, cost=training_cost(rung.comparison.model_uri, price)) for rung in ladder.rungs]
     report = choose_rung(replace(ladder, rungs=tuple(rungs)))
     print(f"choose-rung: {report.reason}", flush=True)
-    write_artifact(outputs.json_path, report)
     write_report("LoRA, or full fine-tuning?", report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "choose-rung") as run:
         run.log_page(outputs.report_path, "report.html")
         if run.run_id:

@@ -35,8 +35,8 @@ def report_grid(paths: list[str], outputs: Outputs, options: Mapping[str, object
     report = choose(candidates)
     command = report.recommended.command if report.recommended else ""
     print(f"choose-mix: {report.reason}", *filter(None, [command]), sep="\n", flush=True)
-    write_artifact(outputs.json_path, report)
     write_report("Which mix?", report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_artifact(outputs.json_path, report)
     _track(report, outputs, where)
     return report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mixtune import models, storage
 from mixtune.artifacts.pools import SPLITS, PoolsManifest, read_pools
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, add_work_dir, with_defaults
-from mixtune.commands.local.use_model import add_model, find_model, silence_libraries
+from mixtune.commands.local.use_model import add_model, check_new, find_model, place_model, silence_libraries
 from mixtune.commands.local.work_dir import WorkDir, read_run
 from mixtune.errors import ConfigError
 from mixtune.mixes import mix_of, write_mix
@@ -71,13 +71,12 @@ def _dial(options: argparse.Namespace) -> int:
     from mixtune.interpolation import interpolate_model
 
     silence_libraries()
-    if storage.exists(options.out):
-        raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
+    check_new(options.out)
     model = find_model(options)
     tuned, base = models.fetch_model(model.model_uri), models.fetch_model(model.base_model)
     with tempfile.TemporaryDirectory() as scratch:
         interpolated = interpolate_model(tuned, base, options.strength, Path(scratch) / "model")
-        storage.upload(interpolated, options.out)
+        place_model(interpolated, options.out)
     print(f"{options.model} at {options.strength:g}: {options.out}")
     if model.run_id:
         again = ("--like", model.run_id, f"model_uri={options.out}")

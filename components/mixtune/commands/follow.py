@@ -12,7 +12,7 @@ from mixtune.commands.kubeflow_api import SubmittedRun, add_connection, connect,
 from mixtune.commands.run_on_cluster import RunOnCluster
 from mixtune.commands.run_summary import find_verdict
 from mixtune.commands.task_states import FAILED, PENDING, STARTING, TaskState, duration, task_states
-from mixtune.errors import ClusterError, ConfigError, DataError
+from mixtune.errors import ClusterError, ConfigError, DataError, StorageError
 from mixtune.outcome.webhook import send
 
 STANDSTILL_SECONDS = 600.0
@@ -134,15 +134,13 @@ def last_sentence(log: str) -> str:
 
 def kept_log(folder: str, state: TaskState) -> str:
     """Return a step's log as its launcher put it among the run's artifacts; empty where it is not to be had."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     texts = []
     try:
         for entry in storage.list_files(storage.join(folder, state.folder)) if folder else ():
             if entry.path.rpartition("/")[2].startswith("executor-logs"):
                 content = storage.read_bytes(storage.join(folder, state.folder, entry.path))
                 texts.append(content.decode(errors="replace"))
-    except (DataError, BotoCoreError, ClientError):
+    except (DataError, StorageError):
         return ""
     return "\n".join(texts)
 

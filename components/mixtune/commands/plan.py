@@ -6,7 +6,6 @@ import math
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from mixtune import models, storage
 from mixtune.artifacts.model import BaseModel, TrainingFigures, read_model
@@ -15,13 +14,14 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
 from mixtune.commands.local.work_dir import read_run
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, StorageError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.places import count_lines, explain
+from mixtune.preflight.places import count_lines
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
+from mixtune.report.pages import write_text
 from mixtune.settings.find_mix import FindSettings, read_find_settings
 
 
@@ -71,7 +71,7 @@ def _plan(options: argparse.Namespace) -> int:
             "restore: a step also writes its answers, and the trained model is evaluated too; allow for twice as much"
         )
     if options.html:
-        Path(options.html).write_text(plan_html(plan), encoding="utf-8")
+        write_text(options.html, plan_html(plan))
     return 1 if not plan.fits or any("ends" in warning for warning in plan.warnings) else 0
 
 
@@ -154,15 +154,11 @@ def _describe_search(find: FindSettings) -> str:
 
 def _about_records(customer_uri: str) -> int:
     """Return about how many records a customer's files have, by their lines; 0 where that cannot be told."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         there = bool(customer_uri) and storage.exists(customer_uri)
         records = count_lines(customer_uri, storage.list_files(customer_uri)) if there else 0
-    except (BotoCoreError, ClientError) as error:
-        raise ConfigError(
-            f"customer_uri {customer_uri}: its records cannot be counted ({explain(error)}); give --customer-records"
-        ) from error
+    except StorageError as error:
+        raise ConfigError(f"customer_uri cannot be counted ({error}); give --customer-records") from error
     if records:
         print(f"about {records:,} customer records, a line each; --customer-records says otherwise", file=sys.stderr)
     return records

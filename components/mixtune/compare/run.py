@@ -61,8 +61,8 @@ def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison
     shards = read_artifact(ShardsManifest, inputs.shards_path) if inputs.shards_path else None
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
     comparison = _compare(base, candidate, shards, judgments, inputs)
-    write_artifact(outputs.comparison_path, comparison)
     write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
+    write_artifact(outputs.comparison_path, comparison)
     print(f"compare: {comparison.verdict}; {summarize(comparison)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]

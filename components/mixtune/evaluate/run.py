@@ -91,9 +91,9 @@ def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluat
         with tempfile.TemporaryDirectory() as scratch:
             source = ModelSource.of(settings, inputs.base_model, inputs.model_uri).resolved()
             fetched = loading.at_strength(loading.fetch(source), inputs.strength, Path(scratch))
-            evaluation = _evaluate(settings, inputs, outputs.data_uri, source, fetched)
-    write_artifact(outputs.samples_path, evaluation.samples)
+            evaluation = _evaluate(settings, inputs, outputs, source, fetched)
     report.write(evaluation, html=outputs.html_path, markdown=outputs.markdown_path)
+    write_artifact(outputs.samples_path, evaluation.samples)
     return evaluation
 
 
@@ -134,9 +134,9 @@ def sweep(
 
 
 def _evaluate(
-    settings: EvaluateSettings, inputs: Inputs, folder: str, source: ModelSource, fetched: Fetched
+    settings: EvaluateSettings, inputs: Inputs, outputs: Outputs, source: ModelSource, fetched: Fetched
 ) -> Evaluation:
-    started = time.perf_counter()
+    started, folder = time.perf_counter(), outputs.data_uri
     tokenizer = loading.load_tokenizer(source, fetched)
     pools = EvaluationPools(customer=read_pools(inputs.customer_path), general=read_pools(inputs.general_path))
     asking = ask_as_set(settings, pools, tokenizer)
@@ -159,6 +159,8 @@ def _evaluate(
     if source.device == "cpu":
         axes = [replace(axis, parts=[piece for part in axis.parts for piece in part.cut()]) for axis in axes]
     written = parallel.resume_or_reset(folder, identity)
+    if not written:
+        storage.delete(outputs.samples_path)  # it is no longer true
     missing = [part for axis in axes for part in axis.parts if part.path not in written]
     load = partial(loading.load_engine, source, fetched)
     parallel.score_parts(missing, folder, load, parallel.find_devices(source.device, source.gpus_per_model))

@@ -78,8 +78,8 @@ def conclude(search_path: str, outputs: Outputs, options: Options) -> GridReport
     candidates = tuple(replace(item, cost=training_cost(item.comparison.model_uri, price)) for item in search.tried)
     report = replace(report, candidates=candidates)
     print(f"find-mix: {report.reason}", flush=True)
-    write_artifact(outputs.json_path, report)
     write_search(search, report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "find-mix") as run:
         run.log_artifact(Path(outputs.report_path))
         if run.run_id:

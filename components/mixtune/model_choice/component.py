@@ -54,7 +54,7 @@ def choose_model(
         price_model(other_model, samples[1], settings, prices),
     )
     outcome = hold_contest(samples, priced)
-    write_artifact(choice.path, outcome)
     write_choice(outcome, report.path, summary.path)
+    write_artifact(choice.path, outcome)
     print("choose_model:", *headline(outcome), flush=True)
     return outcome.chosen

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from mixtune import models, storage
 from mixtune.artifacts.model import find_manifest
-from mixtune.errors import ConfigError, DataError
-from mixtune.preflight.places import explain
+from mixtune.errors import ConfigError
 from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
 from mixtune.settings.chat import ChatSettings
 from mixtune.settings.from_dict import Options
@@ -170,9 +169,4 @@ def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict
 
 
 def _fingerprint(uri: str) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        return storage.fingerprint(uri if "://" in uri else str(Path(uri).resolve()))
-    except (ClientError, BotoCoreError) as error:
-        raise DataError(f"{uri}: {explain(error)}") from error
+    return storage.fingerprint(uri if "://" in uri else str(Path(uri).resolve()))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ConfigError, DataError, StorageError
 from mixtune.preflight.findings import Findings
 from mixtune.settings.sanitize import SourceSettings
 
@@ -25,8 +25,6 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findi
 
     `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     total = records = 0
     for source in sources:
         uri = storage.split_fingerprint(source.uri)[0]
@@ -36,9 +34,7 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findi
             total += sum(file.num_bytes for file in files)
             yield from _check_files(source.name, uri, files)
             records += count_lines(uri, files)
-        except (ClientError, BotoCoreError) as error:
-            yield "fail", f"{source.name}: {uri}: {explain(error)}"
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, StorageError) as error:
             yield "fail", f"{source.name}: {error}"
     needed = records * DUPLICATE_BYTES
     yield (
@@ -66,15 +62,13 @@ def check_artifacts(folder: str, options: Mapping[str, object]) -> Findings:
     """Whether something can be written where artifacts go, under the key that is asked for."""
     if not folder:
         return
-    from botocore.exceptions import BotoCoreError, ClientError
-
     probe = storage.join(folder, PROBE)
     try:
         storage.write_json(probe, {})
         sealed, used = _encryption(probe) if storage.is_s3(probe) else ("", "")
         storage.delete(probe)
-    except (ClientError, BotoCoreError) as error:
-        yield "fail", f"{folder} cannot be written: {explain(error)}"
+    except StorageError as error:
+        yield "fail", f"{folder} cannot be written: {str(error).removeprefix(f'{probe}: ')}"
         return
     except OSError as error:
         yield "fail", f"{folder} cannot be written ({error.strerror}); give a folder that you may write to"
@@ -87,38 +81,14 @@ def check_artifacts(folder: str, options: Mapping[str, object]) -> Findings:
         yield "warn", f"{folder}: no key of your own (storage.kms_key_id) and no default one on the bucket"
 
 
-def explain(error: Exception) -> str:
-    """What S3 refused, with the way out."""
-    answer = getattr(error, "response", {})
-    code = str(answer.get("Error", {}).get("Code", type(error).__name__))
-    region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
-    refused = "no right to do this; the role's policy (policies/iam) and the key's (policies/kms) have to allow it"
-    ways = {
-        "NoSuchBucket": "there is no such bucket; check its name and the account",
-        "AccessDenied": refused,
-        "403": refused,
-        "SignatureDoesNotMatch": "the secret key is wrong; check the credentials",
-        "InvalidAccessKeyId": "the access key is not known; check the credentials",
-        "ExpiredToken": "the credentials have expired; log in again",
-        "NoCredentialsError": "no AWS credentials are found; give the pod a role, or log in",
-        "EndpointConnectionError": "S3 does not answer; check storage.endpoint_url and the network",
-        "KMS.NotFoundException": "there is no such KMS key; check storage.kms_key_id",
-        "PermanentRedirect": f"the bucket is in region {region or 'another one'}; set storage.region",
-        "AuthorizationHeaderMalformed": f"the bucket is in region {region or 'another one'}; set storage.region",
-    }
-    return f"{code}: {ways.get(code, 'S3 refused it; see its documentation of this code')}"
-
-
 def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -> Findings:
     """Whether the buckets are in the region of the run: reading across regions is slow and costs."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     region = options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "")
     buckets = sorted({storage.split_s3(item.uri)[0] for item in sources if storage.is_s3(item.uri)})
     for bucket in buckets:
         try:
             answer = storage.s3_client().head_bucket(Bucket=bucket)
-        except (ClientError, BotoCoreError):
+        except StorageError:
             continue  # whoever may not ask this may still read; that is checked on its own
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         where = str(answer.get("BucketRegion") or headers.get("x-amz-bucket-region", ""))

@@ -98,6 +98,8 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
             parts = make_parts(list(enumerate(files)), plan, spread)
             _check_files(parts, settings.text.max_bad_ratio)
             protected = collect_protected(inputs.against_path, plan)
+            for uri in (outputs.pools_path, outputs.data_uri):  # of an earlier run, the manifest first
+                storage.delete(uri)
             writers = []
             for name, group in groupby(parts, key=lambda part: part.source.pool):
                 decisions = decide_records(name, pool_parts := list(group), settings, protected)

@@ -25,14 +25,13 @@ from mixtune.storage.streams import (
     BLOCK_BYTES,
     FileEntry,
     LocalWriter,
-    S3Reader,
     S3Writer,
     Writer,
     head,
     s3_client,
     split_s3,
 )
-from mixtune.storage.transfer import ALONE, Download, Share, download, entry_of, upload_files
+from mixtune.storage.transfer import ALONE, Download, S3Reader, Share, download, entry_of, upload_files
 
 _HUB_DATASET = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)@([\w.-]+)(/.*)?$")
 PROVENANCE = "_provenance.json"
@@ -174,10 +173,12 @@ def open_write(uri: str) -> Iterator[Writer]:
     writer = S3Writer(uri) if is_s3(uri) else LocalWriter(str(_path(uri)))
     try:
         yield writer
-    except BaseException:
+        writer.commit()
+    except BaseException as error:
         writer.abort()
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = uri  # where a disk is full, the system does not say which
         raise
-    writer.commit()
 
 
 def read_bytes(uri: str) -> bytes:

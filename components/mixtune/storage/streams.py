@@ -3,6 +3,7 @@
 `storage` is the way to them.
 """
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -13,7 +14,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, StorageError, way_out
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -22,6 +23,8 @@ BLOCK_BYTES = 8 * 2**20
 """Bytes of one ranged read and of one part of a multipart upload (S3 asks for at least 5 MiB)."""
 MAX_CONNECTIONS = 64
 """To S3 from this process, kept open."""
+TRIES = 8
+"""Of a request that S3 does not answer, or answers with an error of its own."""
 PARTS_AT_ONCE = 4
 """Parts of one stream that are on their way, and so in memory."""
 
@@ -47,68 +50,50 @@ def split_s3(uri: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def s3_client() -> "BaseClient":
-    """Return the S3 client of this process, by the default AWS chain and `AWS_REGION`, which boto3 does not read."""
+    """Return this process's S3 client, by the default AWS chain and `AWS_REGION`; its calls raise StorageError."""
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, max_pool_connections=MAX_CONNECTIONS)
-    return boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
+    config = Config(retries={"mode": "standard", "max_attempts": TRIES}, max_pool_connections=MAX_CONNECTIONS)
+    client = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or None, config=config)
+    call = client._make_api_call
+
+    def explained_call(operation: str, arguments: dict[str, object]) -> object:
+        try:
+            return call(operation, arguments)
+        except (BotoCoreError, ClientError) as error:
+            uri = f"s3://{arguments.get('Bucket', '')}/{arguments.get('Key', arguments.get('Prefix', ''))}"
+            raise _explain(error, uri) from error
+
+    client._make_api_call = explained_call
+    return client
+
+
+def _explain(error: Exception, uri: str) -> StorageError:
+    """Return what S3 refused, with the way out."""
+    answer = getattr(error, "response", {})
+    code = str(answer.get("Error", {}).get("Code", type(error).__name__))
+    region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region") or "another one"
+    way = way_out("s3", code).replace("{region}", region) or f"S3 refused it ({error})"
+    explained = StorageError(f"{uri}: {code}: {way}")
+    explained.code = code
+    return explained
 
 
 def head(uri: str) -> dict[str, Any]:
     """Return the headers of an object in S3; a FileNotFoundError where there is no such object, or no such bucket."""
-    from botocore.exceptions import ClientError
-
     bucket, key = split_s3(uri)
     try:
         return dict(s3_client().head_object(Bucket=bucket, Key=key))
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NoSuchBucket"):
+    except StorageError as error:
+        if error.code in ("404", "NoSuchKey", "NoSuchBucket"):
             raise FileNotFoundError(uri) from error
         raise
 
 
 # The io protocol's methods are inherited in meaning from io.RawIOBase and say nothing of their own.
 # ruff: noqa: D102
-class S3Reader(RawIOBase):
-    """Ranged reads of one object; the ETag is pinned, so that an object replaced meanwhile is an error."""
-
-    def __init__(self, uri: str) -> None:
-        self._bucket, self._key = split_s3(uri)
-        headers = head(uri)
-        self._size, self._etag = int(headers["ContentLength"]), headers["ETag"]
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._size - self._position)
-        if length <= 0:
-            return 0
-        span = f"bytes={self._position}-{self._position + length - 1}"
-        answer = s3_client().get_object(Bucket=self._bucket, Key=self._key, Range=span, IfMatch=self._etag)
-        block = answer["Body"].read()
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
-
-    def readall(self) -> bytes:
-        # The inherited one asks for 8 KiB at a time, and each time is a request.
-        return b"".join(iter(lambda: self.read(BLOCK_BYTES) or b"", b""))
-
-
 class Writer(RawIOBase):
     """A stream into a file that is not there yet; it counts and hashes what goes through."""
 
@@ -164,7 +149,8 @@ class LocalWriter(Writer):
         self.close()
 
     def abort(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still to be written may not fit
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
         self.close()
 
@@ -212,16 +198,12 @@ class S3Writer(Writer):
         if not self._threads:
             s3_client().put_object(Bucket=self._bucket, Key=self._key, Body=bytes(self._buffer), **encryption())
         else:
-            try:
-                if self._buffer:
-                    self._send(bytes(self._buffer))
-                parts = [part.result() for part in self._parts]
-                s3_client().complete_multipart_upload(
-                    Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
-                )
-            except BaseException:
-                self.abort()
-                raise
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            parts = [part.result() for part in self._parts]
+            s3_client().complete_multipart_upload(
+                Bucket=self._bucket, Key=self._key, UploadId=self._upload_id, MultipartUpload={"Parts": parts}
+            )
             self._threads.shutdown()
         self._buffer.clear()
         self.close()
@@ -229,7 +211,10 @@ class S3Writer(Writer):
     def abort(self) -> None:
         if self._threads:
             self._threads.shutdown(cancel_futures=True)  # a part that comes later would stay and be paid for
-            s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+            try:
+                s3_client().abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._upload_id)
+            except StorageError as error:  # what ends the upload counts, not this
+                print(f"{error}; the parts that were uploaded stay there", flush=True)
         self.close()
 
 

@@ -12,11 +12,15 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from mixtune.errors import DataError
-from mixtune.storage.streams import FileEntry, encryption, head, s3_client, split_s3
+from mixtune.errors import DataError, StorageError
+from mixtune.storage.streams import BLOCK_BYTES, FileEntry, encryption, head, s3_client, split_s3
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 NUM_THREADS = 48
 """Requests of this process at once."""
@@ -69,14 +73,16 @@ class RangeReader:
         """Fill a buffer of bytes with those from `offset` on.
 
         Raises:
-            DataError: The file ends before, or its connection breaks again and again.
+            DataError: The file ends before.
+            StorageError: Its connection breaks again and again.
         """
         for number in range(TRIES):
             try:
                 size = self._read_local(offset, buffer) if self._file >= 0 else self._read_s3(offset, buffer)
             except _broken() as error:
                 if number + 1 == TRIES:
-                    raise DataError(f"{self._uri}: the connection broke {TRIES} times ({error})") from error
+                    words = f"the connection broke {TRIES} times ({error}); check the network"
+                    raise StorageError(f"{self._uri}: {words}") from error
                 time.sleep(0.2 * 2**number)
                 continue
             if size != len(buffer):
@@ -110,6 +116,36 @@ class RangeReader:
             num_filled += size
         body.read(1)  # at its end a checksum is looked at
         return num_filled
+
+
+class S3Reader(RawIOBase):
+    """A seekable stream of one object in S3, read by ranges."""
+
+    def __init__(self, uri: str) -> None:
+        self._ranges, self._position = RangeReader(uri), 0
+
+    def readable(self) -> bool:  # noqa: D102 - as the io protocol has it, like the next four
+        return True
+
+    def seekable(self) -> bool:  # noqa: D102
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:  # noqa: D102
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._ranges.num_bytes}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:  # noqa: D102
+        view = memoryview(buffer).cast("B")
+        length = max(0, min(len(view), self._ranges.num_bytes - self._position))
+        if length:
+            self._ranges.read_into(self._position, view[:length])
+        self._position += length
+        return length
+
+    def readall(self) -> bytes:  # noqa: D102
+        # The inherited one asks for 8 KiB at a time, and each time is a request.
+        return b"".join(iter(lambda: self.read(BLOCK_BYTES) or b"", b""))
 
 
 def download(files: list[Download], share: Share = ALONE) -> None:
@@ -194,8 +230,8 @@ def _copy_range(reader: RangeReader, handle: int, offset: int, num_bytes: int) -
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """Return the errors of a connection that breaks while a body is read, which botocore does not try again."""
-    from botocore.exceptions import HTTPClientError, IncompleteReadError
+    """Return the errors of a body that breaks or changes on its way, which botocore does not ask for again."""
+    from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
     from urllib3.exceptions import HTTPError
 
-    return HTTPClientError, IncompleteReadError, HTTPError
+    return FlexibleChecksumError, HTTPClientError, IncompleteReadError, HTTPError

@@ -278,6 +278,7 @@ def _save_model(session: Session, trainer: Trainer, history: list[StepMetrics]) 
     if template := session.shards.manifest.chat_template:
         for config in out.glob("**/tokenizer_config.json"):  # of a merged model, too
             config.with_name("chat_template.jinja").write_text(template, encoding="utf-8")
+    storage.delete(session.task.outputs.model_path)  # of another training
     files = storage.upload(out, session.folder("model"))
     write_manifest(session, trainer, summarize(trainer, history), files, loss_curves(trainer, history))
     return TrainedModel(storage.fingerprint(session.folder("model")))

@@ -14,6 +14,7 @@ from mixtune.errors import ConfigError
 from mixtune.prices import read_prices
 from mixtune.registry.registration import Registration, register_model
 from mixtune.report.next_steps import command_of
+from mixtune.report.pages import write_text
 from mixtune.serve.bedrock_check import FAIL, check_import
 from mixtune.serve.bedrock_files import write_older_files
 from mixtune.serve.bedrock_rules import read_rules
@@ -101,7 +102,7 @@ def _serve(options: argparse.Namespace) -> int:
         force=options.force,
     )
     output = serve_model(request, settings, read_prices(options.prices))
-    Path(options.out).write_text(output.objects, encoding="utf-8")
+    write_text(options.out, output.objects)
     record = Path(options.out).with_suffix(".json")
     write_artifact(str(record), output.endpoint)
     print(output.summary)

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -71,11 +72,12 @@ def run_pipeline(
     os.environ.update({"MIXTUNE_RUN_ID": run_id})
     for name, value in {"MLFLOW_TRACKING_URI": work.mlflow_uri, **DEFAULTS}.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"))
     _choose_threads(arguments.get("base_model"))
     start, run_dir = time.monotonic(), work.run_dir(run_id)
-    with work.at_work(run_id), open(run_dir / "run.log", "a", encoding="utf-8") as log:
+    with work.tasks_at_work(run_id) as lock, open(run_dir / "run.log", "a", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log)
-        with closing(TaskRunner(shown, titles_of(read_spec(pipeline)), pipeline.stem)) as runner:
+        with closing(TaskRunner(shown, titles_of(read_spec(pipeline)), pipeline.stem, lock)) as runner:
             try:
                 with _stopped_by_signals(runner):
                     outputs = _run_locally(pipeline, arguments, run_dir, work.cache_dir if cache else None, runner)
@@ -118,6 +120,7 @@ def _run_locally(
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(run_dir),
+        workspace_root=str(run_dir / "workspace"),  # else a temporary one, which stays
         enable_caching=cache_dir is not None,
         cache_root=str(cache_dir or run_dir / "cache"),
     )

@@ -1,5 +1,6 @@
 """What the tasks of a local run print: all of it in a file; on the screen what a person wants to see."""
 
+import os
 import re
 import threading
 import time
@@ -131,5 +132,8 @@ class TaskLog:
         return f", {duration((num_steps - step) * (now - since) / (step - first))} left" if step > first else ""
 
     def _show(self, line: str) -> None:
-        self._screen.write(line + "\n")
-        self._screen.flush()
+        try:
+            self._screen.write(line + "\n")
+            self._screen.flush()
+        except BrokenPipeError:  # whoever read has gone: the run goes on, and its log has all
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._screen.fileno())

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,10 +52,11 @@ class TaskRunner:
         log: Takes what they print.
         names: Display names by task.
         alone: Label of the only task of a component that runs by itself.
+        lock: Descriptor that the tasks' processes hold, too.
     """
 
-    def __init__(self, log: TaskLog, names: Mapping[str, str], alone: str) -> None:
-        self.log, self._names, self._alone = log, names, alone
+    def __init__(self, log: TaskLog, names: Mapping[str, str], alone: str, *lock: int) -> None:
+        self.log, self._names, self._alone, self._inherited = log, names, alone, lock
         self.results: list[TaskResult] = []
         self._lock = threading.Lock()
         self._pipes: set[Any] = set()
@@ -132,7 +134,7 @@ class TaskRunner:
             mock.patch.object(cache.LocalCache, "compute_key", compute_key),
             mock.patch.object(executor_input_utils, "get_local_pipeline_resource_name", lambda name: name),
         ):
-            self._server = StepServer() if sys.platform == "linux" else None
+            self._server = StepServer(*self._inherited) if sys.platform == "linux" else None
             yield
 
     def run_command(self, label: str, command: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -146,7 +148,8 @@ class TaskRunner:
         command = as_step(command)
         _prepare_folder(command)
         task = self.log.begin(label)
-        process = self._start(command, {**os.environ, "PYTHONUNBUFFERED": "1", **variables})
+        temporary = dict.fromkeys(("TMPDIR", supervisor.TEMPORARY), tempfile.mkdtemp(prefix="mixtune-task-"))
+        process = self._start(command, {**os.environ, "PYTHONUNBUFFERED": "1", **temporary, **variables})
         with self._lock:
             self._pipes.add(process.stdin)
         if self.stopping:
@@ -179,6 +182,7 @@ class TaskRunner:
             errors="replace",
             bufsize=1,
             env=environment,
+            pass_fds=self._inherited,
             start_new_session=True,
         )
 
@@ -224,6 +228,8 @@ def _prepare_folder(command: Sequence[str]) -> None:
     mark = folder / INPUTS_FILE
     if folder.is_dir() and (not mark.is_file() or mark.read_text() != digest):
         shutil.rmtree(folder)
+    for unfinished in [item for item in folder.rglob(".*") if item != mark]:  # half of a file
+        storage.delete(str(unfinished))
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(digest)
 

@@ -95,14 +95,29 @@ def silence_libraries() -> None:
 
 def _merge(options: argparse.Namespace) -> int:
     silence_libraries()
-    if storage.exists(options.out):
-        raise ConfigError(f"--out {options.out}: there is something already; name a folder that is not there")
+    check_new(options.out)
     model = find_model(options)
     with tempfile.TemporaryDirectory() as scratch:
         whole = merge_model(model, Path(scratch))
-        storage.upload(whole, options.out)
+        place_model(whole, options.out)
     print(f"one model, with tokenizer and chat template: {options.out}")
     return 0
+
+
+def check_new(out: str) -> None:
+    """Raise a ConfigError where there is something already."""
+    if storage.exists(out):
+        raise ConfigError(f"--out {out}: there is something already; name a folder that is not there")
+
+
+def place_model(folder: Path, out: str) -> None:
+    """Copy a model to a folder that is not there, or to S3; a local one appears whole or not at all."""
+    target = Path(out).resolve()
+    unfinished = out if storage.is_s3(out) else str(target.with_name(f".{target.name}.unfinished"))
+    storage.delete(unfinished)
+    storage.upload(folder, unfinished)
+    if not storage.is_s3(out):
+        Path(unfinished).rename(target)
 
 
 def merge_model(model: TunedModel, scratch: Path) -> Path:

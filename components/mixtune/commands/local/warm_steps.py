@@ -84,13 +84,13 @@ class ForkedStep:
 
 
 class StepServer:
-    """The process that steps are forked from; it ends with this one, or when it is closed."""
+    """What steps are forked from, with descriptors that they inherit; it ends with this process, or when closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *inherited: int) -> None:
         self._lock = threading.Lock()
         self._connection, other = socket.socketpair()
         command, null = [sys.executable, "-m", __name__, str(other.fileno())], subprocess.DEVNULL
-        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=null, stdout=null)
+        self.process = subprocess.Popen(command, pass_fds=[other.fileno(), *inherited], stdin=null, stdout=null)
         other.close()
 
     def start(self, words: Sequence[str], environment: Mapping[str, str], module: str = step.__name__) -> ForkedStep:
@@ -126,7 +126,7 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
         gc.freeze()  # a fork that looks for garbage among these would copy all their pages
         if os.fork() == 0:
             connection.close()
-            _become_step(*descriptors)
+            _become_step(descriptors, environment.get(supervisor.TEMPORARY, ""))
             os.environ.clear()
             os.environ.update(environment)
             os.chdir(folder)
@@ -140,8 +140,9 @@ def serve(connection: socket.socket, exit_codes: list[int]) -> None:
                 pass
 
 
-def _become_step(output: int, status: int, life: int) -> None:
+def _become_step(descriptors: Sequence[int], temporary: str) -> None:
     """Fork once more and return in the new process alone; this one is its supervisor and writes its exit code."""
+    output, status, life = descriptors
     child = os.fork()
     if child:
         os.close(output)
@@ -152,7 +153,7 @@ def _become_step(output: int, status: int, life: int) -> None:
             ended, code = os.waitpid(child, os.WNOHANG)
             return os.waitstatus_to_exitcode(code) if ended else None
 
-        code = supervisor.watch(child, poll, life)
+        code = supervisor.watch(child, poll, life, temporary)
         with contextlib.suppress(BrokenPipeError):  # who asked for it was killed
             os.write(status, str(code).encode())
         os._exit(0)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import mixtune
+from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.run_report import RunReport, find_recommendation, list_candidates, read_run_report, read_verdict
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import find_pipeline, read_options
+from mixtune.commands.local.supervisor import GRACE_SECONDS, POLL_SECONDS
 from mixtune.commands.run_summary import RunSummary, read_mlflow_verdict
 from mixtune.errors import ConfigError, DataError
 
@@ -105,7 +107,8 @@ class WorkDir:
         """Keep what a run is started with, for `mixtune runs`, `--like` and `--resume`."""
         self.create()
         self.run_dir(run_id).mkdir(parents=True, exist_ok=True)
-        (self.run_dir(run_id) / "arguments.json").write_text(json.dumps(arguments, indent=1) + "\n")
+        with storage.open_write(str(self.run_dir(run_id) / "arguments.json")) as stream:
+            stream.write((json.dumps(arguments, indent=1) + "\n").encode())
         self.write_record(run_id, record)
 
     def write_record(self, run_id: str, record: RunRecord) -> None:
@@ -121,6 +124,22 @@ class WorkDir:
             except OSError as error:
                 raise ConfigError(f"run {run_id} is at work in another process; wait for it, or end it") from error
             yield
+
+    @contextmanager
+    def tasks_at_work(self, run_id: str) -> Iterator[int]:
+        """Hold a run's lock, and yield the descriptor of one that its tasks hold, too.
+
+        Tasks of a process that was killed may still save where they stand; that is waited for, up to a ConfigError.
+        """
+        with self.at_work(run_id), open(self.run_dir(run_id) / "tasks.lock", "w") as lock:
+            for _ in range(int(2 * GRACE_SECONDS / POLL_SECONDS)):
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(POLL_SECONDS)
+            else:
+                raise ConfigError(f"run {run_id}: a task of its earlier start still runs; end it")
+            yield lock.fileno()
 
     def record(self, run_id: str) -> RunRecord | None:
         """Return where a run stands: one whose process is gone without a word was interrupted. None: not known."""
