@@ -26,7 +26,7 @@ from mixtune.settings.find_mix import FindSettings
 
 WORLDS = ("shop", "desk", "notes", "dispatch")
 PROXY_ITEMS = (60, 120)
-"""Of an axis; a quarter and a half of a full evaluation's."""
+"""Of an axis, which has 389 to 400."""
 GRID = (100.0, 98.0, 95.0, 90.0, 80.0, 65.0, 50.0)
 
 
@@ -195,7 +195,8 @@ def report(results: dict[int, list[Result]]) -> list[str]:
         "# The least general share, searched for on trained worlds",
         "",
         f"`python benchmarks/trained_search.py`; CPU, tiny models, a grid of {', '.join(f'{x:g}' for x in GRID)} % "
-        f"customer records. Full trainings are evaluated on all items there are, 389 to 400 of an axis. Costs are shares of the grid's.",
+        "customer records. Full trainings are evaluated on all items there are, 389 to 400 of an axis. Costs are shares of "
+        "the grid's.",
         "",
         *table_of(SUMMARY_TITLES, summaries),
         "",
