@@ -158,7 +158,7 @@ def _about_records(customer_uri: str) -> int:
         there = bool(customer_uri) and storage.exists(customer_uri)
         records = count_lines(customer_uri, storage.list_files(customer_uri)) if there else 0
     except StorageError as error:
-        raise ConfigError(f"customer_uri cannot be counted ({error}); give --customer-records") from error
+        raise ConfigError(f"customer_uri: its records cannot be counted ({error}); give --customer-records") from error
     if records:
         print(f"about {records:,} customer records, a line each; --customer-records says otherwise", file=sys.stderr)
     return records
