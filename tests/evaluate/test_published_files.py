@@ -1,6 +1,7 @@
 """Benchmarks in the files that they are published in: none is misread, and what cannot be scored is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -206,6 +207,9 @@ USER = {"role": "user", "content": "hi"}
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}]}, ["hi"]),
         ({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "hi"}]}, ["s", "hi"]),
         ({"system": "s", "prompt": "hi"}, ["s", "hi"]),
+        ({"system": [{"text": "s"}], "prompt": "hi"}, ["s", "hi"]),
+        ({"system": {"text": "s"}, "messages": [{"role": "user", "content": {"text": "hi"}}]}, ["s", "hi"]),
+        ({"system": math.nan, "prompt": "hi"}, ["hi"]),
         ({"system_prompt": "s", "messages": [USER]}, ["s", "hi"]),
         ({"instruction": "Translate.", "input": "hi"}, ["Translate.\n\nhi"]),
         ({"turns": ["hi"]}, ["hi"]),
@@ -234,6 +238,7 @@ def test_earlier_calls_stay_in_a_conversation(tmp_path: Path) -> None:
         ({"messages": [{"content": "hi"}]}, r"a message has a role \(system, user, assistant, tool\) and a text; got"),
         ({"messages": [USER, {"role": "assistant", "content": "gold"}]}, "its last message is the assistant's"),
         ({"history": [["a", "b"]], "prompt": "hi"}, "not read from 'history'; write it into 'messages'"),
+        ({"system": 5, "prompt": "hi"}, "row 1: a message has a role"),
         ({"turns": ["hi", "and?"]}, "row 1: 2 turns that are asked one after another"),
         ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]}, "'{' is not JSON"),
     ],
@@ -274,6 +279,8 @@ def judge(folder: Path, row: dict[str, Any], response: str) -> bool:
         ({"answer": "2 (x+1)"}, "\\boxed{2}", False),
         ({"answer": 3.14, "tolerance": 0.01}, "\\boxed{3.15}", True),
         ({"answer": 3.14, "tolerance": 0.01}, "\\boxed{3.16}", False),
+        ({"answer": 3.14, "error": math.nan}, "\\boxed{3.14}", True),
+        ({"answer": 3.14, "error": math.nan}, "\\boxed{3.15}", False),
         ({"final_answer": ["1.25"], "error": "1e-1"}, "\\boxed{1.3}", True),
         ({"final_answer": ["1.25"], "error": None}, "\\boxed{1.3}", False),
         ({"final_answer": ["2,3"], "is_multiple_answer": True}, "\\boxed{3, 2}", True),

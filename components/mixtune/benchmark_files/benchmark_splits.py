@@ -43,19 +43,8 @@ _NOT_ASKED = {
 """Columns in which two rows that ask the same may differ: XSTest's completions ask each prompt of five models."""
 _READ = {*QUESTIONS, *CONTEXTS, *CONVERSATIONS, *ANSWERS, *SUBJECTS, "id", "ground_truth"}
 _READ_OF_ITEMS = (
-    *(
-        "system",
-        "system_prompt",
-        "tools",
-        "function",
-        "calls",
-        "kwargs",
-        "instruction_id_list",
-        "type",
-        "level",
-        "body",
-    ),
-    *("solution", "final_answer", "fact", "refuse", "prompt_harm_label"),
+    *("system", "system_prompt", "tools", "function", "calls", "kwargs", "instruction_id_list", "type", "level"),
+    *("body", "solution", "final_answer", "fact", "refuse", "prompt_harm_label"),
 )
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
@@ -211,9 +200,8 @@ def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> li
     """Return the rows of a split's files in the files' order, copies of others left out."""
     counted, all_questions = Counter[str](), Counter[str]()
     copies = set()
-    for path in sorted(
-        tables, key=lambda path: (_subject(path) == "all", -len(tables[path]))
-    ):  # parts before their `all`
+    parts_first = sorted(tables, key=lambda path: (_subject(path) == "all", -len(tables[path])))
+    for path in parts_first:
         rows, questions = Counter(map(_content, tables[path])), Counter(map(_asked, tables[path]))
         shared, total = (questions & all_questions).total(), rows.total()
         if not repeats and (repeated := total - len(questions)) > max(_CHANCE_REPEATED, _CHANCE_RATIO * total):

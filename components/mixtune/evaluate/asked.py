@@ -152,14 +152,15 @@ def read_messages(row: Row, place: str) -> list[Message]:
     if messages[-1]["role"] == "assistant":
         raise DataError(f"{place}: its last message is the assistant's, which is what is asked for; leave it out")
     system = row.get("system") or row.get("system_prompt")
-    return [Message(role="system", content=system), *messages] if isinstance(system, str) else messages
+    is_filled = bool(system) and system == system  # NaN: an empty cell
+    return [_read_message({"role": "system", "content": system}, place), *messages] if is_filled else messages
 
 
 def _read_message(turn: Row, place: str) -> Message:
     """Return one turn, as OpenAI or ShareGPT have it."""
     role = str(turn.get("role") or turn.get("from"))
     content = turn.get("content") or turn.get("value") or ""
-    parts = [content] if isinstance(content, str) else content
+    parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     role = {"human": "user", "gpt": "assistant"}.get(role, role)
     if role not in ROLES or not all(isinstance(text, str) for text in texts):

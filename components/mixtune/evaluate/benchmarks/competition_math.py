@@ -82,6 +82,7 @@ def _tolerance(row: Row, place: str) -> float:
     """Return by how much a number may differ, as OlympiadBench's `error` or a `tolerance` says; a DataError if odd."""
     text = str(row.get("tolerance") or row.get("error") or 0).strip()
     try:
-        return abs(float(text))
+        tolerance = abs(float(text))
     except ValueError as error:
         raise DataError(f"{place}: its tolerance is a number, by which the answer may differ; got {text!r}") from error
+    return tolerance if tolerance == tolerance else 0.0  # NaN: an empty cell
