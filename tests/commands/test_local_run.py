@@ -17,6 +17,7 @@ import pytest
 from kfp import components
 
 import mixtune
+from mixtune import storage
 from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.local import supervisor
 from mixtune.commands.local.run import drop_retries
@@ -294,6 +295,14 @@ def test_a_model_that_does_not_fit_is_not_there_and_its_place_can_be_taken_again
     place_model(source, str(place))
     assert {file.name: file.read_bytes() for file in place.iterdir()} == contents
     assert {path.name for path in tmp_path.iterdir()} == {"model", "out"}
+
+
+def test_what_came_to_a_place_in_s3_while_a_model_was_made_stays_there(tmp_path: Path, bucket: str) -> None:
+    (tmp_path / "config.json").write_bytes(b"{}")
+    with storage.open_write(f"{bucket}/model/card.md") as stream:
+        stream.write(b"another's")
+    place_model(tmp_path, f"{bucket}/model")
+    assert [entry.path for entry in storage.list_files(f"{bucket}/model")] == ["card.md", "config.json"]
 
 
 def test_runs_are_listed_with_status_time_and_what_the_pipeline_takes_by_itself(tmp_path: Path) -> None:

@@ -112,12 +112,14 @@ def check_new(out: str) -> None:
 
 def place_model(folder: Path, out: str) -> None:
     """Copy a model to a folder that is not there, or to S3; a local one appears whole or not at all."""
+    if storage.is_s3(out):
+        storage.upload(folder, out)
+        return
     target = Path(out).resolve()
-    unfinished = out if storage.is_s3(out) else str(target.with_name(f".{target.name}.unfinished"))
-    storage.delete(unfinished)
-    storage.upload(folder, unfinished)
-    if not storage.is_s3(out):
-        Path(unfinished).rename(target)
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    storage.delete(str(unfinished))
+    storage.upload(folder, str(unfinished))
+    unfinished.rename(target)
 
 
 def merge_model(model: TunedModel, scratch: Path) -> Path:
