@@ -41,18 +41,26 @@ def compare_models(
     storage: dict = {},
 ) -> str:
     """Hold two base models against each other, before anything is trained."""
-    parameters = locals()
-    run = Run.of(parameters)
-    inputs = run.fingerprint(parameters)
-    others = replace(inputs, base_model=run.fingerprint(parameters, base_model=other_model).base_model)
+    run = Run(
+        seed=seed,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        storage=storage,
+    )
+    sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
+    inputs = run.fingerprint(*sources, base_model)
+    others = replace(inputs, base_model=run.fingerprint(*sources, other_model).base_model)
     pools = run.sanitize(inputs)
     first, other = run.evaluate(pools, inputs), run.evaluate(pools, others)
-    task = run.task(
-        choose_model,
+    task = choose_model(
         first=first.set_display_name("evaluate-first").outputs["samples"],
         other=other.set_display_name("evaluate-other").outputs["samples"],
         first_model=inputs.base_model,
         other_model=others.base_model,
         serve_options=serve_options,
+        storage=storage,
     )
     return with_run_id(on_cluster(task, cached=False)).outputs["Output"]

@@ -36,9 +36,18 @@ def evaluate_only(
     storage: dict = {},
 ) -> NamedTuple("Outcome", [("verdict", str)]):
     """Compare a model that was tuned elsewhere with its base model."""
-    parameters = locals()
-    run = Run.of(parameters)
-    inputs = run.fingerprint(parameters)
+    run = Run(
+        seed=seed,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
+    sources = (customer_uri, customer_columns, test_uri, general_pools, benchmarks)
+    inputs = run.fingerprint(*sources, base_model, model_uri=model_uri)
     pools = run.sanitize(inputs)
     base = run.evaluate(pools, inputs)
     candidate = run.evaluate(pools, inputs, inputs.model_uri)

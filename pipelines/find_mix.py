@@ -45,12 +45,23 @@ def find_mix(
     storage: dict = {},
 ) -> None:
     """Find the least general share with which fine-tuning keeps everything, train at it, and prove it."""
-    parameters = locals()
-    run = SearchRun.of(parameters)
+    run = SearchRun(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
     mix = Mix(customer_epochs=customer_epochs)
-    training = Training(method=method, learning_rate=learning_rate, train_options=train_options, on_error="report")
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(parameters)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         plan = run.plan_search(inputs, find_options)
         short = replace(inputs, evaluate_options=plan.outputs["evaluate_options"])
         proxies = run.plan_proxies(short, mix, find_options)
@@ -58,13 +69,15 @@ def find_mix(
         pools = run.sanitize(inputs, checks, proxies)
         base = run.evaluate(pools, inputs)
         with dsl.ParallelFor(proxies.output, parallelism=PARALLELISM, name="proxies") as proxy:
-            inputs_of_proxy = inputs.of_point(proxy)
-            seeded = replace(run, seed=proxy.seed)
-            mixed = seeded.mix(
+            # KFP's local runner lets no other task's parameter into a loop: a proxy holds what it needs.
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
+            inputs_of_proxy = replace(inputs, **{name: getattr(proxy, name) for name in names})
+            one = replace(run, seed=proxy.seed)
+            mixed = one.mix(
                 pools, inputs_of_proxy, Mix(customer_data_percent=proxy.percent, customer_epochs=proxy.epochs)
             )
-            model_uri = seeded.train(mixed, inputs_of_proxy, training)
-            measured = seeded.compare(base, seeded.evaluate(pools, inputs_of_proxy, model_uri), inputs_of_proxy, mixed)
+            model_uri = one.train(mixed, inputs_of_proxy, training)
+            measured = one.compare(base, one.evaluate(pools, inputs_of_proxy, model_uri), inputs_of_proxy, mixed)
         fitted = run.fit_mix(measured.outputs["comparison"], base, mix, find_options)
 
         def full_training(percent: float, search_uri: str) -> dsl.PipelineTask:

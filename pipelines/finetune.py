@@ -47,12 +47,23 @@ def finetune(
     storage: dict = {},
 ) -> None:
     """Fine-tune a base model on customer and general records."""
-    parameters = locals()
-    run = Run.of(parameters)
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
-    training = Training(method=method, learning_rate=learning_rate, train_options=train_options)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        inputs = run.fingerprint(parameters)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)

@@ -1,11 +1,8 @@
 """The flow that the pipelines share: what a run works with, and a method of `Run` for each of its stages."""
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 from kfp import dsl, kubernetes
-from kfp.dsl.base_component import BaseComponent
-from kfp.dsl.for_loop import LoopParameterArgument
 from kfp.dsl.pipeline_channel import PipelineArtifactChannel, PipelineChannel
 
 from mixtune import images
@@ -37,11 +34,6 @@ class Inputs:
     model_uri: str
     """Of a model that is trained already; empty: there is none."""
 
-    def of_point(self, point: LoopParameterArgument) -> "Inputs":
-        """Return those of a point of a loop: KFP's local runner lets no other task's parameter in, so it holds them."""
-        names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
-        return replace(self, **{name: getattr(point, name) for name in names})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
@@ -58,7 +50,7 @@ class Training:
 
     method: str
     learning_rate: float
-    train_options: dict
+    options: dict
     on_error: str = "raise"
     """`report`: a failure is handed on in place of the model's URI, and the run goes on."""
 
@@ -69,11 +61,6 @@ class Pools:
 
     general: dsl.PipelineTask
     customer: dsl.PipelineTask
-
-    @property
-    def outputs(self) -> dict:
-        """What they leave, by the input of the tasks that take both."""
-        return {"general": self.general.outputs["pools"], "customer": self.customer.outputs["pools"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,70 +77,177 @@ class Run:
     sanitize_options: dict = field(default_factory=dict)
     evaluate_options: dict = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, parameters: dict) -> Self:
-        """Take from a pipeline's parameters, its `locals()`, those that all its tasks share."""
-        return cls(**{item.name: parameters[item.name] for item in fields(cls) if item.name in parameters})
-
-    def task(self, component: BaseComponent, *parts: Inputs | Mix | Training, **own: object) -> dsl.PipelineTask:
-        """Make a task: what its component takes comes by name from `own`, else from the parts, else from the run."""
-        values = {name: value for part in (self, *parts) for name, value in vars(part).items()}
-        by_name = {name: values[name] for name in component.component_spec.inputs if name in values}
-        return component(**{**by_name, **own})
-
-    def fingerprint(self, parameters: dict, **changes: str) -> Inputs:
-        """Add digests to everything that the run reads, so that later tasks are cached under what they really read.
-
-        `parameters` are the pipeline's; `changes` take the place of some.
-        """
-        by_name = {name: parameters[name] for name in fingerprint.component_spec.inputs if name in parameters}
-        return Inputs(**on_cluster(fingerprint(**{**by_name, **changes}), cached=False).outputs)
+    def fingerprint(
+        self,
+        customer_uri: str,
+        customer_columns: dict,
+        test_uri: str,
+        general_pools: list,
+        benchmarks: dict,
+        base_model: str,
+        mix_options: dict = {},
+        model_uri: str = "",
+    ) -> Inputs:
+        """Add digests to everything that the run reads, so that later tasks are cached under what they really read."""
+        task = fingerprint(
+            customer_uri=customer_uri,
+            customer_columns=customer_columns,
+            test_uri=test_uri,
+            general_pools=general_pools,
+            benchmarks=benchmarks,
+            base_model=base_model,
+            mix_options=mix_options,
+            sanitize_options=self.sanitize_options,
+            evaluate_options=self.evaluate_options,
+            model_uri=model_uri,
+            storage=self.storage,
+        )
+        return Inputs(**on_cluster(task, cached=False).outputs)
 
     def preflight(self, inputs: Inputs, mix: Mix, training: Training, percents: list = []) -> dsl.PipelineTask:
         """Check the run before anything is computed; `percents` are those of a grid, in place of the mix's."""
-        task = self.task(preflight, inputs, mix, training, sources=inputs.customer, customer_data_percents=percents)
+        task = preflight(
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            sources=inputs.customer,
+            general=inputs.general,
+            customer_data_percent=mix.customer_data_percent,
+            customer_data_percents=percents,
+            customer_epochs=mix.customer_epochs,
+            max_steps=mix.max_steps,
+            mix_options=inputs.mix_options,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            sanitize_options=inputs.sanitize_options,
+            evaluate_options=inputs.evaluate_options,
+            benchmarks=inputs.benchmarks,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            data_memory=self.data_memory,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
         return with_images(on_cluster(task, cached=False))
 
     def sanitize(self, inputs: Inputs, *after: dsl.PipelineTask) -> Pools:
         """Clean the general pools; then the customer's, which loses what stands in them or in a benchmark."""
-        options = {"options": inputs.sanitize_options}
-        unsplit = {"test_ratio": 0.0, "validation_ratio": 0.0}
-        general = self.task(
-            sanitize, inputs, sources=inputs.general, splits=unsplit, consent={"required": False}, **options
+        general = sanitize(
+            sources=inputs.general,
+            benchmarks=inputs.benchmarks,
+            base_model=inputs.base_model,
+            splits={"test_ratio": 0.0, "validation_ratio": 0.0},
+            consent={"required": False},
+            options=inputs.sanitize_options,
+            seed=self.seed,
+            storage=self.storage,
         )
-        against, splits = general.outputs["pools"], {"holdout_records": 0}
-        customer = self.task(sanitize, inputs, sources=inputs.customer, against=against, splits=splits, **options)
+        customer = sanitize(
+            sources=inputs.customer,
+            against=general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            base_model=inputs.base_model,
+            splits={"holdout_records": 0},
+            options=inputs.sanitize_options,
+            seed=self.seed,
+            storage=self.storage,
+        )
         general.set_display_name("sanitize-general").after(*after)
         customer.set_display_name("sanitize-customer")
         return Pools(general=self._on_data_machine(general), customer=self._on_data_machine(customer))
 
     def mix(self, pools: Pools, inputs: Inputs, mix: Mix) -> dsl.PipelineTask:
         """Decide the training order, tokenize the records and write them as shards."""
-        return self._on_data_machine(self.task(mix_shard, inputs, mix, options=inputs.mix_options, **pools.outputs))
+        task = mix_shard(
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            customer_data_percent=mix.customer_data_percent,
+            customer_epochs=mix.customer_epochs,
+            max_steps=mix.max_steps,
+            options=inputs.mix_options,
+            seed=self.seed,
+            storage=self.storage,
+        )
+        return self._on_data_machine(task)
 
     def train(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> str:
         """Train once the mixed data passed its checks and a validation run went well; return the model's URI."""
-        shards = {"shards": mixed.outputs["shards"]}
-        validation = self.task(train, inputs, training, validation_steps=VALIDATION_STEPS, validated="", **shards)
-        validated = with_run_id(on_cluster(validation.set_display_name("validate-training"))).outputs["Output"]
-        task = self.task(train, inputs, training, validation_steps=0, validated=validated, **shards)
-        return with_run_id(on_cluster(task.set_display_name("train"))).outputs["Output"]
+        validation = self._train(mixed, inputs, training, validation_steps=VALIDATION_STEPS)
+        validation.set_display_name("validate-training")
+        task = self._train(mixed, inputs, training, validated=validation.outputs["Output"])
+        return task.set_display_name("train").outputs["Output"]
 
-    def restore(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training) -> str:
-        """Draw the trained model of the inputs back towards its base; return the restored model's URI."""
-        task = self.task(restore, inputs, training, shards=mixed.outputs["shards"])
+    def _train(
+        self,
+        mixed: dsl.PipelineTask,
+        inputs: Inputs,
+        training: Training,
+        validation_steps: int = 0,
+        validated: str = "",
+    ) -> dsl.PipelineTask:
+        task = train(
+            shards=mixed.outputs["shards"],
+            base_model=inputs.base_model,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            on_error=training.on_error,
+            validation_steps=validation_steps,
+            validated=validated,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
+        return with_run_id(on_cluster(task))
+
+    def restore(self, mixed: dsl.PipelineTask, inputs: Inputs, training: Training, model_uri: str) -> str:
+        """Draw a trained model back towards its base; return the restored model's URI."""
+        task = restore(
+            shards=mixed.outputs["shards"],
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            method=training.method,
+            learning_rate=training.learning_rate,
+            train_options=training.options,
+            seed=self.seed,
+            num_nodes=self.num_nodes,
+            gpus_per_node=self.gpus_per_node,
+            tracking=self.tracking,
+            storage=self.storage,
+        )
         return with_run_id(on_cluster(task)).outputs["Output"]
 
     def evaluate(self, pools: Pools, inputs: Inputs, model_uri: str = "") -> dsl.PipelineTask:
         """Evaluate the base model, or a tuned one, on all axes."""
-        options = inputs.evaluate_options
-        task = self.task(evaluate, inputs, model_uri=model_uri, options=options, **pools.outputs)
+        task = evaluate(
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            options=inputs.evaluate_options,
+            storage=self.storage,
+        )
         return self._on_gpus(task.set_display_name("evaluate-candidate" if model_uri else "evaluate-base"))
 
     def sweep(self, pools: Pools, inputs: Inputs, model_uri: str, strengths: list) -> dsl.PipelineTask:
         """Evaluate a tuned model at lower strengths."""
-        own = {"model_uri": model_uri, "strengths": strengths, "options": inputs.evaluate_options}
-        return self._on_gpus(self.task(sweep_dial, inputs, **own, **pools.outputs))
+        task = sweep_dial(
+            base_model=inputs.base_model,
+            model_uri=model_uri,
+            strengths=strengths,
+            customer=pools.customer.outputs["pools"],
+            general=pools.general.outputs["pools"],
+            benchmarks=inputs.benchmarks,
+            options=inputs.evaluate_options,
+            storage=self.storage,
+        )
+        return self._on_gpus(task)
 
     def compare(
         self,
@@ -165,33 +259,68 @@ class Run:
         earlier: dsl.PipelineTask | None = None,
     ) -> dsl.PipelineTask:
         """Compare a candidate's evaluation with the base model's, item by item, and decide."""
-        own = {"base": base.outputs["samples"], "candidate": candidate.outputs["samples"]}
-        own |= {"shards": mixed.outputs["shards"]} if mixed else {}
-        own |= {"dial": swept.outputs["dial"]} if swept else {}
-        own |= {"earlier": earlier.outputs["samples"]} if earlier else {}
-        return with_run_id(on_cluster(self.task(compare, inputs, **own), cached=False))
+        before = {"earlier": earlier.outputs["samples"]} if earlier else {}
+        shards = {"shards": mixed.outputs["shards"]} if mixed else {}
+        dial = {"dial": swept.outputs["dial"]} if swept else {}
+        task = compare(
+            base=base.outputs["samples"],
+            candidate=candidate.outputs["samples"],
+            limits=inputs.limits,
+            tracking=self.tracking,
+            storage=self.storage,
+            **shards,
+            **dial,
+            **before,
+        )
+        return with_run_id(on_cluster(task, cached=False))
 
     def plan_points(self, inputs: Inputs, percents: list, dial: list) -> dsl.PipelineTask:
         """Make the points of a grid, each with all that its tasks take from `fingerprint`."""
-        return on_cluster(self.task(plan_points, inputs, customer_data_percents=percents, dial=dial))
+        task = plan_points(
+            customer_data_percents=percents,
+            base_model=inputs.base_model,
+            weights=inputs.weights,
+            benchmarks=inputs.benchmarks,
+            limits=inputs.limits,
+            mix_options=inputs.mix_options,
+            evaluate_options=inputs.evaluate_options,
+            dial=dial,
+        )
+        return on_cluster(task)
 
     def choose_mix(self, comparisons: PipelineArtifactChannel) -> dsl.PipelineTask:
         """Lay the comparisons of a grid side by side and name the mix to take."""
-        task = self.task(choose_mix, comparisons=dsl.Collected(comparisons))
+        task = choose_mix(comparisons=dsl.Collected(comparisons), tracking=self.tracking, storage=self.storage)
         return with_run_id(on_cluster(task, cached=False))
 
-    def climb(self, decision: dsl.PipelineTask, training: Training, earlier: str, goal: dict) -> dsl.PipelineTask:
-        """Add a candidate to a ladder and say what comes next; the goal is `customer_target` and `sft_max_steps`."""
-        task = self.task(climb, training, comparison=decision.outputs["comparison"], earlier=earlier, **goal)
+    def climb(
+        self,
+        decision: dsl.PipelineTask,
+        training: Training,
+        earlier: str,
+        customer_target: float,
+        sft_max_steps: int,
+    ) -> dsl.PipelineTask:
+        """Add a candidate to a ladder and say what comes next."""
+        task = climb(
+            comparison=decision.outputs["comparison"],
+            method=training.method,
+            train_options=training.options,
+            earlier=earlier,
+            customer_target=customer_target,
+            sft_max_steps=sft_max_steps,
+            storage=self.storage,
+        )
         return on_cluster(task, cached=False)
 
     def choose_rung(self, ladder_uri: str) -> dsl.PipelineTask:
         """Lay the candidates of a ladder side by side and name the one to take."""
-        return with_run_id(on_cluster(self.task(choose_rung, ladder_uri=ladder_uri), cached=False))
+        task = choose_rung(ladder_uri=ladder_uri, tracking=self.tracking, storage=self.storage)
+        return with_run_id(on_cluster(task, cached=False))
 
     def record(self, pipeline: str, comparison: PipelineArtifactChannel) -> dsl.PipelineTask:
         """Write audit record and cost, and tell the webhook. A run that failed does not reach this."""
-        task = self.task(record_outcome, comparison=comparison, pipeline=pipeline)
+        task = record_outcome(comparison=comparison, pipeline=pipeline, tracking=self.tracking, storage=self.storage)
         kubernetes.use_secret_as_volume(task, "mixtune-webhook", mount_path="/etc/mixtune/webhook", optional=True)
         return with_images(with_run_id(on_cluster(task, cached=False)))
 

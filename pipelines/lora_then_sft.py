@@ -51,13 +51,23 @@ def lora_then_sft(
     storage: dict = {},
 ) -> None:
     """Tune with LoRA, go on while the customer's target is missed and nothing is forgotten, and name the candidate."""
-    parameters = locals()
-    run = Run.of(parameters)
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs)
-    goal = {"customer_target": customer_target, "sft_max_steps": sft_max_steps}
-    lora = Training(method="lora", learning_rate=learning_rate, train_options=train_options, on_error="report")
+    lora = Training(method="lora", learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(parameters)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, lora)
         pools = run.sanitize(inputs, checks)
         base = run.evaluate(pools, inputs)
@@ -66,17 +76,17 @@ def lora_then_sft(
             mixed = run.mix(pools, inputs, replace(mix, customer_data_percent=percent))
             model_uri = run.train(mixed, inputs, training)
             decision = run.compare(base, run.evaluate(pools, inputs, model_uri), inputs, mixed)
-            return run.climb(decision, training, earlier, goal)
+            return run.climb(decision, training, earlier, customer_target, sft_max_steps)
 
         first = rung(lora, customer_data_percent)
         with dsl.If(first.outputs["action"] == "lora", "second-adapter"):
-            other = replace(lora, train_options=first.outputs["train_options"])
+            other = replace(lora, options=first.outputs["train_options"])
             second = rung(other, first.outputs["customer_data_percent"], first.outputs["ladder_uri"])
         with dsl.Else("one-adapter"):
             enough = hand_on(*(first.outputs[name] for name in STEP))
         adapted = hand_on(*(dsl.OneOf(second.outputs[name], enough.outputs[name]) for name in STEP))
         with dsl.If(adapted.outputs["action"] == "sft", "full"):
-            sft = replace(lora, method="sft", train_options=adapted.outputs["train_options"])
+            sft = replace(lora, method="sft", options=adapted.outputs["train_options"])
             full = rung(sft, adapted.outputs["customer_data_percent"], adapted.outputs["ladder_uri"])
         with dsl.Else("adapters-only"):
             adapters_only = hand_on(*(adapted.outputs[name] for name in STEP))

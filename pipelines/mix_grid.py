@@ -48,18 +48,31 @@ def mix_grid(
     storage: dict = {},
 ) -> None:
     """Fine-tune the base model on several mixes of customer and general records, and name the mix to take."""
-    parameters = locals()
-    run = Run.of(parameters)
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
     mix = Mix(customer_epochs=customer_epochs)
-    training = Training(method=method, learning_rate=learning_rate, train_options=train_options, on_error="report")
+    training = Training(method=method, learning_rate=learning_rate, options=train_options, on_error="report")
     with clean_up_at_end():
-        inputs = run.fingerprint(parameters)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options
+        )
         checks = run.preflight(inputs, mix, training, percents=customer_data_percents)
         points = run.plan_points(inputs, customer_data_percents, dial)
         pools = run.sanitize(inputs, checks, points)
         base = run.evaluate(pools, inputs)
         with dsl.ParallelFor(points.output, parallelism=PARALLELISM, name="points") as point:
-            inputs_of_point = inputs.of_point(point)
+            # KFP's local runner lets no other task's parameter into a loop: a point holds what it needs.
+            names = ("base_model", "weights", "benchmarks", "limits", "mix_options", "evaluate_options")
+            inputs_of_point = replace(inputs, **{name: getattr(point, name) for name in names})
             mixed = run.mix(pools, inputs_of_point, replace(mix, customer_data_percent=point.percent))
             model_uri = run.train(mixed, inputs_of_point, training)
             candidate = run.evaluate(pools, inputs_of_point, model_uri)

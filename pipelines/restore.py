@@ -53,16 +53,27 @@ def restore(
     storage: dict = {},
 ) -> None:
     """Draw a trained model back towards its base on answers of its own."""
-    parameters = locals()
-    run = Run.of(parameters)
+    run = Run(
+        seed=seed,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_cpu=data_cpu,
+        data_memory=data_memory,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        tracking=tracking,
+        storage=storage,
+    )
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=1.0, max_steps=max_steps)
-    training = Training(method=method, learning_rate=learning_rate, train_options=train_options)
+    training = Training(method=method, learning_rate=learning_rate, options=train_options)
     with clean_up_at_end():
-        inputs = run.fingerprint(parameters)
+        inputs = run.fingerprint(
+            customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options, model_uri
+        )
         checks = run.preflight(inputs, mix, training)
         pools = run.sanitize(inputs, checks)
         mixed = run.mix(pools, inputs, mix)
-        restored_uri = run.restore(mixed, inputs, training)
+        restored_uri = run.restore(mixed, inputs, training, inputs.model_uri)
         base = run.evaluate(pools, inputs)
         trained = run.evaluate(pools, inputs, inputs.model_uri).set_display_name("evaluate-trained")
         swept = run.sweep(pools, inputs, inputs.model_uri, DIAL)
