@@ -35,19 +35,12 @@ class Reply:
         return 200 <= self.status < 300
 
 
-def post_json(
-    url: str, content: object, headers: Mapping[str, str] | None = None, *, tries: int, timeout_seconds: float
-) -> Reply:
-    """Post a JSON value; return the first answer that trying again would not change, else the last one."""
-    return send_json("POST", url, content, headers, tries=tries, timeout_seconds=timeout_seconds)
-
-
 def send_json(
-    method: str,
     url: str,
     content: object,
     headers: Mapping[str, str] | None = None,
     *,
+    method: str = "POST",
     tries: int,
     timeout_seconds: float,
 ) -> Reply:

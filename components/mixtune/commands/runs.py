@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mixtune.commands.argument_places import Arguments
-from mixtune.commands.arguments import Commands, find_pipeline, with_defaults
+from mixtune.commands.arguments import Commands, add_work_dir, find_pipeline, with_defaults
 from mixtune.commands.kubeflow_api import SubmittedRun, add_connection, answers, connect, read_run
 from mixtune.commands.local.work_dir import FAILED, WorkDir
 from mixtune.commands.run_on_cluster import RunOnCluster
@@ -24,7 +24,7 @@ def add_commands(commands: Commands) -> None:
         "runs", help="list runs with status, mix, verdict and cost: those here, or with --host a cluster's"
     )
     add_connection(runs, required=False)
-    runs.add_argument("--work-dir", default="mixtune-work", help="(default: %(default)s)")
+    add_work_dir(runs)
     runs.add_argument("--all", action="store_true", help="those that failed, too")
     runs.add_argument("--limit", type=int, default=20, help="(default: %(default)s)")
     runs.set_defaults(command=_runs)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from mixtune.errors import ModelError
-from mixtune.http_post import post_json, read_authorization
+from mixtune.http_post import read_authorization, send_json
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, Tokenizer, check_finite
 from mixtune.inference.heartbeat import beat
 from mixtune.settings.foreign import JsonObject
@@ -100,7 +100,7 @@ class EndpointEngine:
         """
         url = f"{self.settings.url.rstrip('/')}/completions"
         content = {"model": self.settings.model, "prompt": list(prompt), **content}
-        reply = post_json(url, content, self._headers, tries=TRIES, timeout_seconds=TIMEOUT_SECONDS)
+        reply = send_json(url, content, self._headers, tries=TRIES, timeout_seconds=TIMEOUT_SECONDS)
         if not reply.is_ok:
             problem = reply.problem or f"HTTP {reply.status}"
             raise ModelError(f"{url}: {problem} after {TRIES} tries; check URL, model {self.settings.model!r} and key")

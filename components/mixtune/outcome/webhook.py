@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mixtune.errors import ConfigError
-from mixtune.http_post import post_json
+from mixtune.http_post import send_json
 
 DEFAULT_FILE = "/etc/mixtune/webhook/url"
 
@@ -39,7 +39,7 @@ def send(message: Mapping[str, object]) -> str:
         return f"warning: nobody was told: {error}"
     if not url:
         return "webhook: none"
-    host, reply = urlsplit(url).hostname, post_json(url, message, tries=3, timeout_seconds=20)
+    host, reply = urlsplit(url).hostname, send_json(url, message, tries=3, timeout_seconds=20)
     if reply.is_ok:
         return f"webhook: {host} was told ({reply.status})"
     problem = f"it answered {reply.status}"

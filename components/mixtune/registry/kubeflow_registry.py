@@ -116,7 +116,7 @@ class _Registry:
 
     def _send(self, method: str, path: str, body: Body | None = None, tries: int = TRIES) -> Reply:
         where = f"{self._root}/{path}"
-        return send_json(method, where, body, self._headers, tries=tries, timeout_seconds=TIMEOUT_SECONDS)
+        return send_json(where, body, self._headers, method=method, tries=tries, timeout_seconds=TIMEOUT_SECONDS)
 
     def _read(self, method: str, path: str, reply: Reply) -> Body:
         if not reply.is_ok:

@@ -47,8 +47,7 @@ def serve(
     """
     from mixtune import storage as files
     from mixtune.prices import read_prices
-    from mixtune.serve.serve_model import ServeRequest, serve_model
-    from mixtune.serve.serving_files import write_output
+    from mixtune.serve.serve_model import ServeRequest, serve_model, write_output
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.serving import ServeSettings
 

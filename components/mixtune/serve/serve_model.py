@@ -8,6 +8,7 @@ import yaml
 
 from mixtune.artifacts.endpoint import ServedEndpoint
 from mixtune.artifacts.run_report import read_proof
+from mixtune.artifacts.typed_json import write_artifact
 from mixtune.prices import Prices
 from mixtune.report import pages
 from mixtune.serve.kserve_objects import inference_service, llm_inference_service
@@ -87,6 +88,15 @@ def serve_model(request: ServeRequest, settings: ServeSettings, prices: Prices) 
         objects_digest=hashlib.sha256(text.encode()).hexdigest(),
     )
     return ServeOutput(objects=text, endpoint=endpoint, summary=_summarize(endpoint, model, plan))
+
+
+def write_output(output: ServeOutput, objects_path: str, endpoint_path: str, summary_path: str) -> str:
+    """Write what was made to its files; return the endpoint's address."""
+    pages.write_text(objects_path, output.objects)
+    pages.write_text(summary_path, output.summary)
+    write_artifact(endpoint_path, output.endpoint)
+    print(f"serve: {output.endpoint.url}", flush=True)
+    return output.endpoint.url
 
 
 def _summarize(endpoint: ServedEndpoint, model: ServedModel, plan: ServingPlan) -> str:

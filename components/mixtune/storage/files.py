@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -214,10 +214,7 @@ def file_size(uri: str) -> int:
 def sha256_file(uri: str) -> str:
     """Return the SHA-256 of a file's content, hex."""
     with open_read(uri) as stream:
-        total = hashlib.sha256()
-        while block := stream.read(BLOCK_BYTES):
-            total.update(block)
-        return total.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def delete(uri: str) -> None:
@@ -226,14 +223,12 @@ def delete(uri: str) -> None:
         path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
-    bucket, key = split_s3(uri)
-    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-        keys = [item["Key"] for item in page.get("Contents", [])]
-        keys = [name for name in keys if name == key or name.startswith(key.rstrip("/") + "/")]
-        if keys:
-            answer = s3_client().delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": name} for name in keys]})
-            if kept := answer.get("Errors"):
-                print(f"{uri}: {len(kept)} of {len(keys)} objects stay there: {kept[0].get('Code')}", flush=True)
+    for items in _pages(uri):
+        doomed = {"Objects": [{"Key": item["Key"]} for item in items]}
+        answer = s3_client().delete_objects(Bucket=split_s3(uri)[0], Delete=doomed)
+        if remaining := answer.get("Errors"):
+            code = remaining[0].get("Code")
+            print(f"{uri}: {len(remaining)} of {len(items)} objects stay there: {code}", flush=True)
 
 
 def fetch(uri: str, folder: Path, share: Share = ALONE) -> Path:
@@ -303,13 +298,14 @@ def copy(source: str, target: str) -> FileEntry:
 
 def _list_local(path: Path) -> list[FileEntry]:
     if path.is_file():
-        return [FileEntry(path=path.name, num_bytes=path.stat().st_size, sha256=sha256_file(str(path)))]
+        return [entry_of(path, path.name)]
     names = ((item, item.relative_to(path)) for item in _walk(path))
-    return [
-        FileEntry(path=name.as_posix(), num_bytes=item.stat().st_size, sha256=sha256_file(str(item)))
-        for item, name in names
-        if not any(part.startswith((".", "_")) for part in name.parts)
-    ]
+    return [entry_of(item, name.as_posix()) for item, name in names if not _is_hidden(name.parts)]
+
+
+def _is_hidden(parts: Iterable[str]) -> bool:
+    """Return whether a path with these parts is left out, in whatever folder: `.x`, `_x`."""
+    return any(part.startswith((".", "_")) for part in parts)
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -326,20 +322,22 @@ def _walk(path: Path) -> Iterator[Path]:
 
 
 def _list_s3(uri: str) -> list[FileEntry]:
-    bucket, key = split_s3(uri)
-    entries = []
-    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-        for item in page.get("Contents", []):
-            if item["Key"] == key:
-                name = key.rsplit("/", 1)[-1]
-            elif item["Key"].startswith(key.rstrip("/") + "/"):
-                name = item["Key"][len(key.rstrip("/")) + 1 :]
-            else:
-                continue
-            if name and not name.endswith("/") and not any(part.startswith((".", "_")) for part in name.split("/")):
-                version = hashlib.sha256(item["ETag"].encode()).hexdigest()
-                entries.append(FileEntry(path=name, num_bytes=item["Size"], sha256=version))
+    key, entries = split_s3(uri)[1], []
+    for item in (item for items in _pages(uri) for item in items):
+        name = key.rsplit("/", 1)[-1] if item["Key"] == key else item["Key"][len(key.rstrip("/")) + 1 :]
+        if name and not name.endswith("/") and not _is_hidden(name.split("/")):
+            version = hashlib.sha256(item["ETag"].encode()).hexdigest()
+            entries.append(FileEntry(path=name, num_bytes=item["Size"], sha256=version))
     return entries
+
+
+def _pages(uri: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield what S3 lists of an object and of the folder of that name, a page at a time."""
+    bucket, key = split_s3(uri)
+    for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+        items = [item for item in page.get("Contents", []) if f"{item['Key']}/".startswith(key.rstrip("/") + "/")]
+        if items:
+            yield items
 
 
 def _first_key(uri: str) -> str:

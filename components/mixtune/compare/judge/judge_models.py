@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mixtune.compare.judge.pairwise import Ask
 from mixtune.errors import ConfigError, ModelError
 from mixtune.evaluate.answers import generate
-from mixtune.http_post import Reply, post_json, read_authorization
+from mixtune.http_post import Reply, read_authorization, send_json
 from mixtune.inference import loading
 from mixtune.inference.endpoint_engine import ask_each
 from mixtune.inference.loading import ModelSource
@@ -32,7 +32,7 @@ def ask_url(url: str, model: str, key_path: str) -> Ask:
     def ask_one(prompt: str) -> str:
         content = {**options, "messages": [{"role": "user", "content": prompt}]}
         endpoint = f"{url.rstrip('/')}/chat/completions"
-        return _read_text(post_json(endpoint, content, headers, tries=TRIES, timeout_seconds=60), url)
+        return _read_text(send_json(endpoint, content, headers, tries=TRIES, timeout_seconds=60), url)
 
     return lambda prompts: ask_each(ask_one, prompts, THREADS, "judge: prompts answered")
 

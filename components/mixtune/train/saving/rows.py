@@ -5,7 +5,6 @@ process that goes on reads the headers, and of the rest its own rows alone, by r
 byte is fetched once, not eight times. Local files are held against their SHA-256, objects in S3 against their size.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def restore_rows(folder: str, entries: tuple[storage.FileEntry, ...], steps_done
         for (_, entry), reader in zip(files, readers, strict=True):
             for name, piece in _read_header(reader, entry.path).items():
                 pieces.setdefault((entry.path.split("-")[0], name), []).append(piece)
-        _check_whole_files(files, readers, trainer)
+        _check_whole_files(files, trainer)
         _fill_in(pieces, steps_done, trainer)
     finally:
         for reader in readers:
@@ -167,16 +166,9 @@ def _read_header(reader: storage.RangeReader, path: str) -> dict[str, Piece]:
     return pieces
 
 
-def _check_whole_files(
-    files: list[tuple[str, storage.FileEntry]], readers: list[storage.RangeReader], trainer: Trainer
-) -> None:
+def _check_whole_files(files: list[tuple[str, storage.FileEntry]], trainer: Trainer) -> None:
     """Hold local files against their SHA-256, each by one process of a node; a DataError where one was changed."""
     group = trainer.group
-    for number, ((uri, entry), reader) in enumerate(zip(files, readers, strict=True)):
-        if storage.is_s3(uri) or number % group.local_size != group.local_rank:
-            continue
-        total = hashlib.sha256()
-        for offset in range(0, reader.num_bytes, BLOCK_BYTES):
-            total.update(reader.read(offset, min(BLOCK_BYTES, reader.num_bytes - offset)))
-        if total.hexdigest() != entry.sha256:
+    for uri, entry in files[group.local_rank :: group.local_size]:
+        if not storage.is_s3(uri) and storage.sha256_file(uri) != entry.sha256:
             raise DataError(f"{uri}: its SHA-256 is not the manifest's; delete this checkpoint")
