@@ -137,7 +137,7 @@ def mix(demo: Demo, percent: float, num_steps: int, folder: Path) -> str:
     mixing.run(
         read_mix_settings({**parameters, "seed": arguments["seed"]}, arguments["mix_options"]),
         mixing.Inputs(base_model=arguments["base_model"], customer_path=customer, general_path=general),
-        mixing.Outputs(**dict(zip(("manifest_path", "data_uri", "html_path", "markdown_path"), places, strict=True))),
+        mixing.Outputs(**dict(zip(("json_path", "data_uri", "html_path", "markdown_path"), places, strict=True))),
     )
     return places[0]
 
@@ -167,7 +167,7 @@ def evaluate(demo: Demo, model_uri: str, folder: Path) -> str:
         model_uri=model_uri,
         benchmarks=parse_benchmarks(benchmarks),
     )
-    names = ("samples_path", "data_uri", "html_path", "markdown_path")
+    names = ("json_path", "data_uri", "html_path", "markdown_path")
     places = [str(folder / name) for name in ("samples", "data/samples", "samples.html", "samples.md")]
     evaluation.run(
         EvaluateSettings(thinking="template"), inputs, evaluation.Outputs(**dict(zip(names, places, strict=True)))

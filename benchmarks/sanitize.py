@@ -76,10 +76,10 @@ def inputs(file: Path, workers: int, range_bytes: int, work: str) -> Inputs:
 
 def outputs(folder: Path) -> Outputs:
     return Outputs(
-        pools_path=str(folder / "pools"),
+        json_path=str(folder / "pools"),
         data_uri=str(folder / "data"),
-        report_path=str(folder / "r.html"),
-        summary_path=str(folder / "s.md"),
+        html_path=str(folder / "r.html"),
+        markdown_path=str(folder / "s.md"),
     )
 
 

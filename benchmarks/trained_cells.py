@@ -98,7 +98,7 @@ class Bench:
         if not (folder / "pools").exists():
             benchmarks = {axis: {"uri": options["uri"]} for axis, options in self.world.benchmarks.items()}
             parameters |= {"benchmarks": benchmarks, "base_model": self.world.base_model, "seed": self.seed}
-            names = ("pools_path", "data_uri", "report_path", "summary_path")
+            names = ("json_path", "data_uri", "html_path", "markdown_path")
             places = [str(folder / place) for place in ("pools", "data", "report.html", "summary.md")]
             outputs = sanitizing.Outputs(**dict(zip(names, places, strict=True)))
             sanitizing.run(*sanitizing.read_parameters(parameters), outputs)
@@ -140,7 +140,7 @@ class Bench:
         """Write shards; return their manifest."""
         customer, general = self.pools
         weights = {pool["category"]: pool["weight"] for pool in self.world.pools}
-        names = ("manifest_path", "data_uri", "html_path", "markdown_path")
+        names = ("json_path", "data_uri", "html_path", "markdown_path")
         places = [str(folder / place) for place in ("shards", "data/shards", "receipt.html", "receipt.md")]
         start = cpu_seconds()
         mixing.run(
@@ -208,7 +208,7 @@ class Bench:
             strength=strength,
             benchmarks=parse_benchmarks(benchmarks),
         )
-        names = ("samples_path", "data_uri", "html_path", "markdown_path")
+        names = ("json_path", "data_uri", "html_path", "markdown_path")
         places = [str(folder / place) for place in ("samples", "data/samples", "samples.html", "samples.md")]
         answers = CustomerOptions(max_new_tokens=24)
         settings = EvaluateSettings(thinking="template", limit=num_items, customer_options=answers)

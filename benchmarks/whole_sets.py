@@ -41,7 +41,7 @@ def make_pools(folder: Path, name: str, sources: list[dict[str, Any]], **splits:
     path.mkdir()
     named = [{**source, "name": name, "columns": COLUMNS} for source in sources]
     settings, inputs = sanitize.read_parameters({"sources": named, "dedup": {"near_duplicates": 0}, "splits": splits})
-    places = {"pools_path": "pools", "data_uri": "data", "report_path": "report", "summary_path": "summary"}
+    places = {"json_path": "pools", "data_uri": "data", "html_path": "report", "markdown_path": "summary"}
     sanitize.run(settings, inputs, sanitize.Outputs(**{key: str(path / place) for key, place in places.items()}))
     return str(path / "pools")
 
@@ -76,7 +76,7 @@ def evaluate(folder: Path, model: Path, customer: str, general: str, **changes: 
     path = str(folder / "samples")
     data = storage.data_uri(path, "samples")
     outputs = Outputs(
-        samples_path=path, data_uri=data, html_path=f"{folder}/report.html", markdown_path=f"{folder}/summary.md"
+        json_path=path, data_uri=data, html_path=f"{folder}/report.html", markdown_path=f"{folder}/summary.md"
     )
     _, wall, cpu = models.timed(run, from_dict(EvaluateSettings, changes, "options"), inputs, outputs)
     return read_samples(path), wall, cpu

@@ -16,7 +16,7 @@ from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.samples import Samples, read_samples
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
-from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
+from mixtune.compare.run import CompareInputs, run_comparison
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.evaluate.run import Inputs, Outputs, run
 from mixtune.records import Message, Record, content_id
@@ -217,7 +217,7 @@ def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) ->
     folder.mkdir(parents=True, exist_ok=True)
     path = str(folder / "samples")
     outputs = Outputs(
-        samples_path=path,
+        json_path=path,
         data_uri=storage.data_uri(samples_uri or path, "samples"),
         html_path=str(folder / "report"),
         markdown_path=str(folder / "summary"),
@@ -228,8 +228,8 @@ def evaluate(world: Any, folder: Path, samples_uri: str = "", **changes: Any) ->
 
 def compare(base: Path, candidate: Path, folder: Path, **changes: Any) -> Comparison:
     inputs = CompareInputs(base_path=str(base / "samples"), candidate_path=str(candidate / "samples"), **changes)
-    places = {name: str(folder / name) for name in ("comparison_path", "report_path", "summary_path")}
-    run_comparison(inputs, CompareOutputs(**places))
+    names = {"json_path": "comparison_path", "html_path": "report_path", "markdown_path": "summary_path"}
+    run_comparison(inputs, Outputs(**{name: str(folder / file) for name, file in names.items()}))
     return read_artifact(Comparison, str(folder / "comparison_path"))
 
 

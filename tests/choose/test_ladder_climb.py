@@ -97,5 +97,5 @@ def write(folder: Path, rungs: list[Rung]) -> Outputs:
         budget = {"target": 0.8, "sft_max_steps": 500}
         climb(str(folder / "comparison"), candidate, earlier, str(folder / "ladder"), budget)
     return Outputs(
-        json_path=str(folder / "chosen"), report_path=str(folder / "report"), summary_path=str(folder / "summary")
+        json_path=str(folder / "chosen"), html_path=str(folder / "report"), markdown_path=str(folder / "summary")
     )

@@ -48,13 +48,13 @@ class Grid:
         write_model_manifest(str(self.folder / f"{percent:g}" / "model"), **figures)
 
     def report(self, **tracking: Any) -> GridReport:
-        places = {name: str(self.folder / name) for name in ("json_path", "report_path", "summary_path")}
+        places = {name: str(self.folder / name) for name in ("json_path", "html_path", "markdown_path")}
         report = report_grid(self.paths, Outputs(**places), tracking)
         assert read_artifact(GridReport, places["json_path"]) == report
         return report
 
     def page(self) -> str:
-        return (self.folder / "report_path").read_text()
+        return (self.folder / "html_path").read_text()
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: G
     assert "<h2>Turned down</h2>" in page and "50 % at 0.5: no memory" in page
     assert (
         "| 100 % | 0.25 | pass | 0.600 | +0.100 (+0.050 to +0.150) | none |"
-        in (grid.folder / "summary_path").read_text()
+        in (grid.folder / "markdown_path").read_text()
     )
 
 

@@ -18,7 +18,7 @@ from mixtune.artifacts.judgments import Judgment, Judgments
 from mixtune.compare.judge import judge_models, pairwise
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.judge.pairwise import Pair, calibrate, judge_pairs, parse_verdict
-from mixtune.compare.judge.run import JudgeInputs, JudgeOutputs, judge_axis, run_judging
+from mixtune.compare.judge.run import JudgeInputs, Outputs, judge_axis, run_judging
 from mixtune.errors import ConfigError, DataError, ModelError
 
 from ..evaluation import compare, evaluate, write_jsonl
@@ -182,7 +182,7 @@ def run(answered: Path, out: Path, **changes: Any) -> Judgments:
         "base_path": str(answered / "base" / "samples"),
         "candidate_path": str(answered / "candidate" / "samples"),
     }
-    outputs = JudgeOutputs(judgments_path=str(out / "judgments"), report_path=str(out / "judge.html"))
+    outputs = Outputs(json_path=str(out / "judgments"), html_path=str(out / "judge.html"))
     return run_judging(JudgeInputs(**{**places, **changes}), outputs)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from mixtune.artifacts.comparison import AxisVerdict, Comparison, Estimate, ItemCounts, Measure
 from mixtune.artifacts.grid import GridReport
@@ -194,7 +195,7 @@ def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(beg
     write_artifact(paths["comparison"], compare(percent, 1, 12))
     step = proceed(paths["comparison"], paths["search"], 1, paths["after"])
     assert step.action == "stop"
-    outputs = Outputs(json_path=paths["grid"], report_path=paths["page"], summary_path=paths["summary"])
+    outputs = Outputs(json_path=paths["grid"], html_path=paths["page"], markdown_path=paths["summary"])
     report = conclude(paths["after"], outputs, {})
     assert read_artifact(GridReport, paths["grid"]) == report
     assert report.recommended is not None
@@ -204,6 +205,19 @@ def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(beg
     assert page.count("<svg") == 2
     assert f"{percent:g} %" in page
     assert "The prediction held" in Path(paths["summary"]).read_text()
+
+
+def test_mlflow_shows_the_page_of_a_search(begun: MixSearch, tmp_path: Path) -> None:
+    paths = {name: str(tmp_path / name) for name in ("search", "comparison", "after", "grid", "page", "summary")}
+    write_artifact(paths["search"], begun)
+    write_artifact(paths["comparison"], compare(begun.rounds[0].forecast.percent, 1, 12))
+    proceed(paths["comparison"], paths["search"], 1, paths["after"])
+    outputs = Outputs(json_path=paths["grid"], html_path=paths["page"], markdown_path=paths["summary"])
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    conclude(paths["after"], outputs, {"uri": uri})
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("mixtune").experiment_id])
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["report.html"]
 
 
 def test_too_few_proxies_with_a_model_end_the_search_with_every_reason() -> None:

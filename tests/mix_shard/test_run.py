@@ -29,13 +29,13 @@ def mixed(folder: Path, model: Path, contents: dict[str, Any], mix: MixSettings)
     general = write_pools(folder / "general", contents)
     inputs = Inputs(base_model=str(model), customer_path=customer, general_path=general)
     outputs = Outputs(
-        manifest_path=str(folder / "out" / "shards"),
+        json_path=str(folder / "out" / "shards"),
         data_uri=str(folder / "out" / "data" / "shards"),
         html_path=str(folder / "receipt.html"),
         markdown_path=str(folder / "receipt.md"),
     )
     run(mix, inputs, outputs)
-    return open_shards(outputs.manifest_path, folder / "unused")
+    return open_shards(outputs.json_path, folder / "unused")
 
 
 def three_pools() -> dict[str, Any]:

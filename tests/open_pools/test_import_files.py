@@ -161,7 +161,7 @@ def test_a_pool_of_the_hub_is_imported_cleaned_and_accounted_for(hub: Any, table
     settings, inputs = read_parameters(
         {"sources": general, "splits": {"test_ratio": 0}, "dedup": {"near_duplicates": 0}}
     )
-    places = {"pools_path": "pools", "data_uri": "data", "report_path": "r.html", "summary_path": "s.md"}
+    places = {"json_path": "pools", "data_uri": "data", "html_path": "r.html", "markdown_path": "s.md"}
     manifest = run(settings, inputs, Outputs(**{name: str(tmp_path / place) for name, place in places.items()}))
     assert manifest.counts["rag"].kept == 30
     record = next(read_pools(str(tmp_path / "pools")).records("rag", "train"))

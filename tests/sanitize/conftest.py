@@ -11,9 +11,9 @@ def sanitize(folder: Path, **parameters: Any) -> PoolsManifest:
     """Sanitize into `pools`, `data`, `r.html` and `s.md` of a folder, with no test split unless one is asked for."""
     settings, inputs = read_parameters({"splits": {"test_ratio": 0}, **parameters})
     outputs = Outputs(
-        pools_path=str(folder / "pools"),
+        json_path=str(folder / "pools"),
         data_uri=str(folder / "data"),
-        report_path=str(folder / "r.html"),
-        summary_path=str(folder / "s.md"),
+        html_path=str(folder / "r.html"),
+        markdown_path=str(folder / "s.md"),
     )
     return run(settings, inputs, outputs)

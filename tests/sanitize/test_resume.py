@@ -27,7 +27,7 @@ RUN = """
 import json, sys
 from mixtune.sanitize.run import Outputs, read_parameters, run
 folder = sys.argv[1]
-places = {"pools_path": "pools", "data_uri": "data", "report_path": "r.html", "summary_path": "s.md"}
+places = {"json_path": "pools", "data_uri": "data", "html_path": "r.html", "markdown_path": "s.md"}
 outputs = Outputs(**{name: f"{folder}/{place}" for name, place in places.items()})
 run(*read_parameters({"splits": {"test_ratio": 0}, **json.load(open(sys.argv[2]))}), outputs)
 """

@@ -79,10 +79,11 @@ def choose_mix(
         DataError: A comparison that does not say its mix.
     """
     from mixtune import storage as files
-    from mixtune.choose.mix_choice import Outputs, report_grid
+    from mixtune.choose.mix_choice import report_grid
+    from mixtune.report.outputs import Outputs
 
     files.configure_storage(storage)
-    outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
+    outputs = Outputs(json_path=grid.path, html_path=report.path, markdown_path=summary.path)
     chosen = report_grid([comparison.path for comparison in comparisons], outputs, tracking)
     best = chosen.recommended
     return chosen.verdict, best.percent if best else -1.0, best.strength if best else -1.0
@@ -166,10 +167,10 @@ def choose_rung(
     """
     from mixtune import storage as files
     from mixtune.choose.ladder_climb import report_ladder
-    from mixtune.choose.mix_choice import Outputs
+    from mixtune.report.outputs import Outputs
 
     files.configure_storage(storage)
-    outputs = Outputs(json_path=ladder.path, report_path=report.path, summary_path=summary.path)
+    outputs = Outputs(json_path=ladder.path, html_path=report.path, markdown_path=summary.path)
     chosen = report_ladder(ladder_uri, outputs, tracking)
     return chosen.verdict, chosen.recommended.model_uri if chosen.recommended else ""
 

@@ -9,10 +9,10 @@ from mixtune.artifacts.grid import Recommendation
 from mixtune.artifacts.ladder import LORA, SFT, Ladder, LadderReport, Rung
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.choose.costs import training_cost
-from mixtune.choose.mix_choice import Outputs
 from mixtune.choose.points import Point
 from mixtune.choose.report_page import write_report
 from mixtune.errors import TrainingError
+from mixtune.report.outputs import Outputs
 from mixtune.settings.from_dict import Options
 
 STOP = "stop"
@@ -107,10 +107,10 @@ def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
     rungs = [replace(rung, cost=training_cost(rung.comparison.model_uri, price)) for rung in ladder.rungs]
     report = choose_rung(replace(ladder, rungs=tuple(rungs)))
     print(f"choose-rung: {report.reason}", flush=True)
-    write_report("LoRA, or full fine-tuning?", report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_report("LoRA, or full fine-tuning?", report, html=outputs.html_path, markdown=outputs.markdown_path)
     write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "choose-rung") as run:
-        run.log_page(outputs.report_path, "report.html")
+        run.log_page(outputs.html_path, "report.html")
         if run.run_id:
             name = report.recommended.name if report.recommended else "none"
             run.parent.set_tags({"verdict": report.verdict, "recommended": name})

@@ -1,7 +1,7 @@
 """Several mixes side by side: what each gained and what it forgot, and which one to take."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mixtune import prices, storage, tracking
 from mixtune.artifacts.comparison import FAIL, FAILED, INCONCLUSIVE, PASS, Comparison
@@ -11,15 +11,7 @@ from mixtune.choose.costs import training_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.choose.report_page import write_report
 from mixtune.errors import TrainingError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Where a report goes."""
-
-    json_path: str
-    report_path: str
-    summary_path: str
+from mixtune.report.outputs import Outputs
 
 
 def report_grid(paths: list[str], outputs: Outputs, options: Mapping[str, object]) -> GridReport:
@@ -35,7 +27,7 @@ def report_grid(paths: list[str], outputs: Outputs, options: Mapping[str, object
     report = choose(candidates)
     command = report.recommended.command if report.recommended else ""
     print(f"choose-mix: {report.reason}", *filter(None, [command]), sep="\n", flush=True)
-    write_report("Which mix?", report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_report("Which mix?", report, html=outputs.html_path, markdown=outputs.markdown_path)
     write_artifact(outputs.json_path, report)
     _track(report, outputs, where)
     return report
@@ -123,6 +115,6 @@ def _track(report: GridReport, outputs: Outputs, where: tracking.Tracking) -> No
         if best:
             tags["recommended_strength"] = f"{best.strength:g}"
         run.set_tags(tags)
-        run.log_page(outputs.report_path, "report.html")
+        run.log_page(outputs.html_path, "report.html")
         if run.run_id:
             run.parent.set_tags({**tags, "verdict": report.verdict})

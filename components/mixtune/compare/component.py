@@ -47,14 +47,9 @@ def judge(
         DataError: The axis has no generated answers, or both evaluations were not asked the same.
         ModelError: The judge cannot be reached or loaded.
     """
-    from mixtune.compare.judge.run import (
-        JudgeInputs,
-        JudgeOutputs,
-        calibration_metrics,
-        run_judging,
-        share_preferences,
-    )
+    from mixtune.compare.judge.run import JudgeInputs, calibration_metrics, run_judging, share_preferences
     from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.outputs import Outputs
 
     inputs = JudgeInputs(
         base_path=base.path,
@@ -68,7 +63,7 @@ def judge(
         chat_template_uri=chat_template_uri,
         storage=storage,
     )
-    outcome = run_judging(inputs, JudgeOutputs(judgments_path=judgments.path, report_path=report.path))
+    outcome = run_judging(inputs, Outputs(json_path=judgments.path, html_path=report.path))
     write_metrics(metrics, {**calibration_metrics(outcome.calibration), **share_preferences(outcome)})
 
 
@@ -124,8 +119,9 @@ def compare(
             training data.
         ConfigError: An unknown axis or option.
     """
-    from mixtune.compare.run import CompareInputs, CompareOutputs, run_comparison
+    from mixtune.compare.run import CompareInputs, run_comparison
     from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.outputs import Outputs
 
     inputs = CompareInputs(
         base_path=base.path,
@@ -140,7 +136,7 @@ def compare(
         tracking=tracking,
         storage=storage,
     )
-    outputs = CompareOutputs(comparison_path=comparison.path, report_path=report.path, summary_path=summary.path)
+    outputs = Outputs(json_path=comparison.path, html_path=report.path, markdown_path=summary.path)
     outcome = run_comparison(inputs, outputs)
     write_metrics(metrics, {axis.axis + "_difference": axis.measure.change.difference for axis in outcome.axes})
     return outcome.verdict

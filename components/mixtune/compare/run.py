@@ -17,6 +17,7 @@ from mixtune.compare.contamination import check_contamination
 from mixtune.compare.judge import run as judge_run
 from mixtune.compare.mlflow_log import log_comparison
 from mixtune.compare.paired_samples import compare_samples, without_candidate
+from mixtune.report.outputs import Outputs
 from mixtune.settings.from_dict import Options
 
 
@@ -45,28 +46,19 @@ class CompareInputs:
     storage: Options = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareOutputs:
-    """Where `compare` writes."""
-
-    comparison_path: str
-    report_path: str
-    summary_path: str
-
-
-def run_comparison(inputs: CompareInputs, outputs: CompareOutputs) -> Comparison:
+def run_comparison(inputs: CompareInputs, outputs: Outputs) -> Comparison:
     """Compare two samples artifacts, write the reports and log everything to MLflow."""
     storage.configure_storage(inputs.storage)
     base, candidate = read_samples(inputs.base_path), read_samples(inputs.candidate_path)
     shards = read_artifact(ShardsManifest, inputs.shards_path) if inputs.shards_path else None
     judgments = judge_run.read_judgments(inputs.judgments_path, base, candidate) if inputs.judgments_path else None
     comparison = _compare(base, candidate, shards, judgments, inputs)
-    write_comparison(comparison, html=outputs.report_path, markdown=outputs.summary_path)
-    write_artifact(outputs.comparison_path, comparison)
+    write_comparison(comparison, html=outputs.html_path, markdown=outputs.markdown_path)
+    write_artifact(outputs.json_path, comparison)
     print(f"compare: {comparison.verdict}; {summarize(comparison)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("comparison.json", "report.html", "summary.md")]
-        for file, uri in zip(files, (outputs.comparison_path, outputs.report_path, outputs.summary_path), strict=True):
+        for file, uri in zip(files, (outputs.json_path, outputs.html_path, outputs.markdown_path), strict=True):
             storage.copy(uri, str(file))
         log_comparison(inputs.tracking, comparison, {"base": base, "candidate": candidate}, shards, judgments, files)
     return comparison

@@ -63,8 +63,9 @@ def evaluate(
     """
     from mixtune import storage as files
     from mixtune.evaluate.named_benchmarks import parse_benchmarks
-    from mixtune.evaluate.run import Inputs, Outputs, run
+    from mixtune.evaluate.run import Inputs, run
     from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.outputs import Outputs
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings
 
@@ -72,7 +73,7 @@ def evaluate(
     paths = {"customer_path": customer.path, "general_path": general.path}
     inputs = Inputs(base_model=base_model, model_uri=model_uri, **paths, benchmarks=parse_benchmarks(benchmarks))
     outputs = Outputs(
-        samples_path=samples.path,
+        json_path=samples.path,
         data_uri=files.data_uri(samples.uri, "samples"),
         html_path=report.path,
         markdown_path=summary.path,

@@ -39,6 +39,7 @@ from mixtune.inference.engine import Tokenizer
 from mixtune.inference.loading import Fetched, ModelSource
 from mixtune.inference.prompts import AskingTokenizer, check_thinking_switch
 from mixtune.interpolation import check_strengths
+from mixtune.report.outputs import Outputs
 from mixtune.settings.from_dict import suggest
 from mixtune.settings.inference import AS_TEMPLATE, AS_TRAINED, ENDPOINT, THOUGHTS_BOTH, THOUGHTS_ON, EvaluateSettings
 
@@ -62,17 +63,6 @@ class Inputs:
     """By axis."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Where `evaluate` writes."""
-
-    samples_path: str
-    data_uri: str
-    """Folder of the samples' rows."""
-    html_path: str
-    markdown_path: str
-
-
 class EvaluationPools(NamedTuple):
     """The pools whose held-out records are evaluated."""
 
@@ -93,7 +83,7 @@ def run(settings: EvaluateSettings, inputs: Inputs, outputs: Outputs) -> Evaluat
             fetched = loading.at_strength(loading.fetch(source), inputs.strength, Path(scratch))
             evaluation = _evaluate(settings, inputs, outputs, source, fetched)
     report.write(evaluation, html=outputs.html_path, markdown=outputs.markdown_path)
-    write_artifact(outputs.samples_path, evaluation.samples)
+    write_artifact(outputs.json_path, evaluation.samples)
     return evaluation
 
 
@@ -117,7 +107,7 @@ def sweep(
         folder = storage.join(data_uri, f"{strength:g}")
         path = storage.join(folder, "samples")
         outputs = Outputs(
-            samples_path=path,
+            json_path=path,
             data_uri=storage.data_uri(path, "samples"),
             html_path=storage.join(folder, "report"),
             markdown_path=storage.join(folder, "summary"),
@@ -160,7 +150,7 @@ def _evaluate(
         axes = [replace(axis, parts=[piece for part in axis.parts for piece in part.cut()]) for axis in axes]
     written = parallel.resume_or_reset(folder, identity)
     if not written:
-        storage.delete(outputs.samples_path)  # it is no longer true
+        storage.delete(outputs.json_path)  # it is no longer true
     missing = [part for axis in axes for part in axis.parts if part.path not in written]
     load = partial(loading.load_engine, source, fetched)
     parallel.score_parts(missing, folder, load, parallel.find_devices(source.device, source.gpus_per_model))

@@ -163,10 +163,10 @@ def conclude_mix(
         customer_data_percent: The share to take; -1 where none passed.
     """
     from mixtune import storage as files
-    from mixtune.choose.mix_choice import Outputs
     from mixtune.find_mix.run import conclude
+    from mixtune.report.outputs import Outputs
 
     files.configure_storage(storage)
-    outputs = Outputs(json_path=grid.path, report_path=report.path, summary_path=summary.path)
+    outputs = Outputs(json_path=grid.path, html_path=report.path, markdown_path=summary.path)
     choice = conclude(search_uri, outputs, tracking)
     return choice.verdict, choice.recommended.percent if choice.recommended else -1.0

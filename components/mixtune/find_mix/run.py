@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mixtune import prices, tracking
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Comparison
@@ -11,10 +10,10 @@ from mixtune.artifacts.mix_search import MixSearch
 from mixtune.artifacts.samples import read_samples
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.choose.costs import training_cost
-from mixtune.choose.mix_choice import Outputs
 from mixtune.choose.points import Point
 from mixtune.find_mix.search import STOP, continue_search, next_action, start_search
 from mixtune.find_mix.search_page import held_prediction, write_search
+from mixtune.report.outputs import Outputs
 from mixtune.settings.find_mix import FindSettings
 from mixtune.settings.from_dict import Options
 
@@ -78,10 +77,10 @@ def conclude(search_path: str, outputs: Outputs, options: Options) -> GridReport
     candidates = tuple(replace(item, cost=training_cost(item.comparison.model_uri, price)) for item in search.tried)
     report = replace(report, candidates=candidates)
     print(f"find-mix: {report.reason}", flush=True)
-    write_search(search, report, html=outputs.report_path, markdown=outputs.summary_path)
+    write_search(search, report, html=outputs.html_path, markdown=outputs.markdown_path)
     write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "find-mix") as run:
-        run.log_artifact(Path(outputs.report_path))
+        run.log_page(outputs.html_path, "report.html")
         if run.run_id:
             mix = f"{report.recommended.percent / 100:g}" if report.recommended else "none"
             run.parent.set_tags({"verdict": report.verdict, "recommended_mix": mix})

@@ -58,7 +58,8 @@ def mix_shard(
         summary: The receipt in short.
     """
     from mixtune import storage as files
-    from mixtune.mix_shard.run import Inputs, Outputs, run
+    from mixtune.mix_shard.run import Inputs, run
+    from mixtune.report.outputs import Outputs
     from mixtune.settings.mix import read_mix_settings
 
     files.configure_storage(storage)
@@ -66,7 +67,7 @@ def mix_shard(
     parameters = {**share, "customer_epochs": customer_epochs, "max_steps": max_steps, "seed": seed}
     inputs = Inputs(base_model=base_model, customer_path=customer.path, general_path=general.path)
     outputs = Outputs(
-        manifest_path=shards.path,
+        json_path=shards.path,
         data_uri=files.data_uri(shards.uri, "shards"),
         html_path=receipt.path,
         markdown_path=summary.path,

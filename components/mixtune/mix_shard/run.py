@@ -21,6 +21,7 @@ from mixtune.mix_shard.store import Store
 from mixtune.mix_shard.workers import TokenizeJob, tokenize_pools
 from mixtune.mix_shard.write_shards import Target, write_shards
 from mixtune.report import pages
+from mixtune.report.outputs import Outputs
 from mixtune.settings.mix import MixSettings
 
 
@@ -34,20 +35,6 @@ class Inputs:
     """Manifest of the customer's pool."""
     general_path: str
     """Manifest of the general pools."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Where the shards and their receipt are written."""
-
-    manifest_path: str
-    """Manifest of the shards, written last."""
-    data_uri: str
-    """Folder of the shards."""
-    html_path: str
-    """The receipt as a page."""
-    markdown_path: str
-    """The receipt in short."""
 
 
 def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
@@ -74,7 +61,7 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
         notes = check_repeats(mix, plan) + rendering_notes(names, tokenized.drops)
         for note in notes:
             print(f"warning: {note}", flush=True)
-        storage.delete(outputs.manifest_path)
+        storage.delete(outputs.json_path)
         receipt, loss_tokens = make_receipt(plan, stores, tokenized.drops, mix.unit, notes)
         shards, files = write_shards(Target(plan=plan, scratch=scratch, data_uri=outputs.data_uri), stores)
         files += write_holdout(general, ChatTokenizer(folder, mix.tokens, template, fast=False), outputs.data_uri)
@@ -103,7 +90,7 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
     print("\n".join(receipt_lines(receipt)), flush=True)
     pages.write_text(outputs.html_path, receipt_html(receipt))
     pages.write_text(outputs.markdown_path, receipt_markdown(receipt))
-    write_artifact(outputs.manifest_path, manifest)
+    write_artifact(outputs.json_path, manifest)
     return manifest
 
 

@@ -48,11 +48,12 @@ def rehearse(
     """
     from mixtune import storage as files
     from mixtune.rehearse.conversations import RehearseSettings
-    from mixtune.rehearse.run import Inputs, Outputs, run
+    from mixtune.rehearse.run import Inputs, run
+    from mixtune.report.outputs import Outputs
     from mixtune.settings.from_dict import from_dict
 
     files.configure_storage(storage)
     inputs = Inputs(base_model=base_model, num_records=int(num_records), prompts_uri=prompts_uri)
     folder = out_uri or files.data_uri(pool.uri, "pool")
-    outputs = Outputs(data_uri=folder, manifest_path=pool.path, markdown_path=summary.path)
+    outputs = Outputs(data_uri=folder, json_path=pool.path, markdown_path=summary.path)
     return run(from_dict(RehearseSettings, options, "options"), inputs, outputs)

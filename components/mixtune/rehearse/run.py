@@ -25,6 +25,7 @@ from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, ConversationGenerator, RehearseSettings, find_turn
 from mixtune.report import pages
+from mixtune.report.outputs import Outputs
 
 RECORDS_FILE = "records.jsonl"
 MANIFEST_FILE = "manifest.json"
@@ -49,16 +50,6 @@ class Inputs:
     def __post_init__(self) -> None:
         if self.num_records < 1:
             raise ConfigError(f"rehearse: num_records is 1 or more, got {self.num_records}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Where `rehearse` writes."""
-
-    data_uri: str
-    """The pool's folder."""
-    manifest_path: str
-    markdown_path: str
 
 
 def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
@@ -106,7 +97,7 @@ def run(settings: RehearseSettings, inputs: Inputs, outputs: Outputs) -> str:
         files=(stream.entry(RECORDS_FILE),),
     )
     write_summary(rehearsal, list(pool.records.values())[:MAX_EXAMPLES], outputs.markdown_path)
-    for path in (storage.join(outputs.data_uri, MANIFEST_FILE), outputs.manifest_path):
+    for path in (storage.join(outputs.data_uri, MANIFEST_FILE), outputs.json_path):
         write_artifact(path, rehearsal)
     print(f"rehearse: {len(pool.records)} records of {pool.num_drawn} conversations; {pool.losses}", flush=True)
     return records_uri

@@ -72,7 +72,8 @@ def sanitize(
         DataError: A file cannot be used, a split would be empty, or the chat template refuses too many records.
     """
     from mixtune import storage as files
-    from mixtune.sanitize.run import Outputs, read_parameters, run
+    from mixtune.report.outputs import Outputs
+    from mixtune.sanitize.run import read_parameters, run
 
     files.configure_storage(storage)
     parameters = {
@@ -81,7 +82,7 @@ def sanitize(
         "consent": consent, "work_uri": work_uri, "options": options, "seed": seed,
     }  # fmt: skip
     outputs = Outputs(
-        pools_path=pools.path, data_uri=files.data_uri(pools.uri, "pools"), report_path=report.path,
-        summary_path=summary.path,
+        json_path=pools.path, data_uri=files.data_uri(pools.uri, "pools"), html_path=report.path,
+        markdown_path=summary.path,
     )  # fmt: skip
     run(*read_parameters(parameters), outputs)

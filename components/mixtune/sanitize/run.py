@@ -15,6 +15,7 @@ from mixtune.chat.template import ChatTemplate
 from mixtune.chat.template_files import read_template_file
 from mixtune.errors import ConfigError
 from mixtune.processes import start_processes
+from mixtune.report.outputs import Outputs
 from mixtune.report.pool_report import labels_alike, write_report
 from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad
 from mixtune.sanitize.dedup.decisions import decide_records
@@ -58,16 +59,6 @@ class Inputs:
             raise ConfigError("sources is empty; give at least one {name, uri}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Where the pools and the report go."""
-
-    pools_path: str
-    data_uri: str
-    report_path: str
-    summary_path: str
-
-
 def read_parameters(parameters: Options) -> tuple[SanitizeSettings, Inputs]:
     """Return the settings and the inputs that the component's parameters name, `options` among them.
 
@@ -98,7 +89,7 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
             parts = make_parts(list(enumerate(files)), plan, spread)
             _check_files(parts, settings.text.max_bad_ratio)
             protected = collect_protected(inputs.against_path, plan)
-            for uri in (outputs.pools_path, outputs.data_uri):  # of an earlier run, the manifest first
+            for uri in (outputs.json_path, outputs.data_uri):  # of an earlier run, the manifest first
                 storage.delete(uri)
             writers = []
             for name, group in groupby(parts, key=lambda part: part.source.pool):
@@ -124,8 +115,8 @@ def run(settings: SanitizeSettings, inputs: Inputs, outputs: Outputs) -> PoolsMa
             print(f"{name}: {advice}", flush=True)
         if advice := _advise_labels(manifest.labels[name].get("read", {})):
             print(f"{name}: {advice}", flush=True)
-    write_report(manifest, outputs.report_path, outputs.summary_path)
-    write_artifact(outputs.pools_path, manifest)
+    write_report(manifest, outputs.html_path, outputs.markdown_path)
+    write_artifact(outputs.json_path, manifest)
     return manifest
 
 

@@ -27,6 +27,7 @@ from mixtune.compare.paired_samples import check_same, join
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.report import pages
+from mixtune.report.outputs import Outputs
 
 AXIS = "judge"
 NO_VERDICT = "no verdict"
@@ -69,15 +70,7 @@ class JudgeInputs:
             raise ConfigError("judge: chat_template_uri is for a local model; the server at url has its own template")
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeOutputs:
-    """Where `judge` writes."""
-
-    judgments_path: str
-    report_path: str
-
-
-def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> Judgments:
+def run_judging(inputs: JudgeInputs, outputs: Outputs) -> Judgments:
     """Ask the judge about both models' answers and about the human-labelled pairs.
 
     Raises:
@@ -108,8 +101,8 @@ def run_judging(inputs: JudgeInputs, outputs: JudgeOutputs) -> Judgments:
             for pair, verdict in zip(pairs, pairwise.judge_pairs(pairs, ask), strict=True)
         ),
     )
-    write_report(judgments, outputs.report_path)
-    write_artifact(outputs.judgments_path, judgments)
+    write_report(judgments, outputs.html_path)
+    write_artifact(outputs.json_path, judgments)
     return judgments
 
 
