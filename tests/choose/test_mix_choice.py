@@ -109,6 +109,17 @@ def test_what_passes_only_because_it_is_nearly_the_base_is_not_taken(grid: Grid)
     assert "No mix passed; try less than 100 %" in report.reason
 
 
+def test_a_grid_whose_items_were_too_few_is_undecided_and_its_page_proposes_more_of_them(grid: Grid) -> None:
+    grid.add(100, 0.4, kept=False)
+    grid.add(50, 0.4, kept=False, verdict="inconclusive", limit=60)
+    report = grid.report()
+    assert (report.verdict, report.recommended) == ("inconclusive", None)
+    assert (
+        "No mix passed; try less than 50 % customer records. Inconclusive, more items would tell: 50 %" in report.reason
+    )
+    assert "evaluate_options.limit=0" in grid.page()
+
+
 def test_the_dial_is_a_table_and_a_dotted_curve_from_the_base_to_the_mix(grid: Grid) -> None:
     grid.add(100, 0.4, at_strength(0.25, 0.1, kept=True), at_strength(0.5, 0.2, kept=False), kept=False)
     grid.add(50, 0.2, DialVerdict(strength=0.5, verdict="failed", reason="no memory"), kept=True)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,6 @@ from mixtune import __version__
 from mixtune.cli import main
 from mixtune.commands.argument_places import check_places, resolve_places
 from mixtune.commands.arguments import check_arguments, find_pipeline, read_arguments, with_defaults
-from mixtune.commands.local.run import taken_over
 from mixtune.errors import ConfigError
 
 PARAMETERS = {
@@ -218,17 +218,6 @@ def test_the_command_line_answers_in_one_line_without_a_traceback(
     assert (exit_code, text in shown.out + shown.err) == (code, True), shown.out + shown.err
 
 
-def test_another_pipelines_run_gives_what_means_the_same_and_the_rest_is_named(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    arguments = {"base_model": "m", "customer_data_percent": 75.0, "learning_rate": 1e-4, "customer_epochs": 2.0}
-    prepare, finetune, restore = map(find_pipeline, ("prepare_data", "finetune", "restore"))
-    assert taken_over(arguments, prepare, finetune) == arguments
-    assert capsys.readouterr().out == ""
-    assert taken_over(arguments, finetune, restore) == {"base_model": "m", "learning_rate": 1e-4}
-    assert "run: customer_data_percent, customer_epochs\n" in capsys.readouterr().out
-
-
 def test_a_message_names_a_file_as_the_user_does_without_the_digest_that_the_run_added(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,3 +236,57 @@ def test_a_folder_that_cannot_be_copied_is_one_line_with_its_first_file(
     monkeypatch.setattr("mixtune.cli._dispatch", copy)
     assert main(["runs"]) == 1
     assert capsys.readouterr().err.startswith("mixtune: [Errno 28] No space left on device: 'a'; name a path")
+
+
+def write_json(path: Path, value: object) -> str:
+    path.write_text(json.dumps(value))
+    return str(path)
+
+
+TASK = {"customer_uri": "a", "general_pools": [], "base_model": "m"}
+
+
+def test_one_file_of_arguments_serves_every_pipeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_json(
+        tmp_path / "f.json", {**TASK, "customer_data_percent": 75, "learning_rate": 1, "find_options": {}}
+    )
+    assert read_arguments(find_pipeline("mix_grid"), [], file) == {**TASK, "learning_rate": 1.0}
+    wanted = f"mix_grid leaves out what {file} says for other pipelines: customer_data_percent, find_options\n"
+    assert capsys.readouterr().err == wanted
+    assert read_arguments(find_pipeline("prepare_data"), [], file) == {**TASK, "customer_data_percent": 75.0}
+    assert "the earlier run says" not in capsys.readouterr().err
+    read_arguments(find_pipeline("evaluate_only"), ["model_uri=t"], "", {**TASK, "customer_epochs": 2.0})
+    assert "what the earlier run says for other pipelines: customer_epochs\n" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="mix_grid has no parameter 'customer_data_percent'"):
+        read_arguments(find_pipeline("mix_grid"), ["customer_data_percent=75"], file)
+
+
+def test_a_slip_in_a_file_of_arguments_is_refused_though_another_pipeline_knows_the_name(tmp_path: Path) -> None:
+    other = write_json(tmp_path / "a.json", {**TASK, "customer_data_percents": 75})
+    with pytest.raises(ConfigError, match=r"'customer_data_percents'; did you mean 'customer_data_percent'\?"):
+        read_arguments(find_pipeline("finetune"), [], other)
+    nobodys = write_json(tmp_path / "b.json", {**TASK, "metod": "lora"})
+    with pytest.raises(ConfigError, match=r"finetune has no parameter 'metod'; did you mean 'method'\?"):
+        read_arguments(find_pipeline("finetune"), [], nobodys)
+
+
+def test_restore_takes_no_mix_and_no_length_of_a_trainings_file(tmp_path: Path) -> None:
+    trained = {**TASK, "customer_data_percent": 75, "max_steps": 500}
+    file = write_json(tmp_path / "f.json", trained)
+    restore = find_pipeline("restore")
+    assert read_arguments(restore, ["model_uri=t"], file) == {**TASK, "model_uri": "t"}
+    assert read_arguments(restore, ["model_uri=t"], "", trained) == {**TASK, "model_uri": "t"}, "as --like"
+    own = write_json(tmp_path / "restore.json", {**trained, "model_uri": "t"})
+    assert read_arguments(restore, [], own)["max_steps"] == 500
+    assert read_arguments(find_pipeline("finetune"), [], own) == TASK
+
+
+def test_a_file_of_arguments_without_its_option_is_understood(pipeline: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a file of them is given as --arguments finetune\.json"):
+        read_arguments(pipeline, ["finetune.json"])
+
+
+def test_where_something_is_written_need_not_be_there(tmp_path: Path) -> None:
+    check_places({"out_uri": str(tmp_path / "rehearsed")})
+    with pytest.raises(ConfigError, match="prompts_uri"):
+        check_places({"out_uri": str(tmp_path / "rehearsed"), "prompts_uri": str(tmp_path / "prompts")})

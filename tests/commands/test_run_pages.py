@@ -1,7 +1,9 @@
 """The pages of a run lie in one folder; its index leads to each, and each leads back."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kfp import dsl
@@ -9,7 +11,8 @@ from kfp import dsl
 from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.cli import main
-from mixtune.commands.local.run_pages import keep_pages
+from mixtune.commands.arguments import package_files, read_spec
+from mixtune.commands.local.run_pages import TASKS, keep_pages
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import RunRecord, WorkDir
 from mixtune.mixes import read_mix
@@ -65,3 +68,17 @@ def test_a_runs_pools_and_mix_are_handed_over_by_its_id(
     words = ["export", "run-1", "--format", "openai", "--out", "none", "--pool", "chat"]
     assert main(words) == 2
     assert "run-1 has no train records of chat; there are ['customer']" in capsys.readouterr().err
+
+
+def test_every_task_of_every_pipeline_is_explained() -> None:
+    def list_tasks(dag: Any) -> Iterator[str]:
+        for task in dag.get("tasks", {}).values():
+            component = components[task["componentRef"]["name"]]
+            yield from list_tasks(component["dag"]) if "dag" in component else [task["taskInfo"]["name"]]
+
+    unexplained = set()
+    for pipeline in package_files("compiled"):
+        components = read_spec(pipeline)["components"]
+        unexplained |= set(list_tasks(read_spec(pipeline)["root"]["dag"]))
+    unexplained = {name for name in unexplained if not any(name.startswith(start) for start in TASKS)}
+    assert {name.rstrip("-0123456789") for name in unexplained} == {"go-on"}, "which is not shown"

@@ -1,10 +1,12 @@
 """What to do after a verdict: a command that can be pasted, and never to serve what gained nothing."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from mixtune.artifacts.run_report import is_gain_proved
+from mixtune.commands.arguments import find_pipeline, package_files, read_arguments
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.report.next_steps import next_steps, with_words
 from mixtune.settings.from_dict import Options
@@ -50,3 +52,33 @@ def test_the_commands_after_a_run_in_another_folder_find_it_there(tmp_path: Path
     assert all(step.command.endswith(f" --work-dir '{tmp_path}/my work'") for step in steps)
     assert with_words(next_steps("inconclusive", RUN), work.words) == next_steps("inconclusive", RUN)
     assert WorkDir.at("mixtune-work").words == []
+
+
+@pytest.mark.parametrize("gained", [True, False])
+@pytest.mark.parametrize("verdict", ["", "pass", "fail", "inconclusive"])
+@pytest.mark.parametrize("pipeline", package_files("compiled"), ids=lambda path: path.stem)
+def test_a_run_that_is_proposed_takes_the_arguments_that_are_proposed(
+    pipeline: Path, verdict: str, gained: bool
+) -> None:
+    for step in next_steps(verdict, f"{pipeline.stem}-20260101-000000-abcd", {}, gained=gained):
+        words = shlex.split(step.command)
+        if words[1:2] == ["run"]:
+            assert words[3] == "--like"
+            read_arguments(find_pipeline(words[2]), words[5:], complete=False)
+
+
+def test_what_forgot_is_drawn_back_or_given_less_of_the_customers_records() -> None:
+    def after(pipeline: str, arguments: Options | None = None) -> str:
+        return next_steps("fail", f"{pipeline}-20260101-000000-abcd", arguments)[0].command
+
+    assert after("mix_grid").endswith(" 'customer_data_percents=[25]'"), "of its default's smallest"
+    assert after("restore").endswith(" customer_data_percent=12.5"), "of its default"
+    assert "mixtune run restore --like evaluate_only-" in after("evaluate_only")
+    assert after("find_mix", {"find_options": {"max_cost": 8}}).endswith(" find_options.max_cost=16")
+
+
+@pytest.mark.parametrize("pipeline", ["mix_grid", "find_mix", "lora_then_sft"])
+def test_no_model_is_talked_to_where_none_of_several_is_recommended(pipeline: str) -> None:
+    run = f"{pipeline}-20260101-000000-abcd"
+    assert not any("chat" in step.command for step in next_steps("fail", run))
+    assert any("chat" in step.command for step in next_steps("fail", RUN))

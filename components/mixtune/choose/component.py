@@ -70,7 +70,7 @@ def choose_mix(
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:
-        verdict: `pass` where a mix is recommended, else `fail`.
+        verdict: `pass` where a mix is recommended, else `inconclusive` if one was, else `fail`.
         customer_data_percent: The recommended mix; -1 where none passed.
         strength: Of the recommended model: 1 as it was trained, less where it is turned down; -1 where none passed.
 

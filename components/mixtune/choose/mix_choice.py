@@ -52,7 +52,8 @@ def choose(candidates: Sequence[Candidate]) -> GridReport:
     if not passed and not mild:
         lowest = min(item.mix.percent for item in candidates)
         reason = f"No mix passed; try less than {lowest:g} % customer records.{note}"
-        return GridReport(verdict=FAIL, reason=reason, recommended=None, candidates=tuple(candidates))
+        verdict = INCONCLUSIVE if undecided else FAIL
+        return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=tuple(candidates))
     best = _take(passed or mild)
     model_uri = best.candidate.comparison.model_uri
     folder = storage.split_fingerprint(model_uri)[0]

@@ -13,7 +13,7 @@ from mixtune.artifacts.run_report import is_gain_proved, list_candidates
 from mixtune.choose.costs import describe_total, format_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
-from mixtune.report.next_steps import next_steps, steps_html
+from mixtune.report.next_steps import NextStep, next_steps, steps_html
 from mixtune.report.pages import Verdict
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "training", "cost", "customer", "gain", "worst general loss"]
@@ -48,10 +48,10 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
         f"<pre>{escape(command)}</pre>" if command else "",
         pages.table(HEADER, rows),
         f"{pages.note(cost)}{pages.bullets(advice)}",
+        steps_html(_next_steps(report)),
         pages.note(_WHISKERS),
         *plots,
         _models(points),
-        steps_html(next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""), gained=is_gain_proved(report))),
         f"<h2>Turned down</h2>{pages.note(_DIAL)}{pages.table(DIAL_HEADER, dial_rows)}" if dial_rows else "",
     ]
     pages.write_text(html, pages.page(title, "".join(body)))
@@ -61,6 +61,17 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
     if dial_rows:
         lines += ["", "## Turned down", "", pages.markdown_table(DIAL_HEADER, dial_rows)]
     pages.write_text(markdown, "\n".join(lines) + "\n")
+
+
+def _next_steps(report: GridReport | LadderReport) -> list[NextStep]:
+    """Return what to do, with as much of the run's arguments as its candidates tell."""
+    candidates = list_candidates(report)
+    arguments = {
+        "customer_data_percents": [item.comparison.mix.percent for item in candidates if item.comparison.mix],
+        "evaluate_options": {"limit": max(item.comparison.limit for item in candidates)},
+    }
+    run_id = os.environ.get("MIXTUNE_RUN_ID", "")
+    return next_steps(report.verdict, run_id, arguments, gained=is_gain_proved(report))
 
 
 def _plot(name: str, compared: list[Point], at_strengths: list[Point]) -> str:

@@ -4,7 +4,9 @@ Neither KFP's client nor its command line checks names or types; a wrong one wou
 """
 
 import argparse
+import difflib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -25,6 +27,9 @@ KINDS = {
     "LIST": "a JSON list",
     "STRUCT": "a JSON object",
 }
+
+OF_A_TRAINING = ("customer_data_percent", "max_steps")
+"""What `restore`, which needs a `model_uri`, means otherwise than pipelines that tune."""
 
 Definitions: TypeAlias = Mapping[str, JsonObject]
 """Parameters of a compiled pipeline, as its YAML has them."""
@@ -133,7 +138,7 @@ def read_arguments(
 
     A value is text, a number, `true` or `false`, JSON for lists and objects, or `@file.json`. One entry of an object is
     written `train_options.lora_rank=8`. A file holds a JSON object of arguments, which the texts override; both
-    override those of an earlier run.
+    override those of an earlier run. What a file or run says for other pipelines alone is left out by name.
 
     Raises:
         ConfigError: An unknown or doubled name, a value of the wrong type, or a required one that is missing.
@@ -146,7 +151,8 @@ def read_arguments(
         place, sign, value = text.partition("=")
         name, *keys = place.split(".")
         if not sign:
-            raise ConfigError(f"{text!r}: an argument is written key=value")
+            near = f"; a file of them is given as --arguments {text}" if text.endswith(".json") else ""
+            raise ConfigError(f"{text!r}: an argument is written key=value{near}")
         if name not in definitions:
             _check_names(path, [part.partition("=")[0].split(".")[0] for part in texts], definitions)
         if place in places:
@@ -159,7 +165,9 @@ def read_arguments(
             raise ConfigError(f"{name} is {KINDS[kind]}, and has no {keys[0]!r}")
         else:
             arguments[name] = _read_value(name, value, kind)
-    before = {**(earlier or {}), **(_read_file(file) if file else {})}
+    before = _taken_over(path, earlier or {}, "")
+    if file:
+        before |= _taken_over(path, _read_file(file), file)
     before = {name: _as_declared(value, definitions.get(name, {})) for name, value in before.items()}
     arguments = {**before, **arguments}
     for name, keys, entry in entries:
@@ -189,6 +197,32 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
     if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
     _check_percents(arguments)
+
+
+def _taken_over(path: Path, arguments: Arguments, source: str) -> Arguments:
+    """Return what a pipeline takes of arguments that may be another one's, and say what it leaves out by name.
+
+    A file's names that none of our pipelines has stay in, and one that is a slip of a name here: they are refused.
+    """
+    definitions = read_definitions(path)
+    others = set(arguments) - set(definitions)
+    if others and source:
+        others &= {name for file in package_files("compiled") for name in read_definitions(file)}
+        others -= {name for name in others if _is_slip(name, arguments[name], definitions)}
+    if ("model_uri" in arguments) != ("model_uri" in definitions):
+        others |= set(arguments) & set(OF_A_TRAINING)
+    if others:
+        place = source or "the earlier run"
+        print(
+            f"{path.stem} leaves out what {place} says for other pipelines: {', '.join(sorted(others))}",
+            file=sys.stderr,
+        )
+    return {name: value for name, value in arguments.items() if name not in others}
+
+
+def _is_slip(name: str, value: object, definitions: Definitions) -> bool:
+    near = difflib.get_close_matches(name, definitions, n=1, cutoff=0.9)
+    return bool(near) and _fits(value, definitions[near[0]]["parameterType"])
 
 
 def _check_names(path: Path, texts: Iterable[str], definitions: Definitions) -> None:

@@ -77,13 +77,13 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
         f"<h2>What to do</h2>{bullets(advice)}" if advice else "",
         _flagged_slices(comparison.axes),
         f'<h2>Scores</h2>{table(HEADER, rows)}<p class="note">{_BOUNDS}{_DETECTABLE}</p>',
+        steps_html(next_steps(comparison.verdict, run_id, arguments, gained=is_gain_proved(comparison))),
         _forest(comparison.axes),
         *(part for axis in comparison.axes for part in _axis_parts(axis)),
         _dial(comparison.dial),
         _restored(comparison),
         _contamination(comparison.contamination),
         *_identity_parts(comparison),
-        steps_html(next_steps(comparison.verdict, run_id, arguments, gained=is_gain_proved(comparison))),
     ]
     write_text(html, page("Base against candidate", "".join(body)))
     lines = [f"# {comparison.verdict}", "", sentence, "", markdown_table(HEADER, rows), ""]

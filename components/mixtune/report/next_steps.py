@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from mixtune.settings.find_mix import read_find_settings
 from mixtune.settings.from_dict import Options
 
 RUN = "RUN_ID"
@@ -16,6 +17,8 @@ LEAST_PERCENT = 12.5
 
 TUNE = ("finetune", "mix_grid", "lora_then_sft", "find_mix")
 """Pipelines that train on the customer's records."""
+CHOOSE = ("mix_grid", "lora_then_sft", "find_mix")
+"""Pipelines that train several models, and recommend none where none passed."""
 
 
 class NextStep(NamedTuple):
@@ -43,11 +46,12 @@ def next_steps(
     run, values = run_id or RUN, arguments or {}
     pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"
     chat, again = command_of("mixtune", "chat", run), ("mixtune", "run", pipeline, "--like", run)
+    look = [] if pipeline in CHOOSE else [NextStep("See what it answers now, beside its base", chat)]
     if not gained and verdict in ("pass", "inconclusive"):
         longer = command_of(*again, _longer(values)) if pipeline in TUNE else ""
         return [
             NextStep("No gain on your records is proved: train longer, or raise the customer's share", longer),
-            NextStep("See what it answers now, beside its base", chat),
+            *look,
         ]
     if verdict == "pass":
         merge = command_of("mixtune", "merge", run, "--out", "my-model")
@@ -62,11 +66,7 @@ def next_steps(
             ),
         ]
     if verdict == "fail":
-        less = command_of(*again, _smaller_share(values))
-        return [
-            NextStep("Raise the general share, before learning rate or steps", less),
-            NextStep("See what it answers now, beside its base", chat),
-        ]
+        return [_forget_less(pipeline, again, values), *look]
     if verdict == "inconclusive":
         if (values.get("evaluate_options") or {}).get("limit"):
             all_items = command_of(*again, "evaluate_options.limit=0")
@@ -98,13 +98,27 @@ def _longer(arguments: Options) -> str:
     return f"max_steps={2 * steps}" if steps else f"customer_epochs={2 * epochs:g}"
 
 
-def _smaller_share(arguments: Options) -> str:
-    """Return the argument that halves the customer's share, or of a grid its smallest."""
-    percents = arguments.get("customer_data_percents") or []
-    if percents:
+def _forget_less(pipeline: str, again: tuple[str, ...], arguments: Options) -> NextStep:
+    """Return what to do, of a pipeline, where a general axis lost too much."""
+    if pipeline == "evaluate_only":
+        return NextStep("Draw it back towards its base", command_of("mixtune", "run", "restore", *again[3:]))
+    if pipeline == "find_mix":
+        cost = 2 * read_find_settings(arguments.get("find_options") or {}).max_cost
+        return NextStep("Let it search further", command_of(*again, f"find_options.max_cost={cost:g}"))
+    share = _smaller_share(pipeline, arguments)
+    text = "Raise the general share, before learning rate or steps"
+    return NextStep(text, command_of(*again, share) if share else "")
+
+
+def _smaller_share(pipeline: str, arguments: Options) -> str:
+    """Return the argument that halves the customer's share, or of a grid its smallest; empty where there is none."""
+    if pipeline == "mix_grid":
+        percents = arguments.get("customer_data_percents") or [50.0]
         least = max(LEAST_PERCENT, min(float(percent) for percent in percents) / 2)
         return f"customer_data_percents=[{least:g}]"
-    share = float(arguments.get("customer_data_percent") or 50.0)
+    if pipeline not in (*TUNE, "restore"):
+        return ""
+    share = float(arguments.get("customer_data_percent") or (25.0 if pipeline == "restore" else 50.0))
     return f"customer_data_percent={75 if share > 75 else 50 if share > 50 else max(LEAST_PERCENT, share / 2):g}"
 
 

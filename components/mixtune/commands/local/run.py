@@ -20,7 +20,7 @@ from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
-from mixtune.commands.arguments import find_pipeline, package_files, read_definitions, read_options, read_spec
+from mixtune.commands.arguments import find_pipeline, package_files, read_options, read_spec
 from mixtune.commands.check import check_options
 from mixtune.commands.check_files import check_files
 from mixtune.commands.local import run_pages
@@ -184,20 +184,6 @@ def drop_retries(component: Any) -> None:
                 task.ClearField("retry_policy")
 
 
-OF_A_TRAINING = ("customer_data_percent", "max_steps")
-"""What `restore` means otherwise than pipelines that tune: it draws a finished model back, at its training's rate."""
-
-
-def taken_over(arguments: Arguments, earlier: Path, pipeline: Path) -> Arguments:
-    """Return what a pipeline takes of the arguments of an earlier run of another one, and say what it does not."""
-    names = set(read_definitions(pipeline))
-    if "restore" in (name_of(earlier), name_of(pipeline)):
-        names -= set(OF_A_TRAINING)
-    if others := sorted(set(arguments) - names):
-        print(f"not taken over from the other pipeline's run: {', '.join(others)}", flush=True)
-    return {name: value for name, value in arguments.items() if name in names}
-
-
 def run_command(options: argparse.Namespace) -> int:
     """Run what the command line names; the exit code is the verdict's."""
     work = WorkDir.at(options.work_dir)
@@ -214,9 +200,6 @@ def run_command(options: argparse.Namespace) -> int:
         raise ConfigError("name a pipeline; `mixtune list` shows those that there are")
     pipeline = find_pipeline(name)
     earlier = work.arguments(options.like or resume) if options.like or resume else None
-    liked = work.record(options.like) if options.like else None
-    if earlier and liked and find_pipeline(liked.pipeline) != pipeline:
-        earlier = taken_over(earlier, find_pipeline(liked.pipeline), pipeline)
     arguments = read_options(options, pipeline, earlier)
     check_places(arguments)
     if pipeline in package_files("compiled"):

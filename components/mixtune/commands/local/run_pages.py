@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+import tomllib
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -29,24 +30,7 @@ HTML = "system.HTML"
 MLFLOW_STATUS = {FINISHED: "FINISHED", FAILED: "FAILED", INTERRUPTED: "KILLED"}
 DATA_SETS = ("shards", "pools", "samples")
 """Names of outputs whose places are worth knowing."""
-TASKS = {
-    "fingerprint": "notes what every file holds, so that a change is seen",
-    "preflight": "checks the run before anything is computed",
-    "sanitize": "cleans files into pools: duplicates, leaks and personal data out",
-    "mix-shard": "fills every batch at the asked shares",
-    "preflight-mixed": "checks the mixed data",
-    "validate-training": "trains five steps and the largest micro batch",
-    "train": "trains",
-    "restore": "draws the model back towards its base",
-    "evaluate": "scores a model on every axis",
-    "sweep-dial": "scores the model turned down towards its base",
-    "compare": "compares both models item by item, and decides",
-    "choose-model": "says which of two models to take, and at what price",
-    "choose": "lays the candidates side by side",
-    "record-outcome": "writes the audit record",
-    "clean-up": "deletes what is left of training jobs on a cluster",
-    "": "",
-}
+TASKS = tomllib.loads(Path(__file__).with_name("tasks.toml").read_text(encoding="utf-8"))
 """What a task does, by the beginning of its name; the longest that fits."""
 
 
@@ -124,8 +108,8 @@ def _index(
         judged = read_run_report(str(report))
         head.append(f'<p class="summary {judged.verdict}">{Html(_headline(judged))}</p>')
         steps = next_steps(judged.verdict, run_id, arguments, gained=is_gain_proved(judged))
-        steps = with_words(steps, work.words)
-        closing = steps_html(steps) + _models(judged)
+        head.append(steps_html(with_words(steps, work.words)))
+        closing = _models(judged)
     else:
         stopped = f" in {record.place}" if record.place else ""
         head.append(f'<p class="summary advisory">{escape(record.status + stopped)}</p>')
@@ -133,7 +117,7 @@ def _index(
     rows: list[list[Cell]] = []
     for result in results:
         label, file = result.label, links.get(result.label)
-        purpose = TASKS[max((name for name in TASKS if label.startswith(name)), key=len, default="")]
+        purpose = TASKS.get(max((name for name in TASKS if label.startswith(name)), key=len, default=""), "")
         places = [f"{name}: {result.outputs[name].path}" for name in DATA_SETS if name in result.outputs]
         if not label.startswith("go-on"):
             link = Html(f'<a href="{file}">{escape(label)}</a>') if file else label

@@ -1,6 +1,8 @@
 """Names of fields: which say the same in every schema, which mean nothing for training, which cannot be honoured."""
 
 import re
+import tomllib
+from pathlib import Path
 
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
@@ -70,27 +72,7 @@ _MEDIA = re.compile(
     "(?:(?:input|question|prompt|query|user|context)_)?(?:image|img|picture|photo|audio|video|media)s?"
     "(?:_(?:path|url|uri|file|id|name|data|base64|bytes)s?)?|pixel_values|speech|(?:file|inline)_data"
 )
-_REFUSED = {
-    "documents": "documents beside a conversation are not read; write them into its messages",
-    **dict.fromkeys(
-        ("train_detail", "training_detail"),
-        "parts of a turn cannot be left out of training; split the turn, or mark it whole by `train`",
-    ),
-    **dict.fromkeys(
-        _names(
-            "corrected corrected_output corrected_response corrected_answer edited edited_output edited_response "
-            "expected expected_output expected_response"
-        ),
-        "another answer stands beside the answer; say by columns which is to be learned",
-    ),
-    "guard_content": "guarded content is not read; give it as text",
-    **dict.fromkeys(
-        ("attachments", "messages.files"), "attachments are not read; write what they say into the message"
-    ),
-    "messages.context": "a context stands beside a message; write it into its content",
-    "messages.functions": "tools stand in a message; write them as the row's `tools`",
-    "messages.function_calls": "calls of tools stand as text; write them as `tool_calls`",
-}
+_REFUSED = tomllib.loads(Path(__file__).with_name("refused_fields.toml").read_text(encoding="utf-8"))
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _SWITCHES = frozenset(_names("on off true false yes no enabled disabled auto minimal low medium high xhigh"))
 """What a field of a thought's name holds that is no thought."""
