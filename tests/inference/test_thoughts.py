@@ -2,6 +2,7 @@
 
 import pytest
 
+from mixtune.chat.thinking import TAGS
 from mixtune.inference.thoughts import split_thought, visible_text
 
 ANALYSIS = "<|channel|>analysis<|message|>two and two<|end|><|start|>assistant"
@@ -39,6 +40,12 @@ def test_the_thought_of_every_family_is_cut(text: str) -> None:
     answer = split_thought(text)
     assert (answer.text, answer.unfinished) == ("4", False)
     assert answer.thought.split() == ["two", "and", "two"]
+
+
+@pytest.mark.parametrize(("opening", "closing"), TAGS)
+def test_a_thought_in_marks_that_chat_templates_write_is_cut_from_what_is_answered(opening: str, closing: str) -> None:
+    assert split_thought(f"{opening}\ntwo\n{closing}\n\n4") == ("4", "two", False)
+    assert split_thought(f"two\n{closing}\n\n4", f"user: 2+2?\n{opening}\n") == ("4", "two", False)
 
 
 @pytest.mark.parametrize("opening", ["<think>\n", "[THINK]", "<|START_THINKING|>", "<seed:think>"])

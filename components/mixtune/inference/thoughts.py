@@ -4,10 +4,11 @@
 |---|---|
 | Qwen3, DeepSeek, GLM, Kimi K2, MiniMax, SmolLM3, Nemotron, Phi-4, Hunyuan, Ernie | `<think>` |
 | Magistral; Seed-OSS; LongCat; Kimi-VL | `[THINK]`; `<seed:think>`; `<longcat_think>`; `◁think▷` |
+| MiniMax-M3; Hunyuan 3; MiniCPM3 | `<mm:think>`; `<think:opensource>`; `<|thought_start|>` |
 | gpt-oss | channels `analysis`, `commentary` and `final` |
 | Gemma 4; MedGemma | `<|channel>thought`; `<unused94>thought` |
 | Command A Reasoning; Apertus; OpenThinker | `<|START_THINKING|>`; `<|inner_prefix|>`; `<|begin_of_thought|>` |
-| Solar Open; s1 | `<|think|>`; `<|im_start|>think` |
+| Solar Open; Solar Open 2; Marin; s1 | `<|think|>`; `<|think:start|>`; `<|start_think|>`; `<|im_start|>think` |
 | EXAONE Deep, Marco-o1; tuned by examples | `<thought>`; `<thinking>`, `<reasoning>`, `<analysis>`, `<scratchpad>` |
 | Granite 3.2 | `Here is my thought process:` |
 """
@@ -15,28 +16,23 @@
 import re
 from typing import NamedTuple
 
-_CONTROL_MARKS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<seed:think>", "</seed:think>"),
-    ("<longcat_think>", "</longcat_think>"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel>thought", "<channel|>"),
-    ("<unused94>thought", "<unused95>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|think|>", "<|content|>"),
-    ("<|thinking|>", "<|/thinking|>"),
-    ("<|im_start|>think", "<|im_start|>answer"),
-)
-"""Marks that no other text has: a thought may stand anywhere."""
+from mixtune.chat.thinking import TAGS
+
 _WORD_MARKS = (
     *((f"<{name}>", f"</{name}>") for name in ("thinking", "thought", "reasoning", "analysis", "scratchpad")),
     ("Here is my thought process:", "Here is my response:"),
     ("Here's my thought process:", "Here's my response:"),
 )
 """Marks that an answer may spell for its own reasons: a thought is what a text begins with."""
+_CONTROL_MARKS = (
+    *(pair for pair in TAGS if pair not in _WORD_MARKS),
+    ("<unused94>thought", "<unused95>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|think|>", "<|content|>"),
+    ("<|thinking|>", "<|/thinking|>"),
+    ("<|im_start|>think", "<|im_start|>answer"),
+)
+"""Marks that no other text has, those of chat templates among them: a thought may stand anywhere."""
 _CALL = re.compile(r"<tool_call>|<\|tool_calls_section_begin\|>")
 """A call ends a thought that was not closed, as for the parsers that serve Qwen3 and Kimi K2."""
 _WRAPPERS = (
