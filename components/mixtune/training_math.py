@@ -14,6 +14,8 @@ LOGITS_AT_ONCE = 2**25
 """Logits that the loss holds at once on a CPU, at most (128 MiB in float32)."""
 GPU_LOGITS_AT_ONCE = 2**28
 """The same on a GPU (1 GiB): smaller chunks fill its matrix units badly, and round the head's gradient as often."""
+ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+"""What configurations call the number of experts that a token is sent to."""
 
 
 def logits_at_once(*, gpu: bool) -> int:

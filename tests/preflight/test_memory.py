@@ -153,9 +153,17 @@ DEEPSEEK_V3 = {
     "qk_nope_head_dim": 128, "vocab_size": 129280, "tie_word_embeddings": False,
 }  # fmt: skip
 
+GEMMA_4 = {
+    "num_hidden_layers": 30, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
+    "enable_moe_block": True, "num_experts": 128, "top_k_experts": 8, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 256, "vocab_size": 262144,
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
-    ("config", "billions", "active"), [(MIXTRAL, 46.70, 12.7), (DEEPSEEK_V3, 671.0, 36.6)], ids=["mixtral", "deepseek"]
+    ("config", "billions", "active"),
+    [(MIXTRAL, 46.70, 12.7), (DEEPSEEK_V3, 671.0, 36.6), (GEMMA_4, 25.15, 3.74)],
+    ids=["mixtral", "deepseek", "gemma-4"],
 )
 def test_a_mixture_counts_all_experts_in_memory_and_those_that_are_used_in_arithmetic(
     config: dict[str, int], billions: float, active: float

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mixtune.errors import ModelError
 from mixtune.settings.foreign import JsonObject
-from mixtune.training_math import Attention, operations_per_token, reachable_share
+from mixtune.training_math import ACTIVE_EXPERTS, Attention, operations_per_token, reachable_share
 
 PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
 """Model types whose MLP has two matrices; the others' is gated and has three."""
@@ -153,12 +153,14 @@ def _experts(config: JsonObject, layers: int) -> Experts | None:
     inner = _first(config, ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"))
     num_shared = _first(config, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"))
     shared = _first(config, ("shared_expert_intermediate_size", "shared_intermediate_size")) or num_shared * inner
+    if config.get("enable_moe_block"):  # Gemma 4: every layer has a dense part beside its experts
+        shared = _first(config, ("intermediate_size",))
     kinds = config.get("mlp_layer_types") or []
     dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
     return Experts(
         layers=max(0, layers - dense),
         count=count,
-        active=_first(config, ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k")) or 1,
+        active=_first(config, ACTIVE_EXPERTS) or 1,
         inner=inner,
         shared=shared,
     )

@@ -5,16 +5,13 @@ from transformers import PreTrainedModel
 
 from mixtune.train.modeling.loss import find_head, find_text_modules
 from mixtune.train.modeling.targets import find_experts
-from mixtune.training_math import Attention
-
-ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
-"""Names of the number of experts that a token is sent to."""
+from mixtune.training_math import ACTIVE_EXPERTS, Attention
 
 
 def count_active_values(causal: PreTrainedModel) -> int:
     """Return the values in the matrices that a token goes through, the head's among them, an adapter's not."""
     text, head = causal.config.get_text_config(), find_head(causal)
-    active = next((value for name in ACTIVE if (value := getattr(text, name, None))), 1)
+    active = next((value for name in ACTIVE_EXPERTS if (value := getattr(text, name, None))), 1)
     names = {id(module): name for name, module in causal.named_modules()}
     total = 0.0
     for module in [*find_text_modules(causal), *([] if head is None else [head])]:
