@@ -69,7 +69,7 @@ def test_the_page_on_serving_leads_from_a_model_that_passed_to_its_objects(
     assert run(whole, **{place: adapter, "s3://bucket/models/base": base}) == 0
     assert "kind: LLMInferenceService" in Path("serve.yaml").read_text()
     for uri in (base, adapter):
-        storage.fetch(storage.split_fingerprint(uri)[0], tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
+        storage.fetch(storage.plain_uri(uri), tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
     work = WorkDir(tmp_path / "mixtune-work")
     work.begin(RUN_ID, RunRecord(pipeline="finetune", code=""), {"base_model": str(tmp_path / "base")})
     work.pages(RUN_ID).mkdir(parents=True)

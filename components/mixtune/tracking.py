@@ -118,10 +118,10 @@ class Run:
             log = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
             log(self.run_id, str(path), folder or None)
 
-    def log_page(self, path: str, name: str) -> None:
-        """Log a report's page under a name that says what it is, by which MLflow shows it."""
+    def log_page(self, path: str) -> None:
+        """Log a task's report as `report.html`: MLflow shows a page by its ending, which a task's own file lacks."""
         if self.client:
-            self.log_text(name, storage.read_bytes(path).decode("utf-8", "replace"))
+            self.log_text("report.html", storage.read_bytes(path).decode("utf-8", "replace"))
 
     def log_text(self, name: str, text: str) -> None:
         """Log a text as an artifact."""

@@ -279,7 +279,7 @@ def test_the_model_of_a_run_here_is_served_by_the_runs_name_once_its_files_lie_w
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for uri in (models.base(), models.adapter()):
-        storage.fetch(storage.split_fingerprint(uri)[0], tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
+        storage.fetch(storage.plain_uri(uri), tmp_path / Path(uri.split("#")[0]).name, storage.ALONE)
     adapter = storage.fingerprint(str(tmp_path / "model"))
     run_id = keep_run(tmp_path, adapter, base_model=str(tmp_path / "base"))
     assert main(["bedrock", run_id]) == 1

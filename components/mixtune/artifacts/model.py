@@ -192,7 +192,7 @@ def read_model(path: str) -> ModelManifest:
 
 def find_manifest(model_uri: str) -> ModelManifest | None:
     """Return the manifest of a model by the URI that its training returned; None where it has none beside it."""
-    folder, _, output = storage.split_fingerprint(model_uri)[0].rpartition("/data/")
+    folder, _, output = storage.plain_uri(model_uri).rpartition("/data/")
     path = storage.join(folder, _OUTPUT)
     return read_model(path) if output == _OUTPUT and storage.file_exists(path) else None
 

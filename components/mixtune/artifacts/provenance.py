@@ -57,7 +57,7 @@ def read_terms(uri: str) -> Terms | None:
     Raises:
         DataError: A file is not as it was imported, or came in by another way.
     """
-    folder = storage.split_fingerprint(uri)[0]
+    folder = storage.plain_uri(uri)
     provenance = read_provenance(folder)
     if provenance is None:
         return None

@@ -65,7 +65,7 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
     Raises:
         DataError: Nothing there, no file of a known format, an image, or what is asked twice: by two files, or in one.
     """
-    plain = storage.split_fingerprint(uri)[0]
+    plain = storage.plain_uri(uri)
     files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for path, source in _list_tables(uri):
         split = _split(path.removesuffix(".gz"))

@@ -5,7 +5,6 @@ What it does with thoughts, how a turn ends, whether it takes a call's arguments
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from mixtune.chat.lost_parts import THOUGHT_KEYS
@@ -89,11 +88,11 @@ def find_habits(render: Render, traits: Traits) -> Habits:
         return Habits()
     habits = Habits(part_contents=not is_plain)
     if habits.part_contents:
-        render = partial(_render_parts, render)
+        render = _in_form(render, as_parts)
     traits = traits._replace(switches=tuple(item for item in traits.switches if _matters(item, render)))
     off = turned(traits.switches, False)
     thoughts = _find_thoughts(render, traits)
-    on, render_parts = turned(traits.switches, True), partial(_render_thoughts, render)
+    on, render_parts = turned(traits.switches, True), _in_form(render, thoughts_as_parts)
     parts = _try(render_parts, [_USER, _THINKING], on)
     is_quoted = repr(_THOUGHT) in parts or json_text(_THOUGHT) in parts  # a list that is written as it is
     if _THOUGHT in parts and not is_quoted and _THOUGHT not in _try(render, [_USER, _THINKING], on):
@@ -171,12 +170,9 @@ def _thought_parts(message: TemplateValue) -> list[TemplateValue]:
     return [{"type": "thinking", "thinking": message["reasoning"]}, *text]
 
 
-def _render_thoughts(render: Render, messages: Sequence[TemplateValue], **named: object) -> Rendered:
-    return render(thoughts_as_parts(messages), **named)
-
-
-def _render_parts(render: Render, messages: Sequence[TemplateValue], **named: object) -> Rendered:
-    return render(as_parts(messages), **named)
+def _in_form(render: Render, form: Callable[[Sequence[TemplateValue]], list[TemplateValue]]) -> Render:
+    """Return a renderer that gives the template messages in another form."""
+    return lambda messages, **named: render(form(messages), **named)
 
 
 def _try(render: Render, messages: Sequence[TemplateValue], variables: Variables, **named: object) -> str:

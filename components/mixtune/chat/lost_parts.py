@@ -16,10 +16,8 @@ def list_parts(messages: Sequence[TemplateValue], tools: Sequence[TemplateValue]
     """Return which of `settings.chat.LOSABLE` a conversation has."""
     parts = {"tools"} if tools else set()
     for message in messages:
-        if message["role"] == "system":
-            parts.add("system")
-        elif message["role"] == "tool":
-            parts.add("tool_results")
+        if part := _PARTS.get(message["role"]):
+            parts.add(part)
         if message.get("reasoning"):
             parts.add("reasoning")
         if message.get("tool_calls"):
@@ -33,7 +31,7 @@ def without_parts(
     """Return messages and tools without some parts."""
     if not parts:
         return messages, tools
-    roles = {role for role, part in (("system", "system"), ("tool", "tool_results")) if part in parts}
+    roles = {role for role, part in _PARTS.items() if part in parts}
     keys = {key for key in THOUGHT_KEYS if "reasoning" in parts} | ({"tool_calls"} & parts)
     stripped = [message for message in messages if message["role"] not in roles]
     if keys:

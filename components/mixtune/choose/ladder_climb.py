@@ -110,10 +110,9 @@ def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
     write_report("LoRA, or full fine-tuning?", report, html=outputs.html_path, markdown=outputs.markdown_path)
     write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "choose-rung") as run:
-        run.log_page(outputs.html_path, "report.html")
-        if run.run_id:
-            name = report.recommended.name if report.recommended else "none"
-            run.parent.set_tags({"verdict": report.verdict, "recommended": name})
+        run.log_page(outputs.html_path)
+        name = report.recommended.name if report.recommended else "none"
+        run.parent.set_tags({"verdict": report.verdict, "recommended": name})
     return report
 
 

@@ -56,7 +56,7 @@ def choose(candidates: Sequence[Candidate]) -> GridReport:
         return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=tuple(candidates))
     best = _take(passed or mild)
     model_uri = best.candidate.comparison.model_uri
-    folder = storage.split_fingerprint(model_uri)[0]
+    folder = storage.plain_uri(model_uri)
     dial = f"mixtune dial {folder} --base-model BASE --strength {best.strength:g} --out FOLDER"
     recommended = Recommendation(
         name=best.name,
@@ -116,6 +116,5 @@ def _track(report: GridReport, outputs: Outputs, where: tracking.Tracking) -> No
         if best:
             tags["recommended_strength"] = f"{best.strength:g}"
         run.set_tags(tags)
-        run.log_page(outputs.html_path, "report.html")
-        if run.run_id:
-            run.parent.set_tags({**tags, "verdict": report.verdict})
+        run.log_page(outputs.html_path)
+        run.parent.set_tags({**tags, "verdict": report.verdict})

@@ -140,7 +140,7 @@ def _worst_loss(point: Point) -> str:
 
 def _models(points: list[Point]) -> str:
     """Return where the models lie, by candidate."""
-    rows = [[point.name, storage.split_fingerprint(point.candidate.comparison.model_uri)[0]] for point in points]
+    rows = [[point.name, storage.plain_uri(point.candidate.comparison.model_uri)] for point in points]
     return f"<h2>Models</h2>{pages.table(['candidate', 'folder'], [row for row in rows if row[1]], texts=2)}"
 
 

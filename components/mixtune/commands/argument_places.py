@@ -79,7 +79,7 @@ def resolve_places(arguments: Arguments, folder: Path) -> Arguments:
             text = unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")
         if text.startswith("~"):
             text = os.path.expanduser(text)
-        plain = storage.split_fingerprint(text)[0]
+        plain = storage.plain_uri(text)
         beside = folder / plain
         if not is_local(plain) or Path(plain).is_absolute() or not beside.exists():
             return text
@@ -100,7 +100,7 @@ def check_places(arguments: Arguments) -> None:
     """
     problems = list(_unknown_benchmarks(arguments.get("benchmarks")))
     for place in find_places(arguments):
-        plain = storage.split_fingerprint(place.text)[0]
+        plain = storage.plain_uri(place.text)
         if place.name == "out_uri" or not is_local(plain) or models.is_hub_name(plain):
             continue
         if Path(plain).is_dir() and not any(path.is_file() for path in Path(plain).rglob("*")):

@@ -61,11 +61,11 @@ def _list_sources(arguments: Arguments) -> Iterator[tuple[str, str, _Source]]:
     """Yield every source with the parameters that name its place and its columns."""
     columns = arguments.get("customer_columns") or {}
     for name, split in (("customer_uri", "train"), ("test_uri", "test")):
-        uri = storage.split_fingerprint(arguments.get(name) or "")[0]
+        uri = storage.plain_uri(arguments.get(name) or "")
         yield name, "customer_columns", _Source(uri, columns, split)
     for place, pool in enumerate(arguments.get("general_pools") or []):
         name = f"general_pools[{place}]"
-        uri = storage.split_fingerprint(pool.get("uri") or "")[0]
+        uri = storage.plain_uri(pool.get("uri") or "")
         yield name, f"{name}.columns", _Source(uri, pool.get("columns") or {}, "")
 
 

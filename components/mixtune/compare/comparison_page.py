@@ -292,7 +292,7 @@ def _contamination(overlaps: Sequence[Overlap]) -> str:
 def _identity_parts(comparison: Comparison) -> Iterator[str]:
     base, candidate, mix = comparison.identity["base"], comparison.identity["candidate"], comparison.mix
     trained = find_manifest(comparison.model_uri)
-    name = storage.split_fingerprint(trained.base_model)[0] if trained else ""
+    name = storage.plain_uri(trained.base_model) if trained else ""
     of_base = f", of {base.limit or 'all'} that the base was asked" if base.limit != candidate.limit else ""
     values: dict[str, object] = {
         "base model": f"{name} ({base.base_model})" if name else base.base_model,

@@ -14,7 +14,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.benchmark_files import CONVERSATIONS, QUESTIONS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, mean_measures
 from mixtune.evaluate.scoring.written_calls import Value
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -123,10 +123,7 @@ class AskedForm(BenchmarkForm[Options], Generic[Options]):
         scores = {self.metric: float(right.mean())}
         for name in np.unique(subjects):
             scores[f"{self.metric}/{name}"] = float(right[subjects == name].mean())
-        rows = [dict(row) for row in table["measures"].to_pylist()]
-        for name in sorted({name for row in rows for name in row}):
-            scores[name] = float(np.mean([row[name] for row in rows if name in row]))
-        return {**scores, **latency_scores(table)}
+        return {**scores, **mean_measures(table), **latency_scores(table)}
 
 
 def read_messages(row: Row, place: str) -> list[Message]:

@@ -80,10 +80,9 @@ def conclude(search_path: str, outputs: Outputs, options: Options) -> GridReport
     write_search(search, report, html=outputs.html_path, markdown=outputs.markdown_path)
     write_artifact(outputs.json_path, report)
     with tracking.task_run(where, "find-mix") as run:
-        run.log_page(outputs.html_path, "report.html")
-        if run.run_id:
-            mix = f"{report.recommended.percent / 100:g}" if report.recommended else "none"
-            run.parent.set_tags({"verdict": report.verdict, "recommended_mix": mix})
+        run.log_page(outputs.html_path)
+        mix = f"{report.recommended.percent / 100:g}" if report.recommended else "none"
+        run.parent.set_tags({"verdict": report.verdict, "recommended_mix": mix})
     return report
 
 

@@ -52,7 +52,7 @@ def headline(choice: ModelChoice) -> tuple[str, str]:
 
 def _label(choice: ModelChoice, model: PricedModel) -> str:
     """Return a model's name without its place, where that names it; else with it."""
-    names = [_plain(item.name) for item in (choice.first, choice.other)]
+    names = [storage.plain_uri(item.name) for item in (choice.first, choice.other)]
     short = [name.rstrip("/").rpartition("/")[2].partition("@")[0] for name in names]
     return (short if short[0] != short[1] else names)[model.name != choice.first.name]
 
@@ -69,8 +69,4 @@ def _score_row(item: AxisContest, choice: ModelChoice) -> list[str]:
 
 def _model_row(model: PricedModel) -> list[str]:
     cost = "not known" if model.usd_per_hour is None else f"{model.usd_per_hour:,.2f}"
-    return [_plain(model.name), model.serving, cost, f"{model.evaluation_seconds:.0f}"]
-
-
-def _plain(name: str) -> str:
-    return storage.split_fingerprint(name)[0]
+    return [storage.plain_uri(model.name), model.serving, cost, f"{model.evaluation_seconds:.0f}"]

@@ -59,7 +59,7 @@ def choose(customer: AxisContest, priced: tuple[PricedModel, PricedModel]) -> tu
 
 def price_model(name: str, samples: Samples, settings: ServeSettings, prices: Prices) -> PricedModel:
     """Return what it takes to serve a model; where that cannot be said, why."""
-    plain = storage.split_fingerprint(name)[0]
+    plain = storage.plain_uri(name)
     try:
         folder = str(models.fetch_model(name, weights=True)) if models.is_hub_name(plain) else plain
         plan = plan_serving(read_whole_model(plain, folder), settings, prices)

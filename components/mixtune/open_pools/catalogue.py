@@ -140,10 +140,10 @@ def spdx(licence: str, where: str) -> str:
         ) from error
 
 
-def pool_argument(pool: PoolSource, uri: str, weight: float = 100) -> dict[str, object]:
-    """Return the pool as an entry of `general_pools`; percents of the general share sum to 100 over all entries."""
+def pool_argument(pool: PoolSource, uri: str) -> dict[str, object]:
+    """Return the pool as an entry of `general_pools`, the only one: its weight is all of the general share."""
     columns = {"columns": pool.columns} if pool.columns else {}
-    return {"category": pool.category, "uri": uri, "weight": weight, **columns}
+    return {"category": pool.category, "uri": uri, "weight": 100, **columns}
 
 
 def describe_pool(pool: PoolSource, mirror_uri: str, files: Sequence[storage.FileEntry]) -> Provenance:

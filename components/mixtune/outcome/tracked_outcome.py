@@ -29,7 +29,7 @@ def track_outcome(parent: Run, pipeline: str, report: RunReport) -> None:
         settings = manifest.settings if manifest else None
         params |= _params(best, settings)
         if manifest and manifest.base_model:
-            params["base_model"] = storage.split_fingerprint(manifest.base_model)[0]
+            params["base_model"] = storage.plain_uri(manifest.base_model)
         tags |= settings.article_tags() if settings else {}
         parent.log_metrics(_metrics(best.comparison))
     if not isinstance(report, Comparison):

@@ -27,7 +27,7 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findi
     """
     total = records = 0
     for source in sources:
-        uri = storage.split_fingerprint(source.uri)[0]
+        uri = storage.plain_uri(source.uri)
         try:
             files = storage.list_files(uri)
             storage.check_fingerprint(source.uri)

@@ -38,7 +38,7 @@ class CardSubject:
 
 def write_card(subject: CardSubject, comparison: Comparison) -> str:
     """Return the model card, as Markdown."""
-    base = storage.split_fingerprint(subject.base_model)[0]
+    base = storage.plain_uri(subject.base_model)
     verdict = f"**{comparison.verdict}**" + (", registered by force" if comparison.verdict != PASS else "")
     header = ["axis", "base", "candidate", "difference", "95 % bounds", "allowed loss", "verdict"]
     rows = [[axis.title, *score_cells(axis.measure), allowed_cell(axis), axis.verdict] for axis in comparison.axes]
@@ -100,7 +100,7 @@ def _describe_reach(model_uri: str) -> str:
 
 def _explain_loading(subject: CardSubject, base: str, kind: str) -> str:
     """Return how to load the model in transformers and vLLM."""
-    model = storage.split_fingerprint(subject.model_uri)[0]
+    model = storage.plain_uri(subject.model_uri)
     auto_class = "AutoModelForMultimodalLM" if subject.is_composite else "AutoModelForCausalLM"
     if kind != "adapter":
         return _USAGE.format(auto_class=auto_class, base=model, imports="", adapt="", serve=f"vllm serve {model}")

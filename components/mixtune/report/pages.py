@@ -40,10 +40,10 @@ def with_section(text: str, title: str, body: str) -> str:
     return f"{content}<h2>{escape(title)}</h2>{body}</body>{end}"
 
 
-def with_way_back(text: str, place: str, title: str) -> str:
-    """Return a page with a link to another at its top."""
+def with_way_back(text: str, title: str) -> str:
+    """Return a page with a link to the index beside it at its top."""
     begin, content = text.split("<body>", 1)
-    return f'{begin}<body><p class="note"><a href="{escape(place)}">← {escape(title)}</a></p>{content}'
+    return f'{begin}<body><p class="note"><a href="index.html">← {escape(title)}</a></p>{content}'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], texts: int = 1) -> str:

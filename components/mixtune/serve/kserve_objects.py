@@ -28,10 +28,10 @@ def llm_inference_service(model: ServedModel, plan: ServingPlan, settings: Serve
         "securityContext": {**vllm_pod.container_security(), "runAsNonRoot": True},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
-    served: Object = {"uri": _plain(model.base_uri), "name": model.base_name}
+    served: Object = {"uri": storage.plain_uri(model.base_uri), "name": model.base_name}
     if model.adapter_uri:
         rank: Object = {"maxRank": model.lora_rank} if model.lora_rank > DEFAULT_RANK else {}
-        served["lora"] = {"adapters": [{"name": model.name, "uri": _plain(model.adapter_uri)}], **rank}
+        served["lora"] = {"adapters": [{"name": model.name, "uri": storage.plain_uri(model.adapter_uri)}], **rank}
     spec: Object = {
         "model": served,
         "replicas": settings.replicas,
@@ -69,9 +69,9 @@ def inference_service(model: ServedModel, plan: ServingPlan, settings: ServeSett
         "securityContext": vllm_pod.container_security(),
         "volumeMounts": vllm_pod.scratch_mounts(),
     }
-    sources = [{"uri": _plain(model.base_uri), "mountPath": f"{WEIGHTS}/base"}]
+    sources = [{"uri": storage.plain_uri(model.base_uri), "mountPath": f"{WEIGHTS}/base"}]
     if model.adapter_uri:
-        sources.append({"uri": _plain(model.adapter_uri), "mountPath": adapter_path})
+        sources.append({"uri": storage.plain_uri(model.adapter_uri), "mountPath": adapter_path})
     predictor: Object = {
         **vllm_pod.pod_basics(plan, settings),
         "minReplicas": settings.replicas,
@@ -109,7 +109,3 @@ def _llm_environment() -> list[Object]:
     """Return the variables that the controller's template does not set itself: it has a home on a volume."""
     ours = ("USER", "HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK")
     return [item for item in vllm_pod.environment() if item["name"] in ours]
-
-
-def _plain(uri: str) -> str:
-    return storage.split_fingerprint(uri)[0]

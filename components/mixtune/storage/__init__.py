@@ -2,6 +2,7 @@
 
 from mixtune.storage.digests import check_fingerprint as check_fingerprint
 from mixtune.storage.digests import fingerprint as fingerprint
+from mixtune.storage.digests import plain_uri as plain_uri
 from mixtune.storage.digests import split_fingerprint as split_fingerprint
 from mixtune.storage.digests import without_digests as without_digests
 from mixtune.storage.files import PROVENANCE as PROVENANCE

@@ -31,6 +31,11 @@ def split_fingerprint(uri: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (uri, "")
 
 
+def plain_uri(uri: str) -> str:
+    """Return a URI without its digest."""
+    return split_fingerprint(uri)[0]
+
+
 def check_fingerprint(uri: str) -> str:
     """Return the plain URI, once it is sure that its bytes are still the fingerprinted ones.
 

@@ -62,6 +62,10 @@ class ProcessGroup:
             dist.all_reduce(value)
         return value
 
+    def any_process(self, flag: bool) -> bool:
+        """Return whether a flag is set in one process at least; all processes call this."""
+        return bool(self.all_reduce_sum(torch.tensor(float(flag), device=self.device)).item())
+
     def broadcast(self, value: torch.Tensor) -> torch.Tensor:
         """Replace a tensor by rank 0's, in place, and return it."""
         if self.size > 1:

@@ -109,7 +109,7 @@ def restore_settings(model_uri: str, options: Mapping[str, object], **parameters
     trained = parse_model(model_uri)
     if isinstance(trained, FailedTraining) or not trained.uri:
         raise ConfigError(f"model_uri: there is no model to restore; got {model_uri!r}")
-    adapter = AdapterShape.find(storage.split_fingerprint(trained.uri)[0])
+    adapter = AdapterShape.find(storage.plain_uri(trained.uri))
     if adapter and adapter.kind != "LORA":
         raise ConfigError(
             f"{model_uri}: an adapter of type {adapter.kind}; restore takes LoRA adapters, or all weights"

@@ -32,7 +32,7 @@ def name_base(folder: Path, base_model: str, base: Path) -> None:
     """
     file = folder / "adapter_config.json"
     config, own = json.loads(file.read_text()), json.loads((base / "config.json").read_text())
-    plain = storage.split_fingerprint(base_model)[0].rstrip("/")
+    plain = storage.plain_uri(base_model).rstrip("/")
     name, revision = plain.rpartition("/")[2], None
     if models.is_hub_name(plain):
         name, _, revision = plain.partition("@")

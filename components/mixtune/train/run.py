@@ -146,8 +146,8 @@ def _keep_what_fits(session: Session, model: Trainable, records: list[TokenRecor
     if choice == "recompute":
         return
     set_activations(model.causal, choice)
-    failures = torch.tensor([float(bool(reason := try_training(model.loss, records)))], device=group.device)
-    if group.all_reduce_sum(failures).item():
+    reason = try_training(model.loss, records)
+    if group.any_process(bool(reason)):
         set_activations(model.causal, "recompute")
         choice = f"recompute ({reason or 'another process cannot keep more'})"
     if group.is_main:
@@ -160,8 +160,7 @@ def _compile(session: Session, model: Trainable, records: list[TokenRecord]) -> 
     if choice == "no" or (not choice and group.device.type != "cuda"):
         return
     reason = compile_layers(model.loss, records)
-    failures = torch.tensor([float(bool(reason))], dtype=torch.float64, device=group.device)
-    if group.all_reduce_sum(failures).item():
+    if group.any_process(bool(reason)):
         undo_compile(model.loss)
         if group.is_main:
             print(f"layers are not compiled ({reason or 'another process cannot'}): exact, and slower", flush=True)

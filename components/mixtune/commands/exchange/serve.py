@@ -115,7 +115,7 @@ def _bedrock(options: argparse.Namespace) -> int:
     model, rules = _proved_model(options)[0].model_uri if is_run else options.model, read_rules()
     print(f"rules of {rules.date}: {rules.source}")
     if options.out:
-        plain = storage.split_fingerprint(model)[0]
+        plain = storage.plain_uri(model)
         names = write_older_files(plain, options.out)
         print(f"written to {options.out}, for transformers {rules.transformers}: {', '.join(names)}")
     outcomes = check_import(model, older=options.out)

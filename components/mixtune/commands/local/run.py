@@ -169,7 +169,7 @@ def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
 
 def _choose_threads(base_model: object) -> None:
     """Let a small model compute in one thread, where `OMP_NUM_THREADS` is not set; others take all cores."""
-    folder = Path(storage.split_fingerprint(str(base_model or ""))[0])
+    folder = Path(storage.plain_uri(str(base_model or "")))
     weights = list(folder.glob("*.safetensors")) if base_model and folder.is_dir() else []
     if weights and sum(file.stat().st_size for file in weights) < SMALL_MODEL_BYTES:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -76,7 +76,7 @@ def _copy_pages(folder: Path, result: TaskResult) -> list[str]:
 
 def _copy_page(source: Path, target: Path) -> None:
     """Copy a page, and let it lead back to the run's index."""
-    text = with_way_back(source.read_text(encoding="utf-8"), "index.html", f"all pages of {target.parent.name}")
+    text = with_way_back(source.read_text(encoding="utf-8"), f"all pages of {target.parent.name}")
     target.write_text(text, encoding="utf-8")
 
 

@@ -65,7 +65,7 @@ def find_model(options: argparse.Namespace) -> TunedModel:
     """
     work = WorkDir.at(options.work_dir)
     if "/" in options.model or not work.run_dir(options.model).is_dir():
-        if not storage.exists(storage.split_fingerprint(options.model)[0]):
+        if not storage.exists(storage.plain_uri(options.model)):
             raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")
         if not options.base_model:
             raise ConfigError(f"{options.model}: name what it was tuned from: --base-model FOLDER")
@@ -79,7 +79,7 @@ def find_model(options: argparse.Namespace) -> TunedModel:
         return TunedModel(model_uri=best.model_uri, base_model=base, strength=best.strength, run_id=options.model)
     uris = [item.comparison.model_uri for item in list_candidates(report) if item.comparison.model_uri]
     if len(uris) > 1:
-        folders = "\n".join(storage.split_fingerprint(uri)[0] for uri in uris)
+        folders = "\n".join(storage.plain_uri(uri) for uri in uris)
         raise ConfigError(f"run {options.model} recommends none of its models; name one with --base-model:\n{folders}")
     if not uris:
         raise ConfigError(f"run {options.model} left no model; its report says why")

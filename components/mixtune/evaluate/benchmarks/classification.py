@@ -164,9 +164,9 @@ def probabilities(table: pa.Table) -> Floats:
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def calibration_error(confidence: Floats, right: Floats, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(confidence: Floats, right: Floats) -> float:
     """Return the expected calibration error: mean gap of confidence and accuracy over equal bins of confidence."""
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    place = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gaps = [
         (place == number).mean() * abs(confidence[place == number].mean() - right[place == number].mean())
         for number in np.unique(place)

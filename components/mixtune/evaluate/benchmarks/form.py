@@ -162,6 +162,13 @@ def measure_column(table: pa.Table, name: str) -> Floats:
     return np.array([dict(row)[name] for row in table["measures"].to_pylist()], dtype=float)
 
 
+def mean_measures(table: pa.Table) -> dict[str, float]:
+    """Return the mean of each of the samples' further measures over the items that have it, by name."""
+    rows = [dict(row) for row in table["measures"].to_pylist()]
+    names = sorted({name for row in rows for name in row})
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+
 def mean_scores(values: Floats) -> ItemScores:
     """Return items that all weigh the same, so that their score is a mean."""
     return ItemScores(values, np.ones(len(values)))

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
 from mixtune.evaluate.answers import answer_records, latency_scores, record_columns
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, measure_contrast
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, mean_measures, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.thoughts import visible_text
@@ -51,11 +50,8 @@ class Generation(BenchmarkForm[GenerationOptions]):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return means of all measures over the items that have them, BLEU, and how long the answers took."""
-        rows = [dict(row) for row in table["measures"].to_pylist()]
-        names = sorted({name for row in rows for name in row})
-        scores = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
         bleu = corpus_bleu(table["response"].to_pylist(), table["gold"].to_pylist())
-        return {**scores, "bleu": bleu, **latency_scores(table)}
+        return {**mean_measures(table), "bleu": bleu, **latency_scores(table)}
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return all measures that every item of both has."""

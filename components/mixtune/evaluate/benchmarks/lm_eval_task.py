@@ -12,7 +12,7 @@ import pyarrow as pa
 from mixtune import storage
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.errors import ConfigError, ModelError
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, measure_column
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, mean_measures
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part
 from mixtune.settings.foreign import JsonObject
@@ -48,9 +48,7 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return means over items: of the chosen metric as `score`, and of all others by name."""
-        names = sorted(dict(table["measures"][0].as_py()))
-        means = {name: float(measure_column(table, name).mean()) for name in names}
-        return {"score": float(correct(table).mean()), **means}
+        return {"score": float(correct(table).mean()), **mean_measures(table)}
 
 
 FORM = LmEval()

@@ -7,7 +7,7 @@ fractions and roots in one form. Nothing is computed, but numbers are compared a
 import re
 from decimal import Decimal
 
-_REMOVED = ("\n", "\\!", "\\left", "\\right", "^{\\circ}", "^\\circ", "\\$", "\\%")
+_REMOVED = ("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _COMMA = re.compile(r",(?![^(\[]*[)\]])(?!\d{3}(?!\d))")
@@ -73,7 +73,7 @@ def normalise_answer(text: str) -> str:
     """
     text = _DOLLAR.sub("", text).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac")
-    for piece in _REMOVED[2:7]:
+    for piece in _REMOVED:
         text = text.replace(piece, "")
     text = _without_unit(text).replace("\\%", "")
     text = text.replace(" .", " 0.").replace("{.", "{0.")

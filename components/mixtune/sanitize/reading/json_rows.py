@@ -114,7 +114,7 @@ def _are_columns(values: list[Json]) -> bool:
 
 
 def _lines(stream: IO[bytes], remaining: int | None) -> Iterator[list[bytes]]:
-    """Whole lines in lists, those that begin in the next `left` bytes; what is over MAX_LINE_BYTES is cut off."""
+    """Whole lines in lists, those that begin in the next `remaining` bytes; what is over MAX_LINE_BYTES is cut off."""
     rest, lost = bytearray(), 0
     while remaining is None or remaining > 0:
         block = stream.read(_BLOCK_BYTES)

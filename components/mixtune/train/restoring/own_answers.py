@@ -97,8 +97,7 @@ class AnswerWriter:
         answers: list[list[int]] = [[] for _ in prompts]
         open_rows = list(range(len(prompts)))
         for number in range(self.max_new_tokens):
-            busy = torch.tensor([float(len(open_rows))], device=self.group.device)
-            if not self.group.all_reduce_sum(busy).item():
+            if not self.group.any_process(bool(open_rows)):
                 break
             rows = open_rows or [0]
             packed = pack([_asking(prompts[row], answers[row]) for row in rows]).to(self.group.device)
