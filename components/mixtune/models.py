@@ -78,10 +78,8 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
     else:
         if Path(plain).is_file():
             raise ModelError(f"base_model {plain!r}: a file; give the folder that it lies in")
-        raise ModelError(
-            f"base_model {plain!r}: no such folder, and not a hub name with its revision; "
-            "give a folder, an s3:// prefix, or org/name@revision"
-        )
+        way = "give a folder, an s3:// prefix, or org/name@revision"
+        raise ModelError(f"base_model {plain!r}: no such folder, and not a hub name with its revision; {way}")
     configs = [folder / item for item in ("config.json", "adapter_config.json") if (folder / item).is_file()]
     if not configs:
         raise ModelError(f"{plain}: neither config.json nor adapter_config.json in it; this is no Hugging Face model")

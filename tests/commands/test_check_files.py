@@ -108,7 +108,9 @@ def test_a_task_that_lm_eval_does_not_have_is_refused_by_the_first_task(tmp_path
 
 def test_a_benchmark_is_planned_by_the_template_that_evaluate_asks_by(tmp_path: Path) -> None:
     rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
-    benchmarks = {"mine": {"uri": str(write_jsonl(tmp_path / "test.jsonl", rows)), "form": "tool_calls"}}
+    benchmarks = {
+        "mine": {"uri": str(write_jsonl(tmp_path / "test.jsonl", rows)), "form": "tool_calls", "max_new_tokens": 64}
+    }
     template = tmp_path / "tools.jinja"
     template.write_text("{{ tools | tojson }}{% for turn in messages %}{{ turn.role }}: {{ turn.content }}{% endfor %}")
     options = {"chat": {"chat_template_uri": str(template)}}
@@ -129,7 +131,7 @@ def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
 
 def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: Path) -> None:
     rows = [{"key": 1, "prompt": "Say no commas.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}]
-    benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows))}}
+    benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows)), "max_new_tokens": 64}}
     ifeval_checkers.load_checkers.cache_clear()
     with mock.patch.object(importlib.util, "find_spec", lambda name: None):
         assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [

@@ -145,3 +145,10 @@ def test_multiple_choice_has_the_scores_of_lm_evals_arc(world: Any, tmp_path: Pa
     assert measures == [sample["acc"] for sample in samples]
     for row, sample in zip(ours["choice_logprobs"].to_pylist(), samples, strict=True):
         assert row == pytest.approx([float(one[0][0]) for one in sample["resps"]], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "mmlu_anatomy"])
+def test_a_task_of_lm_evals_own_is_found_without_an_index_of_all(name: str) -> None:
+    options = lm_eval_task.LmEvalOptions(task=name)
+    assert lm_eval_task.FORM.plan(name, options, cast(Any, None), 0)
+    assert len(lm_eval_task._load_tasks("", name).all_tasks) < 1000

@@ -138,7 +138,7 @@ def test_a_server_that_cannot_be_asked_is_named_and_its_key_is_not(
     assert "another" not in str(caught.value)
     (tmp_path / "key").write_text("s3cret")
     monkeypatch.setattr(server, "echoes", False)
-    with pytest.raises(ModelError, match="does not echo the log-probabilities of a prompt"):
+    with pytest.raises(ModelError, match="does not echo a prompt's log-probabilities"):
         evaluate(
             world,
             tmp_path / "out",

@@ -111,8 +111,8 @@ def test_a_changed_list_of_those_who_consented_is_seen_and_the_hold_out_is_the_u
 
 def test_a_gain_can_be_asked_for_on_the_customers_own_records() -> None:
     assert fingerprint_benchmarks({"customer": {"min_gain": 0.05}}) == ({}, {"customer": 0.05})
-    for wrong in ({}, {"min_gain": -1}, {"min_gain": True}, {"min_gain": 0.1, "uri": "x"}):
-        with pytest.raises(ConfigError, match="takes min_gain alone, a number from 0"):
+    for wrong in ({}, {"min_gain": -1}, {"min_gain": 5}, {"min_gain": True}, {"min_gain": 0.1, "uri": "x"}):
+        with pytest.raises(ConfigError, match="takes min_gain alone, 0 to 1"):
             fingerprint_benchmarks({"customer": wrong})
 
 

@@ -147,6 +147,9 @@ def run(
         '{"question": "q", "choices": ["a", "b"], "answer": "A"}\n'
         '{"question": "r", "choices": ["a", "b"], "answer": "B"}\n'
     )
+    (tmp_path / "ifeval.jsonl").write_text(
+        '{"key": 1, "prompt": "q", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}\n'
+    )
     (tmp_path / "chat.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     good = {
         "customer_uri": f"s3://{BUCKET}/raw/customer.jsonl",
@@ -323,6 +326,70 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing tracked": (
         {"tracking": {}, "num_nodes": "4"},
         "warn  tracking: no MLflow tracking URI: nothing will be tracked",
+    ),
+    "an adapter on a layer that is not there": (
+        {"train_options": {"lora_options": {"target_modules": ["q_proj", "c_proj"]}}},
+        "fail  adapter: lora_options: target_modules: nothing is named 'c_proj'; the adapter works on q_proj",
+    ),
+    "a rank of a layer without an adapter": (
+        {"train_options": {"lora_options": {"rank_pattern": {"lm_head": 4}}}},
+        "fail  adapter: lora_options: rank_pattern: nothing is named 'lm_head'; the adapter works on down_proj,",
+    ),
+    "an odd rank of an orthogonal adapter": (
+        {"train_options": {"lora_rank": 15, "lora_options": {"init_lora_weights": "orthogonal"}}},
+        "fail  adapter: lora_options: Orthogonal initialization requires the LoRA rank to be even, got 15 instead.",
+    ),
+    "a limit on forgetting that nothing would show": (
+        {
+            "benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "num_fewshot": 0}},
+            "sanitize_options": {"splits": {"holdout_records": 0}},
+            "train_options": {"guards": {"max_nll_rise": 0.1}},
+        },
+        "fail  training: max_nll_rise needs held-out general records, and sanitize_options.splits.holdout_records is 0",
+    ),
+    "stages that take more steps than there are": (
+        {"mix_options": {"stages": [{"steps": 50}]}, "max_steps": 40},
+        "fail  mix: mix_shard: stages take 50 steps, and max_steps is 40: raise it, or shorten them",
+    ),
+    "a second seed": (
+        {"sanitize_options": {"seed": 7}},
+        "fail  options: sanitize_options: seed is a parameter of its own",
+    ),
+    "pseudonyms without a key": (
+        {"sanitize_options": {"personal_data": {"email": "pseudonym"}}},
+        "fail  rules: personal_data: pseudonyms need a key; mount a secret as /etc/mixtune/pseudonym-key",
+    ),
+    "a country that no telephone is of": (
+        {"sanitize_options": {"text": {"phone_region": "ZZ"}}},
+        "fail  rules: phone_region: no country 'ZZ' has a numbering plan; it is such as DE or GB",
+    ),
+    "vLLM where it is not installed": (
+        {"evaluate_options": {"engine": "vllm"}},
+        "fail  evaluation: engine vllm: it is not installed here; use an image that has vLLM, or engine transformers",
+    ),
+    "a served model in the place of both": (
+        {"evaluate_options": {"engine": "endpoint", "endpoint": {"url": "http://served/v1", "model": "m"}}},
+        "fail  evaluation: engine endpoint asks one served model, whichever is evaluated",
+    ),
+    "more GPUs for a model than a task has": (
+        {"evaluate_options": {"gpus_per_model": 16}, "num_nodes": "1", "gpus_per_node": "8"},
+        "fail  options: evaluate_options: gpus_per_model is 16; gpus_per_node is 8",
+    ),
+    "thoughts of a model that has no switch for them": (
+        {"evaluate_options": {"thinking": "both"}},
+        "fail  evaluation: thinking is both, but the chat template of ",
+    ),
+    "answers as long as the model": (
+        {"benchmarks": {"ifeval": {"uri": "ifeval.jsonl", "max_new_tokens": 512}}},
+        "fail  benchmarks: benchmarks.ifeval: max_new_tokens is 512 of the 512 tokens that the model takes in all",
+    ),
+    "a limit in percent": (
+        {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "max_drop": 2}}},
+        "benchmarks: 'mmlu': max_drop is a share, so that 0.02 is 2 %; got 2",
+    ),
+    "a gain in percent": (
+        {"benchmarks": {"customer": {"min_gain": 5}}},
+        "'customer' stands for your own records and takes min_gain alone, 0 to 1; got {'min_gain': 5}",
     ),
     "a misspelt key of storage": ({"storage": {"kms": "x"}}, "storage: unknown option 'kms'"),
 }

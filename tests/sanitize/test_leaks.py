@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mixtune.artifacts.pools import PoolsManifest, read_pools
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.dedup import protected
 
 from .conftest import sanitize
@@ -87,6 +87,16 @@ def test_nothing_that_stands_in_a_benchmark_or_is_held_back_elsewhere_is_trained
     kept = list(read_pools(str(tmp_path / "c/pools")).records("chat", "train"))
     assert kept[0]["messages"][0]["content"] == TEXTS[2]
     assert len(kept) == 10
+
+
+def test_what_a_benchmark_asks_is_looked_for_in_the_column_that_is_asked(tmp_path: Path) -> None:
+    items = [{"stem": text, "prompt": "Which is right?", "choices": ["a", "b"]} for text in TEXTS[:3]]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items))
+    entry = {"form": "multiple_choice", "uri": str(tmp_path / "b.jsonl"), "columns": {"question": "stem"}}
+    manifest = run(tmp_path, rows(TEXTS[:6]), benchmarks={"b": entry})
+    assert manifest.counts["chat"].dropped == {"in a benchmark": 3}
+    with pytest.raises(DataError, match=r"benchmarks: b, .*no column 'stme'"):
+        run(tmp_path / "other", rows(TEXTS[:6]), benchmarks={"b": {**entry, "columns": {"question": "stme"}}})
 
 
 def test_a_near_copy_of_a_benchmark_question_is_found_without_a_common_thirteen_gram(tmp_path: Path) -> None:

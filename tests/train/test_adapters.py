@@ -19,6 +19,7 @@ from mixtune.errors import ConfigError
 from mixtune.train.batches import pack
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.modeling import trainable
+from mixtune.train.modeling.adapters import check_adapter
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.trainable import Trainable, load_trainable
 from mixtune.train.postprocess import name_base, postprocess
@@ -99,6 +100,39 @@ def test_a_base_is_decomposed_on_the_gpu_where_it_takes_seconds_not_hours(monkey
     for options in ({"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}, {"use_osf": True}):
         with pytest.raises(AddedError):
             load_trainable(BASE_MODEL, settings(lora_options=options), ProcessGroup())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_modules": ["nowhere"]}, "Target modules .'nowhere'. not found in the base model"),
+        (
+            {"target_modules": ["q_proj", "nowhere"]},
+            "target_modules: nothing is named 'nowhere'; the adapter works on q_",
+        ),
+        ({"target_modules": ["q_proj"], "target_parameters": ["up"]}, "target_parameters: nothing is named 'up'"),
+        ({"exclude_modules": ["nowhere"]}, "exclude_modules: nothing is named 'nowhere'"),
+        ({"exclude_modules": "["}, r"lora_options: '\[' is no regular expression"),
+        ({"rank_pattern": {"lm_head": 4}}, "rank_pattern: nothing is named 'lm_head'"),
+        ({"target_modules": ["q_proj"], "alpha_pattern": {"k_proj": 4}}, "alpha_pattern: nothing is named 'k_proj'"),
+        ({"use_osf": True}, "lora_rank is 129; q_proj has 128 directions, fewer must move"),
+    ],
+    ids=str,
+)
+def test_options_that_fit_nothing_are_refused_alike_with_the_weights_and_without(
+    options: dict[str, object], message: str
+) -> None:
+    config = settings(lora_options=options, lora_rank=129)
+    for make in (check_adapter, load_trainable):
+        with pytest.raises(ConfigError, match=message):
+            make(BASE_MODEL, config)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"init_lora_weights": "pissa"}, {"rank_pattern": {"q_proj": 4}}, {"target_modules": ".*[qk]_proj"}]
+)
+def test_options_that_fit_pass_without_the_weights(options: dict[str, object]) -> None:
+    check_adapter(BASE_MODEL, settings(lora_options=options))
 
 
 def test_orthogonal_tuning_moves_as_many_directions_as_the_rank_says() -> None:

@@ -41,8 +41,18 @@ def test_data_that_fails_its_checks_is_neither_validated_nor_trained_on(
         run(task, tmp_path, "raise")
     assert "no report on personal data" in (tmp_path / "page.html").read_text()
     answer = run(task, tmp_path, "report")
-    assert answer.startswith("failed: 2 of 5 checks failed: - personal data: ")
+    assert answer.startswith("failed: 2 of 6 checks failed: - personal data: ")
     assert read_model(task.outputs.model_path).failed == answer.removeprefix("failed: ")
+
+
+def test_an_adapter_that_cannot_be_made_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, shards_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "run_here", lambda task: pytest.fail("a model was loaded"))
+    options = {"target_modules": ["q_proj", "nowhere"]}
+    task = task_in(tmp_path, shards_path, validation_steps=5, lora_options=options)
+    with pytest.raises(ConfigError, match=r"- adapter: lora_options: target_modules: nothing is named 'nowhere'"):
+        run(task, tmp_path, "raise")
 
 
 def test_a_training_leaves_its_figures_as_metrics_and_as_a_page(tmp_path: Path, watched_shards: str) -> None:

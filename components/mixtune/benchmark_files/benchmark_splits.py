@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mixtune import storage
-from mixtune.benchmark_files.tables import FORMATS, Row, read_rows
+from mixtune.benchmark_files.tables import FORMATS, Row, need, plain_name, read_rows
 from mixtune.errors import DataError
 
 SPLITS = ("test", "dev", "validation", "train")
@@ -99,8 +99,10 @@ def _subject(path: str) -> str:
     return ""
 
 
-def read_asked(uri: str) -> Iterator[str]:
+def read_asked(uri: str, question: str = "") -> Iterator[str]:
     """Yield what every item of a benchmark asks, whatever its form; of a `train` split where there is no other.
+
+    `question` is the column that asks; empty: one of the usual names.
 
     Raises:
         DataError: Nothing there, or a row that asks nothing.
@@ -110,7 +112,8 @@ def read_asked(uri: str) -> Iterator[str]:
     for _, source in others or tables:
         for number, row in enumerate(read_rows(source), 1):
             if not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
-                yield text_asked(row, f"{source} row {number}")
+                named = {"question": need(row, plain_name(question), source, number)} if question else row
+                yield text_asked(named, f"{source} row {number}")
 
 
 def text_asked(row: Row, place: str) -> str:

@@ -12,7 +12,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
-from mixtune.commands.check_files import check_axes, check_records
+from mixtune.commands.check_files import check_axes, check_records, check_rules
 from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
@@ -26,9 +26,10 @@ from mixtune.preflight.fingerprint import (
     read_pools,
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
-from mixtune.preflight.run_settings import RunSettings
+from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.sanitize import SourceSettings
+from mixtune.train.entry import check_adapter
 
 
 def add_commands(commands: Commands) -> None:
@@ -43,7 +44,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from mixtune.evaluate.benchmark_checks import check_benchmarks
+    from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
 
     pipeline, arguments = read_run(options)
     check_places(arguments)
@@ -55,8 +56,12 @@ def _preflight(options: argparse.Namespace) -> int:
     benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
     run = _fingerprinted(arguments, benchmarks)
     run = replace(run, artifacts=options.pipeline_root, namespace=options.namespace)
+    trains = "training" not in run.left_out and not arguments.get("model_uri")
     further = {
+        "adapter": partial(check_adapter, run.base_model, valid(run.training) if trains else None),
         "records": partial(check_records, arguments),
+        "rules": partial(check_rules, run.sanitize_options, bool(run.num_nodes)),
+        "evaluation": partial(check_engine, run.base_model, run.evaluate_options, bool(run.num_nodes)),
         "axes": partial(check_axes, arguments),
         "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options),
     }
@@ -104,14 +109,6 @@ def _fingerprinted(arguments: Arguments, benchmarks: Mapping[str, Options]) -> R
 
 
 def _check_mixed(mixed: Mixed, run: RunSettings, report: str) -> None:
-    mixed_run = mixed.run_settings(
-        run.base_model,
-        run.method,
-        train_options=run.train_options,
-        num_nodes=run.num_nodes,
-        gpus_per_node=run.gpus_per_node,
-        tracking=run.tracking,
-        storage=run.storage,
-    )
     page = str(Path(report).with_stem(f"{Path(report).stem}-mixed"))
-    print(f"preflight of the mixed data: {run_mixed_preflight(mixed, mixed_run, page)}; the page is {page}")
+    outcome = run_mixed_preflight(mixed, mixed.run_settings(vars(run)), page)
+    print(f"preflight of the mixed data: {outcome}; the page is {page}")

@@ -13,11 +13,15 @@ from mixtune.commands.argument_places import Arguments
 from mixtune.errors import ConfigError, DataError, MixtuneError
 from mixtune.preflight.fingerprint import CUSTOMER, HOLDOUT_RECORDS
 from mixtune.sanitize.clean import UNUSABLE
+from mixtune.sanitize.dedup.minhash_daft import check_near_engine
 from mixtune.sanitize.reading.readers import read_rows, source_files
 from mixtune.sanitize.reading.row import Row
 from mixtune.sanitize.reading.schemas import Schema, find_schema
+from mixtune.sanitize.rules.consent import read_consent
+from mixtune.sanitize.run import personal_rules
 from mixtune.settings.benchmark_entries import read_benchmark_entries
-from mixtune.settings.from_dict import suggest
+from mixtune.settings.from_dict import Options, suggest
+from mixtune.settings.sanitize import read_sanitize_settings
 
 FIRST_ROWS = 20
 """Of every file of a source, of which one has to be a record."""
@@ -55,6 +59,18 @@ def check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
                 yield outcome, f"{mapping if text.startswith(MAPPED) else name} of {file}: {text.removeprefix(MAPPED)}"
         except MixtuneError as error:
             yield "fail", f"{name}: {error}"
+
+
+def check_rules(options: Options, elsewhere: bool) -> Iterator[tuple[str, str]]:
+    """Make the rules of `sanitize` that need a library, a model, a key or a list; `elsewhere`: it runs in an image."""
+    settings = read_sanitize_settings({name: value for name, value in options.items() if name != "work_uri"})
+    try:
+        personal_rules(settings)
+        read_consent(settings.consent)
+        check_near_engine(settings.dedup.near_engine)
+        yield "pass", "what the rules of sanitize need is here"
+    except MixtuneError as error:
+        yield ("warn", f"{error}; the data image was not looked at") if elsewhere else ("fail", str(error))
 
 
 def _list_sources(arguments: Arguments) -> Iterator[tuple[str, str, _Source]]:

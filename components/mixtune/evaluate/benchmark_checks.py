@@ -1,17 +1,45 @@
-"""Every benchmark that a user names, planned before anything runs: a run that cannot be measured is not trained."""
+"""The engine, and every benchmark planned, before anything runs: a run that cannot be measured is not trained."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import cast
 
 from transformers import AutoTokenizer
 
 from mixtune import models, storage
+from mixtune.artifacts.model import BaseModel
 from mixtune.chat.template_files import read_template_file
-from mixtune.errors import MixtuneError
+from mixtune.errors import MixtuneError, ModelError
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.inference.engine import Tokenizer
+from mixtune.inference.prompts import check_thinking_switch
+from mixtune.inference.vllm_engine import check_installed
 from mixtune.settings.from_dict import Options, from_dict
-from mixtune.settings.inference import EvaluateSettings
+from mixtune.settings.inference import AS_TEMPLATE, AS_TRAINED, ENDPOINT, VLLM, EvaluateSettings
+
+
+def check_engine(base_model: str, options: Options, elsewhere: bool = False) -> Iterator[tuple[str, str]]:
+    """Look whether models can be asked as the options of `evaluate` say; `elsewhere`: it runs in another image."""
+    settings = from_dict(EvaluateSettings, options, "evaluate_options")
+    if settings.engine == ENDPOINT:
+        yield "fail", "engine endpoint asks one served model, whichever is evaluated; it is for the component evaluate"
+    if settings.engine == VLLM:
+        try:
+            check_installed()
+        except ModelError as error:
+            own = elsewhere or os.environ.get("KUBERNETES_SERVICE_HOST")
+            yield ("warn", f"{error}; evaluate's own image was not looked at") if own else ("fail", str(error))
+    if settings.thinking not in (AS_TRAINED, AS_TEMPLATE):
+        check_thinking_switch(_load_tokenizer(base_model, settings), settings.thinking)
+    yield "pass", f"engine {settings.engine}, thinking as {settings.thinking}"
+
+
+def _load_tokenizer(base_model: str, settings: EvaluateSettings) -> Tokenizer:
+    folder = models.fetch_model(base_model, weights=False)
+    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    if settings.chat.chat_template_uri:
+        tokenizer.chat_template = read_template_file(settings.chat.chat_template_uri)
+    return tokenizer
 
 
 def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options: Options) -> Iterator[tuple[str, str]]:
@@ -22,14 +50,15 @@ def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options
     if not benchmarks:
         return
     settings = from_dict(EvaluateSettings, options, "evaluate_options")
-    folder = models.fetch_model(base_model, weights=False)
-    tokenizer = cast(Tokenizer, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
-    if settings.chat.chat_template_uri:
-        tokenizer.chat_template = read_template_file(settings.chat.chat_template_uri)
+    tokenizer = _load_tokenizer(base_model, settings)
+    length = BaseModel.read(models.fetch_model(base_model, weights=False)).max_length
     for name, benchmark in parse_benchmarks(benchmarks).items():
         try:
             parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
             yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"
+            if 0 < length <= (answer := max(part.new_tokens for part in parts)):
+                way = "the model takes in all, which leaves none for questions; set it lower"
+                yield "fail", f"benchmarks.{name}: max_new_tokens is {answer} of the {length} tokens that {way}"
         except MixtuneError as error:
             is_elsewhere = isinstance(error.__cause__, ImportError)
             reason = storage.without_digests(str(error))

@@ -197,10 +197,10 @@ def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:
     places = [second if place is None else place for place, second in zip(*readings, strict=True)]
     if None in places:
         draft = drafts[places.index(None)]
-        raise DataError(
-            f"{draft.place}: answer is an index {first} to {len(draft.choices) - 1 + first}, a choice's text, or one "
-            f"of {', '.join(draft.names)}; got {draft.answer!r}"
+        kinds = (
+            f"an index {first} to {len(draft.choices) - 1 + first}, a choice's text, or one of {', '.join(draft.names)}"
         )
+        raise DataError(f"{draft.place}: answer is {kinds}; got {draft.answer!r}")
     answers = [place for place in places if place is not None]
     if wrong := [draft for draft, answer in zip(drafts, answers, strict=True) if draft.contradicts(answer)]:
         raise DataError(

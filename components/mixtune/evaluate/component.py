@@ -43,17 +43,9 @@ def evaluate(
             "max_new_tokens": 1280}}`; another name says its `form`: one of these two, `gsm8k`,
             `math`, `multiple_choice`, `tool_calls`, `refusals`, `thinking`, `long_context`, or
             `lm_eval` with the `task`.
-        options: Further settings by name, each with a default: `limit` (items per axis at most, taken evenly from
-            subjects, pools and labels; 0: all), `axis_limits` (the same by axis, such as
-            `{"mmlu": 500}`), `thinking` (answers after a thought as "trained", "on", "off", "both" or as the
-            "template" has it), `chat` (how conversations are rendered, as in `mix_shard`),
-            `dtype` ("float32", "bfloat16" or "float16"; "auto": bfloat16 on a GPU, float32 on a CPU),
-            `engine` ("transformers" on any device, "vllm" on GPUs, in an image that has it, or "endpoint": a served
-            model, by `endpoint`: `url`, `model`, possibly `key_path` of an OpenAI-compatible server of vLLM),
-            `gpus_per_model` (GPUs that share one model, for a model that one cannot hold) and `customer_options` (how
-            the customer's records are scored: `method` "auto", "logprobs" or "generation", `max_new_tokens` (256),
-            `aliases` (further names of labels), `separator` (of several labels in one record) and `pattern` (that a
-            good answer matches)).
+        options: Further settings by name, such as `limit` (items per axis at most; 0: all), `axis_limits`, `thinking`,
+            `engine` ("transformers", "vllm" or "endpoint"), `gpus_per_model`, `dtype`, `chat` (how conversations are
+            rendered, as in `mix_shard`) and `customer_options`: `EvaluateSettings` in docs/settings.md has all.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Raises:

@@ -33,10 +33,8 @@ def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
         if not isinstance(options, dict):
             raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
         if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
-            raise ConfigError(
-                f"benchmarks: {name!r} cannot name a benchmark; use letters, digits, - and _, "
-                f"but not {customer.AXIS} or {nll.AXIS}"
-            )
+            way = f"use letters, digits, - and _, but not {customer.AXIS} or {nll.AXIS}"
+            raise ConfigError(f"benchmarks: {name!r} cannot name a benchmark; {way}")
         values = {"form": name, **options}
         form = FORMS.get(str(values.pop("form")))
         if form is None or not form.is_benchmark:

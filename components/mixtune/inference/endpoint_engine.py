@@ -86,10 +86,8 @@ class EndpointEngine:
         count = min(len(tokens), len(whole) - 1)
         values = echoed[len(whole) - count : len(whole)]
         if len(values) != count or any(value is None for value in values):
-            raise ModelError(
-                f"{self.settings.url}: the server does not echo the log-probabilities of a prompt; serve with vLLM, or "
-                "leave out general_nll, multiple choice and ranked labels"
-            )
+            way = "serve with vLLM, or leave out general_nll, multiple choice and ranked labels"
+            raise ModelError(f"{self.settings.url}: the server does not echo a prompt's log-probabilities; {way}")
         return float(sum(values)), time.perf_counter() - started
 
     def _complete(self, prompt: Sequence[int], content: JsonObject) -> JsonObject:

@@ -246,8 +246,6 @@ def _with_adapter(model: "PreTrainedModel", folder: Path, probe: torch.Tensor) -
             raise ModelError(f"{folder}: the adapter does not fit this base model ({error})") from error
         tuned.eval()
         if torch.equal(plain, tuned(probe).logits):
-            raise ModelError(
-                f"{folder}: the adapter changes no logit of {PROBE!r}; "
-                "it was not trained, or is not for this base model"
-            )
+            reason = "it was not trained, or is not for this base model"
+            raise ModelError(f"{folder}: the adapter changes no logit of {PROBE!r}; {reason}")
         return tuned.merge_and_unload() if model.dtype == torch.float32 else tuned

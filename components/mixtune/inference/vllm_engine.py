@@ -5,6 +5,7 @@ read from the first generated position, where the cache is read and the shots of
 longer continuations, and choices outside the most probable tokens, cost a request of their own.
 """
 
+import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -148,11 +149,10 @@ def load_vllm(
     Raises:
         ModelError: vLLM is not installed, or takes no such adapter.
     """
-    try:
-        from vllm import LLM, SamplingParams
-        from vllm.lora.request import LoRARequest
-    except ImportError as error:
-        raise ModelError(f"engine vllm: {error}; use an image that has vLLM, or engine transformers") from error
+    check_installed()
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
     llm = LLM(
         model=str(weights),
         dtype=dtype,
@@ -167,6 +167,12 @@ def load_vllm(
     )
     lora = LoRARequest("candidate", 1, str(adapter)) if adapter else None
     return VllmEngine(llm, SamplingParams, max_length=max_length, stop_ids=stop_ids, adapter=lora)
+
+
+def check_installed() -> None:
+    """Raise a ModelError where vLLM is not installed."""
+    if not importlib.util.find_spec("vllm"):
+        raise ModelError("engine vllm: it is not installed here; use an image that has vLLM, or engine transformers")
 
 
 def lora_room(adapter: Path) -> int:

@@ -36,22 +36,9 @@ def mix_shard(
         customer_epochs: Passes over the customer pool, where `max_steps` is 0.
         max_steps: Number of steps; 0: by `customer_epochs`.
         seed: Seed of every order.
-        options: Further settings by name, each with a default: `global_batch_size` (records of one optimizer step over
-            all GPUs, 32), `max_length` (longest record in tokens, 8192), `too_long` (what becomes of longer ones:
-            "drop", "truncate": cut so that an answer stays whole, or "error"), `train_on` (roles whose turns are
-            learned: a list of "assistant", "user", "system", "tool"), `chat_template_uri` (file with a Jinja chat
-            template instead of the model's own; ask the tuned model by it too), `thinking` (how a hybrid model is
-            asked: "record": with thoughts where the answer has one, without where it has none; "on": always with, an
-            answer without learns an empty one; "off": never, and thoughts are left out), `on_lost` (what becomes of
-            a record of which the template leaves a part out, by part: {"system", "reasoning", "tool_calls",
-            "tool_results", "tools"} each "refuse", "drop_field" or "keep"), `max_refused_ratio` (share of a pool's
-            records that may be refused for the template, 0.05), `unit` (what shares count: "records",
-            in every batch, or "tokens" or "loss_tokens", cumulated over batches), `granularity` ("record"; or
-            "batch": a coin makes every batch the customer's or general, only the mean is right), `temperature` (not
-            0: general weights are in proportion of pool size ** (1 / temperature), `weights` left empty), `stages`
-            (first stages of the run, as {"steps", "customer_data_percent", "weights"}; then the mix itself),
-            `max_epochs_per_pool` (how often a record may come, on the mean; 0: no limit) and `when_exhausted` (a pool
-            at that limit: "refuse" the run, "warn", or "redistribute" its share over general pools).
+        options: Further settings by name, such as `global_batch_size` (32), `max_length` (8192), `too_long`,
+            `train_on`, `chat_template_uri`, `thinking`, `on_lost`, `unit`, `temperature` and `stages`: those of
+            `MixSettings` and `TokenSettings` in docs/settings.md.
         storage: Options of the storage: `kms_key_id`, `endpoint_url`, `region`.
         shards: The tokenized records in training order.
         receipt: Planned and realized share of every pool.

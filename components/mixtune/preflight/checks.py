@@ -31,6 +31,9 @@ from mixtune.training_math import CROSSOVER, LEAST_MICRO_TOKENS, largest_micro_b
 RECORDS_PER_GPU = 4
 """Of a global batch: at as many, records of mixed lengths keep some 60 % of 32 GPUs busy, at one 24 %."""
 
+SHORT_TRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+"""How long MLflow's client asks a server that does not answer, in its own variables."""
+
 IMAGE_DIGESTS = "image digests"
 """A row of the checklist that only the first preflight fills: no other task gets the names of all images."""
 
@@ -54,11 +57,8 @@ def _check_mix(run: RunSettings) -> Findings:
         mix = run.mix(percent)
         mix.check_general_pools(run.general_pools)
         length = f"{mix.max_steps} steps" if mix.max_steps else f"{mix.customer_epochs:g} customer epochs"
-        yield (
-            "pass",
-            f"{percent:g} % customer, {100 - percent:g} % from {len(run.weights)} general pools; "
-            f"{length} of {mix.global_batch_size} records",
-        )
+        shares = f"{percent:g} % customer, {100 - percent:g} % from {len(run.weights)} general pools"
+        yield "pass", f"{shares}; {length} of {mix.global_batch_size} records"
     if 100 in run.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 
@@ -66,6 +66,8 @@ def _check_mix(run: RunSettings) -> Findings:
 def _check_training(run: RunSettings) -> Findings:
     training = run.training()
     yield "pass", f"{training.method}, learning rate {training.learning_rate:g}"
+    if training.guards.max_nll_rise and (run.sanitize_options.get("splits") or {}).get("holdout_records") == 0:
+        yield "fail", "max_nll_rise needs held-out general records, and sanitize_options.splits.holdout_records is 0"
     if warning := training.warning():
         yield "warn", warning
 
@@ -78,9 +80,15 @@ def check_settings(run: RunSettings) -> None:
 
 
 def _construct_options(run: RunSettings) -> tuple[SanitizeSettings, EvaluateSettings]:
-    cleaning = {name: value for name, value in run.sanitize_options.items() if name != "work_uri"}
+    cleaning = dict(run.sanitize_options)
+    if not isinstance(work := cleaning.pop("work_uri", ""), str):
+        raise ConfigError(f"sanitize_options: work_uri is a folder or s3:// prefix; got {work!r}")
     evaluate = from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options")
-    return read_sanitize_settings({}, cleaning), evaluate
+    if (nodes := valid(run.nodes)) and 0 < nodes.gpus < evaluate.gpus_per_model:
+        raise ConfigError(
+            f"evaluate_options: gpus_per_model is {evaluate.gpus_per_model}; gpus_per_node is {nodes.gpus}"
+        )
+    return read_sanitize_settings({"seed": run.seed}, cleaning), evaluate
 
 
 def _check_known(run: RunSettings) -> Findings:
@@ -103,11 +111,8 @@ def _check_options(run: RunSettings) -> Findings:
                 text = f"{task}_options.chat: {name} is {mine!r}, and {learned!r} in mix_options, by which is learned"
                 yield "fail", f"{text}; leave it out there"
     if evaluate.thinking in (THOUGHTS_ON, THOUGHTS_OFF) and evaluate.thinking != mix.tokens.thinking:
-        yield (
-            "warn",
-            f"evaluate_options: thinking is {evaluate.thinking!r}, and {mix.tokens.thinking!r} in mix_options: the "
-            "model is asked otherwise than it is trained; leave it out to ask alike",
-        )
+        text = f"evaluate_options: thinking is {evaluate.thinking!r}, and {mix.tokens.thinking!r} in mix_options"
+        yield "warn", f"{text}: the model is asked otherwise than it is trained; leave it out to ask alike"
 
 
 def _check_model(run: RunSettings) -> Findings:
@@ -160,11 +165,8 @@ def _check_gpu(run: RunSettings, shape: Shape, training: Training, settings: Tra
     room = instance.gpu_memory_gb * 1e9 * RESERVE
     yield "pass", f"{line}; {instance.gpu} has {room / 1e9:.0f} GB to give"
     if memory.total > room:
-        yield (
-            "fail",
-            f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; "
-            f"{', or '.join(_ways_to_fit(shape, training, settings, room, gpus * nodes))}",
-        )
+        ways = ", or ".join(_ways_to_fit(shape, training, settings, room, gpus * nodes))
+        yield "fail", f"{line}: too big for {instance.gpu}, which has {room / 1e9:.0f} to give; {ways}"
     if gpus > instance.gpus:
         yield "fail", f"gpus_per_node is {gpus}; {name} has {instance.gpus}"
 
@@ -186,11 +188,8 @@ def _check_batch(global_batch_size: int, nodes: NodeSettings) -> Findings:
     """Say where a global batch is too small to keep all GPUs busy: they wait for the one with the longest record."""
     num_gpus = nodes.gpus * max(1, nodes.count)
     if global_batch_size < RECORDS_PER_GPU * num_gpus:
-        yield (
-            "warn",
-            f"global_batch_size {global_batch_size} over {num_gpus} GPUs: with under {RECORDS_PER_GPU} records each "
-            f"they wait for one another; {RECORDS_PER_GPU * num_gpus} or more keeps them busy",
-        )
+        text = f"global_batch_size {global_batch_size} over {num_gpus} GPUs: with under {RECORDS_PER_GPU} records each"
+        yield "warn", f"{text} they wait for one another; {RECORDS_PER_GPU * num_gpus} or more keeps them busy"
 
 
 def _check_machine(shape: Shape, training: Training, longest: int, chosen: int) -> Findings:
@@ -285,6 +284,8 @@ def _check_tracking(run: RunSettings) -> Findings:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    for name, value in SHORT_TRIES.items():  # its own are minutes long
+        os.environ.setdefault(name, value)
     try:
         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
     except (MlflowException, OSError) as error:

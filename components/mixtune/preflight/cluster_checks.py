@@ -31,11 +31,8 @@ def check_cluster(namespace: str, nodes: NodeSettings) -> Findings:
     settings = yield from _job_settings(api, namespace)
     group, jobs, way_out = JOBS[settings.backend_of(nodes)]
     runtime, queue = settings.runtime_of(nodes), settings.queue
-    yield (
-        "pass",
-        f"namespace {namespace}: {jobs}, runtime {runtime}, {f'queue {queue}' if queue else 'no queue'}, "
-        "service account and rights are there",
-    )
+    places = f"runtime {runtime}, {f'queue {queue}' if queue else 'no queue'}"
+    yield "pass", f"namespace {namespace}: {jobs}, {places}, service account and rights are there"
     if api.get(f"/apis/{group}") is None:
         yield "fail", f"no {group} API: {way_out}"
     else:

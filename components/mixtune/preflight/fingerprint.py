@@ -68,11 +68,9 @@ def _min_gain(entry: BenchmarkEntry) -> float:
     """
     gain, alone = entry.options.get("min_gain"), entry == BenchmarkEntry(options=entry.options)
     alone = alone and set(entry.options) == {"min_gain"}
-    if not alone or isinstance(gain, bool) or not isinstance(gain, int | float) or not gain >= 0:
-        raise ConfigError(
-            f"benchmarks: {CUSTOMER!r} stands for your own records and takes min_gain alone, a number from 0; "
-            f"got {dict(entry.options)}"
-        )
+    if not alone or isinstance(gain, bool) or not isinstance(gain, int | float) or not 0 <= gain <= 1:
+        takes = "stands for your own records and takes min_gain alone, 0 to 1"
+        raise ConfigError(f"benchmarks: {CUSTOMER!r} {takes}; got {dict(entry.options)}")
     return float(gain)
 
 

@@ -1,7 +1,8 @@
 """The checks of a run once its data is mixed, before a GPU is asked for: pools, lengths, steps, people, memory."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
 
 from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
@@ -10,6 +11,7 @@ from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
 from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
+from mixtune.settings.from_dict import Options
 from mixtune.settings.sanitize import SanitizeSettings, advise_region
 
 MANY_EPOCHS = 5.0
@@ -18,6 +20,7 @@ MUCH_LOST = 0.01
 """Share of a pool's records, 0 to 1, cut or dropped above which it is said as a warning."""
 FEW_STEPS = 20
 """Optimizer steps under which a training hardly moves a model, and a warm-up is most of it."""
+OF_TRAINING = ("base_model", "method", "train_options", "num_nodes", "gpus_per_node", "tracking", "storage")
 STORED = ("report", "keep")
 """Policies of sanitize that leave personal data as it is."""
 
@@ -45,27 +48,30 @@ class Mixed:
         sources = [source for part in self.manifest.inputs.values() for source in part.inputs]
         return {f"{item.name}, {item.split}": storage.split_fingerprint(item.uri)[1] for item in sources}
 
-    def run_settings(self, base_model: str, method: str, **further: Any) -> RunSettings:
-        """Return the run's settings as far as the mix knows them; its longest record stands for `max_length`."""
+    def run_settings(self, parameters: Options) -> RunSettings:
+        """Return a run's settings by those of `OF_TRAINING`, and by the mix; `max_length` is its longest."""
         receipt = self.receipt
         weights = {pool.name: round(100 * pool.planned_share, 4) for pool in receipt.pools}
         longest = max(2, self.manifest.max_record_tokens)
         return RunSettings(
-            base_model=base_model,
             general_pools=list(weights)[1:],
             weights=weights,
             customer_data_percents=[100 * receipt.mix_ratio],
             max_steps=receipt.num_steps,
             max_batch_tokens=receipt.max_batch_tokens,
             mix_options={"global_batch_size": receipt.global_batch_size, "max_length": longest},
-            method=method,
             seed=receipt.seed,
-            **further,
+            **{name: parameters[name] for name in OF_TRAINING},
         )
 
 
-def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -> str:
-    """Look at the mixed data, print and write what was found; `pass`, or `warn` where a check warns.
+def run_mixed_preflight(
+    mixed: Mixed,
+    settings: RunSettings,
+    report_path: str,
+    further: Mapping[str, Callable[[], Findings]] = MappingProxyType({}),
+) -> str:
+    """Look at the mixed data and make `further` checks, print and write them; `pass`, or `warn` where one warns.
 
     Raises:
         ConfigError: At least one check failed; all of those are named.
@@ -77,6 +83,7 @@ def run_mixed_preflight(mixed: Mixed, settings: RunSettings, report_path: str) -
         look("consent", _check_consent, mixed),
         look("lengths", check_lengths, settings),
         look("memory", check_memory, settings),
+        *(look(name, check) for name, check in further.items()),
     ]
     return conclude(checks, "Preflight of the mixed data", _checklist(mixed, settings), report_path)
 
@@ -92,18 +99,13 @@ def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Findings:
     if pool.planned_share and not pool.num_records:
         yield "warn", "not one of its records is drawn in so few steps; more steps, or a larger weight"
     if pool.epochs > MANY_EPOCHS:
-        yield (
-            "warn",
-            f"{pool.epochs:.1f} passes over its {pool.pool_records:,} records; more data, a smaller weight, or "
-            "fewer epochs",
-        )
+        passes = f"{pool.epochs:.1f} passes over its {pool.pool_records:,} records"
+        yield "warn", f"{passes}; more data, a smaller weight, or fewer epochs"
     if lost > MUCH_LOST * max(1, pool.num_read):
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in pool.dropped.items())
-        yield (
-            "warn",
-            f"{lost / pool.num_read:.1%} of its {pool.num_read:,} records are cut or dropped when tokenized "
-            f"({pool.num_truncated:,} truncated{', ' if reasons else ''}{reasons}); a larger max_length keeps them",
-        )
+        reasons = f"{pool.num_truncated:,} truncated{', ' if reasons else ''}{reasons}"
+        text = f"{lost / pool.num_read:.1%} of its {pool.num_read:,} records are cut or dropped when tokenized"
+        yield "warn", f"{text} ({reasons}); a larger max_length keeps them"
     counts, _ = mixed.sanitized.get(pool.name, (RowCounts(), None))
     if counts.kept < counts.read / 2:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.dropped.items())
@@ -113,11 +115,8 @@ def _check_pool(pool: PoolReceipt, mixed: Mixed) -> Findings:
 def _check_steps(mixed: Mixed) -> Findings:
     receipt = mixed.receipt
     steps = receipt.num_steps
-    yield (
-        "pass",
-        f"{steps:,} of {receipt.global_batch_size} records, {receipt.num_tokens:,} tokens, "
-        f"{receipt.num_loss_tokens:,} of them to learn",
-    )
+    tokens = f"{receipt.num_tokens:,} tokens, {receipt.num_loss_tokens:,} of them to learn"
+    yield "pass", f"{steps:,} of {receipt.global_batch_size} records, {tokens}"
     if steps < FEW_STEPS:
         yield "warn", f"{steps} steps hardly move a model; more customer_epochs, or a smaller global_batch_size"
 

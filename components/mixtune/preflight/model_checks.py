@@ -30,17 +30,12 @@ def check_architecture(run: RunSettings) -> Findings:
         yield "fail", f"{kind} does not train: {reason}; take a model of a type that docs/models.md lists"
     else:
         yield "pass", "; ".join(_texts(run, model, row))
+    stored = f"weights are stored as {model.quantized}"
     if model.quantized in models.WIDENED:
-        yield (
-            "pass",
-            f"weights are stored as {model.quantized}, and trained in bfloat16; whole and merged models are saved so",
-        )
+        yield "pass", f"{stored}, and trained in bfloat16; whole and merged models are saved so"
     elif model.quantized:
-        yield (
-            "fail",
-            f"weights are stored as {model.quantized}, in which nothing is trained; take the same model in bfloat16, "
-            f"or as {' or '.join(models.WIDENED)}",
-        )
+        way = f"take the same model in bfloat16, or as {' or '.join(models.WIDENED)}"
+        yield "fail", f"{stored}, in which nothing is trained; {way}"
 
 
 def _same_by_another_name(model: BaseModel) -> str:
@@ -57,10 +52,8 @@ def check_weights(folder: Path) -> Findings:
     index = folder / "model.safetensors.index.json"
     weight_map = storage.read_json(str(index)).get("weight_map") if index.is_file() else {}
     if not isinstance(weight_map, dict):
-        yield (
-            "fail",
-            f"{folder.name}: {index.name} has no weight_map, which says what file a weight is in; fetch it again",
-        )
+        which = "which says what file a weight is in; fetch it again"
+        yield "fail", f"{folder.name}: {index.name} has no weight_map, {which}"
         return
     listed = {str(name) for name in weight_map.values()}
     files = sorted(listed | {path.name for path in folder.glob("*.safetensors")})
@@ -103,11 +96,8 @@ def check_embedding(run: RunSettings) -> Findings:
         f"{token!r} with id {beyond[token]}"
     )
     if written:
-        yield (
-            "fail",
-            f"{text}, which the chat template writes; enlarge the embedding (resize_token_embeddings) and save the "
-            "model, or take the tokens out",
-        )
+        way = "enlarge the embedding (resize_token_embeddings) and save the model, or take the tokens out"
+        yield "fail", f"{text}, which the chat template writes; {way}"
     else:
         yield "warn", f"{text}; a record that holds one is refused"
 

@@ -37,17 +37,11 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findi
         except (ConfigError, DataError, StorageError) as error:
             yield "fail", f"{source.name}: {error}"
     needed = records * DUPLICATE_BYTES
-    yield (
-        "pass",
-        f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} lines, for whose duplicates "
-        f"sanitize needs {needed / 1e9:.1f} GB of memory",
-    )
+    text = f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} lines"
+    yield "pass", f"{text}, for whose duplicates sanitize needs {needed / 1e9:.1f} GB of memory"
     if data_memory and needed > quantity("data_memory", data_memory):
-        yield (
-            "warn",
-            f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB, its tasks reserve "
-            f"{data_memory}; raise data_memory, or give fewer records",
-        )
+        text = f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB"
+        yield "warn", f"{text}, its tasks reserve {data_memory}; raise data_memory, or give fewer records"
 
 
 def quantity(name: str, text: str) -> float:

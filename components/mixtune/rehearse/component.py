@@ -31,11 +31,9 @@ def rehearse(
         prompts_uri: File or folder (JSONL, JSON, CSV or Parquet) with a column `prompt`, for a model that cannot ask;
             the answers are the model's in any case. Empty: the model asks itself.
         out_uri: Folder for `records.jsonl` and `manifest.json`, local or `s3://`; empty: beside the artifact.
-        options: Further settings by name, each with a default: `temperature` (above 0; 1 is the model's own
-            distribution), `top_p` (above 0, at most 1: only the most probable tokens, which together have this
-            probability), `max_prompt_tokens` (512; a longer question is dropped), `max_new_tokens` (1024; a longer
-            answer is dropped), `seed` (42, of every conversation), `chat_template_uri` (a file in place of the model's
-            own), and `dtype`, `engine`, `gpus_per_model` as for `evaluate`.
+        options: Further settings by name, each with a default: `temperature` (above 0; 1 is the model's own), `top_p`,
+            `max_prompt_tokens` (512) and `max_new_tokens` (1024), beyond which a question or an answer is dropped,
+            `seed`, `chat_template_uri`, and `dtype`, `engine`, `gpus_per_model` as for `evaluate`.
         storage: `kms_key_id`, `endpoint_url`, `region`; all optional.
 
     Returns:

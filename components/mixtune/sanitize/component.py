@@ -45,15 +45,11 @@ def sanitize(
             and nearly, not by 13-grams: to quote it is no leak. The training record is dropped.
         benchmarks: {name: {"uri": ...}} whose questions or prompts no training record may hold in these three ways.
         base_model: Model whose control tokens the proof is about: a folder, an s3:// prefix, or org/name@revision.
-        dedup: `near_duplicates` (0.9: least Jaccard similarity of five-word shingles; of short questions, those that
-            differ but in articles and courtesies; 0: off), `near_engine`, `normalised`, `conflicts` (nearly equal
-            questions with different answers: "keep" or "drop"), `label_leaks`. What stands in over 20 records is a
-            template, without which questions have to be alike, too. docs/settings.md has all of them.
+        dedup: `DedupSettings` in docs/settings.md. What stands in over 20 records is a template, without which
+            questions have to be alike, too.
         splits: `test_ratio` (0.1 where no source gives a test split; 0: none), `validation_ratio` (0.0) and
             `holdout_records` (0; at most a tenth of the pool). A question that quotes another is in its split.
-        text: `markers` ("space", "strip", "drop", "fail" or "keep"), `extra_markers`, `also_normalise` ("quotes",
-            "spaces", in prose alone), `max_bad_ratio` (0.05: share of a file's rows that may be unusable),
-            `phone_region` ("US"), `encoding` (of tables that are not UTF-8) and `name_model`.
+        text: `TextSettings` in docs/settings.md.
         personal_data: {kind: policy}; kinds are email, phone, card, iban, ssn, national_id, ip, secret, medical_record
             and default; policies are `redact` (the default), `pseudonym` (key from a mounted secret), `drop`, `report`
             and `keep`. `name` and `address` are looked for only where they have a policy: a language model reads every

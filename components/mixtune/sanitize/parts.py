@@ -42,8 +42,8 @@ class Plan:
     """How parts are made."""
 
     rules: Rules
-    benchmarks: tuple[tuple[str, str], ...] = ()
-    """Name and URI of what no training record may hold."""
+    benchmarks: tuple[tuple[str, str, str], ...] = ()
+    """Name and URI of what no training record may hold, and the column that asks; empty: found by its name."""
     held_out: str = ""
     """URI of a `TextIndex` of what other pools hold back; empty: there is none."""
     held_out_digest: str = ""
@@ -195,17 +195,17 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def read_benchmark(name: str, uri: str) -> Iterator[str]:
+def read_benchmark(name: str, uri: str, question: str) -> Iterator[str]:
     """Yield a benchmark's prompts; a DataError where it cannot be read, or an item asks nothing."""
     try:
-        yield from read_asked(uri)
+        yield from read_asked(uri, question)
     except DataError as error:
         raise DataError(f"benchmarks: {name}, {error}") from error
 
 
 @lru_cache(maxsize=1)
-def _benchmarks(uris: tuple[tuple[str, str], ...]) -> TextIndex:
-    return index_texts(prompt for name, uri in uris for prompt in read_benchmark(name, uri))
+def _benchmarks(places: tuple[tuple[str, str, str], ...]) -> TextIndex:
+    return index_texts(prompt for place in places for prompt in read_benchmark(*place))
 
 
 @lru_cache(maxsize=4)

@@ -19,6 +19,7 @@ from mixtune.report.outputs import Outputs
 from mixtune.report.pool_report import labels_alike, write_report
 from mixtune.sanitize.clean import Rules, SourceFile, Tally, check_bad
 from mixtune.sanitize.dedup.decisions import decide_records
+from mixtune.sanitize.dedup.minhash_daft import check_near_engine
 from mixtune.sanitize.dedup.protected import collect_protected, index_held_back
 from mixtune.sanitize.parts import Part, Plan, make_part
 from mixtune.sanitize.reading.sources import RANGE_BYTES, describe_source, list_sources, with_digest
@@ -128,15 +129,22 @@ def _advise_labels(records: dict[str, int]) -> str:
     return ""
 
 
+def personal_rules(settings: SanitizeSettings) -> Personal:
+    """Return what is done about personal data; a ConfigError where what finds it is not here."""
+    text = settings.text
+    return Personal(policies=settings.personal_data, region=text.phone_region, name_model=text.name_model)
+
+
 def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list[SourceFile], Plan, str]:
     """Return the parts to make, how, and the folder of the base model (empty: none)."""
+    check_near_engine(settings.dedup.near_engine)
     files = list_sources(inputs.sources, inputs.range_bytes, inputs.work_uri)
     model = str(models.fetch_model(inputs.base_model, weights=False)) if inputs.base_model else ""
     template = read_template_file(settings.chat.chat_template_uri)
     text = settings.text
     rules = Rules(
         markers=Markers(text.markers, text.extra_markers),
-        personal=Personal(policies=settings.personal_data, region=text.phone_region, name_model=text.name_model),
+        personal=personal_rules(settings),
         consent=read_consent(settings.consent),
         also=text.also_normalise,
         control_tokens=tuple(sorted(ChatTemplate.load(Path(model), template).control_tokens)) if model else (),
@@ -144,8 +152,8 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
         encoding=text.encoding,
     )
     entries = sorted(read_benchmark_entries(inputs.benchmarks).items())
-    uris = [(name, entry.uri) for name, entry in entries if entry.uri and _has_rows(name, entry)]
-    benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri) for name, uri in uris)
+    places = [(name, entry.uri, entry.question) for name, entry in entries if entry.uri and _has_rows(name, entry)]
+    benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri, column) for name, uri, column in places)
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
     plan = Plan(

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from mixtune.errors import ConfigError
 
+UNBOUNDED = {"general_nll", "lm_eval"}
+"""Axes and forms whose scores go beyond 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkEntry:
@@ -17,6 +20,12 @@ class BenchmarkEntry:
     options: Mapping[str, object] = field(default_factory=dict)
     """How its items are asked and scored. `customer`, which has no file, takes `min_gain` alone: the gain that is asked
     for on the customer's records."""
+
+    @property
+    def question(self) -> str:
+        """The column that asks, where the options name it; else empty."""
+        columns = self.options.get("columns")
+        return str(columns.get("question", "")) if isinstance(columns, Mapping) else ""
 
 
 def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, BenchmarkEntry]:
@@ -34,6 +43,8 @@ def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, Benchm
         drop = value.get("max_drop")
         if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int | float) or not drop >= 0):
             raise ConfigError(f"benchmarks: {name!r}: max_drop is a number from 0, such as 0.02; got {drop!r}")
+        if drop is not None and drop > 1 and not {name, value.get("form")} & UNBOUNDED:
+            raise ConfigError(f"benchmarks: {name!r}: max_drop is a share, so that 0.02 is 2 %; got {drop:g}")
         if not isinstance(value.get("uri") or "", str):
             raise ConfigError(f"benchmarks: {name!r}: uri is a text; got {value['uri']!r}")
         own = {key: value[key] for key in ("uri", "max_drop") if value.get(key) is not None}

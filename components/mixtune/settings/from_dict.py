@@ -79,7 +79,7 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float and is_number:
         return float(value)
-    if kind is int and is_number and float(value).is_integer():
+    if kind is int and is_number and abs(value) < 2**63 and float(value).is_integer():
         return int(value)
     if kind not in (int, float) and isinstance(value, kind):
         return value

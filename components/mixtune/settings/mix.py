@@ -144,6 +144,10 @@ class MixSettings:
             raise ConfigError("customer_data_percent is 0, so customer_epochs gives no length; set max_steps")
         if self.max_steps == 0 and not self.customer_epochs > 0:
             raise ConfigError(f"customer_epochs is more than 0, or set max_steps; got {self.customer_epochs}")
+        if 0 < self.max_steps < (planned := sum(stage.steps for stage in self.stages)):
+            raise ConfigError(
+                f"stages take {planned} steps, and max_steps is {self.max_steps}: raise it, or shorten them"
+            )
         for number, stage in enumerate(self.stages, 1):
             try:
                 self.at_stage(stage)

@@ -165,6 +165,8 @@ def read_sanitize_settings(parameters: Options, options: Options | None = None) 
         ConfigError: An unknown name, or a value that is not as it should be.
     """
     merged = {**(options or {}), **parameters}
+    if options and "seed" in options and "seed" in parameters:
+        raise ConfigError("sanitize_options: seed is a parameter of its own")
     for group in [item.name for item in fields(SanitizeSettings) if item.name != "seed"]:
         named = [values.get(group, {}) for values in (options or {}, parameters)]
         if all(isinstance(values, Mapping) for values in named):

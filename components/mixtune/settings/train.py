@@ -138,6 +138,9 @@ class AdapterSettings:
         init = self.init_lora_weights
         if init is not True and not re.fullmatch(r"gaussian|orthogonal|pissa(_niter_\d+)?|olora", str(init)):
             raise ConfigError(f"init_lora_weights is true, {' or '.join(LORA_INITS)}; got {init!r}")
+        for name, number in {**self.rank_pattern, **self.alpha_pattern}.items():
+            if min(number, self.rank_pattern.get(name, 1)) < 1:
+                raise ConfigError(f"rank_pattern and alpha_pattern have numbers from 1; got {number} for {name!r}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"lora_dropout is 0 to below 1; got {self.lora_dropout}")
         used = {

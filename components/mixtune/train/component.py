@@ -41,18 +41,9 @@ def train(
             reproducibility checklist, and its figures; else the figures of the training.
         method: `lora` (an adapter) or `sft` (all weights).
         learning_rate: Peak, above 0; for LoRA that of the A matrices.
-        train_options: Further settings: `lora_rank` (of the adapter, 16), `lora_alpha` (its scaling, 32), `schedule`
-            (`min_lr_ratio`, `warmup_ratio`, `weight_decay`, `max_grad_norm`), `guards` (`max_loss_rise`,
-            `max_grad_ratio`, `max_nll_rise`), `checkpoints` (`every_steps`, `every_seconds`, `keep`), `memory`
-            (`max_tokens_per_gpu`, `dtype`, `activations`, `fused_kernels`, `shard_base`), `interpolate`, how far the
-            saved model goes from the base (0) to the tuned weights (1): a dial against forgetting (WiSE-FT), and, with
-            `lora`, `lora_options`: `lora_plus_ratio` (learning rate of the B matrices over that of the A matrices,
-            64), `merge` (write base and adapter as one bf16 model too, into the folder `merged` beside the adapter),
-            and PEFT's `target_modules` (`all-linear`), `exclude_modules`, `use_rslora`, `use_dora`,
-            `init_lora_weights` (`gaussian`, `orthogonal`, `pissa`, `pissa_niter_<number>`, `olora`), `rank_pattern`,
-            `alpha_pattern`, `lora_dropout`; or `use_osf`: orthogonal subspace tuning, in which `lora_rank` directions
-            of every matrix move, and `lora_alpha` and `lora_plus_ratio` have no part.
-            `mixtune/settings/train.py` has all defaults and units.
+        train_options: Further settings: `lora_rank` (16), `lora_alpha` (32), `lora_options`, `schedule`, `guards`,
+            `checkpoints`, `memory` and `interpolate`, how far the saved model goes from the base (0) to the tuned
+            weights (1): a dial against forgetting (WiSE-FT). docs/settings.md has all of them, under `TrainSettings`.
         seed: Of the adapter's initialisation and its dropout.
         validation_steps: Above 0: the checks of `preflight_mixed` and, where they pass, a validation run of so many
             steps, which keeps no model.

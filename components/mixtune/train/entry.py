@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
-from mixtune import storage
+from mixtune import models, storage
 from mixtune.artifacts.model import (
     AdapterShape,
     FailedTraining,
@@ -20,6 +21,7 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
 from mixtune.metrics_artifact import Metrics, write_metrics
+from mixtune.preflight.findings import Findings
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.report.charts import Curve, curves
 from mixtune.report.pages import key_value_table, note, page, with_section, write_text
@@ -44,17 +46,11 @@ class TrainPage:
             ConfigError: At least one check failed; with `report` it is a TrainingError.
         """
         mixed = Mixed(manifest=read_artifact(ShardsManifest, task.inputs.shards_path))
-        run = mixed.run_settings(
-            task.inputs.base_model,
-            task.settings.method,
-            train_options=self.train_options,
-            num_nodes=nodes.num_nodes,
-            gpus_per_node=nodes.gpus_per_node,
-            tracking=dict(self.tracking),
-            storage=dict(self.storage),
-        )
+        model = {"base_model": task.inputs.base_model, "method": task.settings.method}
+        run = mixed.run_settings({**vars(self), **vars(nodes), **model})
         try:
-            run_mixed_preflight(mixed, run, self.path)
+            further = {"adapter": partial(check_adapter, task.inputs.base_model, task.settings)}
+            run_mixed_preflight(mixed, run, self.path, {} if task.settings.restore else further)
         except ConfigError as error:
             if on_error == "raise":
                 raise
@@ -71,6 +67,16 @@ class TrainPage:
             write_text(self.path, with_section(checks, title, figures))
         else:
             write_text(self.path, page(title, f"<h1>{title}</h1>{figures}"))
+
+
+def check_adapter(base_model: str, settings: TrainSettings | None) -> Findings:
+    """Make the adapter on the base model without its weights, where it is not the usual one; else load no PyTorch."""
+    if not settings or settings.method != "lora" or settings.lora_options == TrainSettings.lora_options:
+        return
+    from mixtune.train.modeling import adapters
+
+    adapters.check_adapter(models.fetch_model(base_model, weights=False), settings)
+    yield "pass", "lora_options fit the base model"
 
 
 def _plot_losses(losses: Sequence[LossCurve]) -> str:

@@ -1,10 +1,12 @@
 """Any lm-eval task by its name, run by lm-eval itself on the loaded model or the engine."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +35,10 @@ class LmEvalOptions:
     """Solved items before each question; -1: the task's own number."""
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        if self.num_fewshot < -1 or self.batch_size < 1:
+            raise ConfigError("num_fewshot is -1 (the task's own) or more, batch_size 1 or more")
+
 
 class LmEval(BenchmarkForm[LmEvalOptions]):
     """A task of lm-eval, which runs it whole, as one part."""
@@ -41,7 +47,7 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
 
     def plan(self, axis: str, options: LmEvalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the task as one part, a ConfigError where there is none; a limit takes its first items."""
-        if options.task not in _load_tasks(options.uri).all_subtasks:
+        if options.task not in _load_tasks(options.uri, options.task).all_subtasks:
             raise ConfigError(f"lm-eval has no task {options.task!r}; give the name of a task, and its folder as uri")
         score = partial(run_task, axis, tokenizer, limit)
         return [Part(axis=axis, name="00000", items=(options,), score_items=score)]
@@ -73,7 +79,7 @@ def run_task(
             tasks=[options.task],
             num_fewshot=options.num_fewshot if options.num_fewshot >= 0 else None,
             limit=limit or None,
-            task_manager=_load_tasks(options.uri),
+            task_manager=_load_tasks(options.uri, options.task),
             bootstrap_iters=0,
             log_samples=True,
         )
@@ -93,17 +99,23 @@ def run_task(
 
 
 @lru_cache(maxsize=4)
-def _load_tasks(uri: str) -> Any:
-    """Return lm-eval's own tasks, or those of a folder; a ModelError where lm-eval is not installed."""
+def _load_tasks(uri: str, task: str) -> Any:
+    """Return lm-eval's tasks in the folder of its own one, or those of a folder; a ModelError where it is not here.
+
+    To index the 14,000 files of all its tasks takes many seconds.
+    """
     try:
-        from lm_eval.tasks import TaskManager
+        from lm_eval import tasks
     except ImportError as error:
         raise ModelError(
             "lm-eval is not installed here, so its tasks are not looked at; evaluate's image has it"
         ) from error
 
-    folder = storage.check_fingerprint(uri) if uri else None
-    return TaskManager(include_path=folder, include_defaults=folder is None)
+    named = re.compile(rb"""^["']?task["']?: *["']?%s["']?\s*$""" % re.escape(task.encode()), re.MULTILINE)
+    files = () if uri else Path(tasks.__file__).parent.rglob("*.yaml")
+    own = next((str(file.parent) for file in files if named.search(file.read_bytes())), None)
+    folder = storage.check_fingerprint(uri) if uri else own
+    return tasks.TaskManager(include_path=folder, include_defaults=folder is None)
 
 
 def _sample(axis: str, options: LmEvalOptions, rows: Sequence[JsonObject]) -> Sample:

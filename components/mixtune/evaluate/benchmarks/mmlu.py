@@ -103,10 +103,8 @@ def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, 
     heads = {}
     for subject in {question.subject for question in questions}:
         if len(solved[subject]) < num_fewshot:
-            raise DataError(
-                f"MMLU subject {subject!r}: {len(solved[subject])} items in the dev split, num_fewshot is "
-                f"{num_fewshot}; give a folder with a dev file, or set num_fewshot"
-            )
+            count = f"{len(solved[subject])} items in the dev split, num_fewshot is {num_fewshot}"
+            raise DataError(f"MMLU subject {subject!r}: {count}; give a folder with a dev file, or set num_fewshot")
         topic = subject.replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {topic}.\n\n"
         heads[subject] = (head if scoring == "letter" else "") + "".join(

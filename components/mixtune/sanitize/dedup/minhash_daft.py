@@ -4,6 +4,7 @@ Daft's native runner uses the whole pod; `DAFT_RUNNER=ray` makes it use a Ray cl
 temporary folder (`TMPDIR`) too. What is proposed is exactly what `minhash.propose_in_memory` proposes.
 """
 
+import importlib.util
 import os
 import tempfile
 from collections.abc import Iterable
@@ -17,18 +18,18 @@ from mixtune.errors import ConfigError
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON
 
 
-def propose_on_daft(buckets: Iterable[np.ndarray]) -> np.ndarray:
-    """Return candidates by grouping and joining the buckets (see `minhash.Propose`); takes 336 bytes of disk a record.
+def check_near_engine(engine: str) -> None:
+    """Raise a ConfigError where candidates are to be found by Daft, and it is not installed."""
+    if engine == "daft" and not importlib.util.find_spec("daft"):
+        raise ConfigError("near_engine is 'daft', which is not installed here; install mixtune[daft]")
 
-    Raises:
-        ConfigError: Daft is not installed.
-    """
+
+def propose_on_daft(buckets: Iterable[np.ndarray]) -> np.ndarray:
+    """Return candidates by grouping and joining the buckets (`minhash.Propose`); takes 336 bytes of disk a record."""
     os.environ.update({"DO_NOT_TRACK": "true", "DAFT_PROGRESS_BAR": "0"})
-    try:
-        import daft
-        from daft import col
-    except ImportError as error:
-        raise ConfigError("near_engine is 'daft', which is not installed; install mixtune[daft]") from error
+    import daft
+    from daft import col
+
     with tempfile.TemporaryDirectory() as folder:
         if not _write(buckets, Path(folder)):
             return np.empty((0, 2), np.int64)

@@ -80,8 +80,8 @@ def collect_protected(pools_path: str, plan: Plan) -> ProtectedRecords | None:
 def _protected_records(pools_path: str, plan: Plan) -> Iterator[tuple[Origin, Record]]:
     for split, record in _records(pools_path):
         yield Origin.OTHER_TRAIN if split == "train" else Origin.HELD_OUT, record
-    for name, uri in plan.benchmarks if plan.near else ():
-        for prompt in read_benchmark(name, uri):
+    for name, *place in plan.benchmarks if plan.near else ():
+        for prompt in read_benchmark(name, *place):
             messages: list[Message] = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ""}]
             yield Origin.BENCHMARK, {"id": "", "messages": messages, "origin": {"file": name, "line": 0}}
 

@@ -3,21 +3,23 @@
 import re
 import tempfile
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora.layer import ParamWrapper
+from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from mixtune.errors import ConfigError, ModelError
+from mixtune.interpolation import auto_class
 from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
 from mixtune.train.modeling.loss import find_head
-from mixtune.train.modeling.targets import find_targets
+from mixtune.train.modeling.targets import find_targets, is_named
 
 PEFT_OPTIONS = (
     "target_modules", "target_parameters", "exclude_modules", "use_rslora", "use_dora", "init_lora_weights",
@@ -62,16 +64,50 @@ def add_adapter(causal: PreTrainedModel, settings: TrainSettings, base_name: str
     adapter's configuration has the base's name.
 
     Raises:
-        ConfigError: `target_modules` names nothing, or the rank is too high.
+        ConfigError: An option names nothing that is there, or the rank is too high.
     """
     options = settings.lora_options
     make_config = _osf_config if options.use_osf else _lora_config
+    names = [name for values in (causal.named_modules(), causal.named_parameters()) for name, _ in values]
     try:
         model = get_peft_model(causal, make_config(causal, settings))
+        _check_names(model, settings, names)
+    except re.error as error:
+        raise ConfigError(f"lora_options: {error.pattern!r} is no regular expression ({error})") from error
     except ValueError as error:
         raise ConfigError(f"lora_options: {error}") from error
     initial = get_peft_model_state_dict(model) if options.changes_base else {}
     return _finish(model, settings, base_name, {name: value.cpu().clone() for name, value in initial.items()})
+
+
+def _check_names(model: PeftModel, settings: TrainSettings, names: list[str]) -> None:
+    """Check that each of the options fits some of the model's names: PEFT leaves out what fits none without a word.
+
+    Raises:
+        ConfigError: One fits none.
+    """
+    options, reached = settings.lora_options, [*model.targeted_module_names, *model.targeted_parameter_names]
+    for option in ("target_modules", "target_parameters", "exclude_modules", "rank_pattern", "alpha_pattern"):
+        values = getattr(options, option) or ()
+        for value in [values] if isinstance(values, str) else values:
+            if "pattern" in option:
+                fits = any(get_pattern_key([value], name) == value for name in reached)
+            else:
+                fits = any(is_named(name, value if isinstance(values, str) else [value]) for name in names)
+            if not fits and value != "all-linear":
+                has = ", ".join(sorted({name.rpartition(".")[2] for name in reached}))
+                raise ConfigError(f"{option}: nothing is named {value!r}; the adapter works on {has}")
+
+
+def check_adapter(folder: Path, settings: TrainSettings) -> None:
+    """Make the adapter on the model of a folder without its weights; errors as of `add_adapter`."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with torch.device("meta"):
+        causal = auto_class(config).from_config(config)
+    options = settings.lora_options
+    if options.changes_base:  # by a decomposition of weights
+        options = replace(options, init_lora_weights=True)
+    add_adapter(causal, replace(settings, lora_options=options), folder.name)
 
 
 def load_adapter(causal: PreTrainedModel, folder: Path, settings: TrainSettings, base_name: str) -> Adapter:

@@ -49,7 +49,7 @@ def find_targets(causal: PreTrainedModel, exclude: str | list[str] | None = None
     counts = _expert_counts(causal)
     linear, owners = [], {}
     for name, module in causal.named_modules():
-        if id(module) not in inside or _is_left_alone(causal, name, counts) or _is_excluded(name, exclude):
+        if id(module) not in inside or _is_left_alone(causal, name, counts) or is_named(name, exclude):
             continue
         if isinstance(module, torch.nn.Linear | Conv1D):
             linear.append(name)
@@ -96,10 +96,11 @@ def _is_left_alone(causal: PreTrainedModel, name: str, counts: set[int]) -> bool
     return any(part in ROUTERS for part in parts[-2:]) and (width is None or width == 1 or width in counts)
 
 
-def _is_excluded(name: str, exclude: str | list[str] | None) -> bool:
-    if isinstance(exclude, str):
-        return bool(re.fullmatch(exclude, name))
-    return any(name == ending or name.endswith(f".{ending}") for ending in exclude or [])
+def is_named(name: str, option: str | list[str] | None) -> bool:
+    """Return whether PEFT takes an option for a name: a regular expression for all of it, or endings."""
+    if isinstance(option, str):
+        return bool(re.fullmatch(option, name))
+    return any(name == ending or name.endswith(f".{ending}") for ending in option or [])
 
 
 def _fused_experts(module: torch.nn.Module, counts: set[int]) -> list[str]:
