@@ -274,6 +274,8 @@ def test_what_a_reasoning_model_thinks_goes_by_its_own_key() -> None:
     assert answer == {"role": "assistant", "content": "4", "reasoning": "Two and two."}
     plain = json.loads(rehearse_run.record_line("2+2?", "<think></think>4"))["messages"][1]
     assert plain == {"role": "assistant", "content": "4"}
+    marked = json.loads(rehearse_run.record_line("2+2?", "<mm:think>Two and two.</mm:think>4"))["messages"][1]
+    assert marked == answer, "whatever the model's family writes around a thought"
     tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
     engine = SimpleNamespace(generate=lambda prompts, *_: [done(tokenizer, text) for text in ("<think>2</think>", "4")])
     samples = ConversationGenerator(tokenizer, RehearseSettings())([(0, "2+2?"), (1, "3+1?")], engine)

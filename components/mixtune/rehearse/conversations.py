@@ -12,11 +12,10 @@ from mixtune.chat.template import ChatTemplate
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Completion, Engine, Sampling, Tokenizer
 from mixtune.inference.prompts import encode, render_question
+from mixtune.inference.thoughts import split_thought
 from mixtune.settings.inference import InferenceSettings
 
 AXIS = "rehearsal"
-END_OF_THOUGHT = "</think>"
-"""What a reasoning model writes before it answers."""
 LONGEST_LOOP, LOOPS = 32, 8
 """A piece of at most 32 tokens, 8 times in a row, is a loop."""
 _MARK = "qzxv"
@@ -152,7 +151,7 @@ class ConversationGenerator:
             "control token": bool(self._special & set(completion.token_ids)),
             "loop": has_loop(completion.token_ids),
             "cut": completion.truncated,
-            "empty": not text.rpartition(END_OF_THOUGHT)[2].strip(),
+            "empty": not split_thought(text).text,
             "broken letters": "\ufffd" in text,
         }
         return text, next((f"{kind}: {name}" for name, present in problems.items() if present), "")

@@ -23,7 +23,8 @@ from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.inference import loading, parallel
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.rehearse.conversations import AXIS, END_OF_THOUGHT, ConversationGenerator, RehearseSettings, find_turn
+from mixtune.inference.thoughts import split_thought
+from mixtune.rehearse.conversations import AXIS, ConversationGenerator, RehearseSettings, find_turn
 from mixtune.report import pages
 from mixtune.report.outputs import Outputs
 
@@ -180,10 +181,8 @@ def read_prompts(uri: str) -> tuple[str, ...]:
 
 def record_line(prompt: str, answer: str) -> bytes:
     """Return one record as a line of canonical chat JSONL; a reasoning model's thoughts go by their own key."""
-    thought, end, response = answer.rpartition(END_OF_THOUGHT)
-    message = {"role": "assistant", "content": response.strip()}
-    if end and thought.removeprefix("<think>").strip():
-        message["reasoning"] = thought.removeprefix("<think>").strip()
+    text, thought, _ = split_thought(answer)
+    message = {"role": "assistant", "content": text, **({"reasoning": thought} if thought else {})}
     return orjson.dumps({"messages": [{"role": "user", "content": prompt}, message]}, option=orjson.OPT_APPEND_NEWLINE)
 
 
