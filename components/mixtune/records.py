@@ -30,8 +30,10 @@ import orjson
 from mixtune.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
-
-
+THOUGHT_KEYS = ("reasoning", "reasoning_content", "thinking", "thought")
+"""What chat templates call a message's thought."""
+ROW_LISTS = ("data", "rows", "examples", "instances", "records", "items")
+"""Keys under which a JSON object holds its rows."""
 TemplateValue = dict[str, Any]
 """A message or a tool in the form that chat templates take."""
 
@@ -132,7 +134,7 @@ def read_record(line: bytes) -> Record:
 
 
 _HAS_TOOLS = re.compile(rb'"(?:tool_calls|tools)"')
-_MAY_LOSE_FORM = re.compile(rb"[:\[,]-?(?:\d+[.eE]|\d{19})")
+_MAY_LOSE_FORM = re.compile(rb"[:\[,](?:-0|-?(?:\d+[.eE]|\d{19}))")
 
 
 def _as_fragment(value: Any) -> orjson.Fragment:
@@ -179,7 +181,7 @@ def _template_message(message: Message) -> TemplateValue:
     if len(message) == 2:
         return out
     if message.get("reasoning"):
-        out |= dict.fromkeys(("reasoning", "reasoning_content", "thinking", "thought"), message["reasoning"])
+        out |= dict.fromkeys(THOUGHT_KEYS, message["reasoning"])
     if message.get("tool_calls"):
         out["tool_calls"] = [_template_call(call) for call in message["tool_calls"]]
     if message.get("tool_call_id"):

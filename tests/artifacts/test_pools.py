@@ -11,7 +11,7 @@ from mixtune.artifacts import pools
 from mixtune.artifacts.pools import Pool, Split
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.errors import DataError
-from mixtune.records import Record, content_id, prompt_and_answer, template_messages
+from mixtune.records import Record, content_id, exact_number, prompt_and_answer, template_messages
 
 
 def record(text: str, line: int = 1) -> Record:
@@ -36,6 +36,15 @@ def test_keys_stay_in_the_order_they_were_given_in_since_templates_write_them_so
     pools.write_records(str(tmp_path / "a.jsonl.zst"), [given])
     (kept,) = pools.read_records(str(tmp_path / "a.jsonl.zst"))
     assert json.dumps(kept) == json.dumps(given)
+
+
+@pytest.mark.parametrize("number", ["-0", "1.10", "1E+2", "18446744073709551616"])
+def test_a_number_of_a_call_is_read_as_it_was_written(number: str, tmp_path: Path) -> None:
+    call = {"name": "route", "arguments": {"x": exact_number(number)}}
+    messages: Any = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    pools.write_records(str(tmp_path / "a.jsonl.zst"), [Record(**{**record("a"), "messages": messages})])
+    (again,) = pools.read_records(str(tmp_path / "a.jsonl.zst"))
+    assert str(again["messages"][1]["tool_calls"][0]["arguments"]["x"]) == number
 
 
 def test_a_pools_artifact_is_read_by_its_manifest_and_only_whole(tmp_path: Path) -> None:

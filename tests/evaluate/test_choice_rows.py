@@ -1,5 +1,6 @@
 """Benchmark files as they are published: layouts of questions, and folders that hold an item twice."""
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from mixtune.evaluate.benchmarks import mmlu
 from mixtune.evaluate.benchmarks.ifeval import FORM as IFEVAL
 from mixtune.evaluate.choice_rows import ChoiceOptions, read_questions
 from mixtune.inference.engine import Tokenizer
+from mixtune.records import ROW_LISTS
 
 from ..evaluation import evaluate, ifeval_rows, mmlu_rows, write_jsonl
 
@@ -104,6 +106,14 @@ def test_a_prompt_that_is_there_twice_is_refused_before_anything_is_generated(tm
     path = write_jsonl(tmp_path / "ifeval.jsonl", [*ifeval_rows(2), ifeval_rows(1)[0]])
     with pytest.raises(DataError, match="item '0' is there twice; every item needs an id of its own"):
         IFEVAL.plan("ifeval", IFEVAL.options(uri=str(path)), cast(Tokenizer, None), 0)
+
+
+@pytest.mark.parametrize("key", ROW_LISTS)
+def test_rows_are_found_under_the_keys_under_which_training_files_hold_them(tmp_path: Path, key: str) -> None:
+    rows = [{"question": text, "choices": ["x", "y"], "answer": 1} for text in ("q", "r")]
+    (tmp_path / "test.json").write_text(json.dumps({key: rows}))
+    questions = read_questions(ChoiceOptions(uri=str(tmp_path / "test.json")))["test"]
+    assert [item.question for item in questions] == ["q", "r"]
 
 
 def test_an_empty_array_holds_no_row(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 
 from mixtune import storage
 from mixtune.errors import DataError
+from mixtune.records import ROW_LISTS
 
 FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
-_WRAPPED = ("data", "examples", "rows", "questions", "items")
+_WRAPPED = (*ROW_LISTS, "questions")
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 Row = dict[str, Any]

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from mixtune.chat.lost_parts import THOUGHT_KEYS
 from mixtune.chat.sandbox import Rendered
 from mixtune.chat.thinking import (
     Switch,
@@ -24,7 +23,7 @@ from mixtune.chat.thinking import (
     turned,
 )
 from mixtune.errors import DataError
-from mixtune.records import TemplateValue, json_text
+from mixtune.records import THOUGHT_KEYS, TemplateValue, json_text
 
 _QUESTION, _ANSWER, _THOUGHT, _VALUE = "mixtune question", "mixtune answer", "mixtune thought", "mixtune value"
 _USER = {"role": "user", "content": _QUESTION}

@@ -6,10 +6,9 @@ All functions take messages and tools in the form of templates.
 import json
 from collections.abc import Iterable, Sequence, Set
 
-from mixtune.records import TemplateValue, Written
+from mixtune.records import THOUGHT_KEYS, TemplateValue, Written
 
 _PARTS = {"system": "system", "tool": "tool_results"}
-THOUGHT_KEYS = ("reasoning", "reasoning_content", "thinking", "thought")
 
 
 def list_parts(messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None) -> set[str]:

@@ -8,6 +8,7 @@ from typing import IO
 import orjson
 
 from mixtune.errors import DataError
+from mixtune.records import ROW_LISTS
 from mixtune.sanitize.reading.json_elements import split_elements
 from mixtune.sanitize.reading.row import MAX_LINE_BYTES, WHOLE, Range, Row
 from mixtune.sanitize.reading.values import Json, JsonObject, keeps_form, parse_exactly
@@ -19,8 +20,7 @@ _BEYOND_JSON = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{300}")
 """What Python's json writes and reads, and orjson does not."""
 _ABOUT = ("schema", "metadata", "meta", "info")
 """Keys of an object about the rows, in front of them."""
-_ROW_LISTS = ("data", "rows", "examples", "instances", "records", "items", "train")
-"""Keys under which a JSON object holds its rows."""
+_ROW_LISTS = (*ROW_LISTS, "train")
 _OTHER_SPLITS = ("test", "validation", "valid", "val", "dev", "eval")
 """Keys of lists beside them that are not to be trained on."""
 
