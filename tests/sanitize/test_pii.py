@@ -10,6 +10,7 @@ import pytest
 
 from mixtune.errors import ConfigError
 from mixtune.sanitize.rules.pii import KEY_FILE, Personal
+from mixtune.sanitize.rules.text_batch import join_texts
 from mixtune.settings.sanitize import SanitizeSettings, TextSettings, advise_region
 
 
@@ -274,6 +275,62 @@ def test_order_numbers_are_no_identity_numbers() -> None:
 )
 def test_an_address_is_found_beyond_ascii_and_spelled_out(text: str, expected: str) -> None:
     assert Personal().apply(text, Counter()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a%20555-12-3456 ssn=555%2D12%2D3456&x=1", "a%20[SSN] ssn=[SSN]&x=1"),
+        ("mailto%3Ajohn%40example.com, e=john%2Bnews%2540example.com", "mailto%3A[EMAIL], e=[EMAIL]"),
+        ("?phone=%2B14155552671&tel=%28415%29%20555-2671", "?phone=[PHONE]&tel=[PHONE]"),
+        ("card=4111%201111%201111%201111 iban=DE89%203704%200044%200532%200130%2000", "card=[CARD] iban=[IBAN]"),
+        ("password%3Dhunter2secret9", "password%3D[SECRET]"),
+        ("john&#64;example.com john&commat;example.com", "[EMAIL] [EMAIL]"),
+        (r"{\"e\": \"john\u0040example.com\"}", r"{\"e\": \"[EMAIL]\"}"),
+        ("john[@]example.com, john@example[.]com, 192[.]0[.]2[.]44", "[EMAIL], [EMAIL], [IP]"),
+        ("call +1 (415) 555\u20112671, 415\u00a0555\u20132671", "call [PHONE], [PHONE]"),
+        ("j\u00fcrgen%40m%C3%BCller.de, john\uff20example.com", "[EMAIL], [EMAIL]"),
+        ("tel \uff14\uff11\uff15-555-2671", "tel [PHONE]"),
+    ],
+)
+def test_a_datum_is_found_as_urls_html_and_typesetting_spell_it(text: str, expected: str) -> None:
+    assert Personal().apply(text, Counter()) == expected
+    assert Personal().suspects(join_texts(["", text])) == {1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x=1%2C2, 100%2020-10-10, date=2024%2D10%2D11T10%3A20%3A30",
+        "pages 1990\u20132000 and 2001\u20132010, 1\u00a0234\u00a0567\u00a0890 \u20ac",
+        "user:pass%40host, 50% of 100%, %E7%94%A8%E6%88%B7, version 1[.]2",
+        "order 555123456, 123456789 items",
+    ],
+)
+def test_what_is_spelled_so_and_is_no_datum_stays(text: str) -> None:
+    assert Personal().apply(text, Counter()) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("john dot doe at gmail dot com please", "[EMAIL] please"),
+        ("o'brien@example.com, 'jane@example.com'", "[EMAIL], '[EMAIL]'"),
+        ("john<at>example<dot>com, john@\u4f8b\u3048.jp\u3067\u3059", "[EMAIL], [EMAIL]\u3067\u3059"),
+        ("My SSN is 123456789; SSN: 555123456", "My SSN is [SSN]; SSN: [SSN]"),
+        ("SSN 123456789 and order 555123456", "SSN [SSN] and order 555123456"),
+        ("SSN%555-12-3456", "SSN%[SSN]"),
+    ],
+)
+def test_a_datum_is_found_as_it_is_said_or_named(text: str, expected: str) -> None:
+    assert Personal().apply(text, Counter()) == expected
+
+
+def test_a_pseudonym_is_the_same_however_a_datum_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef")
+    monkeypatch.setenv(KEY_FILE, str(tmp_path / "key"))
+    first, second = Personal(policies={"default": "pseudonym"}).apply("a@x.org a%40x.org", Counter()).split()
+    assert first == second
 
 
 @pytest.mark.parametrize(

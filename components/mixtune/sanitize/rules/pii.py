@@ -22,6 +22,7 @@ from mixtune.errors import ConfigError
 from mixtune.sanitize.rules import pii_checksums as ids
 from mixtune.sanitize.rules import pii_context as context
 from mixtune.sanitize.rules import pii_names, pii_national
+from mixtune.sanitize.rules.pii_spellings import MAY_BE, read_plainly
 from mixtune.sanitize.rules.text_batch import Texts
 from mixtune.settings.sanitize import NAME_KINDS, PERSONAL_KINDS, PHONE_ELSEWHERE
 
@@ -29,26 +30,15 @@ KEY_FILE = "MIXTUNE_PSEUDONYM_KEY_FILE"
 """Environment variable: the file, of a mounted secret, that holds the key of pseudonyms."""
 _DEFAULT_KEY_FILE = "/etc/mixtune/pseudonym-key"
 
-_SECRETS = (
-    r"(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}"
-    r"|xox[abeprs]-[A-Za-z0-9-]{10,}|sk-[A-Za-z0-9_-]{20,}|[rs]k_live_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{35}"
-    r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[A-Za-z0-9+/=\s]+-----END [A-Z ]*PRIVATE KEY-----)?"
-)
-_IP6_FORM = r"(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{0,4}"
-_GROUPS = (
-    ("secret", _SECRETS),
-    ("email", r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}"),
-    ("medical_record", r"(?i:\b(?:mrn|medical record (?:number|no\.?|#))\s{0,3}[:#]?\s{0,3}[A-Z]{0,3}-?\d{5,12})\b"),
-    (
-        "password",
-        r"(?i:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8,80}",
-    ),
-    ("iban", r"(?i:\b[A-Z]{2}\d{2}(?:[A-Z0-9]{11,30}|(?:[ -][A-Z0-9]{4}){2,7}(?:[ -][A-Z0-9]{1,4})?)\b)"),
-    ("national_id", rf"\b(?:{'|'.join(pattern for pattern, _, _ in pii_national.CODED_IDS)})\b"),
-    ("ip6", _IP6_FORM),
-    ("number", r"\+?\(?\d[\d() ./-]{5,40}\d"),
-)
+_SAID = rf"(?i: at (?:{ids.WORDS['spelled']['providers']}) dot )"
+"""How an address goes on that is said; of other hosts than these it may be a place."""
+_SIGNS = ids.WORDS["spelled"]["signs"]
+_IP6_FORM = ids.WORDS["forms"]["ip6"]
+_GROUPS = {
+    **ids.WORDS["forms"],
+    "secret": "|".join(ids.WORDS["secrets"].values()),
+    "national_id": rf"\b(?:{'|'.join(pattern for pattern, _, _ in pii_national.CODED_IDS)})\b",
+}.items()
 
 
 def _no_captures() -> object:
@@ -63,33 +53,29 @@ _KINDS_BY_PLACE = list(enumerate((name for name, _ in _GROUPS), start=1))[::-1]
 """Numbers first, since they are most of what is found."""
 _LOOSE = ("password", "iban")
 _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
-_MAY_BE_NUMBER = r"\d(?:[() ./-]{0,40}\d){6}|(?:\d{1,3}\.){3}\d"
+_MAY_BE_NUMBER = ids.WORDS["sure"]["number"]
 """What `_in_number` may find something in: seven digits, or an address."""
-_SURE = {
-    "email": r"[A-Za-z0-9._%+\x{80}-\x{10ffff}-]@[A-Za-z0-9\x{80}-\x{10ffff}-]|(?i:[\[({]at[\])}])",
-    "password": r"(?i:d|phrase|secret|token|key)['\"]?\s{0,3}[:=]\s{0,3}['\"]?[^\s'\"]{8}",
-    "iban": r"(?i:\b[A-Z]{2}\d{2}[A-Z0-9 -]{10})",
-    "ip6": ":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:",
-    "number": _MAY_BE_NUMBER,
-}
+_SURE = {**ids.WORDS["sure"], "email": f"{ids.WORDS['sure']['email']}|{_SAID}"}
 """What every match of a form holds: with far fewer states than the form, since little of it can begin anywhere."""
 _MAY_HOLD = re2.compile(
-    "|".join(_SURE.get(name, pattern) for name, pattern in _GROUPS).encode(), options=_no_captures()
+    "|".join([*(_SURE.get(name, pattern) for name, pattern in _GROUPS), MAY_BE]).encode(), options=_no_captures()
 )
 _IP6 = re2.compile(_IP6_FORM)
 _LETTERS = "a-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
 """Of Latin, Greek and Cyrillic: of scripts that write no spaces an address would take the words around it."""
 _ODD_EMAIL = re.compile(
-    rf"[{_LETTERS}0-9._%+-]{{1,64}}@(?:[{_LETTERS}0-9-]{{1,63}}\.)+[{_LETTERS}]{{2,24}}"
-    r"|[a-z0-9._%+-]{1,64} ?[\[({]at[\])}] ?(?:[a-z0-9-]{1,63}(?:\.| ?[\[({]dot[\])}] ?))+[a-z]{2,24}",
+    rf"[{_LETTERS}0-9._%+-]{{1,64}}@(?:[\w-]{{1,63}}\.)+[{_LETTERS}]{{2,24}}"
+    r"|[a-z0-9._%+-]{1,64} ?[\[({<]at[\])}>] ?(?:[a-z0-9-]{1,63}(?:\.| ?[\[({<]dot[\])}>] ?))+[a-z]{2,24}"
+    rf"|(?:[a-z0-9]{{1,30}} (?:{_SIGNS}) ){{0,3}}[a-z0-9._+-]{{1,64}}{_SAID}[a-z]{{2,3}}(?: dot [a-z]{{2}})?\b",
     re.I,
 )
 """An address with letters beyond ASCII, or with its signs spelled out."""
-_SPELLED_OUT = re.compile(r"[\[({]at[\])}]", re.I)
+_SPELLED_OUT = re.compile(r"[\[({<]at[\])}>]|" + _SAID, re.I)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _SSN_NAMED = re.compile(r"(?<![\d.-])\d{3}[ .]\d{2}[ .]\d{4}(?![\d.-])")
+_SSN_ALONE = re.compile(r"(?<![\d.-])\d{9}(?![\d.-])")
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
 _PIECE = re.compile("[^/]+")
 _DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
@@ -143,7 +129,12 @@ class Personal:
 
     def find(self, text: str) -> list[Finding]:
         """Return kind, start and end of every finding, in order, without overlaps."""
-        candidates = list(self._candidates(text)) if _MAY_HOLD.search(text.encode(errors="surrogatepass")) else []
+        candidates = list[Finding]()
+        if _MAY_HOLD.search(text.encode(errors="surrogatepass")):
+            candidates += self._candidates(text)
+            plain = read_plainly(text)
+            found = self._candidates(plain.text) if plain.text != text else ()
+            candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in found]
         if self.wants_names:
             candidates += pii_names.find_names(text, self.name_model)
         findings, at = [], 0
@@ -174,6 +165,7 @@ class Personal:
         if policy == "redact":
             return f"[{kind.upper()}]"
         if policy == "pseudonym":
+            datum = read_plainly(datum).text
             plain = re.sub(r"[\s().-]", "", datum).lower() if kind != "email" else datum.lower()
             return f"[{kind.upper()}-{hmac.new(_key(), f'{kind} {plain}'.encode(), hashlib.sha256).hexdigest()[:12]}]"
         return datum
@@ -333,6 +325,7 @@ def _is_ip6(text: str) -> bool:
 _FORMS: tuple[tuple[str, re.Pattern[str], Callable[[str, str], bool]], ...] = (
     ("ssn", _SSN, lambda text, before: ids.is_ssn(text)),
     ("ssn", _SSN_NAMED, lambda text, before: ids.is_ssn(text) and bool(context.SSN.search(before))),
+    ("ssn", _SSN_ALONE, lambda text, before: ids.is_ssn(text) and bool(context.SSN_BEFORE.search(before))),
     ("card", _CARD, lambda text, before: ids.is_card(text, is_named=bool(context.CARD.search(before)))),
 )
 """Kind, pattern, and check of a number with what stands before it."""

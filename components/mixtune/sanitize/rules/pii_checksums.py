@@ -1,15 +1,11 @@
 """Checks that tell a real card, account or identity number from any other number: checksums, lengths, prefixes."""
 
 import re
+import tomllib
+from pathlib import Path
 
-_IBANS = """
-AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29
-ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20
-LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29
-PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20
-YE30
-"""
-_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBANS.split()}
+WORDS: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("pii_words.toml").read_text(encoding="utf-8"))
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in WORDS["iban"]["lengths"].split()}
 """Characters by country, as the registry of ISO 13616 lists them."""
 _ISSUER = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5\d{15}|(?:50|5[6-8])\d{11,17}|2[2-7]\d{14}|6\d{12,18}"
@@ -69,7 +65,8 @@ def is_iban(text: str) -> bool:
 
 def is_ssn(text: str) -> bool:
     """Return whether the text is a United States social security number that can have been issued."""
-    area, group, serial = text[:3], text[4:6], text[7:]
+    digits = digits_of(text)
+    area, group, serial = digits[:3], digits[3:5], digits[5:]
     return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 

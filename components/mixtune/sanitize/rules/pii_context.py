@@ -8,30 +8,17 @@ import re
 
 import re2
 
+from mixtune.sanitize.rules.pii_checksums import WORDS
+
 BEFORE = 48
 """Characters before a number that are looked at."""
-_TELEPHONE = (
-    "tele(?:ph|f)on[eo]?|telef[óo]n|t[ée]l[ée]phone|telefoon|telefonnummer|rufnummer|telefax|phones?|cellphone|fone|"
-    "tel|tlf|t[ée]l|tfno|cell|cel|celular|cellulare|mobiles?|mobil|mobiel|m[óo]vil|handy|portable|fax|gsm|"
-    "whats ?app|sms|call(?:ed|ing)?|ring|dial|contact|reach|hotline|landline|ll[aá]m[ae](?:r|me|nos)?|ligue|rufen sie|"
-    "anrufen|appele[rz]|"
-    "chiam[ai](?:re)?|puhelin|kom[óo]rka|telefonu|телефон|тел|моб|звоните|τηλ|τηλέφωνο|κινητό|هاتف|جوال|फ़ोन|फोन|"
-    "โทร|điện thoại|电话|電話|手机|手機|携帯|전화|휴대폰|טלפון"
-)
-_FILLER = (
-    "number|no|nr|num|n[úu]mero|numer|nummer|номер|n|is|are|ist|est|es|at|on|me|us|him|her|them|my|our|your|the|under|"
-    "uns|unter|auf|al|au|a|to|via|by|is|был"
-)
+_BEFORE_IT = WORDS["introduce"]
+_TELEPHONE, _FILLER, _OF_A_THING = (_BEFORE_IT[name] for name in ("telephone", "filler", "of_a_thing"))
 _SEPARATORS = "[\\s\u00a0\u202f\u3000" r":：=.#()/,;*°º\"'|-]{0,4}"
 INTRODUCED = re2.compile(rf"(?i)(?:^|\PL)(?:{_TELEPHONE}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
-_OF_A_THING = (
-    "order|orders|invoice|ticket|part|article|item|serial|sku|batch|lot|model|product|tracking|parcel|shipment|case|rma|"
-    "receipt|quote|asset|build|pedido|factura|boleta|compra|gu[íi]a|nota fiscal|auftrags?|bestell(?:ung)?|rechnungs?|"
-    "artikel|auftragsnummer|bestellnummer|rechnungsnummer|artikelnummer|commande|facture|colis|ordine|fattura|bestelling|"
-    "factuur|zam[óo]wienie|заказ|订单|注文"
-)
 OF_A_THING = re2.compile(rf"(?i)(?:^|\PL)(?:{_OF_A_THING}){_SEPARATORS}(?:(?:{_FILLER}|id|code){_SEPARATORS}){{0,4}}$")
 """What introduces the number of a thing, not of a person."""
+SSN_BEFORE = re2.compile(rf"(?i)(?:^|\PL)(?:{_BEFORE_IT['ssn']}){_SEPARATORS}(?:(?:{_FILLER}){_SEPARATORS}){{0,4}}$")
 NO_PHONE = re.compile(
     r"\d+\.\d+$|(?:19|20)\d\d[-./ ][01]?\d[-./ ][0-3]?\d(?!\d)|[0-3]?\d[-./ ][0-3]?\d[-./ ](?:19|20)\d\d(?!\d)"
 )
@@ -42,28 +29,17 @@ EXTENSION = re.compile(
 """What follows a number that is not dialled at once."""
 UNIT = re.compile("[A-Za-z]")
 """What follows a number that is one of something: `(6818382411K)`."""
-CARD = re.compile(
-    r"(?i)card|visa|maestro|amex|karte|carte|tarjeta|cart[ãa]o|carta|kaart|kort|\bpan\b|credit|debit|\bcc\b"
-)
-ACCOUNT = re.compile(r"(?i)iban|konto|account|bank|cuenta|compte|conto|rekening|transfer|überweis")
-SSN = re.compile(r"(?i)\bssn\b|social security")
-_MATHS = re2.compile(
-    r"(?i)\b(?:calculate|compute|evaluate|simplify|solve|sum|product|difference|quotient|add|subtract|multiply|divide|"
-    r"plus|minus|times|equals|factor(?:ize|ise)?|mod(?:ulo)?|sqrt)\b[^\n?!]{0,40}$"
-)
+CARD, ACCOUNT, SSN = (re.compile(f"(?i){_BEFORE_IT[name]}") for name in ("card", "account", "ssn"))
+_MATHS = re2.compile(rf"(?i)\b(?:{_BEFORE_IT['sum']})\b[^\n?!]{{0,40}}$")
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[*^×÷<>≤≥%∙·]\s?|(?:\b[A-Za-z]|[\d)\]])\s?=\s?|[\d)\]]\s?/\s?|[\d)\]](?:[-+−]|\s[-+−]\s))\(?$"
+    r"(?:[*^×÷<>≤≥∙·]\s?|(?:[\d)\]]|\b[A-Za-z])\s?%\s?|(?:\b[A-Za-z]|[\d)\]])\s?=\s?|[\d)\]]\s?/\s?|[\d)\]](?:[-+−]|\s[-+−]\s))\(?$"
 )
 _OPERATOR = 8
 """Characters that an operator before a number, and what stands before it, take at most."""
 _OPERATOR_AFTER = re.compile(r"\)?(?:\s?(?:[*^×÷%∙·]|/\s?\(?\d|=)|(?:[-+−]|\s[-+−]\s)\(?\d)")
 _DIGIT_BEFORE_PLUS = re.compile(r"[\w)\]]\+$")
 _MINUS = re.compile(r"\d{5,} ?-+ ?\d{5,}|\d+ [-−] \d+$")
-_VERSION = re.compile(
-    r"(?i)(?:\bv(?:er(?:sions?)?)?|releases?|firmware|builds?|revision|\brev|sections?|\bsect?|chapters?|clauses?|"
-    r"articles?|paragraphs?|tables?|figures?|\bfig|appendix|rules?|items?|steps?|§+|\biso|\brfc|\boid|kernel|driver|"
-    r"upgraded? (?:from|to)|updated? to|[a-z]/)[\s.:=-]{0,3}$"
-)
+_VERSION = re.compile(rf"(?i)(?:{_BEFORE_IT['version']})[\s.:=-]{{0,3}}$")
 _VERSION_AFTER = re.compile(
     r"(?i)[-+_]?(?:rc|alpha|beta|dev|snapshot|final)\b|\.(?:tar|zip|jar|whl|gz|deb|rpm|exe|msi|dll|so)\b"
 )
