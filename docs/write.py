@@ -316,8 +316,8 @@ def forms_tables() -> str:
     }
     columns = [
         ("a whole conversation", [f"`{name}`" for name in names.CONVERSATIONS]),
-        ("question and answer", [f"`{question}` `{answer}`" for question, answer in schemas.PAIRS]),
-        ("a class beside `text`", [f"`{name}`" for name in schemas.LABELS]),
+        ("question and answer", [f"`{question}` `{answer}`" for question, answer in names.PAIRS]),
+        ("a class beside `text`", [f"`{name}`" for name in names.LABELS]),
         ("the system text", plain["SYSTEM"]),
         ("what the question goes on in", plain["BESIDE"]),
         ("turns before", plain["HISTORY"]),

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import tarfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,8 @@ def test_a_file_of_another_format_is_refused_with_the_way_that_fits_it(name: str
 def test_a_header_that_stands_again_between_rows_is_no_row(name: str, tmp_path: Path) -> None:
     content = table([HEAD, PLAIN[0], HEAD, PLAIN[1]], "\t" if name == "a.tsv" else ",")
     assert read(tmp_path / name, content) == ([PLAIN[0], PLAIN[1]], [(3, "the header again")])
+    joined = content.replace(content[:4], b"\xef\xbb\xbf" + content[:4])  # two files of Excel's, one behind the other
+    assert read(tmp_path / name, joined) == ([PLAIN[0], PLAIN[1]], [(3, "the header again")])
 
 
 def test_objects_one_behind_the_other_are_refused_with_the_command_that_splits_them(tmp_path: Path) -> None:
@@ -420,12 +423,28 @@ def test_short_floats_lists_of_classes_and_a_key_twice_in_parquet(tmp_path: Path
     assert cleaner.tally.dropped == {"unreadable": 1}
 
 
+def tar(name: str, content: bytes) -> bytes:
+    stream, entry = io.BytesIO(), tarfile.TarInfo(name)
+    entry.size = len(content)
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+TAR = tar("b.jsonl", b'{"prompt": "q", "completion": "a"}\n' * 100)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "way"),
     [
         ("a.xlsx", b"PK\x03\x04", "save the sheet as CSV"),
         ("a.csv", b"PK\x03\x04x", "an Excel workbook or a ZIP archive; save the sheet as CSV, or unpack it"),
         ("a.jsonl", gzip.compress(b"{}", mtime=0), "compressed by gzip; give its name the ending .gz"),
+        ("a.jsonl", bz2.compress(b"{}"), "compressed by bzip2; give its name the ending .bz2"),
+        ("a.csv", lzma.compress(b"a,b"), "compressed by xz; give its name the ending .xz"),
+        ("a.jsonl", bytes(pa.compress(b"{}", codec="zstd", asbytes=True)), "give its name the ending .zst"),
+        ("a.jsonl", TAR, "a TAR archive; unpack it"),
+        ("a.jsonl.gz", gzip.compress(TAR, mtime=0), "a TAR archive; unpack it"),
         ("a.jsonl", b"PAR1", "a Parquet file; give its name the ending .parquet"),
         ("a.csv", b"<!doctype html>", "a web page; fetch the file itself"),
         ("a.zip", b"PK", "unpack it"),

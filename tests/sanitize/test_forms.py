@@ -19,6 +19,15 @@ CALLED = {"role": "assistant", "content": "", "tool_calls": [{"id": "1", **CALL}
 RESULT = {"role": "tool", "content": "r", "tool_call_id": "1"}
 TOOL = {"name": "f", "description": "d", "parameters": {"type": "object"}}
 HUMAN, GPT = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
+HERMES = f"""You are a function calling AI model. You are provided with function signatures within <tools> </tools> XML tags.
+<tools>
+{json.dumps([TOOL])}
+</tools>
+Each function call should be enclosed within <tool_call> </tool_call> XML tags.
+Example:
+<tool_call>
+{{'name': <function-name>,'arguments': <args-dict>}}
+</tool_call>"""
 
 
 def parts(role: str, *contents: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +224,56 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "Claude's export: the sender": ({"messages": [{"sender": "human", "text": "q"}, {"sender": "assistant", "text": "a"}]}, [Q, A]),
     "Alpaca: an input that pandas left empty": ({"instruction": "q", "input": "nan", "output": "a"}, [Q, A]),
     "an object as an answer": ({"prompt": "q", "completion": {"city": "a"}}, [Q, {"role": "assistant", "content": '{"city": "a"}'}]),
+    "AI SDK: the steps of an answer": (
+        {"messages": [turn("user", {"type": "text", "text": "q"}),
+                      {**turn("assistant", {"type": "step-start"}, {"type": "reasoning", "text": "t", "state": "done"},
+                              {"type": "tool-f", "toolCallId": "1", "state": "output-available", "input": {"x": 1}, "output": "r"},
+                              {"type": "step-start"}, {"type": "text", "text": "a"}), "id": "m"}]},
+        [Q, {**CALLED, "reasoning": "t"}, RESULT, A]),
+    "AI SDK 4: parts tell the order, the content does not": (
+        {"messages": [{**Q, **turn("user", {"type": "text", "text": "q"})},
+                      {**A, **turn("assistant", {"type": "tool-invocation", "toolInvocation": {
+                          "state": "result", "toolCallId": "1", "toolName": "f", "args": {"x": 1}, "result": {"r": [1]}}},
+                          {"type": "text", "text": "a"})}]},
+        [Q, CALLED, {**RESULT, "content": '{"r": [1]}'}, A]),
+    "AI SDK: messages for a model": (
+        {"messages": [Q, parts("assistant", {"type": "text", "text": "x"},
+                               {"type": "tool-call", "toolCallId": "1", "toolName": "f", "input": {"x": 1}}),
+                      parts("tool", {"type": "tool-result", "toolCallId": "1", "toolName": "f",
+                                     "output": {"type": "text", "value": "r"}}), A]},
+        [Q, {**CALLED, "content": "x"}, RESULT, A]),
+    "OpenTelemetry: a span": (
+        {"attributes": {
+            "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "s"}]),
+            "gen_ai.input.messages": json.dumps([
+                turn("user", {"type": "text", "content": "q"}),
+                turn("assistant", {"type": "tool_call", "id": "1", "name": "f", "arguments": {"x": 1}}),
+                turn("tool", {"type": "tool_call_response", "id": "1", "response": "r"})]),
+            "gen_ai.output.messages": json.dumps([
+                {**turn("assistant", {"type": "reasoning", "content": "t"}, {"type": "text", "content": "a"}), "finish_reason": "stop"}])}},
+        [S, Q, CALLED, RESULT, {**A, "reasoning": "t"}]),
+    "Anthropic: a batch's request and its result": (
+        {"custom_id": "1", "params": {"system": "s", "messages": [Q]},
+         "result": {"type": "succeeded", "message": {**parts("assistant", {"type": "text", "text": "a"}), "type": "message"}}}, [S, Q, A]),
+    "OpenAI: choices beside messages": ({"messages": [Q], "choices": [{"index": 0, "message": A, "finish_reason": "stop"}]}, [Q, A]),
+    "Langfuse: an item of a data set": ({"id": "1", "input": "q", "expectedOutput": "a"}, [Q, A]),
+    "OpenAI's evals: the ideal": ({"input": [S, Q], "ideal": "a"}, [S, Q, A]),
+    "Gemini API: a text and its output": ({"text_input": "q", "output": "a"}, [Q, A]),
+    "Llama Stack: a turn": ({"input_messages": [Q], "output_message": A, "session_id": "1"}, [Q, A]),
+    "Hermes: the tools in the system text, too": (
+        {"conversations": [{"from": "system", "value": HERMES}, HUMAN, {"from": "gpt", "value": f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>"},
+                           {"from": "tool", "value": "<tool_response>\nr\n</tool_response>"}, GPT], "tools": json.dumps([TOOL])},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "Hermes: calls as Python prints them": (
+        {"conversations": [HUMAN, {"from": "gpt", "value": "<tool_call>\n{'arguments': {'x': 1}, 'name': 'f'}\n</tool_call>"}],
+         "tools": json.dumps([TOOL])}, [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+    "Qwen: the tools behind a system text, too": (
+        {"messages": [{**S, "content": f"s\n\n# Tools\n\n{HERMES}"}, Q, A], "tools": [TOOL]}, [S, Q, A]),
+    "tools in the system text that are others": (
+        {"messages": [{**S, "content": HERMES}, Q, A], "tools": [{**TOOL, "name": "g"}]}, [{**S, "content": HERMES}, Q, A]),
+    "a tool's result that is a list": (
+        {"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"json": [{"a": 1}, {"b": 2}]}]}}), A]},
+        [Q, A, {**RESULT, "content": '[{"a": 1}, {"b": 2}]'}, A]),
 }  # fmt: skip
 
 
@@ -253,6 +312,26 @@ def test_what_a_tool_gives_back_stays_for_the_templates_that_show_it(key: str) -
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a private note": ({"messages": [Q, {**A, "private": True}, A]}, "unwanted turn .messages.private is true"),
+    "a note that is not public": ({"messages": [Q, {**A, "public": False}, A]}, "unwanted turn .messages.public is false"),
+    "a turn that was deleted": ({"messages": [{**Q, "isDeleted": True}, Q, A]}, "unwanted turn .messages.is_deleted is true"),
+    "a turn that was disliked": ({"messages": [Q, {**A, "thumbs_up": 0}, Q, A]}, "unwanted turn .messages.thumbs_up is false"),
+    "a turn that was cut off": ({"messages": [Q, {**A, "stop_reason": "max_tokens"}, Q, A]}, "cut off .max_tokens"),
+    "calls of AI SDK 4 without an order": (
+        {"messages": [Q, {**A, "toolInvocations": [{"state": "result", "toolName": "f", "args": {}, "result": "r"}]}]}, "write `parts`"),
+    "a question that a template has rendered": (
+        {"prompt": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", "completion": "a"}, "the marks of a chat template"),
+    "a question that Llama's template has rendered": (
+        {"prompt": "<s>[INST] q [/INST]", "completion": "a"}, "the marks of a chat template"),
+    "a logged body without messages": (
+        {"input": {"inputBodyJson": {"inputText": "q"}}, "output": {"outputBodyJson": {"results": []}}}, "an object around a text"),
+    "an object around a question": ({"input": {"question": "q"}, "output": {"answer": "a"}}, "an object around a text"),
+    "an item of an eval": ({"item": {"question": "q"}, "sample": {}}, "write what is inside `item` as columns"),
+    "a stored response alone": (
+        {"object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": A}]}, "write its request's `messages` beside"),
+    "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
+    "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write each as role"),
+    "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "first line may be a row or a title"),
     "a text behind a call": (
         {"messages": [Q, parts("assistant", {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
                                {"type": "text", "text": "Done."})]}, "a message speaks behind its call"),
@@ -271,7 +350,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a transcript that does not take turns": ({"text": "\n\nHuman: q\n\nHuman: r\n\nAssistant: a"}, "a text that asks nothing"),
     "a message of a tree": ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "put each thread together"),
     "a spelled call that is no JSON": (
-        {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f'}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
+        {"messages": [Q, {**A, "content": "<tool_call>\n{name: f}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
     "an article of SQuAD": ({"title": "t", "paragraphs": [{"context": "c", "qas": []}]}, "for each question"),
     "an export of ChatGPT": ({"title": "t", "mapping": {}, "current_node": "x"}, "put each thread together"),
     "a message of Slack": ({"type": "message", "user": "U", "ts": "1", "text": "q"}, "put each thread together"),
@@ -382,6 +461,9 @@ def test_a_mapping_reads_messages_as_what_they_are(name: str) -> None:
 
 
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "tools that stand in the system text, too": ({"messages": [{**S, "content": HERMES}, Q, A], "tools": [TOOL]}, {"tools in the system text"}),
+    "a turn that was not deleted": ({"messages": [Q, {**A, "deleted": False, "private": False, "stop_reason": "end_turn"}]}, {"messages.deleted", "messages.private"}),
+    "what an answer shows": ({"messages": [Q, turn("assistant", {"type": "text", "text": "a"}, {"type": "source-url", "url": "u"})]}, {"parts.source-url"}),
     "what is said of a logged response": ({"messages": [Q], "response": {"choices": [{"message": A}], "model": "m", "id": "1"}}, {"response.model", "response.id"}),
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),
     "the unwanted": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rejected"}),

@@ -27,6 +27,7 @@ IN_TABLES_OTHERWISE = {
         "several classes",
         "two names but for case",
     ),
+    *("a logged body without messages", "an object around a question"),
 }
 """Forms whose values have a type or two names that a table does not keep: there they are texts like any."""
 

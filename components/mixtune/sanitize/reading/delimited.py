@@ -215,7 +215,7 @@ def _row(number: int, names: list[str], fields: list[str], encoding: str) -> Row
     if len(fields) != len(names):
         hint = "; is there a line above it?" if len(names) == 1 else ""
         return Row(number, {}, f"{len(fields)} fields where the header has {len(names)}{hint}")
-    if fields == names:
+    if [name.strip(" \ufeff") for name in fields] == names:
         return Row(number, {}, "the header again")
     if any(map(_ODD.search, fields)):
         if not encoding:

@@ -11,19 +11,8 @@ from collections.abc import Iterable
 NAME = "cp1252"
 _LEAST_FITTING = 0.95
 """Share of rows, of those that are not UTF-8, that have to fit."""
-_LANGUAGES = tuple(
-    frozenset(letters + letters.upper().replace("SS", ""))
-    for letters in (
-        "äöüßéèêàâáçñôï",
-        "àâæçéèêëîïôœùûüö",
-        "áéíñóúüçï",
-        "áâãàçéêíóôõúü",
-        "àèéìíîòóùú",
-        "áéëïöüèêç",
-        "åäöæøéèüà",
-        "áðéíóúýþæö",
-    )
-)
+_LETTERS = "äöüßéèêàâáçñôï àâæçéèêëîïôœùûüö áéíñóúüçï áâãàçéêíóôõúü àèéìíîòóùú áéëïöüèêç åäöæøéèüà áðéíóúýþæö"
+_LANGUAGES = tuple(frozenset(letters + letters.upper().replace("SS", "")) for letters in _LETTERS.split())
 """Letters of German, French, Spanish, Portuguese, Italian, Dutch, the Nordic languages and Icelandic."""
 _HIGH = re.compile("[\x80-\uffff]")
 _SIGN_IN_WORD = re.compile(

@@ -8,73 +8,40 @@ from mixtune.errors import DataError
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
 from mixtune.sanitize.rules.record_texts import Refused
 
-
-def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a text, which spaces separate."""
-    return tuple(text.split())
-
-
-CONVERSATIONS = _names("messages conversations conversation dialog dialogue turns contents chat_messages trajectory")
-"""Columns of a whole conversation."""
-SYSTEM = _names(
-    "system system_prompt system_message systemInstruction system_instruction system_instructions instructions "
-    "meta_instruction preamble"
-)
-"""Columns of a system text: a text, or parts."""
-CONTEXTS = _names("context contexts passage passages document article background knowledge support evidence paragraph")
-"""Columns of what a question is about."""
-CHOICES = _names("choices options")
+TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
+_COLUMNS = {what: tuple(names.split()) for what, names in TABLES["columns"].items()}
+CONVERSATIONS, SYSTEM, CONTEXTS = _COLUMNS["conversations"], _COLUMNS["system"], _COLUMNS["contexts"]
+REASONING, CALLS, TOOLS = _COLUMNS["reasoning"], _COLUMNS["calls"], _COLUMNS["tools"]
+HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["answers"]
+CHOICES, LABELS = _COLUMNS["choices"], _COLUMNS["labels"]
+JUDGING = frozenset(_COLUMNS["judging"])
+_MEANINGLESS = frozenset(_COLUMNS["meaningless"])
 BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
-REASONING = _names("reasoning reasoning_content thinking reasoning_trace chain_of_thought complex_cot cot")
-CALLS = _names("tool_calls function_call")
-TOOLS = _names("tools functions toolConfig tool_config")
 LEARN: dict[str, bool | None] = {
-    **dict.fromkeys(_names("learn weight train trainable training loss loss_weight loss_mask"), True),
-    **dict.fromkeys(_names("masked ignore ignored no_loss"), False),
+    **{name: is_learned == "true" for is_learned, names in TABLES["learned"].items() for name in names.split()},
     "mask": None,
 }
 """Fields that leave a turn out of training, and what says that it is learned; None: data sets differ in that."""
-HISTORY = _names("history chat_history conversation_history")
-"""Turns before the question: pairs of question and answer, or messages."""
-CHOSEN = _names("chosen preferred_output completions chosen_response")
-"""The wanted answer of a pair; its other half is never learned."""
-ANSWERS = _names("completion response answer output")
-"""The answer beside a conversation that does not end with one."""
-KEPT = _names("group consent")
+KEPT = ("group", "consent")
 """Columns that mean the same in whatever schema; a class is a label only where a schema or a mapping says so."""
 AROUND = (*SYSTEM, *TOOLS, *HISTORY, *KEPT)
-_UNWANTED_IF_FALSE = _names(
-    "label kto_tag desirable is_desirable preferred is_preferred is_chosen thumbs_up liked correct is_correct "
-    "accepted is_accepted approved is_approved valid is_valid is_good passed is_passed success is_success "
-    "is_successful resolved is_resolved"
-)
-_UNWANTED_IF_TRUE = _names("rejected is_rejected deleted is_deleted discarded thumbs_down disliked is_bad")
-WANTED = dict.fromkeys(_UNWANTED_IF_FALSE, False) | dict.fromkeys(_UNWANTED_IF_TRUE, True)
+WANTED = {name: truth == "true" for truth, names in TABLES["wanted"].items() for name in names.split()}
 """Columns that may say whether an answer is wanted, each with the value that says it is not."""
-_ENDS = _names("finish_reason finishReason stop_reason stopReason")
-_CUT_OFF = frozenset(_names("length max_tokens out_of_tokens content_filter content_filtered safety"))
-JUDGING = frozenset(
-    _names(
-        "status state quality quality_score rating score reward verdict outcome decision grade feedback vote toxic "
-        "is_toxic flagged is_flagged harmful is_harmful spam is_spam verified correctness helpfulness review_result"
-    )
-)
-"""Names of columns that may say how good a row is, in words or numbers that data sets differ in."""
-_MEANINGLESS = frozenset(
-    _names(
-        "id idx index _id _key uuid guid row_id prompt_id conversation_id message_id schema_version "
-        "parallel_tool_calls cache_point cache_control signature thought_signature strict additional_properties "
-        "__typename"
-    )
-)
+_UNWANTED_TURNS = {name: truth == "true" for truth, names in TABLES["unwanted_turns"].items() for name in names.split()}
+PAIRS = tuple((question, answer) for question, answers in TABLES["pairs"].items() for answer in answers.split())
+"""Columns of a question and its answer; the first pair that a row has is taken."""
+ENDS, _CUT_OFF = (frozenset(TABLES["ends"][name].split()) for name in ("fields", "cut_off"))
+"""Fields that say how an answer ended, and what they say of one that was cut off."""
 _MEDIA = re.compile(
     "(?:(?:input|question|prompt|query|user|context)_)?(?:image|img|picture|photo|audio|video|media)s?"
     "(?:_(?:path|url|uri|file|id|name|data|base64|bytes)s?)?|pixel_values|speech|(?:file|inline)_data"
 )
-_REFUSED = tomllib.loads(Path(__file__).with_name("refused_fields.toml").read_text(encoding="utf-8"))
+_REFUSED = TABLES["refused"] | dict.fromkeys(
+    TABLES["refused_answers"]["fields"].split(), TABLES["refused_answers"]["way"]
+)
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-_SWITCHES = frozenset(_names("on off true false yes no enabled disabled auto minimal low medium high xhigh"))
+_SWITCHES = frozenset(_COLUMNS["switches"])
 """What a field of a thought's name holds that is no thought."""
 _DECISIONS = {"accept": True, "reject": False, "ignore": False}
 """What Prodigy writes as `answer` beside a text and its class."""
@@ -143,11 +110,21 @@ def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> No
 
 def check_end(fields: JsonObject) -> None:
     """Refuse an answer that was cut off."""
-    if fields.keys().isdisjoint(_ENDS):
+    if fields.keys().isdisjoint(ENDS):
         return
-    end = next((str(fields[name]).lower() for name in _ENDS if fields.get(name)), "")
+    end = next((str(fields[name]).lower() for name in ENDS if fields.get(name)), "")
     if end in _CUT_OFF:
         raise Refused(f"an answer that was cut off ({end})")
+
+
+def check_turn(turn: JsonObject, role: str) -> None:
+    """Refuse a turn that was for colleagues alone or is gone, and an answer that is unwanted or was cut off."""
+    unwanted = _UNWANTED_TURNS | (WANTED if role == "assistant" else {})
+    for name, value in turn.items():
+        if (folded := fold(name)) in unwanted and _truth(value) is unwanted[folded]:
+            raise Refused(f"unwanted turn (messages.{folded} is {str(unwanted[folded]).lower()})")
+    if role == "assistant":
+        check_end(turn)
 
 
 def check_decision(row: JsonObject, unread: Unread) -> None:

@@ -18,6 +18,7 @@ _BOM = b"\xef\xbb\xbf"
 _OF_ANOTHER_ENCODING = "; `iconv -f CP1252 -t UTF-8 OLD > NEW` converts a file of CP1252, GB18030 or SHIFT_JIS"
 _BEYOND_JSON = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{300}")
 """What Python's json writes and reads, and orjson does not."""
+_LOOSE_COMMA = re.compile(rb",\s*[}\]]")
 _ABOUT = ("schema", "metadata", "meta", "info")
 """Keys of an object about the rows, in front of them."""
 _ROW_LISTS = (*ROW_LISTS, "train")
@@ -188,6 +189,8 @@ def _why_not_json(error: str, text: bytes) -> str:
     if b"\0" in text:
         return "not JSON (a NUL byte)"
     plain = text.strip()
+    if _LOOSE_COMMA.search(plain):
+        return "not JSON (a comma before a closing bracket)"
     if plain.startswith((b"//", b"#", b"/*")):
         return "not JSON (a comment)"
     if plain.endswith(b"},"):

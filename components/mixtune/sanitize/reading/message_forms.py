@@ -4,24 +4,27 @@ A message is a role with a content: a text, or parts. Text, reasoning, calls and
 either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mixtune.errors import DataError
 from mixtune.records import ROLES, Message, ToolCall
-from mixtune.sanitize.reading import turn_forms
-from mixtune.sanitize.reading.fields import CALLS, LEARN, REASONING, account, first_filled, thought_of
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column, plain_json, text_of
+from mixtune.sanitize.reading import fields, turn_forms
+from mixtune.sanitize.reading.fields import CALLS, LEARN, REASONING, account, first_filled
+from mixtune.sanitize.reading.values import (
+    Json,
+    JsonObject,
+    Unread,
+    is_blank,
+    json_text,
+    parse_column,
+    plain_json,
+    text_of,
+)
 
-_SPEAKERS_BY_ROLE = {
-    "user": "human user prompter customer client",
-    "assistant": "ai gpt assistant model chatbot bot agent",
-    "system": "system developer",
-    "tool": "tool function observation function_response tool_response environment ipython",
-    "call": "function_call tool_call",
-}
-_ROLE_NAMES = {name: role for role, speakers in _SPEAKERS_BY_ROLE.items() for name in speakers.split()}
+_ROLE_NAMES = {name: role for role, speakers in fields.TABLES["speakers"].items() for name in speakers.split()}
 """Roles by the names that published forms have for them; `call` is the assistant's."""
 _CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
 _SPEAKERS = ("role", "from", "author", "speaker", "sender")
@@ -37,6 +40,11 @@ _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), (
 """Names of the two sides where one object is a question with its answer."""
 _SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
 _SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
+_PRINTED = re.compile(r"\{\s*'")
+_SPELLED_TOOLS = re.compile(
+    r"(?s)(?:# Tools\s|You are a function[- ]calling AI model\b).*?<tools>\s*([\[{].*?)</tools>(?:.*</tool_call>)?\s*"
+)
+"""Tools in a system text, and how they are to be called, as Hermes and Qwen are told."""
 _LEARNED_IF = "output_with_loss"
 
 
@@ -89,7 +97,7 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         return messages
     value = parse_column(value)
     out: list[Message] = []
-    for turn in turn_forms.joined(list(value) if isinstance(value, (list, tuple)) else [value]):
+    for turn in turn_forms.plain_turns(list(value) if isinstance(value, (list, tuple)) else [value]):
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
         if is_plain and turn.get("role") in ROLES:
             out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
@@ -118,12 +126,31 @@ def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]
     for message in messages:
         text, _, calls = message["content"].partition("<tool_call>")
         if message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
-            called = [_call(call, unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
+            called = [_call(_literal(call), unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
             message = {**message, "content": text.strip(), "tool_calls": called}
         elif message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(message["content"])):
             message = {**message, "content": result[1]}
         out.append(message)
     return out
+
+
+def without_spelled_tools(messages: list[Message], tools: list[JsonObject], unread: Unread) -> list[Message]:
+    """Return messages whose system text does not spell out the tools beside them: a template shows those itself."""
+    text = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    match = _SPELLED_TOOLS.search(text) if "<tools>" in text else None
+    if not match or not all(re.search(rf"[\"']{re.escape(tool['name'])}[\"']", match[1]) for tool in tools):
+        return messages
+    unread["tools in the system text"] += 1
+    text = (text[: match.start()] + text[match.end() :]).strip()
+    return [{**messages[0], "content": text}, *messages[1:]] if text else messages[1:]
+
+
+def _literal(call: str) -> Json:
+    """Return the value of a call that Python printed, as most of Hermes' are; any other text as it is."""
+    try:
+        return ast.literal_eval(call) if _PRINTED.match(call) else call
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return call
 
 
 def is_message(value: Json) -> bool:
@@ -192,7 +219,8 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if turn.get("type") == "message":
         turn = {key: value for key, value in turn.items() if key != "type"}
     if not turn.keys() <= _READ:
-        account(turn, _READ, unread, "messages.")
+        fields.check_turn(turn, name)
+        account(turn, _READ | fields.ENDS, unread, "messages.")
     yield from _read_message(turn, name, unread)
 
 
@@ -205,7 +233,7 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
         out.calls += _calls_of(content, unread)
     else:
         _read_content(out, content, unread)
-    if (reasoning := thought_of(turn, unread, "messages.")) is not None:
+    if (reasoning := fields.thought_of(turn, unread, "messages.")) is not None:
         out.reasoning.insert(0, text_of(reasoning))
     for name in CALLS:
         if turn.get(name):
@@ -271,6 +299,13 @@ def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:
     elif kind == "tool_result":
         turn.results.append(_result(part.get("tool_use_id"), part.get("content"), unread))
         names += ["tool_use_id", "content"]
+    elif kind == "tool_call_response":  # OpenTelemetry's
+        result = next((part[key] for key in ("response", "result") if key in part), "")
+        turn.results.append(_result(part.get("id"), [{"json": result}], unread))
+        names += ["id", "name", "response", "result"]
+    elif kind in ("source-url", "source-document", "source"):  # what an answer shows beside its text
+        unread[f"parts.{kind}"] += 1
+        return
     elif kind == "document" and turn.role == "tool":
         turn.texts.append(text_of(part["document"]))
         names += ["document"]
@@ -310,17 +345,7 @@ def _read_untyped(turn: _Turn, name: str, value: JsonObject, unread: Unread) -> 
 
 _CALL = frozenset(("function", "id", "toolUseId", "type", "index"))
 _PLAIN_CALL = frozenset((*_CALL, "name", "arguments"))
-_RESPONSE = frozenset(("id", "name", "response"))
-_ANY_FIELD = frozenset[str]()
-_UNTYPED = {
-    "reasoningContent": frozenset(("reasoningText",)),
-    "toolResult": frozenset(("toolUseId", "content")),
-    "functionResponse": _RESPONSE,
-    "function_response": _RESPONSE,
-    "toolUse": _ANY_FIELD,
-    "functionCall": _ANY_FIELD,
-    "function_call": _ANY_FIELD,
-}
+_UNTYPED = {name: frozenset(read.split()) for name, read in fields.TABLES["parts"].items()}
 """Fields of a part without a `type` beside its text, and what is read of each; of a call see `_call`."""
 
 
@@ -330,7 +355,8 @@ def _result(identity: Json, content: Json, unread: Unread) -> Message:
     for item in items:
         plain = {key: value for key, value in item.items() if value is not None} if isinstance(item, dict) else item
         if isinstance(plain, dict) and "json" in plain:
-            texts.append(text_of(plain["json"]))
+            value = plain["json"]
+            texts.append(json_text(value) if isinstance(value, (list, tuple)) else text_of(value))
         else:
             texts.append(_nested_text([plain] if not is_blank(plain) else "", unread))
     out: Message = {"role": "tool", "content": "\n".join(texts)}

@@ -7,7 +7,7 @@ completions and SQuAD's answers are read from a cell; every other text stays as 
 import re
 
 from mixtune.errors import DataError
-from mixtune.sanitize.reading.fields import check_end
+from mixtune.sanitize.reading.fields import TABLES, check_end
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part
 from mixtune.sanitize.reading.values import Json, JsonObject, parse_column
 from mixtune.sanitize.rules.record_texts import Refused
@@ -18,42 +18,30 @@ _BEGIN = re.compile(
 _SQUAD, _SCORED = {"text", "answer_start"}, {"score", "completion"}
 _CONVERSATION = {"messages", "tools", "parallel_tool_calls"}
 _TURNS = ("messages", "contents")
-_REQUESTS = ("request", "request_body", "inputs", "input", "body", "inputBodyJson", "modelInput")
-_RESPONSES = ("response", "response_body", "output", "outputs", "outputBodyJson", "modelOutput")
-_INSIDE = ("choices", "candidates", "output", "message", "content", "body", "outputBodyJson")
+_REQUESTS, _RESPONSES, _INSIDE = (TABLES["logged"][side].split() for side in ("requests", "responses", "inside"))
 """Keys on the way from a response to the message in it."""
-_LOGGED = re.compile(r'\s*\{.*"(?:messages|contents|choices|candidates|message|content)"\s*:\s*[\[{]', re.DOTALL)
+_LOGGED = re.compile(
+    r'(?s)\s*\[?\s*\{.*"(?:(?:messages|contents|choices|candidates|message|content)"\s*:\s*|gen_ai.input.messages"\s*:\s*"?)[\[{]'
+)
 _TRANSCRIPTS = ("chosen", "text", "conversation")
 """Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
 _SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
-_CHAT = "write `messages`, with role user for who asks and assistant for who answers"
-_THREAD = f"a message of a thread; put each thread together and {_CHAT}"
-_EVENT = f"an event of a session; put each session together and {_CHAT}"
-_CHOICE = "two answers to choose from; write the better one as `chosen`"
-_TICKET = f"a ticket; leave out private notes and {_CHAT}"
-_KINDS = {
-    **dict.fromkeys(("message_tree_id", "parent_id", "mapping current_node", "ts text"), _THREAD),
-    **dict.fromkeys(("sessionId parentUuid", "timestamp type payload"), _EVENT),
-    **dict.fromkeys(("comments", "conversation_parts", "helpdesk_ticket", "conversations subject"), _TICKET),
-    **dict.fromkeys(("response_a response_b", "response_0 response_1", "response1 response2"), _CHOICE),
-    "conversation_a conversation_b": _CHOICE,
-    "inputs outputs": "a run of LangSmith; write what is inside `inputs` and `outputs` as columns",
-    "custom_id": "one side of a batch; put `request` and `response` of a custom_id into one row",
-    "data annotations": "a task of Label Studio; export CSV or JSON_MIN",
-    "fields responses": "a record of Argilla; write its `text` and the class that was chosen as `label`",
-    "tag patterns": "an intent with its patterns; write `text` and `intent` for each pattern",
-    **dict.fromkeys(("rasa_nlu_data", "common_examples", "intents"), "examples; write `text` and `intent` for each"),
-    "title paragraphs": "an article of SQuAD; write `context`, `question` and `answers` for each question",
-}
-"""What rows with these columns are, and what to do with them."""
+
+
+_TRACED = {"gen_ai.input.messages": "messages", "gen_ai.output.messages": "response"}
+_TRACED_AROUND = {"gen_ai.system_instructions": "system", "gen_ai.tool.definitions": "tools"}
+"""Attributes of OpenTelemetry's, and our names."""
 
 
 def describe_kind(row: JsonObject) -> str:
     """Return what a row of no known schema is, and what to do with it; empty where that is not known either."""
-    if row.keys() == {"text"}:
-        return f"a text that asks nothing; {_CHAT}"
-    return next((what for names, what in _KINDS.items() if row.keys() >= set(names.split())), "")
+    kinds = TABLES["kinds"]
+    names = next((names for names in kinds if row.keys() >= set(names.split()) != {"text"} or {*row} == {names}), "")
+    what = kinds.get(names, "")
+    for name, way in TABLES["ways"].items():
+        what = what.replace(name, way)
+    return what
 
 
 def opened(row: JsonObject) -> JsonObject:
@@ -63,8 +51,9 @@ def opened(row: JsonObject) -> JsonObject:
         DataError: A request has several responses.
         Refused: The response was cut off.
     """
-    row = read_cells(row)
-    cells = {name: value for name in (*_REQUESTS, *_RESPONSES) if (value := _logged(row.get(name)))}
+    row = read_cells(_traced(row))
+    texts = {name: row[name] for name in (*_REQUESTS, *_RESPONSES) if isinstance(row.get(name), str)}
+    cells = {name: value for name, text in texts.items() if (value := _logged(text)) is not text}
     row = {**row, **cells} if len(cells) + (not row.keys().isdisjoint(_TURNS)) > 1 else row
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
@@ -84,17 +73,26 @@ def opened(row: JsonObject) -> JsonObject:
     return {**_without(row, key, name), **about, **_without(request, name), column: [*request[column], *answer]}
 
 
+def _traced(row: JsonObject) -> JsonObject:
+    """Return the row of a request that OpenTelemetry traced by our names; any other as it is."""
+    inner = _logged(row.get("attributes"))
+    row = {**_without(row, "attributes"), **inner} if isinstance(inner, dict) and inner else row
+    if not row.keys() >= _TRACED.keys():
+        return row
+    names = _TRACED | _TRACED_AROUND
+    return {names.get(name, name): parse_column(value) if name in names else value for name, value in row.items()}
+
+
 def _without(fields: JsonObject, *names: str) -> JsonObject:
     return {name: value for name, value in fields.items() if name not in names}
 
 
-def _logged(text: Json) -> JsonObject:
-    """Return what a text is that may be the JSON of a request or a response; an empty object where it is none."""
+def _logged(value: Json) -> Json:
+    """Return the value of a text that may be the JSON of a request or a response; other values as they are."""
     try:
-        value = parse_column(text) if isinstance(text, str) and _LOGGED.match(text) else {}
+        return parse_column(value) if isinstance(value, str) and _LOGGED.match(value) else value
     except DataError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return value
 
 
 def _request(value: Json) -> JsonObject:

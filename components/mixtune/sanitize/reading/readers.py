@@ -8,10 +8,11 @@ import gzip
 import io
 import lzma
 import re
+import tomllib
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 import pyarrow as pa
@@ -23,50 +24,16 @@ from mixtune.sanitize.reading.delimited import read_delimited
 from mixtune.sanitize.reading.json_rows import read_json, read_jsonl
 from mixtune.sanitize.reading.row import WHOLE, Range, Row
 
-_ENDINGS = {
-    "jsonl": ".jsonl .ndjson .jsonlines .jl",
-    "json": ".json",
-    "csv": ".csv",
-    "tsv": ".tsv .tab",
-    "parquet": ".parquet .pq",
-    "arrow": ".arrow .feather .ipc",
-}
-FORMATS = {ending: name for name, endings in _ENDINGS.items() for ending in endings.split()}
-_POINTER = b"version https://git-lfs"
-_STARTS = {
-    _POINTER: "a pointer of Git LFS, not the file itself; fetch that by `git lfs pull`",
-    b"PK\x03\x04": "an Excel workbook or a ZIP archive; save the sheet as CSV, or unpack it",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as CSV",
-    b"\x1f\x8b": "compressed by gzip; give its name the ending .gz",
-    b"PAR1": "a Parquet file; give its name the ending .parquet",
-    b"SQLite format 3": "a database of SQLite; export its table as CSV",
-    b"<!DOCTYPE": "a web page; fetch the file itself",
-    b"<html": "a web page; fetch the file itself",
-}
-"""What the first bytes of a file say that is named like a text, and what to do."""
-_PAIRS = "write its pairs of question and answer as CSV or JSONL; what is that already, gets the ending .csv or .jsonl"
-_WAYS = {
-    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save the sheet as CSV"),
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "unpack it"),
-    **dict.fromkeys((".gzip", ".zstd"), "give its name the ending .gz or .zst"),
-    **dict.fromkeys((".txt", ".log", ".md", ".docx", ".doc", ".pdf", ".html", ".eml", ".mbox"), _PAIRS),
-    **dict.fromkeys((".yml", ".yaml", ".xml", ".toml"), "write its examples as CSV or JSONL, one a row"),
-    **dict.fromkeys((".jsonc", ".json5"), "write it as JSON, without comments"),
-    **dict.fromkeys((".pkl", ".pickle", ".pt", ".joblib"), "to load it is to run code; write JSONL or Parquet"),
-    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), "export its table as CSV or Parquet"),
-}
-"""What to do with files of other formats."""
+_TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("formats.toml").read_text(encoding="utf-8"))
+FORMATS = {ending: name for name, endings in _TABLES["endings"].items() for ending in endings.split()}
+_STARTS = {start.encode("latin-1"): what for start, what in _TABLES["starts"].items()}
+_WAYS = {ending: way for endings, way in _TABLES["ways"].items() for ending in endings.split()}
 COMPRESSIONS = (".gz", ".zst", ".bz2", ".xz")
 _METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Files beside the data, as `datasets` and the hub leave them."""
 _BESIDE_METADATA = re.compile(r"state\.json|cache-[0-9a-f]+.*\.arrow")
 """More of them, in a folder that has some."""
-_NAMES_OF_SPLITS = {
-    "train": "train training",
-    "test": "test testing testset heldout holdout",
-    "validation": "validation validate valid val dev eval evaluation",
-}
-_SPLITS = {name: split for split, names in _NAMES_OF_SPLITS.items() for name in names.split()}
+_SPLITS = {name: split for split, names in _TABLES["splits"].items() for name in names.split()}
 _NAMED_SPLIT = re.compile(
     rf"(?:split=)?(?P<a>{'|'.join(_SPLITS)})(?:[-_. (\d].*)?"
     rf"|.*[-_. (](?P<b>{'|'.join(_SPLITS)})\)?(?:\d+|[-_. (]*(?:v?\d.*|set|file|data|final|clean|new|copy\)?))?",
@@ -191,12 +158,14 @@ def _is_metadata(path: str, names: list[str]) -> bool:
 
 def _refuse_other(stream: IO[bytes], uri: str) -> None:
     """Refuse a text file of UTF-16, and what is no text."""
-    start = cast(io.BufferedReader, stream).peek(len(_POINTER))
+    start = cast(io.BufferedReader, stream).peek(512)
     head = start[:4]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or (len(head) == 4 and b"\0\0" in (head[1::2], head[::2])):
         bits = 32 if b"\0\0" in (head[:2], head[2:]) else 16
         order = "" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "BE" if head[:1] == b"\0" else "LE"
         raise DataError(f"{uri}: a UTF-{bits} file; convert it by `iconv -f UTF-{bits}{order} -t UTF-8 OLD > NEW`")
+    if start[257:262] == b"ustar":
+        raise DataError(f"{uri}: a TAR archive; unpack it")
     for begin, what in _STARTS.items():
         if start.lower().startswith(begin.lower()):
             raise DataError(f"{uri}: {what}")

@@ -4,21 +4,25 @@ import string
 
 from mixtune.errors import DataError
 from mixtune.records import Message
-from mixtune.sanitize.reading.fields import CHOICES
+from mixtune.sanitize.reading.fields import CHOICES, TABLES
 from mixtune.sanitize.reading.message_forms import is_message, is_part, read_messages
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
 
 RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
 _ONE_CHOICE = ("{}", "option_{}", "choice_{}")
 """Columns of each choice by its letter."""
-_NESTED = frozenset(("text", "value", "content", "message", "messages", "parts", "choices"))
+_NESTED = frozenset(TABLES["logged"]["around_texts"].split())
 """Keys under which an object holds a text, beside what is said about it."""
+_ASKED = frozenset(TABLES["logged"]["around_questions"].split())
+"""Keys under which an object that is asked holds the question, as traces have them."""
 _CALL = frozenset(("name", "arguments"))
 
 
 def asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[Message]:
     """Return the question of a pair: messages, or a text and what stands beside it."""
     if (messages := messages_in(value, unread)) is None:
+        if isinstance(value, dict) and not _ASKED.isdisjoint(value):
+            raise DataError(f"{name} is an object around a text; write the text alone, or the object as JSON text")
         text = text_of(sole_text(value, name))
         return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
     if contexts:

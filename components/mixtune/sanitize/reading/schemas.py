@@ -24,7 +24,7 @@ from mixtune.sanitize.reading.framing import (
     tools_of,
     with_system,
 )
-from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_spelled_calls
+from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_spelled_calls, without_spelled_tools
 from mixtune.sanitize.reading.nested_rows import describe_kind, opened, read_cells
 from mixtune.sanitize.reading.values import (
     Json,
@@ -40,33 +40,8 @@ from mixtune.sanitize.reading.values import (
 _SIDES = ("prompt", "completion", "messages", "tools", "label")
 COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
+_RENDERED = re.compile(names.TABLES["rendered"]["marks"])
 _FIELD = re.compile(r"\{([^{}]+)\}")
-_PAIRED = """
-instruction: output response completion answer chosen chosen_response generation
-input: output chosen preferred_output
-prompt: completion response answer output chosen chosen_response generation
-question: answer response chosen answers
-query: response answer answers
-problem: solution generated_solution
-input_text: output_text
-inputs: targets
-user: assistant
-human: gpt assistant
-message: response
-document: summary
-article: summary highlights
-dialogue: summary
-"""
-PAIRS = tuple(
-    (question, answer)
-    for question, _, row in (line.partition(":") for line in _PAIRED.split("\n") if line)
-    for answer in row.split()
-)
-"""Columns of a question and its answer, as published data sets name them; the first pair that a row has is taken."""
-LABELS = ("label_text", "label_name", "label", "category", "intent", "class")
-"""Columns of a class, beside a `text`; its name goes before its number."""
-
-
 Mapper = Callable[[JsonObject, Unread], Fields]
 """Takes a row, and counts what it does not read."""
 
@@ -134,10 +109,21 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
     for column in names.CONVERSATIONS:
         if isinstance(text := row.get(column), str) and text.lstrip().startswith(("[{'", "{'")):
             raise DataError(f"{column} is not JSON (single quotation marks, as Python prints; write it by json.dumps)")
-    ways = describe_kind(row) or 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
+    ways = describe_kind(row) or _describe_columns(row)
     raise DataError(
         f"no known schema in columns {', '.join(row)}; {ways}; docs/data.md has the forms that are detected"
     )
+
+
+def _describe_columns(row: JsonObject) -> str:
+    """Return what to do with columns of no known names."""
+    if column := next((name for name in row if row_answers.holds_messages(row[name])), ""):
+        return f"name its messages by columns={{'messages': {column!r}}}"
+    if column := next((name for name in names.CONVERSATIONS if isinstance(row.get(name), (list, tuple))), ""):
+        return f"{column} holds no messages; write each as role and content"
+    if any(len(name.split()) > 3 or name[-1:] in "?!.0123456789" for name in row):
+        return "its first line may be a row or a title; put the columns' names there, such as prompt,completion"
+    return 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
 
 
 def check_columns(row: JsonObject, columns: dict[str, str]) -> None:
@@ -185,10 +171,10 @@ def _detect(row: JsonObject) -> Schema | None:
         )
         name = f"question/{choices[0]}/{answer}"
         return Schema(name=name, mapper=partial(_multiple_choice, choices=choices, answer=answer), read=read)
-    for prompt, completion in PAIRS:
+    for prompt, completion in names.PAIRS:
         if prompt in row and completion in row:
             return _pair_schema(prompt, completion)
-    for label in LABELS:
+    for label in names.LABELS:
         if "text" in row and label in row:
             return _pair_schema("text", label)
     if row_answers.holds_messages(row.get("chosen")):
@@ -225,9 +211,11 @@ def _mapping(columns: dict[str, str]) -> Schema:
 def _checked(fields: Fields, file: str, line: int) -> Record:
     messages = fields.messages
     if not messages or messages[-1]["role"] != "assistant":
-        ways = "name the column of its answer by columns={'messages': ..., 'completion': COLUMN}"
+        ways = "end with an answer, or name its column by columns={'messages': ..., 'completion': COLUMN}"
         raise DataError(f"the last message is not the assistant's; {ways}")
     for message in messages:
+        if message["role"] == "user" and message["content"][:1] in "<[" and _RENDERED.match(message["content"]):
+            raise DataError("a question holds the marks of a chat template; write the text that they surround alone")
         if message["role"] != "tool" and is_null_text(message["content"]):
             raise DataError(f"a message is {message['content'].strip()}, as tables write an empty cell; leave it empty")
     if not any(message["role"] == "user" for message in messages):
@@ -352,9 +340,10 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
     if is_answered and not row.keys().isdisjoint(names.ANSWERS):
         unread.update(name for name in names.ANSWERS if not is_blank(row.get(name)))
     _check_contexts(row, messages)
-    if tools := tools_of(row, unread):
-        messages = read_spelled_calls(messages, unread)
-    fields = Fields(messages=framed(messages, row, unread), tools=tools, weight=row.get("weight"))
+    tools = tools_of(row, unread)
+    messages = framed(read_spelled_calls(messages, unread) if tools else messages, row, unread)
+    messages = without_spelled_tools(messages, tools, unread) if tools else messages
+    fields = Fields(messages=messages, tools=tools, weight=row.get("weight"))
     if not isinstance(label, (list, tuple, dict)):
         fields.label = label_of(label)
     elif not is_blank(label):

@@ -1,13 +1,18 @@
-"""Turns as OpenAI's messages: LangChain's, whose speaker is their `type`, and items of OpenAI's Responses API."""
+"""Turns as OpenAI's messages: LangChain's, whose speaker is their `type`, the AI SDK's, items of OpenAI's Responses."""
 
+import re
+from collections.abc import Iterator
 from typing import TypeGuard
 
 from mixtune.sanitize.reading.fields import CALLS, REASONING
-from mixtune.sanitize.reading.values import Json, JsonObject, is_blank
+from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, json_text
 
 _SPEAKERS = ("human", "ai", "system", "tool")
 _ITEMS = {"function_call": "name", "function_call_output": "output", "reasoning": "summary"}
 """Items without a role, and the field that each has."""
+_STEP = re.compile("step-start|dynamic-tool|tool-.+")
+_ANSWERED = ("output", "result", "errorText")
+_CALLED = frozenset(("input", "args", *_ANSWERED))
 
 
 def is_message(turn: Json) -> TypeGuard[JsonObject]:
@@ -31,6 +36,54 @@ def spoken(turn: JsonObject) -> JsonObject:
     names = REASONING if turn.get("tool_calls") else (*REASONING, *CALLS)
     inner = {name: extra[name] for name in names if not is_blank(extra.get(name)) and is_blank(turn.get(name))}
     return {**turn, **inner, "additional_kwargs": {name: extra[name] for name in extra if name not in inner}}
+
+
+def plain_turns(turns: list[Json]) -> list[Json]:
+    """Return turns of any of these forms as messages of OpenAI's."""
+    return joined([step for turn in turns for step in (_steps(turn) if _has_steps(turn) else [turn])])
+
+
+def _has_steps(turn: Json) -> bool:
+    """Return whether a message is one of the AI SDK's: of its interface, or of its models with calls."""
+    parts = turn.get("parts", turn.get("content")) if isinstance(turn, dict) else None
+    return isinstance(parts, (list, tuple)) and any(
+        isinstance(part, dict)
+        and (_STEP.fullmatch(str(part.get("type"))) or ("parts" in turn and {"type", "text"} <= part.keys()))
+        for part in parts
+    )
+
+
+def _steps(turn: JsonObject) -> Iterator[Json]:
+    """Yield a message of the AI SDK's step by step: its texts and thoughts with its calls, then what the tools say."""
+    about = {key: value for key, value in turn.items() if key not in ("parts", "content")}
+    steps: list[tuple[list[Json], list[JsonObject]]] = [([], [])]
+    for part in turn["parts"] if "parts" in turn else turn["content"]:
+        kind = str(part.get("type")) if isinstance(part, dict) else ""
+        call = {**part, **(part.get("toolInvocation") or {})} if _STEP.fullmatch(kind) else {}
+        if not _CALLED.isdisjoint(call):
+            steps[-1][1].append({"toolName": kind.removeprefix("tool-"), **call})
+            continue
+        if kind == "step-start" or steps[-1][1]:
+            steps.append(([], []))
+        is_text = kind in ("text", "reasoning") and "text" in part
+        steps[-1][0].extend([] if kind == "step-start" else [{"type": kind, "text": part["text"]} if is_text else part])
+    for contents, calls in steps:
+        calling = [call for call in calls if call["type"] != "tool-result"]
+        tool_calls = [
+            {"id": call.get("toolCallId"), "name": call["toolName"], "arguments": _input(call)} for call in calling
+        ]
+        if contents or tool_calls:
+            yield {**about, "content": contents, **({"tool_calls": tool_calls} if tool_calls else {})}
+        for call in calls:
+            if (result := next((call[key] for key in _ANSWERED if call.get(key) is not None), None)) is not None:
+                is_typed = call["type"] == "tool-result" and isinstance(result, dict) and "value" in result
+                result = result["value"] if is_typed else result
+                content = result if isinstance(result, str) else json_text(result)
+                yield {"role": "tool", "tool_call_id": call.get("toolCallId"), "content": content}
+
+
+def _input(call: JsonObject) -> Json:
+    return next((call[key] for key in ("input", "args") if call.get(key) is not None), None)
 
 
 def joined(items: list[Json]) -> list[Json]:

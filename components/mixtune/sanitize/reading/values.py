@@ -112,7 +112,7 @@ def text_of(value: Json) -> str:
         return value
     if isinstance(value, (list, tuple)):
         return "\n\n".join(map(text_of, value))
-    return "" if is_blank(value) else _json_text(value)
+    return "" if is_blank(value) else json_text(value)
 
 
 def label_of(value: Json) -> str:
@@ -164,15 +164,15 @@ def _number_text(value: float | Decimal) -> str:
     return repr(value)
 
 
-def _json_text(value: Json) -> str:
+def json_text(value: Json) -> str:
     """Return a value as JSON writes it, with spaces, letters as they are, and numbers as they were written."""
     if isinstance(value, (float, Decimal)):
         return _number_text(value)
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(str(key), ensure_ascii=False)}: {_json_text(item)}" for key, item in value.items())
+        pairs = (f"{json.dumps(str(key), ensure_ascii=False)}: {json_text(item)}" for key, item in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_json_text, value)) + "]"
+        return "[" + ", ".join(map(json_text, value)) + "]"
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, bytes):

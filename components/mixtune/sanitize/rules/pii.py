@@ -133,8 +133,8 @@ class Personal:
         if _MAY_HOLD.search(text.encode(errors="surrogatepass")):
             candidates += self._candidates(text)
             plain = read_plainly(text)
-            found = self._candidates(plain.text) if plain.text != text else ()
-            candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in found]
+            others = self._candidates(plain.text) if plain.text != text else ()
+            candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in others]
         if self.wants_names:
             candidates += pii_names.find_names(text, self.name_model)
         findings, at = [], 0
