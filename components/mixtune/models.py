@@ -18,22 +18,12 @@ from mixtune.errors import ModelError
 
 PROCESSOR_FILES = ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
 """What turns images, sounds and films into the inputs of a model's other towers; servers do not start without."""
-TOKENIZER_FILES = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "additional_chat_templates/*.jinja",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
-    "config.json",
-    "generation_config.json",
-    *PROCESSOR_FILES,
-    "README.md",
-    "LICEN[CS]E*",
-]
+_TOKENIZER_FILES = """
+tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json chat_template.jinja
+additional_chat_templates/*.jinja tokenizer.model vocab.json merges.txt config.json generation_config.json
+README.md LICEN[CS]E*
+"""
+TOKENIZER_FILES = [*_TOKENIZER_FILES.split(), *PROCESSOR_FILES]
 """And what says a model's licence."""
 _LICENCE_TEXTS = {
     r"Apache License\s+Version 2\.0": "Apache-2.0",

@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,23 +23,7 @@ _SPACE = "\u2581"
 
 COMPARED_EVERY = 32
 """One text of so many is encoded by the model's own tokenizer too, all through a corpus."""
-HOSTILE = (
-    "",
-    " ",
-    "\n\n\t \r\n  x",
-    "I'm you'RE they'll WE'D it's",
-    "1234567890 3.14e-10 1,000,000 12:30",
-    "a  b   c    d\u00a0e\u2003f\u200bg\ufeffh",
-    "caf\u00e9 cafe\u0301 \u212b \ufb01 \u1e9b\u0323",
-    "\u65e5\u672c\u8a9e\u306e\u6587 \ud55c\uae00 \u0e44\u0e17\u0e22 \u0639\u0631\u0628\u064a",
-    "\u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940",
-    "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f1e9\U0001f1ea\U0001d54f",
-    "def f(x):\n\treturn {'a': [x**2, \"\\n\"]}  # <b>&amp;</b>\n\n\n",
-    "<|endoftext|><|im_start|>user\n</s>[INST] <bos><unk>",
-    "!!!???...---___===###@@@$$$%%%^^^&&&***((()))",
-    "\x00\x01\x7f\u0080\ufffd\ue000",
-    "a" * 300 + " " * 300 + "\n" * 40,
-)
+HOSTILE = tuple(json.loads(Path(__file__).with_name("hostile_texts.json").read_text(encoding="utf-8")))
 """Texts on which tokenizers are known to differ."""
 
 

@@ -36,10 +36,7 @@ _CONTROL_MARKS = (
 _CALL = re.compile(r"<tool_call>|<\|tool_calls_section_begin\|>")
 """A call ends a thought that was not closed, as for the parsers that serve Qwen3 and Kimi K2."""
 _WRAPPERS = (
-    ("<answer>", "</answer>"),
-    ("<response>", "</response>"),
-    ("<output>", "</output>"),
-    ("<solution>", "</solution>"),
+    *((f"<{name}>", f"</{name}>") for name in ("answer", "response", "output", "solution")),
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
     ("<|START_TEXT|>", "<|END_TEXT|>"),

@@ -17,8 +17,10 @@
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Value = object
 
@@ -34,19 +36,7 @@ class WrittenCall:
 _NAME = r"(?:functions\.)?([\w.\-]+?)"
 _HEADS = tuple(
     re.compile(pattern.replace("NAME", _NAME) + r"\s*(?:```json\s*)?(?=\{)", re.DOTALL | re.MULTILINE)
-    for pattern in (
-        r"to=NAME(?=[\s<]).*?<\|message\|>",
-        r"<｜tool▁sep｜>NAME",
-        r"<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>",
-        r"NAME(?::\d+)?\s*<\|tool_call_argument_begin\|>",
-        r"\[TOOL_CALLS\]\s*NAME\s*(?:\[CALL_ID\]\w+)?\[ARGS\]",
-        r"<tool_call>\s*NAME",
-        r"<\|recipient\|>NAME\s*<\|content\|>",
-        r"<\|tool_call:name\|>NAME<\|tool_call:args\|>",
-        r"✿FUNCTION✿:\s*NAME\s*✿ARGS✿:",
-        r"^Action:\s*NAME\s*\nAction Input:",
-        r"^>>>\s*NAME",
-    )
+    for pattern in tomllib.loads(Path(__file__).with_name("call_heads.toml").read_text(encoding="utf-8"))["heads"]
 )
 """What stands before a call's arguments as JSON, by family."""
 _XML = re.compile(r"<(?:function=|invoke name=\")([\w.\-]+)\"?>(.*?)(?:</(?:function|invoke)>|\Z)", re.DOTALL)

@@ -70,7 +70,8 @@ def _steps(turn: JsonObject) -> Iterator[Json]:
     for contents, calls in steps:
         calling = [call for call in calls if call["type"] != "tool-result"]
         tool_calls = [
-            {"id": call.get("toolCallId"), "name": call["toolName"], "arguments": _input(call)} for call in calling
+            {"id": call.get("toolCallId"), "name": call["toolName"], "arguments": call.get("input", call.get("args"))}
+            for call in calling
         ]
         if contents or tool_calls:
             yield {**about, "content": contents, **({"tool_calls": tool_calls} if tool_calls else {})}
@@ -80,10 +81,6 @@ def _steps(turn: JsonObject) -> Iterator[Json]:
                 result = result["value"] if is_typed else result
                 content = result if isinstance(result, str) else json_text(result)
                 yield {"role": "tool", "tool_call_id": call.get("toolCallId"), "content": content}
-
-
-def _input(call: JsonObject) -> Json:
-    return next((call[key] for key in ("input", "args") if call.get(key) is not None), None)
 
 
 def joined(items: list[Json]) -> list[Json]:
