@@ -13,7 +13,7 @@ NO_END = "the chat template writes no end of turn, so that the model would not l
 PART_NAMES = {"reasoning": "reasoning", "system": "system prompt", "tool_calls": "tool calls",
               "tool_results": "tool results", "tools": "list of tools"}  # fmt: skip
 """What reasons call the parts of `settings.chat.LOSABLE`."""
-CHOSEN = ("longer than max_length", "weight 0")
+TOO_LONG, NO_WEIGHT = CHOSEN = ("longer than max_length", "weight 0")
 """Reasons that settings and data ask for; they do not count as refusals."""
 
 

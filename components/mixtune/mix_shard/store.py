@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixtune.artifacts.shards import Drops
+from mixtune.chat.refused_share import NO_WEIGHT, TOO_LONG
 from mixtune.errors import DataError
 from mixtune.mix_shard.lengths import shorten
 from mixtune.records import where
@@ -103,7 +104,7 @@ class _PartBuilder:
         """Return an example's tokens and mask, cut to the length where they may be, or why it is left out."""
         ids, mask, problem = example.input_ids, example.loss_mask, example.problem
         if not problem and float(example.record.get("weight", 1.0)) == 0:
-            problem = "weight 0"
+            problem = NO_WEIGHT
         if problem or len(ids) <= self._max_length:
             return ids, mask, problem
         if self._too_long == "error":
@@ -113,7 +114,7 @@ class _PartBuilder:
             )
         shortened = shorten(ids, mask, self._max_length) if self._too_long == "truncate" else None
         if not shortened:
-            return ids, mask, "longer than max_length"
+            return ids, mask, TOO_LONG
         self._num_truncated += 1
         return *shortened, ""
 

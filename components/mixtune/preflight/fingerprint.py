@@ -104,7 +104,7 @@ def fingerprint_options(mix_options: Mapping[str, object], model_uri: str = "") 
     Raises:
         DataError: The template is not there.
     """
-    manifest = find_manifest(model_uri) if model_uri and not model_uri.startswith("failed: ") else None
+    manifest = find_manifest(model_uri)
     usual = vars(ChatSettings())  # left out, so that tasks have the same options as in the run that trained it
     chat = vars(manifest.chat) if manifest else {}
     trained = {name: value for name, value in chat.items() if value != usual[name]}
