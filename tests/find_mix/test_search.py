@@ -256,6 +256,40 @@ def test_an_axis_that_gains_from_general_records_does_not_hide_where_it_passes()
     assert forecast.recommended.axes[0].benefit.median > 0
 
 
+def test_few_items_make_no_share_likely_that_fails() -> None:
+    """Proxies of SmolLM2-135M, on 60 items of an axis: so few that an unchanged model hardly ever passes all of them."""
+    measured = {
+        "customer": [(0.318, 0.054), (0.6, 0.04), (0.554, 0.047), (0.577, 0.061)],
+        "general_nll": [(-0.327, 0.037), (-0.589, 0.043), (0.027, 0.024), (0.332, 0.023)],
+        "ifeval": [(-0.15, 0.057), (-0.15, 0.057), (0.1, 0.063), (0.317, 0.071)],
+        "mmlu": [(0.0, 0.037), (0.05, 0.049), (-0.033, 0.04), (0.033, 0.045)],
+    }
+    limits = {"customer": (0.0, 0.889, 100), "general_nll": (0.02, 0.0, 100), "ifeval": (0.05, 0.15, 60)}
+    limits["mmlu"] = (0.05, 0.783, 100)
+    axes = tuple(
+        SearchedAxis(axis=name, is_customer=name == "customer", limit=limit, largest=largest, num_items=num_items)
+        for name, (limit, largest, num_items) in limits.items()
+    )
+    lengths = [(100.0, 0.1), (100.0, 0.25), (92.0, 0.25), (75.0, 0.25)]
+    scores = tuple(
+        TrainingScore(axis=name, percent=percent, length=length, benefit=benefit, standard_error=error, num_items=60)
+        for name, values in measured.items()
+        for (percent, length), (benefit, error) in zip(lengths, values, strict=True)
+    )
+    forecast = forecast_mix(axes, scores, confidence=0.8, seed=42)
+    assert forecast.is_certain and forecast.recommended.pass_chance > 0.5
+    assert 60 <= forecast.percent <= 95, "at 99 % nearly every training forgets"
+    assert "mmlu has only 100 items: a model that lost nothing on it passes with a chance of" in forecast.reason
+
+
+def test_where_items_tell_nothing_no_share_is_called_likely() -> None:
+    axis = SearchedAxis(axis="mmlu", is_customer=False, limit=0.01, largest=0.8, num_items=20)
+    measured = [(100.0, 0.1, -0.05), (100.0, 0.25, -0.1), (92.0, 0.25, -0.05), (75.0, 0.25, 0.0)]
+    forecast = forecast_mix([axis], _scores("mmlu", measured), confidence=0.8)
+    assert not forecast.is_certain
+    assert "What was trained so far cannot tell." in forecast.reason and "only 20 items" in forecast.reason
+
+
 @pytest.mark.parametrize(("percent", "learned_again"), [(75.0, -0.02), (50.0, -0.005)])
 def test_what_a_longer_training_learns_again_lies_within_the_prediction(percent: float, learned_again: float) -> None:
     """Proxies of a LoRA on the demo's records: what customer records took at once, general ones gave back later."""

@@ -24,6 +24,8 @@ Z_VERDICT = 1.6449
 LOWER, UPPER = 5, 95
 NEAR_BEST = 0.9
 """A chance is as good as the best that is this much of it."""
+LIKELY = 0.5
+"""Where no share has this chance, none is recommended: one is tried."""
 
 
 def forecast_mix(
@@ -37,24 +39,26 @@ def forecast_mix(
 ) -> MixForecast:
     """Predict the full training at every share, and choose the least general share that is likely to pass.
 
-    There are trainings of two lengths and two shares at least, on every axis. The share needs `confidence` of the
-    chance that a model which forgot nothing has, 0 to 1. The customer shares that were tried did not pass: they and
-    larger ones are out, and so are those below the smallest that may be paid for.
+    There are trainings of two lengths and two shares at least, on every axis. The share needs `confidence`, 0 to 1, of
+    the chance that can be had: that of a model which forgot nothing, or of the best share where that is more. The
+    customer shares that were tried did not pass: they and larger ones are out, and so are those below the smallest that
+    may be paid for.
     """
     laws = {axis.axis: _fit(axis, scores, seed + number) for number, axis in enumerate(axes)}
     errors = {axis.axis: _final_error(axis, scores) for axis in axes}
     rng = np.random.default_rng(seed)
     shares = tuple(_forecast_share(general / 100, axes, laws, errors, rng) for general in GENERAL_PERCENTS)
     open_shares = [share for share in shares if smallest <= share.percent < min(tried, default=inf)]
-    needed = confidence * _unchanged_chance(axes, errors)
-    likely = [share for share in open_shares if share.pass_chance >= needed]
-    chosen = likely[0] if likely else _most_promising(open_shares, is_last=bool(tried))
-    return MixForecast(
-        percent=chosen.percent,
-        is_certain=bool(likely),
-        reason=_explain(chosen, confidence, min(score.percent for score in scores), is_certain=bool(likely)),
-        shares=shares,
-    )
+    unchanged = _unchanged_chances(axes, errors)
+    reachable = max(float(np.prod([*unchanged.values()])), *(share.pass_chance for share in open_shares))
+    likely = [share for share in open_shares if share.pass_chance >= confidence * reachable]
+    is_certain = bool(likely) and reachable >= LIKELY
+    chosen = likely[0] if is_certain else _most_promising(open_shares, is_last=bool(tried))
+    reason = _explain(chosen, f"{confidence:.0%} of the {reachable:.0%} that can be had", is_certain=is_certain)
+    if chosen.percent < (end := min(score.percent for score in scores)):
+        reason += f" That lies beyond the shares tried, which end at {end:g} %."
+    reason += _ask_for_items(chosen, axes, unchanged)
+    return MixForecast(percent=chosen.percent, is_certain=is_certain, reason=reason, shares=shares)
 
 
 def _most_promising(shares: Sequence[ShareForecast], *, is_last: bool) -> ShareForecast:
@@ -105,11 +109,22 @@ def _forecast_share(
     return ShareForecast(percent=100 - 100 * general_share, pass_chance=together, axes=tuple(forecasts))
 
 
-def _unchanged_chance(axes: Sequence[SearchedAxis], errors: Mapping[str, float]) -> float:
-    """Return the chance that a model which forgot nothing passes the general axes: no share can do better."""
+def _unchanged_chances(axes: Sequence[SearchedAxis], errors: Mapping[str, float]) -> dict[str, float]:
+    """Return by general axis the chance that a model which forgot nothing passes it: the fewer items, the smaller."""
     general = [axis for axis in axes if not axis.is_customer and errors[axis.axis] > 0]
-    margins = [axis.limit / errors[axis.axis] for axis in general]
-    return float(np.prod([ndtr(margin - Z_VERDICT) for margin in margins]))
+    return {axis.axis: float(ndtr(axis.limit / errors[axis.axis] - Z_VERDICT)) for axis in general}
+
+
+def _ask_for_items(chosen: ShareForecast, axes: Sequence[SearchedAxis], unchanged: Mapping[str, float]) -> str:
+    """Return a sentence where the axis that is least likely to pass has too few items for any model; else nothing."""
+    weakest = min(chosen.axes, key=lambda axis: axis.pass_chance).axis
+    if unchanged.get(weakest, 1.0) >= LIKELY:
+        return ""
+    num_items = next(axis.num_items for axis in axes if axis.axis == weakest)
+    return (
+        f" {weakest} has only {num_items:,} items: a model that lost nothing on it passes with a chance of "
+        f"{unchanged[weakest]:.0%}. More items raise that; so does a larger max_drop."
+    )
 
 
 def _interval(draws: Array) -> Interval:
@@ -117,16 +132,15 @@ def _interval(draws: Array) -> Interval:
     return Interval(median=float(median), lower=float(lower), upper=float(upper))
 
 
-def _explain(chosen: ShareForecast, confidence: float, smallest: float, *, is_certain: bool) -> str:
+def _explain(chosen: ShareForecast, asked: str, *, is_certain: bool) -> str:
     general = 100 - chosen.percent
-    weakest = min(chosen.axes, key=lambda axis: axis.pass_chance)
-    beyond = f" That lies beyond the shares tried, which end at {smallest:g} %." if chosen.percent < smallest else ""
     if is_certain:
         return (
             f"{general:g} % general records are the least with which all axes are likely to pass, with a chance of "
-            f"{chosen.pass_chance:.0%}. Asked for was {confidence:.0%} of an unchanged model's chance.{beyond}"
+            f"{chosen.pass_chance:.0%}. Asked for was {asked}."
         )
+    weakest = min(chosen.axes, key=lambda axis: axis.pass_chance)
     return (
         f"What was trained so far cannot tell. {general:g} % general records promise most for their steps: all axes "
-        f"pass with a chance of {chosen.pass_chance:.0%}; weakest is {weakest.axis}, {weakest.pass_chance:.0%}.{beyond}"
+        f"pass with a chance of {chosen.pass_chance:.0%}; weakest is {weakest.axis}, {weakest.pass_chance:.0%}."
     )

@@ -29,7 +29,8 @@ class FindSettings:
     proxy_items: int = 200
     """Items of an axis that proxies are evaluated on; 0: all."""
     confidence: float = 0.8
-    """Predicted chance that every axis passes, which the recommended share needs; 0.5 to 0.99."""
+    """Predicted chance that every axis passes, which the recommended share needs, of the most that can be had: that of
+    an unchanged model, or of the best share; 0.5 to 0.99."""
     max_cost: float = 6.0
     """Steps of all trainings of a search at most, in full trainings on customer records alone; seven shares from 100 to
     50 % cost 9. At a share of 50 % a full training costs 2."""
