@@ -6,11 +6,13 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError, StorageError
+from mixtune.errors import ConfigError, DataError, MixtuneError, StorageError
 from mixtune.metrics_artifact import write_metrics
 from mixtune.step import explained, read_environment, refuse_once, run
 
@@ -126,3 +128,22 @@ def test_what_the_system_refuses_ends_a_step_with_the_place_and_the_way_out(
 ) -> None:
     with pytest.raises(StorageError, match=words), explained():
         fail()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        np.zeros,
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=("bare", "numpy", "torch"),
+)
+def test_a_step_that_runs_out_of_memory_says_which_and_the_way_out(error: Any) -> None:
+    words = r"train.train ran out of memory \(.+\); this machine, .* has [\d.]+ GB; close other programs"
+    with pytest.raises(MixtuneError, match=words), explained("train.train"):
+        if callable(error):
+            error(2**50)
+        raise error
+    with pytest.raises(RuntimeError, match="other"), explained("train.train"):
+        raise RuntimeError("other")

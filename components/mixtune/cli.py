@@ -18,6 +18,7 @@ from mixtune.commands.arguments import Commands, add_pipeline_arguments, package
 from mixtune.commands.exchange import import_tuning, serve
 from mixtune.commands.local import demo, run, use_model
 from mixtune.errors import ConfigError, MixtuneError, explain_system
+from mixtune.processes import explain_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,11 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*words[1:], "--help"]
     try:
         return _dispatch(words)
-    except run.Interrupted as error:
-        print(f"mixtune: {error}", file=sys.stderr)
-        return run.EXIT_INTERRUPTED
-    except KeyboardInterrupt:
-        print("mixtune: interrupted", file=sys.stderr)
+    except (run.Interrupted, KeyboardInterrupt) as error:
+        print(f"mixtune: {str(error) or 'interrupted'}", file=sys.stderr)
         return run.EXIT_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone: nothing is left to say
@@ -72,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, shutil.Error):  # it lists every file of a folder
             error = OSError(error.args[0][0][2])
         print(f"mixtune: {explain_system(error)}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print(f"mixtune: {words[0]} ran out of memory; {explain_memory()}", file=sys.stderr)
         return 1
     except Exception as error:
         outside = type(error).__module__.startswith(("botocore.", "mlflow."))

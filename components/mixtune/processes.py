@@ -45,6 +45,17 @@ def memory_limit() -> float:
     return min([whole, *(limit for limit, _ in _cgroup_memory())])
 
 
+def explain_memory(error: Exception | None = None) -> str:
+    """Return what to do where memory ran out, here or by this error; empty where the error is another."""
+    words = ("allocate memory", "out of memory")
+    if error and not isinstance(error, MemoryError) and not any(text in str(error) for text in words):
+        return ""
+    return (
+        f"this machine, or its container, has {memory_limit() / 1e9:.1f} GB; close other programs, give it less at "
+        "once (a smaller max_length, train_options.memory.max_tokens_per_gpu, evaluate_options), or take more memory"
+    )
+
+
 def free_memory() -> float:
     """Return the bytes that can still be taken: of the machine, and within every cgroup that this process is in."""
     meminfo = Path("/proc/meminfo")

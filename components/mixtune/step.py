@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError, StorageError, explain_system
+from mixtune.errors import ConfigError, DataError, MixtuneError, StorageError, explain_system
+from mixtune.processes import explain_memory
 
 ENVIRONMENT = ("/etc/mixtune/env", "/etc/mixtune/secrets")
 """Where a pod mounts the namespace's ConfigMap `mixtune-env` and secret `mixtune-secrets`: a file for each key."""
@@ -75,10 +76,14 @@ def refuse_once(executor_input: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Raise a StorageError with the way out in place of what the system refuses: a full disk, a limit, a right."""
+def explained(component: str = "") -> Iterator[None]:
+    """Raise an error with the way out in place of what the system refuses: a full disk, a limit, a right, memory."""
     try:
         yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MixtuneError) or not (way := explain_memory(error)):
+            raise
+        raise MixtuneError(f"{component} ran out of memory ({str(error) or 'MemoryError'}); {way}") from error
     except OSError as error:
         if error.errno:  # else a library's own
             raise StorageError(explain_system(error)) from error
@@ -89,7 +94,7 @@ def run(executor: str, component: str, executor_input: str) -> None:
     """Run a component's function (`train.train`) on what the launcher hands in, by the module of KFP's executor."""
     read_environment()
     os.environ["_KFP_RUNTIME"] = "true"
-    with explained(), tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
+    with explained(component), tempfile.TemporaryDirectory() as folder, refuse_once(executor_input):
         module = Path(folder) / "component.py"
         module.write_text(read_module(component), encoding="utf-8")
         sys.argv = [executor, "--component_module_path", str(module)]

@@ -282,6 +282,15 @@ def test_a_full_disk_leaves_what_a_run_was_started_with(tmp_path: Path) -> None:
     assert work.arguments("finetune-1")["base_model"] == "b" and work.record("finetune-1")
 
 
+def test_a_full_disk_leaves_where_the_pools_of_a_run_lie(tmp_path: Path) -> None:
+    work = WorkDir(tmp_path)
+    begin(work, "finetune-1")
+    work.keep_pools("finetune-1", {"sanitize-customer": "/a"})
+    with limited(resource.RLIMIT_FSIZE, 10), pytest.raises(OSError, match=r"File too large.*pools\.json"):
+        work.keep_pools("finetune-1", {"sanitize-customer": "/another"})
+    assert work.pools("finetune-1") == {"sanitize-customer": "/a"}
+
+
 def test_a_model_that_does_not_fit_is_not_there_and_its_place_can_be_taken_again(tmp_path: Path) -> None:
     (source := tmp_path / "model").mkdir()
     contents = {"config.json": b"{}", "model.safetensors": bytes(50_000)}

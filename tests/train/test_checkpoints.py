@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from mixtune import storage
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.demo.demo_data import BASE_MODEL
-from mixtune.errors import ConfigError, TrainingError
+from mixtune.errors import ConfigError, StorageError, TrainingError
 from mixtune.train import checkpoints
 from mixtune.train.checkpoints import CheckpointManifest, Checkpoints
 from mixtune.train.loop import OnStep
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_training_and_says_why(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoints, "write_artifact", full)
-    with pytest.raises(TrainingError, match=r"the checkpoint could not be written \(no space left on device\)"):
+    with pytest.raises(StorageError, match=r"the checkpoint could not be written \(no space left on device\)"):
         train(tmp_path)
     assert names(tmp_path) == []
 
@@ -133,6 +133,23 @@ def test_a_training_that_is_told_to_end_saves_and_goes_on_with_the_same_bits(tra
     )
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_training_is_done_where_its_checkpoints_may_not_be_deleted(
+    shards_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delete = storage.delete
+
+    def refuse(uri: str) -> None:
+        if uri.endswith("checkpoints"):
+            raise StorageError(f"{uri}: AccessDenied: no right to do this")
+        delete(uri)
+
+    monkeypatch.setattr(storage, "delete", refuse)
+    first, again = (run_training(task_in(tmp_path, shards_path)) for _ in range(2))
+    assert str(first) == str(again)
+    shown = capsys.readouterr().out
+    assert shown.count("are not deleted") == 2 and "AccessDenied: no right to do this" in shown
 
 
 def test_a_process_reads_its_own_rows_of_a_checkpoint_in_s3_and_no_others(

@@ -80,10 +80,8 @@ def from_json(artifact_type: type[A], content: object, source: str) -> A:
     if kind != artifact_type.KIND:
         raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is one of {kind!r}")
     if version != artifact_type.VERSION:
-        raise DataError(
-            f"{source}: version {version} of the {kind} format, this mixtune reads version {artifact_type.VERSION}; "
-            "run the step that made it again"
-        )
+        known = f"this mixtune reads version {artifact_type.VERSION}"
+        raise DataError(f"{source}: version {version} of the {kind} format, {known}; run the step that made it again")
     fields = {key: value for key, value in content.items() if key in artifact_type.__dataclass_fields__}
     try:
         return from_dict(artifact_type, fields, source)

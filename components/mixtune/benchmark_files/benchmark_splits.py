@@ -212,10 +212,8 @@ def _without_copies(tables: dict[str, list[Row]], uri: str, repeats: bool) -> li
         if total and (rows & counted).total() == total:
             copies.add(path)
         elif 2 * shared > total:
-            raise DataError(
-                f"{uri}: {shared} of the {total} rows of {path} are in other files of it, too; every item counts once: "
-                "give one file, or a folder without copies"
-            )
+            way = "every item counts once: give one file, or a folder without copies"
+            raise DataError(f"{uri}: {shared} of the {total} rows of {path} are in other files of it, too; {way}")
         else:
             counted |= rows
             all_questions |= questions

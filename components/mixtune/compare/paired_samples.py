@@ -81,10 +81,8 @@ def check_same(base: Samples, candidate: Samples, may_differ: tuple[str, ...] = 
         DataError: The axes, the base model, the prompts or the settings differ, or the candidate was asked more items.
     """
     if set(base.axes) != set(candidate.axes):
-        raise DataError(
-            f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}; "
-            "evaluate both with the same benchmarks and pools"
-        )
+        axes = f"base has the axes {', '.join(base.axes)}, candidate {', '.join(candidate.axes)}"
+        raise DataError(f"{axes}; evaluate both with the same benchmarks and pools")
     for key in (key for key in SAME if key not in may_differ):
         of_base, of_candidate = (getattr(side.identity, key) for side in (base, candidate))
         if of_base != of_candidate:

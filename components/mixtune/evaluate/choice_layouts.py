@@ -91,10 +91,8 @@ def first_filled(row: Row, names: Sequence[str], place: str) -> object:
             return row[name]
     if empty := next((name for name in names if name in row), ""):
         raise DataError(f"{place}: nothing in its column {empty!r}; fill it in, or leave the row out")
-    raise DataError(
-        f"{place}: no column {names[0]!r}, nor {', '.join(names[1:])}; there are {', '.join(row)}; "
-        f"say which it is, as columns={{{names[0]!r}: ...}}"
-    )
+    missing = f"no column {names[0]!r}, nor {', '.join(names[1:])}; there are {', '.join(row)}"
+    raise DataError(f"{place}: {missing}; say which it is, as columns={{{names[0]!r}: ...}}")
 
 
 def is_blank(value: object) -> bool:

@@ -31,9 +31,9 @@ def start_search(
     trained = [comparison for comparison in comparisons if comparison.axes]
     failures = tuple(f"{_percent(item):g} %: {item.reason}" for item in comparisons if not item.axes)
     if len(trained) < MIN_PROXIES:
+        reasons = "; ".join(failures) or "there are no more"
         raise TrainingError(
-            f"{len(trained)} of {len(comparisons)} short trainings have a model, a law needs {MIN_PROXIES} "
-            f"({'; '.join(failures) or 'there are no more'})"
+            f"{len(trained)} of {len(comparisons)} short trainings have a model, a law needs {MIN_PROXIES} ({reasons})"
         )
     axes = tuple(_searched(axis, base) for axis in trained[0].axes if axis.question != ADVISORY)
     search = MixSearch(

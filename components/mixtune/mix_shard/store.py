@@ -108,10 +108,8 @@ class _PartBuilder:
         if problem or len(ids) <= self._max_length:
             return ids, mask, problem
         if self._too_long == "error":
-            raise DataError(
-                f"{where(example.record)}: {len(ids):,} tokens, max_length is {self._max_length:,}; raise it, or let "
-                "too_long be drop or truncate"
-            )
+            count = f"{len(ids):,} tokens, max_length is {self._max_length:,}"
+            raise DataError(f"{where(example.record)}: {count}; raise it, or let too_long be drop or truncate")
         shortened = shorten(ids, mask, self._max_length) if self._too_long == "truncate" else None
         if not shortened:
             return ids, mask, TOO_LONG

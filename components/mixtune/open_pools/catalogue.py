@@ -62,10 +62,8 @@ class PoolSource:
         object.__setattr__(self, "licence", spdx(self.licence, f"pool {self.name!r}"))
         check_mapping(self.columns)
         if self.on_hub and self.revision and not _COMMIT.fullmatch(self.revision):
-            raise ConfigError(
-                f"pool {self.name!r}: revision {self.revision!r} can come to mean other files; "
-                "give the commit of the data set on the hub, 40 hex digits"
-            )
+            way = "give the commit of the data set on the hub, 40 hex digits"
+            raise ConfigError(f"pool {self.name!r}: revision {self.revision!r} can come to mean other files; {way}")
 
     @property
     def on_hub(self) -> bool:
@@ -107,10 +105,8 @@ def find_pool(name: str, catalogue_uri: str, values: Options) -> PoolSource:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ConfigError(f"no pool {name!r} in the catalogue; {hint}`mixtune pools` lists all")
     if fixed := sorted(set(values) - _CHANGEABLE):
-        raise ConfigError(
-            f"pool {name!r}: {fixed[0]} is the catalogue's to say; leave it out, or leave the name out and give "
-            "source, files, licence and category yourself"
-        )
+        way = "leave it out, or leave the name out and give source, files, licence and category yourself"
+        raise ConfigError(f"pool {name!r}: {fixed[0]} is the catalogue's to say; {way}")
     return _read_entry("import_pool", name, {**vars(entries[name]), **values})
 
 

@@ -40,10 +40,8 @@ def register_model(request: Registration, card_path: str, settings: RegistrySett
         ClusterError: Kubeflow's registry does not answer, or refuses.
     """
     if settings.kind != KUBEFLOW and not tracking.uri:
-        raise ConfigError(
-            f"{request.name}: a registry needs MLflow; give tracking uri, set MLFLOW_TRACKING_URI, "
-            "or take registry kind=kubeflow"
-        )
+        ways = "give tracking uri, set MLFLOW_TRACKING_URI, or take registry kind=kubeflow"
+        raise ConfigError(f"{request.name}: a registry needs MLflow; {ways}")
     comparison = read_proof(request.comparison_path, request.model_uri, "is registered", force=request.force)
     licence = request.licence or find_licence(request.base_model)
     subject = CardSubject(

@@ -151,10 +151,8 @@ def check_enough(pool: UsableRecords, inputs: Inputs) -> None:
     advice = "this model does not ask by its chat template: give prompts_uri, else fewer num_records"
     if inputs.prompts_uri:
         advice = "this model does not answer these prompts: another max_new_tokens or temperature may help"
-    raise ModelError(
-        f"rehearse: {len(pool.records)} of {pool.target} records after {pool.num_drawn} conversations "
-        f"({pool.losses}); {advice}"
-    )
+    count = f"{len(pool.records)} of {pool.target} records after {pool.num_drawn} conversations"
+    raise ModelError(f"rehearse: {count} ({pool.losses}); {advice}")
 
 
 def plan_parts(num_records: int, prompts: Sequence[str], generate: ConversationGenerator) -> list[Part]:

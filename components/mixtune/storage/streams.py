@@ -63,8 +63,9 @@ def s3_client() -> "BaseClient":
         try:
             return call(operation, arguments)
         except (BotoCoreError, ClientError) as error:
-            uri = f"s3://{arguments.get('Bucket', '')}/{arguments.get('Key', arguments.get('Prefix', ''))}"
-            raise _explain(error, uri) from error
+            names: Any = arguments.get("Delete") or {"Objects": [{"Key": arguments.get("Prefix", "")}]}
+            key = arguments.get("Key") or names["Objects"][0]["Key"]
+            raise _explain(error, f"s3://{arguments.get('Bucket', '')}/{key}") from error
 
     client._make_api_call = explained_call
     return client

@@ -21,7 +21,7 @@ import torch
 
 from mixtune import storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
-from mixtune.errors import ConfigError, TrainingError
+from mixtune.errors import ConfigError, StorageError, TrainingError
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.saving.rows import Part, copy_rows, restore_rows, write_part
 from mixtune.train.trainer import Trainer
@@ -48,6 +48,14 @@ class CheckpointManifest(Manifest):
     norms: list[float]
     num_parts: int
     lineage: list[int]
+
+
+def delete_checkpoints(uri: str) -> None:
+    """Delete the checkpoints of a training that is done; where they stay, the log says so: the model is whole."""
+    try:
+        storage.delete(uri)
+    except (StorageError, OSError) as error:
+        print(f"warning: the checkpoints in {uri} are not deleted ({error}); they are not needed any more", flush=True)
 
 
 class NoCheckpoints:
@@ -145,12 +153,12 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is written; a TrainingError where it could not be."""
+        """Wait until the last checkpoint is written; a StorageError where it could not be, which may go well later."""
         if self._thread:
             self._thread.join()
             self._thread = None
         if self._error:
-            raise TrainingError(f"{self.uri}: the checkpoint could not be written ({self._error})") from self._error
+            raise StorageError(f"{self.uri}: the checkpoint could not be written ({self._error})") from self._error
 
     def load(self, trainer: Trainer, *, healthy: bool = False) -> int:
         """Take up the newest whole checkpoint, or the newest healthy one; return the steps done, 0 where there is none.
@@ -180,7 +188,7 @@ class Checkpoints:
         """Delete them all: the training is done."""
         self.wait()
         if self._group.is_main:
-            storage.delete(self.uri)
+            delete_checkpoints(self.uri)
 
     def _listed(self) -> tuple[list[str], list[str]]:
         """Return the folders of whole and of torn checkpoints, oldest first."""

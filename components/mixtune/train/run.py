@@ -17,7 +17,7 @@ from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError
 from mixtune.tracking import Run, article_tags, point_name, task_run
 from mixtune.train.batches import Layout, check_ids
-from mixtune.train.checkpoints import Checkpoints
+from mixtune.train.checkpoints import Checkpoints, delete_checkpoints
 from mixtune.train.distributed import ProcessGroup, join_process_group
 from mixtune.train.forgetting_monitor import ForgettingMonitor
 from mixtune.train.loop import OnStep, train_steps
@@ -181,7 +181,7 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         group, run = session.group, session.run
         if finished := group.broadcast_text(_finished_model(session) if group.is_main else ""):
             if group.is_main:
-                storage.delete(session.folder("checkpoints"))
+                delete_checkpoints(session.folder("checkpoints"))
             return TrainedModel(finished)
         trainer = prepare(session)
         trainer = replace(trainer, monitor=make_monitor(trainer))

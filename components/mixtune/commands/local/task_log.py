@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from mixtune.commands.task_states import duration
-from mixtune.processes import memory_limit
+from mixtune.processes import explain_memory
 
 _COLOR = re.compile(r"\x1b\[\d+m")
 _RANK = re.compile(r"^\[rank\d+\]:\s?")
@@ -43,11 +43,7 @@ class TaskOutput:
     def cause(self, exit_code: int) -> str:
         """Return why it failed: our own error, else the last line of another one's traceback."""
         if exit_code in _KILLED or any("BrokenProcessPool" in line for line in self.trace):
-            return (
-                f"killed, most likely for memory: this machine, or its container, has {memory_limit() / 1e9:.1f} GB; "
-                "close other programs, give it less at once (a smaller max_length, "
-                "train_options.memory.max_tokens_per_gpu, evaluate_options), or take a machine with more"
-            )
+            return f"killed, most likely for memory: {explain_memory()}"
         named = [line for line in self.trace if _EXCEPTION.match(line)]
         return self.error or (named[-1] if named else "") or f"it ended with exit code {exit_code}, without a word"
 

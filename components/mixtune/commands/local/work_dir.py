@@ -169,7 +169,7 @@ class WorkDir:
 
     def keep_pools(self, run_id: str, places: dict[str, str]) -> None:
         """Keep where a run's pools lie, by the task that made them: one from the cache lies in another run."""
-        (self.run_dir(run_id) / POOLS).write_text(json.dumps(places, indent=1) + "\n")
+        storage.write_json(str(self.run_dir(run_id) / POOLS), places)
 
     def pools(self, run_id: str) -> dict[str, str]:
         """Return where a run's pools lie, by the task that made them; empty where there is no such run."""

@@ -67,10 +67,8 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
         train = splits.get("train", [])
         solved = read_problems(train, options.uri) if train is not items else []
         if len(solved) < options.num_fewshot:
-            raise DataError(
-                f"{options.uri}: {len(solved)} items in the train split, num_fewshot is {options.num_fewshot}; "
-                "give a folder with a train file, or set num_fewshot"
-            )
+            count = f"{len(solved)} items in the train split, num_fewshot is {options.num_fewshot}"
+            raise DataError(f"{options.uri}: {count}; give a folder with a train file, or set num_fewshot")
         score = partial(score_problems, axis, tokenizer, solved[: options.num_fewshot], options.max_new_tokens)
         return make_parts(axis, problems[: limit or None], QUESTIONS_PER_PART, score, new_tokens=options.max_new_tokens)
 
