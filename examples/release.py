@@ -29,7 +29,7 @@ def release(
 
     Args:
         comparison_uri: The comparison of `compare`, or the report of `choose_mix` or `choose_rung`.
-        model_uri: The compared model, with its digest, as the run printed it.
+        model_uri: The compared model, with its digest: `model_uri` in the run's `report.json`.
         base_model: What it was tuned from.
         model_name: In the registry, and as requests name it.
         registry: `kind`, `url`, `token_file`, `owner`; empty: MLflow's.

@@ -152,6 +152,7 @@ def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(
     assert cli.main(["preflight", "finetune", "--arguments", "run.json"]) == 0
     output = capsys.readouterr().out
     assert "pass  benchmarks: gsm8k: 8 items" in output
+    assert "pass  axes: measured, where there are items: customer, general_nll, gsm8k" in output
     assert "warn  records: customer_uri of " in output and "5 of its first 10 rows cannot be used" in output
     wrong = ['benchmarks={"gsm8k": "problems.jsonl"}', "customer_uri=run.json"]
     assert cli.main(["preflight", "finetune", "--arguments", "run.json", *wrong]) == 1

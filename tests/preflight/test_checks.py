@@ -14,6 +14,7 @@ from mixtune.errors import ConfigError
 from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
+from mixtune.settings.sanitize import SourceSettings
 
 from ..chat_models import CHATML, make_tokenizer, save_model
 
@@ -41,6 +42,20 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
     page = (tmp_path / "report").read_text()
     assert "customer" in page
     assert "learned, token by token: plain answers, several turns" in page
+
+
+def test_records_that_make_too_few_steps_are_warned_of_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tickets.jsonl").write_text("{}\n" * 120)
+    sources = [SourceSettings(name="customer", uri=str(tmp_path / "tickets.jsonl"))]
+    assert run_preflight(RunSettings(**GOOD, sources=sources), str(tmp_path / "report")) == "warn"
+    wanted = (
+        "about 120 customer records make about 5 steps at 75 %, which hardly move a model: 4 customer_epochs make 20"
+    )
+    assert wanted in capsys.readouterr().out
+    for enough in ({"customer_epochs": 4.0}, {"max_steps": 2}):
+        assert run_preflight(RunSettings(**{**GOOD, **enough}, sources=sources), str(tmp_path / "report")) == "pass"
 
 
 @pytest.mark.parametrize(

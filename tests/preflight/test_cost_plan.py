@@ -101,6 +101,23 @@ def test_shards_give_exact_steps_and_tokens(model: str, tmp_path: Path, capsys: 
     assert plan["grid"][0]["usd"] < plan["grid"][2]["usd"]
 
 
+def test_a_grid_costs_all_its_trainings_and_an_evaluation_of_each(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(words(model, "max_steps=10", "--customer-records", "300", "--grid", "100,50", "--evaluation-hours", "2"))
+        == 0
+    )
+    text = capsys.readouterr().out
+    hours = {name: float(line.split(" h, $")[0].split()[-1]) for line in text.splitlines() if " h, $" in line
+             for name in [line.split(":")[0]]}  # fmt: skip
+    trainings = hours["at 100 % customer"] + hours["at 50 % customer"]
+    assert hours["all of it, with 3 evaluations"] == pytest.approx(
+        hours["validation run, 5 steps"] + trainings + 3, abs=0.02
+    )
+    assert "total of one mix: " in text
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

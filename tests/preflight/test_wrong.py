@@ -264,6 +264,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "customer_data_percent is 0 to 100; got 120",
     ),
     "nothing mixed in": ({"customer_data_percent": 100.0}, "warn  mix: 100 % customer: nothing is mixed in"),
+    "too few records to learn from": (
+        {"max_steps": 0, "customer_epochs": 2},
+        "warn  mix: about 1 customer records make about 1 steps at 75 %, which hardly move a model: 40 customer_epochs",
+    ),
     "0 % customer without max_steps": (
         {"customer_data_percent": 0.0},
         "fail  mix: mix_shard: customer_data_percent is 0, so customer_epochs gives no length; set max_steps",

@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
     preflight.add_argument("--pipeline-root", default="", help="where artifacts will go; it is tried out")
     preflight.add_argument("--shards", default="", metavar="MANIFEST", help="of mix_shard: look at the mixed data too")
     preflight.add_argument("--namespace", default="", help="of the run on the cluster; else the kubeconfig's")
-    preflight.add_argument("--report", default="mixtune-work/preflight.html", help="the page (default: %(default)s)")
+    preflight.add_argument("--report", default="", help="the page (default: preflight.html in the work folder)")
     preflight.set_defaults(command=_preflight)
 
 
@@ -65,6 +65,7 @@ def _preflight(options: argparse.Namespace) -> int:
         "axes": partial(check_axes, arguments),
         "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options),
     }
+    options.report = options.report or f"{options.work_dir}/preflight.html"
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run_preflight(run, options.report, further)
@@ -87,7 +88,7 @@ def check_options(pipeline: Path, arguments: Arguments) -> None:
     if "general_pools" in arguments:
         read_pools(arguments["general_pools"])
     check_settings(RunSettings.from_arguments({"base_model": "", **arguments}))
-    if problems := [text for _, text in check_axes(arguments)]:
+    if problems := [text for outcome, text in check_axes(arguments) if outcome == "fail"]:
         raise ConfigError("\n".join(problems))
 
 

@@ -129,7 +129,8 @@ def check_axes(arguments: Arguments) -> Iterator[tuple[str, str]]:
     for name in named:
         if not entries[name].uri and not entries[name].options:
             yield "fail", f"benchmarks.{name} has no uri, so nothing would be measured; give its file or folder"
-    axes = (*entries, GENERAL_NLL, CUSTOMER)
+    axes = list(dict.fromkeys((CUSTOMER, GENERAL_NLL, *entries)))
+    yield "pass", f"measured, where there are items: {', '.join(axes)}"
     for name in (arguments["evaluate_options"] or {}).get("axis_limits") or {}:
         if name not in axes:
             yield "fail", f"axis_limits: no axis {name!r}; {suggest(name, axes)}"

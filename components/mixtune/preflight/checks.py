@@ -1,5 +1,6 @@
 """The checks of a run before anything is computed: parameters, places, base model, memory, cluster, tracking."""
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
 from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
-from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
+from mixtune.preflight.places import about_customer_lines, check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.preflight.shape import Shape
 from mixtune.preflight.template_check import check_template
@@ -34,6 +35,8 @@ RECORDS_PER_GPU = 4
 SHORT_TRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 """How long MLflow's client asks a server that does not answer, in its own variables."""
 
+FEW_STEPS = 20
+"""Optimizer steps under which a training hardly moves a model, and a warm-up is most of it."""
 IMAGE_DIGESTS = "image digests"
 """A row of the checklist that only the first preflight fills: no other task gets the names of all images."""
 
@@ -46,6 +49,7 @@ def run_preflight(
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
+    print("looking at files, base model and memory, before anything is computed", flush=True)
     checks = [look(name, check, run) for name, check in CHECKS.items() if name not in run.left_out]
     checks += [look(name, check) for name, check in further.items()]
     return conclude(checks, "Preflight", checklist(run), report_path)
@@ -53,12 +57,21 @@ def run_preflight(
 
 def _check_mix(run: RunSettings) -> Findings:
     check_grid(len(run.customer_data_percents))
+    records = about_customer_lines(run.sources)
     for percent in run.customer_data_percents:
         mix = run.mix(percent)
         mix.check_general_pools(run.general_pools)
         length = f"{mix.max_steps} steps" if mix.max_steps else f"{mix.customer_epochs:g} customer epochs"
         shares = f"{percent:g} % customer, {100 - percent:g} % from {len(run.weights)} general pools"
         yield "pass", f"{shares}; {length} of {mix.global_batch_size} records"
+        steps = mix.about_steps(records)
+        if records and steps < FEW_STEPS and not mix.max_steps:
+            yield (
+                "warn",
+                f"about {records:,} customer records make about {steps} steps at {percent:g} %, which hardly move a "
+                f"model: {math.ceil(FEW_STEPS / steps) * mix.customer_epochs:g} customer_epochs make {FEW_STEPS}, or "
+                "take a smaller mix_options.global_batch_size",
+            )
     if 100 in run.customer_data_percents:
         yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 

@@ -48,8 +48,7 @@ class Work:
     @property
     def steps(self) -> int:
         """Optimizer steps."""
-        share = float(self.mix.mix_ratio) * self.mix.global_batch_size
-        return self.mix.max_steps or math.ceil(self.mix.customer_epochs * self.customer_records / share)
+        return self.mix.about_steps(self.customer_records)
 
     @property
     def tokens(self) -> float:
@@ -272,7 +271,7 @@ def plan_text(plan: Plan) -> str:
         for stage in plan.stages
     ]
     lines.append(
-        f"total: {plan.hours:.2f} h, ${plan.usd:,.2f}; "
+        f"total{' of one mix' if len(plan.grid) > 1 else ''}: {plan.hours:.2f} h, ${plan.usd:,.2f}; "
         f"training and evaluation together ${plan.usd_per_hour:,.2f} an hour"
     )
     lines.append(f"memory: {plan.memory}")
@@ -282,6 +281,10 @@ def plan_text(plan: Plan) -> str:
     if len(plan.grid) > 1:
         hours, usd = (sum(point[key] for point in plan.grid) for key in ("hours", "usd"))
         lines.append(f"all {len(plan.grid)} trainings of the grid: {hours:.2f} h, ${usd:,.2f}")
+        first, _, both = plan.stages
+        times = (len(plan.grid) + 1) / 2  # of an evaluation of both models: the base's and every candidate's
+        hours, usd = hours + first.hours + times * both.hours, usd + first.usd + times * both.usd
+        lines.append(f"all of it, with {len(plan.grid) + 1} evaluations: {hours:.2f} h, ${usd:,.2f}")
     lines.append(
         f"ends: {plan.ends}; prices: {plan.prices}; every start assumes {STARTUP_HOURS} h before the first step"
     )

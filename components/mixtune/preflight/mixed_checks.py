@@ -7,7 +7,7 @@ from types import MappingProxyType
 from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
 from mixtune.artifacts.shards import MixReceipt, PoolReceipt, ShardsManifest
-from mixtune.preflight.checks import IMAGE_DIGESTS, check_memory, checklist
+from mixtune.preflight.checks import FEW_STEPS, IMAGE_DIGESTS, check_memory, checklist
 from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
@@ -18,8 +18,6 @@ MANY_EPOCHS = 5.0
 """Passes over a pool above which its records are more likely learned by heart than learned from."""
 MUCH_LOST = 0.01
 """Share of a pool's records, 0 to 1, cut or dropped above which it is said as a warning."""
-FEW_STEPS = 20
-"""Optimizer steps under which a training hardly moves a model, and a warm-up is most of it."""
 OF_TRAINING = ("base_model", "method", "train_options", "num_nodes", "gpus_per_node", "tracking", "storage")
 STORED = ("report", "keep")
 """Policies of sanitize that leave personal data as it is."""

@@ -78,7 +78,7 @@ def check_lengths(run: RunSettings) -> Findings:
     if row and row.positions:
         yield "fail", f"{beyond}, by a learned vector for each position; set max_length in mix_options to {longest}"
     else:
-        yield "warn", f"{beyond}; it has not learned what lies beyond"
+        yield "warn", f"{beyond}; it has not learned what lies beyond: mix_options.max_length={longest}"
 
 
 def check_embedding(run: RunSettings) -> Findings:

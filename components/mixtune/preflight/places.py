@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 
 from mixtune import storage
-from mixtune.errors import ConfigError, DataError, StorageError
+from mixtune.artifacts.comparison import CUSTOMER_AXIS as CUSTOMER
+from mixtune.errors import ConfigError, DataError, MixtuneError, StorageError
 from mixtune.preflight.findings import Findings
 from mixtune.settings.sanitize import SourceSettings
 
@@ -100,6 +101,15 @@ def count_lines(uri: str, files: list[storage.FileEntry]) -> int:
             block = stream.read(2**16)
         read, lines = read + len(block), lines + max(1, block.count(b"\n"))
     return round(sum(file.num_bytes for file in counted) * lines / read) if read else 0
+
+
+def about_customer_lines(sources: list[SourceSettings]) -> int:
+    """Return about how many lines the customer's files for the training have; 0 where that cannot be told."""
+    uris = [storage.plain_uri(item.uri) for item in sources if (item.name, item.split) == (CUSTOMER, "train")]
+    try:
+        return sum(count_lines(uri, storage.list_files(uri)) for uri in uris)
+    except MixtuneError:
+        return 0  # `check_sources` says why
 
 
 def _place(uri: str, file: storage.FileEntry) -> str:

@@ -154,6 +154,11 @@ class MixSettings:
             except ConfigError as error:
                 raise ConfigError(f"stages, entry {number}: {error}") from error
 
+    def about_steps(self, customer_records: int) -> int:
+        """Return about how many optimizer steps so many customer records make, where `max_steps` does not say it."""
+        share = float(self.mix_ratio) * self.global_batch_size
+        return self.max_steps or math.ceil(self.customer_epochs * customer_records / share)
+
     @property
     def mix_ratio(self) -> Fraction:
         """Customer share of every global batch, 0 to 1."""

@@ -38,7 +38,7 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
         text = str(getattr(value, "uri", value))  # a component run by itself leaves artifacts
         named = name == "model_uri" or chooses_model
         if text:
-            print(f"{name}: {storage.plain_uri(text) if named else text}")
+            print(f"{'model to take' if chooses_model else name}: {storage.plain_uri(text) if named else text}")
     for result in run.results if not run.verdict else ():
         for name in DATA_SETS:
             if name in result.outputs:
