@@ -117,6 +117,12 @@ def test_a_folder_is_fetched_whole_and_deleted_whole(folder: str, tmp_path: Path
         storage.list_files(folder)
 
 
+def test_a_folder_of_hidden_files_alone_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "_chat.txt").write_text("x")
+    with pytest.raises(DataError, match=r"no file in it, but for names with \. or _ in front"):
+        storage.list_files(str(tmp_path))
+
+
 def test_one_file_in_s3_is_fetched_under_its_name(bucket: str, tmp_path: Path) -> None:
     storage.write_json(f"{bucket}/deep/a.json", 5)
     assert storage.read_json(str(storage.fetch(f"{bucket}/deep/a.json", tmp_path / "f") / "a.json")) == 5

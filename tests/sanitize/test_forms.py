@@ -256,6 +256,12 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"custom_id": "1", "params": {"system": "s", "messages": [Q]},
          "result": {"type": "succeeded", "message": {**parts("assistant", {"type": "text", "text": "a"}), "type": "message"}}}, [S, Q, A]),
     "OpenAI: choices beside messages": ({"messages": [Q], "choices": [{"index": 0, "message": A, "finish_reason": "stop"}]}, [Q, A]),
+    "Braintrust and stored completions: messages as the input, choices": (
+        {"input": [S, Q], "output": [{"index": 0, "message": A, "finish_reason": "stop"}]}, [S, Q, A]),
+    "ShareGPT: from chatgpt": ({"conversations": [{"from": "user", "value": "q"}, {"from": "chatgpt", "value": "a"}]}, [Q, A]),
+    "a later turn with its history": (
+        {"turn_id": 1, "question": "q", "answer": "a", "history": [["h", "k"]]},
+        [{"role": "user", "content": "h"}, {"role": "assistant", "content": "k"}, Q, A]),
     "Langfuse: an item of a data set": ({"id": "1", "input": "q", "expectedOutput": "a"}, [Q, A]),
     "OpenAI's evals: the ideal": ({"input": [S, Q], "ideal": "a"}, [S, Q, A]),
     "Gemini API: a text and its output": ({"text_input": "q", "output": "a"}, [Q, A]),
@@ -312,6 +318,9 @@ def test_what_a_tool_gives_back_stays_for_the_templates_that_show_it(key: str) -
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a later turn alone": ({"conversation_id": "c", "turn_id": 1, "user": "q", "assistant": "a"}, "turn_id: a turn of a conversation stands without"),
+    "a turn in each row": ({"conversation_id": "c", "role": "user", "content": "q"}, "put each thread together"),
+    "a row of the hub's viewer": ({"row_idx": 0, "row": {"prompt": "q", "completion": "a"}}, "what is inside `row` as columns"),
     "a private note": ({"messages": [Q, {**A, "private": True}, A]}, "unwanted turn .messages.private is true"),
     "a note that is not public": ({"messages": [Q, {**A, "public": False}, A]}, "unwanted turn .messages.public is false"),
     "a turn that was deleted": ({"messages": [{**Q, "isDeleted": True}, Q, A]}, "unwanted turn .messages.is_deleted is true"),
@@ -463,6 +472,7 @@ def test_a_mapping_reads_messages_as_what_they_are(name: str) -> None:
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "tools that stand in the system text, too": ({"messages": [{**S, "content": HERMES}, Q, A], "tools": [TOOL]}, {"tools in the system text"}),
     "a turn that was not deleted": ({"messages": [Q, {**A, "deleted": False, "private": False, "stop_reason": "end_turn"}]}, {"messages.deleted", "messages.private"}),
+    "attributes that are no trace's": ({"prompt": "q", "completion": "a", "attributes": {"prompt": "x"}}, {"attributes"}),
     "what an answer shows": ({"messages": [Q, turn("assistant", {"type": "text", "text": "a"}, {"type": "source-url", "url": "u"})]}, {"parts.source-url"}),
     "what is said of a logged response": ({"messages": [Q], "response": {"choices": [{"message": A}], "model": "m", "id": "1"}}, {"response.model", "response.id"}),
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),

@@ -128,6 +128,8 @@ def list_files(uri: str) -> list[FileEntry]:
     if pattern:
         entries = [entry for entry in entries if fits(entry.path, pattern)]
     if not entries:
+        if not pattern and not is_s3(uri) and _path(folder).is_dir():
+            raise DataError(f"{uri}: no file in it, but for names with . or _ in front, which are left out")
         raise DataError(f"{uri}: no such file or folder; give a local path or s3://bucket/key that exists")
     return sorted(entries, key=lambda entry: entry.path)
 

@@ -13,7 +13,7 @@ _COLUMNS = {what: tuple(names.split()) for what, names in TABLES["columns"].item
 CONVERSATIONS, SYSTEM, CONTEXTS = _COLUMNS["conversations"], _COLUMNS["system"], _COLUMNS["contexts"]
 REASONING, CALLS, TOOLS = _COLUMNS["reasoning"], _COLUMNS["calls"], _COLUMNS["tools"]
 HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["answers"]
-CHOICES, LABELS = _COLUMNS["choices"], _COLUMNS["labels"]
+CHOICES, LABELS, TURNS = _COLUMNS["choices"], _COLUMNS["labels"], _COLUMNS["turns"]
 JUDGING = frozenset(_COLUMNS["judging"])
 _MEANINGLESS = frozenset(_COLUMNS["meaningless"])
 BESIDE = ("input", *CONTEXTS, *CHOICES)
@@ -115,6 +115,13 @@ def check_end(fields: JsonObject) -> None:
     end = next((str(fields[name]).lower() for name in ENDS if fields.get(name)), "")
     if end in _CUT_OFF:
         raise Refused(f"an answer that was cut off ({end})")
+
+
+def check_alone(row: JsonObject) -> None:
+    """Check that a question does not go on from others, which its row does not hold."""
+    if name := next((name for name in TURNS if not is_blank(row.get(name))), ""):
+        ways = "put each conversation together as `messages`, or give columns"
+        raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
 
 
 def check_turn(turn: JsonObject, role: str) -> None:

@@ -23,15 +23,11 @@ _REQUESTS, _RESPONSES, _INSIDE = (TABLES["logged"][side].split() for side in ("r
 _LOGGED = re.compile(
     r'(?s)\s*\[?\s*\{.*"(?:(?:messages|contents|choices|candidates|message|content)"\s*:\s*|gen_ai.input.messages"\s*:\s*"?)[\[{]'
 )
+_ANSWERS = "gen_ai.output.messages"
 _TRANSCRIPTS = ("chosen", "text", "conversation")
 """Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
 _SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
-
-
-_TRACED = {"gen_ai.input.messages": "messages", "gen_ai.output.messages": "response"}
-_TRACED_AROUND = {"gen_ai.system_instructions": "system", "gen_ai.tool.definitions": "tools"}
-"""Attributes of OpenTelemetry's, and our names."""
 
 
 def describe_kind(row: JsonObject) -> str:
@@ -54,7 +50,8 @@ def opened(row: JsonObject) -> JsonObject:
     row = read_cells(_traced(row))
     texts = {name: row[name] for name in (*_REQUESTS, *_RESPONSES) if isinstance(row.get(name), str)}
     cells = {name: value for name, text in texts.items() if (value := _logged(text)) is not text}
-    row = {**row, **cells} if len(cells) + (not row.keys().isdisjoint(_TURNS)) > 1 else row
+    if len(cells) > 1 or (cells and (not row.keys().isdisjoint(_TURNS) or any(map(_request, map(row.get, _REQUESTS))))):
+        row = {**row, **cells}
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
@@ -76,10 +73,8 @@ def opened(row: JsonObject) -> JsonObject:
 def _traced(row: JsonObject) -> JsonObject:
     """Return the row of a request that OpenTelemetry traced by our names; any other as it is."""
     inner = _logged(row.get("attributes"))
-    row = {**_without(row, "attributes"), **inner} if isinstance(inner, dict) and inner else row
-    if not row.keys() >= _TRACED.keys():
-        return row
-    names = _TRACED | _TRACED_AROUND
+    row = {**_without(row, "attributes"), **inner} if isinstance(inner, dict) and _ANSWERS in inner else row
+    names = TABLES["traced"] if _ANSWERS in row else {}
     return {names.get(name, name): parse_column(value) if name in names else value for name, value in row.items()}
 
 
@@ -98,7 +93,7 @@ def _logged(value: Json) -> Json:
 def _request(value: Json) -> JsonObject:
     """Return the object of a request that holds its conversation; an empty one where there is none."""
     if not isinstance(value, dict):
-        return {}
+        return {"messages": value} if isinstance(value, list) and value and all(map(is_message, value)) else {}
     if any(name in value for name in _TURNS):
         return value
     return next((inner for name in _REQUESTS if (inner := _request(value.get(name)))), {})

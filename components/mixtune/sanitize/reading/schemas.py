@@ -307,6 +307,8 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
         question = question["messages"]
     contexts = [text_of(row[name]) for name in beside if not (is_blank(row.get(name)) or is_null_text(row[name]))]
     turns = row_answers.asked(question, prompt, unread, contexts)
+    if len(turns) == 1 and not is_class and names.first_filled(row, names.HISTORY, unread) is None:
+        names.check_alone(row)
     tools = tools_of(row, unread)
     if is_class:
         check_decision(row, unread)

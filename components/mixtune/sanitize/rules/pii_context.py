@@ -40,9 +40,7 @@ _OPERATOR_AFTER = re.compile(r"\)?(?:\s?(?:[*^×÷%∙·]|/\s?\(?\d|=)|(?:[-+−
 _DIGIT_BEFORE_PLUS = re.compile(r"[\w)\]]\+$")
 _MINUS = re.compile(r"\d{5,} ?-+ ?\d{5,}|\d+ [-−] \d+$")
 _VERSION = re.compile(rf"(?i)(?:{_BEFORE_IT['version']})[\s.:=-]{{0,3}}$")
-_VERSION_AFTER = re.compile(
-    r"(?i)[-+_]?(?:rc|alpha|beta|dev|snapshot|final)\b|\.(?:tar|zip|jar|whl|gz|deb|rpm|exe|msi|dll|so)\b"
-)
+_VERSION_AFTER = re.compile(f"(?i){_BEFORE_IT['version_after']}")
 _REPOSITORY = re.compile(r":(?!\d+/)[\w~.-]+/")
 _MACHINES = frozenset(("git", "hg", "svn"))
 """Who has no mailbox, though the name is an address's."""

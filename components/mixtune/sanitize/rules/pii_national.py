@@ -112,10 +112,8 @@ NATIONAL_IDS: tuple[tuple[str, Check, str], ...] = (
     (r"(?<!\d)\d{3} ?\d{3} ?\d{4}(?!\d)", ids.is_nhs, r"(?i)nhs"),
     (rf"{_BEFORE}\d{{12}}{_AFTER}", ids.is_aadhaar, r"(?i)aadhaa?r|\buid|आधार"),
     (rf"{_BEFORE}\d{{11}}{_AFTER}", _is_cpf, r"(?i)\bcpf\b"),
-    (
-        rf"{_BEFORE}\d{{2}}\.\d{{3}}\.\d{{3}}/\d{{4}}-\d{{2}}{_AFTER}",
-        _has_last((5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2), (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)), "",
-    ),
+    (rf"{_BEFORE}\d{{2}}\.\d{{3}}\.\d{{3}}/\d{{4}}-\d{{2}}{_AFTER}",
+     _has_last((5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2), (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)), ""),
     (rf"{_BEFORE}(?:20|23|24|27)-\d{{8}}-\d{_AFTER}", _has_last((5, 4, 3, 2, 7, 6, 5, 4, 3, 2)), ""),
     (rf"{_BEFORE}\d{{4}}[. ]?\d{{2}}[. ]?\d{{3}}{_AFTER}", _has_zero_sum(_DUTCH), r"(?i)\bbsn|burgerservice|sofi"),
     (rf"{_BEFORE}\d{{2}} ?\d{{3}} ?\d{{3}} ?\d{{3}}{_AFTER}", is_steuer_id, r"(?i)steuer|\bidnr|\btin\b|tax id"),
@@ -129,10 +127,8 @@ NATIONAL_IDS: tuple[tuple[str, Check, str], ...] = (
     (rf"{_BEFORE}\d{{6}}/?\d{{4}}{_AFTER}", lambda text: int(ids.digits_of(text)) % 11 == 0, r"(?i)rodn[ée]|\brč"),
     (rf"{_BEFORE}\d{{3}}[- ]?\d{{3}}[- ]?\d{{3}}{_AFTER}", ids.is_luhn, r"\bSIN\b|(?i:social insurance)"),
     (rf"{_BEFORE}\d{{3}} ?\d{{3}} ?\d{{3}}{_AFTER}", _has_zero_sum(_AUSTRALIAN), r"(?i)\btfn|tax file"),
-    (
-        rf"{_BEFORE}\d{{13}}{_AFTER}",
-        lambda text: _is_date(text[2:4], text[4:6]) and ids.is_luhn(text), r"(?i)\bid (?:number|no)|identity|\brsa id",
-    ),
+    (rf"{_BEFORE}\d{{13}}{_AFTER}",
+     lambda text: _is_date(text[2:4], text[4:6]) and ids.is_luhn(text), r"(?i)\bid (?:number|no)|identity|\brsa id"),
     (rf"{_BEFORE}\d{{11}}{_AFTER}", is_tckn, r"(?i)kimlik|tckn|t\.c\."),
     (rf"{_BEFORE}\d{{12}}{_AFTER}", _has_last(_JAPANESE), r"(?i)my ?number|マイナンバー|個人番号"),
 )  # fmt: skip
