@@ -372,3 +372,26 @@ def test_an_upload_that_s3_does_not_complete_leaves_no_parts(bucket: str, monkey
     with pytest.raises(OSError, match="the network is away"), storage.open_write(f"{bucket}/torn.bin") as stream:
         stream.write(bytes(6 * 2**20))
     assert not client.list_multipart_uploads(Bucket=bucket[5:]).get("Uploads")
+
+
+class Closing(Answers):
+    """Closes every connection without a word."""
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+
+
+def test_a_server_that_closes_every_connection_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = LocalServer(Closing)
+    for name, value in {"AWS_ENDPOINT_URL_S3": server.url, "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setattr(streams, "TRIES", 1)
+    storage.s3_client.cache_clear()
+    with (
+        server.running(),
+        pytest.raises(StorageError, match=r"s3://bucket/a: ConnectionClosedError: S3 does not answer"),
+    ):
+        storage.exists("s3://bucket/a")
+    storage.s3_client.cache_clear()

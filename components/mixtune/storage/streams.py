@@ -73,7 +73,7 @@ def s3_client() -> "BaseClient":
 
 def _explain(error: Exception, uri: str) -> StorageError:
     """Return what S3 refused, with the way out."""
-    answer = getattr(error, "response", {})
+    answer = getattr(error, "response", None) or {}  # a lost connection has None
     code = str(answer.get("Error", {}).get("Code", type(error).__name__))
     region = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region") or "another one"
     way = way_out("s3", code).replace("{region}", region) or f"S3 refused it ({error})"
