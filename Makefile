@@ -15,6 +15,15 @@ IMAGES = data train evaluate
 VERSION = $(shell sed -nE 's/^__version__ = "(.*)"/\1/p' components/mixtune/__init__.py)
 image = $(if $(REGISTRY),$(REGISTRY)/)mixtune-python-$(1):$(VERSION)
 
+# An older Python would end in pip's riddles; one that made $(VENV) before counts, too.
+define make_venv
+@python=$(PYTHON); if test -d $(VENV); then python=$(VENV)/bin/python; fi; \
+	$$python -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"mixtune needs Python 3.11 or later; \
+	{sys.executable} is {sys.version.split()[0]}. Take $(VENV) away, if it is there, and give another: \
+	make $(MAKECMDGOALS) PYTHON=python3.11")'
+test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+endef
+
 .PHONY: help demo check test lint format docs compile constraints images push sbom $(IMAGES:%=image-%)
 
 help:  ## show the targets
@@ -76,14 +85,14 @@ constraints: $(VENV)/dev  ## pin what is installed now
 	$(VENV)/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > constraints.txt
 
 $(VENV)/laptop: pyproject.toml constraints.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(make_venv)
 	$(PIP) torch
 	$(PIP) --editable '.[data,train,evaluate,pipelines]'
 	$(PIP) --no-deps llama-index-core  # carries NLTK's punkt_tab, which IFEval's checkers need
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(make_venv)
 	$(PIP) torch
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps llama-index-core

@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from itertools import chain
@@ -144,3 +145,14 @@ def test_every_dependency_is_bounded_and_pinned() -> None:
         assert "<" in item or "==" in item, f"{item} has no upper bound"
         name = item.split("[")[0].split(">")[0].split("=")[0].strip().lower().replace("_", "-")
         assert name in pinned, f"{name} is not in constraints.txt; run `make constraints`"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_an_old_python_is_refused_before_pip_sees_it(tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} -c "import sys; sys.version_info = (3, 9, 18)\n$1"\n')
+    old.chmod(0o755)
+    command = ["make", "demo", f"VENV={tmp_path}/venv", f"PYTHON={old}"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode and "mixtune needs Python 3.11 or later; " in run.stderr
+    assert "give another: make demo PYTHON=python3.11" in run.stderr and not (tmp_path / "venv").exists()
