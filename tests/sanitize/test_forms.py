@@ -339,7 +339,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a stored response alone": (
         {"object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": A}]}, "write its request's `messages` beside"),
     "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
-    "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write each as role"),
+    "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write `messages`, each with role"),
+    "turns without speakers": ({"id": "1", "data": ["q", "a", "q", "a"]}, "data holds no messages; write `messages`, each with role"),
     "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "first line may be a row or a title"),
     "a text behind a call": (
         {"messages": [Q, parts("assistant", {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},

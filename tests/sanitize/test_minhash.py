@@ -1,6 +1,5 @@
 """Near-duplicates: what is planted is found, whoever looks, and what is distinct stays."""
 
-import builtins
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from mixtune.errors import ConfigError
 from mixtune.ngrams import Sets
 from mixtune.sanitize.dedup.fingerprints import fingerprint_records
 from mixtune.sanitize.dedup.minhash import BANDS, COMMON, find_pairs, jaccard, propose_in_memory
-from mixtune.sanitize.dedup.minhash_daft import propose_on_daft
+from mixtune.sanitize.dedup.minhash_daft import check_near_engine, propose_on_daft
 from mixtune.sanitize.parts import Features
 from mixtune.settings.sanitize import read_sanitize_settings
 
@@ -124,13 +123,6 @@ def test_a_pool_is_the_same_with_either_engine(planted: list[str], tmp_path: Pat
 def test_an_engine_that_is_unknown_or_not_installed_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="near_engine is one of memory, daft; got 'spark'"):
         read_sanitize_settings({"dedup": {"near_engine": "spark"}})
-    real = builtins.__import__
-
-    def without_daft(name: str, *rest: Any) -> Any:
-        if name.split(".")[0] == "daft":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_daft)
-    with pytest.raises(ConfigError, match=r"not installed; install mixtune\[daft\]"):
-        propose_on_daft([])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"not installed here; install mixtune\[daft\]"):
+        check_near_engine("daft")

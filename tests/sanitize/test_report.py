@@ -76,3 +76,11 @@ def test_columns_that_judge_a_row_are_named_with_the_way_to_leave_rows_out(
     kept = sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.jsonl")}])
     assert kept.pools[0].num_records("train") == 20
     assert "no row was left out for its status, toxic; a column `accepted`, true or false" in capfd.readouterr().out
+
+
+def test_turns_that_were_judged_are_named_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    answer = {"role": "assistant", "content": "a", "feedback": "bad"}
+    rows = [{"messages": [{"role": "user", "content": f"q {number}"}, answer]} for number in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sanitize(tmp_path, sources=[{"name": "p", "uri": str(tmp_path / "a.jsonl")}])
+    assert "no row was left out for its messages.feedback" in capfd.readouterr().out

@@ -119,8 +119,8 @@ def _describe_columns(row: JsonObject) -> str:
     """Return what to do with columns of no known names."""
     if column := next((name for name in row if row_answers.holds_messages(row[name])), ""):
         return f"name its messages by columns={{'messages': {column!r}}}"
-    if column := next((name for name in names.CONVERSATIONS if isinstance(row.get(name), (list, tuple))), ""):
-        return f"{column} holds no messages; write each as role and content"
+    if column := next((name for name in row if isinstance(row[name], (list, tuple))), ""):
+        return f"{column} holds no messages; write `messages`, each with role and content"
     if any(len(name.split()) > 3 or name[-1:] in "?!.0123456789" for name in row):
         return "its first line may be a row or a title; put the columns' names there, such as prompt,completion"
     return 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
