@@ -109,6 +109,15 @@ def test_a_step_ends_when_its_pipe_is_closed(server: StepServer, tmp_path: Path)
     assert step.wait() == 128 + signal.SIGTERM
 
 
+def test_a_step_whose_pipe_is_closed_before_it_runs_does_not_run(server: StepServer, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metadata.json")  # nobody reads it: a step that runs waits for ever
+    step = server.start(words("choose.go_on", tmp_path, **STOP), os.environ)
+    step.stdin.close()
+    with step.stdout:
+        assert step.stdout.read() == ""
+    assert step.wait() == 128 + signal.SIGTERM
+
+
 ASKER = """
 import json, os, sys, time
 from mixtune.commands.local.warm_steps import StepServer

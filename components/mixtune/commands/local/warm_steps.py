@@ -11,6 +11,8 @@ import gc
 import importlib
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -159,6 +161,8 @@ def _become_step(descriptors: Sequence[int], temporary: str) -> None:
         os._exit(0)
     os.setsid()
     supervisor.default_signals()
+    if select.select([life], [], [], 0)[0]:  # it was to end before there was a group to tell so
+        os._exit(128 + signal.SIGTERM)
     os.close(status)
     os.close(life)
     os.dup2(output, 1)
