@@ -22,9 +22,10 @@ from transformers import (
     Qwen3NextForCausalLM,
 )
 
+from mixtune.inference import heartbeat
 from mixtune.inference.engine import Request
 from mixtune.inference.growing_cache import GrowingLayer, grow_in_place
-from mixtune.inference.heartbeat import Forecast, duration
+from mixtune.inference.heartbeat import Forecast, beat, duration
 from mixtune.inference.packed_scoring import probe
 from mixtune.inference.parallel import Part
 from mixtune.inference.token_trie import make_tries
@@ -117,3 +118,19 @@ def test_a_forecast_goes_by_the_speed_of_every_axis() -> None:
     forecast.add("ifeval", 1, 30.0)
     assert forecast.seconds_left() == pytest.approx(8 + 270)
     assert [duration(value) for value in (12.4, 300, 9000)] == ["12 s", "5 min", "2.5 h"]
+
+
+def test_a_line_of_a_long_answer_says_how_far_all_is_until_all_is_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(heartbeat, "REPORT_SECONDS", 0.0)
+    beat("ifeval: 8 of 480 items", whole="20 of 1230 items in all, about 7 min left")
+    beat("answering: token 9")
+    beat("all axes: 1230 of 1230", whole="")
+    beat("the next model's first line")
+    assert capsys.readouterr().out.splitlines() == [
+        "ifeval: 8 of 480 items",
+        "answering: token 9; 20 of 1230 items in all, about 7 min left",
+        "all axes: 1230 of 1230",
+        "the next model's first line",
+    ]

@@ -4,16 +4,20 @@ import time
 from collections import defaultdict
 
 REPORT_SECONDS = 10.0
-_last = time.perf_counter()
+_last, _whole = time.perf_counter(), ""
 
 
-def beat(text: str, *, now: bool = False) -> None:
-    """Print a line unless another one of this process is younger than ten seconds; `now`: in any case."""
-    global _last
+def beat(text: str, *, now: bool = False, whole: str | None = None) -> None:
+    """Print a line unless another one of this process is younger than ten seconds; `now`: in any case.
+
+    `whole`: how far all is, which lines of others end in from now on; empty: no more.
+    """
+    global _last, _whole
+    _whole = _whole if whole is None else whole
     moment = time.perf_counter()
     if now or moment - _last >= REPORT_SECONDS:
         _last = moment
-        print(text, flush=True)
+        print(text if whole is not None or not _whole else f"{text}; {_whole}", flush=True)
 
 
 def duration(seconds: float) -> str:

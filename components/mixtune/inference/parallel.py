@@ -109,7 +109,8 @@ def score_parts(parts: Sequence[Part], folder: str, load: Loader, devices: Seque
         of_axis = f"{part.axis}: {forecast.num_of(part.axis)} of {counts[part.axis]} items"
         together = f"; all axes: {forecast.num_scored} of {total}" if len(counts) > 1 else ""
         line = f"{of_axis}{together}, {moment - started:.1f} s{estimate}"
-        beat(line, now=is_over or (not estimated and rest is not None))
+        whole = "" if is_over else f"{forecast.num_scored} of {total} items in all{estimate}"
+        beat(line, now=is_over or (not estimated and rest is not None), whole=whole)
         estimated = rest is not None
 
 
