@@ -341,7 +341,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
     "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write `messages`, each with role"),
     "turns without speakers": ({"id": "1", "data": ["q", "a", "q", "a"]}, "data holds no messages; write `messages`, each with role"),
-    "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "first line may be a row or a title"),
+    "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "where its first line is a row or a title, write"),
+    "columns that end with digits": ({"": "0", "gpt4": "a", "text1": "q"}, r'such as {"prompt": COLUMN, "completion": COLUMN}; docs'),
     "a text behind a call": (
         {"messages": [Q, parts("assistant", {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
                                {"type": "text", "text": "Done."})]}, "a message speaks behind its call"),
@@ -474,6 +475,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "tools that stand in the system text, too": ({"messages": [{**S, "content": HERMES}, Q, A], "tools": [TOOL]}, {"tools in the system text"}),
     "a turn that was not deleted": ({"messages": [Q, {**A, "deleted": False, "private": False, "stop_reason": "end_turn"}]}, {"messages.deleted", "messages.private"}),
     "attributes that are no trace's": ({"prompt": "q", "completion": "a", "attributes": {"prompt": "x"}}, {"attributes"}),
+    "a system text that nobody was shown": ({"messages": [{**S, "hidden": True, "internal": True}, Q, A]}, {"messages.hidden", "messages.internal"}),
     "what an answer shows": ({"messages": [Q, turn("assistant", {"type": "text", "text": "a"}, {"type": "source-url", "url": "u"})]}, {"parts.source-url"}),
     "what is said of a logged response": ({"messages": [Q], "response": {"choices": [{"message": A}], "model": "m", "id": "1"}}, {"response.model", "response.id"}),
     "columns": ({"prompt": "q", "completion": "a", "id": 1, "score": 0.5, "notes": "n", "empty": "", "nan": float("nan")}, {"score", "notes"}),

@@ -14,8 +14,7 @@ CONVERSATIONS, SYSTEM, CONTEXTS = _COLUMNS["conversations"], _COLUMNS["system"],
 REASONING, CALLS, TOOLS = _COLUMNS["reasoning"], _COLUMNS["calls"], _COLUMNS["tools"]
 HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["answers"]
 CHOICES, LABELS, TURNS = _COLUMNS["choices"], _COLUMNS["labels"], _COLUMNS["turns"]
-JUDGING = frozenset(_COLUMNS["judging"])
-_MEANINGLESS = frozenset(_COLUMNS["meaningless"])
+JUDGING, _MEANINGLESS, _SWITCHES = (frozenset(_COLUMNS[what]) for what in ("judging", "meaningless", "switches"))
 BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
 LEARN: dict[str, bool | None] = {
@@ -41,8 +40,6 @@ _REFUSED = TABLES["refused"] | dict.fromkeys(
     TABLES["refused_answers"]["fields"].split(), TABLES["refused_answers"]["way"]
 )
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-_SWITCHES = frozenset(_COLUMNS["switches"])
-"""What a field of a thought's name holds that is no thought."""
 _DECISIONS = {"accept": True, "reject": False, "ignore": False}
 """What Prodigy writes as `answer` beside a text and its class."""
 
@@ -126,7 +123,7 @@ def check_alone(row: JsonObject) -> None:
 
 def check_turn(turn: JsonObject, role: str) -> None:
     """Refuse a turn that was for colleagues alone or is gone, and an answer that is unwanted or was cut off."""
-    unwanted = _UNWANTED_TURNS | (WANTED if role == "assistant" else {})
+    unwanted = {"system": {}, "assistant": _UNWANTED_TURNS | WANTED}.get(role, _UNWANTED_TURNS)
     for name, value in turn.items():
         if (folded := fold(name)) in unwanted and _truth(value) is unwanted[folded]:
             raise Refused(f"unwanted turn (messages.{folded} is {str(unwanted[folded]).lower()})")

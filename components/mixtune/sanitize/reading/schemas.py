@@ -41,6 +41,7 @@ _SIDES = ("prompt", "completion", "messages", "tools", "label")
 COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _RENDERED = re.compile(names.TABLES["rendered"]["marks"])
+_NO_NAME = re.compile(r"(?s)(?:\S+\s+){3}\S.*|.*[?!.]|\d+|column \d+")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 Mapper = Callable[[JsonObject, Unread], Fields]
 """Takes a row, and counts what it does not read."""
@@ -121,9 +122,9 @@ def _describe_columns(row: JsonObject) -> str:
         return f"name its messages by columns={{'messages': {column!r}}}"
     if column := next((name for name in row if isinstance(row[name], (list, tuple))), ""):
         return f"{column} holds no messages; write `messages`, each with role and content"
-    if any(len(name.split()) > 3 or name[-1:] in "?!.0123456789" for name in row):
-        return "its first line may be a row or a title; put the columns' names there, such as prompt,completion"
-    return 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
+    header = "; where its first line is a row or a title, write the columns' names there: prompt,completion"
+    ways = 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
+    return ways + header if any(map(_NO_NAME.fullmatch, row)) else ways
 
 
 def check_columns(row: JsonObject, columns: dict[str, str]) -> None:
