@@ -5,8 +5,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from mixtune.artifacts.model import BaseModel
 from mixtune.demo.demo_data import BASE_MODEL
@@ -16,6 +20,7 @@ from mixtune.preflight.memory import Training, choose_activations, estimate_memo
 from mixtune.preflight.shape import Shape, operations_of_token, reachable
 from mixtune.serve.model_config import read_config as read_served_config
 from mixtune.settings.train import MemorySettings, TrainSettings
+from mixtune.train.modeling.arithmetic import count_active_values
 from mixtune.training_math import GPU_LOGITS_AT_ONCE, MICRO_TOKENS, Attention, largest_micro_batch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -172,6 +177,30 @@ def test_a_mixture_counts_all_experts_in_memory_and_those_that_are_used_in_arith
     assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.002)
     assert operations_of_token(shape, "sft", 1) / 6e9 == pytest.approx(active, rel=0.01)
     assert shape.adapter(16) > 5 * replace(shape, experts=None).adapter(16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("apertus", {}), ("arcee", {}), ("gpt2", {}), ("gpt_bigcode", {}), ("jais2", {}), ("starcoder2", {}), ("falcon", {}),
+        ("falcon", {"hidden_size": 8192, "num_attention_heads": 128, "num_kv_heads": 8, "new_decoder_architecture": True}),
+        ("llama4_text", {"num_local_experts": 16}),
+        ("llama4_text", {"num_local_experts": 128, "interleave_moe_layer_step": 2}),
+    ],
+    ids=["apertus", "arcee", "gpt2", "gpt_bigcode", "jais2", "starcoder2", "falcon-7b", "falcon-40b", "scout", "maverick"],
+)  # fmt: skip
+def test_sizes_are_those_of_the_model_that_transformers_builds(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    config = CONFIG_MAPPING[kind](**{"num_hidden_layers": 4, **options})
+    config.save_pretrained(tmp_path)
+    shape = Shape.from_config(read_config(str(tmp_path)))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    served = read_served_config(str(tmp_path)).text
+    assert served.key_value_heads * (shape.query // served.heads) == shape.key_value
+    assert shape.parameters == pytest.approx(model.num_parameters(), rel=0.02)
+    assert shape.active_linear + shape.vocabulary * shape.hidden == pytest.approx(count_active_values(model), rel=0.02)
 
 
 def test_what_a_configuration_leaves_out_is_what_its_type_takes(tmp_path: Path) -> None:

@@ -6,7 +6,11 @@ from mixtune.errors import ModelError
 from mixtune.settings.foreign import JsonObject
 from mixtune.training_math import ACTIVE_EXPERTS, Attention, operations_per_token, reachable_share
 
-PLAIN_MLP = ("gpt2", "gpt_neox", "opt", "phi", "falcon", "bloom", "gptj")
+PLAIN_MLP = (
+    "apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "fuyu", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
+    "gpt_neox_japanese", "gptj", "jais2", "mpt", "nanochat", "nemotron", "openai-gpt", "opt", "persimmon", "phi",
+    "starcoder2", "xglm",
+)  # fmt: skip
 """Model types whose MLP has two matrices; the others' is gated and has three."""
 
 
@@ -66,14 +70,15 @@ class Shape:
             raise ModelError(f"config.json gives no {missing[0]}; the memory is measured in the validation run")
         hidden, heads = sizes["hidden"], sizes["heads"]
         width = config.get("head_dim") or hidden // heads
+        one_key = config.get("multi_query") and not config.get("new_decoder_architecture")  # Falcon's is of groups
         kinds = [str(kind) for kind in config.get("layer_types") or []]
         window = int(config.get("sliding_window") or 0) if config.get("use_sliding_window") is not False else 0
         return cls(
             layers=sizes["layers"],
             hidden=hidden,
-            inner=_first(config, ("intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
+            inner=_first(config, ("intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
             query=heads * width,
-            key_value=(config.get("num_key_value_heads") or heads) * width,
+            key_value=width if one_key else (_first(config, ("num_key_value_heads", "num_kv_heads")) or heads) * width,
             vocabulary=sizes["vocabulary"],
             tied=bool(config.get("tie_word_embeddings", True)),
             mlp_matrices=2 if config.get("model_type") in PLAIN_MLP else 3,
@@ -152,13 +157,15 @@ def _experts(config: JsonObject, layers: int) -> Experts | None:
         return None
     inner = _first(config, ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"))
     num_shared = _first(config, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"))
+    num_shared = num_shared or int(config.get("model_type") == "llama4_text")
     shared = _first(config, ("shared_expert_intermediate_size", "shared_intermediate_size")) or num_shared * inner
     if config.get("enable_moe_block"):  # Gemma 4: every layer has a dense part beside its experts
         shared = _first(config, ("intermediate_size",))
     kinds = config.get("mlp_layer_types") or []
     dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
+    period = _first(config, ("expert_layer_period", "interleave_moe_layer_step", "decoder_sparse_step")) or 1
     return Experts(
-        layers=max(0, layers - dense),
+        layers=max(0, layers - dense) // period,
         count=count,
         active=_first(config, ACTIVE_EXPERTS) or 1,
         inner=inner,

@@ -28,7 +28,10 @@ class TextSizes:
     num_attention_heads: int = 0
     n_head: int = 0
     num_key_value_heads: int = 0
+    num_kv_heads: int = 0
     multi_query: bool = False
+    new_decoder_architecture: bool = False
+    """Of Falcon: queries share keys in groups, whatever `multi_query` says."""
     head_dim: int = 0
     kv_lora_rank: int = 0
     """Of DeepSeek's latent attention: keys and values of a token are one vector of this size."""
@@ -51,7 +54,8 @@ class TextSizes:
     @property
     def key_value_heads(self) -> int:
         """Heads of keys, which is that of values."""
-        return 1 if self.multi_query else self.num_key_value_heads or self.heads
+        one_key = self.multi_query and not self.new_decoder_architecture
+        return 1 if one_key else self.num_key_value_heads or self.num_kv_heads or self.heads
 
     @property
     def positions(self) -> int:

@@ -2,6 +2,7 @@
 
 import torch
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from mixtune.train.modeling.loss import find_head, find_text_modules
 from mixtune.train.modeling.targets import find_experts
@@ -15,7 +16,7 @@ def count_active_values(causal: PreTrainedModel) -> int:
     names = {id(module): name for name, module in causal.named_modules()}
     total = 0.0
     for module in [*find_text_modules(causal), *([] if head is None else [head])]:
-        if isinstance(module, torch.nn.Linear) and ".lora_" not in names[id(module)]:
+        if isinstance(module, torch.nn.Linear | Conv1D) and ".lora_" not in names[id(module)]:
             total += module.weight.numel()
     for module in find_experts(causal):
         for value in module.parameters(recurse=False):
