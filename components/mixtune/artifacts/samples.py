@@ -221,11 +221,6 @@ def read_part(uri: str) -> pa.Table:
         return pq.read_table(pa.PythonFile(stream, mode="r"))
 
 
-def count_errors(table: pa.Table) -> int:
-    """Return the number of items that could not be scored; they count as wrong."""
-    return count_true(table, "error")
-
-
 def count_true(table: pa.Table, column: str) -> int:
     """Return the number of items whose column is true, or not empty."""
     return sum(map(bool, table[column].to_pylist()))

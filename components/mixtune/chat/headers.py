@@ -3,7 +3,7 @@
 import re
 from itertools import takewhile
 
-from mixtune.chat.thinking import ending_empty_thought, last_closing, without_leading_closing
+from mixtune.chat.thinking import ending_empty_thought, last_closing, leading_closing
 
 _SHORTEST = 3
 """Characters of a header's end that tell it."""
@@ -21,7 +21,7 @@ def answer_behind(prompted: str, shown: str, control: re.Pattern[str]) -> str | 
     header = header if shown.startswith(header) or not tokens else header[tokens[-1] :]
     _, is_shown, answer = shown.partition(header) if header else ("", "", "")
     if header != prompted:
-        answer = without_leading_closing(answer)
+        answer = answer.removeprefix(leading_closing(answer))
     if not is_shown and header.strip():  # it may end in other white space, or have a cue before it
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(shown, header, strict=False)))
         endings = (header[place:].rstrip() for place in range(common, len(header)))

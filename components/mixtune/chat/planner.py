@@ -67,7 +67,7 @@ class Planner:
         """Return the examples of a conversation, or why there are none."""
         if not conversation.is_usual:
             return self._find_alone(conversation)
-        shape = _shape(conversation)
+        shape = bool(conversation.tools), tuple(map(_message_shape, conversation.messages))
         if plan := self._plans.get(shape):
             try:
                 examples = self._apply(plan, conversation)
@@ -165,10 +165,6 @@ def _is_whole(
         if not lost.issuperset(missing_in_answer(messages[place.turn], text[start:end])):
             return False
     return lost.issuperset(missing_around(messages[: planned.source.num_messages], tools, text))
-
-
-def _shape(conversation: Conversation) -> Hashable:
-    return bool(conversation.tools), tuple(map(_message_shape, conversation.messages))
 
 
 def _message_shape(message: TemplateValue) -> Hashable:

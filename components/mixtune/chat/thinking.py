@@ -126,11 +126,6 @@ def ending_empty_thought(prompt: str) -> str:
     return match[0] if match else ""
 
 
-def without_leading_closing(text: str) -> str:
-    """Return a text without the tag, and the space around it, that ends a thought at its beginning."""
-    return text[len(leading_closing(text)) :]
-
-
 def leading_closing(text: str) -> str:
     """Return the tag, and the space around it, that ends a thought at a text's beginning; empty if there is none."""
     bare = text.lstrip()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mixtune.artifacts.comparison import NON_INFERIORITY
-from mixtune.artifacts.samples import AxisSummary, count_errors, count_true
+from mixtune.artifacts.samples import AxisSummary, count_true
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 
@@ -142,7 +142,7 @@ class Axis:
             metric=self.form.metric,
             scores=self.form.summarize(table, self.labels),
             num_items=len(table),
-            errors=count_errors(table),
+            errors=count_true(table, "error"),
             labels=self.labels,
             max_new_tokens=self.max_new_tokens,
             truncated=count_true(table, "truncated"),
