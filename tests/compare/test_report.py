@@ -30,7 +30,7 @@ from mixtune.compare.paired_stats import superiority
 from mixtune.compare.verdicts import overall_verdict
 from mixtune.report import charts, confusion_table
 
-from ..comparisons import make_axis
+from ..comparisons import make_axis, make_comparison
 
 EVIL = "<script>alert('x')</script>"
 
@@ -189,3 +189,17 @@ def test_a_restored_model_stands_beside_what_it_was_made_of_and_that_turned_down
     assert [row[-1] for row in cells] == ["0.5000", "pass", "fail", "pass"]
     assert ["0.4700" in cells[1], "0.3100" in cells[2], "0.4900" in cells[3]] == [True] * 3
     assert "- before, at strength 1: fail" in (tmp_path / "r.md").read_text()
+
+
+def test_the_page_calls_the_deciding_gain_proved_where_the_verdict_does(tmp_path: Path) -> None:
+    axis = make_axis("customer", "pass", 0.56)
+    second = replace(axis.measure, metric="auc", significant=False)
+    comparison = make_comparison("pass", replace(axis, measures=(axis.measure, second)), make_axis("mmlu", "pass", 0.5))
+    comparison_page.write_comparison(comparison, html=str(tmp_path / "r.html"), markdown=str(tmp_path / "r.md"))
+    page = (tmp_path / "r.html").read_text()
+    assert "a proved gain" in page and not axis.measure.significant, "as Holm has it among all scores"
+    assert re.findall(r">(accuracy|auc)</td>(?:<td[^>]*>[^<]*</td>)*?<td[^>]*>((?:not )?proved)</td>", page) == [
+        ("accuracy", "proved"),
+        ("auc", "not proved"),
+    ]
+    assert "The first score decides, by its own bounds" in page

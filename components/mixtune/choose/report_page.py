@@ -70,8 +70,7 @@ def _next_steps(report: GridReport | LadderReport) -> list[NextStep]:
         "customer_data_percents": [item.comparison.mix.percent for item in candidates if item.comparison.mix],
         "evaluate_options": {"limit": max(item.comparison.limit for item in candidates)},
     }
-    run_id = os.environ.get("MIXTUNE_RUN_ID", "")
-    return next_steps(report.verdict, run_id, arguments, gained=is_gain_proved(report))
+    return next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""), arguments, gained=is_gain_proved(report))
 
 
 def _plot(name: str, compared: list[Point], at_strengths: list[Point]) -> str:

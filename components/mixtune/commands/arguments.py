@@ -90,12 +90,9 @@ def find_pipeline(name: str) -> Path:
     if shipped := [path for path in (*pipelines, *components) if path.stem == name]:
         return shipped[0]
     names = [path.stem for path in (*pipelines, *components)]
-    near = did_you_mean(name, names)
-    raise ConfigError(
-        f"{name}: no such file, and mixtune ships nothing of that name; {near or 'there are '}"
-        + ("" if near else ", ".join(path.stem for path in pipelines))
-        + "; `mixtune list` shows all pipelines and components"
-    )
+    near = did_you_mean(name, names) or f"there are {', '.join(path.stem for path in pipelines)}"
+    way = f"{near}; `mixtune list` shows all pipelines and components"
+    raise ConfigError(f"{name}: no such file, and mixtune ships nothing of that name; {way}")
 
 
 def read_spec(path: Path) -> JsonObject:

@@ -60,6 +60,7 @@ _DUMBBELLS = (
     "and Hochberg, 0.05); exploratory, it decides nothing."
 )
 _DIAL = "The candidate drawn back towards its base, without training: 0 is the base, 1 the candidate."
+_GAIN = "The first score decides, by its own bounds; a gain of the others is proved among all of them (Holm, 0.05)."
 _RESTORED = "What restoring gave back and what it cost, beside the same training turned down."
 _OVERLAP = (
     "Evaluated items in the training data, by runs of thirteen words; items of fewer than eight are not looked for."
@@ -208,8 +209,10 @@ def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
     if axis.question == SUPERIORITY:
         header.append("gain")
         for row, measure in zip(rows, axis.measures, strict=True):
-            row.append("proved" if measure.significant else "not proved")
+            proved = measure.benefit.lower > 0 if measure is axis.measure else measure.significant
+            row.append("proved" if proved else "not proved")
     yield table(header, rows)
+    yield note(_GAIN) if axis.question == SUPERIORITY and len(rows) > 1 else ""
     yield from map(note, _item_notes(axis))
     if len(details.subgroups) > 1:
         yield "<h3>By slice, worst first</h3>" + _subgroups(axis)

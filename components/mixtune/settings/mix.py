@@ -156,8 +156,9 @@ class MixSettings:
 
     def about_steps(self, customer_records: int) -> int:
         """Return about how many optimizer steps so many customer records make, where `max_steps` does not say it."""
-        share = float(self.mix_ratio) * self.global_batch_size
-        return self.max_steps or math.ceil(self.customer_epochs * customer_records / share)
+        return self.max_steps or math.ceil(
+            self.customer_epochs * customer_records / self.mix_ratio / self.global_batch_size
+        )
 
     @property
     def mix_ratio(self) -> Fraction:
