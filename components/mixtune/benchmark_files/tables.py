@@ -125,8 +125,8 @@ def _read_csv(text: str, name: str) -> list[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     split = (line.split(delimiter) for line in lines) if delimiter == "\t" and _has_no_quotes(lines) else reader
     rows = [row for row in split if any(cell.strip() for cell in row)]
-    if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and _is_letter(row) for row in rows):
-        letters = string.ascii_uppercase[: len(rows[0]) - 2]
+    letters = tuple(string.ascii_uppercase[: len(rows[0]) - 2]) if rows else ()
+    if rows and len(rows[0]) >= 4 and all(len(row) == len(rows[0]) and row[-1].strip() in letters for row in rows):
         subject = _SPLIT_SUFFIX.sub("", Path(name).stem)
         return [{"subject": subject, **dict(zip(("question", *letters, "answer"), row, strict=True))} for row in rows]
     if all(len(row) == 2 and _NUMBER.fullmatch(row[1]) for row in rows):
@@ -145,7 +145,3 @@ def _has_no_quotes(lines: list[str]) -> bool:
     rows = [line.split("\t") for line in lines if line]
     opened = [field for row in rows for field in row if field.startswith('"')]
     return len(set(map(len, rows))) == 1 and any(len(field) < 2 or field[-1] != '"' for field in opened)
-
-
-def _is_letter(row: list[str]) -> bool:
-    return len(row[-1].strip()) == 1 and row[-1].strip() in string.ascii_uppercase[: len(row) - 2]

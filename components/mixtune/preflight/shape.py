@@ -59,6 +59,8 @@ class Shape:
     windowed: int = 0
     """Layers with attention to `window` tokens; those that are neither keep a state."""
     window: int = 0
+    per_layer: int = 0
+    """Values of the embedding that each layer has of its own (Gemma 3n, Gemma 4)."""
 
     @classmethod
     def from_config(cls, config: JsonObject) -> "Shape":
@@ -87,6 +89,8 @@ class Shape:
             attending=sum(kind in _WHOLE for kind in kinds),
             windowed=sum(kind == "sliding_attention" for kind in kinds) if window else 0,
             window=window,
+            per_layer=_first(config, ("vocab_size_per_layer_input",))
+            * _first(config, ("hidden_size_per_layer_input",)),
         )
 
     @property
@@ -115,7 +119,7 @@ class Shape:
     @property
     def embeddings(self) -> int:
         """Parameters of the embeddings, in and out."""
-        return self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.layers * self.per_layer
 
     @property
     def parameters(self) -> int:
@@ -157,9 +161,8 @@ def _experts(config: JsonObject, layers: int) -> Experts | None:
         return None
     inner = _first(config, ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"))
     num_shared = _first(config, ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"))
-    num_shared = num_shared or int(config.get("model_type") == "llama4_text")
     shared = _first(config, ("shared_expert_intermediate_size", "shared_intermediate_size")) or num_shared * inner
-    if config.get("enable_moe_block"):  # Gemma 4: every layer has a dense part beside its experts
+    if config.get("enable_moe_block") or config.get("model_type") == "llama4_text":  # beside its experts, a dense part
         shared = _first(config, ("intermediate_size",))
     kinds = config.get("mlp_layer_types") or []
     dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
@@ -191,4 +194,6 @@ _NAMES = {
 
 
 def _first(config: JsonObject, names: tuple[str, ...]) -> int:
-    return next((int(config[name]) for name in names if config.get(name)), 0)
+    """Return the first of some sizes that there is, of one for each layer their mean; 0: there is none."""
+    size = next((config[name] for name in names if config.get(name)), 0)
+    return int(sum(size) / len(size) if isinstance(size, list) else size)
