@@ -7,6 +7,7 @@
 - `docs/data.md`, its block of forms: every form of row that the tests hold, read or refused by the schemas.
 - `docs/models.md`, its blocks: what every model type does, from `mixtune/artifacts/architectures.json`, and what is
   learned by published chat templates, from `tests/chat/families.json`.
+- `docs/scoring.md`, its block of benchmarks: what becomes of published ones, from `tests/evaluate/published_layouts.*`.
 - `benchmarks/README.md`: every benchmark with its results.
 """
 
@@ -51,6 +52,9 @@ def texts() -> dict[Path, str]:
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "data.md": with_block((ROOT / "docs" / "data.md").read_text(), "forms", forms_tables()),
         ROOT / "docs" / "models.md": models_page(),
+        ROOT / "docs" / "scoring.md": with_block(
+            (ROOT / "docs" / "scoring.md").read_text(), "benchmarks", published_benchmarks()
+        ),
         ROOT / "benchmarks" / "README.md": benchmarks_page(),
     }
 
@@ -339,6 +343,32 @@ def said(message: Message) -> str:
     parts = [name for key, name in (("reasoning", "thought"), ("tool_calls", "calls")) if message.get(key)]
     text = message["role"] + (f" ({', '.join(parts)})" if parts else "")
     return text if message.get("learn", True) else f"[{text}]"
+
+
+def published_benchmarks() -> str:
+    """Return the table of published benchmarks: what is asked of each, and what is right; or why it is refused."""
+    folder = ROOT / "tests" / "evaluate"
+    layouts = yaml.safe_load((folder / "published_layouts.yaml").read_text())
+    outcomes = json.loads((folder / "published_layouts.json").read_text())
+    scored, refused = [], []
+    for layout in layouts:
+        made, task = outcomes[layout["name"]], layout.get("lm_eval", "").removesuffix(".yaml")
+        name = f"{layout['name']} (`{layout['source']}`)"
+        options = ", ".join(f"{key}={json.dumps(value)}" for key, value in layout["entry"].items() if key != "form")
+        form = f"`{layout['entry']['form']}`" + (f", `{options}`" if options else "")
+        if "refused" in made:
+            refused.append((name, form, cell(shortened(made["refused"]))))
+            continue
+        beside = f"`{task}`: {made['lm_eval']}" if task else ""
+        score = f"{made['metric']}, {made['limit']:g}"
+        scored.append((name, form, f"`{cell(shortened(made['asked']))}`", score, beside))
+    head = ("benchmark", "form", "asked", "score, allowed loss", "beside lm-eval's task")
+    return f"\n{table(head, scored)}\n{table(('benchmark', 'form', 'refused'), refused)}\n"
+
+
+def shortened(text: str, length: int = 160) -> str:
+    """Return a text of a length at most, its middle left out."""
+    return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
 
 
 def architectures() -> str:

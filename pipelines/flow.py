@@ -294,12 +294,7 @@ class Run:
         return with_run_id(on_cluster(task, cached=False))
 
     def climb(
-        self,
-        decision: dsl.PipelineTask,
-        training: Training,
-        earlier: str,
-        customer_target: float,
-        sft_max_steps: int,
+        self, decision: dsl.PipelineTask, training: Training, earlier: str, customer_target: float, sft_max_steps: int
     ) -> dsl.PipelineTask:
         """Add a candidate to a ladder and say what comes next."""
         task = climb(

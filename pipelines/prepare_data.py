@@ -32,13 +32,7 @@ def prepare_data(
     storage: dict = {},
 ):
     """Clean customer and general records and mix them into shards in training order, with a receipt."""
-    run = Run(
-        seed=seed,
-        data_cpu=data_cpu,
-        data_memory=data_memory,
-        sanitize_options=sanitize_options,
-        storage=storage,
-    )
+    run = Run(seed=seed, data_cpu=data_cpu, data_memory=data_memory, sanitize_options=sanitize_options, storage=storage)
     mix = Mix(customer_data_percent=customer_data_percent, customer_epochs=customer_epochs, max_steps=max_steps)
     inputs = run.fingerprint(
         customer_uri, customer_columns, test_uri, general_pools, benchmarks, base_model, mix_options

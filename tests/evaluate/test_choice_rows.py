@@ -49,7 +49,7 @@ from ..evaluation import evaluate, ifeval_rows, mmlu_rows, write_jsonl
         ({"question": "q", "mc1_targets": {"choices": ["x", "y", "z"], "labels": [0, 1, 0]}}, ("x", "y", "z"), 1),
         ({"inputs": "", "question": "q", "multiple_choice_targets": ["x", "y"], "multiple_choice_scores": [1, 0]},
          ("x", "y"), 0),
-        ({"question": "q", "passage": "", "answer": True}, ("no", "yes"), 1),
+        ({"question": "q", "answer": True}, ("no", "yes"), 1),
         ({"QUESTION": "q", "final_decision": "maybe"}, ("yes", "no", "maybe"), 2),
         ({"question": "q", "choices": [{"text": "x"}, {"text": "y"}], "answer": 1}, ("x", "y"), 1),
         ({"question": "q", "options": "A) x\nB) y", "answer": "b)"}, ("x", "y"), 1),
@@ -219,7 +219,7 @@ def test_columns_of_other_names_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="columns: no column 'lösung'; there are frage"):
         answers_of(tmp_path / "test.jsonl", [row], columns={**columns, "answer": "Lösung"})
     with pytest.raises(ConfigError, match="columns: unknown 'anwser'; there are question"):
-        ChoiceOptions(uri="", columns={"anwser": "Loesung"})
+        answers_of(tmp_path / "test.jsonl", [row], columns={"anwser": "Loesung"})
     with pytest.raises(DataError, match=r"no column 'question', .* say which it is, as columns=\{'question': ...\}"):
         answers_of(tmp_path / "test.jsonl", [{"Frage": "q", "A": "x", "B": "y", "answer": "B"}])
 

@@ -61,7 +61,7 @@ def questions(folder: Path, files: dict[str, Any], **options: Any) -> list[Quest
         ({"choices": ["x", "y"], "answer": "\uff22"}, ("x", "y"), 1),
         ({"target": "False"}, ("False", "True"), 0),
         ({"answer": False}, ("no", "yes"), 0),
-        ({"target": "Yes"}, ("no", "yes"), 1),
+        ({"target": "Yes"}, ("No", "Yes"), 1),
     ],
 )  # fmt: skip
 def test_choices_and_answers_are_read_in_every_form(
@@ -83,7 +83,7 @@ def test_choices_and_answers_are_read_in_every_form(
         ({**PAIR, "image_1": {"bytes": "x", "path": "p"}, "image_2": None, "answer": "B"}, "its 'image_1' would not be shown"),
         ({**PAIR, "decoded_image": {"bytes": "x"}, "answer": "B"}, "its 'decoded_image' would not be shown"),
         ({**PAIR, "audio_path": "a.wav", "answer": "B"}, "its 'audio_path' would not be shown"),
-        ({**PAIR, "table": [["a", "b"]], "answer": "B"}, r"its table is a text, or a list of them; got \"\[\['a'"),
+        ({**PAIR, "table": [["a", "b"]], "answer": "B"}, r"its table is a text, or a list of them; write it as one: \"\[\['a'"),
     ],
 )  # fmt: skip
 def test_what_would_be_asked_or_scored_otherwise_than_it_is_meant_is_refused(
@@ -303,6 +303,56 @@ def test_a_tolerance_that_is_no_number_is_refused(tmp_path: Path) -> None:
         DataError, match="row 1: its tolerance is a number, by which the answer may differ; got 'a bit'"
     ):
         judge(tmp_path, {"answer": 3, "tolerance": "a bit"}, "")
+
+
+def test_columns_of_other_names_are_asked_and_guarded_by_every_form(tmp_path: Path) -> None:
+    rows = [
+        {"Aufgabe": f"Was ist {n} + 1?", "Loesung": f"{n + 1}", "problem": "unused", "note": "w " * 40} for n in (1, 2)
+    ]
+    uri, columns = str(write_jsonl(tmp_path / "test.jsonl", rows)), {"question": "Aufgabe", "answer": "Loesung"}
+    items = competition_math.FORM.read_items(competition_math.MathOptions(uri=uri, columns=columns), ANY)
+    assert [(item.messages[0]["content"].split("\n")[0], item.gold) for item in items] == [
+        ("Was ist 1 + 1?", "2"), ("Was ist 2 + 1?", "3")
+    ]  # fmt: skip
+    (part,) = gsm8k.FORM.plan("axis", gsm8k.Gsm8kOptions(uri=uri, columns=columns, num_fewshot=0), ANY, 0)
+    assert [problem.question for problem in part.items] == ["Was ist 1 + 1?", "Was ist 2 + 1?"]
+    assert list(benchmark_files.read_asked(uri, "Aufgabe")) == ["Was ist 1 + 1?", "Was ist 2 + 1?"]
+    with pytest.raises(DataError, match="columns: no column 'frage'; there are aufgabe, loesung"):
+        benchmark_files.read_items(uri, {"question": "Frage"})
+
+
+def test_answers_that_are_words_are_not_compared_letter_by_letter(tmp_path: Path) -> None:
+    rows = [
+        {"problem": f"Who was it {n}?", "answer": answer} for n, answer in enumerate(("Jane Doe", "A swan", "1944"))
+    ]
+    options = competition_math.MathOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", rows)))
+    with pytest.raises(DataError, match="most answers are words, such as 'Jane Doe', whose spellings math cannot tell"):
+        competition_math.FORM.read_items(options, ANY)
+
+
+def test_problems_whose_answer_cannot_be_told_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "q", "answer": answer, "perturbation_type": "x"} for answer in ("3", "None")]
+    assert [row["answer"] for row in benchmark_files.read_items(str(write_jsonl(tmp_path / "test.jsonl", rows)))] == [
+        "3"
+    ]
+    assert "1 rows are left out, whose answer is None" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("it/test.jsonl", "Piove perché"),
+        ("zh/test.jsonl", "Piove 因为"),
+        ("translation-it/test.jsonl", "Piove because"),
+    ],
+)
+def test_xcopas_connective_is_of_its_folders_language(tmp_path: Path, path: str, asked: str) -> None:
+    row = {"premise": "Piove.", "choice1": "A", "choice2": "B", "question": "cause", "label": 0, "changed": False}
+    assert questions(tmp_path, {path: [row]})[0].question == asked
+    with pytest.raises(DataError, match="XCOPA's language is its folder's name, such as it or zh"):
+        questions(tmp_path / "x", {"test.jsonl": [row]})
 
 
 def test_answers_without_a_box_are_counted(tmp_path: Path) -> None:

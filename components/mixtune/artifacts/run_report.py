@@ -60,12 +60,7 @@ def report_outputs(report: RunReport) -> dict[str, str | float]:
     best = report.recommended
     if best is None:
         return {"verdict": report.verdict, "model_uri": ""}
-    return {
-        "verdict": report.verdict,
-        "model_uri": best.model_uri,
-        "percent": best.percent,
-        "strength": best.strength,
-    }
+    return {"verdict": report.verdict, "model_uri": best.model_uri, "percent": best.percent, "strength": best.strength}
 
 
 def is_gain_proved(report: RunReport) -> bool:

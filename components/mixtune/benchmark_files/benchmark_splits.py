@@ -1,61 +1,48 @@
 """Which rows of a benchmark are asked, and what each asks: one file, or a folder with a split in each name."""
 
 import re
+import string
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mixtune import storage
-from mixtune.benchmark_files.tables import FORMATS, Row, need, plain_name, read_rows
-from mixtune.errors import DataError
+from mixtune.benchmark_files.published_rows import LEFT_OUT, as_asked
+from mixtune.benchmark_files.tables import FORMATS, Row, plain_name, read_rows
+from mixtune.errors import ConfigError, DataError
 
 SPLITS = ("test", "dev", "validation", "train")
 _ASKED_FIRST = ("test", "validation", "dev", "train")
 _SPLIT_NAMES = {"validation": ("val", "valid")}
-_METADATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_provenance.json")
-"""What stands beside a benchmark's rows."""
-QUESTIONS = (
-    *("question", "question_stem", "problem", "prompt", "goal", "ctx", "query", "sentence", "qtext", "question_str"),
-    *("startphrase", "sent1", "input", "instruction", "behavior", "user_input", "forbidden_prompt"),
-)
-CONVERSATIONS = ("messages", "conversations", "conversation", "conversation_input", "turns")
-"""Columns in which benchmarks put what they ask, the first one counts."""
-CONTEXTS = (
-    *("context", "contexts", "passage", "article", "support", "narrative", "story", "premise", "flores_passage"),
-    *("contextstring", "paragraph", "document", "dialogue", "background", "pre_text", "table", "post_text"),
-)
-"""Columns in which they put the passage that a question is about."""
-ANSWERS = (
-    *("answer", "answerkey", "answer_key", "answer_index", "answer_idx", "label", "cop", "gold", "correct"),
-    *("correct_option", "correct_answer_num", "correct_answer_id", "correct_answer", "final_decision", "ra", "target"),
-    "answer_label",
-)
-"""Columns in which they put which choice is right."""
-FILE = "_file"
-SUBJECTS = ("subject", "category", "subject_name", "high-level_domain", "discipline", FILE)
-"""Columns in which they put what an item is about; the last has its file's name, where that tells it (C-Eval)."""
-_NOT_ASKED = {
-    *("subject", "id", "key", "item_id", "question_id", "unique_id", "idx", "ind", "index", "answers", "solution"),
-    *("cot_content", "ground_truth", "calls", "model", "generator", "completion", "response", "output", FILE),
-    *("annotation_1", "annotation_2", "agreement", "final_label", *ANSWERS),
+_NAMES = {
+    name: tuple(text.split())
+    for name, text in tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8")).items()
 }
-"""Columns in which two rows that ask the same may differ: XSTest's completions ask each prompt of five models."""
-_READ = {*QUESTIONS, *CONTEXTS, *CONVERSATIONS, *ANSWERS, *SUBJECTS, "id", "ground_truth"}
-_READ_OF_ITEMS = (
-    *("system", "system_prompt", "tools", "function", "calls", "kwargs", "instruction_id_list", "type", "level"),
-    *("body", "solution", "final_answer", "fact", "refuse", "prompt_harm_label"),
+QUESTIONS, CONVERSATIONS, CONTEXTS, LISTS, FAMILIES, ANSWERS, SUBJECTS = (
+    _NAMES[name] for name in ("questions", "conversations", "contexts", "lists", "families", "answers", "subjects")
 )
+"""Columns in which benchmarks put what they ask, its passage, its choices, which is right, and what it is about."""
+NUMBERED = re.compile(rf"({'|'.join(FAMILIES)}|)[_#]*([a-z]|\d\d?)")
+"""A column of one choice; one without a word has a letter."""
+_METADATA = _NAMES["metadata"]
+FILE = "_file"
+"""The column of a row's file's name, where that tells what it is about (C-Eval)."""
+_NOT_ASKED = {*_NAMES["not_asked"], *ANSWERS}
+"""Columns in which two rows that ask the same may differ: XSTest's completions ask each prompt of five models."""
+_READ = {"choices", *QUESTIONS, *CONTEXTS, *CONVERSATIONS, *ANSWERS, *SUBJECTS, "id", "ground_truth"}
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
 """Rows of a file that may be asked twice without being a copy: so many, or this share of it."""
 _MEDIA = re.compile(r"(?:decoded_|question_)?(?:image|img|picture|photo|audio|video)s?(?:_?(?:\d+|path|url|file))*")
 _NO_SUBJECT = {"data", "default", "of", "valid", "val", *SPLITS}
-_COUNTED = re.compile(r"(-?\d[\d.,]*) \([a-z ]+\)")
-"""A number and what it counts, as ASDiv has answers: `9 (apples)`."""
+NO_COLUMNS: Mapping[str, str] = {}
 Item = TypeVar("Item")
 
 
-def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = False) -> dict[str, list[Row]]:
+def read_splits(
+    uri: str, splits: Collection[str] = SPLITS, columns: Mapping[str, str] = NO_COLUMNS, *, repeats: bool = False
+) -> dict[str, list[Row]]:
     """Return the rows of a benchmark by split; the split is in a file's or folder's name, else it is `test`.
 
     A file whose rows all stand in others of its split is a second copy (hub folders have an `all` beside their parts,
@@ -69,10 +56,29 @@ def read_splits(uri: str, splits: Collection[str] = SPLITS, *, repeats: bool = F
     files: dict[str, dict[str, list[Row]]] = defaultdict(dict)
     for path, source in _list_tables(uri):
         split = _split(path.removesuffix(".gz"))
-        files[split][path] = read_rows(source) if split in splits else []
+        files[split][path] = _read(source, columns) if split in splits else []
         _check_media(files[split][path], source)
     _name_files(files)
     return {split: _without_copies(tables, plain, repeats) for split, tables in files.items() if split in splits}
+
+
+def _read(source: str, columns: Mapping[str, str]) -> list[Row]:
+    """Return a file's rows with the columns that a user names under our names."""
+    named = {ours.lower(): plain_name(theirs) for ours, theirs in columns.items()}
+    if unknown := [ours for ours in named if ours not in {*_READ, *_NAMES["of_items"], *string.ascii_lowercase}]:
+        raise ConfigError(f"columns: unknown {unknown[0]!r}; there are question, context, choices, answer, A, B ...")
+    has_question, has_choices = "question" in named, bool({"choices", "a"} & set(named))
+    read = [row if has_question or has_choices else as_asked(row, source) for row in read_rows(source)]
+    rows = [row for row in read if LEFT_OUT not in row]
+    if why := next((row[LEFT_OUT] for row in read if LEFT_OUT in row), ""):
+        print(f"{source}: {len(read) - len(rows)} rows are left out, whose {why}", flush=True)
+    if missing := [(theirs, row) for row in rows[:1] for theirs in named.values() if theirs not in row]:
+        raise DataError(f"{source}: columns: no column {missing[0][0]!r}; there are {', '.join(missing[0][1])}")
+    hidden = {*named.values(), *((*QUESTIONS, *CONVERSATIONS) if has_question else ()), *(LISTS if has_choices else ())}
+    hidden |= set(ANSWERS if "answer" in named else ())
+    hidden |= {name for row in rows[:1] if has_choices for name in filter(NUMBERED.fullmatch, row)}
+    rest = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    return [shown | {ours: row.get(named[ours]) for ours in named} for shown, row in zip(rest, rows, strict=True)]
 
 
 def _check_media(rows: list[Row], uri: str) -> None:
@@ -110,10 +116,9 @@ def read_asked(uri: str, question: str = "") -> Iterator[str]:
     tables = _list_tables(uri)
     others = [table for table in tables if _split(table[0].removesuffix(".gz")) != "train"]
     for _, source in others or tables:
-        for number, row in enumerate(read_rows(source), 1):
+        for number, row in enumerate(_read(source, {"question": question} if question else NO_COLUMNS), 1):
             if not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
-                named = {"question": need(row, plain_name(question), source, number)} if question else row
-                yield text_asked(named, f"{source} row {number}")
+                yield text_asked(row, f"{source} row {number}")
 
 
 def text_asked(row: Row, place: str) -> str:
@@ -131,17 +136,17 @@ def text_asked(row: Row, place: str) -> str:
 
 
 def text_of_problem(row: Row, place: str) -> str:
-    """Return the problem of a row, behind the passage that it is about; of SVAMP its body, too.
+    """Return the problem of a row, behind the passage that it is about.
 
     Raises:
         DataError: It has none, or it has choices.
     """
     if not any(row.get(name) for name in QUESTIONS):
-        raise DataError(f"{place}: no column 'problem' or 'question'; there are {', '.join(row)}")
+        raise DataError(f"{place}: no column 'problem' or 'question'; there are {', '.join(row)}; name it in columns")
     if row.get("choices") or row.get("options") or {"a", "b"} <= row.keys():
         raise DataError(f"{place}: it has choices, which would not be asked; take form multiple_choice or mmlu")
     question = text_asked(row, place)
-    return "\n\n".join([*passages(row, place), f"{row['body']} {question}" if row.get("body") else question])
+    return "\n\n".join([*passages(row, place), question])
 
 
 def passages(row: Row, place: str) -> list[str]:
@@ -156,7 +161,7 @@ def passages(row: Row, place: str) -> list[str]:
         value = value.get("contexts", value) if isinstance(value, dict) else value  # PubMedQA
         paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
         if not all(isinstance(text, str) for text in paragraphs):
-            raise DataError(f"{place}: its {name} is a text, or a list of them; got {str(value)[:80]!r}")
+            raise DataError(f"{place}: its {name} is a text, or a list of them; write it as one: {str(value)[:80]!r}")
         texts.append("\n".join(paragraphs))
     return list(filter(None, texts))
 
@@ -171,7 +176,7 @@ def only_answer(value: Any, place: str) -> str:
         value = value[0]
     if isinstance(value, list | dict):
         raise DataError(f"{place}: answer is one text or number; of several right ones lm_eval's own tasks know")
-    return "" if value is None else _COUNTED.sub(r"\1", str(value).strip())
+    return "" if value is None else str(value).strip()
 
 
 def _text_of(value: object) -> str:
@@ -242,13 +247,13 @@ def name_unread(rows: Iterable[Row], read: Collection[str], uri: str) -> None:
         print(f"{uri}: nothing is read from {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}", flush=True)
 
 
-def read_items(uri: str) -> list[Row]:
+def read_items(uri: str, columns: Mapping[str, str] = NO_COLUMNS) -> list[Row]:
     """Return the rows that are asked: those of the `test` split, or else of the first other one."""
-    splits = read_splits(uri)
+    splits = read_splits(uri, columns=columns)
     if "test" in splits and len(splits) > 1:
         print(f"{uri}: its test split is asked, not {', '.join(sorted(set(splits) - {'test'}))}", flush=True)
     rows = choose_split(splits, uri)
-    name_unread(rows, _READ_OF_ITEMS, uri)
+    name_unread(rows, _NAMES["of_items"], uri)
     return rows
 
 

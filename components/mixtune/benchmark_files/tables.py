@@ -57,12 +57,10 @@ def _parse(uri: str, name: str, data: bytes) -> list[Row]:
 
 
 def _with_plain_names(row: Row) -> Row:
-    """Return a row with plain names, of two that are alike the first; an instruction stands before its input."""
+    """Return a row with plain names, of two that are alike the first."""
     named: Row = {}
     for key, value in row.items():
         named.setdefault(plain_name(str(key)), value)
-    if named.get("instruction") and named.get("input"):
-        named["input"] = f"{named['instruction']}\n\n{named['input']}"
     return named
 
 

@@ -32,10 +32,7 @@ _THINKING = {**_PLAIN, **dict.fromkeys(THOUGHT_KEYS, _THOUGHT)}
 _RESULT = {"role": "tool", "content": "mixtune result", "tool_call_id": "mixtune001"}
 _ARGUMENTS = {"mixtune_key": _VALUE}
 _PARAMETERS = {"type": "object", "properties": {"mixtune_key": {"type": "string", "description": "Says what."}}}
-_TOOL = {
-    "type": "function",
-    "function": {"name": "mixtune_tool", "description": "Does it.", "parameters": _PARAMETERS},
-}
+_TOOL = {"type": "function", "function": {"name": "mixtune_tool", "description": "Does it.", "parameters": _PARAMETERS}}
 
 Render = Callable[..., Rendered]
 """`ChatTemplate.render` for the tools of a conversation."""

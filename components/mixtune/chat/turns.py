@@ -23,14 +23,7 @@ from mixtune.chat.lost_parts import (
 from mixtune.chat.refused_share import ALWAYS_THINKS, NO_END, NO_PLACE, PART_NAMES
 from mixtune.chat.sandbox import Spans
 from mixtune.chat.template import NO_VARIABLES, ChatTemplate, Conversation
-from mixtune.chat.thinking import (
-    Variables,
-    closing_of,
-    fill_thought,
-    last_opening,
-    leading_empty_thought,
-    leaves_open,
-)
+from mixtune.chat.thinking import Variables, closing_of, fill_thought, last_opening, leading_empty_thought, leaves_open
 from mixtune.errors import DataError
 from mixtune.records import TemplateValue
 from mixtune.settings.chat import ChatSettings

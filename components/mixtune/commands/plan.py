@@ -105,12 +105,7 @@ def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
         deadline=_time(options.deadline),
     )
     return make_plan(
-        _work(arguments, options),
-        Shape.from_config(read_config(str(folder))),
-        hardware,
-        prices,
-        times,
-        grid=grid,
+        _work(arguments, options), Shape.from_config(read_config(str(folder))), hardware, prices, times, grid=grid
     )
 
 

@@ -34,7 +34,8 @@ def advise(axis: AxisVerdict) -> str:
 def _warn_of_nothing_to_lose(axis: AxisVerdict) -> str:
     """Return that the base has too little on an axis for a loss to show; empty where it has more."""
     measure = axis.measure
-    if axis.question != NON_INFERIORITY or measure.relative or measure.base > axis.limit:
+    is_share = measure.higher_is_better and not measure.relative
+    if axis.question != NON_INFERIORITY or not is_share or measure.base > axis.limit:
         return ""
     return (
         f"{axis.axis}: the base itself scores {measure.base:.3g}, so no more than the {axis.limit:.3g} that is allowed "

@@ -14,8 +14,8 @@ from mixtune.evaluate.benchmarks.form import AnyForm, Contrast, Labels, Resample
 Tables = tuple[pa.Table, pa.Table]
 
 
-def measure_axis(form: AnyForm, labels: Labels, tables: Tables) -> list[Measure]:
-    """Return all scores of an axis; the first is the one that the verdict is about."""
+def measure_axis(form: AnyForm, labels: Labels, tables: Tables, metric: str) -> list[Measure]:
+    """Return all scores of an axis; the first is the one that the verdict is about, `metric` where there is such."""
     strata, clusters = tables[0]["subject"].to_pylist(), tables[0]["cluster"].to_pylist()
     measures = []
     for contrast in form.contrasts(*tables, labels):
@@ -23,6 +23,7 @@ def measure_axis(form: AnyForm, labels: Labels, tables: Tables) -> list[Measure]
             measures.append(_paired(contrast, form, strata, clusters))
         else:
             measures.append(_resampled(contrast, form, clusters))
+    measures.sort(key=lambda measure: measure.metric != metric)
     return _mark_significant(measures) if form.question == SUPERIORITY else measures
 
 
@@ -41,7 +42,7 @@ def _resampled(contrast: ResampledContrast, form: AnyForm, clusters: list[str]) 
         change = paired_stats.estimate(change.difference, change.standard_error)
     equal_weights = np.ones(len(clusters))
     scores = [contrast.base(equal_weights), contrast.candidate(equal_weights)]
-    return _measure(contrast.metric, form, scores, change)
+    return replace(_measure(contrast.metric, form, scores, change), higher_is_better=contrast.higher_is_better)
 
 
 def _measure(metric: str, form: AnyForm, scores: list[float], change: Estimate) -> Measure:

@@ -32,10 +32,7 @@ def estimate(difference: float, standard_error: float) -> Estimate:
     """Return a difference with normal bounds."""
     reach = Z95 * standard_error
     return Estimate(
-        difference=difference,
-        standard_error=standard_error,
-        lower=difference - reach,
-        upper=difference + reach,
+        difference=difference, standard_error=standard_error, lower=difference - reach, upper=difference + reach
     )
 
 

@@ -65,11 +65,7 @@ def run_comparison(inputs: CompareInputs, outputs: Outputs) -> Comparison:
 
 
 def _compare(
-    base: Samples,
-    candidate: Samples,
-    shards: ShardsManifest | None,
-    judgments: Judgments | None,
-    inputs: CompareInputs,
+    base: Samples, candidate: Samples, shards: ShardsManifest | None, judgments: Judgments | None, inputs: CompareInputs
 ) -> Comparison:
     mix = describe_mix(shards)
     if candidate.failed:

@@ -27,7 +27,7 @@ from mixtune.evaluate.benchmarks.registry import FORMS
 def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *, same: bool = False) -> AxisVerdict:
     """Return the verdict on one axis; `same`: whether both are the same within the limit."""
     form, labels = FORMS[summary.form], summary.labels
-    measures = measure_axis(form, labels, tables)
+    measures = measure_axis(form, labels, tables, summary.metric)
     benefit = measures[0].benefit
     question = EQUIVALENCE if same else form.question
     lost, gained = count_changes(tables)
@@ -49,7 +49,7 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *,
         items=ItemCounts(total=len(tables[0]), lost=lost, gained=gained, left_out=summary.left_out, **counts),
         measures=tuple(measures),
         details=AxisDetails(
-            subgroups=compare_subgroups(form, tables),
+            subgroups=compare_subgroups(form, tables) if measures[0].metric not in form.other_metrics else (),
             lost_items=list_lost_items(tables),
             confusion=_count_confusions(form, labels, tables),
         ),

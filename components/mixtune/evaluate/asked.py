@@ -29,6 +29,8 @@ class AskedOptions:
     """Options of a benchmark whose items are asked."""
 
     uri: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """The file's columns by the usual names, where it has others."""
     max_new_tokens: int = 512
     """Tokens of an answer at most, its thought included."""
 

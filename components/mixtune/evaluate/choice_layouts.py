@@ -1,15 +1,7 @@
 """Where a row of a benchmark has its choices and its right answer.
 
-| choices | such as |
-|---|---|
-| `choices`, `options`, `endings`: a list, also as JSON | MMLU, MMLU-Pro, HellaSwag, RACE |
-| `answers`: a list, beside which is right | ReClor, HeadQA |
-| the same: an object by letter, or of `text` and `label`, `value` and `key` ... | MedQA, ARC |
-| columns by letter or number: `A`, `option_a`, `opa`, `sol1`, `ending0`, `ans0` | CMMLU, KMMLU, PIQA, BBQ |
-| `mc1_targets`: `choices`, and `labels` of which one is 1 | TruthfulQA, BIG-bench |
-| the right one and wrong ones apart: put in an order of our own | GPQA, SciQ |
-| none, and a right answer that is yes or no, or the text True or False | BoolQ, PubMedQA, BIG-Bench Hard |
-| a CSV without a header: question, choices, letter | MMLU's authors |
+Lists, objects, a column each, one text, or the right one and wrong ones apart: `tests/evaluate/published_layouts.yaml`
+has what is published.
 """
 
 import ast
@@ -21,18 +13,14 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mixtune.benchmark_files import ANSWERS, Row, text_asked
+from mixtune.benchmark_files import ANSWERS, FAMILIES, LISTS, NUMBERED, Row, text_asked
 from mixtune.errors import DataError
 
-LISTS = ("choices", "options", "endings", "mc1_targets", "answer_options")
-_FAMILIES = ("", "option", "op", "choice", "ending", "mc_answer", "sol", "answer", "ans")
 _TEXTS, _LABELS = ("text", "value", "content", "atext"), ("label", "key", "id", "letter", "aid")
 """What an object that is one choice calls its text and its name."""
-NUMBERED = re.compile(rf"({'|'.join(_FAMILIES[1:])}|)[_#]*([a-z]|\d\d?)")
-"""A column of one choice; one without a word has a letter."""
 _KEYS = (string.ascii_lowercase, *([str(number) for number in range(first, first + 26)] for first in (0, 1)))
 WRONG = re.compile(r"distractor_?\d|incorrect_answer_?\d|distractors|incorrect_answers")
-_LETTERED = re.compile(r"\(?([A-Za-z])[).:]\s*(.*)", re.DOTALL)
+_LETTERED = re.compile(r"\(?([A-Za-z]) ?[).:]\s*(.*)", re.DOTALL)
 _FILLER = "N/A"
 """What MMLU-Pro puts in the place of a choice that is not there."""
 
@@ -54,8 +42,6 @@ def read_choices(row: Row, place: str) -> Choices:
         DataError: It has none of these layouts.
     """
     value = next((row[name] for name in LISTS if not is_blank(row.get(name))), None)
-    if value is None and "multiple_choice_targets" in row:  # BIG-bench
-        value = {"choices": row["multiple_choice_targets"], "labels": row.get("multiple_choice_scores")}
     value = _parse_list(value, place) if isinstance(value, str) else value
     if value is None and (columns := _numbered_columns(row)):
         value = [row[name] for name in columns]
@@ -68,7 +54,9 @@ def read_choices(row: Row, place: str) -> Choices:
     if isinstance(value, dict) and isinstance(value.get("labels"), list):
         marks, value = [float(mark) for mark in value["labels"]], value.get("choices")
         if marks.count(1.0) != 1:
-            raise DataError(f"{place}: labels have one 1, for the right choice, and 0 for the others; got {marks}")
+            raise DataError(
+                f"{place}: labels have one 1, of the right choice; more are for lm_eval's tasks; got {marks}"
+            )
         return _checked(value, None, string.ascii_uppercase[marks.index(1.0) % 26], place)
     if value is None:
         answers = [row[name] for name in ANSWERS if not is_blank(row.get(name))]
@@ -112,7 +100,7 @@ def _numbered_columns(row: Row) -> list[str]:
     for name in row:
         if match := NUMBERED.fullmatch(name):
             families.setdefault(match[1], {})[match[2]] = name
-    for family in _FAMILIES:
+    for family in ("", *FAMILIES):
         for keys in _KEYS if family else _KEYS[:1]:
             columns = families.get(family, {})
             names = [columns[key] for place, key in enumerate(keys) if all(k in columns for k in keys[: place + 1])]
@@ -134,6 +122,7 @@ def _implied(row: Row, answer: object = "") -> Choices | None:
     text = {True: "yes", False: "no"}[answer] if isinstance(answer, bool) else str(answer).strip().lower()
     for texts in (["yes", "no", "maybe"] if "final_decision" in row else ["no", "yes"], ["False", "True"]):
         if text in [choice.lower() for choice in texts]:
+            texts = [choice.capitalize() for choice in texts] if str(answer) == text.capitalize() != "True" else texts
             return Choices(texts, texts, text)
     return None
 
@@ -189,7 +178,7 @@ def _parse_list(text: str, place: str) -> object:
             continue
         if isinstance(value, list | tuple | dict) and len(value) > 1:
             return value if isinstance(value, dict) else list(value)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip(" ,") for line in re.split(r"\n|(?:^|,) ?(?=[a-z] \) )", text) if line.strip()]  # MathQA
     if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
         return lines
     hint = "; numpy printed it, which loses where a text ends: write JSON" if text.lstrip().startswith("[") else ""

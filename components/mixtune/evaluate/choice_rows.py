@@ -7,20 +7,18 @@ an index, or a choice's text: whatever fits all rows. Where indexes count from f
 import re
 import string
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from mixtune import benchmark_files
-from mixtune.benchmark_files import ANSWERS, QUESTIONS, SUBJECTS, Row
+from mixtune.benchmark_files import ANSWERS, LISTS, NUMBERED, QUESTIONS, SUBJECTS, Row
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.choice_layouts import LISTS, NUMBERED, WRONG, first_filled, is_blank, read_choices, split_letter
+from mixtune.evaluate.choice_layouts import WRONG, first_filled, is_blank, read_choices, split_letter
 from mixtune.evaluate.scoring.label_names import spell_without_case
 
-_MAPPED = ("question", "context", "choices", "answer", "subject")
+NO_SUBJECT = "all"
 _HIDDEN = ("", "-1", "None", "nan")
 """What published test splits have in the place of answers that are kept secret."""
-_ASKED_WITH_CHOICES = re.compile(r"\s*(?:Answer Choices:|选项[:：]).*", re.DOTALL)
-"""What AGIEval's queries repeat behind the question."""
 _MIN_INDEXES = 10
 """So many indexes do not tell where they count from, where none is that of the first or of the last choice."""
 _NAMED = re.compile(r"(?:(?:option|choice|answer)[\s_:]*)?\(?([A-Za-z]|\d+)(?:\.0)?\)?[.:]?", re.IGNORECASE)
@@ -41,8 +39,6 @@ class ChoiceOptions:
     def __post_init__(self) -> None:
         if self.first_index not in (None, 0, 1):
             raise ConfigError(f"first_index is 0 or 1, got {self.first_index}")
-        if unknown := [name for name in self.columns if name not in (*_MAPPED, *string.ascii_uppercase)]:
-            raise ConfigError(f"columns: unknown {unknown[0]!r}; there are {', '.join(_MAPPED)}, and A, B ...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +53,10 @@ class Question:
     """Index into `choices`."""
     context: str = ""
     """A passage that the question is about."""
+    is_continued: bool = False
+    """Choices go on with it or fill its blank, instead of answering it."""
+    bias: tuple[float, ...] = ()
+    """Of BBQ: of each choice, whether it confirms a stereotype (1), contradicts it (-1), or says nothing (0)."""
 
     @property
     def letters(self) -> str:
@@ -73,10 +73,8 @@ class _Draft:
     """A row whose right answer is not found yet."""
 
     place: str
-    subject: str
-    question: str
-    context: str
-    choices: list[str]
+    question: Question
+    """Its id, and which choice is right, are not known yet."""
     names: list[str]
     answer: str
     is_number: bool
@@ -93,7 +91,7 @@ class _Draft:
                 return names.index(name)
         letter, text = split_letter(self.answer)  # "B) Paris"
         place = names.index(letter.lower()) if letter.lower() in names else 0
-        return place if letter and self.choices[place] == text else None
+        return place if letter and self.question.choices[place] == text else None
 
     def index(self) -> int | None:
         """Return the index that the answer is, wherever it counts from."""
@@ -103,7 +101,7 @@ class _Draft:
     def spelled(self) -> int | None:
         """Return which choice's text the answer is; the case counts where two differ in no more."""
         for spell in (str.strip, spell_without_case):
-            texts, answer = [spell(text) for text in self.choices], spell(self.answer)
+            texts, answer = [spell(text) for text in self.question.choices], spell(self.answer)
             if not self.is_number and (answer in texts if spell is str.strip else texts.count(answer) == 1):
                 return texts.index(answer)
         return None
@@ -124,10 +122,9 @@ def read_questions(options: ChoiceOptions) -> dict[str, list[Question]]:
     """
     uri, drafts = options.uri, dict[str, list[_Draft]]()
     for splits in (("test", "dev", "validation"), ("train",)):
-        read = {} if any(drafts.values()) else benchmark_files.read_splits(uri, splits)
-        mapped = {split: [_mapped(row, options.columns, uri) for row in rows] for split, rows in read.items()}
-        has_answers = any(name in row for rows in mapped.values() for row in rows for name in ANSWERS)
-        for split, rows in mapped.items():
+        read = {} if any(drafts.values()) else benchmark_files.read_splits(uri, splits, options.columns)
+        has_answers = any(name in row for rows in read.values() for row in rows for name in ANSWERS)
+        for split, rows in read.items():
             if rows and has_answers and all(map(_is_hidden, rows)):
                 print(f"{uri}: its {split} split has no answers and is left out", flush=True)
             else:
@@ -136,45 +133,30 @@ def read_questions(options: ChoiceOptions) -> dict[str, list[Question]]:
     return {split: _questions(rows, answers) for split, rows in drafts.items()}
 
 
-def _mapped(row: Row, columns: Mapping[str, str], uri: str) -> Row:
-    """Return a row with the columns that a user names under our names."""
-    named = {ours.lower(): benchmark_files.plain_name(theirs) for ours, theirs in columns.items()}
-    if missing := [theirs for theirs in named.values() if theirs not in row]:
-        raise DataError(f"{uri}: columns: no column {missing[0]!r}; there are {', '.join(row)}")
-    hidden = {*named.values(), *(QUESTIONS if "question" in named else ()), *(ANSWERS if "answer" in named else ())}
-    if {"choices", "a"} & set(named):
-        hidden |= {*LISTS, *filter(NUMBERED.fullmatch, row)}
-    rest = {name: value for name, value in row.items() if name not in hidden}
-    return {**rest, **{ours: row[theirs] for ours, theirs in named.items()}}
-
-
 def _is_hidden(row: Row) -> bool:
     """Return whether a row has no right answer in any of the usual columns, or an empty place for it."""
     return all(str(row[name]).strip() in _HIDDEN for name in ANSWERS if name in row)
 
 
 def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
-    """Yield the rows' drafts, but for those that MMLU-Redux's annotators found wrong."""
-    sound = [(number, row) for number, row in enumerate(rows, 1) if str(row.get("error_type") or "ok") == "ok"]
-    if len(sound) < len(rows):
-        print(f"{uri}: {len(rows) - len(sound)} rows are left out, whose error_type is not ok", flush=True)
-    columns = {name for _, row in sound for name in row if NUMBERED.fullmatch(name) or WRONG.fullmatch(name)}
-    benchmark_files.name_unread((row for _, row in sound), {*LISTS, *columns, "best_answer", "answers"}, uri)
-    for number, row in sound:
-        place, stem = f"{uri} row {number}", row.get("question")
-        if isinstance(stem, dict):  # ARC's own JSONL
-            row = {**row, "question": stem.get("stem"), "choices": stem.get("choices")}
+    """Yield the rows' drafts."""
+    columns = {name for row in rows for name in row if NUMBERED.fullmatch(name) or WRONG.fullmatch(name)}
+    benchmark_files.name_unread(rows, {*LISTS, *columns, "best_answer", "answers"}, uri)
+    for number, row in enumerate(rows, 1):
+        place = f"{uri} row {number}"
         choices, names, answer = read_choices(row, place)
-        draft = _Draft(
-            place=place,
-            subject=str(next((row[name] for name in SUBJECTS if not is_blank(row.get(name))), "all")),
-            question=_ASKED_WITH_CHOICES.sub("", str(first_filled(row, QUESTIONS, place))),
+        question = Question(
+            item_id="",
+            subject=str(next((row[name] for name in SUBJECTS if not is_blank(row.get(name))), NO_SUBJECT)),
+            question=str(first_filled(row, QUESTIONS, place)),
             context="\n".join(benchmark_files.passages(row, place)),
-            choices=choices,
-            names=names,
-            answer=str(answer).strip(),
-            is_number=isinstance(answer, int | float),
+            choices=tuple(choices),
+            answer=-1,
+            is_continued=bool(row.get(benchmark_files.CONTINUED)),
+            bias=tuple(row.get(benchmark_files.BIAS, ())),
         )
+        is_number, text = isinstance(answer, int | float), str(answer).strip()
+        draft = _Draft(place=place, question=question, names=names, answer=text, is_number=is_number)
         second = next((row[name] for name in ("answer_index", "answer_idx") if not is_blank(row.get(name))), None)
         yield draft if second is None else replace(draft, beside=replace(draft, answer=str(second).strip()))
 
@@ -186,7 +168,7 @@ def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:
     first = _first_index(indexed, options, may_tell_nothing=None not in spelled)
     for place, draft in enumerate(drafts):
         index = draft.index()
-        if named[place] is None and index is not None and 0 <= index - first < len(draft.choices):
+        if named[place] is None and index is not None and 0 <= index - first < len(draft.question.choices):
             named[place] = index - first
     if None not in spelled and None not in named and named != spelled:
         draft = next(draft for draft, *both in zip(drafts, named, spelled, strict=True) if both[0] != both[1])
@@ -197,9 +179,8 @@ def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:
     places = [second if place is None else place for place, second in zip(*readings, strict=True)]
     if None in places:
         draft = drafts[places.index(None)]
-        kinds = (
-            f"an index {first} to {len(draft.choices) - 1 + first}, a choice's text, or one of {', '.join(draft.names)}"
-        )
+        last, names = len(draft.question.choices) - 1 + first, ", ".join(draft.names)
+        kinds = f"an index {first} to {last}, a choice's text, or one of {names}"
         raise DataError(f"{draft.place}: answer is {kinds}; got {draft.answer!r}")
     answers = [place for place in places if place is not None]
     if wrong := [draft for draft, answer in zip(drafts, answers, strict=True) if draft.contradicts(answer)]:
@@ -214,7 +195,9 @@ def _first_index(drafts: list[_Draft], options: ChoiceOptions, *, may_tell_nothi
     if options.first_index is not None:
         return options.first_index
     fitting = [
-        first for first in (0, 1) if all(0 <= (draft.index() or 0) - first < len(draft.choices) for draft in drafts)
+        first
+        for first in (0, 1)
+        if all(0 <= (draft.index() or 0) - first < len(draft.question.choices) for draft in drafts)
     ]
     if len(fitting) == 2 and len(drafts) >= _MIN_INDEXES and not may_tell_nothing:
         raise DataError(
@@ -232,15 +215,7 @@ def _questions(drafts: list[_Draft], answers: Iterator[int]) -> list[Question]:
     counts: dict[str, int] = defaultdict(int)
     questions = []
     for draft, answer in zip(drafts, answers, strict=False):  # the answers of the next split follow
-        questions.append(
-            Question(
-                item_id=f"{draft.subject}/{counts[draft.subject]}",
-                subject=draft.subject,
-                question=draft.question,
-                choices=tuple(draft.choices),
-                answer=answer,
-                context=draft.context,
-            )
-        )
-        counts[draft.subject] += 1
+        subject = draft.question.subject
+        questions.append(replace(draft.question, item_id=f"{subject}/{counts[subject]}", answer=answer))
+        counts[subject] += 1
     return questions

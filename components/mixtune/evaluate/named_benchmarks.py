@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from mixtune.errors import ConfigError
@@ -41,5 +43,12 @@ def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
             raise ConfigError(
                 f"benchmarks: {name!r} has no known form; set its form to one of {', '.join(BENCHMARK_FORMS)}"
             )
+        if named := {"split", "config", "subset"} & set(values):
+            raise ConfigError(f"benchmark {name!r}: a {min(named)} is a file or folder of it; name that in uri")
+        if "metric" in values and all(item.name != "metric" for item in fields(form.options)):
+            form, metrics = copy(form), (form.metric, *form.other_metrics)
+            form.metric = str(values.pop("metric"))
+            if form.metric not in metrics:
+                raise ConfigError(f"benchmark {name!r}: metric is one of {', '.join(metrics)}; got {form.metric!r}")
         parsed[name] = Benchmark(form, from_dict(form.options, values, f"benchmark {name!r}"))
     return parsed

@@ -16,15 +16,7 @@ from typing import NamedTuple
 from mixtune import storage
 from mixtune.artifacts.model import FailedTraining, parse_model
 from mixtune.artifacts.pools import PoolsManifest, read_pools
-from mixtune.artifacts.samples import (
-    TOKENIZER_FILE,
-    BenchmarkIdentity,
-    Dial,
-    DialPoint,
-    Identity,
-    Samples,
-    read_parts,
-)
+from mixtune.artifacts.samples import TOKENIZER_FILE, BenchmarkIdentity, Dial, DialPoint, Identity, Samples, read_parts
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.chat.thinking import lift_thoughts
 from mixtune.errors import ConfigError, ModelError
@@ -32,6 +24,7 @@ from mixtune.evaluate import customer, report
 from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.nll import NllOptions
+from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.evaluate.named_benchmarks import Benchmark
 from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
@@ -240,6 +233,8 @@ def _identify_model(source: ModelSource, fetched: Fetched) -> tuple[str, str]:
 
 def _identify(benchmark: Benchmark) -> BenchmarkIdentity:
     options = asdict(benchmark.options)
+    if benchmark.form.metric != FORMS[benchmark.form.name].metric:
+        options["metric"] = benchmark.form.metric
     uri = options.pop("uri")
     return BenchmarkIdentity(form=benchmark.form.name, data=loading.digest(uri) if uri else "", options=options)
 

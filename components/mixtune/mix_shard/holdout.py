@@ -33,10 +33,7 @@ def write_holdout(general: PoolsManifest, tokenizer: ChatTokenizer, data_uri: st
     ]
     if not rows:
         return []
-    with (
-        storage.open_write(storage.join(data_uri, HOLDOUT_FILE)) as stream,
-        pa.ipc.new_file(stream, SCHEMA) as writer,
-    ):
+    with storage.open_write(storage.join(data_uri, HOLDOUT_FILE)) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     return [stream.entry(HOLDOUT_FILE)]
 

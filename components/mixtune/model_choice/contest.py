@@ -85,7 +85,7 @@ def _compare_axis(axis: str, samples: tuple[Samples, Samples], priced: tuple[Pri
     if not len(tables[0]):
         raise DataError(f"{axis}: the models have no item in common; evaluate both on the same files")
     form = FORMS[summary.form]
-    measure = measure_axis(form, summary.labels, tables)[0]
+    measure = measure_axis(form, summary.labels, tables, summary.metric)[0]
     if form.relative:
         measure = _per_answer(measure, tables)
     better = priced[1].name if measure.benefit.lower > 0 else priced[0].name if measure.benefit.upper < 0 else ""

@@ -156,14 +156,7 @@ def prepare(settings: SanitizeSettings, inputs: Inputs, work: str) -> tuple[list
     benchmarks = tuple((name, with_digest(uri) if inputs.work_uri else uri, column) for name, uri, column in places)
     index, digest = index_held_back(inputs.against_path, work)
     near = settings.dedup.near_duplicates > 0
-    plan = Plan(
-        rules=rules,
-        benchmarks=benchmarks,
-        held_out=index,
-        held_out_digest=digest,
-        near=near,
-        work_uri=work,
-    )
+    plan = Plan(rules=rules, benchmarks=benchmarks, held_out=index, held_out_digest=digest, near=near, work_uri=work)
     return files, plan, model
 
 

@@ -43,10 +43,7 @@ def llm_inference_service(model: ServedModel, plan: ServingPlan, settings: Serve
             "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": f"{vllm_pod.TMP_GIB}Gi"}}],
         },
     }
-    pods = {
-        "app.kubernetes.io/name": model.name,
-        "app.kubernetes.io/component": "llminferenceservice-workload",
-    }
+    pods = {"app.kubernetes.io/name": model.name, "app.kubernetes.io/component": "llminferenceservice-workload"}
     return [
         _object("serving.kserve.io/v1alpha2", "LLMInferenceService", model, settings, spec),
         vllm_pod.clients_policy(model.name, settings, pods, LLM_PORT),

@@ -1,5 +1,6 @@
 """MATH and whatever has its form: problems whose solution ends in a boxed answer."""
 
+import re
 from dataclasses import dataclass
 
 from mixtune import benchmark_files
@@ -11,6 +12,8 @@ from mixtune.evaluate.scoring.math_answers import are_same, is_same, read_answer
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Message
 
+_WORDS = re.compile(r"[^\d\\=+*/^$]*[^\W\d_]{4}[^\d\\=+*/^$]*")
+"""An answer that is no mathematics."""
 _ASK = "\n\nReason step by step, and put the final answer in \\boxed{}."
 
 
@@ -46,24 +49,29 @@ class CompetitionMath(AskedForm[MathOptions]):
             DataError: No items, or a row without a problem or an answer.
         """
         items = []
-        for number, row in enumerate(benchmark_files.read_items(options.uri), 1):
+        for number, row in enumerate(benchmark_files.read_items(options.uri, options.columns), 1):
             place = f"{options.uri} row {number}"
             problem = benchmark_files.text_of_problem(row, place)
             answers = (benchmark_files.only_answer(row.get(name), place) for name in ("answer", "final_answer"))
             answer = next(filter(None, answers), "") or read_boxed(str(row.get("solution") or ""))
             if not answer:
-                raise DataError(f"{place}: no answer, and no \\boxed{{...}} in a solution")
+                raise DataError(
+                    f"{place}: no answer, and no \\boxed{{...}} in a solution; spans and code are for lm_eval"
+                )
             subject = str(next((row[name] for name in ("type", *SUBJECTS, "level") if row.get(name)), "all"))
-            message = Message(role="user", content=problem + _ASK)
             item = MathItem(
                 item_id=item_id(row, number),
                 subject=subject,
-                messages=[message],
+                messages=[Message(role="user", content=problem + _ASK)],
                 gold=answer,
                 tolerance=_tolerance(row, place),
                 is_list=bool(row.get("is_multiple_answer")),
             )
             items.append(item)
+        words = [item.gold for item in items if _WORDS.fullmatch(item.gold)]
+        if 2 * len(words) > len(items):
+            text = f"most answers are words, such as {words[0]!r}, whose spellings math cannot tell apart"
+            raise DataError(f"{options.uri}: {text}; a task of form lm_eval may, or a judge")
         return list(items)
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:

@@ -51,6 +51,7 @@ class ResampledContrast:
     draws: int = 2000
     normal_bounds: bool = False
     """Bounds from the resamples' standard error rather than their percentiles."""
+    higher_is_better: bool = True
 
 
 Contrasts = list[Contrast | ResampledContrast]
@@ -76,6 +77,8 @@ class BenchmarkForm(Protocol[Options]):
     """A dataclass: what `plan` needs to know; of a benchmark, the user's options."""
     metric: str
     """The score that the verdict is about, a key of `summarize`."""
+    other_metrics: tuple[str, ...] = ()
+    """Keys of `summarize` that a user may have the verdict be about instead, as `metric`; `contrasts` has them too."""
     default_limit: float = 0.0
     """Allowed loss of `metric` (of its relative change, if `relative`) where the user sets none."""
     question: str = NON_INFERIORITY

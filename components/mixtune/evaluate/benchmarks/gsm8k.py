@@ -6,7 +6,7 @@ the solved items before a question are the first of the `train` split, the same 
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pyarrow as pa
@@ -35,6 +35,8 @@ class Gsm8kOptions:
     """Options of a benchmark of GSM8K's form: rows with a `question` and an `answer` that ends in `#### number`."""
 
     uri: str
+    columns: dict[str, str] = field(default_factory=dict)
+    """The file's columns by the usual names, `question` and `answer`, where it has others."""
     num_fewshot: int = 5
     """Solved items of the `train` split before each question; 0: none."""
     max_new_tokens: int = 256
@@ -58,10 +60,11 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
     """Problems whose answers are numbers."""
 
     name, options, metric, default_limit = "gsm8k", Gsm8kOptions, "strict_match", 0.02
+    other_metrics = ("flexible_match",)
 
     def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the problems of the `test` split, or its first."""
-        splits = benchmark_files.read_splits(options.uri)
+        splits = benchmark_files.read_splits(options.uri, columns=options.columns)
         items = benchmark_files.choose_split(splits, options.uri)
         problems = read_problems(items, options.uri)
         train = splits.get("train", [])
@@ -131,7 +134,8 @@ def read_problems(rows: list[Row], uri: str) -> list[Problem]:
             alone = next((str(row[name]) for name in ("answer_number",) if row.get(name) is not None), answer)
             if not _ALONE.fullmatch(alone):
                 raise DataError(
-                    f"{uri} row {number}: answer ends in '#### ' and a number, or is one; got {alone[-40:]!r}"
+                    f"{uri} row {number}: answer ends in '#### ' and a number, or is one; got {alone[-40:]!r}; others "
+                    "are for the form math, or a task of lm_eval"
                 )
             steps = "" if _ALONE.fullmatch(answer) else f"{answer}\n"
             answer = f"{steps}#### {alone.removesuffix('.0')}".lstrip()

@@ -1,5 +1,6 @@
 """IFEval and whatever has its form: prompts with instructions that a program can verify."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +35,11 @@ class Ifeval(AskedForm[IfevalOptions]):
     """Prompts with instructions that a program verifies; its subjects are the kinds of their first instructions."""
 
     name, options, metric, default_limit = "ifeval", IfevalOptions, "prompt_strict", 0.05
+    other_metrics = ("prompt_loose", "instruction_strict", "instruction_loose")
 
     def read_items(self, options: IfevalOptions, tokenizer: Tokenizer) -> list[AskedItem]:
         """Return the prompts, whose instructions can all be checked."""
-        prompts = read_prompts(options.uri)
+        prompts = read_prompts(options.uri, options.columns)
         check_instructions(prompts)
         return [
             PromptItem(
@@ -91,10 +93,10 @@ class Ifeval(AskedForm[IfevalOptions]):
 FORM = Ifeval()
 
 
-def read_prompts(uri: str) -> list[Prompt]:
+def read_prompts(uri: str, columns: Mapping[str, str]) -> list[Prompt]:
     """Return the prompts of a benchmark."""
     prompts: list[Prompt] = []
-    for number, row in enumerate(benchmark_files.read_items(uri), 1):
+    for number, row in enumerate(benchmark_files.read_items(uri, columns), 1):
         place = f"{uri} row {number}"
         names = _list(benchmark_files.need(row, "instruction_id_list", uri, number), place)
         kwargs = _list(row.get("kwargs") or [{}] * len(names), place)

@@ -47,7 +47,7 @@ class LongContext(AskedForm[LongContextOptions]):
         Raises:
             DataError: A row without a fact, question or answer, or fewer than two rows.
         """
-        rows = benchmark_files.read_items(options.uri)
+        rows = benchmark_files.read_items(options.uri, options.columns)
         if len(rows) < 2:
             raise DataError(f"{options.uri}: long context needs two facts at least, each is hidden among the others")
         texts = [

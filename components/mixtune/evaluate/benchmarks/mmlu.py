@@ -19,7 +19,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
-from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
+from mixtune.evaluate.choice_rows import NO_SUBJECT, ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
@@ -52,6 +52,7 @@ class Mmlu(BenchmarkForm[MmluOptions]):
     """Questions with lettered choices."""
 
     name, options, metric, default_limit = "mmlu", MmluOptions, "accuracy", 0.02
+    other_metrics = ("gold_probability",)
 
     def plan(self, axis: str, options: MmluOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
@@ -62,6 +63,8 @@ class Mmlu(BenchmarkForm[MmluOptions]):
                 f"{options.uri}: the right answer of all {len(items)} items is {items[0].letters[items[0].answer]}: a "
                 "liking for this letter would be measured; set scoring to text, or order the choices at random"
             )
+        if any(item.bias for item in items):
+            raise DataError(f"{options.uri}: BBQ's accuracy alone hides bias; form multiple_choice scores both")
         questions = benchmark_files.stratified_subset(items, lambda item: item.subject, limit)
         shots = next((splits[name] for name in ("dev", "validation") if splits.get(name, items) is not items), [])
         texts = prompts(questions, shots, options.num_fewshot, options.scoring)
@@ -105,8 +108,8 @@ def prompts(questions: list[Question], shots: list[Question], num_fewshot: int, 
         if len(solved[subject]) < num_fewshot:
             count = f"{len(solved[subject])} items in the dev split, num_fewshot is {num_fewshot}"
             raise DataError(f"MMLU subject {subject!r}: {count}; give a folder with a dev file, or set num_fewshot")
-        topic = subject.replace("_", " ")
-        head = f"The following are multiple choice questions (with answers) about {topic}.\n\n"
+        topic = "" if subject == NO_SUBJECT else f" about {subject.replace('_', ' ')}"
+        head = f"The following are multiple choice questions (with answers){topic}.\n\n"
         heads[subject] = (head if scoring == "letter" else "") + "".join(
             f"{ask(shot, scoring)} {answers(shot, scoring)[shot.answer]}\n\n" for shot in solved[subject][:num_fewshot]
         )

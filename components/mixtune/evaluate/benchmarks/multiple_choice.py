@@ -13,23 +13,29 @@ import pyarrow as pa
 
 from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
+from mixtune.evaluate.benchmarks import form
+from mixtune.evaluate.benchmarks.form import correct, measure_column
 from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
 
 ITEMS_PER_PART = 1024
+PROMPT, CONTINUED = "Question: {question}\nAnswer:", "{question}"
+BIASES = ("ambiguous_bias", "disambiguated_bias")
+WORDS = {"yes", "no", "maybe", "true", "false", "valid", "invalid"}
+"""Choices of these alone are not told apart by their length: `yes` is no longer an answer than `no`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoiceOptions(ChoiceOptions):
     """Options of a multiple-choice benchmark, in one of the layouts of `choice_layouts`."""
 
-    prompt: str = "Question: {question}\nAnswer:"
-    """What stands before a choice and a space; `{question}` is the row's."""
+    prompt: str = PROMPT
+    """What stands before a choice and a space; `{question}` is the row's. By default a text that its choices go on with
+    stands alone (HellaSwag, OpenBookQA, COPA, WinoGrande)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,28 +43,37 @@ class MultipleChoiceOptions(ChoiceOptions):
             raise ConfigError("prompt has {question} where a row's question goes")
 
 
-class MultipleChoice(BenchmarkForm[MultipleChoiceOptions]):
+class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
     """Questions whose choices are texts."""
 
     name, options, metric, default_limit = "multiple_choice", MultipleChoiceOptions, "accuracy_norm", 0.02
+    other_metrics = ("accuracy", *BIASES)
 
     def plan(self, axis: str, options: MultipleChoiceOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, or else of `validation`, taken evenly from the subjects."""
         questions = benchmark_files.choose_split(read_questions(options), options.uri)
+        if self.metric in BIASES and not all(question.bias for question in questions):
+            raise DataError(f"{options.uri}: {self.metric} is scored on rows of BBQ, with their answer_info")
         questions = benchmark_files.stratified_subset(questions, lambda item: item.subject, limit)
         score = partial(score_choices, axis, tokenizer, options.prompt)
         return make_parts(axis, questions, ITEMS_PER_PART, score)
 
-    def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
+    def summarize(self, table: pa.Table, labels: form.Labels) -> dict[str, float]:
         """Return the share of right choices, by log-probability over the number of characters and by itself."""
         return {
             "accuracy_norm": float(correct(table).mean()),
             "accuracy": float(measure_column(table, "accuracy").mean()),
+            **{name: score(np.ones(len(table))) for name, score in _bias_scores(table).items()},
         }
 
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
-        """Return both readings."""
-        return [*super().contrasts(base, candidate, labels), measure_contrast("accuracy", base, candidate)]
+    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: form.Labels) -> form.Contrasts:
+        """Return both readings, and of BBQ its bias scores, of which less is better."""
+        pairs = zip(_bias_scores(base).items(), _bias_scores(candidate).values(), strict=True)
+        biases = [
+            form.ResampledContrast(metric=name, base=a, candidate=b, higher_is_better=False) for (name, a), b in pairs
+        ]
+        accuracy = form.measure_contrast("accuracy", base, candidate)
+        return [*super().contrasts(base, candidate, labels), accuracy, *biases]
 
 
 FORM = MultipleChoice()
@@ -68,13 +83,17 @@ def score_choices(
     axis: str, tokenizer: Tokenizer, prompt: str, questions: Sequence[Question], engine: Engine
 ) -> list[Sample]:
     """Return the samples of questions."""
-    texts = [question.after_context(prompt.replace("{question}", question.question)) for question in questions]
-    requests = []
-    for question, text in zip(questions, texts, strict=True):
-        pairs = encode_pairs(tokenizer, text, [f" {choice}" for choice in question.choices])
-        requests.append(Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs)))
+    bare = CONTINUED if prompt == PROMPT else prompt
+    texts = [
+        question.after_context((bare if question.is_continued else prompt).replace("{question}", question.question))
+        for question in questions
+    ]
+    requests = [_requests(tokenizer, text, question) for question, text in zip(questions, texts, strict=True)]
+    answers = iter(engine.score([request for of_question in requests for request in of_question]))
     samples = []
-    for question, text, scores in zip(questions, texts, engine.score(requests), strict=True):
+    for question, text, parts in zip(questions, texts, requests, strict=True):
+        scored = [next(answers) for _ in parts]
+        scores = replace(scored[0], logprobs=tuple(value for part in scored for value in part.logprobs))
         sample = Sample(
             axis=axis,
             subject=question.subject,
@@ -82,14 +101,36 @@ def score_choices(
             text=question.question,
             **choose(text, scores, question.letters, question.answer),
         )
-        lengths = np.array([max(1, len(choice)) for choice in question.choices])
+        is_fixed = len(parts) > 1 or WORDS.issuperset(choice.lower() for choice in question.choices)
+        lengths = np.array([1 if is_fixed else max(1, len(choice)) for choice in question.choices])
         best = int(np.argmax(np.array(scores.logprobs) / lengths))
-        samples.append(
-            replace(
-                sample,
-                correct=float(best == question.answer),
-                prediction=question.letters[best],
-                measures={"accuracy": sample.correct or 0.0},
-            )
-        )
+        measures = {"accuracy": sample.correct or 0.0} | ({"bias": question.bias[best]} if question.bias else {})
+        right = float(best == question.answer)
+        samples.append(replace(sample, correct=right, prediction=question.letters[best], measures=measures))
     return samples
+
+
+def _bias_scores(table: pa.Table) -> dict[str, form.Score]:
+    """Return BBQ's bias scores, -1 to 1, by its items' weights (Parrish et al., 2022); empty for other benchmarks.
+
+    Where the context tells nothing, `(1 - accuracy) * (2 * biased / answered - 1)` is the mean of the items' bias.
+    """
+    if not all("bias" in dict(row) for row in table["measures"].to_pylist()):
+        return {}
+    bias, subjects = measure_column(table, "bias"), table["subject"].to_pylist()
+    ambiguous = np.array([float(name.endswith(" ambiguous")) for name in subjects])
+
+    def score(among: form.Floats) -> form.Score:
+        return lambda weights: float(weights @ (bias * among)) / max(float(weights @ among), 1e-9)
+
+    return dict(zip(BIASES, (score(ambiguous), score((1 - ambiguous) * np.abs(bias))), strict=True))
+
+
+def _requests(tokenizer: Tokenizer, text: str, question: Question) -> list[Request]:
+    """Return what is scored: the choices behind a text, or where it has a blank, the rest of it behind each choice."""
+    if question.is_continued and text.count("_") == 1:  # WinoGrande, by partial evaluation (Trinh and Le, 2018)
+        before, after = text.split("_")
+        pairs = [encode_pairs(tokenizer, before + choice, [f" {after.strip()}"])[0] for choice in question.choices]
+        return [Request(context=context, continuations=(rest,)) for context, rest in pairs]
+    pairs = encode_pairs(tokenizer, text, [f" {choice}" for choice in question.choices])
+    return [Request(context=pairs[0][0], continuations=tuple(pair[1] for pair in pairs))]

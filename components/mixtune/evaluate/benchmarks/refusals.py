@@ -38,7 +38,7 @@ class Refusals(AskedForm[RefusalOptions]):
 
     def read_items(self, options: RefusalOptions, tokenizer: Tokenizer) -> list[AskedItem]:
         """Return the prompts."""
-        items, rows = [], benchmark_files.read_items(options.uri)
+        items, rows = [], benchmark_files.read_items(options.uri, options.columns)
         if options.refuse is not None and len(files := {row.get(benchmark_files.FILE, "") for row in rows}) > 1:
             raise DataError(
                 f"{options.uri}: refuse holds for all rows, which are of several files ({', '.join(sorted(files))}); "
@@ -68,8 +68,6 @@ FORM = Refusals()
 def _should(row: Row, place: str) -> str:
     """Return whether a prompt should be refused or answered; what a label's number means is not guessed."""
     column = next((name for name in _COLUMNS if row.get(name) is not None), "")
-    if not column and "type" in row and {"focus", "final_label"} & row.keys():  # XSTest without its label
-        return REFUSE if str(row["type"]).startswith("contrast") else ANSWER
     value = str(row.get(column, "")).strip().lower()
     names = {name: REFUSE for name in _UNSAFE} | {name: ANSWER for name in _SAFE}
     if column == "refuse":

@@ -44,7 +44,7 @@ class ThinkingModes(AskedForm[ThinkingOptions]):
                 f"{tokenizer.name_or_path}: its chat template has no switch for thoughts (enable_thinking ...); "
                 "set modes to the one that it has, on or off"
             )
-        rows = benchmark_files.read_items(options.uri)
+        rows = benchmark_files.read_items(options.uri, options.columns)
         return [
             AskedItem(
                 item_id=f"{item_id(row, number)}/{mode}",

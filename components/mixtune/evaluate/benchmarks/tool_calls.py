@@ -56,7 +56,7 @@ class ToolCalls(AskedForm[AskedOptions]):
         Raises:
             DataError: A row of neither form, or answers to no question.
         """
-        rows, left_out = benchmark_files.read_items(options.uri), Counter[str]()
+        rows, left_out = benchmark_files.read_items(options.uri, options.columns), Counter[str]()
         answers = {str(row["id"]): row["ground_truth"] for row in rows if "ground_truth" in row and "id" in row}
         items = []
         for number, row in enumerate(rows, 1):

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 _REMOVED = ("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
+_SLASH = re.compile(r"\A(0|-?[1-9]\d*)/(0|-?[1-9]\d*)\Z")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _COMMA = re.compile(r",(?![^(\[]*[)\]])(?!\d{3}(?!\d))")
 """One that parts answers: outside of brackets, and not of thousands."""
@@ -52,7 +53,7 @@ def is_same(first: str, second: str, tolerance: float = 0.0) -> bool:
     """Return whether two answers are the same but for their spelling, or but for what numbers may differ by."""
     try:
         texts = [normalise_answer(text) for text in (first, second)]
-    except (IndexError, ValueError):  # a fraction or a root that ends where it begins
+    except ValueError:  # a fraction or a root that ends where it begins
         return first == second
     numbers = [number for text in texts if (number := _read_number(text)) is not None]
     return abs(numbers[0] - numbers[1]) <= Decimal(str(tolerance)) if len(numbers) == 2 else texts[0] == texts[1]
@@ -69,13 +70,16 @@ def normalise_answer(text: str) -> str:
     """Return an answer in one spelling.
 
     Raises:
-        IndexError, ValueError: A fraction or a root without its parts.
+        ValueError: A fraction or a root without its parts.
     """
     text = _DOLLAR.sub("", text).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac")
     for piece in _REMOVED:
         text = text.replace(piece, "")
-    text = _without_unit(text).replace("\\%", "")
+    text, *units = text.split("\\text{ ")
+    if len(units) > 1:
+        raise ValueError("two units")
+    text = text.replace("\\%", "")
     text = text.replace(" .", " 0.").replace("{.", "{0.")
     if not text:
         return text
@@ -83,43 +87,17 @@ def normalise_answer(text: str) -> str:
     name, equals, value = text.partition("=")
     if equals and "=" not in value and len(name) <= 2:
         text = value
-    text = _with_braces(_root_with_braces(text).replace(" ", ""))
-    return _slash_as_fraction("\\frac{1}{2}" if text == "0.5" else text)
-
-
-def _without_unit(text: str) -> str:
-    if "\\text{ " not in text:
-        return text
-    number, _ = text.split("\\text{ ")
-    return number
-
-
-def _root_with_braces(text: str) -> str:
-    """Return a text whose roots of one sign have braces, too."""
-    first, *rest = text.split("\\sqrt")
-    return first + "".join(
-        f"\\sqrt{piece}" if piece[0] == "{" else f"\\sqrt{{{piece[0]}}}{piece[1:]}" for piece in rest
-    )
+    if "" in text.split("\\sqrt")[1:]:
+        raise ValueError("a root of nothing")
+    text = _with_braces(re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text).replace(" ", ""))
+    return "\\frac{1}{2}" if text == "0.5" else _SLASH.sub(r"\\frac{\1}{\2}", text)
 
 
 def _with_braces(text: str) -> str:
     """Return a text whose fractions of two signs have braces, too; as it is where one is too short."""
-    first, *rest = text.split("\\frac")
-    pieces = [first]
-    for piece in rest:
-        if piece[0] == "{":
-            pieces.append(f"\\frac{piece}")
-            continue
-        if len(piece) < 2:
-            return text
-        bottom = piece[1:] if piece[1] == "{" else f"{{{piece[1]}}}{piece[2:]}"
-        pieces.append(f"\\frac{{{piece[0]}}}{bottom}")
-    return "".join(pieces)
-
-
-def _slash_as_fraction(text: str) -> str:
-    """Return a fraction for `a/b` of two whole numbers."""
-    match = re.fullmatch(r"(-?\d+)/(-?\d+)", text)
-    if not match or str(int(match[1])) != match[1] or str(int(match[2])) != match[2]:
+    if short := re.search(r"\\frac(?!\{)(.?)(?:\\frac|$)", text):
+        if not short[1]:
+            raise ValueError("a fraction of nothing")
         return text
-    return f"\\frac{{{match[1]}}}{{{match[2]}}}"
+    text = re.sub(r"\\frac([^{])(?=\{)", r"\\frac{\1}", text)
+    return re.sub(r"\\frac([^{])(.)", r"\\frac{\1}{\2}", text)

@@ -6,8 +6,10 @@ the namespace as a PodTemplate with the runtime's name, and is copied into the j
 """
 
 import copy
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mixtune.errors import ConfigError
 from mixtune.kubernetes_api import Object
@@ -173,26 +175,5 @@ def _env(job: Job) -> list[dict[str, str]]:
     return [{"name": name, "value": value} for name, value in sorted(job.env.items())]
 
 
-BACKENDS = {
-    "trainjob": Backend(
-        kind="TrainJob",
-        group="trainer.kubeflow.org",
-        version="v1alpha1",
-        plural="trainjobs",
-        body=trainjob,
-        complete="Complete",
-        pods="jobset.sigs.k8s.io/jobset-name={name},jobset.sigs.k8s.io/replicatedjob-name=node",
-        first_pod={"batch.kubernetes.io/job-completion-index": "0"},
-    ),
-    "pytorchjob": Backend(
-        kind="PyTorchJob",
-        group="kubeflow.org",
-        version="v1",
-        plural="pytorchjobs",
-        body=pytorchjob,
-        complete="Succeeded",
-        pods="training.kubeflow.org/job-name={name}",
-        first_pod={"training.kubeflow.org/replica-type": "master"},
-        needs_template=True,
-    ),
-}
+_TABLE = tomllib.loads(Path(__file__).with_name("backends.toml").read_text(encoding="utf-8"))
+BACKENDS = {body.__name__: Backend(body=body, **_TABLE[body.__name__]) for body in (trainjob, pytorchjob)}

@@ -19,10 +19,7 @@ KINDS = {
     "MLP": ("mlp", "ffn", "feed_forward", "block_sparse_moe", "fc1", "fc2", "dense_h_to_4h", "shared_transformer"),
 }
 """By kind of weight: parts of names that tell it."""
-IN_MIXERS = {
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "MLP": ("up_proj", "down_proj"),
-}
+IN_MIXERS = {"attention": ("q_proj", "k_proj", "v_proj", "o_proj"), "MLP": ("up_proj", "down_proj")}
 """By kind: the last parts of its names where a model calls the states, the attention or the MLP of a layer `mixer`."""
 
 

@@ -1,0 +1,56 @@
+"""Rows of published benchmarks whose question stands in no column as it is asked: put together as their own tasks do.
+
+Asking and guarding read the same rows, so what is asked is what no training record may hold. `published_rows.toml` has
+the benchmarks by their columns; its values are Jinja expressions over a row.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from jinja2 import Environment, TemplateError
+
+from mixtune.benchmark_files.tables import Row
+from mixtune.errors import DataError
+
+CONTINUED = "_continued"
+"""In a row whose choices go on with its question, or fill its blank `_`, instead of answering it."""
+BIAS = "_bias"
+"""In a row of BBQ: of each choice, whether it confirms a stereotype (1), contradicts it (-1), or says nothing (0)."""
+LEFT_OUT = "_left_out"
+"""In a row that cannot be asked: why not."""
+_TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text(encoding="utf-8"))
+
+
+def as_asked(row: Row, uri: str) -> Row:
+    """Return a row as it is asked where it is of such a benchmark, by plain names of columns; else as it is."""
+    path = re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
+    for name, columns, test, values in _LAYOUTS:
+        if columns <= row.keys() and test(row):
+            try:
+                fields = {ours: value({**row, "path": path}) for ours, value in values.items()}
+            except (TemplateError, TypeError) as error:
+                way = _TABLE["needs"].get(name, "look at its columns")
+                raise DataError(f"{uri}: a row that is not asked as one of {name} ({error}); {way}") from error
+            return {**{column: value for column, value in row.items() if column not in columns}, **fields}
+    return row
+
+
+def _bias(info: list[str], stereotyped: list[str], polarity: str) -> float:
+    """Return whether an answer confirms a stereotype: to a negative question its group does, to others the rest."""
+    text = "_".join(info)
+    for pattern, name in _TABLE["groups"]:
+        text = re.sub(pattern, name, text)
+    is_other = {group.lower() for group in stereotyped}.isdisjoint(text.lower().split("_"))
+    return 0.0 if text.lower().endswith("unknown") else 1.0 if is_other != (polarity == "neg") else -1.0
+
+
+_JINJA = Environment()
+_JINJA.globals |= {"bias": _bias, "connectives": _TABLE["connectives"]}
+_JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
+_JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+_LAYOUTS = [
+    (name, frozenset(layout.pop("columns").split()), _JINJA.compile_expression(layout.pop("where", "true")),
+     {ours: _JINJA.compile_expression(value, undefined_to_none=False) for ours, value in layout.items()})
+    for name, layout in _TABLE["layouts"].items()
+]  # fmt: skip
