@@ -46,6 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (folder / "tickets.csv").read_text()
     (folder / "tickets.csv").write_text(text.replace("message", "text", 1))
     shutil.copytree(world.base_model, folder / "models" / "my-model")
+    config = folder / "models" / "my-model" / "config.json"  # of a length that answers to IFEval fit into, as real ones
+    config.write_text(config.read_text().replace('"max_position_embeddings": 512', '"max_position_embeddings": 2048'))
     (arguments,) = [block for language, block in BLOCKS if language == "json" and "customer_uri" in block]
     (folder / "finetune.json").write_text(arguments)
     given = json.loads(arguments)

@@ -55,5 +55,5 @@ def test_the_report_and_the_mlflow_run_that_it_names_are_there(shown: str, work:
     client = MlflowClient(tracking_uri=f"sqlite:///{work / 'mlflow.db'}")
     found = client.search_runs([item.experiment_id for item in client.search_experiments()])
     parents = [run.data.tags for run in found if "mlflow.parentRunId" not in run.data.tags]
-    assert [tags["verdict"] for tags in parents] in (["pass"], ["fail"])
+    assert [tags["verdict"] for tags in parents] in (["pass"], ["fail"], ["inconclusive"])
     assert f"mlflow ui --backend-store-uri sqlite:///{work / 'mlflow.db'}" in shown
