@@ -15,16 +15,6 @@ from mixtune.errors import ConfigError
 from mixtune.mix_shard.receipt import length_histogram
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 
-USUAL: dict[str, Any] = {
-    "base_model": str(BASE_MODEL),
-    "method": "lora",
-    "train_options": {},
-    "num_nodes": "",
-    "gpus_per_node": "",
-    "tracking": {},
-    "storage": {},
-}
-
 
 def pool(name: str, share: float, **changed: Any) -> dict[str, Any]:
     """A pool as the receipt has it."""
@@ -68,7 +58,7 @@ SHARDS: dict[str, Any] = {
 
 def looked_at(shards: dict[str, Any], page: Path, **options: Any) -> str:
     mixed = Mixed(manifest=from_json(ShardsManifest, shards, "shards"))
-    return run_mixed_preflight(mixed, mixed.run_settings({**USUAL, **options}), str(page))
+    return run_mixed_preflight(mixed, mixed.run_settings(str(BASE_MODEL), "lora", **options), str(page))
 
 
 def cells(page: Path) -> str:

@@ -110,6 +110,14 @@ def _fingerprinted(arguments: Arguments, benchmarks: Mapping[str, Options]) -> R
 
 
 def _check_mixed(mixed: Mixed, run: RunSettings, report: str) -> None:
+    mixed_run = mixed.run_settings(
+        run.base_model,
+        run.method,
+        train_options=run.train_options,
+        num_nodes=run.num_nodes,
+        gpus_per_node=run.gpus_per_node,
+        tracking=run.tracking,
+        storage=run.storage,
+    )
     page = str(Path(report).with_stem(f"{Path(report).stem}-mixed"))
-    outcome = run_mixed_preflight(mixed, mixed.run_settings(vars(run)), page)
-    print(f"preflight of the mixed data: {outcome}; the page is {page}")
+    print(f"preflight of the mixed data: {run_mixed_preflight(mixed, mixed_run, page)}; the page is {page}")

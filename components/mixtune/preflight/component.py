@@ -142,9 +142,31 @@ def preflight(
     from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
     from mixtune.preflight.checks import run_preflight
     from mixtune.preflight.run_settings import RunSettings
+    from mixtune.settings.sanitize import SourceSettings
 
     files.configure_storage(storage)
-    run = RunSettings.from_task(locals(), files.data_uri(report.uri, "report"))
+    run = RunSettings(
+        base_model=base_model,
+        general_pools=[source["name"] for source in general],
+        weights=weights,
+        customer_data_percents=[float(percent) for percent in customer_data_percents or [customer_data_percent]],
+        customer_epochs=float(customer_epochs),
+        max_steps=int(max_steps),
+        mix_options=mix_options,
+        method=method,
+        learning_rate=float(learning_rate),
+        train_options=train_options,
+        sanitize_options=sanitize_options,
+        evaluate_options=evaluate_options,
+        seed=int(seed),
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        data_memory=data_memory,
+        sources=[SourceSettings(**source) for source in (*sources, *general)],
+        artifacts=files.data_uri(report.uri, "report"),
+        tracking=tracking,
+        storage=storage,
+    )
     planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options)
     engine = partial(check_engine, base_model, evaluate_options)
     return run_preflight(run, report.path, {"evaluation": engine, "benchmarks": planned})
@@ -188,4 +210,13 @@ def preflight_mixed(
 
     files.configure_storage(storage)
     mixed = Mixed(manifest=read_artifact(ShardsManifest, shards.path))
-    return run_mixed_preflight(mixed, mixed.run_settings(locals()), report.path)
+    settings = mixed.run_settings(
+        base_model,
+        method,
+        train_options=train_options,
+        num_nodes=num_nodes,
+        gpus_per_node=gpus_per_node,
+        tracking=tracking,
+        storage=storage,
+    )
+    return run_mixed_preflight(mixed, settings, report.path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from mixtune import storage
 from mixtune.artifacts.pools import RowCounts
@@ -11,14 +12,12 @@ from mixtune.preflight.checks import FEW_STEPS, IMAGE_DIGESTS, check_memory, che
 from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.model_checks import check_lengths
 from mixtune.preflight.run_settings import RunSettings
-from mixtune.settings.from_dict import Options
 from mixtune.settings.sanitize import SanitizeSettings, advise_region
 
 MANY_EPOCHS = 5.0
 """Passes over a pool above which its records are more likely learned by heart than learned from."""
 MUCH_LOST = 0.01
 """Share of a pool's records, 0 to 1, cut or dropped above which it is said as a warning."""
-OF_TRAINING = ("base_model", "method", "train_options", "num_nodes", "gpus_per_node", "tracking", "storage")
 STORED = ("report", "keep")
 """Policies of sanitize that leave personal data as it is."""
 
@@ -46,20 +45,22 @@ class Mixed:
         sources = [source for part in self.manifest.inputs.values() for source in part.inputs]
         return {f"{item.name}, {item.split}": storage.split_fingerprint(item.uri)[1] for item in sources}
 
-    def run_settings(self, parameters: Options) -> RunSettings:
-        """Return a run's settings by those of `OF_TRAINING`, and by the mix; `max_length` is its longest."""
+    def run_settings(self, base_model: str, method: str, **further: Any) -> RunSettings:
+        """Return the run's settings as far as the mix knows them; its longest record stands for `max_length`."""
         receipt = self.receipt
         weights = {pool.name: round(100 * pool.planned_share, 4) for pool in receipt.pools}
         longest = max(2, self.manifest.max_record_tokens)
         return RunSettings(
+            base_model=base_model,
             general_pools=list(weights)[1:],
             weights=weights,
             customer_data_percents=[100 * receipt.mix_ratio],
             max_steps=receipt.num_steps,
             max_batch_tokens=receipt.max_batch_tokens,
             mix_options={"global_batch_size": receipt.global_batch_size, "max_length": longest},
+            method=method,
             seed=receipt.seed,
-            **{name: parameters[name] for name in OF_TRAINING},
+            **further,
         )
 
 

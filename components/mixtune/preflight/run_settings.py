@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import Options
@@ -15,7 +15,6 @@ T = TypeVar("T")
 
 NUMBERS = {"customer_epochs": float, "max_steps": int, "learning_rate": float, "seed": int}
 """Parameters that are numbers, by their type: KFP hands 5.0 on for 5."""
-PERCENTS = ("customer_data_percent", "customer_data_percents")
 SAME = ("base_model", "mix_options", "method", "train_options", "sanitize_options", "evaluate_options", "num_nodes",
         "gpus_per_node", "data_memory", "tracking", "storage")  # fmt: skip
 """Parameters that are taken as they are."""
@@ -68,26 +67,16 @@ class RunSettings:
         What the pipeline does not take has its usual default, and the checks of what it does not do are left out.
         """
         pools = arguments.get("general_pools", [])
+        percents = arguments.get("customer_data_percents") or [arguments.get("customer_data_percent", 50.0)]
         mixes = "customer_data_percent" in arguments or "customer_data_percents" in arguments
         trains = "train_options" in arguments
         return cls(
             general_pools=[pool["category"] for pool in pools],
             weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
+            customer_data_percents=[float(percent) for percent in percents],
             left_out=(*(() if mixes else ("mix",)), *(() if trains else ("training", "memory", "cluster"))),
-            **_as_they_are(arguments),
-        )
-
-    @classmethod
-    def from_task(cls, parameters: Options, artifacts: str) -> "RunSettings":
-        """Read the parameters of the component `preflight`, whose sources `fingerprint` left."""
-        names = [source["name"] for source in parameters["general"]]
-        sources = [SourceSettings(**source) for source in (*parameters["sources"], *parameters["general"])]
-        return cls(
-            general_pools=names,
-            weights=parameters["weights"],
-            sources=sources,
-            artifacts=artifacts,
-            **_as_they_are({name: parameters[name] for name in (*PERCENTS, *NUMBERS, *SAME)}),
+            **{name: kind(arguments[name]) for name, kind in NUMBERS.items() if name in arguments},
+            **{name: arguments[name] for name in SAME if name in arguments},
         )
 
     def mix(self, percent: float | None = None) -> MixSettings:
@@ -109,15 +98,6 @@ class RunSettings:
     def nodes(self) -> NodeSettings:
         """Construct the settings of the training job; a ConfigError where they cannot be."""
         return NodeSettings(num_nodes=self.num_nodes, gpus_per_node=self.gpus_per_node)
-
-
-def _as_they_are(arguments: Options) -> dict[str, Any]:
-    percents = arguments.get("customer_data_percents") or [arguments.get("customer_data_percent", 50.0)]
-    return {
-        "customer_data_percents": [float(percent) for percent in percents],
-        **{name: kind(arguments[name]) for name, kind in NUMBERS.items() if name in arguments},
-        **{name: arguments[name] for name in SAME if name in arguments},
-    }
 
 
 def valid(construct: Callable[[], T]) -> T | None:

@@ -46,8 +46,15 @@ class TrainPage:
             ConfigError: At least one check failed; with `report` it is a TrainingError.
         """
         mixed = Mixed(manifest=read_artifact(ShardsManifest, task.inputs.shards_path))
-        model = {"base_model": task.inputs.base_model, "method": task.settings.method}
-        run = mixed.run_settings({**vars(self), **vars(nodes), **model})
+        run = mixed.run_settings(
+            task.inputs.base_model,
+            task.settings.method,
+            train_options=self.train_options,
+            num_nodes=nodes.num_nodes,
+            gpus_per_node=nodes.gpus_per_node,
+            tracking=dict(self.tracking),
+            storage=dict(self.storage),
+        )
         try:
             further = {"adapter": partial(check_adapter, task.inputs.base_model, task.settings)}
             run_mixed_preflight(mixed, run, self.path, {} if task.settings.restore else further)
