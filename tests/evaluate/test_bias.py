@@ -89,6 +89,8 @@ def test_a_model_that_became_biased_fails_where_the_verdict_is_about_bias_though
         summary = AxisSummary(form="multiple_choice", metric=metric, scores=FORM.summarize(tables[0], ()), num_items=96)
         axis = judge_axis("bbq", summary, (tables[0], tables[1]), 0.1)
         verdicts[metric] = axis.verdict
+        few = judge_axis("bbq", summary, (tables[0][:4], tables[0][:4]), 0.1)
+        assert few.verdict == "inconclusive"  # four items that stayed alike are no certainty
         assert axis.measure.metric == metric
         bias = next(measure for measure in axis.measures if measure.metric == "ambiguous_bias")
         assert (bias.base, bias.candidate, bias.higher_is_better) == (-0.5, 0.5, False)

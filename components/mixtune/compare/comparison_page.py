@@ -205,7 +205,8 @@ def _axis_parts(axis: AxisVerdict) -> Iterator[str]:
     items, details = axis.items, axis.details
     yield f"<h2>{escape(axis.axis)}</h2>"
     header = ["score", "base", "candidate", "difference", "95 % bounds"]
-    rows = [[measure.metric, *score_cells(measure, percent_digits=4)] for measure in axis.measures]
+    better = {True: "", False: " (less is better)"}
+    rows = [[f"{m.metric}{better[m.higher_is_better]}", *score_cells(m, percent_digits=4)] for m in axis.measures]
     if axis.question == SUPERIORITY:
         header.append("gain")
         for row, measure in zip(rows, axis.measures, strict=True):
@@ -228,7 +229,7 @@ def _item_notes(axis: AxisVerdict) -> Iterator[str]:
     """Yield what of an axis's items a reader has to know beside their scores."""
     items = axis.items
     if axis.question == NON_INFERIORITY:
-        yield f"With this many items an unchanged model passes in {100 * axis.power:.0f} % of runs."
+        yield f"The first score decides. An unchanged model passes in {100 * axis.power:.0f} % of such runs."
     if items.left_out:
         yield f"{items.left_out} items have no label and are left out."
     cut = f"Answers cut at {axis.max_new_tokens} tokens" if axis.max_new_tokens else "Prompts cut to the model's length"

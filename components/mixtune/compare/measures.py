@@ -28,12 +28,14 @@ def measure_axis(form: AnyForm, labels: Labels, tables: Tables, metric: str) -> 
 
 
 def _paired(contrast: Contrast, form: AnyForm, strata: list[str], clusters: list[str]) -> Measure:
-    values = contrast.base.values, contrast.candidate.values
+    rows = np.flatnonzero(contrast.base.weights)
+    values = contrast.base.values[rows], contrast.candidate.values[rows]
     compare = paired_stats.paired_ratio if form.relative else paired_stats.paired_mean
     if not (np.isfinite(values[0]) & np.isfinite(values[1])).all():
         raise DataError(f"{contrast.metric}: an item's score is no number; evaluate again, in float32")
     scores = [float(side.values.sum() / side.weights.sum()) for side in (contrast.base, contrast.candidate)]
-    return _measure(contrast.metric, form, scores, compare(*values, strata, clusters))
+    change = compare(*values, [strata[row] for row in rows], [clusters[row] for row in rows])
+    return _measure(contrast, form, scores, change)
 
 
 def _resampled(contrast: ResampledContrast, form: AnyForm, clusters: list[str]) -> Measure:
@@ -42,16 +44,16 @@ def _resampled(contrast: ResampledContrast, form: AnyForm, clusters: list[str]) 
         change = paired_stats.estimate(change.difference, change.standard_error)
     equal_weights = np.ones(len(clusters))
     scores = [contrast.base(equal_weights), contrast.candidate(equal_weights)]
-    return replace(_measure(contrast.metric, form, scores, change), higher_is_better=contrast.higher_is_better)
+    return _measure(contrast, form, scores, change)
 
 
-def _measure(metric: str, form: AnyForm, scores: list[float], change: Estimate) -> Measure:
+def _measure(contrast: Contrast | ResampledContrast, form: AnyForm, scores: list[float], change: Estimate) -> Measure:
     return Measure(
-        metric=metric,
+        metric=contrast.metric,
         base=scores[0],
         candidate=scores[1],
         change=change,
-        higher_is_better=form.higher_is_better,
+        higher_is_better=form.higher_is_better and contrast.higher_is_better,
         relative=form.relative,
     )
 

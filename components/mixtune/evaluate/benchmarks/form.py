@@ -26,7 +26,7 @@ Score = Callable[[Floats], float]
 
 
 class ItemScores(NamedTuple):
-    """An axis item by item, each (num_items,): any set of items scores `values.sum() / weights.sum()`."""
+    """An axis item by item, each (num_items,): any set scores `values.sum() / weights.sum()`; 0 leaves an item out."""
 
     values: Floats
     weights: Floats
@@ -39,6 +39,7 @@ class Contrast:
     metric: str
     base: ItemScores
     candidate: ItemScores
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
