@@ -277,6 +277,22 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"messages": [{**S, "content": f"s\n\n# Tools\n\n{HERMES}"}, Q, A], "tools": [TOOL]}, [S, Q, A]),
     "tools in the system text that are others": (
         {"messages": [{**S, "content": HERMES}, Q, A], "tools": [{**TOOL, "name": "g"}]}, [{**S, "content": HERMES}, Q, A]),
+    "rules among the tools in the system text": (
+        {"messages": [{**S, "content": HERMES.replace("You are p", "Never ask for a PIN. You are p").replace("Each f", "Be brief. Each f")},
+                      Q, A], "tools": [TOOL]},
+        [{**S, "content": f"You are a function calling AI model. Never ask for a PIN. Be brief. {HERMES[HERMES.index('Each'):]}"}, Q, A]),
+    "rules behind the tools in the system text": (
+        {"messages": [{**S, "content": f"{HERMES}\nAsk before you call <tool_call></tool_call> twice."}, Q, A], "tools": [TOOL]},
+        [{**S, "content": "Ask before you call <tool_call></tool_call> twice."}, Q, A]),
+    "a class of each turn": ({"messages": [{**Q, "label": 0}, {**A, "label": 0}]}, [Q, A]),
+    "a first turn alone": ({"turn_id": 0, "question": "q", "answer": "a"}, [Q, A]),
+    "a turn that was cut off, as context": (
+        {"messages": [Q, {**A, "weight": 0, "finish_reason": "length", "thumbs_up": False}, Q, A]}, [Q, {**A, "learn": False}, Q, A]),
+    "a question about a template's marks": (
+        {"prompt": "<|im_start|> and [INST] begin what?", "completion": "a"}, [{**Q, "content": "<|im_start|> and [INST] begin what?"}, A]),
+    "JSON to be turned into JSON": (
+        {"instruction": "q", "input": '[{"choices": ["x"]}]', "output": '{"choices": ["a"]}'},
+        [{**Q, "content": 'q\n\n[{"choices": ["x"]}]'}, {**A, "content": '{"choices": ["a"]}'}]),
     "a tool's result that is a list": (
         {"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"json": [{"a": 1}, {"b": 2}]}]}}), A]},
         [Q, A, {**RESULT, "content": '[{"a": 1}, {"b": 2}]'}, A]),
@@ -362,6 +378,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a message of a tree": ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "put each thread together"),
     "a spelled call that is no JSON": (
         {"messages": [Q, {**A, "content": "<tool_call>\n{name: f}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
+    "a spelled call with a set of Python's": (
+        {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f', 'arguments': {'x': {1, 2}}}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
     "an article of SQuAD": ({"title": "t", "paragraphs": [{"context": "c", "qas": []}]}, "for each question"),
     "an export of ChatGPT": ({"title": "t", "mapping": {}, "current_node": "x"}, "put each thread together"),
     "a message of Slack": ({"type": "message", "user": "U", "ts": "1", "text": "q"}, "put each thread together"),

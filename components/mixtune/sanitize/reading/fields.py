@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 
 from mixtune.errors import DataError
@@ -27,7 +28,8 @@ KEPT = ("group", "consent")
 AROUND = (*SYSTEM, *TOOLS, *HISTORY, *KEPT)
 WANTED = {name: truth == "true" for truth, names in TABLES["wanted"].items() for name in names.split()}
 """Columns that may say whether an answer is wanted, each with the value that says it is not."""
-_UNWANTED_TURNS = {name: truth == "true" for truth, names in TABLES["unwanted_turns"].items() for name in names.split()}
+_GONE = {name: truth == "true" for truth, names in TABLES["unwanted_turns"].items() for name in names.split()}
+_GONE_OR_UNWANTED = _GONE | WANTED
 PAIRS = tuple((question, answer) for question, answers in TABLES["pairs"].items() for answer in answers.split())
 """Columns of a question and its answer; the first pair that a row has is taken."""
 ENDS, _CUT_OFF = (frozenset(TABLES["ends"][name].split()) for name in ("fields", "cut_off"))
@@ -44,6 +46,7 @@ _DECISIONS = {"accept": True, "reject": False, "ignore": False}
 """What Prodigy writes as `answer` beside a text and its class."""
 
 
+@lru_cache(maxsize=2**12)
 def fold(name: str) -> str:
     """Return a column's name as it is compared: without case and outer spaces, spaces and humps inside as `_`."""
     return re.sub(r"[\s-]+|(?<=[a-z])(?=[A-Z](?:[a-z]|[A-Z]))", "_", name.strip()).lower()
@@ -115,19 +118,21 @@ def check_end(fields: JsonObject) -> None:
 
 
 def check_alone(row: JsonObject) -> None:
-    """Check that a question does not go on from others, which its row does not hold."""
-    if name := next((name for name in TURNS if not is_blank(row.get(name))), ""):
+    """Check that a question, but for the first, number 0, does not go on from others, which its row does not hold."""
+    if name := next((name for name in TURNS if not is_blank(row.get(name)) and str(row[name]) != "0"), ""):
         ways = "put each conversation together as `messages`, or give columns"
         raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
 
 
-def check_turn(turn: JsonObject, role: str) -> None:
-    """Refuse a turn that was for colleagues alone or is gone, and an answer that is unwanted or was cut off."""
-    unwanted = {"system": {}, "assistant": _UNWANTED_TURNS | WANTED}.get(role, _UNWANTED_TURNS)
+def check_turn(turn: JsonObject, role: str, *, is_learned: bool) -> None:
+    """Refuse a turn that was for colleagues alone or is gone, and a learned answer that is unwanted or was cut off."""
+    is_answer = role == "assistant" and is_learned
+    unwanted = _GONE_OR_UNWANTED if is_answer else _GONE if role != "system" else {}
     for name, value in turn.items():
-        if (folded := fold(name)) in unwanted and _truth(value) is unwanted[folded]:
+        is_class = (folded := fold(name)) == "label" and not is_wish(value)
+        if folded in unwanted and _truth(value) is unwanted[folded] and not is_class:
             raise Refused(f"unwanted turn (messages.{folded} is {str(unwanted[folded]).lower()})")
-    if role == "assistant":
+    if is_answer:
         check_end(turn)
 
 

@@ -41,10 +41,13 @@ _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), (
 _SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
 _SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
 _PRINTED = re.compile(r"\{\s*'")
-_SPELLED_TOOLS = re.compile(
-    r"(?s)(?:# Tools\s|You are a function[- ]calling AI model\b).*?<tools>\s*([\[{].*?)</tools>(?:.*</tool_call>)?\s*"
+_TOLD = "|".join(
+    re.sub(" +", r"\\s+", sentence) for sentence in fields.TABLES["told"]["sentences"].split("\n") if sentence
 )
-"""Tools in a system text, and how they are to be called, as Hermes and Qwen are told."""
+_SPELLED_TOOLS = re.compile(
+    rf"(?si)(?:# Tools\s+)?(?:{_TOLD})(?:\s|{_TOLD})*<tools>\s*([\[{{].*?)</tools>\.?(?:\s|{_TOLD})*"
+)
+"""Tools in a system text, and how they are to be called, in the words of Hermes and Qwen alone."""
 _LEARNED_IF = "output_with_loss"
 
 
@@ -148,9 +151,11 @@ def without_spelled_tools(messages: list[Message], tools: list[JsonObject], unre
 def _literal(call: str) -> Json:
     """Return the value of a call that Python printed, as most of Hermes' are; any other text as it is."""
     try:
-        return ast.literal_eval(call) if _PRINTED.match(call) else call
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(call) if _PRINTED.match(call) else call
+        json_text(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return call
+    return value
 
 
 def is_message(value: Json) -> bool:
@@ -219,7 +224,7 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     if turn.get("type") == "message":
         turn = {key: value for key, value in turn.items() if key != "type"}
     if not turn.keys() <= _READ:
-        fields.check_turn(turn, name)
+        fields.check_turn(turn, name, is_learned="learn" not in _marked({"role": name, "content": ""}, turn))
         account(turn, _READ | fields.ENDS, unread, "messages.")
     yield from _read_message(turn, name, unread)
 

@@ -48,24 +48,23 @@ def opened(row: JsonObject) -> JsonObject:
         Refused: The response was cut off.
     """
     row = read_cells(_traced(row))
-    texts = {name: row[name] for name in (*_REQUESTS, *_RESPONSES) if isinstance(row.get(name), str)}
-    cells = {name: value for name, text in texts.items() if (value := _logged(text)) is not text}
-    if len(cells) > 1 or (cells and (not row.keys().isdisjoint(_TURNS) or any(map(_request, map(row.get, _REQUESTS))))):
-        row = {**row, **cells}
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
             return {**_without(row, name), "chosen" if name == "chosen" else "messages": turns}
-    name = next((name for name in _RESPONSES if isinstance(row.get(name), (dict, list))), "")
+    cells = {name: _logged(row[name]) for name in (*_REQUESTS, *_RESPONSES) if isinstance(row.get(name), str)}
+    opened_row = {**row, **cells}
+    name = next((name for name in _RESPONSES if isinstance(opened_row.get(name), (dict, list))), "")
     if not name:
         inside = [name for name, value in row.items() if isinstance(value, dict) and _is_talk(value.get("messages"))]
         return {**_without(row, *inside), **row[inside[0]]} if len(inside) == 1 and "messages" not in row else row
-    key = next((key for key in _REQUESTS if key != name and _request(row.get(key))), "")
-    request = _request(row[key]) if key else row
+    key = next((key for key in _REQUESTS if key != name and _request(opened_row.get(key))), "")
+    request = _request(opened_row[key]) if key else row
     column = next((column for column in _TURNS if isinstance(request.get(column), list) and request[column]), "")
-    if not column or _is_talk(request[column]) or (answer := _answer(row[name])) is None:
+    if not column or _is_talk(request[column]) or (answer := _answer(opened_row[name])) is None:
         return row
-    about = {} if isinstance(row[name], list) or is_message(row[name]) else _without(row[name], *_INSIDE)
+    response = opened_row[name]
+    about = {} if isinstance(response, list) or is_message(response) else _without(response, *_INSIDE)
     about = {f"{name}.{inner}": value for inner, value in about.items()}
     return {**_without(row, key, name), **about, **_without(request, name), column: [*request[column], *answer]}
 
