@@ -305,6 +305,8 @@ def test_a_datum_is_found_as_urls_html_and_typesetting_spell_it(text: str, expec
         "pages 1990\u20132000 and 2001\u20132010, 1\u00a0234\u00a0567\u00a0890 \u20ac",
         "user:pass%40host, 50% of 100%, %E7%94%A8%E6%88%B7, version 1[.]2",
         "order 555123456, 123456789 items",
+        "look at live dot com, I worked at outlook dot com, meet us at web dot com",
+        "(pp. 480-487). 1998. (pp. 480\u2013487). 1998.",
     ],
 )
 def test_what_is_spelled_so_and_is_no_datum_stays(text: str) -> None:

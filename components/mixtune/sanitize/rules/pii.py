@@ -32,7 +32,7 @@ _DEFAULT_KEY_FILE = "/etc/mixtune/pseudonym-key"
 
 _SAID = rf"(?i: at (?:{ids.WORDS['spelled']['providers']}) dot )"
 """How an address goes on that is said; of other hosts than these it may be a place."""
-_SIGNS = ids.WORDS["spelled"]["signs"]
+_SIGNS, _BEFORE_AT = ids.WORDS["spelled"]["signs"], ids.WORDS["spelled"]["before_at"]
 _IP6_FORM = ids.WORDS["forms"]["ip6"]
 _GROUPS = {
     **ids.WORDS["forms"],
@@ -60,13 +60,15 @@ _SURE = {**ids.WORDS["sure"], "email": f"{ids.WORDS['sure']['email']}|{_SAID}"}
 _MAY_HOLD = re2.compile(
     "|".join([*(_SURE.get(name, pattern) for name, pattern in _GROUPS), MAY_BE]).encode(), options=_no_captures()
 )
+_MAY_BE_SPELLED = re2.compile(MAY_BE.encode(), options=_no_captures())
 _IP6 = re2.compile(_IP6_FORM)
 _LETTERS = "a-z\u00c0-\u024f\u0370-\u03ff\u0400-\u052f\u1e00-\u1fff"
 """Of Latin, Greek and Cyrillic: of scripts that write no spaces an address would take the words around it."""
 _ODD_EMAIL = re.compile(
     rf"[{_LETTERS}0-9._%+-]{{1,64}}@(?:[\w-]{{1,63}}\.)+[{_LETTERS}]{{2,24}}"
     r"|[a-z0-9._%+-]{1,64} ?[\[({<]at[\])}>] ?(?:[a-z0-9-]{1,63}(?:\.| ?[\[({<]dot[\])}>] ?))+[a-z]{2,24}"
-    rf"|(?:[a-z0-9]{{1,30}} (?:{_SIGNS}) ){{0,3}}[a-z0-9._+-]{{1,64}}{_SAID}[a-z]{{2,3}}(?: dot [a-z]{{2}})?\b",
+    rf"|(?:[a-z0-9]{{1,30}} (?:{_SIGNS}) ){{0,3}}(?<![a-z0-9._+-])(?!(?:{_BEFORE_AT}) )[a-z0-9._+-]{{1,64}}{_SAID}"
+    r"[a-z]{2,3}(?: dot [a-z]{2})?\b",
     re.I,
 )
 """An address with letters beyond ASCII, or with its signs spelled out."""
@@ -77,7 +79,7 @@ _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
 _SSN_NAMED = re.compile(r"(?<![\d.-])\d{3}[ .]\d{2}[ .]\d{4}(?![\d.-])")
 _SSN_ALONE = re.compile(r"(?<![\d.-])\d{9}(?![\d.-])")
 _CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){11,18}(?!\d)")
-_PIECE = re.compile("[^/]+")
+_PIECE = re.compile(r"(?:[^/)]|\)(?!\.))+")
 _DIALLED = re.compile(r"\+|\(?\d{3}\)?[-. ]{1,2}\d{3}[-. ]\d{4}$")
 _WITH_TRUNK = re.compile(r"\(?0[1-9]\d{0,4}\)?[ /-]{1,3}\d{2,}(?:[ -]\d{2,})*$")
 """A number that is dialled with a 0 before its area, as in most of Europe."""
@@ -129,12 +131,13 @@ class Personal:
 
     def find(self, text: str) -> list[Finding]:
         """Return kind, start and end of every finding, in order, without overlaps."""
-        candidates = list[Finding]()
-        if _MAY_HOLD.search(text.encode(errors="surrogatepass")):
+        candidates: list[Finding] = []
+        if _MAY_HOLD.search(encoded := text.encode(errors="surrogatepass")):
             candidates += self._candidates(text)
-            plain = read_plainly(text)
-            others = self._candidates(plain.text) if plain.text != text else ()
-            candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in others]
+            if _MAY_BE_SPELLED.search(encoded):
+                plain = read_plainly(text)
+                others = self._candidates(plain.text)
+                candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in others]
         if self.wants_names:
             candidates += pii_names.find_names(text, self.name_model)
         findings, at = [], 0
@@ -233,7 +236,7 @@ class Personal:
             return
         if context.UNIT.match(text, end) and not context.EXTENSION.match(text, end):
             return
-        # A stroke stands between numbers.
+        # A stroke stands between numbers, as a bracket does that ends a sentence.
         phones = [item for piece in _PIECE.finditer(text, start, end) for item in self._phones(text, *piece.span())]
         if not phones and _is_with_trunk(text[start:end]) and not _has_trunk(self.region):
             phones.append((PHONE_ELSEWHERE, start, end))
