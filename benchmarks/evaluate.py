@@ -190,7 +190,7 @@ def compare_answers(options: argparse.Namespace) -> list[str]:
     from lm_eval.models.huggingface import HFLM
 
     engine, tokenizer = load(Path(options.model))
-    prompts = [render_question(tokenizer, item.prompt) for item in ifeval.read_prompts(options.ifeval)]
+    prompts = [render_question(tokenizer, item.prompt) for item in ifeval.read_prompts(options.ifeval, {})]
     prompts, tokens = prompts[: options.answers], options.new_tokens
     lm = HFLM(pretrained=engine.model, tokenizer=tokenizer, batch_size=options.answers)
     asked = {"until": ["<|im_end|>"], "do_sample": False, "max_gen_toks": tokens}
@@ -247,7 +247,7 @@ def compare_engines(options: argparse.Namespace) -> list[str]:
 
 
 def constant_answers(path: str) -> list[str]:
-    items = ifeval.read_prompts(path)
+    items = ifeval.read_prompts(path, {})
     ifeval_checkers.check_instructions(items)
     lines = ["| answer to every prompt | prompts, strict | instructions, strict |", "|---|---|---|"]
     for answer in ("x", "Yes.", "I'm sorry, but I can't help with that."):
