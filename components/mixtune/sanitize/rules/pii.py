@@ -72,7 +72,7 @@ _ODD_EMAIL = re.compile(
     re.I,
 )
 """An address with letters beyond ASCII, or with its signs spelled out."""
-_SPELLED_OUT = re.compile(r"[\[({<]at[\])}>]|" + _SAID, re.I)
+_SPELLED_OUT = re2.compile(r"(?i)[\[({<]at[\])}>]|" + _SAID)
 _MORE_GROUPS = re.compile(":?[0-9A-Fa-f]")
 _IP = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.]*\d)")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
