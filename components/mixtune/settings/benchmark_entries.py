@@ -25,7 +25,7 @@ class BenchmarkEntry:
     def question(self) -> str:
         """The column that asks, where the options name it; else empty."""
         columns = self.options.get("columns")
-        return str(columns.get("question", "")) if isinstance(columns, Mapping) else ""
+        return str(columns.get("question") or "") if isinstance(columns, Mapping) else ""
 
 
 def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, BenchmarkEntry]:
@@ -43,7 +43,7 @@ def read_benchmark_entries(benchmarks: Mapping[str, object]) -> dict[str, Benchm
         drop = value.get("max_drop")
         if drop is not None and (isinstance(drop, bool) or not isinstance(drop, int | float) or not drop >= 0):
             raise ConfigError(f"benchmarks: {name!r}: max_drop is a number from 0, such as 0.02; got {drop!r}")
-        if drop is not None and drop > 1 and not {name, value.get("form")} & UNBOUNDED:
+        if drop is not None and drop > 1 and not {name, str(value.get("form"))} & UNBOUNDED:
             raise ConfigError(f"benchmarks: {name!r}: max_drop is a share, so that 0.02 is 2 %; got {drop:g}")
         if not isinstance(value.get("uri") or "", str):
             raise ConfigError(f"benchmarks: {name!r}: uri is a text; got {value['uri']!r}")
