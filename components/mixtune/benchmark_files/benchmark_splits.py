@@ -72,6 +72,8 @@ def _read(source: str, columns: Mapping[str, str]) -> list[Row]:
     rows = [row for row in read if LEFT_OUT not in row]
     if why := next((row[LEFT_OUT] for row in read if LEFT_OUT in row), ""):
         print(f"{source}: {len(read) - len(rows)} rows are left out, whose {why}", flush=True)
+    if not named:
+        return rows
     if missing := [(theirs, row) for row in rows[:1] for theirs in named.values() if theirs not in row]:
         raise DataError(f"{source}: columns: no column {missing[0][0]!r}; there are {', '.join(missing[0][1])}")
     hidden = {*named.values(), *((*QUESTIONS, *CONVERSATIONS) if has_question else ()), *(LISTS if has_choices else ())}

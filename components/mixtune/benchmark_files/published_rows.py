@@ -6,9 +6,11 @@ the benchmarks by their columns; its values are Jinja expressions over a row.
 
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, TemplateError
+from jinja2.environment import TemplateExpression
 
 from mixtune.benchmark_files.tables import Row
 from mixtune.errors import DataError
@@ -19,14 +21,15 @@ BIAS = "_bias"
 """In a row of BBQ: of each choice, whether it confirms a stereotype (1), contradicts it (-1), or says nothing (0)."""
 LEFT_OUT = "_left_out"
 """In a row that cannot be asked: why not."""
+_Layout = tuple[str, frozenset[str], TemplateExpression, dict[str, TemplateExpression]]
 _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text(encoding="utf-8"))
 
 
 def as_asked(row: Row, uri: str) -> Row:
     """Return a row as it is asked where it is of such a benchmark, by plain names of columns; else as it is."""
-    path = re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
-    for name, columns, test, values in _LAYOUTS:
-        if columns <= row.keys() and test(row):
+    for name, columns, test, values in _layouts_of(frozenset(row)):
+        if test(row):
+            path = re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
             try:
                 fields = {ours: value({**row, "path": path}) for ours, value in values.items()}
             except (TemplateError, TypeError) as error:
@@ -34,6 +37,12 @@ def as_asked(row: Row, uri: str) -> Row:
                 raise DataError(f"{uri}: a row that is not asked as one of {name} ({error}); {way}") from error
             return {**{column: value for column, value in row.items() if column not in columns}, **fields}
     return row
+
+
+@lru_cache
+def _layouts_of(columns: frozenset[str]) -> list[_Layout]:
+    """Return the layouts whose columns are all among these."""
+    return [layout for layout in _LAYOUTS if layout[1] <= columns]
 
 
 def _bias(info: list[str], stereotyped: list[str], polarity: str) -> float:

@@ -41,9 +41,7 @@ _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), (
 _SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
 _SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
 _PRINTED = re.compile(r"\{\s*'")
-_TOLD = "|".join(
-    re.sub(" +", r"\\s+", sentence) for sentence in fields.TABLES["told"]["sentences"].split("\n") if sentence
-)
+_TOLD = "|".join(re.sub(" +", r"\\s+", text) for text in fields.TABLES["told"]["sentences"].strip().split("\n"))
 _SPELLED_TOOLS = re.compile(
     rf"(?si)(?:# Tools\s+)?(?:{_TOLD})(?:\s|{_TOLD})*<tools>\s*([\[{{].*?)</tools>\.?(?:\s|{_TOLD})*"
 )

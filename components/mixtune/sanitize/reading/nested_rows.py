@@ -52,8 +52,7 @@ def opened(row: JsonObject) -> JsonObject:
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
             return {**_without(row, name), "chosen" if name == "chosen" else "messages": turns}
-    cells = {name: _logged(row[name]) for name in (*_REQUESTS, *_RESPONSES) if isinstance(row.get(name), str)}
-    opened_row = {**row, **cells}
+    opened_row = row | {name: _logged(row[name]) for name in (*_REQUESTS, *_RESPONSES) if name in row}
     name = next((name for name in _RESPONSES if isinstance(opened_row.get(name), (dict, list))), "")
     if not name:
         inside = [name for name, value in row.items() if isinstance(value, dict) and _is_talk(value.get("messages"))]
