@@ -147,3 +147,9 @@ def test_a_step_that_runs_out_of_memory_says_which_and_the_way_out(error: Any) -
         raise error
     with pytest.raises(RuntimeError, match="other"), explained("train.train"):
         raise RuntimeError("other")
+
+
+def test_a_full_gpu_is_no_full_machine() -> None:
+    words = r"\(CUDA out of memory\. .+\); the GPU is full, give it less at once"
+    with pytest.raises(MixtuneError, match=words), explained("train.train"):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -47,12 +48,12 @@ def memory_limit() -> float:
 
 def explain_memory(error: Exception | None = None) -> str:
     """Return what to do where memory ran out, here or by this error; empty where the error is another."""
-    words = ("allocate memory", "out of memory")
-    if error and not isinstance(error, MemoryError) and not any(text in str(error) for text in words):
+    if error and not isinstance(error, MemoryError) and not re.search("(?:allocate|out of) memory", str(error)):
         return ""
+    machine = f"this machine, or its container, has {memory_limit() / 1e9:.1f} GB; close other programs"
+    less = "a smaller max_length, train_options.memory.max_tokens_per_gpu, evaluate_options"
     return (
-        f"this machine, or its container, has {memory_limit() / 1e9:.1f} GB; close other programs, give it less at "
-        "once (a smaller max_length, train_options.memory.max_tokens_per_gpu, evaluate_options), or take more memory"
+        f"{'the GPU is full' if 'CUDA' in str(error) else machine}, give it less at once ({less}), or take more memory"
     )
 
 

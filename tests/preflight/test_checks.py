@@ -56,6 +56,9 @@ def test_records_that_make_too_few_steps_are_warned_of_before_anything_runs(
     assert wanted in capsys.readouterr().out
     for enough in ({"customer_epochs": 4.0}, {"max_steps": 2}):
         assert run_preflight(RunSettings(**{**GOOD, **enough}, sources=sources), str(tmp_path / "report")) == "pass"
+    (tmp_path / "more.json").write_text("[{}]")  # of how many records, cannot be told
+    sources = [SourceSettings(name="customer", uri=str(tmp_path))]
+    assert run_preflight(RunSettings(**GOOD, sources=sources), str(tmp_path / "report")) == "pass"
 
 
 @pytest.mark.parametrize(

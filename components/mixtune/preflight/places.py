@@ -94,8 +94,7 @@ def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -
 
 def count_lines(uri: str, files: list[storage.FileEntry]) -> int:
     """Return about how many lines files with a record a line have, by the beginnings of the first ones; else 0."""
-    counted = [file for file in files if file.num_bytes and file.path.endswith(LINES)]
-    read = lines = 0
+    counted, read, lines = [file for file in files if file.num_bytes and file.path.endswith(LINES)], 0, 0
     for file in counted[:SAMPLED_FILES]:
         with storage.open_read(_place(uri, file)) as stream:
             block = stream.read(2**16)
@@ -107,7 +106,9 @@ def about_customer_lines(sources: list[SourceSettings]) -> int:
     """Return about how many lines the customer's files for the training have; 0 where that cannot be told."""
     uris = [storage.plain_uri(item.uri) for item in sources if (item.name, item.split) == (CUSTOMER, "train")]
     try:
-        return sum(count_lines(uri, storage.list_files(uri)) for uri in uris)
+        listed = [(uri, storage.list_files(uri)) for uri in uris]
+        is_told = all(file.path.endswith(LINES) for _, files in listed for file in files if file.num_bytes)
+        return sum(count_lines(*place) for place in listed) if is_told else 0
     except MixtuneError:
         return 0  # `check_sources` says why
 

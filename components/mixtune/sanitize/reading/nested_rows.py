@@ -62,9 +62,8 @@ def opened(row: JsonObject) -> JsonObject:
     column = next((column for column in _TURNS if isinstance(request.get(column), list) and request[column]), "")
     if not column or _is_talk(request[column]) or (answer := _answer(opened_row[name])) is None:
         return row
-    response = opened_row[name]
-    about = {} if isinstance(response, list) or is_message(response) else _without(response, *_INSIDE)
-    about = {f"{name}.{inner}": value for inner, value in about.items()}
+    response = {} if isinstance(opened_row[name], list) or is_message(opened_row[name]) else opened_row[name]
+    about = {f"{name}.{inner}": value for inner, value in _without(response, *_INSIDE).items()}
     return {**_without(row, key, name), **about, **_without(request, name), column: [*request[column], *answer]}
 
 

@@ -136,8 +136,7 @@ class Personal:
             candidates += self._candidates(text)
             if _MAY_BE_SPELLED.search(encoded):
                 plain = read_plainly(text)
-                others = self._candidates(plain.text)
-                candidates += [(kind, plain.origin(start), plain.origin(end)) for kind, start, end in others]
+                candidates += [(kind, plain.origin(a), plain.origin(b)) for kind, a, b in self._candidates(plain.text)]
         if self.wants_names:
             candidates += pii_names.find_names(text, self.name_model)
         findings, at = [], 0
