@@ -18,7 +18,8 @@ from scipy.stats import binom
 
 from mixtune.artifacts.comparison import FAIL, PASS
 from mixtune.compare.bootstrap import paired_bootstrap
-from mixtune.compare.paired_stats import Z95, largest_loss, non_inferiority, paired_mean, superiority
+from mixtune.compare.paired_stats import largest_loss, non_inferiority, paired_mean, superiority
+from mixtune.evaluate.power import Z95
 from mixtune.evaluate.scoring.weighted_scores import f1_score
 
 CASES = [

@@ -33,6 +33,8 @@ class Inputs:
     evaluate_options: dict
     model_uri: str
     """Of a model that is trained already; empty: there is none."""
+    axes: dict
+    """The benchmarks as the user gives them, with their limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class Run:
             model_uri=model_uri,
             storage=self.storage,
         )
-        return Inputs(**on_cluster(task, cached=False).outputs)
+        return Inputs(**on_cluster(task, cached=False).outputs, axes=benchmarks)
 
     def preflight(self, inputs: Inputs, mix: Mix, training: Training, percents: list = []) -> dsl.PipelineTask:
         """Check the run before anything is computed; `percents` are those of a grid, in place of the mix's."""
@@ -121,7 +123,7 @@ class Run:
             train_options=training.options,
             sanitize_options=inputs.sanitize_options,
             evaluate_options=inputs.evaluate_options,
-            benchmarks=inputs.benchmarks,
+            benchmarks=inputs.axes,
             seed=self.seed,
             num_nodes=self.num_nodes,
             gpus_per_node=self.gpus_per_node,

@@ -94,14 +94,15 @@ def test_a_benchmark_of_the_hub_is_planned_like_a_local_one(hub: Any) -> None:
         ("odd", 0, ("fail", "choices is a list of 2 to 26 texts")),
     ):
         entry = {"uri": f"hf://datasets/org/set@v1/{path}", "form": "mmlu", "num_fewshot": num_fewshot}
-        ((outcome, text),) = check_benchmarks({"mine": entry}, BASE_MODEL, {})
+        ((outcome, text),) = check_benchmarks({"mine": entry}, BASE_MODEL, {}, {"mine": 1.0})
         assert outcome == expected[0] and expected[1] in text
 
 
 def test_a_task_that_lm_eval_does_not_have_is_refused_by_the_first_task(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("task: own\ndataset_path: json\noutput_type: multiple_choice\n")
     entry = {"form": "lm_eval", "uri": str(tmp_path)}
-    assert list(check_benchmarks({"mine": {**entry, "task": "own"}}, BASE_MODEL, {})) == [("pass", "mine: 1 items")]
+    planned = check_benchmarks({"mine": {**entry, "task": "own"}}, BASE_MODEL, {}, {"mine": 1.0})
+    assert list(planned) == [("pass", "mine: 1 items")]
     ((outcome, text),) = check_benchmarks({"mine": {**entry, "task": "owm"}}, BASE_MODEL, {})
     assert outcome == "fail" and "lm-eval has no task 'owm'" in text
 
@@ -114,7 +115,8 @@ def test_a_benchmark_is_planned_by_the_template_that_evaluate_asks_by(tmp_path: 
     template = tmp_path / "tools.jinja"
     template.write_text("{{ tools | tojson }}{% for turn in messages %}{{ turn.role }}: {{ turn.content }}{% endfor %}")
     options = {"chat": {"chat_template_uri": str(template)}}
-    assert list(check_benchmarks(benchmarks, BASE_MODEL, options)) == [("pass", "mine: 8 items")]
+    planned = check_benchmarks(benchmarks, BASE_MODEL, options, {"mine": 1.0})
+    assert list(planned) == [("pass", "mine: 8 items, answers of at most 64 tokens")]
 
 
 def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
@@ -126,7 +128,7 @@ def test_a_run_whose_benchmark_cannot_be_read_ends_with_its_first_check(
     assert cli.main(["run", "finetune", "--arguments", "own.json"]) == 1
     output, error = capsys.readouterr()
     assert "- benchmarks: benchmarks.gsm8k: " in error and "0 items in the train split" in error
-    assert "sanitize" not in output
+    assert "sanitize-" not in output
 
 
 def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: Path) -> None:
@@ -137,7 +139,8 @@ def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: 
         assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [
             ("skip", "ifeval: IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
         ]
-    assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [("pass", "ifeval: 1 items")]
+    planned = check_benchmarks(benchmarks, BASE_MODEL, {}, {"ifeval": 1.0})
+    assert list(planned) == [("pass", "ifeval: 1 items, answers of at most 64 tokens")]
 
 
 def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(
@@ -146,7 +149,7 @@ def test_preflight_counts_items_warns_of_unusable_rows_and_names_all_that_fails(
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "problems.jsonl", PROBLEMS)
     write_jsonl(tmp_path / "half.jsonl", [*TICKETS[:5], *[{"text": "and no answer"}] * 5])
-    good = {"uri": "problems.jsonl", "num_fewshot": 0}
+    good = {"uri": "problems.jsonl", "num_fewshot": 0, "max_drop": 1}
     changes = {"customer_uri": "half.jsonl", "benchmarks": {"gsm8k": good}}
     Path("run.json").write_text(json.dumps(arguments(tmp_path, **changes)))
     assert cli.main(["preflight", "finetune", "--arguments", "run.json"]) == 0

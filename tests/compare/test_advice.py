@@ -6,7 +6,8 @@ import pytest
 
 from mixtune.artifacts.comparison import INCONCLUSIVE, PASS, SUPERIORITY, AxisVerdict, ItemCounts, Measure
 from mixtune.compare import paired_stats
-from mixtune.compare.advice import advise, pass_rate
+from mixtune.compare.advice import advise
+from mixtune.evaluate.power import detectable_loss, pass_rate
 
 from ..comparisons import make_axis
 
@@ -16,7 +17,7 @@ def undecided(difference: float, error: float, limit: float, total: int) -> Axis
     measure = Measure(metric="accuracy", base=0.5, candidate=0.5 + difference, change=change)
     axis = make_axis("mmlu", INCONCLUSIVE, 0.5 + difference)
     return replace(
-        axis, limit=limit, measures=(measure,), detectable=paired_stats.detectable_loss(change),
+        axis, limit=limit, measures=(measure,), detectable=detectable_loss(error),
         items=ItemCounts(total=total), power=pass_rate(limit, error),
     )  # fmt: skip
 

@@ -12,8 +12,9 @@ from sklearn import metrics as sk
 
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.compare.paired_stats import Z95, largest_loss, non_inferiority, paired_mean
+from mixtune.compare.paired_stats import largest_loss, non_inferiority, paired_mean
 from mixtune.errors import DataError
+from mixtune.evaluate.power import Z95, detectable_loss
 from mixtune.evaluate.scoring import weighted_scores
 
 MMLU = 14_042
@@ -89,7 +90,7 @@ def test_few_changed_answers_are_no_certainty() -> None:
     same = found(*pair(100, 1.0, 0, 0))
     assert Z95**2 / (100 + Z95**2) < -same.lower < 0.0292
     assert non_inferiority(same, 0.03) == PASS
-    assert 0.03 < paired_stats.detectable_loss(same) < 0.05
+    assert 0.03 < detectable_loss(same.standard_error) < 0.05
 
 
 def test_power_is_that_of_the_formula() -> None:

@@ -12,6 +12,7 @@ from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import check_memory, run_preflight
+from mixtune.preflight.item_checks import check_items
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
 from mixtune.settings.sanitize import SourceSettings
@@ -49,16 +50,18 @@ def test_records_that_make_too_few_steps_are_warned_of_before_anything_runs(
 ) -> None:
     (tmp_path / "tickets.jsonl").write_text("{}\n" * 120)
     sources = [SourceSettings(name="customer", uri=str(tmp_path / "tickets.jsonl"))]
-    assert run_preflight(RunSettings(**GOOD, sources=sources), str(tmp_path / "report")) == "warn"
+    good = {**GOOD, "sources": sources, "left_out": ("items",)}
+    assert run_preflight(RunSettings(**good), str(tmp_path / "report")) == "warn"
     wanted = (
         "about 120 customer records make about 5 steps at 75 %, which hardly move a model: 4 customer_epochs make 20"
     )
     assert wanted in capsys.readouterr().out
     for enough in ({"customer_epochs": 4.0}, {"max_steps": 2}):
-        assert run_preflight(RunSettings(**{**GOOD, **enough}, sources=sources), str(tmp_path / "report")) == "pass"
+        assert run_preflight(RunSettings(**{**good, **enough}), str(tmp_path / "report")) == "pass"
     (tmp_path / "more.json").write_text("[{}]")  # of how many records, cannot be told
     sources = [SourceSettings(name="customer", uri=str(tmp_path))]
-    assert run_preflight(RunSettings(**GOOD, sources=sources), str(tmp_path / "report")) == "pass"
+    run = RunSettings(**GOOD, sources=sources)
+    assert run_preflight(run, str(tmp_path / "report")) == "pass" and run.num_records.total() == 120
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_every_failed_check_is_named_with_its_way_out(wrong: dict[str, Any], mes
 
 
 def test_all_failures_come_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"2 of 15 checks failed:\n- mix: .*\n- training: "):
+    with pytest.raises(ConfigError, match=r"2 of 16 checks failed:\n- mix: .*\n- training: "):
         run_preflight(
             RunSettings(**{**GOOD, "customer_data_percents": [-1.0], "method": "x"}), str(tmp_path / "report")
         )
@@ -183,3 +186,36 @@ def test_a_global_batch_that_leaves_gpus_idle_is_warned_of_with_one_that_does_no
     assert "128 or more keeps them busy" in warning
     enough = replace(run, mix_options={**GOOD["mix_options"], "global_batch_size": 128})
     assert not [words for _, words in check_memory(enough) if "busy" in words]
+
+
+def records(path: Path, count: int) -> str:
+    head = "text,category\n" if path.suffix == ".csv" else ""
+    path.write_text(head + "Where is my parcel?,delivery\n" * count)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["tickets.csv", "tickets.jsonl"])
+def test_records_that_are_too_few_to_tell_are_warned_of_by_axis_with_a_way_out(name: str, tmp_path: Path) -> None:
+    sources = [
+        SourceSettings(name="customer", uri=records(tmp_path / name, 120)),
+        SourceSettings(name="chat", uri=records(tmp_path / "chat.jsonl", 600)),
+    ]
+    held = {"splits": {"holdout_records": 200}}
+    run = RunSettings(**GOOD, sources=sources, sanitize_options=held)
+    (passed, known), (own, gain), (general, loss) = check_items(run)
+    assert (passed, own, general) == ("pass", "warn", "warn")
+    assert known.startswith("about 12 test records, 60 general records held out")
+    assert gain.startswith(
+        "customer: about 12 test records: a gain of 0.1 is proved in about 29 % of runs; give a test_uri"
+    )
+    assert gain.endswith("about 62")
+    assert loss.startswith("general_nll: 60 items and max_drop=0.02: a model that lost nothing passes in about 46 % of")
+    assert loss.endswith("to hold out about 160, or set benchmarks.general_nll.max_drop to 0.033")
+    enough = [replace(sources[0], split="test"), SourceSettings(name="chat", uri=records(tmp_path / "all.jsonl", 2000))]
+    assert [outcome for outcome, _ in check_items(replace(run, sources=enough))] == ["pass"]
+    limited = replace(run, sources=enough, evaluate_options={"limit": 60})
+    assert [text.partition("; ")[2].split(" about")[0] for _, text in list(check_items(limited))[1:]] == [
+        "raise evaluate_options.limit to"
+    ] * 2
+    looser = replace(limited, limits={"general_nll": 0.04, "customer": 0.11})
+    assert [outcome for outcome, _ in check_items(looser)] == ["pass"]

@@ -164,7 +164,7 @@ def test_the_command_looks_at_shards_that_are_there_already(
     ]
     assert main(["preflight", "finetune", *run, "--shards", "shards"]) == 0
     said = capsys.readouterr().out
-    assert "about 2 lines, for whose duplicates sanitize needs 0.0 GB of memory" in said
+    assert "about 2 records, for whose duplicates sanitize needs 0.0 GB of memory" in said
     assert "pass  pool customer: 75.00% of the mix" in said
     assert "preflight of the mixed data: pass; the page is mixtune-work/preflight-mixed.html" in said
     assert "Preflight of the mixed data" in (tmp_path / "mixtune-work" / "preflight-mixed.html").read_text()

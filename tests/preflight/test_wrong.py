@@ -259,6 +259,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         },
         "fail  axes: axis_limits: no axis 'mmul'; did you mean 'mmlu'?",
     ),
+    "a benchmark of too few items to tell": (
+        {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "num_fewshot": 0}}},
+        "warn  benchmarks: mmlu: 2 items and max_drop=0.02: a model that lost nothing passes in about 6 % of runs; give",
+    ),
+    "a gain that too few records would show": (
+        {"benchmarks": {"customer": {"min_gain": 0.05}}, "test_uri": "chat.jsonl"},
+        "warn  items: customer: about 1 test records: a gain of 0.1 passes min_gain=0.05 in about 7 % of runs; give",
+    ),
     "a percentage of 120": (
         {"customer_data_percent": 120.0},
         "customer_data_percent is 0 to 100; got 120",
@@ -296,7 +304,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "less memory than sanitize needs": (
         {"data_memory": "1k"},
-        "warn  data: about 2 lines: to find duplicates sanitize needs 0 GB, its tasks reserve 1k",
+        "warn  data: about 2 records: to find duplicates sanitize needs 0 GB, its tasks reserve 1k",
     ),
     "an amount of memory in words": (
         {"data_memory": "much"},

@@ -5,7 +5,9 @@ empty one and the model answers at once. Some templates have no switch and ask f
 """
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import NamedTuple
 
 from mixtune.records import Message
@@ -22,21 +24,10 @@ class Switch(NamedTuple):
     off: bool | str
 
 
-SWITCHES = (
-    *(Switch(name, True, False) for name in ("enable_thinking", "thinking", "reasoning")),
-    *(Switch(name, False, True) for name in ("skip_think", "skip_reasoning", "no_thinking")),
-    *(Switch("reasoning_effort", "high", off) for off in ("none", "no_think")),
-    *(Switch("thinking_mode", *pair) for pair in (("on", "off"), ("enabled", "disabled"), ("thinking", "chat"))),
-)
+_DATA = tomllib.loads(Path(__file__).with_name("thinking.toml").read_text(encoding="utf-8"))
+SWITCHES = tuple(Switch(*row) for row in _DATA["switches"])
 """Switches that templates have."""
-_NAMES = ("think", "thinking", "thought", "reasoning", "seed:think", "mm:think", "longcat_think", "think:opensource")
-TAGS = (
-    *((f"<{name}>", f"</{name}>") for name in _NAMES),
-    ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<|channel>thought", "<channel|>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|think:start|>", "<|think:end|>"), ("<|start_think|>", "<|end_think|>"),
-    ("<|thought_start|>", "<|thought_end|>"),
-)  # fmt: skip
+TAGS: tuple[tuple[str, str], ...] = tuple((opening, closing) for opening, closing in _DATA["tags"])
 """What families write around a thought."""
 _OPENED = re.compile(rf"\s*({'|'.join(re.escape(opening) for opening, _ in TAGS)})\s*\Z")
 _EMPTY = re.compile(

@@ -20,13 +20,9 @@ from mixtune.mixes import read_mix, with_mix
 from mixtune.settings.foreign import JsonObject
 
 KINDS = {
-    "STRING": "text",
-    "NUMBER_INTEGER": "a whole number",
-    "NUMBER_DOUBLE": "a number",
-    "BOOLEAN": "true or false",
-    "LIST": "a JSON list",
-    "STRUCT": "a JSON object",
-}
+    "STRING": "text", "NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number", "BOOLEAN": "true or false",
+    "LIST": "a JSON list", "STRUCT": "a JSON object",
+}  # fmt: skip
 
 OF_A_TRAINING = ("customer_data_percent", "max_steps")
 """What `restore`, which needs a `model_uri`, means otherwise than pipelines that tune."""

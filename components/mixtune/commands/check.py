@@ -53,9 +53,9 @@ def _preflight(options: argparse.Namespace) -> int:
         raise ConfigError(f"{pipeline.stem} is no whole run: preflight looks at pipelines; `mixtune list` shows them")
     mixed = Mixed(manifest=read_artifact(ShardsManifest, options.shards)) if options.shards else None
     storage.configure_storage(arguments["storage"])
-    benchmarks, _ = fingerprint_benchmarks(arguments["benchmarks"])
+    benchmarks, limits = fingerprint_benchmarks(arguments["benchmarks"])
     run = _fingerprinted(arguments, benchmarks)
-    run = replace(run, artifacts=options.pipeline_root, namespace=options.namespace)
+    run = replace(run, limits=limits, artifacts=options.pipeline_root, namespace=options.namespace)
     trains = "training" not in run.left_out and not arguments.get("model_uri")
     further = {
         "adapter": partial(check_adapter, run.base_model, valid(run.training) if trains else None),
@@ -63,7 +63,7 @@ def _preflight(options: argparse.Namespace) -> int:
         "rules": partial(check_rules, run.sanitize_options, bool(run.num_nodes)),
         "evaluation": partial(check_engine, run.base_model, run.evaluate_options, bool(run.num_nodes)),
         "axes": partial(check_axes, arguments),
-        "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options),
+        "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, limits),
     }
     options.report = options.report or f"{options.work_dir}/preflight.html"
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)

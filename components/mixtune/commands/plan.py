@@ -17,7 +17,7 @@ from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError, StorageError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.places import count_lines
+from mixtune.preflight.places import count_records
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, read_prices
@@ -151,7 +151,7 @@ def _about_records(customer_uri: str) -> int:
     """Return about how many records a customer's files have, by their lines; 0 where that cannot be told."""
     try:
         there = bool(customer_uri) and storage.exists(customer_uri)
-        records = count_lines(customer_uri, storage.list_files(customer_uri)) if there else 0
+        records = count_records(customer_uri, storage.list_files(customer_uri)) if there else 0
     except StorageError as error:
         raise ConfigError(f"customer_uri: its records cannot be counted ({error}); give --customer-records") from error
     if records:

@@ -1,11 +1,7 @@
 """What a comparison says of an axis that did not pass: what to do, and what its items were able to show."""
 
-import math
-
-from scipy.stats import norm
-
 from mixtune.artifacts.comparison import EQUIVALENCE, FAIL, NON_INFERIORITY, PASS, SUPERIORITY, AxisVerdict
-from mixtune.compare import paired_stats
+from mixtune.evaluate.power import enough_items
 
 
 def advise(axis: AxisVerdict) -> str:
@@ -60,14 +56,14 @@ def _advise_superior(axis: AxisVerdict) -> str:
         f"which show a gain of {_amount(axis, axis.detectable)} in 80 % of such runs."
     )
     if gain > 0:
-        more = _num_items(axis, gain)
+        more = enough_items(total, axis.detectable, gain)
         return f"{begin} If the gain is as measured, about {more:,} records prove it; else train longer."
     return f"{begin} Train longer, or raise the customer share."
 
 
 def _advise_general(axis: AxisVerdict) -> str:
     measure, benefit = axis.measure, axis.measure.benefit
-    loss, limit = -benefit.difference, _amount(axis, axis.limit)
+    loss, limit, total = -benefit.difference, _amount(axis, axis.limit), axis.items.total
     if axis.verdict == FAIL and axis.question == EQUIVALENCE:
         amount = _amount(axis, abs(measure.change.difference))
         return f"{axis.axis} differs by {amount}: this is not what was proved; look at its form and its engine."
@@ -78,31 +74,25 @@ def _advise_general(axis: AxisVerdict) -> str:
     power = f"an unchanged model passes in {100 * axis.power:.0f} % of such runs"
     begin = (
         f"{axis.axis}: the loss lies between {_amount(axis, -benefit.upper)} and {_amount(axis, -benefit.lower)}, and "
-        f"{limit} is allowed: {axis.items.total:,} items cannot tell ({power})."
+        f"{limit} is allowed: {total:,} items cannot tell ({power})."
     )
     if axis.detectable > axis.limit:
         if axis.limit == 0:
             return f"{begin} No number of items shows that nothing at all was lost: allow a loss above 0."
         return (
-            f"{begin} They are too few: evaluate on about {_num_items(axis, axis.limit):,}, or allow "
-            f"{_amount(axis, axis.detectable)}."
+            f"{begin} They are too few: evaluate on about {enough_items(total, axis.detectable, axis.limit):,}, or "
+            f"allow {_amount(axis, axis.detectable)}."
         )
     # There are items enough for a model that lost nothing: this one lost about what is allowed.
     if loss < axis.limit:
-        more = f"if it is as measured ({_amount(axis, loss)}), about {_num_items(axis, axis.limit - loss):,} items tell"
+        enough = enough_items(total, axis.detectable, axis.limit - loss)
+        more = f"if it is as measured ({_amount(axis, loss)}), about {enough:,} items tell"
     else:
         more = f"as measured ({_amount(axis, loss)}), it is more than that"
     return (
         f"{begin} The items are enough, the loss is close to the allowed one: {more}; raise the general share, or "
         f"allow {_amount(axis, -benefit.lower)}."
     )
-
-
-def _num_items(axis: AxisVerdict, gap: float) -> int:
-    """Return how many items like these show in 80 % of runs a difference that is `gap` away from the limit."""
-    exact = math.ceil(axis.items.total * (axis.detectable / max(gap, 1e-9)) ** 2)
-    unit = int(10 ** max(0, len(str(exact)) - 2))
-    return max(axis.items.total, math.ceil(exact / unit) * unit)
 
 
 def _amount(axis: AxisVerdict, value: float) -> str:
@@ -113,10 +103,3 @@ def _amount(axis: AxisVerdict, value: float) -> str:
 
 def _signed(axis: AxisVerdict, value: float) -> str:
     return ("+" if value > 0 else "") + _amount(axis, value)
-
-
-def pass_rate(limit: float, standard_error: float) -> float:
-    """Return in which share of runs like this one an unchanged model shows that its loss is at most `limit`, 0 to 1."""
-    if standard_error <= 0:
-        return 1.0
-    return float(norm.cdf(limit / standard_error - paired_stats.Z95))

@@ -12,17 +12,13 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.errors import DataError
+from mixtune.evaluate.power import Z95
 
 Floats = npt.NDArray[np.float64]
-Z95 = float(norm.ppf(0.95))
-"""One-sided 95 % point of the normal distribution."""
-Z80 = float(norm.ppf(0.8))
-"""80 % point: the power at which the detectable loss is stated."""
 
 COARSENESS = 0.25
 """Added to the variance of few changed answers: with it 5.7 % pass at the margin at most, without it 7.2 %."""
@@ -34,11 +30,6 @@ def estimate(difference: float, standard_error: float) -> Estimate:
     return Estimate(
         difference=difference, standard_error=standard_error, lower=difference - reach, upper=difference + reach
     )
-
-
-def detectable_loss(change: Estimate) -> float:
-    """Return the smallest allowed loss under which an unchanged model passes in 80 % of runs like this one."""
-    return (Z95 + Z80) * change.standard_error
 
 
 def paired_mean(base: Floats, candidate: Floats, strata: list[str], clusters: list[str]) -> Estimate:

@@ -16,12 +16,13 @@ from mixtune.artifacts.comparison import (
 )
 from mixtune.artifacts.samples import AxisSummary, count_true
 from mixtune.compare import paired_stats
-from mixtune.compare.advice import advise, pass_rate
+from mixtune.compare.advice import advise
 from mixtune.compare.measures import Tables, measure_axis
 from mixtune.compare.subgroups import compare_subgroups, count_changes, list_lost_items
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks.form import AnyForm, Labels
 from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.power import detectable_loss, pass_rate
 
 
 def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *, same: bool = False) -> AxisVerdict:
@@ -43,7 +44,7 @@ def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *,
         limit=limit,
         verdict=_decide(question, benefit, limit),
         advice="",
-        detectable=paired_stats.detectable_loss(benefit),
+        detectable=detectable_loss(benefit.standard_error),
         power=pass_rate(limit, benefit.standard_error),
         max_new_tokens=summary.max_new_tokens,
         items=ItemCounts(total=len(tables[0]), lost=lost, gained=gained, left_out=summary.left_out, **counts),

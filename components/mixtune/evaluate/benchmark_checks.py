@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import cast
 
 from transformers import AutoTokenizer
@@ -11,6 +12,7 @@ from mixtune.artifacts.model import BaseModel
 from mixtune.chat.template_files import read_template_file
 from mixtune.errors import MixtuneError, ModelError
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.power import warn_of_few
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.prompts import check_thinking_switch
 from mixtune.inference.vllm_engine import check_installed
@@ -42,8 +44,15 @@ def _load_tokenizer(base_model: str, settings: EvaluateSettings) -> Tokenizer:
     return tokenizer
 
 
-def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options: Options) -> Iterator[tuple[str, str]]:
+def check_benchmarks(
+    benchmarks: Mapping[str, Options],
+    base_model: str,
+    options: Options,
+    limits: Mapping[str, float] = MappingProxyType({}),
+) -> Iterator[tuple[str, str]]:
     """Plan every benchmark as `evaluate` will with its `options`: rows, solved items, template; yield outcomes, texts.
+
+    `limits` are the losses allowed over the defaults: too few items to tell are warned of.
 
     A form whose library is in the evaluate image alone is not looked at.
     """
@@ -55,8 +64,11 @@ def check_benchmarks(benchmarks: Mapping[str, Options], base_model: str, options
     for name, benchmark in parse_benchmarks(benchmarks).items():
         try:
             parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
-            yield "pass", f"{name}: {sum(len(part.items) for part in parts)} items"
-            if 0 < length <= (answer := max(part.new_tokens for part in parts)):
+            num_items, answer = sum(len(part.items) for part in parts), max(part.new_tokens for part in parts)
+            yield "pass", f"{name}: {num_items:,} items" + (f", answers of at most {answer:,} tokens" if answer else "")
+            way = "raise evaluate_options.limit to" if num_items == settings.limit_of(name) else "give more items,"
+            yield from warn_of_few(name, num_items, limits.get(name, benchmark.form.default_limit), way)
+            if 0 < length <= answer:
                 way = "the model takes in all, which leaves none for questions; set it lower"
                 yield "fail", f"benchmarks.{name}: max_new_tokens is {answer} of the {length} tokens that {way}"
         except MixtuneError as error:

@@ -1,47 +1,19 @@
-"""Thoughts of reasoning models, cut from what they answer, in the marks of every family that publishes weights.
-
-| family | marks |
-|---|---|
-| Qwen3, DeepSeek, GLM, Kimi K2, MiniMax, SmolLM3, Nemotron, Phi-4, Hunyuan, Ernie | `<think>` |
-| Magistral; Seed-OSS; LongCat; Kimi-VL | `[THINK]`; `<seed:think>`; `<longcat_think>`; `◁think▷` |
-| MiniMax-M3; Hunyuan 3; MiniCPM3 | `<mm:think>`; `<think:opensource>`; `<|thought_start|>` |
-| gpt-oss | channels `analysis`, `commentary` and `final` |
-| Gemma 4; MedGemma | `<|channel>thought`; `<unused94>thought` |
-| Command A Reasoning; Apertus; OpenThinker | `<|START_THINKING|>`; `<|inner_prefix|>`; `<|begin_of_thought|>` |
-| Solar Open; Solar Open 2; Marin; s1 | `<|think|>`; `<|think:start|>`; `<|start_think|>`; `<|im_start|>think` |
-| EXAONE Deep, Marco-o1; tuned by examples | `<thought>`; `<thinking>`, `<reasoning>`, `<analysis>`, `<scratchpad>` |
-| Granite 3.2 | `Here is my thought process:` |
-"""
+"""Thoughts of reasoning models, cut from what they answer, in the marks of families that publish weights."""
 
 import re
+import tomllib
+from pathlib import Path
 from typing import NamedTuple
 
 from mixtune.chat.thinking import TAGS
 
-_WORD_MARKS = (
-    *((f"<{name}>", f"</{name}>") for name in ("thinking", "thought", "reasoning", "analysis", "scratchpad")),
-    ("Here is my thought process:", "Here is my response:"),
-    ("Here's my thought process:", "Here's my response:"),
+_WORD_MARKS, _OTHER_MARKS, _WRAPPERS = (
+    [(opening, closing) for opening, closing in pairs]
+    for pairs in tomllib.loads(Path(__file__).with_name("thoughts.toml").read_text(encoding="utf-8")).values()
 )
-"""Marks that an answer may spell for its own reasons: a thought is what a text begins with."""
-_CONTROL_MARKS = (
-    *(pair for pair in TAGS if pair not in _WORD_MARKS),
-    ("<unused94>thought", "<unused95>"),
-    ("<|inner_prefix|>", "<|inner_suffix|>"),
-    ("<|think|>", "<|content|>"),
-    ("<|thinking|>", "<|/thinking|>"),
-    ("<|im_start|>think", "<|im_start|>answer"),
-)
-"""Marks that no other text has, those of chat templates among them: a thought may stand anywhere."""
+_CONTROL_MARKS = [*(pair for pair in TAGS if pair not in _WORD_MARKS), *_OTHER_MARKS]
 _CALL = re.compile(r"<tool_call>|<\|tool_calls_section_begin\|>")
 """A call ends a thought that was not closed, as for the parsers that serve Qwen3 and Kimi K2."""
-_WRAPPERS = (
-    *((f"<{name}>", f"</{name}>") for name in ("answer", "response", "output", "solution")),
-    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
-    ("<|begin_of_solution|>", "<|end_of_solution|>"),
-    ("<|START_TEXT|>", "<|END_TEXT|>"),
-)
-"""What some families put around the answer that follows a thought."""
 _HARMONY = re.compile(
     r"<\|channel\|>(?P<header>(?:(?!<\|message\|>).)*)<\|message\|>(?P<body>.*?)"
     r"(?=<\|(?:end|return|call|start|channel)\|>|\Z)",

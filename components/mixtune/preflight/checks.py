@@ -7,14 +7,16 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from mixtune import models, storage
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
 from mixtune.interpolation import read_config
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Findings, Row, conclude, look
+from mixtune.preflight.item_checks import check_items
 from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
 from mixtune.preflight.model_checks import check_architecture, check_embedding, check_lengths, check_weights
-from mixtune.preflight.places import about_customer_lines, check_artifacts, check_region, check_sources, encryption_key
+from mixtune.preflight.places import check_artifacts, check_region, check_sources, encryption_key
 from mixtune.preflight.run_settings import RunSettings, valid
 from mixtune.preflight.shape import Shape
 from mixtune.preflight.template_check import check_template
@@ -57,7 +59,9 @@ def run_preflight(
 
 def _check_mix(run: RunSettings) -> Findings:
     check_grid(len(run.customer_data_percents))
-    records = about_customer_lines(run.sources)
+    if 100 in run.customer_data_percents:
+        yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
+    records = run.num_records[CUSTOMER_AXIS, "train"]
     for percent in run.customer_data_percents:
         mix = run.mix(percent)
         mix.check_general_pools(run.general_pools)
@@ -72,8 +76,6 @@ def _check_mix(run: RunSettings) -> Findings:
                 f"model: {math.ceil(FEW_STEPS / steps) * mix.customer_epochs:g} customer_epochs make {FEW_STEPS}, or "
                 "take a smaller mix_options.global_batch_size",
             )
-    if 100 in run.customer_data_percents:
-        yield "warn", "100 % customer: nothing is mixed in, expect forgetting; 50 or 75 are good starts"
 
 
 def _check_training(run: RunSettings) -> Findings:
@@ -308,26 +310,15 @@ def _check_tracking(run: RunSettings) -> Findings:
 
 
 SETTINGS: dict[str, Callable[[RunSettings], Findings]] = {
-    "mix": _check_mix,
-    "training": _check_training,
-    "options": _check_known,
-    "tags": _check_tags,
-}
+    "mix": _check_mix, "training": _check_training, "options": _check_known, "tags": _check_tags,
+}  # fmt: skip
 """The checks that look at no file."""
 CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
-    "mix": _check_mix,
-    "training": _check_training,
-    "options": _check_options,
-    "data": lambda run: check_sources(run.sources, run.data_memory),
+    "mix": _check_mix, "training": _check_training, "options": _check_options,
+    "data": lambda run: check_sources(run.sources, sum(run.num_records.values()), run.data_memory),
     "region": lambda run: check_region(run.sources, run.storage),
     "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),
-    "base model": _check_model,
-    "architecture": check_architecture,
-    "lengths": check_lengths,
-    "embedding": check_embedding,
-    "chat template": check_template,
-    "memory": check_memory,
-    "cluster": _check_cluster,
-    "tags": _check_tags,
-    "tracking": _check_tracking,
-}
+    "base model": _check_model, "architecture": check_architecture, "lengths": check_lengths,
+    "embedding": check_embedding, "chat template": check_template, "memory": check_memory, "cluster": _check_cluster,
+    "items": check_items, "tags": _check_tags, "tracking": _check_tracking,
+}  # fmt: skip

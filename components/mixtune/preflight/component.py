@@ -22,19 +22,10 @@ def fingerprint(
     storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
-    [
-        ("customer", list),
-        ("general", list),
-        ("weights", dict),
-        ("benchmarks", dict),
-        ("limits", dict),
-        ("base_model", str),
-        ("mix_options", dict),
-        ("sanitize_options", dict),
-        ("evaluate_options", dict),
-        ("model_uri", str),
-    ],
-):
+    [("customer", list), ("general", list), ("weights", dict), ("benchmarks", dict), ("limits", dict),
+     ("base_model", str), ("mix_options", dict), ("sanitize_options", dict), ("evaluate_options", dict),
+     ("model_uri", str)],
+):  # fmt: skip
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
 
     Never cache this task itself. Weights and limits come out apart from what they belong to, so that a changed weight
@@ -122,7 +113,7 @@ def preflight(
         train_options: Further settings of `train`.
         sanitize_options: Further settings of `sanitize`.
         evaluate_options: Further settings of `evaluate`.
-        benchmarks: As `fingerprint` leaves them; each is planned as `evaluate` will.
+        benchmarks: As the user gives them, with their limits; each is planned as `evaluate` will.
         seed: Recorded in the reproducibility checklist.
         num_nodes: Nodes of the training job; empty: no cluster is looked at.
         gpus_per_node: GPUs of a node; empty: memory is estimated for a CPU.
@@ -141,10 +132,12 @@ def preflight(
     from mixtune import storage as files
     from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
     from mixtune.preflight.checks import run_preflight
+    from mixtune.preflight.fingerprint import fingerprint_benchmarks
     from mixtune.preflight.run_settings import RunSettings
     from mixtune.settings.sanitize import SourceSettings
 
     files.configure_storage(storage)
+    measured, limits = fingerprint_benchmarks(benchmarks)
     run = RunSettings(
         base_model=base_model,
         general_pools=[source["name"] for source in general],
@@ -163,11 +156,12 @@ def preflight(
         gpus_per_node=gpus_per_node,
         data_memory=data_memory,
         sources=[SourceSettings(**source) for source in (*sources, *general)],
+        limits=limits,
         artifacts=files.data_uri(report.uri, "report"),
         tracking=tracking,
         storage=storage,
     )
-    planned = partial(check_benchmarks, benchmarks, base_model, evaluate_options)
+    planned = partial(check_benchmarks, measured, base_model, evaluate_options, limits)
     engine = partial(check_engine, base_model, evaluate_options)
     return run_preflight(run, report.path, {"evaluation": engine, "benchmarks": planned})
 

@@ -55,7 +55,10 @@ def fingerprint_benchmarks(benchmarks: Mapping[str, object]) -> tuple[dict[str, 
     entries = read_benchmark_entries(benchmarks)
     gains = {CUSTOMER: _min_gain(entries.pop(CUSTOMER))} if CUSTOMER in entries else {}
     drops = {name: float(entry.max_drop) for name, entry in entries.items() if entry.max_drop is not None}
-    uris = {name: {"uri": _fingerprint(entry.uri)} if entry.uri else {} for name, entry in entries.items()}
+    uris = {
+        name: {"uri": _fingerprint(storage.check_fingerprint(entry.uri))} if entry.uri else {}
+        for name, entry in entries.items()
+    }
     measured = {name: {**uris[name], **entry.options} for name, entry in entries.items()}
     return {name: options for name, options in measured.items() if options}, {**drops, **gains}
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from mixtune import storage
-from mixtune.artifacts.comparison import CUSTOMER_AXIS as CUSTOMER
 from mixtune.errors import ConfigError, DataError, MixtuneError, StorageError
 from mixtune.preflight.findings import Findings
 from mixtune.settings.sanitize import SourceSettings
@@ -17,16 +18,20 @@ DUPLICATE_BYTES = 1000
 """Memory that sanitize needs for a record while it looks for duplicates."""
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 """Bytes by the unit of a Kubernetes quantity."""
-LINES = (".jsonl", ".ndjson", ".csv", ".tsv")
+PART = "part"
+HEADED = (".csv", ".tsv")
+"""Of files whose first line names the columns."""
+LINES = (".jsonl", ".ndjson", *HEADED)
 """Of files with a record a line; of other formats, and of compressed files, lines are not counted."""
 
 
-def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findings:
+def check_sources(sources: list[SourceSettings], records: int, data_memory: str = "") -> Findings:
     """Check every source: there, readable, not empty, unchanged since it was fingerprinted, and within the memory.
 
-    `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty: not looked at.
+    They have about so many `records`; `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty:
+    not looked at.
     """
-    total = records = 0
+    total = 0
     for source in sources:
         uri = storage.plain_uri(source.uri)
         try:
@@ -34,14 +39,13 @@ def check_sources(sources: list[SourceSettings], data_memory: str = "") -> Findi
             storage.check_fingerprint(source.uri)
             total += sum(file.num_bytes for file in files)
             yield from _check_files(source.name, uri, files)
-            records += count_lines(uri, files)
         except (ConfigError, DataError, StorageError) as error:
             yield "fail", f"{source.name}: {error}"
     needed = records * DUPLICATE_BYTES
-    text = f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} lines"
+    text = f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} records"
     yield "pass", f"{text}, for whose duplicates sanitize needs {needed / 1e9:.1f} GB of memory"
     if data_memory and needed > quantity("data_memory", data_memory):
-        text = f"about {records:,} lines: to find duplicates sanitize needs {needed / 1e9:.0f} GB"
+        text = f"about {records:,} records: to find duplicates sanitize needs {needed / 1e9:.0f} GB"
         yield "warn", f"{text}, its tasks reserve {data_memory}; raise data_memory, or give fewer records"
 
 
@@ -92,25 +96,27 @@ def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -
     yield "pass", f"{len(buckets)} buckets, region {region or 'not set'}" if buckets else "no data in S3"
 
 
-def count_lines(uri: str, files: list[storage.FileEntry]) -> int:
-    """Return about how many lines files with a record a line have, by the beginnings of the first ones; else 0."""
+def count_records(uri: str, files: list[storage.FileEntry]) -> int:
+    """Return about how many records files with one a line have, by the beginnings of the first ones; else 0."""
     counted, read, lines = [file for file in files if file.num_bytes and file.path.endswith(LINES)], 0, 0
     for file in counted[:SAMPLED_FILES]:
         with storage.open_read(_place(uri, file)) as stream:
             block = stream.read(2**16)
-        read, lines = read + len(block), lines + max(1, block.count(b"\n"))
-    return round(sum(file.num_bytes for file in counted) * lines / read) if read else 0
+        read, lines = read + len(block), lines + len(block.splitlines())
+    headers = sum(file.path.endswith(HEADED) for file in counted)
+    return max(0, round(sum(file.num_bytes for file in counted) * lines / read) - headers) if read else 0
 
 
-def about_customer_lines(sources: list[SourceSettings]) -> int:
-    """Return about how many lines the customer's files for the training have; 0 where that cannot be told."""
-    uris = [storage.plain_uri(item.uri) for item in sources if (item.name, item.split) == (CUSTOMER, "train")]
-    try:
-        listed = [(uri, storage.list_files(uri)) for uri in uris]
-        is_told = all(file.path.endswith(LINES) for _, files in listed for file in files if file.num_bytes)
-        return sum(count_lines(*place) for place in listed) if is_told else 0
-    except MixtuneError:
-        return 0  # `check_sources` says why
+def about_records(sources: list[SourceSettings]) -> Counter[tuple[str, str]]:
+    """Return about how many records there are by pool and split, which is `PART` where other files are not counted."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for source in sources:
+        uri = storage.plain_uri(source.uri)
+        with suppress(MixtuneError):  # `check_sources` says why
+            files = storage.list_files(uri)
+            is_whole = all(file.path.endswith(LINES) for file in files if file.num_bytes)
+            counts[source.name, source.split if is_whole else PART] += count_records(uri, files)
+    return counts
 
 
 def _place(uri: str, file: storage.FileEntry) -> str:

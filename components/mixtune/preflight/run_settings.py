@@ -1,10 +1,13 @@
 """A run as preflight sees it: the arguments of a pipeline, and the settings that its steps construct of them."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 from mixtune.errors import ConfigError
+from mixtune.preflight.places import about_records
 from mixtune.settings.from_dict import Options
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.mix import MixSettings, read_mix_settings
@@ -53,6 +56,8 @@ class RunSettings:
     """Of the training job; empty: the pod's own."""
     sources: list[SourceSettings] = field(default_factory=list)
     """Everything that is read, as `fingerprint` leaves it."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """What may be lost by axis, over the defaults; of the customer's, the gain that is asked for."""
     artifacts: str = ""
     """Folder or prefix that artifacts are written to; empty: not looked at."""
     tracking: Options = field(default_factory=dict)
@@ -74,10 +79,19 @@ class RunSettings:
             general_pools=[pool["category"] for pool in pools],
             weights={pool["category"]: float(pool["weight"]) for pool in pools if "weight" in pool},
             customer_data_percents=[float(percent) for percent in percents],
-            left_out=(*(() if mixes else ("mix",)), *(() if trains else ("training", "memory", "cluster"))),
+            left_out=(
+                *(() if mixes else ("mix",)),
+                *(() if trains else ("training", "memory", "cluster")),
+                *(() if "evaluate_options" in arguments else ("items",)),
+            ),
             **{name: kind(arguments[name]) for name, kind in NUMBERS.items() if name in arguments},
             **{name: arguments[name] for name in SAME if name in arguments},
         )
+
+    @cached_property
+    def num_records(self) -> Counter[tuple[str, str]]:
+        """About how many records the sources have, by pool and split; 0 where that cannot be told."""
+        return about_records(self.sources)
 
     def mix(self, percent: float | None = None) -> MixSettings:
         """Construct the settings of `mix_shard`, for one share or the first; a ConfigError where they cannot be."""

@@ -69,6 +69,14 @@ class SplitSettings:
         if self.holdout_records < 0:
             raise ConfigError(f"holdout_records is 0 or more; got {self.holdout_records}")
 
+    def num_records(self, total: int, has_test: bool) -> dict[str, int]:
+        """Return how many of `total` records each split draws; `has_test`: the test records come from elsewhere."""
+        return {
+            "test": 0 if has_test or self.holdout_records else round(self.test_ratio * total),
+            "validation": round(self.validation_ratio * total),
+            "holdout": min(self.holdout_records, total // 10),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:

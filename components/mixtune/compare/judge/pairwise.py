@@ -14,8 +14,8 @@ import numpy as np
 
 from mixtune import benchmark_files
 from mixtune.artifacts.judgments import Calibration
-from mixtune.compare.paired_stats import Z95
 from mixtune.errors import DataError
+from mixtune.evaluate.power import Z95
 
 CHOICES = ("first", "second", "tie")
 

@@ -26,6 +26,7 @@ from mixtune.compare.judge.pairwise import Ask, Pair
 from mixtune.compare.paired_samples import check_same, join
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.power import detectable_loss
 from mixtune.report import pages
 from mixtune.report.outputs import Outputs
 
@@ -163,7 +164,7 @@ def judge_axis(judgments: Judgments, limit: float) -> AxisVerdict:
         limit=limit,
         verdict=verdict,
         advice=_advise(judgments.calibration, verdict, missing, len(judgments.items)),
-        detectable=paired_stats.detectable_loss(change),
+        detectable=detectable_loss(change.standard_error),
         items=ItemCounts(total=len(decided)),
         measures=(measure,),
     )

@@ -367,21 +367,14 @@ def _split(decisions: Decisions, labels: np.ndarray, groups: np.ndarray, seed: s
     states = decisions.pool_states
     has_test = bool((decisions.origin == Origin.TEST).any())
     states[decisions.undecided(Origin.TEST)] = CODES["test"]
-    total = int(decisions.undecided().sum())
-    test_ratio = 0 if has_test or splits.holdout_records else splits.test_ratio
-    sizes = {
-        "test": round(test_ratio * total),
-        "validation": round(splits.validation_ratio * total),
-        "holdout": min(splits.holdout_records, total // 10),
-    }
-    for split, size in sizes.items():
+    for split, size in splits.num_records(int(decisions.undecided().sum()), has_test).items():
         rows = np.flatnonzero(decisions.undecided())
         if size and len(rows):
             states[rows[draw_split(labels[rows], groups[rows], size, f"{seed} {split}")]] = CODES[split]
     states[decisions.undecided()] = CODES["train"]
     expected = {
         "train": True,
-        "test": has_test or test_ratio > 0,
+        "test": has_test or (splits.test_ratio > 0 and not splits.holdout_records),
         "validation": splits.validation_ratio > 0,
         "holdout": splits.holdout_records > 0,
     }
