@@ -145,6 +145,7 @@ def test_no_search_costs_more_than_is_allowed_and_the_page_says_so(tmp_path: Pat
     assert "it would exceed find_options.max_cost=3." in search.stopped
     share = float(search.stopped.split("customer_data_percent=")[1].split(",")[0])
     assert share < first and f"the steps of {100 / share:.1f} trainings" in search.stopped
+    assert search.likelier_percent == recommend(search).likelier_percent == share
     dear = start_search(proxies(1), samples(), replace(SETTINGS, max_cost=2.5), EPOCHS, seed=1)
     assert dear.rounds[0].forecast.percent >= 100 / (2.5 - SETTINGS.proxy_cost)
     report = recommend(search)

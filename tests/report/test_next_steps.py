@@ -1,10 +1,12 @@
 """What to do after a verdict: a command that can be pasted, and never to serve what gained nothing."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mixtune.artifacts.grid import Candidate, GridReport
 from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.commands.arguments import find_pipeline, package_files, read_arguments
 from mixtune.commands.local.work_dir import WorkDir
@@ -74,7 +76,27 @@ def test_what_forgot_is_drawn_back_or_given_less_of_the_customers_records() -> N
     assert after("mix_grid").endswith(" 'customer_data_percents=[25]'"), "of its default's smallest"
     assert after("restore").endswith(" customer_data_percent=12.5"), "of its default"
     assert "mixtune run restore --like evaluate_only-" in after("evaluate_only")
-    assert after("find_mix", {"find_options": {"max_cost": 8}}).endswith(" find_options.max_cost=16")
+
+
+def test_after_a_search_the_next_step_is_what_its_report_says() -> None:
+    run, axes = "find_mix-20260101-000000-abcd", (make_axis("mmlu", "inconclusive", 0.5),)
+    last = replace(make_comparison("inconclusive", *axes), limit=60, model_uri="work/model#0123")
+    report = GridReport(
+        verdict="inconclusive", reason="", recommended=None, candidates=(Candidate(name="25 %", comparison=last),)
+    )
+
+    def after(report: GridReport, *, gained: bool = True) -> list[str]:
+        return [step.command or step.text for step in next_steps(report.verdict, run, gained=gained, report=report)]
+
+    evaluate = f"run evaluate_only --like {run} model_uri=work/model evaluate_options.limit=0"
+    assert [text.endswith(evaluate) for text in after(report)] == [True]
+    both = after(replace(report, likelier_percent=20.0), gained=False)
+    assert both[0].endswith(evaluate) and both[1].endswith(f"run finetune --like {run} customer_data_percent=20")
+    whole = replace(report, verdict="fail", candidates=(Candidate(name="25 %", comparison=replace(last, limit=0)),))
+    assert after(whole)[0].startswith("More general records make no pass likely: give more benchmark items")
+    for command in both:
+        words = shlex.split(command)
+        read_arguments(find_pipeline(words[2]), words[5:], complete=False)
 
 
 @pytest.mark.parametrize("pipeline", ["mix_grid", "find_mix", "lora_then_sft"])

@@ -73,3 +73,5 @@ class GridReport:
     """None where no mix passed."""
     candidates: tuple[Candidate, ...]
     """From the largest customer share."""
+    likelier_percent: float = 0.0
+    """Customer share at which a further training is likelier to pass, where a search says so; 0: none."""

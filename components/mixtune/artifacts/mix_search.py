@@ -131,6 +131,8 @@ class MixSearch:
     """Steps of all trainings at most, in full trainings on customer records alone; 0: no bound."""
     stopped: str = ""
     """Why no second full training followed one that did not pass."""
+    likelier_percent: float = 0.0
+    """Customer share at which a further full training is likelier to pass; 0: none is."""
 
     @property
     def tried(self) -> tuple[Candidate, ...]:

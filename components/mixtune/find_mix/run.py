@@ -91,23 +91,19 @@ def recommend(search: MixSearch) -> GridReport:
     points = [Point(candidate=item) for item in search.tried]
     last, text = points[-1], held_prediction(search, len(points) - 1)
     text = f"{text} {search.stopped}".strip()
-    general = 100 - last.candidate.mix.percent
+    percent, model = last.candidate.mix.percent, last.candidate.comparison.model_uri
     if last.verdict == PASS:
-        recommended = Recommendation(
-            name=last.name,
-            percent=last.candidate.mix.percent,
-            strength=1.0,
-            model_uri=last.candidate.comparison.model_uri,
-        )
+        recommended = Recommendation(name=last.name, percent=percent, strength=1.0, model_uri=model)
         reason = (
-            f"Take {last.name} customer records: with {general:g} % general records all axes pass, and the customer's "
-            f"score changes by {last.gain:+.3f}."
+            f"Take {last.name} customer records: with {100 - percent:g} % general records all axes pass, and the "
+            f"customer's score changes by {last.gain:+.3f}."
         )
         return GridReport(verdict=PASS, reason=f"{reason} {text}", recommended=recommended, candidates=search.tried)
     verdict = INCONCLUSIVE if last.verdict == INCONCLUSIVE else FAIL
     verdicts = ", ".join(f"{point.name}: {point.verdict}" for point in points)
     reason = f"No share of customer records that was tried passed ({verdicts}). {text}"
-    return GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
+    report = GridReport(verdict=verdict, reason=reason, recommended=None, candidates=search.tried)
+    return replace(report, likelier_percent=search.likelier_percent)
 
 
 def _write(search: MixSearch, path: str) -> Step:

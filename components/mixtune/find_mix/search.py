@@ -68,6 +68,10 @@ def continue_search(search: MixSearch, comparison: Comparison, seed: int) -> Mix
     again = chances.get(percent, 0.0)
     if goes_on and chances[forecast.percent] > max(again, WORTH_A_TRAINING):
         return longer
+    least = max(again, WORTH_A_TRAINING)
+    likelier = {each: chance for each, chance in chances.items() if each < percent and chance > least}
+    near_best = [each for each, chance in likelier.items() if chance >= NEAR_BEST * max(likelier.values())]
+    search = replace(search, likelier_percent=near_best[0] if near_best else 0.0)
     return replace(search, stopped=_advise(search, chances, again, is_payable=is_payable))
 
 
@@ -84,13 +88,10 @@ def _advise(search: MixSearch, chances: Mapping[float, float], again: float, *, 
             f"Next, without a training: run evaluate_only with model_uri={comparison.model_uri} and an "
             f"evaluate_options.limit above {comparison.limit}, where the benchmarks have more items."
         )
-    least = max(again, WORTH_A_TRAINING)
-    likelier = {each: chance for each, chance in chances.items() if each < last.mix.percent and chance > least}
-    if likelier:
-        share = next(each for each, chance in likelier.items() if chance >= NEAR_BEST * max(likelier.values()))
+    if share := search.likelier_percent:
         parts.append(
             f"Next, with one: run finetune with customer_data_percent={share:g}, the steps of {steps_of(share):.1f} "
-            f"trainings on customer records alone. All axes pass with a chance of {likelier[share]:.0%}."
+            f"trainings on customer records alone. All axes pass with a chance of {chances[share]:.0%}."
         )
     else:
         parts.append(

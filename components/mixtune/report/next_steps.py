@@ -7,7 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from mixtune.settings.find_mix import read_find_settings
+from mixtune.artifacts.grid import GridReport
+from mixtune.artifacts.run_report import RunReport, list_candidates
 from mixtune.settings.from_dict import Options
 
 RUN = "RUN_ID"
@@ -37,16 +38,19 @@ def command_of(name: str, *words: str) -> str:
 
 
 def next_steps(
-    verdict: str, run_id: str = "", arguments: Options | None = None, *, gained: bool = True
-) -> list[NextStep]:
+    verdict: str, run_id: str = "", arguments: Options | None = None, *, gained: bool = True,
+    report: RunReport | None = None,
+) -> list[NextStep]:  # fmt: skip
     """Return what to do after a verdict, which is empty where a run comes to none, `failed` where there is no model.
 
-    Run id and arguments may be unknown. `gained`: a gain on the customer's records is proved, where they were measured.
+    Run id, arguments and report may be unknown. `gained`: a gain is proved on the customer's records, if measured.
     """
     run, values = run_id or RUN, arguments or {}
     pipeline = run.rsplit("-", 3)[0] if run_id else "finetune"
     chat, again = command_of("mixtune", "chat", run), ("mixtune", "run", pipeline, "--like", run)
     look = [] if pipeline in CHOOSE else [NextStep("See what it answers now, beside its base", chat)]
+    if pipeline == "find_mix" and verdict in ("fail", "inconclusive"):
+        return _after_search(run, report)
     if not gained and verdict in ("pass", "inconclusive"):
         longer = command_of(*again, _longer(values)) if pipeline in TUNE else ""
         return [
@@ -102,12 +106,24 @@ def _forget_less(pipeline: str, again: tuple[str, ...], arguments: Options) -> N
     """Return what to do, of a pipeline, where a general axis lost too much."""
     if pipeline == "evaluate_only":
         return NextStep("Draw it back towards its base", command_of("mixtune", "run", "restore", *again[3:]))
-    if pipeline == "find_mix":
-        cost = 2 * read_find_settings(arguments.get("find_options") or {}).max_cost
-        return NextStep("Let it search further", command_of(*again, f"find_options.max_cost={cost:g}"))
     share = _smaller_share(pipeline, arguments)
     text = "Raise the general share, before learning rate or steps"
     return NextStep(text, command_of(*again, share) if share else "")
+
+
+def _after_search(run: str, report: RunReport | None) -> list[NextStep]:
+    """Return what a search's report says is to be done where no share passed."""
+    steps, last = [], list_candidates(report)[-1].comparison if report else None
+    if last and last.verdict == "inconclusive" and last.limit:
+        named = (f"model_uri={last.model_uri.partition('#')[0]}", "evaluate_options.limit=0")
+        command = command_of("mixtune", "run", "evaluate_only", "--like", run, *named)
+        steps.append(NextStep("Evaluate the model on all items, without a training", command))
+    if isinstance(report, GridReport) and report.likelier_percent:
+        share = f"customer_data_percent={report.likelier_percent:g}"
+        command = command_of("mixtune", "run", "finetune", "--like", run, share)
+        steps.append(NextStep("Train at the share that is likelier to pass", command))
+    text = "More general records make no pass likely: give more benchmark items, other general records, or a max_drop"
+    return steps or [NextStep(text)]
 
 
 def _smaller_share(pipeline: str, arguments: Options) -> str:

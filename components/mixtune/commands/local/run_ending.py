@@ -48,9 +48,10 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
     if (work.root / "mlflow.db").is_file() and os.environ.get("MLFLOW_TRACKING_URI") == work.mlflow_uri:
         line = command_of("mlflow", "ui", "--backend-store-uri", work.mlflow_uri)
         print(f"MLflow: {line}   (run {run.run_id})")
-    gained = not run.report or is_gain_proved(work.run_report(run.run_id))
+    report = work.run_report(run.run_id) if run.report else None
+    gained = not report or is_gain_proved(report)
     arguments = work.arguments(run.run_id)
     if chooses_model:
         arguments = {**arguments, "base_model": str(run.outputs.get("Output", ""))}
-    for step in with_words(next_steps(run.verdict, run.run_id, arguments, gained=gained), work.words):
+    for step in with_words(next_steps(run.verdict, run.run_id, arguments, gained=gained, report=report), work.words):
         print(f"next: {step.text}{':' if step.command else ''} {step.command}".rstrip())

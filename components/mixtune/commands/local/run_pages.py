@@ -107,7 +107,7 @@ def _index(
     if report.is_file():
         judged = read_run_report(str(report))
         head.append(f'<p class="summary {judged.verdict}">{Html(_headline(judged))}</p>')
-        steps = next_steps(judged.verdict, run_id, arguments, gained=is_gain_proved(judged))
+        steps = next_steps(judged.verdict, run_id, arguments, gained=is_gain_proved(judged), report=judged)
         head.append(steps_html(with_words(steps, work.words)))
         closing = _models(judged)
     else:
