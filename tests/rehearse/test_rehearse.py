@@ -280,3 +280,14 @@ def test_what_a_reasoning_model_thinks_goes_by_its_own_key() -> None:
     engine = SimpleNamespace(generate=lambda prompts, *_: [done(tokenizer, text) for text in ("<think>2</think>", "4")])
     samples = ConversationGenerator(tokenizer, RehearseSettings())([(0, "2+2?"), (1, "3+1?")], engine)
     assert [one.error for one in samples] == ["answer: empty", ""], "thought and said nothing"
+
+
+def test_a_thought_that_the_chat_template_opens_goes_by_its_own_key() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE_MODEL)
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    texts = ("Two and two.\n</think>\n\n4", "Two and")
+    engine = SimpleNamespace(generate=lambda prompts, *_: [done(tokenizer, text) for text in texts])
+    samples = ConversationGenerator(tokenizer, RehearseSettings())([(0, "2+2?"), (1, "3+1?")], engine)
+    assert [one.error for one in samples] == ["", "answer: empty"]
+    answer = json.loads(rehearse_run.record_line("2+2?", samples[0].response))["messages"][1]
+    assert answer == {"role": "assistant", "content": "4", "reasoning": "Two and two."}

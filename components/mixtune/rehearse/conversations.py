@@ -9,6 +9,7 @@ import numpy as np
 
 from mixtune.artifacts.samples import Sample, prompt_hash
 from mixtune.chat.template import ChatTemplate
+from mixtune.chat.thinking import last_opening
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference.engine import Completion, Engine, Sampling, Tokenizer
 from mixtune.inference.prompts import encode, render_question
@@ -117,8 +118,8 @@ class ConversationGenerator:
             prompts = [encode(self.tokenizer, rendered[place]) for place in usable]
             sampling = self.settings.sampling([2 * numbers[place] + 1 for place in usable])
             completions = engine.generate(prompts, self.settings.max_new_tokens, sampling)
-            texts = [self._read(completion, "answer") for completion in completions]
-            answers |= dict(zip(usable, texts, strict=True))
+            for place, completion in zip(usable, completions, strict=True):
+                answers[place] = self._read(completion, "answer", last_opening(rendered[place]).strip())
         return [
             Sample(
                 axis=AXIS,
@@ -144,9 +145,9 @@ class ConversationGenerator:
         completions = engine.generate([before] * len(numbers), self.settings.max_prompt_tokens, sampling)
         return [self._read(completion, "prompt") for completion in completions]
 
-    def _read(self, completion: Completion, kind: str) -> tuple[str, str]:
-        """Return the text of a completion, and what is wrong with it."""
-        text = self.tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip()
+    def _read(self, completion: Completion, kind: str, opening: str = "") -> tuple[str, str]:
+        """Return the text of a completion, behind the tag by which its prompt opens a thought, and what is wrong."""
+        text = opening + self.tokenizer.decode(completion.token_ids, skip_special_tokens=True).strip()
         problems = {
             "control token": bool(self._special & set(completion.token_ids)),
             "loop": has_loop(completion.token_ids),
