@@ -285,7 +285,7 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"messages": [{**S, "content": f"{HERMES}\nAsk before you call <tool_call></tool_call> twice."}, Q, A], "tools": [TOOL]},
         [{**S, "content": "Ask before you call <tool_call></tool_call> twice."}, Q, A]),
     "a class of each turn": ({"messages": [{**Q, "label": 0}, {**A, "label": 0}]}, [Q, A]),
-    "a first turn alone": ({"turn_id": 0, "question": "q", "answer": "a"}, [Q, A]),
+    "a first turn alone": ({"turn_id": 0, "turn_index": 0.0, "question": "q", "answer": "a"}, [Q, A]),
     "a turn that was cut off, as context": (
         {"messages": [Q, {**A, "weight": 0, "finish_reason": "length", "thumbs_up": False}, Q, A]}, [Q, {**A, "learn": False}, Q, A]),
     "a question about a template's marks": (

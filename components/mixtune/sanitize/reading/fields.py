@@ -119,7 +119,7 @@ def check_end(fields: JsonObject) -> None:
 
 def check_alone(row: JsonObject) -> None:
     """Check that a question, but for the first, number 0, does not go on from others, which its row does not hold."""
-    if name := next((name for name in TURNS if not is_blank(row.get(name)) and str(row[name]) != "0"), ""):
+    if name := next((name for name in TURNS if not is_blank(row.get(name)) and str(row[name]) not in ("0", "0.0")), ""):
         ways = "put each conversation together as `messages`, or give columns"
         raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
 
