@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": SHARED,
     "model_choice": SHARED | {"compare", "evaluate", "inference", "serve"},
     "tuning_import": SHARED | {"sanitize"},
-    "preflight": SHARED | {"evaluate"},
+    "preflight": SHARED | {"evaluate", "inference"},
     "outcome": SHARED,
     "demo": SHARED,
     "compiled": set(),

@@ -102,21 +102,30 @@ def read_config(folder: str) -> JsonObject:
             return config
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        whole = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+        kind = CONFIG_MAPPING[config["model_type"]]
+        whole = kind.from_dict(getattr(kind, "_decode_special_floats", dict)(config))  # as it saves an infinity
         text = whole.get_text_config()
     except Exception:  # whatever a type's class says of it, other checks say
         return config
-    filled = {**_defaults(whole), **config}
+    filled = {**config_values(whole), **config}
     if text is not whole:
-        filled["text_config"] = {**_defaults(text), **(config.get("text_config") or {})}
+        filled["text_config"] = {**config_values(text), **(config.get("text_config") or {})}
     return filled
 
 
-def _defaults(config: "PreTrainedConfig") -> JsonObject:
+def config_values(config: "PreTrainedConfig") -> JsonObject:
+    """Return what a configuration says, with sizes under their usual names."""
     unsaid = ("architectures", "dtype", "transformers_version")
-    sizes = {name: getattr(config, name, None) for name in SIZES}
+    sizes = {name: getattr(layer_configs(config)[0], name, None) for name in (*SIZES, "max_position_embeddings")}
     values = {**sizes, **config.to_dict()}
     return {name: value for name, value in values.items() if value is not None and name not in unsaid}
+
+
+def layer_configs(text: "PreTrainedConfig") -> list["PreTrainedConfig"]:
+    """Return the configurations of a decoder's layers: a size that differs by layer cannot be read of the whole."""
+    if getattr(text, "is_heterogeneous", False):
+        return list(text.per_layer_config)
+    return [text] * (getattr(text, "num_hidden_layers", None) or 1)
 
 
 def auto_class(config: "PreTrainedConfig") -> type["_BaseAutoModelClass"]:
@@ -149,6 +158,17 @@ def find_type(class_name: str) -> str:
     except ImportError:
         return ""
     return next((kind for kind in CLASSES if class_name in _names(CLASSES, kind)), "")
+
+
+def build_without_weights(folder: Path) -> "PreTrainedModel":
+    """Return the model of a folder's configuration, in the form in which it was saved, on tensors without values."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    with torch.device("meta"):
+        model: PreTrainedModel = auto_class(config).from_config(config)
+    return model
 
 
 def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":

@@ -120,6 +120,21 @@ def read_licence(folder: Path) -> str:
     return next(filter(None, map(_name_of_licence, texts)), "")
 
 
+def count_stored_values(name: str, folder: Path) -> int:
+    """Return the values in a base model's weights, by the headers of their files; 0: those cannot be read."""
+    repository, _, revision = storage.plain_uri(name).partition("@")
+    try:
+        from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
+
+        if is_hub_name(f"{repository}@{revision}"):
+            files = get_safetensors_metadata(repository, revision=revision)
+        else:
+            files = get_local_safetensors_metadata(folder)
+    except Exception:  # the hub or the files give none: other checks say why
+        return 0
+    return sum(files.parameter_count.values())
+
+
 def _front_matter(text: str) -> dict[str, object]:
     """Return the metadata at a card's head, as model hubs write it; empty where it has none."""
     match = re.match(r"\s*---\n(.*?)\n---", text.replace("\r\n", "\n"), re.DOTALL)

@@ -74,6 +74,19 @@ class Attention:
         return self.whole * length + self.windowed * (2 * window - window**2 / length)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """What a model has, counted on its own modules."""
+
+    parameters: int
+    """All, its towers' among them."""
+    text: int
+    """Of these, in the decoder of text and its head: full fine-tuning trains them."""
+    active: int
+    """Values in the matrices that a token goes through, the head's among them."""
+    attention: Attention
+
+
 def operations_per_token(method: str, matrix_values: float, attention: Attention, length: float) -> float:
     """Return the arithmetic of one trained token: 6 operations per value (Kaplan et al. 2020), 4 where it is frozen.
 

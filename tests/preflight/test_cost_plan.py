@@ -9,8 +9,9 @@ from mixtune.artifacts.typed_json import write_artifact
 from mixtune.cli import main
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
-from mixtune.preflight.shape import Shape, operations_of_token, reachable
+from mixtune.preflight.shape import Shape
 from mixtune.prices import OWN_TABLE, read_prices
+from mixtune.training_math import operations_per_token, reachable_share
 
 from ..trainings import write_model_manifest
 
@@ -49,8 +50,8 @@ def test_the_articles_pilot_costs_what_the_price_table_says(model: str, capsys: 
     assert (evaluation["instances"], evaluation["basis"]) == (1, "assumed; --evaluation-hours says otherwise")
     tokens = 961 * 32 * 900  # ceil(15,372 / 16) steps
     shape = Shape.from_config(LLAMA_8B)
-    share = reachable(shape, "lora", 900)
-    rate = share * 989e12 / operations_of_token(shape, "lora", 900)
+    share = reachable_share("lora", shape.active, shape.attention, 900)
+    rate = share * 989e12 / operations_per_token("lora", shape.active, shape.attention, 900)
     assert training["hours"] == pytest.approx(0.25 + tokens / (rate * 32) / 3600)
     assert training["basis"].startswith(f"assumed: {share:.0%} of 989 TFLOPS")
     assert plan["usd"] == pytest.approx(sum(stage["usd"] for stage in plan["stages"]))

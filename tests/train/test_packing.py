@@ -14,12 +14,12 @@ from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import DataError, ModelError
+from mixtune.inference.text_parts import find_experts
 from mixtune.interpolation import load_pretrained
 from mixtune.settings.train import AdapterSettings
 from mixtune.train.batches import Layout, check_ids, pack
 from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.probe import probe
-from mixtune.train.modeling.targets import find_experts
 from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.run import run_training
 

@@ -15,7 +15,6 @@ from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
 from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError, StorageError
-from mixtune.interpolation import read_config
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
 from mixtune.preflight.places import count_records
 from mixtune.preflight.run_settings import RunSettings
@@ -78,7 +77,6 @@ def _plan(options: argparse.Namespace) -> int:
 def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
     """Return the plan of a run with these arguments; of a grid, its first mix in full and all mixes' trainings."""
     storage.configure_storage(arguments["storage"])
-    folder = models.fetch_model(arguments["base_model"], weights=False)
     prices = read_prices(options.prices)
     instance = prices[options.instance]
     measured = _measured(options.measured, instance)
@@ -104,9 +102,7 @@ def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
         block_ends=_time(options.block_ends),
         deadline=_time(options.deadline),
     )
-    return make_plan(
-        _work(arguments, options), Shape.from_config(read_config(str(folder))), hardware, prices, times, grid=grid
-    )
+    return make_plan(_work(arguments, options), Shape.read(arguments["base_model"]), hardware, prices, times, grid=grid)
 
 
 def _work(arguments: Arguments, options: argparse.Namespace) -> Work:

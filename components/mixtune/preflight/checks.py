@@ -10,7 +10,6 @@ from mixtune import models, storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.chat.template_files import DEFAULT, read_templates
 from mixtune.errors import ConfigError, MixtuneError, ModelError
-from mixtune.interpolation import read_config
 from mixtune.preflight.cluster_checks import check_cluster
 from mixtune.preflight.findings import Findings, Row, conclude, look
 from mixtune.preflight.item_checks import check_items
@@ -150,12 +149,13 @@ def check_memory(run: RunSettings) -> Findings:
     mix, settings, nodes = valid(run.mix), valid(run.training), valid(run.nodes)
     if mix is None or settings is None or nodes is None:
         return  # other checks say why
-    folder = models.fetch_model(run.base_model, weights=False)
+    models.fetch_model(run.base_model, weights=False)
     try:
-        shape = Shape.from_config(read_config(str(folder)))
+        shape = Shape.read(run.base_model)
     except ModelError as error:
         yield "warn", str(error)
         return
+    yield "pass", shape.line()
     chosen = settings.memory.max_tokens_per_gpu
     tokens = largest_micro_batch(mix.tokens.max_length, mix.global_batch_size, chosen, run.max_batch_tokens)
     training = training_on_gpus(settings, tokens, packed=tokens > mix.tokens.max_length)

@@ -12,13 +12,13 @@ from typing import Any
 
 from mixtune.errors import ConfigError
 from mixtune.preflight.memory import RESERVE, Training, estimate_memory, num_shards, training_on_gpus
-from mixtune.preflight.shape import Shape, operations_of_token, reachable
+from mixtune.preflight.shape import Shape
 from mixtune.prices import Instance, Prices
 from mixtune.report.pages import page, table
 from mixtune.settings.job import BLOCK_MARGIN_SECONDS
 from mixtune.settings.mix import MixSettings
 from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
-from mixtune.training_math import largest_micro_batch, slowdown
+from mixtune.training_math import largest_micro_batch, operations_per_token, reachable_share, slowdown
 
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
@@ -166,7 +166,7 @@ def make_plan(
 ) -> Plan:
     """Plan a run; `grid` has further customer percents to price, above 0 to 100."""
     memory = estimate_memory(shape, training_of(work, shape, hardware))
-    needed = hardware.measured_memory or memory.total
+    needed, estimated = hardware.measured_memory or memory.total, f"{memory.line()}; {shape.line()}"
     room = hardware.instance.gpu_memory_gb * 1e9 * RESERVE
     stages = _stages(work, shape, hardware, prices)
     points = []
@@ -195,7 +195,7 @@ def make_plan(
         stages=stages,
         grid=points,
         usd_per_hour=hardware.nodes * hardware.instance.usd_per_hour + hardware.evaluation.usd_per_hour,
-        memory=f"measured: {needed / 1e9:.1f} GB per GPU" if hardware.measured_memory else memory.line(),
+        memory=f"measured: {needed / 1e9:.1f} GB per GPU" if hardware.measured_memory else estimated,
         fits=needed <= room,
         prices=f"{prices.source}, {prices.date}",
         ends=ends.astimezone(UTC).isoformat(timespec="minutes"),
@@ -218,8 +218,8 @@ def training_hours(work: Work, shape: Shape, hardware: Hardware) -> tuple[float,
     if hardware.measured:
         rate, basis = hardware.measured, f"measured: {hardware.measured:,.0f} tokens/s per GPU"
     else:
-        operations = operations_of_token(shape, work.training.method, round(work.tokens_per_record))
-        mfu = hardware.mfu or reachable(shape, work.training.method, work.tokens_per_record)
+        of = work.training.method, shape.active, shape.attention, work.tokens_per_record
+        operations, mfu = operations_per_token(*of), hardware.mfu or reachable_share(*of)
         factor = slowdown(work.layout, work.tokens_per_record)
         rate = mfu * hardware.instance.tflops * 1e12 / operations / factor
         basis = f"assumed: {mfu:.0%} of {hardware.instance.tflops:g} TFLOPS, {rate:,.0f} tokens/s per GPU"

@@ -129,9 +129,9 @@ class Memory:
 def estimate_memory(shape: Shape, training: Training) -> Memory:
     """Peak memory of one GPU, or of a process on a CPU."""
     lora = training.method == "lora"
-    trained = shape.adapter(training.lora_rank) if lora else shape.parameters
+    trained = shape.adapter(training.lora_rank) if lora else shape.text
     base_bytes = 4 if training.float32_base else training.value_bytes
-    base = shape.parameters * base_bytes // training.shards if lora else 0
+    base = (shape.parameters if lora else shape.parameters - shape.text) * base_bytes // training.shards
     resident = base + (_gathered(shape, training) if training.shards > 1 or not lora else 0)
     own = trained if lora else trained // training.shards
     return Memory(
@@ -158,7 +158,7 @@ def _gathered(shape: Shape, training: Training) -> int:
     """Return the bytes that no sharding divides: embeddings and two layers; logits hold the head's gradient."""
     if not training.gpu:
         return 0
-    layer = (shape.parameters - shape.embeddings) // shape.layers
+    layer = (shape.text - shape.embeddings) // shape.layers
     return training.value_bytes * (shape.embeddings + 2 * layer)
 
 

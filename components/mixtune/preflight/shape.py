@@ -1,10 +1,12 @@
-"""A decoder's sizes, as its configuration gives them, and the arithmetic of a token."""
+"""A decoder's sizes, counted on the model that transformers builds, or by its configuration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mixtune import models
 from mixtune.errors import ModelError
+from mixtune.interpolation import SIZES, build_without_weights, read_config
 from mixtune.settings.foreign import JsonObject
-from mixtune.training_math import ACTIVE_EXPERTS, Attention, operations_per_token, reachable_share
+from mixtune.training_math import ACTIVE_EXPERTS, Attention, ModelSizes
 
 PLAIN_MLP = (
     "apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "fuyu", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
@@ -19,20 +21,12 @@ class Experts:
     """The mixture of experts that stands in the place of some layers' MLP."""
 
     layers: int
-    """Layers that have one."""
     count: int
-    """Experts of a layer."""
-    active: int
-    """Experts that a token goes through."""
     inner: int
-    """Width of an expert."""
     shared: int
     """Width of the experts that every token goes through, together."""
-
-    @property
-    def active_inner(self) -> int:
-        """Width of all that a token goes through."""
-        return self.active * self.inner + self.shared
+    active_inner: int
+    """Width of all that a token goes through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,70 +45,75 @@ class Shape:
     tied: bool
     """Whether input and output embeddings are one matrix."""
     mlp_matrices: int = 3
-    latent: int = 0
-    """Values in the matrices of one layer's attention over a latent (MLA); 0: it has none."""
     experts: Experts | None = None
-    attending: int = 0
-    """Layers with attention to the whole record; 0: all."""
-    windowed: int = 0
-    """Layers with attention to `window` tokens; those that are neither keep a state."""
-    window: int = 0
     per_layer: int = 0
     """Values of the embedding that each layer has of its own (Gemma 3n, Gemma 4)."""
+    counted: ModelSizes | None = None
+    """By the modules of the model; None: it was not built, formulas over the sizes stand in for it."""
+    stored: int = 0
+    """Values in the files of its weights, by their headers; 0: not known."""
 
     @classmethod
-    def from_config(cls, config: JsonObject) -> "Shape":
-        """Read a model's `config.json`; a ModelError where a size is missing."""
+    def read(cls, base_model: str) -> "Shape":
+        """Read a base model; a ModelError where its configuration lacks a size.
+
+        Values are counted on the model that transformers builds; without PyTorch, or where it builds none, in the files
+        of its weights. A Llama's formulas are exact, and load nothing.
+        """
+        folder = models.fetch_model(base_model, weights=False)
+        config = read_config(str(folder))
+        if config.get("model_type") == "llama":
+            return cls.from_config(config)
+        try:
+            from mixtune.inference.text_parts import count_model
+
+            counted = count_model(build_without_weights(folder))
+        except Exception:  # whatever a class says of its configuration, other checks say
+            stored = 0 if config.get("quantization_config") else models.count_stored_values(base_model, folder)
+            return replace(cls.from_config(config), stored=stored)
+        return cls.from_config(config, counted)
+
+    @classmethod
+    def from_config(cls, config: JsonObject, counted: ModelSizes | None = None) -> "Shape":
+        """Read a model's `config.json`; a ModelError where a size is missing: of a counted one, heads may be."""
         config = config.get("text_config") or config
-        sizes = {name: _first(config, names) for name, names in _NAMES.items()}
-        missing = [_NAMES[name][0] for name, value in sizes.items() if not value]
+        layers, hidden, heads, vocabulary = (_first(config, (name,)) for name in SIZES)
+        missing = [name for name in SIZES if not config.get(name) and not (counted and name == "num_attention_heads")]
         if missing:
             raise ModelError(f"config.json gives no {missing[0]}; the memory is measured in the validation run")
-        hidden, heads = sizes["hidden"], sizes["heads"]
-        width = config.get("head_dim") or hidden // heads
+        width = config.get("head_dim") or hidden // max(1, heads)
         one_key = config.get("multi_query") and not config.get("new_decoder_architecture")  # Falcon's is of groups
-        kinds = [str(kind) for kind in config.get("layer_types") or []]
-        window = int(config.get("sliding_window") or 0) if config.get("use_sliding_window") is not False else 0
         return cls(
-            layers=sizes["layers"],
+            layers=layers,
             hidden=hidden,
             inner=_first(config, ("intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
             query=heads * width,
             key_value=width if one_key else (_first(config, ("num_key_value_heads", "num_kv_heads")) or heads) * width,
-            vocabulary=sizes["vocabulary"],
+            vocabulary=vocabulary,
             tied=bool(config.get("tie_word_embeddings", True)),
             mlp_matrices=2 if config.get("model_type") in PLAIN_MLP else 3,
-            latent=_latent(config, hidden, heads),
-            experts=_experts(config, sizes["layers"]),
-            attending=sum(kind in _WHOLE for kind in kinds),
-            windowed=sum(kind == "sliding_attention" for kind in kinds) if window else 0,
-            window=window,
+            experts=_experts(config, layers),
             per_layer=_first(config, ("vocab_size_per_layer_input",))
             * _first(config, ("hidden_size_per_layer_input",)),
+            counted=counted,
         )
 
     @property
-    def linear(self) -> int:
-        """Parameters in the layers' matrices."""
-        return self._linear(self.experts.count * self.experts.inner + self.experts.shared if self.experts else 0)
-
-    @property
-    def active_linear(self) -> int:
-        """Values in the layers' matrices that a token goes through."""
-        return self._linear(self.experts.active_inner if self.experts else 0)
+    def active(self) -> int:
+        """Values in the matrices that a token goes through, the head's among them."""
+        formula = self._linear(self.experts.active_inner if self.experts else 0) + self.vocabulary * self.hidden
+        return self.counted.active if self.counted else formula
 
     def _linear(self, width: int) -> int:
         """Return the values in matrices, with experts of so much width together."""
-        attention = self.latent or 2 * self.hidden * (self.query + self.key_value)
         mixed = self.experts.layers if self.experts else 0
-        mlp = (self.layers - mixed) * self.inner + mixed * width
-        return self.layers * attention + self.mlp_matrices * self.hidden * mlp
+        mlp = self.mlp_matrices * ((self.layers - mixed) * self.inner + mixed * width)
+        return self.hidden * (2 * self.layers * (self.query + self.key_value) + mlp)
 
     @property
     def attention(self) -> Attention:
-        """The width of attention."""
-        whole = self.attending or (0 if self.windowed else self.layers)
-        return Attention(whole=whole * self.query, windowed=self.windowed * self.query, window=self.window)
+        """The width of attention; by formula every layer attends to the whole record."""
+        return self.counted.attention if self.counted else Attention(whole=self.layers * self.query)
 
     @property
     def embeddings(self) -> int:
@@ -123,8 +122,22 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All parameters; norms counted, biases not."""
-        return self.embeddings + self.linear + (2 * self.layers + 1) * self.hidden
+        """All parameters; by formula norms are counted, biases and towers not."""
+        if self.counted:
+            return self.counted.parameters
+        width = self.experts.count * self.experts.inner + self.experts.shared if self.experts else 0
+        return self.stored or self.embeddings + self._linear(width) + (2 * self.layers + 1) * self.hidden
+
+    @property
+    def text(self) -> int:
+        """Parameters of the decoder of text and its head, which full fine-tuning trains."""
+        return self.counted.text if self.counted else self.parameters
+
+    def line(self) -> str:
+        """In words, with where they come from."""
+        formula = "as its files have" if self.stored else "by the sizes in its configuration"
+        source = "as transformers builds it" if self.counted else formula
+        return f"{self.parameters / 1e9:.2f} billion parameters, {source}"
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA adapter on all linear layers."""
@@ -135,23 +148,6 @@ class Shape:
         mixed, shared = self.experts.layers, 3 * (self.hidden + self.experts.shared) if self.experts.shared else 0
         fused = self.experts.count * (2 * self.hidden + 3 * self.experts.inner)  # gate and up have one A
         return rank * (self.layers * attention + (self.layers - mixed) * dense + mixed * (fused + shared))
-
-
-def operations_of_token(shape: Shape, method: str, length: float) -> float:
-    """Return the arithmetic of one trained token of a record of so many tokens."""
-    matrices = shape.active_linear + shape.vocabulary * shape.hidden
-    return operations_per_token(method, matrices, shape.attention, length)
-
-
-def _latent(config: JsonObject, hidden: int, heads: int) -> int:
-    """Return the values of one layer's attention over a latent; 0: it has none."""
-    latent = config.get("kv_lora_rank") or 0
-    nope, rope, value = (config.get(key) or 0 for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    if not latent or not value:
-        return 0
-    narrow, query = config.get("q_lora_rank") or 0, heads * (nope + rope)
-    queries = narrow * (hidden + query) if narrow else hidden * query
-    return int(queries + hidden * (latent + rope) + latent * heads * (nope + value) + heads * value * hidden)
 
 
 def _experts(config: JsonObject, layers: int) -> Experts | None:
@@ -167,30 +163,8 @@ def _experts(config: JsonObject, layers: int) -> Experts | None:
     kinds = config.get("mlp_layer_types") or []
     dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
     period = _first(config, ("expert_layer_period", "interleave_moe_layer_step", "decoder_sparse_step")) or 1
-    return Experts(
-        layers=max(0, layers - dense) // period,
-        count=count,
-        active=_first(config, ACTIVE_EXPERTS) or 1,
-        inner=inner,
-        shared=shared,
-    )
-
-
-_WHOLE = ("full_attention", "attention", "hybrid", "chunked_attention")
-"""Kinds of layers, by the names of `layer_types`, whose attention spans the record."""
-
-
-def reachable(shape: Shape, method: str, length: float) -> float:
-    """Return the share of a GPU's peak, 0 to 1, that a training on records of so many tokens is assumed to reach."""
-    return reachable_share(method, shape.active_linear + shape.vocabulary * shape.hidden, shape.attention, length)
-
-
-_NAMES = {
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "hidden": ("hidden_size", "n_embd", "d_model"),
-    "heads": ("num_attention_heads", "n_head"),
-    "vocabulary": ("vocab_size",),
-}
+    mixed, active = max(0, layers - dense) // period, (_first(config, ACTIVE_EXPERTS) or 1) * inner + shared
+    return Experts(layers=mixed, count=count, inner=inner, shared=shared, active_inner=active)
 
 
 def _first(config: JsonObject, names: tuple[str, ...]) -> int:

@@ -158,7 +158,7 @@ def _files(model: ImportedModel, rules: Rules) -> Iterator[Finding]:
 
 
 def _context(model: ImportedModel, rules: Rules) -> Iterator[Finding]:
-    positions = model.config.text.positions
+    positions = model.config.text.max_position_embeddings
     if positions > rules.longest_positions:
         yield FAIL, f"max_position_embeddings {positions:,}: less than 128K; lower it to what you use"
     elif positions == rules.longest_positions:

@@ -22,11 +22,8 @@ class TextSizes:
     """Sizes of the language model, under the names that Hugging Face's configurations have for them."""
 
     num_hidden_layers: int = 0
-    n_layer: int = 0
     hidden_size: int = 0
-    n_embd: int = 0
     num_attention_heads: int = 0
-    n_head: int = 0
     num_key_value_heads: int = 0
     num_kv_heads: int = 0
     multi_query: bool = False
@@ -37,38 +34,23 @@ class TextSizes:
     """Of DeepSeek's latent attention: keys and values of a token are one vector of this size."""
     qk_rope_head_dim: int = 0
     max_position_embeddings: int = 0
-    n_positions: int = 0
+    """Longest sequence that the model was made for; 0: it does not say."""
     dtype: str = ""
     torch_dtype: str = ""
-
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return self.num_hidden_layers or self.n_layer
-
-    @property
-    def heads(self) -> int:
-        """Query heads."""
-        return self.num_attention_heads or self.n_head
 
     @property
     def key_value_heads(self) -> int:
         """Heads of keys, which is that of values."""
         one_key = self.multi_query and not self.new_decoder_architecture
-        return 1 if one_key else self.num_key_value_heads or self.num_kv_heads or self.heads
-
-    @property
-    def positions(self) -> int:
-        """Longest sequence that the model was made for; 0: it does not say."""
-        return self.max_position_embeddings or self.n_positions
+        return 1 if one_key else self.num_key_value_heads or self.num_kv_heads or self.num_attention_heads
 
     @property
     def cache_values(self) -> int:
         """Numbers that one token leaves in the cache of keys and values, over all layers and heads."""
         if self.kv_lora_rank:
-            return self.layers * (self.kv_lora_rank + self.qk_rope_head_dim)
-        width = self.head_dim or (self.hidden_size or self.n_embd) // self.heads
-        return self.layers * 2 * self.key_value_heads * width
+            return self.num_hidden_layers * (self.kv_lora_rank + self.qk_rope_head_dim)
+        width = self.head_dim or self.hidden_size // self.num_attention_heads
+        return self.num_hidden_layers * 2 * self.key_value_heads * width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +86,6 @@ def read_config(folder: str) -> ModelConfig:
     if not storage.file_exists(path):
         raise ModelError(f"{folder}: no config.json in it; this is no Hugging Face model")
     config = read_known(ModelConfig, read_pretrained_config(folder), path)
-    if not config.text.layers or not config.text.heads:
+    if not config.text.num_hidden_layers or not config.text.num_attention_heads:
         raise ModelError(f"{path}: it gives no num_hidden_layers or num_attention_heads, so nothing can be sized")
     return config

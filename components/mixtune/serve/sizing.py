@@ -70,7 +70,7 @@ def plan_serving(model: ServedModel, settings: ServeSettings, prices: Prices) ->
         ConfigError: The instance is not in the price table, or the model fits on none.
     """
     config = model.config
-    positions = config.text.positions
+    positions = config.text.max_position_embeddings
     max_length = min(settings.max_length, positions) if positions else settings.max_length
     weights = round(model.weight_bytes * served_share(config))
     cache = max_length * settings.num_sequences * config.text.cache_values * SERVED_BYTES
@@ -114,7 +114,7 @@ def count_gpus(config: ModelConfig, weights: int, cache: int, instance: Instance
     room = instance.gpu_memory_gb * 1e9 * MEMORY_SHARE - OVERHEAD_BYTES
     heads = config.text.key_value_heads
     for gpus in (1, 2, 4, 8):
-        if gpus <= instance.gpus and config.text.heads % gpus == 0:
+        if gpus <= instance.gpus and config.text.num_attention_heads % gpus == 0:
             own = weights / gpus + cache / (1 if config.text.kv_lora_rank else min(gpus, heads))
             if own <= room:
                 return gpus

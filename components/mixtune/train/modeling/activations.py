@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from mixtune.errors import ConfigError, ModelError
+from mixtune.errors import ConfigError
+from mixtune.inference.text_parts import count_model
+from mixtune.interpolation import config_values
 from mixtune.preflight.memory import RESERVE, choose_activations, num_shards, training_on_gpus
 from mixtune.preflight.shape import Shape
 from mixtune.settings.train import TrainSettings
@@ -57,10 +59,7 @@ def fastest_activations(causal: Any, settings: TrainSettings, group: ProcessGrou
     states = {"linear_attention", "mamba", "conv", "recurrent"} & set(getattr(text, "layer_types", None) or ())
     if causal.config._attn_implementation not in PACKED_ATTENTION or states:
         return "recompute"
-    try:
-        shape = Shape.from_config(causal.config.to_dict())
-    except ModelError:
-        return "recompute"
+    shape = Shape.from_config(config_values(text), count_model(causal))
     tokens = max(settings.memory.max_tokens_per_gpu or MICRO_TOKENS, longest)
     shards = num_shards(shape, settings, group.local_size, group.size // group.local_size, group.memory_bytes)
     training = training_on_gpus(settings, tokens, shards=shards)

@@ -12,13 +12,13 @@ from peft import LoraConfig, OSFConfig, PeftModel, get_peft_model, get_peft_mode
 from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.other import get_pattern_key
 from safetensors.torch import save_file
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from mixtune.errors import ConfigError, ModelError
-from mixtune.interpolation import auto_class
+from mixtune.inference.text_parts import find_head
+from mixtune.interpolation import build_without_weights
 from mixtune.settings.train import TrainSettings
 from mixtune.train.modeling.dropout import Dropout, RecordDropout
-from mixtune.train.modeling.loss import find_head
 from mixtune.train.modeling.targets import find_targets, is_named
 
 PEFT_OPTIONS = (
@@ -101,10 +101,7 @@ def _check_names(model: PeftModel, settings: TrainSettings, names: list[str]) ->
 
 def check_adapter(folder: Path, settings: TrainSettings) -> None:
     """Make the adapter on the model of a folder without its weights; errors as of `add_adapter`."""
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    with torch.device("meta"):
-        causal = auto_class(config).from_config(config)
-    options = settings.lora_options
+    causal, options = build_without_weights(folder), settings.lora_options
     if options.changes_base:  # by a decomposition of weights
         options = replace(options, init_lora_weights=True)
     add_adapter(causal, replace(settings, lora_options=options), folder.name)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mixtune.errors import ModelError
+from mixtune.inference.text_parts import find_decoder, find_head, find_writer
 from mixtune.train.batches import Layout, PackedBatch
 from mixtune.train.modeling.kernels import PACKED_ATTENTION
 from mixtune.training_math import logits_at_once
@@ -170,36 +171,3 @@ def find_scales(causal: PreTrainedModel) -> dict[str, float]:
     config = causal.config.get_text_config()
     values = {name: getattr(config, name, None) for name in SCALES if name in source}
     return {name: float(value) for name, value in values.items() if value}
-
-
-def find_writer(causal: PreTrainedModel) -> PreTrainedModel:
-    """Return the model that makes logits of text: this one, or the causal language model that it is wrapped around."""
-    models = [part for part in causal.modules() if isinstance(part, PreTrainedModel)]
-    return next((part for part in models if part.get_output_embeddings() is not None), causal)
-
-
-def find_head(causal: PreTrainedModel) -> torch.nn.Module | None:
-    """Return what makes logits of a model's hidden states; None: nothing does."""
-    head: torch.nn.Module | None = find_writer(causal).get_output_embeddings()
-    return head
-
-
-def find_decoder(causal: PreTrainedModel) -> PreTrainedModel:
-    """Return the part of a causal language model that makes hidden states of text: all but its head and its towers.
-
-    Raises:
-        ModelError: It has none.
-    """
-    for decoder in (causal.get_decoder(), causal.base_model, getattr(causal, "model", None)):
-        if isinstance(decoder, PreTrainedModel) and decoder is not causal:
-            return decoder if decoder.get_output_embeddings() is None else find_decoder(decoder)
-    raise ModelError(f"{type(causal).__name__}: it has no decoder under its head; mixtune cannot train it")
-
-
-def find_text_modules(causal: PreTrainedModel) -> list[torch.nn.Module]:
-    """Return the modules of a model's decoder of text: neither its head nor models within, such as image tokenizers."""
-    decoder, embedding = find_decoder(causal), causal.get_input_embeddings()
-    models = [part for part in decoder.modules() if isinstance(part, PreTrainedModel) and part is not decoder]
-    towers = [part for part in models if all(module is not embedding for module in part.modules())]
-    outside = {id(module) for part in towers for module in part.modules()} | {id(find_head(causal))}
-    return [module for module in decoder.modules() if id(module) not in outside]

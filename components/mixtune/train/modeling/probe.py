@@ -9,10 +9,10 @@ import torch
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.errors import ModelError
+from mixtune.inference.text_parts import find_experts
 from mixtune.train.batches import Layout, pack
 from mixtune.train.modeling.loss import PackedLoss, cross_entropies, evaluating
 from mixtune.train.modeling.sharding import gathered_root
-from mixtune.train.modeling.targets import find_experts
 
 PROBED_TOKENS = 512
 """Of each record that `probe` looks at: enough for a convolution or a state to carry something over a border."""

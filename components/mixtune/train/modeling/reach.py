@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from mixtune.artifacts.model import Reach
-from mixtune.train.modeling.loss import find_head, find_text_modules
+from mixtune.inference.text_parts import find_head, find_used_modules
 from mixtune.train.modeling.targets import ROUTERS
 
 KINDS = {
@@ -42,16 +42,10 @@ def weights_reach(causal: PreTrainedModel) -> Reach:
 
 def _reach(causal: PreTrainedModel, reached: set[str]) -> Reach:
     sizes: dict[str, list[int]] = {}
-    inside = {id(value) for module in find_text_modules(causal) for value in module.parameters(recurse=False)}
+    inside = {id(value) for module in find_used_modules(causal) for value in module.parameters(recurse=False)}
     head = find_head(causal)
-    inside |= {id(value) for value in head.parameters()} if head is not None else set()
-    embeddings = {
-        id(value)
-        for module in causal.modules()
-        if isinstance(module, torch.nn.Embedding)
-        for value in module.parameters()
-    }
-    embeddings |= {id(value) for value in head.parameters()} if head is not None else set()
+    rows = [module for module in causal.modules() if isinstance(module, torch.nn.Embedding) or module is head]
+    embeddings = {id(value) for module in rows for value in module.parameters()}
     for name, value in causal.named_parameters():
         if ".lora_" in name or ".osf_" in name:
             continue

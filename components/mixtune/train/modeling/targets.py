@@ -13,11 +13,10 @@ from peft.utils.transformers_weight_conversion import (
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from mixtune.train.modeling.loss import find_text_modules
+from mixtune.inference.text_parts import count_experts, find_text_modules, fused_experts
 
 ROUTERS = ("gate", "router", "gate_network", "wg", "classifier", "shared_expert_gate")
 """Names of the layers that choose experts, or say how much of a shared one is taken."""
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "zero_expert_num")
 MAMBA_TYPES = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 """Model types in which PEFT refuses an adapter on `out_proj`: fused kernels read past it."""
 NO_GRADIENT = (
@@ -46,14 +45,14 @@ def find_targets(causal: PreTrainedModel, exclude: str | list[str] | None = None
     ones.
     """
     inside = {id(module) for module in find_text_modules(causal)}
-    counts = _expert_counts(causal)
+    counts = count_experts(causal)
     linear, owners = [], {}
     for name, module in causal.named_modules():
         if id(module) not in inside or _is_left_alone(causal, name, counts) or is_named(name, exclude):
             continue
         if isinstance(module, torch.nn.Linear | Conv1D):
             linear.append(name)
-        elif keys := _fused_experts(module, counts):
+        elif keys := fused_experts(module, counts):
             owners[name] = keys
     linear = _loaded_by_name(causal, linear, "")
     inner = _loaded_by_name(causal, [name for name, keys in owners.items() if len(keys) > 1], "base_layer.")
@@ -69,20 +68,8 @@ def find_targets(causal: PreTrainedModel, exclude: str | list[str] | None = None
     )
 
 
-def find_experts(causal: PreTrainedModel) -> list[torch.nn.Module]:
-    """Return the modules of a model that hold the matrices of several experts."""
-    counts = _expert_counts(causal)
-    return [module for module in find_text_modules(causal) if _fused_experts(module, counts)]
-
-
 def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _expert_counts(causal: PreTrainedModel) -> set[int]:
-    text = causal.config.get_text_config()
-    counts = {value for key in EXPERT_COUNTS if isinstance(value := getattr(text, key, None), int)}
-    return counts | {sum(counts)}  # those that do nothing may lie in the same tensor
 
 
 def _is_left_alone(causal: PreTrainedModel, name: str, counts: set[int]) -> bool:
@@ -101,14 +88,6 @@ def is_named(name: str, option: str | list[str] | None) -> bool:
     if isinstance(option, str):
         return bool(re.fullmatch(option, name))
     return any(name == ending or name.endswith(f".{ending}") for ending in option or [])
-
-
-def _fused_experts(module: torch.nn.Module, counts: set[int]) -> list[str]:
-    """Return the parameters of a module that hold a matrix for each expert."""
-    if isinstance(module, torch.nn.modules.conv._ConvNd | torch.nn.Embedding):
-        return []
-    own = module.named_parameters(recurse=False)
-    return [key for key, value in own if value.ndim == 3 and value.shape[0] in counts and min(value.shape[1:]) > 1]
 
 
 def _loaded_by_name(causal: PreTrainedModel, names: list[str], inner: str) -> list[str]:

@@ -13,19 +13,19 @@ from transformers import AutoTokenizer, PreTrainedModel
 from mixtune import models
 from mixtune.artifacts.model import Reach
 from mixtune.errors import TrainingError
+from mixtune.inference.text_parts import count_model, find_used_modules
 from mixtune.settings.train import MemorySettings, TrainSettings
 from mixtune.train.distributed import SINGLE_PROCESS, ProcessGroup
 from mixtune.train.modeling.activations import set_activations
 from mixtune.train.modeling.adapters import Adapter, add_adapter, load_adapter
-from mixtune.train.modeling.arithmetic import count_active_values, count_attention
 from mixtune.train.modeling.attention import attention_names, load_with_attention
 from mixtune.train.modeling.dropout import Dropout
 from mixtune.train.modeling.kernels import activate_flash, fuse
-from mixtune.train.modeling.loss import PackedLoss, find_head, find_text_modules
+from mixtune.train.modeling.loss import PackedLoss
 from mixtune.train.modeling.reach import adapter_reach, weights_reach
 from mixtune.train.modeling.sharding import shard, to_float32
 from mixtune.train.modeling.speed import skip_casts
-from mixtune.training_math import CROSSOVER, Attention, operations_per_token
+from mixtune.training_math import CROSSOVER, ModelSizes, operations_per_token
 
 BETAS = (0.9, 0.95)
 
@@ -69,14 +69,8 @@ class Trainable:
         return CROSSOVER * int(self.causal.config.get_text_config().hidden_size)
 
     @cached_property
-    def _matrix_values(self) -> int:
-        """Values in the matrices that a token goes through, of experts those it is sent to; no adapter's."""
-        return count_active_values(self.causal)
-
-    @cached_property
-    def _attention(self) -> Attention:
-        """The width of attention, by its kind."""
-        return count_attention(self.causal)
+    def _sizes(self) -> ModelSizes:
+        return count_model(self.causal)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """Return the trained parameters by name."""
@@ -94,7 +88,7 @@ class Trainable:
 
     def operations(self, length: int) -> float:
         """Return the arithmetic to train on a record of so many tokens."""
-        return length * operations_per_token(self.method, self._matrix_values, self._attention, length)
+        return length * operations_per_token(self.method, self._sizes.active, self._sizes.attention, length)
 
     def clip_gradients(self, max_norm: float) -> float:
         """Clip the gradient to a norm, and return the norm before."""
@@ -220,9 +214,7 @@ def freeze_unused(causal: PreTrainedModel) -> None:
 
     It would get no gradient, so neither moments nor a place in checkpoints.
     """
-    head = find_head(causal)
-    parts = [*find_text_modules(causal), *([] if head is None else [head])]
-    used = {id(value) for part in parts for value in part.parameters(recurse=False)}
+    used = {id(value) for part in find_used_modules(causal) for value in part.parameters(recurse=False)}
     for value in causal.parameters():
         value.requires_grad_(id(value) in used)
 

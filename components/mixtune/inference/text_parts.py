@@ -1,0 +1,109 @@
+"""The parts of a model that write text, found on its own modules, and the sizes and the arithmetic that they have."""
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from mixtune.errors import ModelError
+from mixtune.interpolation import layer_configs
+from mixtune.training_math import ACTIVE_EXPERTS, Attention, ModelSizes
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "zero_expert_num")
+
+
+def find_writer(causal: PreTrainedModel) -> PreTrainedModel:
+    """Return the model that makes logits of text: this one, or the causal language model that it is wrapped around."""
+    models = [part for part in causal.modules() if isinstance(part, PreTrainedModel)]
+    return next((part for part in models if part.get_output_embeddings() is not None), causal)
+
+
+def find_head(causal: PreTrainedModel) -> torch.nn.Module | None:
+    """Return what makes logits of a model's hidden states; None: nothing does."""
+    head: torch.nn.Module | None = find_writer(causal).get_output_embeddings()
+    return head
+
+
+def find_decoder(causal: PreTrainedModel) -> PreTrainedModel:
+    """Return the part of a causal language model that makes hidden states of text: all but its head and its towers.
+
+    Raises:
+        ModelError: It has none.
+    """
+    for decoder in (causal.get_decoder(), causal.base_model, getattr(causal, "model", None)):
+        if isinstance(decoder, PreTrainedModel) and decoder is not causal:
+            return decoder if decoder.get_output_embeddings() is None else find_decoder(decoder)
+    raise ModelError(f"{type(causal).__name__}: it has no decoder under its head; mixtune cannot train it")
+
+
+def find_text_modules(causal: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the modules of a model's decoder of text: neither its head nor models within, such as image tokenizers."""
+    decoder, embedding = find_decoder(causal), causal.get_input_embeddings()
+    models = [part for part in decoder.modules() if isinstance(part, PreTrainedModel) and part is not decoder]
+    towers = [part for part in models if all(module is not embedding for module in part.modules())]
+    outside = {id(module) for part in towers for module in part.modules()} | {id(find_head(causal))}
+    return [module for module in decoder.modules() if id(module) not in outside]
+
+
+def find_used_modules(causal: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the modules that text goes through: those of its decoder, and the head."""
+    head = find_head(causal)
+    return [*find_text_modules(causal), *([] if head is None else [head])]
+
+
+def find_experts(causal: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the modules of a model that hold the matrices of several experts."""
+    counts = count_experts(causal)
+    return [module for module in find_text_modules(causal) if fused_experts(module, counts)]
+
+
+def count_experts(causal: PreTrainedModel) -> set[int]:
+    """Return the numbers of experts that a layer may have."""
+    layers = layer_configs(causal.config.get_text_config())
+    counts = {value for key in EXPERT_COUNTS for text in layers if isinstance(value := getattr(text, key, None), int)}
+    return counts | {sum(counts)}  # those that do nothing may lie in the same tensor
+
+
+def fused_experts(module: torch.nn.Module, counts: set[int]) -> list[str]:
+    """Return the parameters of a module that hold a matrix for each expert."""
+    if isinstance(module, torch.nn.modules.conv._ConvNd | torch.nn.Embedding):
+        return []
+    own = module.named_parameters(recurse=False)
+    return [key for key, value in own if value.ndim == 3 and value.shape[0] in counts and min(value.shape[1:]) > 1]
+
+
+def count_model(causal: PreTrainedModel) -> ModelSizes:
+    """Return the sizes of a model; an adapter in it counts as parameters of it, and not as active values."""
+    text, parts = causal.config.get_text_config(), find_used_modules(causal)
+    layers, names = layer_configs(text), {id(module): name for name, module in causal.named_modules()}
+    used = next((value for name in ACTIVE_EXPERTS for layer in layers if (value := getattr(layer, name, None))), 1)
+    matrices = [part for part in parts if isinstance(part, torch.nn.Linear | Conv1D)]
+    experts = [value for part in find_experts(causal) for value in part.parameters(recurse=False) if value.ndim == 3]
+    active = sum(part.weight.numel() for part in matrices if ".lora_" not in names[id(part)])
+    return ModelSizes(
+        parameters=sum(value.numel() for value in causal.parameters()),
+        text=sum({id(value): value.numel() for part in parts for value in part.parameters(recurse=False)}.values()),
+        active=round(active + sum(value.numel() * min(1.0, used / len(value)) for value in experts)),
+        attention=_count_attention(text),
+    )
+
+
+def _count_attention(text: PreTrainedConfig) -> Attention:
+    """Return the width of attention over all layers; layers that keep a state have none."""
+    layers = layer_configs(text)
+    kinds = [str(kind) for kind in getattr(text, "layer_types", None) or ["full_attention"] * len(layers)]
+    windows = [getattr(layer, "sliding_window", None) or 0 for layer in layers]
+    whole = windowed = 0
+    for kind, layer, window in zip(kinds, layers, windows, strict=False):
+        if kind == "sliding_attention" and window:
+            windowed += _width(layer)
+        elif ("attention" in kind or kind == "hybrid") and kind != "linear_attention":
+            whole += _width(layer)
+    return Attention(whole=whole, windowed=windowed, window=int(max(windows)))
+
+
+def _width(text: PreTrainedConfig) -> int:
+    """Return the width of one layer's attention: of all query heads, as of keys and of values on average."""
+    heads = getattr(text, "num_attention_heads", None) or 1
+    latent = [getattr(text, name, None) or 0 for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")]
+    width = sum(latent) / 2 if all(latent) else getattr(text, "head_dim", None) or text.hidden_size // heads
+    return int(heads * width)
