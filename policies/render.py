@@ -14,9 +14,16 @@ ROLES = ("data", "launcher", "trainer", "server")
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The `NAME=value` lines of a file."""
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    """The `NAME=value` lines of a file.
+
+    Raises:
+        ValueError: A line is none.
+    """
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    settings = [line.partition("=") for line in lines if line and not line.startswith("#")]
+    if odd := [name for name, equals, _ in settings if not equals]:
+        raise ValueError(f"{odd[0][:60]!r} is no NAME=value")
+    return {name: value for name, _, value in settings}
 
 
 def render(settings: dict[str, str], target: Path) -> list[Path]:
@@ -44,5 +51,12 @@ class _Policy(Template):
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    for policy in render(read_settings(Path(sys.argv[1])), Path(sys.argv[2])):
-        print(policy)
+    try:
+        for policy in render(read_settings(Path(sys.argv[1])), Path(sys.argv[2])):
+            print(policy)
+    except KeyError as missing:
+        sys.exit(f"{sys.argv[1]}: no setting {missing.args[0]}, which a policy uses; add {missing.args[0]}=VALUE")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}; give the settings.env of an overlay, and a folder to write to")
+    except ValueError as error:
+        sys.exit(f"{sys.argv[1]}: {error}; give the settings.env of an overlay, such as the one of eks-p5")

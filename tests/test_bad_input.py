@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mixtune import __version__
 from mixtune.cli import main
 
 
@@ -104,6 +105,11 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(small_run: dict[st
     assert code == 2
     assert "no parameter 'customer_percent'; did you mean 'customer_data_percent'?" in shown
     assert not (tmp_path / "mixtune-work").exists()
+
+
+def test_the_command_is_there_as_a_module_of_python() -> None:
+    done = subprocess.run([sys.executable, "-m", "mixtune", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == __version__
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compiled": set(),
 }
 """Rooms of the package, each with the other rooms that it may import; modules of the root belong to all."""
-FRONT = {"cli", "commands"}
+FRONT = {"__main__", "cli", "commands"}
 """What a user types: these may import every room."""
 HEAVY = {"torch", "transformers", "peft"}
 MAY_BE_HEAVY = {"train", "evaluate", "inference", "rehearse", "demo"}

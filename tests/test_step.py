@@ -13,7 +13,7 @@ import pytest
 
 from mixtune import storage
 from mixtune.errors import ConfigError, DataError, MixtuneError, StorageError
-from mixtune.metrics_artifact import write_metrics
+from mixtune.report.metrics_artifact import write_metrics
 from mixtune.step import explained, read_environment, refuse_once, run
 
 from .limits import limited

@@ -12,6 +12,7 @@ from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.cli import main
 from mixtune.commands.arguments import package_files, read_spec
+from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import TASKS, keep_pages
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import RunRecord, WorkDir
@@ -34,6 +35,15 @@ def test_every_page_of_a_run_leads_back_to_its_index(tmp_path: Path) -> None:
         assert f'<a href="{name}">{label}</a>' in index
         text = (work.pages("run-1") / name).read_text()
         assert '<a href="index.html">← all pages of run-1</a>' in text and f"<h1>{label}</h1>" in text
+
+
+def test_the_pages_of_a_component_run_alone_are_one_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work, run_id = WorkDir(tmp_path), "sanitize-20260101-000000-abcd"
+    work.begin(run_id, RunRecord(pipeline="sanitize", code="c"), {})
+    outputs = {"report": dsl.HTML(uri="/a/report"), "pools": dsl.Dataset(uri="/a/pools")}
+    print_next_steps(Outcome(run_id=run_id, outputs=outputs, report=None), work)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["pools: /a/pools", f"report: {work.pages(run_id) / 'index.html'} (open it in a browser)"]
 
 
 def write_pools(folder: Path, name: str, split: str) -> TaskResult:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,25 @@ def test_the_renderer_refuses_a_setting_that_is_missing(tmp_path: Path) -> None:
     del settings["KMS_KEY_ARN"]
     with pytest.raises(KeyError, match="KMS_KEY_ARN"):
         RENDER["render"](settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.env", None, "none.env: No such file or directory; give the settings.env of an overlay"),
+        ("page.env", b"<html>\n", "page.env: '<html>' is no NAME=value; give the settings.env of an overlay"),
+        ("bytes.env", b"\xff\xfe", "bytes.env: 'utf-8' codec can't decode byte 0xff"),
+        ("few.env", b"REGION=eu-west-1\n", ", which a policy uses; add "),
+    ],
+)
+def test_the_renderer_names_a_wrong_file_with_the_way_out(
+    name: str, content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    command = [sys.executable, str(ROOT / "policies" / "render.py"), name, "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
 
 
 def many(value: Any) -> list[str]:

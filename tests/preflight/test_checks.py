@@ -13,6 +13,7 @@ from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
 from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.item_checks import check_items
+from mixtune.preflight.places import about_records
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
 from mixtune.settings.sanitize import SourceSettings
@@ -219,3 +220,11 @@ def test_records_that_are_too_few_to_tell_are_warned_of_by_axis_with_a_way_out(n
     ] * 2
     looser = replace(limited, limits={"general_nll": 0.04, "customer": 0.11})
     assert [outcome for outcome, _ in check_items(looser)] == ["pass"]
+
+
+def test_the_head_of_a_csv_is_no_record_and_its_last_line_needs_no_end(tmp_path: Path) -> None:
+    whole = Path(records(tmp_path / "tickets.csv", 12)).read_text()
+    for text in (whole, whole.rstrip("\n")):
+        (tmp_path / "tickets.csv").write_text(text)
+        for uri in (tmp_path / "tickets.csv", tmp_path):
+            assert about_records([SourceSettings(name="customer", uri=str(uri))]) == {("customer", "train"): 12}

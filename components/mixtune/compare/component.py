@@ -48,7 +48,7 @@ def judge(
         ModelError: The judge cannot be reached or loaded.
     """
     from mixtune.compare.judge.run import JudgeInputs, calibration_metrics, run_judging, share_preferences
-    from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.metrics_artifact import write_metrics
     from mixtune.report.outputs import Outputs
 
     inputs = JudgeInputs(
@@ -120,7 +120,7 @@ def compare(
         ConfigError: An unknown axis or option.
     """
     from mixtune.compare.run import CompareInputs, run_comparison
-    from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.metrics_artifact import write_metrics
     from mixtune.report.outputs import Outputs
 
     inputs = CompareInputs(

@@ -56,7 +56,7 @@ def evaluate(
     from mixtune import storage as files
     from mixtune.evaluate.named_benchmarks import parse_benchmarks
     from mixtune.evaluate.run import Inputs, run
-    from mixtune.metrics_artifact import write_metrics
+    from mixtune.report.metrics_artifact import write_metrics
     from mixtune.report.outputs import Outputs
     from mixtune.settings.from_dict import from_dict
     from mixtune.settings.inference import EvaluateSettings

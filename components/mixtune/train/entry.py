@@ -20,10 +20,10 @@ from mixtune.artifacts.model import (
 from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact, write_artifact
 from mixtune.errors import ConfigError, TrainingError
-from mixtune.metrics_artifact import Metrics, write_metrics
 from mixtune.preflight.findings import Findings
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.report.charts import Curve, curves
+from mixtune.report.metrics_artifact import Metrics, write_metrics
 from mixtune.report.pages import key_value_table, note, page, with_section, write_text
 from mixtune.settings.job import NodeSettings
 from mixtune.settings.train import TrainSettings

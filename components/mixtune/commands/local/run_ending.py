@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixtune import storage
 from mixtune.artifacts.run_report import is_gain_proved
-from mixtune.commands.local.run_pages import DATA_SETS
+from mixtune.commands.local.run_pages import DATA_SETS, HTML
 from mixtune.commands.local.task_processes import TaskResult
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.report.next_steps import command_of, next_steps, with_words
@@ -37,7 +37,7 @@ def print_next_steps(run: Outcome, work: WorkDir) -> None:
     for name, value in run.outputs.items():
         text = str(getattr(value, "uri", value))  # a component run by itself leaves artifacts
         named = name == "model_uri" or chooses_model
-        if text:
+        if text and getattr(value, "schema_title", "") != HTML:  # the index below leads to every page
             print(f"{'model to take' if chooses_model else name}: {storage.plain_uri(text) if named else text}")
     for result in run.results if not run.verdict else ():
         for name in DATA_SETS:
