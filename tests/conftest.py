@@ -113,7 +113,7 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class Hub(LocalServer):
-    """Data sets of the hub: each one's files by name, all at one commit, which `v1` names, too."""
+    """Data sets and models of the hub: each one's files by name, all at one commit, which `v1` names, too."""
 
     COMMIT = "c" * 40
 
@@ -132,7 +132,9 @@ class HubAnswers(Answers):
         self.do_GET()
 
     def do_GET(self) -> None:
-        found = re.match(r"/(?:api/)?datasets/([^/]+/[^/]+)/(revision/v1|tree|resolve)(?:/c{40}/?)?([^?]*)", self.path)
+        found = re.match(
+            r"/(?:api/)?(?:datasets/)?([^/]+/[^/]+)/(revision/v1|tree|resolve)(?:/(?:c{40}|v1)/?)?([^?]*)", self.path
+        )
         files = self.server.repos.get(found[1]) if found else None
         if not found or files is None or (found[2] == "resolve" and found[3] not in files):
             self.send_error(404)

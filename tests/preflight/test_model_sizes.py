@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import hf_api
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-from mixtune import interpolation
+from mixtune import interpolation, models
 from mixtune.errors import ModelError
 from mixtune.interpolation import auto_class
 from mixtune.preflight.memory import Training, estimate_memory
@@ -121,6 +122,19 @@ def test_without_pytorch_the_files_of_weights_are_counted(tmp_path: Path, monkey
     assert "as its files have" in stored.line()
     (tmp_path / "model.safetensors").unlink()
     assert "by the sizes in its configuration" in Shape.read(str(tmp_path)).line()
+
+
+def test_without_pytorch_the_hub_is_asked_for_the_headers_of_weights(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("lfm2")
+    model = auto_class(config).from_config(config)
+    model.save_pretrained(tmp_path)
+    hub.repos["org/lfm2"] = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+    fingerprinted = f"org/lfm2@v1#{'0' * 32}"
+    assert models.count_stored_values(fingerprinted, tmp_path / "nothing here") == model.num_parameters()
+    assert models.count_stored_values("org/other@v1", tmp_path / "nothing here") == 0
 
 
 def test_packed_weights_are_not_taken_for_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
