@@ -230,6 +230,9 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                               {"type": "tool-f", "toolCallId": "1", "state": "output-available", "input": {"x": 1}, "output": "r"},
                               {"type": "step-start"}, {"type": "text", "text": "a"}), "id": "m"}]},
         [Q, {**CALLED, "reasoning": "t"}, RESULT, A]),
+    "AI SDK: a tool that gives nothing back": (
+        {"messages": [Q, turn("assistant", {"type": "tool-f", "toolCallId": "1", "state": "output-available", "input": {"x": 1}, "output": None},
+                              {"type": "text", "text": "a"})]}, [Q, CALLED, {**RESULT, "content": "null"}, A]),
     "AI SDK 4: parts tell the order, the content does not": (
         {"messages": [{**Q, **turn("user", {"type": "text", "text": "q"})},
                       {**A, **turn("assistant", {"type": "tool-invocation", "toolInvocation": {

@@ -68,15 +68,15 @@ def _steps(turn: JsonObject) -> Iterator[Json]:
         is_text = kind in ("text", "reasoning") and "text" in part
         steps[-1][0].extend([] if kind == "step-start" else [{"type": kind, "text": part["text"]} if is_text else part])
     for contents, calls in steps:
-        calling = [call for call in calls if call["type"] != "tool-result"]
         tool_calls = [
             {"id": call.get("toolCallId"), "name": call["toolName"], "arguments": call.get("input", call.get("args"))}
-            for call in calling
-        ]
+            for call in calls if call["type"] != "tool-result"
+        ]  # fmt: skip
         if contents or tool_calls:
             yield {**about, "content": contents, **({"tool_calls": tool_calls} if tool_calls else {})}
         for call in calls:
-            if (result := next((call[key] for key in _ANSWERED if call.get(key) is not None), None)) is not None:
+            result: Json = next((call[key] for key in _ANSWERED if call.get(key) is not None), None)
+            if result is not None or call.get("state") in ("output-available", "result"):
                 is_typed = call["type"] == "tool-result" and isinstance(result, dict) and "value" in result
                 result = result["value"] if is_typed else result
                 content = result if isinstance(result, str) else json_text(result)
