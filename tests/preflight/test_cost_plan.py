@@ -219,3 +219,10 @@ def test_a_search_is_planned_at_the_most_that_it_may_take(model: str, capsys: py
     text = capsys.readouterr().out
     assert "training, 400 steps" in text
     assert "at most the steps of 4 trainings on customer records alone" in text and "4 short ones 0.96 of them" in text
+
+
+def test_a_plan_needs_no_pools_or_records_where_the_steps_are_given(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(capsys, ["plan", "finetune", f"base_model={model}", "max_steps=100"])
+    assert plan["stages"][1]["name"] == "training, 100 steps"

@@ -170,8 +170,9 @@ def read_arguments(
 
 
 def with_defaults(path: Path, arguments: Arguments) -> Arguments:
-    """Return a pipeline's arguments with its defaults for what is not given."""
-    return {**{name: item.get("defaultValue") for name, item in read_definitions(path).items()}, **arguments}
+    """Return a pipeline's arguments with its defaults for what is not given; what has none stays out."""
+    definitions = read_definitions(path).items()
+    return {**{name: item["defaultValue"] for name, item in definitions if "defaultValue" in item}, **arguments}
 
 
 def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) -> None:
