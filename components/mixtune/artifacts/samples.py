@@ -61,9 +61,14 @@ class Sample:
 
 
 _COLUMNS = {
-    str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float64(), float | None: pa.float64(),
-    tuple[float, ...]: pa.list_(pa.float32()), dict[str, float]: pa.map_(pa.string(), pa.float64()),
-}  # fmt: skip
+    str: pa.string(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    tuple[float, ...]: pa.list_(pa.float32()),
+    dict[str, float]: pa.map_(pa.string(), pa.float64()),
+}
 SCHEMA = pa.schema([(name, _COLUMNS[kind]) for name, kind in get_type_hints(Sample).items()])
 
 

@@ -59,7 +59,11 @@ _JINJA.globals |= {"bias": _bias, "connectives": _TABLE["connectives"]}
 _JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
 _JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 _LAYOUTS = [
-    (name, frozenset(layout.pop("columns").split()), _JINJA.compile_expression(layout.pop("where", "true")),
-     {ours: _JINJA.compile_expression(value, undefined_to_none=False) for ours, value in layout.items()})
+    (
+        name,
+        frozenset(layout.pop("columns").split()),
+        _JINJA.compile_expression(layout.pop("where", "true")),
+        {ours: _JINJA.compile_expression(value, undefined_to_none=False) for ours, value in layout.items()},
+    )
     for name, layout in _TABLE["layouts"].items()
-]  # fmt: skip
+]

@@ -20,9 +20,13 @@ from mixtune.mixes import read_mix, with_mix
 from mixtune.settings.foreign import JsonObject
 
 KINDS = {
-    "STRING": "text", "NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number", "BOOLEAN": "true or false",
-    "LIST": "a JSON list", "STRUCT": "a JSON object",
-}  # fmt: skip
+    "STRING": "text",
+    "NUMBER_INTEGER": "a whole number",
+    "NUMBER_DOUBLE": "a number",
+    "BOOLEAN": "true or false",
+    "LIST": "a JSON list",
+    "STRUCT": "a JSON object",
+}
 
 OF_A_TRAINING = ("customer_data_percent", "max_steps")
 """What `restore`, which needs a `model_uri`, means otherwise than pipelines that tune."""

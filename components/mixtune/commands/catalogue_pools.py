@@ -54,10 +54,13 @@ def _table(entries: dict[str, PoolSource]) -> str:
 def _shown(pool: PoolSource) -> str:
     facts = {
         "source": f"{pool.source}, revision {pool.revision or 'none: give --revision'}",
-        "files": ", ".join(pool.files), "licence": f"{pool.licence} {pool.licence_url}",
-        "attribution": pool.attribution, "records": f"about {pool.records:,}",
-        "good for": pool.good_for, "mind": pool.mind,
-    }  # fmt: skip
+        "files": ", ".join(pool.files),
+        "licence": f"{pool.licence} {pool.licence_url}",
+        "attribution": pool.attribution,
+        "records": f"about {pool.records:,}",
+        "good for": pool.good_for,
+        "mind": pool.mind,
+    }
     lines = [f"{pool.name} ({pool.category})"]
     for key, text in facts.items():
         lines += textwrap.wrap(text, 100, initial_indent=f"  {key:<12}", subsequent_indent=" " * 14)

@@ -279,10 +279,17 @@ def _contamination(overlaps: Sequence[Overlap]) -> str:
         return ""
     header = ["axis", "items", "looked for", "found whole", "short ones found", "half or more", "mean coverage"]
     rows: list[list[Cell]] = [
-        [item.axis, item.num_items, item.searched, item.exact, item.short_exact, item.partial,
-         f"{100 * item.mean_coverage:.2f} %"]
+        [
+            item.axis,
+            item.num_items,
+            item.searched,
+            item.exact,
+            item.short_exact,
+            item.partial,
+            f"{100 * item.mean_coverage:.2f} %",
+        ]
         for item in overlaps
-    ]  # fmt: skip
+    ]
     return f"<h2>Overlap with the training data</h2>{table(header, rows)}{note(_OVERLAP)}"
 
 

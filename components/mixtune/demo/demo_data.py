@@ -90,12 +90,19 @@ class World:
         """The finetune pipeline's arguments."""
         tuning = TUNING[method]
         return {
-            "customer_uri": self.customer_uri, "customer_columns": self.customer_columns, "test_uri": self.test_uri,
-            "general_pools": self.general_pools, "benchmarks": self.benchmarks, "base_model": self.base_model,
-            "customer_data_percent": customer_data_percent, "customer_epochs": tuning.customer_epochs,
-            "method": method, "learning_rate": tuning.learning_rate, "seed": self.seed,
+            "customer_uri": self.customer_uri,
+            "customer_columns": self.customer_columns,
+            "test_uri": self.test_uri,
+            "general_pools": self.general_pools,
+            "benchmarks": self.benchmarks,
+            "base_model": self.base_model,
+            "customer_data_percent": customer_data_percent,
+            "customer_epochs": tuning.customer_epochs,
+            "method": method,
+            "learning_rate": tuning.learning_rate,
+            "seed": self.seed,
             "mix_options": {"global_batch_size": tuning.global_batch_size, "max_length": 512},
-        }  # fmt: skip
+        }
 
     def grid_arguments(self, method: str, epochs: float = 0.0) -> dict[str, object]:
         """The mix_grid pipeline's arguments for `lora` or `sft`.

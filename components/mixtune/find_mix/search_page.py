@@ -88,12 +88,18 @@ def _holds(forecast: AxisForecast, axis: AxisVerdict) -> bool:
 
 def _round_rows(item: SearchRound) -> list[list[str]]:
     return [
-        [f"{item.forecast.percent:g} %", forecast.axis,
-         f"a gain over {forecast.limit:g}" if forecast.axis == CUSTOMER_AXIS else f"{forecast.limit:g}",
-         f"{forecast.benefit.median:+.4f}", f"{forecast.benefit.lower:+.4f} to {forecast.benefit.upper:+.4f}",
-         f"{axis.measure.benefit.difference:+.4f}", "yes" if _holds(forecast, axis) else "no", Verdict(axis.verdict)]
+        [
+            f"{item.forecast.percent:g} %",
+            forecast.axis,
+            f"a gain over {forecast.limit:g}" if forecast.axis == CUSTOMER_AXIS else f"{forecast.limit:g}",
+            f"{forecast.benefit.median:+.4f}",
+            f"{forecast.benefit.lower:+.4f} to {forecast.benefit.upper:+.4f}",
+            f"{axis.measure.benefit.difference:+.4f}",
+            "yes" if _holds(forecast, axis) else "no",
+            Verdict(axis.verdict),
+        ]
         for forecast, axis in _pairs(item)
-    ]  # fmt: skip
+    ]
 
 
 def _chart(search: MixSearch, name: str) -> str:

@@ -37,13 +37,19 @@ def pool_row(pool: PoolReceipt) -> dict[str, str]:
     """Return a pool's row of the table, by column."""
     return {
         "pool": pool.name,
-        "planned": f"{pool.planned_share:.2%}", "records": f"{pool.share_of_records:.2%}",
-        "tokens": f"{pool.share_of_tokens:.2%}", "loss tokens": f"{pool.share_of_loss_tokens:.2%}",
-        "per batch": f"{pool.per_batch[0]} to {pool.per_batch[1]}", "worst deviation": f"{pool.worst_deviation:.2f}",
-        "in pool": f"{pool.pool_records:,}", "drawn": f"{pool.num_records:,}", "epochs": f"{pool.epochs:.2f}",
-        "repeats": f"{pool.repeats:,}", "truncated": f"{pool.num_truncated:,}",
+        "planned": f"{pool.planned_share:.2%}",
+        "records": f"{pool.share_of_records:.2%}",
+        "tokens": f"{pool.share_of_tokens:.2%}",
+        "loss tokens": f"{pool.share_of_loss_tokens:.2%}",
+        "per batch": f"{pool.per_batch[0]} to {pool.per_batch[1]}",
+        "worst deviation": f"{pool.worst_deviation:.2f}",
+        "in pool": f"{pool.pool_records:,}",
+        "drawn": f"{pool.num_records:,}",
+        "epochs": f"{pool.epochs:.2f}",
+        "repeats": f"{pool.repeats:,}",
+        "truncated": f"{pool.num_truncated:,}",
         "dropped": "; ".join(f"{count:,} {reason}" for reason, count in pool.dropped.items()) or "0",
-    }  # fmt: skip
+    }
 
 
 def receipt_html(receipt: MixReceipt) -> str:

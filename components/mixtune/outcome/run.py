@@ -69,9 +69,13 @@ def make_message(pipeline: str, record: AuditRecord, links: dict[str, str]) -> d
     price = f", ${cost:,.2f}" if cost is not None else ""
     return {
         "text": f"{pipeline} {record.run_id}: {record.verdict}{f', {name}' if name else ''}{price}",
-        "run_id": record.run_id, "pipeline": pipeline, "verdict": record.verdict, "taken": name, "cost_usd": cost,
+        "run_id": record.run_id,
+        "pipeline": pipeline,
+        "verdict": record.verdict,
+        "taken": name,
+        "cost_usd": cost,
         "links": {name: link for name, link in links.items() if link},
-    }  # fmt: skip
+    }
 
 
 def compute_cost(run: Run, hyperpod: str) -> float | None:

@@ -310,15 +310,27 @@ def _check_tracking(run: RunSettings) -> Findings:
 
 
 SETTINGS: dict[str, Callable[[RunSettings], Findings]] = {
-    "mix": _check_mix, "training": _check_training, "options": _check_known, "tags": _check_tags,
-}  # fmt: skip
+    "mix": _check_mix,
+    "training": _check_training,
+    "options": _check_known,
+    "tags": _check_tags,
+}
 """The checks that look at no file."""
 CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
-    "mix": _check_mix, "training": _check_training, "options": _check_options,
+    "mix": _check_mix,
+    "training": _check_training,
+    "options": _check_options,
     "data": lambda run: check_sources(run.sources, sum(run.num_records.values()), run.data_memory),
     "region": lambda run: check_region(run.sources, run.storage),
     "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),
-    "base model": _check_model, "architecture": check_architecture, "lengths": check_lengths,
-    "embedding": check_embedding, "chat template": check_template, "memory": check_memory, "cluster": _check_cluster,
-    "items": check_items, "tags": _check_tags, "tracking": _check_tracking,
-}  # fmt: skip
+    "base model": _check_model,
+    "architecture": check_architecture,
+    "lengths": check_lengths,
+    "embedding": check_embedding,
+    "chat template": check_template,
+    "memory": check_memory,
+    "cluster": _check_cluster,
+    "items": check_items,
+    "tags": _check_tags,
+    "tracking": _check_tracking,
+}

@@ -22,10 +22,19 @@ def fingerprint(
     storage: dict = {},
 ) -> NamedTuple(
     "Fingerprint",
-    [("customer", list), ("general", list), ("weights", dict), ("benchmarks", dict), ("limits", dict),
-     ("base_model", str), ("mix_options", dict), ("sanitize_options", dict), ("evaluate_options", dict),
-     ("model_uri", str)],
-):  # fmt: skip
+    [
+        ("customer", list),
+        ("general", list),
+        ("weights", dict),
+        ("benchmarks", dict),
+        ("limits", dict),
+        ("base_model", str),
+        ("mix_options", dict),
+        ("sanitize_options", dict),
+        ("evaluate_options", dict),
+        ("model_uri", str),
+    ],
+):
     """Attach a digest to everything that a run reads from outside, so that cached tasks see changed bytes.
 
     Never cache this task itself. Weights and limits come out apart from what they belong to, so that a changed weight

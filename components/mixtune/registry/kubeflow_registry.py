@@ -61,12 +61,15 @@ def _artifact(entry: Entry) -> Body:
     namespace = pod_namespace()
     source = {"modelSourceKind": "kfp", "modelSourceClass": "pipelinerun", "modelSourceId": entry.run_id}
     return {
-        "artifactType": "model-artifact", "name": _artifact_name(entry), "uri": entry.uri,
-        "modelFormatName": FORMATS.get(entry.kind, entry.kind), "state": "LIVE",
+        "artifactType": "model-artifact",
+        "name": _artifact_name(entry),
+        "uri": entry.uri,
+        "modelFormatName": FORMATS.get(entry.kind, entry.kind),
+        "state": "LIVE",
         "customProperties": _properties({"model_digest": entry.digest}),
         **(source if entry.run_id else {}),
         **_named("modelSourceGroup", namespace if entry.run_id else ""),
-    }  # fmt: skip
+    }
 
 
 def _named(key: str, value: str) -> Body:

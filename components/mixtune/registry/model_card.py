@@ -65,10 +65,16 @@ def _describe_mix(mix: TrainedMix | None) -> str:
     if mix is None:
         return "Not known: it was trained elsewhere."
     rows = [
-        [pool.name, f"{pool.planned_share:.2%}", f"{pool.share_of_records:.2%}", f"{pool.share_of_loss_tokens:.2%}",
-         f"{pool.unique_records:,}", f"{pool.epochs:.2f}"]
+        [
+            pool.name,
+            f"{pool.planned_share:.2%}",
+            f"{pool.share_of_records:.2%}",
+            f"{pool.share_of_loss_tokens:.2%}",
+            f"{pool.unique_records:,}",
+            f"{pool.epochs:.2f}",
+        ]
         for pool in mix.receipt.pools
-    ]  # fmt: skip
+    ]
     header = ["pool", "planned", "of records", "of loss tokens", "records", "epochs"]
     size = f"{mix.num_steps} steps of {mix.global_batch_size} records, {mix.receipt.num_tokens:,} tokens."
     return f"{size}\n\n{pages.markdown_table(header, rows)}" + _describe_licences(mix)

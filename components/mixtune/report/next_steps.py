@@ -38,9 +38,13 @@ def command_of(name: str, *words: str) -> str:
 
 
 def next_steps(
-    verdict: str, run_id: str = "", arguments: Options | None = None, *, gained: bool = True,
+    verdict: str,
+    run_id: str = "",
+    arguments: Options | None = None,
+    *,
+    gained: bool = True,
     report: RunReport | None = None,
-) -> list[NextStep]:  # fmt: skip
+) -> list[NextStep]:
     """Return what to do after a verdict, which is empty where a run comes to none, `failed` where there is no model.
 
     Run id, arguments and report may be unknown. `gained`: a gain is proved on the customer's records, if measured.

@@ -198,6 +198,12 @@ def _chat_template(model: ImportedModel, rules: Rules) -> Iterator[Finding]:
 
 
 CHECKS = {
-    "architecture": _architecture, "number format": _number_format, "size": _size, "files": _files,
-    "context": _context, "configuration": _configuration, "tokenizer": _tokenizer, "chat template": _chat_template,
-}  # fmt: skip
+    "architecture": _architecture,
+    "number format": _number_format,
+    "size": _size,
+    "files": _files,
+    "context": _context,
+    "configuration": _configuration,
+    "tokenizer": _tokenizer,
+    "chat template": _chat_template,
+}

@@ -56,10 +56,14 @@ def resources(plan: ServingPlan) -> Object:
 def environment() -> list[Object]:
     """Return variables that keep vLLM from the network and its caches on a volume."""
     values = {
-        "HOME": "/tmp", "USER": "mixtune", "XDG_CACHE_HOME": "/tmp/cache", "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
-        "TRITON_CACHE_DIR": "/tmp/cache/triton", "TORCHINDUCTOR_CACHE_DIR": "/tmp/cache/inductor",
+        "HOME": "/tmp",
+        "USER": "mixtune",
+        "XDG_CACHE_HOME": "/tmp/cache",
+        "VLLM_CACHE_ROOT": "/tmp/cache/vllm",
+        "TRITON_CACHE_DIR": "/tmp/cache/triton",
+        "TORCHINDUCTOR_CACHE_DIR": "/tmp/cache/inductor",
         **dict.fromkeys(("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"), "1"),
-    }  # fmt: skip
+    }
     return [{"name": name, "value": value} for name, value in values.items()]
 
 

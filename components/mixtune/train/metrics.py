@@ -105,16 +105,20 @@ class StepMetrics:
     def series(self) -> dict[str, float]:
         """Return the values that MLflow shows step by step."""
         return {
-            "loss": self.loss, "grad_norm": self.grad_norm, "learning_rate": self.learning_rate,
-            "tokens": self.num_tokens, "loss_tokens": self.num_loss_tokens,
+            "loss": self.loss,
+            "grad_norm": self.grad_norm,
+            "learning_rate": self.learning_rate,
+            "tokens": self.num_tokens,
+            "loss_tokens": self.num_loss_tokens,
             "tokens_per_second": self.tokens_per_second,
             "tokens_per_second_per_gpu": self.tokens_per_second / self.num_ranks,
-            "tflops_per_gpu": self.operations_per_second / 1e12, "memory_bytes": self.memory_bytes,
+            "tflops_per_gpu": self.operations_per_second / 1e12,
+            "memory_bytes": self.memory_bytes,
             **({"mfu": self.operations_per_second / self.peak_operations} if self.peak_operations else {}),
             **{f"seconds/{phase}": value for phase, value in self.seconds.items()},
             **{f"loss/{pool}": loss for pool, loss in self.pool_losses.items()},
             **({"general_nll": self.holdout.nll, "kl_to_base": self.holdout.kl} if self.holdout else {}),
-        }  # fmt: skip
+        }
 
 
 def track(steps: Iterator[StepMetrics], num_steps: int, run: Run) -> list[StepMetrics]:

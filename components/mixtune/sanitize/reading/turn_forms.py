@@ -70,8 +70,9 @@ def _steps(turn: JsonObject) -> Iterator[Json]:
     for contents, calls in steps:
         tool_calls = [
             {"id": call.get("toolCallId"), "name": call["toolName"], "arguments": call.get("input", call.get("args"))}
-            for call in calls if call["type"] != "tool-result"
-        ]  # fmt: skip
+            for call in calls
+            if call["type"] != "tool-result"
+        ]
         if contents or tool_calls:
             yield {**about, "content": contents, **({"tool_calls": tool_calls} if tool_calls else {})}
         for call in calls:
