@@ -137,8 +137,14 @@ def test_a_space_before_the_colon_is_all_that_changes_so_that_it_can_be_taken_ba
     assert Markers().rewrite(text, Counter()).replace(" :", ":") == text
 
 
+CLEANED = st.characters(exclude_categories=["Cs"], exclude_characters=[chr(code) for code in range(0xFDD0, 0xFDF0)])
+"""No text of a pool has the characters that `normalize` takes off: the renderer sets texts aside by them."""
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "assistant\n", "a b", "é"]) | st.text(max_size=5)))
+@given(
+    st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "assistant\n", "a b", "é"]) | st.text(CLEANED, max_size=5))
+)
 def test_control_tokens_in_a_text_are_ordinary_tokens_that_decode_to_the_same_text(pieces: list[str]) -> None:
     tokenizer, text = PROVER.tokenizer, "".join(pieces)
     record: Any = {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "b"}]}
