@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -153,6 +155,24 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def write_files(folder: Path, files: dict[str, Any]) -> str:
+    """Write files by path: text as it is, rows as the suffix says."""
+    for path, content in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            file.write_text(content)
+        elif file.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(content), file)
+        elif file.suffix == ".arrow":
+            table = pa.Table.from_pylist(content)
+            with pa.ipc.new_stream(str(file), table.schema) as writer:
+                writer.write_table(table)
+        else:
+            write_jsonl(file, content)
+    return str(folder)
 
 
 def mmlu_rows(count: int, subjects: tuple[str, ...] = ("anatomy", "high_school_physics")) -> list[dict[str, Any]]:

@@ -52,9 +52,8 @@ def explain_memory(error: Exception | None = None) -> str:
         return ""
     machine = f"this machine, or its container, has {memory_limit() / 1e9:.1f} GB; close other programs"
     less = "a smaller max_length, train_options.memory.max_tokens_per_gpu, evaluate_options"
-    return (
-        f"{'the GPU is full' if 'CUDA' in str(error) else machine}, give it less at once ({less}), or take more memory"
-    )
+    place = "the GPU is full" if "CUDA" in str(error) else machine
+    return f"{place}, give it less at once ({less}), or take more memory"
 
 
 def free_memory() -> float:

@@ -13,8 +13,6 @@ from typing import Any
 
 import datasets
 import lm_eval
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import apply_template
@@ -25,7 +23,7 @@ from mixtune.errors import MixtuneError
 from mixtune.evaluate.named_benchmarks import Benchmark, parse_benchmarks
 from mixtune.inference.engine import Completion, Request, Scores
 
-from ..evaluation import TEMPLATE, make_tokenizer
+from ..evaluation import TEMPLATE, make_tokenizer, write_files
 
 HERE = Path(__file__).parent
 LAYOUTS = {layout["name"]: layout for layout in yaml.safe_load((HERE / "published_layouts.yaml").read_text())}
@@ -63,24 +61,6 @@ def make_asking_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def write_files(layout: dict[str, Any], folder: Path) -> str:
-    """Write a layout's files: text as it is, rows as the suffix says."""
-    for path, content in layout["files"].items():
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            file.write_text(content)
-        elif file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(content), file)
-        elif file.suffix == ".arrow":
-            table = pa.Table.from_pylist(content)
-            with pa.ipc.new_stream(str(file), table.schema) as writer:
-                writer.write_table(table)
-        else:
-            file.write_text("".join(json.dumps(row) + "\n" for row in content))
-    return str(folder)
-
-
 def ask(benchmark: Benchmark, tokenizer: Any, said: str = "") -> tuple[Noting, list[Sample]]:
     """What a benchmark's items ask, and their samples where the model says a text."""
     engine: Any = Noting(tokenizer, said)
@@ -90,7 +70,7 @@ def ask(benchmark: Benchmark, tokenizer: Any, said: str = "") -> tuple[Noting, l
 
 def outcome(layout: dict[str, Any], tokenizer: Any, folder: Path) -> dict[str, Any]:
     """What becomes of a benchmark: what its last item asks, what is right, what is guarded; or why it is refused."""
-    uri = write_files(layout, folder)
+    uri = write_files(folder, layout["files"])
     try:
         (benchmark,) = parse_benchmarks({"axis": {**layout["entry"], "uri": uri}}).values()
         engine, samples = ask(benchmark, tokenizer, layout.get("right", ""))

@@ -5,8 +5,6 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mixtune import benchmark_files
@@ -16,28 +14,14 @@ from mixtune.evaluate.benchmarks import competition_math, gsm8k, mmlu, refusals,
 from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Tokenizer
 
-from ..evaluation import write_jsonl
+from ..evaluation import write_files, write_jsonl
 
 ANY = cast(Tokenizer, None)
 PAIR = {"question": "q", "choices": ["x", "y"]}
 
 
-def write(folder: Path, files: dict[str, Any]) -> str:
-    """Write files by path: text as it is, rows as the suffix says."""
-    for path, content in files.items():
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            file.write_text(content)
-        elif file.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(content), file)
-        else:
-            write_jsonl(file, content)
-    return str(folder)
-
-
 def questions(folder: Path, files: dict[str, Any], **options: Any) -> list[Question]:
-    uri = write(folder, files)
+    uri = write_files(folder, files)
     return benchmark_files.choose_split(read_questions(ChoiceOptions(uri=uri, **options)), uri)
 
 
@@ -122,7 +106,7 @@ def test_the_subject_is_the_files_or_the_folders_name_where_no_column_has_it(tmp
             path = pattern.format(split=split, subject=subject)
             csv = "question,A,B,answer\n" + ",".join(row.values()) + "\n"
             files[path] = csv if path.endswith(".csv") else [row]
-    parts = mmlu.FORM.plan("mmlu", mmlu.FORM.options(uri=write(tmp_path, files), num_fewshot=1), ANY, 0)
+    parts = mmlu.FORM.plan("mmlu", mmlu.FORM.options(uri=write_files(tmp_path, files), num_fewshot=1), ANY, 0)
     prompts = {item.subject: prompt for part in parts for item, prompt in part.items}
     assert set(prompts) == {"law", "college_physics"}
     assert "about college physics.\n\ncollege_physics dev?\n" in prompts["college_physics"]
@@ -167,7 +151,9 @@ def test_tables_lose_no_row_and_ask_no_empty_one(tmp_path: Path, name: str, text
 
 
 def test_mgsms_table_has_no_header(tmp_path: Path) -> None:
-    rows = benchmark_files.read_items(write(tmp_path, {"mgsm_de.tsv": 'Janet sagt "ja"?\t18\nWie viele?\t1,200\n'}))
+    rows = benchmark_files.read_items(
+        write_files(tmp_path, {"mgsm_de.tsv": 'Janet sagt "ja"?\t18\nWie viele?\t1,200\n'})
+    )
     problems = gsm8k.read_problems(rows, "mgsm")
     assert [(item.question, gsm8k.normalise(item.answer)) for item in problems] == [
         ('Janet sagt "ja"?', "18"), ("Wie viele?", "1200")
@@ -194,7 +180,9 @@ def test_prose_that_nobody_reads_is_named(tmp_path: Path, capsys: pytest.Capture
         tmp_path / "choices", {"test.jsonl": [{**PAIR, "answer": "A", "hint": "Look up.", "id_2": "x", "grade": "g"}]}
     )
     assert "nothing is read from hint\n" in capsys.readouterr().out
-    benchmark_files.read_items(write(tmp_path / "items", {"test.jsonl": [{"prompt": "Say it.", "rubric": "Be kind."}]}))
+    benchmark_files.read_items(
+        write_files(tmp_path / "items", {"test.jsonl": [{"prompt": "Say it.", "rubric": "Be kind."}]})
+    )
     assert "nothing is read from rubric\n" in capsys.readouterr().out
 
 
@@ -373,7 +361,7 @@ def test_a_gold_number_that_no_answer_could_match_is_refused(answer: Any) -> Non
 
 def test_one_word_on_refusals_does_not_hold_for_several_files(tmp_path: Path) -> None:
     files = {"data/harmful-behaviors.csv": "Goal\nRob a bank\n", "data/benign-behaviors.csv": "Goal\nFound a bank\n"}
-    uri = write(tmp_path, files)
+    uri = write_files(tmp_path, files)
     with pytest.raises(
         DataError, match=r"of several files \(benign_behaviors, harmful_behaviors\); give each file an entry"
     ):
@@ -424,7 +412,7 @@ def test_bfcls_folder_is_asked_but_for_what_is_not_compared(tmp_path: Path, caps
         "possible_answer/BFCL_v4_simple_python.json": lines({"id": "simple_python_0", **truth}),
         "possible_answer/BFCL_v4_simple_java.json": lines({"id": "simple_java_0", **truth}),
     }
-    items = tool_calls.FORM.read_items(tool_calls.FORM.options(uri=write(tmp_path, files)), ANY)
+    items = tool_calls.FORM.read_items(tool_calls.FORM.options(uri=write_files(tmp_path, files)), ANY)
     assert {item.item_id: item.subject for item in items} == {
         "simple_python_0": "one call", "live_irrelevance_0-0-0": "no call"
     }  # fmt: skip

@@ -8,7 +8,8 @@ import pytest
 
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
 
-from .layouts import LAYOUTS, OUTCOMES, ask, make_asking_tokenizer, of_lm_eval, outcome, write_files
+from ..evaluation import write_files
+from .layouts import LAYOUTS, OUTCOMES, ask, make_asking_tokenizer, of_lm_eval, outcome
 
 KNOWN: dict[str, dict[str, Any]] = json.loads(OUTCOMES.read_text())
 SCORED = [name for name, known in KNOWN.items() if "asked" in known]
@@ -59,5 +60,7 @@ def test_what_is_guarded_is_what_is_asked(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SCORED if "wrong" in LAYOUTS[name]])
 def test_a_right_answer_counts_and_a_wrong_one_does_not(name: str, tokenizer: Any, tmp_path: Path) -> None:
     layout = LAYOUTS[name]
-    (benchmark,) = parse_benchmarks({"axis": {**layout["entry"], "uri": write_files(layout, tmp_path)}}).values()
+    (benchmark,) = parse_benchmarks(
+        {"axis": {**layout["entry"], "uri": write_files(tmp_path, layout["files"])}}
+    ).values()
     assert [ask(benchmark, tokenizer, layout[said])[1][0].correct for said in ("right", "wrong")] == [1, 0]

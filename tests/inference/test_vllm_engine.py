@@ -14,7 +14,7 @@ from mixtune.errors import ConfigError, ModelError
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import ModelSource
-from mixtune.inference.vllm_engine import VllmEngine, lora_room
+from mixtune.inference.vllm_engine import VllmEngine, load_vllm, lora_room
 
 CONTEXTS = [tuple(range(10, 40)), (*range(10, 40), 50, 51), (7, 8, 9)]
 LETTERS = ((70,), (71,), (72,))
@@ -148,3 +148,14 @@ def test_an_engine_that_is_not_there_is_refused(world: Any) -> None:
     source = ModelSource(base_model=str(world.base), engine="vllm")
     with pytest.raises(ModelError, match="use an image that has vLLM"):
         loading.load_engine(source, loading.fetch(source))
+
+
+def test_an_engine_whose_own_libraries_are_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vllm.py").write_text("import libcudart_of_vllm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ModelError, match="engine vllm: No module named 'libcudart_of_vllm'; use an image that has vLLM"
+    ):
+        load_vllm(tmp_path, None, dtype="auto", gpus=1, max_length=8, stop_ids=frozenset())

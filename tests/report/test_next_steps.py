@@ -80,7 +80,7 @@ def test_what_forgot_is_drawn_back_or_given_less_of_the_customers_records() -> N
 
 def test_after_a_search_the_next_step_is_what_its_report_says() -> None:
     run, axes = "find_mix-20260101-000000-abcd", (make_axis("mmlu", "inconclusive", 0.5),)
-    last = replace(make_comparison("inconclusive", *axes), limit=60, model_uri="work/model#0123")
+    last = replace(make_comparison("inconclusive", *axes), limit=60, model_uri="work/model#1#" + 32 * "0")
     report = GridReport(
         verdict="inconclusive", reason="", recommended=None, candidates=(Candidate(name="25 %", comparison=last),)
     )
@@ -88,7 +88,7 @@ def test_after_a_search_the_next_step_is_what_its_report_says() -> None:
     def after(report: GridReport, *, gained: bool = True) -> list[str]:
         return [step.command or step.text for step in next_steps(report.verdict, run, gained=gained, report=report)]
 
-    evaluate = f"run evaluate_only --like {run} model_uri=work/model evaluate_options.limit=0"
+    evaluate = f"run evaluate_only --like {run} 'model_uri=work/model#1' evaluate_options.limit=0"
     assert [text.endswith(evaluate) for text in after(report)] == [True]
     both = after(replace(report, likelier_percent=20.0), gained=False)
     assert both[0].endswith(evaluate) and both[1].endswith(f"run finetune --like {run} customer_data_percent=20")

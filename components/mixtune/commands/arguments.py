@@ -210,11 +210,8 @@ def _taken_over(path: Path, arguments: Arguments, source: str) -> Arguments:
     if ("model_uri" in arguments) != ("model_uri" in definitions):
         others |= set(arguments) & set(OF_A_TRAINING)
     if others:
-        place = source or "the earlier run"
-        print(
-            f"{path.stem} leaves out what {place} says for other pipelines: {', '.join(sorted(others))}",
-            file=sys.stderr,
-        )
+        place, names = source or "the earlier run", ", ".join(sorted(others))
+        print(f"{path.stem} leaves out what {place} says for other pipelines: {names}", file=sys.stderr)
     return {name: value for name, value in arguments.items() if name not in others}
 
 

@@ -60,8 +60,8 @@ def _preflight(options: argparse.Namespace) -> int:
     further = {
         "adapter": partial(check_adapter, run.base_model, valid(run.training) if trains else None),
         "records": partial(check_records, arguments),
-        "rules": partial(check_rules, run.sanitize_options, bool(run.num_nodes)),
-        "evaluation": partial(check_engine, run.base_model, run.evaluate_options, bool(run.num_nodes)),
+        "rules": partial(check_rules, run.sanitize_options, run.asks_cluster),
+        "evaluation": partial(check_engine, run.base_model, run.evaluate_options, run.asks_cluster),
         "axes": partial(check_axes, arguments),
         "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, limits),
     }

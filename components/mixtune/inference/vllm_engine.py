@@ -149,9 +149,11 @@ def load_vllm(
     Raises:
         ModelError: vLLM is not installed, or takes no such adapter.
     """
-    check_installed()
-    from vllm import LLM, SamplingParams
-    from vllm.lora.request import LoRARequest
+    try:
+        from vllm import LLM, SamplingParams
+        from vllm.lora.request import LoRARequest
+    except ImportError as error:  # it is not here, or a library that it needs is not
+        raise ModelError(f"engine vllm: {error}; use an image that has vLLM, or engine transformers") from error
 
     llm = LLM(
         model=str(weights),

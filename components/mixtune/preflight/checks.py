@@ -249,7 +249,7 @@ def _check_cluster(run: RunSettings) -> Findings:
 def _check_tags(run: RunSettings) -> Findings:
     options = Tracking.from_options(run.tracking)
     yield "pass", f"project {options.project}, experiment {options.experiment}, hyperpod {options.hyperpod}"
-    if run.num_nodes not in ("", "0") and options.hyperpod == "none":
+    if run.asks_cluster and options.hyperpod == "none":
         yield "warn", "tracking.hyperpod is not set; name the hardware, such as 4x-p5.48xlarge, so that cost is known"
 
 
@@ -285,12 +285,12 @@ def _tracked(run: RunSettings) -> str:
     except ConfigError:
         return ""
     place = f"{options.experiment}: project {options.project}, hyperpod {options.hyperpod}"
-    return place if options.uri and (options.hyperpod != "none" or not run.num_nodes) else ""
+    return place if options.uri and (options.hyperpod != "none" or not run.asks_cluster) else ""
 
 
 def _check_tracking(run: RunSettings) -> Findings:
     uri = Tracking.from_options(run.tracking).uri
-    if not uri and (os.environ.get("KUBERNETES_SERVICE_HOST") or run.num_nodes not in ("", "0")):
+    if not uri and (os.environ.get("KUBERNETES_SERVICE_HOST") or run.asks_cluster):
         yield "warn", "no MLflow tracking URI: nothing will be tracked; give tracking={'uri': ...}"
         return
     if not uri:

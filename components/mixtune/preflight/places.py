@@ -19,6 +19,7 @@ DUPLICATE_BYTES = 1000
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 """Bytes by the unit of a Kubernetes quantity."""
 PART = "part"
+"""In place of a split whose records were counted in some of its files only."""
 HEADED = (".csv", ".tsv")
 """Of files whose first line names the columns."""
 LINES = (".jsonl", ".ndjson", *HEADED)

@@ -93,6 +93,11 @@ class RunSettings:
         """About how many records the sources have, by pool and split; 0 where that cannot be told."""
         return about_records(self.sources)
 
+    @property
+    def asks_cluster(self) -> bool:
+        """Whether a training job is asked of a cluster."""
+        return self.num_nodes not in ("", "0")
+
     def mix(self, percent: float | None = None) -> MixSettings:
         """Construct the settings of `mix_shard`, for one share or the first; a ConfigError where they cannot be."""
         parameters = {

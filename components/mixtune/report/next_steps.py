@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from mixtune import storage
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.run_report import RunReport, list_candidates
 from mixtune.settings.from_dict import Options
@@ -96,7 +97,7 @@ def with_words(steps: list[NextStep], words: list[str]) -> list[NextStep]:
 
 def tune_chosen(run: str, model: str) -> list[NextStep]:
     """Return what to do after a run that chose a base model."""
-    command = command_of("mixtune", "run", "finetune", "--like", run, f"base_model={model.partition('#')[0]}")
+    command = command_of("mixtune", "run", "finetune", "--like", run, f"base_model={storage.plain_uri(model)}")
     return [NextStep("Tune it on your records", command)]
 
 
@@ -119,7 +120,7 @@ def _after_search(run: str, report: RunReport | None) -> list[NextStep]:
     """Return what a search's report says is to be done where no share passed."""
     steps, last = [], list_candidates(report)[-1].comparison if report else None
     if last and last.verdict == "inconclusive" and last.limit:
-        named = (f"model_uri={last.model_uri.partition('#')[0]}", "evaluate_options.limit=0")
+        named = (f"model_uri={storage.plain_uri(last.model_uri)}", "evaluate_options.limit=0")
         command = command_of("mixtune", "run", "evaluate_only", "--like", run, *named)
         steps.append(NextStep("Evaluate the model on all items, without a training", command))
     if isinstance(report, GridReport) and report.likelier_percent:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from mixtune import storage
 from mixtune.artifacts.comparison import Comparison
 from mixtune.artifacts.run_report import (
     REPORT_TASKS,
@@ -139,7 +140,7 @@ def _headline(report: RunReport) -> str:
 def _models(report: RunReport) -> str:
     best = find_recommendation(report)
     rows: list[list[Cell]] = [
-        [candidate.name, Verdict(candidate.comparison.verdict), candidate.comparison.model_uri.partition("#")[0]]
+        [candidate.name, Verdict(candidate.comparison.verdict), storage.plain_uri(candidate.comparison.model_uri)]
         for candidate in list_candidates(report)
         if candidate.comparison.model_uri
     ]

@@ -53,8 +53,6 @@ _KINDS_BY_PLACE = list(enumerate((name for name, _ in _GROUPS), start=1))[::-1]
 """Numbers first, since they are most of what is found."""
 _LOOSE = ("password", "iban")
 _STRICT = re2.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _GROUPS if name not in (*_LOOSE, "ip6")))
-_MAY_BE_NUMBER = ids.WORDS["sure"]["number"]
-"""What `_in_number` may find something in: seven digits, or an address."""
 _SURE = {**ids.WORDS["sure"], "email": f"{ids.WORDS['sure']['email']}|{_SAID}"}
 """What every match of a form holds: with far fewer states than the form, since little of it can begin anywhere."""
 _MAY_HOLD = re2.compile(
