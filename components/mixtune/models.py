@@ -35,8 +35,6 @@ WIDENED = ("fp8", "mxfp4")
 """Forms of weights of fewer bits, by `quant_method`, that are loaded as bfloat16 and then trained like any."""
 MERGED = "merged"
 """Folder of the merged model, within the adapter's."""
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Largest ranks that vLLM can be started with (`--max-lora-rank`)."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
 
 

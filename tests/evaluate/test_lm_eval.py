@@ -96,6 +96,30 @@ def test_a_task_is_looked_for_before_anything_is_asked(tasks: Path) -> None:
         lm_eval_task.FORM.plan("quiz", options, cast(Any, None), 0)
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "words"),
+    [
+        ("trivia", "acc_nrom", "no metric 'acc_nrom'; did you mean 'acc_norm'"),
+        ("trivia", "bleu", "no metric 'bleu'; there are acc, acc_norm"),
+        ("filtered", "exact_match,lose", "no metric 'exact_match,lose'; did you mean 'exact_match,loose'"),
+        ("worse", "exact_match", "less of 'exact_match' is better"),
+    ],
+)
+def test_a_metric_is_looked_for_before_anything_is_asked(tasks: Path, task: str, metric: str, words: str) -> None:
+    options = lm_eval_task.LmEvalOptions(task=task, uri=str(tasks), metric=metric)
+    with pytest.raises(ConfigError, match=words):
+        lm_eval_task.FORM.plan(task, options, cast(Any, None), 0)
+
+
+def test_metrics_that_a_task_measures_are_taken_and_those_of_its_own_code_left_alone(tasks: Path) -> None:
+    coded = ANSWERS.replace("spoken", "coded") + "process_results: !function utils.score\n"
+    (tasks / "coded.yaml").write_text(coded.replace("DATA", "x"))
+    names = [("trivia", "acc"), ("filtered", "exact_match,loose"), ("filtered", "exact_match"), ("coded", "em_loose")]
+    for task, metric in names:
+        options = lm_eval_task.LmEvalOptions(task=task, uri=str(tasks), metric=metric)
+        assert lm_eval_task.FORM.plan(task, options, cast(Any, None), 0)
+
+
 def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) -> None:
     found = evaluate(world, tmp_path / "out", benchmarks=named(tasks, "trivia"), limit=4)
     assert found.axes["trivia"].num_items == 4
@@ -104,7 +128,7 @@ def test_a_limit_takes_the_first_items(world: Any, tasks: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [("far", {}, r"lm-eval task far: its data cannot be had \(HF_HUB_OFFLINE is set\)"),
-     ("quiz", {}, "lm-eval has no task 'quiz'"), ("trivia", {"metric": "bleu"}, "no number 'bleu' per item; there are acc"),
+     ("quiz", {}, "lm-eval has no task 'quiz'"), ("trivia", {"metric": "bleu"}, "no metric 'bleu'; there are acc"),
      ("worse", {}, "less of 'exact_match' is better, and more counts as better here")],
 )  # fmt: skip
 def test_a_task_that_cannot_be_run_is_told_why(

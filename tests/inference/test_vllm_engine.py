@@ -1,6 +1,7 @@
 """The vLLM engine on answers in vLLM's form, recorded from a real tiny model."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,12 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from mixtune.artifacts.model import AdapterConfig
 from mixtune.errors import ConfigError, ModelError
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Request
 from mixtune.inference.loading import ModelSource
-from mixtune.inference.vllm_engine import VllmEngine, load_vllm, lora_room
+from mixtune.inference.vllm_engine import VllmEngine, load_vllm
 
 CONTEXTS = [tuple(range(10, 40)), (*range(10, 40), 50, 51), (7, 8, 9)]
 LETTERS = ((70,), (71,), (72,))
@@ -123,13 +125,42 @@ def test_an_adapter_that_vllm_leaves_out_is_refused(world: Any) -> None:
     used.check_adapter([1, 2, 3])
 
 
+def write_adapter(folder: Path, **config: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 8, **config}))
+    return folder
+
+
 def test_vllm_makes_room_for_the_adapters_rank(tmp_path: Path) -> None:
-    for rank, room in ((4, 8), (16, 16), (32, 32), (40, 64)):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-        assert lora_room(tmp_path) == room
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 8, "rank_pattern": {"q_proj": 1024}}))
-    with pytest.raises(ModelError, match="rank 1024"):
-        lora_room(tmp_path)
+    for rank, room in ((4, 8), (16, 16), (32, 32), (40, 64), (513, 0)):
+        assert AdapterConfig.read(str(write_adapter(tmp_path, r=rank))).room == room
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"rank_pattern": {"q_proj": 1024}}, "its rank is 1024, the largest is 512"),
+        ({"use_dora": True}, "it is a DoRA adapter"),
+        ({"modules_to_save": ["lm_head"]}, r"it holds whole modules \(lm_head\)"),
+        ({"peft_type": "OSF"}, "its peft_type is OSF"),
+    ],
+)
+def test_of_an_adapter_that_vllm_does_not_take_the_merged_weights_are_asked(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], reason: str
+) -> None:
+    asked: list[tuple[Path, Path | None]] = []
+
+    def load(weights: Path, adapter: Path | None, **_: Any) -> None:
+        asked.append((weights, adapter))
+
+    monkeypatch.setattr(loading, "load_vllm", load)
+    folder = write_adapter(tmp_path / "adapter", **config)
+    source = ModelSource(base_model=str(world.base), model_uri=str(folder), engine="vllm")
+    with pytest.raises(ModelError, match=f"{reason}; train with lora_options.merge.*or take engine transformers"):
+        loading.load_engine(source, loading.fetch(source))
+    shutil.copytree(world.base, folder / "merged")
+    loading.load_engine(source, loading.fetch(source))
+    assert asked == [(folder / "merged", None)]
 
 
 def test_gpus_are_shared_out_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,14 @@ from tokenizers import normalizers
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError
+from mixtune.evaluate.benchmark_checks import check_engine
 from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.item_checks import check_items
 from mixtune.preflight.places import about_records
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
 from mixtune.settings.sanitize import SourceSettings
+from mixtune.settings.train import TrainSettings
 
 from ..chat_models import CHATML, make_tokenizer, save_model
 
@@ -228,3 +230,16 @@ def test_the_head_of_a_csv_is_no_record_and_its_last_line_needs_no_end(tmp_path:
         (tmp_path / "tickets.csv").write_text(text)
         for uri in (tmp_path / "tickets.csv", tmp_path):
             assert about_records([SourceSettings(name="customer", uri=str(uri))]) == {("customer", "train"): 12}
+
+
+def test_an_adapter_on_experts_is_warned_of_before_vllm_is_asked(tmp_path: Path) -> None:
+    def outcomes(kind: str, **options: Any) -> set[str]:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+        training = TrainSettings.from_options({"lora_options": options})
+        found = check_engine(str(tmp_path), {"engine": "vllm"}, training, elsewhere=True)
+        return {outcome for outcome, text in found if "adapter" in text or "merged" in text}
+
+    assert outcomes("qwen3_moe") == outcomes("dense", target_modules=["q_proj"], target_parameters=["x"]) == {"warn"}
+    assert outcomes("llama") == outcomes("qwen3_moe", target_modules=["q_proj"]) == set()
+    assert outcomes("llama", use_osf=True) == {"fail"}
+    assert outcomes("llama", use_osf=True, merge=True) == {"pass"}

@@ -379,6 +379,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"evaluate_options": {"engine": "vllm"}},
         "fail  evaluation: engine vllm: it is not installed here; use an image that has vLLM, or engine transformers",
     ),
+    "an adapter that vLLM does not take": (
+        {"evaluate_options": {"engine": "vllm"}, "train_options": {"lora_options": {"use_dora": True}}},
+        "engine vllm takes plain LoRA, and it is a DoRA adapter; train with lora_options.merge, and the merged weights",
+    ),
+    "a rank that vLLM does not take": (
+        {
+            "evaluate_options": {"engine": "vllm"},
+            "train_options": {"lora_rank": 300, "lora_options": {"init_lora_weights": "pissa"}},
+        },
+        "engine vllm takes plain LoRA, and its rank is 600, the largest is 512; train with lora_options.merge",
+    ),
     "a served model in the place of both": (
         {"evaluate_options": {"engine": "endpoint", "endpoint": {"url": "http://served/v1", "model": "m"}}},
         "fail  evaluation: engine endpoint asks one served model, whichever is evaluated",

@@ -14,8 +14,12 @@ from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.interpolation import read_config
 from mixtune.settings.chat import ChatSettings
+from mixtune.settings.foreign import read_known
 from mixtune.settings.train import TrainSettings
 
+ADAPTER_FILE = "adapter_config.json"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks that vLLM can be started with (`--max-lora-rank`)."""
 _FAILED = "failed: "
 _OUTPUT = "model"
 """Name of a training's output; the model's files lie beside its manifest in `data/model`."""
@@ -160,6 +164,59 @@ class ModelManifest(Manifest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What of an adapter's configuration decides whether vLLM takes it, known before it is trained, too."""
+
+    peft_type: str = ""
+    r: int = 0
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    use_dora: bool = False
+    modules_to_save: list[str] | None = None
+
+    @classmethod
+    def read(cls, folder: str) -> "AdapterConfig":
+        """Read that of a folder, local or in S3."""
+        path = storage.join(folder, ADAPTER_FILE)
+        return read_known(cls, storage.read_json(path), path)
+
+    @classmethod
+    def planned(cls, settings: TrainSettings) -> "AdapterConfig":
+        """Return that of the adapter that a training with `method` lora will write."""
+        options = settings.lora_options
+        if options.use_osf:
+            return cls(peft_type="OSF")
+        factor = 2 if options.changes_base else 1  # it is written as its difference to where it began
+        return cls(
+            peft_type="LORA",
+            r=factor * settings.lora_rank,
+            rank_pattern={name: factor * rank for name, rank in options.rank_pattern.items()},
+            use_dora=options.use_dora,
+        )
+
+    @property
+    def rank(self) -> int:
+        """The largest of its ranks."""
+        return max([self.r, *self.rank_pattern.values()])
+
+    @property
+    def room(self) -> int:
+        """The smallest `--max-lora-rank` that takes it; 0: none does."""
+        return next((room for room in LORA_RANKS if room >= self.rank), 0)
+
+    def refused_by_vllm(self) -> str:
+        """Return why vLLM does not take it; empty: it does."""
+        if self.peft_type != "LORA":
+            return f"its peft_type is {self.peft_type or 'missing'}"
+        if self.use_dora:
+            return "it is a DoRA adapter"
+        if self.modules_to_save:
+            return f"it holds whole modules ({', '.join(self.modules_to_save)})"
+        if not 0 < self.rank <= LORA_RANKS[-1]:
+            return f"its rank is {self.rank}, the largest is {LORA_RANKS[-1]}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterShape:
     """What PEFT's `adapter_config.json` says of an adapter's size."""
 
@@ -171,7 +228,7 @@ class AdapterShape:
     @classmethod
     def find(cls, folder: str) -> "AdapterShape | None":
         """Return the shape of the adapter in a folder, local or `s3://`; None where it holds none."""
-        path = storage.join(folder.rstrip("/"), "adapter_config.json")
+        path = storage.join(folder.rstrip("/"), ADAPTER_FILE)
         if not storage.file_exists(path):
             return None
         config = storage.read_json(path)

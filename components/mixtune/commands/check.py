@@ -57,11 +57,12 @@ def _preflight(options: argparse.Namespace) -> int:
     run = _fingerprinted(arguments, benchmarks)
     run = replace(run, limits=limits, artifacts=options.pipeline_root, namespace=options.namespace)
     trains = "training" not in run.left_out and not arguments.get("model_uri")
+    training = valid(run.training) if trains else None
     further = {
-        "adapter": partial(check_adapter, run.base_model, valid(run.training) if trains else None),
+        "adapter": partial(check_adapter, run.base_model, training),
         "records": partial(check_records, arguments),
         "rules": partial(check_rules, run.sanitize_options, run.asks_cluster),
-        "evaluation": partial(check_engine, run.base_model, run.evaluate_options, run.asks_cluster),
+        "evaluation": partial(check_engine, run.base_model, run.evaluate_options, training, run.asks_cluster),
         "axes": partial(check_axes, arguments),
         "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, limits),
     }

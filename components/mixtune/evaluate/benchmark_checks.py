@@ -8,20 +8,26 @@ from typing import cast
 from transformers import AutoTokenizer
 
 from mixtune import models, storage
-from mixtune.artifacts.model import BaseModel
+from mixtune.artifacts.model import AdapterConfig, BaseModel
 from mixtune.chat.template_files import read_template_file
 from mixtune.errors import MixtuneError, ModelError
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
 from mixtune.evaluate.power import warn_of_few
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.prompts import check_thinking_switch
-from mixtune.inference.vllm_engine import check_installed
+from mixtune.inference.vllm_engine import check_installed, takes_plain
 from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.inference import AS_TEMPLATE, AS_TRAINED, ENDPOINT, VLLM, EvaluateSettings
+from mixtune.settings.train import TrainSettings
 
 
-def check_engine(base_model: str, options: Options, elsewhere: bool = False) -> Iterator[tuple[str, str]]:
-    """Look whether models can be asked as the options of `evaluate` say; `elsewhere`: it runs in another image."""
+def check_engine(
+    base_model: str, options: Options, training: TrainSettings | None, elsewhere: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Look whether models can be asked as the options of `evaluate` say, the one that is trained too.
+
+    `elsewhere`: it runs in another image.
+    """
     settings = from_dict(EvaluateSettings, options, "evaluate_options")
     if settings.engine == ENDPOINT:
         yield "fail", "engine endpoint asks one served model, whichever is evaluated; it is for the component evaluate"
@@ -31,9 +37,29 @@ def check_engine(base_model: str, options: Options, elsewhere: bool = False) -> 
         except ModelError as error:
             own = elsewhere or os.environ.get("KUBERNETES_SERVICE_HOST")
             yield ("warn", f"{error}; evaluate's own image was not looked at") if own else ("fail", str(error))
+        yield from _check_adapter(base_model, training)
     if settings.thinking not in (AS_TRAINED, AS_TEMPLATE):
         check_thinking_switch(_load_tokenizer(base_model, settings), settings.thinking)
     yield "pass", f"engine {settings.engine}, thinking as {settings.thinking}"
+
+
+def _check_adapter(base_model: str, training: TrainSettings | None) -> Iterator[tuple[str, str]]:
+    """Say whether vLLM will take the adapter that is trained, or else its merged weights are there."""
+    if not training or training.method != "lora":
+        return
+    reason, merged = AdapterConfig.planned(training).refused_by_vllm(), training.lora_options.merge
+    if reason and not merged:
+        yield "fail", takes_plain(reason)
+    elif reason:
+        yield "pass", f"vLLM takes plain LoRA, and {reason}: the merged weights are asked"
+    row = BaseModel.read(models.fetch_model(base_model, weights=False)).architecture
+    all_linear = training.lora_options.target_modules == "all-linear"
+    if not reason and (training.lora_options.target_parameters or (all_linear and row and row.reach.get("experts"))):
+        yield (
+            "warn",
+            "the adapter works on experts, which vLLM serves of some models alone, and evaluate sees it after the "
+            "training: try both on max_steps=5 first, or take engine transformers",
+        )
 
 
 def _load_tokenizer(base_model: str, settings: EvaluateSettings) -> Tokenizer:

@@ -10,6 +10,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from mixtune import models, storage
+from mixtune.artifacts.model import AdapterConfig
 from mixtune.artifacts.samples import ModelIdentity
 from mixtune.chat.template import ChatTemplate
 from mixtune.chat.template_files import DEFAULT, read_template_file, read_templates, templates_digest
@@ -17,7 +18,7 @@ from mixtune.errors import ModelError
 from mixtune.inference.endpoint_engine import EndpointEngine
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.transformers_engine import TransformersEngine
-from mixtune.inference.vllm_engine import VllmEngine, load_vllm
+from mixtune.inference.vllm_engine import VllmEngine, load_vllm, takes_plain
 from mixtune.interpolation import interpolate_model, load_pretrained
 from mixtune.settings.inference import ENDPOINT, VLLM, EvaluateSettings, InferenceSettings
 
@@ -176,17 +177,34 @@ def _load_vllm(source: ModelSource, fetched: Fetched) -> VllmEngine:
     if (fetched.weights / "generation_config.json").is_file():
         generation_config = GenerationConfig.from_pretrained(fetched.weights)
     tokenizer = load_tokenizer(source, fetched)
+    weights, adapter = _served_weights(fetched)
     engine = load_vllm(
-        fetched.weights,
-        fetched.adapter,
+        weights,
+        adapter,
         dtype=source.dtype,
         gpus=source.gpus_per_model,
         max_length=max_length(config, tokenizer),
         stop_ids=stop_ids(generation_config, tokenizer),
     )
-    if fetched.adapter:
+    if adapter:
         engine.check_adapter(tokenizer(PROBE)["input_ids"])
     return engine
+
+
+def _served_weights(fetched: Fetched) -> tuple[Path, Path | None]:
+    """Return the weights and the adapter that vLLM is given: where it takes no such adapter, the merged weights.
+
+    Raises:
+        ModelError: It takes no such adapter, and nothing was merged.
+    """
+    reason = AdapterConfig.read(str(fetched.adapter)).refused_by_vllm() if fetched.adapter else ""
+    if not reason or not fetched.adapter:
+        return fetched.weights, fetched.adapter
+    merged = fetched.adapter / models.MERGED
+    if not (merged / "config.json").is_file():
+        raise ModelError(f"{fetched.adapter}: {takes_plain(reason)}")
+    print(f"vLLM takes plain LoRA, and {reason}: its merged weights are asked", flush=True)
+    return merged, None
 
 
 def load_tokenizer(source: ModelSource, fetched: Fetched) -> Tokenizer:

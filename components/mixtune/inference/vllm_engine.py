@@ -6,15 +6,14 @@ longer continuations, and choices outside the most probable tokens, cost a reque
 """
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mixtune.artifacts.model import AdapterConfig
 from mixtune.errors import ModelError
 from mixtune.inference.engine import Completion, Request, Sampling, Scores, check_finite
-from mixtune.models import LORA_RANKS
 
 if TYPE_CHECKING:
     from vllm import LLM, RequestOutput, SamplingParams
@@ -147,7 +146,7 @@ def load_vllm(
     """Load a model into vLLM, with an adapter of PEFT or without; several GPUs share it (tensor parallel).
 
     Raises:
-        ModelError: vLLM is not installed, or takes no such adapter.
+        ModelError: vLLM is not installed.
     """
     try:
         from vllm import LLM, SamplingParams
@@ -155,6 +154,7 @@ def load_vllm(
     except ImportError as error:  # it is not here, or a library that it needs is not
         raise ModelError(f"engine vllm: {error}; use an image that has vLLM, or engine transformers") from error
 
+    room = AdapterConfig.read(str(adapter)).room if adapter else 0
     llm = LLM(
         model=str(weights),
         dtype=dtype,
@@ -165,27 +165,19 @@ def load_vllm(
         trust_remote_code=False,
         load_format="safetensors",
         seed=0,
-        **({"max_lora_rank": lora_room(adapter), "enable_lora": True} if adapter else {}),
+        **({"max_lora_rank": room, "enable_lora": True} if room else {}),
     )
     lora = LoRARequest("candidate", 1, str(adapter)) if adapter else None
     return VllmEngine(llm, SamplingParams, max_length=max_length, stop_ids=stop_ids, adapter=lora)
+
+
+def takes_plain(reason: str) -> str:
+    """Return what is said of an adapter that vLLM does not take, with the ways out."""
+    way = "train with lora_options.merge, and the merged weights are asked, or take engine transformers"
+    return f"engine vllm takes plain LoRA, and {reason}; {way}"
 
 
 def check_installed() -> None:
     """Raise a ModelError where vLLM is not installed."""
     if not importlib.util.find_spec("vllm"):
         raise ModelError("engine vllm: it is not installed here; use an image that has vLLM, or engine transformers")
-
-
-def lora_room(adapter: Path) -> int:
-    """Return the rank that vLLM must make room for: the adapter's largest, rounded up to one that it knows.
-
-    Raises:
-        ModelError: The rank is larger than any that vLLM knows.
-    """
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    rank = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    room = next((room for room in LORA_RANKS if room >= rank), 0)
-    if not room:
-        raise ModelError(f"{adapter}: rank {rank}, vLLM takes {LORA_RANKS[-1]} at most; use engine transformers")
-    return room

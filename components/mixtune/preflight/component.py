@@ -142,7 +142,7 @@ def preflight(
     from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
     from mixtune.preflight.checks import run_preflight
     from mixtune.preflight.fingerprint import fingerprint_benchmarks
-    from mixtune.preflight.run_settings import RunSettings
+    from mixtune.preflight.run_settings import RunSettings, valid
     from mixtune.settings.sanitize import SourceSettings
 
     files.configure_storage(storage)
@@ -171,7 +171,7 @@ def preflight(
         storage=storage,
     )
     planned = partial(check_benchmarks, measured, base_model, evaluate_options, limits)
-    engine = partial(check_engine, base_model, evaluate_options)
+    engine = partial(check_engine, base_model, evaluate_options, valid(run.training))
     return run_preflight(run, report.path, {"evaluation": engine, "benchmarks": planned})
 
 

@@ -1,31 +1,15 @@
 """What is served: a base model and the adapter beside it, or whole weights, and what their files say of it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from mixtune import models, storage
+from mixtune.artifacts.model import ADAPTER_FILE, AdapterConfig
 from mixtune.errors import ConfigError, ModelError
 from mixtune.serve.model_config import ModelConfig, read_config
-from mixtune.settings.foreign import read_known
 from mixtune.settings.serving import ServeSettings
 
 SERVED = ("s3://", "pvc://", "hf://")
 """Where a cluster finds a model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """What of an adapter's `adapter_config.json` decides whether vLLM can serve it."""
-
-    peft_type: str = ""
-    r: int = 0
-    rank_pattern: dict[str, int] = field(default_factory=dict)
-    use_dora: bool = False
-    modules_to_save: list[str] | None = None
-
-    @property
-    def rank(self) -> int:
-        """The largest of its ranks."""
-        return max([self.r, *self.rank_pattern.values()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +30,8 @@ class ServedModel:
     """Where the cluster finds the adapter; empty: whole weights."""
     rank: int = 0
     """Of the adapter."""
-
-    @property
-    def lora_rank(self) -> int:
-        """The smallest `--max-lora-rank` that takes the adapter."""
-        return next(rank for rank in models.LORA_RANKS if rank >= self.rank)
+    lora_rank: int = 0
+    """The smallest `--max-lora-rank` that takes it."""
 
     @property
     def base_name(self) -> str:
@@ -70,7 +51,7 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
         plain = storage.join(plain, models.MERGED)
         if not storage.file_exists(storage.join(plain, "config.json")):
             raise ModelError(f"{plain}: no merged model; train with lora_options.merge, or leave `merged` out")
-    if not storage.file_exists(storage.join(plain, "adapter_config.json")):
+    if not storage.file_exists(storage.join(plain, ADAPTER_FILE)):
         where = settings.tuned_uri or (plain if settings.merged else model_uri)
         return read_whole_model(name, plain, _servable(where, "tuned_uri"))
     adapter = read_adapter(plain)
@@ -81,23 +62,14 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
         download_bytes=whole.download_bytes + sum(entry.num_bytes for entry in storage.list_files(plain)),
         adapter_uri=_servable(settings.tuned_uri or model_uri, "tuned_uri"),
         rank=adapter.rank,
+        lora_rank=adapter.room,
     )
 
 
 def read_adapter(folder: str) -> AdapterConfig:
     """Read an adapter's configuration; a ModelError where vLLM cannot serve it."""
-    path = storage.join(folder, "adapter_config.json")
-    adapter = read_known(AdapterConfig, storage.read_json(path), path)
-    reason = ""
-    if adapter.peft_type != "LORA":
-        reason = f"its peft_type is {adapter.peft_type or 'missing'}"
-    elif adapter.use_dora:
-        reason = "it is a DoRA adapter"
-    elif adapter.modules_to_save:
-        reason = f"it holds whole modules ({', '.join(adapter.modules_to_save)})"
-    elif not 0 < adapter.rank <= models.LORA_RANKS[-1]:
-        reason = f"its rank is {adapter.rank}, the largest is {models.LORA_RANKS[-1]}"
-    if reason:
+    adapter = AdapterConfig.read(folder)
+    if reason := adapter.refused_by_vllm():
         raise ModelError(
             f"{folder}: vLLM serves plain LoRA, and {reason}; train with lora_options.merge, serve `merged`"
         )

@@ -18,6 +18,7 @@ from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, mea
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part
 from mixtune.settings.foreign import JsonObject
+from mixtune.settings.from_dict import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,11 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
 
     def plan(self, axis: str, options: LmEvalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the task as one part, a ConfigError where there is none; a limit takes its first items."""
-        if options.task not in _load_tasks(options.uri, options.task).all_subtasks:
+        tasks = _load_tasks(options.uri, options.task)
+        if options.task not in tasks.all_subtasks:
             raise ConfigError(f"lm-eval has no task {options.task!r}; give the name of a task, and its folder as uri")
+        if options.metric:
+            _check_metric(options, tasks.task_index[options.task].cfg or {})
         score = partial(run_task, axis, tokenizer, limit)
         return [Part(axis=axis, name="00000", items=(options,), score_items=score)]
 
@@ -91,11 +95,38 @@ def run_task(
         rows_by_item.setdefault(str(row["doc_id"]), []).append(row)
     samples = [_sample(axis, options, rows) for rows in rows_by_item.values()]
     metric = options.metric or next(iter(samples[0].measures))
-    if result["higher_is_better"][options.task].get(metric.partition(",")[0]) is False:
-        raise ConfigError(
-            f"lm-eval task {options.task}: less of {metric!r} is better, and more counts as better here; set metric"
-        )
+    bare = metric.partition(",")[0]
+    _check_direction(options.task, bare, result["higher_is_better"][options.task].get(bare))
     return samples
+
+
+def _check_metric(options: LmEvalOptions, config: JsonObject) -> None:
+    """Hold a metric's name against a task's configuration, where that alone says what is measured: no code does.
+
+    Raises:
+        ConfigError: The task has none of that name, or less of it is better.
+    """
+    from lm_eval.api.registry import DEFAULT_METRIC_REGISTRY, METRIC_REGISTRY
+
+    kind = config.get("output_type", "generate_until")
+    listed = config.get("metric_list") or [{"metric": name} for name in DEFAULT_METRIC_REGISTRY.get(kind, ())]
+    metrics = {str(item.get("metric")): item.get("higher_is_better") for item in listed}
+    name, _, filter_name = options.metric.partition(",")
+    filters = [str(item.get("name")) for item in config.get("filter_list") or [{"name": "none"}]]
+    if "class" in config or config.get("process_results") or not set(metrics) <= set(METRIC_REGISTRY):
+        return
+    if name not in metrics or (filter_name and filter_name not in filters[1:]):
+        further = [f"{metric},{other}" for other in filters[1:] for metric in metrics]
+        names = suggest(options.metric, [*metrics, *further])
+        raise ConfigError(f"lm-eval task {options.task}: no metric {options.metric!r}; {names}")
+    _check_direction(options.task, name, metrics[name])
+
+
+def _check_direction(task: str, metric: str, higher_is_better: bool | None) -> None:
+    if higher_is_better is False:
+        raise ConfigError(
+            f"lm-eval task {task}: less of {metric!r} is better, and more counts as better here; set metric"
+        )
 
 
 @lru_cache(maxsize=4)
