@@ -296,6 +296,41 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "JSON to be turned into JSON": (
         {"instruction": "q", "input": '[{"choices": ["x"]}]', "output": '{"choices": ["a"]}'},
         [{**Q, "content": 'q\n\n[{"choices": ["x"]}]'}, {**A, "content": '{"choices": ["a"]}'}]),
+    "UltraChat: texts by turns": ({"id": "1", "data": ["q", "a", "q", "a"]}, [Q, A, Q, A]),
+    "OpenAssistant: a tree with ranked answers": (
+        {"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": [
+            {"text": "b", "role": "assistant", "rank": 1, "replies": []},
+            {"text": "a", "role": "assistant", "rank": 0, "replies": [{"text": "q", "role": "prompter", "replies": []}]}]}}, [Q, A]),
+    "ChatGPT's export: a tree, and where it ends": (
+        {"title": "t", "current_node": "a", "mapping": {
+            "r": {"id": "r", "children": ["q"]},
+            "q": {"id": "q", "parent": "r", "message": {"id": "q", "author": {"role": "user"}, "content": {"content_type": "text", "parts": ["q"]}}},
+            "b": {"id": "b", "parent": "q", "message": {"id": "b", "author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["b"]}}},
+            "a": {"id": "a", "parent": "q", "message": {"id": "a", "author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["a"]}}}}},
+        [Q, A]),
+    "Claude's export: chat_messages": (
+        {"name": "n", "chat_messages": [
+            {"uuid": "1", "sender": "human", "text": "q", "parent_message_uuid": "0", "created_at": "1"},
+            {"uuid": "2", "sender": "assistant", "text": "b", "parent_message_uuid": "1", "created_at": "2"},
+            {"uuid": "3", "sender": "assistant", "text": "a", "parent_message_uuid": "1", "created_at": "3",
+             "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}]}]}, [Q, {**A, "reasoning": "t"}]),
+    "Open WebUI's export": (
+        {"title": "t", "chat": {"params": {"system": "s"}, "history": {"currentId": "2", "messages": {
+            "1": {"id": "1", **Q}, "2": {"id": "2", "parentId": "1", **A,
+                                         "content": '<details type="reasoning"><summary>S</summary>&gt; t</details>\na'}}}}},
+        [S, Q, {**A, "reasoning": "t"}]),
+    "LibreChat's export: the newest branch": (
+        {"conversationId": "c", "recursive": True, "options": {"promptPrefix": "s"}, "messages": [
+            {"messageId": "1", "isCreatedByUser": True, "sender": "User", "text": "q", "children": [
+                {"messageId": "2", "isCreatedByUser": False, "sender": "GPT-4", "text": "b"},
+                {"messageId": "3", "isCreatedByUser": False, "sender": "GPT-4", "text": ":::thinking\nt\n:::\na"}]}]}, [S, Q, {**A, "reasoning": "t"}]),
+    "LM Studio's conversation: the version that is shown": (
+        {"name": "n", "systemPrompt": "s", "messages": [
+            {"versions": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "currentlySelected": 0},
+            {"versions": [{"role": "assistant", "steps": [{"content": [{"type": "text", "text": "b"}]}]},
+                          {"role": "assistant", "steps": [{"style": {"type": "thinking"}, "content": [{"type": "text", "text": "t"}]},
+                                                          {"content": [{"type": "text", "text": "a"}]}]}], "currentlySelected": 1}]},
+        [S, Q, {**A, "reasoning": "t"}]),
     "a tool's result that is a list": (
         {"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"json": [{"a": 1}, {"b": 2}]}]}}), A]},
         [Q, A, {**RESULT, "content": '[{"a": 1}, {"b": 2}]'}, A]),
@@ -340,6 +375,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a later turn alone": ({"conversation_id": "c", "turn_id": 1, "user": "q", "assistant": "a"}, "turn_id: a turn of a conversation stands without"),
     "a turn in each row": ({"conversation_id": "c", "role": "user", "content": "q"}, "put each thread together"),
     "a row of the hub's viewer": ({"row_idx": 0, "row": {"prompt": "q", "completion": "a"}}, "what is inside `row` as columns"),
+    "branches as one list": (
+        {"messages": [{**Q, "id": "1"}, {**A, "parentId": "1"}, {**A, "content": "b", "parentId": "1"}]}, "two messages go on from the same one"),
     "a private note": ({"messages": [Q, {**A, "private": True}, A]}, "unwanted turn .messages.private is true"),
     "a note that is not public": ({"messages": [Q, {**A, "public": False}, A]}, "unwanted turn .messages.public is false"),
     "a turn that was deleted": ({"messages": [{**Q, "isDeleted": True}, Q, A]}, "unwanted turn .messages.is_deleted is true"),
@@ -359,7 +396,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": A}]}, "write its request's `messages` beside"),
     "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
     "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write `messages`, each with role"),
-    "turns without speakers": ({"id": "1", "data": ["q", "a", "q", "a"]}, "data holds no messages; write `messages`, each with role"),
+    "turns without speakers": ({"title": "t", "data": ["q", "a", "q", "a"]}, "data holds no messages; write `messages`, each with role"),
     "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "where its first line is a row or a title, write"),
     "columns that end with digits": ({"": "0", "gpt4": "a", "text1": "q"}, r'such as {"prompt": COLUMN, "completion": COLUMN}; docs'),
     "a text behind a call": (
@@ -384,7 +421,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a spelled call with a set of Python's": (
         {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f', 'arguments': {'x': {1, 2}}}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
     "an article of SQuAD": ({"title": "t", "paragraphs": [{"context": "c", "qas": []}]}, "for each question"),
-    "an export of ChatGPT": ({"title": "t", "mapping": {}, "current_node": "x"}, "put each thread together"),
+    "ChatGPT's export: an end that is not there": ({"title": "t", "mapping": {"r": {"id": "r"}}, "current_node": "x"}, "is not among its messages"),
+    "ChatGPT's export: no answer": ({"mapping": {"r": {"id": "r", "children": []}}, "current_node": "r"}, "without an answer to learn"),
+    "OpenAssistant: a tree that was given up": ({"tree_state": "aborted_low_grade", "prompt": {"text": "q", "role": "prompter", "replies": []}}, "given up"),
+    "OpenAssistant: answers that nobody ranked": (
+        {"prompt": {"text": "q", "role": "prompter", "replies": [{"text": "a", "role": "assistant"}, {"text": "b", "role": "assistant"}]}},
+        "without an answer to learn"),
+    "Takeout: an activity of Gemini": ({"header": "Gemini Apps", "title": "Prompted q", "time": "t", "safeHtmlItem": [{"html": "<p>a</p>"}]}, "an activity of Google"),
+    "Chatbot UI: all its chats": ({"version": 4, "history": [{"messages": [Q, A]}], "folders": [], "prompts": []}, "what is inside `history`"),
     "a message of Slack": ({"type": "message", "user": "U", "ts": "1", "text": "q"}, "put each thread together"),
     "an event of an agent's session": ({"type": "user", "message": Q, "uuid": "u", "parentUuid": None, "sessionId": "s"}, "put each session"),
     "a ticket of Zendesk": ({"id": 1, "subject": "s", "comments": [{"author_id": 1, "body": "q", "public": True}]}, "leave out private notes"),
@@ -507,6 +551,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
+    "branches of a tree": (READ["OpenAssistant: a tree with ranked answers"][0], {"message_tree_id", "branches beside the conversation"}),
     "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
     "a citation's": ({"messages": [parts("user", {"type": "text", "text": "q"}), parts("assistant", {"type": "text", "text": "F"}, {"type": "text", "text": "our", "citations": [1]})]}, {"parts.citations"}),
     "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),

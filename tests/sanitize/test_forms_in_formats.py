@@ -28,6 +28,8 @@ IN_TABLES_OTHERWISE = {
         "two names but for case",
     ),
     *("a logged body without messages", "an object around a question"),
+    *("LM Studio's conversation: the version that is shown", "ChatGPT's export: no answer"),
+    *("ChatGPT's export: an end that is not there",),
 }
 """Forms whose values have a type or two names that a table does not keep: there they are texts like any."""
 

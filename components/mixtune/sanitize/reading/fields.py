@@ -16,6 +16,7 @@ REASONING, CALLS, TOOLS = _COLUMNS["reasoning"], _COLUMNS["calls"], _COLUMNS["to
 HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["answers"]
 CHOICES, LABELS, TURNS = _COLUMNS["choices"], _COLUMNS["labels"], _COLUMNS["turns"]
 JUDGING, _MEANINGLESS, _SWITCHES = (frozenset(_COLUMNS[what]) for what in ("judging", "meaningless", "switches"))
+_PARENTS = _COLUMNS["parents"]
 BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
 LEARN: dict[str, bool | None] = {
@@ -122,6 +123,16 @@ def check_alone(row: JsonObject) -> None:
     if name := next((name for name in TURNS if not is_blank(row.get(name)) and str(row[name]) not in ("0", "0.0")), ""):
         ways = "put each conversation together as `messages`, or give columns"
         raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
+
+
+def check_linear(turns: list[Json]) -> None:
+    """Check that no two turns go on from the same one, as branches of a tree do."""
+    parents = set[str]()
+    for turn in turns:
+        name = next((name for name in _PARENTS if turn.get(name)), "") if isinstance(turn, dict) else ""
+        if name and str(turn[name]) in parents:
+            raise DataError(f"messages.{name}: two messages go on from the same one; write one branch alone")
+        parents.update([str(turn[name])] if name else [])
 
 
 def check_turn(turn: JsonObject, role: str, *, is_learned: bool) -> None:

@@ -97,6 +97,8 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         messages: list[Message] = value
         return messages
     value = parse_column(value)
+    if isinstance(value, list):
+        fields.check_linear(value)
     out: list[Message] = []
     for turn in turn_forms.plain_turns(list(value) if isinstance(value, (list, tuple)) else [value]):
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str

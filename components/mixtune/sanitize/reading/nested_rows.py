@@ -7,6 +7,7 @@ completions and SQuAD's answers are read from a cell; every other text stays as 
 import re
 
 from mixtune.errors import DataError
+from mixtune.sanitize.reading.exports.apps import opened_export
 from mixtune.sanitize.reading.fields import TABLES, check_end
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part
 from mixtune.sanitize.reading.values import Json, JsonObject, parse_column
@@ -41,13 +42,13 @@ def describe_kind(row: JsonObject) -> str:
 
 
 def opened(row: JsonObject) -> JsonObject:
-    """Return a row that is one text, or a request with its response, as a conversation; others as they are.
+    """Return an app's export, one text, or a request with its response as a conversation; other rows as they are.
 
     Raises:
         DataError: A request has several responses.
         Refused: The response was cut off.
     """
-    row = read_cells(_traced(row))
+    row = read_cells(_traced(opened_export(row)))
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
