@@ -148,3 +148,33 @@ def test_an_experiment_opens_on_its_training_runs_and_a_task_that_another_logs_k
         assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
         info = client.get_run(run.run_id).info
         assert 89_000 < info.end_time - info.start_time < 120_000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"experiment": "e" * 251}, "experiment is a name of at most 250 characters; got 251: 'eeee"),
+        ({"tags": {"team?": "support"}}, r"MLflow takes no tag 'team\?'.*take 'team_'"),
+        ({"tags": {"team/../x": "support"}}, "MLflow takes no tag 'team/../x'.*take 'team/__/x'"),
+        ({"tags": {"t" * 251: "x"}}, "MLflow takes no tag 'ttt"),
+        ({"tags": {"note": "x" * 8001}}, "note has 8,001 characters; MLflow takes 8,000"),
+        ({"project": "x" * 8001}, "project has 8,001 characters"),
+    ],
+)
+def test_what_mlflow_would_refuse_later_is_refused_at_once(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Tracking.from_options(options)
+
+
+def test_names_and_values_of_any_text_are_taken(uri: str) -> None:
+    tags = {"team:Süd/a b": "x" * 8000, "n" * 250: "y"}
+    tracking = Tracking.from_options({"uri": uri, "experiment": "Süd / '25 `x` %" + "e" * 200, "tags": tags})
+    names = ["c++ (100 %)", "..", "a//b", "/", "n/a", "x" * 300 + "1", "x" * 300 + "2", ""]
+    with task_run(tracking, "compare") as run:
+        run.log_metrics({f"axis/{name}": 1.0 for name in names})
+        run.log_params(dict.fromkeys(names, "v" * 9000))
+        run.set_tags({**{f"verdict.{name}": "v" * 9000 for name in names}, **tracking.tags})
+    data = MlflowClient(uri).get_run(run.run_id).data
+    assert len(data.metrics) == len(data.params) == len(names)
+    assert len([name for name in data.tags if name.startswith("verdict")]) == len(names)
+    assert set(tags) <= set(data.tags)

@@ -9,6 +9,7 @@ Without a tracking URI (`tracking={"uri": ...}` or `MLFLOW_TRACKING_URI`) nothin
 """
 
 import fcntl
+import hashlib
 import os
 import random
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixtune import storage
+from mixtune.errors import ConfigError
 from mixtune.settings.from_dict import from_dict
 
 if TYPE_CHECKING:
@@ -31,8 +33,10 @@ ARTICLE_TAGS = (
 )  # fmt: skip
 """The tags that every parent run carries; one that does not apply says `none`."""
 SQLITE = "sqlite:///"
-PARAM_CHARACTERS, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 500
-"""MLflow's limits on a parameter's value, and on one request."""
+NAME_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 8000
+"""MLflow's limits on a name (an experiment's, too, in its databases), on a parameter's value and a tag's."""
+PARAMS_AT_ONCE, METRICS_AT_ONCE = 100, 500
+"""And on one request."""
 COLLISIONS = ("BAD_REQUEST", "INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
 """What MLflow answers where two tasks insert the same parameter or tag at once: the second try finds it there."""
 TRIES = 5
@@ -54,6 +58,21 @@ class Tracking:
     """The article's tag for the hardware, such as `4x-p5.48xlarge`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Further tags of the parent run."""
+
+    def __post_init__(self) -> None:
+        if len(self.experiment) > NAME_CHARACTERS:
+            raise ConfigError(
+                f"experiment is a name of at most {NAME_CHARACTERS} characters; got {len(self.experiment)}: "
+                f"{self.experiment[:40]!r}..."
+            )
+        for name, value in {"project": self.project, "hyperpod": self.hyperpod, **self.tags}.items():
+            if name != as_name(name):
+                raise ConfigError(
+                    f"tags: MLflow takes no tag {name!r}: letters, digits, `_-./:` and space, {NAME_CHARACTERS} at "
+                    f"most; take {as_name(name)!r}"
+                )
+            if len(value) > TAG_CHARACTERS:
+                raise ConfigError(f"tags: {name} has {len(value):,} characters; MLflow takes {TAG_CHARACTERS:,}")
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> "Tracking":
@@ -77,7 +96,7 @@ class Run:
         if self.client:
             from mlflow.entities import Param
 
-            values = [Param(key, str(value)[:PARAM_CHARACTERS]) for key, value in params.items()]
+            values = [Param(as_name(key), str(value)[:PARAM_CHARACTERS]) for key, value in params.items()]
             for start in range(0, len(values), PARAMS_AT_ONCE):
                 _write(self.client.log_batch, self.run_id, params=values[start : start + PARAMS_AT_ONCE])
 
@@ -92,7 +111,7 @@ class Run:
 
             now = int(time.time() * 1000)
             values = [
-                Metric(metric_name(key), float(value), now, step)
+                Metric(as_name(key), float(value), now, step)
                 for step, metrics in steps.items()
                 for key, value in metrics.items()
             ]
@@ -100,12 +119,12 @@ class Run:
                 _write(self.client.log_batch, self.run_id, metrics=values[start : start + METRICS_AT_ONCE])
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        """Set tags of this run; `none` takes no value's place that another task set."""
+        """Set tags of this run, long ones cut; `none` takes no value's place that another task set."""
         if self.client:
             present = self.tags if "none" in tags.values() else {}
             for key, value in tags.items():
                 if value != "none" or key not in present:
-                    _write(self.client.set_tag, self.run_id, key, str(value))
+                    _write(self.client.set_tag, self.run_id, as_name(key), str(value)[:TAG_CHARACTERS])
 
     def end(self, status: str) -> None:
         """End this run as `FINISHED` or `FAILED`, unless Kubeflow's own MLflow plugin made it and ends it."""
@@ -245,9 +264,16 @@ def point_name(task: str, mix_ratio: float | None) -> str:
     return task if mix_ratio is None else f"{task} {100 * mix_ratio:g} %"
 
 
-def metric_name(name: str) -> str:
-    """Return a name that MLflow takes: letters, digits, `_-./` and space, 240 at most."""
-    return "".join(char if char.isalnum() or char in "_-./ " else "_" for char in name)[:240]
+def as_name(name: str) -> str:
+    """Return a metric's, parameter's or tag's name as MLflow takes it: letters, digits, `_-./:` and space, no odd path.
+
+    One that is too long ends with its digest, so that two of them stay two.
+    """
+    plain = "".join(char if char.isalnum() or char in "_-./: " else "_" for char in name)
+    plain = "/".join(part if part.strip(".") else part.replace(".", "_") or "_" for part in plain.split("/"))
+    if len(plain) <= NAME_CHARACTERS:
+        return plain
+    return f"{plain[: NAME_CHARACTERS - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def article_tags(values: Mapping[str, object], tracking: Tracking) -> dict[str, str]:

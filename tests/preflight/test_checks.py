@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from tokenizers import normalizers
 
 from mixtune.chat.tokenizer import ChatTokenizer
@@ -235,7 +236,7 @@ def test_the_head_of_a_csv_is_no_record_and_its_last_line_needs_no_end(tmp_path:
 def test_an_adapter_on_experts_is_warned_of_before_vllm_is_asked(tmp_path: Path) -> None:
     def outcomes(kind: str, **options: Any) -> set[str]:
         (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-        training = TrainSettings.from_options({"lora_options": options})
+        training = TrainSettings.from_options({"lora_options": options}, method="lora", learning_rate=1e-5, seed=1)
         found = check_engine(str(tmp_path), {"engine": "vllm"}, training, elsewhere=True)
         return {outcome for outcome, text in found if "adapter" in text or "merged" in text}
 
@@ -243,3 +244,13 @@ def test_an_adapter_on_experts_is_warned_of_before_vllm_is_asked(tmp_path: Path)
     assert outcomes("llama") == outcomes("qwen3_moe", target_modules=["q_proj"]) == set()
     assert outcomes("llama", use_osf=True) == {"fail"}
     assert outcomes("llama", use_osf=True, merge=True) == {"pass"}
+
+
+def test_an_experiment_that_was_deleted_is_refused_before_anything_runs(tmp_path: Path, mlflow_uri: str) -> None:
+    client = MlflowClient(mlflow_uri)
+    tracking = {"uri": mlflow_uri, "experiment": "old"}
+    run = RunSettings(**GOOD, tracking=tracking)
+    client.delete_experiment(client.create_experiment("old"))
+    with pytest.raises(ConfigError, match=r"MLflow's experiment 'old' is deleted.*tracking\.experiment"):
+        run_preflight(run, str(tmp_path / "report"))
+    assert run_preflight(replace(run, tracking={**tracking, "experiment": "new"}), str(tmp_path / "report"))

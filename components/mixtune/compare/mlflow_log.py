@@ -69,7 +69,7 @@ def log_comparison(
 def slice_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     """Return the share of right items by subject or label as `<axis>/subject/<name>`, of axes that have several."""
     return {
-        tracking.metric_name(f"{axis.axis}/subject/{group.name}"): group.base if side == "base" else group.candidate
+        tracking.as_name(f"{axis.axis}/subject/{group.name}"): group.base if side == "base" else group.candidate
         for axis in comparison.axes
         if len(axis.details.subgroups) > 1 and axis.measure.higher_is_better
         for group in axis.details.subgroups
@@ -86,7 +86,7 @@ def publish_data(where: tracking.Tracking, shards: ShardsManifest) -> None:
                     run.log_text(file, text)
     with tracking.task_run(where, tracking.point_name("mix-shard", shards.mix_ratio), shards.digest) as run:
         totals = asdict(replace(shards.receipt, pools=(), windows=()))
-        metrics = {tracking.metric_name(name): value for name, value in shards.receipt.metrics().items()}
+        metrics = {tracking.as_name(name): value for name, value in shards.receipt.metrics().items()}
         _log_values(run, {**_flat({"receipt": totals, "num_steps": shards.num_steps}), **metrics})
 
 
@@ -109,4 +109,4 @@ def _flat(value: object, name: str = "") -> dict[str, object]:
         for key, item in value.items():
             flat.update(_flat(item, f"{name}/{key}" if name else str(key)))
         return flat
-    return {tracking.metric_name(name): value if isinstance(value, int | float | str) else str(value)}
+    return {tracking.as_name(name): value if isinstance(value, int | float | str) else str(value)}

@@ -301,11 +301,17 @@ def _check_tracking(run: RunSettings) -> Findings:
 
     for name, value in SHORT_TRIES.items():  # its own are minutes long
         os.environ.setdefault(name, value)
+    name = Tracking.from_options(run.tracking).experiment
     try:
-        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name(name)
     except (MlflowException, OSError) as error:
         yield "fail", f"MLflow at {uri} does not answer ({type(error).__name__}); check the address and the network"
         return
+    if experiment and experiment.lifecycle_stage == "deleted":
+        yield (
+            "fail",
+            f"MLflow's experiment {name!r} is deleted; restore it, or name another in tracking.experiment",
+        )
     yield "pass", f"MLflow at {uri} answers"
 
 
