@@ -187,7 +187,7 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         (["run", "fingerprint", "--work-dir", "/dev/null"], 2, "fingerprint needs base_model=..., "),
         (["export", ".", "--format", "openai", "--out", "out"], 1, "mixtune: .: a folder; name the file in it"),
         (["run", "finetune", "general_pools=@latin.csv"], 2, "general_pools: latin.csv cannot be read ('utf-8' codec"),
-        (["run", "latin.csv"], 2, "latin.csv: not a compiled pipeline"),
+        (["run", "latin.csv"], 2, "latin.csv: not a compiled pipeline; compile it (kfp dsl compile --py"),
         (["plan", "finetune", "base_model=b", "--mix", "latin.csv"], 2, "--mix latin.csv: cannot be read as YAML"),
         (["runs", "--work-dir", "~nosuch-user/x"], 1, "Could not determine home directory"),
         (["finetune", "seed=1"], 2, "there is no command 'finetune'; did you mean 'run finetune'?"),

@@ -67,6 +67,26 @@ def test_of_a_folders_files_some_may_have_no_rows(tmp_path: Path, capsys: pytest
     assert any(line.startswith("warn  records: ") and "no rows in it; it is left out" in line for line in lines)
 
 
+def test_a_pattern_leaves_out_what_a_folder_holds_beside_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "tickets"
+    folder.mkdir()
+    write_jsonl(folder / "train.jsonl", TICKETS)
+    (folder / "categories.json").write_text('["a", "b"]')
+    with pytest.raises(ConfigError, match=r"categories\.json: .* give a pattern for the folder, such as FOLDER"):
+        check_files(arguments(tmp_path, customer_uri=str(folder)))
+    (tmp_path / "own.json").write_text(json.dumps(arguments(tmp_path, customer_uri="tickets/*.jsonl")))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["preflight", "finetune", "--arguments", str(tmp_path / "own.json")]) == 0
+    assert "about 60 records" in capsys.readouterr().out
+    assert cli.main(["plan", "finetune", "--arguments", str(tmp_path / "own.json")]) == 0
+    assert cli.main(["run", "finetune", "--arguments", str(tmp_path / "own.json"), "customer_uri=*.csv"]) == 2
+    assert "about 30 customer records" in (printed := capsys.readouterr().err)
+    assert "customer_uri '*.csv': no such file or folder" in printed
+
+
 @pytest.mark.parametrize(
     ("benchmark", "message"),
     [

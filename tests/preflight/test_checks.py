@@ -215,6 +215,14 @@ def test_records_that_are_too_few_to_tell_are_warned_of_by_axis_with_a_way_out(n
     assert gain.endswith("about 62")
     assert loss.startswith("general_nll: 60 items and max_drop=0.02: a model that lost nothing passes in about 46 % of")
     assert loss.endswith("to hold out about 160, or set benchmarks.general_nll.max_drop to 0.033")
+    array = tmp_path / "array.json"
+    array.write_text("[]")
+    uncounted = replace(run, sources=[replace(source, uri=str(array)) for source in sources])
+    (_, text), *_ = check_items(uncounted)
+    assert text == (
+        "test records not counted before they are read (JSONL, CSV and TSV are), general records held out not counted "
+        "before they are read (JSONL, CSV and TSV are)"
+    )
     enough = [replace(sources[0], split="test"), SourceSettings(name="chat", uri=records(tmp_path / "all.jsonl", 2000))]
     assert [outcome for outcome, _ in check_items(replace(run, sources=enough))] == ["pass"]
     limited = replace(run, sources=enough, evaluate_options={"limit": 60})

@@ -153,7 +153,7 @@ def test_old_prices_are_warned_of_and_a_table_of_ones_own_is_taken(
     ("more", "said"),
     [
         (["--instance", "p9.huge", "max_steps=1"], "no price of 'p9.huge'; there are g6e.xlarge"),
-        ([], "steps are not known: give max_steps"),
+        ([], "steps are not known: give --customer-records N or max_steps=N; JSONL"),
         (["max_steps=1", "--deadline", "soon"], "'soon' is no time"),
         (["max_steps=1", "--grid", "a"], "--grid a: percents"),
         (["max_steps=1", "--mfu", "40"], "mfu is a share of the peak"),

@@ -36,6 +36,13 @@ def test_a_model_that_gained_nothing_for_sure_is_trained_longer_and_never_served
     assert not any(word in text for word in ("serve", "register", "would not tell more"))
 
 
+def test_a_gain_that_few_items_could_not_prove_is_looked_for_in_all_of_them_first() -> None:
+    first, second, *_ = shown("inconclusive", {"max_steps": 16, "evaluate_options": {"limit": 60}}, gained=False).split(
+        "\n"
+    )
+    assert first.endswith("evaluate_options.limit=0") and "max_steps=32" in second
+
+
 def test_too_few_items_are_all_taken_before_larger_files_are_asked_for() -> None:
     assert "evaluate_options.limit=0" in shown("inconclusive", {"evaluate_options": {"limit": 30}})
     assert "larger benchmark files" in shown("inconclusive")

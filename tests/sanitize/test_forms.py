@@ -395,8 +395,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a stored response alone": (
         {"object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": A}]}, "write its request's `messages` beside"),
     "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
-    "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages; write `messages`, each with role"),
-    "turns without speakers": ({"title": "t", "data": ["q", "a", "q", "a"]}, "data holds no messages; write `messages`, each with role"),
+    "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages with role and content; write them as `messages`, or name two by customer_columns"),
+    "turns without speakers": ({"title": "t", "data": ["q", "a", "q", "a"]}, "data holds no messages with role and content; write them as `messages`, or name two by customer_columns"),
     "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "where its first line is a row or a title, write"),
     "columns that end with digits": ({"": "0", "gpt4": "a", "text1": "q"}, r'such as {"prompt": COLUMN, "completion": COLUMN}; docs'),
     "a text behind a call": (

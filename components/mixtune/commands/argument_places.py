@@ -1,6 +1,7 @@
 """Where a run's arguments point to: files, folders and models, each with the parameter and entry that names it."""
 
 import difflib
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -81,15 +82,20 @@ def resolve_places(arguments: Arguments, folder: Path) -> Arguments:
             text = os.path.expanduser(text)
         plain = storage.plain_uri(text)
         beside = folder / plain
-        if not is_local(plain) or Path(plain).is_absolute() or not beside.exists():
+        if not is_local(plain) or Path(plain).is_absolute() or not _is_there(beside):
             return text
-        if Path(plain).exists() and Path(plain).resolve() != beside.resolve():
+        if _is_there(Path(plain)) and Path(plain).resolve() != beside.resolve():
             raise ConfigError(
                 f"{place.name} {text!r}: one lies beside the arguments' file, another here; write it whole"
             )
-        return text if Path(plain).exists() else str(beside.resolve()) + text[len(plain) :]
+        return text if _is_there(Path(plain)) else str(beside.resolve()) + text[len(plain) :]
 
     return change_places(arguments, resolve)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether this machine has that file or folder, or one that the name fits as a pattern."""
+    return path.exists() or bool(glob.glob(str(path)))
 
 
 def check_places(arguments: Arguments) -> None:
@@ -107,7 +113,7 @@ def check_places(arguments: Arguments) -> None:
             problems.append(f"{place.name} {plain!r}: a folder without files")
         elif Path(plain).is_file() and place.name in MODELS:
             problems.append(f"{place.name} {plain!r}: a file; give the folder that it lies in")
-        elif Path(plain).exists():
+        elif _is_there(Path(plain)):
             continue
         elif place.name in MODELS:
             example = f", such as {plain}@main" if plain.count("/") == 1 else ""

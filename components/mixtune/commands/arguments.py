@@ -110,7 +110,8 @@ def read_definitions(path: Path) -> Definitions:
         spec = read_spec(path)
         return dict(spec["root"].get("inputDefinitions", {}).get("parameters", {}))
     except (yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration) as error:
-        raise ConfigError(f"{path}: not a compiled pipeline; compile it with KFP, or name one of ours") from error
+        way = "compile it (kfp dsl compile --py PIPELINE.py --output PIPELINE.yaml), or name one of ours"
+        raise ConfigError(f"{path}: not a compiled pipeline; {way}") from error
 
 
 def read_options(

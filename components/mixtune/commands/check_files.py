@@ -56,6 +56,8 @@ def check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
                 outcome, text = _check_rows(rows, source.columns)
                 if not rows and any(first_rows.values()):
                     outcome, text = "warn", f"{text}; it is left out"
+                elif outcome == "fail" and len(files) > 1:
+                    text += "; to leave this file out, give a pattern for the folder, such as FOLDER/*.csv"
                 yield outcome, f"{mapping if text.startswith(MAPPED) else name} of {file}: {text.removeprefix(MAPPED)}"
         except MixtuneError as error:
             yield "fail", f"{name}: {error}"

@@ -42,7 +42,7 @@ class Work:
             raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
         if not self.mix.max_steps and self.customer_records < 1:
             raise ConfigError(
-                "steps are not known: give max_steps=..., --customer-records, or a customer_uri of a record a line"
+                "steps are not known: give --customer-records N or max_steps=N; JSONL, CSV and TSV are counted"
             )
 
     @property

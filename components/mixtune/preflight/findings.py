@@ -46,9 +46,7 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     Raises:
         ConfigError: At least one failed; all of those are named.
     """
-    skipped = sum(check.outcome == "skip" for check in checks)
-    passed = sum(check.outcome == "pass" for check in checks)
-    print(f"{title}: {passed} of {len(checks) - skipped} checks are well, {skipped} skipped", flush=True)
+    print(f"{title}: {_counts(checks)}", flush=True)
     first = {check.text: check.name for check in reversed(checks)}
     for check in checks:
         again = check.outcome == "fail" and first[check.text] != check.name
@@ -62,13 +60,17 @@ def conclude(checks: list[Check], title: str, listed: list[Row], path: str) -> s
     return "warn" if any(check.outcome == "warn" for check in checks) else "pass"
 
 
+def _counts(checks: list[Check]) -> str:
+    """Return how many checks have each outcome, the worst first."""
+    counts = {outcome: sum(check.outcome == outcome for check in checks) for outcome in reversed(OUTCOMES)}
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+
+
 def _page(checks: list[Check], title: str, listed: list[Row]) -> str:
     worst = max((check.outcome for check in checks), key=OUTCOMES.index, default="pass")
-    counts = {outcome: sum(check.outcome == outcome for check in checks) for outcome in reversed(OUTCOMES)}
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     ordered = sorted(checks, key=lambda check: -OUTCOMES.index(check.outcome))
     rows = [[Verdict(item.outcome), item.name, item.text] for item in ordered]
     marks = [["\N{BALLOT BOX WITH CHECK}" if there else "\N{BALLOT BOX}", name, value] for name, value, there in listed]
     results, recorded = (table([], cells, texts=3) for cells in (rows, marks))
-    headline = f'<p class="summary {worst}">{escape(summary)}</p>'
+    headline = f'<p class="summary {worst}">{escape(_counts(checks))}</p>'
     return page(title, f"<h1>{escape(title)}</h1>{headline}{results}<h2>Reproducibility</h2>{recorded}")

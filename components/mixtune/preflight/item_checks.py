@@ -9,17 +9,21 @@ from mixtune.settings.from_dict import from_dict
 from mixtune.settings.inference import EvaluateSettings
 from mixtune.settings.sanitize import read_sanitize_settings
 
+NOT_COUNTED = "not counted before they are read (JSONL, CSV and TSV are)"
+
 
 def check_items(run: RunSettings) -> Findings:
     """Hold the records that are held back against the limits; nothing is said where records cannot be counted."""
     limit_of = from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options").limit_of
     splits = {"splits": run.sanitize_options.get("splits", {})}
     general, own = (read_sanitize_settings(task, splits).splits for task in ({}, {"splits": {"holdout_records": 0}}))
-    own_tests = run.num_records[CUSTOMER_AXIS, "test"]
-    test = own_tests or own.num_records(run.num_records[CUSTOMER_AXIS, "train"], has_test=False)["test"]
+    own_tests, own_train = (run.num_records[CUSTOMER_AXIS, split] for split in ("test", "train"))
+    test = own_tests or own.num_records(own_train, has_test=False)["test"]
     pools = [run.num_records[name, "train"] for name in run.general_pools]
     holdout = sum(general.num_records(size, has_test=False)["holdout"] for size in pools) if all(pools) else 0
-    yield "pass", f"about {test:,} test records, {holdout:,} general records held out (0: none, or not known)"
+    tests = f"about {test:,} test records" if own_tests or own_train else f"test records {NOT_COUNTED}"
+    held = f"{holdout:,} general records held out" if all(pools) else f"general records held out {NOT_COUNTED}"
+    yield "pass", f"{tests}, {held}"
     raised = "raise evaluate_options.limit to"
     way = "give more in test_uri," if own_tests else "give a test_uri, or a larger sanitize_options.splits.test_ratio,"
     limit, count = run.limits.get(CUSTOMER_AXIS, 0.0), min(test, limit_of(CUSTOMER_AXIS) or test)

@@ -121,7 +121,7 @@ def about_records(sources: list[SourceSettings]) -> Counter[tuple[str, str]]:
 
 
 def _place(uri: str, file: storage.FileEntry) -> str:
-    return uri if storage.file_exists(uri) else storage.join(uri, file.path)
+    return uri if storage.file_exists(uri) else storage.join(storage.split_pattern(uri)[0], file.path)
 
 
 def _check_files(name: str, uri: str, files: list[storage.FileEntry]) -> Findings:

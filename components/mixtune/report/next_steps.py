@@ -56,9 +56,12 @@ def next_steps(
     look = [] if pipeline in CHOOSE else [NextStep("See what it answers now, beside its base", chat)]
     if pipeline == "find_mix" and verdict in ("fail", "inconclusive"):
         return _after_search(run, report)
+    more = NextStep("Evaluate on all items, without another training", command_of(*again, "evaluate_options.limit=0"))
+    is_limited = bool((values.get("evaluate_options") or {}).get("limit"))
     if not gained and verdict in ("pass", "inconclusive"):
         longer = command_of(*again, _longer(values)) if pipeline in TUNE else ""
         return [
+            *([more] if is_limited else []),
             NextStep("No gain on your records is proved: train longer, or raise the customer's share", longer),
             *look,
         ]
@@ -77,9 +80,8 @@ def next_steps(
     if verdict == "fail":
         return [_forget_less(pipeline, again, values), *look]
     if verdict == "inconclusive":
-        if (values.get("evaluate_options") or {}).get("limit"):
-            all_items = command_of(*again, "evaluate_options.limit=0")
-            return [NextStep("Evaluate on all items; another training would not tell more", all_items)]
+        if is_limited:
+            return [more]
         return [NextStep("Give larger benchmark files by benchmarks=...; another training would not tell more")]
     if pipeline == "compare_models":
         return tune_chosen(run, str(values.get("base_model", "")))

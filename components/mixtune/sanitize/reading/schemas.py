@@ -42,6 +42,7 @@ COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _RENDERED = re.compile(names.TABLES["rendered"]["marks"])
 _NO_NAME = re.compile(r"(?s)(?:\S+\s+){3}\S.*|.*[?!.]|\d+|column \d+")
+WAYS = 'name two by customer_columns, or a pool\'s `columns`, such as {"prompt": COLUMN, "completion": COLUMN}'
 _FIELD = re.compile(r"\{([^{}]+)\}")
 Mapper = Callable[[JsonObject, Unread], Fields]
 """Takes a row, and counts what it does not read."""
@@ -121,10 +122,9 @@ def _describe_columns(row: JsonObject) -> str:
     if column := next((name for name in row if row_answers.holds_messages(row[name])), ""):
         return f"name its messages by columns={{'messages': {column!r}}}"
     if column := next((name for name in row if isinstance(row[name], (list, tuple))), ""):
-        return f"{column} holds no messages; write `messages`, each with role and content"
+        return f"{column} holds no messages with role and content; write them as `messages`, or {WAYS}"
     header = "; where its first line is a row or a title, write the columns' names there: prompt,completion"
-    ways = 'say which is which, such as {"prompt": COLUMN, "completion": COLUMN}'
-    return ways + header if any(map(_NO_NAME.fullmatch, row)) else ways
+    return WAYS + header if any(map(_NO_NAME.fullmatch, row)) else WAYS
 
 
 def check_columns(row: JsonObject, columns: dict[str, str]) -> None:
