@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.reading.readers import plan_ranges
 
 Row = dict[str, Any]
 SHOWN = ("role", "content", "reasoning", "learn")
@@ -162,6 +163,32 @@ def test_claudes_newest_branch_is_the_conversation(tmp_path: Path) -> None:
     assert unread["branches beside the conversation"] == unread[TOOLS] == 1
 
 
+def test_of_messages_of_one_moment_the_last_in_the_file_is_the_newest(tmp_path: Path) -> None:
+    row = {"chat_messages": [{**message, "created_at": "1"} for message in CLAUDE["chat_messages"]]}
+    nodes = {
+        "1": {"id": "1", "message": {"inserted_at": "1", "fragments": [{"type": "REQUEST", "content": "q"}]}},
+        "2": {
+            "id": "2",
+            "parent": "1",
+            "message": {"inserted_at": "1", "fragments": [{"type": "SEARCH"}, {"type": "RESPONSE", "content": "x"}]},
+        },
+        "3": {
+            "id": "3",
+            "parent": "2",
+            "message": {"inserted_at": "1", "fragments": [{"type": "REQUEST", "content": "q"}]},
+        },
+        "4": {
+            "id": "4",
+            "parent": "3",
+            "message": {"inserted_at": "1", "fragments": [{"type": "RESPONSE", "content": "a"}]},
+        },
+    }
+    assert [messages[-1] for messages in read(tmp_path, row)[0]] == [("assistant", "a", "t")]
+    assert read(tmp_path, {"mapping": nodes})[0] == [
+        [("user", "q"), ("assistant", "x", False), ("user", "q"), ("assistant", "a")]
+    ]
+
+
 def test_a_disliked_answer_of_open_webui_is_not_learned(tmp_path: Path) -> None:
     nodes = {
         "1": {"id": "1", "role": "user", "content": "q"},
@@ -172,6 +199,18 @@ def test_a_disliked_answer_of_open_webui_is_not_learned(tmp_path: Path) -> None:
     records, unread, _ = read(tmp_path, {"chat": {"history": {"messages": nodes, "currentId": "4"}}})
     assert records == [[("user", "q"), ("assistant", "bad", False), ("user", "q"), ("assistant", "a")]]
     assert unread == {"answers that were disliked, as context": 1, "messages.feedbackNote": 1}
+
+
+def test_a_later_part_reads_by_the_schema_of_the_first_row_that_has_one(tmp_path: Path) -> None:
+    path = tmp_path / "conversations.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in [chatgpt(), *[chatgpt(Q, A)] * 3]))
+    parts = [
+        SourceFile(pool="p", split="train", uri=str(path), columns={}, part=part)
+        for part in plan_ranges(str(path), 1500)
+    ]
+    cleaners = [Cleaner(part, Rules(max_bad_ratio=1)) for part in parts]
+    assert len(parts) > 1
+    assert sum(len(list(cleaner.records())) for cleaner in cleaners) == 3
 
 
 def test_messages_in_a_circle_are_refused(tmp_path: Path) -> None:

@@ -287,6 +287,45 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "rules behind the tools in the system text": (
         {"messages": [{**S, "content": f"{HERMES}\nAsk before you call <tool_call></tool_call> twice."}, Q, A], "tools": [TOOL]},
         [{**S, "content": "Ask before you call <tool_call></tool_call> twice."}, Q, A]),
+    "Toucan: calls as turns, as Python prints them": (
+        {"tools": json.dumps([TOOL]), "messages": json.dumps([
+            Q, {**A, "content": "x"}, {"role": "tool_call", "content": str({"name": "f", "arguments": '{"x": 1}'})},
+            {"role": "tool_call", "content": str({"name": "f", "arguments": "{}"})},
+            {"role": "tool_response", "content": "r"}, {"role": "tool_response", "content": "r"}, A])},
+        [Q, {**A, "content": "x", "tool_calls": [CALL, {**CALL, "arguments": {}}]}, *[{"role": "tool", "content": "r"}] * 2, A]),
+    "roles with spaces, contents that are objects": (
+        {"conversation": [Q, {"role": "tool call", "content": CALL}, {"role": "Tool-Response", "content": {"r": 1}}, A],
+         "tools": [{"name": "f", "description": "d", "arguments": {"type": "object"}}]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": '{"r": 1}'}, A]),
+    "SmolTalk 2: what a template is given": (
+        {"messages": [Q, A], "chat_template_kwargs": {"custom_instructions": "s", "enable_thinking": False,
+                                                      "xml_tools": [f"Use them:\n<tools>\n[{json.dumps(TOOL)}]\n</tools>"], "python_tools": []}},
+        [S, Q, A]),
+    "When2Call: calls as a list in the text": (
+        {"tools": [json.dumps(TOOL)], "messages": [Q, {**A, "content": f"<TOOLCALL>[{json.dumps(CALL)}]</TOOLCALL>"}]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
+    "Natural Instructions: the task beside": ({"definition": "d", "inputs": "q", "targets": "a"}, [{**Q, "content": "q\n\nd"}, A]),
+    "OpenMathInstruct: a solution beside its result": ({"question": "q", "expected_answer": "4", "generated_solution": "a"}, [Q, A]),
+    "Firefly": ({"kind": "k", "input": "q", "target": "a"}, [Q, A]),
+    "Llama 2's template as one text": (
+        {"text": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\nq [/INST] a </s><s>[INST] q [/INST] a </s>"}, [S, Q, A, Q, A]),
+    "DeepSeek's export: the newest message": (
+        {"title": "t", "mapping": {
+            "root": {"id": "root", "message": None, "children": ["1"]},
+            "1": {"id": "1", "parent": "root", "message": {"inserted_at": "1", "fragments": [{"type": "REQUEST", "content": "q"}]}},
+            "2": {"id": "2", "parent": "1", "message": {"inserted_at": "2", "fragments": [{"type": "RESPONSE", "content": "b"}]}},
+            "3": {"id": "3", "parent": "1", "message": {"inserted_at": "3", "fragments": [
+                {"type": "THINK", "content": "t"}, {"type": "RESPONSE", "content": "a"}, {"type": "TIP", "content": "x"}]}}}},
+        [Q, {**A, "reasoning": "t"}]),
+    "Chatbox": (
+        {"name": "n", "messages": [{"role": "user", "contentParts": [{"type": "text", "text": "q"}]},
+                                   {"role": "assistant", "contentParts": [{"type": "text", "text": "a"}], "generating": False}]}, [Q, A]),
+    "columns that are named as an export's": (
+        {"prompt": "q", "completion": "a", "mapping": {"x": {"message": "y"}}, "chat": {"history": None}, "data": '["x"]'}, [Q, A]),
+    "HelpSteer2: several turns as one text": (
+        {"prompt": "q\n<extra_id_1>Assistant\na\n<extra_id_1>User\nq", "response": "a"}, [Q, A, Q, A]),
+    "turns by columns, as `datasets` keeps a sequence": ({"conversations": {"from": ["human", "gpt"], "value": ["q", "a"]}}, [Q, A]),
+    "an answer that is a dash": ({"prompt": "q", "completion": "-"}, [Q, {**A, "content": "-"}]),
     "a class of each turn": ({"messages": [{**Q, "label": 0}, {**A, "label": 0}]}, [Q, A]),
     "a first turn alone": ({"turn_id": 0, "turn_index": 0.0, "question": "q", "answer": "a"}, [Q, A]),
     "a turn that was cut off, as context": (
@@ -377,6 +416,28 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a row of the hub's viewer": ({"row_idx": 0, "row": {"prompt": "q", "completion": "a"}}, "what is inside `row` as columns"),
     "branches as one list": (
         {"messages": [{**Q, "id": "1"}, {**A, "parentId": "1"}, {**A, "content": "b", "parentId": "1"}]}, "two messages go on from the same one"),
+    "an empty list of calls": ({"query": "q", "answers": "[]", "tools": [TOOL]}, "an empty list of calls"),
+    "turns as one text that ends with an answer": (
+        {"prompt": "q\n<extra_id_1>Assistant\na", "response": "a"}, "prompt holds several turns behind"),
+    "OpenCodeReasoning: a question that is elsewhere": ({"input": "-", "output": "a"}, "a question is -"),
+    "a result beside its solution": ({"question": "q", "solution": "long", "answer": "4"}, "another answer stands beside the answer"),
+    "a call spelled in another way": (
+        {"messages": [Q, {**A, "content": "x\n<functioncall> {}"}], "tools": [TOOL]}, "spelled in a text in a way that is not read"),
+    "tools that Kimi's template has rendered": (
+        {"messages": [{**S, "content": "<|im_system|>tool_declare<|im_middle|>[]"}, Q, A], "available_tools": "[]"}, "the marks of a chat template"),
+    "Nectar: ranked answers": ({"prompt": "q", "answers": [{"answer": "a", "rank": 1}], "num_responses": 1}, "write the best one as `chosen`"),
+    "UltraFeedback: scored answers": (
+        {"instruction": "q", "models": ["m"], "completions": [{"response": "a"}]}, "write the best one as `chosen`"),
+    "Self-Instruct: a task with instances": ({"instruction": "q", "instances": [{"input": "i", "output": "a"}]}, "for each"),
+    "verl: a question with its reward": ({"prompt": [Q], "ability": "math", "reward_model": {"ground_truth": "4"}}, "without an answer to learn"),
+    "Glaive: a transcript": ({"system": "SYSTEM: s", "chat": "USER: q\n\n\nASSISTANT: a <|endoftext|>"}, "a transcript as one text"),
+    "AlpacaFarm: two answers": ({"instruction": "q", "input": "", "output_1": "a", "output_2": "b", "preference": 1}, "two answers to choose from"),
+    "a picture that is no container": ({"messages": [Q, A], "image": "images/cat.png"}, "images, audio"),
+    "DeepSeek's export without speakers": (
+        {"mapping": {"1": {"id": "1", "message": {"content": "q", "inserted_at": "1"}}}}, "do not say who speaks"),
+    "pairs that are no turns": ({"Name": "n", "Instances": [{"input": "q", "output": "a"}]}, "Instances holds no messages"),
+    "an event of OpenHands": ({"id": 1, "source": "agent", "action": "run", "args": {}, "message": "m"}, "put each session together"),
+    "lists beside several texts": ({"task": "q", "result": "a", "tags": ["x"]}, "name two by customer_columns"),
     "a private note": ({"messages": [Q, {**A, "private": True}, A]}, "unwanted turn .messages.private is true"),
     "a note that is not public": ({"messages": [Q, {**A, "public": False}, A]}, "unwanted turn .messages.public is false"),
     "a turn that was deleted": ({"messages": [{**Q, "isDeleted": True}, Q, A]}, "unwanted turn .messages.is_deleted is true"),
@@ -551,6 +612,8 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
+    "the image of a container": ({"messages": [Q, A], "image": "docker.io/x/eval.x86_64:latest"}, {"image"}),
+    "values for a template": (READ["SmolTalk 2: what a template is given"][0], {"chat_template_kwargs.enable_thinking"}),
     "branches of a tree": (READ["OpenAssistant: a tree with ranked answers"][0], {"message_tree_id", "branches beside the conversation"}),
     "a part's": ({"messages": [parts("user", {"type": "text", "text": "q", "annotations": [1]}), A]}, {"parts.annotations"}),
     "a citation's": ({"messages": [parts("user", {"type": "text", "text": "q"}), parts("assistant", {"type": "text", "text": "F"}, {"type": "text", "text": "our", "citations": [1]})]}, {"parts.citations"}),

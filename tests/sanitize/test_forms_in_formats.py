@@ -29,7 +29,7 @@ IN_TABLES_OTHERWISE = {
     ),
     *("a logged body without messages", "an object around a question"),
     *("LM Studio's conversation: the version that is shown", "ChatGPT's export: no answer"),
-    *("ChatGPT's export: an end that is not there",),
+    *("ChatGPT's export: an end that is not there", "turns by columns, as `datasets` keeps a sequence"),
 }
 """Forms whose values have a type or two names that a table does not keep: there they are texts like any."""
 

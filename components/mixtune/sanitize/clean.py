@@ -4,8 +4,10 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from json.encoder import encode_basestring as _quoted
 from typing import NamedTuple
 
@@ -28,6 +30,8 @@ NOTED_PER_RULE = 1000
 """Quarantine lines per rule and part for records that were changed; those dropped are all noted."""
 EARLY_ROWS = 2000
 """Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
+SCHEMA_ROWS = 100
+"""Rows of a file in which its other parts look for its schema."""
 REASONS = 100
 """Reasons of unusable rows that are told apart in a part; further ones are"""
 OTHER_REASONS = "of another kind"
@@ -181,9 +185,9 @@ class Cleaner:
         if row.problem:
             raise DataError(row.problem)
         if self._schema is None:
-            first = row.value if self.source.part.start == 0 else _first_value(self.source.uri)
             try:
-                self._schema = find_schema(first, self.source.columns)
+                is_first = self.source.part.start == 0
+                self._schema = find_schema(row.value, self.source.columns) if is_first else _schema_of(self.source)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(f"{self.source.name}: {self.rules.personal.hide(str(error))}") from None
             self.tally.schema = self._schema.name
@@ -367,8 +371,12 @@ def _token_finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
     return BytesAhoCorasick([token.encode() for token in tokens])
 
 
-def _first_value(uri: str) -> JsonObject:
-    return next((row.value for row in read_rows(uri) if not row.problem), {})
+def _schema_of(source: SourceFile) -> Schema:
+    """Return the schema of the first row of a file that has one, as its first part finds it."""
+    for row in islice((row for row in read_rows(source.uri) if not row.problem), SCHEMA_ROWS):
+        with suppress(*UNUSABLE):
+            return find_schema(row.value, source.columns)
+    raise DataError(f"none of the file's first {SCHEMA_ROWS} rows is of a known schema")
 
 
 def _describe(error: Exception) -> str:

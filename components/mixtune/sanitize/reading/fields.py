@@ -16,7 +16,7 @@ REASONING, CALLS, TOOLS = _COLUMNS["reasoning"], _COLUMNS["calls"], _COLUMNS["to
 HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["answers"]
 CHOICES, LABELS, TURNS = _COLUMNS["choices"], _COLUMNS["labels"], _COLUMNS["turns"]
 JUDGING, _MEANINGLESS, _SWITCHES = (frozenset(_COLUMNS[what]) for what in ("judging", "meaningless", "switches"))
-_PARENTS = _COLUMNS["parents"]
+_PARENTS = frozenset(_COLUMNS["parents"])
 BESIDE = ("input", *CONTEXTS, *CHOICES)
 """Columns that a question goes on in."""
 LEARN: dict[str, bool | None] = {
@@ -39,6 +39,8 @@ _MEDIA = re.compile(
     "(?:(?:input|question|prompt|query|user|context)_)?(?:image|img|picture|photo|audio|video|media)s?"
     "(?:_(?:path|url|uri|file|id|name|data|base64|bytes)s?)?|pixel_values|speech|(?:file|inline)_data"
 )
+_CONTAINER = re.compile(r"(?:docker://)?[\w.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+|@sha256:\w+)")
+"""The image of a container, as agents' traces have it."""
 _REFUSED = TABLES["refused"] | dict.fromkeys(
     TABLES["refused_answers"]["fields"].split(), TABLES["refused_answers"]["way"]
 )
@@ -63,7 +65,7 @@ def account(fields: JsonObject, read: frozenset[str], unread: Unread, place: str
         if name in read or is_blank(value):
             continue
         folded = fold(name)
-        if refuses and _MEDIA.fullmatch(folded):
+        if refuses and _MEDIA.fullmatch(folded) and not (isinstance(value, str) and _CONTAINER.fullmatch(value)):
             raise DataError(
                 f"{place}{name}: images, audio and video are not read; leave out such rows, or give columns"
             )
@@ -129,7 +131,9 @@ def check_linear(turns: list[Json]) -> None:
     """Check that no two turns go on from the same one, as branches of a tree do."""
     parents = set[str]()
     for turn in turns:
-        name = next((name for name in _PARENTS if turn.get(name)), "") if isinstance(turn, dict) else ""
+        if not isinstance(turn, dict) or _PARENTS.isdisjoint(turn):
+            continue
+        name = next((name for name in turn if name in _PARENTS and turn[name]), "")
         if name and str(turn[name]) in parents:
             raise DataError(f"messages.{name}: two messages go on from the same one; write one branch alone")
         parents.update([str(turn[name])] if name else [])

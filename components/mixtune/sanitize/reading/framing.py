@@ -1,5 +1,9 @@
-"""What stands around a conversation in a row, and means the same in every schema: system text, history, tools."""
+"""What stands around a conversation in a row, and means the same in every schema: system text, history, tools.
 
+Tools and their calls that are spelled in texts, as Hermes and Qwen write them, are read here, too.
+"""
+
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -9,9 +13,29 @@ from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading import fields as names
 from mixtune.sanitize.reading.fields import account, first_filled
-from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_system
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, label_of, parse_column, plain_json, text_of
+from mixtune.sanitize.reading.message_forms import is_message, read_call, read_messages, read_system
+from mixtune.sanitize.reading.values import (
+    Json,
+    JsonObject,
+    Unread,
+    label_of,
+    parse_column,
+    plain_json,
+    printed,
+    text_of,
+)
 
+_SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
+_SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
+_TOLD = "|".join(re.sub(" +", r"\\s+", text) for text in names.TABLES["told"]["sentences"].strip().split("\n"))
+_SPELLED_TOOLS = re.compile(
+    rf"(?si)(?:# Tools\s+)?(?:{_TOLD})(?:\s|{_TOLD})*<tools>\s*([\[{{].*?)</tools>\.?(?:\s|{_TOLD})*"
+)
+"""Tools in a system text, and how they are to be called, in the words of Hermes and Qwen alone."""
+_TAGGED = re.compile(r"(?s)<tools>\s*(.*?)\s*</tools>")
+_LISTED_CALLS = re.compile(r"(?s)(.*?)<TOOLCALL>\s*(\[.*\])\s*</TOOLCALL>\s*")
+"""Calls as NVIDIA's data spell them."""
+_OTHER_CALLS = re.compile(names.TABLES["spelled"]["calls"])
 _TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
 _MANY_TOOLS = 256
 """Lists of tools as they were read, by what they were read from: the rows of a file have few."""
@@ -71,6 +95,41 @@ def _history(history: Json, unread: Unread) -> list[Message]:
     return out
 
 
+def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]:
+    """Return messages whose calls stand in their text, as Hermes and Qwen write them, with calls beside the text.
+
+    Raises:
+        DataError: A call is not JSON, or spelled in another way.
+    """
+    out = list[Message]()
+    for message in messages:
+        text, _, calls = message["content"].partition("<tool_call>")
+        is_answer = message["role"] == "assistant" and "tool_calls" not in message
+        if is_answer and (listed := _LISTED_CALLS.fullmatch(message["content"])):
+            called = [read_call(call, unread) for call in parse_column(listed[2], "a list of calls is")]
+            message = {**message, "content": listed[1].strip(), "tool_calls": called}
+        elif is_answer and _OTHER_CALLS.search(message["content"]):
+            raise DataError("a call of a tool is spelled in a text in a way that is not read; write it as `tool_calls`")
+        elif message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
+            called = [read_call(printed(call), unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
+            message = {**message, "content": text.strip(), "tool_calls": called}
+        elif message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(message["content"])):
+            message = {**message, "content": result[1]}
+        out.append(message)
+    return out
+
+
+def without_spelled_tools(messages: list[Message], tools: list[JsonObject], unread: Unread) -> list[Message]:
+    """Return messages whose system text does not spell out the tools beside them: a template shows those itself."""
+    text = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    match = _SPELLED_TOOLS.search(text) if "<tools>" in text else None
+    if not match or not all(re.search(rf"[\"']{re.escape(tool['name'])}[\"']", match[1]) for tool in tools):
+        return messages
+    unread["tools in the system text"] += 1
+    text = (text[: match.start()] + text[match.end() :]).strip()
+    return [{**messages[0], "content": text}, *messages[1:]] if text else messages[1:]
+
+
 def tools_of(row: JsonObject, unread: Unread) -> list[JsonObject]:
     """Return the tools that stand beside a conversation."""
     tools = first_filled(row, names.TOOLS, unread)
@@ -105,12 +164,23 @@ def _tool_items(value: Json) -> list[Json]:
         return [value] if inner is None else _tool_items(inner)
     if not isinstance(value, (list, tuple)):
         raise DataError("tools are not a list")
-    items = [parse_column(item, "a tool is") for item in value]
+    items = [_parsed(item) for item in value]
     flat = []
     for item in items:
-        nested = isinstance(item, dict) and not {"functionDeclarations", "function_declarations"}.isdisjoint(item)
+        nested = isinstance(item, list) or (
+            isinstance(item, dict) and not {"functionDeclarations", "function_declarations"}.isdisjoint(item)
+        )
         flat += _tool_items(item) if nested else [item]
     return [item for item in flat if not (isinstance(item, dict) and set(item) == {"cachePoint"})]
+
+
+def _parsed(item: Json) -> Json:
+    """Return a tool, or several, from JSON text, from `<tools>` around it, or from one that Python printed a line."""
+    if not isinstance(item, str):
+        return item
+    text = match[1] if (match := _TAGGED.search(item)) else item
+    lines = [printed(line) for line in text.strip().split("\n")]
+    return lines if all(isinstance(line, dict) for line in lines) else parse_column(text, "a tool is")
 
 
 _RESULTS = ("return", "response")
@@ -121,11 +191,11 @@ def _tool(tool: Json, unread: Unread) -> JsonObject:
     spec = next((tool[key] for key in ("function", "toolSpec") if key in tool), tool) if isinstance(tool, dict) else {}
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
         raise DataError("a tool has no name")
-    read = ("name", "description", "parameters", "input_schema", "inputSchema", "type", *_RESULTS)
+    read = ("name", "description", "parameters", "input_schema", "inputSchema", "arguments", "type", *_RESULTS)
     account(spec, frozenset(read), unread, "tools.")
     if spec is not tool:
         account(tool, frozenset(("function", "toolSpec", "type")), unread, "tools.")
-    schema = parse_column(next((spec[key] for key in read[2:5] if spec.get(key)), None)) or {}
+    schema = parse_column(next((spec[key] for key in read[2:6] if spec.get(key)), None)) or {}
     if isinstance(schema, dict) and set(schema) == {"json"}:
         schema = schema["json"]
     return {

@@ -4,7 +4,6 @@ A message is a role with a content: a text, or parts. Text, reasoning, calls and
 either, in any combination; what else stands there is counted by name, or refused where it has a meaning.
 """
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,12 +20,13 @@ from mixtune.sanitize.reading.values import (
     json_text,
     parse_column,
     plain_json,
+    printed,
     text_of,
 )
 
 _ROLE_NAMES = {name: role for role, speakers in fields.TABLES["speakers"].items() for name in speakers.split()}
 """Roles by the names that published forms have for them; `call` is the assistant's."""
-_CONTENTS = ("content", "value", "parts", "text", "message", "utterance")
+_CONTENTS = ("content", "value", "parts", "text", "message", "utterance", "contentParts")
 _SPEAKERS = ("role", "from", "author", "speaker", "sender")
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
@@ -38,14 +38,6 @@ _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
 _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
 """Names of the two sides where one object is a question with its answer."""
-_SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
-_SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
-_PRINTED = re.compile(r"\{\s*'")
-_TOLD = "|".join(re.sub(" +", r"\\s+", text) for text in fields.TABLES["told"]["sentences"].strip().split("\n"))
-_SPELLED_TOOLS = re.compile(
-    rf"(?si)(?:# Tools\s+)?(?:{_TOLD})(?:\s|{_TOLD})*<tools>\s*([\[{{].*?)</tools>\.?(?:\s|{_TOLD})*"
-)
-"""Tools in a system text, and how they are to be called, in the words of Hermes and Qwen alone."""
 _LEARNED_IF = "output_with_loss"
 
 
@@ -108,8 +100,18 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
             calls = _calls_of(turn["tool_calls"], unread)
             out.append({"role": "assistant", "content": turn["content"] or "", "tool_calls": calls})
         else:
-            out += _read_turn(turn, unread)
+            _join(out, list(_read_turn(turn, unread)), turn)
     return out
+
+
+def _join(messages: list[Message], turns: list[Message], turn: JsonObject) -> None:
+    """Add turns; a call that is a turn of its own belongs to the answer before it, with the calls beside it."""
+    before = messages[-1] if messages else None
+    is_call = any(_role_of(turn[name]) == "call" for name in _SPEAKERS if turn.get(name))
+    if is_call and before and before["role"] == "assistant" and set(turns[0]) == _CALLING and "learn" not in before:
+        messages[-1] = {**before, "tool_calls": [*before.get("tool_calls", ()), *turns[0]["tool_calls"]]}
+    else:
+        messages += turns
 
 
 def _only_calls(turn: Json) -> bool:
@@ -117,45 +119,6 @@ def _only_calls(turn: Json) -> bool:
     if type(turn) is not dict or turn.keys() != _CALLING or turn["role"] != "assistant":
         return False
     return bool(turn["tool_calls"]) and (turn["content"] is None or type(turn["content"]) is str)
-
-
-def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]:
-    """Return messages whose calls stand in their text, as Hermes and Qwen write them, with calls beside the text.
-
-    Raises:
-        DataError: A call is not JSON.
-    """
-    out = list[Message]()
-    for message in messages:
-        text, _, calls = message["content"].partition("<tool_call>")
-        if message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
-            called = [_call(_literal(call), unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
-            message = {**message, "content": text.strip(), "tool_calls": called}
-        elif message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(message["content"])):
-            message = {**message, "content": result[1]}
-        out.append(message)
-    return out
-
-
-def without_spelled_tools(messages: list[Message], tools: list[JsonObject], unread: Unread) -> list[Message]:
-    """Return messages whose system text does not spell out the tools beside them: a template shows those itself."""
-    text = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
-    match = _SPELLED_TOOLS.search(text) if "<tools>" in text else None
-    if not match or not all(re.search(rf"[\"']{re.escape(tool['name'])}[\"']", match[1]) for tool in tools):
-        return messages
-    unread["tools in the system text"] += 1
-    text = (text[: match.start()] + text[match.end() :]).strip()
-    return [{**messages[0], "content": text}, *messages[1:]] if text else messages[1:]
-
-
-def _literal(call: str) -> Json:
-    """Return the value of a call that Python printed, as most of Hermes' are; any other text as it is."""
-    try:
-        value = ast.literal_eval(call) if _PRINTED.match(call) else call
-        json_text(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return call
-    return value
 
 
 def is_message(value: Json) -> bool:
@@ -168,6 +131,11 @@ def is_message(value: Json) -> bool:
         or turn_forms.is_item(value)
         or any(set(pair) <= set(value) for pair in _PAIRED)
     )
+
+
+def names_speaker(value: Json) -> bool:
+    """Return whether a value is a message that has a field for its speaker."""
+    return isinstance(value, dict) and any(key in value for key in (*_SPEAKERS, "type"))
 
 
 def is_message_of(value: Json) -> bool:
@@ -213,7 +181,7 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
                     else message
                 )
         return
-    name = _ROLE_NAMES.get(str(role).strip().lower())
+    name = _role_of(role)
     if name is None:
         raise DataError(
             f"a message's role is not one of {', '.join(sorted(_ROLE_NAMES))}; of a chat between people, give the role "
@@ -229,6 +197,11 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
     yield from _read_message(turn, name, unread)
 
 
+def _role_of(name: Json) -> str | None:
+    """Return the role of a speaker's name, written with spaces or hyphens, too; None where it is not known."""
+    return _ROLE_NAMES.get(re.sub("[ -]", "_", str(name).strip().lower()))
+
+
 def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Message]:
     out = _Turn(role="assistant" if role == "call" else role, between="" if "parts" in turn else "\n")
     content = first_filled(turn, (*_CONTENTS, *_SPOKEN), unread, "messages.")
@@ -236,6 +209,8 @@ def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Messa
         content = next((turn[key] for key in _CONTENTS if turn.get(key) is not None), None)
     if role == "call":
         out.calls += _calls_of(content, unread)
+    elif role == "tool" and isinstance(content, dict):
+        out.texts.append(json_text(content))
     else:
         _read_content(out, content, unread)
     if (reasoning := fields.thought_of(turn, unread, "messages.")) is not None:
@@ -374,11 +349,12 @@ def _calls_of(value: Json, unread: Unread) -> list[ToolCall]:
     """Return the calls in a field: a list of them, one, or either as JSON text."""
     if is_blank(value):
         return []
-    value = parse_column(value)
-    return [_call(item, unread) for item in (value if isinstance(value, (list, tuple)) else [value])]
+    value = parse_column(printed(value) if isinstance(value, str) else value)
+    return [read_call(item, unread) for item in (value if isinstance(value, (list, tuple)) else [value])]
 
 
-def _call(value: Json, unread: Unread) -> ToolCall:
+def read_call(value: Json, unread: Unread) -> ToolCall:
+    """Return one call of a tool, of any form."""
     value = parse_column(value)
     function = value.get("function", value) if isinstance(value, dict) else {}
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):

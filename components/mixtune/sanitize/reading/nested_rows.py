@@ -8,9 +8,9 @@ import re
 
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.apps import opened_export
-from mixtune.sanitize.reading.fields import TABLES, check_end
-from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part
-from mixtune.sanitize.reading.values import Json, JsonObject, parse_column
+from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, check_end
+from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, names_speaker
+from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, parse_column
 from mixtune.sanitize.rules.record_texts import Refused
 
 _BEGIN = re.compile(
@@ -24,10 +24,18 @@ _REQUESTS, _RESPONSES, _INSIDE = (TABLES["logged"][side].split() for side in ("r
 _LOGGED = re.compile(
     r'(?s)\s*\[?\s*\{.*"(?:(?:messages|contents|choices|candidates|message|content)"\s*:\s*|gen_ai.input.messages"\s*:\s*"?)[\[{]'
 )
+_TEMPLATE = {"tools": ("xml_tools", "python_tools"), "system": ("custom_instructions",)}
+"""Values for a chat template that are a row's tools or its system text."""
 _ANSWERS = "gen_ai.output.messages"
 _TRANSCRIPTS = ("chosen", "text", "conversation")
 """Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
+_LLAMA = re.compile(
+    r"\s*(?:<s>\s*)?\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?((?:(?!\[/?INST\]).)*)\[/INST\]((?:(?!\[/?INST\]|</?s>).)*)(?:</s>|\Z)\s*",
+    re.DOTALL,
+)
+"""A turn as Llama 2's template renders it."""
+_ROLES = ("system", "user", "assistant")
 _SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
 
 
@@ -48,7 +56,7 @@ def opened(row: JsonObject) -> JsonObject:
         DataError: A request has several responses.
         Refused: The response was cut off.
     """
-    row = read_cells(_traced(opened_export(row)))
+    row = _by_turns(read_cells(_of_template(_traced(opened_export(row)))))
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
@@ -74,6 +82,29 @@ def _traced(row: JsonObject) -> JsonObject:
     row = {**_without(row, "attributes"), **inner} if isinstance(inner, dict) and _ANSWERS in inner else row
     names = TABLES["traced"] if _ANSWERS in row else {}
     return {names.get(name, name): parse_column(value) if name in names else value for name, value in row.items()}
+
+
+def _of_template(row: JsonObject) -> JsonObject:
+    """Return a row with the system text and the tools that it holds for a chat template, as SmolTalk 2 has them."""
+    values = parse_column(row["chat_template_kwargs"]) if row.get("chat_template_kwargs") else None
+    if not isinstance(values, dict):
+        return row
+    names = {name: key for key in ("tools", "system") for name in _TEMPLATE[key] if not is_blank(values.get(name))}
+    names = {name: key for name, key in names.items() if is_blank(row.get(key))}
+    about = {names.get(name, f"chat_template_kwargs.{name}"): value for name, value in values.items()}
+    return {**_without(row, "chat_template_kwargs"), **about}
+
+
+def _by_turns(row: JsonObject) -> JsonObject:
+    """Return a row whose conversation is columns of roles and of texts, as `datasets` keeps a sequence, as messages."""
+    for name in CONVERSATIONS:
+        if not isinstance(columns := row.get(name), dict):
+            continue
+        values = list(columns.values())
+        if values and all(isinstance(value, list) for value in values) and len(set(map(len, values))) == 1:
+            turns = [dict(zip(columns, turn, strict=True)) for turn in zip(*values, strict=True)]
+            return {**row, name: turns} if turns and names_speaker(turns[0]) else row
+    return row
 
 
 def _without(fields: JsonObject, *names: str) -> JsonObject:
@@ -125,6 +156,10 @@ def _spoken(text: str) -> list[Json]:
     """Return the messages of a conversation that is one text; none where it is not surely one."""
     if text.startswith("<|im_start|>") and not _CHATML.sub("", text):
         return [{"role": role, "content": content} for role, content in _CHATML.findall(text)]
+    if "[/INST]" in text and not _LLAMA.sub("", text):
+        texts = [content.strip() for turn in _LLAMA.findall(text) for content in turn]
+        rendered = [{"role": _ROLES[place % 3], "content": content} for place, content in enumerate(texts)]
+        return [message for message in rendered if message["role"] != "system" or message["content"]]
     start, *pieces = _SPOKEN.split(text.lstrip())
     spoken = zip(pieces[::2], pieces[1::2], strict=True)
     turns = [{"from": speaker.lower(), "value": speech.strip()} for speaker, speech in spoken]

@@ -1,5 +1,6 @@
 """What of a row is its question and its answer: messages, one text of several, the right choice, calls of tools."""
 
+import re
 import string
 
 from mixtune.errors import DataError
@@ -7,6 +8,7 @@ from mixtune.records import Message
 from mixtune.sanitize.reading.fields import CHOICES, TABLES
 from mixtune.sanitize.reading.message_forms import is_message, is_part, read_messages
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
+from mixtune.sanitize.rules.record_texts import Refused
 
 RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
 _ONE_CHOICE = ("{}", "option_{}", "choice_{}")
@@ -15,6 +17,8 @@ _NESTED = frozenset(TABLES["logged"]["around_texts"].split())
 """Keys under which an object holds a text, beside what is said about it."""
 _ASKED = frozenset(TABLES["logged"]["around_questions"].split())
 """Keys under which an object that is asked holds the question, as traces have them."""
+_TURN_MARK = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
+"""What NeMo's data have between the turns of a conversation in one text."""
 _CALL = frozenset(("name", "arguments"))
 
 
@@ -24,10 +28,22 @@ def asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[M
         if isinstance(value, dict) and not _ASKED.isdisjoint(value):
             raise DataError(f"{name} is an object around a text; write the text alone, or the object as JSON text")
         text = text_of(sole_text(value, name))
+        if "<extra_id_1>" in text:
+            return _marked_turns(text, name, contexts)
         return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
     if contexts:
         raise DataError("a context stands beside messages; write it into them")
     return messages
+
+
+def _marked_turns(text: str, name: str, contexts: list[str]) -> list[Message]:
+    """Return the messages of a text with NeMo's marks between its turns, of which the last is a question."""
+    first, *pieces = _TURN_MARK.split(text)
+    speakers = ["User", *pieces[::2]]
+    if contexts or speakers != (["User", "Assistant"] * len(speakers))[: len(speakers)] or speakers[-1] != "User":
+        raise DataError(f"{name} holds several turns behind <extra_id_1>; write them as `messages`")
+    texts = zip(speakers, [first, *pieces[1::2]], strict=True)
+    return [{"role": speaker.lower(), "content": content} for speaker, content in texts]
 
 
 def answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> list[Message]:
@@ -36,6 +52,8 @@ def answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> 
         return messages
     if name == "answers" and calls and are_calls(called := parse_column(value)):
         return read_messages([{"role": "assistant", "content": "", "tool_calls": called}], unread)
+    if name == "answers" and calls and called == []:
+        raise Refused("an empty list of calls, which is no answer")
     if name == "chosen" and isinstance(value, (int, float)):
         raise DataError("chosen is the number of an answer; write the answer itself")
     return [{"role": "assistant", "content": text_of(sole_answer(value, name))}]

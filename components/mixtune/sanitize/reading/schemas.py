@@ -20,11 +20,13 @@ from mixtune.sanitize.reading.framing import (
     finished,
     framed,
     question_and_answer,
+    read_spelled_calls,
     read_tools,
     tools_of,
     with_system,
+    without_spelled_tools,
 )
-from mixtune.sanitize.reading.message_forms import is_message, read_messages, read_spelled_calls, without_spelled_tools
+from mixtune.sanitize.reading.message_forms import is_message, names_speaker, read_messages
 from mixtune.sanitize.reading.nested_rows import describe_kind, opened, read_cells
 from mixtune.sanitize.reading.values import (
     Json,
@@ -119,12 +121,20 @@ def find_schema(row: JsonObject, columns: dict[str, str]) -> Schema:
 
 def _describe_columns(row: JsonObject) -> str:
     """Return what to do with columns of no known names."""
-    if column := next((name for name in row if row_answers.holds_messages(row[name])), ""):
+    if column := next((name for name in row if _are_turns(row[name])), ""):
         return f"name its messages by columns={{'messages': {column!r}}}"
-    if column := next((name for name in row if isinstance(row[name], (list, tuple))), ""):
+    texts = [name for name in row if isinstance(row[name], str) and not is_blank(row[name])]
+    lists = [name for name in row if isinstance(row[name], (list, tuple))]
+    talks = [name for name in lists if name in names.CONVERSATIONS]
+    if column := next(iter(talks or (lists if len(texts) < 2 else ())), ""):
         return f"{column} holds no messages with role and content; write them as `messages`, or {WAYS}"
     header = "; where its first line is a row or a title, write the columns' names there: prompt,completion"
     return WAYS + header if any(map(_NO_NAME.fullmatch, row)) else WAYS
+
+
+def _are_turns(value: Json) -> bool:
+    """Return whether a value is a list of messages with their speakers, or one as JSON text."""
+    return row_answers.holds_messages(value) and names_speaker(parse_column(value)[0])
 
 
 def check_columns(row: JsonObject, columns: dict[str, str]) -> None:
@@ -198,6 +208,7 @@ def _conversation(column: str, value: Json) -> Schema:
 
 def _pair_schema(prompt: str, completion: str) -> Schema:
     beside = tuple(name for name in names.BESIDE if name not in (prompt, completion))
+    beside += ("definition",) if prompt == "inputs" else ()  # Natural Instructions' task
     read = frozenset((prompt, completion, *beside, *names.REASONING, *names.WANTED, *names.AROUND))
     read |= {"answer"} if prompt == "text" else frozenset()
     mapper = partial(_pair, prompt=prompt, completion=completion, beside=beside)
@@ -215,10 +226,7 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
         ways = "end with an answer, or name its column by columns={'messages': ..., 'completion': COLUMN}"
         raise DataError(f"the last message is not the assistant's; {ways}")
     for message in messages:
-        if message["role"] == "user" and message["content"][:1] in "<[" and _RENDERED.match(message["content"]):
-            raise DataError("a question holds the marks of a chat template; write the text that they surround alone")
-        if message["role"] != "tool" and is_null_text(message["content"]):
-            raise DataError(f"a message is {message['content'].strip()}, as tables write an empty cell; leave it empty")
+        _check_text(message["role"], message["content"])
     if not any(message["role"] == "user" for message in messages):
         raise DataError("no message of the user's")
     if not messages[-1].get("learn", True) and not any(
@@ -237,6 +245,17 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
     if fields.weight is not None and not is_blank(fields.weight):
         record["weight"] = _weight(fields.weight)
     return record
+
+
+def _check_text(role: str, text: str) -> None:
+    """Refuse a text that stands for another, or that a template has rendered already."""
+    is_asked = role in ("user", "system")
+    if is_asked and text[:1] in "<[" and _RENDERED.match(text):
+        raise DataError("a question holds the marks of a chat template; write the text that they surround alone")
+    if is_asked and text == "-":
+        raise DataError("a question is -, which stands for one that is elsewhere; write the question itself")
+    if role != "tool" and is_null_text(text):
+        raise DataError(f"a message is {text.strip()}, as tables write an empty cell; leave it empty")
 
 
 def _weight(value: Json) -> float:
@@ -301,6 +320,8 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     is_class = prompt == "text"
     check_wanted({**row, completion: None, "label": None} if is_class else row, unread)
     question, answer = row[prompt], row[completion]
+    if (prompt, completion) == ("question", "answer") and not is_blank(row.get("solution")):
+        raise DataError("solution: another answer stands beside the answer; say by columns which is to be learned")
     if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
         account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")
         both = {"tools": question.get("tools"), "functions": row.get("tools")}

@@ -1,5 +1,6 @@
 """Values as files give them: numbers as they are written, empty ones known as such, and the text of any of them."""
 
+import ast
 import json
 import math
 import re
@@ -34,6 +35,7 @@ _QUOTE, _SMALL = ord('"'), 4096
 _NULL = re.compile(
     r"nan|NaN|NULL|<NA>|\\N|(?i:<no_?input>)|#N/A|#NV|#NAME\?|#(?:REF|VALUE|DIV/0|NUM|NULL|BEZUG|WERT|ZAHL)!"
 )
+_PRINTED = re.compile(r"\{\s*'")
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 
@@ -88,6 +90,16 @@ def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
         raise
     except ValueError as error:
         raise DataError(f"{what} not JSON") from error
+
+
+def printed(text: str) -> Json:
+    """Return the value of an object that Python printed, as most of Hermes' calls are; any other text as it is."""
+    try:
+        value = ast.literal_eval(text) if _PRINTED.match(text) else text
+        json_text(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
 
 
 def is_blank(value: Json) -> bool:

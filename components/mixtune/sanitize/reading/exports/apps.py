@@ -1,4 +1,4 @@
-"""Exports of chat apps: ChatGPT, Claude, Open WebUI, LibreChat, LM Studio; and UltraChat's lists of texts.
+"""Exports of chat apps: ChatGPT, Claude, DeepSeek, Open WebUI, LibreChat, LM Studio; and UltraChat's lists of texts.
 
 An app shows one path through its messages, and that is the conversation. What an answer owes to the app's tools, files
 or searches is not in the export: such an answer, and one that was cut off or disliked, is context alone.
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.trees import OTHERS, best_replies, path_to, until_answer
 from mixtune.sanitize.reading.fields import TABLES, account
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column
@@ -55,12 +56,13 @@ def opened_export(row: JsonObject) -> JsonObject:
         Refused: Nothing in it is to be learned, or it has images or files, which are not read.
     """
     cells = [name for name, mark in _CELLS.items() if isinstance(row.get(name), str) and mark in row[name]]
+    plain = row
     row = {**row, **{name: parse_column(row[name], f"{name} is") for name in cells}} if cells else row
     if isinstance(row.get("prompt"), dict) and "replies" in row["prompt"]:
         return best_replies(row)
     export = next((export for export in _EXPORTS if export.fits(row)), None)
     if export is None:
-        return row
+        return plain
     unread: Unread = Counter()
     messages = _conversation(list(export.steps(row, unread)), unread)
     about = {name: value for name, value in row.items() if name not in export.read}
@@ -162,7 +164,7 @@ def _claude(row: JsonObject, unread: Unread) -> Iterator[_Step]:
     path = messages
     if any(message.get("parent_message_uuid") for message in messages):
         nodes = {message["uuid"]: message for message in messages}
-        newest = max(messages, key=lambda message: str(message.get("created_at") or ""))
+        newest = max(reversed(messages), key=lambda message: str(message.get("created_at") or ""))
         leaf = row.get("current_leaf_message_uuid") or newest["uuid"]
         path = path_to(nodes, leaf, "parent_message_uuid")
     unread.update([OTHERS] if len(path) < len(messages) else [])
@@ -193,6 +195,41 @@ def _claude_steps(part: JsonObject, role: str, unread: Unread) -> Iterator[_Step
         unread[f"parts.{kind}"] += 1
     else:
         raise Refused(f"content of a kind that is not read ({kind})")
+
+
+def _deepseek(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+    nodes: dict[str, JsonObject] = {name: node for name, node in row["mapping"].items() if node.get("message")}
+    if not nodes:
+        return
+    newest = max(reversed(nodes), key=lambda name: str(nodes[name]["message"].get("inserted_at") or ""))
+    path = path_to(nodes, newest, "parent")
+    unread.update([OTHERS] if len(path) < len(nodes) else [])
+    for node in path:
+        message = node["message"]
+        account(message, _READ["deepseek"], unread, "messages.", refuses=False)
+        _check_files(message.get("files"))
+        if not message.get("fragments"):
+            raise DataError("its messages do not say who speaks; write `messages`, each with role and content")
+        for fragment in message["fragments"]:
+            yield _fragment_step(fragment["type"], fragment.get("content") or "", unread)
+
+
+def _is_deepseek(row: JsonObject) -> bool:
+    """Return whether a row is a tree of messages, each with the time when it was inserted."""
+    nodes = row.get("mapping")
+    return isinstance(nodes, dict) and any(
+        isinstance(node, dict) and "inserted_at" in (node.get("message") or ()) for node in nodes.values()
+    )
+
+
+def _fragment_step(kind: str, text: str, unread: Unread) -> _Step:
+    if kind == "TIP":
+        unread["messages.TIP"] += 1
+    elif kind not in ("REQUEST", "THINK", "RESPONSE"):
+        return _Step(role="assistant", flaw=_TOOLS)
+    if kind == "THINK":
+        return _Step(role="assistant", thought=text)
+    return _Step(role="user" if kind == "REQUEST" else "assistant", text="" if kind == "TIP" else text)
 
 
 def _open_webui(row: JsonObject, unread: Unread) -> Iterator[_Step]:
@@ -327,13 +364,14 @@ _EXPORTS = (
         read=frozenset(("mapping", "current_node")),
         steps=_chatgpt,
     ),
+    _Export(fits=_is_deepseek, read=frozenset(("mapping",)), steps=_deepseek),
     _Export(
         fits=lambda row: row.get("chat_messages") == [] or _begins(row.get("chat_messages"), "sender"),
         read=frozenset(("chat_messages", "current_leaf_message_uuid")),
         steps=_claude,
     ),
     _Export(
-        fits=lambda row: isinstance(row.get("chat"), dict) and isinstance(row["chat"].get("history"), dict),
+        fits=lambda row: isinstance(row.get("chat"), dict) and "messages" in (row["chat"].get("history") or ()),
         read=frozenset(("chat",)),
         steps=_open_webui,
     ),
