@@ -23,8 +23,10 @@ from mixtune import storage
 from mixtune.commands.local import task_processes
 from mixtune.commands.local.warm_steps import StepServer
 from mixtune.demo.demo_data import write_world
+from mixtune.storage import streams, transfer
 
 from .backend.kubeflow import kubeflow as kubeflow
+from .faulty_s3 import FaultyS3, no_fault
 from .http_server import Answers, LocalServer
 
 SLOWEST = (
@@ -110,6 +112,19 @@ def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     storage.s3_client().create_bucket(Bucket=name)
     yield f"s3://{name}"
     storage.s3_client.cache_clear()
+
+
+@pytest.fixture
+def faulty_s3(bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """An S3 server before that of `bucket`, which fails as a test tells it; a request is tried twice, at once."""
+    server = FaultyS3(s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    monkeypatch.setattr(streams, "TRIES", 2)
+    monkeypatch.setattr(transfer, "TRIES", 2)
+    storage.s3_client.cache_clear()
+    with server.running():
+        yield server
+        server.fault = no_fault
 
 
 class Hub(LocalServer):

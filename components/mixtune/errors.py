@@ -30,8 +30,12 @@ def reason(error: Exception) -> str:
 @cache
 def way_out(kind: str, code: str) -> str:
     """Return what to do about an error of the `system` or of `s3`; empty where it is not known."""
-    table = tomllib.loads(Path(__file__).with_name("ways_out.toml").read_text(encoding="utf-8"))
-    return str(table[kind].get(code, ""))
+    return str(_ways_out()[kind].get(code, ""))
+
+
+@cache
+def _ways_out() -> dict[str, dict[str, str]]:
+    return tomllib.loads(Path(__file__).with_name("ways_out.toml").read_text(encoding="utf-8"))
 
 
 def explain_system(error: OSError) -> str:
@@ -67,3 +71,8 @@ class StorageError(MixtuneError, RuntimeError):
     """S3, or a disk, did not do what was asked of it; the same input may go well later."""
 
     code = ""  # S3's own name of what went wrong
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same may go well in a minute, with nothing done about it."""
+        return self.code in way_out("s3", "passing").split()

@@ -1,6 +1,7 @@
 """When a checkpoint is made, which ones stay, and what becomes of those that are torn or cannot be written."""
 
 import os
+import re
 import signal
 import threading
 import tracemalloc
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mixtune import storage
@@ -24,8 +25,10 @@ from mixtune.train.loop import OnStep
 from mixtune.train.metrics import StepMetrics
 from mixtune.train.run import run_training
 from mixtune.train.saving import rows
+from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer
 
+from ..faulty_s3 import FaultyS3
 from .conftest import task_in
 from .test_loss import SHAPE
 
@@ -104,6 +107,98 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_training_and_says_why(
     assert names(tmp_path) == []
 
 
+def in_s3(bucket: str, shards_path: str, folder: Path, every_steps: int = 2) -> TrainTask:
+    """A training whose checkpoints and model lie in S3."""
+    task = task_in(folder, shards_path, checkpoints={"every_steps": every_steps})
+    return replace(task, outputs=replace(task.outputs, model_uri=f"{bucket}/run/model"))
+
+
+@pytest.mark.parametrize("fault", ["SlowDown", "reset"])
+def test_a_checkpoint_that_s3_does_not_take_for_a_while_costs_that_one_alone(
+    train: Train,
+    shards_path: str,
+    bucket: str,
+    faulty_s3: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fault: str,
+) -> None:
+    whole = load_file(Path(storage.check_fingerprint(train(tmp_path / "whole"))) / "adapter_model.safetensors")
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", 0.0)
+    faulty_s3.fault = lambda method, path: fault if method == "PUT" and "/step-00000008-" in path else ""
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint":
+                thread.join(20)
+        if metrics.step == 11:
+            raise KeyboardInterrupt
+
+    task = in_s3(bucket, shards_path, tmp_path / "cut", every_steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(task, settle)
+    printed = capsys.readouterr().out
+    assert printed.count("warning: ") == 1 and faulty_s3.faults
+    assert re.search(
+        r"warning: s3://\S+/checkpoints: the checkpoint could not be written \(s3://\S+step-00000008", printed
+    )
+    assert "the training goes on" in printed
+    places = [entry.path for entry in storage.list_files(f"{bucket}/run/data/checkpoints")]
+    assert {place.split("-")[1] for place in places if place.endswith("checkpoint.json")} == {"00000004", "00000010"}
+    model = storage.check_fingerprint(run_training(task).uri)
+    assert "going on after step 10 of 12" in capsys.readouterr().out
+    again = load(storage.read_bytes(f"{model}/adapter_model.safetensors"))
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_a_checkpoint_that_s3_refuses_ends_the_training_at_the_next_step(
+    shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path
+) -> None:
+    faulty_s3.fault = lambda method, path: "AccessDenied" if method == "PUT" and "/step-00000002-" in path else ""
+    steps = []
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint":
+                thread.join(20)
+
+    with pytest.raises(StorageError, match=r"could not be written \(s3://.*AccessDenied: no right to do this"):
+        run_training(in_s3(bucket, shards_path, tmp_path / "cut"), settle)
+    assert steps == [1, 2]
+
+
+def test_the_last_checkpoint_is_not_waited_for_in_vain_where_the_model_follows(
+    shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faulty_s3.fault = lambda method, path: "AccessDenied" if method == "PUT" and "/step-00000010-" in path else ""
+    task = in_s3(bucket, shards_path, tmp_path / "cut")
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        if metrics.step == 11:
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":
+                    thread.join(20)
+
+    assert storage.exists(storage.check_fingerprint(run_training(task, settle).uri))
+    assert "AccessDenied" in (printed := capsys.readouterr().out) and "; the model follows" in printed
+
+
+def test_a_training_that_is_told_to_end_and_cannot_save_says_so(
+    shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path
+) -> None:
+    faulty_s3.fault = lambda method, path: "SlowDown" if method == "PUT" and "/step-0000000" in path else ""
+
+    def terminate(trainer: Trainer, metrics: StepMetrics) -> None:
+        if metrics.step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    task = in_s3(bucket, shards_path, tmp_path / "cut")
+    with pytest.raises(StorageError, match=r"could not be written .*SlowDown: S3 is overloaded"):
+        run_training(task, terminate)
+
+
 def test_a_torn_checkpoint_is_passed_over_and_the_one_before_gives_the_same_bits(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,7 +253,7 @@ def test_a_process_reads_its_own_rows_of_a_checkpoint_in_s3_and_no_others(
     task = task_in(tmp_path, shards_path, method="sft", checkpoints={"every_steps": 4})
     place = f"{bucket}/model"
     task = replace(task, outputs=replace(task.outputs, model_path=place, model_uri=place))
-    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.finish)
     trained: list[Trainer] = []
     run_training(task, lambda trainer, metrics: trained.append(trainer))
     folder = storage.join(bucket, "data/checkpoints")
@@ -238,7 +333,7 @@ def test_a_model_with_a_vision_tower_is_trained_and_saved_without_it(
         (base / name).write_bytes((BASE_MODEL / name).read_bytes())
     (base / "preprocessor_config.json").write_text("{}")
     task = task_in(tmp_path / "out", shards_path, method="sft", memory={"dtype": "bfloat16"})
-    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.finish)
     run_training(replace(task, inputs=replace(task.inputs, base_model=str(base))))
     assert names(tmp_path / "out") == ["8+", "10+"]
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out/data/model"))

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from mixtune import storage
 from mixtune.artifacts.model import read_model
 from mixtune.demo.demo_data import BASE_MODEL
+from mixtune.train import checkpoints
 from mixtune.train.checkpoints import Checkpoints
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.modeling.trainable import Trainable
@@ -27,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.kills import furthest, run_forked, run_with_kills, weights_of, write_job  # noqa: E402
 
+from ..faulty_s3 import FaultyS3  # noqa: E402
 from .test_packing import APART, LEAKING, base_of  # noqa: E402
 
 Weights = dict[str, torch.Tensor]
@@ -86,7 +88,7 @@ def test_a_model_in_slices_ends_with_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method, expected = alone
-    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.wait)  # so that the last one can be looked at
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.finish)  # so that the last one can be looked at
     monkeypatch.setattr(Trainable, "set_gradient_sync", reduce_every_micro_batch)
     if shards == size:
         monkeypatch.setattr(ProcessGroup, "memory_bytes", 1e6)
@@ -192,13 +194,38 @@ def test_a_job_in_s3_that_is_told_to_end_goes_on_in_fewer_processes(
     process.send_signal(signal.SIGTERM)
     told = process.stdout.read()
     process.wait(60)
-    checkpoints = f"{place}/data/checkpoints"
+    folder = f"{place}/data/checkpoints"
     assert b"told to end (SIGTERM)" in told or b"step 12/12" in told
     if b"told to end" in told:
-        assert any(entry.path.endswith("checkpoint.json") for entry in storage.list_files(checkpoints))
+        assert any(entry.path.endswith("checkpoint.json") for entry in storage.list_files(folder))
     run_job(job)
     assert furthest(weights_of(place, tmp_path / "fetched"), expected) < 1e-6
-    assert not storage.exists(checkpoints)
+    assert not storage.exists(folder)
+
+
+@pytest.mark.parametrize("alone", ["sft"], indirect=True)
+def test_a_checkpoint_that_one_of_two_processes_cannot_write_costs_that_one_alone(
+    shards_path: str,
+    alone: tuple[str, Weights],
+    bucket: str,
+    faulty_s3: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    method, expected = alone
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(Checkpoints, "delete", Checkpoints.finish)
+    second = "00001-of-00002.safetensors"
+    faulty_s3.fault = lambda method, path: "SlowDown" if "/step-00000003-" in path and second in path else ""
+    job = job_in(tmp_path, shards_path, f"{bucket}/job/task", method=method, checkpoints={"every_steps": 3})
+    run_forked(job, 2)
+    printed = capfd.readouterr().out
+    assert printed.count("the training goes on") == 1 and "step-00000003" in printed and faulty_s3.faults
+    assert furthest(weights_of(f"{bucket}/job/task", tmp_path / "fetched"), expected) < 1e-6
+    left = [entry.path for entry in storage.list_files(f"{bucket}/job/task/data/checkpoints")]
+    assert not [path for path in left if path.startswith("step-00000003-") and path.endswith("checkpoint.json")]
+    assert len([path for path in left if path.endswith("checkpoint.json")]) == 2
 
 
 def test_a_job_that_is_done_is_not_trained_again(

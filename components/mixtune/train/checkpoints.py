@@ -4,8 +4,12 @@ A checkpoint is a folder `step-<steps done>-<attempt>` of safetensors files (tra
 every process the rows that it holds) and a manifest `checkpoint.json`, which is written last: a folder without it is
 torn and never read. Files are written by a thread while training goes on. The order of the data and dropout need no
 state: step `s` is step `s` of the shards. Not `torch.distributed.checkpoint`, whose metadata is a pickle.
+
+What S3 does not take for a while costs one checkpoint: training goes on, and another is begun soon. What it refuses for
+good, or a full disk, ends the training.
 """
 
+import math
 import signal
 import tempfile
 import threading
@@ -31,6 +35,8 @@ HEALTHY = "-healthy"
 """Suffix of a checkpoint whose held-out loss was within `max_nll_rise`."""
 PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
+RETRY_SECONDS = 60.0
+"""After a checkpoint that S3 did not take, until another is begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,7 @@ class CheckpointManifest(Manifest):
 
 
 def delete_checkpoints(uri: str) -> None:
-    """Delete the checkpoints of a training that is done; where they stay, the log says so: the model is whole."""
+    """Delete checkpoints that a newer one or the model has replaced; where they stay, the log says so."""
     try:
         storage.delete(uri)
     except (StorageError, OSError) as error:
@@ -69,8 +75,8 @@ class NoCheckpoints:
         return 0
 
     def stop_and_save_flags(self) -> torch.Tensor:
-        """Return float64, (2,): neither."""
-        return torch.zeros(2, dtype=torch.float64)
+        """Return float64, (3,): none."""
+        return torch.zeros(3, dtype=torch.float64)
 
     def after_step(self, steps_done: int, trainer: Trainer, flags: torch.Tensor) -> None:
         """Save nothing."""
@@ -95,6 +101,9 @@ class Checkpoints:
         self._attempt = self._group.broadcast_text(uuid.uuid4().hex[:8])
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._torn = threading.Event()
+        """Set where a process could not write its part of the checkpoint that is being written."""
+        self._is_missing = False
         self._saved_at = time.monotonic()
         self._terminated = False
 
@@ -114,31 +123,40 @@ class Checkpoints:
         self._terminated = True
 
     def stop_and_save_flags(self) -> torch.Tensor:
-        """Return whether this process has to stop and to save, float64, (2,); summed, any process's flag counts."""
-        interval = self._settings.every_seconds
-        due = self._group.is_main and interval > 0 and time.monotonic() - self._saved_at >= interval
-        return torch.tensor([float(self._terminated), float(due)], dtype=torch.float64)
+        """Return whether this process has to stop, to save, and could not write, float64, (3,).
+
+        Summed, any process's flag counts.
+        """
+        intervals = [self._settings.every_seconds or math.inf, RETRY_SECONDS if self._is_missing else math.inf]
+        due = self._group.is_main and time.monotonic() - self._saved_at >= min(intervals)
+        return torch.tensor([self._terminated, due, self._error is not None], dtype=torch.float64)
 
     def after_step(self, steps_done: int, trainer: Trainer, flags: torch.Tensor) -> None:
         """Save where the summed flags say so, or it is due; the last step needs none, its model follows.
 
         Raises:
             TrainingError: A process was told to end (SIGTERM); the checkpoint is whole.
+            StorageError: A checkpoint cannot be written, now or later; or not now, and a process was told to end.
         """
         if steps_done == trainer.num_steps:
             return
-        stop, due = (bool(flag) for flag in flags.tolist())
+        stop, due, failed = (bool(flag) for flag in flags.tolist())
+        if failed:
+            self._give_up()
         regular = steps_done % self._settings.every_steps == 0
         if stop or due or regular:
             self._save(steps_done, trainer, healthy=regular)
         if stop:
-            self.wait()
+            if self._settle():
+                raise self._explain() from self._error
             raise TrainingError(f"told to end (SIGTERM) after step {steps_done}, which is saved; run it again to go on")
 
     def _save(self, steps_done: int, trainer: Trainer, *, healthy: bool) -> None:
         """Copy the state, and begin to write it; `healthy`: its held-out loss is within the limit."""
-        self.wait()
-        self._saved_at = time.monotonic()
+        if self._settle():
+            self._give_up()
+        self._torn.clear()
+        self._saved_at, self._is_missing = time.monotonic(), False
         manifest = CheckpointManifest(
             identity=self._identity,
             steps_done=steps_done,
@@ -152,13 +170,49 @@ class Checkpoints:
         self._thread = threading.Thread(None, self._write, "checkpoint", arguments, daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Wait until the last checkpoint is written; a StorageError where it could not be, which may go well later."""
+    def _settle(self) -> bool:
+        """Wait until the last checkpoint is written or given up; return whether a process could not write its part.
+
+        All processes call this. Rank 0 waits for the others' files, so it is told first where one of them has none.
+        """
+        if not self._group.is_main:
+            self._join()
+        if self._group.any_process(self._error is not None):
+            self._torn.set()
+        self._join()
+        return self._group.any_process(self._error is not None)
+
+    def _give_up(self) -> None:
+        """Go on without a checkpoint that a process could not write; all processes do so after the same step.
+
+        Raises:
+            StorageError: The next would not be written either.
+        """
+        self._torn.set()
+        self._saved_at, self._is_missing = time.monotonic(), True
+        if isinstance(self._error, StorageError) and self._error.passes:
+            print(
+                f"warning: {self._explain()}; the training goes on and writes another in {RETRY_SECONDS:.0f} s, or "
+                "when it is due; if it is ended before, it goes on from the one before",
+                flush=True,
+            )
+        elif self._error:
+            raise self._explain() from self._error
+        self._error = None
+
+    def _explain(self) -> StorageError:
+        error = self._error or "another process could not write its part"
+        return StorageError(f"{self.uri}: the checkpoint could not be written ({error})")
+
+    def _join(self) -> None:
         if self._thread:
             self._thread.join()
             self._thread = None
-        if self._error:
-            raise StorageError(f"{self.uri}: the checkpoint could not be written ({self._error})") from self._error
+
+    def finish(self) -> None:
+        """Wait until nothing is written any more; what could not be is not needed: the model follows."""
+        if self._settle() and self._error:
+            print(f"warning: {self._explain()}; the model follows", flush=True)
 
     def load(self, trainer: Trainer, *, healthy: bool = False) -> int:
         """Take up the newest whole checkpoint, or the newest healthy one; return the steps done, 0 where there is none.
@@ -166,7 +220,8 @@ class Checkpoints:
         Raises:
             ConfigError: It is another training's.
         """
-        self.wait()
+        if self._settle():
+            self._give_up()
         whole, torn = self._listed() if self._group.is_main else ([], [])
         for name in torn:
             storage.delete(storage.join(self.uri, name))
@@ -186,7 +241,6 @@ class Checkpoints:
 
     def delete(self) -> None:
         """Delete them all: the training is done."""
-        self.wait()
         if self._group.is_main:
             delete_checkpoints(self.uri)
 
@@ -204,7 +258,7 @@ class Checkpoints:
         whole = self._listed()[0]
         newest = whole[-self._settings.keep :] + [name for name in whole if name.endswith(HEALTHY)][-1:]
         for name in set(whole) - set(newest):
-            storage.delete(storage.join(self.uri, name))
+            delete_checkpoints(storage.join(self.uri, name))
 
     def _write(self, folder: str, parts: dict[str, Part], manifest: CheckpointManifest) -> None:
         try:
@@ -218,6 +272,8 @@ class Checkpoints:
                 storage.write_json(note, [vars(entry) for entry in entries])
                 return
             entries += self._peers(folder)
+            if self._torn.is_set():
+                return
             files = tuple(sorted(entries, key=lambda entry: entry.path))
             write_artifact(storage.join(folder, MANIFEST), replace(manifest, data_uri=folder, files=files))
             self._delete_old()
@@ -232,12 +288,14 @@ class Checkpoints:
         return self.uri
 
     def _peers(self, folder: str) -> list[storage.FileEntry]:
-        """Return the entries that the other processes leave when their files are written."""
-        entries = []
+        """Return the entries that the other processes leave when they have written; fewer where one has failed."""
+        entries: list[storage.FileEntry] = []
         deadline = time.monotonic() + PEERS_SECONDS
         for rank in range(1, self._group.size):
             note = storage.join(folder, f"written-{rank:05d}.json")
             while not storage.file_exists(note):
+                if self._torn.is_set():
+                    return entries
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"nothing from rank {rank}; checkpoints of several nodes need shared storage")
                 time.sleep(0.1)

@@ -196,7 +196,7 @@ def run_training(task: TrainTask, on_step: OnStep = lambda trainer, metrics: Non
         steps = train_steps(trainer, checkpoints, on_step)
         with checkpoints.catch_sigterm():
             history = track(steps, trainer.num_steps, run) if group.is_main else list(steps)
-        checkpoints.wait()
+        checkpoints.finish()
         model = _save_model(session, trainer, history)
         run.set_tags({"model_uri": str(model), "attempts": checkpoints.lineage})
         group.barrier()
