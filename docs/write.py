@@ -142,28 +142,42 @@ def default(item: Any) -> str:
 
 
 def pipelines_page(pipelines: dict[Path, Any]) -> str:
-    """Return the page of all pipelines: what each does, and its parameters in the order of its function."""
+    """Return the page of all pipelines: what each does, its own parameters, and once those that several take alike."""
+    listed = {file.stem: pipeline_rows(file, pipeline) for file, pipeline in sorted(pipelines.items())}
+    counts = Counter(row for rows in listed.values() for row in rows)
+    shared = list(dict.fromkeys(row for rows in listed.values() for row in rows if counts[row] >= SHARED_BY))
+    head = ("parameter", "type", "default", "meaning")
     blocks = [
         f"# Pipelines and their parameters\n\n{NOTE}, from the compiled YAML. `mixtune run NAME key=value` takes these "
-        "names; lists and objects are JSON.\n"
+        "names; lists and objects are JSON. [settings.md](settings.md) has the keys of parameters whose names end in "
+        f"`_options`.\n\nA parameter that {SHARED_BY} pipelines or more take alike stands in the "
+        "[last table](#parameters-of-several-pipelines).\n"
     ]
-    if any(name.endswith("_options") for item in pipelines.values() for name in item.component_spec.inputs):
-        blocks += ["[settings.md](settings.md) has the keys of the parameters whose names end in `_options`.\n"]
-    for file, pipeline in sorted(pipelines.items()):
+    for file in sorted(pipelines):
         with open(file) as stream:
             spec = next(yaml.safe_load_all(stream))
-        parameters = spec["root"]["inputDefinitions"]["parameters"]
-        rows = [
-            (f"`{name}`", KINDS[item["parameterType"]], value(item), cell(item.get("description", "")))
-            for name, item in (
-                (name, parameters[name]) for name in inspect.signature(pipeline.pipeline_func).parameters
-            )
-        ]
+        rows = listed[file.stem]
         blocks += [f"## {file.stem}\n\n{spec['pipelineInfo'].get('description', '')}\n"]
-        blocks += [table(("parameter", "type", "default", "meaning"), rows)]
-    return "\n".join(blocks)
+        if own := [row for row in rows if row not in shared]:
+            blocks += [table(head, own)]
+        blocks += [f"Also: {', '.join(row[0] for row in rows if row in shared)}.\n"]
+    return "\n".join([*blocks, "## Parameters of several pipelines\n", table(head, shared)])
 
 
+def pipeline_rows(file: Path, pipeline: Any) -> list[tuple[str, str, str, str]]:
+    """Return a compiled pipeline's parameters in the order of its function: name, type, default, meaning."""
+    with open(file) as stream:
+        spec = next(yaml.safe_load_all(stream))
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    named = [(name, parameters[name]) for name in inspect.signature(pipeline.pipeline_func).parameters]
+    return [
+        (f"`{name}`", KINDS[item["parameterType"]], value(item), cell(item.get("description", "")))
+        for name, item in named
+    ]
+
+
+SHARED_BY = 3
+"""Pipelines that take a parameter alike, from which on it is listed once."""
 KINDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "whole number",
