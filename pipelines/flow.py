@@ -311,7 +311,7 @@ class Run:
         return on_cluster(task, cached=False)
 
     def choose_rung(self, ladder_uri: str) -> dsl.PipelineTask:
-        """Lay the candidates of a ladder side by side and name the one to take."""
+        """Compare the candidates of a ladder and name the one to take."""
         task = choose_rung(ladder_uri=ladder_uri, tracking=self.tracking, storage=self.storage)
         return with_run_id(on_cluster(task, cached=False))
 

@@ -54,7 +54,7 @@ def choose_mix(
     tracking: dict = {},
     storage: dict = {},
 ) -> NamedTuple("Choice", [("verdict", str), ("customer_data_percent", float), ("strength", float)]):
-    """Lay several mixes side by side and name the one to take.
+    """Compare several mixes and name the one to take.
 
     That is the largest gain on the customer's records among the mixes whose verdict is pass; where none passed as it
     was trained, the largest certain gain among those that passed turned down. A mix whose training failed is listed
@@ -146,7 +146,7 @@ def choose_rung(
     tracking: dict = {},
     storage: dict = {},
 ) -> NamedTuple("Choice", [("verdict", str), ("model_uri", str)]):
-    """Lay the candidates of a ladder side by side and name the one to take.
+    """Compare the candidates of a ladder and name the one to take.
 
     That is the largest gain on the customer's records among the candidates whose verdict is pass.
 
@@ -179,7 +179,7 @@ def choose_rung(
 def go_on(action: str, customer_data_percent: float, train_options: dict, ladder_uri: str) -> NamedTuple(
     "Step", [("action", str), ("customer_data_percent", float), ("train_options", dict), ("ladder_uri", str)]
 ):
-    """Hand on what one of two branches said, so that a further branch can hang on it.
+    """Return the output of whichever of two branches ran, so that a later task can depend on it.
 
     Args:
         action: What comes next.

@@ -96,7 +96,7 @@ def climb(comparison_path: str, candidate: Options, earlier: str, ladder_path: s
 
 
 def report_ladder(uri: str, outputs: Outputs, options: Options) -> LadderReport:
-    """Lay the rungs side by side, recommend one, and write the report; `options` are the `tracking` parameter.
+    """Compare the rungs, recommend one, and write the report; `options` are the `tracking` parameter.
 
     Raises:
         TrainingError: Not one rung has a model.

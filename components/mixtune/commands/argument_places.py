@@ -94,7 +94,7 @@ def resolve_places(arguments: Arguments, folder: Path) -> Arguments:
 
 
 def _is_there(path: Path) -> bool:
-    """Return whether this machine has that file or folder, or one that the name fits as a pattern."""
+    """Return whether this machine has that file or folder, or a file that matches it as a pattern."""
     return path.exists() or bool(glob.glob(str(path)))
 
 

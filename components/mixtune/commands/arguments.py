@@ -184,7 +184,7 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
     """Check that arguments fit a compiled pipeline: names, types, and with `complete` nothing required missing.
 
     Raises:
-        ConfigError: They do not; every unknown name is said.
+        ConfigError: They do not; every unknown name is listed.
     """
     definitions = read_definitions(path)
     _check_names(path, arguments, definitions)

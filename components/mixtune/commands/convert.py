@@ -28,7 +28,7 @@ def add_commands(commands: Commands) -> None:
     mix = commands.add_parser("mix", help="print the mix of a run as a Nova recipe's data_mixing")
     add_pipeline_arguments(mix, runs=True)
     mix.set_defaults(command=_mix)
-    dial = commands.add_parser("dial", help="draw a tuned model back towards its base, without training")
+    dial = commands.add_parser("dial", help="turn a tuned model down towards its base, without training")
     add_model(dial)
     dial.add_argument("--strength", type=float, required=True, help="between 0 (the base) and 1 (as trained)")
     dial.add_argument("--out", required=True, metavar="FOLDER", help="local or s3://")

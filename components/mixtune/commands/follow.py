@@ -76,7 +76,7 @@ class RunWatch:
 
 
 def _follow(options: argparse.Namespace) -> int:
-    read_run(connect(options), options.run_id)  # a wrong id or host is told at once, not after all patience
+    read_run(connect(options), options.run_id)  # report a wrong id or host at once, not after --patience
     return follow_run(options, options.run_id)
 
 
@@ -125,7 +125,7 @@ def _end(options: argparse.Namespace, run: SubmittedRun, watch: RunWatch) -> int
 
 
 def last_sentence(log: str) -> str:
-    """Return what a step said last: the text of its own error, else its last line."""
+    """Return a step's error, else the last line of its log."""
     if errors := list(_OWN_ERROR.finditer(log)):
         return (errors[-1][1] + log[errors[-1].end() :].rstrip()).strip()[:2000]
     lines = [line for line in log.splitlines() if line.strip() and not _LAUNCHER_LINE.match(line)]

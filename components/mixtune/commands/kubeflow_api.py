@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines as the commands speak with it: the client, its errors in words, and what it says of a run."""
+"""Connect to Kubeflow Pipelines: the client, its errors as ClusterError, and its runs as plain data."""
 
 import argparse
 import contextlib

@@ -144,7 +144,7 @@ def _describe_search(find: FindSettings) -> str:
 
 
 def _about_records(customer_uri: str) -> int:
-    """Return about how many records a customer's files have, by their lines; 0 where that cannot be told."""
+    """Return about how many records a customer's files have, by their lines; 0 where they cannot be counted."""
     try:
         there = bool(customer_uri) and storage.exists(storage.split_pattern(customer_uri)[0])
         records = count_records(customer_uri, storage.list_files(customer_uri)) if there else 0

@@ -14,7 +14,7 @@ class RunOnCluster:
     def __init__(self, run_id: str, namespace: str) -> None:
         self.run_id, self.namespace = run_id, namespace
         self.trouble = ""
-        """Why the cluster told nothing."""
+        """Why the cluster gave no answer."""
         self._api: KubernetesApi | None = None
         try:
             self._api = KubernetesApi(timeout_seconds=(3, 20))

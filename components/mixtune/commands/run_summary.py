@@ -1,4 +1,4 @@
-"""What runs came to, wherever they ran: verdict, cost and mix, from MLflow or from their artifacts."""
+"""Summarise runs: verdict, cost and mix, from MLflow or from their artifacts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

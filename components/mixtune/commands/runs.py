@@ -1,4 +1,4 @@
-"""The command `runs`: what runs there were, here or on a cluster, what those do that still run, and their verdicts."""
+"""The command `runs`: list runs, here or on a cluster, with the tasks of running ones and the verdicts of others."""
 
 import argparse
 import contextlib

@@ -22,7 +22,7 @@ _KEYS = (string.ascii_lowercase, *([str(number) for number in range(first, first
 WRONG = re.compile(r"distractor_?\d|incorrect_answer_?\d|distractors|incorrect_answers")
 _LETTERED = re.compile(r"\(?([A-Za-z]) ?[).:]\s*(.*)", re.DOTALL)
 _FILLER = "N/A"
-"""What MMLU-Pro puts in the place of a choice that is not there."""
+"""What MMLU-Pro writes for a choice that is missing."""
 
 
 class Choices(NamedTuple):

@@ -18,7 +18,7 @@ from mixtune.evaluate.scoring.label_names import spell_without_case
 
 NO_SUBJECT = "all"
 _HIDDEN = ("", "-1", "None", "nan")
-"""What published test splits have in the place of answers that are kept secret."""
+"""What published test splits have in place of answers that are kept secret."""
 _MIN_INDEXES = 10
 """So many indexes do not tell where they count from, where none is that of the first or of the last choice."""
 _NAMED = re.compile(r"(?:(?:option|choice|answer)[\s_:]*)?\(?([A-Za-z]|\d+)(?:\.0)?\)?[.:]?", re.IGNORECASE)

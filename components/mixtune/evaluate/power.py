@@ -1,4 +1,4 @@
-"""How surely so many items tell: said by `preflight` before anything is measured, and by `compare` afterwards."""
+"""Estimate how likely a verdict is with a number of items: for `preflight` beforehand, for `compare` afterwards."""
 
 import math
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from mixtune.report import confusion_table, pages
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What came of one evaluation."""
+    """The results of one evaluation."""
 
     samples: Samples
     labels: Sequence[str] = ()

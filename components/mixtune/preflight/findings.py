@@ -1,4 +1,4 @@
-"""What checks found: lines for a log, a page, and the error that ends a run that cannot go well."""
+"""Report what checks found: log lines, a page, and one error that names every failure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ OUTCOMES = ("skip", "pass", "warn", "fail")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check and what came of it."""
+    """One check with its outcome."""
 
     name: str
     outcome: str

@@ -13,7 +13,7 @@ NOT_COUNTED = "not counted before they are read (JSONL, CSV and TSV are)"
 
 
 def check_items(run: RunSettings) -> Findings:
-    """Hold the records that are held back against the limits; nothing is said where records cannot be counted."""
+    """Compare the held-out records with the limits; warn of nothing where records cannot be counted."""
     limit_of = from_dict(EvaluateSettings, run.evaluate_options, "evaluate_options").limit_of
     splits = {"splits": run.sanitize_options.get("splits", {})}
     general, own = (read_sanitize_settings(task, splits).splits for task in ({}, {"splits": {"holdout_records": 0}}))

@@ -17,7 +17,7 @@ from mixtune.settings.sanitize import SanitizeSettings, advise_region
 MANY_EPOCHS = 5.0
 """Passes over a pool above which its records are more likely learned by heart than learned from."""
 MUCH_LOST = 0.01
-"""Share of a pool's records, 0 to 1, cut or dropped above which it is said as a warning."""
+"""Share of a pool's records, 0 to 1, cut or dropped, above which preflight warns."""
 STORED = ("report", "keep")
 """Policies of sanitize that leave personal data as it is."""
 

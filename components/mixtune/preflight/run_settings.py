@@ -90,7 +90,7 @@ class RunSettings:
 
     @cached_property
     def num_records(self) -> Counter[tuple[str, str]]:
-        """About how many records the sources have, by pool and split; 0 where that cannot be told."""
+        """About how many records the sources have, by pool and split; 0 where they cannot be counted."""
         return about_records(self.sources)
 
     @property

@@ -18,7 +18,7 @@ PLAIN_MLP = (
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
-    """The mixture of experts that stands in the place of some layers' MLP."""
+    """The mixture of experts that replaces some layers' MLP."""
 
     layers: int
     count: int

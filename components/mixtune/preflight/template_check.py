@@ -1,4 +1,4 @@
-"""What a run learns of each kind of conversation, said by the very code of `mix_shard`, without torch."""
+"""Find what a run learns of each kind of conversation, by the same code as `mix_shard`, without torch."""
 
 from mixtune import models
 from mixtune.chat.refused_share import way_out

@@ -21,7 +21,7 @@ class Layout(StrEnum):
     PACKED = "packed"
     """One behind the other in one row."""
     BORDERS = "borders"
-    """The same, and the model's kernels for states and convolutions are told where each begins."""
+    """The same, and the model's kernels for states and convolutions get each record's start."""
     ROWS = "rows"
     """Each in a row of its own, padded on the right: nothing that is causal sees what comes behind."""
     SINGLE = "single"

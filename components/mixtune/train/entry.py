@@ -1,4 +1,4 @@
-"""The door of the shells: train here or as a job of the cluster, and report a failure as the shell is told."""
+"""Entry points of the components: train here or as a job of the cluster, and report a failure as `on_error` says."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -34,7 +34,7 @@ from mixtune.train.task import TrainTask
 from mixtune.train.trainer import Trainer, make_trainer
 
 LAYOUTS = {
-    Layout.BORDERS: "records are packed, and its kernels are told where each begins",
+    Layout.BORDERS: "records are packed, and its kernels get each record's start",
     Layout.ROWS: "each record is a row of its own, padded to the longest: exact, and somewhat slower than packed ones",
     Layout.SINGLE: "every record is a forward pass of its own: exact, and slower than packed ones",
 }

@@ -59,7 +59,7 @@ def _import_tuning(options: argparse.Namespace) -> int:
 
 
 def format_import(imported: ImportedTuning) -> str:
-    """Return the table of what became of every setting, as text."""
+    """Return a text table of every setting of the job and what it was mapped to."""
     job = imported.job
     rows = [COLUMNS, *((line.setting, _cut(line.value), line.becomes or "-", line.note) for line in imported.lines)]
     widths = [min(SHOWN, max(len(row[place]) for row in rows)) for place in range(3)]

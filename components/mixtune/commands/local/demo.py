@@ -19,7 +19,7 @@ from mixtune.report.next_steps import command_of
 
 
 def demo_command(options: argparse.Namespace) -> int:
-    """Write the demo's world, run the grid of mixes on it and show what came of it."""
+    """Write the demo's world, run the grid of mixes on it and print the results."""
     if options.epochs is not None and options.epochs <= 0:
         raise ConfigError(f"--epochs is above 0; got {options.epochs:g}")
     work = WorkDir.at(options.work_dir)

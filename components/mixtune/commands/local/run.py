@@ -46,7 +46,7 @@ DEFAULTS = {
 
 
 class Interrupted(MixtuneError):
-    """A run that was told to end: Ctrl-C or SIGTERM."""
+    """A run that Ctrl-C or SIGTERM stopped."""
 
 
 def run_pipeline(
@@ -59,7 +59,7 @@ def run_pipeline(
 
     Raises:
         TrainingError: A task failed; the message is that task's own.
-        Interrupted: It was told to end.
+        Interrupted: Ctrl-C or SIGTERM stopped it.
     """
     run_id = resume or f"{pipeline.stem}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     earlier = work.record(run_id) if resume else None
@@ -144,7 +144,7 @@ def _stopped_by_signals(runner: TaskRunner) -> Iterator[None]:
     def stop(_number: int, _frame: object) -> None:
         if not runner.interrupted:
             runner.interrupted = True
-            print("\ninterrupted: the tasks are told to end, a training saves where it stands ...", file=sys.stderr)
+            print("\ninterrupted: stopping the tasks; a training saves a checkpoint first ...", file=sys.stderr)
         runner.stop()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

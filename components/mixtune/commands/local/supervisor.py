@@ -1,7 +1,7 @@
 """Run one command in a process group of its own that never outlives the process that asked for it.
 
 `python -I -S supervisor.py COMMAND...`: standard input is a pipe that nobody writes to. It closes when the asker closes
-it, or is gone, even by kill -9. Then the group is told to end (SIGTERM: a training saves where it stands), and after
+it, or is gone, even by kill -9. Then the group gets SIGTERM (a training saves a checkpoint), and after
 `GRACE_SECONDS` it is killed. The group's temporary folder (`TEMPORARY` in the environment) goes with it. It imports
 nothing of mixtune, so that it starts at once.
 """

@@ -66,10 +66,10 @@ class TaskRunner:
         self.interrupted = False
         """Whether a signal asked for the end."""
         self.stopped: list[str] = []
-        """Tasks that were told to end, each with how far it was."""
+        """Tasks that were stopped, each with its progress."""
 
     def stop(self) -> None:
-        """Tell all tasks to end; none begins any more."""
+        """Stop all tasks and start no further one."""
         self.stopping = True
         for pipe in list(self._pipes):
             with contextlib.suppress(OSError):
@@ -205,7 +205,7 @@ def _executor_input(command: Sequence[str]) -> int:
 
 
 def _with_this_python(command: Sequence[str]) -> list[str]:
-    """Return a task's command with this interpreter in the place of `python3`; inputs and outputs stay as they are."""
+    """Return a task's command with this interpreter in place of `python3`; inputs and outputs stay as they are."""
     end = _executor_input(command)
     own = [
         sys.executable if part == "python3" else part.replace("python3 ", f"{shlex.quote(sys.executable)} ")

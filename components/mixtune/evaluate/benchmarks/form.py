@@ -109,7 +109,7 @@ class BenchmarkForm(Protocol[Options]):
         return [str(text) for text in table["text"].to_pylist()]
 
     def reference(self, gold: str) -> str:
-        """Return what a judge is told of a good answer to an item; empty: nothing."""
+        """Return the reference for a judge of an item's answers; empty: none."""
         return gold
 
     def confusion(self, table: pa.Table, labels: Labels) -> list[list[int]]:

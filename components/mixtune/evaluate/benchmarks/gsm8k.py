@@ -22,7 +22,7 @@ from mixtune.inference.parallel import Part, make_parts
 
 QUESTIONS_PER_PART = 128
 STOP = "Question:"
-"""Where a model goes on with a question of its own, its answer has ended."""
+"""Where a model continues with a question of its own, its answer has ended."""
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = (",", r"\$", "(?s).*#### ", r"\.$")

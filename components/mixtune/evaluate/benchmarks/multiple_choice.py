@@ -26,7 +26,7 @@ ITEMS_PER_PART = 1024
 PROMPT, CONTINUED = "Question: {question}\nAnswer:", "{question}"
 BIAS = "ambiguous_bias"
 WORDS = {"yes", "no", "maybe", "true", "false", "valid", "invalid"}
-"""Choices of these alone are not told apart by their length: `yes` is no longer an answer than `no`."""
+"""Choices of these alone are not compared by their length: `yes` is no longer an answer than `no`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ _PUNCTUATION = re.compile(
 )
 """All but decimal points, the sign of a number and a grade's minus."""
 _SIGNS_AFTER = "+#%^~€£°"
-"""Signs that belong to what they follow: `C` is not said by `C++`, nor `5` by `5%`."""
+"""Signs that belong to what they follow: `C++` does not name `C`, nor `5%` the label `5`."""
 _WRAPPING = " \t\n\"'`_.,;:!?()[]{}“”„«»。！？"
 _NEGATION = re.compile(
     r"(?:\b(?:not|(?:is|are|was|were|does|do|did|would|could|should)n['’ ]t|never|neither|nor|nicht"

@@ -17,8 +17,8 @@ POLL_SECONDS = 5.0
 def clean_up(clock: Clock | None = None) -> None:
     """Delete every job of this run that is still there, and wait until the pods of all its jobs are gone.
 
-    Outside a cluster there are none. A run whose service account may not list jobs has not started any: it is told in
-    one line how to look.
+    Outside a cluster there are none. A run whose service account may not list jobs has not started any: one line
+    names the command to look for them.
 
     Raises:
         ClusterError: The API is away, or refuses to delete a job.

@@ -71,7 +71,7 @@ class JobApi:
         return True
 
     def delete(self, backend: Backend, name: str) -> None:
-        """Delete a job; its pods are told to end after it is gone.
+        """Delete a job; its pods get SIGTERM after it is gone.
 
         Under foreground deletion the object would stay until they have ended, and Kubeflow Trainer 2.3 makes a new
         JobSet for a TrainJob that is there, marked for deletion or not.

@@ -27,7 +27,7 @@ class Job:
     run_id: str
     """The pipeline run that the job belongs to, fit for a label."""
     job_uri: str
-    """What the processes of the job are told: a JSON document in S3."""
+    """The instructions for the job's processes: a JSON document in S3."""
     image: str
     python: str
     """The Python of the image that has mixtune."""

@@ -66,7 +66,7 @@ class Dropout:
 
 
 class RecordDropout(torch.nn.Module):
-    """The dropout of one layer, in the place of PEFT's."""
+    """The dropout of one layer, in place of PEFT's."""
 
     layer: torch.Tensor
 

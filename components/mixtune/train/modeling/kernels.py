@@ -17,7 +17,7 @@ from mixtune.errors import ConfigError, ModelError
 VARLEN = "mixtune_varlen"
 """Name of `varlen_attention` among transformers' attention functions."""
 PACKED_ATTENTION = (VARLEN, "flash_attention_2")
-"""Attention functions that are told where records begin; all others get a mask."""
+"""Attention functions that take the records' boundaries; all others get a mask."""
 FLASH_PACKAGES = (("FA3", "flash_attn_interface", (9,)), ("FA4", "flash_attn.cute", (9, 10)))
 """torch's name of an implementation, the module that has it, and the compute capabilities that it is for."""
 _varlen_calls = [0]

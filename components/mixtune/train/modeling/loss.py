@@ -74,7 +74,7 @@ class PackedLoss(torch.nn.Module):
 
     @property
     def takes_positions(self) -> bool:
-        """Whether the model can be given positions, by which packed records are told apart."""
+        """Whether the model takes positions, which separate packed records."""
         accepted = inspect.signature(self.decoder.forward).parameters.values()
         return any(item.name == "position_ids" or item.kind == item.VAR_KEYWORD for item in accepted)
 
