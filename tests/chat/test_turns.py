@@ -331,3 +331,75 @@ def test_what_a_record_becomes_does_not_depend_on_those_before_it(tmp_path: Path
         expected = [item for number in order for item in alone[number]]
         assert [item.input_ids.tolist() for item in together] == [item.input_ids.tolist() for item in expected]
         assert [item.loss_mask.tolist() for item in together] == [item.loss_mask.tolist() for item in expected]
+
+
+LISTED = "{{ tools | tojson }}"
+BESIDE_SYSTEM = (
+    "{% if messages[0].role == 'system' %}WITH{{ '<|system|>' + messages[0].content }}{% else %}WITHOUT{% endif %}"
+    "{% for m in messages if m.role != 'system' %}{{ '<|' + m.role + '|>' + m.content }}{% for c in m.tool_calls %}"
+    "{{ '<call>' + c.function | tojson + '</call>' }}{% endfor %}{{ '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""A template that lists tools in one of two places, or in both."""
+TOWN = {"type": "object", "properties": {"town": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(("beside", "alone"), [(LISTED, ""), ("", LISTED), (LISTED, LISTED)])
+def test_tools_that_some_prompts_do_not_list_are_lost_there_alone_though_a_call_spells_their_names(
+    beside: str, alone: str, tmp_path: Path
+) -> None:
+    template = BESIDE_SYSTEM.replace("WITHOUT", alone).replace("WITH", beside)
+    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, special, eos_token="<|end|>"))
+    for listed, system in ((beside, [Message(role="system", content="Be brief.")]), (alone, [])):
+        messages = [*system, *RESULT]
+        record: Record = {"id": content_id(messages), "messages": messages, "origin": {"file": "a.jsonl", "line": 1}}
+        record["tools"] = [{"name": "look", "description": "Looks.", "parameters": TOWN}]
+        for _ in range(2):
+            (item,) = tokenizer.tokenize([record])
+            assert item.problem == ("" if listed else "the chat template has no place for its list of tools")
+            assert ("Looks." in tokenizer.decode(item.input_ids)) == bool(listed)
+
+
+def test_a_system_prompt_is_a_part_where_a_template_takes_it_so_alone(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{{ '<|' + m.role + '|>' }}{% if m.role == 'system' %}{{ m.content[0].text }}"
+        "{% elif m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}{% endif %}{{ '<|end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    special = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, special))
+    record = conversation()
+    assert learned(tokenizer, record) == "One.<|end|>Two?\nYes.<|end|>"
+    record["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    assert learned(tokenizer, record) == "One.<|end|>Two?\nYes.<|end|>"
+    assert tokenizer.decode(next(tokenizer.tokenize([record])).input_ids).startswith("<|system|>Be brief.<|end|>")
+
+
+def test_an_answer_behind_one_whose_end_no_prompt_writes_is_refused_and_no_token_counts_twice(tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if not loop.first %}{{ '<|end|>' }}{% endif %}{{ '<|' + m.role + '|>' + m.content }}"
+        "{% endfor %}{% if add_generation_prompt and messages[-1].role != 'assistant' %}<|end|><|assistant|>{% endif %}"
+    )
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, ["<|user|>", "<|assistant|>", "<|end|>"]))
+    assert learned(tokenizer, conversation()) == "One.<|end|>Two?\nYes.<|end|>"
+    record = conversation()
+    record["messages"].insert(2, {"role": "assistant", "content": "Or none."})
+    (item,) = tokenizer.tokenize([record])
+    assert item.problem == "the chat template asks for no answer behind an answer"
+    assert way_out(item.problem).startswith("mend the records")
+
+
+def test_a_template_that_writes_control_tokens_by_what_is_said_takes_every_record_of_a_shape(tmp_path: Path) -> None:
+    template = CHATML.replace(
+        "{{ message.content }}",
+        "{% if message.content == messages[0].content %}<|note|>{% endif %}{{ message.content }}",
+    )
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, ["<|im_start|>", "<|im_end|>", "<|note|>"]))
+    same = conversation()
+    for message in same["messages"]:
+        message["content"] = "Yes."
+    (alone,) = ChatTokenizer(tmp_path).tokenize([same])
+    _, item = tokenizer.tokenize([conversation(), same])
+    assert (alone.problem, item.problem, item.num_control) == ("", "", 12)
+    assert (item.input_ids.tolist(), item.loss_mask.tolist()) == (alone.input_ids.tolist(), alone.loss_mask.tolist())

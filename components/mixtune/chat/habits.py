@@ -26,13 +26,19 @@ from mixtune.errors import DataError
 from mixtune.records import THOUGHT_KEYS, TemplateValue, json_text
 
 _QUESTION, _ANSWER, _THOUGHT, _VALUE = "mixtune question", "mixtune answer", "mixtune thought", "mixtune value"
+_SYSTEM = {"role": "system", "content": "mixtune system"}
 _USER = {"role": "user", "content": _QUESTION}
 _PLAIN = {"role": "assistant", "content": _ANSWER}
 _THINKING = {**_PLAIN, **dict.fromkeys(THOUGHT_KEYS, _THOUGHT)}
 _RESULT = {"role": "tool", "content": "mixtune result", "tool_call_id": "mixtune001"}
 _ARGUMENTS = {"mixtune_key": _VALUE}
 _PARAMETERS = {"type": "object", "properties": {"mixtune_key": {"type": "string", "description": "Says what."}}}
-_TOOL = {"type": "function", "function": {"name": "mixtune_tool", "description": "Does it.", "parameters": _PARAMETERS}}
+_TOOL_NAME = "mixtune_tool"
+PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": _TOOL_NAME, "description": "Does it.", "parameters": _PARAMETERS},
+}
+"""A tool that no record has: where a template writes it, it writes tools."""
 
 Render = Callable[..., Rendered]
 """`ChatTemplate.render` for the tools of a conversation."""
@@ -51,7 +57,6 @@ class Habits(NamedTuple):
     """It takes contents as lists of parts, not as texts;"""
     part_thoughts: bool = False
     """or those with a thought, which is the first part."""
-    writes_tools: bool = False
     text_arguments: bool = False
     """It takes the arguments of a call as JSON text, not as an object."""
     end_of_turn: str = ""
@@ -82,7 +87,7 @@ def find_habits(render: Render, traits: Traits) -> Habits:
     is_plain = _ANSWER in _try(render, [_USER, _PLAIN], off)
     if not is_plain and _ANSWER not in _try(render, as_parts([_USER, _PLAIN]), off):
         return Habits()
-    habits = Habits(part_contents=not is_plain)
+    habits = Habits(part_contents=not is_plain or _takes_system_as_part(render, off))
     if habits.part_contents:
         render = _in_form(render, as_parts)
     traits = traits._replace(switches=tuple(item for item in traits.switches if _matters(item, render)))
@@ -97,7 +102,6 @@ def find_habits(render: Render, traits: Traits) -> Habits:
     habits = habits._replace(
         thoughts=thoughts,
         has_marks=bool(marks),
-        writes_tools="mixtune_tool" in _try(render, [_USER, _PLAIN], off, tools=[_TOOL]),
         text_arguments=_wants_text(render, off),
         end_of_turn=_first_end(control, whole, whole.rfind(_ANSWER) + len(_ANSWER), traits.eos),
     )
@@ -107,6 +111,21 @@ def find_habits(render: Render, traits: Traits) -> Habits:
     end = _read_following(render, off, control, [_USER, _PLAIN], _USER)
     call = _read_following(render, off, control, [_USER, _call(habits.text_arguments)], _RESULT)
     return habits._replace(end_of_turn=end, end_of_call=call, is_end_next=True) if end else habits
+
+
+def shows_tool(text: str) -> bool:
+    """Return whether `PROBE_TOOL` is written in a text."""
+    return _TOOL_NAME in text
+
+
+def _takes_system_as_part(render: Render, variables: Variables) -> bool:
+    """Return whether a system prompt is written only if contents are lists of parts, and answers are then, too."""
+    messages, text = [_SYSTEM, _USER, _PLAIN], str(_SYSTEM["content"])
+    if text in _try(render, messages, variables):
+        return False
+    in_parts = _try(render, as_parts(messages), variables)
+    is_quoted = repr(text) in in_parts or json_text(text) in in_parts  # a list that is written as it is
+    return text in in_parts and not is_quoted and _ANSWER in in_parts
 
 
 def _matters(switch: Switch, render: Render) -> bool:
@@ -210,7 +229,7 @@ def write_arguments(messages: Sequence[TemplateValue]) -> None:
 
 
 def _call(text_arguments: bool = False) -> TemplateValue:
-    function = {"name": "mixtune_tool", "arguments": dict(_ARGUMENTS)}
+    function = {"name": _TOOL_NAME, "arguments": dict(_ARGUMENTS)}
     call = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "id": "mixtune001"}]}
     call["tool_calls"][0]["function"] = function  # type: ignore[index]
     if text_arguments:

@@ -1,8 +1,9 @@
 """Examples of many conversations: what was found for one holds for all of its shape, and is proved on each text.
 
-A shape is the sequence of roles and of what messages have. Control tokens in a rendered text are the template's alone,
-so conversations of one shape give texts with the same control tokens in the same order, and turns between the same ones
-of them. Where a text has others, or lacks a part of its conversation, it is looked at on its own (`turns.py`).
+A shape is the sequence of roles, of what messages have, and of which say the same. Control tokens in a rendered text
+are the template's alone, so conversations of one shape give texts with the same control tokens in the same order, and
+turns between the same ones of them. Where a text has others, or lacks a part of its conversation, it is looked at on
+its own (`turns.py`).
 """
 
 from collections import Counter
@@ -67,7 +68,8 @@ class Planner:
         """Return the examples of a conversation, or why there are none."""
         if not conversation.is_usual:
             return self._find_alone(conversation)
-        shape = bool(conversation.tools), tuple(map(_message_shape, conversation.messages))
+        messages = conversation.messages
+        shape = bool(conversation.tools), _repeated(messages), tuple(map(_message_shape, messages))
         if plan := self._plans.get(shape):
             try:
                 examples = self._apply(plan, conversation)
@@ -165,6 +167,12 @@ def _is_whole(
         if not lost.issuperset(missing_in_answer(messages[place.turn], text[start:end])):
             return False
     return lost.issuperset(missing_around(messages[: planned.source.num_messages], tools, text))
+
+
+def _repeated(messages: Sequence[TemplateValue]) -> tuple[int, ...]:
+    """Return by message the first that says the same; empty where all differ: templates look messages up."""
+    contents = [message["content"] for message in messages]
+    return tuple(map(contents.index, contents)) if len(set(contents)) < len(contents) else ()
 
 
 def _message_shape(message: TemplateValue) -> Hashable:

@@ -20,11 +20,13 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import new_context
 
 from mixtune.chat.habits import (
+    PROBE_TOOL,
     Habits,
     TemplateRefusal,
     Traits,
     as_parts,
     find_habits,
+    shows_tool,
     thoughts_as_parts,
     write_arguments,
 )
@@ -177,6 +179,17 @@ class ChatTemplate:
             return self.render(messages, tools, prompt=True).text
         text = self.render(messages, tools, thoughts.variables(thinks), prompt=True).text
         return text if thinks else text.removesuffix(thoughts.opened) + thoughts.shut
+
+    def lists_tools(
+        self, messages: Sequence[TemplateValue], tools: Sequence[TemplateValue] | None, *, thinks: bool
+    ) -> bool:
+        """Return whether a prompt lists the tools there are: calls in it may spell their names as well."""
+        if not tools:
+            return True
+        try:
+            return shows_tool(self.prompt(messages, [*tools, PROBE_TOOL], thinks=thinks))
+        except TemplateRefusal:
+            return True  # what it takes with the record's own tools is told by its texts
 
     def habits(self, tools: Sequence[TemplateValue] | None = None) -> Habits:
         """Return how the template that renders such conversations writes turns."""

@@ -121,11 +121,15 @@ class ChatTokenizer:
                 count, learned[number] = int(self._is_control[ids].sum()), int(mask.sum())
             if not problem and learned[number] == (len(mask) and mask[0]):
                 problem = "no token to learn"
-            elif not problem and count != item.num_control:
+            elif not problem and count != item.num_control and (item.aside or count != self._count_control(item.text)):
                 problem = "cannot be told from a control token"
             elif not problem and not (is_inside and not item.aside) and not self._is_inside(ids):
                 problem = f"a token beyond the model's {self._num_embeddings:,} embeddings"
-            yield Tokenized(item.record, ids, mask, problem, item.num_control, item.number, item.lost)
+            yield Tokenized(item.record, ids, mask, problem, int(count), item.number, item.lost)
+
+    def _count_control(self, text: str) -> int:
+        """Return the control tokens in a text of which nothing was set aside: all are the template's."""
+        return len(self.template.control_pattern.findall(text))
 
     def _is_inside(self, ids: np.ndarray) -> bool:
         """Return whether the model's embedding holds all tokens."""

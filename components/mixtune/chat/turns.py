@@ -30,6 +30,7 @@ from mixtune.settings.chat import ChatSettings
 
 NOT_AS_IS = "the chat template does not write what is said as it is"
 NOT_SHOWN = "the chat template does not show where the assistant speaks"
+NOT_ASKED = "the chat template asks for no answer behind an answer"
 _PLACEHOLDER = "mixtune something else"
 
 
@@ -184,8 +185,6 @@ class _Finder:
     def examples(self, train_on: Set[str]) -> list[Example]:
         """Return the examples, or raise what a template raises; what their texts lack is put into `lost`."""
         turns = []
-        if self.tools and not self.habits.writes_tools:
-            self.lost.add("tools")
         if "assistant" in train_on:
             numbers = [number for number, message in enumerate(self.messages) if message["role"] == "assistant"]
             numbers = [number for number in numbers if self.messages[number].get("learn", True)]
@@ -234,6 +233,8 @@ class _Finder:
         is_thinking = thinks(message, self.settings)
         variables = thoughts.variables(is_thinking)
         prompt = self.template.prompt(self.messages[:number], self.tools, thinks=is_thinking)
+        if not self.template.lists_tools(self.messages[:number], self.tools, thinks=is_thinking):
+            self.lost.add("tools")
         whole, marks = self.template.render(self.messages[: number + 1], self.tools, variables)
         start, thought = self._align(prompt, whole, number), ""
         reasoning, closing = (message.get("reasoning") or "").strip(), thoughts.closing
@@ -312,6 +313,8 @@ class _Finder:
         habits = self.habits
         end = habits.end_of_call if message.get("tool_calls") and habits.end_of_call else habits.end_of_turn
         if habits.is_end_next:
+            if answer.startswith(habits.end_of_turn):  # of the answer before, which its prompt leaves without
+                raise TurnProblem(NOT_ASKED)
             answer = answer.rstrip()
             appended = "" if answer.endswith(end) else end
             return answer + appended, appended
