@@ -16,7 +16,7 @@ from mixtune.report.outputs import Outputs
 from mixtune.settings.from_dict import Options
 
 STOP = "stop"
-"""What comes after a rung: nothing; else the method of the next."""
+"""The next step after a rung: none, or the method of the next one."""
 RANK_FACTOR = 4
 """By how much rank and alpha grow when an adapter keeps what it knew and misses the customer's target."""
 LESS_PERCENT = 25.0

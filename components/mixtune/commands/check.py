@@ -80,7 +80,7 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def check_options(pipeline: Path, arguments: Arguments) -> None:
-    """Construct what the tasks of a pipeline of ours construct of its arguments, before any of them begins.
+    """Construct the settings of a shipped pipeline's tasks from its arguments, before any task begins.
 
     Raises:
         ConfigError: Some cannot be; all of those are named.

@@ -1,4 +1,4 @@
-"""What a run's files hold, looked at before anything runs: the first records, and whether every axis has items.
+"""Check a run's files before anything runs: the first records, and whether every axis has items.
 
 Records are read by the very code of `sanitize`; sets of the hub are not looked at. Benchmarks: `preflight`.
 """
@@ -39,7 +39,7 @@ class _Source(NamedTuple):
 
 
 def check_files(arguments: Arguments) -> None:
-    """Look at what the files hold; a ConfigError names all that cannot be used."""
+    """Check what the files hold; a ConfigError names all that cannot be used."""
     if problems := [text for outcome, text in check_records(arguments) if outcome == "fail"]:
         raise ConfigError("; ".join(problems))
 

@@ -16,7 +16,7 @@ from mixtune.tracking import Tracking, parent_run
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One line of `mixtune runs`."""
+    """One row of `mixtune runs`."""
 
     run_id: str
     began: str

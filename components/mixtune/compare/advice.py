@@ -1,4 +1,4 @@
-"""What a comparison says of an axis that did not pass: what to do, and what its items were able to show."""
+"""Advise on an axis that did not pass: what to do, and how small a change its items can show."""
 
 from mixtune.artifacts.comparison import EQUIVALENCE, FAIL, NON_INFERIORITY, PASS, SUPERIORITY, AxisVerdict
 from mixtune.evaluate.power import enough_items

@@ -55,7 +55,7 @@ class AskedItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgment:
-    """What a rule says of an answer."""
+    """The result of a rule on an answer."""
 
     correct: bool
     prediction: str

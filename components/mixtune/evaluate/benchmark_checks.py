@@ -24,7 +24,7 @@ from mixtune.settings.train import TrainSettings
 def check_engine(
     base_model: str, options: Options, training: TrainSettings | None, elsewhere: bool = False
 ) -> Iterator[tuple[str, str]]:
-    """Look whether models can be asked as the options of `evaluate` say, the one that is trained too.
+    """Check whether models can be evaluated by the options of `evaluate`, the trained one too.
 
     `elsewhere`: it runs in another image.
     """
@@ -44,7 +44,7 @@ def check_engine(
 
 
 def _check_adapter(base_model: str, training: TrainSettings | None) -> Iterator[tuple[str, str]]:
-    """Say whether vLLM will take the adapter that is trained, or else its merged weights are there."""
+    """Check that vLLM takes the trained adapter, or that its merged weights will be there."""
     if not training or training.method != "lora":
         return
     reason, merged = AdapterConfig.planned(training).refused_by_vllm(), training.lora_options.merge

@@ -119,7 +119,7 @@ def _forget_less(pipeline: str, again: tuple[str, ...], arguments: Options) -> N
 
 
 def _after_search(run: str, report: RunReport | None) -> list[NextStep]:
-    """Return what a search's report says is to be done where no share passed."""
+    """Return the steps that a search's report proposes where no share passed."""
     steps, last = [], list_candidates(report)[-1].comparison if report else None
     if last and last.verdict == "inconclusive" and last.limit:
         named = (f"model_uri={storage.plain_uri(last.model_uri)}", "evaluate_options.limit=0")

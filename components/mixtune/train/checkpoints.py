@@ -41,7 +41,7 @@ RETRY_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointManifest(Manifest):
-    """What a checkpoint says of itself."""
+    """The metadata of a checkpoint."""
 
     KIND: ClassVar[str] = "checkpoint"
     VERSION: ClassVar[int] = 1

@@ -34,14 +34,14 @@ class TaskOutput:
     """The text of our own error that ended it."""
     trace: list[str] = field(default_factory=list)
     place: str = ""
-    """How far it got, such as `step 62 of 400`."""
+    """Its progress, such as `step 62 of 400`."""
     first_step: tuple[int, float] | None = None
     """Number and time of the first training step that it showed."""
     dumps: bool = False
     """Whether KFP prints its input at the moment."""
 
     def cause(self, exit_code: int) -> str:
-        """Return why it failed: our own error, else the last line of another one's traceback."""
+        """Return why it failed: the error's text, else the last line of the traceback."""
         if exit_code in _KILLED or any("BrokenProcessPool" in line for line in self.trace):
             return f"killed, most likely for memory: {explain_memory()}"
         named = [line for line in self.trace if _EXCEPTION.match(line)]

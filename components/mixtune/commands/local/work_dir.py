@@ -33,7 +33,7 @@ POOLS = "pools.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Where a run on this machine stands."""
+    """The state of a run on this machine."""
 
     KIND: ClassVar[str] = "local run"
     VERSION: ClassVar[int] = 1
@@ -45,7 +45,7 @@ class RunRecord:
     status: str = RUNNING
     """`running`, `finished`, `failed` or `interrupted`."""
     place: str = ""
-    """The task that it stopped in, and how far that was."""
+    """The task that it stopped in, with its progress."""
     began: float = 0.0
     """Seconds since 1970."""
     seconds: float = 0.0
@@ -70,7 +70,7 @@ class WorkDir:
 
     @property
     def words(self) -> list[str]:
-        """Words by which a command that is typed here finds this folder; none where it finds it anyway."""
+        """Options by which a command finds this folder; none for the default folder."""
         return [] if self.root == Path("mixtune-work").resolve() else ["--work-dir", str(self.root)]
 
     @property
@@ -104,7 +104,7 @@ class WorkDir:
             ) from error
 
     def begin(self, run_id: str, record: RunRecord, arguments: Arguments) -> None:
-        """Keep what a run is started with, for `mixtune runs`, `--like` and `--resume`."""
+        """Save a run's arguments, for `mixtune runs`, `--like` and `--resume`."""
         self.create()
         self.run_dir(run_id).mkdir(parents=True, exist_ok=True)
         with storage.open_write(str(self.run_dir(run_id) / "arguments.json")) as stream:
@@ -112,7 +112,7 @@ class WorkDir:
         self.write_record(run_id, record)
 
     def write_record(self, run_id: str, record: RunRecord) -> None:
-        """Keep where a run stands."""
+        """Save a run's state."""
         write_artifact(str(self.run_dir(run_id) / "run.json"), record)
 
     @contextmanager
@@ -142,7 +142,7 @@ class WorkDir:
             yield lock.fileno()
 
     def record(self, run_id: str) -> RunRecord | None:
-        """Return where a run stands: one whose process is gone without a word was interrupted. None: not known."""
+        """Return a run's state: one whose process is gone counts as interrupted. None: not known."""
         file = self.run_dir(run_id) / "run.json"
         if not file.is_file():
             return None

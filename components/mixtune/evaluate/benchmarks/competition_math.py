@@ -1,4 +1,4 @@
-"""MATH and whatever has its form: problems whose solution ends in a boxed answer."""
+"""MATH and benchmarks of its form: problems whose solution ends in a boxed answer."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""IFEval and whatever has its form: prompts with instructions that a program can verify."""
+"""IFEval and benchmarks of its form: prompts with instructions that a program can verify."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""MMLU and whatever has its form: a question, lettered choices, one right answer, scored by log-probability.
+"""MMLU and benchmarks of its form: a question, lettered choices, one right answer, scored by log-probability.
 
 Prompts are byte for byte those of lm-eval's `mmlu` tasks; the choices are scored as ` A`, ` B` ... after `Answer:`.
 With `scoring: text` the question stands without its choices, and their texts are scored: for a model too small to

@@ -1,4 +1,4 @@
-"""Names in texts: which of several a text says, at the coarsest spelling at which they still differ.
+"""Find which of several names a text contains, at the coarsest spelling at which they still differ.
 
 Three spellings of a name are compared, from exact to coarse: as it is written (composed accents, single spaces);
 without case, width and presentation; without punctuation, too, but with symbols and signs. A name counts at a spelling
@@ -93,7 +93,7 @@ class NameTable:
         return ""
 
     def find(self, text: str) -> set[str]:
-        """Return the values of all names that a text says and does not deny; of overlapping ones the longest counts.
+        """Return the values of all names in a text that it does not deny; of overlapping ones the longest counts.
 
         A name is looked for at the coarsest spelling that has it, where longer ones that hide it are found, too.
         """

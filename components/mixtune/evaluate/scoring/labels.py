@@ -43,7 +43,7 @@ class LabelSet:
         return NameTable({spell_exactly(name): label for name, label in self.aliases.items()} | answers | own)
 
     def parse(self, text: str) -> list[str]:
-        """Return the labels that a text says, sorted; none if it says none, or several where a record has one."""
+        """Return the labels that a text names, sorted; none if it names none, or several where a record has one."""
         if self.separator:
             return sorted({label for piece in text.split(self.separator) if (label := self.names.look_up(piece))})
         for candidate in (text, text.strip().split("\n", 1)[0]):

@@ -66,7 +66,7 @@ def _await_pods(api: "JobApi", run_id: str) -> None:
 
 
 def _run_of(pod: Object) -> str:
-    """Return the run that a job's pod says it works for."""
+    """Return the run that a job's pod names in its environment."""
     for container in pod["spec"]["containers"]:
         for variable in container.get("env", []):
             if variable["name"] == "MIXTUNE_RUN_ID":

@@ -69,7 +69,7 @@ class Backend:
     body: Callable[[Job, Object], Object]
     """The object of a job; the second argument is the pod template, where `needs_template`."""
     complete: str
-    """Type of the condition that says success."""
+    """Type of the condition that reports success."""
     pods: str
     """Label selector of a job's pods, with `{name}`."""
     first_pod: Mapping[str, str]

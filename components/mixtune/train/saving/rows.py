@@ -167,7 +167,7 @@ def _read_header(reader: storage.RangeReader, path: str) -> dict[str, Piece]:
 
 
 def _check_whole_files(files: list[tuple[str, storage.FileEntry]], trainer: Trainer) -> None:
-    """Hold local files against their SHA-256, each by one process of a node; a DataError where one was changed."""
+    """Check local files against their SHA-256, each by one process of a node; a DataError where one was changed."""
     group = trainer.group
     for uri, entry in files[group.local_rank :: group.local_size]:
         if not storage.is_s3(uri) and storage.sha256_file(uri) != entry.sha256:
