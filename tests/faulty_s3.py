@@ -1,6 +1,7 @@
 """A local S3 that fails as it is told: it stands before the tests' S3 server, and hands on what it does not fail."""
 
 import http.client
+import itertools
 import socket
 import struct
 import time
@@ -29,6 +30,7 @@ class Proxy(Answers):
     server: "FaultyS3"
 
     def _hand_on(self) -> None:
+        self.server.num_requests += 1
         fault = self.server.fault(self.command, self.path)
         size = int(self.headers.get("Content-Length") or 0)
         if self.headers.get("Expect"):
@@ -84,6 +86,23 @@ class FaultyS3(LocalServer):
         self.behind = urlsplit(url).netloc
         self.fault: Fault = no_fault
         self.faults: list[tuple[str, str, str]] = []
+        self.num_requests = 0
+
+    def fail_once(self, fault: str) -> None:
+        """Fail every request the first time that it comes."""
+        seen: set[tuple[str, str]] = set()
+
+        def fail(method: str, path: str) -> str:
+            first = (method, path) not in seen
+            seen.add((method, path))
+            return fault if first else ""
+
+        self.fault = fail
+
+    def refuse_after(self, num_requests: int) -> None:
+        """Refuse every request but the first ones."""
+        left = itertools.count(num_requests, -1)
+        self.fault = lambda method, path: "" if next(left) > 0 else "AccessDenied"
 
     def handle_error(self, *_: object) -> None:
         """Keep no log of connections that a test cut."""

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch.nn.functional import cross_entropy
 
+from mixtune import storage
 from mixtune.artifacts.model import read_model
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.demo.demo_data import BASE_MODEL
-from mixtune.errors import ConfigError
+from mixtune.errors import ConfigError, MixtuneError
 from mixtune.settings.train import RestoreSettings
 from mixtune.train.distributed import SINGLE_PROCESS
 from mixtune.train.entry import restore_settings
@@ -30,6 +31,7 @@ from mixtune.train.run import run_training
 from mixtune.train.task import TrainJobFile, TrainTask
 from mixtune.train.trainer import Trainer
 
+from ..faulty_s3 import FaultyS3, no_fault
 from .conftest import settings, task_in
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -94,6 +96,43 @@ def test_a_restoration_that_was_cut_goes_on_with_the_same_bits(
     run_training(task)
     expected, again = weights(restored, method), weights(tmp_path / "cut", method)
     assert all(torch.equal(value, again[name]) for name, value in expected.items())
+
+
+@pytest.mark.slow
+def test_a_restoration_in_s3_that_fails_now_and_then_or_is_refused_ends_with_the_same_bits(
+    trained: tuple[str, str],
+    restored: Path,
+    watched_shards: str,
+    bucket: str,
+    faulty_s3: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, start = trained
+    expected = weights(restored, method)
+    folder = storage.check_fingerprint(start)
+    for entry in storage.list_files(folder):
+        storage.copy(storage.join(folder, entry.path), f"{bucket}/start/{entry.path}")
+
+    def restore(place: str) -> None:
+        task = restoring(tmp_path / place, watched_shards, f"{bucket}/start", method=method)
+        monkeypatch.setenv("MIXTUNE_CACHE_DIR", str(tmp_path / "cache" / place))
+        model = run_training(replace(task, outputs=replace(task.outputs, model_uri=f"{bucket}/{place}/model"))).uri
+        again = load(storage.read_bytes(storage.join(storage.check_fingerprint(model), WEIGHTS[method])))
+        assert all(torch.equal(value, again[name]) for name, value in expected.items())
+
+    before = faulty_s3.num_requests
+    restore("whole")
+    total = faulty_s3.num_requests - before
+    for fault in ("SlowDown", "reset"):
+        faulty_s3.fail_once(fault)
+        restore(fault)
+    for number in (3, total // 2, total - 12):
+        faulty_s3.refuse_after(number)
+        with pytest.raises(MixtuneError, match=r"s3://\S+: (AccessDenied|403): no right to do this"):
+            restore(f"refused-{number}")
+        faulty_s3.fault = no_fault
+        restore(f"refused-{number}")
 
 
 @pytest.mark.slow
