@@ -180,6 +180,8 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         ),
         (["merge", "r", "--out", "f", "--work_dir", "w"], 2, "did you mean '--work-dir'?"),
         (["list"], 0, "mix_grid        Try several mixes"),
+        (["list"], 0, "choose_mix       Compare several mixes and name the one to take\n"),
+        (["list"], 0, "sanitize         Turn raw files into clean pools of records\n"),
         (["run", "finetune", "--help"], 0, "customer_data_percent  (a number; default 50.0)"),
         (["run", "rehearse", "-h"], 0, "base_model  (text; required)"),
         (["run"], 2, "`mixtune list` shows"),

@@ -91,6 +91,15 @@ def test_a_wrong_parameter_never_reaches_the_server(kubeflow: Any, words: list[s
     assert kubeflow.bodies == []
 
 
+def test_an_image_without_a_digest_is_named_before_the_server_is_asked(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images.json").write_text("{}")
+    words[words.index("--host") + 1] = "http://127.0.0.1:9"
+    assert main([*words, *REQUIRED]) == 2
+    assert "no digest of mixtune-python-" in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words[words.index("--host") + 1] = "http://127.0.0.1:9"
     assert main([*words, *REQUIRED]) == 1

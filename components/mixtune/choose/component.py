@@ -179,7 +179,7 @@ def choose_rung(
 def go_on(action: str, customer_data_percent: float, train_options: dict, ladder_uri: str) -> NamedTuple(
     "Step", [("action", str), ("customer_data_percent", float), ("train_options", dict), ("ladder_uri", str)]
 ):
-    """Return the output of whichever of two branches ran, so that a later task can depend on it.
+    """Return the output of whichever of two branches ran: a later task can depend on it.
 
     Args:
         action: What comes next.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +23,17 @@ def add_commands(commands: Commands) -> None:
 def _list(_options: argparse.Namespace) -> int:
     for head, files in zip(HEADS, (package_files("compiled"), package_files("")), strict=True):
         print(head)
-        rows = [
-            [f"  {file.stem}", textwrap.shorten(_description(file), WIDTH - 24, placeholder=" ...")] for file in files
-        ]
+        rows = [[f"  {file.stem}", _first_clause(_description(file), WIDTH - 24)] for file in files]
         print(text_table(rows) + "\n")
     print("mixtune run NAME --help shows the parameters of one")
     return 0
+
+
+def _first_clause(text: str, width: int) -> str:
+    """Return as many whole clauses of a text's first sentence as fit a width."""
+    first = text.partition(". ")[0].rstrip(".")
+    whole = re.match(rf"(.{{1,{width}}})(?:[;:] |$)", first)
+    return whole[1] if whole else textwrap.shorten(first, width, placeholder=" ...")
 
 
 def describe(path: Path) -> str:

@@ -54,10 +54,10 @@ def submit_pipeline(options: argparse.Namespace) -> str:
     if not options.allow_local:
         refuse_local(arguments)
     digest_of = _listed(options.digests) if options.digests else ecr_digests(options.registry)
-    client, text = client or connect(options), pipeline.read_text()
+    text = pipeline.read_text()
     if not options.no_cache and "enableCache: true" in text and not FINGERPRINT.search(text):
         print(STALE.format(pipeline.stem), file=sys.stderr)
-    text = rewrite_images(text, options.registry, digest_of)
+    text, client = rewrite_images(text, options.registry, digest_of), client or connect(options)
     with tempfile.TemporaryDirectory() as folder, answers("the submission"), contextlib.redirect_stdout(None):
         path = Path(folder) / pipeline.name
         path.write_text(text)
