@@ -127,12 +127,15 @@ def check_alone(row: JsonObject) -> None:
         raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
 
 
+def goes_on(turn: Json) -> bool:
+    """Return whether a turn has a field with the one that it goes on from."""
+    return isinstance(turn, dict) and not _PARENTS.isdisjoint(turn)
+
+
 def check_linear(turns: list[Json]) -> None:
     """Check that no two turns go on from the same one, as branches of a tree do."""
     parents = set[str]()
-    for turn in turns:
-        if not isinstance(turn, dict) or _PARENTS.isdisjoint(turn):
-            continue
+    for turn in filter(goes_on, turns):
         name = next((name for name in turn if name in _PARENTS and turn[name]), "")
         if name and str(turn[name]) in parents:
             raise DataError(f"messages.{name}: two messages go on from the same one; write one branch alone")

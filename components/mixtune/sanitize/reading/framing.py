@@ -35,7 +35,9 @@ _SPELLED_TOOLS = re.compile(
 _TAGGED = re.compile(r"(?s)<tools>\s*(.*?)\s*</tools>")
 _LISTED_CALLS = re.compile(r"(?s)(.*?)<TOOLCALL>\s*(\[.*\])\s*</TOOLCALL>\s*")
 """Calls as NVIDIA's data spell them."""
-_OTHER_CALLS = re.compile(names.TABLES["spelled"]["calls"])
+_OTHER_CALLS = re.compile(rf"(?m)^\s?(?:{'|'.join(map(re.escape, names.TABLES['spelled']['calls'].split()))})")
+_CLOSING = (")", "]", "}", ">")
+"""What a text that spells a call ends with."""
 _TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
 _MANY_TOOLS = 256
 """Lists of tools as they were read, by what they were read from: the rows of a file have few."""
@@ -105,10 +107,11 @@ def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]
     for message in messages:
         text, _, calls = message["content"].partition("<tool_call>")
         is_answer = message["role"] == "assistant" and "tool_calls" not in message
-        if is_answer and (listed := _LISTED_CALLS.fullmatch(message["content"])):
+        may_call = is_answer and message["content"].rstrip()[-1:] in _CLOSING
+        if may_call and (listed := _LISTED_CALLS.fullmatch(message["content"])):
             called = [read_call(call, unread) for call in parse_column(listed[2], "a list of calls is")]
             message = {**message, "content": listed[1].strip(), "tool_calls": called}
-        elif is_answer and _OTHER_CALLS.search(message["content"]):
+        elif may_call and _OTHER_CALLS.search(message["content"]):
             raise DataError("a call of a tool is spelled in a text in a way that is not read; write it as `tool_calls`")
         elif message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
             called = [read_call(printed(call), unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]

@@ -89,7 +89,7 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         messages: list[Message] = value
         return messages
     value = parse_column(value)
-    if isinstance(value, list):
+    if isinstance(value, list) and value and fields.goes_on(value[-1]):
         fields.check_linear(value)
     out: list[Message] = []
     for turn in turn_forms.plain_turns(list(value) if isinstance(value, (list, tuple)) else [value]):
@@ -106,12 +106,16 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
 
 def _join(messages: list[Message], turns: list[Message], turn: JsonObject) -> None:
     """Add turns; a call that is a turn of its own belongs to the answer before it, with the calls beside it."""
-    before = messages[-1] if messages else None
-    is_call = any(_role_of(turn[name]) == "call" for name in _SPEAKERS if turn.get(name))
-    if is_call and before and before["role"] == "assistant" and set(turns[0]) == _CALLING and "learn" not in before:
-        messages[-1] = {**before, "tool_calls": [*before.get("tool_calls", ()), *turns[0]["tool_calls"]]}
-    else:
+    before = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
+    if before is None or "learn" in before or not turns or turns[0].keys() != _CALLING or not _is_call(turn):
         messages += turns
+    else:
+        messages[-1] = {**before, "tool_calls": [*before.get("tool_calls", ()), *turns[0]["tool_calls"]]}
+
+
+def _is_call(turn: Json) -> bool:
+    """Return whether a turn is nothing but a call, by the name of its speaker."""
+    return any(_role_of(turn[name]) == "call" for name in _SPEAKERS if turn.get(name))
 
 
 def _only_calls(turn: Json) -> bool:
@@ -199,7 +203,8 @@ def _read_turn(turn: Json, unread: Unread) -> Iterator[Message]:
 
 def _role_of(name: Json) -> str | None:
     """Return the role of a speaker's name, written with spaces or hyphens, too; None where it is not known."""
-    return _ROLE_NAMES.get(re.sub("[ -]", "_", str(name).strip().lower()))
+    role = _ROLE_NAMES.get(name) if isinstance(name, str) else None
+    return role or _ROLE_NAMES.get(re.sub("[ -]", "_", str(name).strip().lower()))
 
 
 def _read_message(turn: JsonObject, role: str, unread: Unread) -> Iterator[Message]:
