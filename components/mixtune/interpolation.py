@@ -5,6 +5,7 @@ Source: WiSE-FT, Wortsman et al. 2022.
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from mixtune.errors import ConfigError, ModelError
 from mixtune.settings.foreign import JsonObject
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
@@ -21,6 +23,8 @@ SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"
 LLAMA = (*SIZES, "intermediate_size", "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings")
 """All that is read of a Llama's configuration: where it states them, its class and PyTorch need not be loaded."""
 FACTORS = ("lora_A", "lora_embedding_A")
+_CUT_BLOCKS = "fp8 of cut blocks"
+"""What transformers is told to load fp8 by."""
 SCALED_FACTORS = ("lora_B", "lora_embedding_B")
 """An adapter's two factors; the size of the second one is the adapter's strength."""
 
@@ -183,14 +187,18 @@ def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
 
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     auto = auto_class(config)
-    stored = getattr(config, "quantization_config", None) or {}
-    if stored.get("quant_method") in models.WIDENED:
-        config.quantization_config = {**stored, "dequantize": True}  # on a GPU it would stay as it is
+    text = config.get_text_config(decoder=True)
+    stored = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None) or {}
+    is_widened = stored.get("quant_method") in models.WIDENED
+    if is_widened:
+        if getattr(text, "quantization_config", None):
+            del text.quantization_config  # else it would be saved with the widened weights
+        config.quantization_config = _widened(stored)
     model: PreTrainedModel
     model, info = auto.from_pretrained(
         str(folder), config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
     )
-    if stored.get("quant_method") in models.WIDENED:
+    if is_widened:
         # Else they would be saved under the names of the form that they had.
         model._weight_conversions = None  # type: ignore[assignment]
         if str(options.get("dtype")) == "torch.float32":
@@ -201,6 +209,49 @@ def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
             "would be random: take the whole model, or mend the architecture that config.json names"
         )
     return model
+
+
+def _widened(stored: JsonObject) -> JsonObject:
+    """Return the form that transformers loads as numbers to train; on a GPU it would stay as it is."""
+    if stored["quant_method"] != "fp8":
+        return {**stored, "dequantize": True}
+    _register_cut_blocks()
+    return {**stored, "dequantize": True, "quant_method": _CUT_BLOCKS}
+
+
+@cache
+def _register_cut_blocks() -> None:
+    """Teach transformers matrices of which no whole number of blocks is a side: it cuts them into as many even ones."""
+    import torch
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+    from transformers.quantizers.auto import register_quantization_config, register_quantizer
+    from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
+    from transformers.utils.quantization_config import FineGrainedFP8Config
+
+    class WholeBlocks(Fp8Dequantize):
+        def _dequantize_one(
+            self, quantized: "torch.Tensor", scales: "torch.Tensor", output_dtype: "torch.dtype | None" = None
+        ) -> "torch.Tensor":
+            block = self.hf_quantizer.quantization_config.weight_block_size
+            if not block or scales.ndim < 2 or quantized.dtype != torch.float8_e4m3fn:
+                return super()._dequantize_one(quantized, scales, output_dtype)
+            rows, columns = quantized.shape[-2:]
+            missing = [
+                count * size - side for count, size, side in zip(scales.shape[-2:], block, (rows, columns), strict=True)
+            ]
+            # (..., whole blocks of rows, of columns), zeros behind the matrix
+            if not all(0 <= gap < size for gap, size in zip(missing, block, strict=True)):
+                return super()._dequantize_one(quantized, scales, output_dtype)
+            padded = torch.nn.functional.pad(quantized.float(), (0, missing[1], 0, missing[0]))
+            wide = super()._dequantize_one(padded, scales, output_dtype)
+            return wide[..., :rows, :columns].contiguous()
+
+    @register_quantizer(_CUT_BLOCKS)
+    class WholeBlocksQuantizer(FineGrainedFP8HfQuantizer):
+        def get_load_operations(self) -> dict[str, type]:
+            return {"dequantize": WholeBlocks}
+
+    register_quantization_config(_CUT_BLOCKS)(FineGrainedFP8Config)
 
 
 def _names(mapping: Mapping[str, str | tuple[str, ...]], model_type: str) -> tuple[str, ...]:

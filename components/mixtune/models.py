@@ -15,6 +15,7 @@ import yaml
 
 from mixtune import storage
 from mixtune.errors import ModelError
+from mixtune.settings.foreign import JsonObject
 
 PROCESSOR_FILES = ["preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"]
 """What turns images, sounds and films into the inputs of a model's other towers; servers do not start without."""
@@ -74,6 +75,13 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
     if not isinstance(storage.read_json(str(configs[0])), dict):
         raise ModelError(f"{plain}: its {configs[0].name} is no JSON object; save the model again")
     return folder
+
+
+def find_stored_form(config: JsonObject) -> JsonObject:
+    """Return what a configuration says of weights of fewer bits, of the whole or of its decoder; empty: nothing."""
+    text = config.get("text_config") or {}
+    form: JsonObject = config.get("quantization_config") or text.get("quantization_config") or {}
+    return form
 
 
 def copy_files(base: Path, folder: Path, patterns: list[str]) -> None:

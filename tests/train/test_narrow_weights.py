@@ -1,6 +1,7 @@
 """Base models whose checkpoints hold weights of fewer bits, as many releases do: widened, trained, saved, merged."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,19 @@ from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQu
 from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
 
 from mixtune import storage
+from mixtune.artifacts.model import BaseModel
 from mixtune.commands.local.use_model import TunedModel, merge_model
-from mixtune.interpolation import load_pretrained
+from mixtune.interpolation import auto_class, load_pretrained
 from mixtune.preflight.model_checks import check_architecture
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.train.run import run_training
 
 from .conftest import task_in
 from .test_packing import base_of
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from tiny_configs import tiny_config
 
 SIZES = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16}
 MIXTURE = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -38,11 +44,13 @@ def to_fp8(weights: Weights) -> tuple[Weights, Weights]:
         wide[name] = stored[name] = value.to(torch.bfloat16)
         if value.ndim == 2 and name.endswith(("proj.weight", "w1.weight", "w2.weight", "w3.weight")):
             rows, columns = value.shape
-            blocks = value.float().view(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
+            whole = torch.nn.functional.pad(value.float(), (0, -columns % BLOCK, 0, -rows % BLOCK))
+            blocks = whole.view(len(whole) // BLOCK, BLOCK, -1, BLOCK)
             scales = blocks.abs().amax((1, 3)) / 448
             narrow = (blocks / scales[:, None, :, None]).to(torch.float8_e4m3fn)
-            stored |= {name: narrow.view(rows, columns), f"{name}_scale_inv": scales}
-            wide[name] = (narrow.float() * scales[:, None, :, None]).view(rows, columns)
+            narrow_rows = narrow.view(whole.shape)[:rows, :columns].contiguous()
+            stored |= {name: narrow_rows, f"{name}_scale_inv": scales}
+            wide[name] = (narrow.float() * scales[:, None, :, None]).view(whole.shape)[:rows, :columns]
     return stored, wide
 
 
@@ -77,9 +85,9 @@ NARROW: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[Weights], tupl
 }
 
 
-def narrow_base(kind: str, folder: Path) -> tuple[str, Weights]:
+def narrow_base(kind: str, folder: Path, sizes: dict[str, Any] = SIZES) -> tuple[str, Weights]:
     options, stored_as, narrow = NARROW[kind]
-    base = base_of(kind, {**SIZES, **options}, folder)
+    base = base_of(kind, {**sizes, **options}, folder)
     stored, wide = narrow(load_file(folder / "model.safetensors"))
     save_file(
         {name: value.contiguous() for name, value in stored.items()}, folder / "model.safetensors", {"format": "pt"}
@@ -125,3 +133,34 @@ def test_preflight_says_what_becomes_of_weights_of_fewer_bits(tmp_path: Path) ->
     found = list(check_architecture(RunSettings(base_model=base, **NO_POOLS)))
     said = "weights are stored as fp8, and trained in bfloat16; whole and merged models are saved so"
     assert ("pass", said) in found
+
+
+@pytest.mark.parametrize("inner", [48, 80])
+def test_blocks_that_the_edge_of_a_matrix_cuts_are_widened_by_their_own_scales(
+    inner: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)
+    base, wide = narrow_base("qwen3", tmp_path, {**SIZES, "intermediate_size": inner})
+    loaded = load_pretrained(Path(base), dtype=torch.float32).state_dict()
+    assert all(torch.allclose(loaded[name], value.float(), rtol=0.01, atol=1e-3) for name, value in wide.items())
+
+
+def test_a_decoder_that_alone_is_stored_in_fewer_bits_is_widened_and_saved_as_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)
+    config = tiny_config("gemma3")
+    auto_class(config).from_config(config).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    stored, wide = to_fp8({name: value for name, value in weights.items() if "language_model" in name})
+    save_file({**weights, **stored}, tmp_path / "model.safetensors", {"format": "pt"})
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["text_config"]["quantization_config"] = NARROW["qwen3"][1]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert BaseModel.read(tmp_path).quantized == "fp8"
+    model = load_pretrained(tmp_path, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "whole")
+    loaded = load_file(tmp_path / "whole" / "model.safetensors")
+    assert loaded.keys() == weights.keys()
+    assert all(torch.allclose(loaded[name], value.float(), rtol=0.01, atol=1e-3) for name, value in wide.items())
+    assert "quantization_config" not in (tmp_path / "whole" / "config.json").read_text()

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-from mixtune import storage
+from mixtune import models, storage
 from mixtune.artifacts.typed_json import Manifest, read_artifact
 from mixtune.errors import DataError
 from mixtune.interpolation import read_config
@@ -321,7 +321,7 @@ class BaseModel:
         """Read a model's folder."""
         config = read_config(str(folder))
         text = config.get("text_config") or config
-        stored = config.get("quantization_config") or {}
+        stored = models.find_stored_form(config)
         return cls(
             folder=folder,
             model_type=str(config.get("model_type", "unknown")),

@@ -85,7 +85,7 @@ class Fetched:
         if self.adapter:
             return "adapter"
         config = json.loads((self.tuned / "config.json").read_text())
-        return "quantized" if config.get("quantization_config") else "weights"
+        return "quantized" if models.find_stored_form(config) else "weights"
 
     @property
     def weights(self) -> Path:

@@ -69,7 +69,7 @@ class Shape:
 
             counted = count_model(build_without_weights(folder))
         except Exception:  # whatever a class says of its configuration, other checks say
-            stored = 0 if config.get("quantization_config") else models.count_stored_values(base_model, folder)
+            stored = 0 if models.find_stored_form(config) else models.count_stored_values(base_model, folder)
             return replace(cls.from_config(config), stored=stored)
         return cls.from_config(config, counted)
 
