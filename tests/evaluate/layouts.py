@@ -8,6 +8,7 @@ import io
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def rows_of(layout: dict[str, Any]) -> list[dict[str, Any]]:
 def of_lm_eval(layout: dict[str, Any]) -> dict[str, Any]:
     """What lm-eval's task asks by its last row, and which answer is right by it."""
     config: dict[str, Any] = load_yaml(TASKS / layout["lm_eval"], resolve_func=True)
+    if task := config.get("class"):  # SQuAD v2
+        config = {name: partial(getattr(task, name), None) for name in ("doc_to_text", "doc_to_target")}
     docs = datasets.Dataset.from_list(rows_of(layout))
     doc = (config["process_docs"](docs) if "process_docs" in config else docs)[-1]
 
@@ -123,7 +126,8 @@ def of_lm_eval(layout: dict[str, Any]) -> dict[str, Any]:
         return {"asked": choices[-1], "choices": [f" {target}"], "right": text}
     if isinstance(target, str) and target not in choices and target.isdigit() and choices:
         target = int(target)
-    target = json.loads(target)[0] if isinstance(target, str) and target.startswith("[") else target  # AGIEval
+    target = yaml.safe_load(target)[0] if isinstance(target, str) and target.startswith("[") else target  # AGIEval
+    target = doc["answers"][0] if layout["lm_eval"].startswith("drop") else target  # whose template joins keys
     right = choices.index(target) if isinstance(target, str) and target in choices else target
     return {"asked": config.get("description", "") + text, "choices": list(choices), "right": right}
 

@@ -42,7 +42,7 @@ def bbq_rows() -> list[dict[str, Any]]:
 def answer(questions: list[Question], chosen: list[int], path: Path) -> Any:
     samples = [
         Sample(axis="bbq", subject=item.subject, item_id=item.item_id, prompt_hash="", correct=float(item.answer == choice),
-               measures={"accuracy": float(item.answer == choice), "bias": item.bias[choice]})
+               nll=0.5, measures={"accuracy": float(item.answer == choice), "bias": item.bias[choice]})
         for item, choice in zip(questions, chosen, strict=True)
     ]  # fmt: skip
     write_part(str(path), samples)

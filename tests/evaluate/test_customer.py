@@ -15,8 +15,9 @@ from mixtune.artifacts.samples import Sample, read_part, write_part
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import latency_scores
 from mixtune.evaluate.benchmarks import classification, generation, multilabel
-from mixtune.evaluate.benchmarks.generation import corpus_bleu, same_json, token_f1
+from mixtune.evaluate.benchmarks.generation import corpus_bleu, same_json
 from mixtune.evaluate.customer import plan_axis
+from mixtune.evaluate.scoring.answer_matching import match
 from mixtune.evaluate.scoring.labels import LabelSet, find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.settings.inference import CustomerOptions
@@ -124,7 +125,7 @@ def test_an_alias_of_no_label_is_refused() -> None:
 def test_generated_answers_are_measured_against_their_reference() -> None:
     same = generation.measure("The card is lost.", "the card is lost", "")
     assert (same["exact_match"], same["token_f1"]) == (1, 1)
-    assert token_f1("lost card", "my card") == pytest.approx(0.5)
+    assert match("lost card", "my card").f1 == pytest.approx(0.5)
     found = generation.measure('{"a": 1, "b": 2}', '{"b": 2, "a": 1}', r"\{.*\}")
     assert (found["json_valid"], found["json_equal"], found["pattern"]) == (1, 1, 1)
     assert not same_json("{", "{}")

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mixtune.artifacts.comparison import FAIL, PASS
 from mixtune.evaluate.asked import AskedForm, AskedItem
 from mixtune.evaluate.benchmarks import competition_math
-from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.registry import FORMS
 from mixtune.inference.prompts import AskingTokenizer, encode, render
 
 from ..evaluation import compare, evaluate, make_record, write_jsonl, write_pools

@@ -28,7 +28,7 @@ def test_the_documents_show_what_becomes_of_a_published_benchmark(name: str, tok
 def test_at_least_forty_benchmarks_are_scored_and_every_refusal_names_a_way_out_or_what_is_missing() -> None:
     assert len(SCORED) >= 40
     assert set(KNOWN) == set(LAYOUTS)
-    ways = ("lm_eval", "leave it out", "no column", "items of one turn", "write it as one")
+    ways = ("lm_eval", "short_answers", "leave it out", "no column", "items of one turn", "write it as one")
     assert all(any(way in known["refused"] for way in ways) for known in KNOWN.values() if "refused" in known)
 
 

@@ -161,11 +161,22 @@ def passages(row: Row, place: str) -> list[str]:
     for name in CONTEXTS:
         value = row.get(name)
         value = value.get("contexts", value) if isinstance(value, dict) else value  # PubMedQA
+        if isinstance(value, dict) and isinstance(value.get("sentences"), list):  # HotpotQA
+            value = [list(titled) for titled in zip(value["title"], value["sentences"], strict=True)]
         paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
-        if not all(isinstance(text, str) for text in paragraphs):
+        plain = [_titled(paragraph) for paragraph in paragraphs]
+        if not all(isinstance(text, str) for text in plain):
             raise DataError(f"{place}: its {name} is a text, or a list of them; write it as one: {str(value)[:80]!r}")
-        texts.append("\n".join(paragraphs))
+        texts.append("\n".join(map(str, plain)))
     return list(filter(None, texts))
+
+
+def _titled(paragraph: object) -> object:
+    """Return a paragraph that is a title and its sentences as one text (HotpotQA); another one as it is."""
+    match paragraph:
+        case [str(title), [*sentences]] if all(isinstance(sentence, str) for sentence in sentences):
+            return f"{title}: {''.join(map(str, sentences))}"
+    return paragraph
 
 
 def only_answer(value: Any, place: str) -> str:
@@ -177,7 +188,7 @@ def only_answer(value: Any, place: str) -> str:
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list | dict):
-        raise DataError(f"{place}: answer is one text or number; of several right ones lm_eval's own tasks know")
+        raise DataError(f"{place}: answer is one text or number; of several right ones short_answers knows")
     return "" if value is None else str(value).strip()
 
 
@@ -243,10 +254,16 @@ def _asked(row: Row) -> str:
 
 def name_unread(rows: Iterable[Row], read: Collection[str], uri: str) -> None:
     """Say in which columns there is prose, though they are none of those that are read."""
-    texts = ((name, value) for row in rows for name, value in row.items() if isinstance(value, str))
-    unread = dict.fromkeys(name for name, value in texts if " " in value.strip())
+    unread = dict.fromkeys(name for row in rows for name, value in row.items() if _has_prose(value))
     if names := [name for name in unread if name not in {*_READ, *read} and not _MEDIA.fullmatch(name)]:
         print(f"{uri}: nothing is read from {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}", flush=True)
+
+
+def _has_prose(value: object) -> bool:
+    """Return whether a cell has a text of several words, however deep."""
+    if isinstance(value, dict | list):
+        return any(map(_has_prose, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and " " in value.strip()
 
 
 def read_items(uri: str, columns: Mapping[str, str] = NO_COLUMNS) -> list[Row]:

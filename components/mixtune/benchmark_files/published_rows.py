@@ -28,15 +28,21 @@ _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text
 def as_asked(row: Row, uri: str) -> Row:
     """Return a row as it is asked where it is of such a benchmark, by plain names of columns; else as it is."""
     for name, columns, test, values in _layouts_of(frozenset(row)):
-        if test(row):
-            path = re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
+        fields = {**row, "path": _words_of(uri)}
+        if test(fields):
             try:
-                fields = {ours: value({**row, "path": path}) for ours, value in values.items()}
-            except (TemplateError, TypeError) as error:
+                shown = {ours: value(fields) for ours, value in values.items()}
+            except (TemplateError, TypeError, ValueError) as error:
                 way = _TABLE["needs"].get(name, "look at its columns")
                 raise DataError(f"{uri}: a row that is not asked as one of {name} ({error}); {way}") from error
-            return {**{column: value for column, value in row.items() if column not in columns}, **fields}
+            return {**{column: value for column, value in row.items() if column not in columns}, **shown}
     return row
+
+
+@lru_cache
+def _words_of(uri: str) -> list[str]:
+    """Return the words of a file's path, in which a translation's languages are none."""
+    return re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
 
 
 @lru_cache
@@ -54,8 +60,22 @@ def _bias(info: list[str], stereotyped: list[str], polarity: str) -> float:
     return 0.0 if text.lower().endswith("unknown") else 1.0 if is_other != (polarity == "neg") else -1.0
 
 
+def _turns(value: object) -> list[str]:
+    """Return the texts of a conversation's questions or answers, as the authors of CoQA or the hub have them."""
+    if isinstance(value, dict):
+        return list(value["input_text"])
+    return [turn["input_text"] if isinstance(turn, dict) else turn for turn in value] if isinstance(value, list) else []
+
+
+def _history(questions: list[str], answers: list[str]) -> str:
+    """Return the questions of a conversation but the last, with their answers."""
+    pairs = list(zip(questions, answers, strict=True))[:-1]
+    return "".join(f"\nQuestion: {question}\nAnswer: {answer}" for question, answer in pairs)
+
+
 _JINJA = Environment()
-_JINJA.globals |= {"bias": _bias, "connectives": _TABLE["connectives"]}
+_JINJA.globals |= {"bias": _bias, "history": _history, "connectives": _TABLE["connectives"]}
+_JINJA.filters["turns"] = _turns
 _JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
 _JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 _LAYOUTS = [

@@ -1,8 +1,10 @@
 """Rows of one file of a benchmark: Parquet, Arrow, JSONL, JSON, CSV or TSV, by columns of plain names.
 
-Columns are read without regard to case and spaces: `Correct Answer` is `correct_answer`.
+Columns are read without regard to case and spaces: `Correct Answer` is `correct_answer`. Questions that lie in a list
+of their passage's row (SQuAD, DROP and TriviaQA as their authors have them, RACE as EleutherAI has it) are rows.
 """
 
+import ast
 import csv
 import gzip
 import io
@@ -25,6 +27,9 @@ FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 _WRAPPED = (*ROW_LISTS, "questions")
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_EMPTY = ("qas", "qa_pairs")
+_NESTED = ("paragraphs", "problems", *_EMPTY)
+"""Columns whose lists hold the rows that are asked, beside what these have in common; of passages some have none."""
 Row = dict[str, Any]
 """A row of outside data, by column."""
 
@@ -39,7 +44,32 @@ def read_rows(uri: str) -> list[Row]:
             raise
         way = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(f"{uri}: not a readable {Path(name).suffix[1:]} file ({error}){way}") from error
-    return [_with_plain_names(row) for row in rows]
+    return [unfolded for row in rows for unfolded in _unfold(_with_plain_names(row))]
+
+
+def _unfold(row: Row) -> Iterator[Row]:
+    """Yield the rows that lie in a list of a row, each with the rest of it; the row itself where there is none."""
+    for name in _NESTED:
+        value = row.get(name)
+        parts = _literal(value) if isinstance(value, str) else value
+        if isinstance(parts, list) and (parts or name in _EMPTY) and all(map(_asks, parts)):
+            rest = {key: shared for key, shared in row.items() if key not in (name, "id")}
+            for part in parts:
+                yield from _unfold(rest | _with_plain_names(part))
+            return
+    yield row
+
+
+def _asks(part: object) -> bool:
+    return isinstance(part, dict) and not {"question", *_NESTED}.isdisjoint(part)
+
+
+def _literal(text: str) -> object:
+    """Return the list that a text is, as Python prints it; None: it is none."""
+    try:
+        return ast.literal_eval(text) if text.startswith("[{") else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _parse(uri: str, name: str, data: bytes) -> list[Row]:
@@ -105,7 +135,8 @@ def _read_array(uri: str, text: str) -> list[Row] | None:
             return None
         raise
     if isinstance(value, dict):
-        wrapped: list[object] = next((value[key] for key in _WRAPPED if isinstance(value.get(key), list)), [])
+        named = {key.lower(): part for key, part in value.items()}
+        wrapped: list[object] = next((named[key] for key in _WRAPPED if isinstance(named.get(key), list)), [])
         if len(value) > 1 and all(isinstance(row, dict) for row in value.values()):  # PubMedQA: by id
             value = [{"id": key, **row} for key, row in value.items()]
         else:

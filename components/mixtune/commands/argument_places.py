@@ -128,7 +128,7 @@ def check_places(arguments: Arguments) -> None:
 def _unknown_benchmarks(benchmarks: object) -> Iterator[str]:
     if not isinstance(benchmarks, dict) or not benchmarks:
         return
-    from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS
+    from mixtune.evaluate.registry import BENCHMARK_FORMS
 
     for name, options in benchmarks.items():
         form = options.get("form", name) if isinstance(options, dict) else name

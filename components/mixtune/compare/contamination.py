@@ -20,7 +20,7 @@ from mixtune.artifacts.comparison import Overlap
 from mixtune.artifacts.samples import TOKENIZER_FILE, Samples
 from mixtune.artifacts.shards import Shards, open_shards
 from mixtune.errors import DataError
-from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.registry import FORMS
 from mixtune.ngrams import NGRAM, hash_ngrams, hash_words, is_in
 
 MIN_WORDS = 8

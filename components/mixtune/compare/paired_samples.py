@@ -10,7 +10,7 @@ from mixtune.artifacts.comparison import FAILED, NON_INFERIORITY, SUPERIORITY, A
 from mixtune.artifacts.samples import AxisSummary, Identity, Samples
 from mixtune.compare.verdicts import judge_axis, overall_verdict
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.registry import FORMS
 
 KEY = ("item_id", "prompt_hash")
 SAME = ("base_model", "tokenizer", "chat_template", "thinking", "on_lost", "engine", "dtype", "device")

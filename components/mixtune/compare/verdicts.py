@@ -21,8 +21,8 @@ from mixtune.compare.measures import Tables, measure_axis
 from mixtune.compare.subgroups import compare_subgroups, count_changes, list_lost_items
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks.form import AnyForm, Labels
-from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.evaluate.power import detectable_loss, pass_rate
+from mixtune.evaluate.registry import FORMS
 
 
 def judge_axis(name: str, summary: AxisSummary, tables: Tables, limit: float, *, same: bool = False) -> AxisVerdict:

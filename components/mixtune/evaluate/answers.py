@@ -105,19 +105,21 @@ def answer_records(
     return generate(engine, tokenizer, [render_prompt(tokenizer, record) for record in records], max_new_tokens)
 
 
-def choose(prompt: str, scores: Scores, names: Sequence[str], gold: int) -> ChoiceColumns:
+def choose(
+    prompt: str, scores: Scores, names: Sequence[str], gold: int, also_right: Sequence[int] = ()
+) -> ChoiceColumns:
     """Return the choice of a model that scored a continuation for each name; `gold` is the right one's index.
 
-    `nll` is the negative log of the gold continuation's share among all, in nats.
+    `nll` is the negative log of the share among all of the gold continuation and those that are also right, in nats.
     """
-    best = int(np.argmax(scores.logprobs))
+    best, right = int(np.argmax(scores.logprobs)), [gold, *also_right]
     return ChoiceColumns(
         prompt_hash=prompt_hash(prompt),
         prediction=names[best],
         gold=names[gold],
-        correct=float(best == gold),
+        correct=float(best in right),
         choice_logprobs=scores.logprobs,
-        nll=float(np.logaddexp.reduce(scores.logprobs) - scores.logprobs[gold]),
+        nll=float(np.logaddexp.reduce(scores.logprobs) - np.logaddexp.reduce([scores.logprobs[i] for i in right])),
         num_tokens=1,
         latency_seconds=scores.latency_seconds,
         truncated=scores.truncated,

@@ -33,6 +33,8 @@ class Choices(NamedTuple):
     """What each may be called in `answer`."""
     answer: object
     """As it is written."""
+    also_right: tuple[int, ...] = ()
+    """Indexes of further right ones (TruthfulQA's mc2)."""
 
 
 def read_choices(row: Row, place: str) -> Choices:
@@ -52,12 +54,7 @@ def read_choices(row: Row, place: str) -> Choices:
         texts = sorted([right, *wrong], key=lambda text: hashlib.sha256(f"{stem}{text}".encode()).digest())
         return _checked(texts, None, right, place)
     if isinstance(value, dict) and isinstance(value.get("labels"), list):
-        marks, value = [float(mark) for mark in value["labels"]], value.get("choices")
-        if marks.count(1.0) != 1:
-            raise DataError(
-                f"{place}: labels have one 1, of the right choice; more are for lm_eval's tasks; got {marks}"
-            )
-        return _checked(value, None, string.ascii_uppercase[marks.index(1.0) % 26], place)
+        return _marked(value["labels"], value.get("choices"), place)
     if value is None:
         answers = [row[name] for name in ANSWERS if not is_blank(row.get(name))]
         return _implied(row, *answers[:1]) or _checked(None, None, None, place)
@@ -141,6 +138,15 @@ def _named(value: object) -> tuple[object, list[object] | None]:
     return value, None
 
 
+def _marked(labels: list[object], value: object, place: str) -> Choices:
+    """Return choices of which a 1 marks each right one."""
+    marks = [float(str(label)) for label in labels]
+    places = [index for index, mark in enumerate(marks) if mark == 1]
+    if not places or len(places) == len(marks):
+        raise DataError(f"{place}: labels have a 1 for each right choice and a 0 for each wrong one; got {marks}")
+    return _checked(value, None, string.ascii_uppercase[places[0] % 26], place)._replace(also_right=tuple(places[1:]))
+
+
 def _checked(
     value: object, names: Sequence[object] | None, answer: object, place: str, *, fills: bool = False
 ) -> Choices:
@@ -151,8 +157,8 @@ def _checked(
     if not isinstance(value, list) or not 2 <= len(value) <= len(letters) or any(map(_is_nested, value)):
         raise DataError(
             f"{place}: choices is a list of 2 to 26 texts, an object with text and label, or columns A, B ...; another "
-            f"column is named as columns={{'choices': ...}}, and what has none may be a task of form lm_eval; got "
-            f"{str(value)[:200]}"
+            f"column is named as columns={{'choices': ...}}, and what has none may be a task of form lm_eval, or for "
+            f"short_answers; got {str(value)[:200]}"
         )
     if isinstance(answer, bool) or any(isinstance(text, int | float) for text in value):
         answer = str(answer)  # it may be a choice's text, not only its index

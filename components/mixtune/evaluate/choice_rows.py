@@ -51,6 +51,8 @@ class Question:
     choices: tuple[str, ...]
     answer: int
     """Index into `choices`."""
+    also_right: tuple[int, ...] = ()
+    """Indexes of further right ones."""
     context: str = ""
     """A passage that the question is about."""
     is_continued: bool = False
@@ -144,7 +146,7 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
     benchmark_files.name_unread(rows, {*LISTS, *columns, "best_answer", "answers"}, uri)
     for number, row in enumerate(rows, 1):
         place = f"{uri} row {number}"
-        choices, names, answer = read_choices(row, place)
+        choices, names, answer, also_right = read_choices(row, place)
         question = Question(
             item_id="",
             subject=str(next((row[name] for name in SUBJECTS if not is_blank(row.get(name))), NO_SUBJECT)),
@@ -152,6 +154,7 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
             context="\n".join(benchmark_files.passages(row, place)),
             choices=tuple(choices),
             answer=-1,
+            also_right=also_right,
             is_continued=bool(row.get(benchmark_files.CONTINUED)),
             bias=tuple(row.get(benchmark_files.BIAS, ())),
         )

@@ -41,8 +41,8 @@ def evaluate(
         benchmarks: Per axis `uri` (a file or folder, local, `s3://` or `hf://datasets/org/name@revision/path`; Parquet,
             JSONL, JSON or CSV) and options: `{"mmlu": {"uri": ..., "num_fewshot": 5}, "ifeval": {"uri": ...,
             "max_new_tokens": 1280}}`; another name says its `form`: one of these two, `gsm8k`,
-            `math`, `multiple_choice`, `tool_calls`, `refusals`, `thinking`, `long_context`, or
-            `lm_eval` with the `task`.
+            `math`, `multiple_choice`, `tool_calls`, `refusals`, `thinking`, `long_context`,
+            `short_answers`, or `lm_eval` with the `task`.
         options: Further settings by name, such as `limit` (items per axis at most; 0: all), `axis_limits`, `thinking`,
             `engine` ("transformers", "vllm" or "endpoint"), `gpus_per_model`, `dtype`, `chat` (how conversations are
             rendered, as in `mix_shard`) and `customer_options`: `EvaluateSettings` in docs/settings.md has all.

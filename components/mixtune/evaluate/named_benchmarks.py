@@ -10,7 +10,7 @@ from mixtune.errors import ConfigError
 from mixtune.evaluate import customer
 from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import AnyForm
-from mixtune.evaluate.benchmarks.registry import BENCHMARK_FORMS, FORMS
+from mixtune.evaluate.registry import BENCHMARK_FORMS, FORMS
 from mixtune.settings.from_dict import from_dict
 
 _NAME = re.compile(r"^[A-Za-z][\w-]*$")

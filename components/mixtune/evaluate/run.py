@@ -24,8 +24,8 @@ from mixtune.evaluate import customer, report
 from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import Axis
 from mixtune.evaluate.benchmarks.nll import NllOptions
-from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.evaluate.named_benchmarks import Benchmark
+from mixtune.evaluate.registry import FORMS
 from mixtune.evaluate.report import Evaluation
 from mixtune.inference import loading, parallel
 from mixtune.inference.engine import Tokenizer

@@ -15,7 +15,7 @@ from mixtune.artifacts.model_choice import AxisContest, ModelChoice, PricedModel
 from mixtune.artifacts.samples import Samples
 from mixtune.compare.measures import measure_axis
 from mixtune.errors import DataError, MixtuneError
-from mixtune.evaluate.benchmarks.registry import FORMS
+from mixtune.evaluate.registry import FORMS
 from mixtune.prices import Prices
 from mixtune.serve.served_model import read_whole_model
 from mixtune.serve.sizing import plan_serving

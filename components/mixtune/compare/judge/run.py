@@ -25,8 +25,8 @@ from mixtune.compare.judge import pairwise
 from mixtune.compare.judge.pairwise import Ask, Pair
 from mixtune.compare.paired_samples import check_same, join
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.benchmarks.registry import FORMS
 from mixtune.evaluate.power import detectable_loss
+from mixtune.evaluate.registry import FORMS
 from mixtune.report import pages
 from mixtune.report.outputs import Outputs
 

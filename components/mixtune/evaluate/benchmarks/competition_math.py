@@ -56,7 +56,8 @@ class CompetitionMath(AskedForm[MathOptions]):
             answer = next(filter(None, answers), "") or read_boxed(str(row.get("solution") or ""))
             if not answer:
                 raise DataError(
-                    f"{place}: no answer, and no \\boxed{{...}} in a solution; spans and code are for lm_eval"
+                    f"{place}: no answer, and no \\boxed{{...}} in a solution; texts are for short_answers, code "
+                    "for lm_eval"
                 )
             subject = str(next((row[name] for name in ("type", *SUBJECTS, "level") if row.get(name)), "all"))
             item = MathItem(
@@ -71,7 +72,7 @@ class CompetitionMath(AskedForm[MathOptions]):
         words = [item.gold for item in items if _WORDS.fullmatch(item.gold)]
         if 2 * len(words) > len(items):
             text = f"most answers are words, such as {words[0]!r}, whose spellings math cannot tell apart"
-            raise DataError(f"{options.uri}: {text}; a task of form lm_eval may, or a judge")
+            raise DataError(f"{options.uri}: {text}; form short_answers can, or a judge")
         return list(items)
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:

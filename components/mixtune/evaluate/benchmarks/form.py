@@ -161,6 +161,11 @@ def correct(table: pa.Table) -> Floats:
     return np.array(table["correct"].to_pylist(), dtype=float)
 
 
+def gold_probability(table: pa.Table) -> Floats:
+    """Return the share of the right choices among all by probability, (num_items,)."""
+    return np.asarray(np.exp(-table["nll"].to_numpy()))
+
+
 def measure_column(table: pa.Table, name: str) -> Floats:
     """Return one of the samples' further measures, (num_items,)."""
     return np.array([dict(row)[name] for row in table["measures"].to_pylist()], dtype=float)

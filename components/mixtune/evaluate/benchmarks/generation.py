@@ -2,8 +2,6 @@
 
 import json
 import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +13,7 @@ from mixtune.artifacts.comparison import SUPERIORITY
 from mixtune.artifacts.samples import Sample
 from mixtune.evaluate.answers import answer_records, latency_scores, record_columns
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, mean_measures, measure_contrast
+from mixtune.evaluate.scoring.answer_matching import match
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.thoughts import visible_text
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 RECORDS_PER_PART = 128
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +101,10 @@ def compare_texts(response: str, reference: str) -> dict[str, float]:
     """Return a response's measures against its reference."""
     from sacrebleu import sentence_chrf
 
+    score = match(response, reference)
     return {
-        "exact_match": float(normalise(response) == normalise(reference)),
-        "token_f1": token_f1(response, reference),
+        "exact_match": score.exact,
+        "token_f1": score.f1,
         "rouge_l": float(_rouge().score(reference, response)["rougeL"].fmeasure),
         "chrf": sentence_chrf(response, [reference]).score / 100,
     }
@@ -116,21 +115,6 @@ def corpus_bleu(responses: list[str], references: list[str]) -> float:
     from sacrebleu import corpus_bleu as bleu
 
     return bleu(responses, [references]).score / 100
-
-
-def normalise(text: str) -> str:
-    """Return a text for comparing: lower case, no punctuation, no articles, single spaces."""
-    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(_ARTICLES.sub(" ", plain).split())
-
-
-def token_f1(response: str, reference: str) -> float:
-    """Return the harmonic mean of precision and recall over normalised words, as in SQuAD."""
-    words, expected = normalise(response).split(), normalise(reference).split()
-    if not words or not expected:
-        return float(words == expected)
-    common = sum((Counter(words) & Counter(expected)).values())
-    return 2 * common / (len(words) + len(expected))
 
 
 def is_json(text: str) -> bool:

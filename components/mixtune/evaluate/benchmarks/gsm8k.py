@@ -135,7 +135,7 @@ def read_problems(rows: list[Row], uri: str) -> list[Problem]:
             if not _ALONE.fullmatch(alone):
                 raise DataError(
                     f"{uri} row {number}: answer ends in '#### ' and a number, or is one; got {alone[-40:]!r}; others "
-                    "are for the form math, or a task of lm_eval"
+                    "are for the form math or short_answers"
                 )
             steps = "" if _ALONE.fullmatch(answer) else f"{answer}\n"
             answer = f"{steps}#### {alone.removesuffix('.0')}".lstrip()

@@ -18,7 +18,7 @@ from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Floats, Labels, correct, mean_contrast
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, gold_probability, mean_contrast
 from mixtune.evaluate.choice_rows import NO_SUBJECT, ChoiceOptions, Question, read_questions
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -63,6 +63,8 @@ class Mmlu(BenchmarkForm[MmluOptions]):
                 f"{options.uri}: the right answer of all {len(items)} items is {items[0].letters[items[0].answer]}: a "
                 "liking for this letter would be measured; set scoring to text, or order the choices at random"
             )
+        if any(item.also_right for item in items):
+            raise DataError(f"{options.uri}: several choices are right; form multiple_choice has their probability")
         if any(item.bias for item in items):
             raise DataError(f"{options.uri}: BBQ's accuracy alone hides bias; form multiple_choice scores both")
         questions = benchmark_files.stratified_subset(items, lambda item: item.subject, limit)
@@ -85,13 +87,13 @@ class Mmlu(BenchmarkForm[MmluOptions]):
         return {
             "accuracy": float(right.mean()),
             "subject_mean_accuracy": float(np.mean(by_subject)),
-            "gold_probability": float(_gold_probability(table).mean()),
+            "gold_probability": float(gold_probability(table).mean()),
             "standard_error": float(right.std(ddof=1) / math.sqrt(len(right))) if len(right) > 1 else 0.0,
         }
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return accuracy, and the gold choice's probability, which moves before accuracy does."""
-        probability = mean_contrast("gold_probability", _gold_probability(base), _gold_probability(candidate))
+        probability = mean_contrast("gold_probability", gold_probability(base), gold_probability(candidate))
         return [*super().contrasts(base, candidate, labels), probability]
 
 
@@ -146,7 +148,3 @@ def score_questions(
         )
         for (question, text), scores in zip(items, engine.score(requests), strict=True)
     ]
-
-
-def _gold_probability(table: pa.Table) -> Floats:
-    return np.asarray(np.exp(-table["nll"].to_numpy()))

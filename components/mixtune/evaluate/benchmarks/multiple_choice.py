@@ -24,7 +24,7 @@ from mixtune.inference.prompts import encode_pairs
 
 ITEMS_PER_PART = 1024
 PROMPT, CONTINUED = "Question: {question}\nAnswer:", "{question}"
-BIAS = "ambiguous_bias"
+BIAS, GOLD = "ambiguous_bias", "gold_probability"
 WORDS = {"yes", "no", "maybe", "true", "false", "valid", "invalid"}
 """Choices of these alone are not compared by their length: `yes` is no longer an answer than `no`."""
 
@@ -47,7 +47,7 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
     """Questions whose choices are texts."""
 
     name, options, metric, default_limit = "multiple_choice", MultipleChoiceOptions, "accuracy_norm", 0.02
-    other_metrics = ("accuracy", BIAS)
+    other_metrics = ("accuracy", GOLD, BIAS)
 
     def plan(self, axis: str, options: MultipleChoiceOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, or else of `validation`, taken evenly from the subjects."""
@@ -59,10 +59,15 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
         return make_parts(axis, questions, ITEMS_PER_PART, score)
 
     def summarize(self, table: pa.Table, labels: form.Labels) -> dict[str, float]:
-        """Return the share of right choices, by log-probability over the number of characters and by itself."""
+        """Return the share of right choices, by log-probability over the number of characters and by itself.
+
+        `gold_probability` is the right choices' share of all choices' probability; where several are right, it is
+        TruthfulQA's mc2.
+        """
         scores = {
             "accuracy_norm": float(correct(table).mean()),
             "accuracy": float(measure_column(table, "accuracy").mean()),
+            GOLD: float(form.gold_probability(table).mean()),
         }
         if _is_biased(table):
             values, weights = _ambiguous_bias(table)
@@ -71,8 +76,10 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
         return scores
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: form.Labels) -> form.Contrasts:
-        """Return both readings, and of BBQ its bias scores, of which less is better."""
-        contrasts = [*super().contrasts(base, candidate, labels), form.measure_contrast("accuracy", base, candidate)]
+        """Return both readings, the right choices' probability, and of BBQ its bias, of which less is better."""
+        probability = form.mean_contrast(GOLD, form.gold_probability(base), form.gold_probability(candidate))
+        accuracy = form.measure_contrast("accuracy", base, candidate)
+        contrasts = [*super().contrasts(base, candidate, labels), accuracy, probability]
         if _is_biased(base):
             before, after = _ambiguous_bias(base), _ambiguous_bias(candidate)
             contrasts.append(form.Contrast(metric=BIAS, base=before, candidate=after, higher_is_better=False))
@@ -105,13 +112,13 @@ def score_choices(
             subject=question.subject,
             item_id=question.item_id,
             text=question.question,
-            **choose(text, scores, question.choices, question.answer),
+            **choose(text, scores, question.choices, question.answer, question.also_right),
         )
         is_fixed = len(parts) > 1 or WORDS.issuperset(choice.lower() for choice in question.choices)
         lengths = np.array([1 if is_fixed else max(1, len(choice)) for choice in question.choices])
         best = int(np.argmax(np.array(scores.logprobs) / lengths))
         measures = {"accuracy": sample.correct or 0.0} | ({"bias": question.bias[best]} if question.bias else {})
-        right = float(best == question.answer)
+        right = float(best in (question.answer, *question.also_right))
         samples.append(replace(sample, correct=right, prediction=question.choices[best], measures=measures))
     return samples
 

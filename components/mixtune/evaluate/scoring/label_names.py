@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-_SPACELESS = re.compile(
+SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]"
 )
 """Letters of scripts that put no space between words, or hang particles on them: Thai to Hangul."""
@@ -166,4 +166,4 @@ def _is_cut_behind(name: str, after: str) -> bool:
 def joins(edge: str, neighbour: str) -> bool:
     """Return whether a letter goes on from the edge of a name, in a script that parts its words by spaces."""
     both = edge.isalnum() and neighbour.isalnum()
-    return both and not _SPACELESS.match(edge) and not _SPACELESS.match(neighbour)
+    return both and not SPACELESS.match(edge) and not SPACELESS.match(neighbour)

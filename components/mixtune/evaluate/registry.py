@@ -1,16 +1,16 @@
-"""All benchmark forms: the `FORM` of every file in this folder."""
+"""All benchmark forms: the `FORM` of every file in the folder `benchmarks`."""
 
 import pkgutil
 from importlib import import_module
-from pathlib import Path
 
+from mixtune.evaluate import benchmarks
 from mixtune.evaluate.benchmarks.form import AnyForm
 
 
 def find_forms() -> dict[str, AnyForm]:
-    """Return the forms of this folder by name."""
-    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    modules = [import_module(f"{__package__}.{name}") for name in names if name != "registry"]
+    """Return the forms by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = [import_module(f"{benchmarks.__name__}.{name}") for name in names]
     return {module.FORM.name: module.FORM for module in modules if hasattr(module, "FORM")}
 
 
