@@ -318,7 +318,7 @@ def main(kinds: list[str], *, write: bool) -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
     table = {}
-    rows = read_architectures() if kinds and FILE.exists() else {}
+    rows = read_architectures() if FILE.exists() else {}
     for kind in kinds or all_types():
         began = time.process_time()
         table[kind] = row = check_type(kind)
@@ -328,6 +328,8 @@ def main(kinds: list[str], *, write: bool) -> None:
             flush=True,
         )
         if write:
+            before = rows.get(kind, row)
+            row = replace(row, gpu_layout=before.gpu_layout, gpu_attention=before.gpu_attention)  # gpu_architectures.py
             rows = {**rows, kind: row}
             types = {name: asdict(rows[name]) for name in sorted(all_types()) if name in rows}
             FILE.write_text(json.dumps({"transformers": transformers.__version__, "types": types}, indent=1) + "\n")

@@ -392,16 +392,22 @@ def architectures() -> str:
     table_rows = read_architectures()
     trained = {name: row for name, row in table_rows.items() if row.layout}
     rows = [
-        (f"`{name}`", row.layout, exactness(row), kinds(row.reach), partly(row.partly)) for name, row in trained.items()
+        (f"`{name}`", row.layout, on_gpu(row), exactness(row), kinds(row.reach), partly(row.partly))
+        for name, row in trained.items()
     ]
     others = [(f"`{name}`", cell(row.refused)) for name, row in table_rows.items() if row.refused]
     return (
         f"\nOf {len(table_rows)} types of transformers {tried_with()}, {len(trained)} train.\n\n"
-        + table(("type", "records", "losses within", "an adapter on `all-linear` works on", "not by"), rows)
+        + table(("type", "records", "on a GPU", "losses within", "an adapter on `all-linear` works on", "not by"), rows)
         + "\nThese do not:\n\n"
         + table(("type", "reason"), others)
         + "\n"
     )
+
+
+def on_gpu(row: "Architecture") -> str:
+    """Return how records lie on a GPU, and by which attention."""
+    return f"{row.gpu_layout}, {row.gpu_attention.removeprefix('mixtune_')}" if row.gpu_layout else ""
 
 
 def exactness(row: "Architecture") -> str:

@@ -15,6 +15,7 @@ from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmark_checks import check_engine
 from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.item_checks import check_items
+from mixtune.preflight.model_checks import check_architecture
 from mixtune.preflight.places import about_records
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
@@ -262,3 +263,17 @@ def test_an_experiment_that_was_deleted_is_refused_before_anything_runs(tmp_path
     with pytest.raises(ConfigError, match=r"MLflow's experiment 'old' is deleted.*tracking\.experiment"):
         run_preflight(run, str(tmp_path / "report"))
     assert run_preflight(replace(run, tracking={**tracking, "experiment": "new"}), str(tmp_path / "report"))
+
+
+def test_what_is_said_of_packing_and_attention_is_of_the_machine_that_trains(tmp_path: Path) -> None:
+    def said(kind: str, gpus: str) -> str:
+        shutil.copytree(BASE_MODEL, tmp_path / kind, dirs_exist_ok=True)
+        config = json.loads((tmp_path / kind / "config.json").read_text())
+        (tmp_path / kind / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+        run = RunSettings(**{**GOOD, "base_model": str(tmp_path / kind), "gpus_per_node": gpus})
+        return next(text for _, text in check_architecture(run) if text.startswith(f"{kind}: "))
+
+    assert "each is a row of its own" in said("opt", "")
+    assert said("opt", "8").startswith("opt: records are packed; an adapter")
+    assert "attention is sdpa, with a mask" in said("gemma4_text", "8")
+    assert "with a mask" not in said("gemma4_text", "")

@@ -279,6 +279,10 @@ class Architecture:
     of the loss, or in nats where that is below one; before and after training."""
     rounding: float = 0.0
     """Where the gap is above one in a million: by how much that plain forward differs from itself in float64."""
+    gpu_layout: str = ""
+    """As `layout`, by the rules of a GPU, where other attention is taken; empty: not tried."""
+    gpu_attention: str = ""
+    """transformers' name of the attention that it trains with there, in an image without flash-attn."""
 
     @property
     def is_tried(self) -> bool:

@@ -130,7 +130,7 @@ def _work(arguments: Arguments, options: argparse.Namespace) -> Work:
         training=run.training(),
         customer_records=records,
         tokens_per_record=tokens,
-        layout=row.layout if row and row.layout else "packed",
+        layout=(row and (row.gpu_layout or row.layout)) or "packed",
     )
 
 

@@ -16,6 +16,11 @@ LAYOUTS = {
     "single": "packed records would see one another, so each is a forward pass of its own, which is slower",
 }
 """By layout: what it means for a run."""
+MASKED = {
+    "sdpa": "which is slower than over packed records alone",
+    "eager": "which is slow and holds every weight of it in memory: short records, or an image with flash-attn",
+}
+"""By attention that is not told where records begin: what it means on a GPU."""
 
 
 def check_architecture(run: RunSettings) -> Findings:
@@ -104,7 +109,10 @@ def check_embedding(run: RunSettings) -> Findings:
 
 def _texts(run: RunSettings, model: BaseModel, row: Architecture) -> list[str]:
     settings = valid(run.training)
-    texts = [f"{model.model_type}: {LAYOUTS[row.layout]}"]
+    on_gpu = bool(run.gpus_per_node and row.gpu_layout)
+    texts = [f"{model.model_type}: {LAYOUTS[row.gpu_layout if on_gpu else row.layout]}"]
+    if on_gpu and row.gpu_attention in MASKED:
+        texts.append(f"attention is {row.gpu_attention}, with a mask, {MASKED[row.gpu_attention]}")
     if settings and settings.method == "lora" and settings.lora_options.target_modules == "all-linear":
         reached, frozen = ([kind for kind, share in row.reach.items() if bool(share) == side] for side in (True, False))
         texts.append(f"an adapter works on {', '.join(reached)}, not on {', '.join(frozen) or 'nothing'}")

@@ -60,6 +60,8 @@ def varlen_attention(
         starts = longest * torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     window = options.get("sliding_window")
     queries, keys, values = (part.transpose(1, 2).flatten(0, 1).to(value.dtype) for part in (query, key, value))
+    # The kernel reads a head's numbers one after another; Inkling's, say, are a transposed product's.
+    queries, keys, values = (part if part.stride(-1) == 1 else part.contiguous() for part in (queries, keys, values))
     width = values.shape[-1]
     if width < queries.shape[-1]:  # the kernel takes one width; zeros behind the values stay zeros
         values = torch.nn.functional.pad(values, (0, queries.shape[-1] - width))
