@@ -89,7 +89,8 @@ def import_job(job: TuningJob, additions: Additions) -> ImportedTuning:
 def find_file(name: str, folder: str) -> str:
     """Return where a file that an export names lies: itself, where it can be read, or its copy in a folder.
 
-    A copy has the same name, or begins with the id that the export has; of a table `a.b.c` it is called `c`.
+    A copy has the same name, with an ending or without, or begins with the id that the export has; of a table `a.b.c`
+    it is called `c`.
 
     Raises:
         ConfigError: Several files fit.
@@ -102,6 +103,7 @@ def find_file(name: str, folder: str) -> str:
     paths = [entry.path for entry in storage.list_files(folder)]
     for fits in (
         [path for path in paths if PurePosixPath(path).name == last],
+        [path for path in paths if PurePosixPath(path).stem == last],
         [path for path in paths if PurePosixPath(path).name.startswith(last)],
         [path for path in paths if PurePosixPath(path).stem == last.rpartition(".")[2]],
     ):

@@ -29,6 +29,8 @@ class Rule:
     """A rate, which means something only where the same weights are tuned again."""
     values: dict[str, int] = field(default_factory=dict)
     """Numbers of its words."""
+    zero: bool = False
+    """Whether 0 says that it was not set."""
     units: dict[str, str] = field(default_factory=dict)
     """Argument by unit, of a number with a unit; a bare number has the first."""
 
@@ -53,12 +55,32 @@ class Service:
     full: str = ""
     """Path that says that all weights were tuned."""
     settings: list[str] = field(default_factory=list)
-    """Paths of objects with settings."""
-    further: list[str] = field(default_factory=list)
-    """Paths of single settings."""
+    """Paths of objects with settings, all of whose keys are listed; the empty path is the job itself."""
     refused: dict[str, list[str]] = field(default_factory=dict)
     """By path, the values that it may have where it is there; none: it may not be there."""
     rules: dict[str, Rule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a service answers besides jobs."""
+
+    fits: list[str]
+    """Paths, of which one is there."""
+    says: str
+    """What it is, and what to save in its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All of `services.toml`."""
+
+    describing: list[str]
+    """Keys of jobs that set nothing."""
+    lists: list[str]
+    """Keys of an answer that lists jobs."""
+    answers: list[Answer]
+    services: list[Service]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +101,25 @@ class TuningJob:
     """Under the service's names."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """By name, as `same_word` has it."""
+    refusal: str = ""
+    """Why it cannot be moved, such as a training of another kind."""
 
 
 @cache
-def read_services() -> tuple[Service, ...]:
+def read_table() -> Table:
     """Read the package's table."""
-    services = tomllib.loads(TABLE.read_text())["services"]
-    return tuple(from_dict(Service, item, f"services.toml, {item['name']}") for item in services)
+    return from_dict(Table, tomllib.loads(TABLE.read_text()), TABLE.name)
+
+
+def find_answer(document: object) -> str:
+    """Return what a document is that is no job, with the way to one; empty: nothing that is known."""
+    fits = (answer.says for answer in read_table().answers if any(_has(document, path) for path in answer.fits))
+    return next(fits, "")
 
 
 def read_job(document: object) -> TuningJob | None:
-    """Return the job that a document is; None: it is none of a service that is known.
-
-    Raises:
-        ConfigError: A training of another kind.
-    """
-    for service in read_services():
+    """Return the job that a document is, also one that cannot be moved; None: it is none of a service that is known."""
+    for service in read_table().services:
         content = look_up(document, service.envelope) or document
         if any(all(_has(content, path) for path in group) for group in service.fits):
             return _read(service, content)
@@ -107,7 +132,9 @@ def look_up(content: object, path: str) -> object:
     Of a list in the middle of the path comes a list.
     """
     for key in filter(None, path.split(".")):
-        if isinstance(content, list):
+        if isinstance(content, list) and "=" in key:
+            content = [item for item in content if _has(item, key)]
+        elif isinstance(content, list):
             content = [look_up(item, key) for item in content]
         else:
             entries = content.items() if isinstance(content, dict) else ()
@@ -133,6 +160,8 @@ def _file(content: object, paths: list[str], option: str) -> str:
 
 
 def _has(content: object, path: str) -> bool:
+    if path.startswith("!"):
+        return not _has(content, path[1:])
     place, sign, value = path.partition("=")
     there = look_up(content, place)
     return there == value if sign else there is not None
@@ -140,6 +169,29 @@ def _has(content: object, path: str) -> bool:
 
 def _read(service: Service, content: object) -> TuningJob:
     name, base = (_first(content, paths) for paths in (service.names, service.base))
+    base = base.rpartition("/")[2] if base.startswith("arn:") else base
+    try:
+        _check_kind(service, name, content)
+        training, validation = (
+            _file(content, paths, option)
+            for paths, option in ((service.training, "--training"), (service.validation, "--validation"))
+        )
+    except ConfigError as error:
+        return TuningJob(service=service.name, name=name, base_model=base, training="", refusal=str(error))
+    return TuningJob(
+        service=service.name,
+        name=name,
+        base_model=base,
+        training=training,
+        validation=validation,
+        method="sft" if service.full and _has(content, service.full) else "lora",
+        is_open=bool(re.search(service.open, base)),
+        settings=_read_settings(service, content),
+        rules={same_word(name): rule for name, rule in service.rules.items()},
+    )
+
+
+def _check_kind(service: Service, name: str, content: object) -> None:
     for path, allowed in service.refused.items():
         value = look_up(content, path)
         if value is not None and value not in allowed:
@@ -147,25 +199,32 @@ def _read(service: Service, content: object) -> TuningJob:
             raise ConfigError(
                 f"{service.name} {name}: {path} is {kind}; mixtune tunes on answers: give such records by --training"
             )
+
+
+def _read_settings(service: Service, content: object) -> Json:
+    """Return all keys of the objects with settings, but those that are read elsewhere, describe, or say nothing."""
+    elsewhere = [*service.names, *service.base, *service.training, *service.validation, *service.refused]
+    paths = [_words(path) for path in (*elsewhere, *service.settings)]
+    describing = {same_word(key) for key in read_table().describing}
     settings: Json = {}
-    for path in service.settings:
-        values = look_up(content, path)
-        deeper = {other.removeprefix(f"{path}.").split(".")[0] for other in service.settings if other != path}
-        settings |= {key: values[key] for key in values if key not in deeper} if isinstance(values, dict) else {}
-    single = {path.rpartition(".")[2]: look_up(content, path) for path in service.further}
-    settings |= {key: value for key, value in single.items() if value is not None}
-    return TuningJob(
-        service=service.name,
-        name=name,
-        base_model=base.rpartition("/")[2] if base.startswith("arn:") else base,
-        training=_file(content, service.training, "--training"),
-        validation=_file(content, service.validation, "--validation"),
-        method="sft" if service.full and _has(content, service.full) else "lora",
-        is_open=bool(re.search(service.open, base)),
-        settings={key: value for key, value in settings.items() if value not in (None, "") and value is not False},
-        rules={same_word(name): rule for name, rule in service.rules.items()},
-    )
+    for place in service.settings:
+        values, start = look_up(content, place), _words(place)
+        for key, value in values.items() if isinstance(values, dict) else ():
+            words = (*start, same_word(str(key)))
+            is_read = any(path[: len(words)] == words for path in paths)
+            value = value.strip().strip('"') if isinstance(value, str) else value
+            if not is_read and words[-1] not in describing and value not in (None, "", [], {}) and value is not False:
+                settings[str(key)] = value
+    return settings
+
+
+def _words(path: str) -> tuple[str, ...]:
+    return tuple(same_word(key) for key in path.split(".") if key)
 
 
 def _first(content: object, paths: list[str]) -> str:
-    return next((str(value) for path in paths if (value := look_up(content, path))), "")
+    for path in paths:
+        value = look_up(content, path)
+        if value := value[0] if isinstance(value, list) and value else value:
+            return str(value)
+    return ""

@@ -9,7 +9,7 @@ from mixtune.tuning_import.services import Json, Rule, TuningJob, same_word
 UNKNOWN = Rule(note="not known here: nothing is made of it")
 CLOSED = Rule(note="a rate of weights that cannot be had; ours has its own default")
 PLUS_RATIO = "train_options.lora_options.lora_plus_ratio"
-CHOSEN = ("auto", "max", "none", "adapter_size_unspecified")
+CHOSEN = ("auto", "max", "none", "-1", "adapter_size_unspecified")
 """Words for a value that the service chose."""
 _WITH_UNIT = re.compile(r"(\d+)\s*([a-z]*)")
 
@@ -78,6 +78,8 @@ def _read_amount(job: TuningJob, setting: str, value: object, rule: Rule) -> tup
         raise ConfigError(f"{job.name}: {setting} is {text!r}, and a number is needed; mend the export") from error
     if rule.whole and not amount.is_integer():
         raise ConfigError(f"{job.name}: {setting} is {text!r}, and a whole number is needed; mend the export")
+    if rule.zero and not amount:
+        return target, None
     return target, int(amount) if rule.whole else amount
 
 
