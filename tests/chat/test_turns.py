@@ -1,12 +1,16 @@
 """Six shapes of chat template, as the common model families write them; each written here."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
+from mixtune.chat import planner
 from mixtune.chat.refused_share import ALWAYS_THINKS, way_out
+from mixtune.chat.template import ChatTemplate, Conversation
 from mixtune.chat.tokenizer import ChatTokenizer
+from mixtune.chat.turns import Examples, find_examples
 from mixtune.errors import ConfigError
 from mixtune.inference.prompts import AskingTokenizer, render_prompt
 from mixtune.records import Message, Record, content_id
@@ -403,3 +407,26 @@ def test_a_template_that_writes_control_tokens_by_what_is_said_takes_every_recor
     _, item = tokenizer.tokenize([conversation(), same])
     assert (alone.problem, item.problem, item.num_control) == ("", "", 12)
     assert (item.input_ids.tolist(), item.loss_mask.tolist()) == (alone.input_ids.tolist(), alone.loss_mask.tolist())
+
+
+def test_conversations_that_repeat_a_text_are_of_one_shape_where_the_template_compares_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = []
+
+    def find(template: ChatTemplate, conversation: Conversation, *options: Any) -> Examples:
+        alone.append(conversation)
+        return find_examples(template, conversation, *options)
+
+    monkeypatch.setattr(planner, "find_examples", find)
+    tokenizer = ChatTokenizer(save_model(tmp_path, CHATML, ["<|im_start|>", "<|im_end|>"]))
+    records = [conversation() for _ in range(4)]
+    for record, pairs in zip(records, ([], [(2, 0)], [(3, 1)], [(1, 0), (3, 2)]), strict=True):
+        for later, earlier in pairs:
+            record["messages"][later]["content"] = record["messages"][earlier]["content"]
+    items = list(tokenizer.tokenize(records))
+    assert len(alone) == 1
+    for record, item in zip(records, items, strict=True):
+        assert tokenizer.decode(item.input_ids[item.loss_mask == 1]) == "".join(
+            f"{message['content']}<|im_end|>" for message in record["messages"][1::2]
+        )

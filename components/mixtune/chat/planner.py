@@ -1,11 +1,12 @@
 """Examples of many conversations: what was found for one holds for all of its shape, and is proved on each text.
 
-A shape is the sequence of roles, of what messages have, and of which say the same. Control tokens in a rendered text
-are the template's alone, so conversations of one shape give texts with the same control tokens in the same order, and
-turns between the same ones of them. Where a text has others, or lacks a part of its conversation, it is looked at on
-its own (`turns.py`).
+A shape is the sequence of roles, of what messages have, and, for a template that compares messages, of which say the
+same. Control tokens in a rendered text are the template's alone, so conversations of one shape give texts with the same
+control tokens in the same order, and turns between the same ones of them. Where a text has others, or lacks a part of
+its conversation, it is looked at on its own (`turns.py`).
 """
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Sequence, Set
 from itertools import accumulate
@@ -21,6 +22,7 @@ from mixtune.settings.chat import ChatSettings
 
 MOST_SHAPES = 4096
 """Shapes that are remembered; then all are forgotten."""
+_NUMBERED = re.compile(r"mixtune text \d+")
 
 
 class _Anchor(NamedTuple):
@@ -63,13 +65,14 @@ class Planner:
     def __init__(self, template: ChatTemplate, settings: ChatSettings, train_on: Set[str]) -> None:
         self._template, self._settings, self._train_on = template, settings, frozenset(train_on)
         self._plans: dict[Hashable, _Plan | None] = {}
+        self._compares: dict[Hashable, bool] = {}
+        """By shape: whether the template compares messages."""
 
     def find(self, conversation: Conversation) -> Examples:
         """Return the examples of a conversation, or why there are none."""
         if not conversation.is_usual:
             return self._find_alone(conversation)
-        messages = conversation.messages
-        shape = bool(conversation.tools), _repeated(messages), tuple(map(_message_shape, messages))
+        shape = self._shape(conversation)
         if plan := self._plans.get(shape):
             try:
                 examples = self._apply(plan, conversation)
@@ -82,6 +85,32 @@ class Planner:
                 self._plans.clear()
             self._plans[shape] = self._make_plan(result)
         return result
+
+    def _shape(self, conversation: Conversation) -> Hashable:
+        messages = conversation.messages
+        shape: Hashable = bool(conversation.tools), tuple(map(_message_shape, messages))
+        if not (repeated := _repeated(messages)):
+            return shape
+        if shape not in self._compares:
+            if len(self._compares) >= MOST_SHAPES:
+                self._compares.clear()
+            self._compares[shape] = self._compares_messages(conversation)
+        return (shape, repeated) if self._compares[shape] else shape
+
+    def _compares_messages(self, conversation: Conversation) -> bool:
+        """Return whether such a conversation is written otherwise where its messages say the same."""
+        texts = []
+        for is_same in (True, False):
+            messages = [
+                {**message, "content": f"mixtune text {0 if is_same else number}"} if message["content"] else message
+                for number, message in enumerate(conversation.messages)
+            ]
+            try:
+                text = self._template.render(messages, conversation.tools).text
+            except TemplateRefusal:
+                return True
+            texts.append(_NUMBERED.sub("", text))
+        return texts[0] != texts[1]
 
     def _find_alone(self, conversation: Conversation) -> Examples:
         return find_examples(self._template, conversation, self._settings, self._train_on)
