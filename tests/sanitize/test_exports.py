@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from mixtune.sanitize import clean
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
+from mixtune.sanitize.reading import readers
 from mixtune.sanitize.reading.readers import plan_ranges
 
 Row = dict[str, Any]
@@ -211,6 +213,25 @@ def test_a_later_part_reads_by_the_schema_of_the_first_row_that_has_one(tmp_path
     cleaners = [Cleaner(part, Rules(max_bad_ratio=1)) for part in parts]
     assert len(parts) > 1
     assert sum(len(list(cleaner.records())) for cleaner in cleaners) == 3
+
+
+def test_where_no_row_has_a_schema_a_later_part_looks_for_one_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "conversations.jsonl"
+    path.write_text('{"colour": "red"}\n' * 200)
+    part = plan_ranges(str(path), 1500)[1]
+    reads = []
+
+    def read_rows(*options: Any) -> Any:
+        reads.append(options)
+        return readers.read_rows(*options)
+
+    monkeypatch.setattr(clean, "read_rows", read_rows)
+    cleaner = Cleaner(SourceFile(pool="p", split="train", uri=str(path), columns={}, part=part), Rules(max_bad_ratio=1))
+    assert list(cleaner.records()) == []
+    assert cleaner.tally.dropped["unreadable"] > 50
+    assert len(reads) == 2
 
 
 def test_messages_in_a_circle_are_refused(tmp_path: Path) -> None:

@@ -325,6 +325,27 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "HelpSteer2: several turns as one text": (
         {"prompt": "q\n<extra_id_1>Assistant\na\n<extra_id_1>User\nq", "response": "a"}, [Q, A, Q, A]),
     "turns by columns, as `datasets` keeps a sequence": ({"conversations": {"from": ["human", "gpt"], "value": ["q", "a"]}}, [Q, A]),
+    "a question that is JSON with replies": (
+        {"prompt": '{"replies": ["x"], "y": 1}', "completion": "a"}, [{**Q, "content": '{"replies": ["x"], "y": 1}'}, A]),
+    "a question that quotes an export": (
+        {"prompt": 'Read {"replies": ["x"]}', "completion": "a"}, [{**Q, "content": 'Read {"replies": ["x"]}'}, A]),
+    "texts that quote an export's fields": (
+        {"prompt": "q", "completion": "a", "data": 'it says ["x"]', "mapping": 'a "message"', "chat": 'the "history" of it'}, [Q, A]),
+    "a mapping of an export's name beside a pair": ({"prompt": "q", "completion": "a", "mapping": {"x": "y"}, "current_node": "x"}, [Q, A]),
+    "a tree beside messages": (
+        {"messages": [Q, A], "current_node": "1", "mapping": {"1": {"id": "1", "message": {"inserted_at": "1", "content": "b"}}}}, [Q, A]),
+    "a mapping to numbers and texts": ({"messages": [Q, A], "mapping": {"x": {"message": 5}, "y": {"message": "inserted_at"}}}, [Q, A]),
+    "a chat that is no app's": ({"messages": [Q, A], "chat": {"history": ["messages"]}}, [Q, A]),
+    "a chat beside messages": ({"messages": [Q, A], "chat": {"history": {"messages": {}, "currentId": "1"}}}, [Q, A]),
+    "messages with their former versions": ({"messages": [{**Q, "versions": []}, {**A, "versions": [{"content": "b"}]}]}, [Q, A]),
+    "chat_messages of other senders": (
+        {"chat_messages": [{"sender": "system", "text": "s"}, {"sender": "user", "text": "q"}, {"sender": "bot", "text": "a"}]}, [S, Q, A]),
+    "messages that name their thread": (
+        {"messages": [{**message, "parent_id": "thread-7"} for message in (Q, A, Q, A)]}, [Q, A, Q, A]),
+    "a task with its input and target": (
+        {"instruction": "q", "input": "i", "target": "a"}, [{**Q, "content": "q\n\ni"}, A]),
+    "a solution that is the answer": ({"question": "q", "answer": "a", "solution": "a"}, [Q, A]),
+    "values for a template as a word": ({"messages": [Q, A], "chat_template_kwargs": "none"}, [Q, A]),
     "an answer that is a dash": ({"prompt": "q", "completion": "-"}, [Q, {**A, "content": "-"}]),
     "a class of each turn": ({"messages": [{**Q, "label": 0}, {**A, "label": 0}]}, [Q, A]),
     "a first turn alone": ({"turn_id": 0, "turn_index": 0.0, "question": "q", "answer": "a"}, [Q, A]),
@@ -402,6 +423,18 @@ def test_tools_of_every_form_are_read(name: str) -> None:
     assert not unread
 
 
+def test_tools_of_both_kinds_for_a_template_and_one_that_speaks_of_the_marks_around_tools_are_read() -> None:
+    first = {**TOOL, "description": "Lists what stands between <tools> and </tools>"}
+    second = {**TOOL, "name": "g"}
+    row = {
+        "messages": [Q, A],
+        "chat_template_kwargs": {"xml_tools": [json.dumps(first)], "python_tools": [str(second)]},
+    }
+    unread: Counter[str] = Counter()
+    assert find_schema(row, {}).record(row, "a", 1, unread)["tools"] == [first, second]
+    assert not unread
+
+
 @pytest.mark.parametrize("key", ["return", "response"])
 def test_what_a_tool_gives_back_stays_for_the_templates_that_show_it(key: str) -> None:
     tool = {**TOOL, key: {"type": "string"}}
@@ -416,6 +449,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a row of the hub's viewer": ({"row_idx": 0, "row": {"prompt": "q", "completion": "a"}}, "what is inside `row` as columns"),
     "branches as one list": (
         {"messages": [{**Q, "id": "1"}, {**A, "parentId": "1"}, {**A, "content": "b", "parentId": "1"}]}, "two messages go on from the same one"),
+    "branches from the message 0": (
+        {"messages": [{**Q, "id": 0}, {**A, "parent_id": 0}, {**A, "content": "b", "parent_id": 0}]}, "two messages go on from the same one"),
     "an empty list of calls": ({"query": "q", "answers": "[]", "tools": [TOOL]}, "an empty list of calls"),
     "turns as one text that ends with an answer": (
         {"prompt": "q\n<extra_id_1>Assistant\na", "response": "a"}, "prompt holds several turns behind"),

@@ -4,7 +4,6 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from itertools import islice
@@ -30,8 +29,6 @@ NOTED_PER_RULE = 1000
 """Quarantine lines per rule and part for records that were changed; those dropped are all noted."""
 EARLY_ROWS = 2000
 """Rows of a part after which a share of unusable ones above `max_bad_ratio` stops the run, not at the file's end."""
-SCHEMA_ROWS = 100
-"""Rows of a file in which its other parts look for its schema."""
 REASONS = 100
 """Reasons of unusable rows that are told apart in a part; further ones are"""
 OTHER_REASONS = "of another kind"
@@ -186,8 +183,8 @@ class Cleaner:
             raise DataError(row.problem)
         if self._schema is None:
             try:
-                is_first = self.source.part.start == 0
-                self._schema = find_schema(row.value, self.source.columns) if is_first else _schema_of(self.source)
+                of_file = self._schema_of_file if self.source.part.start else None
+                self._schema = of_file or find_schema(row.value, self.source.columns)
             except ConfigError as error:  # it lists the columns, which are data where a file has no header
                 raise ConfigError(f"{self.source.name}: {self.rules.personal.hide(str(error))}") from None
             self.tally.schema = self._schema.name
@@ -210,6 +207,18 @@ class Cleaner:
         if "group" in record:
             record["group"] = hashlib.sha256(record["group"].encode(errors="surrogatepass")).hexdigest()[:16]
         return record
+
+    @cached_property
+    def _schema_of_file(self) -> Schema | None:
+        """The schema of the first row that has one, as the file's first part finds it."""
+        for row in islice((row for row in read_rows(self.source.uri) if not row.problem), EARLY_ROWS):
+            try:
+                return find_schema(row.value, self.source.columns)
+            except ConfigError:
+                raise
+            except UNUSABLE:
+                continue
+        return None
 
     def _of_split(self, value: JsonObject) -> JsonObject:
         """Return a row without the column that says its split; refuse a row of another split than the source's."""
@@ -369,14 +378,6 @@ def describe_unusable(tallies: list[Tally]) -> str:
 @lru_cache(maxsize=1)
 def _token_finder(tokens: tuple[str, ...]) -> BytesAhoCorasick:
     return BytesAhoCorasick([token.encode() for token in tokens])
-
-
-def _schema_of(source: SourceFile) -> Schema:
-    """Return the schema of the first row of a file that has one, as its first part finds it."""
-    for row in islice((row for row in read_rows(source.uri) if not row.problem), SCHEMA_ROWS):
-        with suppress(*UNUSABLE):
-            return find_schema(row.value, source.columns)
-    raise DataError(f"none of the file's first {SCHEMA_ROWS} rows is of a known schema")
 
 
 def _describe(error: Exception) -> str:

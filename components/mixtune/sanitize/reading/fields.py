@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -133,13 +134,20 @@ def goes_on(turn: Json) -> bool:
 
 
 def check_linear(turns: list[Json]) -> None:
-    """Check that no two turns go on from the same one, as branches of a tree do."""
-    parents = set[str]()
-    for turn in filter(goes_on, turns):
-        name = next((name for name in turn if name in _PARENTS and turn[name]), "")
-        if name and str(turn[name]) in parents:
-            raise DataError(f"messages.{name}: two messages go on from the same one; write one branch alone")
-        parents.update([str(turn[name])] if name else [])
+    """Check that no two turns go on from the same one, as branches of a tree do.
+
+    Where all of them name the same one, it is what their thread belongs to.
+    """
+    origins = [
+        (name, str(turn[name]))
+        for turn in filter(goes_on, turns)
+        if (name := next((name for name in turn if name in _PARENTS and not is_blank(turn[name])), ""))
+    ]
+    parents = Counter(parent for _, parent in origins)
+    if len(parents) == 1 and len(origins) == len(turns):
+        return
+    if name := next((name for name, parent in origins if parents[parent] > 1), ""):
+        raise DataError(f"messages.{name}: two messages go on from the same one; write one branch alone")
 
 
 def check_turn(turn: JsonObject, role: str, *, is_learned: bool) -> None:

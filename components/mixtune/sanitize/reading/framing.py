@@ -181,7 +181,8 @@ def _parsed(item: Json) -> Json:
     """Return a tool, or several, from JSON text, from `<tools>` around it, or from one that Python printed a line."""
     if not isinstance(item, str):
         return item
-    text = match[1] if (match := _TAGGED.search(item)) else item
+    match = None if item.lstrip()[:1] in ("{", "[") else _TAGGED.search(item)
+    text = match[1] if match else item
     lines = [printed(line) for line in text.strip().split("\n")]
     return lines if all(isinstance(line, dict) for line in lines) else parse_column(text, "a tool is")
 

@@ -10,7 +10,7 @@ from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.apps import opened_export
 from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, check_end
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, names_speaker
-from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, parse_column
+from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, parse_column, parse_if_json
 from mixtune.sanitize.rules.record_texts import Refused
 
 _BEGIN = re.compile(
@@ -86,13 +86,17 @@ def _traced(row: JsonObject) -> JsonObject:
 
 def _of_template(row: JsonObject) -> JsonObject:
     """Return a row with the system text and the tools that it holds for a chat template, as SmolTalk 2 has them."""
-    values = parse_column(row["chat_template_kwargs"]) if row.get("chat_template_kwargs") else None
+    values = parse_if_json(row.get("chat_template_kwargs"))
     if not isinstance(values, dict):
         return row
-    names = {name: key for key in ("tools", "system") for name in _TEMPLATE[key] if not is_blank(values.get(name))}
-    names = {name: key for name, key in names.items() if is_blank(row.get(key))}
-    about = {names.get(name, f"chat_template_kwargs.{name}"): value for name, value in values.items()}
-    return {**_without(row, "chat_template_kwargs"), **about}
+    filled = {key: [name for name in names if not is_blank(values.get(name))] for key, names in _TEMPLATE.items()}
+    filled = {key: names for key, names in filled.items() if names and is_blank(row.get(key))}
+    read = {name for names in filled.values() for name in names}
+    about = {f"chat_template_kwargs.{name}": value for name, value in values.items() if name not in read}
+    framing = {
+        key: [values[name] for name in names] if key == "tools" else values[names[0]] for key, names in filled.items()
+    }
+    return {**_without(row, "chat_template_kwargs"), **about, **framing}
 
 
 def _by_turns(row: JsonObject) -> JsonObject:

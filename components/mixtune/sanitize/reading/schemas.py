@@ -321,7 +321,8 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     is_class = prompt == "text"
     check_wanted({**row, completion: None, "label": None} if is_class else row, unread)
     question, answer = row[prompt], row[completion]
-    if (prompt, completion) == ("question", "answer") and not is_blank(row.get("solution")):
+    solution = row.get("solution") if (prompt, completion) == ("question", "answer") else None
+    if isinstance(solution, str) and not is_blank(solution) and solution != answer:
         raise DataError("solution: another answer stands beside the answer; say by columns which is to be learned")
     if isinstance(question, dict) and "messages" in question:  # OpenAI's pairs of a preferred answer and another
         account(question, frozenset(("messages", "tools")), unread, f"{prompt}.")

@@ -92,6 +92,14 @@ def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
         raise DataError(f"{what} not JSON") from error
 
 
+def parse_if_json(value: Json) -> Json:
+    """Return a value that is JSON as text; any other, and a text that only looks like it, as it is."""
+    try:
+        return parse_column(value)
+    except DataError:
+        return value
+
+
 def printed(text: str) -> Json:
     """Return the value of an object that Python printed, as most of Hermes' calls are; any other text as it is."""
     try:

@@ -11,9 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mixtune.errors import DataError
-from mixtune.sanitize.reading.exports.trees import OTHERS, best_replies, path_to, until_answer
+from mixtune.sanitize.reading.exports.kinds import (
+    begins,
+    has_nodes,
+    is_alternating,
+    is_claude,
+    is_deepseek,
+    is_more,
+    is_open_webui,
+)
+from mixtune.sanitize.reading.exports.trees import OTHERS, best_replies, is_tree, path_to, until_answer
 from mixtune.sanitize.reading.fields import TABLES, account
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_column
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_if_json
 from mixtune.sanitize.rules.record_texts import Refused
 
 _TOOLS = "answers by an app's tools, as context"
@@ -57,10 +66,10 @@ def opened_export(row: JsonObject) -> JsonObject:
     """
     cells = [name for name, mark in _CELLS.items() if isinstance(row.get(name), str) and mark in row[name]]
     plain = row
-    row = {**row, **{name: parse_column(row[name], f"{name} is") for name in cells}} if cells else row
-    if isinstance(row.get("prompt"), dict) and "replies" in row["prompt"]:
+    row = {**row, **{name: parse_if_json(row[name]) for name in cells}} if cells else row
+    if is_tree(row.get("prompt")) and not is_more(row, frozenset(("prompt",))):
         return best_replies(row)
-    export = next((export for export in _EXPORTS if export.fits(row)), None)
+    export = next((export for export in _EXPORTS if export.fits(row) and not is_more(row, export.read)), None)
     if export is None:
         return plain
     unread: Unread = Counter()
@@ -214,14 +223,6 @@ def _deepseek(row: JsonObject, unread: Unread) -> Iterator[_Step]:
             yield _fragment_step(fragment["type"], fragment.get("content") or "", unread)
 
 
-def _is_deepseek(row: JsonObject) -> bool:
-    """Return whether a row is a tree of messages, each with the time when it was inserted."""
-    nodes = row.get("mapping")
-    return isinstance(nodes, dict) and any(
-        isinstance(node, dict) and "inserted_at" in (node.get("message") or ()) for node in nodes.values()
-    )
-
-
 def _fragment_step(kind: str, text: str, unread: Unread) -> _Step:
     if kind == "TIP":
         unread["messages.TIP"] += 1
@@ -336,14 +337,6 @@ def _alternating(row: JsonObject, _: Unread) -> Iterator[_Step]:
         yield _Step(role=("user", "assistant")[place % 2], text=text)
 
 
-def _is_alternating(row: JsonObject) -> bool:
-    """Return whether a row is one of UltraChat's: texts by turns, and nothing else that says something."""
-    others: Unread = Counter()
-    account(row, frozenset(("data",)), others, refuses=False)
-    texts = row.get("data")
-    return isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts) and not others
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Export:
     """A kind of export: how its rows are told, which of their fields are read, and how."""
@@ -353,37 +346,32 @@ class _Export:
     steps: Callable[[JsonObject, Unread], Iterable[_Step]]
 
 
-def _begins(messages: Json, name: str) -> bool:
-    """Return whether a value is a list of messages that have a field of this name."""
-    return isinstance(messages, list) and bool(messages) and isinstance(messages[0], dict) and name in messages[0]
-
-
 _EXPORTS = (
     _Export(
-        fits=lambda row: isinstance(row.get("mapping"), dict) and "current_node" in row,
+        fits=lambda row: "current_node" in row and has_nodes(row),
         read=frozenset(("mapping", "current_node")),
         steps=_chatgpt,
     ),
-    _Export(fits=_is_deepseek, read=frozenset(("mapping",)), steps=_deepseek),
+    _Export(fits=is_deepseek, read=frozenset(("mapping",)), steps=_deepseek),
     _Export(
-        fits=lambda row: row.get("chat_messages") == [] or _begins(row.get("chat_messages"), "sender"),
+        fits=is_claude,
         read=frozenset(("chat_messages", "current_leaf_message_uuid")),
         steps=_claude,
     ),
     _Export(
-        fits=lambda row: isinstance(row.get("chat"), dict) and "messages" in (row["chat"].get("history") or ()),
+        fits=is_open_webui,
         read=frozenset(("chat",)),
         steps=_open_webui,
     ),
     _Export(
-        fits=lambda row: any(_begins(row.get(name), "isCreatedByUser") for name in ("messages", "messagesTree")),
+        fits=lambda row: any(begins(row.get(name), "isCreatedByUser") for name in ("messages", "messagesTree")),
         read=frozenset(("messages", "messagesTree", "recursive", "branches", "options")),
         steps=_librechat,
     ),
     _Export(
-        fits=lambda row: _begins(row.get("messages"), "versions"),
+        fits=lambda row: begins(row.get("messages"), "versions") and not begins(row.get("messages"), "role"),
         read=frozenset(("messages", "systemPrompt", "perChatPredictionConfig")),
         steps=_lm_studio,
     ),
-    _Export(fits=_is_alternating, read=frozenset(("data",)), steps=_alternating),
+    _Export(fits=is_alternating, read=frozenset(("data",)), steps=_alternating),
 )

@@ -30,6 +30,11 @@ def path_to(nodes: dict[str, JsonObject], leaf: Json, parent: str) -> list[JsonO
     return path[::-1]
 
 
+def is_tree(prompt: Json) -> bool:
+    """Return whether a value is a message of OpenAssistant's, with the replies to it."""
+    return isinstance(prompt, dict) and isinstance(prompt.get("replies"), (list, tuple)) and "role" in prompt
+
+
 def best_replies(row: JsonObject) -> JsonObject:
     """Return a tree of OpenAssistant's as the conversation of its best answers.
 
