@@ -240,7 +240,7 @@ def _register_cut_blocks() -> None:
                 count * size - side for count, size, side in zip(scales.shape[-2:], block, (rows, columns), strict=True)
             ]
             # (..., whole blocks of rows, of columns), zeros behind the matrix
-            if not all(0 <= gap < size for gap, size in zip(missing, block, strict=True)):
+            if not any(missing) or not all(0 <= gap < size for gap, size in zip(missing, block, strict=True)):
                 return super()._dequantize_one(quantized, scales, output_dtype)
             padded = torch.nn.functional.pad(quantized.float(), (0, missing[1], 0, missing[0]))
             wide = super()._dequantize_one(padded, scales, output_dtype)

@@ -164,3 +164,36 @@ def test_a_decoder_that_alone_is_stored_in_fewer_bits_is_widened_and_saved_as_nu
     assert loaded.keys() == weights.keys()
     assert all(torch.allclose(loaded[name], value.float(), rtol=0.01, atol=1e-3) for name, value in wide.items())
     assert "quantization_config" not in (tmp_path / "whole" / "config.json").read_text()
+
+
+def test_matrices_of_whole_blocks_are_widened_without_a_further_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)
+    base, wide = narrow_base("qwen3", tmp_path)
+    padded: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.nn.functional, "pad", lambda value, *_: padded.append(value))
+    loaded = load_pretrained(Path(base), dtype=torch.float32).state_dict()
+    assert not padded
+    assert all(torch.allclose(loaded[name], value.float(), rtol=0.01, atol=1e-3) for name, value in wide.items())
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_matrix_with_one_scale_is_widened_by_it_also_where_it_lies_in_another_file(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)
+    base, wide = narrow_base("qwen3", tmp_path, {**SIZES, "intermediate_size": 80})
+    stored = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    scales = {name: torch.full(shape, 0.01) for name in stored if name.endswith("_scale_inv")}
+    weights = {name: value for name, value in stored.items() if name not in scales}
+    files = {"model-00001-of-00002.safetensors": weights, "model-00002-of-00002.safetensors": scales}
+    for file, tensors in files.items():
+        save_file(tensors, tmp_path / file, {"format": "pt"})
+    places = {name: file for file, tensors in files.items() for name in tensors}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    loaded = load_pretrained(Path(base), dtype=torch.float32).state_dict()
+    for name, value in wide.items():
+        expected = weights[name].float() * 0.01 if f"{name}_scale_inv" in scales else value.float()
+        assert torch.allclose(loaded[name], expected, rtol=0.01, atol=1e-3)
