@@ -14,7 +14,7 @@ import mixtune.demo
 from mixtune import cli
 from mixtune.commands.check_files import check_files
 from mixtune.errors import ConfigError
-from mixtune.evaluate.benchmark_checks import check_benchmarks
+from mixtune.evaluate.benchmark_checks import BenchmarkPlans, check_benchmarks
 from mixtune.evaluate.scoring import ifeval_checkers
 from mixtune.preflight.findings import look
 
@@ -32,6 +32,11 @@ def arguments(folder: Path, **changes: Any) -> dict[str, Any]:
     pool = {"category": "chat", "uri": str(tickets), "weight": 100}
     own: dict[str, Any] = {"base_model": BASE_MODEL, "customer_uri": str(tickets), "general_pools": [pool]}
     return {**own, **changes}
+
+
+def plans(benchmarks: dict[str, Any], options: dict[str, Any] | None = None) -> BenchmarkPlans:
+    """Return the plans of benchmarks for the demo's model."""
+    return BenchmarkPlans(benchmarks=benchmarks, base_model=BASE_MODEL, options=options or {})
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_a_benchmark_that_evaluate_would_refuse_after_the_training_is_refused_by
 ) -> None:
     rows = [{**row, "calls": [], "tools": [TOOL]} for row in PROBLEMS]
     uri = str(write_jsonl(tmp_path / "test.jsonl", rows))
-    planned = partial(check_benchmarks, {"mine": {"uri": uri, **benchmark}}, BASE_MODEL, {})
+    planned = partial(check_benchmarks, plans({"mine": {"uri": uri, **benchmark}}))
     check = look("benchmarks", planned)
     assert check.outcome == "fail" and re.search(rf"benchmarks\.mine: .*({message})", check.text)
 
@@ -114,16 +119,16 @@ def test_a_benchmark_of_the_hub_is_planned_like_a_local_one(hub: Any) -> None:
         ("odd", 0, ("fail", "choices is a list of 2 to 26 texts")),
     ):
         entry = {"uri": f"hf://datasets/org/set@v1/{path}", "form": "mmlu", "num_fewshot": num_fewshot}
-        ((outcome, text),) = check_benchmarks({"mine": entry}, BASE_MODEL, {}, {"mine": 1.0})
+        ((outcome, text),) = check_benchmarks(plans({"mine": entry}), {"mine": 1.0})
         assert outcome == expected[0] and expected[1] in text
 
 
 def test_a_task_that_lm_eval_does_not_have_is_refused_by_the_first_task(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("task: own\ndataset_path: json\noutput_type: multiple_choice\n")
     entry = {"form": "lm_eval", "uri": str(tmp_path)}
-    planned = check_benchmarks({"mine": {**entry, "task": "own"}}, BASE_MODEL, {}, {"mine": 1.0})
+    planned = check_benchmarks(plans({"mine": {**entry, "task": "own"}}), {"mine": 1.0})
     assert list(planned) == [("pass", "mine: 1 items")]
-    ((outcome, text),) = check_benchmarks({"mine": {**entry, "task": "owm"}}, BASE_MODEL, {})
+    ((outcome, text),) = check_benchmarks(plans({"mine": {**entry, "task": "owm"}}))
     assert outcome == "fail" and "lm-eval has no task 'owm'" in text
 
 
@@ -135,7 +140,7 @@ def test_a_benchmark_is_planned_by_the_template_that_evaluate_asks_by(tmp_path: 
     template = tmp_path / "tools.jinja"
     template.write_text("{{ tools | tojson }}{% for turn in messages %}{{ turn.role }}: {{ turn.content }}{% endfor %}")
     options = {"chat": {"chat_template_uri": str(template)}}
-    planned = check_benchmarks(benchmarks, BASE_MODEL, options, {"mine": 1.0})
+    planned = check_benchmarks(plans(benchmarks, options), {"mine": 1.0})
     assert list(planned) == [("pass", "mine: 8 items, answers of at most 64 tokens")]
 
 
@@ -156,10 +161,10 @@ def test_a_form_whose_library_is_in_another_image_is_left_to_evaluate(tmp_path: 
     benchmarks = {"ifeval": {"uri": str(write_jsonl(tmp_path / "ifeval.jsonl", rows)), "max_new_tokens": 64}}
     ifeval_checkers.load_checkers.cache_clear()
     with mock.patch.object(importlib.util, "find_spec", lambda name: None):
-        assert list(check_benchmarks(benchmarks, BASE_MODEL, {})) == [
+        assert list(check_benchmarks(plans(benchmarks))) == [
             ("skip", "ifeval: IFEval is scored by lm-eval's checkers; install mixtune[evaluate]")
         ]
-    planned = check_benchmarks(benchmarks, BASE_MODEL, {}, {"ifeval": 1.0})
+    planned = check_benchmarks(plans(benchmarks), {"ifeval": 1.0})
     assert list(planned) == [("pass", "ifeval: 1 items, answers of at most 64 tokens")]
 
 

@@ -13,6 +13,7 @@ from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments, check_places
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
 from mixtune.commands.check_files import check_axes, check_records, check_rules
+from mixtune.commands.local.task_environment import set_task_environment
 from mixtune.commands.local.work_dir import read_run
 from mixtune.errors import ConfigError, DataError
 from mixtune.preflight.checks import check_settings, run_preflight
@@ -27,9 +28,23 @@ from mixtune.preflight.fingerprint import (
 )
 from mixtune.preflight.mixed_checks import Mixed, run_mixed_preflight
 from mixtune.preflight.run_settings import RunSettings, valid
+from mixtune.settings.find_mix import read_find_settings
 from mixtune.settings.from_dict import Options, from_dict
 from mixtune.settings.sanitize import SourceSettings
 from mixtune.train.entry import check_adapter
+
+EVALUATIONS = {
+    "evaluate_only": 2,
+    "finetune": 2,
+    "compare_models": 2,
+    "mix_grid": 1,
+    "find_mix": 3,
+    "lora_then_sft": 4,
+    "restore": 3,
+}
+"""Tasks `evaluate` of the pipelines: of a grid, apart from its points; of a search, from its short trainings."""
+STOPPED_EARLY = ("find_mix", "lora_then_sft")
+"""Pipelines that may need fewer."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -44,27 +59,32 @@ def add_commands(commands: Commands) -> None:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
-
     pipeline, arguments = read_run(options)
     check_places(arguments)
     arguments = with_defaults(pipeline, arguments)
     if "base_model" not in arguments or "customer_uri" not in arguments:
         raise ConfigError(f"{pipeline.stem} is no whole run: preflight looks at pipelines; `mixtune list` shows them")
+    set_task_environment(arguments["base_model"])  # before torch is there: the speed of the tasks is measured
+
+    from mixtune.evaluate.benchmark_checks import BenchmarkPlans, check_benchmarks, check_engine
+    from mixtune.preflight.evaluation_time import check_time
+
     mixed = Mixed(manifest=read_artifact(ShardsManifest, options.shards)) if options.shards else None
     storage.configure_storage(arguments["storage"])
     benchmarks, limits = fingerprint_benchmarks(arguments["benchmarks"])
-    run = _fingerprinted(arguments, benchmarks)
+    run = fingerprint_run(arguments, benchmarks)
     run = replace(run, limits=limits, artifacts=options.pipeline_root, namespace=options.namespace)
     trains = "training" not in run.left_out and not arguments.get("model_uri")
     training = valid(run.training) if trains else None
+    plans = BenchmarkPlans(benchmarks=benchmarks, base_model=run.base_model, options=run.evaluate_options)
     further = {
         "adapter": partial(check_adapter, run.base_model, training),
         "records": partial(check_records, arguments),
         "rules": partial(check_rules, run.sanitize_options, run.asks_cluster),
         "evaluation": partial(check_engine, run.base_model, run.evaluate_options, training, run.asks_cluster),
         "axes": partial(check_axes, arguments),
-        "benchmarks": partial(check_benchmarks, benchmarks, run.base_model, run.evaluate_options, limits),
+        "benchmarks": partial(check_benchmarks, plans, limits),
+        "evaluation time": partial(check_time, run, plans, count_evaluations(pipeline.stem, arguments)),
     }
     options.report = options.report or f"{options.work_dir}/preflight.html"
     Path(options.report).parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +113,21 @@ def check_options(pipeline: Path, arguments: Arguments) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _fingerprinted(arguments: Arguments, benchmarks: Mapping[str, Options]) -> RunSettings:
+def count_evaluations(pipeline: str, arguments: Arguments) -> str:
+    """Return how many models a shipped pipeline evaluates; empty for any other."""
+    points = len(arguments.get("customer_data_percents") or ())
+    count = EVALUATIONS.get(pipeline, 0) + (points if pipeline == "mix_grid" else 0)
+    if not count:
+        return ""
+    text = f"{count} models{' at most' if pipeline in STOPPED_EARLY else ''}"
+    if "find_options" not in arguments:
+        return text
+    find = read_find_settings(arguments["find_options"])
+    items = f", on at most {find.proxy_items} items an axis" if find.proxy_items else ""
+    return f"{text}, and {len(find.proxies)} short trainings{items}"
+
+
+def fingerprint_run(arguments: Arguments, benchmarks: Mapping[str, Options]) -> RunSettings:
     """Return a run's settings with the digests of everything that it reads."""
     customer, general, _ = fingerprint_pools(
         arguments["customer_uri"], arguments["customer_columns"], arguments["test_uri"], arguments["general_pools"]

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import cast
 
@@ -11,9 +13,10 @@ from mixtune import models, storage
 from mixtune.artifacts.model import AdapterConfig, BaseModel
 from mixtune.chat.template_files import read_template_file
 from mixtune.errors import MixtuneError, ModelError
-from mixtune.evaluate.named_benchmarks import parse_benchmarks
+from mixtune.evaluate.named_benchmarks import Benchmark, parse_benchmarks
 from mixtune.evaluate.power import warn_of_few
 from mixtune.inference.engine import Tokenizer
+from mixtune.inference.parallel import Part
 from mixtune.inference.prompts import check_thinking_switch
 from mixtune.inference.vllm_engine import check_installed, takes_plain
 from mixtune.settings.from_dict import Options, from_dict
@@ -70,34 +73,71 @@ def _load_tokenizer(base_model: str, settings: EvaluateSettings) -> Tokenizer:
     return tokenizer
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkPlans:
+    """Every benchmark, planned once as `evaluate` will with its `options`, for all checks that look at the plans."""
+
+    benchmarks: Mapping[str, Options]
+    base_model: str
+    options: Options
+
+    @cached_property
+    def settings(self) -> EvaluateSettings:
+        """The settings of `evaluate`."""
+        return from_dict(EvaluateSettings, self.options, "evaluate_options")
+
+    @cached_property
+    def parsed(self) -> dict[str, Benchmark]:
+        """The benchmarks by axis."""
+        return parse_benchmarks(self.benchmarks)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The base model's."""
+        return _load_tokenizer(self.base_model, self.settings)
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens that the model takes in; 0: not known."""
+        return BaseModel.read(models.fetch_model(self.base_model, weights=False)).max_length
+
+    @cached_property
+    def outcomes(self) -> dict[str, list[Part] | MixtuneError]:
+        """The parts of each benchmark, or why it cannot be planned."""
+        outcomes: dict[str, list[Part] | MixtuneError] = {}
+        for name, (form, options) in self.parsed.items():
+            try:
+                outcomes[name] = form.plan(name, options, self.tokenizer, self.settings.limit_of(name))
+            except MixtuneError as error:
+                outcomes[name] = error
+        return outcomes
+
+    @property
+    def parts(self) -> dict[str, list[Part]]:
+        """The parts of the benchmarks that can be planned."""
+        return {name: parts for name, parts in self.outcomes.items() if not isinstance(parts, MixtuneError)}
+
+
 def check_benchmarks(
-    benchmarks: Mapping[str, Options],
-    base_model: str,
-    options: Options,
-    limits: Mapping[str, float] = MappingProxyType({}),
+    plans: BenchmarkPlans, limits: Mapping[str, float] = MappingProxyType({})
 ) -> Iterator[tuple[str, str]]:
-    """Plan every benchmark as `evaluate` will with its `options`: rows, solved items, template; yield outcomes, texts.
+    """Look at every benchmark's plan: rows, solved items, template; yield outcomes and texts.
 
     `limits` are the losses allowed over the defaults: too few items to tell are warned of.
 
     A form whose library is in the evaluate image alone is not looked at.
     """
-    if not benchmarks:
-        return
-    settings = from_dict(EvaluateSettings, options, "evaluate_options")
-    tokenizer = _load_tokenizer(base_model, settings)
-    length = BaseModel.read(models.fetch_model(base_model, weights=False)).max_length
-    for name, benchmark in parse_benchmarks(benchmarks).items():
-        try:
-            parts = benchmark.form.plan(name, benchmark.options, tokenizer, settings.limit_of(name))
-            num_items, answer = sum(len(part.items) for part in parts), max(part.new_tokens for part in parts)
-            yield "pass", f"{name}: {num_items:,} items" + (f", answers of at most {answer:,} tokens" if answer else "")
-            way = "raise evaluate_options.limit to" if num_items == settings.limit_of(name) else "give more items,"
-            yield from warn_of_few(name, num_items, limits.get(name, benchmark.form.default_limit), way)
-            if 0 < length <= answer:
-                way = "the model takes in all, which leaves none for questions; set it lower"
-                yield "fail", f"benchmarks.{name}: max_new_tokens is {answer} of the {length} tokens that {way}"
-        except MixtuneError as error:
-            is_elsewhere = isinstance(error.__cause__, ImportError)
-            reason = storage.without_digests(str(error))
+    for name, parts in (plans.outcomes if plans.benchmarks else {}).items():
+        if isinstance(parts, MixtuneError):
+            is_elsewhere = isinstance(parts.__cause__, ImportError)
+            reason = storage.without_digests(str(parts))
             yield ("skip", f"{name}: {reason}") if is_elsewhere else ("fail", f"benchmarks.{name}: {reason}")
+            continue
+        num_items, answer = sum(len(part.items) for part in parts), max(part.new_tokens for part in parts)
+        yield "pass", f"{name}: {num_items:,} items" + (f", answers of at most {answer:,} tokens" if answer else "")
+        limit = plans.settings.limit_of(name)
+        way = "raise evaluate_options.limit to" if num_items == limit else "give more items,"
+        yield from warn_of_few(name, num_items, limits.get(name, plans.parsed[name].form.default_limit), way)
+        if 0 < plans.max_length <= answer:
+            way = "the model takes in all, which leaves none for questions; set it lower"
+            yield "fail", f"benchmarks.{name}: max_new_tokens is {answer} of the {plans.max_length} tokens that {way}"

@@ -11,10 +11,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from mixtune.inference.engine import Request
 from mixtune.inference.heartbeat import beat
-from mixtune.inference.token_trie import TokenTrie, make_tries
+from mixtune.inference.token_trie import TokenTrie, make_tries, shared_prefix
 
-PREFIX_STEP = 32
-"""A shared prefix is a multiple of so many tokens, so that the next part of a benchmark can take it over."""
 MAX_REQUEST_TOKENS = 4096
 """Tokens of a request, prefix included, above which it is no part of a trie."""
 TOLERANCE = {torch.float32: 1e-3}
@@ -68,12 +66,8 @@ class PackedScorer:
 
     def _share_prefix(self, requests: dict[int, Request]) -> int:
         """Compute what all contexts begin with, unless it is there from before; return its length."""
-        contexts = [request.context for request in requests.values()]
-        first, last = min(contexts), max(contexts)
-        shortest = min(map(len, contexts)) - 1
-        count = next((place for place in range(shortest) if first[place] != last[place]), max(0, shortest))
-        count -= count % PREFIX_STEP
-        if len(contexts) == 1 or not count:
+        first = next(iter(requests.values())).context
+        if not (count := shared_prefix([request.context for request in requests.values()])):
             return 0
         if self._prefix[0] != first[:count]:
             ids = torch.tensor([first[:count]], device=self.device)

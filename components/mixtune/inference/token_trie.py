@@ -14,6 +14,8 @@ import numpy.typing as npt
 from mixtune.inference.engine import Request
 
 _ROOT = -1
+PREFIX_STEP = 32
+"""A shared prefix is a multiple of so many tokens, so that the next part of a benchmark can take it over."""
 
 
 class Read(NamedTuple):
@@ -87,3 +89,11 @@ def make_tries(requests: dict[int, Request], prefix: int, *, max_nodes: int, max
         num_reads += reads
     if trie.ids:
         yield trie
+
+
+def shared_prefix(contexts: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all contexts begin with that are computed once for all; 0: too few to pay."""
+    first, last = min(contexts), max(contexts)
+    shortest = min(map(len, contexts)) - 1
+    count = next((place for place in range(shortest) if first[place] != last[place]), max(0, shortest))
+    return count - count % PREFIX_STEP if len(contexts) > 1 else 0

@@ -139,8 +139,9 @@ def preflight(
     from functools import partial
 
     from mixtune import storage as files
-    from mixtune.evaluate.benchmark_checks import check_benchmarks, check_engine
+    from mixtune.evaluate.benchmark_checks import BenchmarkPlans, check_benchmarks, check_engine
     from mixtune.preflight.checks import run_preflight
+    from mixtune.preflight.evaluation_time import check_time
     from mixtune.preflight.fingerprint import fingerprint_benchmarks
     from mixtune.preflight.run_settings import RunSettings, valid
     from mixtune.settings.sanitize import SourceSettings
@@ -170,9 +171,13 @@ def preflight(
         tracking=tracking,
         storage=storage,
     )
-    planned = partial(check_benchmarks, measured, base_model, evaluate_options, limits)
-    engine = partial(check_engine, base_model, evaluate_options, valid(run.training))
-    return run_preflight(run, report.path, {"evaluation": engine, "benchmarks": planned})
+    plans = BenchmarkPlans(benchmarks=measured, base_model=base_model, options=evaluate_options)
+    further = {
+        "evaluation": partial(check_engine, base_model, evaluate_options, valid(run.training)),
+        "benchmarks": partial(check_benchmarks, plans, limits),
+        "evaluation time": partial(check_time, run, plans),
+    }
+    return run_preflight(run, report.path, further)
 
 
 @dsl.component(base_image=images.DATA, packages_to_install=[], install_kfp_package=False)

@@ -99,13 +99,28 @@ def check_region(sources: list[SourceSettings], options: Mapping[str, object]) -
 
 def count_records(uri: str, files: list[storage.FileEntry]) -> int:
     """Return about how many records files with one a line have, by the beginnings of the first ones; else 0."""
-    counted, read, lines = [file for file in files if file.num_bytes and file.path.endswith(LINES)], 0, 0
+    counted, read, lines = _counted(files), 0, 0
     for file in counted[:SAMPLED_FILES]:
         with storage.open_read(_place(uri, file)) as stream:
             block = stream.read(2**16)
         read, lines = read + len(block), lines + len(block.splitlines())
     headers = sum(file.path.endswith(HEADED) for file in counted)
     return max(0, round(sum(file.num_bytes for file in counted) * lines / read) - headers) if read else 0
+
+
+def sample_lines(uri: str) -> list[str]:
+    """Return the first lines of the files with a record a line; none where there is no such file."""
+    lines: list[str] = []
+    with suppress(MixtuneError):  # `check_sources` says why
+        for file in _counted(storage.list_files(uri))[:SAMPLED_FILES]:
+            with storage.open_read(_place(uri, file)) as stream:
+                whole = stream.read(2**14).decode(errors="replace").splitlines()
+            lines += whole[:-1] or whole
+    return lines
+
+
+def _counted(files: list[storage.FileEntry]) -> list[storage.FileEntry]:
+    return [file for file in files if file.num_bytes and file.path.endswith(LINES)]
 
 
 def about_records(sources: list[SourceSettings]) -> Counter[tuple[str, str]]:

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mixtune import storage
 from mixtune.artifacts.comparison import EXIT_CODES
 from mixtune.artifacts.run_report import report_outputs
 from mixtune.commands.argument_places import Arguments, check_places
@@ -26,6 +25,7 @@ from mixtune.commands.check_files import check_files
 from mixtune.commands.local import run_pages
 from mixtune.commands.local.run_ending import Outcome, print_next_steps
 from mixtune.commands.local.run_pages import keep_pages
+from mixtune.commands.local.task_environment import set_task_environment
 from mixtune.commands.local.task_log import TaskLog
 from mixtune.commands.local.task_processes import TaskRunner
 from mixtune.commands.local.work_dir import FAILED, FINISHED, INTERRUPTED, RunRecord, WorkDir, source_digest
@@ -34,15 +34,6 @@ from mixtune.errors import ConfigError, MixtuneError, TrainingError
 from mixtune.report.next_steps import command_of
 
 EXIT_INTERRUPTED = 130
-SMALL_MODEL_BYTES = 150e6
-"""Weights below which waking threads costs more than they save."""
-DEFAULTS = {
-    "GIT_PYTHON_REFRESH": "quiet",
-    "PYTHONWARNINGS": "ignore",
-    "TQDM_DISABLE": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-"""Environment of the tasks, where it is not set: a bar is noise in a log, and threads that wait burn their core."""
 
 
 class Interrupted(MixtuneError):
@@ -70,10 +61,9 @@ def run_pipeline(
     )
     work.begin(run_id, record, arguments)
     os.environ.update({"MIXTUNE_RUN_ID": run_id})
-    for name, value in {"MLFLOW_TRACKING_URI": work.mlflow_uri, **DEFAULTS}.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_TRACKING_URI", work.mlflow_uri)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}"))
-    _choose_threads(arguments.get("base_model"))
+    set_task_environment(arguments.get("base_model"))
     start, run_dir = time.monotonic(), work.run_dir(run_id)
     with work.tasks_at_work(run_id) as lock, open(run_dir / "run.log", "a", encoding="utf-8") as log:
         shown = TaskLog(screen=sys.stdout, log=log)
@@ -165,14 +155,6 @@ def _interruption(log: TaskLog, place: str, work: WorkDir, run_id: str) -> str:
     command = command_of("mixtune", "run", "--resume", run_id, *work.words)
     between = f"after {log.finished[-1]}" if log.finished else "at its beginning"
     return f"interrupted {f'in {place}' if place else between}{saved}; go on with: {command}"
-
-
-def _choose_threads(base_model: object) -> None:
-    """Let a small model compute in one thread, where `OMP_NUM_THREADS` is not set; others take all cores."""
-    folder = Path(storage.plain_uri(str(base_model or "")))
-    weights = list(folder.glob("*.safetensors")) if base_model and folder.is_dir() else []
-    if weights and sum(file.stat().st_size for file in weights) < SMALL_MODEL_BYTES:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def drop_retries(component: Any) -> None:

@@ -1,7 +1,6 @@
 """The commands that use a run's model: `chat` talks to base and tuned model side by side, `merge` writes one model."""
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from mixtune import models, storage
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import find_recommendation, list_candidates
 from mixtune.commands.arguments import Commands, add_work_dir
-from mixtune.commands.local.run import DEFAULTS
+from mixtune.commands.local.task_environment import set_task_environment
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
 from mixtune.settings.chat import ChatSettings
@@ -88,8 +87,7 @@ def find_model(options: argparse.Namespace) -> TunedModel:
 
 def silence_libraries() -> None:
     """Silence bars and warnings of libraries beside what a command prints; called before torch is imported."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_task_environment()
     warnings.simplefilter("ignore")
 
 

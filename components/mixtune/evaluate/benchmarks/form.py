@@ -90,6 +90,9 @@ class BenchmarkForm(Protocol[Options]):
     is_benchmark: bool = True
     """Users name it in `benchmarks`, and no item of it may be in the training data."""
 
+    has_items: bool = True
+    """Its parts hold what is asked, item by item; a task that another library runs whole has none."""
+
     def plan(self, axis: str, options: Options, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the items, `limit` at most (0: all), in parts that are scored and written at once."""
 

@@ -45,6 +45,7 @@ class LmEval(BenchmarkForm[LmEvalOptions]):
     """A task of lm-eval, which runs it whole, as one part."""
 
     name, options, metric, default_limit = "lm_eval", LmEvalOptions, "score", 0.02
+    has_items = False
 
     def plan(self, axis: str, options: LmEvalOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the task as one part, a ConfigError where there is none; a limit takes its first items."""
