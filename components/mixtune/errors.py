@@ -41,7 +41,11 @@ def _ways_out() -> dict[str, dict[str, str]]:
 def explain_system(error: OSError) -> str:
     """Return what the system refused, where, and the way out; without one of the network's errors."""
     code = errno.errorcode.get(error.errno or 0, "")
-    place = error.filename or (f"{tempfile.gettempdir()} or the run's folder" if code in ("ENOSPC", "EDQUOT") else "")
+    place = (
+        error.filename2
+        or error.filename
+        or (f"{tempfile.gettempdir()} or the run's folder" if code in ("ENOSPC", "EDQUOT") else "")
+    )
     other = "name a path that can be read or written" if error.filename or not error.errno else ""
     way = way_out("system", code) or other
     return (f"{place}: " if place else "") + reason(error) + (f"; {way}" if way else "")

@@ -82,10 +82,15 @@ def read_authorization(key_path: str, owner: str) -> dict[str, str]:
     if not key_path:
         return {}
     try:
-        return {"Authorization": f"Bearer {Path(key_path).read_text().strip()}"}
+        key = Path(key_path).read_text(encoding="ascii").strip()
     except OSError as failure:
         reason = failure.strerror
         raise ConfigError(f"{owner}: no key at {key_path} ({reason}); mount the secret there") from failure
+    except UnicodeDecodeError:
+        key = ""
+    if not key or not key.isprintable():
+        raise ConfigError(f"{owner}: {key_path} holds no key: one line of ASCII is needed; mount the secret there")
+    return {"Authorization": f"Bearer {key}"}
 
 
 class _NoRedirect(request.HTTPRedirectHandler):

@@ -10,6 +10,8 @@ import pytest
 
 from mixtune import http_post
 from mixtune.errors import ClusterError, ConfigError
+from mixtune.http_post import Reply
+from mixtune.registry import kubeflow_registry
 from mixtune.registry.registration import register_model
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.model_registry import RegistrySettings
@@ -125,6 +127,32 @@ def test_an_address_without_a_registry_is_refused(tmp_path: Path, start: Start) 
         register(tmp_path, "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match="needs its address"):
         register(tmp_path, "model-registry:8080")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://", "http://a b/c", "model-registry:8080"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="needs its address, http"):
+        from_dict(RegistrySettings, {"kind": "kubeflow", "url": url}, "registry")
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '"ok"', "null"])
+def test_an_answer_without_an_id_is_no_registrys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    monkeypatch.setattr(kubeflow_registry, "send_json", lambda *_, **__: Reply(status=200, body=body.encode()))
+    with pytest.raises(ClusterError, match="no id in the answer, so no Model Registry; check registry url"):
+        register(tmp_path, "http://registry:8080")
+
+
+def test_a_redirect_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubeflow_registry, "send_json", lambda *_, **__: Reply(status=302))
+    with pytest.raises(ClusterError, match=r"HTTP 302 ; it sends on to another address, such as a login"):
+        register(tmp_path, "http://registry:8080")
+
+
+@pytest.mark.parametrize("key", [b"\xff\xfe", b"two\nlines", b"", b" \n"])
+def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, key: bytes) -> None:
+    (tmp_path / "token").write_bytes(key)
+    with pytest.raises(ConfigError, match=r"registry token_file: .*token holds no key: one line of ASCII is needed"):
+        register(tmp_path, "http://registry:8080", token_file=str(tmp_path / "token"))
 
 
 def test_the_server_of_these_tests_refuses_a_field_that_the_api_does_not_know(start: Start) -> None:

@@ -13,7 +13,7 @@ from mixtune import models, storage
 from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.shards import MixReceipt
-from mixtune.errors import ConfigError, DataError
+from mixtune.errors import ClusterError, ConfigError, DataError
 from mixtune.registry.model_card import CardSubject, write_card
 from mixtune.registry.registration import Registration
 from mixtune.registry.registration import register_model as register
@@ -117,6 +117,26 @@ def test_without_mlflow_there_is_no_registry(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match="needs MLflow"):
         register_model(make_request(tmp_path, "pass"), str(tmp_path / "card"), {})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b", "a\nb", "x" * 257, 'it\'s "it"'])
+def test_a_name_that_mlflow_does_not_take_is_refused_before_anything_is_written(
+    tmp_path: Path, options: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"1 to 256 characters on one line, without / and :"):
+        register_model(replace(make_request(tmp_path, "pass"), name=name), str(tmp_path / "card"), options)
+    assert not (tmp_path / "card").exists()
+
+
+def test_a_name_with_a_quote_keeps_its_version(tmp_path: Path, options: dict[str, Any]) -> None:
+    for name in ("Bob's desk", 'the "desk"'):
+        request = replace(make_request(tmp_path, "pass"), name=name)
+        assert [register_model(request, str(tmp_path / "card"), options) for _ in range(2)] == ["1", "1"]
+
+
+def test_what_mlflow_refuses_names_its_address_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"ftp://x: MLflow's registry did not take desk .*; check the tracking uri"):
+        register_model(make_request(tmp_path, "pass"), str(tmp_path / "card"), {"uri": "ftp://x"})
 
 
 APACHE = "\n                                 Apache License\n                           Version 2.0, January 2004\n"

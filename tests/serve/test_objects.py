@@ -20,6 +20,7 @@ from mixtune.errors import ConfigError, DataError, ModelError
 from mixtune.prices import read_prices
 from mixtune.serve.fetch_weights import main as fetch
 from mixtune.serve.serve_model import ServeRequest, serve_model
+from mixtune.serve.served_model import read_served_model
 from mixtune.settings.from_dict import from_dict
 from mixtune.settings.serving import FORMS, ServeSettings
 
@@ -312,3 +313,47 @@ def test_a_model_is_served_on_a_pass_alone_and_the_record_says_which(
     assert main([*command, "form=llm"]) == 2
     assert main([*command[:-1], "farm=llm"]) == 2
     assert "did you mean 'form'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "limit"),
+    [
+        ("7b-desk", "llm", "from a letter"),
+        ("Acme/Desk_v2", "deployment", "63 characters at most for form=deployment, such as desk-v2"),
+        ("a" * 44, "llm", "43 characters at most for form=llm"),
+        ("a" * 54, "inference", "53 characters at most for form=inference"),
+        ("desk-", "llm", "to a letter or digit"),
+    ],
+)
+def test_a_name_that_kserve_refuses_or_shortens_is_refused(models: Models, name: str, form: str, limit: str) -> None:
+    request = ServeRequest(name=name, model_uri=models.adapter(), base_model=models.base())
+    with pytest.raises(ConfigError, match=limit):
+        serve_model(request, ServeSettings(form=form), read_prices())
+
+
+@pytest.mark.parametrize("name", [{"image": "my image"}, {"registry": "https://r.example/team"}])
+def test_an_image_that_no_node_can_pull_is_refused(name: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"named as in r\.example/team, without https://"):
+        from_dict(ServeSettings, name, "serve")
+    for good in ("r.example:5000/vllm:v0.9@sha256:" + "a" * 64, "vllm/vllm-openai:latest", "r.example/team/"):
+        from_dict(ServeSettings, dict.fromkeys(name, good), "serve")
+
+
+def test_an_adapters_weights_take_memory_beside_its_base(models: Models) -> None:
+    models.adapter(r=320)
+    adapter = models.put("kfp/run/data/model", {"adapter_model.safetensors": bytes(5000)})
+    assert read_served_model("desk", adapter, models.base(), ServeSettings()).weight_bytes == 6000
+
+
+def test_objects_and_record_have_two_files(models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "serve.json"
+    command = ["serve", models.adapter(), "--base-model", models.base(), "--name", "desk", "--out"]
+    assert main([*command, str(out)]) == 2
+    assert "name the objects with .yaml" in capsys.readouterr().err and not out.exists()
+    assert main([*command, str(tmp_path)]) == 1
+    assert f"{tmp_path}: Is a directory" in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere_is_not_called_one_without_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bedrock", "run-that-is-not"]) == 2
+    assert "no run in " in capsys.readouterr().err

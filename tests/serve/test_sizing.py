@@ -86,3 +86,10 @@ def test_a_replica_costs_its_share_of_the_machine() -> None:
 def test_a_model_of_several_modes_is_sized_by_its_language_model() -> None:
     config = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "text_config": LLAMA_8B, "dtype": "bfloat16"}
     assert plan(config, 16.1e9).cache_bytes == plan(LLAMA_8B, 16.1e9).cache_bytes
+
+
+def test_heads_of_keys_are_split_evenly_too() -> None:
+    phi_4 = {"num_hidden_layers": 40, "hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 10}
+    assert plan(phi_4, 60e9, instance="g6e.12xlarge", num_sequences=4).gpus == 2
+    with pytest.raises(ConfigError, match="fit on no machine"):
+        plan(phi_4, 90e9, instance="g6e.12xlarge", num_sequences=4)

@@ -125,6 +125,8 @@ class _Registry:
             content = json.loads(reply.body)
         except ValueError as error:
             raise ClusterError(f"{self._root}/{path}: the registry's answer is not JSON") from error
+        if not isinstance(content, dict) or "id" not in content:
+            raise ClusterError(f"{self._root}/{path}: no id in the answer, so no Model Registry; check registry url")
         return dict(content)
 
     def _refusal(self, method: str, path: str, reply: Reply) -> ClusterError:
@@ -134,4 +136,6 @@ class _Registry:
                 f"{self._url}: the Model Registry does not answer ({reply.problem}); check registry url"
             )
         advice = "; give registry token_file, or a service account that may" if reply.status in (401, 403) else ""
+        if 300 <= reply.status < 400:
+            advice = "; it sends on to another address, such as a login; give the registry's own as registry url"
         return ClusterError(f"{self._url}: {method} {path.partition('?')[0]}: HTTP {reply.status} {reason}{advice}")

@@ -1,10 +1,25 @@
 """A model version in MLflow's registry."""
 
+from mixtune.errors import ClusterError, reason
 from mixtune.registry.registry_entry import Entry
 
 
 def find_or_create_version(entry: Entry, uri: str) -> str:
-    """Return the model's version in MLflow: a new one, or the one that it has, with what was proved last."""
+    """Return the model's version in MLflow: a new one, or the one that it has, with what was proved last.
+
+    Raises:
+        ClusterError: MLflow does not answer, or refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _find_or_create(entry, uri)
+    except MlflowException as error:
+        ways = "check the tracking uri or MLFLOW_TRACKING_URI, and the credentials for it"
+        raise ClusterError(f"{uri}: MLflow's registry did not take {entry.name} ({reason(error)}); {ways}") from error
+
+
+def _find_or_create(entry: Entry, uri: str) -> str:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -14,7 +29,8 @@ def find_or_create_version(entry: Entry, uri: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for version in client.search_model_versions(f"name = '{entry.name}'"):
+    quote = '"' if "'" in entry.name else "'"
+    for version in client.search_model_versions(f"name = {quote}{entry.name}{quote}"):
         if version.tags.get("model_digest") == entry.digest:
             for key, value in entry.properties.items():
                 client.set_model_version_tag(entry.name, str(version.version), key, value)

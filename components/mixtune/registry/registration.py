@@ -35,13 +35,15 @@ def register_model(request: Registration, card_path: str, settings: RegistrySett
     """Write the model's card, make a version of it in the registry, and return that; the same model keeps its version.
 
     Raises:
-        ConfigError: The verdict is not `pass` and nothing is forced, or there is no tracking URI.
+        ConfigError: The verdict is not `pass` and nothing is forced, there is no tracking URI, or the registry does not
+            take the name.
         DataError: The comparison is of another model, or the model's files changed since.
-        ClusterError: Kubeflow's registry does not answer, or refuses.
+        ClusterError: The registry does not answer, or refuses.
     """
     if settings.kind != KUBEFLOW and not tracking.uri:
         ways = "give tracking uri, set MLFLOW_TRACKING_URI, or take registry kind=kubeflow"
         raise ConfigError(f"{request.name}: a registry needs MLflow; {ways}")
+    settings.check_name(request.name)
     comparison = read_proof(request.comparison_path, request.model_uri, "is registered", force=request.force)
     licence = request.licence or find_licence(request.base_model)
     subject = CardSubject(

@@ -16,7 +16,7 @@ from mixtune.serve.served_model import ServedModel, read_served_model
 from mixtune.serve.sizing import ServingPlan, plan_serving
 from mixtune.serve.vllm_deployment import deployment
 from mixtune.serve.vllm_pod import Object
-from mixtune.settings.serving import DEPLOYMENT, INFERENCE, LLM, ServeSettings, check_label
+from mixtune.settings.serving import DEPLOYMENT, INFERENCE, LLM, SUFFIXES, ServeSettings
 
 WRITERS: dict[str, Callable[[ServedModel, ServingPlan, ServeSettings], list[Object]]] = {
     LLM: llm_inference_service,
@@ -24,9 +24,9 @@ WRITERS: dict[str, Callable[[ServedModel, ServingPlan, ServeSettings], list[Obje
     DEPLOYMENT: deployment,
 }
 ENDPOINTS = {
-    LLM: "https://{name}-kserve-workload-svc.{namespace}.svc.cluster.local:8000/v1",
-    INFERENCE: "http://{name}-predictor.{namespace}.svc.cluster.local/v1",
-    DEPLOYMENT: "http://{name}.{namespace}.svc.cluster.local:8000/v1",
+    LLM: "https://{service}.{namespace}.svc.cluster.local:8000/v1",
+    INFERENCE: "http://{service}.{namespace}.svc.cluster.local/v1",
+    DEPLOYMENT: "http://{service}.{namespace}.svc.cluster.local:8000/v1",
 }
 """By form: the service within the cluster; a gateway's address stands in the object's status."""
 
@@ -66,7 +66,7 @@ def serve_model(request: ServeRequest, settings: ServeSettings, prices: Prices) 
         DataError: The comparison is of another model, or its files changed since.
         ModelError: There is no model, or one that vLLM cannot serve.
     """
-    check_label(request.name)
+    settings.check_name(request.name)
     verdict = ""
     if request.comparison_path:
         path = request.comparison_path
@@ -76,7 +76,9 @@ def serve_model(request: ServeRequest, settings: ServeSettings, prices: Prices) 
     text = yaml.safe_dump_all(WRITERS[settings.form](model, plan, settings), sort_keys=False, width=120)
     endpoint = ServedEndpoint(
         name=request.name,
-        url=ENDPOINTS[settings.form].format(name=request.name, namespace=settings.namespace),
+        url=ENDPOINTS[settings.form].format(
+            service=f"{request.name}{SUFFIXES[settings.form]}", namespace=settings.namespace
+        ),
         model_uri=request.model_uri,
         base_model=request.base_model,
         verdict=verdict,

@@ -8,6 +8,7 @@ from mixtune.errors import ConfigError, ModelError
 from mixtune.serve.model_config import ModelConfig, read_config
 from mixtune.settings.serving import ServeSettings
 
+WEIGHTS = "adapter_model.safetensors"
 SERVED = ("s3://", "pvc://", "hf://")
 """Where a cluster finds a model."""
 
@@ -23,7 +24,7 @@ class ServedModel:
     config: ModelConfig
     """Of the base model, or of the whole tuned model."""
     weight_bytes: int
-    """Of its safetensors files."""
+    """Of its safetensors files, the adapter's included."""
     download_bytes: int
     """Of everything that lies there, the adapter included."""
     adapter_uri: str = ""
@@ -57,9 +58,11 @@ def read_served_model(name: str, model_uri: str, base_model: str, settings: Serv
     adapter = read_adapter(plain)
     base = storage.check_fingerprint(base_model)
     whole = read_whole_model(name, base, _servable(settings.base_uri or base_model, "base_uri"))
+    files = {entry.path: entry.num_bytes for entry in storage.list_files(plain)}
     return replace(
         whole,
-        download_bytes=whole.download_bytes + sum(entry.num_bytes for entry in storage.list_files(plain)),
+        weight_bytes=whole.weight_bytes + files.get(WEIGHTS, 0),
+        download_bytes=whole.download_bytes + sum(files.values()),
         adapter_uri=_servable(settings.tuned_uri or model_uri, "tuned_uri"),
         rank=adapter.rank,
         lora_rank=adapter.room,

@@ -109,12 +109,14 @@ def served_share(config: ModelConfig) -> float:
 def count_gpus(config: ModelConfig, weights: int, cache: int, instance: Instance) -> int:
     """Return the fewest GPUs of an instance that hold weights and cache; 0: it has too few.
 
-    Tensor parallelism splits heads evenly. Where there are fewer heads of keys than GPUs, each GPU holds one.
+    Tensor parallelism splits heads evenly, those of keys, too. Where there are fewer of these than GPUs, each GPU holds
+    one, and as many GPUs hold each.
     """
     room = instance.gpu_memory_gb * 1e9 * MEMORY_SHARE - OVERHEAD_BYTES
     heads = config.text.key_value_heads
     for gpus in (1, 2, 4, 8):
-        if gpus <= instance.gpus and config.text.num_attention_heads % gpus == 0:
+        is_even = config.text.kv_lora_rank or max(heads, gpus) % min(heads, gpus) == 0
+        if gpus <= instance.gpus and config.text.num_attention_heads % gpus == 0 and is_even:
             own = weights / gpus + cache / (1 if config.text.kv_lora_rank else min(gpus, heads))
             if own <= room:
                 return gpus

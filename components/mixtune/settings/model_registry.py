@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 from mixtune.errors import ConfigError
 
 MLFLOW, KUBEFLOW = "mlflow", "kubeflow"
+MAX_NAME = 256
+"""Characters that registries keep of a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,23 @@ class RegistrySettings:
     def __post_init__(self) -> None:
         if self.kind not in (MLFLOW, KUBEFLOW):
             raise ConfigError(f"kind is {MLFLOW} or {KUBEFLOW}; got {self.kind!r}")
-        if self.kind == KUBEFLOW and urlsplit(self.url).scheme not in ("http", "https"):
+        if self.kind == KUBEFLOW and not _is_address(self.url):
             raise ConfigError(f"url: Kubeflow's registry needs its address, http:// or https://; got {self.url!r}")
         if self.kind == MLFLOW and (self.url or self.token_file):
             raise ConfigError("url and token_file are of kind kubeflow; MLflow's address is tracking.uri")
+
+    def check_name(self, name: str) -> None:
+        """Check the name of a registered model; else a ConfigError."""
+        odd = "/:" if self.kind == MLFLOW else ""
+        quotes = self.kind == MLFLOW and "'" in name and '"' in name
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable() or set(odd) & set(name) or quotes:
+            rule = ", without / and :, and with one kind of quotes at most" if self.kind == MLFLOW else ""
+            raise ConfigError(f"{name!r}: a registered model's name is 1 to {MAX_NAME} characters on one line{rule}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url

@@ -7,6 +7,10 @@ from mixtune.errors import ConfigError
 
 LLM, INFERENCE, DEPLOYMENT = "llm", "inference", "deployment"
 FORMS = (LLM, INFERENCE, DEPLOYMENT)
+SUFFIXES = {LLM: "-kserve-workload-svc", INFERENCE: "-predictor", DEPLOYMENT: ""}
+"""What the service's name has after the model's, by form; KServe shortens a longer name to another one."""
+MAX_LABEL = 63
+_IMAGE = re.compile(r"[\w.-]+(:\d+)?(/[\w.-]+)*/?(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -49,9 +53,23 @@ class ServeSettings:
                 raise ConfigError(f"{name} is 1 or more; got {getattr(self, name)}")
         for text in (self.namespace, self.service_account, *self.clients):
             check_label(text)
+        for text in (self.image, self.registry):
+            if text and not _IMAGE.fullmatch(text):
+                raise ConfigError(f"{text!r}: an image or registry is named as in r.example/team, without https://")
+
+    def check_name(self, name: str) -> None:
+        """Check a model's name, of which the object, its service and its address are made; else a ConfigError."""
+        limit = MAX_LABEL - len(SUFFIXES[self.form])
+        if not _LABEL.fullmatch(name) or not name[0].isalpha() or len(name) > limit:
+            raise ConfigError(
+                f"{name!r}: a served model's name is small letters, digits and -, from a letter to a letter or digit; "
+                f"{limit} characters at most for form={self.form}, such as desk-v2"
+            )
 
 
 def check_label(name: str) -> None:
-    """Check a name that Kubernetes has to take, of an object, a namespace, a service account; else a ConfigError."""
+    """Check a name that Kubernetes has to take, of a namespace, a service account; else a ConfigError."""
     if not _LABEL.fullmatch(name):
-        raise ConfigError(f"{name!r}: Kubernetes takes small letters, digits and -, 63 at most")
+        raise ConfigError(
+            f"{name!r}: Kubernetes takes small letters, digits and -, {MAX_LABEL} at most, such as team-a"
+        )

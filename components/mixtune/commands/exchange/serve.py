@@ -11,6 +11,7 @@ from mixtune.commands.arguments import Commands, add_work_dir, read_entry
 from mixtune.commands.local.use_model import TunedModel, add_model, find_model
 from mixtune.commands.local.work_dir import WorkDir
 from mixtune.errors import ConfigError
+from mixtune.preflight.checks import SHORT_TRIES
 from mixtune.prices import read_prices
 from mixtune.registry.registration import Registration, register_model
 from mixtune.report.next_steps import command_of
@@ -82,6 +83,8 @@ def _register(options: argparse.Namespace) -> int:
         force=options.force,
     )
     work = WorkDir.at(options.work_dir)
+    for name, value in SHORT_TRIES.items():
+        os.environ.setdefault(name, value)
     tracking = work.arguments(model.run_id).get("tracking") if model.run_id else None
     where = Tracking.from_options({"uri": os.environ.get("MLFLOW_TRACKING_URI") or work.mlflow_uri, **(tracking or {})})
     register_model(request, options.card, settings, where)
@@ -93,6 +96,9 @@ def _register(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = from_dict(ServeSettings, read_values(options.arguments), "serve")
+    record = Path(options.out).with_suffix(".json")
+    if record == Path(options.out):
+        raise ConfigError(f"--out {options.out}: the record of the endpoint goes there; name the objects with .yaml")
     model, report = _proved_model(options)
     request = ServeRequest(
         name=options.name,
@@ -103,7 +109,6 @@ def _serve(options: argparse.Namespace) -> int:
     )
     output = serve_model(request, settings, read_prices(options.prices))
     write_text(options.out, output.objects)
-    record = Path(options.out).with_suffix(".json")
     write_artifact(str(record), output.endpoint)
     print(output.summary)
     print(f"{shlex.join(['kubectl', 'apply', '-f', options.out])}   (the record of the endpoint: {record})")
@@ -111,7 +116,10 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _bedrock(options: argparse.Namespace) -> int:
-    is_run = WorkDir.at(options.work_dir).record(options.model)
+    work = WorkDir.at(options.work_dir)
+    is_run = work.record(options.model)
+    if not is_run and not storage.exists(storage.plain_uri(options.model)):
+        raise ConfigError(f"{options.model}: no run in {work.root} and no folder; `mixtune runs` lists the runs")
     model, rules = _proved_model(options)[0].model_uri if is_run else options.model, read_rules()
     print(f"rules of {rules.date}: {rules.source}")
     if options.out:
