@@ -254,10 +254,10 @@ class Checkpoints:
         return whole, [name for name in folders if name not in whole]
 
     def _delete_old(self) -> None:
-        """Delete all but the newest, and the newest healthy one."""
-        whole = self._listed()[0]
+        """Delete all but the newest, and the newest healthy one; and torn ones before it, which nobody writes now."""
+        whole, torn = self._listed()
         newest = whole[-self._settings.keep :] + [name for name in whole if name.endswith(HEALTHY)][-1:]
-        for name in set(whole) - set(newest):
+        for name in set(whole) - set(newest) | {name for name in torn if name < whole[-1]}:
             delete_checkpoints(storage.join(self.uri, name))
 
     def _write(self, folder: str, parts: dict[str, Part], manifest: CheckpointManifest) -> None:
