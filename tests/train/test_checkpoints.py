@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +151,37 @@ def test_a_checkpoint_that_s3_does_not_take_for_a_while_costs_that_one_alone(
     assert "going on after step 10 of 12" in capsys.readouterr().out
     again = load(storage.read_bytes(f"{model}/adapter_model.safetensors"))
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+def test_a_training_ends_where_s3_takes_no_checkpoint_for_long_and_earlier_ones_stay(
+    shards_path: str,
+    bucket: str,
+    faulty_s3: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 600.0 * len(steps)))
+    monkeypatch.setattr(checkpoints, "OUTAGE_SECONDS", 1800.0)
+    taken = ("/step-00000004-", "/step-00000005-")
+    faulty_s3.fault = lambda method, path: (
+        "SlowDown" if method == "PUT" and "/step-" in path and not any(name in path for name in taken) else ""
+    )
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        for thread in threading.enumerate():
+            if thread.name == "checkpoint":
+                thread.join(20)
+
+    task = in_s3(bucket, shards_path, tmp_path / "cut")
+    with pytest.raises(StorageError, match=r"S3 has taken none for 30 minutes.*earlier ones stay; run it again once"):
+        run_training(task, settle)
+    assert steps[-1] == 8 and capsys.readouterr().out.count("warning: ") == 2
+    faulty_s3.fault = lambda method, path: ""
+    run_training(task)
+    assert "going on after step 4 of 12" in capsys.readouterr().out
 
 
 def test_a_checkpoint_that_s3_refuses_ends_the_training_at_the_next_step(

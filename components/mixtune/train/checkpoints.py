@@ -37,6 +37,8 @@ PEERS_SECONDS = 900.0
 """How long rank 0 waits for the files of the other processes."""
 RETRY_SECONDS = 60.0
 """After a checkpoint that S3 did not take, until another is begun."""
+OUTAGE_SECONDS = 3600.0
+"""How long a training goes on while S3 takes no checkpoint: what it would lose grows, and nobody may be looking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,8 @@ class Checkpoints:
         self._torn = threading.Event()
         """Set where a process could not write its part of the checkpoint that is being written."""
         self._is_missing = False
+        self._failing_since = math.inf
+        """When the first of the checkpoints that S3 did not take was begun; infinite: it took the last one."""
         self._saved_at = time.monotonic()
         self._terminated = False
 
@@ -186,11 +190,17 @@ class Checkpoints:
         """Go on without a checkpoint that a process could not write; all processes do so after the same step.
 
         Raises:
-            StorageError: The next would not be written either.
+            StorageError: The next would not be written either, or none was for too long.
         """
         self._torn.set()
+        self._failing_since = min(self._failing_since, self._saved_at)
         self._saved_at, self._is_missing = time.monotonic(), True
+        lasted = self._saved_at - self._failing_since
         if isinstance(self._error, StorageError) and self._error.passes:
+            if lasted >= OUTAGE_SECONDS:
+                way = "earlier ones stay; run it again once S3 answers, and it goes on from the last"
+                text = f"{self._explain()}; S3 has taken none for {lasted / 60:.0f} minutes, so the training ends"
+                raise StorageError(f"{text}: {way}") from self._error
             print(
                 f"warning: {self._explain()}; the training goes on and writes another in {RETRY_SECONDS:.0f} s, or "
                 "when it is due; if it is ended before, it goes on from the one before",
@@ -270,12 +280,14 @@ class Checkpoints:
             if not self._group.is_main:
                 note = storage.join(folder, f"written-{self._group.rank:05d}.json")
                 storage.write_json(note, [vars(entry) for entry in entries])
+                self._failing_since = math.inf
                 return
             entries += self._peers(folder)
             if self._torn.is_set():
                 return
             files = tuple(sorted(entries, key=lambda entry: entry.path))
             write_artifact(storage.join(folder, MANIFEST), replace(manifest, data_uri=folder, files=files))
+            self._failing_since = math.inf
             self._delete_old()
         except BaseException as error:
             self._error = error
