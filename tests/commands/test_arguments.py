@@ -195,6 +195,7 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         (["finetune", "seed=1"], 2, "there is no command 'finetune'; did you mean 'run finetune'?"),
         (["pools", "no-robot"], 2, "no pool 'no-robot' in the catalogue; did you mean no-robots?"),
         (["pools", "--allow", "apache-2.0"], 0, "without an entry: code, factuality, identity"),
+        (["run", "finetune", "--arguments", "no.json"], 2, "--arguments no.json: no such file; name one with a JSON"),
         (["run", "finetune", "--arguments", "."], 2, "--arguments .: cannot be read as JSON (Is a directory)"),
         (["demo", "--write-only", "/proc/x"], 2, "/proc/x: it cannot be written"),
         (["demo", "--epochs", "0"], 2, "--epochs is above 0; got 0"),
@@ -292,3 +293,10 @@ def test_where_something_is_written_need_not_be_there(tmp_path: Path) -> None:
     check_places({"out_uri": str(tmp_path / "rehearsed")})
     with pytest.raises(ConfigError, match="prompts_uri"):
         check_places({"out_uri": str(tmp_path / "rehearsed"), "prompts_uri": str(tmp_path / "prompts")})
+
+
+def test_what_is_listed_ends_with_a_whole_clause(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 30 and max(map(len, lines)) <= 110
+    assert [line for line in lines if line.endswith("...")] == []

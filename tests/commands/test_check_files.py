@@ -12,7 +12,7 @@ import pytest
 
 import mixtune.demo
 from mixtune import cli
-from mixtune.commands.check_files import check_files
+from mixtune.commands.check_files import check_files, check_records
 from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmark_checks import BenchmarkPlans, check_benchmarks
 from mixtune.evaluate.scoring import ifeval_checkers
@@ -90,6 +90,20 @@ def test_a_pattern_leaves_out_what_a_folder_holds_beside_the_records(
     assert cli.main(["run", "finetune", "--arguments", str(tmp_path / "own.json"), "customer_uri=*.csv"]) == 2
     assert "about 30 customer records" in (printed := capsys.readouterr().err)
     assert "customer_uri '*.csv': no such file or folder" in printed
+
+
+def test_a_folders_test_file_is_named_as_what_to_give_as_test_uri(tmp_path: Path) -> None:
+    folder = tmp_path / "tickets"
+    for name in ("train.jsonl", "test.jsonl"):
+        write_jsonl(folder / name, TICKETS)
+    own = arguments(tmp_path, customer_uri=str(folder))
+    named = [text for outcome, text in check_records(own) if outcome == "warn"]
+    place = f"{folder}/test.jsonl"
+    assert named == [
+        f"customer_uri: {place} is left out, test records by its name; to test on it give test_uri={place}"
+    ]
+    own["test_uri"] = place
+    assert [outcome for outcome, _ in check_records(own)] == ["pass", "pass", "pass"]
 
 
 @pytest.mark.parametrize(

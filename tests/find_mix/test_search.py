@@ -189,7 +189,9 @@ def test_the_same_trainings_give_the_same_search(begun: MixSearch) -> None:
     assert start_search(proxies(rate=12), samples(), SETTINGS, EPOCHS, seed=1) == begun
 
 
-def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(begun: MixSearch, tmp_path: Path) -> None:
+def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(
+    begun: MixSearch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     percent = begun.rounds[0].forecast.percent
     paths = {name: str(tmp_path / name) for name in ("search", "comparison", "after", "grid", "page", "summary")}
     write_artifact(paths["search"], begun)
@@ -202,6 +204,10 @@ def test_the_report_says_which_share_to_take_and_whether_the_prediction_held(beg
     assert report.recommended is not None
     assert (report.verdict, report.recommended.percent) == ("pass", percent)
     assert "The prediction held on every axis." in report.reason
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("find-mix")] == [
+        f"find-mix: {report.candidates[0].name}: pass",
+        f"find-mix: {report.reason}",
+    ]
     page = Path(paths["page"]).read_text()
     assert page.count("<svg") == 2
     assert f"{percent:g} %" in page

@@ -16,7 +16,7 @@ from mixtune.evaluate.benchmark_checks import check_engine
 from mixtune.preflight.checks import check_memory, run_preflight
 from mixtune.preflight.item_checks import check_items
 from mixtune.preflight.model_checks import check_architecture
-from mixtune.preflight.places import about_records
+from mixtune.preflight.places import about_records, check_sources
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.template_check import check_template
 from mixtune.settings.sanitize import SourceSettings
@@ -240,6 +240,16 @@ def test_the_head_of_a_csv_is_no_record_and_its_last_line_needs_no_end(tmp_path:
         (tmp_path / "tickets.csv").write_text(text)
         for uri in (tmp_path / "tickets.csv", tmp_path):
             assert about_records([SourceSettings(name="customer", uri=str(uri))]) == {("customer", "train"): 12}
+
+
+def test_files_whose_records_are_not_counted_are_said_to_be_left_out_of_the_count(tmp_path: Path) -> None:
+    records(tmp_path / "a.jsonl", 10)
+    (own,) = check_sources([SourceSettings(name="chat", uri=str(tmp_path))], 10)
+    assert "about 10 records, for whose" in own[1]
+    for name in ("b.json", "c.parquet", "d.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"some bytes")
+    (own,) = check_sources([SourceSettings(name="chat", uri=str(tmp_path))], 10)
+    assert "about 10 records without those of 3 files that are not JSONL, CSV or TSV, b.json first, for" in own[1]
 
 
 def test_an_adapter_on_experts_is_warned_of_before_vllm_is_asked(tmp_path: Path) -> None:

@@ -504,7 +504,10 @@ def test_no_test_split_of_a_folder_is_trained_on(tmp_path: Path, capsys: pytest.
         (tmp_path / name).write_text("x")
     names = [path.removeprefix(f"{tmp_path}/") for path in source_files(str(tmp_path), "train")]
     assert names == ["data/train-0.jsonl", "more.jsonl"]
-    assert "left out, another split than 'train': data/test-0.jsonl, dev/a.jsonl" in capsys.readouterr().out
+    assert (
+        "left out, another split than 'train': data/test-0.jsonl, dev/a.jsonl; the customer's test file is given"
+        in capsys.readouterr().out
+    )
     assert source_files(str(tmp_path), "test") == [f"{tmp_path}/data/test-0.jsonl"]
     assert source_files(str(tmp_path / "data/test-0.jsonl"), "train")
     with pytest.raises(DataError, match=r"another split than 'train'.*name one of them"):

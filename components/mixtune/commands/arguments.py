@@ -260,6 +260,8 @@ def _as_declared(value: object, definition: Mapping[str, object]) -> object:
 def _read_file(file: str) -> JsonObject:
     try:
         value = _parse(Path(file).expanduser().read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"--arguments {file}: no such file; name one with a JSON object of parameters") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"--arguments {file}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(value, dict):

@@ -14,7 +14,7 @@ from mixtune.errors import ConfigError, DataError, MixtuneError
 from mixtune.preflight.fingerprint import CUSTOMER, HOLDOUT_RECORDS
 from mixtune.sanitize.clean import UNUSABLE
 from mixtune.sanitize.dedup.minhash_daft import check_near_engine
-from mixtune.sanitize.reading.readers import read_rows, source_files
+from mixtune.sanitize.reading.readers import is_readable, read_rows, source_files, split_of
 from mixtune.sanitize.reading.row import Row
 from mixtune.sanitize.reading.schemas import Schema, find_schema
 from mixtune.sanitize.rules.consent import read_consent
@@ -59,8 +59,20 @@ def check_records(arguments: Arguments) -> Iterator[tuple[str, str]]:
                 elif outcome == "fail" and len(files) > 1:
                     text += "; to leave this file out, give a pattern for the folder, such as FOLDER/*.csv"
                 yield outcome, f"{mapping if text.startswith(MAPPED) else name} of {file}: {text.removeprefix(MAPPED)}"
+            if name == "customer_uri" and not arguments.get("test_uri") and not is_remote:
+                yield from _name_test_files(source.uri, files)
         except MixtuneError as error:
             yield "fail", f"{name}: {error}"
+
+
+def _name_test_files(uri: str, files: list[str]) -> Iterator[tuple[str, str]]:
+    """Name the test files of a folder, which are no training records and are tested on only as `test_uri`."""
+    folder = storage.split_pattern(uri)[0].rstrip("/")
+    places = [f"{folder}/{entry.path}" for entry in storage.list_files(uri) if is_readable(entry.path)]
+    if tests := [place for place in places if place not in files and split_of(place.removeprefix(folder)) == "test"]:
+        more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
+        way = "to test on it give test_uri=" + (uri if len(tests) > 1 else tests[0])
+        yield "warn", f"customer_uri: {tests[0]}{more} is left out, test records by its name; {way}"
 
 
 def check_rules(options: Options, elsewhere: bool) -> Iterator[tuple[str, str]]:

@@ -32,8 +32,8 @@ def _list(_options: argparse.Namespace) -> int:
 def _first_clause(text: str, width: int) -> str:
     """Return as many whole clauses of a text's first sentence as fit a width."""
     first = text.partition(". ")[0].rstrip(".")
-    whole = re.match(rf"(.{{1,{width}}})(?:[;:] |$)", first)
-    return whole[1] if whole else textwrap.shorten(first, width, placeholder=" ...")
+    wholes = (re.match(rf"(.{{1,{width}}})(?:[{ends}] |$)", first) for ends in (";:", ",;:"))
+    return next((whole[1] for whole in wholes if whole), textwrap.shorten(first, width, placeholder=" ..."))
 
 
 def describe(path: Path) -> str:

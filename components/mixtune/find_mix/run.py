@@ -62,9 +62,9 @@ def proceed(comparison_path: str, earlier_path: str, seed: int, search_path: str
     search = read_artifact(MixSearch, earlier_path)
     comparison = read_artifact(Comparison, comparison_path)
     search = continue_search(search, comparison, seed)
-    tried = search.tried[-1]
-    held = held_prediction(search, len(search.tried) - 1)
-    print(" ".join(filter(None, (f"find-mix: {tried.name}: {comparison.verdict};", held, search.stopped))), flush=True)
+    goes_on = next_action(search) != STOP  # else the conclusion says how the prediction held, and why it ends
+    held = held_prediction(search, len(search.tried) - 1) if goes_on else ""
+    print("; ".join(filter(None, (f"find-mix: {search.tried[-1].name}: {comparison.verdict}", held))), flush=True)
     return _write(search, search_path)
 
 

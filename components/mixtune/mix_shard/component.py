@@ -22,7 +22,7 @@ def mix_shard(
     options: dict = {},
     storage: dict = {},
 ) -> None:
-    """Decide the whole training order, tokenize it, and write it as shards with a mix receipt.
+    """Write the whole training order as tokenized shards, with a mix receipt.
 
     Every global batch holds the customer's share and the categories' shares of the rest: after any record, the count
     of every pool is within one record of its target.

@@ -32,18 +32,21 @@ def check_sources(sources: list[SourceSettings], records: int, data_memory: str 
     They have about so many `records`; `data_memory` is what sanitize's tasks reserve, as Kubernetes writes it; empty:
     not looked at.
     """
-    total = 0
+    total, uncounted = 0, list[str]()
     for source in sources:
         uri = storage.plain_uri(source.uri)
         try:
             files = storage.list_files(uri)
             storage.check_fingerprint(source.uri)
             total += sum(file.num_bytes for file in files)
+            uncounted += [file.path or uri for file in files if file.num_bytes and not file.path.endswith(LINES)]
             yield from _check_files(source.name, uri, files)
         except (ConfigError, DataError, StorageError) as error:
             yield "fail", f"{source.name}: {error}"
     needed = records * DUPLICATE_BYTES
     text = f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} records"
+    if uncounted:
+        text += f" without those of {len(uncounted)} files that are not JSONL, CSV or TSV, {uncounted[0]} first"
     yield "pass", f"{text}, for whose duplicates sanitize needs {needed / 1e9:.1f} GB of memory"
     if data_memory and needed > quantity("data_memory", data_memory):
         text = f"about {records:,} records: to find duplicates sanitize needs {needed / 1e9:.0f} GB"

@@ -80,6 +80,8 @@ def _read_json(option: str, text: str, kind: type[T]) -> T:
         return kind()
     try:
         value = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{option} {text}: no such file; name one, or write the JSON itself") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{option} {text}: cannot be read as JSON ({reason(error)})") from error
     if not isinstance(value, kind):

@@ -146,7 +146,9 @@ def _of_split(uri: str, names: list[str], split: str) -> list[str]:
             "give the source its split"
         )
     if others := [name for name in names if name not in chosen]:
-        print(f"{uri}: left out, another split than {split!r}: {', '.join(others)[:500]}", flush=True)
+        tests = any(splits[name] == "test" for name in others) and split == "train"
+        hint = "; the customer's test file is given as test_uri" if tests else ""
+        print(f"{uri}: left out, another split than {split!r}: {', '.join(others)[:500]}{hint}", flush=True)
     return chosen
 
 
