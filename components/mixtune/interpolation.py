@@ -101,6 +101,8 @@ def read_config(folder: str) -> JsonObject:
     model of several modes are under `text_config`, whatever its type calls that.
     """
     config: JsonObject = storage.read_json(storage.join(folder, "config.json"))
+    if not models.find_stored_form(config) and storage.file_exists(storage.join(folder, models.MODELOPT_FILE)):
+        config["quantization_config"] = {"quant_method": "modelopt"}
     try:
         if config["model_type"] == "llama" and all(config.get(name) is not None for name in LLAMA):
             return config
@@ -120,7 +122,8 @@ def read_config(folder: str) -> JsonObject:
 def config_values(config: "PreTrainedConfig") -> JsonObject:
     """Return what a configuration says, with sizes under their usual names."""
     unsaid = ("architectures", "dtype", "transformers_version")
-    sizes = {name: getattr(layer_configs(config)[0], name, None) for name in (*SIZES, "max_position_embeddings")}
+    named = (*SIZES, "max_position_embeddings", "head_dim", "num_key_value_heads", "layer_types")
+    sizes = {name: getattr(layer_configs(config)[0], name, None) for name in named}
     values = {**sizes, **config.to_dict()}
     return {name: value for name, value in values.items() if value is not None and name not in unsaid}
 
@@ -203,6 +206,11 @@ def load_pretrained(folder: Path, **options: object) -> "PreTrainedModel":
         model._weight_conversions = None  # type: ignore[assignment]
         if str(options.get("dtype")) == "torch.float32":
             model = model.float()  # they are bfloat16 whatever is asked for
+    if not stored and (scales := sorted(filter(models.SCALE.search, info["unexpected_keys"]))):
+        raise ModelError(
+            f"{folder}: its weights are of fewer bits, by {scales[0]}, and its config.json has no quantization_config: "
+            "without their scales they would be wrong; take the same model in bfloat16"
+        )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{folder}: its weights lack {len(missing)} that {type(model).__name__} needs, such as {missing[0]}; they "

@@ -34,6 +34,10 @@ _LICENCE_TEXTS = {
 """Short names of licences, by what their texts say; of others the text's first line is the name."""
 WIDENED = ("fp8", "mxfp4")
 """Forms of weights of fewer bits, by `quant_method`, that are loaded as bfloat16 and then trained like any."""
+MODELOPT_FILE = "hf_quant_config.json"
+"""Where ModelOpt says that weights are of fewer bits; often config.json does not."""
+SCALE = re.compile(r"(scale|scales|scale_inv|scale_2|qzeros|g_idx|weight_shape|absmax|quant_map|SCB|quant_state\.\w+)$")
+"""Names of what is stored beside weights of fewer bits, and is none of the model's own."""
 MERGED = "merged"
 """Folder of the merged model, within the adapter's."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
@@ -126,21 +130,6 @@ def read_licence(folder: Path) -> str:
     return next(filter(None, map(_name_of_licence, texts)), "")
 
 
-def count_stored_values(name: str, folder: Path) -> int:
-    """Return the values in a base model's weights, by the headers of their files; 0: those cannot be read."""
-    repository, _, revision = storage.plain_uri(name).partition("@")
-    try:
-        from huggingface_hub import get_local_safetensors_metadata, get_safetensors_metadata
-
-        if is_hub_name(f"{repository}@{revision}"):
-            files = get_safetensors_metadata(repository, revision=revision)
-        else:
-            files = get_local_safetensors_metadata(folder)
-    except Exception:  # the hub or the files give none: other checks say why
-        return 0
-    return sum(files.parameter_count.values())
-
-
 def _front_matter(text: str) -> dict[str, object]:
     """Return the metadata at a card's head, as model hubs write it; empty where it has none."""
     match = re.match(r"\s*---\n(.*?)\n---", text.replace("\r\n", "\n"), re.DOTALL)
@@ -162,7 +151,7 @@ def _fetch_from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repository, revision = name.split("@", 1)
-    patterns = [*TOKENIZER_FILES, *(["*.safetensors", "*.safetensors.index.json"] if weights else [])]
+    patterns = [*TOKENIZER_FILES, MODELOPT_FILE, *(["*.safetensors", "*.safetensors.index.json"] if weights else [])]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

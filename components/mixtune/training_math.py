@@ -16,6 +16,8 @@ GPU_LOGITS_AT_ONCE = 2**28
 """The same on a GPU (1 GiB): smaller chunks fill its matrix units badly, and round the head's gradient as often."""
 ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 """What configurations call the number of experts that a token is sent to."""
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+"""And the number of those that there are in a layer."""
 
 
 def logits_at_once(*, gpu: bool) -> int:

@@ -234,7 +234,7 @@ def test_a_llama_that_states_its_sizes_is_sized_as_by_its_class_and_without_load
     assert plain == stated
     assert Shape.from_config(by_class) == Shape.from_config(plain)
     assert replace(BaseModel.read(tmp_path), folder=folder) == BaseModel.read(folder)
-    assert read_served_config(str(tmp_path)).cache_values == read_served_config(str(folder)).cache_values
+    assert read_served_config(str(tmp_path)).mixing == read_served_config(str(folder)).mixing
 
 
 def test_attention_in_a_window_costs_what_it_sees() -> None:

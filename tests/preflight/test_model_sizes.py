@@ -13,7 +13,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
-from mixtune import interpolation, models
+from mixtune import interpolation
+from mixtune.artifacts.sizes.stored_weights import Tensor, count_stored, read_tensors
 from mixtune.errors import ModelError
 from mixtune.interpolation import auto_class
 from mixtune.preflight.memory import Training, estimate_memory
@@ -67,6 +68,12 @@ def test_a_published_model_has_the_parameters_that_were_published(
     assert shape.parameters / 1e9 == pytest.approx(billions, rel=0.005)
     assert (shape.active + embedding) / 1e9 == pytest.approx(active, rel=0.015)
     assert shape.line() == f"{shape.parameters / 1e9:.2f} billion parameters, as transformers builds it"
+    model = interpolation.build_without_weights(tmp_path)
+    tensors = [Tensor(name=name, dtype="BF16", shape=tuple(value.shape)) for name, value in model.named_parameters()]
+    stored = count_stored(tensors, interpolation.read_config(str(tmp_path)))
+    assert stored and stored.parameters == pytest.approx(shape.parameters, rel=0.005)
+    if kind != "zamba":  # what is gone through several times is stored once
+        assert stored.active == pytest.approx(shape.active, rel=0.02)  # routers are matrices in files
 
 
 BUILT = ("blt", "pi0", "pix2struct", "pp_formulanet", "qwen2_5_omni", "udop")
@@ -121,7 +128,77 @@ def test_without_pytorch_the_files_of_weights_are_counted(tmp_path: Path, monkey
     assert stored.parameters == built.parameters
     assert "as its files have" in stored.line()
     (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"not all of its layers are attention.* install PyTorch"):
+        Shape.read(str(tmp_path))
+    CONFIG_MAPPING["gemma4_text"](**GEMMA_4_26B).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="it has per_layer_config"):
+        Shape.read(str(tmp_path))
+    CONFIG_MAPPING["qwen3"]().save_pretrained(tmp_path)
     assert "by the sizes in its configuration" in Shape.read(str(tmp_path)).line()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("qwen3_moe", QWEN3_30B),
+        ("gpt_oss", {"num_hidden_layers": 24, "num_local_experts": 32}),
+        ("deepseek_v3", {}),
+        ("mimo_v2_flash", {}),
+        ("llama4_text", {"num_local_experts": 128, "interleave_moe_layer_step": 2}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_without_pytorch_and_files_the_configuration_tells_windows_latent_attention_and_experts(
+    kind: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CONFIG_MAPPING[kind](**options).save_pretrained(tmp_path)
+    built = Shape.read(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "mixtune.inference.text_parts", None)
+    shape = Shape.read(str(tmp_path))
+    assert shape.counted is None
+    assert shape.attention == built.attention
+    assert shape.parameters == pytest.approx(built.parameters, rel=0.03)
+    assert shape.active == pytest.approx(built.active, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("form", "stored"),
+    [
+        ({}, [("weight", "BF16", (64, 96))]),
+        ({"quant_method": "fp8"}, [("weight", "F8_E4M3", (64, 96)), ("weight_scale_inv", "F32", (1, 1))]),
+        ({"quant_method": "modelopt"}, [("weight", "U8", (64, 48)), ("weight_scale", "F8_E4M3", (64, 6))]),
+        ({"quant_method": "awq", "bits": 4}, [("qweight", "I32", (96, 8)), ("qzeros", "I32", (1, 8))]),
+        ({"quant_method": "gptq", "bits": 8}, [("qweight", "I32", (24, 64)), ("g_idx", "I32", (96,))]),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}},
+            [("weight_packed", "I32", (64, 12)), ("weight_shape", "I64", (2,)), ("weight_scale", "BF16", (64, 3))],
+        ),
+        ({"quant_method": "bitsandbytes"}, [("weight", "U8", (3072, 1)), ("weight.absmax", "F32", (96,))]),
+    ],
+    ids=lambda value: value.get("quant_method", "plain") if isinstance(value, dict) else "",
+)
+def test_packed_weights_are_counted_as_what_is_packed(
+    form: dict[str, Any], stored: list[tuple[str, str, tuple[int, ...]]]
+) -> None:
+    tensors = [Tensor(name="model.embed_tokens.weight", dtype="BF16", shape=(128, 96))]
+    tensors += [
+        Tensor(name=f"model.layers.0.mlp.up_proj.{key}", dtype=dtype, shape=shape) for key, dtype, shape in stored
+    ]
+    tensors += [
+        Tensor(name=f"model.layers.1.mlp.up_proj.{key}", dtype=dtype, shape=shape) for key, dtype, shape in stored
+    ]
+    config = {"num_hidden_layers": 1, "hidden_size": 96, "quantization_config": form}
+    sizes = count_stored(tensors, config)  # the second layer predicts further tokens
+    assert sizes and (sizes.parameters, sizes.active) == (128 * 96 + 64 * 96, 128 * 96 + 64 * 96)
+
+
+def test_a_layer_of_a_kind_that_nobody_knows_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("qwen3")
+    auto_class(config).from_config(config).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    changed = {**values, "model_type": "own", "layer_types": ["wavelets"] * values["num_hidden_layers"]}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    assert "what its layers attend to is not known" in Shape.read(str(tmp_path)).line()
 
 
 def test_without_pytorch_the_hub_is_asked_for_the_headers_of_weights(
@@ -133,17 +210,9 @@ def test_without_pytorch_the_hub_is_asked_for_the_headers_of_weights(
     hub.repos["org/lfm2"] = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
     fingerprinted = f"org/lfm2@v1#{'0' * 32}"
-    assert models.count_stored_values(fingerprinted, tmp_path / "nothing here") == model.num_parameters()
-    assert models.count_stored_values("org/other@v1", tmp_path / "nothing here") == 0
-
-
-def test_packed_weights_are_not_taken_for_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config("gpt_oss")
-    auto_class(config).from_config(config).save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**values, "quantization_config": {"quant_method": "mxfp4"}}))
-    monkeypatch.setitem(sys.modules, "mixtune.inference.text_parts", None)
-    assert Shape.read(str(tmp_path)).stored == 0
+    stored = count_stored(read_tensors(fingerprinted, tmp_path / "nothing here"), config.to_dict())
+    assert stored and stored.parameters == model.num_parameters()
+    assert not read_tensors("org/other@v1", tmp_path / "nothing here")
 
 
 def test_a_configuration_as_transformers_saves_it_is_read(tmp_path: Path) -> None:

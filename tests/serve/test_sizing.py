@@ -7,10 +7,9 @@ import pytest
 
 from mixtune.errors import ConfigError
 from mixtune.prices import read_prices
-from mixtune.serve.model_config import ModelConfig
+from mixtune.serve.model_config import parse_config
 from mixtune.serve.served_model import ServedModel
 from mixtune.serve.sizing import ServingPlan, plan_serving
-from mixtune.settings.foreign import read_known
 from mixtune.settings.serving import ServeSettings
 
 from .conftest import LLAMA_8B
@@ -27,7 +26,7 @@ def plan(config: dict[str, Any], weights: float, **settings: Any) -> ServingPlan
     model = ServedModel(
         name="desk",
         base_uri="s3://b/m",
-        config=read_known(ModelConfig, config, "config.json"),
+        config=parse_config(config, "config.json"),
         weight_bytes=round(weights),
         download_bytes=round(weights),
     )
@@ -60,9 +59,27 @@ def test_weights_in_float32_are_served_in_half_of_it_and_packed_ones_as_they_are
 
 
 def test_latent_attention_keeps_one_vector_for_all_heads() -> None:
-    config = read_known(ModelConfig, DEEPSEEK_V3, "config.json")
-    assert config.text.cache_values == 61 * (512 + 64)
+    assert parse_config(DEEPSEEK_V3, "config.json").cache_values(100) == 100 * 61 * (512 + 64)
     assert plan(DEEPSEEK_V3, 689e9).instance.name in ("p5en.48xlarge", "p6-b200.48xlarge")
+
+
+def test_layers_with_a_window_or_a_state_keep_no_more_for_longer_requests() -> None:
+    windows = {**LLAMA_8B, "layer_types": ["sliding_attention", "full_attention"] * 16, "sliding_window": 128}
+    each = 8 * 2 * 8 * 128 * 2  # bytes of 8 requests' keys and values in a layer, for a token
+    assert plan(windows, 16.1e9).cache_bytes == 16 * each * (8192 + 128)
+    states = {"linear_num_value_heads": 32, "linear_value_head_dim": 128, "linear_key_head_dim": 128}
+    qwen = {**LLAMA_8B, **states, "full_attention_interval": 4}
+    float32 = 8 * 24 * 32 * 128 * 128 * 4
+    assert plan({**LLAMA_8B, "text_config": qwen}, 16.1e9).cache_bytes == 8 * each * 8192 + float32
+
+
+def test_what_is_not_known_of_a_cache_is_said() -> None:
+    other = {**LLAMA_8B, "layer_types": ["wavelets"] * 32}
+    assert plan(other, 16.1e9).cache_bytes == plan(LLAMA_8B, 16.1e9).cache_bytes
+    assert "of a kind that is not known" in plan(other, 16.1e9).line()
+    convolutions = {**LLAMA_8B, "layer_types": ["conv", "full_attention"] * 16}
+    assert "the states of 16 layers are not counted" in plan(convolutions, 16.1e9).line()
+    assert plan(LLAMA_8B, 16.1e9).line().endswith("a replica")
 
 
 def test_heads_are_split_evenly_or_not_at_all() -> None:

@@ -17,6 +17,7 @@ from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
 from mixtune import storage
 from mixtune.artifacts.model import BaseModel
 from mixtune.commands.local.use_model import TunedModel, merge_model
+from mixtune.errors import ModelError
 from mixtune.interpolation import auto_class, load_pretrained
 from mixtune.preflight.model_checks import check_architecture
 from mixtune.preflight.run_settings import RunSettings
@@ -197,3 +198,18 @@ def test_a_matrix_with_one_scale_is_widened_by_it_also_where_it_lies_in_another_
     for name, value in wide.items():
         expected = weights[name].float() * 0.01 if f"{name}_scale_inv" in scales else value.float()
         assert torch.allclose(loaded[name], expected, rtol=0.01, atol=1e-3)
+
+
+def test_weights_of_fewer_bits_that_only_modelopt_s_file_tells_of_are_not_taken_for_numbers(tmp_path: Path) -> None:
+    base, _ = narrow_base("qwen3", tmp_path)
+    config = Path(base) / "config.json"
+    values = json.loads(config.read_text())
+    del values["quantization_config"]
+    config.write_text(json.dumps(values))
+    with pytest.raises(
+        ModelError, match=r"of fewer bits, by .*scale_inv, and its config.json has no quantization_conf"
+    ):
+        load_pretrained(Path(base), dtype=torch.float32)
+    (Path(base) / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "FP8"}}')
+    outcomes = dict(check_architecture(RunSettings(base_model=base, **NO_POOLS)))
+    assert "weights are stored as modelopt, in which nothing is trained" in outcomes["fail"]

@@ -4,11 +4,12 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from mixtune.artifacts.sizes.attention_layers import read_mixing
 from mixtune.errors import ModelError
-from mixtune.interpolation import layer_configs
-from mixtune.training_math import ACTIVE_EXPERTS, Attention, ModelSizes
+from mixtune.interpolation import config_values, layer_configs
+from mixtune.training_math import ACTIVE_EXPERTS, EXPERT_COUNTS, Attention, ModelSizes
 
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "zero_expert_num")
+_COUNTS = (*EXPERT_COUNTS, "zero_expert_num")
 
 
 def find_writer(causal: PreTrainedModel) -> PreTrainedModel:
@@ -59,7 +60,7 @@ def find_experts(causal: PreTrainedModel) -> list[torch.nn.Module]:
 def count_experts(causal: PreTrainedModel) -> set[int]:
     """Return the numbers of experts that a layer may have."""
     layers = layer_configs(causal.config.get_text_config())
-    counts = {value for key in EXPERT_COUNTS for text in layers if isinstance(value := getattr(text, key, None), int)}
+    counts = {value for key in _COUNTS for text in layers if isinstance(value := getattr(text, key, None), int)}
     return counts | {sum(counts)}  # those that do nothing may lie in the same tensor
 
 
@@ -88,22 +89,8 @@ def count_model(causal: PreTrainedModel) -> ModelSizes:
 
 
 def _count_attention(text: PreTrainedConfig) -> Attention:
-    """Return the width of attention over all layers; layers that keep a state have none."""
-    layers = layer_configs(text)
-    kinds = [str(kind) for kind in getattr(text, "layer_types", None) or ["full_attention"] * len(layers)]
-    windows = [getattr(layer, "sliding_window", None) or 0 for layer in layers]
-    whole = windowed = 0
-    for kind, layer, window in zip(kinds, layers, windows, strict=False):
-        if kind == "sliding_attention" and window:
-            windowed += _width(layer)
-        elif ("attention" in kind or kind == "hybrid") and kind != "linear_attention":
-            whole += _width(layer)
-    return Attention(whole=whole, windowed=windowed, window=int(max(windows)))
-
-
-def _width(text: PreTrainedConfig) -> int:
-    """Return the width of one layer's attention: of all query heads, as of keys and of values on average."""
-    heads = getattr(text, "num_attention_heads", None) or 1
-    latent = [getattr(text, name, None) or 0 for name in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")]
-    width = sum(latent) / 2 if all(latent) else getattr(text, "head_dim", None) or text.hidden_size // heads
-    return int(heads * width)
+    """Return the width of attention over all layers; of layers of unknown kinds, as if they saw the whole record."""
+    try:
+        return read_mixing(config_values(text)).attention
+    except ModelError:
+        return Attention(whole=len(layer_configs(text)) * int(getattr(text, "hidden_size", None) or 0))

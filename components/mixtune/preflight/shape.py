@@ -1,12 +1,15 @@
 """A decoder's sizes, counted on the model that transformers builds, or by its configuration."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mixtune import models
+from mixtune.artifacts.sizes.attention_layers import Mixing, read_mixing
+from mixtune.artifacts.sizes.stored_weights import count_stored, read_tensors
 from mixtune.errors import ModelError
 from mixtune.interpolation import SIZES, build_without_weights, read_config
 from mixtune.settings.foreign import JsonObject
-from mixtune.training_math import ACTIVE_EXPERTS, Attention, ModelSizes
+from mixtune.training_math import ACTIVE_EXPERTS, EXPERT_COUNTS, Attention, ModelSizes
 
 PLAIN_MLP = (
     "apertus", "arcee", "biogpt", "bloom", "codegen", "falcon", "fuyu", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
@@ -14,6 +17,8 @@ PLAIN_MLP = (
     "starcoder2", "xglm",
 )  # fmt: skip
 """Model types whose MLP has two matrices; the others' is gated and has three."""
+
+_MLP_WIDTHS = ("intermediate_size_mlp", "dense_intermediate_size", "intermediate_size", "n_inner", "ffn_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +54,18 @@ class Shape:
     per_layer: int = 0
     """Values of the embedding that each layer has of its own (Gemma 3n, Gemma 4)."""
     counted: ModelSizes | None = None
-    """By the modules of the model; None: it was not built, formulas over the sizes stand in for it."""
-    stored: int = 0
-    """Values in the files of its weights, by their headers; 0: not known."""
+    """By the modules of the model, or by its files; None: formulas over the sizes stand in for it."""
+    source: str = "by the sizes in its configuration"
+    """Where the sizes come from."""
+    mixing: Mixing | None = None
+    """How its layers attend, by the configuration; None: of a kind that is not known, all as if to the whole record."""
 
     @classmethod
     def read(cls, base_model: str) -> "Shape":
-        """Read a base model; a ModelError where its configuration lacks a size.
+        """Read a base model; a ModelError where neither its configuration nor its files give its sizes.
 
-        Values are counted on the model that transformers builds; without PyTorch, or where it builds none, in the files
-        of its weights. A Llama's formulas are exact, and load nothing.
+        Values are counted on the model that transformers builds; without PyTorch, or where it builds none, by the
+        headers of its files. A Llama's formulas are exact, and load nothing.
         """
         folder = models.fetch_model(base_model, weights=False)
         config = read_config(str(folder))
@@ -69,14 +76,32 @@ class Shape:
 
             counted = count_model(build_without_weights(folder))
         except Exception:  # whatever a class says of its configuration, other checks say
-            stored = 0 if models.find_stored_form(config) else models.count_stored_values(base_model, folder)
-            return replace(cls.from_config(config), stored=stored)
-        return cls.from_config(config, counted)
+            return cls._read_files(base_model, folder, config)
+        return replace(cls.from_config(config, counted), source="as transformers builds it")
+
+    @classmethod
+    def _read_files(cls, base_model: str, folder: Path, config: JsonObject) -> "Shape":
+        """Count by the headers of files; without them by formula, where that holds."""
+        stored = count_stored(read_tensors(base_model, folder), config)
+        if not stored:
+            shape = cls.from_config(config)
+            if reason := _unlike_formula(shape, config.get("text_config") or config):
+                way = "give it with its weights' files, or install PyTorch"
+                raise ModelError(f"{folder.name}: {reason}, so its size does not follow from config.json; {way}")
+            towers = any(config.get(name) for name in ("vision_config", "audio_config"))
+            return replace(shape, source=f"{shape.source}, its towers not counted") if towers else shape
+        sizes = ModelSizes(
+            parameters=stored.parameters, text=stored.text, active=stored.active, attention=Attention(whole=0)
+        )
+        shape = cls.from_config(config, sizes)
+        sizes = replace(sizes, attention=replace(shape, counted=None).attention)
+        return replace(shape, counted=sizes, tied=stored.tied, source="as its files have")
 
     @classmethod
     def from_config(cls, config: JsonObject, counted: ModelSizes | None = None) -> "Shape":
         """Read a model's `config.json`; a ModelError where a size is missing: of a counted one, heads may be."""
-        config = config.get("text_config") or config
+        config = {**config, **(config.get("text_config") or {})}  # whether embeddings are tied may be said of the whole
+        config["num_hidden_layers"] = config.get("num_hidden_layers") or len(config.get("layers_block_type") or [])
         layers, hidden, heads, vocabulary = (_first(config, (name,)) for name in SIZES)
         missing = [name for name in SIZES if not config.get(name) and not (counted and name == "num_attention_heads")]
         if missing:
@@ -86,7 +111,7 @@ class Shape:
         return cls(
             layers=layers,
             hidden=hidden,
-            inner=_first(config, ("intermediate_size_mlp", "intermediate_size", "n_inner", "ffn_dim")) or 4 * hidden,
+            inner=_first(config, _MLP_WIDTHS) or 4 * hidden,
             query=heads * width,
             key_value=width if one_key else (_first(config, ("num_key_value_heads", "num_kv_heads")) or heads) * width,
             vocabulary=vocabulary,
@@ -96,6 +121,7 @@ class Shape:
             per_layer=_first(config, ("vocab_size_per_layer_input",))
             * _first(config, ("hidden_size_per_layer_input",)),
             counted=counted,
+            mixing=_find_mixing(config),
         )
 
     @property
@@ -108,12 +134,15 @@ class Shape:
         """Return the values in matrices, with experts of so much width together."""
         mixed = self.experts.layers if self.experts else 0
         mlp = self.mlp_matrices * ((self.layers - mixed) * self.inner + mixed * width)
-        return self.hidden * (2 * self.layers * (self.query + self.key_value) + mlp)
+        plain = 2 * self.layers * (self.query + self.key_value) * self.hidden
+        attention = sum(layer.matrices for layer in self.mixing.layers) if self.mixing else plain
+        return self.hidden * mlp + attention
 
     @property
     def attention(self) -> Attention:
-        """The width of attention; by formula every layer attends to the whole record."""
-        return self.counted.attention if self.counted else Attention(whole=self.layers * self.query)
+        """The width of attention; of layers of unknown kinds, as if they attended to the whole record."""
+        by_kind = self.mixing.attention if self.mixing else Attention(whole=self.layers * self.query)
+        return self.counted.attention if self.counted else by_kind
 
     @property
     def embeddings(self) -> int:
@@ -126,7 +155,7 @@ class Shape:
         if self.counted:
             return self.counted.parameters
         width = self.experts.count * self.experts.inner + self.experts.shared if self.experts else 0
-        return self.stored or self.embeddings + self._linear(width) + (2 * self.layers + 1) * self.hidden
+        return self.embeddings + self._linear(width) + (2 * self.layers + 1) * self.hidden
 
     @property
     def text(self) -> int:
@@ -135,9 +164,8 @@ class Shape:
 
     def line(self) -> str:
         """In words, with where they come from."""
-        formula = "as its files have" if self.stored else "by the sizes in its configuration"
-        source = "as transformers builds it" if self.counted else formula
-        return f"{self.parameters / 1e9:.2f} billion parameters, {source}"
+        unknown = "" if self.mixing else "; what its layers attend to is not known, taken as all tokens before each"
+        return f"{self.parameters / 1e9:.2f} billion parameters, {self.source}{unknown}"
 
     def adapter(self, rank: int) -> int:
         """Parameters of a LoRA adapter on all linear layers."""
@@ -150,9 +178,25 @@ class Shape:
         return rank * (self.layers * attention + (self.layers - mixed) * dense + mixed * (fused + shared))
 
 
+def _find_mixing(config: JsonObject) -> Mixing | None:
+    """Return how layers attend; None: the configuration has them of a kind that is not known."""
+    try:
+        return read_mixing(config)
+    except ModelError:
+        return None
+
+
+def _unlike_formula(shape: Shape, config: JsonObject) -> str:
+    """Return what a model has that no formula here counts; empty: nothing."""
+    if shape.mixing is None or shape.mixing.num_states:
+        return "not all of its layers are attention" if shape.mixing else "it has layers of a kind that is not known"
+    unknown = ("o_lora_rank", "moe_latent_size", "block_configs", "per_layer_config", "attention_other_setting")
+    return next((f"it has {name}" for name in unknown if config.get(name)), "")
+
+
 def _experts(config: JsonObject, layers: int) -> Experts | None:
     """Return a model's mixture of experts; None: it has none."""
-    count = _first(config, ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"))
+    count = _first(config, EXPERT_COUNTS)
     if count < 2:
         return None
     inner = _first(config, ("moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"))
@@ -161,7 +205,9 @@ def _experts(config: JsonObject, layers: int) -> Experts | None:
     if config.get("enable_moe_block") or config.get("model_type") == "llama4_text":  # beside its experts, a dense part
         shared = _first(config, ("intermediate_size",))
     kinds = config.get("mlp_layer_types") or []
+    mixed_layers = config.get("moe_layer_freq")
     dense = kinds.count("dense") or _first(config, ("first_k_dense_replace", "num_dense_layers"))
+    dense = mixed_layers.count(0) if isinstance(mixed_layers, list) else dense
     period = _first(config, ("expert_layer_period", "interleave_moe_layer_step", "decoder_sparse_step")) or 1
     mixed, active = max(0, layers - dense) // period, (_first(config, ACTIVE_EXPERTS) or 1) * inner + shared
     return Experts(layers=mixed, count=count, inner=inner, shared=shared, active_inner=active)

@@ -1,11 +1,12 @@
 """A model's `config.json`, as far as serving needs it: architecture, number format, and sizes of keys and values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mixtune import storage
+from mixtune.artifacts.sizes.attention_layers import Mixing, read_mixing
 from mixtune.errors import ModelError
 from mixtune.interpolation import read_config as read_pretrained_config
-from mixtune.settings.foreign import read_known
+from mixtune.settings.foreign import JsonObject, read_known
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -32,7 +33,6 @@ class TextSizes:
     head_dim: int = 0
     kv_lora_rank: int = 0
     """Of DeepSeek's latent attention: keys and values of a token are one vector of this size."""
-    qk_rope_head_dim: int = 0
     max_position_embeddings: int = 0
     """Longest sequence that the model was made for; 0: it does not say."""
     dtype: str = ""
@@ -44,14 +44,6 @@ class TextSizes:
         one_key = self.multi_query and not self.new_decoder_architecture
         return 1 if one_key else self.num_key_value_heads or self.num_kv_heads or self.num_attention_heads
 
-    @property
-    def cache_values(self) -> int:
-        """Numbers that one token leaves in the cache of keys and values, over all layers and heads."""
-        if self.kv_lora_rank:
-            return self.num_hidden_layers * (self.kv_lora_rank + self.qk_rope_head_dim)
-        width = self.head_dim or self.hidden_size // self.num_attention_heads
-        return self.num_hidden_layers * 2 * self.key_value_heads * width
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(TextSizes):
@@ -62,11 +54,33 @@ class ModelConfig(TextSizes):
     transformers_version: str = ""
     text_config: TextSizes | None = None
     quantization_config: Quantization | None = None
+    mixing: Mixing | None = None
+    """How its layers attend; None: they are of a kind that is not known."""
 
     @property
     def text(self) -> TextSizes:
         """Sizes of the language model."""
         return self.text_config or self
+
+    def cache_values(self, length: int) -> int:
+        """Return the numbers of two bytes that a sequence of so many tokens leaves in a server's cache.
+
+        States are of float32. Of layers of unknown kinds, as if each kept keys and values of every token.
+        """
+        if self.mixing:
+            return self.mixing.cache(length) + 2 * self.mixing.num_states * self.mixing.state
+        width = self.text.head_dim or self.text.hidden_size // self.text.num_attention_heads
+        return length * self.text.num_hidden_layers * 2 * self.text.key_value_heads * width
+
+    @property
+    def uncounted(self) -> str:
+        """What of its cache is not known, in words; empty: nothing."""
+        if not self.mixing:
+            return (
+                "its layers are of a kind that is not known, so each counts as keeping keys and values of every token"
+            )
+        states = self.mixing.num_states if not self.mixing.state else 0
+        return f"the states of {states} layers are not counted, their size is not known" if states else ""
 
     @property
     def number_format(self) -> str:
@@ -85,7 +99,17 @@ def read_config(folder: str) -> ModelConfig:
     path = storage.join(folder, "config.json")
     if not storage.file_exists(path):
         raise ModelError(f"{folder}: no config.json in it; this is no Hugging Face model")
-    config = read_known(ModelConfig, read_pretrained_config(folder), path)
+    config = parse_config(read_pretrained_config(folder), path)
     if not config.text.num_hidden_layers or not config.text.num_attention_heads:
         raise ModelError(f"{path}: it gives no num_hidden_layers or num_attention_heads, so nothing can be sized")
     return config
+
+
+def parse_config(values: JsonObject, path: str) -> ModelConfig:
+    """Return what a configuration says that was read from a path."""
+    config = read_known(ModelConfig, values, path)
+    try:
+        mixing = read_mixing({**values, **(values.get("text_config") or {})})
+    except ModelError:
+        return config
+    return replace(config, mixing=mixing)

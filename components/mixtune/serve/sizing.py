@@ -43,6 +43,8 @@ class ServingPlan:
     """Of the host."""
     storage_gib: int
     """Of its disk."""
+    uncounted: str = ""
+    """What of the cache is not known; empty: nothing."""
 
     @property
     def cpus(self) -> int:
@@ -59,7 +61,7 @@ class ServingPlan:
         return (
             f"{self.gpus} of {self.instance.gpus} {self.instance.gpu} of {self.instance.name}: weights "
             f"{self.weight_bytes / 1e9:.1f} GB, keys and values {self.cache_bytes / 1e9:.1f} GB, "
-            f"${self.usd_per_hour:,.2f} an hour a replica"
+            f"${self.usd_per_hour:,.2f} an hour a replica" + (f"; {self.uncounted}" if self.uncounted else "")
         )
 
 
@@ -73,7 +75,7 @@ def plan_serving(model: ServedModel, settings: ServeSettings, prices: Prices) ->
     positions = config.text.max_position_embeddings
     max_length = min(settings.max_length, positions) if positions else settings.max_length
     weights = round(model.weight_bytes * served_share(config))
-    cache = max_length * settings.num_sequences * config.text.cache_values * SERVED_BYTES
+    cache = settings.num_sequences * config.cache_values(max_length) * SERVED_BYTES
     instances = [prices[settings.instance]] if settings.instance else list(prices.instances.values())
     choices = [
         (instance.usd_per_hour * gpus / instance.gpus, gpus, instance)
@@ -96,6 +98,7 @@ def plan_serving(model: ServedModel, settings: ServeSettings, prices: Prices) ->
         cache_bytes=cache,
         memory_gib=math.ceil(weights / GIB) + HOST_GIB + SHARED_MEMORY_GIB,
         storage_gib=math.ceil(1.05 * model.download_bytes / GIB) + HOST_GIB,
+        uncounted=config.uncounted,
     )
 
 
