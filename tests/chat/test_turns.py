@@ -430,3 +430,37 @@ def test_conversations_that_repeat_a_text_are_of_one_shape_where_the_template_co
         assert tokenizer.decode(item.input_ids[item.loss_mask == 1]) == "".join(
             f"{message['content']}<|im_end|>" for message in record["messages"][1::2]
         )
+
+
+def test_a_template_that_writes_an_answer_as_a_question_does_not_teach_to_ask(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"  # for embeddings
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, ["[INST]", "[/INST]"]))
+    (item,) = tokenizer.tokenize([conversation()])
+    assert item.problem == "the chat template does not show where the assistant speaks"
+
+
+def test_a_template_of_bare_texts_shows_answers_by_their_place(tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, ["</s>"], eos_token="</s>"))
+    assert learned(tokenizer, conversation()) == "One.</s>Two?\nYes.</s>"
+
+
+def test_tags_that_a_template_does_not_know_around_a_thought_are_plain_text(tmp_path: Path) -> None:
+    note = "{# thoughts are ended by <|END_THINKING|> #}"
+    tokenizer = ChatTokenizer(save_model(tmp_path, note + CHATML, ["<|im_start|>", "<|im_end|>"]))
+    record = conversation()
+    record["messages"][-1]["content"] = "<think>\nHm.\n</think>\n\nYes."
+    assert learned(tokenizer, record) == "One.<|im_end|><think>\nHm.\n</think>\n\nYes.<|im_end|>"
+    record["messages"][-1]["content"] = "<|START_THINKING|>Hm.<|END_THINKING|>Yes."
+    (item,) = tokenizer.tokenize([record])
+    assert item.problem == "the chat template has no place for its reasoning"
+
+
+def test_a_thought_in_other_tags_takes_the_form_that_prompts_hold_empty(tmp_path: Path) -> None:
+    template = CHATML.replace("assistant\n{% endif", "assistant\n<|channel>thought\n<channel|>{% endif")
+    special = ["<|im_start|>", "<|im_end|>", "<|channel>", "<channel|>"]
+    tokenizer = ChatTokenizer(save_model(tmp_path, template, special))
+    record = conversation()
+    record["messages"] = record["messages"][:2]
+    record["messages"][1]["content"] = "<think>\nHm.\n</think>\n\nOne."
+    assert "thought\nHm." in learned(tokenizer, record) and "<think>" not in learned(tokenizer, record)

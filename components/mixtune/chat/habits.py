@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mixtune.chat.sandbox import Rendered
 from mixtune.chat.thinking import (
+    TAGS,
     Switch,
     Thoughts,
     Variables,
@@ -19,7 +20,7 @@ from mixtune.chat.thinking import (
     last_opening,
     leading_closing,
     leading_empty_thought,
-    mentions_thoughts,
+    mentioned_tags,
     turned,
 )
 from mixtune.errors import DataError
@@ -63,6 +64,8 @@ class Habits(NamedTuple):
     """The control token that ends a plain answer; empty if there is none."""
     end_of_call: str = ""
     """The control token that ends a call, where it is another one; else empty."""
+    are_roles_alike: bool = False
+    """It writes an answer as it writes a question, with more around it than its prompt ends with;"""
     is_end_next: bool = False
     """Turns end with the first control token of the next turn, which a conversation's last turn lacks."""
 
@@ -102,6 +105,7 @@ def find_habits(render: Render, traits: Traits) -> Habits:
     habits = habits._replace(
         thoughts=thoughts,
         has_marks=bool(marks),
+        are_roles_alike=_writes_roles_alike(render, off, whole),
         text_arguments=_wants_text(render, off),
         end_of_turn=_first_end(control, whole, whole.rfind(_ANSWER) + len(_ANSWER), traits.eos),
     )
@@ -128,6 +132,15 @@ def _takes_system_as_part(render: Render, variables: Variables) -> bool:
     return text in in_parts and not is_quoted and _ANSWER in in_parts
 
 
+def _writes_roles_alike(render: Render, variables: Variables, whole: str) -> bool:
+    """Return whether a question in an answer's place is written alike, and no prompt ends where the answer begins."""
+    asked = _try(render, [_USER, {**_USER, "content": _ANSWER}], variables)
+    prompt = _try(render, [_USER], variables, prompt=True)
+    return whole == asked and not (
+        prompt and whole.startswith(prompt) and whole[len(prompt) :].lstrip().startswith(_ANSWER)
+    )
+
+
 def _matters(switch: Switch, render: Render) -> bool:
     """Return whether a switch changes a prompt, or an answer with a thought."""
     on, off = turned([switch], True), turned([switch], False)
@@ -147,13 +160,15 @@ def _find_thoughts(render: Render, traits: Traits) -> Thoughts:
     closing = closing_of(opened, whole[place : whole.rfind(_ANSWER)].removeprefix(opened))
     opened = opened if closing else ""
     if opened or _THOUGHT in _try(render, [_USER, _THINKING], on):
-        return Thoughts(switches, opened, closing, *_find_empty(render, traits), are_known=True)
+        return Thoughts(switches, opened, closing, *_find_empty(render, traits), tags=TAGS)
     inlined = {**_PLAIN, "content": inline_thought(_THOUGHT, _ANSWER)}
     shut, empty = _find_empty(render, traits)
     is_inline = not empty and "</think>" in traits.text and _THOUGHT in _try(render, [_USER, inlined], on)
     is_open = bool(last_opening(prompt)) and whole.startswith(prompt) and not leading_closing(whole[len(prompt) :])
     opening = "" if is_open else "<think>\n"
-    return Thoughts(switches, "", "", shut, empty, is_inline, opening, mentions_thoughts(traits.text))
+    has_form = bool(shut or empty or is_inline or is_open)
+    tags = TAGS if has_form and mentioned_tags(traits.text) else mentioned_tags(traits.text)
+    return Thoughts(switches, "", "", shut, empty, is_inline, opening, tags)
 
 
 def _find_empty(render: Render, traits: Traits) -> tuple[str, str]:

@@ -206,8 +206,8 @@ class ChatTemplate:
     def conversation(self, messages: Sequence[Message], tools: Sequence[TemplateValue] | None = None) -> Conversation:
         """Return a record's messages and tools as templates take them, look-alike control text set aside."""
         habits = self.habits(tools)
-        if habits.thoughts.are_known:
-            messages = lift_thoughts(messages)
+        if habits.thoughts.tags:
+            messages = lift_thoughts(messages, habits.thoughts.tags)
         for_template, aside = (template_messages(messages), template_tools(tools)), list[str]()
         if habits.text_arguments:
             write_arguments(for_template[0])

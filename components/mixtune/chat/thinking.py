@@ -34,9 +34,10 @@ _EMPTY = re.compile(
     "(?:" + "|".join(re.escape(opening) + r"\s*" + re.escape(closing) for opening, closing in TAGS) + r")\s*\Z"
 )
 _EMPTY_AHEAD = re.compile(_EMPTY.pattern.removesuffix(r"\Z"))
-_LEADING = tuple(
-    re.compile(rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}(.*)\Z", re.DOTALL) for opening, closing in TAGS
-)
+_LEADING = {
+    (opening, closing): re.compile(rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}(.*)\Z", re.DOTALL)
+    for opening, closing in TAGS
+}
 _HEADLESS = re.compile(r"((?:(?!<think>).)*?)\n</think>\n+(.*\S.*)\Z", re.DOTALL)
 """A thought whose opening tag stood in the prompt: the closing one is a line of its own."""
 
@@ -58,8 +59,8 @@ class Thoughts(NamedTuple):
     """A thought is written only if it stands in the answer's text,"""
     inline_opening: str = "<think>\n"
     """behind this; empty where every answer is written behind it."""
-    are_known: bool = False
-    """A thought at an answer's beginning is one for the template, too."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Between which an answer's beginning is a thought for the template, too; between others it is plain text."""
 
     def variables(self, is_on: bool) -> Variables:
         """Return what the template is given for an answer with or without a thought."""
@@ -144,21 +145,23 @@ def inline_thought(thought: str, answer: str, opening: str = "<think>\n") -> str
     return f"{opening}{thought}\n</think>\n\n{answer}"
 
 
-def mentions_thoughts(template: str) -> bool:
-    """Return whether a template's text has a tag that ends a thought."""
-    return any(closing in template for _, closing in TAGS)
+def mentioned_tags(template: str) -> tuple[tuple[str, str], ...]:
+    """Return the tags around thoughts whose closing one is in a template's text."""
+    return tuple(pair for pair in TAGS if pair[1] in template)
 
 
-def lift_thoughts(messages: Sequence[Message]) -> list[Message]:
-    """Return messages whose answers' leading thoughts stand in `reasoning`; an empty thought is none."""
-    return [_lift(message) if message["role"] == "assistant" else message for message in messages]
+def lift_thoughts(messages: Sequence[Message], tags: Sequence[tuple[str, str]] = TAGS) -> list[Message]:
+    """Return messages whose answers' leading thoughts, between tags, stand in `reasoning`; an empty thought is none."""
+    return [_lift(message, tags) if message["role"] == "assistant" else message for message in messages]
 
 
-def _lift(message: Message) -> Message:
+def _lift(message: Message, tags: Sequence[tuple[str, str]]) -> Message:
     content = message["content"]
     if ">" not in content and "]" not in content and "▷" not in content:
         return message
-    match = next(filter(None, (pattern.match(content) for pattern in _LEADING)), None) or _HEADLESS.match(content)
+    match = next(filter(None, (_LEADING[pair].match(content) for pair in tags)), None)
+    if not match and TAGS[0] in tags:
+        match = _HEADLESS.match(content)
     if not match:
         return message
     thought, answer = match[1].strip(), match[2].lstrip()

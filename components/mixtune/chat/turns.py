@@ -282,6 +282,8 @@ class _Finder:
         That is behind the prompt, `opened` taken off it; or else behind what the prompt writes after the message
         before, or that from its last control token on. That message is found as one that says something else.
         """
+        if self.habits.are_roles_alike:
+            return None
         prompt = prompt.removesuffix(opened)
         if whole.startswith(prompt):
             return len(prompt)
