@@ -46,7 +46,7 @@ def test_a_number_that_is_none_comes_back(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"kind": "pools", "version": 2, "name": "x"}, "a scores file is needed, this is one of 'pools'"),
-        ([1], "a scores file is needed, this is one of None"),
+        ([1], "a scores file is needed, this is none that a step wrote"),
         ({"kind": "scores", "version": 1, "name": "x"}, "version 1 of the scores format, this mixtune reads version 2"),
         ({"kind": "scores", "version": 2}, "'name' is missing; this is no scores file"),
         (

@@ -300,3 +300,24 @@ def test_what_is_listed_ends_with_a_whole_clause(capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 30 and max(map(len, lines)) <= 110
     assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "run judge url=http://127.0.0.1:9 model=m",
+            "judge takes what other steps made (base, candidate); call it in a",
+        ),
+        ("export run-that-is-not --format openai --out e", "run-that-is-not: no run in mixtune-work and no file"),
+        ("export odd.json --format openai --out e", "a pools file is needed, this is none that a step wrote"),
+        ("chat . --max-new-tokens 0", "--max-new-tokens 0: an answer has 1 token or more"),
+    ],
+)
+def test_a_command_says_what_it_cannot_take_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd.json").write_text("[1]")
+    assert main(command.split()) in (1, 2)
+    assert message in capsys.readouterr().err

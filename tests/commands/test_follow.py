@@ -1,5 +1,6 @@
 """`submit --wait`, `follow`, `runs` and `logs`: the tasks of a run as Argo's nodes tell them, on KFP's side and the cluster's."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mixtune.commands import follow
 from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.follow import last_sentence
 from mixtune.commands.task_states import duration, nodes_of_pods, nodes_of_workflow, task_states, titles_of
+from mixtune.errors import ConfigError
 
 from ..backend.argo import Workflow
 from ..backend.kubeflow import Kubeflow
@@ -211,3 +213,10 @@ def test_a_pod_that_cannot_start_says_why(kubeflow: Kubeflow) -> None:
     }
     (state,) = task_states(nodes_of_pods([pod]), {"train": "train"})
     assert str(state) == "train: waits: ImagePullBackOff: no such image"
+
+
+@pytest.mark.parametrize("poll", ["0", "-1", "nan", "inf"])
+def test_some_time_lies_between_two_looks(poll: str) -> None:
+    options = argparse.Namespace(poll=float(poll))
+    with pytest.raises(ConfigError, match="seconds between two looks, more than 0"):
+        follow.follow_run(options, "x")

@@ -372,3 +372,15 @@ def test_a_file_that_is_there_already_is_not_written_over(tmp_path: Path, capsys
     assert main(["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--out", str(out)]) == 2
     assert "there is something already" in capsys.readouterr().err
     assert out.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["file-Train01.jsonl", "intents-ds-8.csv", "openai_rows.jsonl"])
+def test_a_job_that_is_not_in_a_file_is_never_another(name: str) -> None:
+    with pytest.raises(ConfigError, match="no job 'ftjob-zz'"):
+        read_export(str(SAMPLES / name), "ftjob-zz")
+
+
+def test_a_folder_of_files_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["import-tuning", str(SAMPLES / "openai_succeeded.json"), "--out", str(tmp_path / "finetune.json")]
+    assert main([*command, "--files", str(tmp_path / "downlods")]) == 2
+    assert "downlods: there is no such folder" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from mixtune import storage
 from mixtune.artifacts.comparison import CUSTOMER_AXIS, PASS, SUPERIORITY, Comparison
 from mixtune.artifacts.grid import Candidate, GridReport, Recommendation
 from mixtune.artifacts.ladder import LadderReport
-from mixtune.artifacts.typed_json import from_json
+from mixtune.artifacts.typed_json import from_json, name_kind
 from mixtune.errors import ConfigError, DataError
 
 RunReport: TypeAlias = Comparison | GridReport | LadderReport
@@ -27,7 +27,7 @@ def read_run_report(uri: str) -> RunReport:
     content = storage.read_json(uri)
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in KINDS:
-        raise DataError(f"{uri}: a comparison, a grid or a ladder is needed, this is one of {kind!r}")
+        raise DataError(f"{uri}: a comparison, a grid or a ladder is needed, this is {name_kind(kind)}")
     return from_json(KINDS[kind], content, uri)
 
 

@@ -69,6 +69,11 @@ def read_artifact(artifact_type: type[A], uri: str) -> A:
     return from_json(artifact_type, storage.read_json(uri), uri)
 
 
+def name_kind(kind: object) -> str:
+    """Return in words what a file of a kind is; one without kind is somebody else's."""
+    return f"one of {kind!r}" if kind else "none that a step wrote"
+
+
 def from_json(artifact_type: type[A], content: object, source: str) -> A:
     """Return the artifact that a JSON value describes; errors name its `source`.
 
@@ -78,7 +83,7 @@ def from_json(artifact_type: type[A], content: object, source: str) -> A:
     content = content if isinstance(content, dict) else {}
     kind, version = content.get("kind"), content.get("version")
     if kind != artifact_type.KIND:
-        raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is one of {kind!r}")
+        raise DataError(f"{source}: a {artifact_type.KIND} file is needed, this is {name_kind(kind)}")
     if version != artifact_type.VERSION:
         known = f"this mixtune reads version {artifact_type.VERSION}"
         raise DataError(f"{source}: version {version} of the {kind} format, {known}; run the step that made it again")

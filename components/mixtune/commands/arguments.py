@@ -174,6 +174,12 @@ def read_arguments(
     return arguments
 
 
+def _required_artifacts(path: Path) -> list[str]:
+    """Return the files that a component takes from other steps, which a run of it alone has not."""
+    artifacts = read_spec(path)["root"].get("inputDefinitions", {}).get("artifacts", {})
+    return [name for name, item in artifacts.items() if not item.get("isOptional")]
+
+
 def with_defaults(path: Path, arguments: Arguments) -> Arguments:
     """Return a pipeline's arguments with its defaults for what is not given; what has none stays out."""
     definitions = read_definitions(path).items()
@@ -193,6 +199,10 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
         if not _fits(value, kind):
             raise ConfigError(f"{name} is {KINDS[kind]}; got {value!r}")
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
+    if complete and (made := _required_artifacts(path)):
+        raise ConfigError(
+            f"{path.stem} takes what other steps made ({', '.join(made)}); call it in a pipeline, as examples/ shows"
+        )
     if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
     _check_percents(arguments)

@@ -37,6 +37,8 @@ def add_commands(commands: Commands) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     places = WorkDir.at(options.work_dir).pools(options.pools)
+    if not places and "/" not in options.pools and not storage.exists(options.pools):
+        raise ConfigError(f"{options.pools}: no run in {options.work_dir} and no file; `mixtune runs` lists the runs")
     if not places:
         _write(options, read_pools(options.pools), options.out, options.pool)
         return 0

@@ -1,6 +1,7 @@
 """The commands `follow` and `logs`, and `submit --wait`: a run's tasks while they run, their logs, and its verdict."""
 
 import argparse
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -85,7 +86,10 @@ def follow_run(options: argparse.Namespace, run_id: str) -> int:
 
     Raises:
         ClusterError: The run failed, was stopped, or cannot be followed.
+        ConfigError: No time lies between two looks.
     """
+    if not 0 < options.poll < math.inf:
+        raise ConfigError(f"--poll {options.poll:g}: seconds between two looks, more than 0")
     client, misses = connect(options), 0
     watch = RunWatch(RunOnCluster(run_id, options.namespace))
     while True:

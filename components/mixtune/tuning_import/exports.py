@@ -39,12 +39,14 @@ def read_export(uri: str, job: str = "") -> TuningJob:
     records = TuningJob(service="a file of records", name=uri, base_model="", training=uri)
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix not in EXPORTS + LINES or storage.file_size(uri) > MAX_BYTES:
+        if job:
+            raise ConfigError(f"{uri}: a file of records, in which there is no job {job!r}; leave --job out")
         return records
     documents = _list_rows(uri) if suffix in LINES else _list_documents(uri)
     jobs = [item for item in map(read_job, documents) if item]
     if not documents and suffix in EXPORTS:
         raise DataError(f"{uri}: it holds nothing, no job and no record; docs/moving.md says what to export")
-    if not jobs and (suffix in LINES or (not job and is_readable(uri) and not _find_fault(uri))):
+    if not jobs and not job and (suffix in LINES or (is_readable(uri) and not _find_fault(uri))):
         return records
     chosen = [item for item in jobs if job in ("", item.name, item.name.rpartition("/")[2])]
     if not chosen:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
+from mixtune import storage
 from mixtune.commands.arguments import Commands
 from mixtune.errors import ConfigError, reason
 from mixtune.report.next_steps import command_of
@@ -35,6 +36,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _import_tuning(options: argparse.Namespace) -> int:
+    if options.files and not storage.exists(options.files):
+        raise ConfigError(f"--files {options.files}: there is no such folder; name the one with the downloaded files")
     additions = Additions(
         files=options.files,
         training=options.training,

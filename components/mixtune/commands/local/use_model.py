@@ -140,6 +140,8 @@ def merge_model(model: TunedModel, scratch: Path) -> Path:
 
 
 def _chat(options: argparse.Namespace) -> int:
+    if options.max_new_tokens < 1:
+        raise ConfigError(f"--max-new-tokens {options.max_new_tokens}: an answer has 1 token or more")
     silence_libraries()
     model = find_model(options)
     questions = _prompts(sys.stdin) if sys.stdin.isatty() else (line.strip() for line in sys.stdin)
