@@ -271,13 +271,24 @@ def test_a_webhook_is_asked_again_only_where_that_may_help(
     assert len(hook.bodies) == tries
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/s3cr3t", "ftp://host/s3cr3t", "s3cr3t", "https:///s3cr3t"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/s3cr3t", "ftp://host/s3cr3t", "s3cr3t", "https:///s3cr3t", "https://h/a b", "https://h/a\nb"],
+)
 def test_nothing_is_sent_to_what_is_no_https_address(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "url").write_text(url)
     monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
     said = webhook.send({"text": "x"})
-    assert "a webhook's URL begins with https://; this one does not" in said
+    assert "a webhook's URL is one line that begins with https://; this one is not" in said
     assert "s3cr3t" not in said
+
+
+@pytest.mark.parametrize("url", [b"\xff\xfes3cr3t", b"https://[::1/s3cr3t"])
+def test_a_file_that_holds_no_address_ends_no_run(url: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "url").write_bytes(url)
+    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
+    said = webhook.send({"text": "x"})
+    assert "no webhook's URL can be read there" in said and "s3cr3t" not in said
 
 
 def test_a_server_that_cannot_prove_itself_is_told_nothing(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,9 +199,9 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
         if not _fits(value, kind):
             raise ConfigError(f"{name} is {KINDS[kind]}; got {value!r}")
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
-    if complete and (made := _required_artifacts(path)):
+    if complete and (artifacts := _required_artifacts(path)):
         raise ConfigError(
-            f"{path.stem} takes what other steps made ({', '.join(made)}); call it in a pipeline, as examples/ shows"
+            f"{path.stem} takes what other steps made ({', '.join(artifacts)}); call it in a pipeline, as examples/ shows"
         )
     if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")

@@ -24,10 +24,13 @@ def read_webhook_url() -> str:
     file = Path(os.environ.get("MIXTUNE_WEBHOOK_FILE") or DEFAULT_FILE)
     if not file.is_file():
         return ""
-    url = file.read_text().strip()
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise ConfigError(f"{file}: a webhook's URL begins with https://; this one does not")
+    try:
+        url = file.read_text(encoding="ascii").strip()
+        parts = urlsplit(url)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: no webhook's URL can be read there ({type(error).__name__})") from error
+    if parts.scheme != "https" or not parts.hostname or not url.isprintable() or " " in url:
+        raise ConfigError(f"{file}: a webhook's URL is one line that begins with https://; this one is not")
     return url
 
 
