@@ -201,7 +201,7 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
     missing = [name for name, item in definitions.items() if not item.get("isOptional") and name not in arguments]
     if complete and (artifacts := _required_artifacts(path)):
         raise ConfigError(
-            f"{path.stem} takes what other steps made ({', '.join(artifacts)}); call it in a pipeline, as examples/ shows"
+            f"{path.stem} takes what other steps made ({', '.join(artifacts)}); call it in a pipeline, as in examples/"
         )
     if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
