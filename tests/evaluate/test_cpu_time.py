@@ -13,7 +13,15 @@ from mixtune.commands.arguments import find_pipeline
 from mixtune.commands.check import count_evaluations
 from mixtune.evaluate import cpu_time
 from mixtune.evaluate.benchmark_checks import BenchmarkPlans
-from mixtune.evaluate.cpu_time import HeldOut, count_axes, count_tokens, describe, estimate_seconds, measure_speed
+from mixtune.evaluate.cpu_time import (
+    CountingEngine,
+    HeldOut,
+    count_axes,
+    count_tokens,
+    describe,
+    estimate_seconds,
+    measure_speed,
+)
 from mixtune.inference import loading
 from mixtune.inference.loading import ModelSource
 from mixtune.inference.parallel import Part
@@ -75,6 +83,24 @@ def test_some_items_tell_how_many_tokens_a_model_goes_through(
     planned = plans(mmlu={"uri": mmlu, **options})
     real = tokens_of_a_model(planned.parts["mmlu"], monkeypatch)
     assert 0.8 < real / count_tokens(planned.parts["mmlu"], planned.max_length) < 1.25
+
+
+def test_what_is_longer_than_a_model_takes_is_counted_as_it_is_asked(
+    mmlu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(Path(mmlu) / "dev.jsonl", [{**row, "question": "So " * 90} for row in questions(12, "dev")])
+    planned = BenchmarkPlans(
+        benchmarks={"mmlu": {"uri": mmlu, "scoring": "text"}}, base_model=BASE_MODEL, options={"limit": 40}
+    )
+    counted = count_tokens(planned.parts["mmlu"], planned.max_length)
+    assert counted == 40 * 4 * planned.max_length
+    assert 0.8 < tokens_of_a_model(planned.parts["mmlu"], monkeypatch) / counted < 1.25
+
+
+def test_a_model_of_unknown_length_is_asked_whole_prompts() -> None:
+    engine = CountingEngine(0)
+    engine.generate([[1, 2, 3]], 7)
+    assert engine.own == 10
 
 
 def test_an_answer_is_counted_at_its_longest_and_records_by_their_lines(tmp_path: Path) -> None:

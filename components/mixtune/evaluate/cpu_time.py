@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,17 +38,20 @@ class CountingEngine:
     """An engine that computes nothing, and counts the tokens that a model would have to go through."""
 
     def __init__(self, max_length: int) -> None:
-        """Begin with none; a sequence has at most `max_length` tokens."""
-        self.max_length = max_length
+        """Begin with none; a sequence has at most `max_length` tokens (0: not known)."""
+        self.max_length = max_length or sys.maxsize
         self.shared = 0
         """Tokens that all requests begin with, which are computed once."""
         self.own = 0
 
     def score(self, requests: Sequence[Request]) -> list[Scores]:
-        """Count what the requests do not have in common."""
-        self.shared = shared_prefix([request.context for request in requests])
-        unlimited = sum(len(request.context) + sum(map(len, request.continuations)) for request in requests) + 1
-        tries = make_tries(dict(enumerate(requests)), self.shared, max_nodes=unlimited, max_reads=unlimited)
+        """Count what requests do not have in common; too long ones are cut, and asked for each continuation."""
+        lengths = [len(request.context) + max(map(len, request.continuations)) for request in requests]
+        whole = [item for item, length in zip(requests, lengths, strict=True) if length <= self.max_length]
+        self.own += sum(self.max_length * len(item.continuations) for item in requests if item not in whole)
+        self.shared = shared_prefix([request.context for request in whole]) if whole else 0
+        unlimited = sum(lengths) * max((len(request.continuations) for request in requests), default=1)
+        tries = make_tries(dict(enumerate(whole)), self.shared, max_nodes=unlimited, max_reads=unlimited)
         self.own += sum(len(trie.ids) for trie in tries)
         return [
             Scores(logprobs=(0.0,) * len(request.continuations), truncated=False, latency_seconds=0.0)
