@@ -111,11 +111,11 @@ def read_config(folder: str) -> JsonObject:
         kind = CONFIG_MAPPING[config["model_type"]]
         whole = kind.from_dict(getattr(kind, "_decode_special_floats", dict)(config))  # as it saves an infinity
         text = whole.get_text_config()
+        filled, inner = {**config_values(whole), **config}, {} if text is whole else config_values(text)
     except Exception:  # whatever a type's class says of it, other checks say
         return config
-    filled = {**config_values(whole), **config}
-    if text is not whole:
-        filled["text_config"] = {**config_values(text), **(config.get("text_config") or {})}
+    if inner:
+        filled["text_config"] = {**inner, **(config.get("text_config") or {})}
     return filled
 
 

@@ -60,6 +60,8 @@ def test_a_model_as_the_pages_describe_it_passes_every_check(tmp_path: Path) -> 
         ({"max_position_embeddings": 131073}, "context", "fail", "less than 128K"),
         ({"max_position_embeddings": 131072}, "context", "warn", "Llama 3.1 has the same"),
         ({"rope_theta": None, "rope_parameters": {"rope_theta": 1e6}}, "configuration", "fail", "1e.06"),
+        ({"rope_theta": None, "text_config": {**LLAMA_8B, "rope_parameters": {"rope_theta": 1e6}}},
+         "configuration", "fail", "1e.06"),
         ({"rope_theta": None, "rope_scaling": None, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
          "configuration", "pass", "as it has to be"),
         ({"torch_dtype": None}, "configuration", "warn", "torch_dtype is missing"),

@@ -106,13 +106,14 @@ def read_imported(folder: str, older: str = "") -> ImportedModel:
             "and so does a training with lora_options.merge"
         )
     config, path = read_config(older or folder), storage.join(older or folder, "config.json")
+    values = storage.read_json(path)
     words = storage.join(older or folder, "tokenizer_config.json")
     tokenizer = storage.read_json(words) if storage.file_exists(words) else {}
     return ImportedModel(
         folder=folder,
         files={entry.path: entry.num_bytes for entry in storage.list_files(folder) if "/" not in entry.path},
         config=config,
-        rope=read_known(RopeConfig, storage.read_json(path), path),
+        rope=read_known(RopeConfig, {**values, **(values.get("text_config") or {})}, path),
         tokenizer=read_known(TokenizerConfig, tokenizer, words),
     )
 
