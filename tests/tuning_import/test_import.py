@@ -186,7 +186,7 @@ def test_every_service_of_the_table_has_samples() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*set(SAMPLES.glob("*.jsonl")) - {SAMPLES / "openai_rows.jsonl"}, *SAMPLES.glob("*.csv")],
+    sorted({*SAMPLES.glob("*.jsonl"), *SAMPLES.glob("*.csv")} - {SAMPLES / "openai_rows.jsonl"}),
     ids=lambda path: path.name,
 )
 def test_records_in_a_services_own_form_are_read_as_conversations(path: Path) -> None:
