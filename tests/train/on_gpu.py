@@ -71,9 +71,9 @@ def main(trial: str, folder: Path, shards: str, method: str) -> dict[str, Any]:
     options: dict[str, Any] = {"method": method, "memory": {"compiled": "no", "dtype": "bfloat16"}}
     if trial == "sides":
         return sides()
-    if trial == "adapters":
-        return train(task_in(folder / "dora", shards, **options, lora_options={"use_dora": True, "lora_dropout": 0.1}))
     whole = train(task_in(folder / "whole", shards, **options))
+    if trial == "once":
+        return {"whole": whole}
     killed = train(task_in(folder / "killed", shards, **options), last_step=7)
     resumed = train(task_in(folder / "killed", shards, **options))
     task = task_in(folder / "restored", shards, **options)

@@ -61,7 +61,7 @@ def test_the_gpu_refuses_what_cuda_refuses(trial: Trial) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "sft"])
 def test_a_training_on_a_gpu_is_gone_on_with_exactly_and_drawn_back_to_its_base(method: str, trial: Trial) -> None:
-    on_gpu, on_cpu = trial("whole", method), trial("whole", method, gpu=False)
+    on_gpu, on_cpu = trial("all", method), trial("once", method, gpu=False)
     assert on_gpu["whole"]["devices"] == ["cuda:0"]
     assert on_cpu["whole"]["devices"] == ["cpu"]
     assert on_gpu["whole"]["losses"] == pytest.approx(on_cpu["whole"]["losses"], rel=2e-3)
@@ -72,14 +72,8 @@ def test_a_training_on_a_gpu_is_gone_on_with_exactly_and_drawn_back_to_its_base(
 
 
 @pytest.mark.slow
-def test_an_adapter_of_another_kind_trains_on_a_gpu(trial: Trial) -> None:
-    losses = trial("adapters")["losses"]
-    assert losses[-1] < losses[0]
-
-
-@pytest.mark.slow
 def test_types_take_on_a_gpu_the_attention_and_the_layout_of_the_table() -> None:
-    kinds = ["llama", "qwen3_next", "gpt_oss", "deepseek_v3", "mamba2", "inkling_text"]
+    kinds = ["llama", "gpt_oss", "inkling_text"]
     lines = run_on_gpu("benchmarks/gpu_architectures.py", *kinds).splitlines()
     rows = read_architectures()
     assert [line.split(" (")[0].split() for line in lines] == [
@@ -88,15 +82,11 @@ def test_types_take_on_a_gpu_the_attention_and_the_layout_of_the_table() -> None
 
 
 @pytest.mark.slow
-def test_two_gpus_train_the_model_of_one(watched_shards: str, tmp_path: Path) -> None:
-    losses = []
-    for processes in (1, 2):
-        memory = {"compiled": "no", "shard_base": True}
-        task = task_in(tmp_path / str(processes), watched_shards, memory=memory)
-        write_artifact(str(tmp_path / "job.json"), TrainJobFile(task=task, gpus_per_node=processes))
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        output = run_on_gpu(*launch, "-m", "mixtune.train.worker", str(tmp_path / "job.json"))
-        steps = [line.split() for line in output.splitlines() if line.startswith("step ")]
-        losses.append([float(words[words.index("loss") + 1]) for words in steps])
-    assert len(losses[0]) == 12
-    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+def test_two_gpus_train_the_model_of_one(trial: Trial, watched_shards: str, tmp_path: Path) -> None:
+    task = task_in(tmp_path / "two", watched_shards, memory={"compiled": "no", "shard_base": True})
+    write_artifact(str(tmp_path / "job.json"), TrainJobFile(task=task, gpus_per_node=2))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    output = run_on_gpu(*launch, "-m", "mixtune.train.worker", str(tmp_path / "job.json"))
+    steps = [line.split() for line in output.splitlines() if line.startswith("step ")]
+    losses = [float(words[words.index("loss") + 1]) for words in steps]
+    assert losses == pytest.approx(trial("once")["whole"]["losses"], rel=2e-3)

@@ -4,7 +4,6 @@ import argparse
 import json
 import math
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -14,12 +13,9 @@ from mixtune.artifacts.shards import ShardsManifest
 from mixtune.artifacts.typed_json import read_artifact
 from mixtune.commands.argument_places import Arguments
 from mixtune.commands.arguments import Commands, add_pipeline_arguments, with_defaults
-from mixtune.commands.check import count_evaluations, fingerprint_run
-from mixtune.commands.local.task_environment import set_task_environment
 from mixtune.commands.local.work_dir import read_run
-from mixtune.errors import ConfigError, MixtuneError, StorageError
+from mixtune.errors import ConfigError, StorageError
 from mixtune.preflight.cost_plan import Hardware, Plan, Times, Work, make_plan, plan_html, plan_text
-from mixtune.preflight.fingerprint import fingerprint_benchmarks
 from mixtune.preflight.places import count_records
 from mixtune.preflight.run_settings import RunSettings
 from mixtune.preflight.shape import Shape
@@ -62,7 +58,6 @@ def _plan(options: argparse.Namespace) -> int:
         raise ConfigError("plan needs base_model=...")
     if "train_options" not in arguments:
         print(f"{pipeline.stem} trains nothing: it costs the machines that it runs on, for as long as it runs")
-        _print_evaluation_time(pipeline.stem, arguments)
         return 0
     plan = plan_run(arguments, options)
     print(json.dumps(plan.as_json(), indent=1) if options.json else plan_text(plan))
@@ -74,28 +69,9 @@ def _plan(options: argparse.Namespace) -> int:
         print(
             "restore: a step also writes its answers, and the trained model is evaluated too; allow for twice as much"
         )
-    if not options.json:
-        _print_evaluation_time(pipeline.stem, arguments)
     if options.html:
         write_text(options.html, plan_html(plan))
     return 1 if not plan.fits or any("ends" in warning for warning in plan.warnings) else 0
-
-
-def _print_evaluation_time(pipeline: str, arguments: Arguments) -> None:
-    """Print how long the evaluations take where the run is here; nothing where its files cannot be read yet."""
-    if not all(arguments.get(name) for name in ("base_model", "customer_uri", "general_pools")):
-        return
-    set_task_environment(arguments["base_model"])  # before torch is there: the speed of the tasks is measured
-
-    from mixtune.evaluate.benchmark_checks import BenchmarkPlans
-    from mixtune.preflight.evaluation_time import check_time
-
-    with suppress(MixtuneError):  # preflight says why
-        benchmarks, _ = fingerprint_benchmarks(arguments.get("benchmarks") or {})
-        run = fingerprint_run(arguments, benchmarks)
-        plans = BenchmarkPlans(benchmarks=benchmarks, base_model=run.base_model, options=run.evaluate_options)
-        for _, text in check_time(run, plans, count_evaluations(pipeline, arguments)):
-            print(f"evaluation time, where it runs here: {text}")
 
 
 def plan_run(arguments: Arguments, options: argparse.Namespace) -> Plan:
