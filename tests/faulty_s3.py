@@ -88,14 +88,15 @@ class FaultyS3(LocalServer):
         self.faults: list[tuple[str, str, str]] = []
         self.num_requests = 0
 
-    def fail_once(self, fault: str) -> None:
-        """Fail every request the first time that it comes."""
+    def fail_once(self, *faults: str) -> None:
+        """Fail every request the first time that it comes, by one fault after the other."""
         seen: set[tuple[str, str]] = set()
+        kinds = itertools.cycle(faults)
 
         def fail(method: str, path: str) -> str:
             first = (method, path) not in seen
             seen.add((method, path))
-            return fault if first else ""
+            return next(kinds) if first else ""
 
         self.fault = fail
 

@@ -99,6 +99,7 @@ def test_a_restoration_that_was_cut_goes_on_with_the_same_bits(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trained", ["lora"], indirect=True)
 def test_a_restoration_in_s3_that_fails_now_and_then_or_is_refused_ends_with_the_same_bits(
     trained: tuple[str, str],
     restored: Path,
@@ -124,10 +125,9 @@ def test_a_restoration_in_s3_that_fails_now_and_then_or_is_refused_ends_with_the
     before = faulty_s3.num_requests
     restore("whole")
     total = faulty_s3.num_requests - before
-    for fault in ("SlowDown", "reset"):
-        faulty_s3.fail_once(fault)
-        restore(fault)
-    for number in (3, total // 2, total - 12):
+    faulty_s3.fail_once("SlowDown", "reset")
+    restore("failing")
+    for number in (total // 2, total - 12):
         faulty_s3.refuse_after(number)
         with pytest.raises(MixtuneError, match=r"s3://\S+: (AccessDenied|403): no right to do this"):
             restore(f"refused-{number}")
