@@ -8,6 +8,7 @@ import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -97,7 +98,12 @@ def find_pipeline(name: str) -> Path:
 
 def read_spec(path: Path) -> JsonObject:
     """Return a compiled pipeline's specification: the first document of its YAML."""
-    return dict(next(yaml.load_all(path.read_text(), yaml.CSafeLoader)))
+    return dict(_first_document(path.read_text()))
+
+
+@lru_cache(maxsize=8)  # a command asks several times
+def _first_document(text: str) -> JsonObject:
+    return dict(next(yaml.load_all(text, yaml.CSafeLoader)))
 
 
 def read_definitions(path: Path) -> Definitions:
