@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -233,10 +233,7 @@ def nodes_of_pods(pods: Iterable[Object]) -> list[Node]:
         nodes[f"{task}.executor"] = Node(node_id=f"{task}.executor", name="executor", phase=node.phase)
         children.setdefault(task, [f"{task}.executor"])
         children.setdefault(f"{task}.executor", []).append(node.node_id)
-    return [
-        Node(**{**vars(node), "children": tuple(dict.fromkeys(children.get(node.node_id, ())))})
-        for node in nodes.values()
-    ]
+    return [replace(node, children=tuple(dict.fromkeys(children.get(node.node_id, ())))) for node in nodes.values()]
 
 
 def duration(seconds: float | None) -> str:
