@@ -1,8 +1,9 @@
 """Short free answers: the published rules by which they are compared, the rows that ask, and an axis that is compared."""
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lm_eval.tasks.drop.utils import get_metrics
 from lm_eval.tasks.qasper.metrics import f1_abstractive, normalize_answer
 from lm_eval.tasks.truthfulqa.utils import process_results_mc2
 
+from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import DataError
 from mixtune.evaluate.named_benchmarks import parse_benchmarks
@@ -315,3 +317,13 @@ def test_an_axis_of_short_answers_is_compared_like_any_other(world: Any, tmp_pat
     axes = {axis.axis: axis for axis in compare(tmp_path / "base", tmp_path / "candidate", tmp_path).axes}
     assert [measure.metric for measure in axes["cups"].measures] == ["token_f1", "exact_match"]
     assert (axes["cups"].limit, axes["cups"].items.total) == (0.02, 6)
+
+
+@pytest.mark.parametrize("spell", [repr, json.dumps])
+def test_problems_that_a_cell_holds_are_rows_as_python_or_as_json_spells_them(
+    spell: Callable[[object], str], tmp_path: Path
+) -> None:
+    problems = [{"question": "Where?", "answer": "A", "options": ["home", "away"], "hint": None}]
+    row = {"article": "Ann went home.", "problems": spell(problems)}
+    (tmp_path / "race.jsonl").write_text(json.dumps(row))
+    assert benchmark_files.read_rows(str(tmp_path / "race.jsonl")) == [{"article": "Ann went home.", **problems[0]}]

@@ -23,5 +23,6 @@ from mixtune.benchmark_files.published_rows import BIAS as BIAS
 from mixtune.benchmark_files.published_rows import CONTINUED as CONTINUED
 from mixtune.benchmark_files.tables import Row as Row
 from mixtune.benchmark_files.tables import need as need
+from mixtune.benchmark_files.tables import parse_cell as parse_cell
 from mixtune.benchmark_files.tables import plain_name as plain_name
 from mixtune.benchmark_files.tables import read_rows as read_rows

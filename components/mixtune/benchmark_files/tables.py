@@ -51,7 +51,7 @@ def _unfold(row: Row) -> Iterator[Row]:
     """Yield the rows that lie in a list of a row, each with the rest of it; the row itself where there is none."""
     for name in _NESTED:
         value = row.get(name)
-        parts = _literal(value) if isinstance(value, str) else value
+        parts = parse_cell(value) if isinstance(value, str) and value.startswith("[{") else value
         if isinstance(parts, list) and (parts or name in _EMPTY) and all(map(_asks, parts)):
             rest = {key: shared for key, shared in row.items() if key not in (name, "id")}
             for part in parts:
@@ -64,12 +64,15 @@ def _asks(part: object) -> bool:
     return isinstance(part, dict) and not {"question", *_NESTED}.isdisjoint(part)
 
 
-def _literal(text: str) -> object:
-    """Return the list that a text is, as Python prints it; None: it is none."""
-    try:
-        return ast.literal_eval(text) if text.startswith("[{") else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+def parse_cell(text: str) -> object:
+    """Return the value that a table's cell holds as JSON or as Python prints it; None: it is neither."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value: object = parse(text)
+            return value
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
 
 
 def _parse(uri: str, name: str, data: bytes) -> list[Row]:

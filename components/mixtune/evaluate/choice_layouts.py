@@ -4,16 +4,14 @@ Lists, objects, a column each, one text, or the right one and wrong ones apart: 
 has what is published.
 """
 
-import ast
 import hashlib
-import json
 import math
 import re
 import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mixtune.benchmark_files import ANSWERS, FAMILIES, LISTS, NUMBERED, Row, text_asked
+from mixtune.benchmark_files import ANSWERS, FAMILIES, LISTS, NUMBERED, Row, parse_cell, text_asked
 from mixtune.errors import DataError
 
 _TEXTS, _LABELS = ("text", "value", "content", "atext"), ("label", "key", "id", "letter", "aid")
@@ -177,13 +175,9 @@ def _is_nested(value: object) -> bool:
 
 def _parse_list(text: str, place: str) -> object:
     """Return a list that is written as JSON, as Python prints it, or with a lettered choice a line."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, TypeError, RecursionError):
-            continue
-        if isinstance(value, list | tuple | dict) and len(value) > 1:
-            return value if isinstance(value, dict) else list(value)
+    value = parse_cell(text)
+    if isinstance(value, list | tuple | dict) and len(value) > 1:
+        return value if isinstance(value, dict) else list(value)
     lines = [line.strip(" ,") for line in re.split(r"\n|(?:^|,) ?(?=[a-z] \) )", text) if line.strip()]  # MathQA
     if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
         return lines

@@ -112,9 +112,8 @@ def measure_speed(hidden: int, inner: int, dtype: str) -> float:
 
     kind = DTYPES.get(dtype, torch.float32)
     rows, matrix = torch.ones(ROWS, hidden, dtype=kind), torch.ones(hidden, inner, dtype=kind)
-    products, started = 0, time.perf_counter()
     rows @ matrix  # the first one sets up
-    started = time.perf_counter()
+    products, started = 0, time.perf_counter()
     while (seconds := time.perf_counter() - started) < MEASURED_SECONDS or not products:
         rows @ matrix
         products += 1

@@ -4,8 +4,6 @@ The right answers stand in `answer` or `answers`: one text or number, a list of 
 whose list is empty has a question that its passage does not answer.
 """
 
-import ast
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -193,12 +191,6 @@ def _spell_drop(value: object, place: str) -> Iterator[Reference]:
 
 
 def _listed(text: str) -> list[str]:
-    """Return the texts of a list that a CSV's cell holds, as JSON or as Python prints it; empty: it is none."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text) if text.startswith("[") else []
-        except (ValueError, SyntaxError, TypeError, RecursionError):
-            continue
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return value
-    return []
+    """Return the texts of a list that a CSV's cell holds; empty: it is none."""
+    value = benchmark_files.parse_cell(text) if text.startswith("[") else None
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []
