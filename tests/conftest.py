@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from tqdm.std import TqdmDefaultWriteLock
 
 from mixtune import storage
 from mixtune.commands.local import task_processes
@@ -44,6 +45,8 @@ SLOWEST = (
 """Files that take half a minute of CPU or more begin first: no process still works through one when the others are done."""
 SLOW_TESTS = Path(__file__).parent / "slow_tests.txt"
 """What `make check` leaves out beside the tests that are marked; `benchmarks/test_times.py` writes it."""
+
+TqdmDefaultWriteLock.mp_lock = None  # tests kill forks of this process: one that held this lock would keep it for ever
 
 
 def pytest_configure() -> None:
