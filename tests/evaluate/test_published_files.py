@@ -278,6 +278,7 @@ def judge(folder: Path, row: dict[str, Any], response: str) -> bool:
         ({"final_answer": ["(1,2),(3,4)"], "is_multiple_answer": True}, "\\boxed{(2,1),(3,4)}", False),
         ({"final_answer": ["1,000"], "is_multiple_answer": True}, "\\boxed{1000}", True),
         ({"final_answer": ["2,3"], "is_multiple_answer": False}, "\\boxed{3,2}", False),
+        ({"final_answer": ["2,3"], "is_multiple_answer": "False"}, "\\boxed{3,2}", False),
     ],
 )  # fmt: skip
 def test_answers_to_mathematics_are_right_as_their_set_has_them(

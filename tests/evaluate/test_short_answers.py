@@ -220,6 +220,36 @@ def test_a_file_without_any_answer_is_refused_by_its_first_row(tokenizer: Any, t
         asked(tokenizer, tmp_path, {"test.jsonl": [{"question": "q", "reply": "x"}]})
 
 
+@pytest.mark.parametrize(
+    "passage",
+    [
+        {"context": '[["Owl", ["It is brown.", "It flies."]]]'},
+        {"context": "[['Owl', ['It is brown.', 'It flies.']]]"},
+        {"context": {"title": ["Owl"], "content": [["It is brown.", " It flies."]]}},
+        {"passages": [{"title": "Owl", "text": "It is brown. It flies.", "id": "7", "score": 0.5}]},
+        {"ctxs": {"title": "Owl", "sentences": ["It is brown.", "It flies."]}},
+        {"documents": ["Owl: It is brown. It flies."]},
+        {"paragraphs": [], "context": "Owl: It is brown. It flies.", "document": {}},
+    ],
+)
+def test_passages_are_asked_as_text_whatever_holds_them(
+    tokenizer: Any, tmp_path: Path, passage: dict[str, Any]
+) -> None:
+    rows = {"test.jsonl": [{"question": "Which?", "answer": "x", **passage}]}
+    assert asked(tokenizer, tmp_path, rows)[0] == ["Owl: It is brown. It flies.\nQuestion: Which?\nAnswer:"]
+
+
+def test_a_text_that_begins_as_a_list_does_is_asked_as_it_is(tokenizer: Any, tmp_path: Path) -> None:
+    rows = [{"question": "Which?", "answer": "x", "context": text} for text in ("[1] Owls fly.", '{"rows": [[1, 2]]}')]
+    prompts, _ = asked(tokenizer, tmp_path, {"test.jsonl": rows})
+    assert [prompt.split("\n")[0] for prompt in prompts] == [row["context"] for row in rows]
+
+
+def test_a_table_marks_questions_without_an_answer_in_words(tokenizer: Any, tmp_path: Path) -> None:
+    table = "question,context,answer,is_impossible\nWho?,Ann left.,Ann,False\nWhat?,Ann left.,Ann,True\n"
+    assert [sample.gold for sample in asked(tokenizer, tmp_path, {"test.csv": table})[1]] == ["Ann", "unanswerable"]
+
+
 def test_passages_that_are_not_shown_are_named(
     tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +280,7 @@ def test_columns_of_other_names_are_read(tokenizer: Any, tmp_path: Path) -> None
         ({"question": "q", "answer": "B", "choices": ["x", "y"]}, {}, "row 2: it has choices.*take form multiple_choice"),
         ({"question": "q", "answer": "x", "image": "a.png"}, {}, "row 2: its 'image' would not be shown"),
         ({"question": "q", "answer": "x", "context": {"table": [1]}}, {}, "row 2: its context is a text, or a list of"),
+        ({"question": "q", "answer": "x", "document": {"text": "A b.", "summary": {"text": "A c."}}}, {}, "its document is a text"),
         ({"question": "q", "answers": {"text": None}}, {}, "row 2: no right answer"),
         ({"story": "s", "questions": ["q", "r"], "answers": ["x"]}, {}, "not asked as one of coqa .*that is as long"),
         ({"answer": "x"}, {}, "row 2: no column 'problem' or 'question'"),

@@ -22,6 +22,7 @@ from mixtune.benchmark_files.benchmark_splits import text_of_problem as text_of_
 from mixtune.benchmark_files.published_rows import BIAS as BIAS
 from mixtune.benchmark_files.published_rows import CONTINUED as CONTINUED
 from mixtune.benchmark_files.tables import Row as Row
+from mixtune.benchmark_files.tables import is_marked as is_marked
 from mixtune.benchmark_files.tables import need as need
 from mixtune.benchmark_files.tables import parse_cell as parse_cell
 from mixtune.benchmark_files.tables import plain_name as plain_name

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from mixtune import storage
 from mixtune.benchmark_files.published_rows import LEFT_OUT, as_asked
-from mixtune.benchmark_files.tables import FORMATS, Row, plain_name, read_rows
+from mixtune.benchmark_files.tables import FORMATS, Row, parse_cell, plain_name, read_rows
 from mixtune.errors import ConfigError, DataError
 
 SPLITS = ("test", "dev", "validation", "train")
@@ -160,23 +160,43 @@ def passages(row: Row, place: str) -> list[str]:
     texts = []
     for name in CONTEXTS:
         value = row.get(name)
-        value = value.get("contexts", value) if isinstance(value, dict) else value  # PubMedQA
-        if isinstance(value, dict) and isinstance(value.get("sentences"), list):  # HotpotQA
-            value = [list(titled) for titled in zip(value["title"], value["sentences"], strict=True)]
-        paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
-        plain = [_titled(paragraph) for paragraph in paragraphs]
-        if not all(isinstance(text, str) for text in plain):
+        parsed = parse_cell(value) if isinstance(value, str) and value[:1] in ("[", "{") else None
+        text = _passage(parsed) if isinstance(parsed, list | dict) else None
+        text = _passage(value) if text is None else text
+        if text is None:
             raise DataError(f"{place}: its {name} is a text, or a list of them; write it as one: {str(value)[:80]!r}")
-        texts.append("\n".join(map(str, plain)))
+        texts.append(text)
     return list(filter(None, texts))
 
 
-def _titled(paragraph: object) -> object:
-    """Return a paragraph that is a title and its sentences as one text (HotpotQA); another one as it is."""
-    match paragraph:
-        case [str(title), [*sentences]] if all(isinstance(sentence, str) for sentence in sentences):
-            return f"{title}: {''.join(map(str, sentences))}"
-    return paragraph
+def _passage(value: object) -> str | None:
+    """Return a passage as text: of one paragraph or several, as a list or by columns; None: it cannot be shown so."""
+    if isinstance(value, dict):
+        value = value.get("contexts", value)  # PubMedQA
+    columns = [cells for cells in value.values() if isinstance(cells, list)] if isinstance(value, dict) else []
+    if isinstance(value, dict) and len(columns) == len(value) and len(set(map(len, columns))) == 1:
+        value = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]  # HotpotQA, MS MARCO
+    paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
+    texts = list(map(_paragraph, paragraphs))
+    return None if None in texts else "\n".join(text for text in texts if text)
+
+
+def _paragraph(value: object) -> str | None:
+    """Return a paragraph behind its title as text; None where it is neither that nor an object without other prose."""
+    match value:
+        case str():
+            return value
+        case [str(title), [*sentences]]:  # HotpotQA
+            value = {"title": title, "sentences": sentences}
+    if not isinstance(value, dict):
+        return None
+    name = next((name for name in _NAMES["passage_texts"] if name in value), "")
+    text, heading = value.get(name), value.get("title")
+    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+        text = " ".join(sentence.strip() for sentence in text)
+    if not isinstance(text, str) or any(_has_prose(rest) for key, rest in value.items() if key not in (name, "title")):
+        return None
+    return f"{heading}: {text}" if heading else text
 
 
 def only_answer(value: Any, place: str) -> str:

@@ -28,7 +28,7 @@ _WRAPPED = (*ROW_LISTS, "questions")
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _EMPTY = ("qas", "qa_pairs")
-_NESTED = ("paragraphs", "problems", *_EMPTY)
+_NESTED = ("paragraphs", "problems", "questions", *_EMPTY)
 """Columns whose lists hold the rows that are asked, beside what these have in common; of passages some have none."""
 Row = dict[str, Any]
 """A row of outside data, by column."""
@@ -73,6 +73,12 @@ def parse_cell(text: str) -> object:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return None
+
+
+def is_marked(row: Row, column: str, *, mark: bool = True) -> bool:
+    """Return whether a row says in a column that something is so, or is not so, as a value or in a table's cell."""
+    words = ("true", "yes", "1", "1.0") if mark else ("false", "no", "0", "0.0")
+    return str(row.get(column)).strip().lower() in words
 
 
 def _parse(uri: str, name: str, data: bytes) -> list[Row]:

@@ -19,6 +19,8 @@ ANSWERABLE, UNANSWERABLE = "answerable", "unanswerable"
 _FIRST = ("answer", "answers", "answers_spans", "target", "possible_answers", "correct_answer")
 _FURTHER = ("validated_answers", "answer_aliases", "aliases")
 """Columns of right answers beside these."""
+_NO_ANSWER = "No Answer Present."
+"""What MS MARCO writes."""
 _HIDDEN = ("", "<unk>", "nan")
 """What published test splits have in the place of answers that are kept secret."""
 
@@ -108,14 +110,21 @@ def _each_once(questions: list[ShortQuestion], uri: str) -> list[ShortQuestion]:
 
 
 def _is_unanswerable(row: Row) -> bool:
-    """Return whether a row says that its passage has no answer: SQuAD's, by a mark or an empty list."""
+    """Return whether a row says that its passage has no answer: by a mark, or SQuAD's by an empty list."""
     answers = row.get("answers")
-    return bool(row.get("is_impossible")) or (isinstance(answers, dict) and answers.get("text") == [])
+    return _is_marked(row) or (isinstance(answers, dict) and answers.get("text") == [])
+
+
+def _is_marked(row: Row) -> bool:
+    """Return whether a row marks its question as one without an answer, as SQuAD, MuSiQue or MS MARCO do."""
+    if benchmark_files.is_marked(row, "is_impossible") or benchmark_files.is_marked(row, "answerable", mark=False):
+        return True
+    return str(row.get("answers")).strip("[]'\"") == _NO_ANSWER
 
 
 def _is_hidden(row: Row) -> bool:
     """Return whether a row has no answer, though it does not say that there is none."""
-    return not row.get("is_impossible") and not _references(row, "")[0]
+    return not _is_marked(row) and not _references(row, "")[0]
 
 
 def _references(row: Row, place: str) -> tuple[tuple[Reference, ...], str]:
@@ -124,7 +133,7 @@ def _references(row: Row, place: str) -> tuple[tuple[Reference, ...], str]:
     Raises:
         DataError: One is neither text nor number, nor an object of a known benchmark.
     """
-    if row.get("is_impossible"):
+    if _is_marked(row):
         return (), SQUAD  # what its answers are called then is plausible, not right
     name = next((name for name in _FIRST if not _is_empty(row.get(name))), "")
     values = [row[name] for name in (name, *_FURTHER) if name and not _is_empty(row.get(name))]

@@ -66,7 +66,7 @@ class CompetitionMath(AskedForm[MathOptions]):
                 messages=[Message(role="user", content=problem + _ASK)],
                 gold=answer,
                 tolerance=_tolerance(row, place),
-                is_list=bool(row.get("is_multiple_answer")),
+                is_list=benchmark_files.is_marked(row, "is_multiple_answer"),
             )
             items.append(item)
         words = [item.gold for item in items if _WORDS.fullmatch(item.gold)]
