@@ -356,7 +356,74 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "JSON to be turned into JSON": (
         {"instruction": "q", "input": '[{"choices": ["x"]}]', "output": '{"choices": ["a"]}'},
         [{**Q, "content": 'q\n\n[{"choices": ["x"]}]'}, {**A, "content": '{"choices": ["a"]}'}]),
-    "UltraChat: texts by turns": ({"id": "1", "data": ["q", "a", "q", "a"]}, [Q, A, Q, A]),
+    "UltraChat: texts by turns": ({"id": "1", "data": ["q", "It is a."]}, [Q, {**A, "content": "It is a."}]),
+    "LIMA: a conversation as texts": ({"conversations": ["q", "a", "q", "a"], "source": "multi_turn"}, [Q, A, Q, A]),
+    "Glaive: a transcript with calls": (
+        {"system": f"SYSTEM: s -\n{json.dumps(TOOL, indent=4)}\n\n{json.dumps({**TOOL, 'name': 'g'})}\n",
+         "chat": "USER: q\n\n\nASSISTANT: <functioncall> {\"name\": \"f\", \"arguments\": '{\n\"x\": 1}'} <|endoftext|>\n\n\n"
+                 "FUNCTION RESPONSE: r\n\n\nASSISTANT: a <|endoftext|>\n\n\n"},
+        [S, Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "Glaive: calls as turns, tools one behind the other": (
+        {"system_message": "s", "function_description": f"{json.dumps(TOOL)}\n\n{json.dumps({**TOOL, 'name': 'g'})}",
+         "conversations": [HUMAN, {"from": "function-call", "value": "{\"name\": \"f\", \"arguments\": '{\"x\": 1}'}"},
+                           {"from": "function-response", "value": "r"}, GPT]},
+        [S, Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "HH-RLHF: a question that is the conversation so far": (
+        {"prompt": "\n\nHuman: q\n\nAssistant: a\n\nHuman: q\n\nAssistant:", "response": "a"}, [Q, A, Q, A]),
+    "SGD: the system answers": (
+        {"dialogue_id": "1", "turns": [{"speaker": "USER", "utterance": "q"}, {"speaker": "SYSTEM", "utterance": "a"}]}, [Q, A]),
+    "OpenAI: a thread's messages, the newest first": (
+        {"messages": [{**parts(message["role"], {"type": "text", "text": {"value": message["content"], "annotations": []}}), "created_at": time}
+                      for message, time in ((A, 2), (Q, 1))]}, [Q, A]),
+    "OpenThoughts: a thought and a solution between marks": (
+        {"system": "Your role as an assistant involves x <|begin_of_thought|> y <|end_of_solution|> Now, try to z:", "conversations": [
+            HUMAN, {**GPT, "value": "<|begin_of_thought|>\nt\n<|end_of_thought|>\n<|begin_of_solution|>\na\n<|end_of_solution|>"}]},
+        [Q, {**A, "reasoning": "t"}]),
+    "a thought beside messages": ({"messages": [S, Q], "reasoning": "t", "answer": "a"}, [S, Q, {**A, "reasoning": "t"}]),
+    "Magpie: what a question takes to answer": (
+        {"instruction": "q", "response": "a", "intent": "i", "knowledge": "k", "difficulty": "easy"}, [Q, A]),
+    "Magpie: the same beside messages": ({"conversations": [HUMAN, GPT], "intent": "i", "knowledge": "k", "difficulty": "easy"}, [Q, A]),
+    "HotpotQA: passages by columns": (
+        {"question": "q", "answer": "a", "context": {"title": ["x", "y"], "sentences": [["One.", " Two."], ["Three."]]}},
+        [{**Q, "content": "q\n\nx\nOne. Two.\n\ny\nThree."}, A]),
+    "HotpotQA: passages as pairs": (
+        {"question": "q", "answer": "a", "context": [["x", ["One.", "Two."]], ["y", ["Three."]]]},
+        [{**Q, "content": "q\n\nx\nOne. Two.\n\ny\nThree."}, A]),
+    "MS MARCO: passages beside their places": (
+        {"query": "q", "answers": ["a"], "passages": {"is_selected": [0, 1], "passage_text": ["One.", "Two."], "url": ["u", "v"]}},
+        [{**Q, "content": "q\n\nOne.\n\nTwo."}, A]),
+    "RAGBench: documents beside a question": ({"question": "q", "documents": ["c", "d"], "response": "a"}, [{**Q, "content": "q\n\nc\n\nd"}, A]),
+    "an object that is no passage, as context": (
+        {"question": "q", "context": {"order": 5, "text": "c"}, "answer": "a"}, [{**Q, "content": 'q\n\n{"order": 5, "text": "c"}'}, A]),
+    "a context that the question quotes": ({"prompt": "q of\nc\nor d", "context": "c", "response": "a"}, [{**Q, "content": "q of\nc\nor d"}, A]),
+    "a prompt before an input": ({"prompt": "q", "input": "c", "output": "a"}, [{**Q, "content": "q\n\nc"}, A]),
+    "a conversation in a list of conversations": ({"question": [[S, Q]], "answer": "a"}, [S, Q, A]),
+    "Hermes: the tools and the schema of a call in the system text": (
+        {"conversations": [{"from": "system", "value": HERMES.partition("Each")[0] +
+                            "For each function call return a json object with function name and arguments within <tool_call> </tool_call> "
+                            "tags with the following schema:\n<tool_call>\n{'arguments': <args-dict>, 'name': <function-name>}\n</tool_call>\n"},
+                           HUMAN, GPT], "tools": json.dumps([TOOL])}, [Q, A]),
+    "Grok's export: the newest message": (
+        {"conversation": {"id": "c"}, "responses": [{"response": {"sender": sender, "message": text, "_id": name, "parent_response_id": parent}}
+                                                    for sender, text, name, parent in (("human", "q", "1", ""), ("assistant", "b", "2", "1"),
+                                                                                       ("ASSISTANT", "a", "3", "1"))]}, [Q, A]),
+    "AI Studio's prompt": (
+        {"systemInstruction": {"text": "s"}, "chunkedPrompt": {"chunks": [
+            {"text": "q", "role": "user"}, {"text": "t", "role": "model", "isThought": True}, {"text": "a", "role": "model", "finishReason": "STOP"}]}},
+        [S, Q, {**A, "reasoning": "t"}]),
+    "ATIF: a run of an agent": (
+        {"schema_version": "ATIF-v1.4", "agent": {"tool_definitions": [TOOL]}, "steps": [
+            {"source": "system", "message": "s"}, {"source": "user", "message": "q"},
+            {"source": "agent", "message": "", "reasoning_content": "t",
+             "tool_calls": [{"tool_call_id": "1", "function_name": "f", "arguments": {"x": 1}}],
+             "observation": {"results": [{"source_call_id": "1", "content": "r"}]}}, {"source": "agent", "message": "a"}]},
+        [S, Q, {**CALLED, "reasoning": "t"}, RESULT, A]),
+    "ATIF: commands as text, steps of a former run": (
+        {"schema_version": "ATIF-v1.6", "agent": {}, "steps": [
+            {"source": "user", "message": [{"type": "text", "text": "q"}]}, {"source": "agent", "message": "a", "is_copied_context": True,
+                                                                            "observation": {"results": [{"content": "q"}]}},
+            {"source": "agent", "message": "a", "observation": {"results": [{"content": "r"}]}}]},
+        [Q, {**A, "learn": False}, Q, A]),
     "OpenAssistant: a tree with ranked answers": (
         {"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": [
             {"text": "b", "role": "assistant", "rank": 1, "replies": []},
@@ -465,7 +532,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"instruction": "q", "models": ["m"], "completions": [{"response": "a"}]}, "write the best one as `chosen`"),
     "Self-Instruct: a task with instances": ({"instruction": "q", "instances": [{"input": "i", "output": "a"}]}, "for each"),
     "verl: a question with its reward": ({"prompt": [Q], "ability": "math", "reward_model": {"ground_truth": "4"}}, "without an answer to learn"),
-    "Glaive: a transcript": ({"system": "SYSTEM: s", "chat": "USER: q\n\n\nASSISTANT: a <|endoftext|>"}, "a transcript as one text"),
+    "Glaive: a transcript that begins with no speaker": ({"system": "SYSTEM: s", "chat": "q\n\n\nASSISTANT: a"}, "names no speaker at its begin"),
+    "tags as a list": ({"id": "1", "data": ["red", "green", "blue"]}, "data holds no messages with role and content"),
+    "texts beside the names of who says them": ({"dialogue": ["q", "a"], "speakers": ["Ann", "Bob"]}, "dialogue holds no messages"),
+    "texts that begin with a speaker's name": ({"conversations": ["User: q", "Bot: a"]}, "conversations holds no messages"),
+    "a conversation of one text": ({"conversations": ["q"]}, "without an answer to learn"),
+    "HuggingChat: branches as one list": (
+        {"messages": [{"from": "user", "content": "q", "children": ["2", "3"]}, {"from": "assistant", "content": "a", "children": []},
+                      {"from": "assistant", "content": "b", "children": []}]}, "two messages go on from the same one"),
+    "messages as a context": ({"question": "q", "context": [Q, A], "answer": "a"}, "name what was said before it `history`"),
     "AlpacaFarm: two answers": ({"instruction": "q", "input": "", "output_1": "a", "output_2": "b", "preference": 1}, "two answers to choose from"),
     "a picture that is no container": ({"messages": [Q, A], "image": "images/cat.png"}, "images, audio"),
     "DeepSeek's export without speakers": (
@@ -646,6 +721,11 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "several classes of a conversation": ({"messages": [Q, A], "label": ["x", "y"]}, {"label"}),
     "a class beside choices": ({"question": "q", "choices": ["x", "y"], "answer": 1, "label": "l"}, {"label"}),
     "a message's": ({"messages": [{**Q, "name": "bob"}, A], "source": "web"}, {"messages.name", "source"}),
+    "a thought beside several answers": ({"messages": [Q, A, Q, A], "reasoning": "t"}, {"reasoning"}),
+    "Magpie's": (READ["Magpie: what a question takes to answer"][0], {"difficulty", "intent", "knowledge"}),
+    "a passage's": (READ["MS MARCO: passages beside their places"][0], {"passages.is_selected", "passages.url"}),
+    "a system text about marks": (READ["OpenThoughts: a thought and a solution between marks"][0], {"a system text about OpenThoughts' marks"}),
+    "an agent's last result": (READ["ATIF: commands as text, steps of a former run"][0], {"turns behind the last answer that is learned"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
     "the image of a container": ({"messages": [Q, A], "image": "docker.io/x/eval.x86_64:latest"}, {"image"}),
     "values for a template": (READ["SmolTalk 2: what a template is given"][0], {"chat_template_kwargs.enable_thinking"}),

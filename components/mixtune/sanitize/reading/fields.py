@@ -18,7 +18,8 @@ HISTORY, CHOSEN, ANSWERS = _COLUMNS["history"], _COLUMNS["chosen"], _COLUMNS["an
 CHOICES, LABELS, TURNS = _COLUMNS["choices"], _COLUMNS["labels"], _COLUMNS["turns"]
 JUDGING, _MEANINGLESS, _SWITCHES = (frozenset(_COLUMNS[what]) for what in ("judging", "meaningless", "switches"))
 _PARENTS = frozenset(_COLUMNS["parents"])
-BESIDE = ("input", *CONTEXTS, *CHOICES)
+_GOES_ON = _PARENTS | {"children"}
+BESIDE = ("input", *CONTEXTS, "documents", *CHOICES)
 """Columns that a question goes on in."""
 LEARN: dict[str, bool | None] = {
     **{name: is_learned == "true" for is_learned, names in TABLES["learned"].items() for name in names.split()},
@@ -130,7 +131,7 @@ def check_alone(row: JsonObject) -> None:
 
 def goes_on(turn: Json) -> bool:
     """Return whether a turn has a field with the one that it goes on from."""
-    return isinstance(turn, dict) and not _PARENTS.isdisjoint(turn)
+    return isinstance(turn, dict) and not _GOES_ON.isdisjoint(turn)
 
 
 def check_linear(turns: list[Json]) -> None:
@@ -143,6 +144,8 @@ def check_linear(turns: list[Json]) -> None:
         for turn in filter(goes_on, turns)
         if (name := next((name for name in turn if name in _PARENTS and not is_blank(turn[name])), ""))
     ]
+    if any(isinstance(turn, dict) and len(turn.get("children") or ()) > 1 for turn in turns):
+        raise DataError("messages.children: two messages go on from the same one; write one branch alone")
     parents = Counter(parent for _, parent in origins)
     if len(parents) == 1 and len(origins) == len(turns):
         return

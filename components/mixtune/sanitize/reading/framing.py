@@ -20,6 +20,7 @@ from mixtune.sanitize.reading.values import (
     Unread,
     label_of,
     parse_column,
+    parse_objects,
     plain_json,
     printed,
     text_of,
@@ -86,6 +87,16 @@ def with_system(messages: list[Message], texts: list[str]) -> list[Message]:
     return [{"role": "system", "content": texts[0]}, *messages]
 
 
+def with_thought(messages: list[Message], row: JsonObject, unread: Unread) -> list[Message]:
+    """Return messages with the thought that stands beside them, where it can belong to but one answer."""
+    thought = names.thought_of(row, unread)
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if thought is None or messages[-1:] != answers or answers[0].get("reasoning", thought) != thought:
+        unread.update(name for name in names.REASONING if thought is not None and row.get(name) == thought)
+        return messages
+    return [*messages[:-1], {**answers[0], "reasoning": text_of(thought)}]
+
+
 def _history(history: Json, unread: Unread) -> list[Message]:
     if isinstance(history, (list, tuple)) and all(map(is_message, history)):
         return read_messages(list(history), unread)
@@ -144,18 +155,26 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
     try:
         key = orjson.dumps(value, default=lambda item: {"\ufdd2": repr(item)})
     except orjson.JSONEncodeError:  # an integer of more than 64 bits
-        return [_tool(item, unread) for item in _tool_items(parse_column(value, "its tools are"))]
+        return [_tool(item, unread) for item in _tool_items(_given(value))]
     if key not in _TOOLS:
         if len(_TOOLS) >= _MANY_TOOLS:
             _TOOLS.clear()
         passed_over: Unread = Counter()
         _TOOLS[key] = (
-            [_tool(item, passed_over) for item in _tool_items(parse_column(value, "its tools are"))],
+            [_tool(item, passed_over) for item in _tool_items(_given(value))],
             passed_over,
         )
     tools, passed_over = _TOOLS[key]
     unread.update(passed_over)
     return tools
+
+
+def _given(value: Json) -> Json:
+    """Return what a field of tools holds; as text it may be several tools, one behind the other."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        tools = parse_objects(value, "its tools are")
+        return tools if len(tools) > 1 else tools[0]
+    return parse_column(value, "its tools are")
 
 
 def _tool_items(value: Json) -> list[Json]:
@@ -184,7 +203,7 @@ def _parsed(item: Json) -> Json:
     match = None if item.lstrip()[:1] in ("{", "[") else _TAGGED.search(item)
     text = match[1] if match else item
     lines = [printed(line) for line in text.strip().split("\n")]
-    return lines if all(isinstance(line, dict) for line in lines) else parse_column(text, "a tool is")
+    return lines if all(isinstance(line, dict) for line in lines) else parse_objects(text, "a tool is")
 
 
 _RESULTS = ("return", "response")

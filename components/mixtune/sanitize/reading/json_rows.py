@@ -99,6 +99,8 @@ def _single_object(elements: list[Row]) -> Iterator[Row]:
     elif len(value) > 1 and _are_columns(list(value.values())):  # `Dataset.to_dict`, pandas' `list`
         value = {"data": [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]}
     names = [name for name in (*_ROW_LISTS, *_OTHER_SPLITS) if isinstance(value.get(name), list)]
+    if not names and _are_chats(value.get("conversations")):
+        names = ["conversations"]
     if len(names) > 1 or not set(names).isdisjoint(_OTHER_SPLITS):
         what = "rows under several keys, or of another split"
         raise DataError(f"{what}: {', '.join(names)}; give each list as a file of its own")
@@ -106,6 +108,12 @@ def _single_object(elements: list[Row]) -> Iterator[Row]:
         yield Row(1, value)
         return
     yield from map(_checked, count(1), value[names[0]])
+
+
+def _are_chats(value: Json) -> bool:
+    """Return whether a value is the chats of Grok's export."""
+    chats = value if isinstance(value, list) else []
+    return bool(chats) and all(isinstance(chat, dict) and "responses" in chat for chat in chats)
 
 
 def _are_columns(values: list[Json]) -> bool:

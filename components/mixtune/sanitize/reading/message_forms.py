@@ -258,9 +258,18 @@ def _read_content(turn: _Turn, content: Json, unread: Unread) -> None:
         if isinstance(part, str):
             turn.texts.append(part)
         elif isinstance(part, dict):
-            _read_part(turn, {key: value for key, value in part.items() if value is not None}, unread)
+            _read_part(turn, _filled(part), unread)
         else:
             raise DataError("a content part is not an object")
+
+
+def _filled(part: JsonObject) -> JsonObject:
+    """Return a part without nulls, its text beside what is said about it, where the Assistants API has an object."""
+    filled = {key: value for key, value in part.items() if value is not None}
+    text = filled.get("text")
+    if not (isinstance(text, dict) and isinstance(text.get("value"), str)):
+        return filled
+    return {**filled, **{key: value for key, value in text.items() if key != "value"}, "text": text["value"]}
 
 
 def _read_part(turn: _Turn, part: JsonObject, unread: Unread) -> None:

@@ -8,6 +8,8 @@ import re
 
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.apps import opened_export
+from mixtune.sanitize.reading.exports.trajectories import is_trajectory, trajectory_talk
+from mixtune.sanitize.reading.exports.transcripts import glaive_talk, is_glaive, spoken
 from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, check_end
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, names_speaker
 from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, parse_column, parse_if_json
@@ -29,14 +31,6 @@ _TEMPLATE = {"tools": ("xml_tools", "python_tools"), "system": ("custom_instruct
 _ANSWERS = "gen_ai.output.messages"
 _TRANSCRIPTS = ("chosen", "text", "conversation")
 """Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
-_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
-_LLAMA = re.compile(
-    r"\s*(?:<s>\s*)?\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?((?:(?!\[/?INST\]).)*)\[/INST\]((?:(?!\[/?INST\]|</?s>).)*)(?:</s>|\Z)\s*",
-    re.DOTALL,
-)
-"""A turn as Llama 2's template renders it."""
-_ROLES = ("system", "user", "assistant")
-_SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
 
 
 def describe_kind(row: JsonObject) -> str:
@@ -56,10 +50,14 @@ def opened(row: JsonObject) -> JsonObject:
         DataError: A request has several responses.
         Refused: The response was cut off.
     """
+    if is_glaive(row):
+        return glaive_talk(row)
+    if is_trajectory(row):
+        return trajectory_talk(row)
     row = _by_turns(read_cells(_of_template(_traced(opened_export(row)))))
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
-        if is_plain and isinstance(row.get(name), str) and (turns := _spoken(row[name])):
+        if is_plain and isinstance(row.get(name), str) and (turns := spoken(row[name])):
             return {**_without(row, name), "chosen" if name == "chosen" else "messages": turns}
     opened_row = row | {name: _logged(row[name]) for name in (*_REQUESTS, *_RESPONSES) if name in row}
     name = next((name for name in _RESPONSES if isinstance(opened_row.get(name), (dict, list))), "")
@@ -154,21 +152,6 @@ def _is_talk(turns: Json) -> bool:
     """Return whether a value is a list of messages that ends with an answer."""
     last = turns[-1] if isinstance(turns, list) and turns else None
     return isinstance(last, dict) and last.get("role") in ("assistant", "model")
-
-
-def _spoken(text: str) -> list[Json]:
-    """Return the messages of a conversation that is one text; none where it is not surely one."""
-    if text.startswith("<|im_start|>") and not _CHATML.sub("", text):
-        return [{"role": role, "content": content} for role, content in _CHATML.findall(text)]
-    if "[/INST]" in text and not _LLAMA.sub("", text):
-        texts = [content.strip() for turn in _LLAMA.findall(text) for content in turn]
-        rendered = [{"role": _ROLES[place % 3], "content": content} for place, content in enumerate(texts)]
-        return [message for message in rendered if message["role"] != "system" or message["content"]]
-    start, *pieces = _SPOKEN.split(text.lstrip())
-    spoken = zip(pieces[::2], pieces[1::2], strict=True)
-    turns = [{"from": speaker.lower(), "value": speech.strip()} for speaker, speech in spoken]
-    speakers = [turn["from"] for turn in turns]
-    return turns if not start and speakers and speakers == ["human", "assistant"] * (len(speakers) // 2) else []
 
 
 def read_cells(row: JsonObject) -> JsonObject:

@@ -5,9 +5,19 @@ import string
 
 from mixtune.errors import DataError
 from mixtune.records import Message
-from mixtune.sanitize.reading.fields import CHOICES, TABLES
-from mixtune.sanitize.reading.message_forms import is_message, is_part, read_messages
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, label_of, parse_column, text_of
+from mixtune.sanitize.reading.exports.transcripts import asked_so_far
+from mixtune.sanitize.reading.fields import CHOICES, CONTEXTS, TABLES
+from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, read_messages
+from mixtune.sanitize.reading.values import (
+    Json,
+    JsonObject,
+    Unread,
+    is_blank,
+    is_null_text,
+    label_of,
+    parse_column,
+    text_of,
+)
 from mixtune.sanitize.rules.record_texts import Refused
 
 RIGHT_CHOICE = ("answer", "answerKey", "answer_key")
@@ -20,6 +30,113 @@ _ASKED = frozenset(TABLES["logged"]["around_questions"].split())
 _TURN_MARK = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
 """What NeMo's data have between the turns of a conversation in one text."""
 _CALL = frozenset(("name", "arguments"))
+_MARKED = re.compile(
+    r"(?s)\s*<\|begin_of_thought\|>(.*)<\|end_of_thought\|>\s*<\|begin_of_solution\|>(.*)<\|end_of_solution\|>\s*"
+)
+_ASKING_MARKS = re.compile(
+    r"(?s)\s*Your role as an assistant involves .*<\|begin_of_thought\|>.*<\|end_of_solution\|>"
+    r"(?:[\s`]*Now, try to [^.\n]*)?\s*"
+)
+"""The system text that asks for these marks."""
+_RATED = frozenset(("intent", "knowledge", "difficulty"))
+"""Columns in which Magpie's data say what a question asks for."""
+_PASSAGE = tuple(TABLES["passages"]["texts"].split())
+_OF_PASSAGE = frozenset((*_PASSAGE, *TABLES["passages"]["about"].split()))
+_LONG = 40
+"""Characters of a text that no question holds by chance."""
+
+
+def without_marks(messages: list[Message], unread: Unread) -> list[Message]:
+    """Return messages without OpenThoughts' marks: what stands between them is a thought and an answer.
+
+    A system text that asks for nothing but these marks is left out, and counted.
+    """
+    if not any("<|begin_of_" in message["content"][:24] for message in messages):
+        return messages
+    out = [_without_marks(message) for message in messages]
+    if out == messages or out[0]["role"] != "system" or not _ASKING_MARKS.fullmatch(out[0]["content"]):
+        return out
+    unread["a system text about OpenThoughts' marks"] += 1
+    return out[1:]
+
+
+def _without_marks(message: Message) -> Message:
+    is_answer = message["role"] == "assistant" and "reasoning" not in message
+    if not (match := _MARKED.fullmatch(message["content"]) if is_answer else None):
+        return message
+    return {**message, "reasoning": match[1].strip(), "content": match[2].strip()}
+
+
+def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, question: Json = "") -> list[str]:
+    """Return what a question is about, as texts; what the question quotes itself is left out.
+
+    Raises:
+        DataError: It is messages.
+    """
+    texts, beside = list[str](), Unread()
+    for name in names:
+        value = row.get(name)
+        if is_blank(value) or is_null_text(value):
+            continue
+        if name == "knowledge" and row.keys() >= _RATED:  # Magpie says what it takes to answer
+            unread[name] += 1
+        elif isinstance(value, list) and all(map(is_message_of, value)):
+            raise DataError(f"{name} holds messages beside a question; name what was said before it `history`")
+        elif not (isinstance(question, str) and isinstance(value, str) and _quotes(question, value)):
+            texts.append(passages(value, name, beside))
+    unread.update(beside.keys())
+    return texts
+
+
+def _quotes(question: str, text: str) -> bool:
+    """Return whether a question quotes a text: one that is long, or that has lines of its own there."""
+    text = text.strip()
+    return text in question and (len(text) > _LONG or f"\n{text}\n" in f"\n{question}\n")
+
+
+def passages(value: Json, name: str, unread: Unread) -> str:
+    """Return what a question is about as text: each passage behind its title, whichever way a data set lists them."""
+    if isinstance(value, dict):
+        return _passage(value, name, unread)
+    if not isinstance(value, (list, tuple)):
+        return text_of(value)
+    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (list, tuple)):  # HotpotQA's own files
+        return f"{value[0]}\n{_sentences(value[1])}"
+    return "\n\n".join(passages(item, name, unread) for item in value)
+
+
+def _passage(value: JsonObject, name: str, unread: Unread) -> str:
+    """Return an object of a text with its title as text; any other object as JSON."""
+    key = next((key for key in _PASSAGE if not is_blank(value.get(key))), "")
+    if not key or not value.keys() <= _OF_PASSAGE:
+        return text_of(value)
+    lists = [cells for cells in value.values() if isinstance(cells, (list, tuple))]
+    if len(lists) == len(value) and len(set(map(len, lists))) == 1:  # as `datasets` keeps a sequence
+        rows = [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
+        return "\n\n".join(_passage(row, name, unread) for row in rows)
+    unread.update({f"{name}.{other}" for other in value.keys() - {key, "title"} if not is_blank(value[other])})
+    return "\n".join(filter(None, [text_of(value.get("title")), _sentences(value[key])]))
+
+
+def _sentences(value: Json) -> str:
+    if not isinstance(value, (list, tuple)):
+        return text_of(value)
+    texts = list(map(text_of, value))
+    return ("" if any(text[:1].isspace() for text in texts[1:]) else " ").join(texts)
+
+
+def check_contexts(row: JsonObject, messages: list[Message], unread: Unread) -> None:
+    """Check that what a question is about stands in the messages, too, where it has a column."""
+    for name in () if row.keys().isdisjoint(CONTEXTS) else CONTEXTS:
+        if name == "knowledge" and row.keys() >= _RATED and not is_blank(row[name]):
+            unread[name] += 1
+            continue
+        value = row.get(name)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            text = text_of(item).strip()
+            if text and not any(text in message["content"] for message in messages):
+                ways = f"write it into them, or give columns={{'messages': ..., 'system': {name!r}}}"
+                raise DataError(f"{name}: a context stands beside messages; {ways}")
 
 
 def asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[Message]:
@@ -30,6 +147,8 @@ def asked(value: Json, name: str, unread: Unread, contexts: list[str]) -> list[M
         text = text_of(sole_text(value, name))
         if "<extra_id_1>" in text:
             return _marked_turns(text, name, contexts)
+        messages = read_messages(asked_so_far(text), unread)
+    if not messages:
         return [{"role": "user", "content": "\n\n".join(filter(None, [text, *contexts]))}]
     if contexts:
         raise DataError("a context stands beside messages; write it into them")
@@ -62,6 +181,7 @@ def answered(value: Json, name: str, unread: Unread, *, calls: bool = False) -> 
 def messages_in(value: Json, unread: Unread) -> list[Message] | None:
     """Return the messages of one side of a pair; None where it is a text."""
     value = parse_column(value) if holds_messages(value) else value
+    value = value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list) else value
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return read_messages(values, unread) if values and all(map(is_message, values)) else None
 

@@ -24,6 +24,7 @@ from mixtune.sanitize.reading.framing import (
     read_tools,
     tools_of,
     with_system,
+    with_thought,
     without_spelled_tools,
 )
 from mixtune.sanitize.reading.message_forms import is_message, names_speaker, read_messages
@@ -78,7 +79,9 @@ class Schema:
         if not row.keys() <= self.read:
             row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
-        return _checked(self.mapper(row, unread), file, line)
+        fields = self.mapper(row, unread)
+        fields.messages = row_answers.without_marks(fields.messages, unread)
+        return _checked(fields, file, line)
 
     def _renamed(self, row: JsonObject) -> JsonObject:
         """Return a row whose other fields have the names that are read, where but case, spaces or humps differ."""
@@ -184,7 +187,9 @@ def _detect(row: JsonObject) -> Schema | None:
         return Schema(name=name, mapper=partial(_multiple_choice, choices=choices, answer=answer), read=read)
     for prompt, completion in names.PAIRS:
         if prompt in row and completion in row:
-            return _pair_schema(prompt, completion)
+            texts = [row.get(name) for name in ("prompt", prompt)]
+            has_prompt = prompt == "input" and all(isinstance(text, str) and not is_blank(text) for text in texts)
+            return _pair_schema("prompt" if has_prompt else prompt, completion)
     for label in names.LABELS:
         if "text" in row and label in row:
             return _pair_schema("text", label)
@@ -202,7 +207,7 @@ def _conversation(column: str, value: Json) -> Schema:
     else:
         name = "converse" if any(isinstance(turn.get("content"), (list, tuple)) for turn in turns) else "chat"
     read = frozenset((column, "weight", *names.CONTEXTS, *names.WANTED, *names.AROUND))
-    read |= frozenset() if column == "chosen" else frozenset((*names.CHOSEN, *names.ANSWERS))
+    read |= frozenset() if column == "chosen" else frozenset((*names.CHOSEN, *names.ANSWERS, *names.REASONING))
     return Schema(name=name, mapper=partial(_whole, column=column), read=read)
 
 
@@ -312,7 +317,8 @@ def _multiple_choice(row: JsonObject, unread: Unread, choices: tuple[str, ...], 
     if not (is_wish(row.get("label")) or is_blank(row.get("label"))):
         unread["label"] += 1
     question, letter = row_answers.letter_choices(row, choices, answer)
-    contexts = [text_of(row[name]) for name in names.CONTEXTS if name not in choices and not is_blank(row.get(name))]
+    asked_about = tuple(name for name in names.CONTEXTS if name not in choices)
+    contexts = row_answers.contexts_of(row, asked_about, unread)
     messages = question_and_answer("\n\n".join([*contexts, question]), letter)
     return finished(Fields(messages=framed(messages, row, unread), tools=tools_of(row, unread)), row)
 
@@ -329,7 +335,7 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
         both = {"tools": question.get("tools"), "functions": row.get("tools")}
         row = {**row, "tools": first_filled(both, names.TOOLS, unread)}
         question = question["messages"]
-    contexts = [text_of(row[name]) for name in beside if not (is_blank(row.get(name)) or is_null_text(row[name]))]
+    contexts = row_answers.contexts_of(row, beside, unread, question)
     turns = row_answers.asked(question, prompt, unread, contexts)
     if len(turns) == 1 and not is_class and names.first_filled(row, names.HISTORY, unread) is None:
         names.check_alone(row)
@@ -363,9 +369,11 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         messages = row_answers.with_chosen(
             messages, row_answers.answered(row_answers.best_of(answer), name, unread), name, unread
         )
+    if column != "chosen":
+        messages = with_thought(messages, row, unread)
     if is_answered and not row.keys().isdisjoint(names.ANSWERS):
         unread.update(name for name in names.ANSWERS if not is_blank(row.get(name)))
-    _check_contexts(row, messages)
+    row_answers.check_contexts(row, messages, unread)
     tools = tools_of(row, unread)
     messages = framed(read_spelled_calls(messages, unread) if tools else messages, row, unread)
     messages = without_spelled_tools(messages, tools, unread) if tools else messages
@@ -375,14 +383,3 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
     elif not is_blank(label):
         unread["label"] += 1
     return finished(fields, row)
-
-
-def _check_contexts(row: JsonObject, messages: list[Message]) -> None:
-    """Check that what a question is about stands in the messages, too, where it has a column."""
-    for name in () if row.keys().isdisjoint(names.CONTEXTS) else names.CONTEXTS:
-        value = row.get(name)
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            text = text_of(item).strip()
-            if text and not any(text in message["content"] for message in messages):
-                ways = f"write it into them, or give columns={{'messages': ..., 'system': {name!r}}}"
-                raise DataError(f"{name}: a context stands beside messages; {ways}")

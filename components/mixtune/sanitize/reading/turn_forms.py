@@ -40,7 +40,28 @@ def spoken(turn: JsonObject) -> JsonObject:
 
 def plain_turns(turns: list[Json]) -> list[Json]:
     """Return turns of any of these forms as messages of OpenAI's."""
+    turns = _in_order(turns)
     return joined([step for turn in turns for step in (_steps(turn) if _has_steps(turn) else [turn])])
+
+
+def _in_order(turns: list[Json]) -> list[Json]:
+    """Return turns from the first to the last, `SYSTEM` as the assistant where it answers `USER` by turns.
+
+    The Assistants API lists the newest one first; in dialogues of tasks, as SGD's, the system is who answers.
+    """
+    first = turns[0] if turns else None
+    if not isinstance(first, dict):
+        return turns
+    if isinstance(first.get("created_at"), int):
+        times = [turn["created_at"] for turn in turns if isinstance(turn, dict) and "created_at" in turn]
+        is_newest_first = len(times) == len(turns) and times[0] > times[-1] and times == sorted(times, reverse=True)
+        turns = turns[::-1] if is_newest_first else turns
+    if str(first.get("speaker")).upper() not in ("USER", "SYSTEM"):
+        return turns
+    speakers = [str(turn.get("speaker")).upper() if isinstance(turn, dict) else "" for turn in turns]
+    if set(speakers) != {"USER", "SYSTEM"} or speakers[-1] != "SYSTEM":
+        return turns
+    return [{**turn, "speaker": "assistant"} if turn["speaker"].upper() == "SYSTEM" else turn for turn in turns]
 
 
 def _has_steps(turn: Json) -> bool:

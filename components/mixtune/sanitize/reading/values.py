@@ -35,7 +35,7 @@ _QUOTE, _SMALL = ord('"'), 4096
 _NULL = re.compile(
     r"nan|NaN|NULL|<NA>|\\N|(?i:<no_?input>)|#N/A|#NV|#NAME\?|#(?:REF|VALUE|DIV/0|NUM|NULL|BEZUG|WERT|ZAHL)!"
 )
-_PRINTED = re.compile(r"\{\s*'")
+_PRINTED = re.compile(r"""\{\s*(?:'|"name":\s*"[^"]*",\s*"arguments":\s*')""")
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 
@@ -92,6 +92,19 @@ def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
         raise DataError(f"{what} not JSON") from error
 
 
+def parse_objects(text: str, what: str) -> list[Json]:
+    """Return the JSON objects that stand in a text one behind the other; raise DataError where it holds another."""
+    decoder, objects, rest = json.JSONDecoder(), list[Json](), text.strip()
+    while rest:
+        try:
+            _, end = decoder.raw_decode(rest)
+        except ValueError as error:
+            raise DataError(f"{what} not JSON") from error
+        objects.append(parse_column(rest[:end], what))
+        rest = rest[end:].lstrip()
+    return objects
+
+
 def parse_if_json(value: Json) -> Json:
     """Return a value that is JSON as text; any other, and a text that only looks like it, as it is."""
     try:
@@ -101,9 +114,12 @@ def parse_if_json(value: Json) -> Json:
 
 
 def printed(text: str) -> Json:
-    """Return the value of an object that Python printed, as most of Hermes' calls are; any other text as it is."""
+    """Return the value of an object that Python printed, as most of Hermes' calls are; any other text as it is.
+
+    So are Glaive's calls: their arguments are JSON between single quotation marks, in an object of double ones.
+    """
     try:
-        value = ast.literal_eval(text) if _PRINTED.match(text) else text
+        value = ast.literal_eval(text.replace("\n", " ")) if _PRINTED.match(text) else text
         json_text(value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text

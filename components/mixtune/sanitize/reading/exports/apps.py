@@ -1,4 +1,4 @@
-"""Exports of chat apps: ChatGPT, Claude, DeepSeek, Open WebUI, LibreChat, LM Studio; and UltraChat's lists of texts.
+"""Exports of chat apps: ChatGPT, Claude, DeepSeek, Open WebUI, LibreChat, LM Studio, Grok, AI Studio; lists of texts.
 
 An app shows one path through its messages, and that is the conversation. What an answer owes to the app's tools, files
 or searches is not in the export: such an answer, and one that was cut off or disliked, is context alone.
@@ -9,27 +9,32 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.kinds import (
     begins,
     has_nodes,
-    is_alternating,
     is_claude,
     is_deepseek,
     is_more,
     is_open_webui,
 )
+from mixtune.sanitize.reading.exports.lists import (
+    alternating_steps,
+    grok_steps,
+    is_alternating,
+    is_grok,
+    is_studio,
+    studio_steps,
+)
+from mixtune.sanitize.reading.exports.steps import AFTER, DISLIKED, TOOLS, Step, check_files, flaw_of
 from mixtune.sanitize.reading.exports.trees import OTHERS, best_replies, is_tree, path_to, until_answer
-from mixtune.sanitize.reading.fields import TABLES, account
+from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, account
 from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_if_json
 from mixtune.sanitize.rules.record_texts import Refused
 
-_TOOLS = "answers by an app's tools, as context"
-_CUT_OFF = "answers that were cut off, as context"
-_DISLIKED = "answers that were disliked, as context"
 _HIDDEN = "messages that were hidden"
-_AFTER = "turns behind the last answer that is learned"
 _LATE = "system texts behind the first question"
 _UNANSWERED = "thoughts without an answer"
 _READ = {app: frozenset(names.split()) for app, names in TABLES["exports"].items()}
@@ -42,19 +47,6 @@ _CITED = re.compile("[\ue200-\ue206]|【[^】]*†[^】]*】")
 _FENCED = re.compile(r":::thinking\s(.*?):::\s*", re.DOTALL)
 _DETAILS = re.compile(r'<details type="(\w+)"[^>]*>\s*(?:<summary>.*?</summary>)?(.*?)</details>\s*', re.DOTALL)
 _SYSTEM_FIELD = "llm.prediction.systemPrompt"
-_ENDED = (None, "stop", "finished_successfully", "end_turn", "stop_sequence", "eosFound", "stopStringFound")
-"""What the apps say of an answer that is whole."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """What one side said, or a part of it."""
-
-    role: str
-    text: str = ""
-    thought: str = ""
-    flaw: str = ""
-    """Why the answer that it belongs to is not learned."""
 
 
 def opened_export(row: JsonObject) -> JsonObject:
@@ -78,23 +70,23 @@ def opened_export(row: JsonObject) -> JsonObject:
     return {**about, **dict.fromkeys(unread, True), "messages": messages}
 
 
-def _conversation(steps: list[_Step], unread: Unread) -> list[JsonObject]:
+def _conversation(steps: list[Step], unread: Unread) -> list[JsonObject]:
     """Return messages until the last answer that is learned; the steps of one side that follow one another are one."""
     first = next((place for place, step in enumerate(steps) if step.role == "user"), len(steps))
     unread.update(step.flaw for step in steps if step.flaw)
     unread.update(_LATE for step in steps[first:] if step.role == "system" and step.text.strip())
-    turns = [list[_Step]()]
+    turns = [list[Step]()]
     for step in [*steps[:first], *(step for step in steps[first:] if step.role != "system")]:
         if turns[-1] and turns[-1][-1].role != step.role:
             turns.append([])
         turns[-1].append(step)
     messages = [message for turn in turns if (message := _message(turn, unread))]
     learned = until_answer(messages, lambda message: message["role"] == "assistant" and "train" not in message)
-    unread.update([_AFTER] if len(learned) < len(messages) else [])
+    unread.update([AFTER] if len(learned) < len(messages) else [])
     return learned
 
 
-def _message(turn: list[_Step], unread: Unread) -> JsonObject:
+def _message(turn: list[Step], unread: Unread) -> JsonObject:
     """Return the message of a turn; an empty object where it says nothing."""
     text = "\n\n".join(step.text for step in turn if step.text.strip())
     thought = "\n".join(step.thought for step in turn if step.thought.strip())
@@ -107,7 +99,7 @@ def _message(turn: list[_Step], unread: Unread) -> JsonObject:
     return {**message, "train": False} if any(step.flaw for step in turn) else message
 
 
-def _chatgpt(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _chatgpt(row: JsonObject, unread: Unread) -> Iterator[Step]:
     nodes: dict[str, JsonObject] = row["mapping"]
     path = path_to(nodes, row["current_node"], "parent")
     shown = {node["message"]["id"] for node in path if node.get("message")}
@@ -123,28 +115,28 @@ def _chatgpt_role(message: JsonObject) -> str:
     return str(message["author"]["role"])
 
 
-def _chatgpt_steps(message: JsonObject, role: str, unread: Unread) -> Iterator[_Step]:
+def _chatgpt_steps(message: JsonObject, role: str, unread: Unread) -> Iterator[Step]:
     content, about = message["content"], message.get("metadata") or {}
     kind = content["content_type"]
     if kind in ("user_editable_context", "model_editable_context"):  # the model was shown it, hidden as it is
-        yield from (_Step(role="system", text=content[name]) for name in _CONTEXTS if content.get(name))
+        yield from (Step(role="system", text=content[name]) for name in _CONTEXTS if content.get(name))
     elif role == "tool" or (role == "assistant" and message.get("recipient") not in (None, "all")):
-        yield _Step(role="assistant", flaw=_TOOLS)
+        yield Step(role="assistant", flaw=TOOLS)
     elif about.get("is_visually_hidden_from_conversation") or message.get("weight") == 0:
         unread.update([] if is_blank(content.get("parts", content.get("text"))) else [_HIDDEN])
     elif kind == "thoughts":
         thoughts = [thought.get("content") or thought.get("summary") or "" for thought in content["thoughts"]]
-        yield _Step(role=role, thought="\n".join(thoughts))
+        yield Step(role=role, thought="\n".join(thoughts))
     elif kind == "reasoning_recap":
         unread["messages.reasoning_recap"] += 1
     elif kind not in ("text", "multimodal_text"):
         raise Refused(f"content of a kind that is not read ({kind})")
     else:
         text = "\n".join(filter(None, map(_chatgpt_text, content["parts"])))
-        _check_files(about.get("attachments"))
+        check_files(about.get("attachments"))
         ended = ((about.get("finish_details") or {}).get("type"), message.get("status"))
-        flaw = _TOOLS if _CITED.search(text) else _flaw_of(*ended)
-        yield _Step(role=role, text=text, flaw=flaw if role == "assistant" else "")
+        flaw = TOOLS if _CITED.search(text) else flaw_of(*ended)
+        yield Step(role=role, text=text, flaw=flaw if role == "assistant" else "")
 
 
 def _chatgpt_text(part: Json) -> str:
@@ -158,17 +150,7 @@ def _chatgpt_text(part: Json) -> str:
     raise Refused("images, audio or video, which are not read")
 
 
-def _check_files(*files: Json) -> None:
-    if any(files):
-        raise Refused("attachments, which are not read")
-
-
-def _flaw_of(*ends: Json) -> str:
-    """Return the flaw of an answer by what is said of its end."""
-    return "" if all(end in _ENDED for end in ends) else _CUT_OFF
-
-
-def _claude(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _claude(row: JsonObject, unread: Unread) -> Iterator[Step]:
     messages: list[JsonObject] = row["chat_messages"]
     path = messages
     if any(message.get("parent_message_uuid") for message in messages):
@@ -179,34 +161,34 @@ def _claude(row: JsonObject, unread: Unread) -> Iterator[_Step]:
     unread.update([OTHERS] if len(path) < len(messages) else [])
     for message in path:
         account(message, _READ["claude"], unread, "messages.", refuses=False)
-        _check_files(message.get("files"), message.get("files_v2"))
+        check_files(message.get("files"), message.get("files_v2"))
         role = "user" if message["sender"] == "human" else "assistant"
         for part in message.get("content") or [{"type": "text", "text": message.get("text") or ""}]:
             yield from _claude_steps(part, role, unread)
         for attachment in message.get("attachments") or ():
-            _check_files(not attachment.get("extracted_content"))
-            yield _Step(role=role, text=attachment["extracted_content"])
+            check_files(not attachment.get("extracted_content"))
+            yield Step(role=role, text=attachment["extracted_content"])
         if role == "assistant":
-            yield _Step(role=role, flaw=_flaw_of(message.get("stop_reason"), message.get("truncated") or None))
+            yield Step(role=role, flaw=flaw_of(message.get("stop_reason"), message.get("truncated") or None))
 
 
-def _claude_steps(part: JsonObject, role: str, unread: Unread) -> Iterator[_Step]:
+def _claude_steps(part: JsonObject, role: str, unread: Unread) -> Iterator[Step]:
     kind = part.get("type")
     account(part, _READ["claude_parts"], unread, "parts.", refuses=False)
     if kind == "text":
         is_cited = role == "assistant" and part.get("citations")
-        yield _Step(role=role, text=part["text"], flaw=_TOOLS if is_cited else "")
+        yield Step(role=role, text=part["text"], flaw=TOOLS if is_cited else "")
     elif kind == "thinking":
-        yield _Step(role=role, thought=part["thinking"])
+        yield Step(role=role, thought=part["thinking"])
     elif kind in ("tool_use", "tool_result"):
-        yield _Step(role=role, flaw=_TOOLS)
+        yield Step(role=role, flaw=TOOLS)
     elif kind in ("token_budget", "flag"):
         unread[f"parts.{kind}"] += 1
     else:
         raise Refused(f"content of a kind that is not read ({kind})")
 
 
-def _deepseek(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _deepseek(row: JsonObject, unread: Unread) -> Iterator[Step]:
     nodes: dict[str, JsonObject] = {name: node for name, node in row["mapping"].items() if node.get("message")}
     if not nodes:
         return
@@ -216,43 +198,43 @@ def _deepseek(row: JsonObject, unread: Unread) -> Iterator[_Step]:
     for node in path:
         message = node["message"]
         account(message, _READ["deepseek"], unread, "messages.", refuses=False)
-        _check_files(message.get("files"))
+        check_files(message.get("files"))
         if not message.get("fragments"):
             raise DataError("its messages do not say who speaks; write `messages`, each with role and content")
         for fragment in message["fragments"]:
             yield _fragment_step(fragment["type"], fragment.get("content") or "", unread)
 
 
-def _fragment_step(kind: str, text: str, unread: Unread) -> _Step:
+def _fragment_step(kind: str, text: str, unread: Unread) -> Step:
     if kind == "TIP":
         unread["messages.TIP"] += 1
     elif kind not in ("REQUEST", "THINK", "RESPONSE"):
-        return _Step(role="assistant", flaw=_TOOLS)
+        return Step(role="assistant", flaw=TOOLS)
     if kind == "THINK":
-        return _Step(role="assistant", thought=text)
-    return _Step(role="user" if kind == "REQUEST" else "assistant", text="" if kind == "TIP" else text)
+        return Step(role="assistant", thought=text)
+    return Step(role="user" if kind == "REQUEST" else "assistant", text="" if kind == "TIP" else text)
 
 
-def _open_webui(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _open_webui(row: JsonObject, unread: Unread) -> Iterator[Step]:
     chat = row["chat"]
     account(chat, _READ["open_webui_chat"], unread, "chat.", refuses=False)
     nodes: dict[str, JsonObject] = chat["history"]["messages"]
     path = path_to(nodes, chat["history"]["currentId"], "parentId")
     unread.update([OTHERS] if len(path) < len(nodes) else [])
-    yield _Step(role="system", text=chat.get("system") or (chat.get("params") or {}).get("system") or "")
+    yield Step(role="system", text=chat.get("system") or (chat.get("params") or {}).get("system") or "")
     for message in path:
         account(message, _READ["open_webui"], unread, "messages.", refuses=False)
-        _check_files(message.get("files"))
+        check_files(message.get("files"))
         yield _open_webui_step(message)
 
 
-def _open_webui_step(message: JsonObject) -> _Step:
+def _open_webui_step(message: JsonObject) -> Step:
     details = _DETAILS.findall(message["content"])
     is_by_tools = bool(message.get("sources")) or any(kind != "reasoning" for kind, _ in details)
     is_disliked = (message.get("annotation") or {}).get("rating") == -1
-    flaw = _flaw_of(message.get("error"), None if message.get("done") is not False else "not done")
-    flaw = _DISLIKED if is_disliked else _TOOLS if is_by_tools else flaw
-    return _Step(
+    flaw = flaw_of(message.get("error"), None if message.get("done") is not False else "not done")
+    flaw = DISLIKED if is_disliked else TOOLS if is_by_tools else flaw
+    return Step(
         role=message["role"],
         text=_DETAILS.sub("", message["content"]),
         thought="\n".join(_without_quotes(text) for kind, text in details if kind == "reasoning"),
@@ -265,11 +247,11 @@ def _without_quotes(text: str) -> str:
     return "\n".join(line.removeprefix(">").removeprefix(" ") for line in html.unescape(text).strip().split("\n"))
 
 
-def _librechat(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _librechat(row: JsonObject, unread: Unread) -> Iterator[Step]:
     messages: list[JsonObject] = row.get("messagesTree") or row.get("messages") or []
     options = row.get("options") or {}
     account(options, frozenset(("promptPrefix",)), unread, "options.", refuses=False)
-    yield _Step(role="system", text=options.get("promptPrefix") or "")
+    yield Step(role="system", text=options.get("promptPrefix") or "")
     path, others = list[JsonObject](), 0
     if messages and not row.get("recursive"):
         nodes = {message["messageId"]: message for message in messages}
@@ -282,33 +264,33 @@ def _librechat(row: JsonObject, unread: Unread) -> Iterator[_Step]:
     unread.update([OTHERS] if others else [])
     for message in path:
         account(message, _READ["librechat"], unread, "messages.", refuses=False)
-        _check_files(message.get("files"), message.get("attachments"))
+        check_files(message.get("files"), message.get("attachments"))
         yield _librechat_step(message)
 
 
-def _librechat_step(message: JsonObject) -> _Step:
+def _librechat_step(message: JsonObject) -> Step:
     parts = message.get("content") or [{"type": "text", "text": message.get("text") or ""}]
     texts = [part["text"] for part in parts if part.get("type") == "text"]
     text = "\n".join(str(text["value"] if isinstance(text, dict) else text) for text in texts)
     if message["isCreatedByUser"]:
-        return _Step(role="user", text=text)
+        return Step(role="user", text=text)
     thoughts = [part["think"] for part in parts if part.get("type") == "think"]
     is_by_tools = any(part.get("type") not in ("think", "text") for part in parts)
     is_disliked = (message.get("feedback") or {}).get("rating") == "thumbsDown"
-    flaw = _flaw_of(message.get("finish_reason"), message.get("error") or message.get("unfinished") or None)
-    return _Step(
+    flaw = flaw_of(message.get("finish_reason"), message.get("error") or message.get("unfinished") or None)
+    return Step(
         role="assistant",
         text=_FENCED.sub("", text),
         thought="\n".join([*thoughts, *(thought.strip() for thought in _FENCED.findall(text))]),
-        flaw=_DISLIKED if is_disliked else _TOOLS if is_by_tools else flaw,
+        flaw=DISLIKED if is_disliked else TOOLS if is_by_tools else flaw,
     )
 
 
-def _lm_studio(row: JsonObject, unread: Unread) -> Iterator[_Step]:
+def _lm_studio(row: JsonObject, unread: Unread) -> Iterator[Step]:
     fields = (row.get("perChatPredictionConfig") or {}).get("fields") or ()
     prompts = [field["value"] for field in fields if field.get("key") == _SYSTEM_FIELD]
     unread.update(["perChatPredictionConfig.fields"] if len(fields) > len(prompts) else [])
-    yield _Step(role="system", text=next(filter(None, prompts), row.get("systemPrompt") or ""))
+    yield Step(role="system", text=next(filter(None, prompts), row.get("systemPrompt") or ""))
     for message in row["messages"]:
         version = message["versions"][message.get("currentlySelected") or 0]
         unread.update([OTHERS] if len(message["versions"]) > 1 else [])
@@ -318,23 +300,18 @@ def _lm_studio(row: JsonObject, unread: Unread) -> Iterator[_Step]:
             yield from _lm_studio_steps(step, version["role"])
 
 
-def _lm_studio_steps(step: JsonObject, role: str) -> Iterator[_Step]:
+def _lm_studio_steps(step: JsonObject, role: str) -> Iterator[Step]:
     is_thought = (step.get("style") or {}).get("type") == "thinking"
     ended = ((step.get("genInfo") or {}).get("stats") or {}).get("stopReason")
     for part in step.get("content") or ():
         text = part.get("text") or ""
         if part.get("type") == "text":
-            flaw = _flaw_of(ended) if role == "assistant" else ""
-            yield _Step(role=role, thought=text, flaw=flaw) if is_thought else _Step(role=role, text=text, flaw=flaw)
+            flaw = flaw_of(ended) if role == "assistant" else ""
+            yield Step(role=role, thought=text, flaw=flaw) if is_thought else Step(role=role, text=text, flaw=flaw)
         elif role == "assistant":
-            yield _Step(role=role, flaw=_TOOLS)
+            yield Step(role=role, flaw=TOOLS)
         else:
-            _check_files(part)
-
-
-def _alternating(row: JsonObject, _: Unread) -> Iterator[_Step]:
-    for place, text in enumerate(row["data"]):
-        yield _Step(role=("user", "assistant")[place % 2], text=text)
+            check_files(part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +320,7 @@ class _Export:
 
     fits: Callable[[JsonObject], bool]
     read: frozenset[str]
-    steps: Callable[[JsonObject, Unread], Iterable[_Step]]
+    steps: Callable[[JsonObject, Unread], Iterable[Step]]
 
 
 _EXPORTS = (
@@ -373,5 +350,14 @@ _EXPORTS = (
         read=frozenset(("messages", "systemPrompt", "perChatPredictionConfig")),
         steps=_lm_studio,
     ),
-    _Export(fits=is_alternating, read=frozenset(("data",)), steps=_alternating),
+    _Export(fits=is_grok, read=frozenset(("conversation", "responses")), steps=grok_steps),
+    _Export(fits=is_studio, read=frozenset(("systemInstruction", "chunkedPrompt")), steps=studio_steps),
+    *(
+        _Export(
+            fits=partial(is_alternating, name=name),
+            read=frozenset((name,)),
+            steps=partial(alternating_steps, name=name),
+        )
+        for name in ("data", *CONVERSATIONS)
+    ),
 )

@@ -1,9 +1,6 @@
 """How rows of exports are told from others: by the form of their values, never by a column's name alone."""
 
-from collections import Counter
-
-from mixtune.sanitize.reading.fields import account
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
+from mixtune.sanitize.reading.values import Json, JsonObject, is_blank
 
 _ELSE = ("messages", "conversations", "prompt", "completion", "response", "text")
 """Columns that no export has, but for those that it is read from."""
@@ -45,11 +42,3 @@ def is_claude(row: JsonObject) -> bool:
 def begins(messages: Json, name: str) -> bool:
     """Return whether a value is a list of messages that have a field of this name."""
     return isinstance(messages, list) and bool(messages) and isinstance(messages[0], dict) and name in messages[0]
-
-
-def is_alternating(row: JsonObject) -> bool:
-    """Return whether a row is one of UltraChat's: texts by turns, and nothing else that says something."""
-    others: Unread = Counter()
-    account(row, frozenset(("data",)), others, refuses=False)
-    texts = row.get("data")
-    return isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts) and not others
