@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from mixtune import benchmark_files
 from mixtune.errors import DataError
 from mixtune.evaluate.benchmarks import gsm8k
+from mixtune.evaluate.named_benchmarks import parse_benchmarks
 
 from ..evaluation import compare, evaluate, write_jsonl
+from .layouts import ask, make_asking_tokenizer
 
 PROBLEMS = [
     (
@@ -81,6 +83,21 @@ def test_answers_are_read_and_compared_as_lm_eval_reads_them(text: str) -> None:
         for _, answer in PROBLEMS:
             same = exact_match_hf_evaluate([expected], [answer], [",", "\\$", "(?s).*#### ", "\\.$"], ignore_case=True)
             assert (gsm8k.normalise(read(text)) == gsm8k.normalise(answer)) == bool(same["exact_match"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "#### 9\n\nQ: And of 3?",
+        "It is 9.\n\nUser: And of 3?\nAssistant: 4",
+        "9\n**Question 2:** 3",
+        "\nProblem: 16 eggs.\nSo 9",
+    ],
+)
+def test_what_a_model_asks_itself_after_its_answer_is_no_part_of_it(said: str, folder: Path, tmp_path: Path) -> None:
+    entry = {"form": "gsm8k", "uri": str(folder), "num_fewshot": 0}
+    _, samples = ask(parse_benchmarks({"axis": entry})["axis"], make_asking_tokenizer(tmp_path), said)
+    assert dict(samples[0].measures) == {"flexible_match": 1}
 
 
 def test_an_axis_of_gsm8k_is_compared_like_any_other(world: Any, folder: Path, tmp_path: Path) -> None:

@@ -279,6 +279,12 @@ def judge(folder: Path, row: dict[str, Any], response: str) -> bool:
         ({"final_answer": ["1,000"], "is_multiple_answer": True}, "\\boxed{1000}", True),
         ({"final_answer": ["2,3"], "is_multiple_answer": False}, "\\boxed{3,2}", False),
         ({"final_answer": ["2,3"], "is_multiple_answer": "False"}, "\\boxed{3,2}", False),
+        ({"answer": 5}, "So \\boxed{5}.\n\nProblem: What is 1 + 1?\n\nSolution: \\boxed{2}", True),
+        ({"answer": 5}, "\\boxed{5}\n\n**Question 2:** And now? \\boxed{2}", True),
+        ({"answer": 5}, "\\boxed{5}\nuser\nAnd now?\nassistant\n\\boxed{2}", True),
+        ({"answer": 5}, "5\n\nHuman: And now?\n\nAssistant: 2", True),
+        ({"answer": 5}, "I restate it.\n**Problem:** What is 2 + 3?\n**Solution:** \\boxed{5}", True),
+        ({"answer": 5}, "\\boxed{4}, or rather\n\\boxed{5}", True),
     ],
 )  # fmt: skip
 def test_answers_to_mathematics_are_right_as_their_set_has_them(

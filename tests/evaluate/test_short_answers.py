@@ -304,12 +304,13 @@ class Cutting(Noting):
         return [Completion(token_ids=item.token_ids, truncated=True, latency_seconds=0.1) for item in super().generate(*arguments)]  # fmt: skip
 
 
-def test_an_answer_that_ended_is_not_cut_but_a_passage_may_be(tokenizer: Any, tmp_path: Path) -> None:
-    rows = [{"question": "Which?", "answer": "blue"}, {"context": "long " * 90, "question": "Which?", "answer": "blue"}]
-    entry = {"form": "short_answers", "uri": write_files(tmp_path, {"test.jsonl": rows}), "num_fewshot": 0}
+@pytest.mark.parametrize("form", ["short_answers", "gsm8k"])
+def test_an_answer_that_ended_is_not_cut_but_a_passage_may_be(form: str, tokenizer: Any, tmp_path: Path) -> None:
+    rows = [{"question": "Which?", "answer": "5"}, {"context": "long " * 90, "question": "Which?", "answer": "5"}]
+    entry = {"form": form, "uri": write_files(tmp_path, {"test.jsonl": rows}), "num_fewshot": 0, "max_new_tokens": 48}
     (benchmark,) = parse_benchmarks({"axis": entry}).values()
     (part,) = benchmark.form.plan("axis", benchmark.options, tokenizer, 0)
-    for said, cut in (("blue\nQuestion: What", [False, True]), ("blue and", [True, True])):
+    for said, cut in (("5\nQuestion: What", [False, True]), ("5 and", [True, True])):
         samples = part.score_items(part.items, Cutting(tokenizer, said))
         assert [sample.truncated for sample in samples] == cut
 

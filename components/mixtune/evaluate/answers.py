@@ -1,7 +1,7 @@
 """What engines answer, and the records that they answer, as columns of samples."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -13,6 +13,9 @@ from mixtune.inference.engine import Engine, Scores, Tokenizer
 from mixtune.inference.prompts import encode, encode_pairs, render_prompt
 from mixtune.inference.thoughts import Answer, split_thought
 from mixtune.records import Record
+
+_NEXT_TURN = re.compile(r"\n[\s*#]*(?:(?:Question|Problem|Q|User|Human)\b[ \d]*\**:|(?:user|assistant)\n)")
+"""A line with which a model that does not stop goes on to another question."""
 
 
 class AnswerColumns(TypedDict):
@@ -83,6 +86,17 @@ def generate(
             )
         )
     return columns
+
+
+def without_next_turn(text: str, is_answered: Callable[[str], bool]) -> str:
+    """Return an answer up to a line that opens another question, once it has answered; before that, one is restated."""
+    places = (match.start() for match in _NEXT_TURN.finditer(text))
+    return next((text[:place] for place in places if is_answered(text[:place])), text)
+
+
+def is_prompt_cut(engine: Engine, tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> bool:
+    """Return whether a plain prompt is longer than what a model takes before an answer of so many tokens."""
+    return len(encode_pairs(tokenizer, prompt, [""])[0][0]) > engine.max_length - max_new_tokens
 
 
 def read_answer(tokenizer: Tokenizer, token_ids: Sequence[int], prompt: str, *, keep: bool) -> Answer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mixtune import benchmark_files
 from mixtune.benchmark_files import SUBJECTS, Row
 from mixtune.errors import DataError
-from mixtune.evaluate.answers import AnswerColumns
+from mixtune.evaluate.answers import AnswerColumns, without_next_turn
 from mixtune.evaluate.asked import AskedForm, AskedItem, AskedOptions, Judgment, item_id
 from mixtune.evaluate.scoring.math_answers import are_same, is_same, read_answer, read_boxed
 from mixtune.inference.engine import Tokenizer
@@ -76,12 +76,15 @@ class CompetitionMath(AskedForm[MathOptions]):
         return list(items)
 
     def judge(self, item: AskedItem, answer: AnswerColumns) -> Judgment:
-        """Return whether the answer is the expected one in any spelling."""
-        prediction = read_answer(answer["response"])
+        """Return whether the answer is the expected one in any spelling; it ends where another question begins."""
+        has_box = bool(read_boxed(answer["response"]))
+        response = without_next_turn(
+            answer["response"], lambda text: bool(read_boxed(text) if has_box else text.strip())
+        )
+        prediction = read_answer(response)
         assert isinstance(item, MathItem)
         correct = (are_same if item.is_list else is_same)(prediction, item.gold, item.tolerance)
-        boxed = float(bool(read_boxed(answer["response"])))
-        return Judgment(correct=correct, prediction=prediction, measures={"boxed": boxed})
+        return Judgment(correct=correct, prediction=prediction, measures={"boxed": float(has_box)})
 
 
 FORM = CompetitionMath()

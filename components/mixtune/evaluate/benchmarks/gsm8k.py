@@ -15,7 +15,7 @@ from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.benchmark_files import Row
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.answers import generate, latency_scores
+from mixtune.evaluate.answers import generate, is_prompt_cut, latency_scores, without_next_turn
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -100,9 +100,13 @@ def score_problems(
     """Answer problems and read the numbers; correct where the strict reading is."""
     texts = [prompt(problem, shots) for problem in problems]
     samples = []
-    for problem, answer in zip(problems, generate(engine, tokenizer, texts, max_new_tokens, plain=True), strict=True):
-        response, stop, _ = answer["response"].partition(STOP)
-        answer["response"], answer["truncated"] = response, answer["truncated"] and not stop
+    answers = generate(engine, tokenizer, texts, max_new_tokens, plain=True)
+    for problem, text, answer in zip(problems, texts, answers, strict=True):
+        written = answer["response"]
+        response = without_next_turn(written.partition(STOP)[0], lambda text: re.search(r"\d", text) is not None)
+        answer["response"] = response
+        if answer["truncated"] and response != written:  # not by its length, but perhaps the prompt was
+            answer["truncated"] = is_prompt_cut(engine, tokenizer, text, max_new_tokens)
         gold, strict, flexible = map(normalise, (problem.answer, read_strict(response), read_flexible(response)))
         samples.append(
             Sample(

@@ -13,14 +13,14 @@ import pyarrow as pa
 from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
-from mixtune.evaluate.answers import AnswerColumns, generate, latency_scores
+from mixtune.evaluate.answers import AnswerColumns, generate, is_prompt_cut, latency_scores
 from mixtune.evaluate.benchmarks import form
 from mixtune.evaluate.benchmarks.form import correct, measure_column
 from mixtune.evaluate.reference_rows import UNANSWERABLE, ShortQuestion, read_questions
 from mixtune.evaluate.scoring.answer_matching import Match, best_match, words_of
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
-from mixtune.inference.prompts import encode, encode_pairs
+from mixtune.inference.prompts import encode
 
 QUESTIONS_PER_PART = 128
 _HEAD = f"Answer in words of the passage, or say {UNANSWERABLE} where it has no answer.\n\n"
@@ -105,8 +105,7 @@ def score_questions(
     ):
         is_ended = _cut(answer, item)
         if is_ended and answer["truncated"]:  # not by its length, but perhaps the passage was
-            room = engine.max_length - max_new_tokens
-            answer["truncated"] = len(encode_pairs(tokenizer, prompt, [""])[0][0]) > room
+            answer["truncated"] = is_prompt_cut(engine, tokenizer, prompt, max_new_tokens)
         score = _match(answer["response"], item)
         samples.append(
             Sample(
