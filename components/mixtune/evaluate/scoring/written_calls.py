@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixtune.benchmark_files import parse_cell
+
 Value = object
 
 
@@ -106,13 +108,8 @@ def _from_gemma(match: re.Match[str]) -> Iterator[WrittenCall]:
 
 def _plain_value(text: str) -> Value:
     """Return a value that is written without quotes: JSON or Python where it is that, else the text itself."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value: Value = parse(text)
-            return value
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
+    value = parse_cell(text)
+    return text if value is None and text not in ("null", "None") else value
 
 
 def _json_values(text: str) -> Iterator[Value]:
