@@ -92,6 +92,8 @@ def test_answers_are_read_and_compared_as_lm_eval_reads_them(text: str) -> None:
         "It is 9.\n\nUser: And of 3?\nAssistant: 4",
         "9\n**Question 2:** 3",
         "\nProblem: 16 eggs.\nSo 9",
+        "তাই ৯",
+        "It is ９.",
     ],
 )
 def test_what_a_model_asks_itself_after_its_answer_is_no_part_of_it(said: str, folder: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def asked(
 
 
 def is_one_number(text: str) -> bool:
-    return re.fullmatch(r"[-$]?\d[\d,.]*%?", text.strip()) is not None
+    return re.fullmatch(r"[-$ ]*\d[\d,. ]*[%$]?", text.strip()) is not None
 
 
 @settings(max_examples=500, deadline=None)
@@ -103,6 +103,14 @@ def test_drops_rule_is_the_one_of_lm_evals_task(answer: str, reference: str) -> 
         (SQUAD, "35", "3.5", 0, 0),
         (SQUAD, "5.0", "5", 1, 1),
         (SQUAD, "$1,500", "1500", 1, 1),
+        (SQUAD, "5€", "€5", 1, 1),
+        (SQUAD, "€ 5.00", "5 €", 1, 1),
+        (SQUAD, "$-5", "-5 $", 1, 1),
+        (SQUAD, "1\u202f234", "1,234", 1, 1),
+        (SQUAD, "1’234.5", "1234.5", 1, 1),
+        (SQUAD, "٣٫٥", "3.5", 1, 1),
+        (SQUAD, "12 34", "1234", 0, 0),
+        (DROP, "−5 yards", "-5 yards", 1, 1),
         (SQUAD, "", "5", 0, 0),
         (SQUAD, "] )", "] )", 1, 1),
         (SQUAD, "] ]", "] )", 0, 0),

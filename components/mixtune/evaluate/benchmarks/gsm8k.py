@@ -107,7 +107,10 @@ def score_problems(
         answer["response"] = response
         if answer["truncated"] and response != written:  # not by its length, but perhaps the prompt was
             answer["truncated"] = is_prompt_cut(engine, tokenizer, text, max_new_tokens)
-        gold, strict, flexible = map(normalise, (problem.answer, read_strict(response), read_flexible(response)))
+        plain = re.sub(r"\d", lambda digit: str(int(digit[0])), response).replace(
+            "\N{MINUS SIGN}", "-"
+        )  # of any script
+        gold, strict, flexible = map(normalise, (problem.answer, read_strict(plain), read_flexible(plain)))
         samples.append(
             Sample(
                 axis=axis,

@@ -21,7 +21,7 @@ SQUAD, TRIVIA_QA, DROP, EXACT = "squad", "trivia_qa", "drop", "exact"
 Reference = tuple[str, ...]
 """A right answer: one text, or by DROP's rule several that are right together."""
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NUMBER = re.compile(r"([-+−]?)[$€£¥]?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?%?")
+_NUMBER = re.compile(r"[$€£¥₹₩]? ?([-+−]?)[$€£¥₹₩]? ?(\d{1,3}(?:[, '’]\d{3})+|\d+)?(\.\d+)? ?[%$€£¥₹₩]?")
 _LISTED = re.compile(r",(?!\d)|;|&|\band\b")
 """What parts the spans of an answer that has several."""
 
@@ -75,10 +75,10 @@ def _is_punctuation(letter: str) -> bool:
 
 def _number(text: str) -> float | None:
     """Return the number that a text is and nothing else, whatever its currency, thousands and full stop."""
-    parts = _NUMBER.fullmatch(_plain(text).removesuffix("."))
+    parts = _NUMBER.fullmatch(_plain(text).replace("٬", ",").replace("٫", ".").removesuffix("."))
     if not parts or not (parts[2] or parts[3]):
         return None
-    value = float((parts[2] or "0").replace(",", "") + (parts[3] or ""))
+    value = float(re.sub(r"\D", "", parts[2] or "0") + (parts[3] or ""))
     return -value if parts[1] in ("-", "−") else value
 
 
@@ -118,7 +118,7 @@ def _set_f1(words: set[str], expected: set[str]) -> float:
 def _drop_words(text: str) -> list[str]:
     """Return the words of a text as DROP counts them: parted by hyphens, too, and numbers as floats."""
     tokens = []
-    for token in re.split("[ -]", text.lower()):
+    for token in re.split("[ −-]", text.lower()):
         plain = str(float(token)) if _is_float(token) else "".join(c for c in token if c not in string.punctuation)
         plain = str(float(plain)) if _is_float(plain) else plain
         tokens += _ARTICLES.sub(" ", plain).split()

@@ -7,7 +7,9 @@ fractions and roots in one form. Nothing is computed, but numbers are compared a
 import re
 from decimal import Decimal
 
-_REMOVED = ("\\left", "\\right", "^{\\circ}", "^\\circ", "\\$")
+_REMOVED = ("\\left", "\\right", "^{\\circ}", "^\\circ", "°", "\\$")
+_STYLED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{} ][^{}]*)\}")
+"""Letters or digits in a face of their own; a space before them begins a unit."""
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
 _SLASH = re.compile(r"\A(0|-?[1-9]\d*)/(0|-?[1-9]\d*)\Z")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -61,7 +63,7 @@ def is_same(first: str, second: str, tolerance: float = 0.0) -> bool:
 
 def _read_number(text: str) -> Decimal | None:
     """Return the number that a normalised answer is; None: it is none."""
-    plain = "0.5" if text == "\\frac{1}{2}" else text.replace("\N{MINUS SIGN}", "-").rstrip("%.")
+    plain = "0.5" if text == "\\frac{1}{2}" else re.sub("^[−–]", "-", text).removeprefix("+").rstrip("%.")
     plain = plain.replace("{,}", ",").replace("\\,", ",")
     return Decimal(plain.replace(",", "")) if _NUMBER.fullmatch(plain) else None
 
@@ -72,7 +74,7 @@ def normalise_answer(text: str) -> str:
     Raises:
         ValueError: A fraction or a root without its parts.
     """
-    text = _DOLLAR.sub("", text).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = _STYLED.sub(r"\1", _DOLLAR.sub("", text)).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac")
     for piece in _REMOVED:
         text = text.replace(piece, "")
