@@ -330,6 +330,33 @@ class Weighing(Noting):
         return [Scores(logprobs=(-2.0, -0.5, -3.0, -6.0), truncated=False, latency_seconds=0) for _ in requests]
 
 
+@pytest.mark.parametrize("entry", [{"form": "multiple_choice"}, {"form": "mmlu", "num_fewshot": 0}])
+def test_a_choice_that_is_there_twice_is_right_twice(entry: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
+    row = {"question": "q", "choices": ["x", "a", "y", "a"], "answer": "D"}
+    entry = {**entry, "uri": write_files(tmp_path, {"test.jsonl": [row]})}
+    (benchmark,) = parse_benchmarks({"axis": entry}).values()
+    (part,) = benchmark.form.plan("axis", benchmark.options, tokenizer, 0)
+    (sample,) = part.score_items(part.items, Weighing(tokenizer))
+    assert sample.correct == 1
+    assert math.exp(-sample.nll) == pytest.approx(
+        (math.exp(-0.5) + math.exp(-6)) / sum(map(math.exp, (-2, -0.5, -3, -6)))
+    )
+
+
+@pytest.mark.parametrize("entry", [{"form": "multiple_choice"}, {"form": "mmlu", "num_fewshot": 0, "scoring": "text"}])
+def test_a_choice_without_a_text_is_not_scored_as_one(entry: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
+    rows = [{"question": "q", "choices": ["x", " ", "y"], "answer": letter} for letter in "CB"]
+    for files, row in zip(("right", "blank"), rows, strict=True):
+        entry = {**entry, "uri": write_files(tmp_path / files, {"test.jsonl": [row]})}
+        (benchmark,) = parse_benchmarks({"axis": entry}).values()
+        if files == "right":
+            engine, (sample,) = ask(benchmark, tokenizer)
+            assert (engine.asked[0][1], sample.nll) == ([" x", " y"], pytest.approx(math.log(2)))
+            continue
+        with pytest.raises(DataError, match="item all/0: its right choice, or all others, have no text; leave it out"):
+            ask(benchmark, tokenizer)
+
+
 def test_of_several_right_choices_the_probability_is_truthfulqas_mc2(tokenizer: Any, tmp_path: Path) -> None:
     choices, labels = ["A tree grows.", "You digest them.", "Nothing", "You turn into a tree at night."], [0, 1, 1, 0]
     row = {"question": "What if you eat seeds?", "mc2_targets": {"choices": choices, "labels": labels}}

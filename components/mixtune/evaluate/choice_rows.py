@@ -65,6 +65,12 @@ class Question:
         """One letter per choice."""
         return string.ascii_uppercase[: len(self.choices)]
 
+    @property
+    def others_right(self) -> tuple[int, ...]:
+        """Indexes of right choices but the first; a text that is there twice is right twice."""
+        right = {self.choices[place] for place in (self.answer, *self.also_right)}
+        return tuple(place for place, text in enumerate(self.choices) if text in right and place != self.answer)
+
     def after_context(self, prompt: str) -> str:
         """Return a prompt behind the passage, where there is one."""
         return f"{self.context}\n{prompt}" if self.context else prompt
@@ -162,6 +168,24 @@ def _drafts(rows: list[Row], uri: str) -> Iterator[_Draft]:
         draft = _Draft(place=place, question=question, names=names, answer=text, is_number=is_number)
         second = next((row[name] for name in ("answer_index", "answer_idx") if not is_blank(row.get(name))), None)
         yield draft if second is None else replace(draft, beside=replace(draft, answer=str(second).strip()))
+
+
+def scored_as_texts(questions: list[Question], uri: str) -> list[Question]:
+    """Return questions without the choices that have no text, whose probability would be that of a space.
+
+    Raises:
+        DataError: A right choice has no text, or no other has one.
+    """
+    shown = []
+    for item in questions:
+        places = [place for place, text in enumerate(item.choices) if text.strip()]
+        if item.answer not in places or len(places) < 2:
+            raise DataError(f"{uri}: item {item.item_id}: its right choice, or all others, have no text; leave it out")
+        choices, answer = tuple(item.choices[place] for place in places), places.index(item.answer)
+        also_right = tuple(places.index(place) for place in item.also_right if place in places)
+        bias = tuple(item.bias[place] for place in places if item.bias)
+        shown.append(replace(item, choices=choices, answer=answer, also_right=also_right, bias=bias))
+    return shown
 
 
 def _answers(drafts: list[_Draft], options: ChoiceOptions) -> list[int]:

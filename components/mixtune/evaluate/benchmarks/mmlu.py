@@ -19,7 +19,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, gold_probability, mean_contrast
-from mixtune.evaluate.choice_rows import NO_SUBJECT, ChoiceOptions, Question, read_questions
+from mixtune.evaluate.choice_rows import NO_SUBJECT, ChoiceOptions, Question, read_questions, scored_as_texts
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
@@ -69,6 +69,8 @@ class Mmlu(BenchmarkForm[MmluOptions]):
             raise DataError(f"{options.uri}: BBQ's accuracy alone hides bias; form multiple_choice scores both")
         questions = benchmark_files.stratified_subset(items, lambda item: item.subject, limit)
         shots = next((splits[name] for name in ("dev", "validation") if splits.get(name, items) is not items), [])
+        if options.scoring == "text":
+            questions = scored_as_texts(questions, options.uri)
         texts = prompts(questions, shots, options.num_fewshot, options.scoring)
         by_subject: dict[str, list[tuple[Question, str]]] = defaultdict(list)
         for question, text in zip(questions, texts, strict=True):
@@ -144,7 +146,7 @@ def score_questions(
             subject=question.subject,
             item_id=question.item_id,
             text=question.question,
-            **choose(text, scores, question.letters, question.answer),
+            **choose(text, scores, question.letters, question.answer, question.others_right),
         )
         for (question, text), scores in zip(items, engine.score(requests), strict=True)
     ]

@@ -17,7 +17,7 @@ from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
 from mixtune.evaluate.benchmarks import form
 from mixtune.evaluate.benchmarks.form import correct, measure_column
-from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions
+from mixtune.evaluate.choice_rows import ChoiceOptions, Question, read_questions, scored_as_texts
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 from mixtune.inference.prompts import encode_pairs
@@ -54,6 +54,7 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
         questions = benchmark_files.choose_split(read_questions(options), options.uri)
         if self.metric == BIAS and not all(question.bias for question in questions):
             raise DataError(f"{options.uri}: {self.metric} is scored on rows of BBQ, with their answer_info")
+        questions = scored_as_texts(questions, options.uri)
         questions = benchmark_files.stratified_subset(questions, lambda item: item.subject, limit)
         score = partial(score_choices, axis, tokenizer, options.prompt)
         return make_parts(axis, questions, ITEMS_PER_PART, score)
@@ -112,13 +113,13 @@ def score_choices(
             subject=question.subject,
             item_id=question.item_id,
             text=question.question,
-            **choose(text, scores, question.choices, question.answer, question.also_right),
+            **choose(text, scores, question.choices, question.answer, question.others_right),
         )
         is_fixed = len(parts) > 1 or WORDS.issuperset(choice.lower() for choice in question.choices)
         lengths = np.array([1 if is_fixed else max(1, len(choice)) for choice in question.choices])
         best = int(np.argmax(np.array(scores.logprobs) / lengths))
         measures = {"accuracy": sample.correct or 0.0} | ({"bias": question.bias[best]} if question.bias else {})
-        right = float(best in (question.answer, *question.also_right))
+        right = float(best in (question.answer, *question.others_right))
         samples.append(replace(sample, correct=right, prediction=question.choices[best], measures=measures))
     return samples
 
