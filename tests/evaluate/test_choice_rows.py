@@ -31,6 +31,7 @@ from ..evaluation import evaluate, ifeval_rows, mmlu_rows, write_jsonl
         ({"goal": "q", "sol1": "a", "sol2": "b", "label": 1}, ("a", "b"), 1),
         ({"question": "q", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 3}, ("a", "b", "c", "d"), 3),
         ({"question": "q", "choices": "['it''s', \"b\"]", "answer": 1}, ("its", "b"), 1),
+        ({"question": "q", "choices": "['x y'\n \"it's\"]", "answer": 1}, ("x y", "it's"), 1),
         ({"question": "q", "choices": ["None", "NA"], "answer": "B"}, ("None", "NA"), 1),
         ({"question": "q", "choices": ["x", "y"], "answer": "b"}, ("x", "y"), 1),
         ({"question": "q", "A": "", "B": "y", "C": "z", "D": "", "answer": "B"}, ("", "y", "z"), 1),
@@ -77,8 +78,8 @@ def test_the_csv_of_mmlus_authors_has_no_header_and_its_subject_in_its_name(tmp_
     assert splits["test"][0].choices == ("x", "y", "z", "w")
 
 
-def test_a_list_that_numpy_printed_is_named(tmp_path: Path) -> None:
-    row = {"question": "q", "choices": "['a' 'b']", "answer": 0}
+def test_a_list_that_numpy_printed_in_part_is_named(tmp_path: Path) -> None:
+    row = {"question": "q", "choices": "['a' ... 'b']", "answer": 0}
     with pytest.raises(DataError, match="row 1: choices is not a JSON list; numpy printed it"):
         read_questions(ChoiceOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", [row]))))
 

@@ -212,6 +212,15 @@ def test_a_split_whose_answers_are_secret_is_not_asked(
         ({"question": {"text": "q", "tokens": ["q"]}, "answers": [{"text": "x"}, {"text": "y"}]}, "x"),
         ({"question": "q", "answer": [1994, 1995]}, "1994"),
         ({"question": "q", "answer": "['swan', 'the swan']"}, "swan"),
+        ({"question": "q", "answer": "['swan'\n 'the swan']"}, "swan"),
+        (
+            {"question": "q", "answers": "{'text': array(['a])', 'b'], dtype=object), 'answer_start': array([1, 2])}"},
+            "a])",
+        ),
+        ({"question": "q", "answers": '{"text": ["a"], "answer_start": [1]}'}, "a"),
+        ({"question": "q", "answers": "{'text': [], 'answer_start': []}"}, "unanswerable"),
+        ({"question": "q", "answer": '{"value": "swan", "aliases": ["the swan"]}'}, "swan"),
+        ({"question": "q", "answer": "{'x': 1}"}, "{'x': 1}"),
         ({"question": "q", "possible_answers": '["swan"]', "obj": "x y"}, "swan"),
         ({"question": "q", "answers": {"text": "Schwan", "answer_start": 3}}, "Schwan"),
         ({"question": "q", "answers": ["a", "b"]}, "a"),
@@ -301,6 +310,11 @@ def test_rows_that_are_no_such_questions_are_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(DataError, match=words):
         asked(tokenizer, tmp_path, {"test.jsonl": [{"question": "first", "answer": "x"}, row]}, **options)
+
+
+def test_a_first_row_that_is_refused_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 1: an answer is a text or a number"):
+        asked(tokenizer, tmp_path, {"test.jsonl": [{"question": "q", "answer": {"x": 1}}]})
 
 
 class Cutting(Noting):

@@ -161,6 +161,9 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
     "SQuAD": ({"question": "q", "context": "c", "answers": {"text": ["a", "a"], "answer_start": [1, 1]}},
               [{"role": "user", "content": "q\n\nc"}, A]),
+    "SQuAD's answers as NumPy prints them": (
+        {"question": "q", "context": "c", "answers": "{'text': array(['a', 'a'], dtype=object), 'answer_start': array([1, 1])}"},
+        [{"role": "user", "content": "q\n\nc"}, A]),
     "RACE: an article before the choices": (
         {"article": "c", "question": "q", "options": ["x", "y"], "answer": "B"},
         [{"role": "user", "content": "c\n\nq\nA. x\nB. y"}, {"role": "assistant", "content": "B"}]),
@@ -651,6 +654,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the number of an answer": ({"prompt": "q", "responses": ["a", "b"], "chosen": 0}, "chosen is the number of an answer"),
     "several answers": ({"question": "q", "answer": ["a", "b"]}, "answer holds 2 answers"),
     "no answer": ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "answers holds no answers"),
+    "no answer, as Python prints it": (
+        {"question": "q", "context": "c", "answers": "{'text': [], 'answer_start': []}"}, "answers holds no answers"),
     "an answer with what is said of it": ({"question": "q", "answer": {"value": "a", "aliases": ["x"]}}, "an object around a text"),
     "an object around messages": ({"input": {"body": {"messages": [Q]}}, "output": {"body": {"content": "a"}}}, "an object around a text"),
     "parts without a message": ({"prompt": [{"type": "text", "text": "q"}], "completion": "a"}, "an object around a text"),

@@ -30,6 +30,11 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _EMPTY = ("qas", "qa_pairs")
 _NESTED = ("paragraphs", "problems", "questions", *_EMPTY)
 """Columns whose lists hold the rows that are asked, beside what these have in common; of passages some have none."""
+_PRINTED = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?P<gap>\s+(?=['"]))?|(?P<array>\barray)\(|,\s*dtype=[^()]*(?=\))""",
+    re.DOTALL,
+)
+"""A text and what parts it from the next one, or what NumPy prints around an array in an object."""
 Row = dict[str, Any]
 """A row of outside data, by column."""
 
@@ -65,14 +70,19 @@ def _asks(part: object) -> bool:
 
 
 def parse_cell(text: str) -> object:
-    """Return the value that a table's cell holds as JSON or as Python prints it; None: it is neither."""
+    """Return the value that a table's cell holds as JSON, or as Python or NumPy prints it; None: it is neither."""
     for parse in (json.loads, ast.literal_eval):
         try:
-            value: object = parse(text)
+            value: object = parse(text if parse is json.loads else _PRINTED.sub(_as_list, text))
             return value
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return None
+
+
+def _as_list(match: re.Match[str]) -> str:
+    """Return a piece of a printed array as a list has it; Python alone would join texts that no comma parts."""
+    return "(" if match["array"] else (match["text"] or "") + (", " if match["gap"] else "")
 
 
 def is_marked(row: Row, column: str, *, mark: bool = True) -> bool:

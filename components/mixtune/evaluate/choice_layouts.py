@@ -174,13 +174,13 @@ def _is_nested(value: object) -> bool:
 
 
 def _parse_list(text: str, place: str) -> object:
-    """Return a list that is written as JSON, as Python prints it, or with a lettered choice a line."""
+    """Return a list that is written as JSON, as Python or NumPy prints it, or with a lettered choice a line."""
     value = parse_cell(text)
     if isinstance(value, list | tuple | dict) and len(value) > 1:
         return value if isinstance(value, dict) else list(value)
     lines = [line.strip(" ,") for line in re.split(r"\n|(?:^|,) ?(?=[a-z] \) )", text) if line.strip()]  # MathQA
     if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
         return lines
-    hint = "; numpy printed it, which loses where a text ends: write JSON" if text.lstrip().startswith("[") else ""
+    hint = "; numpy printed it, perhaps in part: write JSON" if text.lstrip().startswith("[") else ""
     way = hint or '; write ["x", "y"], or a column for each choice'
     raise DataError(f"{place}: choices is not a JSON list{way}; got {text[:80]!r}")

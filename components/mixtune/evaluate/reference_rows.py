@@ -19,6 +19,9 @@ ANSWERABLE, UNANSWERABLE = "answerable", "unanswerable"
 _FIRST = ("answer", "answers", "answers_spans", "target", "possible_answers", "correct_answer")
 _FURTHER = ("validated_answers", "answer_aliases", "aliases")
 """Columns of right answers beside these."""
+_CELLS = tuple(name for name in _FIRST if name != "target")
+"""Columns whose texts may be a list or an object; BBH asks for brackets themselves."""
+_KEYS = ({"text"}, {"input_text"}, {"spans"}, {"value", "aliases"}, {"Value", "Aliases"})
 _NO_ANSWER = "No Answer Present."
 """What MS MARCO writes."""
 _HIDDEN = ("", "<unk>", "nan")
@@ -61,7 +64,8 @@ def read_questions(uri: str, columns: Mapping[str, str]) -> dict[str, list[Short
         DataError: A row without a question or an answer, with choices, or with what cannot be shown.
     """
     splits = benchmark_files.read_splits(uri, columns=columns, repeats=True)
-    hidden = [split for split, rows in splits.items() if all(map(_is_hidden, rows))]
+    splits = {split: [_with_values(row) for row in rows] for split, rows in splits.items()}
+    hidden = [split for split, rows in splits.items() if _is_hidden(rows, uri)]
     if len(hidden) < len(splits):
         splits = {split: rows for split, rows in splits.items() if split not in hidden}
         if hidden:
@@ -122,9 +126,23 @@ def _is_marked(row: Row) -> bool:
     return str(row.get("answers")).strip("[]'\"") == _NO_ANSWER
 
 
-def _is_hidden(row: Row) -> bool:
-    """Return whether a row has no answer, though it does not say that there is none."""
-    return not _is_marked(row) and not _references(row, "")[0]
+def _is_hidden(rows: list[Row], uri: str) -> bool:
+    """Return whether no row of a split has an answer, though none says that there is none."""
+    return not any(_is_marked(row) or _references(row, f"{uri} row {number}")[0] for number, row in enumerate(rows, 1))
+
+
+def _with_values(row: Row) -> Row:
+    """Return a row with lists of texts and objects of the known benchmarks where its cells hold them as text."""
+    cells = {name: text for name in (*_CELLS, *_FURTHER) if isinstance(text := row.get(name), str) and text[:1] in "[{"}
+    values = {name: benchmark_files.parse_cell(text) for name, text in cells.items()}
+    return row | {name: value for name, value in values.items() if _is_of_texts(value)}
+
+
+def _is_of_texts(value: object) -> bool:
+    """Return whether a value is a list of texts, or an object as one of the known benchmarks has its answers."""
+    if isinstance(value, dict):
+        return any(keys <= value.keys() for keys in _KEYS)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _references(row: Row, place: str) -> tuple[tuple[Reference, ...], str]:
@@ -160,8 +178,7 @@ def _spell(value: object, place: str) -> Iterator[Reference]:
     """Yield the right answers that a value is."""
     match value:
         case str():
-            listed = _listed(value)
-            yield from [(text,) for text in listed] if listed else [] if value in _HIDDEN else [(value.strip(),)]
+            yield from [] if value in _HIDDEN else [(value.strip(),)]
         case bool():
             yield ("yes" if value else "no",)
         case int() | float() | Decimal() if math.isfinite(value):
@@ -197,9 +214,3 @@ def _spell_drop(value: object, place: str) -> Iterator[Reference]:
             yield (str(number),) if number not in ("", None) else tuple(map(str, spans)) or (day,)
         case _:
             raise DataError(f"{place}: an answer of DROP has number, date and spans; got {str(value)[:80]!r}")
-
-
-def _listed(text: str) -> list[str]:
-    """Return the texts of a list that a CSV's cell holds; empty: it is none."""
-    value = benchmark_files.parse_cell(text) if text.startswith("[") else None
-    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []
