@@ -196,7 +196,7 @@ def test_a_disliked_answer_of_open_webui_is_not_learned(tmp_path: Path) -> None:
         "1": {"id": "1", "role": "user", "content": "q"},
         "2": {"id": "2", "parentId": "1", "role": "assistant", "content": "bad", "annotation": {"rating": -1}},
         "3": {"id": "3", "parentId": "2", "role": "user", "content": "q"},
-        "4": {"id": "4", "parentId": "3", "role": "assistant", "content": "a", "feedbackNote": "n"},
+        "4": {"id": "4", "parentId": "3", "role": "assistant", "content": "a", "feedbackNote": "n", "error": False},
     }
     records, unread, _ = read(tmp_path, {"chat": {"history": {"messages": nodes, "currentId": "4"}}})
     assert records == [[("user", "q"), ("assistant", "bad", False), ("user", "q"), ("assistant", "a")]]

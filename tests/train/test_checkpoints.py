@@ -22,6 +22,7 @@ from mixtune.demo.demo_data import BASE_MODEL
 from mixtune.errors import ConfigError, StorageError, TrainingError
 from mixtune.train import checkpoints
 from mixtune.train.checkpoints import CheckpointManifest, Checkpoints
+from mixtune.train.distributed import ProcessGroup
 from mixtune.train.loop import OnStep
 from mixtune.train.metrics import StepMetrics
 from mixtune.train.run import run_training
@@ -52,12 +53,17 @@ def stop_after(step: int) -> OnStep:
     return stop
 
 
+def join_writers() -> None:
+    """Wait until no checkpoint is being written."""
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":
+            thread.join(20)
+
+
 def interrupted(train: Train, folder: Path, step: int, **options: object) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(folder, on_step=stop_after(step), **options)
-    for thread in threading.enumerate():
-        if thread.daemon and thread.name.startswith("checkpoint"):
-            thread.join(20)
+    join_writers()
 
 
 @pytest.mark.parametrize(("keep", "left"), [(1, ["8+"]), (3, ["4+", "6+", "8+"])])
@@ -130,9 +136,7 @@ def test_a_checkpoint_that_s3_does_not_take_for_a_while_costs_that_one_alone(
     faulty_s3.fault = lambda method, path: fault if method == "PUT" and "/step-00000008-" in path else ""
 
     def settle(trainer: Trainer, metrics: StepMetrics) -> None:
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":
-                thread.join(20)
+        join_writers()
         if metrics.step == 11:
             raise KeyboardInterrupt
 
@@ -171,9 +175,7 @@ def test_a_training_ends_where_s3_takes_no_checkpoint_for_long_and_earlier_ones_
 
     def settle(trainer: Trainer, metrics: StepMetrics) -> None:
         steps.append(metrics.step)
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":
-                thread.join(20)
+        join_writers()
 
     task = in_s3(bucket, shards_path, tmp_path / "cut")
     with pytest.raises(StorageError, match=r"S3 has taken none for 30 minutes.*earlier ones stay; run it again once"):
@@ -184,6 +186,47 @@ def test_a_training_ends_where_s3_takes_no_checkpoint_for_long_and_earlier_ones_
     assert "going on after step 4 of 12" in capsys.readouterr().out
 
 
+def test_a_training_ends_where_for_long_each_checkpoint_lacks_the_part_of_one_process_or_another(
+    shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(checkpoints, "time", SimpleNamespace(monotonic=lambda: 600.0 * len(steps)))
+    monkeypatch.setattr(checkpoints, "OUTAGE_SECONDS", 2400.0)
+    monkeypatch.setattr(ProcessGroup, "any_process", lambda group, flag: True)
+    faulty_s3.fault = lambda method, path: (
+        "SlowDown" if method == "PUT" and re.search("/step-000000(02|06|10)-", path) else ""
+    )
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        join_writers()
+
+    with pytest.raises(StorageError, match=r"S3 has taken none for 60 minutes"):
+        run_training(in_s3(bucket, shards_path, tmp_path / "cut"), settle)
+    assert steps[-1] == 6
+
+
+def test_a_checkpoint_is_whole_though_older_ones_cannot_be_listed(
+    shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps: list[int] = []
+    faulty_s3.fault = lambda method, path: (
+        "AccessDenied"
+        if method == "GET" and "list-type" in path and "checkpoints" in path and 2 <= len(steps) < 6
+        else ""
+    )
+
+    def settle(trainer: Trainer, metrics: StepMetrics) -> None:
+        steps.append(metrics.step)
+        join_writers()
+
+    run_training(in_s3(bucket, shards_path, tmp_path / "cut"), settle)
+    printed = capsys.readouterr().out
+    assert steps[-1] == 12 and faulty_s3.faults
+    assert "checkpoints: not listed, so older checkpoints stay for now" in printed
+    assert "could not be written" not in printed
+
+
 def test_a_checkpoint_that_s3_refuses_ends_the_training_at_the_next_step(
     shards_path: str, bucket: str, faulty_s3: FaultyS3, tmp_path: Path
 ) -> None:
@@ -192,9 +235,7 @@ def test_a_checkpoint_that_s3_refuses_ends_the_training_at_the_next_step(
 
     def settle(trainer: Trainer, metrics: StepMetrics) -> None:
         steps.append(metrics.step)
-        for thread in threading.enumerate():
-            if thread.name == "checkpoint":
-                thread.join(20)
+        join_writers()
 
     with pytest.raises(StorageError, match=r"could not be written \(s3://.*AccessDenied: no right to do this"):
         run_training(in_s3(bucket, shards_path, tmp_path / "cut"), settle)
@@ -209,9 +250,7 @@ def test_the_last_checkpoint_is_not_waited_for_in_vain_where_the_model_follows(
 
     def settle(trainer: Trainer, metrics: StepMetrics) -> None:
         if metrics.step == 11:
-            for thread in threading.enumerate():
-                if thread.name == "checkpoint":
-                    thread.join(20)
+            join_writers()
 
     assert storage.exists(storage.check_fingerprint(run_training(task, settle).uri))
     assert "AccessDenied" in (printed := capsys.readouterr().out) and "; the model follows" in printed

@@ -244,6 +244,17 @@ def test_a_setting_that_nobody_knows_is_in_the_table() -> None:
     assert not line.becomes and "not known" in line.note
 
 
+def test_a_setting_that_two_objects_give_is_listed_twice_and_a_number_outweighs_auto(tmp_path: Path) -> None:
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": "auto", "batch_size": 4}}}
+    job = {"model": "m", "training_file": "f", "hyperparameters": {"n_epochs": 3, "batch_size": 4}, "method": method}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    arguments, lines = map_settings(read_export(str(tmp_path / "job.json")))
+    assert arguments["customer_epochs"] == 3
+    assert [line.setting for line in lines] == [
+        "n_epochs", "batch_size", "method.supervised.hyperparameters.n_epochs",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", '"x"'])
 def test_a_file_without_a_record_is_refused_by_its_name(tmp_path: Path, capsys: Any, text: str) -> None:
     (tmp_path / "job.json").write_text(text)

@@ -159,6 +159,8 @@ class Checkpoints:
         """Copy the state, and begin to write it; `healthy`: its held-out loss is within the limit."""
         if self._settle():
             self._give_up()
+        elif not self._is_missing:
+            self._failing_since = math.inf
         self._torn.clear()
         self._saved_at, self._is_missing = time.monotonic(), False
         manifest = CheckpointManifest(
@@ -265,7 +267,11 @@ class Checkpoints:
 
     def _delete_old(self) -> None:
         """Delete all but the newest, and the newest healthy one; and torn ones before it, which nobody writes now."""
-        whole, torn = self._listed()
+        try:
+            whole, torn = self._listed()
+        except (StorageError, OSError) as error:
+            print(f"warning: {self.uri}: not listed, so older checkpoints stay for now ({error})", flush=True)
+            return
         newest = whole[-self._settings.keep :] + [name for name in whole if name.endswith(HEALTHY)][-1:]
         for name in set(whole) - set(newest) | {name for name in torn if name < whole[-1]}:
             delete_checkpoints(storage.join(self.uri, name))
@@ -280,14 +286,12 @@ class Checkpoints:
             if not self._group.is_main:
                 note = storage.join(folder, f"written-{self._group.rank:05d}.json")
                 storage.write_json(note, [vars(entry) for entry in entries])
-                self._failing_since = math.inf
                 return
             entries += self._peers(folder)
             if self._torn.is_set():
                 return
             files = tuple(sorted(entries, key=lambda entry: entry.path))
             write_artifact(storage.join(folder, MANIFEST), replace(manifest, data_uri=folder, files=files))
-            self._failing_since = math.inf
             self._delete_old()
         except BaseException as error:
             self._error = error

@@ -202,19 +202,22 @@ def _check_kind(service: Service, name: str, content: object) -> None:
 
 
 def _read_settings(service: Service, content: object) -> Json:
-    """Return all keys of the objects with settings, but those that are read elsewhere, describe, or say nothing."""
+    """Return all keys of the objects with settings, but those that are read elsewhere, describe, or say nothing.
+
+    A key that another object has with another value is listed with its path.
+    """
     elsewhere = [*service.names, *service.base, *service.training, *service.validation, *service.refused]
     paths = [_words(path) for path in (*elsewhere, *service.settings)]
     describing = {same_word(key) for key in read_table().describing}
     settings: Json = {}
     for place in service.settings:
         values, start = look_up(content, place), _words(place)
-        for key, value in values.items() if isinstance(values, dict) else ():
-            words = (*start, same_word(str(key)))
+        for key, value in ((str(key), value) for key, value in values.items()) if isinstance(values, dict) else ():
+            words = (*start, same_word(key))
             is_read = any(path[: len(words)] == words for path in paths)
             value = value.strip().strip('"') if isinstance(value, str) else value
             if not is_read and words[-1] not in describing and value not in (None, "", [], {}) and value is not False:
-                settings[str(key)] = value
+                settings[key if settings.get(key, value) == value else f"{place}.{key}"] = value
     return settings
 
 

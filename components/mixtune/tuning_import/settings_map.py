@@ -34,7 +34,7 @@ def map_settings(job: TuningJob) -> tuple[Json, list[Mapped]]:
     arguments: Json = {}
     lines = []
     for setting, value in job.settings.items():
-        rule = job.rules.get(same_word(setting), UNKNOWN)
+        rule = job.rules.get(same_word(setting.rpartition(".")[2]), UNKNOWN)
         rule = CLOSED if rule.open_weights and not job.is_open else rule
         target, amount = _read_amount(job, setting, value, rule)
         note = rule.note

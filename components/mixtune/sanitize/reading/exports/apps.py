@@ -169,7 +169,7 @@ def _claude(row: JsonObject, unread: Unread) -> Iterator[Step]:
             check_files(not attachment.get("extracted_content"))
             yield Step(role=role, text=attachment["extracted_content"])
         if role == "assistant":
-            yield Step(role=role, flaw=flaw_of(message.get("stop_reason"), message.get("truncated") or None))
+            yield Step(role=role, flaw=flaw_of(message.get("stop_reason"), message.get("truncated")))
 
 
 def _claude_steps(part: JsonObject, role: str, unread: Unread) -> Iterator[Step]:
@@ -232,7 +232,7 @@ def _open_webui_step(message: JsonObject) -> Step:
     details = _DETAILS.findall(message["content"])
     is_by_tools = bool(message.get("sources")) or any(kind != "reasoning" for kind, _ in details)
     is_disliked = (message.get("annotation") or {}).get("rating") == -1
-    flaw = flaw_of(message.get("error"), None if message.get("done") is not False else "not done")
+    flaw = flaw_of(message.get("error"), message.get("done") is False)
     flaw = DISLIKED if is_disliked else TOOLS if is_by_tools else flaw
     return Step(
         role=message["role"],
@@ -277,7 +277,7 @@ def _librechat_step(message: JsonObject) -> Step:
     thoughts = [part["think"] for part in parts if part.get("type") == "think"]
     is_by_tools = any(part.get("type") not in ("think", "text") for part in parts)
     is_disliked = (message.get("feedback") or {}).get("rating") == "thumbsDown"
-    flaw = flaw_of(message.get("finish_reason"), message.get("error") or message.get("unfinished") or None)
+    flaw = flaw_of(message.get("finish_reason"), message.get("error"), message.get("unfinished"))
     return Step(
         role="assistant",
         text=_FENCED.sub("", text),

@@ -40,7 +40,7 @@ def grok_steps(row: JsonObject, unread: Unread) -> Iterator[Step]:
             yield Step(role="user", text=response["message"])
             continue
         is_by_tools = any(not is_blank(response.get(name)) for name in _GROK_TOOLS)
-        flaw = TOOLS if is_by_tools else flaw_of(response.get("error") or None, response.get("partial") or None)
+        flaw = TOOLS if is_by_tools else flaw_of(response.get("error"), response.get("partial"))
         thought = response.get("thinking_trace") or ""
         yield Step(role="assistant", text=response["message"], thought=thought, flaw=flaw)
 

@@ -9,7 +9,7 @@ AFTER = "turns behind the last answer that is learned"
 TOOLS = "answers by an app's tools, as context"
 CUT_OFF = "answers that were cut off, as context"
 DISLIKED = "answers that were disliked, as context"
-_ENDED = (None, "stop", "finished_successfully", "end_turn", "stop_sequence", "eosFound", "stopStringFound")
+_ENDED = ("stop", "finished_successfully", "end_turn", "stop_sequence", "eosFound", "stopStringFound")
 """What the apps say of an answer that is whole."""
 
 
@@ -32,4 +32,4 @@ def check_files(*files: Json) -> None:
 
 def flaw_of(*ends: Json) -> str:
     """Return the flaw of an answer by what is said of its end."""
-    return "" if all(end in _ENDED for end in ends) else CUT_OFF
+    return "" if all(not end or end in _ENDED for end in ends) else CUT_OFF
