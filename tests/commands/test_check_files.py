@@ -81,7 +81,10 @@ def test_a_pattern_leaves_out_what_a_folder_holds_beside_the_records(
     (folder / "categories.json").write_text('["a", "b"]')
     with pytest.raises(ConfigError, match=r"categories\.json: .* give a pattern for the folder, such as FOLDER"):
         check_files(arguments(tmp_path, customer_uri=str(folder)))
-    (tmp_path / "own.json").write_text(json.dumps(arguments(tmp_path, customer_uri="tickets/*.jsonl")))
+    problems = str(write_jsonl(tmp_path / "problems.jsonl", PROBLEMS))
+    measured = {"math": {"form": "gsm8k", "uri": problems, "num_fewshot": 0}}  # none of the records
+    own = arguments(tmp_path, customer_uri="tickets/*.jsonl", benchmarks=measured)
+    (tmp_path / "own.json").write_text(json.dumps(own))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cli.main(["preflight", "finetune", "--arguments", str(tmp_path / "own.json")]) == 0

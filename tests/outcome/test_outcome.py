@@ -297,10 +297,17 @@ def test_a_server_that_cannot_prove_itself_is_told_nothing(hook: Hook, monkeypat
     assert hook.bodies == []
 
 
+def test_a_webhooks_file_that_is_named_and_not_there_is_no_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "url"))
+    assert webhook.send({"text": "x"}).startswith(f"warning: nobody was told: {tmp_path}/url: ")
+
+
 def test_a_run_without_tracking_or_webhook_still_leaves_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MIXTUNE_WEBHOOK_FILE", str(tmp_path / "none"))
+    monkeypatch.delenv("MIXTUNE_WEBHOOK_FILE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert conclude(COMPARISON, tmp_path, {"hyperpod": "4x-p5.48xlarge"}) == ""
     assert json.loads((tmp_path / "record").read_text())["cost_usd"] is None

@@ -140,7 +140,8 @@ def fingerprint_run(arguments: Arguments, benchmarks: Mapping[str, Options]) -> 
         mix_options=mix,
         sanitize_options=hand_on_chat(mix, fingerprint_sanitize(arguments.get("sanitize_options", {}))),
         evaluate_options=hand_on_chat(mix, arguments.get("evaluate_options", {})),
-        sources=[from_dict(SourceSettings, source, "sources") for source in (*customer, *general, *measured)],
+        sources=[from_dict(SourceSettings, source, "sources") for source in (*customer, *general)],
+        measured=[from_dict(SourceSettings, source, "benchmarks") for source in measured],
     )
 
 

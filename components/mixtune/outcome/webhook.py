@@ -19,10 +19,11 @@ def read_webhook_url() -> str:
     """Return the URL in the file that `MIXTUNE_WEBHOOK_FILE` names, else in the mounted secret's; empty: there is none.
 
     Raises:
-        ConfigError: It is no https address.
+        ConfigError: It is no https address, or the file that is named is not there.
     """
-    file = Path(os.environ.get("MIXTUNE_WEBHOOK_FILE") or DEFAULT_FILE)
-    if not file.is_file():
+    named = os.environ.get("MIXTUNE_WEBHOOK_FILE", "")
+    file = Path(named or DEFAULT_FILE)
+    if not named and not file.is_file():
         return ""
     try:
         url = file.read_text(encoding="ascii").strip()

@@ -263,7 +263,7 @@ def checklist(run: RunSettings) -> list[Row]:
     images = os.environ.get("MIXTUNE_IMAGES", "").split()
     percents = ", ".join(f"{percent:g}" for percent in run.customer_data_percents)
     weights = ", ".join(f"{name} {weight:g} %" for name, weight in run.weights.items())
-    rows = [(f"data: {item.name}", storage.split_fingerprint(item.uri)[1]) for item in run.sources]
+    rows = [(f"data: {item.name}", storage.split_fingerprint(item.uri)[1]) for item in (*run.sources, *run.measured)]
     rows += [
         ("MLflow experiment and tags", _tracked(run)),
         ("seed", str(run.seed)),
@@ -327,7 +327,7 @@ CHECKS: dict[str, Callable[[RunSettings], Findings]] = {
     "training": _check_training,
     "options": _check_options,
     "data": lambda run: check_sources(run.sources, sum(run.num_records.values()), run.data_memory),
-    "region": lambda run: check_region(run.sources, run.storage),
+    "region": lambda run: check_region([*run.sources, *run.measured], run.storage),
     "artifacts": lambda run: check_artifacts(run.artifacts, run.storage),
     "base model": _check_model,
     "architecture": check_architecture,

@@ -54,8 +54,10 @@ class RunSettings:
     """Memory that sanitize's tasks reserve, such as `4G`; empty: not looked at."""
     namespace: str = ""
     """Of the training job; empty: the pod's own."""
+    measured: list[SourceSettings] = field(default_factory=list)
+    """The benchmarks' files, of which no record is trained on."""
     sources: list[SourceSettings] = field(default_factory=list)
-    """Everything that is read, as `fingerprint` leaves it."""
+    """The records that are read, as `fingerprint` leaves them."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """What may be lost by axis, over the defaults; of the customer's, the gain that is asked for."""
     artifacts: str = ""
