@@ -14,9 +14,11 @@ from mixtune.artifacts.pools import PoolInputs, Source
 from mixtune.artifacts.provenance import Terms
 from mixtune.artifacts.shards import MixReceipt
 from mixtune.errors import ClusterError, ConfigError, DataError
+from mixtune.registry.mlflow_registry import find_or_create_version
 from mixtune.registry.model_card import CardSubject, write_card
 from mixtune.registry.registration import Registration
 from mixtune.registry.registration import register_model as register
+from mixtune.registry.registry_entry import Entry
 from mixtune.settings.model_registry import RegistrySettings
 from mixtune.tracking import Tracking
 
@@ -57,6 +59,19 @@ def test_a_model_that_passed_gets_a_version_with_its_card_and_keeps_it(tmp_path:
         assert said in card
     for code in re.findall(r"```python\n(.*?)```", card, re.S):
         compile(code, "card", "exec")
+    long = Entry(
+        name="long",
+        uri="u",
+        digest="d",
+        kind="adapter",
+        card="a line\n" * 2000,
+        run_id="",
+        properties={"model_digest": "d"},
+    )  # MLflow's databases refuse more than 5,000 characters
+    for _ in range(2):
+        find_or_create_version(long, options["uri"])
+        kept = MlflowClient(options["uri"], options["uri"]).get_model_version("long", "1").description
+        assert 4800 < len(kept) <= 5000 and "output `card` of the component `register` has the whole" in kept
 
 
 @pytest.mark.slow

@@ -3,6 +3,10 @@
 from mixtune.errors import ClusterError, reason
 from mixtune.registry.registry_entry import Entry
 
+DESCRIPTION_CHARACTERS = 5000
+"""That MLflow's databases keep of a version's description; all but SQLite refuse more."""
+_CUT = "\n\n... This is not all: the output `card` of the component `register` has the whole card.\n"
+
 
 def find_or_create_version(entry: Entry, uri: str) -> str:
     """Return the model's version in MLflow: a new one, or the one that it has, with what was proved last.
@@ -34,7 +38,15 @@ def _find_or_create(entry: Entry, uri: str) -> str:
         if version.tags.get("model_digest") == entry.digest:
             for key, value in entry.properties.items():
                 client.set_model_version_tag(entry.name, str(version.version), key, value)
-            client.update_model_version(entry.name, str(version.version), entry.card)
+            client.update_model_version(entry.name, str(version.version), _describe(entry.card))
             return str(version.version)
     tags = dict(entry.properties)
-    return str(client.create_model_version(entry.name, entry.uri, tags=tags, description=entry.card).version)
+    description = _describe(entry.card)
+    return str(client.create_model_version(entry.name, entry.uri, tags=tags, description=description).version)
+
+
+def _describe(card: str) -> str:
+    """Return as many whole lines of a card as fit a description, and where the rest is."""
+    if len(card) <= DESCRIPTION_CHARACTERS:
+        return card
+    return card[: DESCRIPTION_CHARACTERS - len(_CUT)].rpartition("\n")[0] + _CUT
