@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from gpu_process import GPU_NUMBER
 from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", GPU_NUMBER)
 CPU = torch.device("cpu")
@@ -110,10 +110,10 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: They lie on both, and CUDA would refuse it.
     """
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+    if _is_composite(func):
         with GPU_MODE:
             return func.decompose(*args, **kwargs)
-    on_gpu = [item for item in tree_leaves((args, kwargs)) if isinstance(item, GpuTensor)]
+    on_gpu = [item for item in _tensors((args, kwargs)) if isinstance(item, GpuTensor)]
     if on_gpu and func not in (aten._to_copy.default, aten.copy_.default) and func.namespace != "c10d":
         _check_sides(func, args, kwargs)
     goes_to_gpu = isinstance(args[0], GpuTensor) if func is aten.copy_.default else bool(on_gpu)
@@ -121,27 +121,51 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         goes_to_gpu = torch.device(kwargs["device"]).type == "cuda"
         kwargs = {**kwargs, "device": CPU if goes_to_gpu else kwargs["device"]}
     kwargs = {key: False if key in ("non_blocking", "pin_memory") else value for key, value in kwargs.items()}
-    held_args, held_kwargs = tree_map(lambda item: item.held if isinstance(item, GpuTensor) else item, (args, kwargs))
+    held_args, held_kwargs = _replaced((args, kwargs), lambda item: item.held if isinstance(item, GpuTensor) else item)
     result = _BY_PLAIN_ARITHMETIC.get(func, func)(*held_args, **held_kwargs)
-    return tree_map(lambda item: _wrap(item, on_gpu), result) if goes_to_gpu else result
+    return _replaced(result, lambda item: _wrap(item, on_gpu)) if goes_to_gpu else result
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors among an operation's arguments; torch's own trees take twice the time of the arithmetic."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _replaced(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return an operation's arguments or results with others in place of its tensors."""
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _replaced(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_replaced(item, function) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
 
 
 def _check_sides(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse what CUDA refuses: tensors of both sides, but for numbers and for indices into a tensor on the GPU."""
     if func.name().startswith(("aten::index", "aten::_index_put_impl_", "aten::_unsafe_index")):
         args = tuple(item for place, item in enumerate(args) if place != 1)
-    others = [item for item in tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
-    if astray := [tuple(item.shape) for item in others if not isinstance(item, GpuTensor) and item.dim()]:
+    others = [item for item in _tensors((args, kwargs)) if not isinstance(item, GpuTensor)]
+    if astray := [tuple(item.shape) for item in others if item.dim()]:
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two devices, {GPU} and cpu! ({func} "
             f"with {astray} on cpu)"
         )
 
 
-def _wrap(item: Any, on_gpu: Sequence[GpuTensor]) -> Any:
+def _wrap(item: torch.Tensor, on_gpu: Sequence[GpuTensor]) -> torch.Tensor:
     """Return a result as a tensor on the GPU: the argument that it is, or a new one."""
-    if not isinstance(item, torch.Tensor):
-        return item
     for argument in on_gpu:
         if argument.held is item and (argument.shape, argument.stride()) == (item.shape, item.stride()):
             return argument

@@ -131,3 +131,22 @@ def watched_shards(shards_path: str, tmp_path_factory: pytest.TempPathFactory) -
     files = (*manifest.files, stream.entry("holdout.arrow"))
     write_artifact(str(folder / "shards"), replace(manifest, data_uri=str(folder / "data"), files=files))
     return str(folder / "shards")
+
+
+def write_half(shards: str, folder: Path) -> str:
+    """Write a manifest of the first half of the steps, beside the same files; its path."""
+    manifest = read_artifact(ShardsManifest, shards)
+    write_artifact(str(folder / "shards"), replace(manifest, num_steps=manifest.num_steps // 2))
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def half_shards(shards_path: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first half of the small shards' steps."""
+    return write_half(shards_path, tmp_path_factory.mktemp("half"))
+
+
+@pytest.fixture(scope="session")
+def half_watched(watched_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The first half of the steps of the shards with held-out records."""
+    return write_half(watched_shards, tmp_path_factory.mktemp("half"))

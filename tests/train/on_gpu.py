@@ -1,5 +1,7 @@
-"""Trainings that `test_gpu_on_cpu.py` runs in a process with a GPU; prints what came of them as JSON, last."""
+"""Trials that `test_gpu_on_cpu.py` makes in one process with a GPU: it reads what to try, a line each, and answers in JSON."""
 
+import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -20,6 +22,11 @@ from mixtune.train.run import run_training  # noqa: E402
 from mixtune.train.task import TrainTask  # noqa: E402
 from mixtune.train.trainer import Trainer  # noqa: E402
 from tests.train.conftest import task_in  # noqa: E402
+
+OUTCOME = "outcome: "
+"""Begins the line that ends a trial."""
+LAST_STEP = 3
+"""After which a training is killed."""
 
 
 class Killed(Exception):
@@ -66,15 +73,31 @@ def sides() -> dict[str, str]:
     return outcomes
 
 
+def types(kinds: list[str]) -> dict[str, list[str]]:
+    """Return layout and attention that model types are given by `benchmarks/gpu_architectures.py`."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import gpu_architectures
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert gpu_architectures.main(kinds) == 0
+    lines = [line.split(" (")[0].split() for line in shown.getvalue().splitlines()]
+    return {kind.rstrip(":"): words for kind, *words in lines}
+
+
 def main(trial: str, folder: Path, shards: str, method: str) -> dict[str, Any]:
-    """Run one trial."""
-    options: dict[str, Any] = {"method": method, "memory": {"compiled": "no", "dtype": "bfloat16"}}
+    """Run one trial; of `types` the method names them."""
     if trial == "sides":
         return sides()
+    if trial == "types":
+        return types(method.split())
+    rate = {"lora": 1e-4, "sft": 3e-4}[method]  # so that half of the steps go far enough to be drawn back
+    options: dict[str, Any] = {"method": method, "learning_rate": rate}
+    options["memory"] = {"compiled": "no", "dtype": "bfloat16"}
     whole = train(task_in(folder / "whole", shards, **options))
     if trial == "once":
         return {"whole": whole}
-    killed = train(task_in(folder / "killed", shards, **options), last_step=7)
+    killed = train(task_in(folder / "killed", shards, **options), last_step=LAST_STEP)
     resumed = train(task_in(folder / "killed", shards, **options))
     task = task_in(folder / "restored", shards, **options)
     own = replace(task.settings, restore=RestoreSettings(max_new_tokens=6))
@@ -94,4 +117,6 @@ def main(trial: str, folder: Path, shards: str, method: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4])))
+    for line in sys.stdin:
+        name, place, shards, method = json.loads(line)
+        print(OUTCOME + json.dumps(main(name, Path(place), shards, method)), flush=True)

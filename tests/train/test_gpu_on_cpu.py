@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mixtune.artifacts.model import read_architectures
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.train.task import TrainJobFile
 
+from . import on_gpu
 from .conftest import task_in
 
 ROOT = Path(__file__).parents[2]
@@ -26,25 +27,34 @@ pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="PyTorch's guard
 Trial = Callable[..., dict[str, Any]]
 
 
-def run_on_gpu(*arguments: str, gpu: bool = True) -> str:
-    """Run Python with a GPU, or without; its output."""
+def start_on_gpu(*arguments: str) -> "subprocess.Popen[str]":
+    """Start Python with a GPU; it prints errors among its output."""
+    command, pipe = [sys.executable, *arguments], subprocess.PIPE
     env = {**environment(), "OMP_NUM_THREADS": "1"}
-    if not gpu:
-        del env["GPU_ON_CPU"]
-    done = subprocess.run([sys.executable, *arguments], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return subprocess.Popen(command, env=env, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT)
 
 
 @pytest.fixture(scope="module")
-def trial(watched_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+def gpu() -> Iterator["subprocess.Popen[str]"]:
+    """A process with a GPU for all trials: one for each would load PyTorch and transformers again."""
+    with start_on_gpu("tests/train/on_gpu.py") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def trial(gpu: "subprocess.Popen[str]", half_watched: str, tmp_path_factory: pytest.TempPathFactory) -> Trial:
     @cache
-    def run(name: str, method: str = "lora", gpu: bool = True) -> dict[str, Any]:
-        folder = str(tmp_path_factory.mktemp(name))
-        output = run_on_gpu("tests/train/on_gpu.py", name, folder, watched_shards, method, gpu=gpu)
-        assert "cannot train with" not in output  # attention over packed records is taken
-        outcome: dict[str, Any] = json.loads(output.splitlines()[-1])
-        return outcome
+    def run(name: str, method: str = "lora") -> dict[str, Any]:
+        assert gpu.stdin and gpu.stdout
+        print(json.dumps([name, str(tmp_path_factory.mktemp(name)), half_watched, method]), file=gpu.stdin, flush=True)
+        lines = []
+        for line in gpu.stdout:
+            if line.startswith(on_gpu.OUTCOME):
+                outcome: dict[str, Any] = json.loads(line.removeprefix(on_gpu.OUTCOME))
+                return outcome
+            assert "cannot train with" not in line  # attention over packed records is taken
+            lines.append(line)
+        pytest.fail("".join(lines)[-4000:])
 
     return run
 
@@ -62,33 +72,34 @@ def test_the_gpu_refuses_what_cuda_refuses(trial: Trial) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "sft"])
-def test_a_training_on_a_gpu_is_gone_on_with_exactly_and_drawn_back_to_its_base(method: str, trial: Trial) -> None:
-    on_gpu, on_cpu = trial("all", method), trial("once", method, gpu=False)
-    assert on_gpu["whole"]["devices"] == ["cuda:0"]
-    assert on_cpu["whole"]["devices"] == ["cpu"]
-    assert on_gpu["whole"]["losses"] == pytest.approx(on_cpu["whole"]["losses"], rel=2e-3)
-    assert len(on_gpu["killed"]["losses"]) == 7
-    assert on_gpu["resumed"]["digest"] == on_gpu["whole"]["digest"]
-    base, after, before = on_gpu["nll"]
+def test_a_training_on_a_gpu_is_gone_on_with_exactly_and_drawn_back_to_its_base(
+    method: str, trial: Trial, half_watched: str, tmp_path: Path
+) -> None:
+    of_gpu, of_cpu = trial("all", method), on_gpu.main("once", tmp_path, half_watched, method)
+    assert of_gpu["whole"]["devices"] == ["cuda:0"]
+    assert of_cpu["whole"]["devices"] == ["cpu"]
+    assert of_gpu["whole"]["losses"] == pytest.approx(of_cpu["whole"]["losses"], rel=2e-3)
+    assert len(of_gpu["killed"]["losses"]) == on_gpu.LAST_STEP < len(of_gpu["whole"]["losses"])
+    assert of_gpu["resumed"]["digest"] == of_gpu["whole"]["digest"]
+    base, after, before = of_gpu["nll"]
     assert abs(after - base) < abs(before - base)
 
 
 @pytest.mark.slow
-def test_types_take_on_a_gpu_the_attention_and_the_layout_of_the_table() -> None:
-    kinds = ["llama", "inkling_text"]
-    lines = run_on_gpu("benchmarks/gpu_architectures.py", *kinds).splitlines()
+def test_types_take_on_a_gpu_the_attention_and_the_layout_of_the_table(trial: Trial) -> None:
     rows = read_architectures()
-    assert [line.split(" (")[0].split() for line in lines] == [
-        [f"{kind}:", rows[kind].gpu_layout, rows[kind].gpu_attention] for kind in kinds
-    ]
+    kinds = {kind: [rows[kind].gpu_layout, rows[kind].gpu_attention] for kind in ("llama", "inkling_text")}
+    assert trial("types", " ".join(kinds)) == kinds
 
 
 @pytest.mark.slow
-def test_two_gpus_train_the_model_of_one(trial: Trial, watched_shards: str, tmp_path: Path) -> None:
-    task = task_in(tmp_path / "two", watched_shards, memory={"compiled": "no", "shard_base": True})
+def test_two_gpus_train_the_model_of_one(trial: Trial, half_watched: str, tmp_path: Path) -> None:
+    task = task_in(tmp_path / "two", half_watched, memory={"compiled": "no", "shard_base": True})
     write_artifact(str(tmp_path / "job.json"), TrainJobFile(task=task, gpus_per_node=2))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    output = run_on_gpu(*launch, "-m", "mixtune.train.worker", str(tmp_path / "job.json"))
+    process = start_on_gpu(*launch, "-m", "mixtune.train.worker", str(tmp_path / "job.json"))
+    output, _ = process.communicate()
+    assert process.returncode == 0, output[-4000:]
     steps = [line.split() for line in output.splitlines() if line.startswith("step ")]
     losses = [float(words[words.index("loss") + 1]) for words in steps]
     assert losses == pytest.approx(trial("all", "lora")["whole"]["losses"], rel=2e-3)
