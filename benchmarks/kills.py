@@ -88,13 +88,15 @@ def _process(job: str, rank: int, size: int, nodes: int, port: int) -> None:
 
 def start_forked(job: str, size: int, nodes: int = 1) -> list[ForkProcess]:
     """Start a job in processes that need not import anything again, as if on so many nodes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_process, args=(job, rank, size, nodes, port)) for rank in range(size)]
-    for process in processes:
-        process.start()
+    with socket.socket() as held:
+        # Bound and not listened on, also in the forks: no other program is given the port, and the first of these may take it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        processes = [context.Process(target=_process, args=(job, rank, size, nodes, port)) for rank in range(size)]
+        for process in processes:
+            process.start()
     return processes
 
 
