@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -31,15 +33,19 @@ from .faulty_s3 import FaultyS3, no_fault
 from .http_server import Answers, LocalServer
 
 SLOWEST = (
-    "tests/test_readme.py",
     "tests/pipelines/test_runs.py",
     "tests/train/test_worker.py",
-    "tests/demo/test_demo.py",
+    "tests/test_readme.py",
+    "tests/train/test_restoring.py",
+    "tests/preflight/test_wrong.py",
+    "tests/test_faults.py",
     "tests/train/test_gpu_benchmark.py",
+    "tests/demo/test_demo.py",
+    "tests/train/launcher/test_command.py",
+    "tests/train/test_checkpoints.py",
+    "tests/train/test_gpu_on_cpu.py",
     "tests/train/test_speed.py",
     "tests/test_examples.py",
-    "tests/train/launcher/test_command.py",
-    "tests/train/test_restoring.py",
     "tests/policies/test_pipeline.py",
 )
 """Files that take half a minute of CPU or more begin first: no process still works through one when the others are done."""
@@ -289,3 +295,15 @@ def one_server() -> Iterator[StepServer]:
     with mock.patch.object(task_processes, "StepServer", lambda *_: server), mock.patch.object(server, "close"):
         yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def no_network() -> Iterator[None]:
+    """Let every connection that leaves this machine fail, here and in the processes that are started from now on."""
+    blocked = Path(__file__).parent / "blocked"
+    path = os.pathsep.join(filter(None, [str(blocked), os.environ.get("PYTHONPATH")]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        patch.setattr(socket.socket, "connect", socket.socket.connect)  # what the file puts there is undone with this
+        runpy.run_path(str(blocked / "sitecustomize.py"))
+        yield
