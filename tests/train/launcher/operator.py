@@ -53,6 +53,8 @@ class Operator:
         self.nodes: list[subprocess.Popen[bytes]] = []
         self.shown: dict[str, int] = {}
         self.starts = 0
+        self.port = socket.socket()
+        """Holds the port at which the nodes meet."""
         self.on_line: Callable[[str], None] = lambda line: None
         """Gets rank 0's lines."""
         cluster.on_create = self.start
@@ -60,11 +62,14 @@ class Operator:
     def start(self, body: Object) -> None:
         """Start all nodes."""
         self.starts += 1
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        self.port.close()
+        self.port = socket.socket()
+        self.port.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # torchrun may take it, no other program is given it
+        self.port.bind(("127.0.0.1", 0))
         name = body["metadata"]["name"]
-        for rank, (command, environment) in enumerate(nodes_of(body, self.template, port)):
+        for rank, (command, environment) in enumerate(nodes_of(body, self.template, self.port.getsockname()[1])):
             pod = f"{name}-node-{rank}-{self.starts}"
             self.cluster.pod(pod, first_labels(name, self.kind, rank))
             self.nodes.append(self.spawn(pod, command, environment))
@@ -114,6 +119,7 @@ class Operator:
         for node in self.nodes:
             kill(node)
         self.nodes.clear()
+        self.port.close()
 
 
 def kill(node: "subprocess.Popen[bytes]") -> None:
