@@ -427,6 +427,19 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                                                                             "observation": {"results": [{"content": "q"}]}},
             {"source": "agent", "message": "a", "observation": {"results": [{"content": "r"}]}}]},
         [Q, {**A, "learn": False}, Q, A]),
+    "SWE-agent: what the model was shown beside the history": (
+        {"environment": "e", "trajectory": [
+            {"action": "ls", "observation": "q", "response": "a", "thought": "a", "query": [{"role": "user", "content": "q"}]},
+            {"action": "submit", "observation": "", "response": "a", "query": [{"role": "user", "content": "q"}]}],
+         "history": [{"role": "system", "content": "s", "agent": "main", "message_type": "system_prompt"}, {**Q, "message_type": "observation"},
+                     {**A, "thought": "a", "action": "ls"}, Q, {**A, "thought": "a", "action": "submit"}]}, [S, Q, A, Q, A]),
+    "SWE-agent: calls of tools, an example": (
+        {"trajectory": [{"action": "ls"}], "history": [
+            Q, {**A, "is_demo": True}, Q,
+            {"role": "assistant", "content": "", "thought": "", "action": "f", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
+            {"role": "tool", "content": "r", "tool_call_ids": ["1"]}, A]},
+        [Q, {**A, "learn": False}, Q, CALLED, RESULT, A]),
     "OpenAssistant: a tree with ranked answers": (
         {"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": [
             {"text": "b", "role": "assistant", "rank": 1, "replies": []},
@@ -731,6 +744,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a passage's": (READ["MS MARCO: passages beside their places"][0], {"passages.is_selected", "passages.url"}),
     "a system text about marks": (READ["OpenThoughts: a thought and a solution between marks"][0], {"a system text about OpenThoughts' marks"}),
     "an agent's last result": (READ["ATIF: commands as text, steps of a former run"][0], {"turns behind the last answer that is learned"}),
+    "steps of a run beside its history": (READ["SWE-agent: what the model was shown beside the history"][0], {"environment", "trajectory.action"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
     "the image of a container": ({"messages": [Q, A], "image": "docker.io/x/eval.x86_64:latest"}, {"image"}),
     "values for a template": (READ["SmolTalk 2: what a template is given"][0], {"chat_template_kwargs.enable_thinking"}),
