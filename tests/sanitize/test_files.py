@@ -472,8 +472,10 @@ def test_folders_that_are_linked_into_one_are_read_once(tmp_path: Path) -> None:
     assert source_files(str(tmp_path / "in")) == [f"{tmp_path}/in/{name}" for name in ("b.jsonl", "link/a.jsonl")]
 
 
-def test_messages_that_python_printed_into_a_table_are_refused_by_that(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("messages\n\"[{'role': 'user', 'content': 'q'}]\"\n")
+def test_messages_that_python_cut_when_it_printed_them_into_a_table_are_refused_by_that(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "messages\n\"[{'role': 'user', 'content': 'q'} ... {'role': 'assistant', 'content': 'a'}]\"\n"
+    )
     _, cleaner = records(tmp_path / "a.csv")
     assert "messages is not JSON (single quotation marks, as Python prints" in next(iter(cleaner.tally.unusable))
 

@@ -440,6 +440,13 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
             {"role": "tool", "content": "r", "tool_call_ids": ["1"]}, A]},
         [Q, {**A, "learn": False}, Q, CALLED, RESULT, A]),
+    "messages as Python prints them": (
+        {"messages": str([{**Q, "content": "it's q"}, {**A, "name": None}])}, [{**Q, "content": "it's q"}, A]),
+    "messages as NumPy prints them": (
+        {"conversations": "[{'from': 'human', 'value': 'q'}\n {'from': 'gpt', 'value': \"it's a\"}]"}, [Q, {**A, "content": "it's a"}]),
+    "a chat": ({"chat": [Q, A]}, [Q, A]),
+    "utterances": ({"utterances": [{"speaker": "USER", "text": "q"}, {"speaker": "ASSISTANT", "text": "a"}]}, [Q, A]),
+    "a context and its response alone": ({"id": 1, "Context": "q", "Response": "a"}, [Q, A]),
     "OpenAssistant: a tree with ranked answers": (
         {"message_tree_id": "t", "prompt": {"text": "q", "role": "prompter", "replies": [
             {"text": "b", "role": "assistant", "rank": 1, "replies": []},
@@ -581,7 +588,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an item of an eval": ({"item": {"question": "q"}, "sample": {}}, "write what is inside `item` as columns"),
     "a stored response alone": (
         {"object": "chat.completion", "created": 1, "model": "m", "choices": [{"message": A}]}, "write its request's `messages` beside"),
-    "messages under another name": ({"chat": [Q, A]}, r"name its messages by columns=\{'messages': 'chat'\}"),
+    "messages under another name": ({"talk": [Q, A]}, r"name its messages by columns=\{'messages': 'talk'\}"),
     "messages that have no role": ({"messages": [{"text": "q", "direction": "INCOMING"}]}, "messages holds no messages with role and content; write them as `messages`, or name two by customer_columns"),
     "turns without speakers": ({"title": "t", "data": ["q", "a", "q", "a"]}, "data holds no messages with role and content; write them as `messages`, or name two by customer_columns"),
     "a table without a header": ({"Where is my order?": "q", "On its way": "a"}, "where its first line is a row or a title, write"),

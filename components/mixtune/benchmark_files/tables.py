@@ -31,10 +31,10 @@ _EMPTY = ("qas", "qa_pairs")
 _NESTED = ("paragraphs", "problems", "questions", *_EMPTY)
 """Columns whose lists hold the rows that are asked, beside what these have in common; of passages some have none."""
 _PRINTED = re.compile(
-    r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?P<gap>\s+(?=['"]))?|(?P<array>\barray)\(|,\s*dtype=[^()]*(?=\))""",
+    r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\})(?P<gap>\s+(?=['"{]))?|(?P<array>\barray)\(|,\s*dtype=[^()]*(?=\))""",
     re.DOTALL,
 )
-"""A text and what parts it from the next one, or what NumPy prints around an array in an object."""
+"""A text or an object's end, with what parts it from the next; or what NumPy prints around an array in an object."""
 Row = dict[str, Any]
 """A row of outside data, by column."""
 

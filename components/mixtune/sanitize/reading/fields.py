@@ -129,6 +129,11 @@ def check_alone(row: JsonObject) -> None:
         raise DataError(f"{name}: a turn of a conversation stands without those before; {ways}")
 
 
+def stand_alone(row: JsonObject, *columns: str) -> bool:
+    """Return whether a row has nothing but these columns, and what means nothing: no question can lie elsewhere."""
+    return {fold(name) for name in row} <= {*columns, *_MEANINGLESS}
+
+
 def goes_on(turn: Json) -> bool:
     """Return whether a turn has a field with the one that it goes on from."""
     return isinstance(turn, dict) and not _GOES_ON.isdisjoint(turn)

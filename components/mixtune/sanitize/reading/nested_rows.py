@@ -17,7 +17,7 @@ from mixtune.sanitize.rules.record_texts import Refused
 
 _BEGIN = re.compile(
     r'\s*(?:\[\s*)?\{\s*"(?:role|from|speaker|content|value|parts|messages|tools|type|text|answer_start|score|completion)"\s*:'
-    r"|\{'(?:text|answer_start)': "
+    r"|\{'(?:text|answer_start)': |\[\{['\"](?:role|from|speaker|content|value)['\"]: "
 )
 _SQUAD, _SCORED = {"text", "answer_start"}, {"score", "completion"}
 _CONVERSATION = {"messages", "tools", "parallel_tool_calls"}
@@ -163,14 +163,15 @@ def read_cells(row: JsonObject) -> JsonObject:
 
 
 def _structure(text: str) -> Json:
-    """Return the value of a text that is JSON of a known form, or SQuAD's answers as printed; None for any other."""
+    """Return the value of a text that is JSON of a known form; of what Python prints, SQuAD's answers and messages."""
     try:
         value = parse_column(text)
     except DataError:
         from mixtune.benchmark_files import parse_cell
 
         value = parse_cell(text)
-        return value if isinstance(value, dict) and value.keys() == _SQUAD else None
+        is_printed = isinstance(value, list) and all(map(_is_item, value))
+        return value if is_printed or (isinstance(value, dict) and value.keys() == _SQUAD) else None
     if isinstance(value, dict):
         is_known = is_message_of(value) or value.keys() == _SQUAD or _is_conversation(value)
     else:

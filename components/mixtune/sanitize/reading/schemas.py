@@ -186,7 +186,7 @@ def _detect(row: JsonObject) -> Schema | None:
         name = f"question/{choices[0]}/{answer}"
         return Schema(name=name, mapper=partial(_multiple_choice, choices=choices, answer=answer), read=read)
     for prompt, completion in names.PAIRS:
-        if prompt in row and completion in row:
+        if prompt in row and completion in row and (prompt != "context" or names.stand_alone(row, prompt, completion)):
             texts = [row.get(name) for name in ("prompt", prompt)]
             has_prompt = prompt == "input" and all(isinstance(text, str) and not is_blank(text) for text in texts)
             return _pair_schema("prompt" if has_prompt else prompt, completion)
