@@ -183,6 +183,7 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "OpenAI: instructions": ({"instructions": "s", "messages": [Q, A]}, [S, Q, A]),
     "a context that stands in the messages, too": ({"context": ["q"], "messages": [Q, A]}, [Q, A]),
     "harmony: the final channel": ({"messages": [Q, {**A, "channel": "final"}]}, [Q, A]),
+    "answers that are one": ({"question": "q", "answers": ["a"]}, [Q, A]),
     "a list with one answer": ({"question": "q", "answer": ["a"]}, [Q, A]),
     "a fraction as an answer": ({"prompt": "q", "completion": Decimal("3.0")}, [Q, {"role": "assistant", "content": "3.0"}]),
     "Nemotron: whether there is a thought": ({"system_prompt": "s", "input": "q", "output": "a", "reasoning": "on"}, [S, Q, A]),
@@ -673,6 +674,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a corrected answer beside": ({"instruction": "q", "output": "b", "corrected": "a"}, "another answer stands beside"),
     "the number of an answer": ({"prompt": "q", "responses": ["a", "b"], "chosen": 0}, "chosen is the number of an answer"),
     "several answers": ({"question": "q", "answer": ["a", "b"]}, "answer holds 2 answers"),
+    "answers that are several": ({"question": "q", "answers": ["a", "b"]}, "answers holds 2 answers"),
+    "answers that are several, as NumPy prints them": ({"question": "q", "answers": "['a' 'b']"}, "answers holds 2 answers"),
     "no answer": ({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}}, "answers holds no answers"),
     "no answer, as Python prints it": (
         {"question": "q", "context": "c", "answers": "{'text': [], 'answer_start': []}"}, "answers holds no answers"),

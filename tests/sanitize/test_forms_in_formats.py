@@ -29,9 +29,8 @@ IN_TABLES_OTHERWISE = {
     ),
     *("a logged body without messages", "an object around a question"),
     *("LM Studio's conversation: the version that is shown", "ChatGPT's export: no answer"),
-    *("HotpotQA: passages by columns", "HotpotQA: passages as pairs", "MS MARCO: passages beside their places"),
     *("AI Studio's prompt", "ATIF: a run of an agent", "ATIF: commands as text, steps of a former run"),
-    *("RAGBench: documents beside a question", "a conversation in a list of conversations", "tags as a list"),
+    *("a conversation in a list of conversations", "tags as a list"),
     *("ChatGPT's export: an end that is not there", "turns by columns, as `datasets` keeps a sequence"),
 }
 """Forms whose values have a type or two names that a table does not keep: there they are texts like any."""

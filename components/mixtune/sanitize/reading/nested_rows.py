@@ -159,7 +159,17 @@ def read_cells(row: JsonObject) -> JsonObject:
     """Return a row, texts in it that surely are JSON of a known form as values."""
     begun = {name: text for name, text in row.items() if isinstance(text, str) and _BEGIN.match(text)}
     values = {name: value for name, text in begun.items() if (value := _structure(text)) is not None}
+    if isinstance(text := row.get("answers"), str) and text.startswith("[") and (answers := _texts(text)):
+        values["answers"] = answers
     return {**row, **values} if values else row
+
+
+def _texts(cell: str) -> Json:
+    """Return the list of texts that a cell holds as JSON or as printed; None: it holds another."""
+    from mixtune.benchmark_files import parse_cell
+
+    value = parse_cell(cell)
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None
 
 
 def _structure(text: str) -> Json:

@@ -75,7 +75,7 @@ def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, questio
     """
     texts, beside = list[str](), Unread()
     for name in names:
-        value = row.get(name)
+        value = _as_passages(row.get(name))
         if is_blank(value) or is_null_text(value):
             continue
         if name == "knowledge" and row.keys() >= _RATED:  # Magpie says what it takes to answer
@@ -86,6 +86,27 @@ def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, questio
             texts.append(passages(value, name, beside))
     unread.update(beside.keys())
     return texts
+
+
+def _as_passages(value: Json) -> Json:
+    """Return the passages that a table's cell holds as JSON or as printed; any other value as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    from mixtune.benchmark_files import parse_cell
+
+    parsed = parse_cell(value)
+    return parsed if _are_passages(parsed) else value
+
+
+def _are_passages(value: object) -> bool:
+    match value:
+        case dict():
+            return value.keys() <= _OF_PASSAGE and not value.keys().isdisjoint(_PASSAGE)
+        case [str(), [*sentences]]:  # HotpotQA's own files
+            return all(isinstance(sentence, str) for sentence in sentences)
+        case [*items]:
+            return bool(items) and all(isinstance(item, str) or _are_passages(item) for item in items)
+    return False
 
 
 def _quotes(question: str, text: str) -> bool:
