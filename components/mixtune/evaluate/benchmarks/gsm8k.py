@@ -107,9 +107,8 @@ def score_problems(
         answer["response"] = response
         if answer["truncated"] and response != written:  # not by its length, but perhaps the prompt was
             answer["truncated"] = is_prompt_cut(engine, tokenizer, text, max_new_tokens)
-        plain = re.sub(r"\d", lambda digit: str(int(digit[0])), response).replace(
-            "\N{MINUS SIGN}", "-"
-        )  # of any script
+        digits = re.sub(r"\d", lambda digit: str(int(digit[0])), response)  # of any script
+        plain = digits.replace("\N{MINUS SIGN}", "-")
         gold, strict, flexible = map(normalise, (problem.answer, read_strict(plain), read_flexible(plain)))
         samples.append(
             Sample(
