@@ -429,13 +429,13 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             {"source": "agent", "message": "a", "observation": {"results": [{"content": "r"}]}}]},
         [Q, {**A, "learn": False}, Q, A]),
     "SWE-agent: what the model was shown beside the history": (
-        {"environment": "e", "trajectory": [
+        {"environment": "e", "agent": "default", "trajectory": [
             {"action": "ls", "observation": "q", "response": "a", "thought": "a", "query": [{"role": "user", "content": "q"}]},
             {"action": "submit", "observation": "", "response": "a", "query": [{"role": "user", "content": "q"}]}],
          "history": [{"role": "system", "content": "s", "agent": "main", "message_type": "system_prompt"}, {**Q, "message_type": "observation"},
                      {**A, "thought": "a", "action": "ls"}, Q, {**A, "thought": "a", "action": "submit"}]}, [S, Q, A, Q, A]),
     "SWE-agent: calls of tools, an example": (
-        {"trajectory": [{"action": "ls"}], "history": [
+        {"tools": [TOOL], "trajectory": [{"action": "ls"}], "history": [
             Q, {**A, "is_demo": True}, Q,
             {"role": "assistant", "content": "", "thought": "", "action": "f", "tool_calls": [
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
@@ -512,6 +512,12 @@ def test_tools_of_every_form_are_read(name: str) -> None:
     row = {"messages": [Q, A], "toolConfig" if name == "Converse" else "tools": TOOLS[name]}
     assert find_schema(row, {}).record(row, "a", 1, unread)["tools"] == [TOOL]
     assert not unread
+
+
+@pytest.mark.parametrize("name", ["ATIF: a run of an agent", "SWE-agent: calls of tools, an example"])
+def test_tools_of_an_agents_run_are_read(name: str) -> None:
+    row = READ[name][0]
+    assert find_schema(row, {}).record(row, "a", 1, Counter())["tools"] == [TOOL]
 
 
 def test_tools_of_both_kinds_for_a_template_and_one_that_speaks_of_the_marks_around_tools_are_read() -> None:
@@ -754,7 +760,7 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a passage's": (READ["MS MARCO: passages beside their places"][0], {"passages.is_selected", "passages.url"}),
     "a system text about marks": (READ["OpenThoughts: a thought and a solution between marks"][0], {"a system text about OpenThoughts' marks"}),
     "an agent's last result": (READ["ATIF: commands as text, steps of a former run"][0], {"turns behind the last answer that is learned"}),
-    "steps of a run beside its history": (READ["SWE-agent: what the model was shown beside the history"][0], {"environment", "trajectory.action"}),
+    "steps of a run beside its history": (READ["SWE-agent: what the model was shown beside the history"][0], {"agent", "environment", "trajectory.action"}),
     "how much was thought": ({"prompt": "q", "completion": "a", "reasoning": "low", "thinking": True}, {"reasoning", "thinking"}),
     "the image of a container": ({"messages": [Q, A], "image": "docker.io/x/eval.x86_64:latest"}, {"image"}),
     "values for a template": (READ["SmolTalk 2: what a template is given"][0], {"chat_template_kwargs.enable_thinking"}),

@@ -64,9 +64,8 @@ class Operator:
         self.starts += 1
         self.port.close()
         self.port = socket.socket()
-        self.port.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # torchrun may take it, no other program is given it
+        # torchrun may take the port, and no other program is given it
+        self.port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.port.bind(("127.0.0.1", 0))
         name = body["metadata"]["name"]
         for rank, (command, environment) in enumerate(nodes_of(body, self.template, self.port.getsockname()[1])):

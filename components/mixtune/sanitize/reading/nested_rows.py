@@ -6,9 +6,10 @@ completions and SQuAD's answers are read from a cell; every other text stays as 
 
 import re
 
+from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.apps import opened_export
-from mixtune.sanitize.reading.exports.trajectories import is_trajectory, trajectory_talk
+from mixtune.sanitize.reading.exports.trajectories import trajectory_talk
 from mixtune.sanitize.reading.exports.transcripts import glaive_talk, is_glaive, spoken
 from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, check_end
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, names_speaker
@@ -53,8 +54,8 @@ def opened(row: JsonObject) -> JsonObject:
     """
     if is_glaive(row):
         return glaive_talk(row)
-    if is_trajectory(row):
-        return trajectory_talk(row)
+    if talk := trajectory_talk(row):
+        return talk
     row = _by_turns(read_cells(_of_template(_traced(opened_export(row)))))
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
@@ -166,8 +167,6 @@ def read_cells(row: JsonObject) -> JsonObject:
 
 def _texts(cell: str) -> Json:
     """Return the list of texts that a cell holds as JSON or as printed; None: it holds another."""
-    from mixtune.benchmark_files import parse_cell
-
     value = parse_cell(cell)
     return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else None
 
@@ -177,8 +176,6 @@ def _structure(text: str) -> Json:
     try:
         value = parse_column(text)
     except DataError:
-        from mixtune.benchmark_files import parse_cell
-
         value = parse_cell(text)
         is_printed = isinstance(value, list) and all(map(_is_item, value))
         return value if is_printed or (isinstance(value, dict) and value.keys() == _SQUAD) else None

@@ -3,6 +3,7 @@
 import re
 import string
 
+from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading.exports.transcripts import asked_so_far
@@ -92,8 +93,6 @@ def _as_passages(value: Json) -> Json:
     """Return the passages that a table's cell holds as JSON or as printed; any other value as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
-    from mixtune.benchmark_files import parse_cell
-
     parsed = parse_cell(value)
     return parsed if _are_passages(parsed) else value
 

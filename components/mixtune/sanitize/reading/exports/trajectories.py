@@ -14,41 +14,36 @@ _TURN = frozenset(TABLES["exports"]["swe_agent_turn"].split())
 _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
 
 
-def is_trajectory(row: JsonObject) -> bool:
-    """Return whether a row is a run of an agent."""
-    return (str(row.get("schema_version")).startswith("ATIF") and begins(row.get("steps"), "source")) or _is_of_swe(row)
-
-
-def _is_of_swe(row: JsonObject) -> bool:
-    """Return whether a row is a run of SWE-agent: each of its steps holds again all that the model was shown."""
-    return begins(parse_if_json(row.get("trajectory")), "action") and begins(parse_if_json(row.get("history")), "role")
-
-
-def trajectory_talk(row: JsonObject) -> JsonObject:
-    """Return a run as messages until its last answer, with the tools that its agent has.
+def trajectory_talk(row: JsonObject) -> JsonObject | None:
+    """Return a run as messages until its last answer, with the tools that its agent has; None: the row is no run.
 
     Raises:
         Refused: The agent says nothing in it.
     """
     unread: Unread = Counter()
-    agent: JsonObject = row.get("agent") or {}
-    if is_of_swe := _is_of_swe(row):
-        messages = [_turn(turn, unread) for turn in parse_if_json(row["history"])]
+    agent: JsonObject = {}
+    if str(row.get("schema_version")).startswith("ATIF") and begins(row.get("steps"), "source"):
+        agent, read = row.get("agent") or {}, ("steps", "agent")
+        messages = [message for step in row["steps"] for message in _messages(step, unread)]
+    elif history := _history_of_swe(row):
+        read = ("history", "trajectory")
+        messages = [_turn(turn, unread) for turn in history]
         unread.update(["trajectory.action"])
     else:
-        messages = [message for step in row["steps"] for message in _messages(step, unread)]
+        return None
     talk = until_answer(messages, lambda message: message["role"] == "assistant")
-    read = ("history", "trajectory") if is_of_swe else ("steps", "agent")
     about = {name: value for name, value in row.items() if name not in read}
-    of_agent = {f"agent.{name}": value for name, value in agent.items() if name != "tool_definitions"}
+    of_agent = {"tools" if name == "tool_definitions" else f"agent.{name}": value for name, value in agent.items()}
     unread.update([AFTER] if len(talk) < len(messages) else [])
-    return {
-        **about,
-        **of_agent,
-        **dict.fromkeys(unread, True),
-        "tools": agent.get("tool_definitions"),
-        "messages": talk,
-    }
+    return {**about, **of_agent, **dict.fromkeys(unread, True), "messages": talk}
+
+
+def _history_of_swe(row: JsonObject) -> list[JsonObject]:
+    """Return the messages of a run of SWE-agent, whose steps repeat all that the model was shown; of another, none."""
+    if "trajectory" not in row or "history" not in row:
+        return []
+    steps, history = (parse_if_json(row[name]) for name in ("trajectory", "history"))
+    return list(history) if begins(steps, "action") and begins(history, "role") else []
 
 
 def _turn(turn: JsonObject, unread: Unread) -> JsonObject:
