@@ -246,6 +246,7 @@ def test_a_file_without_any_answer_is_refused_by_its_first_row(tokenizer: Any, t
         {"passages": [{"title": "Owl", "text": "It is brown. It flies.", "id": "7", "score": 0.5}]},
         {"ctxs": {"title": "Owl", "sentences": ["It is brown.", "It flies."]}},
         {"documents": ["Owl: It is brown. It flies."]},
+        {"documents": [{"title": "Owl", "page_content": "It is brown. It flies.", "metadata": {}}]},
         {"paragraphs": [], "context": "Owl: It is brown. It flies.", "document": {}},
     ],
 )

@@ -393,6 +393,9 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "HotpotQA: passages as pairs": (
         {"question": "q", "answer": "a", "context": [["x", ["One.", "Two."]], ["y", ["Three."]]]},
         [{**Q, "content": "q\n\nx\nOne. Two.\n\ny\nThree."}, A]),
+    "PubMedQA: passages in an object": (
+        {"question": "q", "answer": "a", "context": {"contexts": ["One.", "Two."], "labels": ["AIM"], "meshes": []}},
+        [{**Q, "content": "q\n\nOne.\n\nTwo."}, A]),
     "MS MARCO: passages beside their places": (
         {"query": "q", "answers": ["a"], "passages": {"is_selected": [0, 1], "passage_text": ["One.", "Two."], "url": ["u", "v"]}},
         [{**Q, "content": "q\n\nOne.\n\nTwo."}, A]),

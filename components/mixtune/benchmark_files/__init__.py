@@ -19,6 +19,8 @@ from mixtune.benchmark_files.benchmark_splits import read_splits as read_splits
 from mixtune.benchmark_files.benchmark_splits import stratified_subset as stratified_subset
 from mixtune.benchmark_files.benchmark_splits import text_asked as text_asked
 from mixtune.benchmark_files.benchmark_splits import text_of_problem as text_of_problem
+from mixtune.benchmark_files.passages import PASSAGE_FIELDS as PASSAGE_FIELDS
+from mixtune.benchmark_files.passages import read_passages as read_passages
 from mixtune.benchmark_files.published_rows import BIAS as BIAS
 from mixtune.benchmark_files.published_rows import CONTINUED as CONTINUED
 from mixtune.benchmark_files.tables import Row as Row

@@ -2,34 +2,30 @@
 
 import re
 import string
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mixtune import storage
+from mixtune.benchmark_files.passages import read_passages
 from mixtune.benchmark_files.published_rows import LEFT_OUT, as_asked
-from mixtune.benchmark_files.tables import FORMATS, Row, parse_cell, plain_name, read_rows
+from mixtune.benchmark_files.tables import COLUMNS, FORMATS, Row, plain_name, read_rows
 from mixtune.errors import ConfigError, DataError
 
 SPLITS = ("test", "dev", "validation", "train")
 _ASKED_FIRST = ("test", "validation", "dev", "train")
 _SPLIT_NAMES = {"validation": ("val", "valid")}
-_NAMES = {
-    name: tuple(text.split())
-    for name, text in tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8")).items()
-}
 QUESTIONS, CONVERSATIONS, CONTEXTS, LISTS, FAMILIES, ANSWERS, SUBJECTS = (
-    _NAMES[name] for name in ("questions", "conversations", "contexts", "lists", "families", "answers", "subjects")
+    COLUMNS[name] for name in ("questions", "conversations", "contexts", "lists", "families", "answers", "subjects")
 )
 """Columns in which benchmarks put what they ask, its passage, its choices, which is right, and what it is about."""
 NUMBERED = re.compile(rf"({'|'.join(FAMILIES)}|)[_#]*([a-z]|\d\d?)")
 """A column of one choice; one without a word has a letter."""
-_METADATA = _NAMES["metadata"]
+_METADATA = COLUMNS["metadata"]
 FILE = "_file"
 """The column of a row's file's name, where that tells what it is about (C-Eval)."""
-_NOT_ASKED = {*_NAMES["not_asked"], *ANSWERS}
+_NOT_ASKED = {*COLUMNS["not_asked"], *ANSWERS}
 """Columns in which two rows that ask the same may differ: XSTest's completions ask each prompt of five models."""
 _READ = {"choices", *QUESTIONS, *CONTEXTS, *CONVERSATIONS, *ANSWERS, *SUBJECTS, "id", "ground_truth"}
 _CHANCE_REPEATED, _CHANCE_RATIO = 4, 0.1
@@ -65,7 +61,7 @@ def read_splits(
 def _read(source: str, columns: Mapping[str, str]) -> list[Row]:
     """Return a file's rows with the columns that a user names under our names."""
     named = {ours.lower(): plain_name(theirs) for ours, theirs in columns.items()}
-    if unknown := [ours for ours in named if ours not in {*_READ, *_NAMES["of_items"], *string.ascii_lowercase}]:
+    if unknown := [ours for ours in named if ours not in {*_READ, *COLUMNS["of_items"], *string.ascii_lowercase}]:
         raise ConfigError(f"columns: unknown {unknown[0]!r}; there are question, context, choices, answer, A, B ...")
     has_question, has_choices = "question" in named, bool({"choices", "a"} & set(named))
     read = [row if has_question or has_choices else as_asked(row, source) for row in read_rows(source)]
@@ -152,51 +148,20 @@ def text_of_problem(row: Row, place: str) -> str:
 
 
 def passages(row: Row, place: str) -> list[str]:
-    """Return the passages that a row is about, each of which may be in paragraphs.
+    """Return the passages that a row is about, each of which may be in paragraphs behind their titles.
 
     Raises:
-        DataError: One is no text, such as a table.
+        DataError: One is no text, such as a table, or has other prose beside it.
     """
     texts = []
     for name in CONTEXTS:
-        value = row.get(name)
-        parsed = parse_cell(value) if isinstance(value, str) and value[:1] in ("[", "{") else None
-        text = _passage(parsed) if isinstance(parsed, list | dict) else None
-        text = _passage(value) if text is None else text
-        if text is None:
-            raise DataError(f"{place}: its {name} is a text, or a list of them; write it as one: {str(value)[:80]!r}")
-        texts.append(text)
+        read = read_passages(row.get(name), lambda _, value: not _has_prose(value))
+        if read is None:
+            raise DataError(
+                f"{place}: its {name} is a text, or a list of them; write it as one: {str(row[name])[:80]!r}"
+            )
+        texts.append("\n".join(f"{title}: {text}" if title else text for text, title, _ in read if text))
     return list(filter(None, texts))
-
-
-def _passage(value: object) -> str | None:
-    """Return a passage as text: of one paragraph or several, as a list or by columns; None: it cannot be shown so."""
-    if isinstance(value, dict):
-        value = value.get("contexts", value)  # PubMedQA
-    columns = [cells for cells in value.values() if isinstance(cells, list)] if isinstance(value, dict) else []
-    if isinstance(value, dict) and len(columns) == len(value) and len(set(map(len, columns))) == 1:
-        value = [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]  # HotpotQA, MS MARCO
-    paragraphs = value if isinstance(value, list) else [value] if value and value == value else []  # NaN: nothing
-    texts = list(map(_paragraph, paragraphs))
-    return None if None in texts else "\n".join(text for text in texts if text)
-
-
-def _paragraph(value: object) -> str | None:
-    """Return a paragraph behind its title as text; None where it is neither that nor an object without other prose."""
-    match value:
-        case str():
-            return value
-        case [str(title), [*sentences]]:  # HotpotQA
-            value = {"title": title, "sentences": sentences}
-    if not isinstance(value, dict):
-        return None
-    name = next((name for name in _NAMES["passage_texts"] if name in value), "")
-    text, heading = value.get(name), value.get("title")
-    if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
-        text = " ".join(sentence.strip() for sentence in text)
-    if not isinstance(text, str) or any(_has_prose(rest) for key, rest in value.items() if key not in (name, "title")):
-        return None
-    return f"{heading}: {text}" if heading else text
 
 
 def only_answer(value: Any, place: str) -> str:
@@ -292,7 +257,7 @@ def read_items(uri: str, columns: Mapping[str, str] = NO_COLUMNS) -> list[Row]:
     if "test" in splits and len(splits) > 1:
         print(f"{uri}: its test split is asked, not {', '.join(sorted(set(splits) - {'test'}))}", flush=True)
     rows = choose_split(splits, uri)
-    name_unread(rows, _NAMES["of_items"], uri)
+    name_unread(rows, COLUMNS["of_items"], uri)
     return rows
 
 

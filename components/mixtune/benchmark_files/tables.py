@@ -11,6 +11,7 @@ import io
 import json
 import re
 import string
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ from mixtune import storage
 from mixtune.errors import DataError
 from mixtune.records import ROW_LISTS
 
+COLUMNS = {
+    name: tuple(text.split())
+    for name, text in tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8")).items()
+}
+"""Names of columns and fields, by what they hold."""
 FORMATS = (".parquet", ".arrow", ".jsonl", ".json", ".csv", ".tsv")
 _WRAPPED = (*ROW_LISTS, "questions")
 _SPLIT_SUFFIX = re.compile(r"[-_](?:test|dev|val|validation|train)$")

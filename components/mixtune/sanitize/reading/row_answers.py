@@ -3,7 +3,7 @@
 import re
 import string
 
-from mixtune.benchmark_files import parse_cell
+from mixtune.benchmark_files import PASSAGE_FIELDS, read_passages
 from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading.exports.transcripts import asked_so_far
@@ -41,8 +41,6 @@ _ASKING_MARKS = re.compile(
 """The system text that asks for these marks."""
 _RATED = frozenset(("intent", "knowledge", "difficulty"))
 """Columns in which Magpie's data say what a question asks for."""
-_PASSAGE = tuple(TABLES["passages"]["texts"].split())
-_OF_PASSAGE = frozenset((*_PASSAGE, *TABLES["passages"]["about"].split()))
 _LONG = 40
 """Characters of a text that no question holds by chance."""
 
@@ -76,7 +74,7 @@ def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, questio
     """
     texts, beside = list[str](), Unread()
     for name in names:
-        value = _as_passages(row.get(name))
+        value = row.get(name)
         if is_blank(value) or is_null_text(value):
             continue
         if name == "knowledge" and row.keys() >= _RATED:  # Magpie says what it takes to answer
@@ -89,25 +87,6 @@ def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, questio
     return texts
 
 
-def _as_passages(value: Json) -> Json:
-    """Return the passages that a table's cell holds as JSON or as printed; any other value as it is."""
-    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
-        return value
-    parsed = parse_cell(value)
-    return parsed if _are_passages(parsed) else value
-
-
-def _are_passages(value: object) -> bool:
-    match value:
-        case dict():
-            return value.keys() <= _OF_PASSAGE and not value.keys().isdisjoint(_PASSAGE)
-        case [str(), [*sentences]]:  # HotpotQA's own files
-            return all(isinstance(sentence, str) for sentence in sentences)
-        case [*items]:
-            return bool(items) and all(isinstance(item, str) or _are_passages(item) for item in items)
-    return False
-
-
 def _quotes(question: str, text: str) -> bool:
     """Return whether a question quotes a text: one that is long, or that has lines of its own there."""
     text = text.strip()
@@ -115,34 +94,12 @@ def _quotes(question: str, text: str) -> bool:
 
 
 def passages(value: Json, name: str, unread: Unread) -> str:
-    """Return what a question is about as text: each passage behind its title, whichever way a data set lists them."""
-    if isinstance(value, dict):
-        return _passage(value, name, unread)
-    if not isinstance(value, (list, tuple)):
-        return text_of(value)
-    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (list, tuple)):  # HotpotQA's own files
-        return f"{value[0]}\n{_sentences(value[1])}"
-    return "\n\n".join(passages(item, name, unread) for item in value)
-
-
-def _passage(value: JsonObject, name: str, unread: Unread) -> str:
-    """Return an object of a text with its title as text; any other object as JSON."""
-    key = next((key for key in _PASSAGE if not is_blank(value.get(key))), "")
-    if not key or not value.keys() <= _OF_PASSAGE:
-        return text_of(value)
-    lists = [cells for cells in value.values() if isinstance(cells, (list, tuple))]
-    if len(lists) == len(value) and len(set(map(len, lists))) == 1:  # as `datasets` keeps a sequence
-        rows = [dict(zip(value, cells, strict=True)) for cells in zip(*lists, strict=True)]
-        return "\n\n".join(_passage(row, name, unread) for row in rows)
-    unread.update({f"{name}.{other}" for other in value.keys() - {key, "title"} if not is_blank(value[other])})
-    return "\n".join(filter(None, [text_of(value.get("title")), _sentences(value[key])]))
-
-
-def _sentences(value: Json) -> str:
-    if not isinstance(value, (list, tuple)):
-        return text_of(value)
-    texts = list(map(text_of, value))
-    return ("" if any(text[:1].isspace() for text in texts[1:]) else " ").join(texts)
+    """Return what a question is about as text: each passage behind its title; any other object as JSON."""
+    if (listed := read_passages(value, lambda field, _: field in PASSAGE_FIELDS)) is None:
+        is_list = isinstance(value, (list, tuple))
+        return "\n\n".join(passages(item, name, unread) for item in value) if is_list else text_of(value)
+    unread.update({f"{name}.{other}" for passage in listed for other in passage.beside})
+    return "\n\n".join("\n".join(filter(None, [passage.title, passage.text])) for passage in listed)
 
 
 def check_contexts(row: JsonObject, messages: list[Message], unread: Unread) -> None:
