@@ -489,6 +489,38 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"json": [{"a": 1}, {"b": 2}]}]}}), A]},
         [Q, A, {**RESULT, "content": '[{"a": 1}, {"b": 2}]'}, A]),
 }  # fmt: skip
+SPELLED = {
+    "DeepSeek": 'x<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"x": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    "Kimi": 'x<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"x": 1}<|tool_call_end|><|tool_calls_section_end|>',
+    "Anthropic": 'x\n<function_calls>\n<invoke name="f">\n<parameter name="x">1</parameter>\n</invoke>\n</function_calls>',
+    "Qwen's coder": "x\n<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>",
+    "GLM": "x\n<tool_call>f\n<arg_key>x</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    "Mistral": 'x[TOOL_CALLS][{"name": "f", "arguments": {"x": 1}}]',
+    "Llama": 'x\n{"name": "f", "parameters": {"x": 1}}',
+    "JSON in a fence": 'x\n```json\n{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}\n```',
+    "Olmo": "x\n<function_calls>f(x=1)</function_calls>",
+}
+"""A call behind a text, as models' templates spell it."""
+X_TOOL = {
+    "name": "f",
+    "description": "d",
+    "parameters": {"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}},
+}
+READ |= {
+    f"{name}: a call spelled in the text": (
+        {"messages": [Q, {**A, "content": text}], "tools": [X_TOOL]}, [Q, {**A, "content": "x", "tool_calls": [CALL]}]
+    )
+    for name, text in SPELLED.items()
+} | {
+    "calls as Python spells them, as an answer": (
+        {"prompt": "q", "completion": "[f(x=1), f(x=2)]", "tools": [X_TOOL]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL, {**CALL, "arguments": {"x": 2}}]}]),
+    "an argument that is a text by its schema": (
+        {"messages": [Q, {**A, "content": "<function=f><parameter=y>1</parameter></function>"}], "tools": [X_TOOL]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"y": "1"}}]}]),
+    "JSON of a name that no tool has": (
+        {"messages": [Q, {**A, "content": '{"name": "g", "input": {}}'}], "tools": [TOOL]}, [Q, {**A, "content": '{"name": "g", "input": {}}'}]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", READ)
@@ -506,6 +538,10 @@ TOOLS = {
                            {"cachePoint": {"type": "default"}}]},
     "texts": [json.dumps(TOOL)],
     "text": json.dumps([{"type": "function", "function": TOOL}]),
+    "a list that Python printed": str([{"type": "function", "function": TOOL}]),
+    "a list of NumPy's": str([TOOL]).replace("}}]", "}}\n]"),
+    "a printed tool": str(TOOL),
+    "printed texts": str([json.dumps(TOOL)]),
 }  # fmt: skip
 
 
@@ -558,6 +594,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a result beside its solution": ({"question": "q", "solution": "long", "answer": "4"}, "another answer stands beside the answer"),
     "a call spelled in another way": (
         {"messages": [Q, {**A, "content": "x\n<functioncall> {}"}], "tools": [TOOL]}, "spelled in a text in a way that is not read"),
+    "an argument that may be a number or its text": (
+        {"messages": [Q, {**A, "content": "<function=f><parameter=z>1</parameter></function>"}], "tools": [X_TOOL]}, "in a way that is not read"),
+    "a mark inside a call": (
+        {"messages": [Q, {**A, "content": '<TOOLCALL>[{"name": "f", "arguments": {"x": "</TOOLCALL>"}}]</TOOLCALL>'}], "tools": [TOOL]},
+        "in a way that is not read"),
+    "a call of ReAct": ({"messages": [Q, {**A, "content": "x\nAction: f\nAction Input: y"}], "tools": [TOOL]}, "in a way that is not read"),
+    "a call as an action": ({"messages": [Q, {**A, "content": '{"action": "f", "action_input": {}}'}], "tools": [TOOL]}, "in a way that is not read"),
     "tools that Kimi's template has rendered": (
         {"messages": [{**S, "content": "<|im_system|>tool_declare<|im_middle|>[]"}, Q, A], "available_tools": "[]"}, "the marks of a chat template"),
     "Nectar: ranked answers": ({"prompt": "q", "answers": [{"answer": "a", "rank": 1}], "num_responses": 1}, "write the best one as `chosen`"),
@@ -621,9 +664,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a transcript that does not take turns": ({"text": "\n\nHuman: q\n\nHuman: r\n\nAssistant: a"}, "a text that asks nothing"),
     "a message of a tree": ({"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"}, "put each thread together"),
     "a spelled call that is no JSON": (
-        {"messages": [Q, {**A, "content": "<tool_call>\n{name: f}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
+        {"messages": [Q, {**A, "content": "<tool_call>\n{name: f}\n</tool_call>"}], "tools": [TOOL]}, "in a way that is not read"),
     "a spelled call with a set of Python's": (
-        {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f', 'arguments': {'x': {1, 2}}}\n</tool_call>"}], "tools": [TOOL]}, "not JSON"),
+        {"messages": [Q, {**A, "content": "<tool_call>\n{'name': 'f', 'arguments': {'x': {1, 2}}}\n</tool_call>"}], "tools": [TOOL]}, "in a way that is not read"),
     "an article of SQuAD": ({"title": "t", "paragraphs": [{"context": "c", "qas": []}]}, "for each question"),
     "ChatGPT's export: an end that is not there": ({"title": "t", "mapping": {"r": {"id": "r"}}, "current_node": "x"}, "is not among its messages"),
     "ChatGPT's export: no answer": ({"mapping": {"r": {"id": "r", "children": []}}, "current_node": "r"}, "without an answer to learn"),
@@ -745,6 +788,7 @@ def test_a_mapping_reads_messages_as_what_they_are(name: str) -> None:
 
 
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "a call of a tool that is not listed": ({"messages": [Q, CALLED], "tools": [{**TOOL, "name": "g"}]}, {"calls of tools that are not listed"}),
     "tools that stand in the system text, too": ({"messages": [{**S, "content": HERMES}, Q, A], "tools": [TOOL]}, {"tools in the system text"}),
     "a turn that was not deleted": ({"messages": [Q, {**A, "deleted": False, "private": False, "stop_reason": "end_turn"}]}, {"messages.deleted", "messages.private"}),
     "attributes that are no trace's": ({"prompt": "q", "completion": "a", "attributes": {"prompt": "x"}}, {"attributes"}),

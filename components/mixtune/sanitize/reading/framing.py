@@ -3,12 +3,14 @@
 Tools and their calls that are spelled in texts, as Hermes and Qwen write them, are read here, too.
 """
 
+import ast
 import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 import orjson
 
+from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading import fields as names
@@ -18,15 +20,16 @@ from mixtune.sanitize.reading.values import (
     Json,
     JsonObject,
     Unread,
+    is_null_text,
     label_of,
     parse_column,
+    parse_if_json,
     parse_objects,
     plain_json,
     printed,
     text_of,
 )
 
-_SPELLED_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>\s*", re.DOTALL)
 _SPELLED_RESULT = re.compile(r"\s*<tool_response>\s*((?:(?!<tool_response>).)*?)\s*</tool_response>\s*", re.DOTALL)
 _TOLD = "|".join(re.sub(" +", r"\\s+", text) for text in names.TABLES["told"]["sentences"].strip().split("\n"))
 _SPELLED_TOOLS = re.compile(
@@ -34,12 +37,20 @@ _SPELLED_TOOLS = re.compile(
 )
 """Tools in a system text, and how they are to be called, in the words of Hermes and Qwen alone."""
 _TAGGED = re.compile(r"(?s)<tools>\s*(.*?)\s*</tools>")
-_LISTED_CALLS = re.compile(r"(?s)(.*?)<TOOLCALL>\s*(\[.*\])\s*</TOOLCALL>\s*")
-"""Calls as NVIDIA's data spell them."""
-_OTHER_CALLS = re.compile(rf"(?m)^\s?(?:{'|'.join(map(re.escape, names.TABLES['spelled']['calls'].split()))})")
-_CLOSING = (")", "]", "}", ">")
+_SPELLED = names.TABLES["spelled"]
+_AROUND, _PLAIN, _OTHER = (re.compile(f"(?m){_SPELLED[name]}") for name in ("around", "plain", "other"))
+_NAMED, _ARGUMENT = (re.compile("(?s)" + _SPELLED[name].replace("\n", "|")) for name in ("named", "argument"))
+_OTHER_CALLS = re.compile(rf"(?m)^\s?(?:{'|'.join(map(re.escape, _SPELLED['calls'].split()))})")
+_FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
+_CLOSING = (")", "]", "}", ">", "`")
 """What a text that spells a call ends with."""
+_NOT_READ = "a call of a tool is spelled in a text in a way that is not read; write it as `tool_calls`"
+_GIVEN = frozenset(("arguments", "parameters", "args", "input"))
+_CALL = _GIVEN | {"name", "id", "type"}
+_UNLISTED = "calls of tools that are not listed"
 _TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
+_PRINTED_LIST = re.compile(r"\s*\[\s*(?:\{\s*)?'")
+"""What a list of texts or objects begins with as Python prints it, and never as JSON."""
 _MANY_TOOLS = 256
 """Lists of tools as they were read, by what they were read from: the rows of a file have few."""
 
@@ -108,29 +119,116 @@ def _history(history: Json, unread: Unread) -> list[Message]:
     return out
 
 
-def read_spelled_calls(messages: list[Message], unread: Unread) -> list[Message]:
-    """Return messages whose calls stand in their text, as Hermes and Qwen write them, with calls beside the text.
+def read_spelled_calls(messages: list[Message], tools: list[JsonObject], unread: Unread) -> list[Message]:
+    """Return messages whose calls stand in their text, as models' templates spell them, with calls beside the text.
 
     Raises:
         DataError: A call is not JSON, or spelled in another way.
     """
-    out = list[Message]()
-    for message in messages:
-        text, _, calls = message["content"].partition("<tool_call>")
-        is_answer = message["role"] == "assistant" and "tool_calls" not in message
-        may_call = is_answer and message["content"].rstrip()[-1:] in _CLOSING
-        if may_call and (listed := _LISTED_CALLS.fullmatch(message["content"])):
-            called = [read_call(call, unread) for call in parse_column(listed[2], "a list of calls is")]
-            message = {**message, "content": listed[1].strip(), "tool_calls": called}
-        elif may_call and _OTHER_CALLS.search(message["content"]):
-            raise DataError("a call of a tool is spelled in a text in a way that is not read; write it as `tool_calls`")
-        elif message["role"] == "assistant" and calls and not _SPELLED_CALL.sub("", "<tool_call>" + calls):
-            called = [read_call(printed(call), unread) for call in _SPELLED_CALL.findall("<tool_call>" + calls)]
-            message = {**message, "content": text.strip(), "tool_calls": called}
-        elif message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(message["content"])):
-            message = {**message, "content": result[1]}
-        out.append(message)
+    by_name = {tool["name"]: tool for tool in tools}
+    out = [_with_spelled_calls(message, by_name, unread) for message in messages] if tools else messages
+    called = {call["name"] for message in out if "tool_calls" in message for call in message["tool_calls"]}
+    unread.update([] if called <= by_name.keys() else [_UNLISTED])
     return out
+
+
+def _with_spelled_calls(message: Message, tools: dict[str, JsonObject], unread: Unread) -> Message:
+    text = message["content"]
+    if message["role"] == "tool" and (result := _SPELLED_RESULT.fullmatch(text)):
+        return {**message, "content": result[1]}
+    if message["role"] != "assistant" or "tool_calls" in message:
+        return message
+    ends = text.rstrip()[-1:] in _CLOSING
+    speech, called = _spelled(text, tools) if ends else (text, [])
+    others = {name for match in _OTHER.finditer(text) for name in match.groups()}
+    if not called and (tools.keys() & others or (ends and _OTHER_CALLS.search(text))):
+        raise DataError(_NOT_READ)
+    if not called:
+        return message
+    return {**message, "content": speech.strip(), "tool_calls": [read_call(call, unread) for call in called]}
+
+
+def _spelled(text: str, tools: dict[str, JsonObject]) -> tuple[str, list[Json]]:
+    """Return what a text says before the calls that it ends with, and these; none where it surely ends with none.
+
+    Without the marks of a call, all of them have to be of tools that are listed.
+    """
+    marks = [match.start() for pattern in (_NAMED, _AROUND, _PLAIN) if (match := pattern.search(text))]
+    spelled = text[min(marks, default=len(text)) :]
+    pairs = [[group for group in groups if group] for groups in _NAMED.findall(spelled)]
+    named: list[Json] = [{"name": name, "arguments": _arguments(body, tools.get(name, {}))} for name, *body in pairs]
+    pieces = [_FENCE.sub("", piece.strip()) for piece in _AROUND.split(_NAMED.sub("", spelled))]
+    plain = [_json_calls(piece) or _python_calls(piece) for piece in pieces if piece]
+    calls = [call for part in plain for call in part]
+    is_listed = {_function_of(call)["name"] for call in calls} <= tools.keys()
+    is_marked = _AROUND.search(spelled) and all(piece[:1] in ("", "[", "{") for piece in pieces)
+    is_sure = all(plain) and (is_listed or is_marked) and not (named and calls)
+    return (text[: len(text) - len(spelled)], named or calls) if is_sure else (text, [])
+
+
+def _arguments(body: list[str], tool: JsonObject) -> Json:
+    """Return the arguments of a call: JSON, or values by their names, each of the type that its tool's schema says."""
+    if not body or body[0].lstrip().startswith("{"):
+        return "".join(body)
+    if _ARGUMENT.sub("", body[0]).strip():
+        raise DataError(_NOT_READ)
+    schemas = tool.get("parameters", {}).get("properties") or {}
+    matches = [[group for group in match.groups() if group is not None] for match in _ARGUMENT.finditer(body[0])]
+    return {name: _typed(text, schemas.get(name)) for name, text in matches}
+
+
+def _typed(text: str, schema: Json) -> Json:
+    """Return the value of an argument; without a type, only a text that is not JSON is surely what it says."""
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if str(kind).lower() in ("string", "str"):
+        return text
+    value = parse_if_json(text)
+    if (value == text) == isinstance(kind, str):
+        raise DataError(_NOT_READ)
+    return value
+
+
+def _json_calls(text: str) -> list[Json]:
+    """Return the calls that a text is as JSON, or one as Python prints it; none where it is anything else."""
+    try:
+        value = printed(text)
+        values = parse_objects(text, "a call is") if value is text else [value]
+    except DataError:
+        return []
+    wrapped = values[0] if values else {}
+    values = wrapped["tool_calls"] if isinstance(wrapped, dict) and wrapped.keys() == {"tool_calls"} else values
+    calls = [call for value in values for call in (value if isinstance(value, list) else [value])]
+    functions = list(map(_function_of, calls))
+    return calls if all(map(_is_plain_call, functions)) else []
+
+
+def _is_plain_call(function: JsonObject) -> bool:
+    is_whole = isinstance(function.get("name"), str) and len(function.keys() & _GIVEN) == 1
+    return is_whole and function.keys() <= _CALL
+
+
+def _function_of(call: Json) -> JsonObject:
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    return function if isinstance(function, dict) else {}
+
+
+def _python_calls(text: str) -> list[Json]:
+    """Return the calls that a text is as Python spells them, in a list or by lines; none where it is anything else."""
+    try:
+        values = [line.value if isinstance(line, ast.Expr) else line for line in ast.parse(text).body]
+        nodes = [node for value in values for node in (value.elts if isinstance(value, ast.List) else [value])]
+        return list(map(_python_call, nodes))
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return []
+
+
+def _python_call(node: ast.AST) -> Json:
+    if not isinstance(node, ast.Call) or node.args or not all(word.arg for word in node.keywords):
+        raise ValueError("no call by names alone")
+    return {
+        "name": ast.unparse(node.func),
+        "arguments": {word.arg: ast.literal_eval(word.value) for word in node.keywords},
+    }
 
 
 def without_spelled_tools(messages: list[Message], tools: list[JsonObject], unread: Unread) -> list[Message]:
@@ -170,10 +268,12 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
 
 
 def _given(value: Json) -> Json:
-    """Return what a field of tools holds; as text it may be several tools, one behind the other."""
+    """Return what a field of tools holds; as text it may be several tools, one behind the other, or a printed list."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        tools = parse_objects(value, "its tools are")
+        tools = _parsed(value)
         return tools if len(tools) > 1 else tools[0]
+    if isinstance(value, str) and (_PRINTED_LIST.match(value) or is_null_text(value) or value.strip() == "None"):
+        return parse_cell(value) or []
     return parse_column(value, "its tools are")
 
 

@@ -80,7 +80,8 @@ class Schema:
             row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
         fields = self.mapper(row, unread)
-        fields.messages = row_answers.without_marks(fields.messages, unread)
+        messages = read_spelled_calls(row_answers.without_marks(fields.messages, unread), fields.tools, unread)
+        fields.messages = without_spelled_tools(messages, fields.tools, unread) if fields.tools else messages
         return _checked(fields, file, line)
 
     def _renamed(self, row: JsonObject) -> JsonObject:
@@ -375,8 +376,7 @@ def _whole(row: JsonObject, unread: Unread, column: str) -> Fields:
         unread.update(name for name in names.ANSWERS if not is_blank(row.get(name)))
     row_answers.check_contexts(row, messages, unread)
     tools = tools_of(row, unread)
-    messages = framed(read_spelled_calls(messages, unread) if tools else messages, row, unread)
-    messages = without_spelled_tools(messages, tools, unread) if tools else messages
+    messages = framed(messages, row, unread)
     fields = Fields(messages=messages, tools=tools, weight=row.get("weight"))
     if not isinstance(label, (list, tuple, dict)):
         fields.label = label_of(label)
