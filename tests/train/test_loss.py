@@ -99,6 +99,22 @@ def test_loss_and_gradients_are_those_of_a_plain_forward_over_each_record_alone(
         assert max(float((found[name] - wanted_gradients[name]).abs().max()) for name in found) < 1e-5
 
 
+NOISY: dict[str, dict[str, Any]] = {
+    "opt": {"ffn_dim": 48, "max_position_embeddings": 512, "word_embed_proj_dim": 32, "dropout": 0.5, "layerdrop": 0.5},
+    "starcoder2": {"residual_dropout": 0.5, "embedding_dropout": 0.5, "attention_dropout": 0.5},
+    "mixtral": {"num_local_experts": 4, "router_jitter_noise": 0.5, "attention_dropout": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", NOISY)
+def test_a_models_own_dropout_and_noise_are_off(kind: str, tmp_path: Path, draw_records: Draw) -> None:
+    torch.manual_seed(3)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SHAPE, **NOISY[kind])).save_pretrained(tmp_path)
+    model, packed = load(tmp_path, "sft"), pack(draw_records(1, 2))
+    assert model.loss.training
+    assert torch.equal(model.loss(packed), model.loss.eval()(packed))
+
+
 def test_a_model_that_mixtune_knows_passes_the_probe_and_one_that_leaks_does_not(
     folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

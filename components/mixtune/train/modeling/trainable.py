@@ -1,5 +1,6 @@
 """The model that is trained: loaded, with an adapter or without, and its optimizer."""
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ from mixtune.train.modeling.speed import skip_casts
 from mixtune.training_math import CROSSOVER, ModelSizes, operations_per_token
 
 BETAS = (0.9, 0.95)
+NOISE = re.compile(r"drop|^(input_|moe_)?jitter")
+"""In names of rates of a model's layers. PhiMoE's `router_jitter_noise` is no rate: it says how near experts tie."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def load_trainable(
     dtype = compute_dtype(settings.memory)
     activate_flash()
     weights = start if start and settings.method == "sft" else folder
-    causal = without_dropout(load_with_attention(weights, _stored_dtype(settings, dtype), attention_names(dtype)))
+    causal = without_noise(load_with_attention(weights, _stored_dtype(settings, dtype), attention_names(dtype)))
     if settings.method == "sft":
         freeze_unused(causal)
     if settings.memory.fused_kernels:
@@ -219,13 +222,15 @@ def freeze_unused(causal: PreTrainedModel) -> None:
         value.requires_grad_(id(value) in used)
 
 
-def without_dropout(causal: PreTrainedModel) -> PreTrainedModel:
-    """Switch off a model's own dropout, whose draws would depend on how a batch is cut, and return the model."""
+def without_noise(causal: PreTrainedModel) -> PreTrainedModel:
+    """Switch off a model's own dropout and its routers' noise, and return the model.
+
+    What they draw would depend on how a batch is cut, and would be another after a training went on.
+    """
     for module in causal.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        rates = [name for name, value in vars(module).items() if isinstance(value, float) and NOISE.search(name)]
+        for name in [*rates, "p"] if isinstance(module, torch.nn.Dropout) else rates:
+            setattr(module, name, 0.0)
     return causal
 
 
