@@ -23,7 +23,7 @@ from mixtune.train.modeling.probe import probe
 from mixtune.train.modeling.trainable import load_trainable
 from mixtune.train.run import run_training
 
-from .conftest import settings, task_in
+from .conftest import BATCH, drawn, settings, task_in
 from .test_loss import SHAPE, Draw
 
 SMALL_SSM = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
@@ -44,6 +44,23 @@ APART: dict[str, dict[str, Any]] = {
     "llama": {},
     "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+
+
+LONG_ROPE: dict[str, dict[str, Any]] = {
+    "phi3": {
+        "original_max_position_embeddings": 20,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+        },
+    },
+    "llama": {
+        "max_position_embeddings": 25,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    },
 }
 
 
@@ -96,6 +113,22 @@ def test_records_that_do_not_see_one_another_are_packed(
     assert probe(loss, draw_records(3, 1)) == ""
     assert loss.layout is Layout.PACKED
     assert loss.training
+
+
+@pytest.mark.parametrize("kind", LONG_ROPE)
+def test_a_record_beyond_the_first_positions_turns_no_other_records_otherwise(
+    kind: str, shards_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixtune.train.modeling.probe.PROBED_TOKENS", 8)  # fewer than a record has, as of real ones
+    task, losses = task_in(tmp_path, shards_path), list[float]()
+    base = base_of(kind, LONG_ROPE[kind], tmp_path / "base")
+    task = replace(task, inputs=replace(task.inputs, base_model=base))
+    run_training(task, lambda _, step: losses.append(step.loss))
+    records, loss = drawn(BATCH, 0), load(tmp_path / "base", "float32")
+    assert len({len(record.input_ids) > loss.longest_shared for record in records}) == 2
+    own = [losses_alone(loss, [record]).sum().item() * record.weight for record in records]
+    total = sum(record.num_loss_tokens * record.weight for record in records)
+    assert losses[0] == pytest.approx(sum(own) / total, abs=1e-5)
 
 
 def test_rounding_of_large_logits_in_bfloat16_is_no_fault_and_another_scale_is(

@@ -159,13 +159,26 @@ def plan_rows(lengths: Sequence[int], max_tokens: int, num_parts: int = 1) -> li
 
 
 def plan_layout(
-    layout: Layout, lengths: Sequence[int], max_tokens: int, num_parts: int = 1, crossover_length: int = 2**15
+    layout: Layout,
+    lengths: Sequence[int],
+    max_tokens: int,
+    num_parts: int = 1,
+    crossover_length: int = 2**15,
+    longest_shared: int = 0,
 ) -> list[list[int]]:
-    """Cut a global batch into micro batches for a layout; see `plan_micro_batches`."""
+    """Cut a global batch into micro batches for a layout; see `plan_micro_batches`.
+
+    Records longer than `longest_shared`, if that is not 0, are micro batches of their own.
+    """
+    alone = [index for index, length in enumerate(lengths) if 0 < longest_shared < length]
+    shared = [index for index, length in enumerate(lengths) if not 0 < longest_shared < length]
+    rest = [lengths[index] for index in shared]
     if layout is Layout.ROWS:
-        return plan_rows(lengths, max_tokens, num_parts)
-    size = 1 if layout is Layout.SINGLE else max_tokens
-    return plan_micro_batches(lengths, size, num_parts, crossover_length)
+        parts = plan_rows(rest, max_tokens, num_parts)
+    else:
+        size = 1 if layout is Layout.SINGLE else max_tokens
+        parts = plan_micro_batches(rest, size, num_parts, crossover_length)
+    return [*([shared[place] for place in part] for part in parts), *([index] for index in alone)]
 
 
 def record_cost(length: int, crossover_length: int) -> float:

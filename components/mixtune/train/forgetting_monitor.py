@@ -55,7 +55,7 @@ class ForgettingMonitor:
     ) -> None:
         self._loss, self._device, self._group = loss, next(loss.parameters()).device, group
         lengths = [len(record.input_ids) for record in records]
-        micro_batches = plan_layout(loss.layout, lengths, max_tokens)
+        micro_batches = plan_layout(loss.layout, lengths, max_tokens, longest_shared=loss.longest_shared)
         ranks = assign_to_ranks([sum(lengths[index] for index in batch) for batch in micro_batches], group.size)
         own = ranks[group.rank]
         self._num_counted = len(own)

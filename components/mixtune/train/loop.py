@@ -169,7 +169,8 @@ def local_micro_batches(trainer: Trainer, records: list[TokenRecord], num_parts:
     a weight of 0.
     """
     lengths, crossover = [len(record.input_ids) for record in records], trainer.model.crossover_length
-    micro_batches = plan_layout(trainer.model.loss.layout, lengths, trainer.max_micro_tokens, num_parts, crossover)
+    layout, longest = trainer.model.loss.layout, trainer.model.loss.longest_shared
+    micro_batches = plan_layout(layout, lengths, trainer.max_micro_tokens, num_parts, crossover, longest)
     costs = [sum(record_cost(lengths[index], crossover) for index in indices) for indices in micro_batches]
     ranks = assign_to_ranks(costs, trainer.group.size)
     local = [(micro_batches[number], 1.0) for number in ranks[trainer.group.rank]]

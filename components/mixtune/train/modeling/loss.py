@@ -69,6 +69,19 @@ class PackedLoss(torch.nn.Module):
         return int(rows or self.causal.config.get_text_config().vocab_size)
 
     @cached_property
+    def longest_shared(self) -> int:
+        """Tokens of the longest record that may share a forward pass with others; 0: any.
+
+        Some rotary embeddings turn otherwise throughout a pass in which a record is longer than the model's first ones.
+        """
+        text = self.causal.config.get_text_config()
+        rope = getattr(text, "rope_parameters", None) or {}
+        by_layer = [item for item in (rope, *rope.values()) if isinstance(item, dict)]
+        longest = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
+        names = [(item, longest.get(str(item.get("rope_type")))) for item in by_layer]
+        return min((item.get(name) or getattr(text, name) for item, name in names if name), default=0)
+
+    @cached_property
     def _head(self) -> torch.nn.Module | None:
         return find_head(self.causal)
 
