@@ -518,6 +518,13 @@ READ |= {
     "an argument that is a text by its schema": (
         {"messages": [Q, {**A, "content": "<function=f><parameter=y>1</parameter></function>"}], "tools": [X_TOOL]},
         [Q, {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"y": "1"}}]}]),
+    "a place for what the question is about": (
+        {"instruction": "Sum up: {input}", "input": "x", "output": "a"}, [{**Q, "content": "Sum up: x"}, A]),
+    "a name in braces that the answer has, too": (
+        {"prompt": "Translate: {name}!", "completion": "Du, {name}!", "name": "x"},
+        [{**Q, "content": "Translate: {name}!"}, {**A, "content": "Du, {name}!"}]),
+    "code with a name in braces": (
+        {"prompt": "What is `{name}`?", "completion": "a", "name": "x"}, [{**Q, "content": "What is `{name}`?"}, A]),
     "JSON of a name that no tool has": (
         {"messages": [Q, {**A, "content": '{"name": "g", "input": {}}'}], "tools": [TOOL]}, [Q, {**A, "content": '{"name": "g", "input": {}}'}]),
 }  # fmt: skip
@@ -596,6 +603,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [Q, {**A, "content": "x\n<functioncall> {}"}], "tools": [TOOL]}, "spelled in a text in a way that is not read"),
     "an argument that may be a number or its text": (
         {"messages": [Q, {**A, "content": "<function=f><parameter=z>1</parameter></function>"}], "tools": [X_TOOL]}, "in a way that is not read"),
+    "a place that nobody filled": ({"prompt": "Greet {{ name }}", "name": "Ann", "completion": "a"}, "name: a question has an empty place for it"),
     "a mark inside a call": (
         {"messages": [Q, {**A, "content": '<TOOLCALL>[{"name": "f", "arguments": {"x": "</TOOLCALL>"}}]</TOOLCALL>'}], "tools": [TOOL]},
         "in a way that is not read"),

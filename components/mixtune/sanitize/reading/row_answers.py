@@ -7,7 +7,7 @@ from mixtune.benchmark_files import PASSAGE_FIELDS, read_passages
 from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading.exports.transcripts import asked_so_far
-from mixtune.sanitize.reading.fields import CHOICES, CONTEXTS, TABLES
+from mixtune.sanitize.reading.fields import CHOICES, CONTEXTS, TABLES, stand_alone
 from mixtune.sanitize.reading.message_forms import is_message, is_message_of, is_part, read_messages
 from mixtune.sanitize.reading.values import (
     Json,
@@ -41,6 +41,8 @@ _ASKING_MARKS = re.compile(
 """The system text that asks for these marks."""
 _RATED = frozenset(("intent", "knowledge", "difficulty"))
 """Columns in which Magpie's data say what a question asks for."""
+_PLACE = re.compile(r"(?<![$\w^\\{}])(?:\{\{\s*([A-Za-z]\w*)\s*\}\}|\{([A-Za-z]\w*)\})(?!\})")
+_CODE = re.compile(r"`|\bf[\"']|\.format\(")
 _LONG = 40
 """Characters of a text that no question holds by chance."""
 
@@ -64,6 +66,35 @@ def _without_marks(message: Message) -> Message:
     if not (match := _MARKED.fullmatch(message["content"]) if is_answer else None):
         return message
     return {**message, "reasoning": match[1].strip(), "content": match[2].strip()}
+
+
+def filled(row: JsonObject, prompt: str, completion: str, beside: tuple[str, ...], unread: Unread) -> JsonObject:
+    """Return a row whose question has in its places what it is about, which then stands nowhere else."""
+    places = [name for name in _places(row[prompt], str(row[completion])) if name in beside]
+    texts = {name: text for name in places if (text := "\n\n".join(contexts_of(row, (name,), unread)))}
+    if not texts:
+        return row
+    question = _PLACE.sub(lambda match: texts.get(match[1] or match[2], match[0]), row[prompt])
+    return {**row, **dict.fromkeys(texts), prompt: question}
+
+
+def check_filled(messages: list[Message], others: JsonObject) -> None:
+    """Check that no question or system text has a place for another column of its row, which nobody filled."""
+    answers = " ".join(message["content"] for message in messages if message["role"] == "assistant")
+    for message in messages:
+        for name in _places(message["content"], answers) if message["role"] in ("user", "system") else ():
+            if not (is_blank(others.get(name)) or stand_alone({name: None})):
+                raise DataError(
+                    f"{name}: a question has an empty place for it, {{{name}}}; fill it in, or give columns"
+                )
+
+
+def _places(text: Json, answer: str) -> list[str]:
+    """Return the names in braces in a text that is no code, but for those that the answer has, too."""
+    if not isinstance(text, str) or "{" not in text or _CODE.search(text):
+        return []
+    names = [match[1] or match[2] for match in _PLACE.finditer(text)]
+    return [name for name in names if f"{{{name}}}" not in answer]
 
 
 def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, question: Json = "") -> list[str]:

@@ -80,6 +80,8 @@ class Schema:
             row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
         fields = self.mapper(row, unread)
+        if not self.is_mapping and row.keys() - self.read:
+            row_answers.check_filled(fields.messages, {name: row[name] for name in row.keys() - self.read})
         messages = read_spelled_calls(row_answers.without_marks(fields.messages, unread), fields.tools, unread)
         fields.messages = without_spelled_tools(messages, fields.tools, unread) if fields.tools else messages
         return _checked(fields, file, line)
@@ -327,6 +329,7 @@ def _multiple_choice(row: JsonObject, unread: Unread, choices: tuple[str, ...], 
 def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside: tuple[str, ...]) -> Fields:
     is_class = prompt == "text"
     check_wanted({**row, completion: None, "label": None} if is_class else row, unread)
+    row = row_answers.filled(row, prompt, completion, beside, unread)
     question, answer = row[prompt], row[completion]
     solution = row.get("solution") if (prompt, completion) == ("question", "answer") else None
     if isinstance(solution, str) and not is_blank(solution) and solution != answer:
