@@ -6,6 +6,7 @@
 import csv
 import io
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -76,7 +77,7 @@ def outcome(layout: dict[str, Any], tokenizer: Any, folder: Path) -> dict[str, A
         (benchmark,) = parse_benchmarks({"axis": {**layout["entry"], "uri": uri}}).values()
         engine, samples = ask(benchmark, tokenizer, layout.get("right", ""))
     except MixtuneError as error:
-        return {"refused": str(error).replace(f"{uri}: ", "").replace(f"{uri} ", "")}
+        return {"refused": re.sub(re.escape(uri) + "[/: ] ?", "", str(error))}
     prompt, continuations = engine.asked[-1]
     theirs = of_lm_eval(layout)["asked"] if "lm_eval" in layout else ""
     return {

@@ -46,6 +46,8 @@ def questions(folder: Path, files: dict[str, Any], **options: Any) -> list[Quest
         ({"target": "False"}, ("False", "True"), 0),
         ({"answer": False}, ("no", "yes"), 0),
         ({"target": "Yes"}, ("No", "Yes"), 1),
+        ({"premise": "p", "hypothesis": "h", "label": "Contradiction"}, ("True", "Neither", "False"), 2),
+        ({"question": "is it", "passage": "p", "answer": "True"}, ("no", "yes"), 1),
     ],
 )  # fmt: skip
 def test_choices_and_answers_are_read_in_every_form(
@@ -62,7 +64,9 @@ def test_choices_and_answers_are_read_in_every_form(
         ({**PAIR, "choices": [["a"], ["b"]], "answer": "B"}, "choices is a list of 2 to 26 texts"),
         ({**PAIR, "choices": [1, 2, 3], "answer": 1}, "is an index or a letter, and a choice's text"),
         ({**PAIR, "question": " ", "answer": "B"}, "row 1: nothing in its column 'question'; fill it in, or leave the row out"),
-        ({"premise": "p", "hypothesis": "h", "label": 1}, "what has none may be a task of form lm_eval"),
+        ({"premise": "p", "label": 1}, "what has none may be a task of form lm_eval"),
+        ({"premise": "p", "hypothesis": "h", "label": 1}, "write labels as entailment, neutral and contradiction; their numbers"),
+        ({"sentence1": "p", "sentence2": "h", "label": 1}, "write labels as equivalent and not_equivalent; their numbers"),
         ({**PAIR, "image": "iVBORw0K", "answer": "B"}, "row 1: its 'image' would not be shown; leave out rows that have one"),
         ({**PAIR, "image_1": {"bytes": "x", "path": "p"}, "image_2": None, "answer": "B"}, "its 'image_1' would not be shown"),
         ({**PAIR, "decoded_image": {"bytes": "x"}, "answer": "B"}, "its 'decoded_image' would not be shown"),

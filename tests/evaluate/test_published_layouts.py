@@ -28,7 +28,15 @@ def test_the_documents_show_what_becomes_of_a_published_benchmark(name: str, tok
 def test_at_least_forty_benchmarks_are_scored_and_every_refusal_names_a_way_out_or_what_is_missing() -> None:
     assert len(SCORED) >= 40
     assert set(KNOWN) == set(LAYOUTS)
-    ways = ("lm_eval", "short_answers", "leave it out", "no column", "items of one turn", "write it as one")
+    ways = (
+        "lm_eval",
+        "short_answers",
+        "leave it out",
+        "no column",
+        "items of one turn",
+        "write it as one",
+        "write labels",
+    )
     assert all(any(way in known["refused"] for way in ways) for known in KNOWN.values() if "refused" in known)
 
 
@@ -53,8 +61,8 @@ def test_the_right_answer_is_the_one_of_lm_evals_own_task(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCORED)
 def test_what_is_guarded_is_what_is_asked(name: str) -> None:
-    first_words = " ".join(KNOWN[name]["guarded"].split()[:4])
-    assert first_words in " ".join(KNOWN[name]["asked"].split())
+    asked = " ".join(KNOWN[name]["asked"].split())
+    assert all(" ".join(line.split()[:4]) in asked for line in KNOWN[name]["guarded"].splitlines())
 
 
 @pytest.mark.parametrize("name", [name for name in SCORED if "wrong" in LAYOUTS[name]])

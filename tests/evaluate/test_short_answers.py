@@ -208,6 +208,7 @@ def test_a_split_whose_answers_are_secret_is_not_asked(
         ({"question": "q", "answer": 5.0}, "5"),
         ({"question": "q", "answer": 2.5}, "2.5"),
         ({"question": "q", "answer": True}, "yes"),
+        ({"question": "q", "passage": "p", "answer": 1}, "1"),
         ({"question": "q", "answer": Decimal("3.50")}, "3.50"),
         ({"question": {"text": "q", "tokens": ["q"]}, "answers": [{"text": "x"}, {"text": "y"}]}, "x"),
         ({"question": "q", "answer": [1994, 1995]}, "1994"),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from mixtune import storage
 from mixtune.benchmark_files.passages import read_passages
-from mixtune.benchmark_files.published_rows import LEFT_OUT, as_asked
+from mixtune.benchmark_files.published_rows import GUARDED, LEFT_OUT, as_asked
 from mixtune.benchmark_files.tables import COLUMNS, FORMATS, Row, plain_name, read_rows
 from mixtune.errors import ConfigError, DataError
 
@@ -116,7 +116,7 @@ def read_asked(uri: str, question: str = "") -> Iterator[str]:
     for _, source in others or tables:
         for number, row in enumerate(_read(source, {"question": question} if question else NO_COLUMNS), 1):
             if not row.keys() <= _NOT_ASKED:  # BFCL has its answers in a file of their own
-                yield text_asked(row, f"{source} row {number}")
+                yield row.get(GUARDED) or text_asked(row, f"{source} row {number}")
 
 
 def text_asked(row: Row, place: str) -> str:

@@ -9,16 +9,18 @@ import tomllib
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, TemplateError
+from jinja2 import Environment, TemplateError, Undefined
 from jinja2.environment import TemplateExpression
 
-from mixtune.benchmark_files.tables import Row
+from mixtune.benchmark_files.tables import Row, plain_name
 from mixtune.errors import DataError
 
 CONTINUED = "_continued"
 """In a row whose choices go on with its question, or fill its blank `_`, instead of answering it."""
 BIAS = "_bias"
 """In a row of BBQ: of each choice, whether it confirms a stereotype (1), contradicts it (-1), or says nothing (0)."""
+GUARDED = "_guarded"
+"""What training records may not hold of a row whose question alone says too little."""
 LEFT_OUT = "_left_out"
 """In a row that cannot be asked: why not."""
 _Layout = tuple[str, frozenset[str], TemplateExpression, dict[str, TemplateExpression]]
@@ -27,15 +29,17 @@ _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text
 
 def as_asked(row: Row, uri: str) -> Row:
     """Return a row as it is asked where it is of such a benchmark, by plain names of columns; else as it is."""
-    for name, columns, test, values in _layouts_of(frozenset(row)):
-        fields = {**row, "path": _words_of(uri)}
-        if test(fields):
+    for name, columns, test, values in _LAYOUTS:
+        fields = {**row, "path": _words_of(uri)} if columns <= row.keys() else {}
+        if fields and test(fields):
             try:
                 shown = {ours: value(fields) for ours, value in values.items()}
+                if none := [ours for ours, value in shown.items() if isinstance(value, Undefined)]:
+                    raise ValueError(f"no {none[0]}")
             except (TemplateError, TypeError, ValueError) as error:
                 way = _TABLE["needs"].get(name, "look at its columns")
                 raise DataError(f"{uri}: a row that is not asked as one of {name} ({error}); {way}") from error
-            return {**{column: value for column, value in row.items() if column not in columns}, **shown}
+            row = {**{column: value for column, value in row.items() if column not in columns}, **shown}
     return row
 
 
@@ -43,12 +47,6 @@ def as_asked(row: Row, uri: str) -> Row:
 def _words_of(uri: str) -> list[str]:
     """Return the words of a file's path, in which a translation's languages are none."""
     return re.split(r"[-_./]", re.sub("(translation)-[a-z]{2}", r"\1", uri.lower()))
-
-
-@lru_cache
-def _layouts_of(columns: frozenset[str]) -> list[_Layout]:
-    """Return the layouts whose columns are all among these."""
-    return [layout for layout in _LAYOUTS if layout[1] <= columns]
 
 
 def _bias(info: list[str], stereotyped: list[str], polarity: str) -> float:
@@ -67,6 +65,15 @@ def _turns(value: object) -> list[str]:
     return [turn["input_text"] if isinstance(turn, dict) else turn for turn in value] if isinstance(value, list) else []
 
 
+def _class(label: object, names: str, *, named: bool = False) -> int | None:
+    """Return which of several classes a label is, by its name or, where it need not be `named`, its number from 0."""
+    text, classes = plain_name(str(label)).replace("-", "_"), names.split()
+    if text in classes or named:
+        return classes.index(text) if text in classes else None
+    number = {"false": "0", "true": "1"}.get(text, text).removesuffix(".0")
+    return int(number) if number.isdigit() and int(number) < len(classes) else None
+
+
 def _history(questions: list[str], answers: list[str]) -> str:
     """Return the questions of a conversation but the last, with their answers."""
     pairs = list(zip(questions, answers, strict=True))[:-1]
@@ -75,7 +82,7 @@ def _history(questions: list[str], answers: list[str]) -> str:
 
 _JINJA = Environment()
 _JINJA.globals |= {"bias": _bias, "history": _history, "connectives": _TABLE["connectives"]}
-_JINJA.filters["turns"] = _turns
+_JINJA.filters |= {"turns": _turns, "class": _class}
 _JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
 _JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 _LAYOUTS = [

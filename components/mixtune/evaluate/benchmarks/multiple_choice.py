@@ -25,7 +25,7 @@ from mixtune.inference.prompts import encode_pairs
 ITEMS_PER_PART = 1024
 PROMPT, CONTINUED = "Question: {question}\nAnswer:", "{question}"
 BIAS, GOLD = "ambiguous_bias", "gold_probability"
-WORDS = {"yes", "no", "maybe", "true", "false", "valid", "invalid"}
+WORDS = {"yes", "no", "maybe", "true", "false", "neither", "valid", "invalid", "positive", "negative"}
 """Choices of these alone are not compared by their length: `yes` is no longer an answer than `no`."""
 
 
