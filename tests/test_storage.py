@@ -91,6 +91,24 @@ def test_a_fingerprint_sees_a_changed_byte_and_nothing_else(folder: str) -> None
         storage.check_fingerprint(first)
 
 
+def test_a_local_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = list[str]()
+    digest_of = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda stream, name: hashed.append(stream.name) or digest_of(stream, name)
+    )
+    paths, uri = [tmp_path / name for name in ("fresh", "settled")], str(tmp_path)
+    for path in paths:
+        path.write_text("a")
+    os.utime(paths[1], (0, 0))  # long ago, so that a further write would show
+    first = storage.fingerprint(uri)
+    assert storage.fingerprint(uri) == first
+    assert sorted(Path(name).name for name in hashed) == ["fresh", "fresh", "settled"]
+    paths[1].write_text("b")
+    os.utime(paths[1], (0, 0))
+    assert storage.fingerprint(uri) != first
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing(Manifest):
     KIND: ClassVar[str] = "listing"

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,8 @@ RANGE_BYTES = 8 * 2**20
 """Bytes of one range, and of one part of an upload where 10,000 of these are enough."""
 TRIES = 5
 """Of a range whose connection breaks."""
+SETTLED_NS = 2 * 10**9
+"""Nanoseconds after which a further write shows in a file's time of change, on the coarsest clocks of file systems."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -201,10 +204,19 @@ def upload_files(files: list[tuple[Path, str]]) -> list[FileEntry]:
 
 
 def entry_of(path: Path, name: str) -> FileEntry:
-    """Return a local file's entry under a name."""
+    """Return a local file's entry under a name; of a file that stays as it is, the content is read once."""
+    state = path.stat()
+    version = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    is_settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
+    digest = _digest_of(path, version) if is_settled else _digest_of.__wrapped__(path, version)
+    return FileEntry(path=name, num_bytes=state.st_size, sha256=digest)
+
+
+@lru_cache(maxsize=2**14)
+def _digest_of(path: Path, _version: tuple[int, ...]) -> str:
+    """Return the digest of a file's content; its version tells what was hashed before from what was not."""
     with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return FileEntry(path=name, num_bytes=path.stat().st_size, sha256=digest)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], num_threads: int = NUM_THREADS) -> list[R]:
