@@ -36,6 +36,7 @@ def test_at_least_forty_benchmarks_are_scored_and_every_refusal_names_a_way_out_
         "items of one turn",
         "write it as one",
         "write labels",
+        "write a row",
     )
     assert all(any(way in known["refused"] for way in ways) for known in KNOWN.values() if "refused" in known)
 

@@ -198,7 +198,7 @@ def _list_tables(uri: str) -> list[tuple[str, str]]:
     paths = [entry.path for entry in storage.list_files(plain)]
     paths = [path for path in paths if path.removesuffix(".gz").endswith(FORMATS) and Path(path).name not in _METADATA]
     if not paths:
-        raise DataError(f"{plain}: no file of a known format in it; a benchmark is {', '.join(FORMATS)}")
+        raise DataError(f"{plain}: no file in it is named {', '.join(FORMATS)}; name each by what it holds")
     return [(path, plain if storage.file_exists(plain) else storage.join(plain, path)) for path in paths]
 
 

@@ -36,6 +36,8 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _EMPTY = ("qas", "qa_pairs")
 _NESTED = ("paragraphs", "problems", "questions", *_EMPTY)
 """Columns whose lists hold the rows that are asked, beside what these have in common; of passages some have none."""
+_APART = {"questions": "question", "options": "options", "answers": "answer"}
+"""Columns whose lists together are such rows (RACE's own files), and how each is called in these."""
 _PRINTED = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\})(?P<gap>\s+(?=['"{]))?|(?P<array>\barray)\(|,\s*dtype=[^()]*(?=\))""",
     re.DOTALL,
@@ -68,6 +70,11 @@ def _unfold(row: Row) -> Iterator[Row]:
             for part in parts:
                 yield from _unfold(rest | _with_plain_names(part))
             return
+    lists = [row[name] for name in _APART if isinstance(row.get(name), list)]
+    if len(lists) == len(_APART) and len(set(map(len, lists))) == 1:
+        rest = {key: shared for key, shared in row.items() if key not in (*_APART, "id")}
+        yield from ({**rest, **dict(zip(_APART.values(), values, strict=True))} for values in zip(*lists, strict=True))
+        return
     yield row
 
 
@@ -144,7 +151,7 @@ def _read_lines(uri: str, text: str) -> Iterator[Row]:
 
 def _object(uri: str, place: str, row: Any) -> Row:
     if not isinstance(row, dict):
-        raise DataError(f"{uri} {place}: a JSON object is needed, this is {type(row).__name__}")
+        raise DataError(f"{uri} {place}: a JSON object such as {{'question': ...}} is needed, got {str(row)[:40]}")
     return row
 
 
