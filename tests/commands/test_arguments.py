@@ -52,6 +52,8 @@ def test_a_file_of_arguments_is_overridden_by_texts(pipeline: Path, tmp_path: Pa
         (["uri=a", "percnt=75"], "no parameter 'percnt'; did you mean 'percent'"),
         (["uri=a", "percent=many"], "percent is a number; got 'many'"),
         (["uri=a", "percent=NaN"], "percent is a number; got 'NaN'"),
+        (["uri=a", "percent=1e400"], "percent is a number; got '1e400'"),
+        (["uri=a", f"percent={'9' * 400}"], "percent is a number; got '999"),
         (["uri=a", 'options={"depth": -Infinity}'], "options is a JSON object; got .*-Infinity is no number"),
         (["uri=a", "steps=2.5"], "steps is a whole number; got 2.5"),
         (["uri=a", "pools={}"], "pools is a JSON list"),
@@ -82,6 +84,8 @@ def test_one_entry_of_an_object_is_written_with_dots() -> None:
         "lora_rank": 8,
         "memory": {"shard_base": True, "dtype": "float32"},
     }
+    named = read_arguments(find_pipeline("finetune"), [*needed, 'benchmarks={"a": "a/"}', "benchmarks.a.max_drop=0.1"])
+    assert named["benchmarks"] == {"a": {"uri": "a/", "max_drop": 0.1}}, "as preflight proposes it"
     with pytest.raises(ConfigError, match="method is text, and has no 'name'"):
         read_arguments(find_pipeline("finetune"), [*needed, "method.name=lora"])
 
@@ -105,6 +109,9 @@ def test_every_wrong_name_is_said_at_once_with_what_was_meant() -> None:
         ConfigError, match=r"evaluate_only has no parameters 'customer_data_percent', 'metod', 'sead' \(did "
     ):
         read_arguments(find_pipeline("evaluate_only"), ["customer_data_percent=75", "metod=lora", "sead=1"])
+    for option in ("train_options.lora_rank", "sanitize_options.splits.test_ratio", "mix_options.max_length"):
+        with pytest.raises(ConfigError, match=rf"no parameter '\w+'; write '{option}'"):
+            read_arguments(find_pipeline("finetune"), [f"{option.rpartition('.')[2]}=8"])
     with pytest.raises(ConfigError, match=r"customer_data_percent is 0 to 100; got 120"):
         texts = ["customer_data_percent=120", "customer_uri=a", "general_pools=[]", "base_model=b"]
         read_arguments(find_pipeline("finetune"), texts)

@@ -6,6 +6,8 @@ Neither KFP's client nor its command line checks names or types; a wrong one wou
 import argparse
 import difflib
 import json
+import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -19,6 +21,11 @@ from mixtune.commands.argument_places import Arguments, did_you_mean, resolve_pl
 from mixtune.errors import ConfigError, reason
 from mixtune.mixes import read_mix, with_mix
 from mixtune.settings.foreign import JsonObject
+from mixtune.settings.from_dict import find_option
+from mixtune.settings.inference import EvaluateSettings
+from mixtune.settings.mix import MixSettings, TokenSettings
+from mixtune.settings.sanitize import SanitizeSettings
+from mixtune.settings.train import TrainSettings
 
 KINDS = {
     "STRING": "text",
@@ -29,6 +36,14 @@ KINDS = {
     "STRUCT": "a JSON object",
 }
 
+OPTIONS = (
+    ("train_options", TrainSettings),
+    ("mix_options", TokenSettings),  # which stand among those of the mix
+    ("mix_options", MixSettings),
+    ("sanitize_options", SanitizeSettings),
+    ("evaluate_options", EvaluateSettings),
+)
+"""Parameters of options, with what they hold."""
 OF_A_TRAINING = ("customer_data_percent", "max_steps")
 """What `restore`, which needs a `model_uri`, means otherwise than pipelines that tune."""
 
@@ -211,7 +226,7 @@ def check_arguments(path: Path, arguments: Arguments, *, complete: bool = True) 
         )
     if missing and complete:
         raise ConfigError(f"{path.stem} needs {', '.join(f'{name}=...' for name in missing)}")
-    _check_percents(arguments)
+    _check_amounts(arguments)
 
 
 def _taken_over(path: Path, arguments: Arguments, source: str) -> Arguments:
@@ -242,7 +257,7 @@ def _check_names(path: Path, texts: Iterable[str], definitions: Definitions) -> 
     unknown = [name for name in names if name not in definitions]
     listed = f"there are {', '.join(sorted(definitions))}"
     if len(unknown) == 1:
-        near = did_you_mean(unknown[0], definitions)
+        near = _option_named(unknown[0], definitions) or did_you_mean(unknown[0], definitions)
         raise ConfigError(f"{path.stem} has no parameter {unknown[0]!r}; {near or listed}")
     if unknown:
         others = [name for name in definitions if name not in names]
@@ -250,12 +265,22 @@ def _check_names(path: Path, texts: Iterable[str], definitions: Definitions) -> 
         raise ConfigError(f"{path.stem} has no parameters {', '.join(hints)}; {listed}")
 
 
-def _check_percents(arguments: Arguments) -> None:
-    """Check what can be checked of a mix before anything runs.
+def _option_named(name: str, definitions: Definitions) -> str:
+    """Return how an option is written whose own name was taken for a parameter's; empty where there is none."""
+    places = (f"{option}.{place}" for option, kind in OPTIONS for place in find_option(kind, name))
+    ways = [repr(place) for place in places if place.partition(".")[0] in definitions and ".tokens." not in place]
+    return f"write {' or '.join(ways)}" if ways else ""
+
+
+def _check_amounts(arguments: Arguments) -> None:
+    """Check shares and CPUs, before anything runs.
 
     Raises:
-        ConfigError: A customer share is no percentage, or a strength of the dial no number.
+        ConfigError: A customer share is no percentage, a strength of the dial no number, or `data_cpu` no quantity.
     """
+    cpus = arguments.get("data_cpu", "1")
+    if not re.fullmatch(r"\d+(\.\d+)?|\d+m", cpus):
+        raise ConfigError(f"data_cpu is a number of CPUs as Kubernetes writes it, such as 2 or 500m; got {cpus!r}")
     for name, limit in (("customer_data_percents", 100), ("customer_data_percent", 100), ("dial", 1)):
         values = arguments.get(name) or []
         for value in values if isinstance(values, list) else [values]:
@@ -304,10 +329,16 @@ def _read_value(name: str, text: str, kind: str) -> Any:
 def _parse(text: str) -> Any:
     """Return what a text says as JSON, which has no NaN and no Infinity; a ValueError where it is none."""
 
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number")
+    def finite(number: str) -> float:
+        if not math.isfinite(float(number)):
+            raise ValueError(f"{number if len(number) < 20 else 'a number of too many digits'} is no number")
+        return float(number)
 
-    return json.loads(text, parse_constant=refuse)
+    def whole(number: str) -> int:
+        finite(number)
+        return int(number)
+
+    return json.loads(text, parse_constant=finite, parse_float=finite, parse_int=whole)
 
 
 def read_entry(text: str) -> object:
@@ -322,6 +353,8 @@ def _with_entry(name: str, value: object, keys: list[str], entry: object) -> obj
     """Return an object with one entry set, however deep; None: there is no object yet."""
     if not keys:
         return entry
+    if isinstance(value, str) and name.startswith("benchmarks."):
+        value = {"uri": value}  # for which a text alone stands
     if not isinstance(value, dict | None):
         raise ConfigError(f"{name} is {value!r}, and has no {keys[0]!r}")
     inner = value or {}

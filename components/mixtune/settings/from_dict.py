@@ -29,7 +29,7 @@ def from_dict(cls: type[T], value: object, name: str) -> T:
     accepted = {field.name: field for field in fields(cls) if field.init}  # type: ignore[arg-type]
     derived = {field.name for field in fields(cls) if not field.init}  # type: ignore[arg-type]
     if unknown := [key for key in value if key not in accepted and key not in derived]:
-        grouped = [f"{group}.{unknown[0]}" for group, kind in _type_hints(cls).items() if _has_field(kind, unknown[0])]  # type: ignore[arg-type]
+        grouped = find_option(cls, str(unknown[0]))
         way = f"write {grouped[0]!r}" if grouped else suggest(unknown[0], accepted)
         raise ConfigError(f"{name}: unknown key {unknown[0]!r}; {way}")
     for key, field in accepted.items():
@@ -46,6 +46,12 @@ def from_dict(cls: type[T], value: object, name: str) -> T:
 @cache
 def _type_hints(cls: type[object]) -> dict[str, Any]:
     return get_type_hints(cls)
+
+
+def find_option(cls: type[object], name: str) -> list[str]:
+    """Return how a field is written that a dataclass has: alone, or behind the name of each group that has it."""
+    hints = _type_hints(cls)  # type: ignore[arg-type]
+    return [name] if name in hints else [f"{group}.{name}" for group, kind in hints.items() if _has_field(kind, name)]
 
 
 def _has_field(kind: object, name: str) -> bool:
