@@ -53,12 +53,12 @@ def test_a_run_that_is_well_is_told_so(tmp_path: Path, capsys: pytest.CaptureFix
 def test_records_that_make_too_few_steps_are_warned_of_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "tickets.jsonl").write_text("{}\n" * 120)
+    (tmp_path / "tickets.jsonl").write_text("{}\n" * 300)
     sources = [SourceSettings(name="customer", uri=str(tmp_path / "tickets.jsonl"))]
     good = {**GOOD, "sources": sources, "left_out": ("items",)}
     assert run_preflight(RunSettings(**good), str(tmp_path / "report")) == "warn"
     wanted = (
-        "about 120 customer records make about 5 steps at 75 %, which hardly move a model: 4 customer_epochs make 20"
+        "about 300 customer records make about 13 steps at 75 %, which hardly move a model: 2 customer_epochs make 25"
     )
     assert wanted in capsys.readouterr().out
     for enough in ({"customer_epochs": 4.0}, {"max_steps": 2}):
@@ -66,7 +66,7 @@ def test_records_that_make_too_few_steps_are_warned_of_before_anything_runs(
     (tmp_path / "more.json").write_text("[{}]")  # of how many records, cannot be told
     sources = [SourceSettings(name="customer", uri=str(tmp_path))]
     run = RunSettings(**GOOD, sources=sources)
-    assert run_preflight(run, str(tmp_path / "report")) == "pass" and run.num_records.total() == 120
+    assert run_preflight(run, str(tmp_path / "report")) == "pass" and run.num_records.total() == 300
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,12 @@ ENDED: dict[str, tuple[dict[str, Any], str]] = {
         {"benchmarks": {"mmlu": {"uri": "mmlu.jsonl", "max_drop": "1 %"}}},
         "max_drop is a number from 0",
     ),
+    "a shell's variable that is not set": ({"customer_uri": ""}, "customer_uri is empty; give a file, a folder or a"),
+    "a pool without a place": (
+        {"general_pools": [{"category": "chat", "uri": "", "weight": 100}]},
+        "general_pools: uri of 'chat' is empty; give a file, a folder or a pattern",
+    ),
+    "CPUs in words": ({"data_cpu": "many"}, "data_cpu is a number of CPUs as Kubernetes writes it, such as 2 or 500m"),
     "a percentage of 120": (
         {"customer_data_percent": 120.0},
         "customer_data_percent is 0 to 100; got 120",
@@ -288,6 +294,10 @@ TOGETHER: list[dict[str, tuple[dict[str, Any], str]]] = [
             "fail  mix: mix_shard: customer_epochs is more than 0, or set max_steps; got 0",
         ),
         "a learning rate of 0": ({"learning_rate": 0.0}, "fail  training: train: learning_rate is above 0; got 0"),
+        "tested on what is trained": (
+            {"test_uri": f"s3://{BUCKET}/raw/customer.jsonl"},
+            f"raw/customer.jsonl holds what s3://{BUCKET}/raw/customer.jsonl does: no record would be left to train on",
+        ),
         "an MLflow that does not answer": (
             {"tracking": {"uri": "mlflow-nowhere:///x"}},
             "fail  tracking: MLflow at mlflow-nowhere:///x does not answer",
@@ -442,7 +452,7 @@ TOGETHER: list[dict[str, tuple[dict[str, Any], str]]] = [
         ),
         "too few records to learn from": (
             {"max_steps": 0, "customer_epochs": 2},
-            "warn  mix: about 1 customer records make about 1 steps at 75 %, which hardly move a model: 40 customer_epochs",
+            "warn  mix: about 1 customer records make about 1 steps at 75 %, which hardly move a model: 480 customer_epochs",
         ),
     },
 ]

@@ -68,11 +68,13 @@ def _check_mix(run: RunSettings) -> Findings:
         shares = f"{percent:g} % customer, {100 - percent:g} % from {len(run.weights)} general pools"
         yield "pass", f"{shares}; {length} of {mix.global_batch_size} records"
         steps = mix.about_steps(records)
+        customers = FEW_STEPS * mix.global_batch_size * mix.mix_ratio  # as many of their records make so many steps
+        enough = replace(mix, customer_epochs=math.ceil(customers / max(records, 1)))
         if records and steps < FEW_STEPS and not mix.max_steps:
             yield (
                 "warn",
                 f"about {records:,} customer records make about {steps} steps at {percent:g} %, which hardly move a "
-                f"model: {math.ceil(FEW_STEPS / steps) * mix.customer_epochs:g} customer_epochs make {FEW_STEPS}, or "
+                f"model: {enough.customer_epochs} customer_epochs make {enough.about_steps(records)}, or "
                 "take a smaller mix_options.global_batch_size",
             )
 

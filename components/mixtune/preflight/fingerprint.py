@@ -166,6 +166,9 @@ def read_pools(general_pools: list[Mapping[str, object]]) -> list[PoolEntry]:
 
 
 def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict[str, object]:
+    if not uri:  # which would be the folder that the process is in
+        place = "customer_uri" if name == CUSTOMER else f"general_pools: uri of {name!r}"
+        raise ConfigError(f"{place} is empty; give a file, a folder or a pattern")
     return {"name": name, "uri": _fingerprint(uri), "columns": dict(columns), "split": split}
 
 

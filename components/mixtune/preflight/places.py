@@ -43,6 +43,13 @@ def check_sources(sources: list[SourceSettings], records: int, data_memory: str 
             yield from _check_files(source.name, uri, files)
         except (ConfigError, DataError, StorageError) as error:
             yield "fail", f"{source.name}: {error}"
+    by_digest: dict[tuple[str, str], SourceSettings] = {}
+    for source in sources:
+        uri, digest = storage.split_fingerprint(source.uri)
+        twin = by_digest.setdefault((source.name, digest), source)
+        if digest and twin.split != source.split:
+            same = f"{uri} holds what {storage.plain_uri(twin.uri)} does"
+            yield "fail", f"{source.name}: {same}: no record would be left to train on; give a test_uri of its own"
     needed = records * DUPLICATE_BYTES
     text = f"{len(sources)} sources, {total / 1e6:,.1f} MB, all readable; about {records:,} records"
     if uncounted:
