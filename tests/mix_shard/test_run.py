@@ -119,8 +119,15 @@ def test_a_mix_that_cannot_be_is_refused_by_name(
 
 
 def test_an_empty_pool_with_a_share_is_refused_by_name(tmp_path: Path, chatml: Path) -> None:
-    with pytest.raises(DataError, match="pool 'math' is to give 5 % of every global batch and has no record"):
+    with pytest.raises(
+        DataError, match=r"pool 'math' is to give 5 % of every .* no record .*: its train split is empty"
+    ):
         mixed(tmp_path, chatml, {**three_pools(), "math": []}, make_mix())
+    too_long = {**three_pools(), "math": [make_record("a", "word " * 500), make_record("b", "word " * 600)]}
+    with pytest.raises(
+        DataError, match=r"to learn: 2 x longer than max_length; give .* a larger mix_options.max_length"
+    ):
+        mixed(tmp_path, chatml, too_long, make_mix(max_length=200))
 
 
 def test_the_same_pools_in_another_folder_give_the_same_shards(tmp_path: Path, chatml: Path) -> None:

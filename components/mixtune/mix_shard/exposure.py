@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixtune.artifacts.shards import Drops
 from mixtune.errors import ConfigError, DataError
 from mixtune.mix_shard.assignment import by_size, chairman, whole_batches
 from mixtune.mix_shard.schedule import Layout, Plan, PlanPool, Stage, draw_records, lay_out
@@ -16,10 +17,13 @@ from mixtune.settings.mix import MixSettings, to_fraction
 SIZES_AT_ONCE = 4096
 
 
-def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], path: Path) -> Plan:
+def make_plan(
+    mix: MixSettings, names: Sequence[str], stores: Sequence[Store], drops: Sequence[Drops], path: Path
+) -> Plan:
     """Lay the plan out in a file, the pool of every slot as uint16, which several processes can map.
 
-    The first of the pools is the customer's; the settings' weights name exactly the others.
+    The first of the pools is the customer's; the settings' weights name exactly the others. `drops` says what each
+    lost.
 
     Raises:
         DataError: A pool with a share has no record.
@@ -28,7 +32,7 @@ def make_plan(mix: MixSettings, names: Sequence[str], stores: Sequence[Store], p
     pools = tuple(PlanPool(name=name, size=len(store)) for name, store in zip(names, stores, strict=True))
     stages = plan_stages(mix, {pool.name: pool.size for pool in pools[1:]})
     for stage in stages:
-        _check_sizes(pools, stage.shares)
+        _check_sizes(pools, stage.shares, drops)
     num_steps, first_pool_draws = plan_length(mix, pools[0].size)
 
     def assign(step: int, shares: tuple[Fraction, ...], draws: list[int]) -> Iterator[int]:
@@ -118,12 +122,14 @@ def check_repeats(mix: MixSettings, plan: Plan) -> list[str]:
     return notes
 
 
-def _check_sizes(pools: Sequence[PlanPool], shares: Sequence[Fraction]) -> None:
-    for pool, share in zip(pools, shares, strict=True):
+def _check_sizes(pools: Sequence[PlanPool], shares: Sequence[Fraction], drops: Sequence[Drops]) -> None:
+    for pool, share, lost in zip(pools, shares, drops, strict=True):
         if share > 0 and pool.size == 0:
+            why = "; ".join(f"{count:,} x {reason}" for reason, count in lost.dropped.items())
             raise DataError(
                 f"pool {pool.name!r} is to give {float(share) * 100:g} % of every global batch and has no record with "
-                "tokens to learn in its train split; give it records or a share of 0"
+                f"tokens to learn: {why or 'its train split is empty'}; give it other records, a larger "
+                "mix_options.max_length where they are longer, or a share of 0"
             )
 
 

@@ -57,7 +57,7 @@ def run(mix: MixSettings, inputs: Inputs, outputs: Outputs) -> ShardsManifest:
         for name, drops in zip(names, tokenized.drops, strict=True):
             check_refused(name, drops.num_read, drops.dropped, mix.tokens.max_refused_ratio)
         stores = [opened.enter_context(closing(Store(scratch, str(number)))) for number in range(len(names))]
-        plan = make_plan(mix, names, stores, scratch / "plan")
+        plan = make_plan(mix, names, stores, tokenized.drops, scratch / "plan")
         notes = check_repeats(mix, plan) + rendering_notes(names, tokenized.drops)
         for note in notes:
             print(f"warning: {note}", flush=True)
