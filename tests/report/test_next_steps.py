@@ -8,12 +8,13 @@ import pytest
 
 from mixtune.artifacts.grid import Candidate, GridReport
 from mixtune.artifacts.run_report import is_gain_proved
+from mixtune.artifacts.shards import MixReceipt, PoolReceipt
 from mixtune.commands.arguments import find_pipeline, package_files, read_arguments
 from mixtune.commands.local.work_dir import WorkDir
-from mixtune.report.next_steps import next_steps, with_words
+from mixtune.report.next_steps import known_arguments, next_steps, with_words
 from mixtune.settings.from_dict import Options
 
-from ..comparisons import make_axis, make_comparison
+from ..comparisons import make_axis, make_comparison, make_mix
 
 RUN = "finetune-20260101-000000-abcd"
 
@@ -41,6 +42,15 @@ def test_a_gain_that_few_items_could_not_prove_is_looked_for_in_all_of_them_firs
         "\n"
     )
     assert first.endswith("evaluate_options.limit=0") and "max_steps=32" in second
+
+
+def test_a_page_that_knows_a_run_by_its_comparison_alone_proposes_what_its_mix_leads_to() -> None:
+    known = known_arguments([make_comparison("fail", mix=make_mix(75, num_steps=30))])
+    assert "customer_data_percent=50" in shown("fail", known) and "max_steps=60" in shown("pass", known, gained=False)
+    customer = PoolReceipt(name="customer", planned_share=0.5, epochs=2.006)
+    mixes = [make_mix(50, num_steps=steps, receipt=MixReceipt(pools=(customer,))) for steps in (20, 30)]
+    grid = known_arguments([make_comparison("pass", mix=mix) for mix in mixes])
+    assert "customer_epochs=4" in shown("pass", grid, gained=False), "mixes of as many epochs have other steps"
 
 
 def test_too_few_items_are_all_taken_before_larger_files_are_asked_for() -> None:

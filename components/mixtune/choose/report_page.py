@@ -13,7 +13,7 @@ from mixtune.artifacts.run_report import is_gain_proved, list_candidates
 from mixtune.choose.costs import describe_total, format_cost
 from mixtune.choose.points import Point, dial_points
 from mixtune.report import charts, pages
-from mixtune.report.next_steps import NextStep, next_steps, steps_html
+from mixtune.report.next_steps import NextStep, known_arguments, next_steps, steps_html
 from mixtune.report.pages import Verdict
 
 HEADER = ["candidate", "verdict", "steps", "tokens", "training", "cost", "customer", "gain", "worst general loss"]
@@ -65,11 +65,7 @@ def write_report(title: str, report: GridReport | LadderReport, *, html: str, ma
 
 def _next_steps(report: GridReport | LadderReport) -> list[NextStep]:
     """Return what to do, with as much of the run's arguments as its candidates tell."""
-    candidates = list_candidates(report)
-    arguments = {
-        "customer_data_percents": [item.comparison.mix.percent for item in candidates if item.comparison.mix],
-        "evaluate_options": {"limit": max(item.comparison.limit for item in candidates)},
-    }
+    arguments = known_arguments([item.comparison for item in list_candidates(report)])
     return next_steps(report.verdict, os.environ.get("MIXTUNE_RUN_ID", ""), arguments, gained=is_gain_proved(report))
 
 

@@ -21,7 +21,7 @@ from mixtune.artifacts.comparison import (
 from mixtune.artifacts.model import find_manifest
 from mixtune.artifacts.run_report import is_gain_proved
 from mixtune.report import charts, confusion_table
-from mixtune.report.next_steps import next_steps, steps_html
+from mixtune.report.next_steps import known_arguments, next_steps, steps_html
 from mixtune.report.pages import (
     Cell,
     Verdict,
@@ -71,7 +71,7 @@ def write_comparison(comparison: Comparison, *, html: str, markdown: str) -> Non
     """Write the report of a comparison."""
     rows, sentence = [_axis_row(axis) for axis in comparison.axes], summarize(comparison)
     advice = [axis.advice for axis in comparison.axes if axis.advice]
-    run_id, arguments = os.environ.get("MIXTUNE_RUN_ID", ""), {"evaluate_options": {"limit": comparison.limit}}
+    run_id, arguments = os.environ.get("MIXTUNE_RUN_ID", ""), known_arguments([comparison])
     body = [
         "<h1>Base model against candidate</h1>"
         f'<p class="summary {comparison.verdict}"><b>{comparison.verdict.capitalize()}.</b> {escape(sentence)}</p>',

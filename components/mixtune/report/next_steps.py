@@ -3,11 +3,13 @@
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 from mixtune import storage
+from mixtune.artifacts.comparison import CUSTOMER_AXIS, Comparison
 from mixtune.artifacts.grid import GridReport
 from mixtune.artifacts.run_report import RunReport, list_candidates
 from mixtune.settings.from_dict import Options
@@ -89,6 +91,20 @@ def next_steps(
         tune = command_of("mixtune", "run", "finetune", "--like", run)
         return [NextStep("Read the mix's receipt on the report's pages, then tune on it", tune)]
     return []
+
+
+def known_arguments(comparisons: Sequence[Comparison]) -> Options:
+    """Return what a run's comparisons tell of its arguments, where nothing else does."""
+    mixes = [comparison.mix for comparison in comparisons if comparison.mix]
+    steps, percents = {mix.num_steps for mix in mixes}, [mix.percent for mix in mixes]
+    epochs = [pool.epochs for mix in mixes for pool in mix.receipt.pools if pool.name == CUSTOMER_AXIS]
+    return {
+        "customer_data_percents": percents,
+        "customer_data_percent": max(percents, default=0.0),
+        "max_steps": steps.pop() if len(steps) == 1 else 0,
+        "customer_epochs": round(max(epochs, default=0.0), 1),
+        "evaluate_options": {"limit": max(comparison.limit for comparison in comparisons)},
+    }
 
 
 def with_words(steps: list[NextStep], words: list[str]) -> list[NextStep]:
