@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
+from scipy.stats import t as student_t
 from sklearn import metrics as sk
 
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
@@ -103,8 +104,23 @@ def test_power_is_that_of_the_formula() -> None:
 def test_the_plain_standard_error_is_the_stratified_one_of_a_single_stratum() -> None:
     random = np.random.default_rng(0)
     base, candidate = random.random(400), random.random(400)
-    expected = (candidate - base).std(ddof=1) / 20
+    expected = (candidate - base).std(ddof=1) / 20 * student_t.ppf(0.95, 399) / Z95
     assert found(base, candidate).standard_error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_clusters", [3, 5, 10])
+def test_few_clusters_pass_at_the_margin_no_oftener_than_many(num_clusters: int) -> None:
+    random, clusters = np.random.default_rng(2), [str(number) for number in range(num_clusters) for _ in range(10)]
+    lost = np.repeat(random.normal(-0.05, 0.2, (1000, num_clusters)), 10, 1) + random.normal(
+        0, 0.1, (1000, len(clusters))
+    )
+    half, strata = np.full(len(clusters), 0.5), ["a"] * len(clusters)
+    verdicts = [non_inferiority(paired_mean(half, half + change, strata, clusters), 0.05) for change in lost]
+    assert verdicts.count(PASS) < 70 > verdicts.count(FAIL)
+
+
+def test_one_cluster_tells_nothing_of_others() -> None:
+    assert paired_mean(np.ones(50), np.ones(50), ["a"] * 50, ["b"] * 50).standard_error == 1
 
 
 def test_items_of_one_cluster_count_as_one() -> None:

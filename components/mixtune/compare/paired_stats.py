@@ -35,13 +35,16 @@ def estimate(difference: float, standard_error: float) -> Estimate:
 def paired_mean(base: Floats, candidate: Floats, strata: list[str], clusters: list[str]) -> Estimate:
     """Return the mean difference over items, strata as sampled, items of one cluster taken together.
 
-    The standard error is at least that of one item that changed, so that a few equal answers are no certainty. Of
+    The standard error is at least that of one item that changed, so that a few equal answers are no certainty, and is
+    widened as Student's t is: few clusters, and few items, spread by chance less than they should. One cluster tells
+    nothing of the others. Of
     right and wrong answers the bounds are at least as wide as Tango's: where few answers changed, the spread of those
     few says too little, and normal bounds would pass one in five models that lost just more than is allowed.
     """
     differences = candidate - base
+    count = len(set(clusters))
     error = max(_stratified_error(differences, strata, clusters), 1) / len(differences)
-    change = estimate(float(differences.mean()), error)
+    change = estimate(float(differences.mean()), error * widening(count) if count > 1 else 1.0)
     lost, gained = int((differences == -1).sum()), int((differences == 1).sum())
     if lost + gained + int((differences == 0).sum()) < len(differences):
         return change
