@@ -27,15 +27,26 @@ def whole_weights(shares: Sequence[Fraction]) -> list[int]:
     return [weight // divisor for weight in whole]
 
 
-def chairman(shares: Sequence[Fraction]) -> Iterator[int]:
-    """Tijdeman's chairman assignment: the pool of each slot, endlessly. All comparisons are between integers."""
+def chairman(shares: Sequence[Fraction], behind: Sequence[Fraction] = ()) -> Iterator[int]:
+    """Tijdeman's chairman assignment: the pool of each slot, endlessly. All comparisons are between integers.
+
+    `behind` has the records by which each pool is behind its target as this begins; empty: none is.
+    """
     weights = whole_weights(shares)
-    total, active = sum(weights), [index for index, weight in enumerate(weights) if weight]
+    active, lacks = (
+        [index for index, weight in enumerate(weights) if weight],
+        list(behind) or [Fraction(0)] * len(weights),
+    )
+    # What pools without a share lack, or have too much, goes to the others in proportion: all lack 0 together.
+    lacks = [lack - share * sum(lacks[other] for other in active) for lack, share in zip(lacks, shares, strict=True)]
+    common = lcm(*(lacks[index].denominator for index in active))
+    weights, total = [weight * common for weight in weights], sum(weights) * common
+    owed = [int(lack * total) for lack in lacks]
     scale = max(1, 2 * (len(active) - 1))
     counts = [0] * len(weights)
-    # A pool with x records may have the next at the slots k with k * weight / total - x >= 1 / scale, from `release`
-    # on; `deadline` is the last slot after which it can be without: k * weight / total - x <= 1 - 1 / scale.
-    waiting = [(-(-total // (scale * weights[index])), index) for index in active]
+    # A pool with x records that lacks l may have the next at the slots k with k * weight / total + l - x >= 1 / scale,
+    # from `release` on; `deadline` is the last slot after which it can be without: ... <= 1 - 1 / scale.
+    waiting = [(-((scale * owed[index] - total) // (scale * weights[index])), index) for index in active]
     eligible: list[tuple[int, int]] = []
     heapq.heapify(waiting)
     slot = 0
@@ -43,12 +54,13 @@ def chairman(shares: Sequence[Fraction]) -> Iterator[int]:
         slot += 1
         while waiting and waiting[0][0] <= slot:
             index = heapq.heappop(waiting)[1]
-            deadline = (scale * counts[index] + scale - 1) * total // (scale * weights[index])
+            ahead = (scale * counts[index] + scale - 1) * total - scale * owed[index]
+            deadline = ahead // (scale * weights[index])
             heapq.heappush(eligible, (deadline, index))
         index = heapq.heappop(eligible)[1]
         yield index
         counts[index] += 1
-        release = -(-(scale * counts[index] + 1) * total // (scale * weights[index]))
+        release = -((scale * owed[index] - (scale * counts[index] + 1) * total) // (scale * weights[index]))
         heapq.heappush(waiting, (release, index))
 
 

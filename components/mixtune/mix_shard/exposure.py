@@ -35,12 +35,12 @@ def make_plan(
         _check_sizes(pools, stage.shares, drops)
     num_steps, first_pool_draws = plan_length(mix, pools[0].size)
 
-    def assign(step: int, shares: tuple[Fraction, ...], draws: list[int]) -> Iterator[int]:
+    def assign(stage: Stage, draws: list[int], lacks: list[Fraction]) -> Iterator[int]:
         if mix.granularity == "batch":
-            return whole_batches(shares, mix.global_batch_size, mix.seed, step)
+            return whole_batches(stage.shares, mix.global_batch_size, mix.seed, stage.first_step)
         if mix.unit == "records":
-            return chairman(shares)
-        return by_size(shares, [_sizes(mix, pools, stores, pool, draw) for pool, draw in enumerate(draws)])
+            return chairman(stage.shares, lacks)
+        return by_size(stage.shares, [_sizes(mix, pools, stores, pool, draw) for pool, draw in enumerate(draws)])
 
     capped = mix.when_exhausted == "redistribute" and mix.max_epochs_per_pool
     layout = Layout(

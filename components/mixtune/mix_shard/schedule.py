@@ -46,8 +46,8 @@ class Layout:
     pools: tuple[PlanPool, ...]
     stages: tuple[Stage, ...]
     global_batch_size: int
-    rule: Callable[[int, tuple[Fraction, ...], list[int]], Iterator[int]]
-    """Yields a stage's pool of each slot, endlessly: by its first step, its shares, every pool's draws before it."""
+    rule: Callable[[Stage, list[int], list[Fraction]], Iterator[int]]
+    """Yields a stage's pool of each slot, endlessly: by every pool's draws before it, and what it lacks then."""
     num_steps: int = 0
     """Steps; 0: until the first pool has given `first_pool_draws` records."""
     first_pool_draws: int = 0
@@ -114,11 +114,16 @@ def lay_out(layout: Layout) -> Iterator[tuple[Stage, np.ndarray]]:
         ConfigError: Every general pool has reached its cap.
     """
     schedule, draws = Schedule(layout), np.zeros(len(layout.pools), np.int64)
+    due = [Fraction(0)] * len(draws)
+    current = Stage(first_step=0, shares=tuple(due))
     for step in count():
         if layout.is_over(step, draws):
             return
         if stage := schedule.begin_stage(step, draws):
-            current, slots = stage, layout.rule(step, stage.shares, draws.tolist())
+            slots_since = (step - current.first_step) * layout.global_batch_size
+            due = [each + share * slots_since for each, share in zip(due, current.shares, strict=True)]
+            lacks = [each - num_draws for each, num_draws in zip(due, draws.tolist(), strict=True)]
+            current, slots = stage, layout.rule(stage, draws.tolist(), lacks)
         batch = np.fromiter(islice(slots, layout.global_batch_size), np.uint16, layout.global_batch_size)
         draws += np.bincount(batch, minlength=len(draws))
         yield current, batch
