@@ -164,7 +164,8 @@ def test_the_receipt_says_when_the_general_share_of_what_is_learned_is_another(t
 def test_the_windows_of_the_receipt_hold_the_share_of_their_steps(tmp_path: Path, chatml: Path) -> None:
     stages = [{"steps": 4, "customer_data_percent": 25}]
     shards = mixed(tmp_path, chatml, three_pools(), make_mix(stages=stages, max_steps=10))
-    windows = shards.manifest.receipt.windows
+    receipt, windows = shards.manifest.receipt, shards.manifest.receipt.windows
+    assert all(pool.worst_deviation <= receipt.bound < 2 for pool in receipt.pools)
     assert [window.records[0] for window in windows] == [0.25] * 4 + [0.75] * 6
     assert sum(window.num_steps for window in windows) == 10
 

@@ -116,7 +116,7 @@ class MixReceipt:
     unit: str = "records"
     """What shares count: `records`, `tokens` or `loss_tokens`."""
     bound: float = 0.0
-    """In a mix of one stage no pool is further from its target, in the unit; by records, twice that over several."""
+    """No pool is further from its target, in the unit; in tokens, within each stage."""
     stages: tuple[StageReceipt, ...] = ()
     num_tokens: int = 0
     num_loss_tokens: int = 0

@@ -35,7 +35,7 @@ class ScheduleSettings:
     """The learning-rate schedule and AdamW's other settings."""
 
     min_lr_ratio: float = 0.1
-    """Learning rate of the last step as a share of the peak, 0 to 1; a cosine leads there."""
+    """Learning rate after the last step as a share of the peak, 0 to 1; a cosine leads there."""
     warmup_ratio: float = 0.05
     """Share of the steps over which the learning rate rises, 0 to 1."""
     weight_decay: float = 0.0
