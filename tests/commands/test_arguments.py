@@ -115,7 +115,9 @@ def test_every_wrong_name_is_said_at_once_with_what_was_meant() -> None:
     with pytest.raises(ConfigError, match=r"customer_data_percent is 0 to 100; got 120"):
         texts = ["customer_data_percent=120", "customer_uri=a", "general_pools=[]", "base_model=b"]
         read_arguments(find_pipeline("finetune"), texts)
-    with pytest.raises(ConfigError, match=r"finetoon: no such file.*did you mean 'finetune'\?; `mixtune list` shows"):
+    with pytest.raises(
+        ConfigError, match=r"finetoon: no such file.*did you mean 'finetune'\?; .*`mixtune runs` the runs here"
+    ):
         find_pipeline("finetoon")
 
 
@@ -130,6 +132,7 @@ def test_places_are_understood_as_a_shell_or_a_browser_writes_them(
         "customer_uri": "~/tickets.csv",
         "test_uri": "file:///data/my%20tickets.csv",
         "base_model": "s3://bucket/model",
+        "other_model": "~/other",
         "general_pools": [{"category": "chat", "uri": "chat.jsonl", "weight": 100}],
         "benchmarks": {"mmlu": "~/mmlu", "ifeval": {"uri": "here.jsonl"}},
     }
@@ -138,6 +141,7 @@ def test_places_are_understood_as_a_shell_or_a_browser_writes_them(
         "customer_uri": f"{tmp_path}/tickets.csv",
         "test_uri": "/data/my tickets.csv",
         "base_model": "s3://bucket/model",
+        "other_model": f"{tmp_path}/other",
         "general_pools": [{"category": "chat", "uri": f"{tmp_path}/world/chat.jsonl", "weight": 100}],
         "benchmarks": {"mmlu": f"{tmp_path}/mmlu", "ifeval": {"uri": "here.jsonl"}},
     }
@@ -155,6 +159,7 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         "general_pools": [{"category": "chat", "uri": "s3://bucket/chat.jsonl"}, {"category": "b", "uri": "nosuch"}],
         "benchmarks": {"mmluu": {"uri": str(tmp_path)}},
         "judge_model": str(tmp_path),
+        "other_model": str(tmp_path / "other"),
     }
     (tmp_path / "inner").mkdir()
     with pytest.raises(ConfigError) as caught:
@@ -167,8 +172,11 @@ def test_what_is_not_there_is_named_by_its_parameter_and_entry(tmp_path: Path) -
         "general_pools[1].uri 'nosuch': no such file or folder; give a path or s3:// key that exists",
         f"benchmarks.mmluu.uri '{tmp_path}': a folder without files",
         f"judge_model '{tmp_path}': a folder without files",
+        f"other_model '{tmp_path}/other': no such folder here",
     ]
     (tmp_path / "inner" / "a.jsonl").write_text("{}")
+    with pytest.raises(ConfigError, match=r"no config.json in it; `mixtune merge` makes a model of an adapter"):
+        check_places({"other_model": str(tmp_path / "inner")})
     check_places({"base_model": "Qwen/Qwen3-0.6B@main", "customer_uri": str(tmp_path)})
 
 

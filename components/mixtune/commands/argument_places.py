@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from mixtune import models, storage
 from mixtune.errors import ConfigError
 
-MODELS = ("base_model", "model_uri", "judge_model")
+MODELS = ("base_model", "other_model", "model_uri", "judge_model")
 """Parameters that hold a model."""
 REMOTE = ("s3://", "hf://", "gs://", "http://", "https://", "minio://", "oci://")
 
@@ -113,6 +113,10 @@ def check_places(arguments: Arguments) -> None:
             problems.append(f"{place.name} {plain!r}: a folder without files")
         elif Path(plain).is_file() and place.name in MODELS:
             problems.append(f"{place.name} {plain!r}: a file; give the folder that it lies in")
+        elif place.name == "other_model" and Path(plain).is_dir() and not Path(plain, "config.json").is_file():
+            problems.append(
+                f"{place.name} {plain!r}: no config.json in it; `mixtune merge` makes a model of an adapter"
+            )
         elif _is_there(Path(plain)):
             continue
         elif place.name in MODELS:

@@ -107,7 +107,7 @@ def find_pipeline(name: str) -> Path:
         return shipped[0]
     names = [path.stem for path in (*pipelines, *components)]
     near = did_you_mean(name, names) or f"there are {', '.join(path.stem for path in pipelines)}"
-    way = f"{near}; `mixtune list` shows all pipelines and components"
+    way = f"{near}; `mixtune list` shows all pipelines and components, `mixtune runs` the runs here"
     raise ConfigError(f"{name}: no such file, and mixtune ships nothing of that name; {way}")
 
 
