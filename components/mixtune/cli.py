@@ -93,6 +93,9 @@ def _dispatch(words: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(late)}{f'; {near}' if near else ''}")
     if late:
         options.arguments += late
+    for name, value in vars(options).items():
+        if isinstance(value, str) and value.startswith("~/"):  # a shell leaves that in --out=~/model
+            setattr(options, name, os.path.expanduser(value))
     code = int(options.command(options))
     sys.stdout.flush()
     return code

@@ -111,5 +111,6 @@ def test_options_of_peft_reach_the_adapter_and_it_loads(
 
 def test_a_learning_rate_at_which_an_adapter_does_not_learn_is_warned_of() -> None:
     assert "hardly learns" in settings(lora_options={"lora_plus_ratio": 1.0}).warning()
+    assert "learning_rate 5 would leave nothing" in settings(learning_rate=5.0).warning()
     assert not settings().warning()
     assert not settings(method="sft", learning_rate=1e-9).warning()

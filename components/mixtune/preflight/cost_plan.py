@@ -20,6 +20,8 @@ from mixtune.settings.mix import MixSettings
 from mixtune.settings.train import VALIDATION_STEPS, TrainSettings
 from mixtune.training_math import largest_micro_batch, operations_per_token, reachable_share, slowdown
 
+MOST_RECORDS, MOST_HOURS = 1_000_000_000, 100_000
+"""Of the customer's records, and of an evaluation: what is more is a slip."""
 STARTUP_HOURS = 0.25
 """Assumed for a job: image pull, weights to disk, first step."""
 
@@ -40,6 +42,9 @@ class Work:
     def __post_init__(self) -> None:
         if not 0 < self.tokens_per_record < math.inf:
             raise ConfigError(f"tokens_per_record is above 0; got {self.tokens_per_record}")
+        if not 0 <= self.customer_records < MOST_RECORDS:
+            few = f"1 to {MOST_RECORDS:,}, or left out: then they are counted"
+            raise ConfigError(f"customer_records is {few}; got {self.customer_records}")
         if not self.mix.max_steps and self.customer_records < 1:
             raise ConfigError(
                 "steps are not known: give --customer-records N or max_steps=N; JSONL, CSV and TSV are counted"
@@ -86,8 +91,8 @@ class Hardware:
         if self.gpus_per_node > self.instance.gpus:
             has = f"{self.instance.name} has {self.instance.gpus}"
             raise ConfigError(f"gpus_per_node is {self.gpus_per_node}; {has}; fewer, or another --instance")
-        if not 0 <= self.evaluation_hours < math.inf:
-            raise ConfigError(f"evaluation_hours is 0 or more; got {self.evaluation_hours:g}")
+        if not 0 <= self.evaluation_hours <= MOST_HOURS:
+            raise ConfigError(f"evaluation_hours is 0 to {MOST_HOURS:,}; got {self.evaluation_hours:g}")
         if not 0 <= self.mfu <= 1:
             raise ConfigError(f"mfu is a share of the peak, 0 to 1; got {self.mfu}")
 
@@ -175,7 +180,10 @@ def make_plan(
         hours, _ = training_hours(point, shape, hardware)
         usd = hours * hardware.nodes * hardware.instance.usd_per_hour
         points.append({"customer_data_percent": percent, "steps": point.steps, "hours": hours, "usd": usd})
-    ends = times.start + timedelta(hours=sum(stage.hours for stage in stages))
+    try:
+        ends = times.start + timedelta(hours=sum(stage.hours for stage in stages))
+    except OverflowError as error:
+        raise ConfigError("the run would end after the year 9999: fewer steps, records or epochs") from error
     training_ends = times.start + timedelta(hours=sum(stage.hours for stage in stages[:2]))
     warnings = [prices.warning(times.start.date())]
     if needed > room:

@@ -15,6 +15,8 @@ LORA_INITS = ("gaussian", "orthogonal", "pissa", "pissa_niter_<number>", "olora"
 """Initialisations by name, beside PEFT's own default (true). None of them needs data."""
 SLOW_LORA = 5e-5
 """Learning rate of the B matrices below which an adapter hardly learns."""
+FAST = 0.1
+"""Learning rate above which one is a slip."""
 DTYPES = ("", "float32", "bfloat16")
 SMALLEST = sys.float_info.min
 """Above 0."""
@@ -258,6 +260,8 @@ class TrainSettings:
         rate = self.fast_learning_rate
         if self.method == "lora" and rate < SLOW_LORA:
             return f"an adapter hardly learns at {rate:.1e} (learning_rate times lora_plus_ratio); raise one of them"
+        if self.learning_rate > FAST:
+            return f"learning_rate {self.learning_rate:g} would leave nothing of a model; 1e-5 to 1e-3 are usual"
         return ""
 
     def article_tags(self) -> dict[str, object]:
