@@ -18,7 +18,7 @@ NON_INFERIORITY, SUPERIORITY, EQUIVALENCE = "non-inferiority", "superiority", "e
 """Is the loss smaller than the allowed one (general axes)? Is there a gain at all (the customer's)? Are two artefacts
 of one model the same within what is allowed (all axes)?"""
 CUSTOMER_AXIS = "customer"
-"""The axis of the customer's own records; the others are general."""
+"""The axis of the customer's own records, and the name of their pool; the others are general."""
 EXIT_CODES = {PASS: 0, FAIL: 3, INCONCLUSIVE: 4}
 """Exit code of a command by verdict."""
 

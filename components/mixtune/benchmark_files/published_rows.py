@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, TemplateError, Undefined
-from jinja2.environment import TemplateExpression
 
 from mixtune.benchmark_files.tables import Row, plain_name
 from mixtune.errors import DataError
@@ -23,7 +22,6 @@ GUARDED = "_guarded"
 """What training records may not hold of a row whose question alone says too little."""
 LEFT_OUT = "_left_out"
 """In a row that cannot be asked: why not."""
-_Layout = tuple[str, frozenset[str], TemplateExpression, dict[str, TemplateExpression]]
 _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text(encoding="utf-8"))
 
 

@@ -9,9 +9,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from mixtune import storage
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.commands.argument_places import Arguments
 from mixtune.errors import ConfigError, DataError, MixtuneError
-from mixtune.preflight.fingerprint import CUSTOMER, HOLDOUT_RECORDS
+from mixtune.preflight.fingerprint import HOLDOUT_RECORDS
 from mixtune.sanitize.clean import UNUSABLE
 from mixtune.sanitize.dedup.minhash_daft import check_near_engine
 from mixtune.sanitize.reading.readers import is_readable, read_rows, source_files, split_of
@@ -134,16 +135,19 @@ def check_axes(arguments: Arguments) -> Iterator[tuple[str, str]]:
     entries = read_benchmark_entries(arguments.get("benchmarks") or {})
     splits = (arguments.get("sanitize_options") or {}).get("splits")
     splits = splits if isinstance(splits, dict) else {}  # whatever else it is, the check of the options says
-    named = [name for name in entries if name not in (CUSTOMER, GENERAL_NLL)]
+    named = [name for name in entries if name not in (CUSTOMER_AXIS, GENERAL_NLL)]
     if splits.get("holdout_records", HOLDOUT_RECORDS) == 0 and (GENERAL_NLL in entries or not named):
         more = "" if named else ", and no benchmark is named: nothing would tell of forgetting"
         yield "fail", f"sanitize_options.splits.holdout_records is 0, so {GENERAL_NLL} has no items{more}"
-    if CUSTOMER in entries and splits.get("test_ratio") == 0 and not arguments.get("test_uri"):
-        yield "fail", f"{CUSTOMER} asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one"
+    if CUSTOMER_AXIS in entries and splits.get("test_ratio") == 0 and not arguments.get("test_uri"):
+        yield (
+            "fail",
+            f"{CUSTOMER_AXIS} asks for a gain, but splits.test_ratio is 0 and there is no test_uri to show one",
+        )
     for name in named:
         if not entries[name].uri and not entries[name].options:
             yield "fail", f"benchmarks.{name} has no uri, so nothing would be measured; give its file or folder"
-    axes = list(dict.fromkeys((CUSTOMER, GENERAL_NLL, *entries)))
+    axes = list(dict.fromkeys((CUSTOMER_AXIS, GENERAL_NLL, *entries)))
     yield "pass", f"measured, where there are items: {', '.join(axes)}"
     for name in (arguments["evaluate_options"] or {}).get("axis_limits") or {}:
         if name not in axes:

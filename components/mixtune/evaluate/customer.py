@@ -4,6 +4,7 @@ Among records with labels those without are left out and counted: a few of them 
 """
 
 from mixtune import benchmark_files
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.artifacts.pools import PoolsManifest
 from mixtune.errors import ConfigError
 from mixtune.evaluate.benchmarks import generation
@@ -14,8 +15,6 @@ from mixtune.evaluate.scoring.labels import LabelOptions, find_labels
 from mixtune.inference.engine import Tokenizer
 from mixtune.records import Record
 from mixtune.settings.inference import AUTO, LOGPROBS, CustomerOptions
-
-AXIS = "customer"
 
 
 def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokenizer, limit: int) -> Axis | None:
@@ -39,16 +38,16 @@ def plan_axis(pools: PoolsManifest, options: CustomerOptions, tokenizer: Tokeniz
         raise ConfigError("customer_options: separator and aliases are of labels, and no record has one; omit them")
     if not labelled:
         answered = GenerationOptions(records=test, max_new_tokens=tokens, pattern=options.pattern)
-        parts = generation.FORM.plan(AXIS, answered, tokenizer, 0)
-        return Axis(AXIS, generation.FORM, parts, max_new_tokens=tokens)
+        parts = generation.FORM.plan(CUSTOMER_AXIS, answered, tokenizer, 0)
+        return Axis(CUSTOMER_AXIS, generation.FORM, parts, max_new_tokens=tokens)
     labels = find_labels(_labelled(pools), options.separator, options.aliases)
     if options.method == LOGPROBS and not labels.answers:
         raise ConfigError("customer_options: method is logprobs, but labels have several answers; use generation")
     if options.method == LOGPROBS or (options.method == AUTO and labels.answers):
         tokens = 0
     form = label_form(options.separator)
-    parts = form.plan(AXIS, LabelOptions(records=test, labels=labels, max_new_tokens=tokens), tokenizer, 0)
-    return Axis(AXIS, form, parts, labels.labels, max_new_tokens=tokens, left_out=left_out)
+    parts = form.plan(CUSTOMER_AXIS, LabelOptions(records=test, labels=labels, max_new_tokens=tokens), tokenizer, 0)
+    return Axis(CUSTOMER_AXIS, form, parts, labels.labels, max_new_tokens=tokens, left_out=left_out)
 
 
 def _test_records(pools: PoolsManifest) -> list[Record]:

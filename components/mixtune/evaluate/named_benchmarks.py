@@ -6,8 +6,8 @@ from copy import copy
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.errors import ConfigError
-from mixtune.evaluate import customer
 from mixtune.evaluate.benchmarks import nll
 from mixtune.evaluate.benchmarks.form import AnyForm
 from mixtune.evaluate.registry import BENCHMARK_FORMS, FORMS
@@ -34,8 +34,8 @@ def parse_benchmarks(benchmarks: Mapping[str, object]) -> dict[str, Benchmark]:
     for name, options in benchmarks.items():
         if not isinstance(options, dict):
             raise ConfigError(f"benchmarks: {name!r} is {options!r}; give its options, such as {{'uri': ...}}")
-        if name in (customer.AXIS, nll.AXIS) or not _NAME.match(name):
-            way = f"use letters, digits, - and _, but not {customer.AXIS} or {nll.AXIS}"
+        if name in (CUSTOMER_AXIS, nll.AXIS) or not _NAME.match(name):
+            way = f"use letters, digits, - and _, but not {CUSTOMER_AXIS} or {nll.AXIS}"
             raise ConfigError(f"benchmarks: {name!r} cannot name a benchmark; {way}")
         values = {"form": name, **options}
         form = FORMS.get(str(values.pop("form")))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mixtune import storage
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.artifacts.model import FailedTraining, parse_model
 from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.artifacts.samples import TOKENIZER_FILE, BenchmarkIdentity, Dial, DialPoint, Identity, Samples, read_parts
@@ -202,7 +203,7 @@ def plan_axes(
     if parts := nll.FORM.plan(nll.AXIS, NllOptions(pools=pools.general), tokenizer, settings.limit_of(nll.AXIS)):
         axes.append(Axis(nll.AXIS, nll.FORM, parts))
     if axis := customer.plan_axis(
-        pools.customer, settings.customer_options, tokenizer, settings.limit_of(customer.AXIS)
+        pools.customer, settings.customer_options, tokenizer, settings.limit_of(CUSTOMER_AXIS)
     ):
         axes.append(axis)
     if unknown := sorted(set(settings.axis_limits) - {axis.name for axis in axes}):

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from mixtune import models, storage
+from mixtune.artifacts.comparison import CUSTOMER_AXIS
 from mixtune.artifacts.model import find_manifest
 from mixtune.errors import ConfigError
 from mixtune.settings.benchmark_entries import BenchmarkEntry, read_benchmark_entries
@@ -18,8 +19,6 @@ from mixtune.settings.from_dict import Options
 from mixtune.settings.mix import check_weights
 from mixtune.settings.pool_entries import PoolEntry, read_pool_entries
 
-CUSTOMER = "customer"
-"""The customer pool's name, and the axis of its records."""
 HOLDOUT_RECORDS = 200
 """General records held back from every pool, on which forgetting is measured, where nobody says otherwise."""
 
@@ -36,9 +35,9 @@ def fingerprint_pools(
         DataError: Something is not there.
     """
     pools = read_pools(general_pools)
-    customer = [_source(CUSTOMER, customer_uri, customer_columns, "train")]
+    customer = [_source(CUSTOMER_AXIS, customer_uri, customer_columns, "train")]
     if test_uri:
-        customer.append(_source(CUSTOMER, test_uri, customer_columns, "test"))
+        customer.append(_source(CUSTOMER_AXIS, test_uri, customer_columns, "test"))
     general = [_source(pool.category, pool.uri, pool.columns or {}, "train") for pool in pools]
     return customer, general, {pool.category: pool.weight for pool in pools if pool.weight is not None}
 
@@ -53,7 +52,7 @@ def fingerprint_benchmarks(benchmarks: Mapping[str, object]) -> tuple[dict[str, 
         ConfigError: A benchmark that is neither a URI nor an object.
     """
     entries = read_benchmark_entries(benchmarks)
-    gains = {CUSTOMER: _min_gain(entries.pop(CUSTOMER))} if CUSTOMER in entries else {}
+    gains = {CUSTOMER_AXIS: _min_gain(entries.pop(CUSTOMER_AXIS))} if CUSTOMER_AXIS in entries else {}
     drops = {name: float(entry.max_drop) for name, entry in entries.items() if entry.max_drop is not None}
     uris = {
         name: {"uri": _fingerprint(storage.check_fingerprint(entry.uri))} if entry.uri else {}
@@ -73,7 +72,7 @@ def _min_gain(entry: BenchmarkEntry) -> float:
     alone = alone and set(entry.options) == {"min_gain"}
     if not alone or isinstance(gain, bool) or not isinstance(gain, int | float) or not 0 <= gain <= 1:
         takes = "stands for your own records and takes min_gain alone, 0 to 1"
-        raise ConfigError(f"benchmarks: {CUSTOMER!r} {takes}; got {dict(entry.options)}")
+        raise ConfigError(f"benchmarks: {CUSTOMER_AXIS!r} {takes}; got {dict(entry.options)}")
     return float(gain)
 
 
@@ -154,7 +153,7 @@ def read_pools(general_pools: list[Mapping[str, object]]) -> list[PoolEntry]:
         )
     pools = read_pool_entries(general_pools)
     names = [pool.category for pool in pools]
-    doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER} & set(names)))
+    doubled = sorted({name for name in names if names.count(name) > 1} | ({CUSTOMER_AXIS} & set(names)))
     if doubled:
         raise ConfigError(f"general_pools: category {doubled[0]!r} names two pools; every pool has a name of its own")
     try:
@@ -167,7 +166,7 @@ def read_pools(general_pools: list[Mapping[str, object]]) -> list[PoolEntry]:
 
 def _source(name: str, uri: str, columns: Mapping[str, str], split: str) -> dict[str, object]:
     if not uri:  # which would be the folder that the process is in
-        place = "customer_uri" if name == CUSTOMER else f"general_pools: uri of {name!r}"
+        place = "customer_uri" if name == CUSTOMER_AXIS else f"general_pools: uri of {name!r}"
         raise ConfigError(f"{place} is empty; give a file, a folder or a pattern")
     return {"name": name, "uri": _fingerprint(uri), "columns": dict(columns), "split": split}
 

@@ -23,6 +23,8 @@ Options = TypeVar("Options")
 
 Score = Callable[[Floats], float]
 """A score as a function of the items' weights, (num_items,)."""
+Column = Callable[[pa.Table], Floats]
+"""One value of each item, (num_items,)."""
 
 
 class ItemScores(NamedTuple):
@@ -80,6 +82,8 @@ class BenchmarkForm(Protocol[Options]):
     """The score that the verdict is about, a key of `summarize`."""
     other_metrics: tuple[str, ...] = ()
     """Keys of `summarize` that a user may have the verdict be about instead, as `metric`; `contrasts` has them too."""
+    means: tuple[tuple[str, Column], ...] = ()
+    """Scores that are means over items, `metric` first, each with what is read of the samples."""
     default_limit: float = 0.0
     """Allowed loss of `metric` (of its relative change, if `relative`) where the user sets none."""
     question: str = NON_INFERIORITY
@@ -98,14 +102,17 @@ class BenchmarkForm(Protocol[Options]):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return all scores of one model; `labels` are the classes of a classification, else empty."""
+        return {name: float(values(table).mean()) for name, values in self.means}
 
     def item_scores(self, table: pa.Table) -> ItemScores:
         """Return what each item adds to `metric`, or to what stands for it in a subgroup."""
-        return mean_scores(correct(table))
+        return mean_scores(self.means[0][1](table) if self.means else correct(table))
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
         """Return the scores that are compared, `metric` first; both tables hold the same items in the same order."""
-        return [Contrast(metric=self.metric, base=self.item_scores(base), candidate=self.item_scores(candidate))]
+        if not self.means:
+            return [Contrast(metric=self.metric, base=self.item_scores(base), candidate=self.item_scores(candidate))]
+        return [mean_contrast(name, values(base), values(candidate)) for name, values in self.means]
 
     def searched_texts(self, table: pa.Table) -> list[str]:
         """Return what of each item is searched for in the training data."""

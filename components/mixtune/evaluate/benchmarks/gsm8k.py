@@ -16,7 +16,7 @@ from mixtune.artifacts.samples import Sample
 from mixtune.benchmark_files import Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import generate, is_prompt_cut, latency_scores, without_next_turn
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, measure_column, measure_contrast
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, measure_column
 from mixtune.inference.engine import Engine, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
 
@@ -61,6 +61,7 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
 
     name, options, metric, default_limit = "gsm8k", Gsm8kOptions, "strict_match", 0.02
     other_metrics = ("flexible_match",)
+    means = (("strict_match", correct), ("flexible_match", partial(measure_column, name="flexible_match")))
 
     def plan(self, axis: str, options: Gsm8kOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the problems of the `test` split, or its first."""
@@ -77,13 +78,7 @@ class Gsm8k(BenchmarkForm[Gsm8kOptions]):
 
     def summarize(self, table: pa.Table, labels: Labels) -> dict[str, float]:
         """Return the share of right answers by either reading, and how long they took."""
-        strict = float(correct(table).mean())
-        flexible = float(measure_column(table, "flexible_match").mean())
-        return {"strict_match": strict, "flexible_match": flexible, **latency_scores(table)}
-
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
-        """Return the strict reading, then the flexible one."""
-        return [*super().contrasts(base, candidate, labels), measure_contrast("flexible_match", base, candidate)]
+        return {**super().summarize(table, labels), **latency_scores(table)}
 
 
 FORM = Gsm8k()

@@ -18,7 +18,7 @@ from mixtune import benchmark_files
 from mixtune.artifacts.samples import Sample
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.answers import choose
-from mixtune.evaluate.benchmarks.form import BenchmarkForm, Contrasts, Labels, correct, gold_probability, mean_contrast
+from mixtune.evaluate.benchmarks.form import BenchmarkForm, Labels, correct, gold_probability
 from mixtune.evaluate.choice_rows import NO_SUBJECT, ChoiceOptions, Question, read_questions, scored_as_texts
 from mixtune.inference.engine import Engine, Request, Tokenizer
 from mixtune.inference.parallel import Part, make_parts
@@ -53,6 +53,8 @@ class Mmlu(BenchmarkForm[MmluOptions]):
 
     name, options, metric, default_limit = "mmlu", MmluOptions, "accuracy", 0.02
     other_metrics = ("gold_probability",)
+    means = (("accuracy", correct), ("gold_probability", gold_probability))
+    """The probability moves before accuracy does."""
 
     def plan(self, axis: str, options: MmluOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, taken evenly from the subjects, in parts of one subject each."""
@@ -87,16 +89,10 @@ class Mmlu(BenchmarkForm[MmluOptions]):
         right, subjects = correct(table), np.array(table["subject"].to_pylist())
         by_subject = [right[subjects == name].mean() for name in np.unique(subjects)]
         return {
-            "accuracy": float(right.mean()),
+            **super().summarize(table, labels),
             "subject_mean_accuracy": float(np.mean(by_subject)),
-            "gold_probability": float(gold_probability(table).mean()),
             "standard_error": float(right.std(ddof=1) / math.sqrt(len(right))) if len(right) > 1 else 0.0,
         }
-
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: Labels) -> Contrasts:
-        """Return accuracy, and the gold choice's probability, which moves before accuracy does."""
-        probability = mean_contrast("gold_probability", gold_probability(base), gold_probability(candidate))
-        return [*super().contrasts(base, candidate, labels), probability]
 
 
 FORM = Mmlu()

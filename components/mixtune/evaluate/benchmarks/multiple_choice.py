@@ -48,6 +48,11 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
 
     name, options, metric, default_limit = "multiple_choice", MultipleChoiceOptions, "accuracy_norm", 0.02
     other_metrics = ("accuracy", GOLD, BIAS)
+    means = (
+        ("accuracy_norm", correct),
+        ("accuracy", partial(measure_column, name="accuracy")),
+        (GOLD, form.gold_probability),
+    )
 
     def plan(self, axis: str, options: MultipleChoiceOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, or else of `validation`, taken evenly from the subjects."""
@@ -65,11 +70,7 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
         `gold_probability` is the right choices' share of all choices' probability; where several are right, it is
         TruthfulQA's mc2.
         """
-        scores = {
-            "accuracy_norm": float(correct(table).mean()),
-            "accuracy": float(measure_column(table, "accuracy").mean()),
-            GOLD: float(form.gold_probability(table).mean()),
-        }
+        scores = super().summarize(table, labels)
         if _is_biased(table):
             values, weights = _ambiguous_bias(table)
             scores[BIAS] = float(values.sum() / max(weights.sum(), 1))
@@ -78,9 +79,7 @@ class MultipleChoice(form.BenchmarkForm[MultipleChoiceOptions]):
 
     def contrasts(self, base: pa.Table, candidate: pa.Table, labels: form.Labels) -> form.Contrasts:
         """Return both readings, the right choices' probability, and of BBQ its bias, of which less is better."""
-        probability = form.mean_contrast(GOLD, form.gold_probability(base), form.gold_probability(candidate))
-        accuracy = form.measure_contrast("accuracy", base, candidate)
-        contrasts = [*super().contrasts(base, candidate, labels), accuracy, probability]
+        contrasts = super().contrasts(base, candidate, labels)
         if _is_biased(base):
             before, after = _ambiguous_bias(base), _ambiguous_bias(candidate)
             contrasts.append(form.Contrast(metric=BIAS, base=before, candidate=after, higher_is_better=False))

@@ -52,6 +52,7 @@ class ShortAnswers(form.BenchmarkForm[ShortAnswerOptions]):
 
     name, options, metric, default_limit = "short_answers", ShortAnswerOptions, "token_f1", 0.02
     other_metrics = ("exact_match",)
+    means = (("token_f1", partial(measure_column, name="token_f1")), ("exact_match", correct))
 
     def plan(self, axis: str, options: ShortAnswerOptions, tokenizer: Tokenizer, limit: int) -> list[Part]:
         """Return the questions of the `test` split, or else of another, taken evenly from the passages."""
@@ -68,21 +69,12 @@ class ShortAnswers(form.BenchmarkForm[ShortAnswerOptions]):
     def summarize(self, table: pa.Table, labels: form.Labels) -> dict[str, float]:
         """Return the means of both scores, of F1 also over items with and without an answer, and how answers came."""
         values, subjects = measure_column(table, "token_f1"), table["subject"].to_pylist()
-        scores = {"token_f1": float(values.mean()), "exact_match": float(correct(table).mean())}
+        scores = super().summarize(table, labels)
         if UNANSWERABLE in subjects:
             for name in sorted(set(subjects)):
                 of_subject = [value for value, subject in zip(values, subjects, strict=True) if subject == name]
                 scores[f"token_f1/{name}"] = float(sum(of_subject) / len(of_subject))
         return {**scores, **latency_scores(table)}
-
-    def item_scores(self, table: pa.Table) -> form.ItemScores:
-        """Return the F1 of each item."""
-        return form.mean_scores(measure_column(table, "token_f1"))
-
-    def contrasts(self, base: pa.Table, candidate: pa.Table, labels: form.Labels) -> form.Contrasts:
-        """Return F1, then the share of exact matches."""
-        exact = form.mean_contrast("exact_match", correct(base), correct(candidate))
-        return [form.measure_contrast("token_f1", base, candidate), exact]
 
 
 FORM = ShortAnswers()
