@@ -489,6 +489,61 @@ READ: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"json": [{"a": 1}, {"b": 2}]}]}}), A]},
         [Q, A, {**RESULT, "content": '[{"a": 1}, {"b": 2}]'}, A]),
 }  # fmt: skip
+
+
+def dumped(name: str, **kwargs: Any) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", name], "kwargs": kwargs}
+
+
+def block(role: str, *texts: str, **kwargs: Any) -> dict[str, Any]:
+    return {
+        "role": role,
+        "additional_kwargs": kwargs,
+        "blocks": [{"block_type": "text", "text": text} for text in texts],
+    }
+
+
+def part(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"part_kind": kind, **fields}
+
+
+SPAN = "llm.input_messages.0.message.", "llm.output_messages.0.message."
+READ |= {
+    "LangChain: messages as it dumps them": (
+        {"messages": [dumped("SystemMessage", content="s"), dumped("HumanMessage", content="q", type="human"),
+                      dumped("AIMessageChunk", content="", tool_calls=[{"id": "1", "name": "f", "args": {"x": 1}}]),
+                      dumped("ToolMessage", content="r", tool_call_id="1"), dumped("AIMessage", content="a")]}, [S, Q, CALLED, RESULT, A]),
+    "LangSmith: a run": (
+        {"inputs": {"messages": [[dumped("HumanMessage", content="q")]]},
+         "outputs": {"generations": [[{"text": "a", "type": "ChatGeneration", "message": dumped("AIMessage", content="a")}]]}}, [Q, A]),
+    "LangSmith: an example": ({"inputs": {"question": "q"}, "outputs": {"answer": "a"}, "metadata": {}}, [Q, A]),
+    "LlamaIndex: blocks": (
+        {"messages": [block("system", "s"), block("user", "q"), block("assistant", tool_calls=[OPENAI_CALL]),
+                      block("tool", "r", tool_call_id="1"), block("assistant", "a")]}, [S, Q, CALLED, RESULT, A]),
+    "Pydantic AI: requests and responses": (
+        {"messages": [
+            {"kind": "request", "instructions": "s", "parts": [part("user-prompt", content="q")]},
+            {"kind": "response", "parts": [part("thinking", content="t"), part("tool-call", tool_name="f", args='{"x": 1}', tool_call_id="1")]},
+            {"kind": "request", "instructions": "s", "parts": [part("tool-return", tool_name="f", content={"y": 2}, tool_call_id="1")]},
+            {"kind": "response", "parts": [part("text", content="a")]}]},
+        [S, Q, {**CALLED, "reasoning": "t"}, {**RESULT, "content": '{"y": 2}'}, A]),
+    "OpenInference: a span": (
+        {"attributes": {f"{SPAN[0]}role": "user", f"{SPAN[0]}contents.0.message_content.type": "text",
+                        f"{SPAN[0]}contents.0.message_content.text": "q", f"{SPAN[1]}role": "assistant",
+                        f"{SPAN[1]}tool_calls.0.tool_call.id": "1", f"{SPAN[1]}tool_calls.0.tool_call.function.name": "f",
+                        f"{SPAN[1]}tool_calls.0.tool_call.function.arguments": '{"x": 1}'}, "name": "LLM"}, [Q, CALLED]),
+    "OpenInference: columns of Phoenix": (
+        {"attributes.llm.input_messages": [{"message.role": "user", "message.content": "q"}],
+         "attributes.llm.output_messages": [{"message.role": "assistant", "message.content": "a"}]}, [Q, A]),
+    "OpenLLMetry: a span": (
+        {"gen_ai.prompt.0.role": "user", "gen_ai.prompt.0.content": "q", "gen_ai.completion.0.role": "assistant",
+         "gen_ai.completion.0.content": "a", "gen_ai.completion.0.finish_reason": "stop"}, [Q, A]),
+    "Coze: the type of a message": (
+        {"messages": [{**Q, "type": "question", "content_type": "text"}, {**A, "type": "function_call", "content": json.dumps(CALL)},
+                      {**A, "type": "tool_response", "content": "r"}, {**A, "type": "verbose", "content": "{}"}, {**A, "type": "answer"},
+                      {**A, "type": "follow_up", "content": "b"}]},
+        [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+}  # fmt: skip
 SPELLED = {
     "DeepSeek": 'x<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"x": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
     "Kimi": 'x<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"x": 1}<|tool_call_end|><|tool_calls_section_end|>',
@@ -604,6 +659,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an argument that may be a number or its text": (
         {"messages": [Q, {**A, "content": "<function=f><parameter=z>1</parameter></function>"}], "tools": [X_TOOL]}, "in a way that is not read"),
     "a place that nobody filled": ({"prompt": "Greet {{ name }}", "name": "Ann", "completion": "a"}, "name: a question has an empty place for it"),
+    "LangChain: an answer that was cut off": (
+        {"messages": [{"type": "human", "content": "q"}, {"type": "ai", "content": "a", "response_metadata": {"finish_reason": "length"}}]},
+        "an answer that was cut off"),
+    "Pydantic AI: a request alone": ({"kind": "request", "parts": [part("user-prompt", content="q")]}, "put each thread together"),
     "a mark inside a call": (
         {"messages": [Q, {**A, "content": '<TOOLCALL>[{"name": "f", "arguments": {"x": "</TOOLCALL>"}}]</TOOLCALL>'}], "tools": [TOOL]},
         "in a way that is not read"),
@@ -692,7 +751,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two answers to choose from": ({"prompt": "q", "response_a": "x", "response_b": "y", "winner": "a"}, "write the better one as `chosen`"),
     "a batch's output alone": ({"custom_id": "1", "response": {"body": {"choices": [{"message": A}]}}}, "one side of a batch"),
     "a task of Label Studio": ({"data": {"text": "q"}, "annotations": [{"result": []}]}, "export CSV or JSON_MIN"),
-    "an example of LangSmith": ({"inputs": {"question": "q"}, "outputs": {"answer": "a"}}, "write what is inside"),
+    "a run of LangGraph": ({"inputs": {"messages": [Q]}, "outputs": {"messages": [Q, A]}}, "write what is inside"),
     "a response that was cut off": (
         {"messages": [Q], "response": {"choices": [{"message": A, "finish_reason": "length"}]}}, r"cut off \(length\)"),
     "an answer that was cut off": ({"prompt": "q", "response": "a", "finish_reason": "length"}, r"cut off \(length\)"),
@@ -796,6 +855,7 @@ def test_a_mapping_reads_messages_as_what_they_are(name: str) -> None:
 
 
 UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "what Coze adds to answers": (READ["Coze: the type of a message"][0], {"messages.follow_up", "messages.verbose", "calls of tools that are not listed"}),
     "a call of a tool that is not listed": ({"messages": [Q, CALLED], "tools": [{**TOOL, "name": "g"}]}, {"calls of tools that are not listed"}),
     "tools that stand in the system text, too": ({"messages": [{**S, "content": HERMES}, Q, A], "tools": [TOOL]}, {"tools in the system text"}),
     "a turn that was not deleted": ({"messages": [Q, {**A, "deleted": False, "private": False, "stop_reason": "end_turn"}]}, {"messages.deleted", "messages.private"}),

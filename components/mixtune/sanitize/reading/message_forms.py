@@ -26,7 +26,7 @@ from mixtune.sanitize.reading.values import (
 
 _ROLE_NAMES = {name: role for role, speakers in fields.TABLES["speakers"].items() for name in speakers.split()}
 """Roles by the names that published forms have for them; `call` is the assistant's."""
-_CONTENTS = ("content", "value", "parts", "text", "message", "utterance", "contentParts")
+_CONTENTS = ("content", "value", "parts", "text", "message", "utterance", "contentParts", "contents", "blocks")
 _SPEAKERS = ("role", "from", "author", "speaker", "sender")
 _SIMPLE = frozenset(("role", "content", "tool_call_id", *LEARN))
 _CALLING = frozenset(("role", "content", "tool_calls"))
@@ -38,6 +38,7 @@ _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
 _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
 """Names of the two sides where one object is a question with its answer."""
+_ASIDES = tuple(fields.TABLES["asides"]["types"].split())
 _LEARNED_IF = "output_with_loss"
 
 
@@ -92,7 +93,9 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
     if isinstance(value, list) and value and fields.goes_on(value[-1]):
         fields.check_linear(value)
     out: list[Message] = []
-    for turn in turn_forms.plain_turns(list(value) if isinstance(value, (list, tuple)) else [value]):
+    turns = list(value) if isinstance(value, (list, tuple)) else [value]
+    unread.update({f"messages.{turn['type']}" for turn in turns if _is_aside(turn)})
+    for turn in turn_forms.plain_turns([turn for turn in turns if not _is_aside(turn)]):
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
         if is_plain and turn.get("role") in ROLES:
             out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
@@ -102,6 +105,10 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         else:
             _join(out, list(_read_turn(turn, unread)), turn)
     return out
+
+
+def _is_aside(turn: Json) -> bool:
+    return isinstance(turn, dict) and turn.get("role") is not None and turn.get("type") in _ASIDES
 
 
 def _join(messages: list[Message], turns: list[Message], turn: JsonObject) -> None:
@@ -133,6 +140,7 @@ def is_message(value: Json) -> bool:
         any(key in value for key in _SPEAKERS)
         or turn_forms.is_message(value)
         or turn_forms.is_item(value)
+        or turn_forms.is_exchange(value)
         or any(set(pair) <= set(value) for pair in _PAIRED)
     )
 
@@ -265,7 +273,7 @@ def _read_content(turn: _Turn, content: Json, unread: Unread) -> None:
 
 def _filled(part: JsonObject) -> JsonObject:
     """Return a part without nulls, its text beside what is said about it, where the Assistants API has an object."""
-    filled = {key: value for key, value in part.items() if value is not None}
+    filled = {key.removeprefix("block_"): value for key, value in part.items() if value is not None}
     text = filled.get("text")
     if not (isinstance(text, dict) and isinstance(text.get("value"), str)):
         return filled

@@ -9,6 +9,7 @@ import re
 from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.sanitize.reading.exports.apps import opened_export
+from mixtune.sanitize.reading.exports.spans import traced
 from mixtune.sanitize.reading.exports.trajectories import trajectory_talk
 from mixtune.sanitize.reading.exports.transcripts import glaive_talk, is_glaive, spoken
 from mixtune.sanitize.reading.fields import CONVERSATIONS, TABLES, check_end
@@ -30,7 +31,6 @@ _LOGGED = re.compile(
 )
 _TEMPLATE = {"tools": ("xml_tools", "python_tools"), "system": ("custom_instructions",)}
 """Values for a chat template that are a row's tools or its system text."""
-_ANSWERS = "gen_ai.output.messages"
 _TRANSCRIPTS = ("chosen", "text", "conversation")
 """Columns that may hold a whole conversation as one text, as HH-RLHF's and Guanaco's do."""
 
@@ -56,7 +56,7 @@ def opened(row: JsonObject) -> JsonObject:
         return glaive_talk(row)
     if talk := trajectory_talk(row):
         return talk
-    row = _by_turns(read_cells(_of_template(_traced(opened_export(row)))))
+    row = _by_turns(read_cells(_of_template(traced(opened_export(row)))))
     is_plain = row.keys().isdisjoint(("label", "prompt"))
     for name in _TRANSCRIPTS:
         if is_plain and isinstance(row.get(name), str) and (turns := spoken(row[name])):
@@ -64,24 +64,28 @@ def opened(row: JsonObject) -> JsonObject:
     opened_row = row | {name: _logged(row[name]) for name in (*_REQUESTS, *_RESPONSES) if name in row}
     name = next((name for name in _RESPONSES if isinstance(opened_row.get(name), (dict, list))), "")
     if not name:
+        row = _example(row)
         inside = [name for name, value in row.items() if isinstance(value, dict) and _is_talk(value.get("messages"))]
         return {**_without(row, *inside), **row[inside[0]]} if len(inside) == 1 and "messages" not in row else row
     key = next((key for key in _REQUESTS if key != name and _request(opened_row.get(key))), "")
     request = _request(opened_row[key]) if key else row
     column = next((column for column in _TURNS if isinstance(request.get(column), list) and request[column]), "")
-    if not column or _is_talk(request[column]) or (answer := _answer(opened_row[name])) is None:
-        return row
+    turns = request[column] if column else []
+    turns = turns[0] if len(turns) == 1 and isinstance(turns[0], list) else turns  # LangChain's, by their batches
+    if not turns or _is_talk(turns) or (answer := _answer(opened_row[name])) is None:
+        return _example(row)
     response = {} if isinstance(opened_row[name], list) or is_message(opened_row[name]) else opened_row[name]
     about = {f"{name}.{inner}": value for inner, value in _without(response, *_INSIDE).items()}
-    return {**_without(row, key, name), **about, **_without(request, name), column: [*request[column], *answer]}
+    return {**_without(row, key, name), **about, **_without(request, name), column: [*turns, *answer]}
 
 
-def _traced(row: JsonObject) -> JsonObject:
-    """Return the row of a request that OpenTelemetry traced by our names; any other as it is."""
-    inner = _logged(row.get("attributes"))
-    row = {**_without(row, "attributes"), **inner} if isinstance(inner, dict) and _ANSWERS in inner else row
-    names = TABLES["traced"] if _ANSWERS in row else {}
-    return {names.get(name, name): parse_column(value) if name in names else value for name, value in row.items()}
+def _example(row: JsonObject) -> JsonObject:
+    """Return an example of LangSmith's by the columns of its two sides; any other row as it is."""
+    sides = [parse_if_json(row.get(name)) for name in ("inputs", "outputs")]
+    about = _without(row, "inputs", "outputs")
+    columns = [name for side in (*sides, about) if isinstance(side, dict) for name in side]
+    is_example = all(isinstance(side, dict) for side in sides) and len(columns) == len(set(columns))
+    return {**about, **sides[0], **sides[1]} if is_example else row
 
 
 def _of_template(row: JsonObject) -> JsonObject:

@@ -1,15 +1,30 @@
-"""Turns as OpenAI's messages: LangChain's, whose speaker is their `type`, the AI SDK's, items of OpenAI's Responses."""
+"""Turns as OpenAI's messages: LangChain's, whose speaker is their `type`, the AI SDK's, Pydantic AI's, Coze's.
+
+Items of OpenAI's Responses are read here, too.
+"""
 
 import re
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from mixtune.sanitize.reading.fields import CALLS, REASONING
+from mixtune.sanitize.reading.fields import CALLS, ENDS, REASONING
 from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, json_text
 
 _SPEAKERS = ("human", "ai", "system", "tool")
 _ITEMS = {"function_call": "name", "function_call_output": "output", "reasoning": "summary"}
 """Items without a role, and the field that each has."""
+_TYPES = {
+    "question": "",
+    "query": "",
+    "answer": "",
+    "function_call": "function_call",
+    "tool_response": "tool",
+    "tool_output": "tool",
+}
+"""What Coze says that a message is, and whose it is then."""
+_ASKED_BY = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "retry-prompt": "user"}
+"""Parts of a request of Pydantic AI's, and whose they are; of a tool are those with its name."""
+_OF_PART = ("part_kind", "content", "tool_name", "tool_call_id", "args")
 _STEP = re.compile("step-start|dynamic-tool|tool-.+")
 _ANSWERED = ("output", "result", "errorText")
 _CALLED = frozenset(("input", "args", *_ANSWERED))
@@ -17,7 +32,19 @@ _CALLED = frozenset(("input", "args", *_ANSWERED))
 
 def is_message(turn: Json) -> TypeGuard[JsonObject]:
     """Return whether a value is a message of LangChain's."""
-    return isinstance(turn, dict) and isinstance(turn.get("type"), str) and turn["type"] in _SPEAKERS
+    return isinstance(turn, dict) and (turn.get("type") in _SPEAKERS or _class_of(turn) in _SPEAKERS)
+
+
+def _class_of(turn: JsonObject) -> str:
+    """Return the speaker of a message that LangChain's `dumps` wrote, by the name of its class; of any other none."""
+    is_dumped = turn.get("type") == "constructor" and isinstance(turn.get("kwargs"), dict) and turn.get("id")
+    return str(turn["id"][-1]).partition("Message")[0].lower() if is_dumped else ""
+
+
+def is_exchange(turn: Json) -> TypeGuard[JsonObject]:
+    """Return whether a value is a request or a response of Pydantic AI's."""
+    is_kind = isinstance(turn, dict) and turn.get("kind") in ("request", "response")
+    return is_kind and isinstance(turn.get("parts"), list)
 
 
 def is_item(turn: Json) -> TypeGuard[JsonObject]:
@@ -27,9 +54,11 @@ def is_item(turn: Json) -> TypeGuard[JsonObject]:
 
 def spoken(turn: JsonObject) -> JsonObject:
     """Return a message with its speaker as `role`, and with calls and a thought that `additional_kwargs` alone hold."""
-    data = turn.get("data")
-    turn = {**(data if isinstance(data, dict) else turn), "role": turn["type"]}
+    data = turn.get("data", turn.get("kwargs"))
+    turn = {**(data if isinstance(data, dict) else turn), "role": _class_of(turn) or turn["type"]}
     turn.pop("type", None)
+    about = turn.get("response_metadata")
+    turn |= {name: about[name] for name in ENDS & about.keys()} if isinstance(about, dict) else {}
     extra = turn.get("additional_kwargs")
     if not isinstance(extra, dict):
         return turn
@@ -40,8 +69,56 @@ def spoken(turn: JsonObject) -> JsonObject:
 
 def plain_turns(turns: list[Json]) -> list[Json]:
     """Return turns of any of these forms as messages of OpenAI's."""
-    turns = _in_order(turns)
+    turns = _in_order(list(map(_typed, _exchanged(turns))))
     return joined([step for turn in turns for step in (_steps(turn) if _has_steps(turn) else [turn])])
+
+
+def _typed(turn: Json) -> Json:
+    """Return a message of Coze's by its type, where that is a call or its result, and of LlamaIndex's as one object."""
+    if not isinstance(turn, dict) or turn.get("role") is None:
+        return turn
+    if "blocks" in turn and isinstance(extra := turn.get("additional_kwargs"), dict):
+        return {**extra, **{name: value for name, value in turn.items() if name != "additional_kwargs"}}
+    if turn.get("type") not in _TYPES:
+        return turn
+    about = {name: value for name, value in turn.items() if name not in ("type", "content_type")}
+    return {**about, "role": _TYPES[turn["type"]] or turn["role"]}
+
+
+def _exchanged(turns: list[Json]) -> Iterator[Json]:
+    """Yield turns, requests and responses of Pydantic AI's as messages; instructions that go on are said once."""
+    last = None
+    for turn in turns:
+        if not is_exchange(turn):
+            yield turn
+            continue
+        about = {name: value for name, value in turn.items() if name not in ("kind", "parts", "instructions")}
+        contents = [_exchanged_part(part) for part in turn["parts"]]
+        if (text := turn.get("instructions")) and text != last:
+            yield {"role": "system", "content": text}
+            last = text
+        asked = ({**about, **content} for content in contents)
+        yield from asked if turn["kind"] == "request" else [{**about, "role": "assistant", "content": contents}]
+
+
+def _exchanged_part(part: JsonObject) -> JsonObject:
+    """Return a part of a request as a message, of a response as a part of one."""
+    kind, content, name = (part.get(key) for key in ("part_kind", "content", "tool_name"))
+    about = {key: value for key, value in part.items() if key not in _OF_PART}
+    if kind == "tool-call":
+        return {
+            **about,
+            "type": "tool_call",
+            "id": part.get("tool_call_id"),
+            "name": name,
+            "arguments": part.get("args"),
+        }
+    if kind not in _ASKED_BY:
+        return {**about, "type": kind, "text": content}
+    if not name:
+        return {**about, "role": _ASKED_BY[kind], "content": content}
+    text = content if isinstance(content, str) else json_text(content)
+    return {**about, "role": "tool", "content": text, "tool_call_id": part.get("tool_call_id")}
 
 
 def _in_order(turns: list[Json]) -> list[Json]:
