@@ -299,6 +299,14 @@ def records(path: Path) -> tuple[list[Any], Cleaner]:
     return list(cleaner.records()), cleaner
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_list_of_messages_is_a_conversation(name: str, tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    text = json.dumps([talk, talk]) if name == "a.json" else f"{json.dumps(talk)}\n" * 2
+    (tmp_path / name).write_text(text)
+    assert [record["messages"] for record in records(tmp_path / name)[0]] == [talk, talk]
+
+
 NUMBERS = [
     "1.10",
     "1e5",

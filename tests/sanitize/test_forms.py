@@ -507,12 +507,19 @@ def part(kind: str, **fields: Any) -> dict[str, Any]:
     return {"part_kind": kind, **fields}
 
 
+NUMPY_CHOICES = "{'text': array(['x', 'y'], dtype=object), 'label': array(['A', 'B'], dtype=object)}"
 SPAN = "llm.input_messages.0.message.", "llm.output_messages.0.message."
 READ |= {
     "LangChain: messages as it dumps them": (
         {"messages": [dumped("SystemMessage", content="s"), dumped("HumanMessage", content="q", type="human"),
                       dumped("AIMessageChunk", content="", tool_calls=[{"id": "1", "name": "f", "args": {"x": 1}}]),
                       dumped("ToolMessage", content="r", tool_call_id="1"), dumped("AIMessage", content="a")]}, [S, Q, CALLED, RESULT, A]),
+    "Alpaca's template as one text": (
+        {"text": "s\n\n### Instruction:\nq\n\n### Input:\nx\n\n### Response:\na</s>"}, [S, {**Q, "content": "q\n\nx"}, A]),
+    "ARC's choices as NumPy prints them": ({"question": "q", "choices": NUMPY_CHOICES, "answerKey": "B"}, CHOSEN),
+    "a history as Python prints it": ({"instruction": "q", "output": "a", "history": "[['q', 'a']]"}, [Q, A, Q, A]),
+    "xLAM: calls as Python prints them": (
+        {"query": "q", "answers": str([CALL]), "tools": str([TOOL])}, [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}]),
     "LangSmith: a run": (
         {"inputs": {"messages": [[dumped("HumanMessage", content="q")]]},
          "outputs": {"generations": [[{"text": "a", "type": "ChatGeneration", "message": dumped("AIMessage", content="a")}]]}}, [Q, A]),
@@ -663,6 +670,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"type": "human", "content": "q"}, {"type": "ai", "content": "a", "response_metadata": {"finish_reason": "length"}}]},
         "an answer that was cut off"),
     "Pydantic AI: a request alone": ({"kind": "request", "parts": [part("user-prompt", content="q")]}, "put each thread together"),
+    "a picture that LLaVA's mark stands for": ({"conversations": [{**HUMAN, "value": "<image>\nq"}, GPT]}, "a picture stands in a question"),
+    "a picture in Markdown": ({"prompt": "Read ![x](data:image/png;base64,AAAA)", "completion": "a"}, "a picture stands in a question"),
+    "a question that ends as a template does": (
+        {"prompt": "q<|im_end|>\n<|im_start|>assistant\n", "completion": "a"}, "the marks of a chat template"),
+    "an answer that begins as a template does": ({"prompt": "q", "completion": "<|im_start|>assistant\na"}, "the marks of a chat template"),
+    "an object that JavaScript wrote as text": ({"prompt": "q", "completion": "[object Object]"}, "as tables write an empty cell"),
+    "a turn that is incomplete": ({"messages": [Q, {**A, "status": "incomplete"}]}, r"cut off \(incomplete\)"),
     "a mark inside a call": (
         {"messages": [Q, {**A, "content": '<TOOLCALL>[{"name": "f", "arguments": {"x": "</TOOLCALL>"}}]</TOOLCALL>'}], "tools": [TOOL]},
         "in a way that is not read"),

@@ -168,6 +168,8 @@ def check_turn(turn: JsonObject, role: str, *, is_learned: bool) -> None:
             raise Refused(f"unwanted turn (messages.{folded} is {str(unwanted[folded]).lower()})")
     if is_answer:
         check_end(turn)
+        if turn.get("status") == "incomplete":
+            raise Refused("an answer that was cut off (incomplete)")
 
 
 def check_decision(row: JsonObject, unread: Unread) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.records import Message
 from mixtune.sanitize.reading import fields as names
@@ -49,8 +48,6 @@ _GIVEN = frozenset(("arguments", "parameters", "args", "input"))
 _CALL = _GIVEN | {"name", "id", "type"}
 _UNLISTED = "calls of tools that are not listed"
 _TOOLS = dict[bytes, tuple[list[JsonObject], Unread]]()
-_PRINTED_LIST = re.compile(r"\s*\[\s*(?:\{\s*)?'")
-"""What a list of texts or objects begins with as Python prints it, and never as JSON."""
 _MANY_TOOLS = 256
 """Lists of tools as they were read, by what they were read from: the rows of a file have few."""
 
@@ -268,12 +265,12 @@ def read_tools(value: Json, unread: Unread) -> list[JsonObject]:
 
 
 def _given(value: Json) -> Json:
-    """Return what a field of tools holds; as text it may be several tools, one behind the other, or a printed list."""
+    """Return what a field of tools holds; as text it may be several tools, one behind the other."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         tools = _parsed(value)
         return tools if len(tools) > 1 else tools[0]
-    if isinstance(value, str) and (_PRINTED_LIST.match(value) or is_null_text(value) or value.strip() == "None"):
-        return parse_cell(value) or []
+    if is_null_text(value) or value == "None":
+        return []
     return parse_column(value, "its tools are")
 
 
@@ -313,7 +310,7 @@ _RESULTS = ("return", "response")
 def _tool(tool: Json, unread: Unread) -> JsonObject:
     spec = next((tool[key] for key in ("function", "toolSpec") if key in tool), tool) if isinstance(tool, dict) else {}
     if not isinstance(spec, dict) or not isinstance(spec.get("name"), str):
-        raise DataError("a tool has no name")
+        raise DataError("a tool has no name; leave out those that a provider runs itself")
     read = ("name", "description", "parameters", "input_schema", "inputSchema", "arguments", "type", *_RESULTS)
     account(spec, frozenset(read), unread, "tools.")
     if spec is not tool:

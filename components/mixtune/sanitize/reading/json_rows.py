@@ -10,6 +10,7 @@ import orjson
 from mixtune.errors import DataError
 from mixtune.records import ROW_LISTS
 from mixtune.sanitize.reading.json_elements import split_elements
+from mixtune.sanitize.reading.message_forms import is_message_of
 from mixtune.sanitize.reading.row import MAX_LINE_BYTES, WHOLE, Range, Row
 from mixtune.sanitize.reading.values import Json, JsonObject, keeps_form, parse_exactly
 
@@ -216,5 +217,7 @@ def _checked(number: int, value: Json) -> Row:
     if isinstance(value, dict):
         row: JsonObject = value
         return Row(number, row)
+    if isinstance(value, list) and value and all(map(is_message_of, value)):
+        return Row(number, {"messages": value})
     kind = " but an array; a file that is one array is named .json" if isinstance(value, list) else ""
     return Row(number, {}, f"not an object{kind}")

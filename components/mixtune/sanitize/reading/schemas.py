@@ -44,6 +44,8 @@ _SIDES = ("prompt", "completion", "messages", "tools", "label")
 COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
 """What a column mapping may name; a value is a column, or a template with `{column}` in it."""
 _RENDERED = re.compile(names.TABLES["rendered"]["marks"])
+_ANSWERING, _PICTURES = (re.compile(names.TABLES["rendered"][name]) for name in ("answering", "pictures"))
+_ASKED = re.compile(_ANSWERING.pattern + r"\Z")
 _NO_NAME = re.compile(r"(?s)(?:\S+\s+){3}\S.*|.*[?!.]|\d+|column \d+")
 WAYS = 'name two by customer_columns, or a pool\'s `columns`, such as {"prompt": COLUMN, "completion": COLUMN}'
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -234,7 +236,7 @@ def _checked(fields: Fields, file: str, line: int) -> Record:
         ways = "end with an answer, or name its column by columns={'messages': ..., 'completion': COLUMN}"
         raise DataError(f"the last message is not the assistant's; {ways}")
     for message in messages:
-        if len(text := message["content"]) < 12 or text[:1] in "<[":
+        if len(text := message["content"]) < 16 or text[:1] in "<[" or text[-1:] in ">\n" or "](data:" in text:
             _check_text(message["role"], text)
     if not any(message["role"] == "user" for message in messages):
         raise DataError("no message of the user's")
@@ -261,6 +263,10 @@ def _check_text(role: str, text: str) -> None:
     is_asked = role in ("user", "system")
     if is_asked and text[:1] in "<[" and _RENDERED.match(text):
         raise DataError("a question holds the marks of a chat template; write the text that they surround alone")
+    if _ANSWERING.match(text) if role == "assistant" else is_asked and _ASKED.search(text):
+        raise DataError("a message holds the marks of a chat template; write the text that they surround alone")
+    if role == "user" and _PICTURES.search(text):
+        raise DataError("a picture stands in a question: images, audio and video are not read; leave out such rows")
     if is_asked and text == "-":
         raise DataError("a question is -, which stands for one that is elsewhere; write the question itself")
     if role != "tool" and is_null_text(text):

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 import re2
 
+from mixtune.benchmark_files import parse_cell
 from mixtune.errors import DataError
 from mixtune.records import Written, exact_number
 
@@ -33,9 +34,12 @@ _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 _QUOTE, _SMALL = ord('"'), 4096
 """In texts of so many bytes and more, letters are counted faster by NumPy."""
 _NULL = re.compile(
-    r"nan|NaN|NULL|<NA>|\\N|(?i:<no_?input>)|#N/A|#NV|#NAME\?|#(?:REF|VALUE|DIV/0|NUM|NULL|BEZUG|WERT|ZAHL)!"
+    r"nan|NaN|NULL|<NA>|\\N|(?i:<no_?input>)|\[object Object\]|#N/A"
+    r"|#NV|#NAME\?|#(?:REF|VALUE|DIV/0|NUM|NULL|BEZUG|WERT|ZAHL)!"
 )
 _PRINTED = re.compile(r"""\{\s*(?:'|"name":\s*"[^"]*",\s*"arguments":\s*')""")
+_PRINTED_VALUE = re.compile(r"\s*[\[{]\s*(?:[\[{]\s*)?'")
+"""What a list or an object begins with as Python prints it, and never as JSON."""
 _NO_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
 
@@ -74,7 +78,7 @@ def _digits(text: bytes) -> bytes:
 
 
 def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
-    """Return a value that may be JSON as text, as CSV and many a Parquet column have it."""
+    """Return a value that may be JSON as text, or as Python or NumPy prints it, as CSV and many a column have it."""
     if not isinstance(value, str) or not value.strip():
         return value or None
     try:
@@ -89,6 +93,8 @@ def parse_column(value: Json, what: str = "a column of JSON is") -> Json:
     except DataError:
         raise
     except ValueError as error:
+        if _PRINTED_VALUE.match(value) and isinstance(cell := parse_cell(value), (list, dict)):
+            return cell
         raise DataError(f"{what} not JSON") from error
 
 
@@ -139,7 +145,7 @@ def is_blank(value: Json) -> bool:
 
 def is_null_text(value: Json) -> bool:
     """Return whether a text is what pandas, databases and sheets write for an empty cell or an error."""
-    return isinstance(value, str) and len(value) < 12 and bool(_NULL.fullmatch(value.strip()))
+    return isinstance(value, str) and len(value) < 16 and bool(_NULL.fullmatch(value.strip()))
 
 
 def text_of(value: Json) -> str:

@@ -11,6 +11,12 @@ _LLAMA = re.compile(
     re.DOTALL,
 )
 """A turn as Llama 2's template renders it."""
+_ALPACA = re.compile(
+    r"(?s)(?:<s>)?\s*(?P<system>(?:(?!###).)*?)\s*### Instruction:\s*(?P<instruction>(?:(?!### ).)*?)\s*"
+    r"(?:### Input:\s*(?P<input>(?:(?!### ).)*?)\s*)?### Response:\s*"
+    r"(?P<response>(?:(?!### (?:Instruction|Response)|</s>).)*)(?:</s>)?\s*"
+)
+"""A question and its answer as Stanford's Alpaca renders them."""
 _ROLES = ("system", "user", "assistant")
 _SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
 _ASKED = re.compile(r"(?m)^[ \t]*(Human|User|Assistant):")
@@ -29,6 +35,10 @@ def spoken(text: str) -> list[Json]:
         texts = [content.strip() for turn in _LLAMA.findall(text) for content in turn]
         rendered = [{"role": _ROLES[place % 3], "content": content} for place, content in enumerate(texts)]
         return [message for message in rendered if message["role"] != "system" or message["content"]]
+    if match := _ALPACA.fullmatch(text):
+        question = "\n\n".join(filter(None, (match["instruction"], match["input"])))
+        speeches = zip(_ROLES, (match["system"], question, match["response"].strip()), strict=True)
+        return [{"role": role, "content": content} for role, content in speeches if content]
     turns = _named_turns(_SPOKEN, text.lstrip())
     return turns if len(turns) % 2 == 0 else []
 
