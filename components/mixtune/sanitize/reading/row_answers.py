@@ -80,13 +80,13 @@ def filled(row: JsonObject, prompt: str, completion: str, beside: tuple[str, ...
 
 def check_filled(messages: list[Message], others: JsonObject) -> None:
     """Check that no question or system text has a place for another column of its row, which nobody filled."""
-    answers = " ".join(message["content"] for message in messages if message["role"] == "assistant")
-    for message in messages:
-        for name in _places(message["content"], answers) if message["role"] in ("user", "system") else ():
-            if not (is_blank(others.get(name)) or stand_alone({name: None})):
-                raise DataError(
-                    f"{name}: a question has an empty place for it, {{{name}}}; fill it in, or give columns"
-                )
+    asked_texts = [
+        turn["content"] for turn in messages if turn["role"] in ("user", "system") and "{" in turn["content"]
+    ]
+    answers = " ".join(turn["content"] for turn in messages if asked_texts and turn["role"] == "assistant")
+    for name in (name for text in asked_texts for name in _places(text, answers)):
+        if not (is_blank(others.get(name)) or stand_alone({name: None})):
+            raise DataError(f"{name}: a question has an empty place for it, {{{name}}}; fill it in, or give columns")
 
 
 def _places(text: Json, answer: str) -> list[str]:
