@@ -99,6 +99,23 @@ def test_loss_and_gradients_are_those_of_a_plain_forward_over_each_record_alone(
         assert max(float((found[name] - wanted_gradients[name]).abs().max()) for name in found) < 1e-5
 
 
+def test_attention_that_knows_no_chunks_takes_no_record_longer_than_one(
+    tmp_path: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "varlen_attn", attention_by_record)
+    options = {"num_local_experts": 2, "intermediate_size_mlp": 48, "attention_chunk_size": 16}
+    config = AutoConfig.for_model(
+        "llama4_text", **SHAPE, **options, layer_types=["chunked_attention", "full_attention"]
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model, records = load(tmp_path, "sft"), sorted(draw_records(6, 2), key=lambda record: len(record.input_ids))
+    wanted = model.loss(pack(records[:2]))
+    model.causal.set_attn_implementation(kernels.VARLEN)
+    assert torch.allclose(model.loss(pack(records[:2])), wanted, atol=1e-5)
+    with pytest.raises(ModelError, match=f"a record has {len(records[-1].input_ids)} tokens, .* lower max_length"):
+        model.loss(pack(records))
+
+
 NOISY: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 48, "max_position_embeddings": 512, "word_embed_proj_dim": 32, "dropout": 0.5, "layerdrop": 0.5},
     "starcoder2": {"residual_dropout": 0.5, "embedding_dropout": 0.5, "attention_dropout": 0.5},

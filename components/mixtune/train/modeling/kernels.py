@@ -58,6 +58,7 @@ def varlen_attention(
     if starts is None or longest is None:
         longest = query.shape[2]
         starts = longest * torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+    _check_chunks(module, longest)
     window = options.get("sliding_window")
     queries, keys, values = (part.transpose(1, 2).flatten(0, 1).to(value.dtype) for part in (query, key, value))
     # The kernel reads a head's numbers one after another; Inkling's, say, are a transposed product's.
@@ -80,6 +81,17 @@ def varlen_attention(
         **groups,
     )
     return out.unflatten(0, (len(query), -1))[..., :width], None
+
+
+def _check_chunks(module: torch.nn.Module, longest: int) -> None:
+    """Check that no record is longer than what a layer sees at once, if that is a chunk; else a ModelError."""
+    config = getattr(module, "config", None)
+    kinds, chunk = (getattr(config, name, None) for name in ("layer_types", "attention_chunk_size"))
+    if chunk and longest > chunk and kinds and kinds[module.layer_idx] == "chunked_attention":
+        raise ModelError(
+            f"torch's varlen attention knows no chunks: a record has {longest:,} tokens, and this model's layers see "
+            f"chunks of {chunk:,}; lower max_length to that"
+        )
 
 
 AttentionInterface.register(VARLEN, varlen_attention)
