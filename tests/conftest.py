@@ -1,6 +1,7 @@
 """Fixtures that several parts share: a local S3 server, a hub, a Kubeflow Pipelines, a small run's arguments, the trainer's API models."""
 
 import fcntl
+import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -196,12 +197,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database without runs: to make its tables takes seconds."""
-    from mlflow import MlflowClient
+def empty_mlflow(pytestconfig: pytest.Config) -> Path:
+    """An MLflow database without runs, kept between runs: to make its tables takes seconds."""
+    folder = Path(pytestconfig.cache.mkdir(f"mlflow-{importlib.metadata.version('mlflow')}"))
+    path = folder / "empty.db"
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not path.exists():
+            from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
+            unfinished = folder / f"{uuid.uuid4().hex}.db"
+            MlflowClient(f"sqlite:///{unfinished}").search_experiments()
+            unfinished.rename(path)
     return path
 
 
