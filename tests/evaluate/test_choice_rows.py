@@ -54,6 +54,8 @@ from ..evaluation import evaluate, ifeval_rows, mmlu_rows, write_jsonl
         ({"QUESTION": "q", "final_decision": "maybe"}, ("yes", "no", "maybe"), 2),
         ({"question": "q", "choices": [{"text": "x"}, {"text": "y"}], "answer": 1}, ("x", "y"), 1),
         ({"question": "q", "options": "A) x\nB) y", "answer": "b)"}, ("x", "y"), 1),
+        ({"question": "q", "options": "A) x (b) B) y; C) z", "answer": "B"}, ("x (b)", "y", "z"), 1),
+        ({"question": "q", "option_1": "x", "option_2": "y", "option_3": "z", "answer": "Option 2"}, ("x", "y", "z"), 1),
         ({"question": "q", "options": '["x", "y", ""]', "correct_option": "Option B"}, ("x", "y"), 1),
         ({"question": "q", "choices": ["x", "y"], "answer": "B. y"}, ("x", "y"), 1),
         ({"question": "q", "choices": ["10", "12"], "answer": "12"}, ("10", "12"), 1),
@@ -184,6 +186,7 @@ def test_a_passage_stands_before_its_question(tmp_path: Path) -> None:
     first, second = read_questions(ChoiceOptions(uri=str(write_jsonl(tmp_path / "test.jsonl", rows))))["test"]
     assert mmlu.ask(first) == "Long ago.\nWhen?\nA. now\nB. then\nAnswer:"
     assert second.after_context("Question: How many?") == "One.\nTwo.\nQuestion: How many?"
+    assert first.cluster != second.cluster != ""
 
 
 def test_the_right_one_and_wrong_ones_apart_are_put_in_an_order_that_tells_nothing(tmp_path: Path) -> None:

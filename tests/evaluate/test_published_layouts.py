@@ -73,3 +73,11 @@ def test_a_right_answer_counts_and_a_wrong_one_does_not(name: str, tokenizer: An
         {"axis": {**layout["entry"], "uri": write_files(tmp_path, layout["files"])}}
     ).values()
     assert [ask(benchmark, tokenizer, layout[said])[1][0].correct for said in ("right", "wrong")] == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["Belebele", "RACE, its authors' file", "SQuAD v2"])
+def test_questions_about_one_passage_are_taken_as_dependent(name: str, tokenizer: Any, tmp_path: Path) -> None:
+    entry = {**LAYOUTS[name]["entry"], "uri": write_files(tmp_path, LAYOUTS[name]["files"])}
+    (benchmark,) = parse_benchmarks({"axis": entry}).values()
+    first, second = ask(benchmark, tokenizer)[1]
+    assert first.cluster == second.cluster != ""

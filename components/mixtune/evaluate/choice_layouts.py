@@ -60,6 +60,9 @@ def read_choices(row: Row, place: str) -> Choices:
     answer = first_filled(row, ANSWERS, place)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
+    names_of_columns, name = list(map(_bare, _numbered_columns(row))), _bare(answer)
+    if name in names_of_columns:
+        answer = string.ascii_uppercase[names_of_columns.index(name)]
     return _checked(choices, names, answer, place, fills="options" in row)
 
 
@@ -102,6 +105,11 @@ def _numbered_columns(row: Row) -> list[str]:
             if len(names) > 1:
                 return names
     return []
+
+
+def _bare(name: object) -> str:
+    """Return a column's name without what its spellings differ in: `Option 3` is `option_3`."""
+    return re.sub(r"[\W_]", "", str(name)).lower()
 
 
 def _wrong_ones(row: Row) -> list[str]:
@@ -178,9 +186,10 @@ def _parse_list(text: str, place: str) -> object:
     value = parse_cell(text)
     if isinstance(value, list | tuple | dict) and len(value) > 1:
         return value if isinstance(value, dict) else list(value)
-    lines = [line.strip(" ,") for line in re.split(r"\n|(?:^|,) ?(?=[a-z] \) )", text) if line.strip()]  # MathQA
-    if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
-        return lines
+    for mark in (r"\n|(?:^|,) ?(?=[a-z] \) )", r"[\s,;|]+(?=\(?[A-Z] ?[).:]\s)"):  # a line each, MathQA; in one line
+        lines = [line.strip(" ,") for line in re.split(mark, text.strip()) if line.strip()]
+        if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
+            return lines
     hint = "; numpy printed it, perhaps in part: write JSON" if text.lstrip().startswith("[") else ""
     way = hint or '; write ["x", "y"], or a column for each choice'
     raise DataError(f"{place}: choices is not a JSON list{way}; got {text[:80]!r}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from mixtune import benchmark_files
+from mixtune.artifacts.samples import prompt_hash
 from mixtune.benchmark_files import ANSWERS, LISTS, NUMBERED, QUESTIONS, SUBJECTS, Row
 from mixtune.errors import ConfigError, DataError
 from mixtune.evaluate.choice_layouts import WRONG, first_filled, is_blank, read_choices, split_letter
@@ -59,6 +60,11 @@ class Question:
     """Choices go on with it or fill its blank, instead of answering it."""
     bias: tuple[float, ...] = ()
     """Of BBQ: of each choice, whether it confirms a stereotype (1), contradicts it (-1), or says nothing (0)."""
+
+    @property
+    def cluster(self) -> str:
+        """Questions about one passage are not independent; empty: it has none."""
+        return prompt_hash(self.context) if self.context else ""
 
     @property
     def letters(self) -> str:

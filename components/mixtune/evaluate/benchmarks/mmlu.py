@@ -141,6 +141,7 @@ def score_questions(
             axis=axis,
             subject=question.subject,
             item_id=question.item_id,
+            cluster=question.cluster,
             text=question.question,
             **choose(text, scores, question.letters, question.answer, question.others_right),
         )

@@ -111,6 +111,7 @@ def score_choices(
             axis=axis,
             subject=question.subject,
             item_id=question.item_id,
+            cluster=question.cluster,
             text=question.question,
             **choose(text, scores, question.choices, question.answer, question.others_right),
         )
