@@ -109,10 +109,17 @@ def read_prompts(uri: str, columns: Mapping[str, str]) -> list[Prompt]:
                 key=str(row.get("key", number)),
                 prompt=str(benchmark_files.need(row, "prompt", uri, number)),
                 instruction_id_list=names,
-                kwargs=[{name: value for name, value in item.items() if value is not None} for item in kwargs],
+                kwargs=list(map(_plain, kwargs)),
             )
         )
     return prompts
+
+
+def _plain(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return an instruction's arguments without empty cells; counts that a table made fractions are whole again."""
+    filled = {name: value for name, value in arguments.items() if value is not None and value == value}
+    whole = {name: int(value) for name, value in filled.items() if isinstance(value, float) and value == int(value)}
+    return filled | whole
 
 
 def _list(value: Any, place: str) -> list[Any]:

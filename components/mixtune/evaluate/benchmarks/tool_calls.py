@@ -20,7 +20,7 @@ from mixtune.evaluate.asked import (
     read_objects,
 )
 from mixtune.evaluate.scoring.call_matching import Expected, are_expected
-from mixtune.evaluate.scoring.written_calls import Value, read_calls
+from mixtune.evaluate.scoring.written_calls import Value, WrittenCall, read_calls
 from mixtune.inference.engine import Tokenizer
 from mixtune.inference.parallel import Part
 from mixtune.inference.prompts import render
@@ -69,8 +69,8 @@ class ToolCalls(AskedForm[AskedOptions]):
             if answers and not any(row.get(column) for column in (*CONVERSATIONS, *QUESTIONS)):
                 left_out["that ask nothing"] += 1
                 continue
-            expected = _read_expected(row, answers.get(name), name, place)
             declared = _read_tools(row, place)
+            expected = _read_expected(row, answers.get(name), name, declared, place)
             items.append(
                 CallItem(
                     item_id=name,
@@ -112,8 +112,12 @@ class ToolCalls(AskedForm[AskedOptions]):
 FORM = ToolCalls()
 
 
-def _read_expected(row: Row, truth: Value, name: str, place: str) -> tuple[tuple[str, Expected], ...]:
-    """Return the calls that are right."""
+def _read_expected(row: Row, truth: Value, name: str, tools: list[Row], place: str) -> tuple[tuple[str, Expected], ...]:
+    """Return the calls that are right.
+
+    Raises:
+        DataError: There are none, or one that no model could give, by what its tool declares.
+    """
     if truth is not None:  # BFCL: a list of {name: {argument: [values]}}
         return tuple((tool, arguments) for call in read_objects(truth, place) for tool, arguments in call.items())
     if "calls" in row:
@@ -122,6 +126,11 @@ def _read_expected(row: Row, truth: Value, name: str, place: str) -> tuple[tuple
             arguments = read_object(call.get("arguments"), place)
             only = {key: [_nested(value)] for key, value in arguments.items()}
             expected.append((str(benchmark_files.need(call, "name", place, number)), only))
+            if not are_expected([WrittenCall(name=expected[-1][0], arguments=arguments)], expected[-1:], tools):
+                raise DataError(
+                    f"{place}: no answer could be right: the call {expected[-1][0]!r} has an argument or a type that "
+                    f"its tool does not declare, or lacks a required one; mend either; got {str(arguments)[:200]}"
+                )
         return tuple(expected)
     if "irrelevance" in name:
         return ()

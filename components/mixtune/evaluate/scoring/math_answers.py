@@ -7,9 +7,12 @@ fractions and roots in one form. Nothing is computed, but numbers are compared a
 import re
 from decimal import Decimal
 
-_REMOVED = ("\\left", "\\right", "^{\\circ}", "^\\circ", "°", "\\$")
-_STYLED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{} ][^{}]*)\}")
+_REMOVED = ("\\displaystyle", "\\left", "\\right", "^{\\circ}", "^\\circ", "°", "\\$")
+_STYLED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\{([^{} ][^{}]*)\}")
 """Letters or digits in a face of their own; a space before them begins a unit."""
+_UNIT = re.compile(r"(?:\\[,;: ]|~)\s*\\(?:text|mathrm)\{\s*(?!(?:and|or)\b)")
+"""What stands before a unit that a space of its own parts from the number."""
+_LETTER = re.compile(r"\(([A-Za-z])\)")
 _NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?<=\d)")
 _SLASH = re.compile(r"\A(0|-?[1-9]\d*)/(0|-?[1-9]\d*)\Z")
 _DOLLAR = re.compile(r"(?<!\\)\$")
@@ -20,15 +23,16 @@ _BOXES = ("\\boxed", "\\fbox")
 
 def read_boxed(text: str) -> str:
     """Return the content of the last box of a solution; empty where there is none."""
-    if "\\boxed " in text:
-        return text.rsplit("\\boxed ", 1)[-1].split("$")[0]
     start = next((place for place in (text.rfind(box) for box in _BOXES) if place >= 0), -1)
+    if start >= 0 and re.match(r"\\boxed +[^ {]", text[start:]):
+        return text[start:].removeprefix("\\boxed ").split("$")[0]
     opening = text.find("{", start) if start >= 0 else -1
     depth = 0
     for place in range(opening, len(text)) if opening >= 0 else ():
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if not depth:
-            return text[opening + 1 : place]
+            content, before = text[opening + 1 : place], text[:start]
+            return content or (read_boxed(before) if _BOXES[0] in before else "")
     return ""
 
 
@@ -74,6 +78,7 @@ def normalise_answer(text: str) -> str:
     Raises:
         ValueError: A fraction or a root without its parts.
     """
+    text = _UNIT.sub(r"\\text{ ", text)
     text = _STYLED.sub(r"\1", _DOLLAR.sub("", text)).replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac")
     for piece in _REMOVED:
@@ -91,7 +96,8 @@ def normalise_answer(text: str) -> str:
         text = value
     if "" in text.split("\\sqrt")[1:]:
         raise ValueError("a root of nothing")
-    text = _with_braces(re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text).replace(" ", ""))
+    text = _with_braces(re.sub(r"\\sqrt *([^{ ])", r"\\sqrt{\1}", text).replace(" ", ""))
+    text = letter[1] if (letter := _LETTER.fullmatch(text)) else text
     return "\\frac{1}{2}" if text == "0.5" else _SLASH.sub(r"\\frac{\1}{\2}", text)
 
 
