@@ -6,10 +6,11 @@ the benchmarks by their columns; its values are Jinja expressions over a row.
 
 import re
 import tomllib
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, TemplateError, Undefined
+from jinja2.environment import TemplateExpression
 
 from mixtune.benchmark_files.tables import Row, plain_name
 from mixtune.errors import DataError
@@ -22,12 +23,13 @@ GUARDED = "_guarded"
 """What training records may not hold of a row whose question alone says too little."""
 LEFT_OUT = "_left_out"
 """In a row that cannot be asked: why not."""
+_Layout = tuple[str, frozenset[str], TemplateExpression, dict[str, TemplateExpression]]
 _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text(encoding="utf-8"))
 
 
 def as_asked(row: Row, uri: str) -> Row:
     """Return a row as it is asked where it is of such a benchmark, by plain names of columns; else as it is."""
-    for name, columns, test, values in _LAYOUTS:
+    for name, columns, test, values in _layouts():
         fields = {**row, "path": _words_of(uri)} if columns <= row.keys() else {}
         if fields and test(fields):
             try:
@@ -83,12 +85,21 @@ _JINJA.globals |= {"bias": _bias, "history": _history, "connectives": _TABLE["co
 _JINJA.filters |= {"turns": _turns, "class": _class}
 _JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
 _JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
-_LAYOUTS = [
-    (
-        name,
-        frozenset(layout.pop("columns").split()),
-        _JINJA.compile_expression(layout.pop("where", "true")),
-        {ours: _JINJA.compile_expression(value, undefined_to_none=False) for ours, value in layout.items()},
-    )
-    for name, layout in _TABLE["layouts"].items()
-]
+
+
+@cache
+def _layouts() -> list[_Layout]:
+    """Return the layouts of the table; compiling them takes longer than all that a small command does."""
+    return [
+        (
+            name,
+            frozenset(layout["columns"].split()),
+            _JINJA.compile_expression(layout.get("where", "true")),
+            {
+                ours: _JINJA.compile_expression(value, undefined_to_none=False)
+                for ours, value in layout.items()
+                if ours not in ("columns", "where")
+            },
+        )
+        for name, layout in _TABLE["layouts"].items()
+    ]
