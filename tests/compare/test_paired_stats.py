@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from mixtune.artifacts.comparison import FAIL, INCONCLUSIVE, PASS, Estimate
 from mixtune.compare import bootstrap, paired_stats
-from mixtune.compare.paired_stats import largest_loss, non_inferiority, paired_mean
+from mixtune.compare.paired_stats import largest_loss, non_inferiority, paired_mean, superiority
 from mixtune.errors import DataError
 from mixtune.evaluate.power import Z95, detectable_loss
 from mixtune.evaluate.scoring import weighted_scores
@@ -211,7 +211,9 @@ def test_the_bootstrap_is_seeded_and_draws_both_models_alike() -> None:
     score = weighted_scores.f1_score(gold, said, ["0", "1", "2"])
     clusters = [str(number) for number in range(120)]
     same = bootstrap.paired_bootstrap(score, score, clusters, 50)
-    assert (same.difference, same.standard_error, same.lower, same.upper) == (0, 0, 0, 0)
+    assert same.difference == 0 and 0 < same.upper == -same.lower < 0.02 and superiority(same, 0.05) == FAIL
+    few = bootstrap.paired_bootstrap(lambda weights: 0.5, lambda weights: 0.5, clusters[:8], 50)
+    assert superiority(few, 0.05) == INCONCLUSIVE, "eight records that did not change prove no missing gain"
     other = weighted_scores.f1_score(gold, gold, ["0", "1", "2"])
     assert bootstrap.paired_bootstrap(score, other, clusters, 50) == bootstrap.paired_bootstrap(
         score, other, clusters, 50

@@ -13,7 +13,7 @@ def paired_bootstrap(base: Score, candidate: Score, clusters: list[str], draws: 
     """Return the difference of two scores, both computed on the same resampled items; bounds are percentiles.
 
     `clusters` has the cluster of each item; whole clusters are drawn, `draws` times. A difference is never more certain
-    than that of one item that changed: a few records that all changed alike give the same in every draw.
+    than that of one item that changed: few records that all changed alike, or not at all, give the same in each draw.
     """
     _, place = np.unique(np.array(clusters), return_inverse=True)
     count = int(place.max()) + 1
@@ -25,7 +25,7 @@ def paired_bootstrap(base: Score, candidate: Score, clusters: list[str], draws: 
     whole = np.ones(len(place))
     difference = candidate(whole) - base(whole)
     error = paired_stats.widening(count) / count if count > 1 else 1.0
-    least = paired_stats.estimate(difference, error if difference else 0.0)
+    least = paired_stats.estimate(difference, error)
     return Estimate(
         difference=difference,
         standard_error=max(float(differences.std(ddof=1)), least.standard_error),
