@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mixtune.artifacts.pools import Pool, PoolsManifest, Split, write_records
-from mixtune.errors import DataError
+from mixtune.errors import ConfigError, DataError
 from mixtune.open_pools.export import FORMATS, export_pools
 from mixtune.records import Record, content_id
 from mixtune.sanitize.reading.schemas import find_schema
@@ -80,7 +80,7 @@ def test_what_is_read_back_is_what_was_exported_and_the_rest_is_counted(
     rows = exported(tmp_path / "out", summary)
     assert read_back(rows) == {item["id"] for item in held}
     assert sum(summary["files"].values()) + sum(summary["refused"].values()) == len(ALL)
-    assert json.loads((tmp_path / "out" / "export.json").read_text()) == summary
+    assert json.loads((tmp_path / "out" / "export-train.json").read_text()) == summary
 
 
 def test_every_file_for_nova_passes_its_checkers_rules(
@@ -176,3 +176,16 @@ def check_nova_file(rows: list[dict[str, Any]]) -> None:
 
 def test_every_format_is_tested() -> None:
     assert set(FORMATS) == {"nova", "nova-eval", "openai", "sharegpt", "alpaca"}
+
+
+def test_an_export_replaces_its_own_files_and_no_others(
+    pools: Callable[[list[Record]], PoolsManifest], tmp_path: Path
+) -> None:
+    export_pools(pools([PLAIN, TOOLED]), "nova", str(tmp_path))
+    export_pools(pools([PLAIN]), "nova", str(tmp_path))
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == ["train.jsonl"]
+    with pytest.raises(ConfigError, match=r"train\.jsonl is there, which no export as openai wrote; take another"):
+        export_pools(pools([PLAIN]), "openai", str(tmp_path))
+    (tmp_path / "export-train.json").unlink()
+    with pytest.raises(ConfigError, match="which no export as nova wrote"):
+        export_pools(pools([PLAIN]), "nova", str(tmp_path))

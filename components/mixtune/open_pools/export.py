@@ -13,6 +13,7 @@ system messages, or turns in a row of one side, become one; a call without an id
 kinds of content in every row of a file, so rows with reasoning or tools go to files of their own.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -34,16 +35,18 @@ def export_pools(
 ) -> Row:
     """Write the records of pools, or of those named, in one of `FORMATS`; no file appears unless all are whole.
 
-    The files are `<split>.jsonl`, for Nova also `<split>-<kind>.jsonl`. Returned, and in `export.json`, are `format`,
-    `split`, `files` (rows by file) and `refused` (records by reason).
+    The files are `<split>.jsonl`, for Nova also `<split>-<kind>.jsonl`. Returned, and in `export-<split>.json`, are
+    `format`, `split`, `files` (rows by file) and `refused` (records by reason). The same export replaces its files.
 
     Raises:
-        ConfigError: No such format or split.
+        ConfigError: No such format or split, or the folder holds such files that no such export wrote.
         DataError: No such pool, or no record that the format can hold.
     """
     if form not in FORMATS or split not in SPLITS:
         raise ConfigError(f"{form}, {split}: an export is one of {', '.join(FORMATS)} of one of {', '.join(SPLITS)}")
     chosen = [pools[name].name for name in names] or [pool.name for pool in pools.pools]
+    summary_uri = storage.join(folder, f"export-{split}.json")
+    before = _written_before(folder, summary_uri, form, split)
     with_system = any(_system(record) for record in _records(pools, chosen, split))
     files: Counter[str] = Counter()
     refused: Counter[str] = Counter()
@@ -66,8 +69,20 @@ def export_pools(
             why = "; ".join(f"{count} x {reason}" for reason, count in refused.items()) or f"no {split} records"
             raise DataError(f"nothing to export as {form}: {why}")
     summary = {"format": form, "split": split, "files": dict(sorted(files.items())), "refused": dict(refused)}
-    storage.write_json(storage.join(folder, "export.json"), summary)
+    storage.write_json(summary_uri, summary)
+    for name in before - files.keys():
+        storage.delete(storage.join(folder, name))
     return summary
+
+
+def _written_before(folder: str, summary_uri: str, form: str, split: str) -> set[str]:
+    """Return the names of the files that the same export wrote into a folder before."""
+    paths = [file.path for file in storage.list_files(folder)] if storage.exists(folder) else []
+    there = {path for path in paths if re.fullmatch(rf"{split}(-\w+)*\.jsonl", path)}
+    before: Row = storage.read_json(summary_uri) if storage.exists(summary_uri) else {"format": form, "files": {}}
+    if others := sorted(there if before["format"] != form else there - before["files"].keys()):
+        raise ConfigError(f"{folder}: {others[0]} is there, which no export as {form} wrote; take another folder")
+    return there
 
 
 def _records(pools: PoolsManifest, names: Iterable[str], split: str) -> Iterator[Record]:
