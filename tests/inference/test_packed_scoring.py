@@ -1,5 +1,7 @@
 """Scoring by tries of tokens, and a cache that grows in place, against a model that is asked plainly."""
 
+import copy
+
 import pytest
 import torch
 from transformers import (
@@ -18,6 +20,8 @@ from transformers import (
     MistralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
@@ -44,7 +48,7 @@ def plain(model: torch.nn.Module, request: Request) -> list[float]:
     values = []
     for answer in request.continuations:
         with torch.inference_mode():
-            logits = model(torch.tensor([request.context + answer])).logits[0].float().log_softmax(-1)
+            logits = model(torch.tensor([[*request.context, *answer[:-1]]])).logits[0].float().log_softmax(-1)
         start = len(request.context) - 1
         values.append(sum(float(logits[start + place, token]) for place, token in enumerate(answer)))
     return values
@@ -71,6 +75,32 @@ def test_a_model_is_asked_by_tries_only_where_that_changes_nothing(model: torch.
     for request, scores in zip(requests, asked.score(requests), strict=True):
         assert scores.logprobs == pytest.approx(plain(model, request), abs=1e-3)
     assert asked._packs is packs
+
+
+LONG_ROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Phi3ForCausalLM(Phi3Config(**WIDE, original_max_position_embeddings=60, rope_parameters=LONG_ROPE, pad_token_id=0)),
+     LlamaForCausalLM(LlamaConfig(**WIDE, max_position_embeddings=60, rope_parameters=DYNAMIC))],
+    ids=["longrope", "dynamic"],
+)  # fmt: skip
+def test_a_text_beyond_the_first_positions_turns_no_other_texts_otherwise(model: torch.nn.Module) -> None:
+    draw = torch.Generator().manual_seed(1)
+    prompts = [tuple(torch.randint(1, 120, (size,), generator=draw).tolist()) for size in (90, 70, 50, 57, 59, 58)]
+    requests = [Request(context=prompt, continuations=((7, 8), (9, 10))) for prompt in prompts]
+    plainly = [plain(copy.deepcopy(model).eval(), request) for request in requests]
+    asked = engine(model)
+    for values, scores in zip(plainly, asked.score(requests), strict=True):
+        assert scores.logprobs == pytest.approx(values, abs=1e-3)
+    answers = [item.token_ids for item in asked.generate(prompts, 6)]
+    assert answers == [engine(copy.deepcopy(model)).generate([prompt], 6)[0].token_ids for prompt in prompts]
+    if isinstance(model, Phi3ForCausalLM):  # also where an answer goes beyond them
+        for prompt, answer in zip(prompts, answers, strict=True):
+            texts = [torch.tensor([[*prompt, *answer[:place]]]) for place in range(len(answer))]
+            assert answer == tuple(int(model(text, use_cache=False).logits[0, -1].argmax()) for text in texts)
 
 
 def test_what_requests_begin_with_goes_through_the_model_once() -> None:

@@ -72,6 +72,34 @@ def fused_experts(module: torch.nn.Module, counts: set[int]) -> list[str]:
     return [key for key, value in own if value.ndim == 3 and value.shape[0] in counts and min(value.shape[1:]) > 1]
 
 
+def longest_shared(text: PreTrainedConfig) -> int:
+    """Return the tokens of the longest sequence that may share a forward pass with others of any length; 0: any.
+
+    Some rotary embeddings turn otherwise throughout a pass in which a text is longer than the model's first ones.
+    """
+    rope = getattr(text, "rope_parameters", None) or {}
+    by_layer = [item for item in (rope, *rope.values()) if isinstance(item, dict)]
+    longest = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
+    names = [(item, longest.get(str(item.get("rope_type")))) for item in by_layer]
+    return min((item.get(name) or getattr(text, name) for item, name in names if name), default=0)
+
+
+def find_growing(causal: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the rotary embeddings that remember the longest text of earlier passes; see `forget_lengths`."""
+    return [part for part in causal.modules() if "dynamic" in str(getattr(part, "rope_type", ""))]
+
+
+def forget_lengths(ropes: list[torch.nn.Module]) -> None:
+    """Turn rotary embeddings back to the model's first ones: a pass must not depend on those before it."""
+    for rope in ropes:
+        first = rope.original_max_seq_len
+        for name in [key for key in vars(rope) if key.endswith("max_seq_len_cached") and getattr(rope, key) > first]:
+            kind = name.removesuffix("max_seq_len_cached")
+            angles = getattr(rope, f"{kind}original_inv_freq").to(getattr(rope, f"{kind}inv_freq").device)
+            rope.register_buffer(f"{kind}inv_freq", angles, persistent=False)
+            setattr(rope, name, first)
+
+
 def count_model(causal: PreTrainedModel) -> ModelSizes:
     """Return the sizes of a model; an adapter in it counts as parameters of it, and not as active values."""
     text, parts = causal.config.get_text_config(), find_used_modules(causal)

@@ -3,7 +3,7 @@
 What requests have in common is computed once: the solved items of an MMLU subject for all its parts, and of other
 requests whatever they begin with alike, a customer's question under all its labels (`packed_scoring`). A model that
 cannot be asked so (ALiBi, state spaces) gets rows padded to one length, or rows of one length where padding moves its
-answers. Logits are computed only where they are read.
+answers or a row's length turns its rotary embeddings. Logits are computed only where they are read.
 """
 
 import inspect
@@ -19,6 +19,7 @@ from mixtune.inference.engine import Completion, Request, Sampling, Scores, chec
 from mixtune.inference.growing_cache import grow_in_place
 from mixtune.inference.heartbeat import beat
 from mixtune.inference.packed_scoring import PackedScorer, agrees, can_pack, fits, probe, read_sights
+from mixtune.inference.text_parts import find_growing, forget_lengths, longest_shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,7 +59,9 @@ class TransformersEngine:
         """
         self.model, self.max_length, self.stop_ids, self.batch_tokens = model, max_length, stop_ids, batch_tokens
         self.device = next(model.parameters()).device
-        self._vocab = int(model.config.get_text_config().vocab_size)
+        text = model.config.get_text_config()
+        self._vocab, self._growing = int(text.vocab_size), find_growing(model)
+        self._longest_shared = longest_shared(text) or 2**63
         # PEFT's own `forward` hides the parameters of the model under it
         unwrapped = getattr(model, "get_base_model", lambda: model)()
         parameters = inspect.signature(unwrapped.forward).parameters
@@ -69,7 +72,7 @@ class TransformersEngine:
             self._forward,
             self.device,
             model.dtype,
-            sights=read_sights(model.config.get_text_config()),
+            sights=read_sights(text),
             max_nodes=CPU_PACK_TOKENS if on_cpu else GPU_PACK_TOKENS,
             max_reads=max(1, MAX_LOGITS // self._vocab),
         )
@@ -79,17 +82,18 @@ class TransformersEngine:
         """Return log-probabilities of continuations; see `Engine`."""
         logprobs = [[0.0] * len(request.continuations) for request in requests]
         started = time.perf_counter()
-        packed = {number: item for number, item in enumerate(requests) if fits(item, self.max_length)}
+        longest = min(self.max_length, self._longest_shared)
+        packed = {number: item for number, item in enumerate(requests) if fits(item, longest)}
         packed = packed if packed and self._packs else {}
         if packed:
             self._packed.score(packed, logprobs)
         self._score_padded({number: item for number, item in enumerate(requests) if number not in packed}, logprobs)
         share = (time.perf_counter() - started) / max(1, len(requests))
         check_finite(value for values in logprobs for value in values)
-        longest = [len(request.context) + max(map(len, request.continuations)) - 1 for request in requests]
+        lengths = [len(request.context) + max(map(len, request.continuations)) - 1 for request in requests]
         return [
             Scores(logprobs=tuple(values), truncated=length > self.max_length, latency_seconds=share)
-            for values, length in zip(logprobs, longest, strict=True)
+            for values, length in zip(logprobs, lengths, strict=True)
         ]
 
     @torch.inference_mode()
@@ -103,7 +107,7 @@ class TransformersEngine:
         while order:
             longest = min(room, len(prompts[order[0]]))
             size = max(1, self.batch_tokens // (longest + max_new_tokens))
-            if not self._pads:
+            if not self._pads or longest + max_new_tokens > self._longest_shared:
                 size = min(size, sum(min(room, len(prompts[index])) == longest for index in order))
             batch, order = order[:size], order[size:]
             streams = replace(sampling, stream_ids=tuple(sampling.stream_ids[i] for i in batch)) if sampling else None
@@ -179,7 +183,8 @@ class TransformersEngine:
         for row in rows:
             num_read = max(num_read, row.num_read)
             num_tokens = (size + 1) * len(row.ids)
-            if size and not self._pads and len(row.ids) > len(rows[0].ids):
+            shares = self._pads and len(row.ids) <= self._longest_shared
+            if size and not shares and len(row.ids) > len(rows[0].ids):
                 break
             if size and (num_tokens > self.batch_tokens or (size + 1) * num_read * self._vocab > MAX_LOGITS):
                 break
@@ -200,6 +205,7 @@ class TransformersEngine:
         if self._has_state_alone:  # all that stood before is in it: there are no places, and later no mask
             cache = inputs.get("past_key_values")
             inputs = {"cache_params": cache, "attention_mask": None if cache else inputs.get("attention_mask")}
+        forget_lengths(self._growing)
         output = self.model(input_ids=ids, use_cache=use_cache, **inputs, **limit)
         if self._has_state_alone:
             output.past_key_values = output.cache_params
@@ -249,6 +255,9 @@ class TransformersEngine:
                     cache.batch_select_indices(rows)
                 ids, mask, positions = ids[rows], mask[rows], positions[rows]
                 active = [active[row] for row in going_on]
+            if cache and mask.shape[1] == self._longest_shared + 1:  # what it keeps was turned as in a shorter text
+                ids = torch.tensor([[*prompts[index], *answers[index]] for index in active], device=self.device)
+                positions, cache = (mask.cumsum(1) - 1).clamp(min=0), None
         return [
             Completion(token_ids=tuple(answer), truncated=not end, latency_seconds=latency)
             for answer, end, latency in zip(answers, stopped, seconds, strict=True)

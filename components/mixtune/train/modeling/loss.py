@@ -15,7 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mixtune.errors import ModelError
-from mixtune.inference.text_parts import find_decoder, find_head, find_writer
+from mixtune.inference.text_parts import (
+    find_decoder,
+    find_growing,
+    find_head,
+    find_writer,
+    forget_lengths,
+    longest_shared,
+)
 from mixtune.train.batches import Layout, PackedBatch
 from mixtune.train.modeling.kernels import PACKED_ATTENTION
 from mixtune.training_math import logits_at_once
@@ -53,7 +60,7 @@ class PackedLoss(torch.nn.Module):
     def __init__(self, causal: PreTrainedModel, dtype: torch.dtype, offload: bool = False) -> None:
         super().__init__()
         self.causal, self.dtype, self._offload = causal, dtype, offload
-        self._scales = find_scales(causal)
+        self._scales, self._growing = find_scales(causal), find_growing(causal)
         self.layout = Layout.PACKED if self.takes_positions else Layout.ROWS
         """How records lie in a forward pass; `probe` finds out."""
 
@@ -70,16 +77,8 @@ class PackedLoss(torch.nn.Module):
 
     @cached_property
     def longest_shared(self) -> int:
-        """Tokens of the longest record that may share a forward pass with others; 0: any.
-
-        Some rotary embeddings turn otherwise throughout a pass in which a record is longer than the model's first ones.
-        """
-        text = self.causal.config.get_text_config()
-        rope = getattr(text, "rope_parameters", None) or {}
-        by_layer = [item for item in (rope, *rope.values()) if isinstance(item, dict)]
-        longest = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
-        names = [(item, longest.get(str(item.get("rope_type")))) for item in by_layer]
-        return min((item.get(name) or getattr(text, name) for item, name in names if name), default=0)
+        """Tokens of the longest record that may share a forward pass with others; 0: any."""
+        return longest_shared(self.causal.config.get_text_config())
 
     @cached_property
     def _head(self) -> torch.nn.Module | None:
@@ -101,6 +100,7 @@ class PackedLoss(torch.nn.Module):
             return self._compute(packed, per_token)
 
     def _compute(self, packed: PackedBatch, per_token: PerToken) -> torch.Tensor:
+        forget_lengths(self._growing)
         with save_on_cpu(packed.input_ids.is_cuda) if self._offload else nullcontext():
             out = self.decoder(**self._inputs(packed), use_cache=False)
         before = packed.targets - 1

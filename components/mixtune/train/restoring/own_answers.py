@@ -15,7 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.inference.engine import Sampling
 from mixtune.inference.transformers_engine import TransformersEngine, draw
-from mixtune.train.batches import Layout, assign_to_ranks, pack, plan_micro_batches
+from mixtune.train.batches import Layout, assign_to_ranks, pack, plan_layout
 from mixtune.train.distributed import ProcessGroup
 from mixtune.train.modeling.attention import OWN
 from mixtune.train.modeling.kernels import PACKED_ATTENTION
@@ -54,9 +54,10 @@ class AnswerWriter:
         if not prompts:
             return []
         lengths = [len(prompt) + self.max_new_tokens for prompt in prompts]
-        parts = plan_micro_batches(lengths, sum(lengths), num_parts)
-        if self.model.is_sharded and self.model.loss.layout is Layout.SINGLE:
-            parts = [[index] for index in range(len(prompts))]
+        loss, shares = self.model.loss, not self.model.is_sharded
+        layout = Layout.PACKED if shares or loss.layout is not Layout.SINGLE else Layout.SINGLE
+        longest = 0 if shares else loss.longest_shared
+        parts = plan_layout(layout, lengths, sum(lengths), num_parts, longest_shared=longest)
         ranks = assign_to_ranks([sum(lengths[index] for index in part) for part in parts], self.group.size)
         mine, write = [parts[number] for number in ranks[self.group.rank]], self._write
         if self.model.is_sharded:
