@@ -1,10 +1,13 @@
 """What the processes of a job wait for, and what they send one another."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from mixtune.artifacts.shards import TokenRecord
 from mixtune.demo.demo_data import BASE_MODEL
@@ -41,6 +44,13 @@ def test_gradients_go_over_nodes_with_the_last_micro_batch_of_a_step_alone() -> 
         for is_last in (False, True):
             model.set_gradient_sync(is_last=is_last, keep_whole=False)
             assert {(part.reduce_grads, part.all_reduce_grads) for part in parts} == {(True, is_last)}
+
+
+def test_whole_weights_that_are_trained_in_bfloat16_are_loaded_so(tmp_path: Path) -> None:
+    with join_process_group() as group:
+        load_trainable(BASE_MODEL, settings(method="sft", memory={"dtype": "bfloat16"}), group).save(tmp_path)
+    assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.bfloat16
 
 
 def test_held_out_records_are_run_by_one_process_each(monkeypatch: pytest.MonkeyPatch) -> None:

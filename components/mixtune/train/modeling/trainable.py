@@ -128,6 +128,8 @@ class Trainable:
         state |= {name: value.cpu() for name, value in self.saved.state_dict().items() if name in buffers}
         self.saved.config.use_cache = True
         self.saved.save_pretrained(str(folder), state_dict=state)
+        self.saved.config.dtype = self.loss.dtype  # of the file: it would say that of weights in training
+        self.saved.config.save_pretrained(str(folder))
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(str(folder))
         models.copy_files(self.folder, folder, models.PROCESSOR_FILES)
 
