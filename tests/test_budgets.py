@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import house  # noqa: E402
 
 BUDGETS: dict[str, float] = {
-    "lines of components and pipelines": 49_229,
+    "lines of components and pipelines": 49_260,
     "modules in the fullest folder": 16,
     "lines of the longest file": 400,
     "dict[str, Any]": 30,
@@ -19,8 +19,8 @@ BUDGETS: dict[str, float] = {
     "untyped look-ups by string": 4,
     "of these into another component's file": 0,
     "black-listed names per 1,000": 1.0,
-    "parameters outside shells and pipelines": 49_229,
-    "parameters of shells and pipelines": 49_229,
+    "parameters outside shells and pipelines": 6,
+    "parameters of shells and pipelines": 22,
     "functions over 60 lines": 0,
     "complexity": 12,
     "files edited to add a benchmark form": 0,

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from botocore.exceptions import ResponseStreamingError
 from botocore.response import StreamingBody
+from safetensors.numpy import save
 
-from mixtune import storage
+from mixtune import models, storage
+from mixtune.artifacts.sizes.stored_weights import read_tensors
 from mixtune.artifacts.typed_json import Manifest, read_artifact, write_artifact
 from mixtune.errors import ConfigError, DataError, StorageError
+from mixtune.preflight.model_checks import check_weights
 from mixtune.storage import streams, transfer
 
 from .http_server import Answers, LocalServer
@@ -144,6 +148,23 @@ def test_a_folder_of_hidden_files_alone_is_not_said_to_be_missing(tmp_path: Path
 def test_one_file_in_s3_is_fetched_under_its_name(bucket: str, tmp_path: Path) -> None:
     storage.write_json(f"{bucket}/deep/a.json", 5)
     assert storage.read_json(str(storage.fetch(f"{bucket}/deep/a.json", tmp_path / "f") / "a.json")) == 5
+
+
+def test_a_model_in_s3_comes_without_its_weights_where_they_are_not_asked_for(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXTUNE_CACHE_DIR", str(tmp_path / "cache"))
+    weights = save({"lm_head.weight": np.ones((2**19, 32), np.float32)})
+    for name, content in {"config.json": b"{}", "model.safetensors": weights, "original/a.pth": weights}.items():
+        with storage.open_write(f"{bucket}/model/{name}") as stream:
+            stream.write(content)
+    headers = models.fetch_model(f"{bucket}/model", weights=False)
+    assert sum(512 * path.stat().st_blocks for path in headers.rglob("*")) < len(weights) / 100
+    assert list(check_weights(headers)) == []
+    assert [tensor.shape for tensor in read_tensors(f"{bucket}/model", headers)] == [(2**19, 32)]
+    whole = models.fetch_model(f"{bucket}/model")
+    assert (whole / "model.safetensors").read_bytes() == weights
+    assert not list((tmp_path / "cache").rglob("*.pth"))
 
 
 def test_objects_are_encrypted_with_the_key_that_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

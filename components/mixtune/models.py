@@ -38,6 +38,10 @@ MODELOPT_FILE = "hf_quant_config.json"
 """Where ModelOpt says that weights are of fewer bits; often config.json does not."""
 SCALE = re.compile(r"(scale|scales|scale_inv|scale_2|qzeros|g_idx|weight_shape|absmax|quant_map|SCB|quant_state\.\w+)$")
 """Names of what is stored beside weights of fewer bits, and is none of the model's own."""
+NEVER_FETCHED = ["*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.py"]
+"""Code, and weights in other forms: nothing here loads them."""
+MAX_HEADER = 100 * 2**20
+"""Bytes of a safetensors header, by its own library."""
 MERGED = "merged"
 """Folder of the merged model, within the adapter's."""
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+@[\w./-]+$")
@@ -53,7 +57,8 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
 
     Args:
         name: A folder, an `s3://` prefix, or `org/name@revision`, with or without `#digest`.
-        weights: Without, only configuration and tokenizer come.
+        weights: Without, only configuration and tokenizer come; from S3 also the headers of the weights' files, each
+            in a file of its whole size that has a hole in place of values.
         share: Processes of a node that fetch it from S3 together.
 
     Raises:
@@ -63,7 +68,8 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
     plain = storage.check_fingerprint(name)
     if storage.is_s3(plain):
         key = hashlib.sha256(name.encode()).hexdigest()[:16]
-        folder = storage.fetch(plain, cache_dir() / "models" / key, share)
+        folder = cache_dir() / "models" / (key if weights else f"{key}-headers")
+        storage.fetch(plain, folder, share, NEVER_FETCHED if weights else [*NEVER_FETCHED, "*.safetensors"])
     elif Path(plain).is_dir():
         folder = Path(plain)
     elif _HUB_NAME.match(plain):
@@ -78,7 +84,27 @@ def fetch_model(name: str, *, weights: bool = True, share: storage.Share = stora
         raise ModelError(f"{plain}: neither config.json nor adapter_config.json in it; this is no Hugging Face model")
     if not isinstance(storage.read_json(str(configs[0])), dict):
         raise ModelError(f"{plain}: its {configs[0].name} is no JSON object; save the model again")
+    if storage.is_s3(plain) and not weights:
+        _fetch_headers(plain, folder)
     return folder
+
+
+def _fetch_headers(uri: str, folder: Path) -> None:
+    """Bring the headers of a model's weights from S3, as files of their size that take no room for values."""
+
+    def fetch_header(entry: storage.FileEntry) -> None:
+        target = folder / entry.path
+        if target.exists() and target.stat().st_size == entry.num_bytes:
+            return
+        with storage.open_read(storage.join(uri, entry.path)) as stream:
+            length = stream.read(8)
+            header = stream.read(min(int.from_bytes(length, "little"), MAX_HEADER))
+        with storage.open_write(str(target)) as writer:
+            writer.write(length + header)
+        os.truncate(target, entry.num_bytes)
+
+    files = [entry for entry in storage.list_files(uri) if entry.path.endswith(".safetensors")]
+    storage.in_threads(fetch_header, files)
 
 
 def find_stored_form(config: JsonObject) -> JsonObject:
@@ -153,6 +179,9 @@ def _fetch_from_hub(name: str, weights: bool) -> Path:
     repository, revision = name.split("@", 1)
     patterns = [*TOKENIZER_FILES, MODELOPT_FILE, *(["*.safetensors", "*.safetensors.index.json"] if weights else [])]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        snapshot = snapshot_download(
+            repository, revision=revision, allow_patterns=patterns, ignore_patterns=NEVER_FETCHED
+        )
+        return Path(snapshot)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"{name}: the hub did not give it ({error}); put it under a folder or s3:// prefix") from error

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -233,17 +233,19 @@ def delete(uri: str) -> None:
             print(f"{uri}: {len(remaining)} of {len(items)} objects stay there: {code}", flush=True)
 
 
-def fetch(uri: str, folder: Path, share: Share = ALONE) -> Path:
+def fetch(uri: str, folder: Path, share: Share = ALONE, left_out: Sequence[str] = ()) -> Path:
     """Bring a folder or a file to local disk: the path itself if it is local, else a whole copy under `folder`.
 
-    What is there in its full size is not fetched again. The processes of a `share` call this alike.
+    What is there in its full size is not fetched again. The processes of a `share` call this alike. Files of S3 that
+    match a pattern of `left_out` stay there; its `*` stands for a `/`, too.
     """
     if not is_s3(uri):
         if not _path(uri).exists():
             raise DataError(f"{uri}: no such file or folder")
         return _path(uri)
     files = []
-    for entry in list_files(uri):
+    entries = (entry for entry in list_files(uri) if not any(fnmatch.fnmatchcase(entry.path, by) for by in left_out))
+    for entry in entries:
         is_file = entry.path == uri.rsplit("/", 1)[-1] and file_exists(uri)
         target = folder / entry.path
         if not (target.exists() and target.stat().st_size == entry.num_bytes):
