@@ -15,6 +15,7 @@ from mixtune.artifacts.pools import PoolsManifest, read_pools
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.proof import Prover
+from mixtune.sanitize.reading.exports.transcripts import spoken
 from mixtune.sanitize.rules.markers import ROLE_WORDS, TAGS, Markers, strip_end_token
 from mixtune.sanitize.rules.normalize import normalise, suspects
 from mixtune.sanitize.rules.pii import Personal
@@ -168,6 +169,11 @@ HOSTILE = {
     "colons": lambda n: "a:" * n + ":1" * n,
     "fences": lambda n: "``` Ã¶ " * n,
     "accents": lambda n: "e\u0301\u0323" * n,
+    "lines": lambda n: "\n" * 10 * n,
+    "calls": lambda n: "<function=f>" * n,
+    "arguments": lambda n: "<tool_call>f" + "<arg_key>k</arg_key><arg_value>v</arg_value>" * (n // 10),
+    "a call, then spaces": lambda n: "<｜tool▁call▁begin｜>f {}" + " " * n,
+    "a fence": lambda n: "<tool_call>{}" + "\n" * 10 * n + "x</tool_call>",
 }
 
 
@@ -176,7 +182,8 @@ def test_time_is_linear_in_hostile_text(form: str, tmp_path: Path) -> None:
     def seconds(n: int) -> float:
         text = HOSTILE[form](n)
         start = time.process_time()
-        clean(tmp_path, [{"prompt": f"x {text}", "completion": f"x {text} x"}], Rules())
+        clean(tmp_path, [{"prompt": f"x {text}", "completion": f"x {text} x>", "tools": [{"name": "f"}]}], Rules())
+        spoken(f"### Instruction: {text} ### Response: {text} ### Instruction: x")
         return time.process_time() - start
 
     small = min(seconds(1_000) for _ in range(2))

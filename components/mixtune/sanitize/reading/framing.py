@@ -40,7 +40,7 @@ _SPELLED = names.TABLES["spelled"]
 _AROUND, _PLAIN, _OTHER = (re.compile(f"(?m){_SPELLED[name]}") for name in ("around", "plain", "other"))
 _NAMED, _ARGUMENT = (re.compile("(?s)" + _SPELLED[name].replace("\n", "|")) for name in ("named", "argument"))
 _OTHER_CALLS = re.compile(rf"(?m)^\s?(?:{'|'.join(map(re.escape, _SPELLED['calls'].split()))})")
-_FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
+_FENCE = re.compile(r"\A```\w*|```\Z")
 _CLOSING = (")", "]", "}", ">", "`")
 """What a text that spells a call ends with."""
 _NOT_READ = "a call of a tool is spelled in a text in a way that is not read; write it as `tool_calls`"
@@ -154,7 +154,7 @@ def _spelled(text: str, tools: dict[str, JsonObject]) -> tuple[str, list[Json]]:
     spelled = text[min(marks, default=len(text)) :]
     pairs = [[group for group in groups if group] for groups in _NAMED.findall(spelled)]
     named: list[Json] = [{"name": name, "arguments": _arguments(body, tools.get(name, {}))} for name, *body in pairs]
-    pieces = [_FENCE.sub("", piece.strip()) for piece in _AROUND.split(_NAMED.sub("", spelled))]
+    pieces = [_FENCE.sub("", piece.strip()).strip() for piece in _AROUND.split(_NAMED.sub("", spelled))]
     plain = [_json_calls(piece) or _python_calls(piece) for piece in pieces if piece]
     calls = [call for part in plain for call in part]
     is_listed = {_function_of(call)["name"] for call in calls} <= tools.keys()

@@ -11,14 +11,8 @@ _LLAMA = re.compile(
     re.DOTALL,
 )
 """A turn as Llama 2's template renders it."""
-_ALPACA = re.compile(
-    r"(?s)(?:<s>)?\s*(?P<system>(?:(?!###).)*?)\s*### Instruction:\s*(?P<instruction>(?:(?!### ).)*?)\s*"
-    r"(?:### Input:\s*(?P<input>(?:(?!### ).)*?)\s*)?### Response:\s*"
-    r"(?P<response>(?:(?!### (?:Instruction|Response)|</s>).)*)(?:</s>)?\s*"
-)
-"""A question and its answer as Stanford's Alpaca renders them."""
 _ROLES = ("system", "user", "assistant")
-_SPOKEN = re.compile(r"(?:\A|\n\n|\s*### )(Human|Assistant):")
+_SPOKEN = re.compile(r"(?:\A|\n\n|### )(Human|Assistant):")
 _ASKED = re.compile(r"(?m)^[ \t]*(Human|User|Assistant):")
 """A speaker's name in a question that is the conversation so far, its end the name of who is to go on."""
 _GLAIVE = re.compile(r"(?:\A|\n\n)\s*(USER|ASSISTANT|FUNCTION RESPONSE):")
@@ -35,12 +29,24 @@ def spoken(text: str) -> list[Json]:
         texts = [content.strip() for turn in _LLAMA.findall(text) for content in turn]
         rendered = [{"role": _ROLES[place % 3], "content": content} for place, content in enumerate(texts)]
         return [message for message in rendered if message["role"] != "system" or message["content"]]
-    if match := _ALPACA.fullmatch(text):
-        question = "\n\n".join(filter(None, (match["instruction"], match["input"])))
-        speeches = zip(_ROLES, (match["system"], question, match["response"].strip()), strict=True)
-        return [{"role": role, "content": content} for role, content in speeches if content]
+    if turns := _alpaca_turns(text):
+        return turns
     turns = _named_turns(_SPOKEN, text.lstrip())
     return turns if len(turns) % 2 == 0 else []
+
+
+def _alpaca_turns(text: str) -> list[Json]:
+    """Return the messages of a question and its answer as Stanford's Alpaca renders them; none of any other text."""
+    system, _, rest = text.removeprefix("<s>").partition("### Instruction:")
+    question, is_answered, answer = rest.partition("### Response:")
+    instruction, _, about = question.partition("### Input:")
+    answer = answer.rstrip().removesuffix("</s>")
+    has_more = any(mark in part for part, mark in ((system, "###"), (instruction, "### "), (about, "### ")))
+    if has_more or not is_answered or any(mark in answer for mark in ("### Instruction", "### Response", "</s>")):
+        return []
+    question = "\n\n".join(filter(None, (instruction.strip(), about.strip())))
+    speeches = zip(_ROLES, (system.strip(), question, answer.strip()), strict=True)
+    return [{"role": role, "content": content} for role, content in speeches if content]
 
 
 def asked_so_far(text: str) -> list[Json]:
