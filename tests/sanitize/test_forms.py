@@ -587,6 +587,29 @@ READ |= {
         [{**Q, "content": "Translate: {name}!"}, {**A, "content": "Du, {name}!"}]),
     "code with a name in braces": (
         {"prompt": "What is `{name}`?", "completion": "a", "name": "x"}, [{**Q, "content": "What is `{name}`?"}, A]),
+    "OpenAI: a prompt and its completion with separators": ({"prompt": "q\n\n###\n\n", "completion": " a END"}, [Q, A]),
+    "OpenAI: an arrow behind a prompt": ({"prompt": "q ->", "completion": " a\n"}, [Q, A]),
+    "OpenAI: a stop sequence behind a completion": ({"prompt": "q", "completion": " a ###"}, [Q, A]),
+    "a question that ends with an arrow, an answer with a word": (
+        {"prompt": "q ->", "completion": "THE END"}, [{**Q, "content": "q ->"}, {**A, "content": "THE END"}]),
+    "code, and how it goes on": (
+        {"prompt": "def f(x) ->", "completion": " int:"}, [{**Q, "content": "def f(x) ->"}, {**A, "content": " int:"}]),
+    "a story": ({"prompt": "q", "completion": " a. THE END"}, [Q, {**A, "content": " a. THE END"}]),
+    "a thought that the prompt opened": ({"messages": [Q, {**A, "content": "It is t.</think>\n\na"}]}, [Q, {**A, "reasoning": "It is t."}]),
+    "a thought that the prompt opened, without lines": ({"messages": [Q, {**A, "content": "t</think>a"}]}, [Q, {**A, "reasoning": "t"}]),
+    "an answer about the end of a thought": (
+        {"messages": [Q, {**A, "content": "It ends by `</think>` or </think>, then\na"}]},
+        [Q, {**A, "content": "It ends by `</think>` or </think>, then\na"}]),
+    "a thought that nothing ends, as context": (
+        {"messages": [Q, {**A, "content": "<think>t", "train": False}, Q, A]}, [Q, {**A, "content": "<think>t", "learn": False}, Q, A]),
+    "a run of LangGraph": (
+        {"inputs": {"messages": [Q]}, "outputs": {"messages": [{"type": "human", "content": "q"}, {"type": "ai", "content": "a"}]}}, [Q, A]),
+    "LlamaIndex: a call as a block": (
+        {"messages": [block("user", "q"), {**block("assistant", tool_calls=[OPENAI_CALL]), "blocks": [
+            {"block_type": "tool_call", "tool_call_id": "1", "tool_name": "f", "tool_kwargs": {"x": 1}}]}]}, [Q, CALLED]),
+    "AutoGen: the chat as the answering agent keeps it": (
+        {"messages": [{**Q, "name": "user_proxy"}, {**A, "name": "assistant"}]}, [Q, A]),
+    "a user and a bot": ({"user": "q", "bot": "a"}, [Q, A]),
     "JSON of a name that no tool has": (
         {"messages": [Q, {**A, "content": '{"name": "g", "input": {}}'}], "tools": [TOOL]}, [Q, {**A, "content": '{"name": "g", "input": {}}'}]),
 }  # fmt: skip
@@ -765,7 +788,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two answers to choose from": ({"prompt": "q", "response_a": "x", "response_b": "y", "winner": "a"}, "write the better one as `chosen`"),
     "a batch's output alone": ({"custom_id": "1", "response": {"body": {"choices": [{"message": A}]}}}, "one side of a batch"),
     "a task of Label Studio": ({"data": {"text": "q"}, "annotations": [{"result": []}]}, "export CSV or JSON_MIN"),
-    "a run of LangGraph": ({"inputs": {"messages": [Q]}, "outputs": {"messages": [Q, A]}}, "write what is inside"),
+    "a run of LangGraph that asks something else": ({"inputs": {"messages": [Q]}, "outputs": {"messages": [S, A]}}, "write what is inside"),
+    "AutoGen: the chat as who asks keeps it": (
+        {"messages": [{**A, "name": "user_proxy"}, {**Q, "name": "assistant"}, {**A, "name": "user_proxy"}]}, "take the chat as the other agent keeps it"),
+    "a thought that nothing ends": ({"messages": [Q, {**A, "content": "<think>\nt"}]}, "a thought without its end"),
+    "an answer that failed": ({"messages": [Q, {**A, "is_error": True}]}, "messages.is_error is true"),
+    "a row that failed": ({"prompt": "q", "completion": "a", "error": True}, "error is true"),
+    "an answer that was edited": ({"messages": [Q, {**A, "edited_content": "b"}]}, "another answer stands beside"),
+    "Dify: an answer that was disliked": ({"query": "q", "answer": "a", "feedback": {"rating": "dislike"}}, "feedback is dislike"),
+    "a turn whose feedback is bad": ({"messages": [Q, {**A, "feedback": {"rating": "thumbsDown"}}]}, "feedback is thumbs_down"),
+    "a call as code to execute": ({"messages": [Q, {**A, "content": "<execute>f(x=1)</execute>"}], "tools": [TOOL]}, "a way that is not read"),
+    "a call to a recipient": ({"messages": [Q, {**A, "content": 'to=functions.f {"x": 1}'}], "tools": [TOOL]}, "a way that is not read"),
     "a response that was cut off": (
         {"messages": [Q], "response": {"choices": [{"message": A, "finish_reason": "length"}]}}, r"cut off \(length\)"),
     "an answer that was cut off": ({"prompt": "q", "response": "a", "finish_reason": "length"}, r"cut off \(length\)"),
@@ -898,7 +931,12 @@ UNREAD: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a citation's": ({"messages": [parts("user", {"type": "text", "text": "q"}), parts("assistant", {"type": "text", "text": "F"}, {"type": "text", "text": "our", "citations": [1]})]}, {"parts.citations"}),
     "a tool's": ({"messages": [Q, A], "tools": [{**TOOL, "returns": "x"}]}, {"tools.returns"}),
     "a result's": ({"messages": [Q, A, parts("user", {"toolResult": {"toolUseId": "1", "content": [{"text": "r"}], "status": "error"}}), A]},
-                   {"parts.toolResult.status"}),
+                   {"parts.toolResult.status", "results of tools that no call has"}),
+    "a call without a result": ({"messages": [Q, CALLED, Q, A], "tools": [TOOL]}, {"calls of tools without a result, before other turns"}),
+    "a result of another call": ({"messages": [Q, CALLED, {**RESULT, "tool_call_id": "2"}, A], "tools": [TOOL]}, {"results of tools that no call has"}),
+    "an answer that nobody asked for": ({"messages": [S, A, Q, A]}, {"answers before the first question"}),
+    "a call with its result": ({"messages": [Q, CALLED, RESULT, A], "tools": [TOOL]}, set()),
+    "OpenAI's former separators": (READ["OpenAI: a prompt and its completion with separators"][0], {"separators of OpenAI's former prompts and completions"}),
 }  # fmt: skip
 
 

@@ -38,8 +38,10 @@ _LEADING = {
     (opening, closing): re.compile(rf"\s*{re.escape(opening)}(.*?){re.escape(closing)}(.*)\Z", re.DOTALL)
     for opening, closing in TAGS
 }
-_HEADLESS = re.compile(r"((?:(?!<think>).)*?)\n</think>\n+(.*\S.*)\Z", re.DOTALL)
-"""A thought whose opening tag stood in the prompt: the closing one is a line of its own."""
+_HEADLESS = re.compile(
+    r"((?:(?!<think>).)*?)(?:\n|(?<=[^\s`\"'(]))</think>(?:\s*\n|(?=[^\s`\"'.,;:!?)<]))\s*(\S.*)\Z", re.DOTALL
+)
+"""A thought whose opening tag stood in the prompt: the closing one ends its line, or is spoken of nowhere around it."""
 
 
 class Thoughts(NamedTuple):
@@ -153,6 +155,12 @@ def mentioned_tags(template: str) -> tuple[tuple[str, str], ...]:
 def lift_thoughts(messages: Sequence[Message], tags: Sequence[tuple[str, str]] = TAGS) -> list[Message]:
     """Return messages whose answers' leading thoughts, between tags, stand in `reasoning`; an empty thought is none."""
     return [_lift(message, tags) if message["role"] == "assistant" else message for message in messages]
+
+
+def split_headless(text: str) -> tuple[str, str] | None:
+    """Return the thought and the answer of a text that a prompt opened the thought of; None where it has none."""
+    match = _HEADLESS.match(text) if "</think>" in text else None
+    return (match[1].strip(), match[2]) if match else None
 
 
 def _lift(message: Message, tags: Sequence[tuple[str, str]]) -> Message:

@@ -18,7 +18,7 @@ FOLDED = 12
 _COUNTED = (
     ("Dropped, by reason", "dropped"),
     ("Unreadable, by reason", "unusable"),
-    ("Fields that are not read, by rows that have them", "unread_fields"),
+    ("Fields that are not read and whatever else stood out, by rows", "unread_fields"),
     ("Records changed, by rule", "changed"),
     ("Personal data found, by kind", "personal_data"),
     ("Records by consent", "consent"),

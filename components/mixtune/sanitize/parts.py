@@ -177,7 +177,7 @@ def make_part(source: SourceFile, plan: Plan, number: int) -> Part:
         print(f"{source.pool}: {source.name}, not usable: {describe_unusable([tally])}", flush=True)
     if tally.unread:
         names = ", ".join(f"{name} ({number:,})" for name, number in tally.unread.most_common(10))
-        print(f"{source.pool}: {source.name}, fields not read: {plan.rules.personal.hide(names)}", flush=True)
+        print(f"{source.pool}: {source.name}, not read, or worth a look: {plan.rules.personal.hide(names)}", flush=True)
     if judging := ", ".join(name for name in tally.unread if fold(name.removeprefix("messages.")) in JUDGING):
         ways = "a column `accepted`, true or false, says which rows go"
         print(f"{source.pool}: {source.name}: no row was left out for its {judging}; {ways}", flush=True)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mixtune.errors import DataError
-from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, parse_if_json, printed
 from mixtune.sanitize.rules.record_texts import Refused
 
 TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
@@ -46,6 +46,10 @@ _CONTAINER = re.compile(r"(?:docker://)?[\w.-]+(?::\d+)?(?:/[\w.-]+)+(?::[\w.-]+
 _REFUSED = TABLES["refused"] | dict.fromkeys(
     TABLES["refused_answers"]["fields"].split(), TABLES["refused_answers"]["way"]
 )
+_RATINGS, _BAD = (frozenset(TABLES["rated"][name].split()) for name in ("fields", "bad"))
+"""Fields in which people say in a word what they think of an answer, and the words for a bad one."""
+_OTHER_SIDE = {role: re.compile(names) for role, names in TABLES["other_side"].items()}
+"""Names that only the other side has, by role."""
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 _DECISIONS = {"accept": True, "reject": False, "ignore": False}
 """What Prodigy writes as `answer` beside a text and its class."""
@@ -100,6 +104,7 @@ def check_wanted(row: JsonObject, unread: Unread, *, labels: bool = False) -> No
     false.
     """
     check_end(row)
+    check_rated(row)
     for name in WANTED.keys() & row.keys():
         value = row[name]
         truth = _truth(value)
@@ -120,6 +125,15 @@ def check_end(fields: JsonObject) -> None:
     end = next((str(fields[name]).lower() for name in ENDS if fields.get(name)), "")
     if end in _CUT_OFF:
         raise Refused(f"an answer that was cut off ({end})")
+
+
+def check_rated(fields: JsonObject) -> None:
+    """Refuse an answer that people called bad in a word, or in an object around it, as Dify has it."""
+    for name in _RATINGS & fields.keys():
+        value = parse_if_json(printed(fields[name])) if isinstance(fields[name], str) else fields[name]
+        word = value.get("rating") if isinstance(value, dict) else value
+        if isinstance(word, str) and fold(word) in _BAD:
+            raise Refused(f"unwanted answer ({name} is {fold(word)})")
 
 
 def check_alone(row: JsonObject) -> None:
@@ -166,8 +180,16 @@ def check_turn(turn: JsonObject, role: str, *, is_learned: bool) -> None:
         is_class = (folded := fold(name)) == "label" and not is_wish(value)
         if folded in unwanted and _truth(value) is unwanted[folded] and not is_class:
             raise Refused(f"unwanted turn (messages.{folded} is {str(unwanted[folded]).lower()})")
+    if (
+        role in _OTHER_SIDE
+        and isinstance(speaker := turn.get("name"), str)
+        and _OTHER_SIDE[role].fullmatch(fold(speaker))
+    ):
+        ways = "take the chat as the other agent keeps it, or write who asks as user"
+        raise DataError(f"messages.name: the {role} has a name of the other side, as AutoGen keeps chats; {ways}")
     if is_answer:
         check_end(turn)
+        check_rated({fold(name): value for name, value in turn.items()})
         if turn.get("status") == "incomplete":
             raise Refused("an answer that was cut off (incomplete)")
 

@@ -83,9 +83,18 @@ def _example(row: JsonObject) -> JsonObject:
     """Return an example of LangSmith's by the columns of its two sides; any other row as it is."""
     sides = [parse_if_json(row.get(name)) for name in ("inputs", "outputs")]
     about = _without(row, "inputs", "outputs")
+    if all(isinstance(side, dict) and isinstance(side.get("messages"), list) for side in sides):  # LangGraph's
+        before, after = ([_content_of(turn) for turn in side["messages"]] for side in sides)
+        sides[0] = _without(sides[0], "messages") if after[: len(before)] == before else sides[0]
     columns = [name for side in (*sides, about) if isinstance(side, dict) for name in side]
     is_example = all(isinstance(side, dict) for side in sides) and len(columns) == len(set(columns))
     return {**about, **sides[0], **sides[1]} if is_example else row
+
+
+def _content_of(turn: Json) -> Json:
+    """Return what a turn says, whether LangChain dumped it or not."""
+    inner = turn.get("kwargs", turn.get("data", turn)) if isinstance(turn, dict) else {}
+    return inner.get("content") if isinstance(inner, dict) else None
 
 
 def _of_template(row: JsonObject) -> JsonObject:

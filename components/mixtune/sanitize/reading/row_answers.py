@@ -43,6 +43,8 @@ _RATED = frozenset(("intent", "knowledge", "difficulty"))
 """Columns in which Magpie's data say what a question asks for."""
 _PLACE = re.compile(r"(?<![$\w^\\{}])(?:\{\{\s*([A-Za-z]\w*)\s*\}\}|\{([A-Za-z]\w*)\})(?!\})")
 _CODE = re.compile(r"`|\bf[\"']|\.format\(")
+_SEPARATOR, _ARROW, _STOP = (re.compile(TABLES["former"][name]) for name in ("separators", "arrow", "stops"))
+_FORMER = "separators of OpenAI's former prompts and completions"
 _LONG = 40
 """Characters of a text that no question holds by chance."""
 
@@ -116,6 +118,23 @@ def contexts_of(row: JsonObject, names: tuple[str, ...], unread: Unread, questio
             texts.append(passages(value, name, beside))
     unread.update(beside.keys())
     return texts
+
+
+def without_separators(question: Json, answer: Json, unread: Unread) -> tuple[Json, Json]:
+    """Return a prompt and its completion without what OpenAI's former tool put around all of them.
+
+    A separator between blank lines is surely one; an arrow behind a line, or a stop sequence, where the completion
+    begins with one space, as that tool asked for.
+    """
+    if not isinstance(question, str) or not isinstance(answer, str):
+        return question, answer
+    is_told = answer[:1] == " " and not answer[1:2].isspace()
+    has_arrow = is_told and bool(_ARROW.match(question))
+    if not (_SEPARATOR.search(question) or has_arrow or (is_told and _STOP.search(answer))):
+        return question, answer
+    unread[_FORMER] += 1
+    answer = _STOP.sub("", answer).rstrip()
+    return _SEPARATOR.sub("", question.removesuffix(" ->") if has_arrow else question), answer[is_told:]
 
 
 def _quotes(question: str, text: str) -> bool:

@@ -39,6 +39,7 @@ from mixtune.sanitize.reading.values import (
     parse_column,
     text_of,
 )
+from mixtune.sanitize.rules.lone_turns import check_turns
 
 _SIDES = ("prompt", "completion", "messages", "tools", "label")
 COLUMNS = (*_SIDES, "system", "reasoning", "id", "group", "consent", "weight")
@@ -85,7 +86,8 @@ class Schema:
         if not self.is_mapping and row.keys() - self.read:
             row_answers.check_filled(fields.messages, {name: row[name] for name in row.keys() - self.read})
         messages = read_spelled_calls(row_answers.without_marks(fields.messages, unread), fields.tools, unread)
-        fields.messages = without_spelled_tools(messages, fields.tools, unread) if fields.tools else messages
+        messages = without_spelled_tools(messages, fields.tools, unread) if fields.tools else messages
+        fields.messages = check_turns(messages, unread)
         return _checked(fields, file, line)
 
     def _renamed(self, row: JsonObject) -> JsonObject:
@@ -337,6 +339,8 @@ def _pair(row: JsonObject, unread: Unread, prompt: str, completion: str, beside:
     check_wanted({**row, completion: None, "label": None} if is_class else row, unread)
     row = row_answers.filled(row, prompt, completion, beside, unread)
     question, answer = row[prompt], row[completion]
+    if (prompt, completion) == ("prompt", "completion"):
+        question, answer = row_answers.without_separators(question, answer, unread)
     solution = row.get("solution") if (prompt, completion) == ("question", "answer") else None
     if isinstance(solution, str) and not is_blank(solution) and solution != answer:
         raise DataError("solution: another answer stands beside the answer; say by columns which is to be learned")

@@ -25,6 +25,7 @@ _TYPES = {
 _ASKED_BY = {"system-prompt": "system", "user-prompt": "user", "tool-return": "tool", "retry-prompt": "user"}
 """Parts of a request of Pydantic AI's, and whose they are; of a tool are those with its name."""
 _OF_PART = ("part_kind", "content", "tool_name", "tool_call_id", "args")
+_OF_BLOCK = {"block_type": "type", "tool_call_id": "id", "tool_name": "name", "tool_kwargs": "arguments"}
 _STEP = re.compile("step-start|dynamic-tool|tool-.+")
 _ANSWERED = ("output", "result", "errorText")
 _CALLED = frozenset(("input", "args", *_ANSWERED))
@@ -78,11 +79,19 @@ def _typed(turn: Json) -> Json:
     if not isinstance(turn, dict) or turn.get("role") is None:
         return turn
     if "blocks" in turn and isinstance(extra := turn.get("additional_kwargs"), dict):
-        return {**extra, **{name: value for name, value in turn.items() if name != "additional_kwargs"}}
+        blocks = list(map(_block, turn["blocks"]))
+        extra = {name: value for name, value in extra.items() if blocks == turn["blocks"] or name not in CALLS}
+        return {**extra, **{name: turn[name] for name in turn if name != "additional_kwargs"}, "blocks": blocks}
     if turn.get("type") not in _TYPES:
         return turn
     about = {name: value for name, value in turn.items() if name not in ("type", "content_type")}
     return {**about, "role": _TYPES[turn["type"]] or turn["role"]}
+
+
+def _block(block: Json) -> Json:
+    """Return a block of LlamaIndex's, a call under the names that OpenAI has."""
+    is_call = isinstance(block, dict) and block.get("block_type") == "tool_call"
+    return {_OF_BLOCK.get(name, name): value for name, value in block.items()} if is_call else block
 
 
 def _exchanged(turns: list[Json]) -> Iterator[Json]:
