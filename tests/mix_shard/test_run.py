@@ -170,6 +170,29 @@ def test_the_windows_of_the_receipt_hold_the_share_of_their_steps(tmp_path: Path
     assert sum(window.num_steps for window in windows) == 10
 
 
+@pytest.mark.parametrize("unit", ["records", "tokens", "loss_tokens"])
+def test_short_stages_leave_no_pool_behind_in_any_unit(tmp_path: Path, chatml: Path, unit: str) -> None:
+    stages = [{"steps": 1, "customer_data_percent": 90 + step % 2} for step in range(40)]
+    mix = make_mix(unit=unit, stages=stages, weights={"chat": 90, "math": 10}, global_batch_size=8, max_steps=41)
+    receipt = mixed(tmp_path, chatml, three_pools(), mix).manifest.receipt
+    assert all(pool.worst_deviation <= receipt.bound for pool in receipt.pools)
+
+
+def test_a_pool_too_small_for_its_share_of_one_batch_is_said_to_give_nothing(tmp_path: Path, chatml: Path) -> None:
+    contents = {**three_pools(), "math": make_records("math", 1)}
+    mix = make_mix(max_epochs_per_pool=1, when_exhausted="redistribute")
+    receipt = mixed(tmp_path, chatml, contents, mix).manifest.receipt
+    assert receipt.pools[2].epochs == 0
+    assert any(note.startswith("pool 'math' gives none of its 1 records: ") for note in receipt.notes)
+
+
+def test_a_stage_without_customer_records_needs_no_length_of_the_run(tmp_path: Path, chatml: Path) -> None:
+    shards = mixed(tmp_path, chatml, three_pools(), make_mix(stages=[{"steps": 3, "customer_data_percent": 0}]))
+    pools = [[record.pool for record in shards.step(step)] for step in range(shards.num_steps)]
+    assert [0 in step for step in pools] == [False] * 3 + [True] * (len(pools) - 3)
+    assert sum(step.count(0) for step in pools) >= 60
+
+
 @pytest.mark.parametrize("when", ["refuse", "warn", "redistribute"])
 def test_a_pool_that_repeats_too_often_is_refused_said_or_relieved(tmp_path: Path, chatml: Path, when: str) -> None:
     contents = {**three_pools(), "math": make_records("math", 1)}

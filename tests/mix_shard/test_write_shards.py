@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mixtune import storage
-from mixtune.artifacts.shards import Shards, ShardsManifest, open_shards
+from mixtune.artifacts.shards import Drops, Shards, ShardsManifest, open_shards
 from mixtune.artifacts.typed_json import write_artifact
 from mixtune.chat.tokenizer import ChatTokenizer
 from mixtune.mix_shard.exposure import make_plan
@@ -51,7 +51,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, chatml: Path) -> Target:
         write_store(scratch, str(number), [make_part(tokenizer.tokenize(records), 8192)])
     with closing(Store(scratch, "0")) as customer, closing(Store(scratch, "1")) as chat:
         mix = MixSettings(customer_data_percent=75, weights={"chat": 100}, global_batch_size=4)
-        plan = make_plan(mix, ["customer", "chat"], [customer, chat], scratch / "plan")
+        plan = make_plan(mix, ["customer", "chat"], [customer, chat], [Drops(), Drops()], scratch / "plan")
     return Target(plan=plan, scratch=scratch, data_uri=str(scratch / "shards"), shard_bytes=1500)
 
 

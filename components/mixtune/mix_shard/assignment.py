@@ -14,7 +14,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
-from math import gcd, lcm
+from math import ceil, gcd, lcm
 
 from mixtune.mix_shard.permutation import key_words
 
@@ -33,12 +33,7 @@ def chairman(shares: Sequence[Fraction], behind: Sequence[Fraction] = ()) -> Ite
     `behind` has the records by which each pool is behind its target as this begins; empty: none is.
     """
     weights = whole_weights(shares)
-    active, lacks = (
-        [index for index, weight in enumerate(weights) if weight],
-        list(behind) or [Fraction(0)] * len(weights),
-    )
-    # What pools without a share lack, or have too much, goes to the others in proportion: all lack 0 together.
-    lacks = [lack - share * sum(lacks[other] for other in active) for lack, share in zip(lacks, shares, strict=True)]
+    active, lacks = [index for index, weight in enumerate(weights) if weight], _even_out(shares, behind)
     common = lcm(*(lacks[index].denominator for index in active))
     weights, total = [weight * common for weight in weights], sum(weights) * common
     owed = [int(lack * total) for lack in lacks]
@@ -69,21 +64,26 @@ def chairman_bound(num_pools: int) -> float:
     return 1 - 1 / (2 * (num_pools - 1)) if num_pools > 1 else 0.0
 
 
-def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Iterator[int]:
+def by_size(
+    shares: Sequence[Fraction], sizes: Sequence[Iterator[int]], behind: Sequence[Fraction] = ()
+) -> Iterator[int]:
     """Worst-case fair weighted fair queueing: the pool of each slot, endlessly, so that *sizes* are in proportion.
 
-    `sizes` has those of each pool's records in the order in which they are drawn, each at least 1.
+    `sizes` has those of each pool's records in the order in which they are drawn, each at least 1, and `behind` what
+    each pool is behind its target as this begins; empty: none is.
     """
     weights = whole_weights(shares)
     active = [index for index, weight in enumerate(weights) if weight]
-    whole = sum(weights)
+    whole, lacks = sum(weights), _even_out(shares, behind)
     common = lcm(*(weights[index] for index in active))
     per_unit = {index: common // weights[index] for index in active}
-    work, total = dict.fromkeys(active, 0), 0
+    total = 0
     # On the clock that runs `common` per unit of all pools' work over `whole`, a pool's next record starts when the
-    # pool's work so far would be done at exactly its share, and ends when the record would be.
-    waiting = [(0, index) for index in active]
+    # pool's work so far would be done at exactly its share, and ends when the record would be. Lacks are rounded up,
+    # so that one has always started.
+    waiting = [(-ceil(lacks[index]) * per_unit[index], index) for index in active]
     eligible: list[tuple[int, int, int]] = []
+    heapq.heapify(waiting)
     while True:
         while waiting and waiting[0][0] * whole <= total * common:
             start, index = heapq.heappop(waiting)
@@ -91,9 +91,15 @@ def by_size(shares: Sequence[Fraction], sizes: Sequence[Iterator[int]]) -> Itera
             heapq.heappush(eligible, (start + size * per_unit[index], index, size))
         end, index, size = heapq.heappop(eligible)
         yield index
-        work[index] += size
         total += size
         heapq.heappush(waiting, (end, index))
+
+
+def _even_out(shares: Sequence[Fraction], behind: Sequence[Fraction]) -> list[Fraction]:
+    """Return what each pool with a share lacks: in proportion of what the others lack or have too much, 0 in all."""
+    lacks = list(behind) or [Fraction(0)] * len(shares)
+    common = sum(lack for lack, share in zip(lacks, shares, strict=True) if share)
+    return [lack - share * common for lack, share in zip(lacks, shares, strict=True)]
 
 
 def whole_batches(shares: Sequence[Fraction], batch: int, seed: int, first_step: int = 0) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from pathlib import Path
 
@@ -30,17 +31,20 @@ def make_plan(
         ConfigError: Every general pool has reached its cap.
     """
     pools = tuple(PlanPool(name=name, size=len(store)) for name, store in zip(names, stores, strict=True))
-    stages = plan_stages(mix, {pool.name: pool.size for pool in pools[1:]})
+    stages = plan_stages(mix, _general_sizes(pools))
     for stage in stages:
         _check_sizes(pools, stage.shares, drops)
     num_steps, first_pool_draws = plan_length(mix, pools[0].size)
+
+    measures = _Measures(mix, pools, stores)
 
     def assign(stage: Stage, draws: list[int], lacks: list[Fraction]) -> Iterator[int]:
         if mix.granularity == "batch":
             return whole_batches(stage.shares, mix.global_batch_size, mix.seed, stage.first_step)
         if mix.unit == "records":
             return chairman(stage.shares, lacks)
-        return by_size(stage.shares, [_sizes(mix, pools, stores, pool, draw) for pool, draw in enumerate(draws)])
+        lacks = measures.lacks(stage, draws)
+        return by_size(stage.shares, [measures.sizes(pool, draw) for pool, draw in enumerate(draws)], lacks)
 
     capped = mix.when_exhausted == "redistribute" and mix.max_epochs_per_pool
     layout = Layout(
@@ -119,7 +123,22 @@ def check_repeats(mix: MixSettings, plan: Plan) -> list[str]:
     ]
     if notes and mix.when_exhausted == "refuse":
         raise ConfigError(f"{notes[0]}; give it more records, a smaller share, fewer steps, or raise the limit")
-    return notes
+    begun = [stage for stage in plan_stages(mix, _general_sizes(plan.pools)) if stage.first_step < plan.num_steps]
+    shares = [max(by_pool) for by_pool in zip(*(stage.shares for stage in begun), strict=True)]
+    exposures = zip(plan.pools, shares, plan.draws_before(plan.num_slots).tolist(), strict=True)
+    return notes + [
+        f"pool {pool.name!r} gives none of its {pool.size:,} records: its share of one global batch could take it past "
+        f"max_epochs_per_pool, {mix.max_epochs_per_pool:g}; its share went to the other general pools"
+        for pool, share, draws in exposures
+        if mix.when_exhausted == "redistribute"
+        and share
+        and not draws
+        and int(mix.max_epochs_per_pool * pool.size) < share * mix.global_batch_size + 1
+    ]
+
+
+def _general_sizes(pools: Sequence[PlanPool]) -> dict[str, int]:
+    return {pool.name: pool.size for pool in pools[1:]}
 
 
 def _check_sizes(pools: Sequence[PlanPool], shares: Sequence[Fraction], drops: Sequence[Drops]) -> None:
@@ -133,11 +152,28 @@ def _check_sizes(pools: Sequence[PlanPool], shares: Sequence[Fraction], drops: S
             )
 
 
-def _sizes(mix: MixSettings, pools: Sequence[PlanPool], stores: Sequence[Store], pool: int, draw: int) -> Iterator[int]:
-    """Yield the sizes, in the mix's unit, of a pool's records from a draw on."""
-    field = {"tokens": "length", "loss_tokens": "loss_tokens"}[mix.unit]
-    while True:
-        draws = np.arange(draw, draw + SIZES_AT_ONCE)
-        records = draw_records(pools, mix.seed, np.full(SIZES_AT_ONCE, pool), draws)
-        yield from stores[pool].rows[records][field].tolist()
-        draw += SIZES_AT_ONCE
+class _Measures:
+    """The pools' records, measured in the mix's unit, and what each pool lacks of its target as stages begin."""
+
+    def __init__(self, mix: MixSettings, pools: Sequence[PlanPool], stores: Sequence[Store]) -> None:
+        self._mix, self._pools, self._stores = mix, pools, stores
+        self._draws, self._lacks = [0] * len(pools), [Fraction(0)] * len(pools)
+        self._shares = tuple(self._lacks)
+
+    def lacks(self, stage: Stage, draws: list[int]) -> list[Fraction]:
+        """Return what each pool lacks as a stage begins; stages come in their order, with every pool's draws before."""
+        spans = enumerate(zip(self._draws, draws, strict=True))
+        sizes = [sum(islice(self.sizes(pool, start), end - start)) for pool, (start, end) in spans]
+        changes = [share * sum(sizes) - size for share, size in zip(self._shares, sizes, strict=True)]
+        self._lacks = [lack + change for lack, change in zip(self._lacks, changes, strict=True)]
+        self._draws, self._shares = draws, stage.shares
+        return self._lacks
+
+    def sizes(self, pool: int, draw: int) -> Iterator[int]:
+        """Yield the sizes of a pool's records from a draw on."""
+        field = {"tokens": "length", "loss_tokens": "loss_tokens"}[self._mix.unit]
+        while True:
+            draws = np.arange(draw, draw + SIZES_AT_ONCE)
+            records = draw_records(self._pools, self._mix.seed, np.full(SIZES_AT_ONCE, pool), draws)
+            yield from self._stores[pool].rows[records][field].tolist()
+            draw += SIZES_AT_ONCE

@@ -52,7 +52,7 @@ def make_receipt(
         mix_ratio=float(planned[0]),
         seed=plan.seed,
         unit=unit,
-        bound=_bound(plan, int((planned > 0).sum())) if unit == "records" else float(tally.longest),
+        bound=_bound(plan, chairman_bound(int((planned > 0).sum())) if unit == "records" else float(tally.longest)),
         stages=tuple(
             StageReceipt(first_step=stage.first_step, shares=tuple(map(float, stage.shares))) for stage in plan.stages
         ),
@@ -66,9 +66,9 @@ def make_receipt(
     return receipt, tally.loss_tokens
 
 
-def _bound(plan: Plan, num_pools: int) -> float:
+def _bound(plan: Plan, of_one: float) -> float:
     """Return how far from its target a pool may be: a stage begins with what the one before left, and adds as much."""
-    return chairman_bound(num_pools) * min(2, len(plan.stages))
+    return of_one * min(2, len(plan.stages))
 
 
 def _count(plan: Plan, stores: Sequence[Store], unit: int) -> Tally:

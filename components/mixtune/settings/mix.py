@@ -168,9 +168,8 @@ class MixSettings:
     def at_stage(self, stage: MixStage) -> "MixSettings":
         """Return the settings of a stage alone: no stages, the stage's shares in place of the mix's."""
         percent = self.customer_data_percent if stage.customer_data_percent is None else stage.customer_data_percent
-        if stage.weights is None:
-            return replace(self, stages=(), customer_data_percent=percent)
-        return replace(self, stages=(), customer_data_percent=percent, weights=stage.weights, temperature=0.0)
+        alone = replace(self, stages=(), max_steps=stage.steps, customer_data_percent=percent)
+        return alone if stage.weights is None else replace(alone, weights=stage.weights, temperature=0.0)
 
     def check_general_pools(self, names: Sequence[str]) -> None:
         """Check that the weights of every stage name exactly the general pools.
