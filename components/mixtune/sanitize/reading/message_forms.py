@@ -28,8 +28,8 @@ _ROLE_NAMES = {name: role for role, speakers in fields.TABLES["speakers"].items(
 """Roles by the names that published forms have for them; `call` is the assistant's."""
 _CONTENTS = ("content", "value", "parts", "text", "message", "utterance", "contentParts", "contents", "blocks")
 _SPEAKERS = ("role", "from", "author", "speaker", "sender")
-_SIMPLE = frozenset(("role", "content", "tool_call_id", *LEARN))
-_CALLING = frozenset(("role", "content", "tool_calls"))
+_CALLING, _SIMPLE = (frozenset(("role", "content", *more)) for more in (["tool_calls"], ["tool_call_id", *LEARN]))
+_OPENAI = _SIMPLE | _CALLING
 _SPOKEN = ("refusal", "tool_plan")
 """What the assistant says where there is no content, as OpenAI and Cohere have it."""
 _READ = frozenset((*_SPEAKERS, *_CONTENTS, *REASONING, *LEARN, *CALLS, *_SPOKEN, "tool_call_id", "channel"))
@@ -94,8 +94,10 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         fields.check_linear(value)
     out: list[Message] = []
     turns = list(value) if isinstance(value, (list, tuple)) else [value]
-    unread.update({f"messages.{turn['type']}" for turn in turns if _is_aside(turn)})
-    for turn in turn_forms.plain_turns([turn for turn in turns if not _is_aside(turn)]):
+    if not all(map(_is_openai, turns)):
+        unread.update({f"messages.{turn['type']}" for turn in turns if _is_aside(turn)})
+        turns = turn_forms.plain_turns([turn for turn in turns if not _is_aside(turn)])
+    for turn in turns:
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
         if is_plain and turn.get("role") in ROLES:
             out.append(_marked({"role": turn["role"], "content": turn["content"]}, turn))
@@ -105,6 +107,10 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
         else:
             _join(out, list(_read_turn(turn, unread)), turn)
     return out
+
+
+def _is_openai(turn: Json) -> bool:
+    return type(turn) is dict and turn.keys() <= _OPENAI and not isinstance(turn.get("content"), (list, tuple))
 
 
 def _is_aside(turn: Json) -> bool:

@@ -20,7 +20,7 @@ def check_turns(messages: list[Message], unread: Counter[str]) -> list[Message]:
     Raises:
         Refused: An answer to learn is a thought that nothing ends.
     """
-    if next((message["role"] for message in messages if message["role"] != "system"), "") == "assistant":
+    if [message["role"] for message in messages[:2]] in _GREETING:
         unread[_UNASKED] += 1
     has_tools = has_end = False
     for message in messages:
@@ -28,7 +28,7 @@ def check_turns(messages: list[Message], unread: Counter[str]) -> list[Message]:
             has_tools = has_tools or message["role"] == "tool"
             continue
         text = message["content"]
-        has_tools, has_end = has_tools or "tool_calls" in message, has_end or "</think>" in text
+        has_tools, has_end = has_tools or (len(message) > 2 and "tool_calls" in message), has_end or "</think>" in text
         if text[:1] in _FIRST and message.get("learn", True) and _is_unended(text.lstrip()):
             raise Refused("an answer that is a thought without its end")
     if has_tools:
@@ -36,6 +36,7 @@ def check_turns(messages: list[Message], unread: Counter[str]) -> list[Message]:
     return list(map(_with_thought, messages)) if has_end else messages
 
 
+_GREETING = (["assistant"], ["assistant", "user"], ["assistant", "assistant"], ["system", "assistant"])
 _FIRST = frozenset((*(opening[0] for opening, _ in TAGS), " ", "\n"))
 """What the text of an unended thought begins with."""
 
