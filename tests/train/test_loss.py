@@ -132,6 +132,16 @@ def test_a_models_own_dropout_and_noise_are_off(kind: str, tmp_path: Path, draw_
     assert torch.equal(model.loss(packed), model.loss.eval()(packed))
 
 
+def test_the_embedding_learns_a_token_that_the_configuration_calls_padding(tmp_path: Path, draw_records: Draw) -> None:
+    (record,) = draw_records(1, 2)
+    token = int(record.input_ids[0])
+    config = AutoConfig.for_model("llama", **SHAPE | {"pad_token_id": token})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load(tmp_path, "sft")
+    gradient = gradients(model, model.loss(pack([record])).sum())["model.embed_tokens.weight"]
+    assert float(gradient[token].abs().max()) > 0
+
+
 def test_a_model_that_mixtune_knows_passes_the_probe_and_one_that_leaks_does_not(
     folder: Path, draw_records: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,7 @@ def load_trainable(
     causal = without_noise(load_with_attention(weights, _stored_dtype(settings, dtype), attention_names(dtype)))
     if settings.method == "sft":
         freeze_unused(causal)
+        learn_padding(causal)
     if settings.memory.fused_kernels:
         fuse(causal)
     causal.config.use_cache = False
@@ -222,6 +223,14 @@ def freeze_unused(causal: PreTrainedModel) -> None:
     used = {id(value) for part in find_used_modules(causal) for value in part.parameters(recurse=False)}
     for value in causal.parameters():
         value.requires_grad_(id(value) in used)
+
+
+def learn_padding(causal: PreTrainedModel) -> None:
+    """Let the embedding learn the token that the configuration calls padding: in chats it is often the turn's end.
+
+    PyTorch would give its row no gradient. Padding itself gets none either way: no position sees it.
+    """
+    causal.get_input_embeddings().padding_idx = None
 
 
 def without_noise(causal: PreTrainedModel) -> PreTrainedModel:
