@@ -230,7 +230,9 @@ def learn_padding(causal: PreTrainedModel) -> None:
 
     PyTorch would give its row no gradient. Padding itself gets none either way: no position sees it.
     """
-    causal.get_input_embeddings().padding_idx = None
+    embedding = causal.get_input_embeddings()
+    if isinstance(embedding, torch.nn.Embedding):
+        embedding.padding_idx = None
 
 
 def without_noise(causal: PreTrainedModel) -> PreTrainedModel:
