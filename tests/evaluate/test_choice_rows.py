@@ -124,6 +124,20 @@ def test_an_empty_array_holds_no_row(tmp_path: Path) -> None:
     assert benchmark_files.read_rows(str(tmp_path / "test.json")) == []
 
 
+@pytest.mark.parametrize(("path", "answer"), [("cb/snli", "Neither"), ("snli/cb", "False"), ("rte/anli_r1", "Neither")])
+def test_the_last_set_that_a_path_names_says_what_a_label_is(tmp_path: Path, path: str, answer: str) -> None:
+    row = {"premise": "p", "hypothesis": "h", "label": 1}
+    (item,) = benchmark_files.read_items(str(write_jsonl(tmp_path / path / "test.jsonl", [row])))
+    assert item["answer"] == answer
+
+
+def test_answers_of_multirc_whose_labels_are_secret_are_left_out(tmp_path: Path) -> None:
+    row = {"paragraph": "p", "question": "q", "answer": "a"}
+    for split, label in (("test", -1), ("validation", 1)):
+        write_jsonl(tmp_path / "multirc" / f"{split}.jsonl", [{**row, "label": label}])
+    assert [item["answer"] for item in benchmark_files.read_items(str(tmp_path / "multirc"))] == ["yes"]
+
+
 @pytest.mark.parametrize("secret", [{"label": ""}, {"label": -1}, {"answerKey": ""}, {"cop": -1}])
 def test_a_test_split_whose_answers_are_secret_is_left_out(
     tmp_path: Path, secret: dict[str, Any], capsys: pytest.CaptureFixture[str]

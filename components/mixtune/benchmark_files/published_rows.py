@@ -24,6 +24,7 @@ GUARDED = "_guarded"
 LEFT_OUT = "_left_out"
 """In a row that cannot be asked: why not."""
 _Layout = tuple[str, frozenset[str], TemplateExpression, dict[str, TemplateExpression]]
+_ENTAILMENT = ("rte", "wnli", "cb", "anli", "mnli", "snli", "xnli", "multi")
 _TABLE = tomllib.loads(Path(__file__).with_name("published_rows.toml").read_text(encoding="utf-8"))
 
 
@@ -74,6 +75,11 @@ def _class(label: object, names: str, *, named: bool = False) -> int | None:
     return int(number) if number.isdigit() and int(number) < len(classes) else None
 
 
+def _set_named(path: list[str]) -> str:
+    """Return which data set of entailment a path names last: a folder around it may have another's name."""
+    return next((word for word in reversed(path) if word in _ENTAILMENT), "")
+
+
 def _history(questions: list[str], answers: list[str]) -> str:
     """Return the questions of a conversation but the last, with their answers."""
     pairs = list(zip(questions, answers, strict=True))[:-1]
@@ -82,7 +88,7 @@ def _history(questions: list[str], answers: list[str]) -> str:
 
 _JINJA = Environment()
 _JINJA.globals |= {"bias": _bias, "history": _history, "connectives": _TABLE["connectives"]}
-_JINJA.filters |= {"turns": _turns, "class": _class}
+_JINJA.filters |= {"turns": _turns, "class": _class, "set_named": _set_named}
 _JINJA.filters["without"] = lambda text, pattern: re.sub(pattern, "", text)
 _JINJA.filters["tidy"] = lambda text: re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
