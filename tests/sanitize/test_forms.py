@@ -550,6 +550,7 @@ READ |= {
                       {**A, "type": "tool_response", "content": "r"}, {**A, "type": "verbose", "content": "{}"}, {**A, "type": "answer"},
                       {**A, "type": "follow_up", "content": "b"}]},
         [Q, {"role": "assistant", "content": "", "tool_calls": [CALL]}, {"role": "tool", "content": "r"}, A]),
+    "what others call a follow-up": ({"messages": [Q, A, {**Q, "type": "follow_up"}, {**A, "type": "follow_up"}]}, [Q, A, Q, A]),
 }  # fmt: skip
 SPELLED = {
     "DeepSeek": 'x<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"x": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',

@@ -124,8 +124,9 @@ def read_spelled_calls(messages: list[Message], tools: list[JsonObject], unread:
     """
     by_name = {tool["name"]: tool for tool in tools}
     out = [_with_spelled_calls(message, by_name, unread) for message in messages] if tools else messages
-    called = {call["name"] for message in out if "tool_calls" in message for call in message["tool_calls"]}
-    unread.update([] if called <= by_name.keys() else [_UNLISTED])
+    calling = [message["tool_calls"] for message in out if "tool_calls" in message]
+    if calling and not {call["name"] for calls in calling for call in calls} <= by_name.keys():
+        unread.update([_UNLISTED])
     return out
 
 

@@ -38,7 +38,6 @@ _THOUGHTS = ("thinking", "text", "value", "content", "summary")
 _PART = frozenset(("type", "thought"))
 _PAIRED = (("user", "assistant"), ("human", "assistant"), ("input", "output"), ("query", "response"))
 """Names of the two sides where one object is a question with its answer."""
-_ASIDES = tuple(fields.TABLES["asides"]["types"].split())
 _LEARNED_IF = "output_with_loss"
 
 
@@ -95,8 +94,7 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
     out: list[Message] = []
     turns = list(value) if isinstance(value, (list, tuple)) else [value]
     if not all(map(_is_openai, turns)):
-        unread.update({f"messages.{turn['type']}" for turn in turns if _is_aside(turn)})
-        turns = turn_forms.plain_turns([turn for turn in turns if not _is_aside(turn)])
+        turns = turn_forms.plain_turns(turn_forms.without_asides(turns, unread))
     for turn in turns:
         is_plain = type(turn) is dict and turn.keys() <= _SIMPLE and type(turn.get("content")) is str
         if is_plain and turn.get("role") in ROLES:
@@ -111,10 +109,6 @@ def read_messages(value: Json, unread: Unread) -> list[Message]:
 
 def _is_openai(turn: Json) -> bool:
     return type(turn) is dict and turn.keys() <= _OPENAI and not isinstance(turn.get("content"), (list, tuple))
-
-
-def _is_aside(turn: Json) -> bool:
-    return isinstance(turn, dict) and turn.get("role") is not None and turn.get("type") in _ASIDES
 
 
 def _join(messages: list[Message], turns: list[Message], turn: JsonObject) -> None:

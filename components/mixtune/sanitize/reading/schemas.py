@@ -83,7 +83,7 @@ class Schema:
             row = row if self.is_mapping else self._renamed(row)
             account(row, self.read, unread, refuses=not self.is_mapping)
         fields = self.mapper(row, unread)
-        if not self.is_mapping and row.keys() - self.read:
+        if not (self.is_mapping or row.keys() <= self.read):
             row_answers.check_filled(fields.messages, {name: row[name] for name in row.keys() - self.read})
         messages = read_spelled_calls(row_answers.without_marks(fields.messages, unread), fields.tools, unread)
         messages = without_spelled_tools(messages, fields.tools, unread) if fields.tools else messages

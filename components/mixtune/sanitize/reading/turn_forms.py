@@ -5,10 +5,11 @@ Items of OpenAI's Responses are read here, too.
 
 import re
 from collections.abc import Iterator
+from itertools import compress
 from typing import TypeGuard
 
-from mixtune.sanitize.reading.fields import CALLS, ENDS, REASONING
-from mixtune.sanitize.reading.values import Json, JsonObject, is_blank, json_text
+from mixtune.sanitize.reading.fields import CALLS, ENDS, REASONING, TABLES
+from mixtune.sanitize.reading.values import Json, JsonObject, Unread, is_blank, json_text
 
 _SPEAKERS = ("human", "ai", "system", "tool")
 _ITEMS = {"function_call": "name", "function_call_output": "output", "reasoning": "summary"}
@@ -26,6 +27,7 @@ _ASKED_BY = {"system-prompt": "system", "user-prompt": "user", "tool-return": "t
 """Parts of a request of Pydantic AI's, and whose they are; of a tool are those with its name."""
 _OF_PART = ("part_kind", "content", "tool_name", "tool_call_id", "args")
 _OF_BLOCK = {"block_type": "type", "tool_call_id": "id", "tool_name": "name", "tool_kwargs": "arguments"}
+_ASIDES = [("assistant", name) for name in TABLES["asides"]["types"].split()]
 _STEP = re.compile("step-start|dynamic-tool|tool-.+")
 _ANSWERED = ("output", "result", "errorText")
 _CALLED = frozenset(("input", "args", *_ANSWERED))
@@ -66,6 +68,15 @@ def spoken(turn: JsonObject) -> JsonObject:
     names = REASONING if turn.get("tool_calls") else (*REASONING, *CALLS)
     inner = {name: extra[name] for name in names if not is_blank(extra.get(name)) and is_blank(turn.get(name))}
     return {**turn, **inner, "additional_kwargs": {name: extra[name] for name in extra if name not in inner}}
+
+
+def without_asides(turns: list[Json], unread: Unread) -> list[Json]:
+    """Return turns without what Coze adds to its answers, which have a type there."""
+    if not any(isinstance(turn, dict) and turn.get("type") == "answer" for turn in turns):
+        return turns
+    is_aside = [isinstance(turn, dict) and (turn.get("role"), turn.get("type")) in _ASIDES for turn in turns]
+    unread.update({f"messages.{turn['type']}" for turn in compress(turns, is_aside)})
+    return [turn for turn, is_left_out in zip(turns, is_aside, strict=True) if not is_left_out]
 
 
 def plain_turns(turns: list[Json]) -> list[Json]:
