@@ -116,7 +116,7 @@ class MixReceipt:
     unit: str = "records"
     """What shares count: `records`, `tokens` or `loss_tokens`."""
     bound: float = 0.0
-    """No pool is further from its target, in the unit; over several stages it is twice that of one."""
+    """No pool is further from its target, in the unit; over stages that give each pool a share, twice that of one."""
     stages: tuple[StageReceipt, ...] = ()
     num_tokens: int = 0
     num_loss_tokens: int = 0

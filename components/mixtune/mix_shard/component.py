@@ -25,7 +25,7 @@ def mix_shard(
     """Write the whole training order as tokenized shards, with a mix receipt.
 
     Every global batch holds the customer's share and the categories' shares of the rest: after any record, the count
-    of every pool is within one record of its target, in a mix of several stages within two.
+    of every pool is within one record of its target; over several stages within two, if each has a share in all.
 
     Args:
         customer: The customer pool, from `sanitize`.
