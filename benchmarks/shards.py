@@ -149,8 +149,9 @@ def one(size: int) -> None:
         began = time.process_time()
         stores = [Store(Path(folder), str(number)) for number in range(2)]
         mix = MixSettings(customer_data_percent=75, weights={"general": Fraction(100)})
-        plan = make_plan(mix, ["customer", "general"], stores, Path(folder) / "plan")
-        make_receipt(plan, stores, [Drops(), Drops()])
+        drops = [Drops(), Drops()]
+        plan = make_plan(mix, ["customer", "general"], stores, drops, Path(folder) / "plan")
+        make_receipt(plan, stores, drops)
         target = Target(plan=plan, scratch=Path(folder), data_uri=f"{folder}/shards")
         sys.stdout, out = sys.stderr, sys.stdout
         _, entries = write_shards(target, stores, 1)
