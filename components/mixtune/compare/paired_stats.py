@@ -37,9 +37,9 @@ def paired_mean(base: Floats, candidate: Floats, strata: list[str], clusters: li
 
     The standard error is at least that of one item that changed, so that a few equal answers are no certainty, and is
     widened as Student's t is: few clusters, and few items, spread by chance less than they should. One cluster tells
-    nothing of the others. Of
-    right and wrong answers the bounds are at least as wide as Tango's: where few answers changed, the spread of those
-    few says too little, and normal bounds would pass one in five models that lost just more than is allowed.
+    nothing of the others. Of right and wrong answers the bounds are at least as wide as Tango's: where few answers
+    changed, the spread of those few says too little, and normal bounds would pass one in five models that lost just
+    more than is allowed.
     """
     differences = candidate - base
     count = len(set(clusters))
