@@ -238,7 +238,8 @@ def learn_padding(causal: PreTrainedModel) -> None:
 def without_noise(causal: PreTrainedModel) -> PreTrainedModel:
     """Switch off a model's own dropout and its routers' noise, and return the model.
 
-    What they draw would depend on how a batch is cut, and would be another after a training went on.
+    What they draw would depend on how a batch is cut, and would be another after a training went on. Falcon and BLT
+    read theirs from their configuration at each pass, which is saved as it is: they keep it.
     """
     for module in causal.modules():
         rates = [name for name, value in vars(module).items() if isinstance(value, float) and NOISE.search(name)]
