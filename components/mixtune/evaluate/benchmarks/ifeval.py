@@ -118,7 +118,7 @@ def read_prompts(uri: str, columns: Mapping[str, str]) -> list[Prompt]:
 def _plain(arguments: Mapping[str, object]) -> dict[str, object]:
     """Return an instruction's arguments without empty cells; counts that a table made fractions are whole again."""
     filled = {name: value for name, value in arguments.items() if value is not None and value == value}
-    whole = {name: int(value) for name, value in filled.items() if isinstance(value, float) and value == int(value)}
+    whole = {name: int(value) for name, value in filled.items() if isinstance(value, float) and value.is_integer()}
     return filled | whole
 
 
