@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import house  # noqa: E402
 
 BUDGETS: dict[str, float] = {
-    "lines of components and pipelines": 49_478,
+    "lines of components and pipelines": 49_480,
     "modules in the fullest folder": 16,
     "lines of the longest file": 400,
     "dict[str, Any]": 30,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import mixtune.demo
 from mixtune.artifacts.pools import PoolsManifest, read_pools
+from mixtune.chat.thinking import split_headless
 from mixtune.errors import ConfigError, DataError
 from mixtune.sanitize.clean import Cleaner, Rules, SourceFile
 from mixtune.sanitize.proof import Prover
@@ -174,6 +175,7 @@ HOSTILE = {
     "arguments": lambda n: "<tool_call>f" + "<arg_key>k</arg_key><arg_value>v</arg_value>" * (n // 10),
     "a call, then spaces": lambda n: "<｜tool▁call▁begin｜>f {}" + " " * n,
     "a fence": lambda n: "<tool_call>{}" + "\n" * 10 * n + "x</tool_call>",
+    "a thought's end, then lines": lambda n: "</think>" + "\n" * 2 * n,
 }
 
 
@@ -184,6 +186,7 @@ def test_time_is_linear_in_hostile_text(form: str, tmp_path: Path) -> None:
         start = time.process_time()
         clean(tmp_path, [{"prompt": f"x {text}", "completion": f"x {text} x>", "tools": [{"name": "f"}]}], Rules())
         spoken(f"### Instruction: {text} ### Response: {text} ### Instruction: x")
+        split_headless(f"x{text}")
         return time.process_time() - start
 
     small = min(seconds(1_000) for _ in range(2))

@@ -39,7 +39,7 @@ _LEADING = {
     for opening, closing in TAGS
 }
 _HEADLESS = re.compile(
-    r"((?:(?!<think>).)*?)(?:\n|(?<=[^\s`\"'(]))</think>(?:\s*\n|(?=[^\s`\"'.,;:!?)<]))\s*(\S.*)\Z", re.DOTALL
+    r"((?:(?!<think>).)*?)(?:\n|(?<=[^\s`\"'(]))</think>(?=\s*\n|[^\s`\"'.,;:!?)<])\s*(\S.*)\Z", re.DOTALL
 )
 """A thought whose opening tag stood in the prompt: the closing one ends its line, or is spoken of nowhere around it."""
 

@@ -21,6 +21,8 @@ WRONG = re.compile(r"distractor_?\d|incorrect_answer_?\d|distractors|incorrect_a
 _LETTERED = re.compile(r"\(?([A-Za-z]) ?[).:]\s*(.*)", re.DOTALL)
 _FILLER = "N/A"
 """What MMLU-Pro writes for a choice that is missing."""
+_BEFORE_LETTERS = (r"\n|(?:^|,) ?(?=[a-z] \) )", r"(?<![\s,;|])[\s,;|]+(?=\(?[A-Z] ?[).:]\s)")
+"""What parts lettered choices in one cell: a line each, or MathQA's commas; blanks and marks in one line."""
 
 
 class Choices(NamedTuple):
@@ -186,7 +188,7 @@ def _parse_list(text: str, place: str) -> object:
     value = parse_cell(text)
     if isinstance(value, list | tuple | dict) and len(value) > 1:
         return value if isinstance(value, dict) else list(value)
-    for mark in (r"\n|(?:^|,) ?(?=[a-z] \) )", r"[\s,;|]+(?=\(?[A-Z] ?[).:]\s)"):  # a line each, MathQA; in one line
+    for mark in _BEFORE_LETTERS:
         lines = [line.strip(" ,") for line in re.split(mark, text.strip()) if line.strip()]
         if len(lines) > 1 and [split_letter(line)[0] for line in lines] == list(string.ascii_uppercase[: len(lines)]):
             return lines
